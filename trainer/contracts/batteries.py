@@ -92,7 +92,7 @@ class BatteryFile(Frozen):
 
 
 class DevelopmentOptions(Frozen):
-    """What is measured at each checkpoint that a run has kept, besides the items of batteries."""
+    """Measurements at each kept checkpoint of a run, in addition to the items of batteries."""
 
     split: EvalSplit = "test"
     """The split whose loss is measured, and which has the words."""

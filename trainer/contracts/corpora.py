@@ -127,7 +127,7 @@ class CorpusNote(Frozen):
 
 
 class CorpusOverview(Frozen):
-    """What a list of corpora shows of one."""
+    """A corpus in a list of corpora."""
 
     name: str
     bytes: int

@@ -156,7 +156,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     primary_test: PrimaryTest = PrimaryTest()
     """The correlation with the ratings that is tested; choose it before you see the results."""
     development: DevelopmentOptions | None = None
-    """What to measure at the checkpoints that each training keeps, besides the batteries of its language."""
+    """Measurements at the checkpoints that each training keeps, in addition to the batteries of its language."""
 
     @property
     def trained_languages(self) -> tuple[str, ...]:
@@ -238,11 +238,11 @@ class CellRun(Frozen):
 
 
 class CellBattery(Frozen):
-    """The job in which the runs of a model and seed, one per language, score all batteries; or a development."""
+    """The battery job of the runs of a model and seed, one per language; or the development of one run."""
 
     model: Name
     language: LanguageCode | None = None
-    """The language of the run whose development it is; None for the runs of all languages."""
+    """The language of the run whose development this is; None for a battery job."""
     seed: int
     battery_id: Identifier
     is_reused: bool

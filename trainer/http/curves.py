@@ -45,10 +45,10 @@ class CurveQuery(Query):
 
 
 class Curve(Frozen):
-    """Numbers of a run by step, as pairs of step and number, in the order of the steps.
+    """The curves of a run: pairs of step and number, in the order of the steps.
 
-    Losses are in nats per token. Curves that the run does not have are empty: memory on the CPU, tokens and words in
-    runs of older versions.
+    Losses are in nats per token. A run on the CPU has no `gpu_memory_bytes`, and a run of an older version no `tokens`
+    and `words`: these curves are empty.
     """
 
     run_id: Identifier

@@ -20,7 +20,7 @@ NumberField = Literal[
     "params",
 ]
 SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
-"""Fields of the status of a run by which a list is sorted."""
+"""Fields of the status of a run by which a list can be sorted."""
 NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""

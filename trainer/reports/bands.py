@@ -20,7 +20,7 @@ class Band(NamedTuple):
 def band_of(curves: Sequence[Curve]) -> Band:
     """Return mean, minimum and maximum of curves at the steps of any of them, as far as all of them reach.
 
-    Between two steps of a curve, its loss is on the line between both. Empty where curves share no step.
+    Between two steps, a curve is a straight line. The band is empty if the curves share no range of steps.
     """
     known = [curve for curve in curves if curve]
     begin = max((curve[0][0] for curve in known), default=0)
