@@ -1,6 +1,7 @@
 """The index of runs, corpora and tokenizers: read once, updated, and searched as a user types."""
 
 import asyncio
+import os
 import shutil
 import time
 from datetime import timedelta
@@ -87,16 +88,26 @@ async def test_numbers__are_those_of_the_status_while_a_run_trains_and_after_eac
     ]
 
 
-async def test_runs__that_are_removed_or_not_yet_accepted_are_not_there(tmp_path: Path) -> None:
-    index = index_of(tmp_path)
-    gone = story(tmp_path, "lstm-1")
+async def test_runs__are_there_from_their_acceptance_until_their_deletion(tmp_path: Path) -> None:
+    """Also those of a folder that has not changed for long."""
+    index, models = index_of(tmp_path), tmp_path / "artifacts" / "models"
+    gone, late = story(tmp_path, "lstm-1"), story(tmp_path, "lstm-3")
     story(tmp_path, "lstm-2")
-    (tmp_path / "artifacts" / "models" / "lstm-3").mkdir()
+    request = late.run.path / "request.json"
+    request.rename(tmp_path / "request.json")
+    os.utime(models, (BEGIN.timestamp(), BEGIN.timestamp()))
     await index.refresh()
     assert {run.run_id for run in index.runs} == {"lstm-1", "lstm-2"}
-    shutil.rmtree(gone.run.path)
+    (tmp_path / "request.json").rename(request)
     await index.refresh()
-    assert {run.run_id for run in index.runs} == {"lstm-2"}
+    before = index.runs
+    assert {run.run_id for run in before} == {"lstm-1", "lstm-2", "lstm-3"}
+    await index.refresh()
+    assert index.runs is before, "pages of a list share its runs"
+    shutil.rmtree(gone.run.path)
+    story(tmp_path, "lstm-4")
+    await index.refresh()
+    assert {run.run_id for run in index.runs} == {"lstm-2", "lstm-3", "lstm-4"}
 
 
 async def test_runs__that_cannot_be_read_are_logged_once_and_hide_no_other(tmp_path: Path) -> None:
