@@ -28,7 +28,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.export.verification import Verification
+from trainer.contracts.verification import Verification
 from trainer.native.library import builds
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader

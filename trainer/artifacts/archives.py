@@ -109,6 +109,7 @@ def add_run(run: RunDirectory, artifacts_root: Path) -> RunDirectory:
     """Move a complete run from a staging folder to the runs, atomically; raises CONFLICT if it exists already."""
     disk, target = run.disk, artifacts_root / "models" / run.run_id
     disk.make_folder(target.parent)
+    run.mark_restored()
     try:
         disk.rename(run.path, target)
     except OSError:

@@ -17,13 +17,13 @@ from trainer.artifacts.checkpoint_files import (
     step_folder,
 )
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RESTORED_FILE, RunDirectory, RunStore
 from trainer.contracts.base import Frozen, Identifier, Sha256, run_of
 from trainer.contracts.errors import AppError
 from trainer.system.files import BrokenFile, read_record, read_regular
 
-_MARKERS = {"lock", "cancel"}
-"""Empty files for communication between processes."""
+_MARKERS = {"lock", "cancel", RESTORED_FILE}
+"""Empty files, which are no part of a result."""
 
 
 class RunFile(Frozen):

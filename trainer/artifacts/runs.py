@@ -61,6 +61,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 OPEN_GROUP_FILE = "open_group"
 """A mark in the folder of a group's first run while the others are being written."""
+RESTORED_FILE = "restored"
+"""A mark in the folder of a run that was trained elsewhere: it came from an archive, a server or the hub."""
 SEALED_FILES = _, _MANIFEST, _ = (REQUEST_FILE, "manifest.json", "events.jsonl")
 _SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
@@ -99,6 +101,7 @@ class RunDirectory(JobFolder[RunRecord]):
         self._events = path / "events.jsonl"
         self._pause = path / "pause"
         self._group = path / OPEN_GROUP_FILE
+        self._restored = path / RESTORED_FILE
 
     def is_deleted(self) -> bool:
         """Return True if request and events are gone; a process that still trains may write the folder again."""
@@ -179,6 +182,15 @@ class RunDirectory(JobFolder[RunRecord]):
         if manifest is None or not self.seal.exists():
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not ended: cancel it first.")
         return manifest
+
+    def mark_restored(self) -> None:
+        """Mark a run of another machine, before it is among the runs of this one."""
+        self.disk.write(self._restored, b"")
+        self.disk.sync(self.path)
+
+    def is_restored(self) -> bool:
+        """Return True for a run that was trained elsewhere, whose training text may not be on this machine."""
+        return self._restored.exists()
 
     def wait_for_end(self) -> None:
         """Wait while a process writes the last event and SHA256SUMS after the manifest of an ended run.

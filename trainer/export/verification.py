@@ -7,9 +7,9 @@ from functools import partial
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
+from trainer.contracts.verification import Check, Verification
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
@@ -20,34 +20,23 @@ from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.training.checkpoint import CheckpointStore
 
 _MATCHES = "It matches its manifest."
-
-
-class Check(Frozen):
-    """The result of one check."""
-
-    name: str
-    ok: bool
-    message: str
-
-
-class Verification(Frozen):
-    """The results of all checks; `ok` if every check is."""
-
-    run_id: str
-    ok: bool
-    checks: tuple[Check, ...]
+_NO_TEXT = "The training text is not on this machine, so it was not checked."
+_UNRESOLVED = "The recorded settings have this hash. This machine lacks what the request needs to be resolved again."
 
 
 def verify_run(run: RunDirectory, settings: Settings) -> Verification:
     """Check a run as far as it has come, and change nothing.
 
     In a finished run, every byte but the log has a hash: the manifest names the artifact's files, each checkpoint has a
-    manifest, and SHA256SUMS names the request, the events and the manifest.
+    manifest, and SHA256SUMS names the request, the events and the manifest. The training text of a restored run is
+    checked only if it is on this machine.
     """
     with run.in_use():
-        checks = [*verify_files(run)]
+        checks, is_restored = [*verify_files(run)], run.is_restored()
     if (record := _read_record(run)) is not None:
-        checks += [*_check_corpora(record, settings), _check_request_hash(record, settings)]
+        texts = list(_check_corpora(record, settings, is_restored=is_restored))
+        is_complete = not any(text.is_skipped for text in texts)
+        checks += [*texts, _check_request_hash(record, settings, is_restored=is_restored, has_texts=is_complete)]
     return Verification(run_id=run.run_id, ok=all(check.ok for check in checks), checks=tuple(checks))
 
 
@@ -120,7 +109,8 @@ def _check_seal(run: RunDirectory) -> Iterator[Check]:
         yield _check(name, ok, "Unchanged.", f"Its hash is not the one in {seal}.")
 
 
-def _check_corpora(record: RunRecord, settings: Settings) -> Iterator[Check]:
+def _check_corpora(record: RunRecord, settings: Settings, *, is_restored: bool) -> Iterator[Check]:
+    """Check the texts of a run; one of a restored run that this machine lacks, or has another text for, is skipped."""
     corpora, effective = CorpusStore(settings), record.effective
     for field, corpus in (
         ("corpus", effective.corpus),
@@ -129,7 +119,9 @@ def _check_corpora(record: RunRecord, settings: Settings) -> Iterator[Check]:
     ):
         if corpus is not None:
             unchanged = "The stored copy is unchanged." if corpus.is_attached else "Unchanged."
-            yield _attempt(field, unchanged, partial(_compare_corpus, corpora, corpus))
+            check = _attempt(field, unchanged, partial(_compare_corpus, corpora, corpus))
+            is_elsewhere = is_restored and not check.ok
+            yield Check(name=field, ok=True, message=_NO_TEXT, is_skipped=True) if is_elsewhere else check
 
 
 def _compare_corpus(corpora: CorpusStore, expected: CorpusRef) -> None:
@@ -139,12 +131,17 @@ def _compare_corpus(corpora: CorpusStore, expected: CorpusRef) -> None:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"'{expected.name}' has changed since the run was accepted.")
 
 
-def _check_request_hash(record: RunRecord, settings: Settings) -> Check:
-    """Resolve the request again and compare its hash."""
+def _check_request_hash(record: RunRecord, settings: Settings, *, is_restored: bool, has_texts: bool) -> Check:
+    """Resolve the request again and compare its hash; that of a restored run only if this machine has what it names."""
     name, effective = "request_hash", record.effective
+    unresolved = _check(name, request_hash(effective) == record.request_hash, _UNRESOLVED, "The settings have changed.")
+    if not has_texts:
+        return unresolved
     try:
         again = asyncio.run(resolve_request(record.request, CorpusStore(settings), settings))
     except AppError as error:
+        if is_restored:
+            return unresolved
         return Check(name=name, ok=False, message=f"The request would be refused now: {error.message}")
     if request_hash(again) == record.request_hash:
         return Check(name=name, ok=True, message="The request resolves to the same hash.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from threading import Timer
@@ -13,9 +14,12 @@ from tests.support.run_shell import contents, finished_copy_fixture
 from tests.support.runs import ended, record
 from trainer.artifacts.run_ids import new_run_id
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
-from trainer.contracts.base import now
+from trainer.config.settings import LimitSettings
+from trainer.contracts.base import changed, now
+from trainer.contracts.verification import Verification
 from trainer.data.corpora import CorpusStore
-from trainer.export.verification import Verification, verify_run
+from trainer.export.archive import export_archive, import_archive
+from trainer.export.verification import verify_run
 from trainer.queue.resolve import resolve_request
 
 __all__ = ["finished_copy_fixture"]
@@ -108,6 +112,28 @@ def test_text_given_by_its_path__is_checked_by_its_stored_copy(tmp_path: Path) -
     assert {check.name: check.message for check in verified(run).checks}["corpus"] == "The stored copy is unchanged."
     copy.unlink()
     assert wrong(run)["corpus"] == "The stored copy is missing, so the run cannot be repeated."
+
+
+def test_run_that_was_trained_elsewhere__is_right_without_its_text(run: RunDirectory, tmp_path: Path) -> None:
+    export_archive(run, tmp_path / "run.tar")
+    there = tmp_path / "there"
+    restored = import_archive(tmp_path / "run.tar", there / "artifacts")
+    found = verified(restored)
+    assert found.ok
+    assert {check.name: check.message for check in found.checks if check.is_skipped} == {
+        "corpus": "The training text is not on this machine, so it was not checked."
+    }
+    assert found.checks[-1].message.startswith("The recorded settings have this hash.")
+    add_corpus(there, "another text of the same name\n", "text")
+    assert verified(restored) == found
+    shutil.copytree(run.path.parents[2] / "data", there / "data", dirs_exist_ok=True)
+    complete = verified(restored)
+    assert [check.is_skipped for check in complete.checks] == [False] * len(found.checks)
+    assert complete.checks[-2:] == verified(run).checks[-2:]
+    small = changed(settings_in(there), limits=LimitSettings(corpus_bytes=1))  # this machine would not train it
+    assert verify_run(restored, small).checks[-1] == found.checks[-1]
+    (restored.path / "eval" / "samples.jsonl").write_bytes(b"")
+    assert wrong(restored).keys() == {"eval/samples.jsonl"}
 
 
 def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) -> None:
