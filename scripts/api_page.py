@@ -40,6 +40,7 @@ _COMMANDS = {
     "export_run": "export",
     "get_export": "export",
     "get_samples": "resume",
+    "order_workers": "mt-admin workers",
     "list_files": "resume",
     "download_file": "resume",
 }
@@ -126,6 +127,8 @@ def _audience(one: Operation) -> str:
     command = _COMMANDS.get(one.name)
     if command is None or RULES[command].role is Role.USER:
         return "every key"
+    if RULES[command].role is Role.ADMIN:
+        return "keys of admins"
     return "the key that started the run, and keys of admins"
 
 

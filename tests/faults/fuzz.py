@@ -23,6 +23,7 @@ from tests.support.lab import running_worker
 from trainer.contracts.batteries import BatteryList
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
+from trainer.contracts.jobs import WorkersState
 from trainer.http.operations import Operation
 from trainer.http.table import OPERATIONS
 
@@ -148,6 +149,7 @@ def _cancel_runs(prepared: Prepared, stop: Event) -> None:
     seen: Sequence[str] = ()
     with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
         while not stop.wait(_LOOK_SECONDS):
+            prepared.api.post("/workers", WorkersState, {"action": "resume"})  # schemathesis may have paused the queue
             active = _active(client, spared=CANCELLED_EXPERIMENT)
             for run_id in set(active) & set(seen) - prepared.to_cancel:
                 client.post(f"/runs/{run_id}/cancel")

@@ -12,6 +12,7 @@ from tests.support.refusals import refused
 from tests.support.worker_runs import LONG, training
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Accepted, HttpOrigin
 
 READ = ["/runs/{run}/logs", "/runs/{run}/logs/stream", "/artifacts/models/{run}"]
@@ -76,6 +77,23 @@ async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Sit
     assert (await here.post("/runs/train", warm, key=BOB)).status == 202
 
 
+async def test_workers__are_listed_for_all_and_take_orders_of_admins(lab: Lab) -> None:
+    async with lab_site(lab, private_runs=True) as here:
+        run_id = await long_run(here, ANA)
+        seen = {key: (await here.get("/workers", key=key)).record(WorkersState) for key in KEYS}
+        refused = await here.post("/workers", {"action": "pause"}, key=ANA)
+        ordered = [
+            (await here.post("/workers", {"action": action})).record(WorkersState) for action in ("pause", "resume")
+        ]
+        nobody = await here.post("/workers", {"action": "drain", "name": "nobody"})
+        assert (await here.post(f"/runs/{run_id}/cancel")).status == 200
+    [worker] = seen[ADMIN].workers
+    assert seen[ADMIN].runs == seen[ANA].runs == {run_id: worker.name} and seen[BOB].runs == {}
+    assert refused.outcome == (403, "FORBIDDEN") and "Only admins" in refused.error.message
+    assert [(state.is_paused, state.workers[0].state) for state in ordered] == [(True, "paused"), (False, "ready")]
+    assert nobody.outcome == (422, "INVALID_INPUT") and worker.name in nobody.error.message
+
+
 async def test_run__is_cancelled_and_deleted_by_its_owner_alone(here: Site) -> None:
     run_id = await long_run(here, ANA)
     assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).outcome == (409, "RUN_NOT_READY")
@@ -97,6 +115,7 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
             path: {key: run_id in (await here.get(path, key=key)).text for key in KEYS}
             for path in ("/runs?limit=1", "/v1/models")
         }
+        verified = {key: (await here.post(f"/runs/{run_id}/verify", key=key)).status for key in KEYS}
         for path in (*SEEN, *READ):
             assert (await here.get(path.format(run=run_id), key=BOB)).status == 403, path
             assert (await here.get(path.format(run=run_id), key=ANA)).status in (200, 409, 422), path
@@ -107,6 +126,7 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
         own = await here.post("/predict", {"text": "a"}, key=BOB)
     assert [*listed.values()] == [{ADMIN: True, ANA: True, BOB: False}] * 2
     assert own.outcome == (404, "RUN_NOT_FOUND")
+    assert verified == {ADMIN: 200, ANA: 200, BOB: 403}
 
 
 ITEMS: dict[str, object] = {"table": {"text": ["abc"]}, "text_column": "text"}

@@ -26,7 +26,8 @@ UNKNOWN = {
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
-STARTS = {one.name: one for one in BODIES if one.name not in ("start_experiment", "start_upload", "check_training")}
+_START_NOTHING = ("check_training", "order_workers")
+STARTS = {one.name: one for one in BODIES if one.name not in ("start_experiment", "start_upload", *_START_NOTHING)}
 """Operations that start something; experiments and uploads have tests of their own."""
 OTHER_FILE: dict[str, str] = {"name": "b.csv", "content": "good,bad\na,b"}
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}

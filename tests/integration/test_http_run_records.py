@@ -1,12 +1,22 @@
-"""What a run has stored, over HTTP: the request that trains it again, and the samples of its training."""
+"""What a run has stored, over HTTP: the request that trains it again, its training samples, and its verification."""
 
-from tests.support import tiny_request
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support import settings_in, tiny_request
 from tests.support.http import ANA, BOB, Site
+from tests.support.waiting import until
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import Sample, TrainingSample
 from trainer.contracts.runs import Accepted
+from trainer.contracts.verification import VerificationStatus
 from trainer.http.run_records import RunRequest, TrainingSamples
+from trainer.services import verifications
+from trainer.services.verifications import Verifications
 
 SAMPLES = [
     TrainingSample(step=step, sample=Sample(prompt="a", text=f"b{step}", seed=1, steps=2, stop_reason="eos"))
@@ -37,3 +47,35 @@ async def test_samples__of_a_training_are_read_while_it_writes_them(here: Site, 
     answer = (await here.get(f"{path}?limit=2")).record(TrainingSamples)
     assert (answer.samples, answer.total) == (tuple(SAMPLES[1:]), 3)
     assert (await here.get(path, key=ANA)).outcome == (403, "FORBIDDEN")
+
+
+async def test_verification__finds_a_changed_file_and_is_not_run_again(here: Site, run: RunDirectory) -> None:
+    path, once = f"/runs/{run.run_id}/verify", {"Idempotency-Key": "once"}
+    first = (await here.post(f"{path}?wait=60", headers=once, key=BOB)).record(VerificationStatus)
+    assert first.verification is not None and first.verification.ok
+    samples = run.samples.read_bytes()
+    run.samples.write_bytes(b"")
+    assert (await here.post(path, headers=once, key=BOB)).record(VerificationStatus) == first
+    assert (await here.post(path)).record(VerificationStatus).status == "running"
+    second = (await here.post(f"{path}?wait=60")).record(VerificationStatus).verification
+    run.samples.write_bytes(samples)
+    assert second is not None and not second.ok
+    assert [check.name for check in second.checks if not check.ok] == ["eval/samples.jsonl"]
+    assert str(run.path.parent) not in second.model_dump_json()
+
+
+async def test_verification__that_fails_says_why_and_its_result_is_kept_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Verifications(settings_in(tmp_path))
+    running.start("first", "nowhere")
+    assert await running.status("first", "nowhere") == VerificationStatus(run_id="nowhere", status="running")
+    while not (status := await running.status("first", "nowhere")).has_ended:
+        await asyncio.sleep(0.01)
+    assert (status.status, status.error and status.error.code) == ("failed", ErrorCode.RUN_NOT_FOUND)
+    monkeypatch.setattr(verifications, "_KEPT_SECONDS", 0.05)
+    running.start("second", "nowhere")
+    await until(lambda: not running.is_started("second"))
+    running.start("third", "nowhere")
+    await asyncio.sleep(0)
+    await running.stop()

@@ -88,7 +88,7 @@ async def test_run__outlives_a_stop_a_broken_checkpoint_and_a_kill(tmp_path: Pat
             assert await store.get(keys.lease(run_id)) is not None
             assert len((await queue.workers([])).workers) == 1
         assert await store.get_all(keys.in_progress(run_id), keys.lease(run_id)) == [None, None]
-        assert (stopped.returncode, (await queue.workers([])).workers) == (0, [])
+        assert (stopped.returncode, (await queue.workers([])).workers) == (0, ())
         told = [event for event in events_of(queue, run_id) if isinstance(event, (CheckpointSaved, JobProgress))]
         assert [type(event).__name__ for event in told[-2:]] == ["CheckpointSaved", "JobProgress"]
         left = run.follow().refresh()

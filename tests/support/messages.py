@@ -167,7 +167,7 @@ def named_experiment(status: ExperimentStatus, given: str) -> ExperimentStatus:
 
 def busy_worker(given: str) -> discord.Embed:
     worker = WorkerInfo(name=given, version=given, slots=1, seen_at=1.0)
-    state = WorkersState((worker,), {"lstm-1": given}, is_paused=True)
+    state = WorkersState(workers=(worker,), runs={"lstm-1": given}, is_paused=True)
     return workers_answer(state, {"lstm-1": entry(given)}, {"lstm-1": given})
 
 

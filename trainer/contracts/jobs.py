@@ -1,7 +1,6 @@
 """Payloads of queued jobs, requirements of jobs, and records of workers; each reader validates them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -118,11 +117,20 @@ job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
 JobPayload = FolderJobPayload | InferenceJobPayload
 
 
-class WorkersState(NamedTuple):
+class WorkerOrder(Frozen):
+    """An order to the workers."""
+
+    action: WorkerAction
+    """pause, resume: the start of runs on all workers; drain, undrain: the jobs of one worker."""
+    name: str | None = None
+    """For drain and undrain: the worker, as HOST:PID, or HOST for all its workers."""
+
+
+class WorkersState(Frozen):
     """The workers of all machines."""
 
-    workers: Sequence[WorkerInfo]
-    runs: Mapping[str, str]
+    workers: tuple[WorkerInfo, ...]
+    runs: dict[str, str]
     """The worker of each run that is being trained."""
     is_paused: bool
     """True while no worker starts a further run."""

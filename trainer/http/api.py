@@ -24,6 +24,7 @@ from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, owner_number
 from trainer.services.exports import Exports
+from trainer.services.verifications import Verifications
 
 _MAX_LISTS = 16
 """Lists of runs that stay in memory."""
@@ -129,6 +130,7 @@ class Api:
         self.tails = Tails(feeds)
         self.metrics = metrics
         self.exports = exports
+        self.verifications = Verifications(settings)
         self.timeouts = timeouts
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""

@@ -99,6 +99,7 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
             await self._runner.cleanup()
+        await self._api.verifications.stop()
 
     def _route(self, operation: Operation) -> web.RouteDef:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,8 @@ from trainer.http import (
     run_records,
     runs,
     tokenizers,
+    verification,
+    workers,
 )
 from trainer.http.metrics import CONTENT_TYPE
 from trainer.http.operations import ApiRequest, NoBody, NoQuery, Operation, ResponseSpec, operation, reply
@@ -68,9 +70,11 @@ OPERATIONS: tuple[Operation, ...] = (
         access="open",
     ),
     operation("GET /metrics", get_metrics, {200: ResponseSpec("The figures", "text/plain")}, tag="service"),
+    *workers.OPERATIONS,
     *runs.OPERATIONS,
     *curves.OPERATIONS,
     *run_records.OPERATIONS,
+    *verification.OPERATIONS,
     *groups.OPERATIONS,
     *exports.OPERATIONS,
     *inference.OPERATIONS,

@@ -16,6 +16,7 @@ from trainer.contracts.exports import ExportStatus
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.verification import VerificationStatus
 from trainer.http.event_streams import has_left
 from trainer.http.operations import ApiRequest, BodyT, PathT, QueryT, WaitQuery, reply
 from trainer.queue.inference_client import SAME_KEY
@@ -66,7 +67,9 @@ class WaitingAnswer(web.StreamResponse):
         return self
 
 
-JobStatus = RunStatus | GroupStatus | TokenizerStatus | ExperimentStatus | BatteryStatus | ExportStatus
+JobStatus = (
+    RunStatus | GroupStatus | TokenizerStatus | ExperimentStatus | BatteryStatus | ExportStatus | VerificationStatus
+)
 
 
 async def check_first(call: ApiRequest[PathT, QueryT, BodyT], job_id: str) -> None:

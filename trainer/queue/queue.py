@@ -401,7 +401,7 @@ class JobQueue:
             orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
         shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
         is_starting = not shown and embedded_worker_lives(self._settings)
-        return WorkersState(shown, holders, is_paused, is_starting)
+        return WorkersState(workers=tuple(shown), runs=holders, is_paused=is_paused, is_starting=is_starting)
 
     async def order_workers(self, action: WorkerAction | None, name: str | None) -> None:
         """Pause or resume the queue, or drain or undrain the workers of a name; raises INVALID_INPUT, as `drain`."""

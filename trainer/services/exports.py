@@ -5,9 +5,7 @@ import hmac
 import os
 import secrets
 import shutil
-import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +14,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from trainer.artifacts.outcome import without_paths
 from trainer.config.settings import Settings
-from trainer.config.validation import parse_json
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.exports import ExportedFile, ExportFormat, ExportRequest, ExportStatus, ModelFormat
-from trainer.services.embedded import die_with_parent, end
-from trainer.system.child_environment import tuned_environment
+from trainer.services.child_commands import run_command
 from trainer.system.files import BrokenFile, file_records, read_record, read_regular, write_atomically
 
 LINK_SECONDS = 24 * 3600
@@ -138,25 +134,11 @@ class Exports:
 
     async def _run_child(self, run_id: str, to: ExportFormat, target: Path, licence: str | None) -> None:
         """Run `mt export`; raises its error."""
-        options = ["--format", to, "--out", str(target), "--json"]
-        options += [] if licence is None else ["--license", licence]
-        child = await asyncio.create_subprocess_exec(
-            *(*die_with_parent(), sys.executable, "-m", "trainer", "export", run_id, *options),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            env=tuned_environment(self._settings),
-        )
-        try:
-            async with asyncio.timeout(self._export_seconds):
-                output, _ = await child.communicate()
-        except (asyncio.CancelledError, TimeoutError) as error:
-            await end(child, 2.0)
-            if isinstance(error, TimeoutError):
-                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED) from None
-            raise
-        if child.returncode:
-            raise _error_of(output)
+        words = ["export", run_id, "--format", to, "--out", str(target)]
+        words += [] if licence is None else ["--license", licence]
+        result = await run_command(words, self._settings, self._export_seconds, _FAILED)
+        if result.exit_code:
+            raise result.error(_FAILED)
 
     def _remove_old(self) -> None:
         """Delete the files whose links have expired."""
@@ -181,15 +163,6 @@ class Exports:
 
 def _signature(key: bytes, path: str, expires: int | str) -> str:
     return hmac.new(key, f"{path}\n{expires}".encode(), "sha256").hexdigest()
-
-
-def _error_of(output: bytes) -> AppError:
-    """Return the error that `mt export --json` has written."""
-    try:
-        body = parse_json(ErrorBody, output)
-    except AppError:  # the child was killed
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED)
-    return AppError(body.code, body.message, body.details)
 
 
 def _write_status(folder: Path, status: ExportStatus) -> None:

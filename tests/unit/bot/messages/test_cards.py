@@ -294,8 +294,10 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "export": lambda: export_link_answer(RECORD, "torchscript", "x.zip", 1_500_000, "https://x.y/z", 1_795_176_000),
     "access given": lambda: access_answer(1, "user"),
     "access taken": lambda: access_answer(1, "none"),
-    "no worker": lambda: workers_answer(WorkersState((), {}, is_paused=False), {}, {}),
-    "worker starting": lambda: workers_answer(WorkersState((), {}, is_paused=False, is_starting=True), {}, {}),
+    "no worker": lambda: workers_answer(WorkersState(workers=(), runs={}, is_paused=False), {}, {}),
+    "worker starting": lambda: workers_answer(
+        WorkersState(workers=(), runs={}, is_paused=False, is_starting=True), {}, {}
+    ),
     "doctor well": lambda: doctor_answer({"a": FINDINGS["ok"], "b": FINDINGS["ok"]}),
     "doctor warning": lambda: doctor_answer({"a": FINDINGS["ok"], "b": FINDINGS["warning"]}),
     "doctor failure": lambda: doctor_answer({"a": FINDINGS["failure"], "b": FINDINGS["warning"]}),
