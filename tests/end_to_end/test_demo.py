@@ -15,7 +15,8 @@ __all__ = ["shell_fixture"]
 
 @pytest.mark.slow
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
-    done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
+    more = {"DISCORD__TOKEN": "", "OMP_NUM_THREADS": "2", "MT_URL": "http://127.0.0.1:1"}  # not for this command
+    done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, **more)
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "All checks passed"):
         assert step in done.stdout

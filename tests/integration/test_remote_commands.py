@@ -1,6 +1,7 @@
 """`mt` with MT_URL: the commands work on the server and show what they show there."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,11 @@ def other_fixture(client: Client) -> str:
         ("config", "RUN"),
         ("config", "RUN", "--json"),
         ("files", "RUN"),
+        ("verify", "RUN"),
+        ("verify", "RUN", "--json"),
+        ("verify", "none"),
+        ("workers", "drain"),
+        ("workers", "drain", "nobody"),
         ("cancel", "RUN"),
         ("resume", "RUN"),
         ("eval", "RUN", "--latest"),
@@ -377,16 +383,46 @@ def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
     assert laptop.type("eval", other, "--path", "text").startswith(f"{other}: text")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *(("demo",), ("up",), ("worker",), ("workers",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
-        *(("bench", "architectures", "a"), ("push", "RUN", "ana/sea"), ("pull", "ana/sea")),
-    ],
-)
-def test_command_of_one_machine__says_so(words: Sequence[str], laptop: Laptop) -> None:
+def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, client: Client) -> None:
+    [worker] = client.workers().workers
+
+    def cells(table: str) -> list[str]:
+        return re.split(" {2,}", table.splitlines()[1])[:-1]  # without its age
+
+    for words, state in (((), "ready"), (("pause",), "paused"), (("resume",), "ready")):
+        shown = cells(laptop.type("workers", *words))
+        assert shown == cells(laptop.locally("workers")[1])
+        assert (shown[:2], shown[-1]) == (worker.name.split(":"), state)
+    laptop.work_on(laptop.server.url, USER_KEY)
+    assert worker.name.split(":")[0] in laptop.type("workers")
+    assert laptop.refuse("workers", "pause") == "mt: Only admins may give orders to workers.\n"
+
+
+def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Client, other: str) -> None:
+    samples = laptop.runs.get(other).samples
+    assert client.verify(other).ok
+    before = samples.read_bytes()
+    samples.write_bytes(b"")
+    told = laptop.type("verify", other, code=1)
+    assert told == laptop.locally("verify", other)[1]
+    assert "WRONG  eval/samples.jsonl " in told and "Some checks failed" in told
+    samples.write_bytes(before)
+
+
+@pytest.mark.parametrize("word", ["up", "worker", "gc"])
+def test_command_that_manages_one_machine__says_so(word: str, laptop: Laptop) -> None:
     sentence = "mt: This command does not work on the server of MT_URL: run it there, or unset MT_URL to run it here.\n"
-    assert laptop.refuse(*words) == sentence
+    assert laptop.refuse(word) == sentence
+
+
+@pytest.mark.parametrize(
+    "words", [("selftest", "--corpus", "nothing"), ("bench", "architectures", "demo", "--tokens", "0")]
+)
+def test_command_that_tries_this_machine__works_here_and_says_so(words: Sequence[str], laptop: Laptop) -> None:
+    code, out, err = laptop.run(*words)
+    note, refusal = err.splitlines()
+    assert (code, out, note) == (2, "", "mt: This command works on this machine, not on the server of MT_URL.")
+    assert laptop.here(*words) == (code, out, f"{refusal}\n")
 
 
 def test_doctor__says_that_its_checks_are_about_this_machine(laptop: Laptop) -> None:

@@ -15,6 +15,8 @@ from tests.support.api_server import USER_KEY, LabServer, server_fixture
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.cross_language import ALPHABETS, TINY, plan_with
+from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, hub_fixture
+from tests.support.hub_server import Hub
 from tests.support.laptop import Laptop, client_fixture, laptop_fixture
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
@@ -32,7 +34,7 @@ from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.inference import ScoreResponse
 from trainer.system.files import read_record
 
-__all__ = ["client_fixture", "laptop_fixture", "server_fixture"]
+__all__ = ["client_fixture", "hub_fixture", "laptop_fixture", "server_fixture"]
 
 STEPS = (3, 5)
 PLACES = re.compile(r"(?:report|page): \S+   ·   ")
@@ -187,6 +189,8 @@ def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
     assert trainer.load(pulled.path).score("abc cab", detail_level="per_char").surprisal == on_server.surprisal
     assert trainer.load(f"{pulled.path}@3").score("abc cab").nats == kept.nats
     assert run.run_id in laptop.here("runs")[1]
+    verified = laptop.here("verify", run.run_id)[1]
+    assert "skipped  corpus " in verified and verified.endswith("\nEverything that was checked is as recorded.\n")
     assert [path.name for path in own.iterdir() if path.name != "models"] == []
     assert laptop.type("pull", run.run_id) == f"{run.run_id} is here already.\n"
     assert client.pull(run.run_id) == pulled.path
@@ -198,6 +202,38 @@ def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
     laptop.work_on(laptop.server.url, USER_KEY)
     assert laptop.refuse("pull", run.run_id).startswith("mt: ")
     assert not RunStore(own).ids()
+
+
+def test_import__restores_a_run_on_this_machine(laptop: Laptop, run: RunDirectory) -> None:
+    laptop.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
+    told = laptop.type("import", "run.tar")
+    assert told == f"{run.run_id} is restored on this machine. Check it with: MT_URL= mt verify {run.run_id}\n"
+    assert RunStore(laptop.folder / "artifacts").ids() == [run.run_id]
+    assert (
+        "is restored on this machine. Check it with: mt verify"
+        in laptop.locally("import", "run.tar", root=laptop.folder / "another")[1]
+    )
+
+
+@CLIENT_WARNINGS
+@pytest.mark.process
+def test_push__sends_a_run_of_the_server_as_the_machine_of_the_server_does(
+    laptop: Laptop, run: RunDirectory, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    words = ("push", run.run_id[:-1], NAME, "--license", "mit")
+    assert laptop.type(*words) == laptop.locally(*words)[1]
+    assert hub.requests == []
+    told = laptop.type(*words, "--yes")
+    assert told == f"{run.run_id} is in {hub.url}/{NAME} (private, {len(STEPS) + 1} revisions).\n"
+    assert "step-3: sent\nstep-5: sent\nmain: sent\n" in laptop.err
+    assert laptop.locally(*words, "--yes")[2].count("is there already") == len(STEPS) + 1
+    assert not (laptop.folder / "artifacts").exists()
+    pulled = laptop.type("pull", NAME)
+    assert pulled == f'{run.run_id} is here. Score a text on this machine with: MT_URL= mt score {run.run_id} "…"\n'
+    assert laptop.here("verify", run.run_id)[0] == 0
+    laptop.work_on(laptop.server.url, USER_KEY)
+    assert laptop.run(*words)[0] == 2
 
 
 class _Pulled(BaseModel):

@@ -32,9 +32,11 @@ from trainer.contracts.events import Event
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.jobs import WorkersState
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
+from trainer.contracts.verification import Verification
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")
@@ -142,6 +144,14 @@ class Client:
     def logs(self, run_id: str, *, tail: int = 200, follow: bool = False) -> Iterator[str]:
         """Iterate over the last lines of a run's log, and with `follow` over each new line until it has ended."""
         yield from map(readable_line, self._loop.iterate(self._server.log_lines(run_id, tail, follow=follow)))
+
+    def verify(self, run_id: str) -> Verification:
+        """Let the server check every file of a run against its recorded hash, and return the results."""
+        return self._loop.call(self._server.verification(run_id))
+
+    def workers(self) -> WorkersState:
+        """Return the workers of all machines, and the runs that they train."""
+        return self._loop.call(self._server.workers())
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""

@@ -29,9 +29,11 @@ from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.jobs import WorkerOrder, WorkersState
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunManifest, RunStatus, TrainRequest, check_completed
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.verification import Verification, VerificationStatus
 from trainer.queue.inference_kinds import kind_of
 
 _COMPLETE_ID = re.compile(r"[a-z0-9_]+-\d{8}-[0-9a-f]{8}", re.ASCII)
@@ -256,6 +258,22 @@ class Server:
             if is_last:
                 return
             tail = _MAX_TAIL if seen else tail
+
+    async def verification(self, run_id: str) -> Verification:
+        """Let the server check every file of a run against its recorded hash."""
+        path, key = address("runs", run_id, "verify"), new_key()
+        status = await self.api.post(VerificationStatus, path, key=key)  # without `wait`: an answer before any restart
+        while not status.has_ended:  # a server that was restarted starts the verification again
+            status = await self.api.post(VerificationStatus, path, key=key, wait=_WAIT_SECONDS)
+        if status.error is not None:
+            raise AppError(status.error.code, status.error.message)
+        return narrowed(Verification, status.verification)
+
+    async def workers(self, order: WorkerOrder | None = None) -> WorkersState:
+        """Give an order to the workers, if there is one, and return them."""
+        if order is None:
+            return await self.api.get(WorkersState, "/workers")
+        return await self.api.post(WorkersState, "/workers", order)
 
     async def corpora(self) -> CorpusList:
         """List the corpora by name."""

@@ -13,12 +13,7 @@ import shtab
 from pydantic import BaseModel
 
 from trainer.commands.catalogue import COMMANDS, CommandInfo
-from trainer.commands.connection import (
-    full_model_name,
-    full_run_id,
-    local_run_id,
-    run_or_group_id,
-)
+from trainer.commands.connection import full_model_name, full_run_id, run_or_group_id
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.schema import schema_of
 from trainer.config.settings import load_settings
@@ -151,12 +146,6 @@ class RunOrGroupOptions(Options):
     run = Argument[str](
         "RUN", type=run_or_group_id, completion=RUN_IDS, help="id of a run or a group, or a beginning of only one id"
     )
-
-
-class LocalRunOptions(Options):
-    """Options of a command that needs a run of this machine."""
-
-    run = Argument[str]("RUN", type=local_run_id, completion=RUN_IDS, help=_RUN_HELP)
 
 
 class SamplingOptions(ModelOptions):

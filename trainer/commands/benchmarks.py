@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trainer.artifacts.run_ids import new_run_id
 from trainer.commands.arguments import Argument, Commands, Options, option
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import settings_for_here
 from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
 from trainer.config.settings import Settings
@@ -57,7 +57,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
-    settings = settings_for("model-trainer-benchmark")
+    settings = settings_for_here(terminal, "model-trainer-benchmark")
     plan = asyncio.run(_make_plan(options, settings))
     try:
         table, folder = _train_all(plan, options, settings, terminal)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from pydantic import BaseModel
 
 from trainer.commands.terminal import Queued, Terminal
-from trainer.config.settings import Settings, load_settings
+from trainer.config.settings import ClientSettings, Settings, load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.logs import setup_logging
@@ -31,8 +31,10 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.contracts.http_answers import JobKindName
     from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
+    from trainer.contracts.jobs import WorkerOrder, WorkersState
     from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
     from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+    from trainer.contracts.verification import Verification
     from trainer.queue.queue import JobQueue
     from trainer.services.embedded import Services
 
@@ -132,6 +134,12 @@ class Installation(Protocol):
     async def last_lines(self, run_id: str) -> Sequence[str]:
         """Return the last lines of the error output of a run whose process ended without an error of its own."""
 
+    async def verification(self, run_id: str) -> Verification:
+        """Check every file of a run against its recorded hash."""
+
+    async def workers(self, order: WorkerOrder | None = None) -> WorkersState:
+        """Give an order to the workers, if there is one, and return them; raises SERVICE_UNAVAILABLE."""
+
     async def corpora(self) -> CorpusList:
         """List the corpora by name."""
 
@@ -167,7 +175,7 @@ class Inference(Protocol):
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
-    """Load the settings of a command that works on this machine only; raises CONFIG_INVALID if MT_URL is set."""
+    """Load the settings of a command that manages one machine; raises CONFIG_INVALID if MT_URL is set."""
     settings = settings_for_any(service, level=level)
     if settings.client.url is not None:
         raise AppError(
@@ -175,6 +183,14 @@ def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRIT
             "This command does not work on the server of MT_URL: run it there, or unset MT_URL to run it here.",
         )
     return settings
+
+
+def settings_for_here(terminal: Terminal, service: str = "model-trainer") -> Settings:
+    """Load the settings of a command that works on this machine also if MT_URL is set, and say so then."""
+    settings = settings_for_any(service)
+    if settings.client.url is not None:
+        terminal.note("mt: This command works on this machine, not on the server of MT_URL.")
+    return changed(settings, client=ClientSettings())
 
 
 def settings_for_any(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
@@ -187,6 +203,11 @@ def settings_for_any(service: str = "model-trainer", *, level: Literal["INFO", "
         settings = changed(settings, logging=changed(settings.logging, level=level))
     setup_logging(settings, service, sys.stderr)
     return settings
+
+
+def command_here(settings: Settings, words: str) -> str:
+    """Return a command as people type it to work on this machine."""
+    return f"mt {words}" if settings.client.url is None else f"MT_URL= mt {words}"
 
 
 def note_new_place(settings: Settings, terminal: Terminal) -> None:

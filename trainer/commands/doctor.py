@@ -16,7 +16,7 @@ from trainer.artifacts.cleanup import CleanupReport, clean_up
 from trainer.artifacts.replication import remove_kept_checkpoints, stored_check
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag
-from trainer.commands.connection import local_run_id, settings_for
+from trainer.commands.connection import local_run_id, settings_for, settings_for_here
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
@@ -59,7 +59,7 @@ def _doctor(options: Options, terminal: Terminal) -> int:
 
 
 def _selftest(options: TrainOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_here(terminal)
     if options.file is None and options.corpus is None:
         options.corpus = "demo"
     training = read_training(options, settings, terminal)

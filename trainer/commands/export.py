@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import Argument, Commands, ModelOptions, Options, flag, option
-from trainer.commands.connection import settings_for, settings_for_any, with_server
+from trainer.commands.connection import command_here, settings_for_any, with_server
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.contracts.base import model_name
@@ -117,10 +117,11 @@ async def _download(options: _ExportOptions, server: "Server", terminal: Termina
 def _import(options: _ImportOptions, terminal: Terminal) -> int:
     from trainer.export.archive import import_archive  # torch
 
-    settings = settings_for()
+    settings = settings_for_any()
     with _path_errors(options.archive):
         run = import_archive(options.archive, settings.app.artifacts_root)
-    terminal.show({"run_id": run.run_id}, Text(f"{run.run_id} is restored. Check it with: mt verify {run.run_id}"))
+    check = command_here(settings, f"verify {run.run_id}")
+    terminal.show({"run_id": run.run_id}, Text(f"{run.run_id} is restored on this machine. Check it with: {check}"))
     return 0
 
 

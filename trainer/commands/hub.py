@@ -1,13 +1,17 @@
 """`mt push` and `mt pull`: runs on the Hugging Face hub, and of the server of MT_URL."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunDirectory
-from trainer.commands.arguments import Argument, Commands, LocalRunOptions, Options, flag, option
-from trainer.commands.connection import note_new_place, settings_for, settings_for_any, with_server
+from trainer.commands.arguments import Argument, Commands, Options, RunOptions, flag, option
+from trainer.commands.connection import command_here, note_new_place, settings_for_any, with_server
 from trainer.commands.export import check_license
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.config.settings import Settings
@@ -19,7 +23,7 @@ if TYPE_CHECKING:  # torch, and the HTTP client
     from trainer.export.card import Publication
 
 
-class _PushOptions(LocalRunOptions):
+class _PushOptions(RunOptions):
     repository = Argument[str]("OWNER/NAME", help="repository on the hub, created if it is missing")
     yes = flag("--yes", "send it; without this option the command only shows what it would send")
     public = flag("--public", "create the repository for everybody to read; default: private")
@@ -43,12 +47,28 @@ def _push(options: _PushOptions, terminal: Terminal) -> int:
     check_license("--license", options.license)
     check_license("--data-license", options.data_license)
     from trainer.export import hub  # torch
+
+    hub.check_repository(options.repository)
+    settings = settings_for_any()
+    with _run_here(options.run, settings, terminal) as run:
+        return _push_run(run, options, settings, terminal)
+
+
+@contextmanager
+def _run_here(run_id: str, settings: Settings, terminal: Terminal) -> Iterator[RunDirectory]:
+    """Yield a run of this machine, or one of the server of MT_URL in a temporary folder."""
+    if settings.client.url is None:
+        yield complete_run(settings, run_id)
+        return
+    with TemporaryDirectory() as folder:
+        yield with_server(settings, lambda server: _pulled(server, run_id, Path(folder), terminal))[0]
+
+
+def _push_run(run: RunDirectory, options: _PushOptions, settings: Settings, terminal: Terminal) -> int:
+    from trainer.export import hub
     from trainer.export.card import Publication
     from trainer.export.revisions import revisions_of
 
-    hub.check_repository(options.repository)
-    settings = settings_for()
-    run = complete_run(settings, options.run)
     data_licence = options.data_license or bundled_licence(run.completed_manifest().effective.corpus)
     steps = tuple(revision.step for revision in revisions_of(run) if revision.step is not None)
     publication = Publication(options.repository, options.license, data_licence, steps)
@@ -116,30 +136,34 @@ def _pull(options: _PullOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None and "/" not in options.source:
         return _pull_from_server(options.source, settings, terminal)
-    settings = settings_for()
     from trainer.export import hub  # torch
     from trainer.export.revisions import MAIN
 
     repository, _, revision = options.source.partition("@")
     hub.check_repository(repository)
     run, is_new = hub.pull(repository, revision or MAIN, settings.app.artifacts_root, settings.hf.token)
-    return _show_pulled(run.run_id, f'Score a text with: mt score {run.run_id} "…"', terminal, is_new=is_new)
+    return _show_pulled(run.run_id, settings, terminal, is_new=is_new)
 
 
 def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> int:
     note_new_place(settings, terminal)
 
     async def pull(server: "Server") -> tuple[RunDirectory, bool]:
-        run_id = await server.full_run_id(source)
-        with terminal.transferring(f"pull {run_id}") as progress:
-            return await server.pull(run_id, settings.app.artifacts_root, progress)
+        return await _pulled(server, await server.full_run_id(source), settings.app.artifacts_root, terminal)
 
     run, is_new = with_server(settings, pull)
-    command = f'Score a text on this machine with: MT_URL= mt score {run.run_id} "…"'
-    return _show_pulled(run.run_id, command, terminal, is_new=is_new)
+    return _show_pulled(run.run_id, settings, terminal, is_new=is_new)
 
 
-def _show_pulled(run_id: str, next_step: str, terminal: Terminal, *, is_new: bool) -> int:
-    place = f"here. {next_step}" if is_new else "here already."
+async def _pulled(server: "Server", run_id: str, artifacts_root: Path, terminal: Terminal) -> tuple[RunDirectory, bool]:
+    """Bring a run of the server to an artifacts folder, with a progress bar."""
+    with terminal.transferring(f"pull {run_id}") as progress:
+        return await server.pull(run_id, artifacts_root, progress)
+
+
+def _show_pulled(run_id: str, settings: Settings, terminal: Terminal, *, is_new: bool) -> int:
+    command = command_here(settings, f'score {run_id} "…"')
+    on_machine = "" if settings.client.url is None else " on this machine"
+    place = f"here. Score a text{on_machine} with: {command}" if is_new else "here already."
     terminal.show({"run_id": run_id, "new": is_new}, Text(f"{run_id} is {place}"))
     return 0

@@ -12,7 +12,6 @@ from trainer.commands.arguments import (
     RUN_IDS,
     Argument,
     Commands,
-    LocalRunOptions,
     ModelOptions,
     Options,
     RunOptions,
@@ -24,7 +23,6 @@ from trainer.commands.connection import (
     Installation,
     full_run_id,
     run_or_group,
-    settings_for,
     settings_for_any,
     with_installation,
     with_queue,
@@ -48,6 +46,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunStatus, describe_unknown
+from trainer.contracts.verification import Check
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_origin
@@ -86,7 +85,7 @@ def add_to(commands: Commands) -> None:
     commands.add("resume", _ResumeOptions, _resume)
     commands.add("config", RunOptions, _config)
     commands.add("files", ModelOptions, _files)
-    commands.add("verify", LocalRunOptions, _verify)
+    commands.add("verify", RunOptions, _verify)
 
 
 def _status(options: RunOrGroupOptions, terminal: Terminal) -> int:
@@ -294,13 +293,15 @@ def _number(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _verify(options: LocalRunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-    run = complete_run(settings, options.run)
-    from trainer.export.verification import verify_run  # torch, for the model
-
-    report = verify_run(run, settings)
-    rows = [("ok" if check.ok else "WRONG", check.name, check.message) for check in report.checks]
-    verdict = Text("Everything is as recorded." if report.ok else "Some checks failed: see WRONG above.")
-    terminal.show(report, columns(rows), verdict)
+def _verify(options: RunOptions, terminal: Terminal) -> int:
+    report = with_installation(settings_for_any(), lambda installation: installation.verification(options.run))
+    rows = [(_verdict(check), check.name, check.message) for check in report.checks]
+    verdict = "Everything is as recorded." if report.ok else "Some checks failed: see WRONG above."
+    if report.ok and any(check.is_skipped for check in report.checks):
+        verdict = "Everything that was checked is as recorded."
+    terminal.show(report, columns(rows), Text(verdict))
     return 0 if report.ok else EXIT_FAILED
+
+
+def _verdict(check: Check) -> str:
+    return "skipped" if check.is_skipped else "ok" if check.ok else "WRONG"

@@ -9,7 +9,7 @@ import sys
 import shtab
 
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag, option
-from trainer.commands.connection import note_new_place, settings_for
+from trainer.commands.connection import note_new_place, settings_for, settings_for_here
 from trainer.commands.terminal import Terminal
 from trainer.config.validation import safe_name
 from trainer.contracts.base import changed
@@ -62,7 +62,7 @@ def _complete(options: _CompletionOptions, terminal: Terminal) -> int:
 
 
 def _demo(options: Options, terminal: Terminal) -> int:
-    settings_for()
+    settings_for_here(terminal)
     require_extras("train", "discord")
     return _replace_process("local_discord.demo")
 

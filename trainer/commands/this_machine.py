@@ -17,7 +17,7 @@ from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, delete_run, without_details
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
-from trainer.artifacts.replication import Replication
+from trainer.artifacts.replication import Replication, complete_run
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
@@ -31,8 +31,10 @@ from trainer.contracts.experiments import ExperimentList, ExperimentStatus
 from trainer.contracts.groups import GroupStatus, RunRows, group_status
 from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.jobs import WorkerOrder, WorkersState
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+from trainer.contracts.verification import Verification
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews
@@ -200,6 +202,22 @@ class ThisMachine:
     async def last_lines(self, run_id: str) -> tuple[str, ...]:
         manifest = (await self._folder(RUNS, run_id)).manifest()
         return () if manifest is None else manifest.last_lines
+
+    async def verification(self, run_id: str) -> Verification:
+        from trainer.export.verification import verify_run  # torch, for the model
+
+        run = await asyncio.to_thread(complete_run, self._settings, run_id)
+        return await asyncio.to_thread(verify_run, run, self._settings)
+
+    async def workers(self, order: WorkerOrder | None = None) -> WorkersState:
+        async with running_queue(self._settings) as queue:
+            if queue is None:
+                message = "No worker is running, nor its server: start one with `mt worker`."
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+            if order is not None:
+                await queue.order_workers(order.action, order.name)
+            unfinished = await asyncio.to_thread(self._runs.unfinished)
+            return await queue.workers([run.run_id for run in unfinished])
 
     async def corpora(self) -> CorpusList:
         corpora = CorpusStore(self._settings)

@@ -1,21 +1,16 @@
 """`mt workers`: the workers of all machines; pause the queue, drain workers."""
 
-import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import settings_for_any, with_installation
 from trainer.commands.terminal import Terminal, columns, duration
-from trainer.commands.this_machine import running_queue
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
-
-if TYPE_CHECKING:
-    from trainer.queue.queue import JobQueue
+from trainer.config.validation import parse
+from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
 
 _ACTIONS: tuple[str, ...] = get_args(WorkerAction)
 
@@ -35,19 +30,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-
-    async def act() -> WorkersState:
-        async with running_queue(settings) as queue:
-            if queue is None:
-                raise AppError(
-                    ErrorCode.SERVICE_UNAVAILABLE, "No worker is running, nor its server: start one with `mt worker`."
-                )
-            if options.action is not None or options.name is not None:
-                await queue.order_workers(options.action, options.name)
-            return await _read(queue)
-
-    state = asyncio.run(act())
+    order: WorkerOrder | None = None
+    if options.action is not None:
+        order = parse(WorkerOrder, {"action": options.action, "name": options.name})
+    state = with_installation(settings_for_any(), lambda installation: installation.workers(order))
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
     nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
@@ -57,11 +43,6 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
     terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
     return 0
-
-
-async def _read(queue: "JobQueue") -> WorkersState:
-    unfinished = await asyncio.to_thread(queue.runs.unfinished)
-    return await queue.workers([run.run_id for run in unfinished])
 
 
 def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:
