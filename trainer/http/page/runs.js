@@ -1,6 +1,6 @@
 /** The list of runs: search, filters, order and columns, all kept in the address, and a choice of runs to compare. */
 
-import { read } from "./api.js";
+import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
 import { announce, failure, h } from "./elements.js";
 import { COLUMNS } from "./run_columns.js";
@@ -33,6 +33,7 @@ let left = { address: "", top: 0 };
  */
 export async function showRuns(main, signal, _, query) {
   const wanted = wantedOf(query);
+  let isRefused = false; // the same filter would be refused again
   const trouble = h("div");
   const compare = h("button", {
     type: "button",
@@ -48,8 +49,13 @@ export async function showRuns(main, signal, _, query) {
         table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
       },
       failed: (error) => {
+        isRefused = error instanceof ApiError && error.status < 500 && error.status !== 429;
         const made = failure(error);
-        if (trouble.textContent !== made.textContent) trouble.replaceChildren(made);
+        if (trouble.textContent === made.textContent) return;
+        trouble.replaceChildren(made);
+        const field = error instanceof ApiError && document.getElementById(error.details[0]?.path ?? "");
+        if (field) field.after(trouble);
+        else table.element.before(trouble);
       },
     },
     signal,
@@ -177,6 +183,7 @@ export async function showRuns(main, signal, _, query) {
 
   async function readAnew() {
     if (signal.aborted) return;
+    isRefused = false;
     await table.reset();
     announce(trouble.textContent || table.about.textContent || "");
   }
@@ -223,7 +230,7 @@ export async function showRuns(main, signal, _, query) {
   signal.addEventListener("abort", () => (left = { address: addressOf(wanted), top: table.top }));
   arrange();
   drawPicked();
-  repeat(() => table.refresh(), signal);
+  repeat(() => isRefused || table.refresh(), signal);
   await table.reset(left.address === addressOf(wanted) ? left.top : 0);
 }
 
