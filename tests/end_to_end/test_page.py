@@ -6,9 +6,11 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
-from tests.support.browser import browsing, faults, needs_chromium
+from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.many_runs import write_runs
@@ -75,7 +77,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
 async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         accepted = await queue.train(tiny_request(label="page group", num_epochs=3, seeds=2), user_id=None)
-        await finish(queue, "page group alone", num_epochs=3)
+        alone = await finish(queue, "page group alone", num_epochs=3)
         for run_id in accepted.run_ids:
             await wait_for_status(queue, run_id, ended)
         group_id = accepted.run_ids[0].removesuffix("-s42")
@@ -100,6 +102,9 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.press("Enter")
         await browser.see_text("2 runs against 1 (interval of one more run of the group)")
         assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
+        gru = await finish(queue, "page group other", model_family="gru", num_epochs=3)
+        char = (await lab.finished_run(queue)).run_id
+        await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}", tmp_path / "files")
         await browser.open(f"{address}/#/groups/{group_id}")
         await browser.see_text("Numbers of 2 completed runs")
         await browser.see("document.querySelectorAll('path.band').length === 2")
@@ -112,6 +117,37 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
 
 
 FIRST = "document.querySelector('.runs tbody:not(.space) small')?.textContent"
+
+
+async def check_comparison(browser: Browser, address: str, files: Path) -> None:
+    """Check a comparison of three runs, the third of another family, and a group: order, settings, files and looks."""
+    await browser.open(address)
+    await browser.see("document.querySelectorAll('path.line').length === 8")
+    await browser.see("document.querySelector('.differences')")
+    titles = "[...document.querySelectorAll('main h2')].map((title) => title.textContent).join()"
+    assert await browser.evaluate(titles) == "Verdict,Curves,Metrics,Settings"
+    verdicts = await browser.text("[aria-labelledby=about-verdict]")
+    assert "A against B: no interval: loss " in verdicts and "A against C: not comparable" in verdicts
+    assert re.search(r"A against D: [a-z ]+: loss [+-][\d.]+ % \(95 % interval [+-][\d.]+ % to ", verdicts)
+    rows = "[...document.querySelectorAll('.differences tbody tr')]"
+    cells = await browser.evaluate(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText))")
+    settings = {name: values for name, *values in TypeAdapter(list[list[str]]).validate_python(cells)}
+    assert settings["model_family"] == ["char_lstm", "char_lstm", "gru", "char_lstm"]
+    assert settings["tokenizer.mask_token"] == ["false", "false", "", "false"]
+    assert "null" not in await browser.text(".differences")
+    await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
+    for ending in ("svg", "csv"):
+        await browser.evaluate(f"document.querySelector('button[aria-label=\"{ending.upper()}: Loss\"]').click()")
+        await until((files / f"loss.{ending}").exists)
+    assert "D val." in (files / "loss.svg").read_text(encoding="utf-8")
+    head = (files / "loss.csv").read_text(encoding="utf-8").splitlines()[0]
+    for letter in "ABCD":
+        assert f",{letter} train," in head and f",{letter} validation" in head
+    for width, dark in ((320, True), (1200, False)):
+        await browser.screen(width, 800, dark=dark)
+        assert await faults(browser) == []
+
+
 REFRESH_SECONDS = 4.5
 """A bit more than the time after which an open page reads its numbers again."""
 IN_VIEW = """[...document.querySelectorAll('.runs tbody small')].filter((one) => {
