@@ -76,7 +76,9 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
 
 async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
-        accepted = await queue.train(tiny_request(label="page group", num_epochs=3, seeds=2), user_id=None)
+        char = (await lab.finished_run(queue)).run_id
+        request = tiny_request(label="page group", num_epochs=3, seeds=2, init_from_run_id=char)
+        accepted = await queue.train(request, user_id=None)
         alone = await finish(queue, "page group alone", num_epochs=3)
         for run_id in accepted.run_ids:
             await wait_for_status(queue, run_id, ended)
@@ -103,9 +105,13 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.see_text("2 runs against 1 (interval of one more run of the group)")
         assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
         gru = await finish(queue, "page group other", model_family="gru", num_epochs=3)
-        char = (await lab.finished_run(queue)).run_id
         await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}", tmp_path / "files")
+        child = await finish(queue, "page group child", init_from_run_id=accepted.run_ids[0])
+        await browser.open(f"{address}/#/runs/{child}")
+        await browser.see(f"document.querySelector('p a[href=\"#/runs/{accepted.run_ids[0]}\"]')")
         await browser.open(f"{address}/#/groups/{group_id}")
+        await browser.see(f"document.querySelector('[aria-labelledby^=about-runs-that] a[href=\"#/runs/{child}\"]')")
+        await browser.see(f"document.querySelector('p a[href=\"#/runs/{char}\"]')")
         await browser.see_text("Numbers of 2 completed runs")
         await browser.see("document.querySelectorAll('path.band').length === 2")
         await browser.see("document.querySelector('h1')?.textContent === 'page group'")

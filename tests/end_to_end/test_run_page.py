@@ -57,6 +57,14 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         await browser.see("document.querySelector('.line')")
         await press_button(browser, "Cancel")
         await browser.see(f"{STATUS} === 'cancelled'")
+        await browser.tab_to(f"a[href='#/runs/{run_id}']")
+        await browser.press("Enter")
+        child = f"section a[href='#/runs/{resumed}']"
+        await browser.see(f"document.querySelector({child!r})")
+        await browser.tab_to(child)
+        await fits(browser)
+        await browser.press("Enter")
+        await browser.see(f"location.hash.includes({resumed!r}) && {BUTTONS} === 'Resume,Delete'")
         await press_button(browser, "Delete")
         await browser.see("document.querySelector('dialog[open]')?.textContent.includes('Delete this run')")
         assert await faults(browser) == []

@@ -83,6 +83,27 @@ async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path:
     assert {query: await listed(idle, query) for query in found} == found
 
 
+async def test_list__has_the_runs_that_started_from_a_run_or_a_group(idle: Site, tmp_path: Path) -> None:
+    group = RunGroup(group_id="lstm-group", seeds=(1, 2))
+    for number in (1, 2):
+        story(tmp_path, number, family="lstm", group=group)
+    child = run_record("gru-3")
+    effective = changed(child.effective, model_family="gru", init_from_run_id="lstm-1@20")
+    Story(tmp_path / "artifacts", changed(child, effective=effective))
+    story(tmp_path, 4, family="lstm", group=group, resumed_from_run_id="lstm-2")
+    story(tmp_path, 5, family="lstm", resumed_from_run_id="gru-3")
+    found = {
+        "parent=lstm-1": ["gru-3"],
+        "parent=lstm-2": ["lstm-4"],
+        "parent=lstm-group": ["lstm-4", "gru-3"],
+        "parent=lstm-group&family=gru": ["gru-3"],
+        "parent=gru-3": ["lstm-5"],
+        "parent=lstm-4": [],
+        "parent=none": [],
+    }
+    assert {query: await listed(idle, query) for query in found} == found
+
+
 async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tmp_path: Path) -> None:
     stories = [story(tmp_path, number).start() for number in range(1, 8)]
     found: list[str] = []

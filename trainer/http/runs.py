@@ -89,6 +89,8 @@ class RunsQuery(Query):
     """Only runs whose label has this part, in any case."""
     group: Identifier | None = None
     """Only the runs of this group over seeds."""
+    parent: Identifier | None = None
+    """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
     search: _Part = ""
     """Only runs whose label, id or corpus matches these words."""
     where: Annotated[str, Field(max_length=500, pattern=_CONDITIONS), _IS_CONDITIONS] = ""
@@ -164,11 +166,13 @@ def _rows(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunRow]:
 def _found(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:
     """Return the runs that a request asks for."""
     corpus, label = query.corpus.casefold(), query.label.casefold()
+    members = {run.run_id for run in runs if run.group_id == query.parent} if query.parent else set[str]()
     tests: list[tuple[object, Callable[[RunEntry], bool]]] = [
         (query.status, lambda run: run.state == query.status),
         (query.family, lambda run: run.family == query.family),
         (query.owner, lambda run: run.owner == query.owner),
         (query.group, lambda run: run.group_id == query.group),
+        (query.parent, lambda run: query.parent in run.parents or not members.isdisjoint(run.parents)),
         (corpus, lambda run: not run.has_attached_text and corpus in run.corpus.casefold()),
         (label, lambda run: label in (run.label or "").casefold()),
         *((text, condition(text)) for text in query.where.split(",") if text),

@@ -4,9 +4,10 @@ import { read } from "./api.js";
 import { bdi, h, section, setTitle, table } from "./elements.js";
 import { bitsPerChar, decimal, percent } from "./numbers.js";
 import { groupCurves } from "./run_curves.js";
+import { originLinks, startedFrom } from "./run_relatives.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
-/** @import { GroupStatus, Spread } from "./records.js" */
+/** @import { GroupStatus, RunRequest, Spread } from "./records.js" */
 
 const NUMBERS = [
   ["best_val_loss", "Validation, best: nats per token"],
@@ -23,26 +24,32 @@ const NUMBERS = [
  */
 export async function showGroup(main, signal, groupId) {
   const base = `/groups/${groupId}`;
+  const origin = h("p", {});
   const facts = h("div");
   const curves = groupCurves(groupId, signal);
   main.append(
     h("p", {}, h("code", {}, groupId)),
+    origin,
     section("Runs", facts),
     section("Curves", h("p", { class: "quiet" }, "Means of the runs, in bands from the lowest to the highest number."), curves.element),
+    startedFrom(groupId, signal),
   );
   const load = async () => {
     /** @type {GroupStatus} */
     const group = await read(base, signal);
     setTitle(group.label ?? "Group");
     if (!facts.contains(document.activeElement)) facts.replaceChildren(...factsOf(group));
-    return group.members.every(hasEnded);
+    return group;
   };
-  let isOver = await load();
+  let group = await load();
   repeat(async () => {
-    if (isOver) return;
+    if (group.members.every(hasEnded)) return;
     curves.reload();
-    isOver = await load().catch(() => false); // the next one may succeed
+    group = await load().catch(() => group); // the next one may succeed
   }, signal);
+  /** @type {RunRequest} */
+  const request = await read(`/runs/${group.members[0]?.run_id}/request`, signal);
+  origin.append(...originLinks({ ...request, resumed_from_run_id: null }));
 }
 
 /** @param {GroupStatus} group */

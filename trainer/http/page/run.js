@@ -9,6 +9,7 @@ import { actionsOf } from "./run_actions.js";
 import { runCurves } from "./run_curves.js";
 import { exportForm } from "./run_export.js";
 import { logOf } from "./run_log.js";
+import { originLinks, startedFrom } from "./run_relatives.js";
 import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_samples.js";
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
@@ -50,13 +51,14 @@ export async function showRun(main, signal, runId) {
     trained,
     byCheckpoint.element,
     results,
+    startedFrom(runId, signal),
     section("Export", exports.element),
     section("Settings and log", onDemand("Settings", () => text(`${base}/config.yaml`)), logOf(runId, signal)),
   );
   actions.show(run);
   /** @type {RunRequest} */
   const request = await read(`${base}/request`, signal);
-  origin.append(...originOf(run, request));
+  origin.append(...originLinks(request, run.group?.group_id));
 
   let isWaiting = false;
   const draw = () => {
@@ -210,22 +212,6 @@ async function resultsOf(runId, signal) {
     if (signal.aborted) throw error;
     return [surprisal, section("Result files", failure(error))];
   }
-}
-
-/**
- * Return the links to the group of a run, and to what it comes from.
- * @param {RunStatus} run
- * @param {RunRequest} request
- */
-function originOf({ group }, { parent_run_id, resumed_from_run_id, experiment_id }) {
-  /** @type {[string, string, string | undefined | null][]} */
-  const links = [
-    ["Group", "groups", group?.group_id],
-    ["Initial weights of", "runs", parent_run_id],
-    ["Resumed from", "runs", resumed_from_run_id],
-    ["Experiment", "experiments", experiment_id],
-  ];
-  return links.flatMap(([name, view, id]) => (id ? [`${name} `, h("a", { href: `#/${view}/${id}` }, id), ". "] : []));
 }
 
 /**
