@@ -3,7 +3,7 @@
 import { read } from "./api.js";
 import { bdi, failure, h, section, setTitle, table } from "./elements.js";
 import { experimentResults } from "./experiment_results.js";
-import { verdict } from "./experiments.js";
+import { cellsOf, verdict } from "./experiments.js";
 import { fileAddress } from "./files.js";
 import { cancelButton, jobFacts } from "./job_status.js";
 import { folded } from "./record_table.js";
@@ -33,8 +33,7 @@ export async function showExperiment(main, signal, id) {
     /** @type {ExperimentStatus} */
     const experiment = await read(address, signal);
     setTitle(experiment.name);
-    const progress = { done: experiment.cells_done, total: experiment.cells.length, unit: "cells" };
-    facts.replaceChildren(jobFacts(experiment, progress, [["Validity", verdict(experiment)]]));
+    facts.replaceChildren(jobFacts(experiment, cellsOf(experiment), [["Validity", verdict(experiment)]]));
     isOver = hasEnded(experiment);
     cancel.hidden = isOver;
     if (experiment.status !== "completed") {

@@ -2,6 +2,7 @@
 
 import { read } from "./api.js";
 import { showJobs } from "./job_list.js";
+import { progressOf } from "./job_status.js";
 import { date, duration } from "./numbers.js";
 
 /** @import { ExperimentList, ExperimentStatus } from "./records.js" */
@@ -18,7 +19,7 @@ export function showExperiments(main, signal) {
     address: ({ experiment_id }) => `#/experiments/${experiment_id}`,
     title: ({ experiment_id }) => experiment_id,
     cells: (experiment) => [
-      experiment.error?.message ?? experiment.message,
+      experiment.error?.message ?? progressOf(cellsOf(experiment)),
       verdict(experiment),
       duration(experiment.elapsed_seconds),
       date(experiment.created_at),
@@ -29,4 +30,9 @@ export function showExperiments(main, signal) {
 /** @param {ExperimentStatus} experiment */
 export function verdict({ is_valid }) {
   return is_valid === null ? "–" : is_valid ? "✓ all checks passed" : "✗ a check failed";
+}
+
+/** @param {ExperimentStatus} experiment */
+export function cellsOf({ cells_done, n_cells }) {
+  return { done: cells_done, total: n_cells, unit: "cells" };
 }

@@ -8,26 +8,19 @@ import { badge, hasEnded } from "./states.js";
 
 /** @import { RunError, RunState } from "./records.js" */
 /** @typedef {import("./elements.js").Child} Child */
+/** @typedef {{done: number, total: number, unit: string}} Progress */
 
 /**
  * @param {{status: RunState, message: string, error: RunError | null, created_at: string, elapsed_seconds: number | null}} job
- * @param {{done: number, total: number, unit: string}} progress
+ * @param {Progress} progress
  * @param {[string, Child][]} others
  */
-export function jobFacts(job, { done, total, unit }, others) {
+export function jobFacts(job, progress, others) {
   /** @type {[string, Child][]} */
   const pairs = [
     ["Status", badge(job)],
     ["Message", job.error?.message ?? job.message],
-    [
-      "Progress",
-      h(
-        "span",
-        {},
-        h("progress", { max: Math.max(1, total), value: done, "aria-label": "Progress" }),
-        ` ${done.toLocaleString("en")} of ${total.toLocaleString("en")} ${unit}`,
-      ),
-    ],
+    ["Progress", progressOf(progress)],
     ["Created", date(job.created_at)],
     [hasEnded(job) ? "Took" : "Since then", duration(job.elapsed_seconds)],
     ...others,
@@ -37,6 +30,12 @@ export function jobFacts(job, { done, total, unit }, others) {
     { class: "facts" },
     ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
   );
+}
+
+/** @param {Progress} progress */
+export function progressOf({ done, total, unit }) {
+  const bar = h("progress", { max: Math.max(1, total), value: done, "aria-label": "Progress" });
+  return h("span", {}, bar, ` ${done.toLocaleString("en")} of ${total.toLocaleString("en")} ${unit}`);
 }
 
 /**

@@ -98,7 +98,8 @@ export interface Cell {
 }
 export interface ExperimentStatus {
   experiment_id: string; name: string; status: RunState; message: string; cells: Cell[]; cells_done: number;
-  created_at: string; elapsed_seconds: number | null; error: RunError | null; is_valid: boolean | null; files: FileRecord[];
+  n_cells: number; created_at: string; elapsed_seconds: number | null; error: RunError | null; is_valid: boolean | null;
+  files: FileRecord[];
 }
 export interface ExperimentList { experiments: ExperimentStatus[] }
 export interface MatrixRow {
