@@ -72,6 +72,7 @@ def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | byt
     for name, figure in figures.items():
         yield f"{name}.png", images[name]
         yield f"{name}.pdf", figure_bytes(figure, "pdf")
+        yield f"{name}.svg", figure_bytes(figure, "svg")
     yield "report.html", experiment_html(result, images)
 
 

@@ -142,13 +142,14 @@ def curves_figure(result: ExperimentResult) -> Figure:
     return figure
 
 
-def figure_bytes(figure: Figure, file_format: Literal["png", "pdf"]) -> bytes:
-    """Return a figure as PNG or PDF, without dates and versions; texts of a PDF stay texts."""
-    unwanted = ("Software",) if file_format == "png" else ("CreationDate", "Producer")
-    metadata: dict[str, str | None] = {name: None for name in unwanted}
+def figure_bytes(figure: Figure, file_format: Literal["png", "pdf", "svg"]) -> bytes:
+    """Return a figure as PNG, PDF or SVG, without dates and versions; texts of a PDF or an SVG stay texts."""
+    unwanted = {"png": ("Software",), "pdf": ("CreationDate", "Producer"), "svg": ("Date", "Creator")}
+    metadata: dict[str, str | None] = {name: None for name in unwanted[file_format]}
     image = BytesIO()
     with rc_context():
         rc("pdf", fonttype=42)  # TrueType, which journals ask for
+        rc("svg", fonttype="none", hashsalt="")  # ids that are the same each time
         figure.savefig(image, format=file_format, metadata=metadata)
     return image.getvalue()
 

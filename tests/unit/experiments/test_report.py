@@ -96,7 +96,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def test_report__has_all_of_its_files(folder: Path) -> None:
-    figures = {f"{name}.{end}" for name in ("heat_map", "tree", "curves") for end in ("png", "pdf")}
+    figures = {f"{name}.{end}" for name in ("heat_map", "tree", "curves") for end in ("png", "pdf", "svg")}
     tables = {f"{name}.csv" for name in ("matrix", "listeners", "asymmetry")}
     others = {"seeds.csv", "perplexity.csv", "curves.csv", "assimilation.csv", "correlations.csv"}
     others |= {"table.tex", "perplexity.tex", "report.html"}
@@ -107,6 +107,9 @@ def test_report__has_all_of_its_files(folder: Path) -> None:
     assert all({path.name for path in (folder / "tables" / name).iterdir()} == tables for name in expected)
     assert all((folder / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in IMAGES)
     assert all((folder / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in IMAGES)
+    for name in IMAGES:
+        image = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(re.search(f"<text[^>]*>{language}\\b", image) for language in LANGUAGES), name
 
 
 def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> None:
@@ -122,6 +125,7 @@ def test_figures__of_equal_numbers_are_equal_to_the_byte(folder: Path) -> None:
     heat_map, curves = heat_map_figure(WITH_PHASES), curves_figure(WITH_PHASES)
     assert figure_bytes(heat_map, "png") == (folder / "heat_map.png").read_bytes()
     assert figure_bytes(heat_map, "pdf") == (folder / "heat_map.pdf").read_bytes()
+    assert figure_bytes(heat_map, "svg") == (folder / "heat_map.svg").read_bytes()
     assert figure_bytes(curves, "png") == (folder / "curves.png").read_bytes()
     first, _, other, *_ = FINISHED.curves
     without_figures = changed(FINISHED, curves=(changed(first, best_val_loss=None, auc=None), other))
