@@ -22,10 +22,12 @@ from tests.support.stored_jobs import (
     waiting_battery,
     waiting_experiment,
 )
+from tests.support.waiting import until
 from trainer.artifacts.batteries import BatteryStore
 from trainer.config.experiment_file import read_plan
 from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.experiments import CurveRow, ExperimentResult
+from trainer.reports.experiment_charts import leaf_order
 from trainer.system.files import read_record
 
 pytestmark = needs_chromium
@@ -71,6 +73,27 @@ async def table(browser: Browser, index: int = 0) -> list[list[str]]:
     return TypeAdapter(list[list[str]]).validate_python(await browser.evaluate(script))
 
 
+async def check_tree(browser: Browser, result: ExperimentResult, files: Path) -> None:
+    """Check that the tree has the report's leaves and heights, fits a phone by scrolling, and is saved."""
+    texts = "[...document.querySelectorAll('.tree text.{}')].map((text) => text.textContent)"
+    joins = result.models[0].tree
+    leaves = TypeAdapter(list[str]).validate_python(await browser.evaluate(texts.format("leaf")))
+    assert tuple(leaf.split()[0] for leaf in leaves) == leaf_order(result.languages, joins)
+    assert leaves[0] == "fi (control)" and "kk (kipchak)" in leaves
+    assert await browser.evaluate(texts.format("over")) == [f"{join.height:.3f}" for join in joins]
+    await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
+    name = "tree-of-the-languages-lstm-on-the-passages"
+    for ending in ("svg", "png", "csv"):
+        await browser.evaluate(f"document.querySelector('.tree button[aria-label^={ending.upper()}]').click()")
+        await until((files / f"{name}.{ending}").exists)
+    image = (files / f"{name}.svg").read_text(encoding="utf-8")
+    assert "fi (control)" in image and "class=" not in image
+    assert (files / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    head, *rows = (files / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    assert head == "left,right,height"
+    assert rows == [f"{' '.join(join.left)},{' '.join(join.right)},{join.height}" for join in joins]
+
+
 async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/experiments")
@@ -93,12 +116,13 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         assert interval in str(await browser.evaluate("document.activeElement.ariaLabel"))
         await browser.press("End")
         assert (await browser.text(".details")).startswith(f"{LANGUAGES[0]} on {LANGUAGES[-1]}: ")
-        await browser.see(f"{PICTURES}.join() === Array(4).fill('data:image/png;base64,true').join()")
+        await browser.see(f"{PICTURES}.join() === Array(3).fill('data:image/png;base64,true').join()")
         assert await browser.evaluate("[...document.images].every((image) => image.alt)") is True
         text = await browser.text()
         primary = next(one for one in CORRELATIONS if one.is_primary)
         assert f"{primary.r:.3f}" in text and "✗ failed, shuffled" in text and "90.0 %" in text
         assert "words-1a2b3c4d" in text and "heat_map.pdf" in text
+        await check_tree(browser, result, tmp_path)
         await browser.evaluate("document.querySelector('#tables').selectedIndex = 2")
         await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
         gru = {(one.listener_language, one.text_language): one for one in reversed(result.models[2].tables.matrix)}
@@ -118,6 +142,7 @@ async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site
         await browser.evaluate("document.querySelector('#search').focus()")
         await browser.type("wait0")
         await browser.see(f"{NAMES} === '{WAITING}'")
+        assert "0 of 56 cells" in await browser.text(".jobs tbody")
         assert await faults(browser) == []
         await browser.open(f"{site.address}/#/experiments/{WAITING}")
         await browser.see_text("0 of 56 cells")

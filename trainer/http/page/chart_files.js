@@ -8,7 +8,7 @@ import { csvText, saveFile } from "./files.js";
 
 /** Pixels of the PNG for each pixel of the page. */
 const DENSITY = 2;
-const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font-size", "font-weight", "font-family", "text-anchor"];
+const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "paint-order", "font-size", "font-weight", "font-family", "text-anchor"];
 
 /**
  * Return the numbers of lines as CSV: a row for each x, an empty field where a line has no number.
@@ -35,7 +35,7 @@ export function csvOf(xName, lines) {
  * Return an image of the page as an SVG document that needs no style sheet.
  * @param {SVGSVGElement} image
  */
-export function svgOf(image) {
+function svgOf(image) {
   const copy = /** @type {SVGSVGElement} */ (image.cloneNode(true));
   const copies = copy.querySelectorAll("*");
   image.querySelectorAll("*").forEach((element, index) => {
@@ -53,11 +53,31 @@ export function svgOf(image) {
 }
 
 /**
+ * Make the buttons that save a chart.
+ * @param {string} title
+ * @param {() => {title: string, image: SVGSVGElement | null, csv: () => string}} shown what the chart shows
+ */
+export function chartTools(title, shown) {
+  /** @param {"svg" | "png" | "csv"} ending */
+  const save = (ending) => {
+    const { title, image, csv } = shown();
+    const name = `${title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.${ending}`;
+    if (ending === "csv") saveChart(name, new Blob([csv()], { type: "text/csv" }));
+    else if (image && ending === "svg") saveChart(name, new Blob([svgOf(image)], { type: "image/svg+xml" }));
+    else if (image) savePng(name, image);
+  };
+  return /** @type {const} */ (["svg", "png", "csv"]).map((ending) => {
+    const text = ending.toUpperCase();
+    return h("button", { type: "button", onclick: () => save(ending), "aria-label": `${text}: ${title}` }, text);
+  });
+}
+
+/**
  * Save an image as PNG, drawn from its SVG.
  * @param {string} name
  * @param {SVGSVGElement} image
  */
-export async function savePng(name, image) {
+async function savePng(name, image) {
   const picture = new Image();
   picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(image))}`;
   await picture.decode();
@@ -70,7 +90,7 @@ export async function savePng(name, image) {
  * @param {string} name
  * @param {Blob} blob
  */
-export function saveChart(name, blob) {
+function saveChart(name, blob) {
   saveFile(name, blob);
   announce(`Saved ${name}`);
 }

@@ -1,6 +1,6 @@
 /** A chart of lines that can change: it is zoomed, read at a position and downloaded, and has a table of its numbers. */
 
-import { csvOf, saveChart, savePng, svgOf } from "./chart_files.js";
+import { chartTools, csvOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
 import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
 
@@ -71,9 +71,11 @@ export class Chart {
       button("Earlier", () => this.#shiftBy(-0.5)),
       button("Later", () => this.#shiftBy(0.5)),
       button("Reset zoom", () => this.zoom(null)),
-      button("SVG", () => this.#save("svg")),
-      button("PNG", () => this.#save("png")),
-      button("CSV", () => this.#save("csv")),
+      ...chartTools(options.title, () => ({
+        title: this.#options.title,
+        image: this.#image.querySelector("svg"),
+        csv: () => csvOf(named(this.#options.x), this.#lines),
+      })),
     );
     this.element = h("div", {}, this.#drawing, this.#slider, this.#readout, this.#tools, this.#details);
     this.#listen();
@@ -377,15 +379,6 @@ export class Chart {
     this.#numbers.replaceChildren(
       table(`${capital(named(up))} by ${named(across)}`, [capital(named(across)), ...this.#lines.map(({ name }) => name)], rows),
     );
-  }
-
-  /** @param {"svg" | "png" | "csv"} ending */
-  #save(ending) {
-    const image = this.#image.querySelector("svg");
-    const name = `${this.#options.title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.${ending}`;
-    if (ending === "csv") saveChart(name, new Blob([csvOf(named(this.#options.x), this.#lines)], { type: "text/csv" }));
-    else if (image && ending === "svg") saveChart(name, new Blob([svgOf(image)], { type: "image/svg+xml" }));
-    else if (image) savePng(name, image);
   }
 }
 

@@ -3,6 +3,7 @@
 import { bdi, h, section, table } from "./elements.js";
 import { download, fileTable } from "./files.js";
 import { heatTable } from "./heat_table.js";
+import { languageTree } from "./language_tree.js";
 import { decimal, meanOf, percent, size } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
@@ -71,7 +72,6 @@ export function experimentResults(artifact, result, files, signal) {
       "Pictures of the report",
       h("p", { class: "quiet" }, "They show the first model and text, in the first mode."),
       figure("heat_map", "Heat map of the excess cross-entropy: the numbers of the matrix."),
-      figure("tree", "Average-linkage tree of the languages: the joins of the table of joins."),
     ),
     section(
       "Validity",
@@ -218,10 +218,27 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
         "interval_high",
       ]),
     ),
+    ...(tree.length
+      ? [
+          h("h3", {}, "Tree of the languages"),
+          languageTree(`Tree of the languages: ${model} on ${KINDS[kind]}`, tree, leafOf(result)),
+        ]
+      : []),
     folded("Joins of the tree, the nearest first", () =>
       recordTable("Joins; heights are distances in nats", tree, ["left", "right", "height"]),
     ),
   ].filter((part) => part !== null);
+}
+
+/**
+ * Return a function that names a language with its branch.
+ * @param {ExperimentResult} result
+ */
+function leafOf({ branches, controls }) {
+  return (/** @type {string} */ language) => {
+    const branch = controls.includes(language) ? "control" : branches[language];
+    return branch ? `${language} (${branch})` : language;
+  };
 }
 
 /**

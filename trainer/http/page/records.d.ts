@@ -149,7 +149,8 @@ export interface BatteryRow {
   low: number | null; high: number | null;
 }
 export interface ExperimentResult {
-  languages: string[]; text_languages: string[]; seeds: number[]; modes: ScoringMode[]; common_characters: string[] | null;
+  languages: string[]; text_languages: string[]; branches: Record<string, string>; controls: string[]; seeds: number[];
+  modes: ScoringMode[]; common_characters: string[] | null;
   models: ModelTables[]; seed_rows: SeedRow[]; perplexities: PerplexityRow[]; curves: CurveRow[];
   replacements: Replacement[]; correlations: Correlation[]; batteries: BatteryRow[]; battery_ids: string[];
   development_ids: string[]; validity: Validity;
