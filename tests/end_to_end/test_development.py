@@ -17,14 +17,16 @@ from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.artifacts.checkpoint_files import TextSeen, TrainingState, checkpoint_steps, scheduled_folder
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.checkpoint_files import STATE, TextSeen, TrainingState, checkpoint_steps, scheduled_folder
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
+from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions
 from trainer.contracts.development import Development, WordScores
 from trainer.contracts.inference import EvalMetrics
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
 from trainer.inference.model_files import load_run
+from trainer.queue.batteries import kept_models
 from trainer.reports.development_tables import read_csv
 from trainer.training.checkpoint import CheckpointStore
 
@@ -56,6 +58,18 @@ def text_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "development.txt"
     path.write_text("\n".join(f"the sea {line} THE sun," for line in some_text(120).splitlines()), encoding="utf-8")
     return path
+
+
+def test_kept_models__are_read_once_while_a_run_keeps_more(tmp_path: Path) -> None:
+    run, options = finished_run(tmp_path, "lstm"), BatteryOptions(development=DevelopmentOptions())
+    runs, (first, *later) = RunStore(tmp_path / "artifacts"), STEPS
+    keep_checkpoint(run, first, share=0.1)
+    known = kept_models(run.run_id, options, runs)
+    (scheduled_folder(run.checkpoints) / f"step-{first}" / STATE).unlink()
+    for step in later:
+        keep_checkpoint(run, step, share=0.2)
+    found = kept_models(run.run_id, options, runs, known)
+    assert [one.checkpoint for one in found] == [*STEPS] and found[:1] == known
 
 
 @pytest.mark.parametrize(("family", "documents"), [("lstm", "line"), ("bert", "line"), ("gpt2", "stream")])

@@ -9,7 +9,7 @@ from trainer.artifacts.checkpoint_files import STATE, WEIGHTS, TrainingState, ch
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
 from trainer.artifacts.kinds import BATTERY_QUEUE
 from trainer.artifacts.replication import Replication
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
 from trainer.config.presets import request_hash
@@ -168,16 +168,23 @@ def new_job(
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
-def kept_models(run_id: str, options: BatteryOptions, runs: RunStore) -> list[BatteryRun]:
-    """Return the checkpoints that the schedule of a run has kept so far, in ascending order of their steps."""
-    run = runs.get(run_id)
-    found: list[BatteryRun] = []
-    for step in checkpoint_steps(scheduled_folder(run.checkpoints)):
-        state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
-        seen, kept = state.seen, _run(model_name(run_id, step), options, runs)
-        words, tokens = (None, None) if seen is None else (seen.words, seen.tokens)
-        found.append(changed(kept, epoch=len(state.epochs), words=words, tokens=tokens))
-    return found
+def kept_models(
+    run_id: str, options: BatteryOptions, runs: RunStore, known: Sequence[BatteryRun] = ()
+) -> list[BatteryRun]:
+    """Return the checkpoints that the schedule of a run has kept so far, in ascending order of their steps.
+
+    `known`: those of an earlier call, which are not read again.
+    """
+    run, by_step = runs.get(run_id), {one.checkpoint: one for one in known}
+    steps = checkpoint_steps(scheduled_folder(run.checkpoints))
+    return [by_step.get(step) or _kept_model(run, step, options, runs) for step in steps]
+
+
+def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: RunStore) -> BatteryRun:
+    state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
+    seen, kept = state.seen, _run(model_name(run.run_id, step), options, runs)
+    words, tokens = (None, None) if seen is None else (seen.words, seen.tokens)
+    return changed(kept, epoch=len(state.epochs), words=words, tokens=tokens)
 
 
 def _check_development(options: DevelopmentOptions, models: Sequence[str], runs: RunStore) -> str:

@@ -83,8 +83,9 @@ class _Battery:
         while True:
             await queue.replication.fetch("models", run_id)
             has_ended = not queue.runs.get(run_id).is_unfinished()
-            found = await asyncio.to_thread(kept_models, run_id, self._record.options, queue.runs)
-            if [run.name for run in found] != [run.name for run in self._record.runs]:
+            known = self._record.runs
+            found = await asyncio.to_thread(kept_models, run_id, self._record.options, queue.runs, known)
+            if [run.name for run in found] != [run.name for run in known]:
                 await asyncio.to_thread(self._battery.extend, found)
                 self._record = self._battery.record()
             for run in found:
