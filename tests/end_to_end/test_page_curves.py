@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from math import exp
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
 from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.groups import GROUP, group_stories
 from tests.support.http import inside, with_api
 from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
@@ -21,15 +24,20 @@ LINE = "document.querySelector('path.line')?.getAttribute('d')"
 
 
 @asynccontextmanager
-async def shown(folder: Path) -> AsyncIterator[Browser]:
-    """The page of a run of 3000 steps, which no worker trains."""
-    run = Story(folder / "artifacts", run_record()).start().steps(LOSSES).run
+async def shown(folder: Path, *, is_group: bool = False) -> AsyncIterator[Browser]:
+    """The page of a run of 3000 steps, or of a group of two whose losses differ by 1, which no worker trains."""
+    if is_group:
+        for more, told in enumerate(group_stories(folder / "artifacts", (1, 2))):
+            told.start().steps([loss + more for loss in LOSSES])
+        view = f"groups/{GROUP}"
+    else:
+        view = f"runs/{Story(folder / 'artifacts', run_record()).start().steps(LOSSES).run.run_id}"
     async with (
         embedded(folder) as (settings, queue, _),
         inside(queue, with_api(settings, keys="")) as (site, _),
         browsing(folder) as browser,
     ):
-        await browser.open(str(site.url(f"/#/runs/{run.run_id}")))
+        await browser.open(str(site.url(f"/#/{view}")))
         await browser.see(LINE)
         yield browser
         assert browser.errors == []
@@ -67,6 +75,26 @@ async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Pa
         await browser.evaluate("(window.isOld = true) && location.reload()")
         await browser.see("!window.isOld && document.querySelector('svg')?.textContent.includes('gradient norm')")
         assert await browser.evaluate("document.querySelector('#smoothing').value") == "0.99"
+
+
+async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path) -> None:
+    async with shown(tmp_path, is_group=True) as browser:
+        for _ in range(3):
+            await browser.tab_to(".tools button")
+            await browser.press("Enter")
+        await browser.see("document.querySelector('.chart + input').max >= 375")
+        await browser.evaluate("document.querySelector('.chart + input').focus()")
+        await browser.press("Home")
+        await browser.see("document.querySelector('.readout').textContent.startsWith('step 2,625: train, mean ')")
+        await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await browser.evaluate("document.querySelector('button[aria-label=\"CSV: Loss\"]').click()")
+        await until((tmp_path / "loss.csv").exists)
+        with (tmp_path / "loss.csv").open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert head[:4] == ["step", "train, mean", "train, mean, lowest", "train, mean, highest"]
+        numbers = {int(step): (float(mean), float(low), float(high)) for step, mean, low, high, *_ in rows}
+        for step, loss in list(enumerate(LOSSES, 1))[2625:]:
+            assert numbers[step] == pytest.approx((loss + 0.5, loss, loss + 1))
 
 
 async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:

@@ -62,12 +62,13 @@ async def test_group__trains_runs_whose_weights_are_those_of_runs_alone(here: Si
     assert group.numbers["test_loss"].mean == pytest.approx(sum(losses) / 2)
     assert (await wait_for_status(here.queue, alone, ended)).status == "completed"
     curve = (await here.get(f"/groups/{group.group_id}/curve", key=ANA)).record(GroupCurve)
-    curves = [(await here.get(f"/runs/{run.run_id}/curve", key=ANA)).record(Curve).validation for run in group.members]
-    assert curve.validation == CurveBand.of(curves), "the band of its runs"
+    curves = [(await here.get(f"/runs/{run.run_id}/curve", key=ANA)).record(Curve) for run in group.members]
+    assert curve.validation == CurveBand.of([one.validation for one in curves]), "the band of its runs"
     seconds = [step for step, _ in curve.seconds]
     assert seconds == [step for step, _ in curve.train.mean] and seconds
     thinned = (await here.get(f"/groups/{group.group_id}/curve?points=2&from_step=2", key=ANA)).record(GroupCurve)
     assert len(thinned.train.mean) <= 4 and thinned.train.mean[0][0] >= 2
+    assert thinned.total_points == max(one.total_points for one in curves)
     member, single = (here.queue.runs.get(run_id) for run_id in (accepted.run_ids[1], alone))
     assert outcome(member) == outcome(single)
     assert member.record().request_hash == single.record().request_hash

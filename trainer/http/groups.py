@@ -56,6 +56,8 @@ class GroupCurve(Frozen):
     """Bands of the numbers of a group, as in the curves of a run; tokens, words and seconds are means."""
 
     group_id: Identifier
+    total_points: int
+    """Points of the longest training loss of a run, before the range and the thinning."""
     train: CurveBand
     validation: CurveBand
     grad_norm: CurveBand
@@ -90,7 +92,7 @@ async def get_group_curve(call: ApiRequest[GroupPath, CurveQuery, NoBody]) -> we
 
 
 def _group_curve(group_id: str, runs: Sequence[RunCurves], query: CurveQuery) -> GroupCurve:
-    found: dict[str, object] = {"group_id": group_id}
+    found: dict[str, object] = {"group_id": group_id, "total_points": max(len(run.train) for run in runs)}
     for name in runs[0].by_name():
         chosen = [list(chain.from_iterable(query.pieces(run.by_name()[name]))) for run in runs]
         band = CurveBand.of(chosen, query.points)

@@ -37,7 +37,8 @@ export interface GroupStatus {
 }
 export interface CurveBand { mean: Points; low: Points; high: Points }
 export interface GroupCurve {
-  group_id: string; train: CurveBand; validation: CurveBand; grad_norm: CurveBand; learning_rate: CurveBand; tokens_per_second: CurveBand;
+  group_id: string; total_points: number; train: CurveBand; validation: CurveBand; grad_norm: CurveBand;
+  learning_rate: CurveBand; tokens_per_second: CurveBand;
   gpu_memory_bytes: CurveBand; tokens: Points; words: Points; seconds: Points;
 }
 

@@ -42,7 +42,7 @@ export class TrainingCurves {
   #signal;
   /** @type {Found[]} */
   #found = [];
-  /** @type {{steps: Range, curves: Curve[]} | null} what is zoomed to */
+  /** @type {{steps: Range, found: Found[]} | null} what is zoomed to */
   #detail = null;
   #isReading = false;
   /** @type {MetricsProgress[]} events that came while the curves were read, which may lack them */
@@ -151,9 +151,9 @@ export class TrainingCurves {
     const steps = /** @type {Range} */ ([Math.floor(Math.min(...places)), Math.ceil(Math.max(...places))]);
     try {
       const inside = `&from_step=${steps[0]}&to_step=${steps[1]}`;
-      const detail = await Promise.all(this.#sources.map(({ path }) => this.#read(path, inside)));
+      const found = await Promise.all(this.#sources.map(({ path }) => this.#read(path, inside)));
       if (this.#chart.range !== range) return; // another zoom came after it
-      this.#detail = { steps, curves: detail.map(({ curve }) => curve) };
+      this.#detail = { steps, found };
       this.#draw();
     } catch {
       return; // the curves stay as they are, less fine
@@ -164,12 +164,13 @@ export class TrainingCurves {
     this.#isDrawing = false;
     if (this.#found.length === 0) return;
     const detail = this.#detail;
-    const curves = this.#found.map(({ curve }, at) => (detail ? joined(curve, detail.steps, detail.curves[at] ?? curve) : curve));
+    const found = this.#found.map((one, at) => (detail ? joined(one, detail.steps, detail.found[at] ?? one) : one));
+    const curves = found.map(({ curve }) => curve);
     const { series, axis, isLog } = this.#settings;
     const { x, factor } = axisOf(axis, curves);
     const { title, y } = SERIES[series];
     this.#chart.set({ title, x, y: { ...y, isLog } });
-    const lines = curves.flatMap((curve, at) => this.#linesOf(curve, at, factor));
+    const lines = found.flatMap((one, at) => this.#linesOf(one, at, factor));
     const [first] = curves;
     if (first && lines[0]) {
       lines[0].marks = this.#checkpoints.map(({ step, mark }) => ({
@@ -181,13 +182,13 @@ export class TrainingCurves {
   }
 
   /**
-   * @param {Curve} curve
+   * @param {Found} found
    * @param {number} at index of its source
    * @param {number} factor of the x axis
    * @returns {Line[]}
    */
-  #linesOf(curve, at, factor) {
-    const [source, bands] = [this.#sources[at], this.#found[at]?.bands];
+  #linesOf({ curve, bands }, at, factor) {
+    const source = this.#sources[at];
     if (!source) return [];
     const { series, axis } = this.#settings;
     const lines = linesOfCurve(curve, this.#settings, factor, source);
@@ -203,14 +204,14 @@ export class TrainingCurves {
 }
 
 /**
- * Return the means of a group as the curve of a run; the server has no finer ones.
+ * Return the means of a group as the curve of a run.
  * @param {GroupCurve} group
  * @returns {Curve}
  */
 function meansOf(group) {
-  const { train, validation, grad_norm, learning_rate, tokens_per_second, gpu_memory_bytes } = group;
+  const { total_points, train, validation, grad_norm, learning_rate, tokens_per_second, gpu_memory_bytes } = group;
   return {
-    ...{ run_id: group.group_id, last_event_id: 0, total_points: 0 },
+    ...{ run_id: group.group_id, last_event_id: 0, total_points },
     ...{ train: train.mean, validation: validation.mean, grad_norm: grad_norm.mean },
     ...{ learning_rate: learning_rate.mean, tokens_per_second: tokens_per_second.mean },
     ...{ gpu_memory_bytes: gpu_memory_bytes.mean, tokens: group.tokens, words: group.words, seconds: group.seconds },
@@ -231,17 +232,22 @@ function put(points, step, value) {
 }
 
 /**
- * Return curves with more points between two steps.
- * @param {Curve} curve
+ * Return curves with the points of finer ones between two steps; those that have fewer there stay.
+ * @template {object} Curves lists of points by their names, in records of any depth
+ * @param {Curves} curves
  * @param {Range} steps
- * @param {Curve} detail
- * @returns {Curve}
+ * @param {Curves} detail
+ * @returns {Curves}
  */
-function joined(curve, [from, to], detail) {
-  const parts = Object.entries(curve).map(([name, points]) => {
-    if (!Array.isArray(points)) return [name, points];
-    const inside = /** @type {Points} */ (detail[/** @type {keyof Curve} */ (name)]);
-    return [name, [...points.filter(([step]) => step < from), ...inside, ...points.filter(([step]) => step > to)]];
+function joined(curves, [from, to], detail) {
+  const finer = new Map(Object.entries(detail));
+  const parts = Object.entries(curves).map(([name, part]) => {
+    if (!Array.isArray(part)) return [name, part instanceof Object ? joined(part, [from, to], finer.get(name)) : part];
+    const points = /** @type {Points} */ (part);
+    const inside = points.filter(([step]) => step >= from && step <= to);
+    const fine = finer.get(name);
+    const between = fine.length < inside.length ? inside : fine;
+    return [name, [...points.filter(([step]) => step < from), ...between, ...points.filter(([step]) => step > to)]];
   });
   return Object.fromEntries(parts);
 }
