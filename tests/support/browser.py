@@ -144,12 +144,14 @@ class Browser:
         await self.call("Input.insertText", text=text)
 
     async def screen(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the size of the window and the colour scheme."""
+        """Set the size of the window and the colour scheme, and wait until the page has them."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        # what follows the size, such as charts, is drawn after the next frame
+        await self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     async def close(self) -> None:
         self._reading.cancel()
