@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import random
 import re
 import shutil
 import subprocess
@@ -297,15 +298,29 @@ def test_blocks__have_every_unit_once_and_no_long_line(modules: Path) -> None:
     ]
 
 
-def test_table__is_sorted_with_unknown_values_last_and_saved_as_csv(modules: Path) -> None:
-    rows = "[null, 2, 10, 2.5, null, -1].map((n, i) => ({n, i}))"
-    orders = "[false, true].map((isDescending) => inOrder(rows, ({n}) => n, isDescending).map(({i}) => i))"
+@pytest.mark.parametrize("is_descending", [False, True])
+@pytest.mark.parametrize("ascending", [[-1.5, 0, 2, 2.5, 10], ["", "B", "a", "ab", "é"], []])
+def test_table__is_sorted_with_unknown_values_last_and_equal_ones_in_order(
+    modules: Path, ascending: list[float | str], is_descending: bool
+) -> None:
+    chosen = random.Random(5)
+    ranks = [None if not ascending or chosen.random() < 0.2 else chosen.randrange(len(ascending)) for _ in range(60)]
+    sign = -1 if is_descending else 1
+    known = sorted((sign * rank, row) for row, rank in enumerate(ranks) if rank is not None)
+    expected = [row for _, row in known] + [row for row, rank in enumerate(ranks) if rank is None]
+    rows = [(None if rank is None else ascending[rank], row) for row, rank in enumerate(ranks)]
+    places = [(0, 60), (0, 7), (13, 31), (59, 60), (60, 60)]
+    order = f"inOrder({json.dumps(rows)}, ([value]) => value, {json.dumps(is_descending)})"
+    expression = f"((rowsAt) => {json.dumps(places)}.map((place) => rowsAt(...place).map(([, row]) => row)))({order})"
+    found = value_of(modules, "inOrder", "unit_table.js", expression)
+    assert found == [expected[start:end] for start, end in places]
+
+
+def test_table__is_saved_as_csv(modules: Path) -> None:
     columns = "[{title: 'i', value: ({i}) => i}, {title: 'a \"b\"', value: ({n}) => n === 2 ? 'x,\\n' : n}]"
-    expression = f"((rows) => [{orders}, csv({columns}, rows.slice(0, 3))])({rows})"
-    assert value_of(modules, "inOrder, csv", "unit_table.js", expression) == [
-        [[5, 1, 3, 2, 0, 4], [2, 3, 1, 5, 0, 4]],
-        'i,"a ""b"""\r\n0,\r\n1,"x,\n"\r\n2,10\r\n',
-    ]
+    rows = "[null, 2, 10].map((n, i) => ({n, i}))"
+    found = value_of(modules, "csv", "unit_table.js", f"csv({columns}, {rows})")
+    assert found == 'i,"a ""b"""\r\n0,\r\n1,"x,\n"\r\n2,10\r\n'
 
 
 def test_generated_tokens__are_cut_by_code_points(modules: Path) -> None:
