@@ -225,7 +225,7 @@ def test_words_and_characters__have_the_surprisals_of_the_text(modules: Path) ->
 def test_characters__share_what_their_tokens_have(modules: Path) -> None:
     tokens = "[[1, 0, 0], [3, 0, 2], [5, 1, 2], [0.5, 2, 3], [0.25, 3, 3], [null, 3, 4]]"
     tokens += ".map(([nats, ...span]) => ({ nats, span }))"
-    expression = f"[characterNats(5, [{tokens}]), characterNats(1, [{tokens}.slice(0, 1)])]"
+    expression = f"[[...characterNats(5, [{tokens}])], [...characterNats(1, [{tokens}.slice(0, 1)])]]"
     assert value_of(modules, "characterNats", "alignment.js", expression) == [[2, 7, 0.75, None, None], [None]]
 
 
@@ -250,17 +250,13 @@ def test_characters_of_two_tokenizers__are_aligned(
     assert value_of(modules, "aligned", "alignment.js", expression) == wanted
 
 
-def test_differences__are_those_of_the_characters_that_both_models_score(modules: Path) -> None:
-    expression = "differences({first: [1, 2, 3], second: [1, 3, 4]}, [1, 1, 3], [0.5, 2, 0.25, null])"
-    assert value_of(modules, "differences", "alignment.js", expression) == [
-        {"start": 0, "end": 1, "first": 1, "second": 0.5, "difference": -0.5},
-        {"start": 1, "end": 2, "first": 1, "second": 2.25, "difference": 1.25},
-        {"start": 2, "end": 3, "first": 3, "second": None, "difference": None},
-    ]
+def test_ranges__have_the_sum_of_their_characters_if_all_are_scored(modules: Path) -> None:
+    expression = "[[...rangeNats([1, 2, 3], [1, 1, 3])], [...rangeNats([1, 3, 4], [0.5, 2, 0.25, NaN])]]"
+    assert value_of(modules, "rangeNats", "alignment.js", expression) == [[1, 1, 3], [0.5, 2.25, None]]
 
 
 QUANTILES: list[tuple[list[float], list[float], list[int]]] = [
-    ([8.0, 7, 6, 5, 4, 3, 2, 1], [2, 3, 4, 5, 6, 7, 8], [7, 6, 5, 4, 3, 2, 1, 0]),
+    ([1.0, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5, 6, 7]),
     ([1.0, 1, 1, 1, 1, 1, 1, 9], [9], [0] * 7 + [1]),
     ([2.0, 2, 2], [], [0, 0, 0]),
     ([1.0, 2], [2], [0, 1]),

@@ -7,16 +7,14 @@
 /**
  * Return the surprisal of each character, in nats: that of a token in equal shares.
  *
- * A token without characters adds to the next one of its line, or to the last one of the line.
+ * It is NaN where no token is scored. A token without characters adds to the next one of its line, or to the last one.
  * @param {number} count
  * @param {Spanned[][]} lines
- * @returns {(number | null)[]}
  */
 export function characterNats(count, lines) {
-  /** @type {(number | null)[]} */
-  const found = Array(count).fill(null);
+  const found = new Float64Array(count).fill(NaN);
   const add = (/** @type {number} */ nats, /** @type {number} */ start, /** @type {number} */ end) => {
-    for (let at = start; at < end; at++) found[at] = (found[at] ?? 0) + nats / (end - start);
+    for (let at = start; at < end; at++) found[at] = (found[at] || 0) + nats / (end - start);
   };
   for (const tokens of lines) {
     let carried = 0;
@@ -68,38 +66,17 @@ function folded(char) {
 }
 
 /**
- * Return the surprisals of both scores in each range, and how much more the second one has, in nats.
- *
- * They are null where a character has no surprisal. `start` and `end` count the characters of the first form.
- * @param {{first: number[], second: number[]}} ends
- * @param {(number | null)[]} first the surprisal of each character
- * @param {(number | null)[]} second
+ * Return the surprisal of each range, in nats; NaN where a character has none.
+ * @param {number[]} ends of the ranges
+ * @param {Float64Array} nats the surprisal of each character
  */
-export function differences(ends, first, second) {
-  let start = 0;
-  let other = 0;
-  return ends.first.map((end, index) => {
-    const after = ends.second[index] ?? other;
-    const one = total(first, start, end);
-    const two = total(second, other, after);
-    const range = { start, end, first: one, second: two, difference: one === null || two === null ? null : two - one };
-    start = end;
-    other = after;
-    return range;
+export function rangeNats(ends, nats) {
+  const found = new Float64Array(ends.length);
+  let at = 0;
+  ends.forEach((end, index) => {
+    let sum = 0;
+    for (; at < end; at++) sum += nats[at] ?? NaN;
+    found[index] = sum;
   });
-}
-
-/**
- * @param {(number | null)[]} nats
- * @param {number} start
- * @param {number} end
- */
-function total(nats, start, end) {
-  let sum = 0;
-  for (let at = start; at < end; at++) {
-    const value = nats[at] ?? null;
-    if (value === null) return null;
-    sum += value;
-  }
-  return sum;
+  return found;
 }

@@ -8,12 +8,11 @@ export const FIXED_LIMITS = [1, 2, 3, 4, 5, 6, 7];
  * Return the limits of classes with about as many values each, ascending; equal values are in one class.
  *
  * Class k has the values from limit k - 1 on, so that ties leave fewer classes.
- * @param {number[]} values
+ * @param {Float64Array} sorted the values, ascending
  * @param {number} classes
  * @param {number} [floor] a limit must be larger; default: the smallest value
  */
-export function quantileLimits(values, classes = CLASSES, floor) {
-  const sorted = Float64Array.from(values).sort();
+export function quantileLimits(sorted, classes = CLASSES, floor) {
   const least = floor ?? sorted[0] ?? 0;
   const limits = Array.from(
     { length: classes - 1 },

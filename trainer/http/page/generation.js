@@ -173,7 +173,7 @@ function continuation(prompt, answer, model) {
         `: ${percent(Math.exp(step.logprob))} = ${decimal(bits(-step.logprob))} bits · likeliest: `,
         ...likeliest(step.expected),
       ],
-    }),
+    }).elements,
     h("p", { class: "quiet" }, "Probabilities are those of the model at temperature 1, before top k and top p."),
     unitTable(
       "Generated tokens",

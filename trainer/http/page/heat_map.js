@@ -1,5 +1,6 @@
 /** A text as a list of coloured units; of a long text only the blocks in view have options. */
 
+import { afterPaint } from "./after_paint.js";
 import { h } from "./elements.js";
 import { visible } from "./scored_text.js";
 
@@ -22,7 +23,7 @@ const MARGIN = "300px 0px";
  * @param {string} name
  * @param {Unit[][]} lines
  * @param {Look<Unit>} look
- * @returns {HTMLElement[]}
+ * @returns {{elements: HTMLElement[], recolour: () => void}} `recolour` gives the units in view their classes anew
  */
 export function heatMap(name, lines, look) {
   const units = lines.flat();
@@ -31,7 +32,8 @@ export function heatMap(name, lines, look) {
     { class: "details", "aria-live": "polite" },
     "Point at a part of the text, or move through it with the arrow keys.",
   );
-  const blocks = blocksOf(lines).map((block) => new Block(block, look, units.length));
+  const option = h("span", { role: "option", "aria-setsize": units.length });
+  const blocks = blocksOf(lines).map((block) => new Block(block, look, option));
   let current = 0;
   const blockOf = (/** @type {number} */ index) => blocks.findLast((block) => block.first <= index);
   const select = (/** @type {number} */ index) => {
@@ -73,23 +75,31 @@ export function heatMap(name, lines, look) {
   const map = h("div", { class: kind, ...names, ...listeners }, ...blocks.map((block) => block.element));
   const inView = new IntersectionObserver(
     (entries) => {
-      for (const { target, isIntersecting } of entries) {
+      for (const { target, isIntersecting, boundingClientRect } of entries) {
         const block = blocks[Number(/** @type {HTMLElement} */ (target).dataset.block)];
-        if (isIntersecting) block?.fill();
-        else if (block !== blockOf(current)) block?.empty();
+        if (!block) continue;
+        block.isNear = isIntersecting;
+        if (isIntersecting && boundingClientRect.bottom > 0 && boundingClientRect.top < innerHeight) block.fill();
+        else if (isIntersecting) afterPaint(() => block.isNear && block.fill());
+        else if (map.isConnected && block.isFilled && block !== blockOf(current)) block.empty();
       }
     },
     { rootMargin: MARGIN },
   );
+  // blocks that were never in view take as much room as the first one, so that few others come into view with them
+  const firstSize = new ResizeObserver(([entry]) => {
+    for (const { element } of blocks) element.style.containIntrinsicHeight = `auto ${entry?.contentRect.height}px`;
+  });
+  if (blocks[0]) firstSize.observe(blocks[0].element);
   blocks.forEach((block, number) => {
     block.element.dataset.block = String(number);
     inView.observe(block.element);
   });
   blocks[0]?.fill();
-  setTimeout(() => blocks.forEach((block) => block.isFilled || block.empty())); // to be found, after the first paint
+  afterPaint(() => map.isConnected && blocks.forEach((block) => block.isFilled || block.empty())); // to be found
   const first = blocks[0]?.option(0);
   if (first) first.tabIndex = 0;
-  return [map, details];
+  return { elements: [map, details], recolour: () => blocks.forEach((block) => block.recolour()) };
 }
 
 /** @param {Event} event */
@@ -134,14 +144,15 @@ class Block {
   /**
    * @param {Part<Unit>[]} parts
    * @param {Look<Unit>} look
-   * @param {number} count units of the map
+   * @param {HTMLElement} option a copy of it becomes a unit
    */
-  constructor(parts, look, count) {
+  constructor(parts, look, option) {
     this.element = h("div");
     this.first = parts[0]?.first ?? 0;
     this._parts = parts;
     this._look = look;
-    this._count = count;
+    this._option = option;
+    this.isNear = false;
     /** @type {HTMLElement[]} */
     this._options = [];
   }
@@ -173,6 +184,14 @@ class Block {
     this.element.replaceChildren(...lines);
   }
 
+  recolour() {
+    const units = this._parts.flatMap((part) => part.units);
+    this._options.forEach((option, at) => {
+      const unit = units[at];
+      if (unit) option.className = this._look.kind(unit);
+    });
+  }
+
   /** @param {number} index */
   option(index) {
     return this._options[index - this.first];
@@ -183,11 +202,11 @@ class Block {
    * @param {number} index
    */
   _made(unit, index) {
-    const place = { "aria-posinset": index + 1, "aria-setsize": this._count };
-    return h(
-      "span",
-      { class: this._look.kind(unit), role: "option", "aria-label": this._look.label(unit), ...place },
-      visible(unit.text) || unit.name,
-    );
+    const made = /** @type {HTMLElement} */ (this._option.cloneNode());
+    made.className = this._look.kind(unit);
+    made.ariaLabel = this._look.label(unit);
+    made.ariaPosInSet = String(index + 1);
+    made.textContent = visible(unit.text) || unit.name;
+    return made;
   }
 }

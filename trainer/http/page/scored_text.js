@@ -11,6 +11,8 @@ import { characterNats } from "./alignment.js";
  *   expected: [string, number][], before: string, span: Span}} Token `before`: characters since the one before, in none
  */
 
+/** @type {[string, number][]} */
+const NONE = [];
 const SIGNS = new Map([
   ["\n", "↵\n"],
   [" ", "·\u200b"],
@@ -32,15 +34,26 @@ const NAMES = new Map([
  */
 export function normalized(text, words) {
   const chars = [...text.normalize("NFC")];
+  const fits = (/** @type {string[]} */ found) => words.every(({ text, span }) => covered(found, ...span) === text);
+  if (fits(chars)) return chars;
   const lower = [
     ...chars
       .map((char) => char.toLowerCase())
       .join("")
       .normalize("NFC"),
   ];
-  const fits = (/** @type {string[]} */ found) =>
-    words.every(({ text, span }) => found.slice(...span).join("") === text);
-  return !fits(chars) && fits(lower) ? lower : chars;
+  return fits(lower) ? lower : chars;
+}
+
+/**
+ * Return the text of a span; most spans of tokens have one character, and most between tokens have none.
+ * @param {string[]} chars
+ * @param {number} start
+ * @param {number} end
+ */
+export function covered(chars, start, end) {
+  if (end - start === 1) return chars[start] ?? "";
+  return start < end ? chars.slice(start, end).join("") : "";
 }
 
 /**
@@ -72,7 +85,7 @@ function wordLines(chars, score, tokens) {
     for (let end = start; (words[index]?.span[1] ?? Infinity) <= after; index++) {
       const { text, span, surprisal } = /** @type {WordScore} */ (words[index]);
       const isKnown = !isUnknown.subarray(...span).includes(1);
-      line.push({ ...plain(text, surprisal, span), isKnown, before: chars.slice(end, span[0]).join("") });
+      line.push(plain(text, surprisal, span, isKnown, covered(chars, end, span[0])));
       end = span[1];
     }
     return line;
@@ -92,7 +105,8 @@ function characterLines(chars, score, tokens) {
   return (score.lines ?? []).map(({ span: [start, end] }) =>
     chars.slice(start, end).map((char, offset) => {
       const at = start + offset;
-      return { ...plain(char, nats[at] ?? null, [at, at + 1]), isKnown: !isUnknown[at] };
+      const value = nats[at] ?? NaN;
+      return plain(char, isNaN(value) ? null : value, [at, at + 1], !isUnknown[at]);
     }),
   );
 }
@@ -101,10 +115,11 @@ function characterLines(chars, score, tokens) {
  * @param {string} text
  * @param {number | null} nats
  * @param {Span} span
+ * @param {boolean} isKnown
  * @returns {Token}
  */
-function plain(text, nats, span) {
-  return { text, name: text, isKnown: true, nats, rank: null, expected: [], before: "", span };
+function plain(text, nats, span, isKnown, before = "") {
+  return { text, name: text, isKnown, nats, rank: null, expected: NONE, before, span };
 }
 
 /**
@@ -131,21 +146,22 @@ export function tokenLines(chars, score) {
     let end = line.span[0];
     const first = index;
     index += line.n_tokens;
-    const tokens = spans.slice(first, index).map(([start, after], offset) => {
+    const tokens = spans.slice(first, index).map((span, offset) => {
       const at = first + offset;
-      const covered = chars.slice(start, after).join("");
+      const [start, after] = span;
+      const text = covered(chars, start, after);
       const name = score.tokens?.[at] ?? "";
-      const before = chars.slice(end, start).join("");
+      const before = covered(chars, end, start);
       end = Math.max(end, after);
       return {
-        text: covered,
+        text,
         name,
-        isKnown: name !== score.unknown_token || covered === name,
+        isKnown: name !== score.unknown_token || text === name,
         nats: score.surprisal?.[at] ?? null,
         rank: score.rank?.[at] ?? null,
-        expected: score.topk?.[at] ?? [],
+        expected: score.topk?.[at] ?? NONE,
         before,
-        span: /** @type {Span} */ ([start, after]),
+        span,
       };
     });
     return joinBytes(tokens);

@@ -1,12 +1,13 @@
 /** Scores of a text as heat maps, tables and files: of one model, or of two with their difference. */
 
-import { aligned, characterNats, differences } from "./alignment.js";
+import { afterPaint } from "./after_paint.js";
+import { aligned, characterNats, rangeNats } from "./alignment.js";
 import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./color_scale.js";
 import { kept } from "./drafts.js";
 import { bdi, h, table } from "./elements.js";
 import { heatMap } from "./heat_map.js";
 import { bits, bitsPerChar, decimal, percent } from "./numbers.js";
-import { codePoints, normalized, spoken, tokenLines, unitLines } from "./scored_text.js";
+import { codePoints, covered, normalized, spoken, tokenLines, unitLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
 
 /** @import { LineScore, ScoreResponse } from "./records.js" */
@@ -14,10 +15,10 @@ import { unitTable } from "./unit_table.js";
 
 /** @typedef {{name: string, score: ScoreResponse & {withheld?: string}}} Scored */
 /**
- * A character and its bits under both models.
- * @typedef {{text: string, name: string, before: string, first: number | null, second: number | null,
- *   difference: number | null}} Change
+ * A character and its bits under both models; NaN where it is not scored.
+ * @typedef {{text: string, name: string, before: string, first: number, second: number}} Change
  */
+/** @typedef {{limits: number[], least: number, most: number}} Range limits of classes fitted to values, in bits */
 
 /** @type {Unit[]} */
 const UNITS = ["tokens", "words", "characters"];
@@ -44,23 +45,14 @@ export function scoredText(text, model) {
   if (score.withheld) return [notice(score.withheld), facts, lineTable(model)];
   const chars = normalized(text, score.words ?? []);
   const tokens = tokenLines(chars, score);
-  const shownBy = remembered((unit) => {
-    const lines = unitLines(chars, score, unit, tokens);
-    const values = valuesOf(lines);
-    return { lines, values, limits: quantileLimits(values) };
-  });
-  return [
-    facts,
-    ...chooser((unit, scale) => {
-      const { lines, values, ...fitted } = shownBy(unit);
-      const limits = scale === "fixed" ? FIXED_LIMITS : fitted.limits;
-      return [
-        legend(values, limits),
-        ...mapOf(titleOf(unit), lines, limits),
-        unitsTable(titleOf(unit), lines, model.name),
-      ];
-    }),
-  ];
+  const linesBy = remembered((unit) => unitLines(chars, score, unit, tokens));
+  const rangeBy = remembered((unit) => rangeOf([linesBy(unit)]));
+  const show = (/** @type {Unit} */ unit, /** @type {() => number[]} */ limits) => {
+    const lines = linesBy(unit);
+    const map = mapOf(titleOf(unit), lines, limits);
+    return { maps: [map], elements: [...map.elements, unitsTable(titleOf(unit), lines, model.name)] };
+  };
+  return [facts, ...chooser(rangeBy, show)];
 }
 
 /**
@@ -79,39 +71,31 @@ export function comparedText(text, one, two) {
     return { score, chars, tokens: tokenLines(chars, score) };
   });
   if (!first || !second) return [facts];
-  const difference = h("div");
-  setTimeout(() => {
-    const changes = changesOf(first, second); // after the maps are painted
-    difference.append(...(changes ? changeMap(changes, `${one.name}-${two.name}`) : [notice(NOT_ALIGNED)]));
-  });
-  const shownBy = remembered((unit) => {
-    const [left = [], right = []] = [first, second].map(({ score, chars, tokens }) =>
-      unitLines(chars, score, unit, tokens),
+  const place = h("div");
+  afterPaint(() => {
+    const changes = changesOf(first, second);
+    afterPaint(() =>
+      place.append(...(changes ? changeMap(changes, `${one.name}-${two.name}`) : [notice(NOT_ALIGNED)])),
     );
-    const values = [...valuesOf(left), ...valuesOf(right)];
-    return { left, right, values, limits: quantileLimits(values) };
   });
-  return [
-    facts,
-    ...chooser((unit, scale) => {
-      const { left, right, values, ...fitted } = shownBy(unit);
-      const limits = scale === "fixed" ? FIXED_LIMITS : fitted.limits;
-      const map = (/** @type {string} */ title, /** @type {Token[][]} */ lines, /** @type {Scored} */ model) =>
-        h(
-          "div",
-          {},
-          h("h3", {}, title, ": ", h("code", {}, model.name)),
-          ...mapOf(`${titleOf(unit)}, ${title}`, lines, limits),
-        );
-      return [
-        legend(values, limits),
-        h("div", { class: "pair" }, map("A", left, one), map("B", right, two)),
-        unitsTable(`${titleOf(unit)} of A`, left, one.name),
-        unitsTable(`${titleOf(unit)} of B`, right, two.name),
-      ];
-    }),
-    difference,
-  ];
+  const linesBy = (/** @type {typeof first} */ { score, chars, tokens }) =>
+    remembered((unit) => unitLines(chars, score, unit, tokens));
+  const [leftBy, rightBy] = [linesBy(first), linesBy(second)];
+  const rangeBy = remembered((unit) => rangeOf([leftBy(unit), rightBy(unit)]));
+  const show = (/** @type {Unit} */ unit, /** @type {() => number[]} */ limits) => {
+    const [left, right] = [leftBy(unit), rightBy(unit)];
+    const maps = [mapOf(`${titleOf(unit)}, A`, left, limits), mapOf(`${titleOf(unit)}, B`, right, limits)];
+    const titled = maps.map(({ elements }, index) =>
+      h("div", {}, h("h3", {}, index ? "B: " : "A: ", h("code", {}, (index ? two : one).name)), ...elements),
+    );
+    const elements = [
+      h("div", { class: "pair" }, ...titled),
+      unitsTable(`${titleOf(unit)} of A`, left, one.name),
+      unitsTable(`${titleOf(unit)} of B`, right, two.name),
+    ];
+    return { maps, elements };
+  };
+  return [facts, ...chooser(rangeBy, show), place];
 }
 
 /** @param {string} message */
@@ -125,25 +109,41 @@ function titleOf(unit) {
 }
 
 /**
- * Make the choice of a unit and of a scale, and what is shown with them.
- * @param {(unit: Unit, scale: string) => HTMLElement[]} content
+ * Make the choice of a unit and of a scale, and what is shown with them; another scale only changes colours.
+ * @param {(unit: Unit) => Range} rangeBy
+ * @param {(unit: Unit, limits: () => number[]) => {maps: {recolour: () => void}[], elements: HTMLElement[]}} show
  */
-function chooser(content) {
+function chooser(rangeBy, show) {
   const place = h("div");
-  const select = (/** @type {string} */ id, /** @type {[string, string][]} */ choices) =>
-    kept(
-      h("select", { id, onchange: () => draw() }, ...choices.map(([value, name]) => h("option", { value }, name))),
-      id,
-    );
+  const select = (
+    /** @type {string} */ id,
+    /** @type {() => void} */ onchange,
+    /** @type {[string, string][]} */ choices,
+  ) => kept(h("select", { id, onchange }, ...choices.map(([value, name]) => h("option", { value }, name))), id);
+  const draw = () => {
+    const chosen = /** @type {Unit} */ (unit.value);
+    const isFixed = () => scale.value === "fixed";
+    const limits = () => (isFixed() ? FIXED_LIMITS : rangeBy(chosen).limits);
+    const { maps, elements } = show(chosen, limits);
+    const colours = h("p", { class: "scale" });
+    const explain = () => colours.replaceChildren(...legend(rangeBy(chosen), isFixed()));
+    recolour = () => {
+      explain();
+      for (const map of maps) map.recolour();
+    };
+    explain();
+    place.replaceChildren(colours, ...elements);
+  };
+  let recolour = () => {};
   const unit = select(
     "unit",
+    draw,
     UNITS.map((name) => [name, name]),
   );
-  const scale = select("scale", [
+  const scale = select("scale", () => recolour(), [
     ["quantiles", "fitted to this text"],
     ["fixed", "whole bits"],
   ]);
-  const draw = () => place.replaceChildren(...content(/** @type {Unit} */ (unit.value), scale.value));
   draw();
   return [
     h(
@@ -157,42 +157,44 @@ function chooser(content) {
 }
 
 /**
- * Compute a value for each unit once: those of other units after the first is shown, so that a choice shows at once.
+ * Compute a value for each unit once: those of other units after the first is painted, so that a choice shows at once.
  * @template Value
  * @param {(unit: Unit) => Value} compute
  */
 function remembered(compute) {
   /** @type {Map<Unit, Value>} */
   const found = new Map();
-  UNITS.forEach((unit, index) => setTimeout(() => found.has(unit) || found.set(unit, compute(unit)), index * 100));
-  return (/** @type {Unit} */ unit) => {
+  const valueOf = (/** @type {Unit} */ unit) => {
     const value = found.get(unit) ?? compute(unit);
     found.set(unit, value);
     return value;
   };
+  for (const unit of UNITS) afterPaint(() => void valueOf(unit));
+  return valueOf;
 }
 
 /**
- * Return the surprisals of the scored units in bits.
- * @param {Token[][]} lines
+ * Return the range of the surprisals of some texts.
+ * @param {Token[][][]} texts
+ * @returns {Range}
  */
-function valuesOf(lines) {
+function rangeOf(texts) {
   const values = [];
-  for (const line of lines) for (const { nats } of line) if (nats !== null) values.push(bits(nats));
-  return values;
+  for (const lines of texts)
+    for (const line of lines) for (const { nats } of line) if (nats !== null) values.push(bits(nats));
+  const sorted = Float64Array.from(values).sort();
+  return { limits: quantileLimits(sorted), least: sorted[0] ?? 0, most: sorted.at(-1) ?? 0 };
 }
 
 /**
- * Show the range of each colour, in bits.
- * @param {number[]} values
- * @param {number[]} limits
+ * Return the range of each colour, in bits.
+ * @param {Range} range
+ * @param {boolean} isFixed
  */
-function legend(values, limits) {
-  const least = values.reduce((found, value) => Math.min(found, value), Infinity);
-  const most = values.reduce((found, value) => Math.max(found, value), 0);
-  const isFixed = limits === FIXED_LIMITS;
+function legend({ least, most, ...fitted }, isFixed) {
+  const limits = isFixed ? FIXED_LIMITS : fitted.limits;
   const written = (/** @type {number} */ value) => decimal(value, isFixed ? 0 : 2);
-  const ranges = [isFixed ? 0 : Math.min(least, most), ...limits].map((from, level) => {
+  const ranges = [isFixed ? 0 : least, ...limits].map((from, level) => {
     const to = limits[level] ?? (isFixed ? null : most);
     return h(
       "span",
@@ -201,9 +203,7 @@ function legend(values, limits) {
     );
   });
   const ties = !isFixed && limits.length + 1 < CLASSES ? " Equal surprisals have one colour." : "";
-  return h(
-    "p",
-    { class: "scale" },
+  return [
     "bits:\u00a0",
     ...ranges,
     " ",
@@ -211,18 +211,19 @@ function legend(values, limits) {
     " ",
     h("span", { class: "unscored" }, "not scored"),
     h("span", { class: "quiet" }, ties),
-  );
+  ];
 }
 
 /**
  * @param {string} name
  * @param {Token[][]} lines
- * @param {number[]} limits
+ * @param {() => number[]} limits
  */
 function mapOf(name, lines, limits) {
   return heatMap(name, lines, {
     kind: ({ nats, isKnown }) => {
-      const kind = nats === null ? "unscored" : `h${colourOf(levelOf(bits(nats), limits), limits.length + 1)}`;
+      const steps = limits();
+      const kind = nats === null ? "unscored" : `h${colourOf(levelOf(bits(nats), steps), steps.length + 1)}`;
       return isKnown ? kind : `${kind} unknown`;
     },
     label: (token) => `${spoken(token.text)}: ${surprisal(token)}`,
@@ -266,7 +267,7 @@ function unitsTable(title, lines, model) {
       value: ({ text }) => text,
       show: ({ text, isKnown }) => h("span", {}, bdi(spoken(text)), isKnown ? "" : " (unknown)"),
     },
-    { title: "Code points", value: ({ text }) => codePoints(text) },
+    { title: "Code points", value: ({ text }) => codePoints(text), order: ({ text }) => text },
     { title: "Start", value: ({ span }) => span[0] },
     { title: "Surprisal, nats", value: ({ nats }) => nats, show: ({ nats }) => decimal(nats) },
     {
@@ -364,25 +365,33 @@ function signed(value, digits = 3) {
 function changesOf(one, two) {
   const ends = aligned(one.chars, two.chars);
   if (!ends) return null;
-  const [first = [], second = []] = [one, two].map(({ chars, tokens }) => characterNats(chars.length, tokens));
-  const ranges = differences(ends, first, second);
-  const inBits = (/** @type {number | null} */ nats) => (nats === null ? null : bits(nats));
-  let index = 0;
+  const first = rangeNats(ends.first, characterNats(one.chars.length, one.tokens));
+  const second = rangeNats(ends.second, characterNats(two.chars.length, two.tokens));
+  let [index, at] = [0, 0];
   return (one.score.lines ?? []).map(({ span: [start, end] }) => {
     /** @type {Change[]} */
     const line = [];
-    for (let range = ranges[index]; range && range.start < end; range = ranges[++index]) {
-      if (range.start < start) continue; // a blank line, or the end of one
-      const text = one.chars.slice(range.start, range.end).join("");
-      const numbers = {
-        first: inBits(range.first),
-        second: inBits(range.second),
-        difference: inBits(range.difference),
-      };
-      line.push({ text, name: text, before: "", ...numbers });
+    for (; at < end && index < ends.first.length; index++) {
+      const after = ends.first[index] ?? end;
+      if (at >= start) {
+        // not in a blank line or at the end of one
+        const text = covered(one.chars, at, after);
+        line.push({ text, name: text, before: "", first: bits(first[index] ?? NaN), second: bits(second[index] ?? NaN) });
+      }
+      at = after;
     }
     return line;
   });
+}
+
+/** @param {Change} change */
+function difference({ first, second }) {
+  return second - first;
+}
+
+/** @param {number} value */
+function known(value) {
+  return isNaN(value) ? null : value;
 }
 
 /**
@@ -391,21 +400,20 @@ function changesOf(one, two) {
  * @param {string} models
  */
 function changeMap(lines, models) {
-  const sizes = lines.flatMap((line) =>
-    line.flatMap(({ difference }) => (difference === null ? [] : [Math.abs(difference)])),
-  );
-  const limits = quantileLimits(sizes, SIZES, 0);
-  const most = sizes.reduce((found, value) => Math.max(found, value), 0);
-  const kind = (/** @type {number} */ difference) => {
-    const level = levelOf(Math.abs(difference), limits);
-    return level ? `${difference > 0 ? "more" : "less"}${level + SIZES - 1 - limits.length}` : "same";
+  const changes = lines.flat();
+  const sizes = Float64Array.from(changes, (change) => Math.abs(difference(change))).filter((size) => !isNaN(size));
+  const limits = quantileLimits(sizes.sort(), SIZES, 0);
+  const most = sizes.at(-1) ?? 0;
+  const kind = (/** @type {number} */ value) => {
+    const level = levelOf(Math.abs(value), limits);
+    return level ? `${value > 0 ? "more" : "less"}${level + SIZES - 1 - limits.length}` : "same";
   };
   const ends = [...limits, most];
   const steps = limits.map((limit, index) => ({ limit, to: ends[index + 1] ?? most }));
   const range = (/** @type {string} */ sign, /** @type {{limit: number, to: number}} */ { limit, to }) =>
     h("span", { class: kind(sign === "+" ? limit : -limit) }, `${sign}${decimal(limit, 2)}–${decimal(to, 2)}`);
-  const described = (/** @type {Change} */ { difference }) =>
-    difference === null ? "not scored" : `${signed(difference)} bits`;
+  const described = (/** @type {Change} */ change) =>
+    isNaN(difference(change)) ? "not scored" : `${signed(difference(change))} bits`;
   return [
     h("h3", {}, "Difference of each character, B − A"),
     h("p", { class: "quiet" }, ON_DIFFERENCES),
@@ -420,23 +428,27 @@ function changeMap(lines, models) {
       h("span", { class: "unscored" }, "not scored"),
     ),
     ...heatMap("Differences of characters", lines, {
-      kind: ({ difference }) => (difference === null ? "unscored" : kind(difference)),
+      kind: (change) => (isNaN(difference(change)) ? "unscored" : kind(difference(change))),
       label: (change) => `${spoken(change.text)}: ${described(change)}`,
       details: (change) => [
         bdi(spoken(change.text)),
-        `: ${described(change)} · A ${decimal(change.first)}, B ${decimal(change.second)} bits`,
+        `: ${described(change)} · A ${decimal(known(change.first))}, B ${decimal(known(change.second))} bits`,
       ],
-    }),
+    }).elements,
     unitTable(
       "Differences of characters",
       [
         { title: "Text", value: ({ text }) => text, show: ({ text }) => bdi(spoken(text)) },
-        { title: "Code points", value: ({ text }) => codePoints(text) },
-        { title: "A, bits", value: ({ first }) => first, show: ({ first }) => decimal(first) },
-        { title: "B, bits", value: ({ second }) => second, show: ({ second }) => decimal(second) },
-        { title: "B − A, bits", value: ({ difference }) => difference, show: ({ difference }) => signed(difference) },
+        { title: "Code points", value: ({ text }) => codePoints(text), order: ({ text }) => text },
+        { title: "A, bits", value: ({ first }) => known(first), show: ({ first }) => decimal(known(first)) },
+        { title: "B, bits", value: ({ second }) => known(second), show: ({ second }) => decimal(known(second)) },
+        {
+          title: "B − A, bits",
+          value: (change) => known(difference(change)),
+          show: (change) => signed(known(difference(change))),
+        },
       ],
-      lines.flat(),
+      changes,
       `${models}-differences.csv`,
     ),
   ];
