@@ -84,6 +84,42 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
         assert browser.errors == []
 
 
+async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab, tmp_path: Path) -> None:
+    text = "\n".join(f"abc {number} cab{'bc' * (number % 20)}" for number in range(400))
+    async with lab.queue() as queue, browsing(tmp_path) as browser:
+        run_id = (await lab.finished_run(queue)).run_id
+        with api_process(lab.folder, **OPEN) as api:
+            await browser.screen(1200, 800)
+            await browser.open(f"{api.url}/#/text/{run_id},{run_id}")
+            await browser.see("document.querySelector('#text')")
+            await browser.evaluate(f"document.querySelector('#text').value = {json.dumps(text)}")
+            await browser.evaluate("document.querySelector('#text').form.requestSubmit()")
+            of_map = r"map.textContent.replace(/[\s\u200b·]/g, '')"
+            shown = f"[...document.querySelectorAll('.heat')].map((map) => {of_map}).join()"
+            await browser.see(f"{shown} === '{','.join([''.join(text.split())] * 3)}'")
+            tokens = len(text) - text.count("\n")
+            options = "document.querySelectorAll('.heat [role=option]').length"
+            await browser.see(f"{options} > 600")
+            assert await browser.evaluate(options) in range(600, tokens)
+
+            await browser.evaluate("document.querySelector('.score details').open = true")
+            await browser.see("document.querySelector('.score details tbody')")
+            await browser.tab_to(".heat [role=option]")
+            await browser.press("End")
+            place = "[document.activeElement.ariaPosInSet, document.activeElement.ariaSetSize]"
+            assert await browser.evaluate(place) == [str(tokens)] * 2
+            classes = "[...document.querySelectorAll('.pair [role=option]')].map((option) => option.className).join()"
+            fitted = await browser.evaluate(classes)
+            await choose(browser, "#scale", "fixed")
+            await browser.see(f"{classes} !== {json.dumps(fitted)}")
+            await choose(browser, "#scale", "quantiles")
+            await browser.see(f"{classes} === {json.dumps(fitted)}")
+            assert await browser.evaluate("document.querySelector('.score details').open")
+            assert await browser.evaluate(place) == [str(tokens)] * 2
+            assert await faults(browser) == []
+        assert browser.errors == []
+
+
 async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser:
         run_id = await finish(queue, "text page generates")
