@@ -65,7 +65,12 @@ export function experimentResults(artifact, result, files, signal) {
     section(
       "Excess surprisal",
       h("p", { class: "quiet" }, seedsNote(result)),
-      h("div", { class: "bar" }, label(tables, "Model and text"), tables, label(mode, "Positions"), mode),
+      h(
+        "div",
+        { class: "pair" },
+        h("div", {}, label(tables, "Model and text"), tables),
+        h("div", {}, label(mode, "Positions"), mode),
+      ),
       chosen,
     ),
     section(
