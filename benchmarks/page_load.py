@@ -198,7 +198,7 @@ async def measure() -> int:
         print(f"{RUNS:,} runs and {POINTS:,} points written in {time.monotonic() - begin:.0f} s", flush=True)
         with api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
             async with browsing(folder) as browser:
-                figures = [*await list_figures(browser, api), *await curve_figures(browser, api)]
+                figures = [*await curve_figures(browser, api), *await list_figures(browser, api)]
                 errors = browser.errors
     for name, value, goal, unit in figures:
         print(f"{'ok  ' if value <= goal else 'MISS'} {name}: {value:.3f} {unit} (at most {goal:g})")

@@ -126,10 +126,10 @@ class CompareQuery(Query):
 async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
     """List runs, newest first or sorted by a field of their status."""
     api, query = call.api, call.query
-    order = RunOrder(query.sort, query.order == "desc")
+    order = _order_of(query)
     after = None if query.cursor is None else _place(query.cursor, order)
     await api.index.refresh()
-    rows = await _listed(call)
+    rows = await _listed(call, query)
     following = (rows if after is None else order.after(rows, after))[query.offset :]
     page = following[: query.limit]
     runs = await api.feeds.statuses([run.run_id for row in page for run in row.runs])
@@ -137,30 +137,37 @@ async def list_runs(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> web.StreamR
     return reply(RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor))
 
 
-async def _listed(call: ApiRequest[NoQuery, RunsQuery, NoBody]) -> Sequence[RunRow]:
-    """Return all rows of the list that a request asks for; its pages share them until a run changes."""
+async def _listed(call: ApiRequest[NoQuery, RunsQuery, NoBody], query: RunsQuery) -> Sequence[RunRow]:
+    """Return all rows of a list in its order; its pages, and its other orders, share them until a run changes."""
     api, runs, caller = call.api, call.api.index.runs, call.client.caller
-    query = changed(call.query, limit=1, offset=0, cursor=None)
+    query = changed(query, limit=1, offset=0, cursor=None)
     for listed in api.lists:
         if listed.runs is runs and listed.query == query and listed.caller == caller:
             return listed.rows
-    visible = [run for run in runs if api.permissions.may_see(caller, run)]
-    rows: Sequence[RunRow] = await asyncio.to_thread(_rows, visible, query)
+    newest_first = changed(query, sort="created_at", order="desc")
+    rows: Sequence[RunRow]
+    if query == newest_first:
+        visible = [run for run in runs if api.permissions.may_see(caller, run)]
+        rows = await asyncio.to_thread(_rows, visible, query)
+    else:
+        rows = await asyncio.to_thread(_order_of(query).rows, await _listed(call, newest_first))
     api.lists.append(Listed(runs, query, caller, rows))
     return rows
 
 
+def _order_of(query: RunsQuery) -> RunOrder:
+    return RunOrder(query.sort, query.order == "desc")
+
+
 def _rows(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunRow]:
-    """Return the rows that a request asks for, in its order."""
+    """Return the rows that a request asks for, from new to old as the runs."""
     found = _found(runs, query)
     if not query.by_group:
-        rows = [RunRow(run.run_id, (run,)) for run in found]
-    elif len(found) == len(runs):
-        rows = rows_of(runs)
-    else:
-        ids = {run.run_id for run in found}
-        rows = [row for row in rows_of(runs) if any(run.run_id in ids for run in row.runs)]
-    return RunOrder(query.sort, query.order == "desc").rows(rows)
+        return [RunRow(run.run_id, (run,)) for run in found]
+    if len(found) == len(runs):
+        return rows_of(runs)
+    ids = {run.run_id for run in found}
+    return [row for row in rows_of(runs) if any(run.run_id in ids for run in row.runs)]
 
 
 def _found(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:

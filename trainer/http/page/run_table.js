@@ -190,14 +190,17 @@ export class RunTable {
    * @returns {[number, number] | null}
    */
   #missing() {
-    const top = this.#isNew ? this.#top : this.#region.scrollTop;
-    const first = Math.max(0, this.#rowAt(Math.floor(top / this.#rowHeight) - MARGIN_ROWS).row);
-    const rows = Math.ceil(this.#viewHeight() / this.#rowHeight) + 2 * MARGIN_ROWS;
+    const top = Math.floor((this.#isNew ? this.#top : this.#region.scrollTop) / this.#rowHeight);
+    const first = Math.max(0, this.#rowAt(top - MARGIN_ROWS).row);
+    const inView = Math.ceil(this.#viewHeight() / this.#rowHeight);
+    const rows = inView + 2 * MARGIN_ROWS;
     // what is in view comes first
-    if (this.#isNew) return [first, first + Math.min(rows - 2 * MARGIN_ROWS, LARGEST_PART)];
+    if (this.#isNew) return [first, first + Math.min(inView, LARGEST_PART)];
     if (this.#total === 0) return this.#readTurn === this.#turn ? null : [0, rows];
     const indexes = Array.from({ length: Math.max(0, Math.min(rows, this.#total - first)) }, (_, index) => first + index);
-    const old = indexes.filter((index) => this.#known.get(index)?.turn !== this.#turn);
+    const seen = this.#rowAt(top).row;
+    const unknown = indexes.filter((index) => index >= seen && index <= seen + inView && !this.#known.has(index));
+    const old = unknown.length ? unknown : indexes.filter((index) => this.#known.get(index)?.turn !== this.#turn);
     const [start] = old;
     return start === undefined ? null : [start, Math.min((old.at(-1) ?? start) + 1, start + LARGEST_PART)];
   }
