@@ -58,7 +58,7 @@ export function samplesByCheckpoint(runId, signal) {
   let chosen = [];
   const prompt = h("input", { id: "sample-prompt", type: "text", dir: "auto", autocomplete: "off", spellcheck: false });
   const seed = h("input", { id: "sample-seed", type: "number", min: 0, value: 1, required: true });
-  const button = h("button");
+  const button = h("button", {}, "Generate");
   const note = h("p", { class: "quiet" });
   const place = h("div");
 
