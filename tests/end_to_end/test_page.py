@@ -198,7 +198,7 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
             await browser.evaluate("document.querySelector('#where').focus()")
             await browser.type("test_loss<oops")
             await browser.see_text("must be conditions such as test_loss<3.2")
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(2 * REFRESH_SECONDS)
             assert "must be conditions such as test_loss<3.2" in await browser.text("#where + div")
             assert await faults(browser) == []
             await browser.evaluate("document.querySelector('#where').select()")
@@ -221,7 +221,8 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
             await browser.evaluate("history.back()")
             await browser.see("document.querySelector('[aria-sort]')?.dataset.column === 'test_loss'")
             await browser.see(f"{IN_VIEW} === {shown!r}")
-            assert len(browser.errors) == 1 and "422" in browser.errors[0]
+            assert len(browser.errors) <= 2, "it is not asked for again and again"
+            assert all("422" in error for error in browser.errors)
 
 
 async def test_open_list__shows_new_runs_and_numbers_and_keeps_its_place(tmp_path: Path) -> None:

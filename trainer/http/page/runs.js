@@ -33,7 +33,7 @@ let left = { address: "", top: 0 };
  */
 export async function showRuns(main, signal, _, query) {
   const wanted = wantedOf(query);
-  let isRefused = false; // the same filter would be refused again
+  let isOnHold = false; // the filter was refused, or is being typed
   const trouble = h("div");
   const compare = h("button", {
     type: "button",
@@ -49,7 +49,7 @@ export async function showRuns(main, signal, _, query) {
         table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
       },
       failed: (error) => {
-        isRefused = error instanceof ApiError && error.status < 500 && error.status !== 429;
+        isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
         const made = failure(error);
         if (trouble.textContent === made.textContent) return;
         trouble.replaceChildren(made);
@@ -75,6 +75,7 @@ export async function showRuns(main, signal, _, query) {
       oninput: (event) => {
         wanted.filters[name] = /** @type {HTMLInputElement} */ (event.target).value.trim();
         remember(false);
+        isOnHold = true;
         readLater();
       },
     }),
@@ -183,7 +184,7 @@ export async function showRuns(main, signal, _, query) {
 
   async function readAnew() {
     if (signal.aborted) return;
-    isRefused = false;
+    isOnHold = false;
     await table.reset();
     announce(trouble.textContent || table.about.textContent || "");
   }
@@ -230,7 +231,7 @@ export async function showRuns(main, signal, _, query) {
   signal.addEventListener("abort", () => (left = { address: addressOf(wanted), top: table.top }));
   arrange();
   drawPicked();
-  repeat(() => isRefused || table.refresh(), signal);
+  repeat(() => isOnHold || table.refresh(), signal);
   await table.reset(left.address === addressOf(wanted) ? left.top : 0);
 }
 
