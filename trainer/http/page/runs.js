@@ -108,7 +108,7 @@ export async function showRuns(main, signal, _, query) {
         "div",
         { class: "bar" },
         ...field("search", "Search by label, id or corpus"),
-        ...choice("status", "Status", STATES),
+        h("div", {}, ...choice("status", "Status", STATES).flatMap((part) => [part, " "])),
         compare,
       ),
       h(
