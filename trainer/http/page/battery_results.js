@@ -1,6 +1,6 @@
 /** The results of a battery: accuracies of runs, controls, regions, differences between runs, and bands over seeds. */
 
-import { bdi, h, section, table } from "./elements.js";
+import { bdi, h, labelled, section, table } from "./elements.js";
 import { heatTable } from "./heat_table.js";
 import { decimal, percent } from "./numbers.js";
 import { picture } from "./pictures.js";
@@ -138,10 +138,8 @@ function accuracies(summary, titles) {
     h(
       "div",
       { class: "bar" },
-      h("label", { for: measure.id }, "Measure"),
-      measure,
-      h("label", { for: level.id }, "Level"),
-      level,
+      labelled("Measure", measure),
+      labelled("Level", level),
     ),
     place,
     folded("All accuracies as a table, with intervals", () =>

@@ -2,7 +2,7 @@
 
 import { ApiError, call, read, send } from "./api.js";
 import { kept } from "./drafts.js";
-import { announce, bdi, failure, h, table } from "./elements.js";
+import { announce, bdi, failure, h, labelled, table } from "./elements.js";
 import { decimal, percent, size } from "./numbers.js";
 import { Sha256 } from "./sha256.js";
 
@@ -98,14 +98,10 @@ function form(refresh, signal) {
         void submit();
       },
     },
-    h("label", { for: "corpus-file" }, "Text to upload (.txt, .jsonl or .tsv)"),
-    file,
-    h("label", { for: "corpus-name" }, "Name"),
-    name,
-    h("label", { for: "corpus-language" }, "Language"),
-    language,
-    h("label", { for: "corpus-spelling" }, "Spelling"),
-    spelling,
+    labelled("Text to upload (.txt, .jsonl or .tsv)", file),
+    labelled("Name", name),
+    labelled("Language", language),
+    labelled("Spelling", spelling),
     start,
     stop,
     state,

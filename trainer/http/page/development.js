@@ -1,7 +1,7 @@
 /** The development of a run over its checkpoints: curves with intervals, and the ages at which it acquires words. */
 
 import { Chart } from "./curves.js";
-import { bdi, h, section, table } from "./elements.js";
+import { bdi, h, labelled, section, table } from "./elements.js";
 import { decimal, percent } from "./numbers.js";
 import { picture } from "./pictures.js";
 
@@ -89,10 +89,8 @@ function curves({ run_id, points, curves }) {
     h(
       "div",
       { class: "bar" },
-      h("label", { for: axis.id }, "Axis"),
-      axis,
-      h("label", { for: isLog.id }, "Logarithmic"),
-      isLog,
+      labelled("Axis", axis),
+      labelled("Logarithmic", isLog),
     ),
     ...charts.flatMap(({ measure, names, chart }) => [
       h("h3", {}, MEASURES[measure]),

@@ -54,6 +54,15 @@ export function scrolling(label, content) {
 }
 
 /**
+ * Put a label to a control; both stay together where a bar is broken into lines.
+ * @param {string} title
+ * @param {HTMLElement} control
+ */
+export function labelled(title, control) {
+  return h("div", { class: "labelled" }, h("label", { for: control.id }, title), control);
+}
+
+/**
  * Make a part of the page with a heading.
  * @param {string} title
  * @param {Child[]} children

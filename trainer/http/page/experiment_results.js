@@ -1,6 +1,6 @@
 /** The results of a completed experiment: the matrix, its tree and checks, perplexities, trainings and batteries. */
 
-import { bdi, h, section, table } from "./elements.js";
+import { bdi, h, labelled, section, table } from "./elements.js";
 import { download, fileTable } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
@@ -67,9 +67,9 @@ export function experimentResults(artifact, result, files, signal) {
       h("p", { class: "quiet" }, seedsNote(result)),
       h(
         "div",
-        { class: "pair" },
-        h("div", {}, label(tables, "Model and text"), tables),
-        h("div", {}, label(mode, "Positions"), mode),
+        { class: "bar" },
+        labelled("Model and text", tables),
+        labelled("Positions", mode),
       ),
       chosen,
     ),
@@ -410,12 +410,4 @@ function spread(value, sd) {
  */
 function choice(id, names, changed) {
   return h("select", { id, onchange: changed }, ...names.map((name, index) => h("option", { value: index }, name)));
-}
-
-/**
- * @param {HTMLElement} field
- * @param {string} text
- */
-function label(field, text) {
-  return h("label", { for: field.id }, text);
 }

@@ -1,6 +1,6 @@
 /** A list of jobs of one kind, newest first, which follows them while it is shown. */
 
-import { failure, h, scrolling } from "./elements.js";
+import { failure, h, labelled, scrolling } from "./elements.js";
 import { kept } from "./drafts.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
@@ -37,10 +37,8 @@ export async function showJobs(main, signal, kind) {
     h(
       "form",
       { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
-      h("label", { for: "search" }, "Search"),
-      search,
-      h("label", { for: "status" }, "Status"),
-      kept(state, `${kind.name} status`),
+      labelled("Search", search),
+      labelled("Status", kept(state, `${kind.name} status`)),
     ),
     found,
     trouble,

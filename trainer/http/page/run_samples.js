@@ -1,7 +1,7 @@
 /** Samples of a run over its training: those that it has stored, and new ones by its kept checkpoints. */
 
 import { call, read } from "./api.js";
-import { announce, failure, h, section, table } from "./elements.js";
+import { announce, failure, h, labelled, section, table } from "./elements.js";
 
 /** @import { KeptCheckpoint, Sample, TrainingSamples } from "./records.js" */
 
@@ -40,7 +40,7 @@ export async function trainingSamples(runId, signal) {
     const count = total > samples.length ? `The last ${samples.length.toLocaleString("en")} of ` : "";
     return [
       h("p", { class: "quiet" }, `${count}${total.toLocaleString("en")} samples. Prompts are bold.`),
-      h("div", { class: "bar" }, h("label", { for: "sample-of" }, "Samples that continue"), prompt),
+      h("div", { class: "bar" }, labelled("Samples that continue", prompt)),
       place,
     ];
   } catch (error) {

@@ -2,7 +2,7 @@
 
 import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
-import { announce, failure, h } from "./elements.js";
+import { announce, failure, h, labelled } from "./elements.js";
 import { COLUMNS } from "./run_columns.js";
 import { RunTable } from "./run_table.js";
 import { repeat } from "./states.js";
@@ -63,9 +63,8 @@ export async function showRuns(main, signal, _, query) {
 
   const readLater = later(readAnew);
   /** @param {string} name @param {string} title @param {string} example */
-  const field = (name, title, example = "") => [
-    h("label", { for: name }, title),
-    h("input", {
+  const field = (name, title, example = "") => {
+    const input = h("input", {
       id: name,
       type: name === "search" ? "search" : "text",
       value: wanted.filters[name] ?? "",
@@ -78,12 +77,12 @@ export async function showRuns(main, signal, _, query) {
         isOnHold = true;
         readLater();
       },
-    }),
-  ];
+    });
+    return labelled(title, input);
+  };
   /** @param {string} name @param {string} title @param {string[]} choices */
-  const choice = (name, title, choices) => [
-    h("label", { for: name }, title),
-    h(
+  const choice = (name, title, choices) => {
+    const select = h(
       "select",
       {
         id: name,
@@ -95,10 +94,9 @@ export async function showRuns(main, signal, _, query) {
       },
       h("option", { value: "" }, "any"),
       ...choices.map((one) => h("option", { selected: one === wanted.filters[name] }, one)),
-    ),
-  ];
-  /** @param {(Node | string)[]} parts */
-  const pair = (parts) => h("div", {}, ...parts);
+    );
+    return labelled(title, select);
+  };
   const isFiltered = ["family", "corpus", "owner", "label", "where"].some((name) => wanted.filters[name]);
   main.append(
     h(
@@ -107,8 +105,8 @@ export async function showRuns(main, signal, _, query) {
       h(
         "div",
         { class: "bar" },
-        ...field("search", "Search by label, id or corpus"),
-        h("div", {}, ...choice("status", "Status", STATES).flatMap((part) => [part, " "])),
+        field("search", "Search by label, id or corpus"),
+        choice("status", "Status", STATES),
         compare,
       ),
       h(
@@ -118,11 +116,11 @@ export async function showRuns(main, signal, _, query) {
         h(
           "div",
           { class: "filters" },
-          pair(choice("family", "Family", FAMILIES)),
-          pair(field("corpus", "Corpus has the part")),
-          pair(field("owner", "Owner")),
-          pair(field("label", "Label has the part")),
-          pair(field("where", "Numbers", "test_loss<3.2,progress>=50")),
+          choice("family", "Family", FAMILIES),
+          field("corpus", "Corpus has the part"),
+          field("owner", "Owner"),
+          field("label", "Label has the part"),
+          field("where", "Numbers", "test_loss<3.2,progress>=50"),
         ),
         h("p", { class: "quiet" }, `Names of the numbers: ${numberNames()}.`),
       ),

@@ -2,7 +2,7 @@
 
 import { read } from "./api.js";
 import { Chart } from "./curves.js";
-import { failure, h } from "./elements.js";
+import { failure, h, labelled } from "./elements.js";
 import { folded } from "./record_table.js";
 
 /** @import { Curve, CurveRow, ExperimentResult, GroupCurve, RunStatus } from "./records.js" */
@@ -53,10 +53,8 @@ export function trainingCurves({ curves, languages }, signal) {
       h(
         "div",
         { class: "bar" },
-        h("label", { for: model.id }, "Model"),
-        model,
-        h("label", { for: split.id }, "Split"),
-        split,
+        labelled("Model", model),
+        labelled("Split", split),
       ),
       trouble,
       chart.element,
