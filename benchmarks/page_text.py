@@ -18,10 +18,11 @@ from pydantic import TypeAdapter
 
 from benchmarks.page_load import (
     INTERACTION_SECONDS,
-    MEMORY_MEBIBYTES,
     PAINT_SECONDS,
     Figure,
+    memory_figures,
     memory_mebibytes,
+    report,
     seconds_until,
 )
 from tests.support import add_corpus
@@ -68,10 +69,7 @@ async def text_figures(browser: Browser, url: str, models: tuple[str, str]) -> l
         figures.append(Figure(f"{title}: paint after the answers", median(paints), PAINT_SECONDS, "s"))
         for name, seconds in interactions.items():
             figures.append(Figure(f"{title}: {name}", median(seconds), INTERACTION_SECONDS, "s"))
-        heap = max(heap for heap, _ in memories)
-        process = max(process for _, process in memories)
-        figures.append(Figure(f"{title}: JavaScript memory", heap, MEMORY_MEBIBYTES, "MiB"))
-        figures.append(Figure(f"{title}: memory of the page's process", process, MEMORY_MEBIBYTES, "MiB"))
+        figures += memory_figures(title, memories)
     return figures
 
 
@@ -138,11 +136,7 @@ async def measure() -> int:
             with api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
                 async with browsing(folder) as browser:
                     figures = await text_figures(browser, api.url, models)
-                    errors = browser.errors
-    for name, value, goal, unit in figures:
-        print(f"{'ok  ' if value <= goal else 'MISS'} {name}: {value:.3f} {unit} (at most {goal:g})")
-    print(f"errors in the console: {errors}")
-    return 1 if errors or any(figure.value > figure.goal for figure in figures) else 0
+                    return report(figures, browser.errors)
 
 
 if __name__ == "__main__":
