@@ -81,7 +81,7 @@ class Points(Sequence[tuple[int, float]]):
 
 
 class _Numbers(TypedDict):
-    """What curves have of a progress event: a fraction of the time of a complete one."""
+    """The fields of a progress event that curves need; all others are not validated, which takes longer."""
 
     seq: int
     ts: datetime
@@ -144,7 +144,7 @@ class RunCurves:
         for event in events:
             self.last_seq = event.seq
             if isinstance(event, JobStarted):
-                self._clock = event.ts  # an attempt has begun
+                self._clock = event.ts  # the time between two attempts does not count
             elif isinstance(event, MetricsProgress):
                 self._add(_numbers.validate_json(f"[{event.model_dump_json()}]"))
 

@@ -298,7 +298,7 @@ class RunDirectory(JobFolder[RunRecord]):
         return RunFollower(self.record(), self.reader())
 
     def curves(self) -> RunCurves:
-        """Return the curves, which read the event log when they are told to."""
+        """Return the curves of the run; they are empty until their `read_new` is called."""
         return RunCurves(self.reader())
 
     def reader(self) -> EventReader:
