@@ -141,6 +141,8 @@ async def _listed(call: ApiRequest[NoQuery, RunsQuery, NoBody], query: RunsQuery
     """Return all rows of a list in its order; its pages, and its other orders, share them until a run changes."""
     api, runs, caller = call.api, call.api.index.runs, call.client.caller
     query = changed(query, limit=1, offset=0, cursor=None)
+    if api.lists and api.lists[-1].runs is not runs:
+        api.lists.clear()  # a run has changed
     for listed in api.lists:
         if listed.runs is runs and listed.query == query and listed.caller == caller:
             return listed.rows
