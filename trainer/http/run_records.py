@@ -1,6 +1,7 @@
-"""Operations on what a run has stored besides its status: its request, and samples of its training."""
+"""Operations on what a run has stored besides its status: its request, its training samples, and its verification."""
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.inference import TrainingSample
 from trainer.contracts.runs import SentRequest
+from trainer.contracts.verification import VerificationStatus
 from trainer.http.operations import (
     WHOLE,
     ApiRequest,
@@ -19,9 +21,11 @@ from trainer.http.operations import (
     Query,
     ResponseSpec,
     RunPath,
+    WaitQuery,
     operation,
     reply,
 )
+from trainer.http.waiting import reply_at_end
 
 
 class SamplesQuery(Query):
@@ -76,9 +80,29 @@ def _complete_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
+async def verify_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Check every file of a run against its recorded hash, and with `wait` answer at the end or after this time.
+
+    A request with the same Idempotency-Key asks for the same verification, whose result is kept for ten minutes.
+    """
+    run = await call.api.run(call.client, call.path.run_id)
+    verifications, verification_id = call.api.verifications, call.request_id or secrets.token_hex(16)
+    if not verifications.is_started(verification_id):
+        with call.api.limits.request(call.client.caller):
+            verifications.start(verification_id, run.run_id)
+    return await reply_at_end(call, lambda: verifications.status(verification_id, run.run_id))
+
+
 OPERATIONS: tuple[Operation, ...] = (
     operation("GET /runs/{run_id}/request", get_request, {200: ResponseSpec("The request", RunRequest)}, tag="runs"),
     operation(
         "GET /runs/{run_id}/samples", get_samples, {200: ResponseSpec("The samples", TrainingSamples)}, tag="runs"
+    ),
+    operation(
+        "POST /runs/{run_id}/verify",
+        verify_run,
+        {200: ResponseSpec("The status: at the end, or after the time to wait", VerificationStatus)},
+        tag="runs",
+        query_example={"wait": "60"},
     ),
 )

@@ -18,7 +18,6 @@ from trainer.http import (
     run_records,
     runs,
     tokenizers,
-    verification,
     workers,
 )
 from trainer.http.metrics import CONTENT_TYPE
@@ -74,7 +73,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *runs.OPERATIONS,
     *curves.OPERATIONS,
     *run_records.OPERATIONS,
-    *verification.OPERATIONS,
     *groups.OPERATIONS,
     *exports.OPERATIONS,
     *inference.OPERATIONS,
