@@ -10,7 +10,7 @@ from trainer.contracts.base import Frozen, Probability, describe_fields, require
 from trainer.contracts.tokenizers import TokenizerMethod
 
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
-Architecture = Literal["gpt2", "bert", RnnArchitecture, "llama", "qwen"]
+Architecture = Literal["gpt2", "bert", RnnArchitecture, "llama", "qwen", "ngram"]
 ModelFamily = Literal["char_lstm", Architecture]
 """Model families; `char_lstm` is lstm with a char tokenizer and a tied output layer."""
 
@@ -27,6 +27,8 @@ InnerWidth = Annotated[int, Field(gt=0, le=4_000_000)]
 """Width of a feed-forward layer."""
 Few = Annotated[int, Field(gt=0, le=1024)]
 """Number of layers, heads or types."""
+Order = Annotated[int, Field(ge=1, le=7)]
+"""Length of an n-gram in tokens."""
 _GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
@@ -217,8 +219,38 @@ class QwenConfig(_RotaryConfig):
         return self._rotary_parameter_count(vocab_size, is_tied=self.tie_word_embeddings, has_biases=True)
 
 
+class NgramConfig(ArchitectureConfig):
+    """Counts of n-grams, smoothed by interpolated modified Kneser-Ney (Chen and Goodman 1998).
+
+    The fields after `max_order` are results of the counting; before it, they have their defaults.
+    """
+
+    tokenizer_method: ClassVar[TokenizerMethod] = "char"
+    tie_word_embeddings: ClassVar[bool] = False
+
+    architecture: Literal["ngram"] = "ngram"
+    max_order: Order
+    """Longest n-gram that is counted."""
+    order: Order | None = None
+    """Longest n-gram that is used: the one with the lowest validation loss."""
+    ngrams: tuple[int, ...] = ()
+    """Number of stored n-grams of each order, from 1 on."""
+    discounts: tuple[tuple[float, float, float], ...] = ()
+    """Discounts of n-grams counted once, twice, and more often, of each order."""
+
+    def sizes(self) -> str:
+        return f"orders up to {self.max_order}" if self.order is None else f"order {self.order} of {self.max_order}"
+
+    def parameter_count(self, vocab_size: int) -> int:
+        """Return the number of stored n-grams, each with its probability; 0 before the counting."""
+        return sum(self.ngrams)
+
+    def activation_count(self, length: int) -> int:
+        return 0
+
+
 ModelConfig = Annotated[
-    RnnConfig | Gpt2Config | BertConfig | LlamaConfig | QwenConfig, Field(discriminator="architecture")
+    RnnConfig | Gpt2Config | BertConfig | LlamaConfig | QwenConfig | NgramConfig, Field(discriminator="architecture")
 ]
 """The union of all architectures' configs."""
 
@@ -278,6 +310,8 @@ class ModelBlock(Frozen, json_schema_extra=describe_fields):
     """Longest input of a transformer in tokens; default: max_seq_len."""
     type_vocab_size: Few | None = None
     """Segment types of bert; default: 2."""
+    max_order: Order | None = None
+    """Longest n-gram that ngram counts; the order that it uses is chosen on the validation split. Default: 7."""
 
 
 _SMALL: dict[str, int | float | str] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1}
@@ -326,6 +360,10 @@ PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = 
         "small": _transformer(4, 256, 704, 4, num_key_value_heads=2),
         "base": _transformer(6, 512, 1408, 8, num_key_value_heads=2),
         "paper": _transformer(24, 896, 4864, 14, num_key_value_heads=2),
+    },
+    "ngram": {
+        name: {"max_order": order}
+        for name, order in {"tiny": 3, "small": 5, "base": 7, "unigram": 1, "bigram": 2, "trigram": 3}.items()
     },
 }
 """Sizes by name. `paper` is what a transformer was first published with, of Qwen the smallest; of recurrent networks
