@@ -35,7 +35,7 @@ FLOORS = (
     ("trainer.artifacts",),
     ("trainer.data",),
     ("trainer.store",),
-    ("trainer.system", "trainer.native"),
+    ("trainer.system", "trainer.native", "trainer.ngrams"),
     ("trainer.config", "trainer.reports"),
     ("trainer.contracts",),
 )
@@ -43,7 +43,7 @@ FLOORS = (
 ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
-    for room in "contracts config system native store data artifacts batteries experiments services queue client"
+    for room in "contracts config system native ngrams store data artifacts batteries experiments services queue client"
     " reports people http commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""

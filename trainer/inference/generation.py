@@ -508,7 +508,7 @@ def _write(
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
     """Return the logits (1, V) and the state after more ids, at least one, of one sequence."""
-    ids = torch.tensor(token_ids, device=model.input_embedding().weight.device).unsqueeze(0)
+    ids = torch.tensor(token_ids, device=model.device).unsqueeze(0)
     logits = torch.empty(0)
     with torch.inference_mode():
         for start in range(0, len(token_ids), _MAX_POSITIONS):

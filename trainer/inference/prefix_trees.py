@@ -88,7 +88,7 @@ def _batch_surprisals(model: LanguageModel, trees: Sequence[PrefixTree], windows
     places, count = is_given.cumsum(0)[given] - 1, int(is_given.sum())
     surprisals = torch.empty(len(targets))
     rows = max(1, _MAX_LOGITS // model.vocab_size)
-    device = model.input_embedding().weight.device
+    device = model.device
     with torch.inference_mode(), model.computing("scoring", count % rows or rows, ids.numel()):
         if any(len(tree.paths) > 1 for tree in trees):
             read = model.tree_hidden_states(ids.to(device), depths.to(device), ends.to(device))

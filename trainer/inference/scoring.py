@@ -253,7 +253,7 @@ def _score(
     A batch of a masked model has windows of one length, of a causal model also those up to twice as long.
     """
     model.eval()
-    device = model.input_embedding().weight.device
+    device = model.device
     boundaries = None if boundary_ids is None else torch.tensor(boundary_ids, device=device)
     scorer = _LogitScorer(min(top_k, model.vocab_size), boundaries, has_ranks=has_ranks and top_k > 0)
     is_masked = model.objective == "masked_lm"
@@ -289,10 +289,10 @@ def _packed(model: LanguageModel, tokens: int) -> Iterator[None]:
 
 def packing_pays(model: LanguageModel, tokens: int, cpu_capability: str) -> bool:
     """Return True if a transformer reads so many tokens faster with packed weights, on torch's name for the CPU."""
+    if model.context_tokens is None or tokens < _MIN_PACKED_TOKENS or cpu_capability != "AVX512":
+        return False
     weight = model.input_embedding().weight
-    is_transformer = model.context_tokens is not None
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return is_transformer and on_cpu and tokens >= _MIN_PACKED_TOKENS and cpu_capability == "AVX512"
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 class _LogitScorer(NamedTuple):
@@ -337,7 +337,7 @@ def _causal_windows(model: LanguageModel, line: ScoringInput) -> list[Window]:
 
 def _score_causal(model: LanguageModel, windows: list[Window], scorer: _LogitScorer) -> list[Scores]:
     """Score a batch at once, or in chunks along T that carry the state from chunk to chunk."""
-    device = model.input_embedding().weight.device
+    device = model.device
     ids = rnn.pad_sequence([torch.tensor(w.ids) for w in windows], batch_first=True).to(device)  # (B, T + 1)
     chunk = max(1, _max_positions(model) // len(windows))
     chunks: list[Scores] = []
@@ -388,7 +388,7 @@ def _masked_windows(model: LanguageModel, line: ScoringInput) -> list[Window]:
 
 def _score_masked(model: LanguageModel, windows: list[Window], scorer: _LogitScorer) -> list[Scores]:
     """Score the first masked token of each window of a batch."""
-    special_ids, device = model.vocabulary.special_ids, model.input_embedding().weight.device
+    special_ids, device = model.vocabulary.special_ids, model.device
     rows: list[list[int]] = [window.ids for window in windows]
     ids = torch.tensor(rows, device=device)  # (B, W)
     ranges: list[tuple[int, int]] = [(window.first, window.end) for window in windows]

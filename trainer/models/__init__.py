@@ -4,8 +4,18 @@ from typing import assert_never
 
 import torch
 
-from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
+from trainer.contracts.models import (
+    BertConfig,
+    Gpt2Config,
+    LlamaConfig,
+    ModelConfig,
+    NgramConfig,
+    Objective,
+    QwenConfig,
+    RnnConfig,
+)
 from trainer.models.base import LanguageModel
+from trainer.models.ngram import NgramModel
 from trainer.models.recurrent import RecurrentModel
 from trainer.models.threads import using_threads
 from trainer.tokenizers.base import Vocabulary
@@ -33,7 +43,7 @@ def untrained(model: LanguageModel, seed: int) -> LanguageModel:
         fresh = build(model.built_from, model.vocabulary, model.objective)
     finally:
         torch.set_rng_state(state)
-    return fresh.eval().to(model.input_embedding().weight.device)
+    return fresh.eval().to(model.device)
 
 
 def _choose_code() -> None:
@@ -64,5 +74,7 @@ def _build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) ->
             from trainer.models.bert import BertModel
 
             return BertModel(config, vocabulary, objective)
+        case NgramConfig():
+            return NgramModel(config, vocabulary, objective)
         case _:
             assert_never(config)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import cached_property
+from itertools import chain
 from typing import Self
 
 import torch
@@ -76,9 +77,14 @@ class LanguageModel(nn.Module, ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states (…, H) to logits (…, V)."""
 
-    @abstractmethod
     def input_embedding(self) -> nn.Embedding:
-        """Return the table that maps ids to vectors."""
+        """Return the table that maps ids to vectors. Raises ValueError for models of counts, which have none."""
+        raise ValueError("a model of counts has no embedding")
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights or counts."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     def initial_state(self, batch: int) -> ModelState:
         """Return the state before the first token. Raises ValueError for models that carry no state."""
@@ -108,8 +114,8 @@ class LanguageModel(nn.Module, ABC):
 
     def _program(self, precision: GenerationPrecision) -> StepProgram | None:
         """Return the program for this machine, which needs a compiled step and weights in fp32 in its memory."""
-        weight = self.input_embedding().weight
-        if not (builds() and weight.is_cpu and weight.dtype == torch.float32):
+        weight = next(self.parameters(), None)
+        if weight is None or not (builds() and weight.is_cpu and weight.dtype == torch.float32):
             return None
         if precision not in self._programs and (program := self.step_program(precision)) is not None:
             self._programs[precision] = program
@@ -140,7 +146,7 @@ class LanguageModel(nn.Module, ABC):
         `rows` is the number of rows of the smallest product, `read_bytes` that of the weights which a compiled step
         reads.
         """
-        if not self.input_embedding().weight.is_cpu:
+        if self.device.type != "cpu":
             return _UNCHANGED
         if read_bytes is not None:
             is_small = rows * read_bytes < MIN_READ_BYTES

@@ -1,0 +1,230 @@
+"""Counts of all n-grams of a text, in sorted arrays.
+
+A window is a target token with the tokens before it, the nearest first, packed into one integer. Chunks of windows are
+sorted, counted and merged, so that memory grows with the different windows and not with the text. In sorted windows all
+occurrences of an n-gram are neighbours, whatever its order, so that the counts of every order follow from one pass.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.contracts.tokenizers import SpecialIds
+
+Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
+Keys: TypeAlias = "NDArray[np.int64]"
+Counts: TypeAlias = "NDArray[np.int32]"
+
+MAX_NGRAMS = 24_000_000
+"""N-grams of all orders together; a text with more is counted up to a lower order."""
+CHUNK_TOKENS = 1 << 22
+_KEY_BITS = 63
+
+
+class NgramCounts(NamedTuple):
+    """Counts of the n-grams of the orders 1 to n, as a trie.
+
+    An n-gram of order k > 1 has the key p V + w: its last token is w, and its first k - 1 tokens have the number p in
+    order k - 1. `keys[k - 1]` are in ascending order. Order 1 has every token of the vocabulary (V,), also those that
+    do not occur.
+    """
+
+    keys: tuple[Keys, ...]
+    occurrences: tuple[Counts, ...]
+    continuations: tuple[Counts, ...]
+    """Number of different tokens before each n-gram; an occurrence at the start of a document counts by itself."""
+
+    @property
+    def order(self) -> int:
+        return len(self.keys)
+
+
+def count_ngrams(ids: Ids, vocab_size: int, special_ids: SpecialIds, max_order: int) -> NgramCounts:
+    """Count the n-grams that end with a predicted token and begin in the same document, up to an order.
+
+    The order is lower where the n-grams would be more than MAX_NGRAMS.
+    """
+    return _forward(_levels(_count_windows(_Text(ids, vocab_size, special_ids), max_order)), vocab_size)
+
+
+class _Text(NamedTuple):
+    ids: Ids
+    vocab_size: int
+    special_ids: SpecialIds
+
+    def digits(self, start: int, stop: int, before: int) -> NDArray[np.int64]:
+        """Return id + 1 of the tokens from `start - before` to `stop`; 0 before the first document's start token."""
+        digits: NDArray[np.int64] = np.zeros(before + stop - start, dtype=np.int64)
+        first = start - before
+        known = self.ids[max(first, 0) : stop]
+        digits[len(digits) - len(known) :] = known
+        digits[len(digits) - len(known) :] += 1
+        if first < 0:
+            digits[-first - 1] = self.special_ids.start + 1
+        return digits
+
+
+class _Windows(NamedTuple):
+    """Different windows of some length, in ascending order, with their counts.
+
+    A window has a digit of `bits` bits for each token, that of the target first: id + 1, or 0 before the start of a
+    document. Where a key is full, the number of the window in `heads` replaces the digits so far.
+    """
+
+    keys: Keys
+    counts: Counts
+    length: int
+    bits: int
+    heads: dict[int, Keys]
+    """Shorter windows by their length."""
+
+    def prefixes(self) -> Keys:
+        """Return the keys without their last digits."""
+        shorter: Keys = self.keys >> self.bits
+        head = self.heads.get(self.length - 1)
+        return shorter if head is None else head[shorter]
+
+    def shorter(self, firsts: NDArray[np.int64], keys: Keys) -> "_Windows":
+        """Return the windows without their last digits, given `prefixes` and the positions of different ones."""
+        counts: Counts = np.add.reduceat(self.counts, firsts)
+        heads = {length: head for length, head in self.heads.items() if length < self.length - 1}
+        return _Windows(keys[firsts], counts, self.length - 1, self.bits, heads)
+
+
+def _count_windows(text: _Text, length: int) -> _Windows:
+    bits = text.vocab_size.bit_length()
+    heads: dict[int, Keys] = {}
+    used = 0
+    for position in range(length):
+        if used + bits > _KEY_BITS:
+            head = _count_packed(text, position, bits, heads)
+            if head.length < position:
+                return head
+            heads = {**heads, position: head.keys}
+            used = len(head.keys).bit_length()
+        used += bits
+    return _count_packed(text, length, bits, heads)
+
+
+def _count_packed(text: _Text, length: int, bits: int, heads: dict[int, Keys]) -> _Windows:
+    """Count the windows of a length, or of a shorter one where there are more than MAX_NGRAMS."""
+    empty: Keys = np.zeros(0, dtype=np.int64)
+    found = _Windows(empty, empty.astype(np.int32), length, bits, heads)
+    for start in range(0, len(text.ids), CHUNK_TOKENS):
+        keys = _packed(text, start, min(start + CHUNK_TOKENS, len(text.ids)), found)
+        keys.sort()
+        firsts = _firsts(keys)
+        counts: Counts = np.diff(firsts, append=len(keys)).astype(np.int32)
+        found = _merged(found, keys[firsts], counts)
+        while len(found.keys) > MAX_NGRAMS:
+            keys = found.prefixes()
+            found = found.shorter(_firsts(keys), keys)
+    return found
+
+
+def _packed(text: _Text, start: int, stop: int, like: _Windows) -> Keys:
+    """Return the windows of all targets of a chunk, in the order of the text."""
+    digits = text.digits(start, stop, like.length)
+    special_ids = text.special_ids
+    boundary = None if special_ids.newline is not None else special_ids.start + 1
+    size = stop - start
+    keys: Keys = np.zeros(size, dtype=np.int64)
+    is_inside: NDArray[np.bool_] = np.ones(size, dtype=np.bool_)
+    for position in range(like.length):
+        head = like.heads.get(position)
+        if head is not None:
+            keys = np.searchsorted(head, keys)
+        digit = digits[like.length - position :][:size]
+        keys <<= like.bits
+        keys += digit * is_inside
+        if position and boundary is not None:
+            is_inside &= digit != boundary
+    if special_ids.line_start is None:
+        return keys
+    return keys[digits[like.length :] != special_ids.line_start + 1]
+
+
+def _firsts(keys: Keys) -> NDArray[np.int64]:
+    """Return the position of the first of each run of equal keys."""
+    is_first: NDArray[np.bool_] = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    return np.flatnonzero(is_first)
+
+
+def _merged(windows: _Windows, keys: Keys, counts: Counts) -> _Windows:
+    places: NDArray[np.int64] = np.searchsorted(windows.keys, keys)
+    is_known: NDArray[np.bool_] = np.zeros(len(keys), dtype=np.bool_)
+    inside: NDArray[np.bool_] = places < len(windows.keys)
+    is_known[inside] = windows.keys[places[inside]] == keys[inside]
+    windows.counts[places[is_known]] += counts[is_known]
+    new_places = places[~is_known]
+    return windows._replace(
+        keys=np.insert(windows.keys, new_places, keys[~is_known]),
+        counts=np.insert(windows.counts, new_places, counts[~is_known]),
+    )
+
+
+class _Level(NamedTuple):
+    """The n-grams of an order, sorted by their last token, then by the token before it, and so on."""
+
+    first_tokens: NDArray[np.int64]
+    suffixes: NDArray[np.int64]
+    """The number of each n-gram without its first token in the order below."""
+    occurrences: Counts
+    continuations: Counts
+
+
+def _levels(windows: _Windows) -> list[_Level]:
+    """Return the orders from 1 on, as many as have at most MAX_NGRAMS together."""
+    levels: list[_Level] = []
+    continuations = windows.counts  # nothing is known of the tokens before the longest n-grams
+    while True:
+        digits: NDArray[np.int64] = windows.keys & ((1 << windows.bits) - 1)
+        is_ngram: NDArray[np.bool_] = digits > 0
+        if levels:
+            numbers: NDArray[np.int64] = np.cumsum(is_ngram) - 1
+            levels[-1] = levels[-1]._replace(suffixes=numbers[levels[-1].suffixes])
+        prefixes = windows.prefixes()
+        firsts = _firsts(prefixes)
+        groups: NDArray[np.int64] = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(prefixes)))
+        of_level = digits[is_ngram] - 1, groups[is_ngram], windows.counts[is_ngram], continuations[is_ngram]
+        levels.append(_Level(*of_level))
+        if windows.length == 1:
+            break
+        continuations = np.add.reduceat(np.where(is_ngram, np.int32(1), windows.counts), firsts)
+        windows = windows.shorter(firsts, prefixes)
+    levels.reverse()
+    sizes: NDArray[np.int64] = np.cumsum([len(level.first_tokens) for level in levels])
+    return levels[: max(1, int(np.searchsorted(sizes, MAX_NGRAMS, side="right")))]
+
+
+def _forward(levels: list[_Level], vocab_size: int) -> NgramCounts:
+    """Return the counts as a trie, in which n-grams with the same first tokens are neighbours."""
+    occurrences, continuations = (_dense(levels[0].first_tokens, counts, vocab_size) for counts in levels[0][2:])
+    keys: list[Keys] = [np.arange(vocab_size)]
+    all_occurrences, all_continuations = [occurrences], [continuations]
+    last_tokens = numbers = keys[0]  # each in the order of the level
+    sorted_suffixes = prefixes = keys[0]
+    for order, level in enumerate(levels[1:], 2):
+        suffixes = levels[0].first_tokens[level.suffixes] if order == 2 else level.suffixes
+        if order == 2:
+            prefixes = level.first_tokens
+        else:
+            prefixes = np.searchsorted(sorted_suffixes, prefixes[suffixes] * vocab_size + level.first_tokens)
+        last_tokens = last_tokens[suffixes]
+        sorted_suffixes = suffixes * vocab_size + level.first_tokens
+        forward: Keys = numbers[prefixes] * vocab_size + last_tokens
+        places: NDArray[np.int64] = np.argsort(forward)
+        keys.append(forward[places])
+        all_occurrences.append(level.occurrences[places])
+        all_continuations.append(level.continuations[places])
+        numbers = np.empty_like(places)
+        numbers[places] = np.arange(len(places))
+    return NgramCounts(tuple(keys), tuple(all_occurrences), tuple(all_continuations))
+
+
+def _dense(tokens: NDArray[np.int64], counts: Counts, vocab_size: int) -> Counts:
+    dense: Counts = np.zeros(vocab_size, dtype=np.int32)
+    dense[tokens] = counts
+    return dense
