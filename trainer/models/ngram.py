@@ -48,9 +48,16 @@ class NgramModel(LanguageModel):
     def engine(self) -> KneserNey:
         """The tables with their sums, computed at the first use."""
         if self._engine is None:
-            keys: list[Keys] = [array.cpu().numpy() for name, array in self.named_buffers() if name[0] == "k"]
-            counts: list[Counts] = [array.cpu().numpy() for name, array in self.named_buffers() if name[0] == "c"]
-            tables = NgramTables((np.arange(self.vocab_size), *keys), tuple(counts))
+            keys: list[Keys] = [np.arange(self.vocab_size)]
+            counts: list[Counts] = []
+            for name, table in self.named_buffers():
+                if name.startswith("keys"):
+                    order_keys: Keys = table.cpu().numpy()
+                    keys.append(order_keys)
+                else:
+                    order_counts: Counts = table.cpu().numpy()
+                    counts.append(order_counts)
+            tables = NgramTables(tuple(keys), tuple(counts))
             discounts = self.config.discounts or ((0.0, 0.0, 0.0),)
             self._engine = KneserNey(tables, discounts, self.vocab_size, self.vocabulary.special_ids)
         return self._engine

@@ -5,6 +5,7 @@ sorted, counted and merged, so that memory grows with the different windows and 
 occurrences of an n-gram are neighbours, whatever its order, so that the counts of every order follow from one pass.
 """
 
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,7 +34,10 @@ class NgramCounts(NamedTuple):
     keys: tuple[Keys, ...]
     occurrences: tuple[Counts, ...]
     continuations: tuple[Counts, ...]
-    """Number of different tokens before each n-gram; an occurrence at the start of a document counts by itself."""
+    """Number of different tokens before each n-gram; an occurrence at the start of a document counts by itself.
+
+    In the highest order they are the occurrences.
+    """
 
     @property
     def order(self) -> int:
@@ -45,7 +49,7 @@ def count_ngrams(ids: Ids, vocab_size: int, special_ids: SpecialIds, max_order: 
 
     The order is lower where the n-grams would be more than MAX_NGRAMS.
     """
-    return _forward(_levels(_count_windows(_Text(ids, vocab_size, special_ids), max_order)), vocab_size)
+    return _forward(_orders(_count_windows(_Text(ids, vocab_size, special_ids), max_order)), vocab_size)
 
 
 class _Text(NamedTuple):
@@ -127,22 +131,21 @@ def _packed(text: _Text, start: int, stop: int, like: _Windows) -> Keys:
     """Return the windows of all targets of a chunk, in the order of the text."""
     digits = text.digits(start, stop, like.length)
     special_ids = text.special_ids
-    boundary = None if special_ids.newline is not None else special_ids.start + 1
-    size = stop - start
-    keys: Keys = np.zeros(size, dtype=np.int64)
-    is_inside: NDArray[np.bool_] = np.ones(size, dtype=np.bool_)
+    keys: Keys = np.zeros(stop - start, dtype=np.int64)
+    is_inside: NDArray[np.bool_] = np.ones(len(keys), dtype=np.bool_)
     for position in range(like.length):
-        head = like.heads.get(position)
-        if head is not None:
-            keys = np.searchsorted(head, keys)
-        digit = digits[like.length - position :][:size]
+        if position in like.heads:
+            keys = np.searchsorted(like.heads[position], keys)
+        digit: Keys = digits[like.length - position :][: len(keys)]
         keys <<= like.bits
         keys += digit * is_inside
-        if position and boundary is not None:
-            is_inside &= digit != boundary
+        if position and special_ids.newline is None:  # a line has begun; a stream begins once
+            is_later: NDArray[np.bool_] = digit != special_ids.start + 1
+            is_inside &= is_later
     if special_ids.line_start is None:
         return keys
-    return keys[digits[like.length :] != special_ids.line_start + 1]
+    is_target: NDArray[np.bool_] = digits[like.length :] != special_ids.line_start + 1
+    return keys[is_target]
 
 
 def _firsts(keys: Keys) -> NDArray[np.int64]:
@@ -153,78 +156,80 @@ def _firsts(keys: Keys) -> NDArray[np.int64]:
 
 
 def _merged(windows: _Windows, keys: Keys, counts: Counts) -> _Windows:
+    """Return the windows with more of them, which are different and in ascending order."""
     places: NDArray[np.int64] = np.searchsorted(windows.keys, keys)
-    is_known: NDArray[np.bool_] = np.zeros(len(keys), dtype=np.bool_)
-    inside: NDArray[np.bool_] = places < len(windows.keys)
-    is_known[inside] = windows.keys[places[inside]] == keys[inside]
+    is_known: NDArray[np.bool_] = places < len(windows.keys)
+    is_equal: NDArray[np.bool_] = windows.keys[places[is_known]] == keys[is_known]
+    is_known[is_known] = is_equal
     windows.counts[places[is_known]] += counts[is_known]
-    new_places = places[~is_known]
-    return windows._replace(
-        keys=np.insert(windows.keys, new_places, keys[~is_known]),
-        counts=np.insert(windows.counts, new_places, counts[~is_known]),
-    )
+    new_places: NDArray[np.int64] = places[~is_known]
+    all_keys: Keys = np.insert(windows.keys, new_places, keys[~is_known])
+    all_counts: Counts = np.insert(windows.counts, new_places, counts[~is_known])
+    return windows._replace(keys=all_keys, counts=all_counts)
 
 
-class _Level(NamedTuple):
+class _Order(NamedTuple):
     """The n-grams of an order, sorted by their last token, then by the token before it, and so on."""
 
     first_tokens: NDArray[np.int64]
     suffixes: NDArray[np.int64]
-    """The number of each n-gram without its first token in the order below."""
+    """The number of each n-gram without its first token in the order below, the token itself in order 1."""
     occurrences: Counts
     continuations: Counts
 
 
-def _levels(windows: _Windows) -> list[_Level]:
-    """Return the orders from 1 on, as many as have at most MAX_NGRAMS together."""
-    levels: list[_Level] = []
-    continuations = windows.counts  # nothing is known of the tokens before the longest n-grams
-    while True:
+def _orders(windows: _Windows) -> list[_Order]:
+    """Return the orders from 1 on that have n-grams, as many as have at most MAX_NGRAMS together."""
+    orders: list[_Order] = []
+    continuations = windows.counts
+    for length in range(windows.length, 0, -1):
         digits: NDArray[np.int64] = windows.keys & ((1 << windows.bits) - 1)
         is_ngram: NDArray[np.bool_] = digits > 0
-        if levels:
-            numbers: NDArray[np.int64] = np.cumsum(is_ngram) - 1
-            levels[-1] = levels[-1]._replace(suffixes=numbers[levels[-1].suffixes])
+        if orders:
+            numbers = digits
+            if length > 1:
+                numbers = np.cumsum(is_ngram)
+            orders[-1] = orders[-1]._replace(suffixes=numbers[orders[-1].suffixes] - 1)
         prefixes = windows.prefixes()
         firsts = _firsts(prefixes)
-        groups: NDArray[np.int64] = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(prefixes)))
-        of_level = digits[is_ngram] - 1, groups[is_ngram], windows.counts[is_ngram], continuations[is_ngram]
-        levels.append(_Level(*of_level))
-        if windows.length == 1:
-            break
-        continuations = np.add.reduceat(np.where(is_ngram, np.int32(1), windows.counts), firsts)
+        sizes: NDArray[np.int64] = np.diff(firsts, append=len(prefixes))
+        groups: NDArray[np.int64] = np.repeat(np.arange(len(firsts)), sizes)
+        first_tokens: NDArray[np.int64] = digits[is_ngram] - 1
+        found = _Order(first_tokens, groups[is_ngram], windows.counts[is_ngram], continuations[is_ngram])
+        if len(first_tokens):
+            orders.append(found)
+        at_start: Counts = np.where(is_ngram, 1, windows.counts).astype(np.int32)
+        continuations = np.add.reduceat(at_start, firsts)
         windows = windows.shorter(firsts, prefixes)
-    levels.reverse()
-    sizes: NDArray[np.int64] = np.cumsum([len(level.first_tokens) for level in levels])
-    return levels[: max(1, int(np.searchsorted(sizes, MAX_NGRAMS, side="right")))]
+    orders.reverse()
+    lengths: list[int] = list(accumulate(len(order.first_tokens) for order in orders))
+    return orders[: max(1, sum(length <= MAX_NGRAMS for length in lengths))]
 
 
-def _forward(levels: list[_Level], vocab_size: int) -> NgramCounts:
+def _forward(orders: list[_Order], vocab_size: int) -> NgramCounts:
     """Return the counts as a trie, in which n-grams with the same first tokens are neighbours."""
-    occurrences, continuations = (_dense(levels[0].first_tokens, counts, vocab_size) for counts in levels[0][2:])
-    keys: list[Keys] = [np.arange(vocab_size)]
-    all_occurrences, all_continuations = [occurrences], [continuations]
-    last_tokens = numbers = keys[0]  # each in the order of the level
-    sorted_suffixes = prefixes = keys[0]
-    for order, level in enumerate(levels[1:], 2):
-        suffixes = levels[0].first_tokens[level.suffixes] if order == 2 else level.suffixes
-        if order == 2:
-            prefixes = level.first_tokens
-        else:
-            prefixes = np.searchsorted(sorted_suffixes, prefixes[suffixes] * vocab_size + level.first_tokens)
-        last_tokens = last_tokens[suffixes]
-        sorted_suffixes = suffixes * vocab_size + level.first_tokens
+    tokens: Keys = np.arange(vocab_size)
+    keys = [tokens]
+    occurrences, continuations = [_zeros(vocab_size)], [_zeros(vocab_size)]
+    for order in orders[:1]:
+        occurrences[0][order.first_tokens] = order.occurrences
+        continuations[0][order.first_tokens] = order.continuations
+    last_tokens = numbers = sorted_suffixes = tokens
+    prefixes: NDArray[np.int64] = np.zeros_like(tokens)
+    for order in orders[1:]:
+        wanted: Keys = prefixes[order.suffixes] * vocab_size + order.first_tokens
+        prefixes = np.searchsorted(sorted_suffixes, wanted)
+        sorted_suffixes = order.suffixes * vocab_size + order.first_tokens
+        last_tokens = last_tokens[order.suffixes]
         forward: Keys = numbers[prefixes] * vocab_size + last_tokens
         places: NDArray[np.int64] = np.argsort(forward)
         keys.append(forward[places])
-        all_occurrences.append(level.occurrences[places])
-        all_continuations.append(level.continuations[places])
+        occurrences.append(order.occurrences[places])
+        continuations.append(order.continuations[places])
         numbers = np.empty_like(places)
         numbers[places] = np.arange(len(places))
-    return NgramCounts(tuple(keys), tuple(all_occurrences), tuple(all_continuations))
+    return NgramCounts(tuple(keys), tuple(occurrences), tuple(continuations))
 
 
-def _dense(tokens: NDArray[np.int64], counts: Counts, vocab_size: int) -> Counts:
-    dense: Counts = np.zeros(vocab_size, dtype=np.int32)
-    dense[tokens] = counts
-    return dense
+def _zeros(size: int) -> Counts:
+    return np.zeros(size, dtype=np.int32)
