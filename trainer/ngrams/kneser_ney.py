@@ -213,6 +213,23 @@ class KneserNey:
             probabilities[rows, tokens] += shares  # a row has a token once
         return probabilities
 
+    def tokens_of(self, order: int, numbers: Nodes) -> NDArray[np.int64]:
+        """Return the tokens (N, k) of n-grams of an order k."""
+        found: NDArray[np.int64] = np.empty((len(numbers), order), dtype=np.int64)
+        for position in range(order - 1, -1, -1):
+            numbers, found[:, position] = np.divmod(self.tables.keys[position][numbers], self.vocab_size)
+        return found
+
+    def ngram_probabilities(self, tokens: NDArray[np.int64]) -> Floats:
+        """Return the probability (N,) of the last token of n-grams (N, k), k > 1, given the tokens before it."""
+        orders = tokens.shape[1]
+        nodes = self._read(tokens, self.no_context(len(tokens)), orders)
+        return self._targets(nodes[:, -1], nodes[:, -2, :-1]).probabilities(self.discounts[:orders])[-1]
+
+    def lower_shares(self, order: int, numbers: Nodes) -> Floats:
+        """Return the weight (N,) of shorter contexts after n-grams of an order below the highest."""
+        return self._sums[order].of(numbers).lower_shares(self.discounts[order])
+
     def _read(self, ids: NDArray[np.int64], contexts: Nodes, orders: int) -> Nodes:
         """Return the n-grams (B, T, orders) that end with each id."""
         found: Nodes = np.empty((len(ids), ids.shape[1], orders), dtype=np.int64)

@@ -11,39 +11,27 @@ from numpy.typing import NDArray
 from tests.support.properties import for_all, for_all_pairs
 from tests.unit.ngrams import brute_force
 from tests.unit.ngrams.brute_force import BruteForce, as_ids, documents_of
+from tests.unit.ngrams.texts import (
+    DISCOUNTS,
+    LINES,
+    MODE_NAMES,
+    MODES,
+    VOCAB_SIZE,
+    drawn_texts,
+    model_of,
+    tokens_of,
+)
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.ngrams import counts, kneser_ney
 from trainer.ngrams.counts import count_ngrams
-from trainer.ngrams.kneser_ney import FALLBACK, KneserNey, closed_form, tables_of
+from trainer.ngrams.kneser_ney import FALLBACK, closed_form
 
-LINES = SpecialIds(unk=1, eos=3, bos=2, pad=0)
-WITHOUT_BOS = SpecialIds(unk=0, eos=1)
-STREAM = SpecialIds(unk=1, eos=3, bos=2, pad=0, newline=4)
-MODES = [LINES, WITHOUT_BOS, STREAM]
-MODE_NAMES = ["lines", "lines without BOS", "stream"]
-DISCOUNTS = tuple((0.3 + 0.05 * n, 0.9 + 0.1 * n, 1.2 + 0.15 * n) for n in range(7))
-VOCAB_SIZE = 11
 TEXTS = st.lists(st.lists(st.integers(0, 3), max_size=9), min_size=1, max_size=12)
-
-
-def tokens_of(texts: Sequence[Sequence[int]], special: SpecialIds) -> list[int]:
-    """Return the ids of texts, as a tokenizer encodes them; the texts count their tokens from 0."""
-    found: list[int] = []
-    for text in texts:
-        found += [] if special.line_start is None else [special.line_start]
-        found += [5 + token for token in text]
-        found.append(special.line_end)
-    return found
 
 
 def predicted_by(special: SpecialIds, vocab_size: int) -> set[int]:
     never = {special.bos, special.pad, special.eos if special.newline is not None else None}
     return set(range(vocab_size)) - never
-
-
-def model_of(tokens: Sequence[int], special: SpecialIds, order: int, vocab_size: int = VOCAB_SIZE) -> KneserNey:
-    found = count_ngrams(as_ids(tokens, vocab_size), vocab_size, special, order)
-    return KneserNey(tables_of(found, found.order), DISCOUNTS[: found.order], vocab_size, special)
 
 
 def brute_force_of(tokens: Sequence[int], special: SpecialIds, order: int, vocab_size: int = VOCAB_SIZE) -> BruteForce:
@@ -56,17 +44,6 @@ def listed(arrays: "Sequence[NDArray[np.int64] | NDArray[np.int32]]") -> list[li
         numbers: list[int] = array.tolist()
         found.append(numbers)
     return found
-
-
-def drawn_texts(lines: int, types: int, seed: int) -> list[list[int]]:
-    """Return texts in which some tokens follow others often; a few lines are empty."""
-    generator = np.random.default_rng(seed)
-    texts: list[list[int]] = []
-    for _ in range(lines):
-        noise: NDArray[np.int64] = generator.geometric(0.5, size=int(generator.integers(0, 30)))
-        text: list[int] = (np.cumsum(noise) % types).tolist()
-        texts.append(text)
-    return texts
 
 
 @pytest.mark.parametrize("special", MODES, ids=MODE_NAMES)
