@@ -8,11 +8,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pytest
 
+from tests.support.tiny_models import POEM
 from tests.unit.ngrams.brute_force import as_ids, documents_of
 from tests.unit.ngrams.texts import LINES, MODE_NAMES, MODES, VOCAB_SIZE, drawn_texts, model_of, tokens_of
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.ngrams.arpa import arpa_lines, escaped
+from trainer.ngrams.counts import count_ngrams
+from trainer.ngrams.kneser_ney import Discounts, KneserNey, closed_form, tables_of
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 NAMES = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "\n", "a", " ", "\\", "<s>", "ә", "\x07"]
 
 
@@ -103,6 +107,25 @@ def test_names__are_escaped_and_stay_different() -> None:
         *("a\\u0020b", "\U000e0001", "\\u0000", "ab"),
     ]
     assert [name.encode("ascii", "backslashreplace").decode("unicode_escape") for name in found] == names
+
+
+def test_kenlm__trains_the_same_model() -> None:
+    # `lmplz -o 3 --discount_fallback` of KenLM 0.3.0 printed these discounts; those of unigrams are not the closed
+    # form, as KenLM takes the last n-gram of an order by its occurrences there
+    discounts: tuple[Discounts, ...] = ((0.142857, 1.92857, 1.85714), (0.6, 1.25, 1.32), (0.734807, 0.714088, 2.16022))
+    names = ["<unk>", "<s>", "</s>", *sorted(set("".join(POEM)))]
+    special = SpecialIds(unk=0, bos=1, eos=2)
+    tokens = [token for line in POEM for token in (1, *map(names.index, line), 2)]
+    found = count_ngrams(as_ids(tokens, len(names)), len(names), special, 3)
+    for counts, expected in zip((found.continuations[1], found.occurrences[2]), discounts[1:], strict=True):
+        assert closed_form(counts) == pytest.approx(expected, rel=1e-5)
+    model = KneserNey(tables_of(found, 3), discounts, len(names), special)
+    written = Arpa.of(list(arpa_lines(model, names)))
+    of_kenlm = Arpa.of((FIXTURES / "kenlm_poem.arpa").read_text(encoding="utf-8").splitlines())
+    assert written.probabilities.pop(("<s>",)) == -99
+    assert of_kenlm.probabilities.pop(("<s>",)) == 0
+    assert written.probabilities == pytest.approx(of_kenlm.probabilities, abs=2e-6)
+    assert written.backoffs == pytest.approx(of_kenlm.backoffs, abs=2e-6)
 
 
 @pytest.mark.parametrize("special", MODES, ids=MODE_NAMES)
