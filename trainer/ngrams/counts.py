@@ -91,7 +91,7 @@ class _Windows(NamedTuple):
 
     def shorter(self, firsts: NDArray[np.int64], keys: Keys) -> "_Windows":
         """Return the windows without their last digits, given `prefixes` and the positions of different ones."""
-        counts: Counts = np.add.reduceat(self.counts, firsts)
+        counts: Counts = np.add.reduceat(self.counts, firsts, dtype=np.int32)
         heads = {length: head for length, head in self.heads.items() if length < self.length - 1}
         return _Windows(keys[firsts], counts, self.length - 1, self.bits, heads)
 
@@ -199,7 +199,7 @@ def _orders(windows: _Windows) -> list[_Order]:
         if len(first_tokens):
             orders.append(found)
         at_start: Counts = np.where(is_ngram, 1, windows.counts).astype(np.int32)
-        continuations = np.add.reduceat(at_start, firsts)
+        continuations = np.add.reduceat(at_start, firsts, dtype=np.int32)
         windows = windows.shorter(firsts, prefixes)
     orders.reverse()
     lengths: list[int] = list(accumulate(len(order.first_tokens) for order in orders))

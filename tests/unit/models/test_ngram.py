@@ -1,0 +1,138 @@
+"""N-gram models as language models: the probabilities of their counts, in every use."""
+
+from itertools import pairwise
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.answers import continue_greedily, log_probabilities, score, scored_nats, write
+from tests.support.families import effective_of
+from tests.support.tiny_models import POEM, floats, tensor_of, tokenizer_of
+from trainer.contracts.models import NgramConfig
+from trainer.contracts.tokenizers import DocumentMode
+from trainer.inference.model_files import load_model, save_model
+from trainer.models import build, untrained
+from trainer.models.ngram import NgramModel
+from trainer.ngrams.choose import choose_ngram
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.device import resolve as resolve_compute
+from trainer.training.documents import Documents
+from trainer.training.evaluation import evaluate
+
+COMPUTE = resolve_compute(effective_of("lstm"))
+HELD_OUT = ["the sun was bright", "", "he made the day", "a voyage"]
+MODES: list[DocumentMode] = ["line", "stream"]
+every_mode = pytest.mark.parametrize("documents", MODES)
+every_order = pytest.mark.parametrize("max_order", [1, 2, 5])
+
+
+def tokenizer_for(documents: DocumentMode) -> Tokenizer:
+    return tokenizer_of("char", [*POEM, *HELD_OUT], documents=documents)
+
+
+def model_of(tokenizer: Tokenizer, max_order: int = 5) -> NgramModel:
+    train, validation = (tokenizer.encode_documents("\n".join(lines)) for lines in (POEM[:8], POEM[8:]))
+    vocabulary = vocabulary_of(tokenizer)
+    size, special_ids = vocabulary
+    engine = choose_ngram(train, validation, vocab_size=size, special_ids=special_ids, max_order=max_order).model
+    sizes = tuple(len(keys) for keys in engine.tables.keys)
+    config = NgramConfig(max_order=max_order, order=engine.order, ngrams=sizes, discounts=engine.discounts)
+    model = build(config, vocabulary)
+    assert isinstance(model, NgramModel)
+    model.fill(engine.tables)
+    return model
+
+
+@every_mode
+@every_order
+def test_evaluation__is_the_loss_of_the_counts(documents: DocumentMode, max_order: int) -> None:
+    tokenizer = tokenizer_for(documents)
+    model, ids = model_of(tokenizer, max_order), tokenizer.encode_documents("\n".join(HELD_OUT))
+    losses: list[float] = model.engine.losses_nats(ids).tolist()
+    found = evaluate(model, Documents(ids, tokenizer.special_ids), COMPUTE)
+    assert found.tokens == len(losses)
+    assert found.loss_sum_nats == pytest.approx(sum(losses), rel=1e-6)
+
+
+@every_order
+def test_logits__are_logarithms_of_the_probabilities_after_each_token(max_order: int) -> None:
+    model = model_of(tokenizer_for("line"), max_order)
+    size = model.engine.order - 1
+    ids = [2, 5, 9, 7, 3, 2, 6, 6, 1, 11, 5, 8]
+    before = [-1] * (size - 1) + ids
+    contexts = [before[end : end + size] for end in range(len(ids))]
+    probabilities: list[float] = model.engine.distribution(np.array(contexts, dtype=np.int64)).flatten().tolist()
+    logits = floats(model.forward(tensor_of([ids])).flatten())
+    lowest = float(np.finfo(np.float32).tiny)
+    assert logits == pytest.approx([log(max(probability, lowest)) for probability in probabilities], rel=1e-6)
+
+
+def test_chunks__give_the_logits_of_the_complete_text_bit_for_bit() -> None:
+    model = model_of(tokenizer_for("stream"))
+    ids = torch.randint(model.vocab_size, (3, 20), generator=torch.Generator().manual_seed(1))
+    complete, state, found = model.forward(ids), model.initial_state(3), list[Tensor]()
+    for first, end in pairwise([0, 1, 7, 9, 20]):
+        logits, state = model.forward_with_state(ids[:, first:end], state)
+        found.append(logits)
+    assert torch.equal(torch.cat(found, dim=1), complete)
+
+
+def test_scores__are_those_of_the_counts() -> None:
+    tokenizer = tokenizer_for("line")
+    model = model_of(tokenizer)
+    losses: list[float] = model.engine.losses_nats(tokenizer.encode_documents(HELD_OUT[0])).tolist()
+    assert scored_nats(score(model, tokenizer, HELD_OUT[0])) == pytest.approx(losses[:-1], rel=1e-5, abs=1e-6)
+
+
+@every_mode
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_generation__continues_by_the_likeliest_tokens(documents: DocumentMode, precision: str) -> None:
+    tokenizer = tokenizer_for(documents)
+    model = model_of(tokenizer)
+    options: dict[str, object] = {"temperature": 0.0, "max_new_tokens": 20, "stop_on_eos": False}
+    written = write(model, tokenizer, prompt_text="the s", precision=precision, **options)
+    expected = continue_greedily(model, tokenizer, [tokenizer.special_ids.start, *tokenizer.encode("the s")], 20)
+    assert written.outputs == (tokenizer.decode(expected),)
+
+
+def test_sampling__never_draws_a_token_that_no_text_has() -> None:
+    tokenizer = tokenizer_for("line")
+    model = model_of(tokenizer)
+    special_ids = tokenizer.special_ids
+    assert special_ids.bos is not None and special_ids.pad is not None
+    for answer in log_probabilities(model, [2, 5, 9]):
+        assert max(answer[special_ids.bos], answer[special_ids.pad]) < -80
+
+
+@every_mode
+@every_order
+def test_saved_model__has_the_same_counts(documents: DocumentMode, max_order: int, tmp_path: Path) -> None:
+    tokenizer = tokenizer_for(documents)
+    model, ids = model_of(tokenizer, max_order), tokenizer.encode_documents("\n".join(HELD_OUT))
+    save_model(tmp_path, model, model.config)
+    tokenizer.save(tmp_path / "tokenizer")
+    loaded, _ = load_model(tmp_path)
+    assert isinstance(loaded, NgramModel)
+    losses, expected = loaded.engine.losses_nats(ids), model.engine.losses_nats(ids)
+    assert np.array_equal(losses, expected)
+    assert loaded.parameter_count() == sum(len(keys) for keys in model.engine.tables.keys)
+    tables: dict[str, Tensor] = loaded.state_dict()
+    assert loaded.memory_bytes() == sum(table.nbytes for table in tables.values())
+
+
+def test_uncounted_model__gives_all_tokens_of_texts_equal_probabilities() -> None:
+    tokenizer = tokenizer_for("line")
+    vocabulary = vocabulary_of(tokenizer)
+    for model in (build(NgramConfig(max_order=5), vocabulary), untrained(model_of(tokenizer), seed=1)):
+        for answer in log_probabilities(model, [2, 5, 9]):
+            of_texts = answer[1:2] + answer[3:]  # [PAD] and [BOS] are never predicted
+            assert of_texts == pytest.approx([-log(len(of_texts))] * len(of_texts), abs=1e-5)
+
+
+def test_embedding__is_none() -> None:
+    with pytest.raises(ValueError, match="a model of counts has no embedding"):
+        model_of(tokenizer_for("line")).input_embedding()
