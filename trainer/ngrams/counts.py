@@ -5,6 +5,7 @@ sorted, counted and merged, so that memory grows with the different windows and 
 occurrences of an n-gram are neighbours, whatever its order, so that the counts of every order follow from one pass.
 """
 
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
@@ -16,10 +17,15 @@ from trainer.contracts.tokenizers import SpecialIds
 Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 Keys: TypeAlias = "NDArray[np.int64]"
 Counts: TypeAlias = "NDArray[np.int32]"
+Numbers: TypeAlias = "NDArray[np.int32]"
+"""Tokens, or positions of n-grams in the arrays of their order."""
 
-MAX_NGRAMS = 24_000_000
-"""N-grams of all orders together; a text with more is counted up to a lower order."""
-CHUNK_TOKENS = 1 << 22
+MAX_NGRAMS = 14_000_000
+"""Different n-grams of all orders together, with those that documents begin with and that are too short for an order.
+
+A text with more of them is counted up to a lower order. They bound the memory to about a gigabyte.
+"""
+CHUNK_TOKENS = 1 << 21
 _KEY_BITS = 63
 
 
@@ -34,9 +40,9 @@ class NgramCounts(NamedTuple):
     keys: tuple[Keys, ...]
     occurrences: tuple[Counts, ...]
     continuations: tuple[Counts, ...]
-    """Number of different tokens before each n-gram; an occurrence at the start of a document counts by itself.
+    """Number of different tokens before each n-gram of the orders 1 to n - 1.
 
-    In the highest order they are the occurrences.
+    An occurrence at the start of a document, with no token before it, counts by itself.
     """
 
     @property
@@ -83,17 +89,15 @@ class _Windows(NamedTuple):
     heads: dict[int, Keys]
     """Shorter windows by their length."""
 
-    def prefixes(self) -> Keys:
-        """Return the keys without their last digits."""
-        shorter: Keys = self.keys >> self.bits
-        head = self.heads.get(self.length - 1)
-        return shorter if head is None else head[shorter]
-
-    def shorter(self, firsts: NDArray[np.int64], keys: Keys) -> "_Windows":
-        """Return the windows without their last digits, given `prefixes` and the positions of different ones."""
+    def shorter(self) -> "tuple[_Windows, NDArray[np.int64]]":
+        """Return the windows without their last digits, and for each of them the position of the first such window."""
+        keys: Keys = self.keys >> self.bits
+        heads = {**self.heads}
+        if self.length - 1 in heads:
+            keys = heads.pop(self.length - 1)[keys]
+        firsts = _firsts(keys)
         counts: Counts = np.add.reduceat(self.counts, firsts, dtype=np.int32)
-        heads = {length: head for length, head in self.heads.items() if length < self.length - 1}
-        return _Windows(keys[firsts], counts, self.length - 1, self.bits, heads)
+        return _Windows(keys[firsts], counts, self.length - 1, self.bits, heads), firsts
 
 
 def _count_windows(text: _Text, length: int) -> _Windows:
@@ -103,16 +107,20 @@ def _count_windows(text: _Text, length: int) -> _Windows:
     for position in range(length):
         if used + bits > _KEY_BITS:
             head = _count_packed(text, position, bits, heads)
-            if head.length < position:
-                return head
             heads = {**heads, position: head.keys}
+            if head.length < position or _size(heads) + len(head.keys) > MAX_NGRAMS:
+                return head  # longer windows are no fewer
             used = len(head.keys).bit_length()
         used += bits
     return _count_packed(text, length, bits, heads)
 
 
+def _size(heads: Mapping[int, Keys]) -> int:
+    return sum(map(len, heads.values()))
+
+
 def _count_packed(text: _Text, length: int, bits: int, heads: dict[int, Keys]) -> _Windows:
-    """Count the windows of a length, or of a shorter one where there are more than MAX_NGRAMS."""
+    """Count the windows of a length, or of a shorter one where there are more than MAX_NGRAMS with the heads."""
     empty: Keys = np.zeros(0, dtype=np.int64)
     found = _Windows(empty, empty.astype(np.int32), length, bits, heads)
     for start in range(0, len(text.ids), CHUNK_TOKENS):
@@ -121,9 +129,8 @@ def _count_packed(text: _Text, length: int, bits: int, heads: dict[int, Keys]) -
         firsts = _firsts(keys)
         counts: Counts = np.diff(firsts, append=len(keys)).astype(np.int32)
         found = _merged(found, keys[firsts], counts)
-        while len(found.keys) > MAX_NGRAMS:
-            keys = found.prefixes()
-            found = found.shorter(_firsts(keys), keys)
+        while len(found.keys) + _size(found.heads) > MAX_NGRAMS and found.length > 1:
+            found, _ = found.shorter()
     return found
 
 
@@ -171,65 +178,77 @@ def _merged(windows: _Windows, keys: Keys, counts: Counts) -> _Windows:
 class _Order(NamedTuple):
     """The n-grams of an order, sorted by their last token, then by the token before it, and so on."""
 
-    first_tokens: NDArray[np.int64]
-    suffixes: NDArray[np.int64]
+    first_tokens: Numbers
+    suffixes: Numbers
     """The number of each n-gram without its first token in the order below, the token itself in order 1."""
     occurrences: Counts
     continuations: Counts
 
+    def keys(self, vocab_size: int) -> Keys:
+        """Return the suffixes times the size of the vocabulary plus the first tokens, which are in ascending order."""
+        return _keys(self.suffixes, self.first_tokens, vocab_size)
+
 
 def _orders(windows: _Windows) -> list[_Order]:
-    """Return the orders from 1 on that have n-grams, as many as have at most MAX_NGRAMS together."""
+    """Return the orders from 1 on that have n-grams, as many as have at most MAX_NGRAMS windows together."""
     orders: list[_Order] = []
+    sizes: list[int] = []
     continuations = windows.counts
     for length in range(windows.length, 0, -1):
-        digits: NDArray[np.int64] = windows.keys & ((1 << windows.bits) - 1)
+        last_digits: Keys = windows.keys & ((1 << windows.bits) - 1)
+        digits: Numbers = last_digits.astype(np.int32)
         is_ngram: NDArray[np.bool_] = digits > 0
         if orders:
             numbers = digits
             if length > 1:
-                numbers = np.cumsum(is_ngram)
-            orders[-1] = orders[-1]._replace(suffixes=numbers[orders[-1].suffixes] - 1)
-        prefixes = windows.prefixes()
-        firsts = _firsts(prefixes)
-        sizes: NDArray[np.int64] = np.diff(firsts, append=len(prefixes))
-        groups: NDArray[np.int64] = np.repeat(np.arange(len(firsts)), sizes)
-        first_tokens: NDArray[np.int64] = digits[is_ngram] - 1
-        found = _Order(first_tokens, groups[is_ngram], windows.counts[is_ngram], continuations[is_ngram])
+                numbers = np.cumsum(is_ngram, dtype=np.int32)
+            suffixes: Numbers = numbers[orders[-1].suffixes]
+            suffixes -= 1
+            orders[-1] = orders[-1]._replace(suffixes=suffixes)
+        counts = windows.counts
+        windows, firsts = windows.shorter()
+        repeats: NDArray[np.int64] = np.diff(firsts, append=len(counts))
+        every: Numbers = np.arange(len(firsts), dtype=np.int32)
+        groups: Numbers = np.repeat(every, repeats)
+        first_tokens: Numbers = digits[is_ngram] - np.int32(1)
         if len(first_tokens):
-            orders.append(found)
-        at_start: Counts = np.where(is_ngram, 1, windows.counts).astype(np.int32)
+            orders.append(_Order(first_tokens, groups[is_ngram], counts[is_ngram], continuations[is_ngram]))
+            sizes.append(len(counts))
+        at_start: Counts = np.where(is_ngram, np.int32(1), counts)
         continuations = np.add.reduceat(at_start, firsts, dtype=np.int32)
-        windows = windows.shorter(firsts, prefixes)
-    orders.reverse()
-    lengths: list[int] = list(accumulate(len(order.first_tokens) for order in orders))
-    return orders[: max(1, sum(length <= MAX_NGRAMS for length in lengths))]
+    fitting = sum(size <= MAX_NGRAMS for size in accumulate(reversed(sizes)))
+    return orders[::-1][: max(1, fitting)]
 
 
 def _forward(orders: list[_Order], vocab_size: int) -> NgramCounts:
     """Return the counts as a trie, in which n-grams with the same first tokens are neighbours."""
-    tokens: Keys = np.arange(vocab_size)
-    keys = [tokens]
-    occurrences, continuations = [_zeros(vocab_size)], [_zeros(vocab_size)]
+    tokens: Numbers = np.arange(vocab_size, dtype=np.int32)
+    keys: list[Keys] = [tokens.astype(np.int64)]
+    occurrences, continuations = [np.zeros_like(tokens)], [np.zeros_like(tokens)]
     for order in orders[:1]:
         occurrences[0][order.first_tokens] = order.occurrences
         continuations[0][order.first_tokens] = order.continuations
-    last_tokens = numbers = sorted_suffixes = tokens
-    prefixes: NDArray[np.int64] = np.zeros_like(tokens)
+    empty = np.zeros_like(tokens)
+    below, places = _Order(tokens, empty, empty, empty), keys[0]
+    last_tokens, prefixes = tokens, empty
     for order in orders[1:]:
-        wanted: Keys = prefixes[order.suffixes] * vocab_size + order.first_tokens
-        prefixes = np.searchsorted(sorted_suffixes, wanted)
-        sorted_suffixes = order.suffixes * vocab_size + order.first_tokens
+        numbers: Numbers = np.empty(len(places), dtype=np.int32)
+        every: Numbers = np.arange(len(places), dtype=np.int32)
+        numbers[places] = every
+        wanted = _keys(prefixes[order.suffixes], order.first_tokens, vocab_size)
+        prefixes = np.searchsorted(below.keys(vocab_size), wanted).astype(np.int32)
         last_tokens = last_tokens[order.suffixes]
-        forward: Keys = numbers[prefixes] * vocab_size + last_tokens
-        places: NDArray[np.int64] = np.argsort(forward)
-        keys.append(forward[places])
+        wanted = _keys(numbers[prefixes], last_tokens, vocab_size)
+        places = np.argsort(wanted)
+        keys.append(wanted[places])
         occurrences.append(order.occurrences[places])
         continuations.append(order.continuations[places])
-        numbers = np.empty_like(places)
-        numbers[places] = np.arange(len(places))
-    return NgramCounts(tuple(keys), tuple(occurrences), tuple(continuations))
+        below = order
+    return NgramCounts(tuple(keys), tuple(occurrences), tuple(continuations[:-1]))
 
 
-def _zeros(size: int) -> Counts:
-    return np.zeros(size, dtype=np.int32)
+def _keys(high: Numbers, low: Numbers, vocab_size: int) -> Keys:
+    keys: Keys = high.astype(np.int64)
+    keys *= vocab_size
+    keys += low
+    return keys

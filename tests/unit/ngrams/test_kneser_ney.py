@@ -113,14 +113,16 @@ def test_too_many_ngrams__lower_the_order(vocab_size: int, monkeypatch: pytest.M
     tokens = tokens_of(drawn_texts(60, 5, seed=6), LINES)
     ids = as_ids(tokens, vocab_size)
     complete = count_ngrams(ids, vocab_size, LINES, 7)
-    sizes = [len(set(tokens)) - 1, *map(len, complete.keys[1:])]
+    documents = documents_of(tokens, LINES)
+    ends = [(document, end) for document in documents for end in range(2, len(document) + 1)]
+    sizes = [len({tuple(document[max(0, end - n) : end]) for document, end in ends}) for n in range(1, 8)]
     for order in range(1, 8):
         monkeypatch.setattr(counts, "MAX_NGRAMS", sum(sizes[:order]))
         found = count_ngrams(ids, vocab_size, LINES, 7)
         assert found.order == order
         assert listed(found.keys) == listed(complete.keys[:order])
         assert listed(found.occurrences) == listed(complete.occurrences[:order])
-        assert listed(found.continuations[:-1]) == listed(complete.continuations[: order - 1])
+        assert listed(found.continuations) == listed(complete.continuations[: order - 1])
 
 
 def test_text_without_ngrams_of_an_order__has_a_lower_order() -> None:
