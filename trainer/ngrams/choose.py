@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.ngrams.counts import Ids, count_ngrams
-from trainer.ngrams.kneser_ney import CHUNK_TOKENS, Discounts, Floats, KneserNey, closed_form, tables_of
+from trainer.ngrams.kneser_ney import Discounts, Floats, KneserNey, closed_form, tables_of
 from trainer.ngrams.tuning import tuned_discounts
 
 MAX_ORDER = 7
+MAX_VALIDATION_TOKENS = 1 << 17
+"""Of a longer validation split, a sample chooses; the loss of 100,000 tokens tells orders apart."""
 _PIECES = 64
 
 
@@ -19,7 +21,7 @@ class ChosenNgram(NamedTuple):
 
     model: KneserNey
     validation_losses_nats: dict[int, float]
-    """Mean loss by order, on a sample of a validation split that is longer than CHUNK_TOKENS; empty without one."""
+    """Mean loss by order, of a sample where the split has more than MAX_VALIDATION_TOKENS; empty without a split."""
     counted_tokens: int
     """Fewer than the training split has where a sample of it was counted."""
 
@@ -40,7 +42,7 @@ def choose_ngram(
     `max_tokens` a sample is counted: pieces from all over it.
     """
     counted = train if max_tokens is None else _sample(train, max_tokens, special_ids.line_end)
-    known = _sample(validation, CHUNK_TOKENS, special_ids.line_end)
+    known = _sample(validation, MAX_VALIDATION_TOKENS, special_ids.line_end)
     counts = count_ngrams(counted, vocab_size, special_ids, max_order)
 
     def model_of(order: int, discounts: tuple[Discounts, ...] | None = None) -> KneserNey:

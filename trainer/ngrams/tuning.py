@@ -5,6 +5,7 @@ through the orders in turn, from the highest on.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,49 +35,54 @@ def tuned_discounts(targets: Targets, given: tuple[Discounts, ...]) -> tuple[Dis
     return _minimum(targets, given) if loss_nats < _loss(targets, given) else given
 
 
+class _Point(NamedTuple):
+    """A discount, with the probabilities of the targets (T,) and their loss."""
+
+    discount: float
+    probabilities: Floats
+    loss_nats: float
+
+
 def _minimum(targets: Targets, given: Sequence[Discounts]) -> tuple[Discounts, ...]:
     """Return discounts with about the lowest loss of targets, found from the given ones."""
     discounts = list(given)
-    loss_nats = _loss(targets, discounts)
     for _ in range(_MAX_ROUNDS):
         *lower, probabilities = targets.probabilities(discounts)
+        loss_nats = before = _sum_nats(probabilities)
         weights: Floats = np.ones(len(probabilities))
         for order in range(len(discounts) - 1, -1, -1):
             _, slopes = targets.orders[order].linear(lower[order])
             slopes *= weights[:, np.newaxis]
-            found = list(discounts[order])
+            found: list[float] = []
             for kind, most in enumerate(_MOST):
-                slopes_of_kind: Floats = slopes[:, kind]
-                moved = _step(found[kind], most, probabilities, slopes_of_kind)
-                probabilities = probabilities + (moved - found[kind]) * slopes_of_kind
-                found[kind] = moved
+                start = _Point(discounts[order][kind], probabilities, loss_nats)
+                discount, probabilities, loss_nats = _step(start, slopes[:, kind].copy(), most)
+                found.append(discount)
             discounts[order] = found[0], found[1], found[2]
-            weights = weights * targets.orders[order].sums.lower_shares(discounts[order])
-        gain_nats = loss_nats - _sum_nats(probabilities)
-        loss_nats -= gain_nats
-        if gain_nats < _MIN_GAIN_NATS * len(probabilities):
+            weights *= targets.orders[order].sums.lower_shares(discounts[order])
+        if before - loss_nats < _MIN_GAIN_NATS * len(probabilities):
             break
     return tuple(discounts)
 
 
-def _step(discount: float, most: float, probabilities: Floats, slopes: Floats) -> float:
-    """Return a discount after a Newton step, the longest of some that lowers the loss; or the discount itself.
+def _step(start: _Point, slopes: Floats, most: float) -> _Point:
+    """Return the point after a Newton step, the longest of some that lowers the loss; or the start.
 
-    The slopes (T,) are those of the probabilities (T,) over the discount.
+    The slopes (T,) are those of the probabilities over the discount.
     """
-    at_least: Floats = np.maximum(probabilities, MIN_PROBABILITY)
-    relative: Floats = slopes / at_least
+    relative: Floats = slopes / np.maximum(start.probabilities, MIN_PROBABILITY)
     squares: Floats = np.square(relative)
     curvature = float(np.sum(squares))
     if not curvature:
-        return discount
-    loss_nats, step = _sum_nats(probabilities), float(np.sum(relative)) / curvature
+        return start
+    step = float(np.sum(relative)) / curvature
     for share in _STEP_SHARES:
-        moved = round(min(max(discount + share * step, _LEAST), most), _DIGITS)
-        changed: Floats = probabilities + (moved - discount) * slopes
-        if _sum_nats(changed) < loss_nats:
-            return moved
-    return discount
+        discount = round(min(max(start.discount + share * step, _LEAST), most), _DIGITS)
+        probabilities: Floats = start.probabilities + (discount - start.discount) * slopes
+        loss_nats = _sum_nats(probabilities)
+        if loss_nats < start.loss_nats:
+            return _Point(discount, probabilities, loss_nats)
+    return start
 
 
 def _loss(targets: Targets, discounts: Sequence[Discounts]) -> float:

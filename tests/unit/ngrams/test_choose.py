@@ -124,7 +124,7 @@ def test_sample__of_one_long_line_is_cut_anywhere() -> None:
 def test_long_validation_text__is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     train, validation = (tokens_of(drawn_texts(lines, 6, seed), LINES) for lines, seed in ((50, 1), (300, 2)))
     at_once = choice(train, validation)
-    monkeypatch.setattr(choose, "CHUNK_TOKENS", 1000)
+    monkeypatch.setattr(choose, "MAX_VALIDATION_TOKENS", 1000)
     sampled = choice(train, validation)
     for order, loss_nats in at_once.validation_losses_nats.items():
         assert sampled.validation_losses_nats[order] != loss_nats
