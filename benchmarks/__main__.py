@@ -25,6 +25,7 @@ from benchmarks.decode import decode_rows
 from benchmarks.growth import growth_rows
 from benchmarks.inference import inference_rows
 from benchmarks.lab import Lab
+from benchmarks.ngram import ngram_rows
 from benchmarks.queue_latency import queue_rows
 from benchmarks.rows import Row, print_rows, save, summary
 from benchmarks.training import training_rows
@@ -42,6 +43,7 @@ CASES: dict[str, Callable[[Lab, bool], list[Row]]] = {
     "queue": lambda lab, is_quick: asyncio.run(queue_rows()),
     "warm": lambda lab, is_quick: asyncio.run(warm_rows(("lstm", "gpt2") if is_quick else FAMILIES)),
     "corpora": lambda lab, is_quick: corpus_rows(is_quick),
+    "ngram": lambda lab, is_quick: ngram_rows(lab.folder, is_quick),
     "cold": lambda lab, is_quick: cold_rows(),
     "growth": lambda lab, is_quick: growth_rows(is_quick),
 }
