@@ -195,7 +195,8 @@ _SIZE_NAMES = {
 }
 """Sizes with another name in a request."""
 _LOGGING_WITH_EFFECT = {"level", "log_metrics_every_n_steps", "use_wandb"}
-_ARCHITECTURES: tuple[models.Architecture, ...] = get_args(models.Architecture)
+_KNOWN: tuple[models.Architecture, ...] = get_args(models.Architecture)
+_ARCHITECTURES = [name for name in _KNOWN if name != "ngram"]
 _EXAMPLES = {
     "rnn": ("lstm", "embedding_size: 128, hidden_size: 256, num_layers: 2"),
     "transformer": (
@@ -319,6 +320,11 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
         message = f"Missing required field 'architecture' in model config. Must be one of: {listed}"
         problem = FieldProblem(path="model.architecture", message=message, allowed=f"one of {listed}")
         errors.append(refusal(ErrorCode.CONFIG_INVALID, problem))
+    elif architecture == "ngram":
+        message = (
+            " 'ngram' is for a file without blocks: write `model_family: ngram` and the fields of the train request"
+        )
+        return [_error("model.architecture", message, value=architecture)], ["model"]
     elif missing := not_available({"model": model}, "model.architecture", _ARCHITECTURES):
         return missing, ["model"]
     name = _size_block(architecture)

@@ -7,13 +7,14 @@ from pathlib import Path
 from posixpath import normpath
 
 from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_stated, read_blocks
-from trainer.config.presets import CHAR_LSTM_DEFAULTS
+from trainer.config.presets import CHAR_LSTM_DEFAULTS, OF_STEPS
 from trainer.config.train_request import CORPORA, RequestDraft, override
 from trainer.config.validation import block, decoded, did_you_mean, merged, parse, safe_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
 from trainer.contracts.installation import RECIPES
+from trainer.contracts.models import ModelBlock
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 
 _PREFIX = "experiment_"
@@ -53,7 +54,10 @@ def experiment_yaml(record: RunRecord) -> str:
     unwritten = {"architecture"}
     if model.get("max_position_embeddings") == effective.max_seq_len:  # the default, whatever the length
         unwritten.add("max_position_embeddings")
-    fields["model"] = {name: size for name, size in model.items() if name not in unwritten}
+    given = ModelBlock.model_fields.keys() - unwritten
+    fields["model"] = {name: size for name, size in model.items() if name in given}
+    if effective.model_family == "ngram":
+        fields = {name: value for name, value in fields.items() if name not in OF_STEPS}
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")

@@ -41,6 +41,14 @@ _KEYBOARD_DEFAULTS: dict[str, object] = {
     "learning_rate": 1e-3,
 }
 
+OF_STEPS = (
+    *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "batch_size", "gradient_accumulation", "optimizer"),
+    *("learning_rate", "lr_schedule", "min_learning_rate", "warmup_steps", "warmup_ratio", "gradient_clipping"),
+    *("init_from_run_id", "freeze_embeddings", "early_stopping", "devices", "strategy", "precision"),
+    *("data_num_workers", "data_pin_memory", "checkpoint_every_steps", "checkpoint_schedule"),
+    *("eval_every_steps", "log_every_steps", "sample_every_steps"),
+)
+"""Fields about steps, batches, gradients and the checkpoints between steps."""
 _MIN_SEQ_LEN = 8
 """Smallest `max_seq_len`."""
 
@@ -81,11 +89,24 @@ def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
         said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
         yield _problem("model.bidirectional", said, "false")
     if not issubclass(config, models.TransformerConfig) and request.compute.gradient_checkpointing:
-        said = "is for transformers: with a recurrent model it must be false"
+        said = f"is for transformers: with {family} it must be false"
         yield _problem("compute.gradient_checkpointing", said, "false")
+    if config is models.NgramConfig:
+        yield from _problems_of_counting(request)
     if objective == "masked_lm" and request.sample_every_steps is not None:
         said = "must be left out: a model that was trained to fill gaps generates no text"
         yield _problem("sample_every_steps", said, "null")
+
+
+def _problems_of_counting(request: TrainRequest) -> Iterator[FieldProblem]:
+    """Yield a problem for each field that a model without steps and gradients would ignore."""
+    for field in OF_STEPS:
+        value: object = getattr(request, field)
+        default: object = TrainRequest.model_fields[field].default
+        if value != default:
+            yield FieldProblem.of(field, " has no effect with ngram, which counts the text once: leave it out")
+    if request.device not in ("auto", "cpu"):
+        yield _problem("device", "must be 'cpu' or 'auto': ngram counts on the CPU", "'cpu' or 'auto'")
 
 
 def _problem(path: str, said: str, allowed: str) -> FieldProblem:
@@ -110,6 +131,8 @@ def resolve(
     if request.documents == "stream":
         values = {"split_by": "position", **values}
     objective = objective_of(request)
+    if request.model_family == "ngram":
+        values |= {"device": "cpu", "num_epochs": 1}
     values |= {
         "objective": objective,
         "mlm_probability": request.mlm_probability if objective == "masked_lm" else DEFAULT_MLM_PROBABILITY,

@@ -37,7 +37,7 @@ class RequestOption(NamedTuple):
 
 TRAIN_OPTIONS = {
     "corpus": RequestOption("corpus", "Corpus to train on: its name, or the path of a text file on the command line"),
-    "model": RequestOption("model_family", "Model family: char_lstm, lstm, gru, rnn, gpt2, llama, qwen or bert"),
+    "model": RequestOption("model_family", "Model family: char_lstm, lstm, gru, rnn, gpt2, llama, qwen, bert or ngram"),
     "size": RequestOption("model_size", "Preset of the model's sizes, such as tiny, small or base"),
     "epochs": RequestOption("num_epochs", "Passes over the training split"),
     "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),

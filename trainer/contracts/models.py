@@ -226,6 +226,9 @@ class NgramConfig(ArchitectureConfig):
     """
 
     tokenizer_method: ClassVar[TokenizerMethod] = "char"
+    num_layers: ClassVar[int] = 0
+    hidden_size: ClassVar[int] = 0
+    dropout: ClassVar[float] = 0.0
     tie_word_embeddings: ClassVar[bool] = False
 
     architecture: Literal["ngram"] = "ngram"
@@ -242,8 +245,8 @@ class NgramConfig(ArchitectureConfig):
         return f"orders up to {self.max_order}" if self.order is None else f"order {self.order} of {self.max_order}"
 
     def parameter_count(self, vocab_size: int) -> int:
-        """Return the number of stored n-grams, each with its probability; 0 before the counting."""
-        return sum(self.ngrams)
+        """Return the number of stored n-grams; before the counting, of tokens."""
+        return sum(self.ngrams) or vocab_size
 
     def activation_count(self, length: int) -> int:
         return 0

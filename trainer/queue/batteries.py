@@ -191,13 +191,16 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], runs:
     """Return the run whose development is asked for.
 
     Raises RUN_NOT_FOUND, DATA_NOT_FOUND for a run without kept checkpoints, and INVALID_INPUT for several runs, a
-    checkpoint, or a split that the run has not.
+    checkpoint, an n-gram model, or a split that the run has not.
     """
     if len(models) != 1 or run_of(models[0]) != models[0]:
         message = "A development is that of one run over its checkpoints: give the id of one run."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     run = runs.get(models[0])
     effective = run.record().effective
+    if effective.model_family == "ngram":
+        message = f"The run '{run.run_id}' is an n-gram model, which is counted at once: it has no development."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     own, share = (
         (effective.test_corpus, effective.test_fraction)
         if options.split == "test"

@@ -229,6 +229,11 @@ def _check_parts(request: ExperimentRequest) -> None:
         raise field_error(ErrorCode.INVALID_INPUT, f"models.{TRIGRAM}", message)
     if request.development is not None:
         for name, model in request.models.items():
+            if model.train.get("model_family") == "ngram":
+                message = (
+                    "is 'ngram', which keeps no checkpoints that `development` could measure: leave one of both out."
+                )
+                raise field_error(ErrorCode.INVALID_INPUT, f"models.{name}.train.model_family", message)
             if model.train.get("checkpoint_schedule") is None:
                 message = "is needed, because `development` measures the checkpoints that a training keeps."
                 raise field_error(ErrorCode.INVALID_INPUT, f"models.{name}.train.checkpoint_schedule", message)
@@ -266,6 +271,9 @@ def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) ->
         message = f"{place}.has_shared_tokenizer` trains a tokenizer: leave out `train.tokenizer_id`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     if model.transfer is not None:
+        if model.train.get("model_family") == "ngram":
+            message = f"{place}.transfer` is for models with weights: an n-gram model starts from nothing."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
         if model.transfer.first not in request.trained_languages:
             trained = ", ".join(request.trained_languages)
             message = f"{place}.transfer.first` must be one of the trained languages: {trained}."

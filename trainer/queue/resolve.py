@@ -36,7 +36,7 @@ from trainer.contracts.base import changed, run_of
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.http_answers import CheckedTraining
-from trainer.contracts.models import Architecture
+from trainer.contracts.models import Architecture, NgramConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
 from trainer.data.corpora import CorpusStore, sample_lines
@@ -343,7 +343,7 @@ def _check_corpus(
                 " or start from a run in the same script.",
             )
     length, tokenizer = effective.max_seq_len, effective.tokenizer
-    if effective.corpus.bytes > _MAX_BYTES_PER_TOKEN * length:
+    if isinstance(effective.model, NgramConfig) or effective.corpus.bytes > _MAX_BYTES_PER_TOKEN * length:
         return
     blocks = line_blocks(path, effective.documents)
     lines = [normalized(line, tokenizer.normalization) for block in blocks for line in block]

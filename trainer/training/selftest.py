@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from trainer.contracts.base import Frozen, changed
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes
 from trainer.contracts.training_options import EarlyStopping
 from trainer.contracts.wording import counted
@@ -56,8 +57,11 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     """Train a new model on the first rows of a corpus with the training loop; the test passes below LEARNED_NATS.
 
     The model, the tokenizer method, the optimizer and its learning rate are those of the request; the schedule is
-    constant. Raises the errors of `train`, such as TRAINING_NAN_LOSS.
+    constant. Raises MODEL_INCOMPATIBLE for an n-gram model, and the errors of `train`, such as TRAINING_NAN_LOSS.
     """
+    if effective.model_family == "ngram":
+        message = "An n-gram model is counted at once: the self-test is for models that are trained in steps."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
     started = perf_counter()
     length = min(effective.max_seq_len, _TARGETS)
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)

@@ -197,6 +197,7 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
         ({"model": transformer() | {"bert": {}}}, "model.bert", GPT2),
         ({"model": transformer(layer=2)}, "model.transformer.layer", "did you mean `layers`"),
         ({"model": transformer(activation_function="x")}, "model.transformer.activation_function", "must be"),
+        (model("ngram"), "model.architecture", "'ngram' is for a file without blocks: write `model_family: ngram`"),
         ({"logging.use_wandb": True}, "logging.use_wandb", "the tracker wandb is not installed"),
         ({"dataset_manipulation": [{"a": 1}]}, "dataset_manipulation", "is not supported"),
         ({"model_family": "lstm"}, "model_family", "is a field of the train request: in a file with blocks write it"),
@@ -213,7 +214,7 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
     ],
     ErrorCode.UNSUPPORTED_BACKEND: [
         (model("t5", transformer={}), "model.architecture", f"'t5' {AVAILABLE} {FAMILIES}"),
-        ({"run.model_family": "gpt3"}, "run.model_family", f"'gpt3' {AVAILABLE} 'char_lstm', {FAMILIES}"),
+        ({"run.model_family": "gpt3"}, "run.model_family", f"'gpt3' {AVAILABLE} 'char_lstm', {FAMILIES}, 'ngram'"),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
         ({"model.rnn.bidirectional": True}, "model.rnn.bidirectional", "would see what it is to predict"),

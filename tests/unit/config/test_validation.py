@@ -87,7 +87,7 @@ def test_unknown_names__have_a_code_of_their_own_beside_all_other_mistakes() -> 
     with pytest.raises(AppError) as caught:
         train_request({"model_family": "gpt3", "tokenizer": {"method": "morse"}, "num_epochs": 0})
     epochs = "`num_epochs` must be greater than or equal to 1, you gave 0"
-    families = "one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'"
+    families = "one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen', 'ngram'"
     methods = "one of 'char', 'byte', 'word', 'bpe', 'wordpiece', 'sentencepiece'"
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
     assert [(problem.path, problem.message, problem.value, problem.allowed) for problem in caught.value.details] == [

@@ -127,6 +127,10 @@ def shared(train: Fields) -> ExperimentRequest:
     return plan(models={"lstm": {"has_shared_tokenizer": True, "train": train}})
 
 
+def ngrams(options: Fields, **fields: object) -> ExperimentRequest:
+    return plan(models={"ngram": {"train": {"model_family": "ngram"}, **options}}, **fields)
+
+
 LOWERCASE: Fields = {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}
 TRAIN = "`models.lstm.train."
 MISTAKES: dict[ErrorCode, list[tuple[ExperimentRequest, str]]] = {
@@ -138,6 +142,11 @@ MISTAKES: dict[ErrorCode, list[tuple[ExperimentRequest, str]]] = {
         (plan_with({"test_fraction": 0}), "held-out text needs a test split"),
         (two_models({}, {"test_fraction": 0.3}), "`models.model-1.train.test_fraction` is 0.3, but 0.2 for the first"),
         (transfer(first="xx"), "must be one of the trained languages: kk, tr."),
+        (
+            ngrams({"transfer": {"first": "kk"}}),
+            "`models.ngram.transfer` is for models with weights: an n-gram model st",
+        ),
+        (ngrams({}, development={}), "`models.ngram.train.model_family` is 'ngram', which keeps no checkpoint"),
         (plan(languages={"kk": {}, "tr": {"is_trained": False}}), "At least two languages need a model"),
         (transfer(train={"corpus": "kk"}), "`models.lstm.transfer.train.corpus` is set"),
         (primary(model="gru"), "`primary_test.model` is 'gru', but this experiment has: lstm, trigram."),
