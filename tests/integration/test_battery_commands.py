@@ -75,8 +75,10 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
 
 
 async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "lstm")
+    counted, run = finished_run(tmp_path, "ngram"), finished_run(tmp_path, "lstm")
     async with place(tmp_path) as here:
+        refused = await here.ask(here.bob, "battery start", {"develop": True, "run": counted.run_id})
+        assert "is an n-gram model, which is counted at once" in refused.text
         refused = await here.ask(here.bob, "battery start", {"develop": True})
         assert "has kept no checkpoints" in refused.text
         for step in (1, 2, 4):

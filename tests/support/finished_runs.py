@@ -39,7 +39,8 @@ def finished_run(
     free = run_id or next(one for one in names if store.find(one) is None)
     accepted = record(free, None, request=request_of(family), effective=effective)
     run = store.create(accepted)
-    save_model(run.path, model, effective.model)
+    config = model.built_from if family == "ngram" else effective.model
+    save_model(run.path, model, config)
     tokenizer.save(run.tokenizer)
     written = [run.path / "config.json", run.path / "model.safetensors", *run.tokenizer.iterdir()]
     facts = ModelFacts(
@@ -48,7 +49,7 @@ def finished_run(
         params=model.parameter_count(),
         tied=effective.model.tie_word_embeddings,
         vocab_size=model.vocab_size,
-        dims=effective.model,
+        dims=config,
     )
     done: dict[str, object] = {
         "status": "completed",

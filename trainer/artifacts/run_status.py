@@ -21,6 +21,7 @@ from trainer.contracts.events import (
     MetricsConfig,
     MetricsProgress,
 )
+from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 
@@ -42,6 +43,8 @@ _PROGRESS_FIELDS = {
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
     *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
+_OF_STEPS = {"learning_rate", "grad_norm", "eta_seconds"}
+"""Figures that a model without steps does not have."""
 _NO_EVALUATION = (b'"val_loss":null,', b'"val_bits_per_char":null,')
 _AT_A_START: dict[str, object] = {"phase": None, "stopped_by": None, "waits_for": None}
 _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
@@ -150,7 +153,8 @@ class RunFollower:
 
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
         self._add_validation(event)
-        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
+        is_counted = isinstance(self.record.effective.model, NgramConfig)
+        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS - (_OF_STEPS if is_counted else set()))
         validation, self._validation = self._validation, {}
         return validation | progress | _TRAINING
 

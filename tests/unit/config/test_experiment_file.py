@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.experiments import Fields, document, resolved
-from tests.support.families import FAMILIES, TRANSFORMERS
+from tests.support.families import EVERY, TRANSFORMERS
 from tests.support.families import request_of as request_of_family
 from tests.support.properties import for_all
 from tests.support.refusals import refused
@@ -238,9 +238,9 @@ def test_warm_start__as_a_file_names_its_parent_and_no_tokenizer() -> None:
     assert request_hash(resolved(again, parent=parent, tokenizer=tokenizer)) == request_hash(effective)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_run_of_any_family__written_as_a_file_is_the_same_request(family: str) -> None:
-    wide: Fields = {"model": {"max_position_embeddings": 64, **block(FAMILIES[family], "model")}}
+    wide: Fields = {"model": {"max_position_embeddings": 64, **block(EVERY[family], "model")}}
     for values in ({}, wide if family in TRANSFORMERS else {"mlm_probability": 0.3}):
         request = request_of_family(family, **values)
         file, again = written(request, resolved(request))

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from tests.support.families import FAMILIES, TRANSFORMERS
+from tests.support.families import EVERY, TRANSFORMERS
 from tests.support.families import request_of as family_request
 from tests.support.refusals import refused
 from tests.support.runs import record
@@ -16,7 +16,7 @@ from trainer.config.train_request import train_request
 from trainer.config.validation import parse, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily
+from trainer.contracts.models import Gpt2Config, LlamaConfig, ModelFamily
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 
@@ -101,6 +101,9 @@ DEFAULTS: list[tuple[Values, Values]] = [
         for family in TRANSFORMERS
     ),
     ({**of("gpt2", max_position_embeddings=64), "max_seq_len": 32}, {"model.max_position_embeddings": 64}),
+    ({"model_family": "ngram"}, {"model.max_order": 7, "tokenizer.method": "char", "device": "cpu", "num_epochs": 1}),
+    ({"model_family": "ngram", "model_size": "unigram"}, {"model.max_order": 1, "model.order": None}),
+    (of("ngram", max_order=4), {"model.max_order": 4, "model.ngrams": ()}),
 ]
 
 
@@ -130,11 +133,11 @@ def test_first_weights_and_dropout__are_those_of_each_preset(fields: Values, exp
 def test_presets__every_family_has_every_size() -> None:
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     for family in families:
-        for size in ("tiny", "small", "base", "paper"):
+        others = ["unigram", "bigram", "trigram"] if family == "ngram" else ["paper"]
+        for size in (sizes := ["tiny", "small", "base", *others]):
             assert effective(model_family=family, model_size=size, tokenizer=CHAR).model_size == size
-        with refused(ErrorCode.INVALID_MODEL_SIZE, "must be one of tiny, small, base, paper, you gave 'huge'."):
+        with refused(ErrorCode.INVALID_MODEL_SIZE, f"must be one of {', '.join(sizes)}, you gave 'huge'."):
             effective(model_family=family, model_size="huge", tokenizer=CHAR)
-    assert {len(sizes) for sizes in PRESETS.values()} == {4}
 
 
 def test_configs__know_their_defaults() -> None:
@@ -192,6 +195,9 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         (of("gpt2", tie_word_embeddings=False), "`model.tie_word_embeddings` must be True"),
         (of("gpt2", initialization="torch"), "is not a size of gpt2, which has"),
         (of("lstm", num_attention_heads=2), "is not a size of lstm, which has archit"),
+        (of("lstm", max_order=2), "`model.max_order` is not a size of lstm, which has archit"),
+        (of("ngram", hidden_size=2), "`model.hidden_size` is not a size of ngram, which has architecture, max_order."),
+        (of("ngram", max_order=8), "`model.max_order` must be less than or equal to 7, you gave 8."),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
         ({**of("gpt2", max_position_embeddings=32), "max_seq_len": 64}, TOO_LONG),
@@ -295,6 +301,15 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
     assert len({request_hash(run) for run in written}) == 1
 
 
+NO_STEPS: dict[str, object] = {
+    **{"max_seq_len": 64, "num_epochs": 2, "max_steps": 9, "max_seconds": 1.0, "batch_size": 4, "learning_rate": 0.1},
+    **{"gradient_accumulation": 2, "optimizer": {"name": "sgd"}, "lr_schedule": "cosine", "min_learning_rate": 0.1},
+    **{"warmup_steps": 1, "warmup_ratio": 0.1, "gradient_clipping": None, "early_stopping": {"enabled": True}},
+    **{"init_from_run_id": "parent", "devices": 2, "strategy": "fsdp", "precision": "bf16", "data_num_workers": 0},
+    **{"data_pin_memory": True, "checkpoint_every_steps": 1, "checkpoint_schedule": [1], "eval_every_steps": 1},
+    **{"log_every_steps": 1, "sample_every_steps": 1},
+}
+"""Values of fields that are about steps, batches and gradients."""
 NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"
 IN_SIGHT = "must be false: with causal_lm the model would see what it is to predict"
 MATRIX: list[tuple[str, dict[str, object], str, str]] = [
@@ -305,6 +320,13 @@ MATRIX: list[tuple[str, dict[str, object], str, str]] = [
     ("char_lstm", {"tokenizer": {"method": "bpe"}}, "tokenizer.method", "must be 'char' for char_lstm: take lstm for"),
     ("gru", {"compute": {"gradient_checkpointing": True}}, "compute.gradient_checkpointing", "is for transformers"),
     ("bert", {"sample_every_steps": 5}, "sample_every_steps", "must be left out"),
+    ("ngram", MASKED, "objective", NOT_BEHIND.format("ngram")),
+    ("ngram", {"device": "cuda"}, "device", "must be 'cpu' or 'auto': ngram counts on the CPU"),
+    ("ngram", {"compute": {"gradient_checkpointing": True}}, "compute.gradient_checkpointing", "is for transformers"),
+    *(
+        ("ngram", {field: value}, field, "has no effect with ngram, which counts the text once: leave it out")
+        for field, value in NO_STEPS.items()
+    ),
 ]
 
 
@@ -314,6 +336,6 @@ def test_parts__that_cannot_be_trained_together_are_refused(family: str, fields:
         check_parts(train_request({"corpus": "kk", "tokenizer": CHAR, "model_family": family, **fields}))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_parts__that_can_be_trained_are_taken(name: str) -> None:
     check_parts(family_request(name))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.answers import BOS, EOS, WITH_MASK, log_probabilities, small_tokenizer
-from tests.support.families import CAUSAL, POSITIONS, model_of
+from tests.support.families import CAUSAL, CONTINUING, POSITIONS, model_of
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
 from trainer.contracts.errors import ErrorCode
@@ -39,7 +39,7 @@ def count_tokens(model: LanguageModel) -> list[int]:
     return read
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", CONTINUING)
 def test_suggestions__are_the_likeliest_of_a_complete_forward_pass(name: str) -> None:
     model = model_of(name)
     answers = log_probabilities(model, [BOS, *WITH_MASK.encode("ab"), EOS, BOS, *WITH_MASK.encode("cdx")])[-1]
@@ -69,7 +69,7 @@ def test_prefix_without_tokens__has_no_suggestions(text: str) -> None:
     assert suggest(small_model(vocabulary_of(words)), text, tokenizer=words) == ()
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", CONTINUING)
 def test_growing_prefix__gives_the_same(name: str) -> None:
     model, cache, text = model_of(name), PrefixCache(), "abcdhgfeabdcfehgabcdef"
     for n in (1, 2, 3, 5, 8, 20, 21, 22):

@@ -22,7 +22,7 @@ from tests.support.answers import (
     surprisals,
     write,
 )
-from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, READ_ONCE, TRANSFORMERS, model_of
+from tests.support.families import CONTINUING, EVERY, MASKED, POSITIONS, READ_ONCE, TRANSFORMERS, model_of
 from tests.support.reference import ReferenceModel
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model
@@ -172,7 +172,7 @@ def test_windows__of_lines_that_are_not_longer_are_exact() -> None:
     assert windowed.words[:-1] == plain.words[:-1]
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", CONTINUING)
 def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) -> None:
     model, lines = model_of(name), ["abcdefgh", "h", "hgfe"]
     found, unstarted = (score(model, WITH_MASK, "\n".join(lines), context=c, top_k=1) for c in ("bos", "none"))
@@ -275,12 +275,12 @@ def test_windows__of_lines_without_a_begin_are_compared_likewise() -> None:
     assert windowed.window.compared_tokens == len(LINE * 4) - 1
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> None:
     model, texts = model_of(name), ["abcdefgh", "hg\nfe" * 9, LINE, "a", LINE[:POSITIONS]]
     first = [score(model, WITH_MASK, text, top_k=3) for text in texts]
     together = score_texts(model, WITH_MASK, [scoring_job(WITH_MASK, text, top_k=3) for text in texts])
-    if name in CAUSAL:
+    if name in CONTINUING:
         write(model, WITH_MASK, prompt_text="abc", max_new_tokens=5)
     after = [score(model, WITH_MASK, text, top_k=3) for text in reversed(texts)][::-1]
     fresh = [score(model_of(name), WITH_MASK, text, top_k=3) for text in texts]
@@ -292,7 +292,7 @@ def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> 
             assert one.context_tokens == other.context_tokens
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
     model = model_of(name)
     assert packing_pays(model, 1 << 20, "AVX512") == (name in TRANSFORMERS)

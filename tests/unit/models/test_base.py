@@ -15,6 +15,8 @@ from tests.support.answers import WITH_MASK
 from tests.support.families import (
     CAUSAL,
     CHAR_IDS,
+    CONTINUING,
+    EVERY,
     FAMILIES,
     MASKED,
     OTHERS,
@@ -41,7 +43,8 @@ from trainer.training.batches import Masking, Rows
 
 IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
 every_family = pytest.mark.parametrize("name", FAMILIES)
-every_causal_family = pytest.mark.parametrize("name", CAUSAL)
+every_model = pytest.mark.parametrize("name", EVERY)
+every_continuing_model = pytest.mark.parametrize("name", CONTINUING)
 
 
 @every_family
@@ -66,7 +69,7 @@ def test_causality__a_token_changes_later_logits_and_of_masked_models_all(name: 
     assert not any(torch.allclose(before[t], after_change[t]) for t in range(first, IDS.shape[1]))
 
 
-@every_family
+@every_model
 def test_padding_and_neighbours__change_nothing(name: str) -> None:
     model, batch = model_of(name), IDS.repeat(3, 1)
     batch[0, 6:] = CHAR_IDS.filler
@@ -78,7 +81,7 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
     assert torch.allclose(alone, together, atol=1e-5)
 
 
-@every_causal_family
+@every_continuing_model
 def test_states__alone_or_together_answer_as_the_complete_sequence(name: str) -> None:
     model = model_of(name)
     ids = torch.randint(VOCABULARY.size, (3, 12))
@@ -98,7 +101,7 @@ def test_states__alone_or_together_answer_as_the_complete_sequence(name: str) ->
             assert float((answer[:, 0] - expected).abs().max()) < 1e-5
 
 
-@every_family
+@every_model
 def test_input__of_another_form_is_refused(name: str) -> None:
     model = model_of(name)
     with pytest.raises(ValueError, match=r"Expected x with shape \(B, T\), got \(10,\)"):
@@ -138,10 +141,10 @@ def test_fresh_model__is_nearly_uniform_and_draws_in_training_only(name: str) ->
         assert not torch.equal(model.forward(IDS), model.forward(IDS))
 
 
-@every_family
+@every_model
 def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, name: str) -> None:
     model = model_of(name)
-    save_model(tmp_path, model, config_of(name)[0])
+    save_model(tmp_path, model, model.built_from)
     WITH_MASK.save(tmp_path / "tokenizer")
     loaded, tokenizer = load_model(tmp_path)
     with torch.inference_mode():
@@ -149,7 +152,8 @@ def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, name: str) -> N
     assert (loaded.objective, loaded.vocabulary) == (model.objective, VOCABULARY)
     assert tokenizer.manifest == WITH_MASK.manifest
     assert not loaded.training
-    assert {weight.device.type for weight in loaded.parameters()} == {"cpu"}
+    weights: dict[str, Tensor] = loaded.state_dict()
+    assert {weight.device.type for weight in weights.values()} == {"cpu"}
 
 
 def noise(count: int) -> Ids:

@@ -49,12 +49,14 @@ from trainer.contracts.wording import STOP_MESSAGES
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.models.ngram import NgramModel
 from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.counting import count, evaluate_counted
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, draw_samples, measure, sample_prompts
@@ -122,9 +124,10 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         if effective.tokenizer_id is None and not stored.has_request():
             lines = [line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line]
             stored.describe(record_of_run(record, tokenizer.manifest), lines)
-        tokens = corpus.sizes["train"].tokens
-        check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+        if not isinstance(model, NgramModel):
+            tokens = corpus.sizes["train"].tokens
+            check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model.threads_are_fixed = effective.threads > 0 or processes.count > 1
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("masked_context_one_sided", model_family=effective.model_family)
@@ -214,6 +217,12 @@ class TrainingAttempt:
         self._log_phase("reading", "Reading the corpus.")
         parts = load_parts(self._settings, self._run, self._processes)
         model, tokenizer, corpus, compute, store, checkpoint = parts
+        counting_seconds = 0.0
+        if isinstance(model, NgramModel):
+            self._heartbeat.beat(PHASE)
+            self._log_phase("training", "Counting n-grams.")
+            model, counting_seconds = count(model, corpus)
+            parts = parts._replace(model=model)
         self._log_config(parts)
         start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
         prompts = sample_prompts(corpus, tokenizer, effective.split_seed)
@@ -230,16 +239,19 @@ class TrainingAttempt:
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
-            result = train(
-                model,
-                corpus,
-                effective,
-                compute,
-                store,
-                resume=checkpoint,
-                callbacks=callbacks,
-                processes=self._processes,
-            )
+            if isinstance(model, NgramModel):
+                result = evaluate_counted(model, counting_seconds, corpus, effective, compute, callbacks)
+            else:
+                result = train(
+                    model,
+                    corpus,
+                    effective,
+                    compute,
+                    store,
+                    resume=checkpoint,
+                    callbacks=callbacks,
+                    processes=self._processes,
+                )
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause" and self._run.pause_requested():
             self._run.write_pause(self._events)
@@ -291,7 +303,7 @@ class TrainingAttempt:
                 params=model.parameter_count(),
                 tied=effective.model.tie_word_embeddings,
                 vocab_size=tokenizer.vocab_size,
-                dims=effective.model,
+                dims=model.built_from,
             ),
             data=DataFacts(
                 corpus=effective.corpus,
@@ -328,7 +340,7 @@ class TrainingAttempt:
     def _evaluate(self, result: TrainResult, parts: Parts) -> EvalMetrics:
         """Save the best weights; evaluate them on the test split, or on validation if the run has no test split."""
         effective = self._record.effective
-        save_model(self._run.path, parts.model, effective.model)
+        save_model(self._run.path, parts.model, parts.model.built_from)
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
         model, tokenizer, corpus, compute, _, _ = parts
         measured = measure(
@@ -381,13 +393,15 @@ class TrainingAttempt:
     def _log_config(self, parts: Parts) -> None:
         model, tokenizer, corpus, compute, _, _ = parts
         effective = self._record.effective
-        rows = len(corpus.rows("train", effective.max_seq_len))
+        steps = 1
+        if not isinstance(model, NgramModel):
+            steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
         config = MetricsConfig(
             **self._stamp(f"config:{self._number}"),
             model_family=effective.model_family,
             model_size=effective.model_size,
             total_epochs=effective.num_epochs,
-            total_steps=total_steps(rows, effective, compute),
+            total_steps=steps,
             batch_size=compute.batch_size,
             learning_rate=effective.learning_rate,
             params=model.parameter_count(),
