@@ -22,7 +22,7 @@ from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
-from trainer.contracts.models import TransformerConfig
+from trainer.contracts.models import NgramConfig, TransformerConfig
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import (
     BYTE_NAMES,
@@ -49,6 +49,12 @@ _LOGITS_COPIES = 4
 """The logits, their log-softmax and the gradients of both."""
 _COPIES_WHILE_SAVING = 4
 """Weights and moments in use, as bytes to write, as bytes read back, and as read back."""
+MAX_NGRAMS = 24_000_000
+"""As many n-grams as `trainer.ngrams` keeps."""
+_STORED_BYTES_PER_NGRAM, _BYTES_PER_NGRAM, _BYTES_PER_COUNTED_TOKEN = 12, 40, 40
+"""Of an n-gram model: its arrays on disk, and what counting needs in memory (measured)."""
+_COUNTED_TOKENS = 1 << 22
+"""Tokens that are counted at once."""
 _PROCESS_BYTES = 400 << 20
 _MAX_CHECKPOINTS = 3
 """Two complete checkpoints and the one that is being written."""
@@ -78,6 +84,8 @@ class TrainText(NamedTuple):
 
     tokens: float
     words: float
+    ngrams: float = 0.0
+    """Different n-grams of all orders that an n-gram model counts."""
 
 
 class Machine(NamedTuple):
@@ -108,6 +116,10 @@ def preview_cost(
     train_bytes = effective.corpus.bytes * train_share(effective)
     train_tokens = train_bytes * vocabulary.tokens_per_byte
     text = TrainText(train_tokens, train_bytes * len(sample.split()) / max(1, sample_bytes))
+    if isinstance(effective.model, NgramConfig):
+        in_sample = vocabulary.tokens_per_byte * sample_bytes
+        ngrams = count_ngrams(sample, in_sample, train_bytes / max(1, sample_bytes), effective.model.max_order)
+        text = text._replace(ngrams=ngrams)
     check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
@@ -167,6 +179,17 @@ def count_kinds(units: Sequence[str], growth: float) -> float:
     return kinds * math.pow(growth, min(1.0, power))
 
 
+def count_ngrams(sample: str, tokens: float, growth: float, max_order: int) -> float:
+    """Estimate the different n-grams up to an order in a text `growth` times as long as a sample of some tokens.
+
+    A string as long as n tokens of the sample stands for n tokens.
+    """
+    length = max(1, round(len(sample) / max(1.0, tokens)))
+    starts = range(0, len(sample), length)
+    strings = ([sample[start : start + n * length] for start in starts] for n in range(1, max_order + 1))
+    return min(MAX_NGRAMS, sum(count_kinds(of_order, growth) for of_order in strings))
+
+
 def train_share(effective: EffectiveRequest) -> float:
     """Return the share of the corpus that is left for training."""
     validation = 0.0 if effective.validation_corpus else effective.holdout_fraction
@@ -174,6 +197,8 @@ def train_share(effective: EffectiveRequest) -> float:
 
 
 def steps_per_epoch(effective: EffectiveRequest, train_tokens: float, *, on_cuda: bool) -> int:
+    if isinstance(effective.model, NgramConfig):
+        return 1
     tokens = effective.max_seq_len * batch_rows(effective, on_cuda=on_cuda) * effective.gradient_accumulation
     return max(1, math.ceil(train_tokens / tokens))
 
@@ -194,6 +219,8 @@ def this_machine(effective: EffectiveRequest, settings: Settings) -> Machine:
 def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, machine: Machine) -> Cost:
     """Estimate parameters, memory, disk and steps; the time stays unknown."""
     model, length = effective.model, effective.max_seq_len
+    if isinstance(model, NgramConfig):
+        return _cost_of_counting(text)
     params = model.parameter_count(vocab_size)
     width = model.hidden_size if isinstance(model, TransformerConfig) else model.embedding_size
     trained = params - (vocab_size * width if effective.freeze_embeddings else 0)
@@ -230,6 +257,17 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
         and effective.precision in full_width
         and model.hidden_size >= _MIN_BF16_WIDTH
         and flops >= _MIN_BF16_FLOPS,
+    )
+
+
+def _cost_of_counting(text: TrainText) -> Cost:
+    """Estimate the memory and the disk of an n-gram model, which has one step."""
+    counted_tokens = min(text.tokens, _COUNTED_TOKENS)
+    return Cost(
+        params=round(text.ngrams),
+        memory_bytes=round(_BYTES_PER_NGRAM * text.ngrams + _BYTES_PER_COUNTED_TOKEN * counted_tokens) + _PROCESS_BYTES,
+        disk_bytes=round(_STORED_BYTES_PER_NGRAM * text.ngrams),
+        steps=1,
     )
 
 
@@ -274,7 +312,7 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
         is_like &= environment.devices == effective.devices
         if is_like and (on_cuda or manifest.effective.threads == effective.threads):
             epochs = manifest.steps / steps_per_epoch(manifest.effective, data.train.tokens, on_cuda=on_cuda)
-            ratio = model.params / params
+            ratio = 1.0 if isinstance(effective.model, NgramConfig) else model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))
     return min(speeds)[1] if speeds else None
 

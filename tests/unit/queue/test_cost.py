@@ -17,19 +17,22 @@ from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import RedisSettings
+from trainer.config.train_request import train_request
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.installation import BUNDLED_CORPORA
-from trainer.contracts.models import PRESETS, ModelConfig, Objective
+from trainer.contracts.models import PRESETS, ModelConfig, NgramConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.models import build
+from trainer.ngrams import counts
 from trainer.queue.cost import (
     Machine,
     TrainText,
     check_fits,
     count_kinds,
+    count_ngrams,
     estimate,
     estimate_vocabulary,
     find_speed,
@@ -68,7 +71,7 @@ HEADS: list[tuple[str, Mapping[str, object]]] = [
     ("gpt2", {"max_position_embeddings": 70}),
 ]  # fmt: skip
 CASES = [(family, changes, size) for family, changes in HEADS for size in ("tiny", "small")]
-CASES += [(family, {}, size) for family in sorted(PRESETS) for size in ("tiny", "small", "base", "paper")]
+CASES += [(family, {}, size) for family in sorted(PRESETS) for size in PRESETS[family]]
 
 
 @pytest.mark.parametrize(("family", "changes", "size"), CASES)
@@ -228,6 +231,29 @@ async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path
     assert abs(guess.params - 810) < 100
 
 
+@pytest.mark.parametrize("size", ["unigram", "trigram", "base"])
+async def test_preview__of_an_ngram_model_is_near_the_ngrams_of_the_text(tmp_path: Path, size: str) -> None:
+    """Those of every fifth line are left out; a line has a mark at both ends, of which the first is not counted."""
+    request = train_request({"model_family": "ngram", "model_size": size, "corpus": "demo"})
+    settings = settings_in(tmp_path)
+    cost = (await preview_training(request, CorpusStore(settings), settings)).cost
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
+    marked = [f"^{line}$" for number, line in enumerate(lines) if number % 5]
+    orders = range(1, {"unigram": 1, "trigram": 3, "base": 7}[size] + 1)
+    ngrams = {line[end - n : end] for line in marked for end in range(2, len(line) + 1) for n in orders if n <= end}
+    assert cost.params == pytest.approx(len(ngrams), rel=0.1)
+    assert cost.disk_bytes == pytest.approx(12 * cost.params, rel=0.01)
+    assert (cost.steps, cost.seconds) == (1, None)
+    assert 400 * MIB < cost.memory_bytes < 500 * MIB
+
+
+def test_ngrams__are_at_most_as_many_as_a_model_keeps() -> None:
+    letters = "".join(map(chr, range(0x4E00, 0x9000)))
+    assert count_ngrams(letters, len(letters), 1e6, 7) == counts.MAX_NGRAMS
+    assert count_ngrams("abab", 4, 1.0, 2) == len({"a", "b"}) + len({"ab", "ba", "b"})  # the last one is cut
+    assert count_ngrams("abcabc", 2, 1.0, 1) == 1, "a token is as long as three letters"
+
+
 async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: Path) -> None:
     """810 parameters trained 2,000 tokens in 40 seconds: twice the parameters take twice as long."""
     add_corpus(tmp_path, some_text(2000))
@@ -243,9 +269,13 @@ async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: P
     store = RunStore(tmp_path / "artifacts")
     epochs = len(manifest.timings.epoch_seconds)
     speed = find_speed(effective, 2 * 810, store, on_cuda=False)
+    speed_of_all = find_speed(effective, 810, store, on_cuda=False)
     assert speed == pytest.approx(epochs * manifest.data.train.tokens / 40 / 2, rel=0.1)
     assert find_speed(changed(effective, threads=7), 810, store, on_cuda=False) is None
     assert find_speed(effective, 810, store, on_cuda=True) is None
+    _add_run(tmp_path, manifest, "ngram-20261120-0", seconds=40)
+    counted = changed(effective, model_family="ngram", model=NgramConfig(max_order=2))
+    assert [find_speed(counted, params, store, on_cuda=False) for params in (9, 810)] == [speed_of_all] * 2
     _add_run(tmp_path, manifest, "char_lstm-20261120-1", seconds=1, params=81)
     _add_run(tmp_path, manifest, "char_lstm-20261120-3", seconds=30, cpu="another")
     _add_run(tmp_path, manifest, "char_lstm-20261120-4", seconds=0.1)
