@@ -32,8 +32,9 @@ from trainer.worker.child_process import child_server, new_process
 
 _BOTH = "-bidirectional"
 _RECURRENT: tuple[str, ...] = get_args(RnnArchitecture)
-_NAMES = (*CONFIGS, *(f"{name}{_BOTH}" for name in _RECURRENT))
-"""Names for `--families`: every architecture, and the recurrent ones in two directions."""
+_IN_STEPS = [name for name in CONFIGS if name != "ngram"]
+_NAMES = (*_IN_STEPS, *(f"{name}{_BOTH}" for name in _RECURRENT))
+"""Names for `--families`: every architecture that is trained in steps, and the recurrent ones in two directions."""
 _LEARNING_RATES = {"tiny": 3e-3, "small": 1e-3, "base": 5e-4}
 """Learning rate after warm-up, by model size."""
 _TOKENS, _SEED = 400_000, 42
@@ -97,7 +98,7 @@ async def _make_plan(options: _BenchOptions, settings: Settings) -> BenchmarkPla
 def _chosen_names(options: _BenchOptions) -> list[str]:
     """Return `--families`; by default all that the tokenizer allows, in two directions the LSTM only."""
     if options.families is None:
-        names = [*CONFIGS, f"lstm{_BOTH}"]
+        names = [*_IN_STEPS, f"lstm{_BOTH}"]
         return [name for name in names if options.tokenizer != "word" or not _is_masked(name)]
     names = options.families.split(",")
     for name in names:

@@ -41,7 +41,7 @@ from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CheckedTraining
-from trainer.contracts.models import ModelFamily
+from trainer.contracts.models import ModelFamily, NgramConfig
 from trainer.contracts.runs import (
     Accepted,
     RunStatus,
@@ -66,6 +66,8 @@ def _number_or_word(text: str) -> int | str:
     return int(text) if text.removeprefix("-").isdecimal() else text
 
 
+_OF_STEPS = ("training", "batch", "learning rate")
+"""Rows of the settings that a model without steps does not have."""
 _EXPERIMENT_SUFFIXES = (".yaml", ".yml", ".json")
 _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "epochs": ("N", int),
@@ -304,11 +306,12 @@ async def _check_on_server(options: TrainOptions, server: "Server", terminal: Te
 
 def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
-    sizes = f"{model.sizes()}, dropout {model.dropout:g}"
+    counts = isinstance(model, NgramConfig)
+    sizes = model.sizes() if counts else f"{model.sizes()}, dropout {model.dropout:g}"
     corpora = {"corpus": effective.corpus, "validation": effective.validation_corpus, "test": effective.test_corpus}
     steps = "" if effective.max_steps is None else f", at most {counted(effective.max_steps, 'step')}"
     rows = "rows" if effective.batch_size == "auto" else counted(effective.batch_size, "row")
-    return [
+    rows_of_all: list[tuple[str, str]] = [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
         ("objective", effective.objective),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
@@ -319,6 +322,7 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
         ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),
         ("request hash", request_hash(effective)),
     ]
+    return [row for row in rows_of_all if not (counts and row[0] in _OF_STEPS)]
 
 
 async def follow_to_end(run_id: str, terminal: Terminal, installation: Installation) -> int:

@@ -10,7 +10,7 @@ from trainer.contracts.base import Frozen, ModelName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
-from trainer.contracts.models import ModelConfig, Objective, RnnConfig
+from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, Environment, EvalSummary, RunManifest, has_unknown_text
 from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
 
@@ -170,7 +170,9 @@ def compare(
 
 
 def model_name(config: ModelConfig) -> str:
-    """Return the short name of a model: LSTM-2x512, BiGRU-1x64, GPT2-12x768."""
+    """Return the short name of a model: LSTM-2x512, BiGRU-1x64, GPT2-12x768, 5-GRAM."""
+    if isinstance(config, NgramConfig):
+        return f"{config.order or config.max_order}-GRAM"
     prefix = "Bi" if isinstance(config, RnnConfig) and config.bidirectional else ""
     return f"{prefix}{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
 
@@ -420,12 +422,16 @@ def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Differ
             yield Difference(field=field, run=here, other=there)
 
 
+_COUNTED = ("model.order", "model.ngrams", "model.discounts")
+"""Fields that have a value after the counting of an n-gram model only."""
+
+
 def _fields(effective: EffectiveRequest) -> dict[str, str]:
     dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags"})
     return {
         name: value if isinstance(value, str) else to_json(value).decode()
         for name, value in flat(dumped)
-        if not name.endswith(".bytes")
+        if not name.endswith(".bytes") and name not in _COUNTED
     }
 
 

@@ -14,6 +14,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import LineLosses
+from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import Environment, EvalSummary, RunManifest
 from trainer.reports.comparison import (
     Comparison,
@@ -22,6 +23,7 @@ from trainer.reports.comparison import (
     Measurement,
     check_different,
     compare,
+    differences,
     model_name,
     summary_on,
     verdict,
@@ -253,6 +255,14 @@ def test_model__is_named_by_layers_and_width() -> None:
     names = {"lstm": "LSTM-2x16", "gru both": "BiGRU-2x16", "gpt2": "GPT2-2x16", "qwen": "QWEN-2x16"}
     for family, name in names.items():
         assert model_name(config_of(family)[0]) == model_name(effective_of(family).model) == name
+    assert model_name(effective_of("ngram").model) == "3-GRAM"
+    assert model_name(NgramConfig(max_order=7, order=5)) == "5-GRAM"
+
+
+def test_counts_of_ngrams__are_no_settings() -> None:
+    one = effective_of("ngram")
+    other = changed(one, model=NgramConfig(max_order=4, order=2, ngrams=(5, 9), discounts=((0.5, 1.0, 1.5),) * 2))
+    assert [*differences(one, other)] == [Difference(field="model.max_order", run="3", other="4")]
 
 
 def test_run__is_not_compared_with_itself() -> None:

@@ -11,7 +11,7 @@ import { repeat } from "./states.js";
 /** @import { RunPage, RunStatus } from "./records.js" */
 
 const STATES = ["queued", "running", "paused", "completed", "failed", "cancelled"];
-const FAMILIES = ["char_lstm", "gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen"];
+const FAMILIES = ["char_lstm", "gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen", "ngram"];
 const TYPED = ["search", "corpus", "owner", "label", "where"];
 const CHOSEN = ["status", "family"];
 const MOST_COMPARED = 10;
