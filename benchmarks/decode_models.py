@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import torch
 
-from trainer.contracts.models import Gpt2Config, LlamaConfig, ModelConfig, QwenConfig, RnnConfig
+from trainer.contracts.models import Gpt2Config, LlamaConfig, QwenConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizers import CharTokenizerConfig, WordTokenizerConfig
 from trainer.data.corpus import SplitRule
 from trainer.export.graphs import write_onnx
-from trainer.export.library_folder import write_model
+from trainer.export.library_folder import LibraryModel, write_model
 from trainer.inference.model_files import TOKENIZER_FOLDER, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -34,7 +34,7 @@ _CONFIGS: tuple[tuple[type[Gpt2Config | LlamaConfig | QwenConfig], int], ...] = 
 class Size(NamedTuple):
     """A model's config and the size of its vocabulary."""
 
-    config: ModelConfig
+    config: LibraryModel
     vocab_size: int
 
 
@@ -84,7 +84,7 @@ def exported_in(folder: Path) -> Path:
     return folder / "exported"
 
 
-def read_weights(model: LanguageModel, config: ModelConfig) -> int:
+def read_weights(model: LanguageModel, config: LibraryModel) -> int:
     """Return the number of weights in the matrices that one token multiplies, the output layer included.
 
     Tables of which it takes a row do not count: embeddings, positions, and the product of an embedding with the first

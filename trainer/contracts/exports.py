@@ -7,7 +7,7 @@ from pydantic import Field
 from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
 from trainer.contracts.errors import RunError
 
-ModelFormat = Literal["hf", "torchscript", "onnx", "archive", "ro-crate"]
+ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive", "ro-crate"]
 CurveFormat = Literal["csv", "tensorboard", "trackio"]
 ExportFormat = Literal[ModelFormat, CurveFormat]
 
@@ -19,7 +19,7 @@ CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")
 
 class ExportRequest(Frozen):
     format: ExportFormat
-    """hf: for transformers; archive: for `mt import`; csv, tensorboard, trackio: curve and settings."""
+    """hf: for transformers; arpa: n-grams for KenLM; archive: for `mt import`; csv, tensorboard, trackio: curve."""
     license: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$")] | None = None
     """License for the model card, such as cc0-1.0."""
 

@@ -6,14 +6,14 @@ from typing import Literal, NamedTuple
 from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.intervals import margin
-from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
+from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
 from trainer.contracts.runs import Environment, RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 
-FolderFormat = Literal["hf", "torchscript", "onnx", "ro-crate"]
+FolderFormat = Literal["hf", "torchscript", "onnx", "arpa", "ro-crate"]
 CardFormat = Literal[FolderFormat, "archive"]
 EXPERIMENT_FILE = "experiment.yaml"
 
@@ -88,6 +88,15 @@ _LOAD_GRAPH = """\
 ```python
 session = onnxruntime.InferenceSession("FOLDER/model.onnx")
 {outputs} = session.run(None, {{"ids": ids, {inputs}}})
+```
+"""
+_LOAD_ARPA = """\
+`model.arpa` has the n-grams with their log probabilities to the base of 10, for KenLM, SRILM and other toolkits. Its
+words are tokens: white space and the backslash are written as in Python, a space as `\\u0020`.
+
+```python
+model = kenlm.Model("FOLDER/model.arpa")
+model.score("t o k e n s", bos=True, eos=True)
 ```
 """
 _LOAD_ARCHIVE = """\
@@ -296,6 +305,8 @@ def _loading(manifest: RunManifest, to: CardFormat, publication: Publication | N
         inputs, outputs = ("*state", "logits, *state") if is_causal else ("lengths", "logits")
         yield _LOAD_SCRIPT.format(inputs=inputs, outputs=outputs)
         yield _inputs(manifest, "no positions")
+    elif to == "arpa":
+        yield _LOAD_ARPA
     elif to == "archive":
         yield _LOAD_ARCHIVE.format(run_id=manifest.run_id)
     elif to == "ro-crate":
@@ -311,7 +322,7 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
     config = manifest.effective.model
     if manifest.effective.objective == "masked_lm":
         return "`ids` are (batch, length), `lengths` (batch,) are the numbers of tokens to read per row, both int64."
-    if isinstance(config, RnnConfig):
+    if not isinstance(config, TransformerConfig):
         names = "`hidden` and `cell`" if config.architecture == "lstm" else "`hidden`"
         state = f"{names}, each ({config.num_layers}, batch, {config.hidden_size}) float32"
         start = "zeros"
@@ -333,11 +344,14 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
 
 
 def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> Iterator[str]:
-    if to not in ("archive", "ro-crate"):
+    if to not in ("arpa", "archive", "ro-crate"):
         yield from _differences(manifest, tokenizer)
     elif manifest.effective.objective == "masked_lm":
         yield "It predicts masked tokens and continues no text."
-    if not isinstance(config := manifest.effective.model, RnnConfig):
+    config = manifest.effective.model if manifest.model is None else manifest.model.dims
+    if isinstance(config, NgramConfig):
+        yield f"It predicts a token from the {counted((config.order or 1) - 1, 'token')} before it."
+    elif isinstance(config, TransformerConfig):
         yield f"It reads at most {config.max_position_embeddings:,} tokens, including special ones."
     if tokenizer.normalization.lowercase:
         yield "Texts are lower-cased before they are encoded."

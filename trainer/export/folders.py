@@ -1,4 +1,4 @@
-"""Export of a run's model to a folder in one of four formats, and loading of such a folder."""
+"""Export of a run's model to a folder in one of five formats, and loading of such a folder."""
 
 from pathlib import Path
 
@@ -6,14 +6,19 @@ from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extra_of
+from trainer.contracts.models import ModelFamily, NgramConfig
 from trainer.export import crate, graphs, library_folder
 from trainer.export.card import ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
 from trainer.models.base import LanguageModel
+from trainer.models.ngram import NgramModel
+from trainer.ngrams.arpa import arpa_lines
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
+
+ARPA_FILE = "model.arpa"
 
 
 def export_folder(
@@ -30,11 +35,13 @@ def export_folder(
     With `force` it replaces an earlier export.
 
     Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND if the format needs a package that is not installed,
-    RUN_NOT_READY for a run that has not completed, and the errors of `load_named`.
+    MODEL_INCOMPATIBLE if it is not for this family, RUN_NOT_READY for a run that has not completed, and the errors of
+    `load_named`.
     """
     if to == "onnx":
         require_extra_of(to)
     manifest, named = run.completed_manifest(), model_of(run, None if step is None else str(step))
+    _check_family(manifest.effective.model_family, to)
     model, tokenizer = load_named(named)
     file = model_file(named, tokenizer)
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
@@ -44,7 +51,10 @@ def export_folder(
             crate.write_run(temporary, run)
         else:
             library_folder.write_tokenizer(temporary, model, tokenizer)
-        if to == "hf":
+        if isinstance(model, NgramModel) and to == "arpa":
+            with (temporary / ARPA_FILE).open("w", encoding="utf-8", newline="\n") as arpa:
+                arpa.writelines(f"{line}\n" for line in arpa_lines(model.engine, tokenizer.names))
+        elif to == "hf" and not isinstance(file.model, NgramConfig):
             library_folder.write_model(temporary, model, file.model, tokenizer)
         elif to == "torchscript":
             graphs.write_torchscript(temporary, model)
@@ -61,6 +71,12 @@ def export_folder(
         for path in (*temporary.rglob("*"), temporary):
             DISK.sync(path)
     return record
+
+
+def _check_family(family: ModelFamily, to: FolderFormat) -> None:
+    if (family == "ngram") != (to == "arpa") and to != "ro-crate":
+        instead = "arpa, archive or ro-crate" if family == "ngram" else "hf"
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, f"The format `{to}` is not for {family}: take {instead}.")
 
 
 def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:

@@ -15,7 +15,16 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from torch import Tensor
 
 from trainer.artifacts.tokenizer_files import RESERVED, tokenizer_file
-from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
+from trainer.contracts.models import (
+    BertConfig,
+    Gpt2Config,
+    LlamaConfig,
+    ModelConfig,
+    NgramConfig,
+    Objective,
+    QwenConfig,
+    RnnConfig,
+)
 from trainer.contracts.tokenizers import BYTE_NAMES, SentencePieceTokenizerConfig, TokenizerManifest
 from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
@@ -29,6 +38,8 @@ from trainer.tokenizers.sentencepiece import SPACE
 if TYPE_CHECKING:
     from transformers.configuration_utils import PreTrainedConfig
 
+LibraryModel = RnnConfig | Gpt2Config | BertConfig | LlamaConfig | QwenConfig
+"""Configs of the models that the library loads."""
 _CODE = ("configuration_recurrent", "modeling_recurrent")
 _Fields = dict[str, object]
 _AS_LLAMA: _Fields = {"model_type": "llama", "attention_bias": True}
@@ -37,7 +48,7 @@ _QWEN_ONLY = ("layer_types", "max_window_layers", "sliding_window", "use_sliding
 _fields: TypeAdapter[_Fields] = TypeAdapter(_Fields)
 
 
-def write_model(folder: Path, model: LanguageModel, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def write_model(folder: Path, model: LanguageModel, config: LibraryModel, tokenizer: Tokenizer) -> None:
     """Write config, weights and, for a recurrent model, its code."""
     _write_json(folder / "config.json", _config(config, vocabulary_of(tokenizer), model.objective))
     state: dict[str, Tensor] = model.state_dict()
@@ -98,7 +109,7 @@ def library_name(config: ModelConfig, name: str) -> str:
 def _names(config: ModelConfig) -> Mapping[str, str]:
     """Return the prefixes of our weights' names with the library's prefixes."""
     match config:
-        case RnnConfig():
+        case RnnConfig() | NgramConfig():
             return {}
         case Gpt2Config():
             return {"body.": "transformer."}
@@ -110,7 +121,7 @@ def _names(config: ModelConfig) -> Mapping[str, str]:
             assert_never(config)
 
 
-def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -> _Fields:
+def _config(config: LibraryModel, vocabulary: Vocabulary, objective: Objective) -> _Fields:
     said: PreTrainedConfig
     match config:
         case RnnConfig():

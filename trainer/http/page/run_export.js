@@ -14,6 +14,7 @@ const OF_MODEL = {
 };
 const OF_RUN = {
   archive: "all of the run, for mt import",
+  arpa: "n-grams of an ngram model, for KenLM and SRILM",
   "ro-crate": "all of the run, for research repositories",
 };
 const OF_CURVE = {
