@@ -18,6 +18,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState, model_name, now, run_of
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
 from trainer.people.language import _, numeral
@@ -181,6 +182,13 @@ def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     yield from _trained_tokenizers(context, typed)
 
 
+def size_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    """Yield the presets of sizes of all families."""
+    sizes: dict[str, None] = dict.fromkeys(size for of_family in PRESETS.values() for size in of_family)
+    for size in matching(typed, sizes, lambda size: (size,)):
+        yield size, size
+
+
 def hidden_tokenizers(context: CommandContext) -> set[str | None]:
     """Return the ids of tokenizers that only private runs of other people use."""
     bot, caller = context.bot, context.caller
@@ -218,5 +226,6 @@ def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestio
 
 
 suggested_corpora = autocomplete(corpus_suggestions)
+suggested_sizes = autocomplete(size_suggestions)
 suggested_tokenizers = autocomplete(_tokenizers)
 suggested_trained_tokenizers = autocomplete(_trained_tokenizers)

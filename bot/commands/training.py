@@ -4,14 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import discord
 from discord import app_commands
 
 from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
+from bot.commands.run_options import (
+    find_run,
+    suggested_corpora,
+    suggested_runs,
+    suggested_sizes,
+    suggested_tokenizers,
+)
 from bot.messages.answers import accepted_answer
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
@@ -30,8 +36,6 @@ from trainer.queue.run_index import RunEntry
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
-
-Size = Literal["tiny", "small", "base", "paper"]
 
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
@@ -67,13 +71,18 @@ def new_run_watch(
 
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
 @app_commands.describe(**_HELP)
-@app_commands.autocomplete(corpus=suggested_corpora, init_from=suggested_runs("train"), tokenizer=suggested_tokenizers)
+@app_commands.autocomplete(
+    corpus=suggested_corpora,
+    size=suggested_sizes,
+    init_from=suggested_runs("train"),
+    tokenizer=suggested_tokenizers,
+)
 async def train(
     interaction: discord.Interaction[Bot],
     corpus: str | None = None,
     file: discord.Attachment | None = None,
     model: ModelFamily | None = None,
-    size: Size | None = None,
+    size: str | None = None,
     epochs: app_commands.Range[int, 1, 1000] | None = None,
     max_steps: app_commands.Range[int, 1, 1_000_000_000] | None = None,
     batch_size: app_commands.Range[int, 1, 4096] | None = None,

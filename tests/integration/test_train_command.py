@@ -115,6 +115,12 @@ async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tm
         assert "no completed run" in scored.text
 
 
+async def test_size__is_suggested_from_the_presets_of_all_families(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for typed, sizes in (("gram", ["unigram", "bigram", "trigram"]), ("s", ["small", "base"])):
+            assert [choice.value for choice in await here.suggested(here.bob, "train", "size", typed)] == sizes
+
+
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
     shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
     async with place(tmp_path) as here:

@@ -4,14 +4,13 @@ import unicodedata
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import get_args
 
 import discord
 import pytest
 from aiohttp import web
 
 from bot.commands.generate import GenerateOptions
-from bot.commands.training import Size, with_label, with_option_names
+from bot.commands.training import with_label, with_option_names
 from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
@@ -21,7 +20,6 @@ from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_re
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig
 from trainer.contracts.training_options import EarlyStopping
@@ -94,11 +92,6 @@ def test_train__an_option_changes_its_field_and_no_other(
 def test_train__without_options_is_the_contract_s_default() -> None:
     made = train_request(with_family(with_label(request_fields({"corpus": "my_text.txt"}), "my_text.txt")))
     assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
-
-
-def test_train__offers_every_family_and_preset() -> None:
-    offered: tuple[str, ...] = get_args(Size)
-    assert all(set(offered) == set(sizes) for sizes in PRESETS.values())
 
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
