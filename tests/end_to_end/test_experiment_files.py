@@ -32,7 +32,8 @@ def hash_of(shell: Shell, *words: str) -> str:
 @pytest.mark.parametrize("config", SHIPPED, ids=[path.name for path in SHIPPED])
 def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
     request = shell.read(TrainRequest, "validate", str(config))
-    assert shell.err == (FOLDER_NOTE if config.name.startswith("test_") else "")
+    has_blocks = config.name.startswith("test_") and config.name != "test_ngram_tiny.yaml"
+    assert shell.err == (FOLDER_NOTE if has_blocks else "")
     settings = settings_in(shell.folder)
     posted = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
     assert request_hash(posted) == hash_of(shell, str(config))
