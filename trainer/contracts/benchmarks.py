@@ -1,8 +1,9 @@
 """Records of `mt bench`: the plan, the result of each training, and the stored table."""
 
 from trainer.contracts.base import Count, Frozen, Identifier, Sha256, Timestamp
+from trainer.contracts.environment import Environment
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, Environment, SplitSizes
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
 
 
 class BenchmarkPlan(Frozen):

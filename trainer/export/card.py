@@ -5,9 +5,10 @@ from typing import Literal, NamedTuple
 
 from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
+from trainer.contracts.environment import Environment
 from trainer.contracts.intervals import margin
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
-from trainer.contracts.runs import Environment, RunManifest, describe_unknown
+from trainer.contracts.runs import RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file

@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple, TypeAlias
 from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen, ModelName
+from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
-from trainer.contracts.runs import EffectiveRequest, Environment, EvalSummary, RunManifest, has_unknown_text
+from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
 from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
 
 Basis = Literal["loss", "bits_per_char"]

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch._C._verbose import mkldnn_set_verbose
 
 from trainer.config.presets import batch_rows, check_bf16, check_precision, halved_batch
+from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import DISTRIBUTION
-from trainer.contracts.runs import EffectiveRequest, Environment
+from trainer.contracts.runs import EffectiveRequest
 from trainer.models.threads import ThreadChoice
 from trainer.system.hardware import cpu_name, default_threads
 from trainer.training.bf16 import try_bf16

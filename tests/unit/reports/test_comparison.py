@@ -11,11 +11,12 @@ from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import NgramConfig
-from trainer.contracts.runs import Environment, EvalSummary, RunManifest
+from trainer.contracts.runs import EvalSummary, RunManifest
 from trainer.reports.comparison import (
     Comparison,
     Difference,
