@@ -11,6 +11,7 @@ from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import resolve
 from trainer.contracts.base import changed
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
     ArtifactRef,
@@ -111,11 +112,11 @@ class Story:
             JobProgress, "evaluating", progress=0.0, message="Evaluating the model.", phase="evaluating"
         )
 
-    def complete(self, train_loss: float | None = None) -> "Story":
+    def complete(self, train_loss: float | None = None, baseline: Baseline | None = None) -> "Story":
         """End well, 668 seconds after the start."""
         artifact = ArtifactRef(id=self.record.run_id, bytes=1, sha256="a" * 64)
         metrics = {"test_loss": 1.0, "test_perplexity": 2.71828, "bits_per_char": 1.5, "train_loss": train_loss}
-        self._append(MetricsCompleted, "metrics", **metrics, artifact=artifact)
+        self._append(MetricsCompleted, "metrics", **metrics, artifact=artifact, baseline=baseline)
         self._now += timedelta(seconds=668)
         return self._append(JobCompleted, "completed", result_id=self.record.run_id, result_bytes=1)
 

@@ -145,6 +145,9 @@ class RunFollower:
             case MetricsCompleted():
                 result: dict[str, object] = event.model_dump(include=_RESULT_FIELDS)
                 changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
+                if event.baseline is not None:
+                    leaks = self.record.effective.leak_warnings(self.status.leaks)
+                    changes |= {"baseline": event.baseline, "warnings": (*leaks, *event.baseline.warnings())}
             case JobPaused() | JobCompleted() | JobFailed() | JobCancelled():
                 changes |= _stop(event)
             case _:

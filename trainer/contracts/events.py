@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypedDict, get_args
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier, Phase, Sha256, StopCause, Timestamp, now
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import KindName
 from trainer.contracts.models import ModelFamily
@@ -175,6 +176,8 @@ class MetricsCompleted(EventBase):
     """Area under the training loss curve, in nats times steps; None with one row."""
     early_stopped: bool | None = None
     best_epoch: int | None = None
+    baseline: Baseline | None = None
+    """Losses of counting on the test split, or on validation without one; None for masked models."""
 
 
 class CheckpointSaved(EventBase):

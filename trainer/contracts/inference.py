@@ -16,6 +16,7 @@ from trainer.contracts.base import (
     exactly_one,
     json_schema_rule,
 )
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.completions import CompletionEnd, CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference_fields import (
@@ -517,6 +518,8 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     checkpoint: str
     created_at: Timestamp
     artifacts: tuple[str, ...] = ()
+    baseline: Baseline | None = None
+    """Losses of counting on the split; None for another text, a masked model, and in runs of older versions."""
 
 
 def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:

@@ -52,6 +52,8 @@ class LineLosses(Frozen):
     """Predicted tokens of each group."""
     chars: tuple[int, ...]
     """Characters of each group, in a stream with newlines."""
+    ngram_nats: tuple[float, ...] | None = None
+    """Losses of the best n-gram of the training split on the same tokens; None where no baseline was measured."""
 
 
 Ratio = tuple[Sequence[float], Sequence[int]]

@@ -24,6 +24,7 @@ from trainer.contracts.base import (
     requires_field,
     run_of,
 )
+from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.cost import Cost
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -317,6 +318,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     test_perplexity: float | None = None
     bits_per_char: float | None = None
     """Bits per character of the test split."""
+    baseline: Baseline | None = None
+    """Losses of counting on the test split, or on validation without one; None until the end, and for masked models."""
     tokens_per_second: float | None = None
     chars_per_second: float | None = None
     eta_seconds: float | None = None
@@ -531,6 +534,8 @@ class RunManifest(Frozen):
     parent_run_id: Identifier | None = None
     resumed_from_run_id: Identifier | None = None
     metrics: RunMetrics = RunMetrics()
+    baselines: Baselines = Field(default_factory=dict)
+    """Losses of counting, by split; empty for a masked model, and in runs of older versions."""
     early_stopped: bool = False
     best_epoch: int | None = None
     steps: int = 0
@@ -548,6 +553,11 @@ class RunManifest(Frozen):
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""
+
+    @property
+    def reported_baseline(self) -> Baseline | None:
+        """The baseline on the test split, or on validation without one."""
+        return self.baselines.get("test", self.baselines.get("validation"))
 
     @property
     def unknown_char_share(self) -> float | None:

@@ -19,6 +19,7 @@ from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.config.presets import batch_rows
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
+from trainer.contracts.baselines import MAX_COUNTED_TOKENS
 from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
@@ -56,6 +57,8 @@ _STORED_BYTES_PER_NGRAM, _BYTES_PER_NGRAM, _BYTES_PER_COUNTED_TOKEN = 12, 40, 40
 _COUNTED_TOKENS = 1 << 22
 """Tokens that are counted at once."""
 _PROCESS_BYTES = 400 << 20
+_COUNTING_BYTES = 110
+"""Memory for each token of the text while n-grams are counted, after the last step (measured)."""
 _MAX_CHECKPOINTS = 3
 """Two complete checkpoints and the one that is being written."""
 _CHARACTERS_PER_SUBWORD = 3.5
@@ -245,9 +248,11 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
     checkpoints = min(math.ceil(saves), _MAX_CHECKPOINTS)
     full_width = ("fp32",) if machine.on_cuda else ("fp32", "auto")
     flops = _FLOPS_PER_WEIGHT * params * rows * length * steps
+    is_counted = effective.objective == "causal_lm" and not machine.on_cuda  # which need no memory of a GPU
+    counting_bytes = _COUNTING_BYTES * min(round(text.tokens), MAX_COUNTED_TOKENS) if is_counted else 0
     return Cost(
         params=params,
-        memory_bytes=_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint)
+        memory_bytes=max(_NUMBER_BYTES * max(in_step, _COPIES_WHILE_SAVING * checkpoint), counting_bytes)
         + (0 if machine.on_cuda else effective.devices * _PROCESS_BYTES),
         disk_bytes=_NUMBER_BYTES * (checkpoints * checkpoint + (1 + len(scheduled)) * params),
         kept_checkpoints=len(scheduled),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from tests.support.baselines import BETTER, WORSE
 from tests.support.properties import for_all_pairs
 from tests.support.stories import Story, run_record
+from trainer.contracts.runs import Leak, Leaks
 
 
 def test_status__follows_the_events(tmp_path: Path) -> None:
@@ -20,6 +22,15 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
     assert (status.best_val_margin, status.last_checkpoint_step) == (0.25, 2)
     assert (list(story.curves().train), list(story.curves().validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
+
+
+def test_status__has_the_baseline_and_what_is_wrong_with_the_model(tmp_path: Path) -> None:
+    leaks: Leaks = {"test": Leak(lines=0.5)}
+    for name, baseline in {"better": BETTER, "worse": WORSE}.items():
+        story = Story(tmp_path, run_record(name)).start(leaks)
+        [leak] = story.follower().status.warnings
+        status = story.complete(baseline=baseline).follower().status
+        assert (status.baseline, status.warnings) == (baseline, (leak, *baseline.warnings()))
 
 
 @for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 88))

@@ -111,6 +111,15 @@ def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> No
     assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
 
 
+def test_memory__of_a_tiny_model_of_a_long_text_is_that_of_counting_the_text() -> None:
+    effective = effective_with("gru", "tiny", batch_size=1)
+    gigabyte, terabyte = (TEXT._replace(tokens=tokens) for tokens in (1e9, 1e12))
+    few, many, more = (estimate(effective, 50, text, CPU).memory_bytes for text in (TEXT, gigabyte, terabyte))
+    assert 400 * MIB < many - few < 600 * MIB and many == more, "of a long text a sample is counted"
+    on_gpu = [estimate(effective, 50, text, GPU).memory_bytes for text in (TEXT, gigabyte)]
+    assert on_gpu[0] == on_gpu[1], "which is counted by the CPU"
+
+
 def cost_of(**values: object) -> Cost:
     return estimate(effective_with("gru", "tiny", **values), 50, TEXT, CPU)
 

@@ -8,10 +8,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.inference import EvalMetrics, EvalRequest, summary_of
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import CorpusPaths, corpus_paths
 from trainer.system.files import write_atomically
+from trainer.training.baseline import compared
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import Measured, measure
@@ -46,6 +47,8 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
             {split: line_chars["train"]},
         )
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id)
+    if request.path_override is None:
+        measured = measured._replace(metrics=_beside_baseline(measured.metrics, run.manifest()))
     if step is not None:
         folder = checkpoint_folder(run, step).relative_to(run.path)
         return changed(measured.metrics, checkpoint=folder.as_posix(), artifacts=())
@@ -53,6 +56,16 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
         store_evaluation(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override))
     return measured.metrics
+
+
+def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> EvalMetrics:
+    """Return an evaluation of a split with the baseline that the run has measured on it, if it has."""
+    baseline = None if manifest is None else manifest.baselines.get(metrics.split)
+    if manifest is None or baseline is None:
+        return metrics
+    earlier = [one.lines for one in manifest.eval if (one.split, one.dataset) == (metrics.split, None)]
+    ngram_nats = next((lines.ngram_nats for lines in earlier if lines is not None), None)
+    return compared(baseline, metrics, ngram_nats)[1]
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:

@@ -20,6 +20,7 @@ from trainer.config.presets import check_text_length
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
+from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
     ArtifactRef,
@@ -55,6 +56,7 @@ from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.baseline import measure_baselines
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.counting import count, evaluate_counted
 from trainer.training.dataset import TokenizedCorpus, prepare
@@ -267,7 +269,7 @@ class TrainingAttempt:
         model, tokenizer, corpus, compute, _, _ = parts
         record, effective, state = self._record, self._record.effective, result.state
         completed = result.stopped is None
-        measured = self._evaluate(result, parts) if completed else None
+        baselines, measured = self._evaluate(result, parts) if completed else ({}, None)
         test = measured if measured is not None and measured.split == "test" else None
         training, validation = corpus.sizes["train"], corpus.sizes["validation"]
         train = state.epochs[-1].train_loss_nats if state.epochs else None
@@ -287,7 +289,7 @@ class TrainingAttempt:
             bits_per_char=None if test is None else test.bits_per_char,
         )
         if completed:
-            self._log_result(metrics, result)
+            self._log_result(metrics, result, None if measured is None else measured.baseline)
         manifest = changed(
             manifest_of(record, "completed" if completed else "cancelled"),
             effective=changed(
@@ -314,6 +316,7 @@ class TrainingAttempt:
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
             parent_run_id=effective.parent_run_id,
             metrics=metrics,
+            baselines=baselines,
             early_stopped=result.early_stopped,
             best_epoch=state.history.best_epoch,
             steps=state.step,
@@ -337,8 +340,11 @@ class TrainingAttempt:
         log.info("run_ended", status=manifest.status, steps=manifest.steps)  # readers of the log stop at the end
         finish_run(self._run, self._events, manifest)
 
-    def _evaluate(self, result: TrainResult, parts: Parts) -> EvalMetrics:
-        """Save the best weights; evaluate them on the test split, or on validation if the run has no test split."""
+    def _evaluate(self, result: TrainResult, parts: Parts) -> tuple[Baselines, EvalMetrics]:
+        """Save the best weights; evaluate them on the test split, or on validation if the run has no test split.
+
+        Return the baselines of the splits, and the evaluation.
+        """
         effective = self._record.effective
         save_model(self._run.path, parts.model, parts.model.built_from)
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
@@ -346,18 +352,24 @@ class TrainingAttempt:
         measured = measure(
             model, tokenizer, corpus, split, effective, compute, run_id=self._record.run_id, evaluation=result.test
         )
-        store_evaluation(self._run, measured)
-        metrics = measured.metrics
+        self._heartbeat.beat(PHASE)
+        best = result.state.history.best_loss_nats
+        baselines, metrics = measure_baselines(corpus, tokenizer.vocab_size, effective, measured.metrics, best)
+        store_evaluation(self._run, measured._replace(metrics=metrics))
         self._log_evaluation(split, split, metrics.loss)
         log.info("evaluated", split=split, step=result.state.step, loss=metrics.loss, perplexity=metrics.perplexity)
-        return metrics
+        return baselines, metrics
 
     def _log_evaluation(self, key: str, split: EvalSplit, loss: float) -> None:
         stamped = self._stamp(f"evaluated:{key}")
         self._events.append(EvalCompleted(**stamped, split=split, loss=loss, perplexity=perplexity(loss)))
 
-    def _log_result(self, metrics: RunMetrics, result: TrainResult) -> None:
+    def _log_result(self, metrics: RunMetrics, result: TrainResult, baseline: Baseline | None) -> None:
         weights = self._run.path / WEIGHTS_FILE
+        if baseline is not None:
+            log.info("counted", order=baseline.order, loss=baseline.ngram_loss)
+            for warning in baseline.warnings():
+                log.warning("worse_than_counting", reason=warning)
         self._events.append(
             MetricsCompleted(
                 **self._stamp("measured:0"),
@@ -369,6 +381,7 @@ class TrainingAttempt:
                 auc=metrics.auc,
                 early_stopped=result.early_stopped,
                 best_epoch=result.state.history.best_epoch,
+                baseline=baseline,
                 artifact=ArtifactRef(id=self._record.run_id, bytes=weights.stat().st_size, sha256=sha256_of(weights)),
             )
         )

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from tests.support import settings_in
+from tests.support.baselines import UNCLEAR
 from tests.support.reference import ReferenceModel, losses_by_hand
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
 from tests.support.tiny_models import POEM, Run, lines_in, make_run
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
@@ -25,6 +27,7 @@ from trainer.contracts.inference import (
     ChatRecord,
     EvalMetrics,
     EvalRecord,
+    EvalSplit,
     GenerateChunk,
     GenerateRecord,
     PredictRecord,
@@ -169,6 +172,25 @@ def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Fi
     assert changed_files(finished.run.path, after.files) == []
     assert finished.broken_seals() == []
     assert changed(after, eval=before.eval, files=before.files) == before
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_evaluation__is_compared_with_what_the_training_counted(finished: Finished, split: EvalSplit) -> None:
+    assert finished.measure(split).baseline is None
+    manifest = finished.run.completed_manifest()
+    [earlier] = [one for one in manifest.eval if one.split == split]
+    assert earlier.lines is not None
+    ngram_nats = tuple(nats / 2 for nats in earlier.lines.nats) if split == "test" else None
+    lines = changed(earlier.lines, ngram_nats=ngram_nats)
+    with finished.run.wait_for_lock(PATIENCE_SECONDS):
+        counted = changed(manifest, baselines={split: UNCLEAR}, eval=(changed(earlier, lines=lines),))
+        finished.run.replace_manifest(counted)
+    metrics = finished.measure(split)
+    baseline = metrics.baseline
+    assert metrics.lines == lines and baseline is not None
+    assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char)
+    assert baseline == changed(UNCLEAR, bits_per_char=baseline.bits_per_char, margin=None), "of too few lines"
+    assert finished.measure(split, "other").baseline is None
 
 
 def test_evaluation__does_not_repair_a_broken_or_missing_seal(finished: Finished) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
+from tests.support.baselines import WORSE
 from tests.support.families import CAUSAL, FAMILIES, effective_of
 from tests.support.refusals import refused
 from tests.support.runs import record
@@ -88,6 +89,23 @@ async def test_training_split__that_is_shorter_than_one_sequence_ends_the_run(tm
 @pytest.mark.process
 async def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
     assert (await trained(tmp_path, max_seq_len=TRAINED, max_steps=1)).status == "completed"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("test_fraction", [0.1, 0.0], ids=["test", "validation"])
+async def test_training__stores_the_baseline_of_its_splits(tmp_path: Path, test_fraction: float) -> None:
+    manifest = await trained(tmp_path, max_steps=1, max_seq_len=8, test_fraction=test_fraction)
+    run = RunStore(settings_in(tmp_path).app.artifacts_root).get("short")
+    reported = "test" if test_fraction else "validation"
+    assert set(manifest.baselines) == {"validation", reported}
+    baseline, metrics = manifest.reported_baseline, run.evaluation()
+    assert baseline is not None and metrics.baseline == run.follow().refresh().baseline == baseline
+    assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char)
+    [summary] = manifest.eval
+    assert summary.lines == metrics.lines and summary.lines is not None and summary.lines.ngram_nats is not None
+    ngram_loss = sum(summary.lines.ngram_nats) / sum(summary.lines.tokens)
+    assert baseline.ngram_loss == pytest.approx(ngram_loss)
+    assert run.follow().refresh().warnings == baseline.warnings() == WORSE.warnings(), "one step learns nothing"
 
 
 def test_sides__are_one_for_all_but_bert_and_two_directions() -> None:

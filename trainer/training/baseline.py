@@ -1,0 +1,114 @@
+"""The baseline of a run: unigrams and the best n-gram of its training split, measured on its held-out splits."""
+
+from math import fsum, log
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.contracts.base import changed
+from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.intervals import margin
+from trainer.contracts.models import NgramConfig
+from trainer.contracts.runs import EffectiveRequest, HeldOutSplit
+from trainer.ngrams.choose import MAX_ORDER, choose_ngram
+from trainer.ngrams.kneser_ney import KneserNey
+from trainer.training.dataset import TokenizedCorpus
+
+
+def measure_baselines(
+    corpus: TokenizedCorpus,
+    vocab_size: int,
+    effective: EffectiveRequest,
+    metrics: EvalMetrics,
+    validation_loss_nats: float | None,
+) -> tuple[Baselines, EvalMetrics]:
+    """Return the baseline on each split with a loss of the model, and the evaluation of a split with its baseline.
+
+    Equal splits give equal numbers. A masked model has no baseline, because its loss is over masked tokens, and
+    unigrams have none. The baseline of longer n-grams is that of unigrams.
+    """
+    counted = _count(corpus, vocab_size, effective)
+    if counted is None:
+        return {}, metrics
+    losses: dict[HeldOutSplit, float | None] = {"validation": validation_loss_nats, metrics.split: metrics.loss}
+    baselines: Baselines = {}
+    for split, loss_nats in losses.items():
+        if loss_nats is not None:
+            baselines[split], ngram_nats = _measured(counted, corpus, split, loss_nats)
+            if split == metrics.split:
+                baselines[split], metrics = compared(baselines[split], metrics, ngram_nats)
+    return baselines, metrics
+
+
+def compared(
+    baseline: Baseline, metrics: EvalMetrics, ngram_nats: tuple[float, ...] | None
+) -> tuple[Baseline, EvalMetrics]:
+    """Return the baseline of a split compared with an evaluation of it, and the evaluation with the baseline.
+
+    `ngram_nats` are the losses of the n-gram over the groups of lines of the split; None gives no interval.
+    """
+    lines, half_nats = metrics.lines, None
+    if lines is not None and ngram_nats is not None:
+        lines = changed(lines, ngram_nats=ngram_nats)
+        half_nats = margin((lines.nats, lines.chars), (ngram_nats, lines.chars))
+    bits = _bits_per_char(metrics.loss, metrics.n_tokens, metrics.n_chars)
+    baseline = changed(baseline, bits_per_char=bits, margin=None if half_nats is None else half_nats / log(2))
+    return baseline, changed(metrics, baseline=baseline, lines=lines)
+
+
+class _Counted(NamedTuple):
+    unigram: KneserNey
+    ngram: KneserNey
+    counted_tokens: int
+
+
+def _count(corpus: TokenizedCorpus, vocab_size: int, effective: EffectiveRequest) -> _Counted | None:
+    """Count the training split, or a sample of it; return None for a model without a baseline."""
+    model = effective.model
+    if effective.objective == "masked_lm" or (isinstance(model, NgramConfig) and model.max_order == 1):
+        return None
+    unigram, ngram = (
+        choose_ngram(
+            corpus.ids["train"],
+            corpus.ids["validation"],
+            vocab_size=vocab_size,
+            special_ids=corpus.special_ids,
+            max_order=order,
+            max_tokens=MAX_COUNTED_TOKENS,
+        )
+        for order in (1, 1 if isinstance(model, NgramConfig) else MAX_ORDER)
+    )
+    return _Counted(unigram.model, ngram.model, ngram.counted_tokens)
+
+
+def _measured(
+    counted: _Counted, corpus: TokenizedCorpus, split: HeldOutSplit, loss_nats: float
+) -> tuple[Baseline, tuple[float, ...]]:
+    """Return the baseline on a split, and the losses of the n-gram over the groups of lines of an evaluation."""
+    ids, sizes = corpus.ids[split], corpus.sizes[split]
+    line_start = corpus.special_ids.line_start
+    positions: NDArray[np.int64] = (
+        np.arange(len(ids)) if line_start is None else np.flatnonzero(np.not_equal(ids, line_start))
+    )
+    groups = np.searchsorted(corpus.documents(split).group_ends(), positions)
+    unigram_nats: list[float] = np.bincount(groups, counted.unigram.losses_nats(ids)).tolist()
+    ngram_nats: list[float] = np.bincount(groups, counted.ngram.losses_nats(ids)).tolist()
+    losses = fsum(unigram_nats) / sizes.tokens, fsum(ngram_nats) / sizes.tokens, loss_nats
+    unigram_bits, ngram_bits, bits = (_bits_per_char(loss, sizes.tokens, sizes.chars) for loss in losses)
+    baseline = Baseline(
+        order=counted.ngram.order,
+        counted_tokens=counted.counted_tokens,
+        train_tokens=len(corpus.ids["train"]),
+        unigram_loss=losses[0],
+        unigram_bits_per_char=unigram_bits,
+        ngram_loss=losses[1],
+        ngram_bits_per_char=ngram_bits,
+        bits_per_char=bits,
+    )
+    return baseline, tuple(ngram_nats)
+
+
+def _bits_per_char(loss_nats: float, tokens: int, chars: int) -> float:
+    return loss_nats / log(2) * tokens / chars
