@@ -113,7 +113,8 @@ def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shel
         **{"training.output_dir": "models/char-lstm-ipa", "logging.max_log_files": 3},
         "logging.profile_performance": True,
     }
-    assert first.logs.read_bytes() == b"", "nothing was worth a warning"
+    [warning] = first.logs.read_text(encoding="utf-8").splitlines()
+    assert "worse_than_counting" in warning, "nothing else was worth a warning"
     assert {f"{KEPT}/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
     found = shell.read(RunFiles, "files", first.run_id)
     assert [(one.step, one.epoch) for one in found.kept] == [(step, -(-2 * step // manifest.steps)) for step in steps]
@@ -348,6 +349,14 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         assert f"{loss:.4f}{figures}" in shell.type("eval", run.run_id, "--latest")
         in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
+    baseline = run.completed_manifest().reported_baseline
+    assert (baseline is None) == masked and status.baseline == baseline
+    if baseline is not None:
+        assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char, abs=1e-6)
+        assert shell.read(EvalMetrics, "eval", run.run_id, "--split", "test").baseline == baseline
+        line = baseline.described()
+        assert line in shown and line in shell.type("eval", run.run_id, "--latest")
+        assert line.partition(", 95 %")[0] in card and line.partition(", 95 %")[0] in final
     best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
     assert f"{metrics.best:.3f} nats{best} " in shell.type("runs")
     assert not masked or not any("bits" in text for text in (shown, card, final))

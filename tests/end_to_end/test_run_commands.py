@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from syrupy.assertion import SnapshotAssertion
 
 from tests.support import ROOT, add_corpus, some_text, twin
+from tests.support.baselines import BETTER, BETTER_INTERVAL, BETTER_LINE, WORSE, WORSE_LINE, WORSE_WARNING
 from tests.support.lab import running_worker
 from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, sets, shell_fixture
@@ -25,6 +26,7 @@ from tests.unit.export.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed, now
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
@@ -66,7 +68,7 @@ def test_runs__are_listed_newest_first_with_loss_and_label(shell: Shell) -> None
     effective = changed(waiting.effective, label="[red]a :smile: name")
     shell.runs.create(changed(waiting, effective=effective, created_at=now()))
     head, first, second = shell.type("runs").splitlines()
-    assert head.split() == ["run", "status", "family", "progress", "best", "validation", "created", "label"]
+    assert head.split() == "run status family progress best validation against counting created label".split()
     assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
     best = f"{done.completed_manifest().metrics.best:.3f}"
     assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {best}")
@@ -91,6 +93,20 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
     table = shell.type("status", run.run_id)
     assert f"{metrics.test:.4f} nats per token, {metrics.bits_per_char:.3f} bits" in table
     assert f"2 of 2, {steps} of {steps}" in table and "last heartbeat" not in table
+
+
+@pytest.mark.parametrize(
+    ("baseline", "line", "listed"),
+    [
+        (BETTER, BETTER_LINE + BETTER_INTERVAL, "−0.31 bits/char (5-gram)"),
+        (WORSE, WORSE_LINE, "+0.25 bits/char (5-gram)"),
+    ],
+)
+def test_run__stands_beside_what_counting_reaches(shell: Shell, baseline: Baseline, line: str, listed: str) -> None:
+    run = Story(shell.artifacts, run_record()).start().step(100, 2.0, 2.1).complete(baseline=baseline).run
+    shown = shell.type("status", run.run_id)
+    assert line in shown and (WORSE_WARNING in shown) == (baseline == WORSE)
+    assert listed in shell.type("runs").splitlines()[1]
 
 
 def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shell) -> None:

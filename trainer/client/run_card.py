@@ -93,7 +93,8 @@ def _bundle(snapshot: RunSnapshot, note: str = "") -> Bundle:
 
 def _as_text(status: RunStatus) -> str:
     figures = ", ".join(f"{name} {value}" for name, value in _figures(status))
-    return f"{_title(status)}: {status.status}, {status.progress:.0f} %\n{figures or status.message}"
+    counting = "" if status.baseline is None else f"\n{status.baseline.described()}"
+    return f"{_title(status)}: {status.status}, {status.progress:.0f} %\n{figures or status.message}{counting}"
 
 
 def _title(status: RunStatus) -> str:
@@ -121,7 +122,8 @@ def _as_html(snapshot: RunSnapshot, note: str) -> str:
         for name, value in _figures(status)
     )
     epoch = f"epoch {status.epoch} of {status.total_epochs}, step {status.step:,}"
-    lines = [status.message, *status.warnings, *([note] if note else [])]
+    counting = [] if status.baseline is None else [status.baseline.described()]
+    lines = [status.message, *counting, *status.warnings, *([note] if note else [])]
     return (
         "<div style='font-family:system-ui,sans-serif;max-width:40em'>"
         f"<div><strong>{escape(_title(status))}</strong> · {escape(status.status)}</div>"

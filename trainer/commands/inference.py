@@ -219,6 +219,7 @@ def _metrics_table(metrics: EvalMetrics, measured: str, model: str) -> Table:
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
     rows = {
         "loss": loss_figures(metrics.loss, metrics.bits_per_char, metrics.objective, metrics.unknown_char_share),
+        "counting": None if metrics.baseline is None else metrics.baseline.described(),
         "unknown": describe_unknown(metrics.unknown_char_share),
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
         "tokens": f"{metrics.n_tokens:,} predicted{unknown}",

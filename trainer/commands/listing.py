@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from statistics import fmean
 from typing import get_args
 
 from rich.text import Text
@@ -12,6 +13,7 @@ from trainer.commands.connection import Installation, settings_for_any, with_ins
 from trainer.commands.groups import short_spread
 from trainer.commands.terminal import Terminal, columns, duration, local_time
 from trainer.contracts.base import RunState
+from trainer.contracts.baselines import Baseline, signed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunStatus, has_unknown_text
@@ -46,7 +48,7 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     listed, groups, has_runs = with_installation(settings, read)
     place = f"in '{settings.app.artifacts_root.absolute()}'" if settings.client.url is None else "on this server"
-    titles = ("run", "status", "family", "progress", "best validation", "created", "label")
+    titles = ("run", "status", "family", "progress", "best validation", "against counting", "created", "label")
     rows = [*_rows(listed, groups)]
     table = (
         columns([titles, *rows])
@@ -104,6 +106,7 @@ def _group_row(group: GroupStatus) -> tuple[str, ...]:
         group.model_family,
         f"{group.progress:.0f} %",
         (f"{best} nats" if best else "") + (f", {bits} bits/char{mark}" if bits else ""),
+        _counting([one.baseline for one in group.members]),
         local_time(group.created_at),
         group.label or "",
     )
@@ -118,6 +121,16 @@ def _row(status: RunStatus) -> tuple[str, ...]:
         status.model_family,
         f"{status.progress:.0f} %",
         ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char{mark}"),
+        _counting([status.baseline]),
         local_time(status.created_at),
         status.label or "",
     )
+
+
+def _counting(baselines: Sequence[Baseline | None]) -> str:
+    """Return the mean difference of models from the best n-grams of their texts."""
+    known = [one for one in baselines if one is not None]
+    if not known:
+        return ""
+    names = ", ".join(sorted({one.name for one in known}))
+    return f"{signed(fmean(one.difference for one in known))} bits/char ({names})"

@@ -339,6 +339,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
             share,
             margin_nats=status.best_val_margin,
         ),
+        "counting": None if status.baseline is None else status.baseline.described(),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }
     after = f'next: mt score {run_id} "…"'

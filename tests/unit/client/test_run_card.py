@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.baselines import WORSE, WORSE_LINE, WORSE_WARNING
 from trainer.client.run_card import Bundle, LossCurves, RunCard, RunSnapshot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
@@ -51,6 +52,13 @@ def test_card__has_state_progress_losses_and_curves() -> None:
     train, validation = (line.get("points") for line in page.iter("polyline"))
     # 312 x 88 within a margin of 4: steps 0 to 100 from left to right, losses 2 to 4 from bottom to top
     assert (train, validation) == ("4.0,4.0 160.0,48.0 316.0,92.0", "316.0,70.0")
+
+
+def test_card__compares_a_completed_run_with_counting() -> None:
+    bundle = card(status="completed", baseline=WORSE, warnings=WORSE.warnings())._repr_mimebundle_()
+    assert bundle["text/plain"].splitlines()[2:] == [WORSE_LINE]
+    said = "".join(html(bundle).itertext())
+    assert WORSE_LINE in said and WORSE_WARNING in said
 
 
 def test_card__writes_every_text_as_text() -> None:
