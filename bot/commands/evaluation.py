@@ -7,6 +7,7 @@ from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
+from bot.messages.run_card import counting_line
 from bot.messages.text import BLURPLE, count, make_embed, plain, shown_name, unknown_warning
 from bot.session.client import Bot
 from trainer.config.validation import parse
@@ -131,6 +132,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
+        *counting_line(metrics.baseline),
         _(
             "Accuracy {top1} · top-5 {top5}",
             top1=numeral(metrics.top1_accuracy, ".1%"),

@@ -30,6 +30,7 @@ from bot.messages.text import (
 )
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
@@ -285,6 +286,7 @@ def _result(status: RunStatus) -> list[str]:
         lines.append(f"{_('Test {loss}', loss=test)} · {_perplexity(status.test_loss)}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
+    lines += counting_line(status.baseline)
     lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
@@ -325,8 +327,25 @@ def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
     return [f"⚠ {warning}" for warning in record.effective.leak_warnings(leaks)]
 
 
+def counting_line(baseline: Baseline | None) -> list[str]:
+    """Return the bits per character of the best n-gram beside those of the model."""
+    if baseline is None:
+        return []
+    return [
+        _(
+            "{ngram}: {bits} bits per character; this model {own} ({difference})",
+            ngram=_("unigram") if baseline.order == 1 else _("{order}-gram", order=baseline.order),
+            bits=numeral(baseline.ngram_bits_per_char, ".3f"),
+            own=numeral(baseline.bits_per_char, ".3f"),
+            difference=numeral(baseline.difference, "+z.2f").replace("-", "−"),
+        )
+    ]
+
+
 def _warning(status: RunStatus) -> list[str]:
-    """Warn about a model that is hardly better than the uniform baseline."""
+    """Warn about a model that is hardly better than the uniform baseline, or not clearly better than counting."""
+    if status.baseline is not None and status.baseline.against != "better":
+        return [f"⚠ {_(warning)}" for warning in status.baseline.warnings()]
     loss = status.best_val_loss if status.test_loss is None else status.test_loss
     if loss is None or status.vocab_size is None or loss < _LITTLE_LEARNED * log(status.vocab_size):
         return []

@@ -23,6 +23,7 @@ from local_discord.limits import command_problems
 from local_discord.wire import Json
 from tests.support import ROOT
 from trainer.config.settings import Settings
+from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
 from trainer.contracts.wording import WAIT_MESSAGES
@@ -56,7 +57,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
     labels += [*(title for title, form, figure in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
-    labels += [*WAIT_MESSAGES.values(), *TAKES.values(), *WORKER_STATES]
+    labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
     yield from ((label, False) for label in labels)
 
 

@@ -34,6 +34,7 @@ from bot.messages.inference import chat_answer, report_answer, score_answer, tab
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.messages.run_card import final_message, run_card
 from bot.people.user_settings import UserSettings
+from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.cards import within_limits
 from tests.support.experiment_results import experiment_status, finished_experiment, with_one_seed
 from tests.support.measured_runs import measured
@@ -126,6 +127,9 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "unmeasured": (RECORD, changed(COMPLETED, test_loss=None, best_val_loss=None, started_at=None, step=1, epoch=1)),
     "learned nothing": (RECORD, changed(COMPLETED, test_loss=0.97 * log(43))),
     "leaking": (RECORD, status_of(lambda story: story.start(LEAKS).step(100, 1.1, 1.2).complete())),
+    "better than counting": (RECORD, changed(COMPLETED, baseline=BETTER)),
+    "worse than counting": (RECORD, changed(COMPLETED, baseline=WORSE, warnings=WORSE.warnings())),
+    "not clearly better": (RECORD, changed(COMPLETED, baseline=UNCLEAR, warnings=UNCLEAR.warnings())),
     "masked": (MASKED, changed(COMPLETED, objective="masked_lm", bits_per_char=None)),
     "diverged at once": (RECORD, changed(DIVERGED, learning_rate=None)),
     "ahead of its last step": (RECORD, status_of(lambda story: story.start().step(30, 2.0).checkpoint(34).cancel())),
@@ -264,6 +268,9 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "chat": lambda: chat_answer(RECORD, "hm", changed(CHAT, **SAID)),
     "chat unanswered": lambda: chat_answer(RECORD, "hm", CHAT),
     "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION, RECORD.run_id),
+    "evaluation beside counts": lambda: evaluation_answer(
+        RECORD, "its own test split", changed(EVALUATION, baseline=BETTER), RECORD.run_id
+    ),
     "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
     "group queued": lambda: group(QUEUED, QUEUED),
     "group training": lambda: group(COMPLETED, changed(RUNNING, progress=41.6), changed(RUNNING, status="paused")),

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from bot.messages.advice import advice, can_retry, retry_batch
 from bot.messages.answers import files_answer
 from bot.messages.run_card import attach_chart, final_message, progress_bar, run_card, sparkline, weight_count
+from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, WORSE, WORSE_LINE, WORSE_WARNING
 from tests.support.cards import Read, within_limits
-from tests.support.messages import CANCELLED, COMPLETED, FAILED, QUEUED, RUN, RUNNING
+from tests.support.messages import CANCELLED, COMPLETED, FAILED, QUEUED, RUN, RUNNING, status_of
 from tests.support.properties import for_all
 from tests.support.stories import run_record
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunStatus
 
@@ -63,6 +65,24 @@ def test_run_that_learned_almost_nothing__is_no_plain_success(share: float, is_w
         assert (warning in shown.text) == is_warned
         assert shown.title.startswith("⚠ Completed" if is_warned else "✅ Completed")
         assert shown.colour == (0xFAA61A if is_warned else 0x57F287)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "line", "warning"),
+    [
+        (BETTER, BETTER_LINE, None),
+        (WORSE, WORSE_LINE, WORSE_WARNING),
+        (UNCLEAR, "unigram: 1.531 bits per character; this model 1.500 (−0.03)", "is not clearly better than counting"),
+    ],
+)
+def test_run_that_is_no_better_than_counting__is_no_plain_success(
+    baseline: Baseline, line: str, warning: str | None
+) -> None:
+    status = status_of(lambda story: story.start().step(100, 2.0, 2.1).complete(baseline=baseline))
+    for shown in (Read(final_message(RECORD, status, Outcome())), card(status)):
+        assert line in shown.text.split("\n")
+        assert shown.title.startswith("✅ Completed" if warning is None else "⚠ Completed")
+        assert "than counting" not in shown.text if warning is None else warning in shown.text
 
 
 def test_final_message__does_not_advise_to_resume_into_the_same_failure() -> None:
