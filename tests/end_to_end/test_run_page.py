@@ -172,6 +172,7 @@ async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp
         for step in kept:
             for view in ("text/", "batteries/new?run="):
                 await browser.see(f"document.querySelector(\"a[href='#/{view}{run_id}@{step}']\")")
+        await browser.see_text("bits per character; this model")
         await browser.see_text("Samples that continue")
         await browser.tab_to("#sample-prompt")
         await browser.type("ab")

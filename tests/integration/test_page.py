@@ -13,6 +13,7 @@ from tests.support.http import Site
 from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
 from trainer.contracts import (
+    baselines,
     batteries,
     development,
     events,
@@ -68,7 +69,7 @@ RECORDS += [batteries.BatteryRun, batteries.BatteryInfo, batteries.Accuracy, bat
 RECORDS += [batteries.FormulaResult, batteries.Effect, batteries.Controls, batteries.LeakedItems, batteries.SeedBand]
 RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.DevelopmentRow, development.Acquisition]
 RECORDS += [development.Development]
-RECORDS += [runs.Accepted, RunRequest, inference.TrainingSample, TrainingSamples]
+RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, inference.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
 RECORDS += [CorpusOverview, CorpusList, UploadStatus]
 

@@ -19,6 +19,16 @@ from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
 from tests.support import ROOT
+from tests.support.baselines import (
+    BETTER,
+    BETTER_INTERVAL,
+    BETTER_LINE,
+    UNCLEAR,
+    UNCLEAR_LINE,
+    WORSE,
+    WORSE_LINE,
+)
+from trainer.contracts.baselines import Baseline
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
@@ -357,6 +367,14 @@ def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
     }
     names, expression = "decimal, percent, size, duration", f"[{', '.join(written)}]"
     assert value_of(modules, names, "numbers.js", expression) == [*written.values()]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "line"),
+    [(BETTER, BETTER_LINE + BETTER_INTERVAL), (WORSE, WORSE_LINE), (UNCLEAR, UNCLEAR_LINE)],
+)
+def test_counting__is_compared_as_in_the_terminal(modules: Path, baseline: Baseline, line: str) -> None:
+    assert value_of(modules, "counting", "numbers.js", f"counting({baseline.model_dump_json()})") == line
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])

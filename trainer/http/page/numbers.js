@@ -1,5 +1,7 @@
 /** Numbers, sizes and times as text. */
 
+/** @import { Baseline } from "./records.js" */
+
 /** Formats by their number of decimals: it takes long to make one. */
 const FORMATS = Array.from(
   { length: 7 },
@@ -14,6 +16,14 @@ const DATES = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
  */
 export function decimal(value, digits = 3) {
   return value === null ? "–" : (FORMATS[digits]?.format(value) ?? "");
+}
+
+/**
+ * Write a number with its sign.
+ * @param {number | null} value
+ */
+export function signed(value, digits = 3) {
+  return `${value !== null && value > 0 ? "+" : ""}${decimal(value, digits).replace("-", "−")}`;
 }
 
 /**
@@ -41,6 +51,22 @@ export function percent(value, digits = 1) {
  */
 export function bitsPerChar(value, unknownShare) {
   return `${decimal(value)}${value !== null && (unknownShare ?? 0) > 0.001 ? " ⚠ unknown characters" : ""}`;
+}
+
+/**
+ * Compare a model with the best n-gram of its training text.
+ * @param {Baseline} baseline
+ */
+export function counting({ order, ngram_bits_per_char, bits_per_char, margin, counted_tokens, train_tokens }) {
+  const difference = bits_per_char - ngram_bits_per_char;
+  const [low, high] = [-1, 1].map((side) => signed(difference + side * (margin ?? 0), 2));
+  const interval = margin === null ? "" : `, 95 % interval ${low} to ${high}`;
+  const [counted, all] = [counted_tokens, train_tokens].map((tokens) => decimal(tokens, 0));
+  return (
+    `${order === 1 ? "unigram" : `${order}-gram`}: ${decimal(ngram_bits_per_char)} bits per character; this model` +
+    ` ${decimal(bits_per_char)} (${signed(difference, 2)})${interval}` +
+    (counted_tokens < train_tokens ? `; counted in ${counted} of ${all} tokens` : "")
+  );
 }
 
 /** @param {number} nats */

@@ -10,6 +10,10 @@ export type Span = [start: number, end: number];
 
 export interface RunError { code: string; message: string }
 
+export interface Baseline {
+  order: number; ngram_bits_per_char: number; bits_per_char: number; margin: number | null;
+  counted_tokens: number; train_tokens: number;
+}
 export interface RunStatus {
   run_id: string; label: string | null; status: RunState; reachable: boolean; message: string;
   waits_for: WaitReason | null; phase: Phase | null; stopped_by: StopCause | null; progress: number;
@@ -24,7 +28,7 @@ export interface RunStatus {
   owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
   seed: number | null; group: RunGroup | null; last_checkpoint_step: number | null; params: number | null;
   learning_rate: number | null; grad_norm: number | null; gpu_memory_bytes: number[] | null; best_epoch: number | null;
-  early_stopped: boolean | null;
+  early_stopped: boolean | null; baseline: Baseline | null;
 }
 
 export interface RunGroup { group_id: string; seeds: number[] }
@@ -62,7 +66,7 @@ export interface Sample { prompt: string; text: string; seed: number; stop_reaso
 export interface ComparedRun {
   run_id: string; label: string | null; model: string; objective: string; params: number | null; loss: number | null;
   perplexity: number | null; bits_per_char: number | null; top1_accuracy: number | null; top5_accuracy: number | null;
-  tokens_per_second: number | null;
+  tokens_per_second: number | null; ngram_bits_per_char: number | null;
 }
 export interface Interval { low: number; high: number }
 export interface Difference { field: string; run: string; other: string }

@@ -4,7 +4,7 @@ import { call, read } from "./api.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { fileAddress, fileTable } from "./files.js";
-import { bitsPerChar, date, decimal, duration, percent, size } from "./numbers.js";
+import { bitsPerChar, counting, date, decimal, duration, percent, size } from "./numbers.js";
 import { actionsOf } from "./run_actions.js";
 import { runCurves } from "./run_curves.js";
 import { exportForm } from "./run_export.js";
@@ -172,6 +172,7 @@ function factsOf(run) {
         ["Test", decimal(run.test_loss), inBits(run.bits_per_char), decimal(run.test_perplexity, 2)],
       ],
     ),
+    ...(run.baseline === null ? [] : [h("p", {}, counting(run.baseline))]),
   ];
 }
 

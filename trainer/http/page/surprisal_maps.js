@@ -6,7 +6,7 @@ import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./colo
 import { kept } from "./drafts.js";
 import { bdi, h, table } from "./elements.js";
 import { heatMap } from "./heat_map.js";
-import { bits, bitsPerChar, decimal, percent } from "./numbers.js";
+import { bits, bitsPerChar, decimal, percent, signed } from "./numbers.js";
 import { codePoints, covered, normalized, spoken, tokenLines, unitLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
 
@@ -346,14 +346,6 @@ function comparedTotals(one, two) {
     table("Totals of both models", ["Number", `A: ${one.name}`, `B: ${two.name}`, "B − A"], rows),
     ...(one.score.method === two.score.method ? [] : [notice(NO_PLL)]),
   );
-}
-
-/**
- * Write a number with its sign.
- * @param {number | null} value
- */
-function signed(value, digits = 3) {
-  return `${value !== null && value > 0 ? "+" : ""}${decimal(value, digits).replace("-", "−")}`;
 }
 
 /**
