@@ -236,6 +236,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
     best_margin = _plus_minus(metrics.best_margin)
     lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
+    baseline = manifest.reported_baseline
     test_margin = _plus_minus(None if lines is None else margin((lines.nats, lines.tokens)))
     data = manifest.data
     leaks = {} if data is None else data.leaks
@@ -248,6 +249,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("test loss", metrics.test, f"{{:.4f}}{test_margin} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
+        ("counting", None if baseline is None else ". ".join((baseline.described(), *baseline.warnings())), "{}"),
     )
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),

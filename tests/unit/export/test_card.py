@@ -10,12 +10,23 @@ import pytest
 from huggingface_hub import ModelCard
 from syrupy.assertion import SnapshotAssertion
 
+from tests.support.baselines import (
+    BETTER,
+    BETTER_INTERVAL,
+    BETTER_LINE,
+    UNCLEAR,
+    UNCLEAR_LINE,
+    WORSE,
+    WORSE_LINE,
+    WORSE_WARNING,
+)
 from tests.support.families import MASKED
 from tests.support.finished_runs import finished_run
 from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import changed
+from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.runs import EvalSummary, Leak
 from trainer.contracts.tokenizers import Normalization
@@ -104,6 +115,21 @@ def test_card_of_a_repository__names_what_a_repetition_needs(tmp_path: Path) -> 
     assert publication.missing(manifest)[1] == "the license of the text `text`: give `--data-license`"
     assert publication.missing(manifest)[2:] == ("the source of the text: write it into README.md on the hub", people)
     assert publication._replace(licence="mit", data_licence="mit").missing(known) == (people,)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "text"),
+    [(BETTER, BETTER_LINE + BETTER_INTERVAL), (WORSE, f"{WORSE_LINE}. {WORSE_WARNING}")],
+)
+def test_card__compares_the_model_with_counting(baseline: Baseline, text: str, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gpt2")
+    baselines: Baselines = {"validation": UNCLEAR, "test": baseline}
+    manifest, tokenizer = changed(run.completed_manifest(), baselines=baselines), read_manifest(run.tokenizer)
+    assert f"| counting | {text} |" in model_card(manifest, tokenizer, "hf", None)
+    without_test = model_card(changed(manifest, baselines={"validation": UNCLEAR}), tokenizer, "hf", None)
+    assert f"| counting | {UNCLEAR_LINE}. " in without_test
+    other_weights = model_card(manifest, tokenizer, "hf", None, 500)
+    assert "counting" not in other_weights, "the numbers at the end are not those of a checkpoint"
 
 
 def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:
