@@ -40,7 +40,7 @@ from trainer.reports.comparison import (
 
 _TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
-_TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1", "Top-5", "Tokens/s", "Label")
+_TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "N-gram", "Top-1", "Top-5", "Tokens/s", "Label")
 
 
 class _CompareOptions(RunOptions):
@@ -156,6 +156,7 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
         (run.loss, ".4f"),
         (run.perplexity, ".3f"),
         (run.bits_per_char, ".4f"),
+        (run.ngram_bits_per_char, ".4f"),
         (run.top1_accuracy, ".1%"),
         (run.top5_accuracy, ".1%"),
         (run.tokens_per_second, ",.0f"),

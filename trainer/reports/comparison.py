@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen, ModelName
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
@@ -42,6 +43,12 @@ class Measurement(NamedTuple):
     def name(self) -> str:
         return self.checkpoint or self.manifest.run_id
 
+    @property
+    def baseline(self) -> Baseline | None:
+        """The baseline on the evaluated split; None on another text."""
+        splits = self.manifest.baselines.items()
+        return next((one for split, one in splits if (split, None) == (self.summary.split, self.summary.dataset)), None)
+
 
 class MeasuredGroup(NamedTuple):
     """The completed runs of a group over seeds."""
@@ -76,6 +83,8 @@ class ComparedRun(Figures):
     run_id: ModelName
     """The id of the run or the group, or the name of a checkpoint."""
     n_runs: int = 1
+    ngram_bits_per_char: float | None = None
+    """Bits per character of the best n-gram of its training split; None on another text than its splits."""
     deviations: Figures | None = None
     """Standard deviations (n - 1) over the runs of a group; None for one run."""
     label: str | None
@@ -233,12 +242,19 @@ def _row(one: Measured) -> ComparedRun:
         **_means(one),
         "run_id": _name(one),
         "n_runs": len(runs),
+        "ngram_bits_per_char": _ngram_bits(runs),
         "deviations": deviations,
         "label": effective.label,
         "model": model_name(effective.model),
         "objective": effective.objective,
     }
     return ComparedRun.model_validate(row)
+
+
+def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
+    """Return the mean of the bits per character of the n-grams on the split; None if one is not known."""
+    found = [one.baseline.ngram_bits_per_char for one in runs if one.baseline is not None]
+    return fmean(found) if len(found) == len(runs) else None
 
 
 def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float) -> Against:

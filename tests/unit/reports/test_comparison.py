@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tests.support.baselines import BETTER, WORSE
 from tests.support.families import config_of, effective_of
 from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, line_losses, measured, of_fields
 from tests.support.refusals import refused
@@ -11,6 +12,7 @@ from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.baselines import Baselines
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
@@ -21,6 +23,7 @@ from trainer.reports.comparison import (
     Comparison,
     Difference,
     Figures,
+    MeasuredGroup,
     Measurement,
     check_different,
     compare,
@@ -141,6 +144,19 @@ def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
     assert (first.bits_per_char, first.top1_accuracy, first.tokens_per_second) == (None, None, None)
     assert [run.run_id for run in found.runs] == ["new", "known", "first"]
     assert found.runs[0].tokens_per_second == 1500.0
+
+
+def test_rows__have_the_ngram_of_each_run_on_the_split_that_is_compared() -> None:
+    baselines: Baselines = {"test": BETTER, "validation": WORSE}
+    one, two = (
+        each._replace(manifest=changed(each.manifest, baselines=baselines))
+        for each in (measured("one"), measured("two", seed=7))
+    )
+    on_another_text = one._replace(summary=changed(one.summary, dataset="text"))
+    group = MeasuredGroup("group", [two, measured("uncounted")], 2)
+    assert [run.ngram_bits_per_char for run in compare([one, measured("old"), group]).runs] == [1.8128, None, None]
+    assert compare([measured("old"), MeasuredGroup("group", [one, two], 2)]).runs[1].ngram_bits_per_char == 1.8128
+    assert compare([on_another_text, two]).runs[0].ngram_bits_per_char is None
 
 
 OTHER_SPLIT = "Their test splits differ, so none of their metrics are comparable."

@@ -109,6 +109,7 @@ function resultsOf(comparison) {
     ["Loss, nats per token", (run) => decimal(run.loss)],
     ["Perplexity", (run) => decimal(run.perplexity, 2)],
     ["Bits per character", (run) => decimal(run.bits_per_char)],
+    ["Bits per character of the n-gram", (run) => decimal(run.ngram_bits_per_char)],
     ["Accuracy, top 1", (run) => percent(run.top1_accuracy)],
     ["Accuracy, top 5", (run) => percent(run.top5_accuracy)],
     ["Tokens per second", (run) => decimal(run.tokens_per_second, 0)],
