@@ -20,11 +20,16 @@ _NOT_HASHED = {
     "tokenizer_saw_held_out",
 }
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
-TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0}
+TORCH_MOMENTUM = 0.95
+TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0, "muon": 0.1}
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
     "adamw": {"betas": TORCH_BETAS, "eps": TORCH_EPS, "weight_decay": TORCH_WEIGHT_DECAY["adamw"]},
     "adam": {"betas": TORCH_BETAS, "eps": TORCH_EPS, "weight_decay": TORCH_WEIGHT_DECAY["adam"]},
     "sgd": {"weight_decay": TORCH_WEIGHT_DECAY["sgd"]},
+    "muon": {
+        **{"betas": TORCH_BETAS, "eps": TORCH_EPS, "weight_decay": TORCH_WEIGHT_DECAY["muon"]},
+        "momentum": TORCH_MOMENTUM,
+    },
 }
 CHAR_LSTM_DEFAULTS: dict[str, object] = {
     "max_seq_len": 256,
@@ -182,6 +187,9 @@ def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
 def request_hash(effective: EffectiveRequest) -> str:
     """Return the SHA-256 of all values that determine the result, without labels, preset and corpus names."""
     values: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
+    if effective.optimizer.momentum is None:
+        optimizer: dict[str, object] = effective.optimizer.model_dump(mode="json", exclude={"momentum"})
+        values["optimizer"] = optimizer
     for field in ("corpus", "validation_corpus", "test_corpus"):
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256

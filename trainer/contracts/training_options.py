@@ -95,12 +95,14 @@ class Options(Frozen, json_schema_extra=describe_fields):
 class OptimizerConfig(Options):
     """The optimizer and its settings."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Optimizer."""
+    name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    """Optimizer; muon moves the matrices of hidden layers, and adamw all other weights."""
     betas: tuple[Probability, Probability] | None = None
-    """Decay rates of the moments of adamw and adam; default: those of torch."""
+    """Decay rates of the moments of adamw (with muon, too) and adam; default: those of torch."""
     eps: Positive | None = None
-    """Epsilon of adamw and adam; default: that of torch."""
+    """Epsilon of adamw (with muon, too) and adam; default: that of torch."""
+    momentum: Probability | None = None
+    """Momentum of muon; default: that of torch."""
     weight_decay: NonNegativeFloat | None = None
     """Weight decay; default: that of torch for this optimizer."""
     weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_sort_unique)] = ("bias", "norm")

@@ -86,6 +86,10 @@ class LanguageModel(nn.Module, ABC):
         """The device of the weights or counts."""
         return next(chain(self.parameters(), self.buffers())).device
 
+    def head_weight(self) -> Tensor:
+        """Return the weight (V, H) of the output layer; here the embedding, which is tied to it."""
+        return self.input_embedding().weight
+
     def initial_state(self, batch: int) -> ModelState:
         """Return the state before the first token. Raises ValueError for models that carry no state."""
         raise _no_state()

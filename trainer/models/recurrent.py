@@ -149,6 +149,9 @@ class RecurrentModel(LanguageModel):
     def input_embedding(self) -> nn.Embedding:
         return self.embedding
 
+    def head_weight(self) -> Tensor:
+        return super().head_weight() if self.config.tie_word_embeddings else self.projection.weight
+
     def _initialize_as_keyboard(self) -> None:
         """Initialize input weights by Xavier, recurrent weights orthogonally, biases by 0, embeddings by U(-0.1, 0.1).
 

@@ -128,8 +128,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         return StepProgram(self.vocab_size, precision, key_values=key_values)
 
     def head_weight(self) -> Tensor:
-        """Return the weight (V, H) of the output layer."""
-        return self.input_embedding().weight if self.head is None else self.head.weight
+        return super().head_weight() if self.head is None else self.head.weight
 
     @contextmanager
     def packed_products(self) -> Iterator[None]:

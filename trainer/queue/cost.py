@@ -45,7 +45,7 @@ SAFETY_FACTOR = 1.5
 UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory")
 """The reasons why no running worker takes a queued run."""
 _NUMBER_BYTES = 4
-_MOMENTS = {"adam": 2, "adamw": 2}
+_MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
 _LOGITS_COPIES = 4
 """The logits, their log-softmax and the gradients of both."""
 _COPIES_WHILE_SAVING = 4
@@ -228,6 +228,8 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
     width = model.hidden_size if isinstance(model, TransformerConfig) else model.embedding_size
     trained = params - (vocab_size * width if effective.freeze_embeddings else 0)
     checkpoint = params + trained * _MOMENTS.get(effective.optimizer.name, 0)
+    if effective.optimizer.name == "muon":  # a matrix of a hidden layer has one moment
+        checkpoint -= model.parameter_count(0)
     rows = min(batch_rows(effective, on_cuda=machine.on_cuda), max(1, math.ceil(text.tokens / length)))
     activations = model.activation_count(length)
     if effective.compute.gradient_checkpointing:

@@ -12,6 +12,7 @@ from trainer.contracts.training_options import DecayFree, OptimizerConfig
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import OptimizerState
 from trainer.training.device import Compute, random_state, restore_random_state
+from trainer.training.muon import hidden_matrices
 from trainer.training.update_rules import NO_SHARDS, LossScale, Shards, UpdateRule, WeightGroup
 
 
@@ -27,7 +28,8 @@ class Optimizer:
         shards: Shards = NO_SHARDS,
     ) -> None:
         self._model, self._effective, self._total_steps, self._shards = model, effective, total_steps, shards
-        self._rule = UpdateRule(effective.optimizer, _weight_groups(model, effective.optimizer), shards)
+        matrices = hidden_matrices(model) if effective.optimizer.name == "muon" else {}
+        self._rule = UpdateRule(effective.optimizer, _weight_groups(model, effective.optimizer), shards, matrices)
         self._scale = LossScale() if compute.precision == "fp16" else None
 
     def backward(self, loss: Tensor) -> None:

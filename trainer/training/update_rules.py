@@ -1,10 +1,11 @@
-"""AdamW, Adam and SGD by torch's functions, and the loss scale of fp16: bit for bit as torch's classes.
+"""AdamW, Adam and SGD by torch's functions, Muon, and the loss scale of fp16: bit for bit as torch's classes.
 
 The classes import torch's compiler, which takes more processor time than hundreds of steps of a small model.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -13,14 +14,17 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from trainer.config.presets import TORCH_BETAS, TORCH_EPS, TORCH_WEIGHT_DECAY
+from trainer.config.presets import TORCH_BETAS, TORCH_EPS, TORCH_MOMENTUM, TORCH_WEIGHT_DECAY
 from trainer.contracts.training_options import OptimizerConfig
+from trainer.training.muon import Blocks, orthogonalized
 
 moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
     dict[int, dict[str, Tensor]], config=ConfigDict(arbitrary_types_allowed=True)
 )
 """The moments of each weight in a checkpoint, by the number of the weight."""
 _numbers_adapter = TypeAdapter(dict[str, float])
+_MOMENTUM = "momentum_buffer"
+"""Name of Muon's only moment in a state."""
 
 _INITIAL_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS = 65536.0, 2.0, 0.5, 2000
 """Defaults of torch.amp.GradScaler."""
@@ -64,21 +68,37 @@ class _Moments(NamedTuple):
 
 
 class UpdateRule:
-    """Moves weights by their gradients; its state has the form of `torch.optim.Optimizer.state_dict`."""
+    """Moves weights by their gradients; its state has the form of `torch.optim.Optimizer.state_dict`.
 
-    def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup], shards: Shards = NO_SHARDS) -> None:
-        self._name, self._groups, self._shards = config.name, groups, shards
+    `matrices` are the weights that Muon moves; all others of a rule `muon` are for AdamW.
+    """
+
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        groups: Sequence[WeightGroup],
+        shards: Shards = NO_SHARDS,
+        matrices: Mapping[Tensor, Blocks] = MappingProxyType({}),
+    ) -> None:
+        self._name, self._groups, self._shards, self._matrices = config.name, groups, shards, matrices
+        self._momentum = TORCH_MOMENTUM if config.momentum is None else config.momentum
         self._betas, self._eps = config.betas or TORCH_BETAS, TORCH_EPS if config.eps is None else config.eps
         self._is_fused = all(weight.device.type == "cpu" for weight in self._weights())
         self._learning_rate = 0.0
         self._moments: dict[Tensor, _Moments] = {}
+        self._momenta: dict[Tensor, Tensor] = {}
 
     def step(self, learning_rate: float) -> None:
         """Move the weights that have a gradient."""
         self._learning_rate = learning_rate
         with torch.no_grad():
             for group in self._groups:
-                self._move([weight for weight in group.weights if weight.grad is not None], self._weight_decay(group))
+                moved = [weight for weight in group.weights if weight.grad is not None]
+                weight_decay = self._weight_decay(group)
+                self._move([weight for weight in moved if weight not in self._matrices], weight_decay)
+                for weight in moved:
+                    if weight in self._matrices and weight.grad is not None:
+                        self._move_matrix(weight, weight.grad, weight_decay)
 
     def gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._weights() if weight.grad is not None]
@@ -93,6 +113,8 @@ class UpdateRule:
         options: dict[str, object] = {"betas": self._betas, "eps": self._eps}
         if self._name == "sgd":
             options = {"momentum": 0.0, "dampening": 0.0}
+        if self._name == "muon":
+            options["momentum"] = self._momentum
         groups = [
             options
             | {"lr": self._learning_rate, "weight_decay": self._weight_decay(group)}
@@ -104,12 +126,16 @@ class UpdateRule:
             for weight in weights
             if weight in self._moments
         }
-        return {"state": moments, "param_groups": groups}
+        momenta = {numbers[weight]: {_MOMENTUM: self._shards.full(each)} for weight, each in self._momenta.items()}
+        return {"state": moments | momenta, "param_groups": groups}
 
     def load(self, state: dict[str, object]) -> None:
         """Load the state that an update rule, or a torch optimizer of the same name, has returned."""
         weights = self._weights()
         for number, moments in moments_adapter.validate_python(state["state"]).items():
+            if _MOMENTUM in moments:
+                self._momenta[weights[number]] = self._shards.sharded(moments[_MOMENTUM], weights[number])
+                continue
             step, *means = (moments[name] for name in _Moments._fields)
             self._moments[weights[number]] = _Moments(
                 step, *(self._shards.sharded(mean, weights[number]) for mean in means)
@@ -158,8 +184,18 @@ class UpdateRule:
             weight_decay=weight_decay,
             eps=self._eps,
             maximize=False,
-            decoupled_weight_decay=self._name == "adamw",
+            decoupled_weight_decay=self._name in {"adamw", "muon"},
         )
+
+    def _move_matrix(self, weight: Tensor, gradient: Tensor, weight_decay: float) -> None:
+        local = self._shards.local
+        if weight not in self._momenta:
+            self._momenta[weight] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        momentum = local(self._momenta[weight]).lerp_(local(gradient), 1 - self._momentum)
+        local(gradient).lerp_(momentum, self._momentum)  # Nesterov's step, in place: the gradient is read no more
+        update = orthogonalized(self._shards.full(gradient), self._matrices[weight])
+        shard = local(weight).mul_(1 - self._learning_rate * weight_decay)
+        shard.add_(local(self._shards.sharded(update, weight)), alpha=-self._learning_rate)
 
 
 class LossScale:

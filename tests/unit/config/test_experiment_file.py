@@ -151,6 +151,7 @@ sizes = drawn({}, {"embedding_size": count, "hidden_size": count, "num_layers": 
 betas: Strategies = {"betas": st.tuples(fraction(), fraction()), "eps": positive, "weight_decay": fraction()}
 optimizer = drawn({"name": choice("adam", "adamw")}, betas)
 optimizer |= drawn({"name": st.just("sgd")}, {"weight_decay": fraction()})
+optimizer |= drawn({"name": st.just("muon")}, betas | {"momentum": fraction()})
 normalization: Strategies = {"normalization": drawn({"lowercase": st.booleans()})}
 names: Strategies = {f"{role}_token": st.just(f"<{role}>") for role in ("cls", "sep", "unk", "mask")}
 special: Strategies = {"special_style": choice("gpt2", "gpt2_mask", "bert"), "special_tokens": drawn({}, names)}

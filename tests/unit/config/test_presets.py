@@ -74,6 +74,10 @@ DEFAULTS: list[tuple[Values, Values]] = [
     ({"model": {"hidden_size": 64}}, {"model.hidden_size": 64, "model.embedding_size": 128}),
     ({"optimizer": {"name": "sgd"}}, {"optimizer.eps": None, "optimizer.weight_decay_exclude": ("bias", "norm")}),
     ({"optimizer": {"name": "adam", "eps": 1e-6}}, {"optimizer.eps": 1e-6}),
+    (
+        {"optimizer": {"name": "muon"}},
+        {"optimizer.momentum": 0.95, "optimizer.weight_decay": 0.1, "optimizer.eps": 1e-8},
+    ),
     ({"optimizer": {"weight_decay_exclude": []}}, {"optimizer.weight_decay_exclude": ()}),
     ({"optimizer": {"weight_decay_exclude": TWICE}}, {"optimizer.weight_decay_exclude": ("embedding", "norm")}),
     ({"model_family": "bert"}, {"objective": "masked_lm", "mlm_probability": 0.15}),
@@ -185,6 +189,7 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),
         ({"freeze_embeddings": True}, "`freeze_embeddings` needs a run to start from"),
         ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
+        ({"optimizer": {"momentum": 0.9}}, "`optimizer.momentum` is not an option of adamw: leave it out."),
         ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave"),
         ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),
         (of("gpt2", hidden_size=64, num_attention_heads=3), "divisible by `num_attention_heads`; 64 is not by 3"),

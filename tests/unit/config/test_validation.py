@@ -56,7 +56,10 @@ WRONG_FIELDS: list[tuple[str, object, str, str]] = [
     ("optimizer.betas", [0.9, 1.0], "`optimizer.betas.1` must be less than 1, you gave 1.0", "a number ≥ 0 and < 1"),
     ("optimizer.betas", [0.9], "`optimizer.betas.1` is required", "a number ≥ 0 and < 1"),
     ("optimizer.betas", 1, "must be a list, you gave 1", "a list of 2 items, each a number ≥ 0"),
-    ("optimizer.name", "lion", "must be 'adamw', 'adam' or 'sgd', you gave 'lion'", "one of 'adamw', 'adam', 'sgd'"),
+    (
+        *("optimizer.name", "lion", "must be 'adamw', 'adam', 'sgd' or 'muon', you gave 'lion'"),
+        "one of 'adamw', 'adam', 'sgd', 'muon'",
+    ),
     ("early_stopping.enabled", "yes", f"must be true or false, you gave 'yes'{HINT}", "true or false"),
     ("early_stopping.enabled", 1, "must be true or false, you gave 1", "true or false"),
     ("tokenizer_id", "A", "must match pattern '^[a-z0-9][a-z0-9_-]{0,63}$', you gave 'A'", "text that"),

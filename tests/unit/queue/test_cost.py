@@ -96,6 +96,8 @@ def test_memory__has_each_part_of_a_step() -> None:
     sgd, adam, adamw = (memory(batch_size=64, optimizer={"name": name}) for name in ("sgd", "adam", "adamw"))
     assert memory(batch_size=4096) == memory(batch_size=1000)  # as many rows as the text has
     assert adam == adamw == sgd + 8 * params
+    of_tokens = 2 * 1000 * model.hidden_size  # embedding and head
+    assert memory(batch_size=64, optimizer={"name": "muon"}) == sgd + 4 * params + 4 * of_tokens  # a matrix has one
     assert memory(batch_size=65) - memory(batch_size=64) == of_row
     frozen = memory(batch_size=64, init_from_run_id="parent", freeze_embeddings=True)
     assert memory(batch_size=64) - frozen == 4 * 3 * 1000 * model.hidden_size  # its gradient and its two moments

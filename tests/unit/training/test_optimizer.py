@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
-from tests.support.families import FAMILIES, effective_of
+from tests.support.families import FAMILIES, effective_of, model_of
 from tests.support.tiny_models import POEM, make_run
 from tests.support.trainings import TEXT, losses, observed
 from trainer.training.device import seed_everything
+from trainer.training.muon import Blocks, hidden_matrices
 from trainer.training.optimizer import learning_rate
 
 RATE, DECAY = 0.01, 0.5
@@ -56,6 +57,21 @@ def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
         is_free = any(re.search(NAMES[kind], name, re.IGNORECASE) for kind in excluded)
         expected = torch.zeros_like(weight) if is_free else -RATE * DECAY * weight
         assert torch.allclose(with_decay[name] - without[name], expected, atol=1e-6), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_muon__is_for_the_matrices_of_hidden_layers(family: str) -> None:
+    """All but embeddings and the output layer, which is a recurrent model's projection unless a tied head follows."""
+    model = model_of(family)
+    head = r"^head\.weight$" if hasattr(model, "head") or family == "char_lstm" else r"^projection\.weight$"
+    weights, blocks = dict(model.named_parameters()), hidden_matrices(model)
+    expected = {name for name, weight in weights.items() if weight.dim() == 2}
+    expected -= {name for name in expected if re.search(f"{NAMES['embedding']}|{head}", name)}
+    assert {name for name, weight in weights.items() if weight in blocks} == expected
+    gates = {"lstm": 4, "char_lstm": 4, "gru": 3}.get(family.split()[0], 1)
+    for name in expected:
+        stacked = Blocks(3, dim=1) if "c_attn" in name else Blocks(gates if "layers.weight" in name else 1)
+        assert blocks[weights[name]] == stacked, name
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

@@ -41,9 +41,18 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
 """After which step, and how many times of asking later, a training is told to pause; and of what training."""
 
 
-@pytest.mark.parametrize("family", slow_except(["char_lstm", "gru"], "char_lstm"))
-def test_resume__after_thirty_interruptions_continues_bit_for_bit(tmp_path: Path, family: str) -> None:
-    values = EVERYTHING | {"model_family": family, "tokenizer": {"method": "char"}, "num_epochs": 6}
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("char_lstm", {}),
+        pytest.param("gru", {}, marks=pytest.mark.slow),
+        ("gru", {"optimizer": {"name": "muon"}}),
+    ],
+)
+def test_resume__after_thirty_interruptions_continues_bit_for_bit(
+    tmp_path: Path, family: str, more: dict[str, object]
+) -> None:
+    values = EVERYTHING | {"model_family": family, "tokenizer": {"method": "char"}, "num_epochs": 6} | more
     values["early_stopping"] = {"enabled": False}
     whole, run = observed(run_in(tmp_path / "whole", values)), run_in(tmp_path / "parts", values)
     moments = random.Random(20261120)
