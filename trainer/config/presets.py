@@ -12,13 +12,15 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_er
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
-from trainer.contracts.training_options import DEFAULT_MLM_PROBABILITY, OptimizerConfig
+from trainer.contracts.training_options import DEFAULT_DECAY_RATIO, DEFAULT_MLM_PROBABILITY, OptimizerConfig
 from trainer.contracts.wording import counted
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
     "tokenizer_saw_held_out",
 }
+_NOT_HASHED_DEFAULTS: dict[str, object] = {"decay_ratio": DEFAULT_DECAY_RATIO}
+"""Fields that earlier versions lack; at these values the hash is that of an earlier version."""
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
 TORCH_MOMENTUM = 0.95
 TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0, "muon": 0.1}
@@ -186,7 +188,8 @@ def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
 
 def request_hash(effective: EffectiveRequest) -> str:
     """Return the SHA-256 of all values that determine the result, without labels, preset and corpus names."""
-    values: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
+    values = {name: value for name, value in dumped.items() if value != _NOT_HASHED_DEFAULTS.get(name, ...)}
     if effective.optimizer.momentum is None:
         optimizer: dict[str, object] = effective.optimizer.model_dump(mode="json", exclude={"momentum"})
         values["optimizer"] = optimizer
@@ -317,12 +320,15 @@ def _check(effective: EffectiveRequest) -> None:
             f"is {effective.max_seq_len}, but `model.max_position_embeddings` is"
             f" {model.max_position_embeddings}: make `max_seq_len` smaller or `model.max_position_embeddings` larger.",
         )
+    if effective.decay_ratio != DEFAULT_DECAY_RATIO and effective.lr_schedule != "wsd":
+        message = f"has no effect with `lr_schedule` '{effective.lr_schedule}': leave it out, or take 'wsd'."
+        raise field_error(ErrorCode.INVALID_INPUT, "decay_ratio", message)
     lowest, highest = effective.min_learning_rate, effective.learning_rate
     if lowest and effective.lr_schedule == "constant":
         raise field_error(
             ErrorCode.INVALID_INPUT,
             "min_learning_rate",
-            "has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or 'cosine'.",
+            "has no effect with `lr_schedule` 'constant': leave it out, or take 'linear', 'cosine' or 'wsd'.",
         )
     if lowest > highest:
         raise field_error(

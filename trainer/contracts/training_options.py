@@ -79,6 +79,7 @@ _AnySize: JsonDict = {"x-enum": _sizes}
 ModelSize = Annotated[str, Field(json_schema_extra=_AnySize)]
 DecayFree = Literal["bias", "embedding", "norm"]
 DEFAULT_MLM_PROBABILITY = 0.15
+DEFAULT_DECAY_RATIO = 0.2
 _MAX_SCHEDULED_STEPS = 10_000
 _MAX_COUNT = 10**15
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
@@ -252,10 +253,12 @@ class TrainingOptions(Options):
     """Optimizer and its settings."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     """Learning rate at its highest, after the warm-up."""
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate schedule after the warm-up."""
+    lr_schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """Learning rate schedule after the warm-up; wsd (warm-up, stable, decay): constant, then linear."""
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = DEFAULT_DECAY_RATIO
+    """Share of all steps in which the rate of wsd falls, at the end."""
     min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Learning rate at the end of a linear or cosine schedule."""
+    """Learning rate at the end of a linear, cosine or wsd schedule."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     """Steps of linear warm-up; not together with `warmup_ratio`."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None

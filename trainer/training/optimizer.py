@@ -86,6 +86,9 @@ def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> f
             share = 1.0 - done
         case "cosine":
             share = (1.0 + math.cos(math.pi * done)) / 2
+        case "wsd":
+            decay = min(math.ceil(effective.decay_ratio * total_steps), total_steps - warmup)
+            share = min(1.0, (total_steps - step) / max(1, decay))
         case unknown:
             assert_never(unknown)
     return effective.min_learning_rate + (effective.learning_rate - effective.min_learning_rate) * share

@@ -183,6 +183,10 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"min_learning_rate": 1e-4}, "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out,"),
         ({"min_learning_rate": 0.01, "lr_schedule": "cosine"}, "must not exceed `learning_rate`, which is 0.002."),
         ({"min_learning_rate": -1}, "`min_learning_rate` must be greater than or equal to 0, you gave -1."),
+        (
+            {"decay_ratio": 0.3},
+            "`decay_ratio` has no effect with `lr_schedule` 'constant': leave it out, or take 'wsd'.",
+        ),
         ({"model": {"architecture": "gru"}}, "`model.architecture` must be 'lstm'"),
         ({"model_size": "tiny", "model": {"hidden_size": 3}}, "give one of both"),
         ({"model_family": "lstm", "model_size": "paper", "model": OTHER_WEIGHTS}, "says between_layers"),

@@ -110,6 +110,12 @@ def test_optimizer__uses_the_values_that_are_given(tmp_path: Path) -> None:
         ({"lr_schedule": "linear", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0]),
         ({"lr_schedule": "linear", "min_learning_rate": 0.004}, [1.0, 0.8, 0.6, 0.4]),
         ({"lr_schedule": "linear", "min_learning_rate": 0.02}, [1.0, 1.0, 1.0, 1.0]),
+        ({"lr_schedule": "wsd"}, [1.0, 1.0, 1.0, 1.0]),
+        ({"lr_schedule": "wsd", "decay_ratio": 0.6}, [1.0, 1.0, 2 / 3, 1 / 3]),
+        ({"lr_schedule": "wsd", "decay_ratio": 1.0}, [1.0, 0.75, 0.5, 0.25]),
+        ({"lr_schedule": "wsd", "decay_ratio": 0.5, "warmup_steps": 1, "min_learning_rate": 0.01}, [1, 1, 1, 0.75]),
+        ({"lr_schedule": "wsd", "decay_ratio": 0.9, "warmup_steps": 2}, [0.5, 1.0, 1.0, 0.5]),
+        ({"lr_schedule": "wsd", "warmup_steps": 9}, [1 / 9, 2 / 9, 3 / 9, 4 / 9]),
         (
             {"lr_schedule": "cosine", "min_learning_rate": 0.004, "warmup_steps": 1},
             [1.0, *(0.2 + 0.8 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3))],
@@ -120,6 +126,12 @@ def test_learning_rate__follows_its_schedule(values: dict[str, object], expected
     effective = effective_of("lstm", learning_rate=0.02, **values)
     rates = [learning_rate(step, 4, effective) for step in range(4)]
     assert rates == pytest.approx([0.02 * share for share in expected])
+
+
+def test_learning_rate__of_wsd_falls_in_the_last_fifth() -> None:
+    effective = effective_of("lstm", learning_rate=0.02, lr_schedule="wsd", warmup_steps=10)
+    rates = [learning_rate(step, 50, effective) for step in range(9, 51)]
+    assert rates == pytest.approx([0.02] * 31 + [0.02 * left / 10 for left in range(10, -1, -1)])
 
 
 def test_learning_rate__of_the_curve_is_the_one_that_was_used(tmp_path: Path) -> None:
