@@ -41,9 +41,10 @@ _SHARED: dict[str, object] = {"max_steps": _STEPS, "num_epochs": 20, "log_every_
 _SHARED |= {"batch_size": 5, "checkpoint_every_steps": 20, "checkpoint_schedule": {"words": [50, 999]}}
 """With 5 rows in a batch, no process has as many rows as the other."""
 _TRANSFORMER: dict[str, object] = {**_SHARED, "model": _SIZES}
+_AVERAGED: dict[str, object] = {"optimizer": {"name": "muon"}, "ema_decay": 0.9}
 _FAMILIES: dict[str, dict[str, object]] = {
     "lstm": {**_SHARED, "gradient_accumulation": 2, "gradient_clipping": 0.5},
-    "gpt2": {**_TRANSFORMER, "model_family": "gpt2", "sample_every_steps": 25},
+    "gpt2": {**_TRANSFORMER, "model_family": "gpt2", "sample_every_steps": 25, **_AVERAGED},
     "bert": {**_TRANSFORMER, "model_family": "bert", "gradient_accumulation": 2, "optimizer": {"name": "sgd"}},
 }
 _STRATEGIES = {"lstm-ddp": "lstm", "gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2", "bert-ddp": "bert", "bert-fsdp": "bert"}

@@ -26,11 +26,13 @@ def request_of(line: str, capsys: pytest.CaptureFixture[str]) -> dict[str, objec
 def test_options__set_the_fields_that_they_are_named_for(capsys: pytest.CaptureFixture[str]) -> None:
     line = "--corpus text --model lstm --size tiny --epochs 3 --max-steps 9 --batch-size 4 --learning-rate 0.01"
     more = " --seed 7 --tokenizer bpe --set tokenizer.vocab_size=60 --name first --early-stopping 4"
+    more += " --set optimizer.name=muon --set lr_schedule=wsd --set decay_ratio=0.3 --set ema_decay=0.99"
     assert request_of(line + more, capsys) == {
         **{"corpus": "text", "model_family": "lstm", "model_size": "tiny", "label": "first", "seed": 7},
         **{"num_epochs": 3, "max_steps": 9, "batch_size": 4, "learning_rate": 0.01},
         "tokenizer": {"method": "bpe", "vocab_size": 60},
         "early_stopping": {"enabled": True, "patience": 4},
+        **{"optimizer": {"name": "muon"}, "lr_schedule": "wsd", "decay_ratio": 0.3, "ema_decay": 0.99},
     }
 
 

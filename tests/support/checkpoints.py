@@ -42,7 +42,8 @@ def checkpoint(step: int, best_step: int | None = None, *, seed: int = 0) -> Che
         epochs=(EpochSummary(train_loss_nats=2 / 3, seconds=0.1),),
         history=ValidationHistory(best_step=best_step, best_loss_nats=0.1),
     )
-    return Checkpoint(state, weights, OptimizerState(optimizer=moments, scaler={}, random=random_state()))
+    rest = OptimizerState(optimizer=moments, scaler={}, random=random_state(), raw_weights={})
+    return Checkpoint(state, weights, rest)
 
 
 def names(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
     "tokenizer_saw_held_out",
 }
-_NOT_HASHED_DEFAULTS: dict[str, object] = {"decay_ratio": DEFAULT_DECAY_RATIO}
+_NOT_HASHED_DEFAULTS: dict[str, object] = {"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None}
 """Fields that earlier versions lack; at these values the hash is that of an earlier version."""
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
 TORCH_MOMENTUM = 0.95

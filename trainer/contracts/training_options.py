@@ -265,6 +265,8 @@ class TrainingOptions(Options):
     """Share of all steps used for warm-up; not together with `warmup_steps`."""
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of the moving average of the weights, which replaces them in the results; null: no average."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the lines of the corpus for the validation split."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1

@@ -213,9 +213,10 @@ def _settings(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     yield "epochs", f"{effective.num_epochs:,}"
     yield "optimizer", effective.optimizer.name
     yield "learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}"
-    decay, norm = effective.optimizer.weight_decay, effective.gradient_clipping
+    decay, norm, average = effective.optimizer.weight_decay, effective.gradient_clipping, effective.ema_decay
     yield "weight decay", "none" if decay is None else f"{decay:g}"
     yield "largest gradient norm", "none" if norm is None else f"{norm:g}"
+    yield "moving average of the weights", "none" if average is None else f"decay {average:g}"
     yield "precision", effective.precision
     yield "seeds", f"{effective.seed}, of the splits {effective.split_seed}"
 

@@ -230,6 +230,8 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
     checkpoint = params + trained * _MOMENTS.get(effective.optimizer.name, 0)
     if effective.optimizer.name == "muon":  # a matrix of a hidden layer has one moment
         checkpoint -= model.parameter_count(0)
+    if effective.ema_decay is not None:
+        checkpoint += trained  # the weights and their average
     rows = min(batch_rows(effective, on_cuda=machine.on_cuda), max(1, math.ceil(text.tokens / length)))
     activations = model.activation_count(length)
     if effective.compute.gradient_checkpointing:

@@ -15,6 +15,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import structlog
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
@@ -43,6 +44,9 @@ from trainer.training.update_rules import moments_adapter
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+_weights_adapter: TypeAdapter[dict[str, Tensor]] = TypeAdapter(
+    dict[str, Tensor], config=ConfigDict(arbitrary_types_allowed=True)
+)
 _NEWEST_CHECKPOINTS = 2
 _MAX_OPTIMIZER_RATIO = 4
 """Maximum size of the optimizer state, as a multiple of the weights."""
@@ -55,6 +59,8 @@ class OptimizerState(TypedDict):
     optimizer: dict[str, object]
     scaler: dict[str, object]
     random: RandomState
+    raw_weights: dict[str, Tensor]
+    """Trainable weights by name, if those of the checkpoint are their moving average; else empty."""
 
 
 class Checkpoint(NamedTuple):
@@ -251,12 +257,14 @@ def _load_optimizer_state(data: bytes) -> OptimizerState:
     if any(kind != ZIP_STORED for kind, _ in unpacked) or sum(size for _, size in unpacked) > len(data):
         raise ValueError("the archive is compressed")
     state: OptimizerState = torch.load(BytesIO(data), weights_only=True)
+    state.setdefault("raw_weights", {})  # checkpoints of earlier versions have none
     if state.keys() != OptimizerState.__annotations__.keys():
         raise ValueError("the archive is not an optimizer state")
-    for moments in moments_adapter.validate_python(state["optimizer"]["state"]).values():
-        for tensor in moments.values():
-            if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-                raise ValueError("a tensor is larger than its storage")
+    moments = moments_adapter.validate_python(state["optimizer"]["state"])
+    groups = [*moments.values(), _weights_adapter.validate_python(state["raw_weights"])]
+    for tensor in (tensor for group in groups for tensor in group.values()):
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise ValueError("a tensor is larger than its storage")
     return state
 
 

@@ -244,7 +244,7 @@ class _Training:
             progress.set_gpu_memory(self._processes.each(gpu_memory_bytes(self._compute.device)))
             self._callbacks.on_row(progress.next_row())
         if _is_multiple(state.step, effective.sample_every_steps):
-            with self._weights.gathered():
+            with self._optimizer.averaged(), self._weights.gathered():
                 self._callbacks.on_sample(state.step)
             self._model.train()
         if state.step in self._scheduled or (self._scheduled and progress.is_finished):
@@ -254,7 +254,7 @@ class _Training:
             self.save()
 
     def _validate(self) -> None:
-        with self._weights.gathered():
+        with self._optimizer.averaged(), self._weights.gathered():
             found = evaluate(self._model, self._validation, self._compute, self.check_stop)
         self.progress.add_validation(self._processes.first(found.loss_nats), found.margin_nats)
 
@@ -273,7 +273,7 @@ class _Training:
         self._callbacks.on_saving()
         state = self.progress.durable_state()
         optimizer_state = self._optimizer.state()
-        with self._weights.gathered():
+        with self._optimizer.averaged(), self._weights.gathered():
             if self._processes.is_first:
                 self._store.save(Checkpoint(state, self._state_dict(), optimizer_state))
         self._saved = state
@@ -283,7 +283,7 @@ class _Training:
     def _save_scheduled(self) -> None:
         self._callbacks.on_saving()
         state = self.progress.durable_state()
-        with self._weights.gathered():
+        with self._optimizer.averaged(), self._weights.gathered():
             if self._processes.is_first:
                 self._store.save_scheduled(state, self._state_dict())
 
@@ -298,6 +298,7 @@ class _Training:
     def test(self) -> Evaluation | None:
         """Load the best weights and evaluate them on the test split, if there is one."""
         best_step = self.progress.state.history.best_step
+        self._optimizer.keep_average()
         with self._weights.gathered():
             if best_step is not None and best_step != self.progress.state.step:
                 self._model.load_state_dict(self._store.weights(best_step))

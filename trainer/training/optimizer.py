@@ -1,6 +1,7 @@
 """Optimizer of a training: weight-decay groups, loss scale and clipping, and the learning-rate schedule."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import assert_never
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.training_options import DecayFree, OptimizerConfig
 from trainer.models.base import LanguageModel
+from trainer.training.average import WeightAverage
 from trainer.training.checkpoint import OptimizerState
 from trainer.training.device import Compute, random_state, restore_random_state
 from trainer.training.muon import hidden_matrices
@@ -31,6 +33,8 @@ class Optimizer:
         matrices = hidden_matrices(model) if effective.optimizer.name == "muon" else {}
         self._rule = UpdateRule(effective.optimizer, _weight_groups(model, effective.optimizer), shards, matrices)
         self._scale = LossScale() if compute.precision == "fp16" else None
+        decay = effective.ema_decay
+        self._average = None if decay is None else WeightAverage(model, decay, shards)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss to those of the step."""
@@ -47,23 +51,42 @@ class Optimizer:
         return norm
 
     def step(self, step: int) -> None:
-        """Move the weights by their gradients, after `step` earlier steps, and clear the gradients."""
+        """Move the weights by their gradients, after `step` earlier steps, and clear the gradients; then average."""
         if self._scale is None or self._scale.is_finite:
             self._rule.step(learning_rate(step, self._total_steps, self._effective))
         if self._scale is not None:
             self._scale.update()
         self.clear_gradients()
+        if self._average is not None:
+            self._average.update(step + 1)
 
     def clear_gradients(self) -> None:
         self._rule.clear_gradients()
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the moving average of its weights, if there is one."""
+        return nullcontext() if self._average is None else self._average.in_model()
+
+    def keep_average(self) -> None:
+        """Replace the weights by their moving average, if there is one, at the end of the training."""
+        if self._average is not None:
+            self._average.load_into_model()
+
     def state(self) -> OptimizerState:
-        """Return the state of the optimizer, the loss scale and the random generators."""
+        """Return the state of the optimizer, the loss scale, the random generators and the moving average."""
         scale = {} if self._scale is None else self._scale.state()
-        return OptimizerState(optimizer=self._rule.state(), scaler=scale, random=random_state())
+        raw_weights = {} if self._average is None else self._average.raw_weights()
+        return OptimizerState(
+            optimizer=self._rule.state(), scaler=scale, random=random_state(), raw_weights=raw_weights
+        )
 
     def load(self, state: OptimizerState) -> None:
-        """Load the state that an earlier optimizer returned, with the random generators."""
+        """Load the state that an earlier optimizer returned, with the random generators.
+
+        The model has the weights of the checkpoint already.
+        """
+        if self._average is not None:
+            self._average.load(state["raw_weights"])
         self._rule.load(state["optimizer"])
         if self._scale is not None:
             self._scale.load(state["scaler"])

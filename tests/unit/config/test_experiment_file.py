@@ -181,6 +181,7 @@ common: Strategies = {
     **{"test_fraction": fraction(0.5), "max_seq_len": st.integers(8, 4096), "num_epochs": st.integers(1, 1000)},
     **{"max_steps": maybe, "max_seconds": st.none() | positive, "batch_size": st.integers(1, 4096) | st.just("auto")},
     **{"gradient_accumulation": st.integers(1, 1024), "gradient_clipping": st.none() | positive},
+    "ema_decay": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     **{"optimizer": optimizer, "learning_rate": positive, "lr_schedule": choice("constant", "linear", "cosine", "wsd")},
     "early_stopping": drawn({"enabled": st.booleans(), "patience": st.integers(1, 100)}),
     **{"device": choice("auto", "cpu", "cuda:1"), "precision": choice("auto", "fp32", "fp16", "bf16")},

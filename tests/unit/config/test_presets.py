@@ -298,6 +298,8 @@ COUNTED: list[Values] = [{"seed": 1}, {"num_epochs": 6}, {"model": {"hidden_size
 COUNTED += [{"data_num_workers": 0}, {"sample_every_steps": 7}, {"init_from_run_id": "parent"}]
 COUNTED += [{"init_from_run_id": "parent", "freeze_embeddings": True}, {"objective": "masked_lm"}]
 COUNTED += [{"objective": "masked_lm", "mlm_probability": 0.4}]
+COUNTED += [{"ema_decay": 0.9}, {"lr_schedule": "wsd"}, {"lr_schedule": "wsd", "decay_ratio": 0.3}]
+COUNTED += [{"optimizer": {"name": "muon", "momentum": momentum}} for momentum in (0.9, 0.95)]
 COUNTED += [{"checkpoint_schedule": {unit: ["1.5M"]}} for unit in ("steps", "words", "tokens")]
 
 

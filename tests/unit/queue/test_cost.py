@@ -98,6 +98,7 @@ def test_memory__has_each_part_of_a_step() -> None:
     assert adam == adamw == sgd + 8 * params
     of_tokens = 2 * 1000 * model.hidden_size  # embedding and head
     assert memory(batch_size=64, optimizer={"name": "muon"}) == sgd + 4 * params + 4 * of_tokens  # a matrix has one
+    assert memory(batch_size=64, ema_decay=0.9) == adamw + 4 * params
     assert memory(batch_size=65) - memory(batch_size=64) == of_row
     frozen = memory(batch_size=64, init_from_run_id="parent", freeze_embeddings=True)
     assert memory(batch_size=64) - frozen == 4 * 3 * 1000 * model.hidden_size  # its gradient and its two moments

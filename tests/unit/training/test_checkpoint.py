@@ -25,7 +25,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.system.files import Disk, file_records, read_record
-from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.loop import TrainingCallbacks
 
 FILES = ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"]
@@ -134,7 +134,11 @@ def packed(value: object, *, as_zip: bool = True) -> bytes:
 
 def with_moment(saved: Checkpoint, moment: Tensor) -> bytes:
     optimizer: dict[str, object] = {"state": {0: {"exp_avg": moment}}, "param_groups": []}
-    return packed(OptimizerState(optimizer=optimizer, scaler={}, random=saved.optimizer_state["random"]))
+    return packed({**saved.optimizer_state, "optimizer": optimizer})
+
+
+def with_raw_weight(saved: Checkpoint, weight: Tensor) -> bytes:
+    return packed({**saved.optimizer_state, "raw_weights": {"weight": weight}})
 
 
 def packed_bomb(saved: Checkpoint) -> bytes:
@@ -149,6 +153,7 @@ def packed_bomb(saved: Checkpoint) -> bytes:
 
 BOMBS: dict[str, Callable[[Checkpoint], bytes]] = {
     "one number 200 million times": lambda saved: with_moment(saved, torch.zeros(1).expand(200_000_000)),
+    "a weight as large": lambda saved: with_raw_weight(saved, torch.zeros(1).expand(200_000_000)),
     "a packed bomb": packed_bomb,
     "other keys": lambda saved: packed({"optimizer": saved.optimizer_state["optimizer"]}),
     "the old format": lambda saved: packed(saved.optimizer_state, as_zip=False),
@@ -160,6 +165,15 @@ def seal(folder: Path) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
     manifest = CheckpointManifest(files=file_records(folder, folder.iterdir()))
     (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
+def test_training_state_of_an_earlier_version__has_no_raw_weights(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
+    saved = checkpoint(1)
+    earlier = {name: value for name, value in saved.optimizer_state.items() if name != "raw_weights"}
+    (tmp_path / "step-1" / "optimizer.pt").write_bytes(packed(earlier))
+    seal(tmp_path / "step-1")
+    assert same(saved, store.recover(saved.weights).checkpoint)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

@@ -298,14 +298,14 @@ def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize(("name", "ema_decay"), [("adamw", None), ("sgd", None), ("muon", 0.5)])
 def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
-    tmp_path: Path, *, tied: bool, name: str
+    tmp_path: Path, *, tied: bool, name: str, ema_decay: float | None
 ) -> None:
     sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tie_word_embeddings": tied}
     decay: dict[str, object] = {"name": name, "weight_decay": 0.5}
     warm: dict[str, object] = {"init_from_run_id": "parent", "freeze_embeddings": True}
-    run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, max_steps=8, **warm)
+    run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, ema_decay=ema_decay, max_steps=8, **warm)
     before: dict[str, Tensor] = run.fresh_model().state_dict()
     after_training: dict[str, Tensor] = observed(run).model.state_dict()
     same = {key for key in before if before[key].equal(after_training[key])}

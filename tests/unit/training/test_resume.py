@@ -33,8 +33,8 @@ from trainer.training.loop import StopReason, TrainingCallbacks
 from trainer.training.progress import CurveRow
 
 KINDS: list[tuple[str, int, int, dict[str, object]]] = [
-    ("between", 43, 0, {"holdout_fraction": 0.2}),
-    ("validating", 44, 1, {}),
+    ("between", 43, 0, {"holdout_fraction": 0.2, "ema_decay": 0.9}),
+    ("validating", 44, 1, {"ema_decay": 0.9}),
     ("ending", 47, 1, {"max_steps": 48}),
     ("testing", 20, 0, {"max_steps": 20, "learning_rate": 1.0, "warmup_ratio": 0.9}),
 ]
@@ -46,7 +46,7 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     [
         ("char_lstm", {}),
         pytest.param("gru", {}, marks=pytest.mark.slow),
-        ("gru", {"optimizer": {"name": "muon"}}),
+        ("gru", {"optimizer": {"name": "muon"}, "ema_decay": 0.9}),
     ],
 )
 def test_resume__after_thirty_interruptions_continues_bit_for_bit(
@@ -129,7 +129,7 @@ FOR_READERS = {"tokens_per_step", "rows_per_step", "max_seq_len", "seen"}  # eac
 
 
 @pytest.mark.parametrize(
-    "item", sorted({*STATE_ITEMS, "weights", "optimizer", "random"} - OF_WARM_STARTS - FOR_READERS)
+    "item", sorted({*STATE_ITEMS, "weights", "optimizer", "random", "raw_weights"} - OF_WARM_STARTS - FOR_READERS)
 )
 def test_checkpoint__leaving_any_one_item_out_is_noticed(moments: list[Moment], item: str) -> None:
     """On the CPU; the scaler's state matters with fp16 on CUDA only."""
@@ -146,6 +146,9 @@ def without(moment: Moment, item: str) -> Checkpoint:
     if item == "optimizer":
         groups: object = rest["optimizer"]["param_groups"]
         return Checkpoint(state, weights, {**rest, "optimizer": {"state": {}, "param_groups": groups}})
+    if item == "raw_weights":
+        raw = {name: weights[name] for name in rest["raw_weights"]}
+        return Checkpoint(state, weights, {**rest, "raw_weights": raw})
     if item == "random":
         torch.manual_seed(77)
         return Checkpoint(state, weights, {**rest, "random": {"cpu": torch.get_rng_state(), "cuda": []}})
@@ -193,7 +196,7 @@ def outcome(run: Run, checkpoint: Checkpoint) -> object:
     )
 
 
-VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
+VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}, "ema_decay": 0.9}
 RARELY_SAVED: dict[str, object] = VALUES | {"checkpoint_every_steps": 10**6, "log_every_steps": 10**6, "num_epochs": 50}
 Fault = Literal["bug", "memory", "nan loss", "far off", "nan weights"]
 
