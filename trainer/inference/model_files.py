@@ -91,6 +91,7 @@ def _load(
             model = build(description.model, vocabulary_of(tokenizer), description.objective)
         expected: dict[str, Tensor] = model.state_dict()
         weights = read_weights(weights_file, expected)
+        model.check_weights(weights)
     except UnfitWeights:
         raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The shapes of the weights do not match the config.") from None
     except (OSError, ValueError):

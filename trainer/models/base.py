@@ -1,6 +1,7 @@
 """The interface of language models, the same for every architecture."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import cached_property
@@ -131,6 +132,9 @@ class LanguageModel(nn.Module, ABC):
             self._programs.clear()
             self._rounded = None
         return super().train(mode)
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for weights with the right names, shapes and dtypes that the model cannot use."""
 
     def packed_products(self) -> AbstractContextManager[None]:
         """Return a context in which the products of a transformer have packed weights and no gradients."""

@@ -1,5 +1,6 @@
 """N-gram language models: counted n-grams with Kneser-Ney smoothing; nothing of them is trained by gradients."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import NgramConfig, Objective
 from trainer.models.base import LanguageModel, check_ids
-from trainer.models.steps import ModelState
+from trainer.models.steps import ForwardSteps, ModelState, Steps
 from trainer.models.threads import Work
 from trainer.ngrams.counts import Counts, Keys
 from trainer.ngrams.kneser_ney import MIN_PROBABILITY, KneserNey, NgramTables, Nodes
@@ -87,6 +89,16 @@ class NgramModel(LanguageModel):
         numbers: NDArray[np.int64] = ids.cpu().numpy()
         before: Nodes = state[0][0].cpu().numpy()
         return torch.from_numpy(self.engine.read_contexts(numbers, before)).to(ids.device)
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        sizes = self.config.ngrams
+        for order, size in enumerate(sizes[:-1], 2):
+            keys = weights[f"keys_{order}"]
+            if int(keys[0]) < 0 or int(keys[-1]) >= size * self.vocab_size or not bool((keys[1:] > keys[:-1]).all()):
+                raise ValueError(f"the n-grams of order {order} are not in order")
+
+    def steps(self, state: ModelState, logits: Tensor, precision: GenerationPrecision = "fp32") -> Steps:
+        return ForwardSteps(self.forward_with_state, state, logits)
 
     def computing(
         self, work: Work, rows: int, tokens: int, read_bytes: int | None = None

@@ -21,9 +21,9 @@ Numbers: TypeAlias = "NDArray[np.int32]"
 """Tokens, or positions of n-grams in the arrays of their order."""
 
 MAX_NGRAMS = 14_000_000
-"""Different n-grams of all orders together, with those that documents begin with and that are too short for an order.
+"""Largest number of different windows of all orders together, with which the memory stays below a gigabyte.
 
-A text with more of them is counted up to a lower order. They bound the memory to about a gigabyte.
+A text with more of them is counted up to a lower order.
 """
 CHUNK_TOKENS = 1 << 21
 _KEY_BITS = 63
@@ -53,7 +53,7 @@ class NgramCounts(NamedTuple):
 def count_ngrams(ids: Ids, vocab_size: int, special_ids: SpecialIds, max_order: int) -> NgramCounts:
     """Count the n-grams that end with a predicted token and begin in the same document, up to an order.
 
-    The order is lower where the n-grams would be more than MAX_NGRAMS.
+    The order is lower where a text has no longer n-grams, and where they would be more than MAX_NGRAMS.
     """
     return _forward(_orders(_count_windows(_Text(ids, vocab_size, special_ids), max_order)), vocab_size)
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from tests.support.answers import continue_greedily, log_probabilities, score, scored_nats, write
 from tests.support.families import effective_of
+from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, floats, tensor_of, tokenizer_of
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.inference.model_files import load_model, save_model
@@ -122,6 +124,24 @@ def test_saved_model__has_the_same_counts(documents: DocumentMode, max_order: in
     assert loaded.parameter_count() == sum(len(keys) for keys in model.engine.tables.keys)
     tables: dict[str, Tensor] = loaded.state_dict()
     assert loaded.memory_bytes() == sum(table.nbytes for table in tables.values())
+
+
+@pytest.mark.parametrize("change", ["first", "last", "order"])
+def test_load__refuses_keys_that_are_no_n_grams(change: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_for("line")
+    model = model_of(tokenizer)
+    keys = model.get_buffer("keys_3")
+    match change:
+        case "first":
+            keys[0] = -1
+        case "last":
+            keys[-1] = 1 << 62
+        case _:
+            keys[3] = keys[4]
+    save_model(tmp_path, model, model.config)
+    tokenizer.save(tmp_path / "tokenizer")
+    with refused(ErrorCode.MODEL_LOAD_FAILED, "cannot be read"):
+        load_model(tmp_path)
 
 
 def test_uncounted_model__gives_all_tokens_of_texts_equal_probabilities() -> None:
