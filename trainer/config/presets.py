@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
-from trainer.config.validation import parse
+from trainer.config.validation import parse, safe_name
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
@@ -276,7 +276,7 @@ _NO_SIZES = {"dropout", "dropout_places", "attention_dropout"}
 
 def _preset(name: str, kind: models.Architecture) -> dict[str, object]:
     if name not in models.PRESETS[kind]:
-        message = f"must be one of {', '.join(models.PRESETS[kind])}, you gave '{name}'."
+        message = f"must be one of {', '.join(models.PRESETS[kind])}, you gave '{safe_name(name)}'."
         raise field_error(ErrorCode.INVALID_MODEL_SIZE, "model_size", message)
     return dict(models.PRESETS[kind][name])
 
