@@ -50,7 +50,8 @@ _KEYBOARD_DEFAULTS: dict[str, object] = {
 
 OF_STEPS = (
     *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "batch_size", "gradient_accumulation", "optimizer"),
-    *("learning_rate", "lr_schedule", "min_learning_rate", "warmup_steps", "warmup_ratio", "gradient_clipping"),
+    *("learning_rate", "lr_schedule", "min_learning_rate", "decay_ratio", "warmup_steps", "warmup_ratio"),
+    *("gradient_clipping", "ema_decay"),
     *("init_from_run_id", "freeze_embeddings", "early_stopping", "devices", "strategy", "precision"),
     *("data_num_workers", "data_pin_memory", "checkpoint_every_steps", "checkpoint_schedule"),
     *("eval_every_steps", "log_every_steps", "sample_every_steps"),

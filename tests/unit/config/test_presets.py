@@ -11,7 +11,7 @@ from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
-from trainer.config.presets import check_parts, request_hash, resolve
+from trainer.config.presets import OF_STEPS, check_parts, request_hash, resolve
 from trainer.config.train_request import train_request
 from trainer.config.validation import parse, value_at
 from trainer.contracts.base import changed
@@ -318,9 +318,16 @@ NO_STEPS: dict[str, object] = {
     **{"warmup_steps": 1, "warmup_ratio": 0.1, "gradient_clipping": None, "early_stopping": {"enabled": True}},
     **{"init_from_run_id": "parent", "devices": 2, "strategy": "fsdp", "precision": "bf16", "data_num_workers": 0},
     **{"data_pin_memory": True, "checkpoint_every_steps": 1, "checkpoint_schedule": [1], "eval_every_steps": 1},
-    **{"log_every_steps": 1, "sample_every_steps": 1},
+    **{"log_every_steps": 1, "sample_every_steps": 1, "decay_ratio": 0.3, "ema_decay": 0.9},
 }
 """Values of fields that are about steps, batches and gradients."""
+OF_EVERY_RUN = {
+    *("model_family", "model_size", "model", "objective", "mlm_probability", "tokenizer", "tokenizer_id", "documents"),
+    *("corpus", "validation_corpus", "test_corpus", "holdout_fraction", "test_fraction", "split_by", "split_seed"),
+    *("seed", "seeds", "device", "threads", "compute", "logging", "label", "tags", "provenance", "resume"),
+    "allow_same_corpus",
+}
+"""The other fields, which a model that is counted has too."""
 NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"
 IN_SIGHT = "must be false: with causal_lm the model would see what it is to predict"
 MATRIX: list[tuple[str, dict[str, object], str, str]] = [
@@ -339,6 +346,11 @@ MATRIX: list[tuple[str, dict[str, object], str, str]] = [
         for field, value in NO_STEPS.items()
     ),
 ]
+
+
+def test_fields__are_of_every_run_or_of_steps() -> None:
+    of_steps = NO_STEPS.keys() | {"freeze_embeddings"}  # which needs `init_from_run_id`
+    assert {*TrainRequest.model_fields} - OF_EVERY_RUN == of_steps == {*OF_STEPS}
 
 
 @pytest.mark.parametrize(("family", "fields", "path", "said"), MATRIX)
