@@ -50,11 +50,11 @@ _LOGITS_COPIES = 4
 """The logits, their log-softmax and the gradients of both."""
 _COPIES_WHILE_SAVING = 4
 """Weights and moments in use, as bytes to write, as bytes read back, and as read back."""
-MAX_NGRAMS = 24_000_000
+MAX_NGRAMS = 14_000_000
 """As many n-grams as `trainer.ngrams` keeps."""
 _STORED_BYTES_PER_NGRAM, _BYTES_PER_NGRAM, _BYTES_PER_COUNTED_TOKEN = 12, 40, 40
 """Of an n-gram model: its arrays on disk, and what counting needs in memory (measured)."""
-_COUNTED_TOKENS = 1 << 22
+_COUNTED_TOKENS = 1 << 21
 """Tokens that are counted at once."""
 _PROCESS_BYTES = 400 << 20
 _COUNTING_BYTES = 110
