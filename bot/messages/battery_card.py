@@ -175,6 +175,13 @@ def _controls(result: RunResult) -> Iterator[str]:
             note = _("untrained {share}", share=share)
             sign = "" if control.is_at_chance else f" ⚠ {_('not at chance')}"
             yield f"{plain(control.battery)}: {note}{sign}"
+        if control.counts is not None and control.counts.unigram.accuracy is not None:
+            unigram, ngram = control.counts.unigram, control.counts.ngram
+            shares = [numeral(one.accuracy or 0.0, ".1%") for one in (unigram, ngram)]
+            note = _("counts: unigrams {share}", share=shares[0])
+            if control.counts.order > 1:
+                note += _(", {order}-grams {share}", order=control.counts.order, share=shares[1])
+            yield f"{plain(control.battery)}: {note}"
         if control.n_not_turned:
             items = count(control.n_not_turned, "item")
             yield f"{plain(control.battery)}: ⚠ {_('{items} did not turn over when exchanged', items=items)}"

@@ -78,6 +78,8 @@ def test_battery__scores_items_as_mt_score_does(shell: Shell) -> None:
         assert by_sum.accuracy == (wins[0] + wins[1] + wins[3]) / 3
         assert [group.name for group in result.groups if group.level == "paradigm"] == ["order", "letters", "agreement"]
         assert result.controls[0].n_not_turned == 0 and result.controls[0].n_items == 4
+        counts = result.controls[0].counts
+        assert counts is not None and counts.unigram.n_ties >= 1, "that of two equal sentences"
         assert [leak.n_items for leak in result.leaks] == [4, 2]
     assert {(one.first_run_id, one.second_run_id) for one in summary.comparisons} == {RUNS}
 
@@ -94,6 +96,7 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
         "Differences between runs",
         "2 verb",
         "untrained",
+        "unigrams of the training text",
     ):
         assert words in again, words
     [listed, *_] = shell.read(BatteryList, "battery", "list").batteries
@@ -160,7 +163,7 @@ def test_items_of_the_training_text__are_found(shell: Shell) -> None:
     corpus.write_bytes(text + b"another line\n")
     [result] = shell.read(BatterySummary, "battery", "run", RUNS[0], "planted.tsv", "--measure", "char").runs
     corpus.write_bytes(text)
-    assert result.leaks == (), "of another text than the run has read"
+    assert result.leaks == () and result.controls[0].counts is None, "of another text than the run has read"
 
 
 def test_killed_worker__leaves_scores_that_the_next_one_continues(

@@ -8,6 +8,7 @@ from trainer.contracts.batteries import (
     BatterySummary,
     Comparison,
     Controls,
+    Counts,
     Effect,
     FormulaResult,
     GroupResult,
@@ -19,6 +20,8 @@ from trainer.contracts.batteries import (
 )
 
 RIGHT = Accuracy(measure="sum", n_right=3, n_wrong=1, n_ties=1, accuracy=0.75, low=0.301, high=0.954)
+HALF = Accuracy(measure="sum", n_right=2, n_wrong=2, n_ties=1, accuracy=0.5, low=0.15, high=0.85)
+UNIGRAMS = Counts(order=1, unigram=HALF, ngram=HALF)
 FORMULA = "(1;%c%) < 2"
 TIES = Accuracy(measure="char", n_right=0, n_wrong=0, n_ties=5)
 
@@ -55,7 +58,14 @@ RESULT = RunResult(
     ),
     controls=(
         Controls(
-            battery="a&b", n_items=5, chance=0.5, untrained=RIGHT, is_at_chance=True, swapped=None, n_not_turned=0
+            battery="a&b",
+            n_items=5,
+            chance=0.5,
+            untrained=RIGHT,
+            is_at_chance=True,
+            swapped=None,
+            n_not_turned=0,
+            counts=Counts(order=5, unigram=HALF, ngram=RIGHT),
         ),
     ),
     leaks=(LeakedItems(battery="a&b", n_items=5, whole=0.2, ngrams=0.4),),
@@ -74,8 +84,8 @@ OTHER = changed(
     RESULT,
     run=BatteryRun(run_id="lstm-2", label="second", seed=2),
     controls=(
-        changed(RESULT.controls[0], is_at_chance=False, swapped=RIGHT, n_not_turned=2),
-        changed(RESULT.controls[0], untrained=TIES, is_at_chance=None, swapped=RIGHT),
+        changed(RESULT.controls[0], is_at_chance=False, swapped=RIGHT, n_not_turned=2, counts=UNIGRAMS),
+        changed(RESULT.controls[0], untrained=TIES, is_at_chance=None, swapped=RIGHT, counts=None),
     ),
 )
 SEVERAL = changed(

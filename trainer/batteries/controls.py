@@ -11,6 +11,8 @@ from trainer.contracts.batteries import (
     BatteryItem,
     BatteryOptions,
     Controls,
+    Counts,
+    Measure,
     Variant,
 )
 
@@ -54,7 +56,11 @@ def _sample(items: Sequence[BatteryItem]) -> list[int]:
 
 
 def controls_of(
-    battery: BatteryInfo, items: Sequence[BatteryItem], options: BatteryOptions, outcomes: Mapping[Variant, ByPlace]
+    battery: BatteryInfo,
+    items: Sequence[BatteryItem],
+    options: BatteryOptions,
+    outcomes: Mapping[Variant, ByPlace],
+    counts: Counts | None = None,
 ) -> Controls | None:
     """Return the controls of a battery; None for one without choices."""
     measure = options.measure
@@ -83,4 +89,22 @@ def controls_of(
         n_not_turned=sum(
             outcome != "tie" and outcome == trained[place][measure] for place, outcome in exchanged.items()
         ),
+        counts=counts,
     )
+
+
+def counts_of(
+    order: int, items: Sequence[BatteryItem], measure: Measure, unigram: ByPlace, ngram: ByPlace
+) -> dict[str, Counts]:
+    """Return the accuracies of counts by battery, given the outcomes of the items of the controls."""
+    places: dict[str, list[int]] = {}
+    for place in unigram:
+        places.setdefault(items[place].battery, []).append(place)
+    return {
+        battery: Counts(
+            order=order,
+            unigram=accuracy_of(measure, [unigram[place][measure] for place in of_battery]),
+            ngram=accuracy_of(measure, [ngram[place][measure] for place in of_battery]),
+        )
+        for battery, of_battery in places.items()
+    }

@@ -1,6 +1,7 @@
 """Computes all results of a job from its folder: the items, the scores, and the shares of leaked items."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.acquisition import acquisitions
@@ -11,6 +12,7 @@ from trainer.batteries.summary import Items, run_result
 from trainer.contracts.batteries import (
     BatteryItem,
     BatterySummary,
+    Counts,
     ItemScores,
     LeakedItems,
     Outcome,
@@ -24,8 +26,12 @@ from trainer.data.text import shown_name
 from trainer.system.files import BrokenFile, read_record
 
 
-def summarize(folder: BatteryDirectory, leaks: Mapping[str, Sequence[LeakedItems]]) -> BatterySummary:
-    """Compute the summary of a job whose items all have scores, with the leaked items of each run.
+def summarize(
+    folder: BatteryDirectory,
+    leaks: Mapping[str, Sequence[LeakedItems]],
+    counts: Mapping[str, Mapping[str, Counts]] = MappingProxyType({}),
+) -> BatterySummary:
+    """Compute the summary of a job whose items all have scores, with the leaked items and the counts of each run.
 
     Raises OSError and BrokenFile.
     """
@@ -38,7 +44,9 @@ def summarize(folder: BatteryDirectory, leaks: Mapping[str, Sequence[LeakedItems
         scores = {
             variant: _complete_scores(folder, run.name, variant, items.all) for variant in variants(record.options)
         }
-        result, of_run = run_result(items, run, record.options, scores, leaks.get(run.name, ()))
+        result, of_run = run_result(
+            items, run, record.options, scores, leaks.get(run.name, ()), counts.get(run.name, {})
+        )
         results.append(result)
         outcomes[run.name] = [of_run[place].get(measure) for place in range(len(items.all))]
     paradigms = [
@@ -94,13 +102,17 @@ def development_of(
 
 
 def recompute(folder: BatteryDirectory) -> tuple[BatterySummary, Development | None]:
-    """Compute the results of a completed job again; the training text is not searched again.
+    """Compute the results of a completed job again; the training text is not searched or counted again.
 
     Raises DATA_NOT_FOUND for a folder without the files, and INVALID_INPUT for damaged ones.
     """
     try:
         stored = read_record(folder.result, BatterySummary)
-        summary = summarize(folder, {result.run.name: result.leaks for result in stored.runs})
+        counts = {
+            result.run.name: {one.battery: one.counts for one in result.controls if one.counts is not None}
+            for result in stored.runs
+        }
+        summary = summarize(folder, {result.run.name: result.leaks for result in stored.runs}, counts)
         known = folder.development()
         if known is None:
             return summary, None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 from trainer.batteries.controls import ByPlace, controls_of
 from trainer.batteries.formulas import Formula, Values, read_formula
@@ -15,6 +16,7 @@ from trainer.contracts.batteries import (
     BatteryOptions,
     BatteryRun,
     Controls,
+    Counts,
     Effect,
     FormulaResult,
     GroupResult,
@@ -76,8 +78,12 @@ def run_result(
     options: BatteryOptions,
     scores: Mapping[Variant, Sequence[ItemScores]],
     leaks: Sequence[LeakedItems] = (),
+    counts: Mapping[str, Counts] = MappingProxyType({}),
 ) -> tuple[RunResult, ByPlace]:
-    """Return the results of a run with the outcomes of its items; the scores are those of all variants."""
+    """Return the results of a run with the outcomes of its items; the scores are those of all variants.
+
+    `counts` are the accuracies of n-grams by battery.
+    """
     by_place: dict[Variant, Scores] = {
         variant: {one.item: one.scores for one in of_variant} for variant, of_variant in scores.items()
     }
@@ -85,8 +91,9 @@ def run_result(
     trained = by_place["trained"]
     controls: list[Controls] = []
     if "untrained" in outcomes:
-        found = (controls_of(battery, items.all, options, outcomes) for battery in items.batteries)
-        controls = [one for one in found if one is not None]
+        for battery in items.batteries:
+            found = controls_of(battery, items.all, options, outcomes, counts.get(battery.name))
+            controls += [] if found is None else [found]
     result = RunResult(
         run=run,
         groups=tuple(_groups(items, trained, outcomes["trained"])),

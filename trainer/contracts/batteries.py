@@ -270,6 +270,15 @@ class Effect(Frozen):
     high: float | None = None
 
 
+class Counts(Frozen):
+    """The accuracies of n-grams, counted in the training text of a run as tokens of the run."""
+
+    order: int
+    """Tokens of the n-gram with the lowest loss on the validation split."""
+    unigram: Accuracy
+    ngram: Accuracy
+
+
 class Controls(Frozen):
     """The controls of a battery, on a sample of its choices, by the measure of the request."""
 
@@ -285,6 +294,8 @@ class Controls(Frozen):
     """With the words in which the two sequences of an item differ exchanged; None without items of two sequences."""
     n_not_turned: int
     """Items whose outcome did not turn over when the words were exchanged: 0 unless something is wrong."""
+    counts: Counts | None = None
+    """None if the training text is gone, or in results of earlier versions."""
 
 
 class LeakedItems(Frozen):

@@ -12,6 +12,7 @@ from trainer.contracts.batteries import (
     BatterySummary,
     Comparison,
     Controls,
+    Counts,
     GroupResult,
     ItemScores,
     Measure,
@@ -104,6 +105,10 @@ def notes(summary: BatterySummary) -> Iterator[str]:
                 yield from (f"{where}{group.battery}: {note}" for note in _odd_items(group))
         for control in result.controls:
             yield f"{where}{control.battery}: {_control(control)}"
+            if control.counts is not None:
+                yield f"{where}{control.battery}: {_counts(control.counts)}"
+        if result.controls and not result.leaks and all(control.counts is None for control in result.controls):
+            yield f"{where}the training text was neither searched for the items nor counted"
         for leak in result.leaks:
             yield (
                 f"{where}{leak.battery}: {leak.whole:.1%} of the items stand in the training text,"
@@ -130,6 +135,12 @@ def _control(control: Controls) -> str:
         return text
     turned = "all turned over" if not control.n_not_turned else f"{control.n_not_turned:,} did NOT turn over"
     return f"{text}; critical parts exchanged {percent(control.swapped.accuracy)}, {turned}"
+
+
+def _counts(counts: Counts) -> str:
+    shares = [f"{percent(one.accuracy)} ({interval_text(one.low, one.high)})" for one in (counts.unigram, counts.ngram)]
+    ngrams = "" if counts.order == 1 else f", its {counts.order}-grams {shares[1]}"
+    return f"unigrams of the training text {shares[0]}{ngrams}"
 
 
 def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:

@@ -17,6 +17,14 @@ from trainer.ngrams.kneser_ney import KneserNey
 from trainer.training.dataset import TokenizedCorpus
 
 
+class Counted(NamedTuple):
+    """Unigrams and the best n-gram of a training split."""
+
+    unigram: KneserNey
+    ngram: KneserNey
+    counted_tokens: int
+
+
 def measure_baselines(
     corpus: TokenizedCorpus,
     vocab_size: int,
@@ -29,9 +37,10 @@ def measure_baselines(
     Equal splits give equal numbers. A masked model has no baseline, because its loss is over masked tokens, and
     unigrams have none. The baseline of longer n-grams is that of unigrams.
     """
-    counted = _count(corpus, vocab_size, effective)
-    if counted is None:
+    model = effective.model
+    if effective.objective == "masked_lm" or (isinstance(model, NgramConfig) and model.max_order == 1):
         return {}, metrics
+    counted = unigrams_and_ngram(corpus, vocab_size, 1 if isinstance(model, NgramConfig) else MAX_ORDER)
     losses: dict[HeldOutSplit, float | None] = {"validation": validation_loss_nats, metrics.split: metrics.loss}
     baselines: Baselines = {}
     for split, loss_nats in losses.items():
@@ -58,17 +67,8 @@ def compared(
     return baseline, changed(metrics, baseline=baseline, lines=lines)
 
 
-class _Counted(NamedTuple):
-    unigram: KneserNey
-    ngram: KneserNey
-    counted_tokens: int
-
-
-def _count(corpus: TokenizedCorpus, vocab_size: int, effective: EffectiveRequest) -> _Counted | None:
-    """Count the training split, or a sample of it; return None for a model without a baseline."""
-    model = effective.model
-    if effective.objective == "masked_lm" or (isinstance(model, NgramConfig) and model.max_order == 1):
-        return None
+def unigrams_and_ngram(corpus: TokenizedCorpus, vocab_size: int, max_order: int = MAX_ORDER) -> Counted:
+    """Count the training split, or a sample of it, and choose the order on the validation split."""
     unigram, ngram = (
         choose_ngram(
             corpus.ids["train"],
@@ -78,13 +78,13 @@ def _count(corpus: TokenizedCorpus, vocab_size: int, effective: EffectiveRequest
             max_order=order,
             max_tokens=MAX_COUNTED_TOKENS,
         )
-        for order in (1, 1 if isinstance(model, NgramConfig) else MAX_ORDER)
+        for order in (1, max_order)
     )
-    return _Counted(unigram.model, ngram.model, ngram.counted_tokens)
+    return Counted(unigram.model, ngram.model, ngram.counted_tokens)
 
 
 def _measured(
-    counted: _Counted, corpus: TokenizedCorpus, split: HeldOutSplit, loss_nats: float
+    counted: Counted, corpus: TokenizedCorpus, split: HeldOutSplit, loss_nats: float
 ) -> tuple[Baseline, tuple[float, ...]]:
     """Return the baseline on a split, and the losses of the n-gram over the groups of lines of an evaluation."""
     ids, sizes = corpus.ids[split], corpus.sizes[split]

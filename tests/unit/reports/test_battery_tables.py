@@ -48,14 +48,23 @@ def test_notes__tell_of_odd_items_controls_and_leaks() -> None:
         "a&b: 2 items with a token that the tokenizer does not know",
         "a&b: 1 item with a sequence beyond the model's context",
         "a&b: untrained 75.0% (30.1% to 95.4%), at chance",
+        "a&b: unigrams of the training text 50.0% (15.0% to 85.0%), its 5-grams 75.0% (30.1% to 95.4%)",
         "a&b: 20.0% of the items stand in the training text, and 40.0% with eight words in a row",
     ]
-    said = [note for note in notes(SEVERAL) if note.startswith("second: a&b: untrained")]
+    said = [note for note in notes(SEVERAL) if note.startswith(("second: a&b: untrained", "second: a&b: unigrams"))]
     assert said == [
         "second: a&b: untrained 75.0% (30.1% to 95.4%), NOT at chance, which is 50.0%;"
         " critical parts exchanged 75.0%, 2 did NOT turn over",
+        "second: a&b: unigrams of the training text 50.0% (15.0% to 85.0%)",
         "second: a&b: untrained – (–), only ties; critical parts exchanged 75.0%, all turned over",
     ]
+
+
+def test_notes__say_where_the_training_text_is_gone() -> None:
+    controls = tuple(changed(one, counts=None) for one in RESULT.controls)
+    gone = changed(ONE, runs=(changed(RESULT, controls=controls, leaks=()),))
+    *_, last = notes(gone)
+    assert last == "the training text was neither searched for the items nor counted"
 
 
 def test_effects__name_their_regions() -> None:

@@ -182,9 +182,10 @@ export interface Effect {
   battery: string; paradigm: string; what: string; region: number | null; n_items: number; nats: number;
   low: number | null; high: number | null;
 }
+export interface Counts { order: number; unigram: Accuracy; ngram: Accuracy }
 export interface Controls {
   battery: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
-  swapped: Accuracy | null; n_not_turned: number;
+  swapped: Accuracy | null; n_not_turned: number; counts: Counts | null;
 }
 export interface LeakedItems { battery: string; n_items: number; whole: number; ngrams: number }
 export interface RunResult {

@@ -1,7 +1,7 @@
 """The battery child: looks for the items in the training texts, computes the results and writes the report."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -10,7 +10,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.batteries.results import development_of, summarize
 from trainer.batteries.word_contexts import choose_words, frequencies_per_million, texts_of
 from trainer.config.settings import Settings
-from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, DevelopmentOptions, LeakedItems
+from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, Counts, DevelopmentOptions, LeakedItems
 from trainer.contracts.development import WordTexts
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EffectiveRequest
@@ -24,6 +24,7 @@ from trainer.reports.development_tables import report_files as development_files
 from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
 from trainer.system.logs import add_log_file, setup_logging
+from trainer.worker.children.counted_controls import CountedControls
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -52,11 +53,13 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
         log.info("words_chosen")
         return
     leaks: dict[str, list[LeakedItems]] = {}
+    counts: dict[str, Mapping[str, Counts]] = {}
     if options is None and record.options.has_controls:
-        runs = RunStore(settings.app.artifacts_root)
+        runs, counted = RunStore(settings.app.artifacts_root), CountedControls(record, items, settings)
         for run in record.runs:
             leaks[run.name] = _leaks(run.run_id, runs, corpora, items)
-    summary = summarize(battery, leaks)
+            counts[run.name] = counted.of(runs.get(run.run_id))
+    summary = summarize(battery, leaks, counts)
     if options is not None:
         texts = battery.word_texts()
         frequencies, missing = (None, ()) if texts is None else (texts.frequencies or None, texts.missing)

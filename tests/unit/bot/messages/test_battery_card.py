@@ -41,6 +41,7 @@ def test_completed_battery__has_accuracies_and_controls() -> None:
     assert ["a&b", "75.0%", "30%", "…", "95%"] in rows
     assert ["empty", "–", "–"] in rows
     assert "a&b: untrained 75.0%" in shown and "not at chance" not in shown
+    assert "a&b: counts: unigrams 50.0%, 5-grams 75.0%" in shown
     assert "20.0% of the items stand in the training text, 40.0% with eight words in a row" in shown
 
 
@@ -48,6 +49,7 @@ def test_several_runs__stand_side_by_side_with_what_is_wrong() -> None:
     shown = battery_card(changed(STATUS, status="completed"), SEVERAL).description or ""
     assert ["x", "75.0%", "75.0%"] in [line.split() for line in shown.splitlines()]
     assert "**second** · a&b: untrained 75.0% ⚠ not at chance" in shown
+    assert "**second** · a&b: counts: unigrams 50.0%\n" in shown, "which are its best n-grams"
     assert "**second** · a&b: ⚠ 2 items did not turn over when exchanged" in shown
 
 
