@@ -44,6 +44,8 @@ class LoggingExtra(TypedDict, total=False):
     """Number of texts of an experiment."""
     split: str
     loss: float | None
+    order: int
+    """Order of an n-gram model."""
     perplexity: float
     retry_seconds: float
     model_family: str
