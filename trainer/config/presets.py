@@ -235,7 +235,8 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     config = models.CONFIGS[kind]
     if issubclass(config, models.TransformerConfig):
         hidden_size = (request.model or models.ModelBlock()).hidden_size
-        if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
+        is_of_preset = request.model_size is not None and hidden_size == _preset(name, kind)["hidden_size"]
+        if hidden_size is not None and not is_of_preset:
             sizes["intermediate_size"] = config.usual_intermediate_size(hidden_size)
         return {"max_position_embeddings": max_seq_len, **sizes, **given}
     tied = sizes.get("tie_word_embeddings", family == "char_lstm")
@@ -283,7 +284,7 @@ def _preset(name: str, kind: models.Architecture) -> dict[str, object]:
 
 
 def _given_sizes(request: TrainRequest) -> dict[str, object]:
-    """Return the model block; raises AppError if it contradicts the family or the preset."""
+    """Return the model block, whose values win over the preset; raises AppError if it contradicts the family."""
     block = request.model or models.ModelBlock()
     given: dict[str, object] = block.model_dump(exclude_none=True)
     kind = architecture(request.model_family)
@@ -298,14 +299,6 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
         if field not in sizes:
             message = f"is not a size of {kind}, which has {', '.join(sizes)}."
             raise field_error(ErrorCode.INVALID_INPUT, f"model.{field}", message)
-    preset = {} if request.model_size is None else _preset(request.model_size, kind)
-    for field, value in preset.items():
-        if given.get(field, value) != value:
-            raise field_error(
-                ErrorCode.INVALID_INPUT,
-                f"model.{field}",
-                f"is {given[field]} but model_size '{request.model_size}' says {value}: give one of both.",
-            )
     return given
 
 

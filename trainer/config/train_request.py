@@ -153,15 +153,11 @@ def without_problems_at(paths: Sequence[str], error: AppError) -> list[AppError]
 def override(fields: Mapping[str, object], options: Mapping[str, object]) -> dict[str, object]:
     """Merge options over the fields of a file, without the fields that an option of another name replaces."""
     replaced = {name for option, names in _REPLACED_BY.items() if options.get(option) is not None for name in names}
-    preset = _preset(merged(fields, options))
     if options.get("model_size") is not None:
-        replaced |= {f"model.{name}" for name in preset}
+        replaced |= {f"model.{name}" for name in _preset(merged(fields, options))}
     left = {name: value for name, value in fields.items() if name not in replaced}
     if isinstance(left.get("model"), Mapping):
         left["model"] = {name: value for name, value in block(left, "model").items() if f"model.{name}" not in replaced}
-    if block(options, "model").keys() & preset.keys() and "model_size" not in options:  # keep the preset's other sizes
-        left["model"] = {**preset, **block(left, "model")}
-        left.pop("model_size", None)
     return merged(left, options)
 
 

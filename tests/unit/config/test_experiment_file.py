@@ -46,7 +46,7 @@ WINS: list[tuple[Fields, Fields, Fields]] = [
     (
         {"model_size": "tiny"},
         {"model": {"hidden_size": 9}},
-        {"model": {"embedding_size": 32, "hidden_size": 9, "num_layers": 1, "dropout": 0.0}},
+        {"model_size": "tiny", "model": {"hidden_size": 9}},
     ),
     ({"model": {"architecture": "gru"}}, {"model_family": "rnn"}, {"model_family": "rnn", "model": {}}),
     ({"tokenizer": {"method": "word"}}, {"tokenizer_id": "word-1"}, {"tokenizer_id": "word-1"}),

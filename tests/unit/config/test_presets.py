@@ -72,6 +72,14 @@ DEFAULTS: list[tuple[Values, Values]] = [
     ),
     ({"gradient_clipping": None, "batch_size": 8}, {"gradient_clipping": None, "batch_size": 8}),
     ({"model": {"hidden_size": 64}}, {"model.hidden_size": 64, "model.embedding_size": 128}),
+    (
+        {"model_size": "tiny", "model": {"dropout": 0.3}},
+        {"model.embedding_size": 32, "model.hidden_size": 64, "model.dropout": 0.3},
+    ),
+    (
+        {"model_family": "gpt2", "model_size": "tiny", "model": {"hidden_size": 96}, "tokenizer": CHAR},
+        {"model.hidden_size": 96, "model.intermediate_size": 384, "model.num_layers": 2},
+    ),
     ({"optimizer": {"name": "sgd"}}, {"optimizer.eps": None, "optimizer.weight_decay_exclude": ("bias", "norm")}),
     ({"optimizer": {"name": "adam", "eps": 1e-6}}, {"optimizer.eps": 1e-6}),
     (
@@ -188,8 +196,6 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
             "`decay_ratio` has no effect with `lr_schedule` 'constant': leave it out, or take 'wsd'.",
         ),
         ({"model": {"architecture": "gru"}}, "`model.architecture` must be 'lstm'"),
-        ({"model_size": "tiny", "model": {"hidden_size": 3}}, "give one of both"),
-        ({"model_family": "lstm", "model_size": "paper", "model": OTHER_WEIGHTS}, "says between_layers"),
         ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),
         ({"freeze_embeddings": True}, "`freeze_embeddings` needs a run to start from"),
         ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
