@@ -129,9 +129,10 @@ def recipe(record: RunRecord) -> list[str]:
         frozen = _(", embeddings frozen") if request.freeze_embeddings else ""
         origin = [_("Warm start from {run_id}", run_id=f"`{request.init_from_run_id}`") + frozen]
     corpus = _("attached text") if request.corpus.is_attached else plain(request.corpus.name)
+    length = count(request.num_epochs, "step") if request.counts_steps else count(request.num_epochs, "epoch")
     return [
         f"{request.model_family}{size} · {request.model.sizes()}"
-        f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {count(request.num_epochs, 'epoch')}",
+        f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {length}",
         _(
             "Corpus: {corpus}, {size} · seed {seed}",
             corpus=corpus,

@@ -309,14 +309,16 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     counts = isinstance(model, NgramConfig)
     sizes = model.sizes() if counts else f"{model.sizes()}, dropout {model.dropout:g}"
     corpora = {"corpus": effective.corpus, "validation": effective.validation_corpus, "test": effective.test_corpus}
-    steps = "" if effective.max_steps is None else f", at most {counted(effective.max_steps, 'step')}"
+    length = counted(effective.num_epochs, "step" if effective.counts_steps else "epoch")
+    if effective.max_steps is not None and not effective.counts_steps:
+        length += f", at most {counted(effective.max_steps, 'step')}"
     rows = "rows" if effective.batch_size == "auto" else counted(effective.batch_size, "row")
     rows_of_all: list[tuple[str, str]] = [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
         ("objective", effective.objective),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
         *((name, f"{text.name}, {counted(text.bytes, 'byte')}") for name, text in corpora.items() if text is not None),
-        ("training", f"{counted(effective.num_epochs, 'epoch')}{steps}"),
+        ("training", length),
         ("batch", f"{rows} of {effective.max_seq_len} tokens"),
         *((("seeds", ", ".join(map(str, training.seeds))),) if len(training.seeds) > 1 else ()),
         ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),

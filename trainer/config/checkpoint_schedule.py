@@ -22,6 +22,11 @@ class TrainingSize(NamedTuple):
     def steps_per_epoch(self) -> int:
         return -(-self.rows // self.rows_per_step)
 
+    @property
+    def epochs(self) -> int:
+        """The epochs that the steps begin, without early stopping."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
     def words_seen(self, rows_read: int) -> int:
         """Return the words read with some rows, counted over all epochs, if each row has as many; rounded down."""
         return self.words * rows_read // self.rows

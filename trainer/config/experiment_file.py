@@ -60,6 +60,8 @@ def experiment_yaml(record: RunRecord) -> str:
         fields = {name: value for name, value in fields.items() if name not in OF_STEPS}
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
+    if effective.counts_steps:  # so `max_steps` alone gives it, above the most that a file may say
+        fields.pop("num_epochs", None)
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")
     required = {"model_family", "corpus", *CHAR_LSTM_DEFAULTS}
     written = {name: value for name, value in fields.items() if name in required or value != defaults[name]}

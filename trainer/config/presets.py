@@ -138,6 +138,8 @@ def resolve(
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
     if request.documents == "stream":
         values = {"split_by": "position", **values}
+    if request.max_steps is not None:
+        values = {"num_epochs": request.max_steps, **values}  # each epoch has a step or more
     objective = objective_of(request)
     if request.model_family == "ngram":
         values |= {"device": "cpu", "num_epochs": 1}

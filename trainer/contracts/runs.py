@@ -160,8 +160,15 @@ class EffectiveRequest(TrainingOptions):
     test_corpus: CorpusRef | None = None
     model: ModelConfig
     tokenizer: TokenizerConfig
+    num_epochs: Annotated[int, Field(ge=1)] = 5
+    """Passes over the training split; `max_steps` where a request gives only that."""
     tokenizer_saw_held_out: bool = False
     """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
+
+    @property
+    def counts_steps(self) -> bool:
+        """True if `max_steps` alone gives the length of the training."""
+        return self.num_epochs == self.max_steps
 
     @property
     def parent_run_id(self) -> str | None:

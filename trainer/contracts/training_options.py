@@ -240,7 +240,7 @@ class TrainingOptions(Options):
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
     """Tokens per training row."""
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Passes over the training split."""
+    """Passes over the training split; default with `max_steps`: as many as its steps need."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps."""
     max_seconds: Positive | None = None

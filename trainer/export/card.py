@@ -210,7 +210,8 @@ def _settings(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     yield "model", f"{effective.model.architecture}, {effective.model.sizes()}"
     yield "tokens per row", f"{effective.max_seq_len:,}"
     yield "rows per step", f"{effective.batch_size} x {effective.gradient_accumulation}"
-    yield "epochs", f"{effective.num_epochs:,}"
+    if not effective.counts_steps:
+        yield "epochs", f"{effective.num_epochs:,}"
     yield "optimizer", effective.optimizer.name
     yield "learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}"
     decay, norm, average = effective.optimizer.weight_decay, effective.gradient_clipping, effective.ema_decay

@@ -214,7 +214,7 @@ class TrainingProgress:
         masked_share = 1.0 if self._model.objective == "causal_lm" else self._effective.mlm_probability or 1.0
         return Progress(
             epoch=self.epoch,
-            total_epochs=self._effective.num_epochs,
+            total_epochs=self._size.epochs,
             step=state.step,
             total_steps=total,
             progress=100.0 if self.is_finished else 100 * state.step / total,

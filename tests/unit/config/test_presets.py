@@ -70,6 +70,8 @@ DEFAULTS: list[tuple[Values, Values]] = [
             **{"holdout_fraction": 0.1, "test_fraction": 0.1},
         },
     ),
+    ({"max_steps": 2000}, {"num_epochs": 2000, "max_steps": 2000}),
+    ({"max_steps": 2000, "num_epochs": 3}, {"num_epochs": 3}),
     ({"gradient_clipping": None, "batch_size": 8}, {"gradient_clipping": None, "batch_size": 8}),
     ({"model": {"hidden_size": 64}}, {"model.hidden_size": 64, "model.embedding_size": 128}),
     (

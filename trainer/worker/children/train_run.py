@@ -62,7 +62,15 @@ from trainer.training.counting import count, evaluate_counted
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, draw_samples, measure, sample_prompts
-from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
+from trainer.training.loop import (
+    SavedCheckpoint,
+    StopReason,
+    TrainingCallbacks,
+    TrainResult,
+    steps_per_epoch,
+    total_steps,
+    train,
+)
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
 from trainer.worker.children.evaluate_run import data_paths, store_evaluation
@@ -406,14 +414,16 @@ class TrainingAttempt:
     def _log_config(self, parts: Parts) -> None:
         model, tokenizer, corpus, compute, _, _ = parts
         effective = self._record.effective
-        steps = 1
+        steps = epochs = 1
         if not isinstance(model, NgramModel):
-            steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
+            rows = len(corpus.rows("train", effective.max_seq_len))
+            steps = total_steps(rows, effective, compute)
+            epochs = -(-steps // steps_per_epoch(rows, effective, compute))
         config = MetricsConfig(
             **self._stamp(f"config:{self._number}"),
             model_family=effective.model_family,
             model_size=effective.model_size,
-            total_epochs=effective.num_epochs,
+            total_epochs=epochs,
             total_steps=steps,
             batch_size=compute.batch_size,
             learning_rate=effective.learning_rate,

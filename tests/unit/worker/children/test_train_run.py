@@ -12,8 +12,8 @@ from tests.support.refusals import refused
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.runs import EffectiveRequest, RunManifest
+from trainer.contracts.events import JobStarted, MetricsProgress, stamp
+from trainer.contracts.runs import EffectiveRequest, RunManifest, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 from trainer.worker.children.train_run import TrainingAttempt, is_unidirectional
@@ -33,8 +33,14 @@ async def resolved(folder: Path, text: bytes = TEXT, /, **fields: object) -> Eff
 
 async def trained(folder: Path, **fields: object) -> RunManifest:
     """Run a training in this process and return its end."""
-    effective, settings = await resolved(folder, **fields), settings_in(folder)
-    accepted = record("short", None, request=tiny_request(**fields), effective=effective)
+    return await ended(folder, tiny_request(**fields))
+
+
+async def ended(folder: Path, request: TrainRequest) -> RunManifest:
+    add_corpus(folder, TEXT.decode())
+    settings = settings_in(folder)
+    effective = await resolve_request(request, CorpusStore(settings), settings)
+    accepted = record("short", None, request=request, effective=effective)
     run = RunStore(settings.app.artifacts_root).create(accepted)
     with run.open_log() as events:
         events.append(started := JobStarted(**stamp("short", None, "started:1"), queue="training", attempt=1))
@@ -89,6 +95,17 @@ async def test_training_split__that_is_shorter_than_one_sequence_ends_the_run(tm
 @pytest.mark.process
 async def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
     assert (await trained(tmp_path, max_seq_len=TRAINED, max_steps=1)).status == "completed"
+
+
+@pytest.mark.process
+async def test_max_steps_alone__is_the_length_of_a_training(tmp_path: Path) -> None:
+    """A step has 4 rows of 16 tokens, and the text 9 rows: an epoch is 3 steps, and 20 steps begin 7 epochs."""
+    fields: dict[str, object] = tiny_request(max_steps=20).model_dump(exclude_unset=True, exclude={"num_epochs"})
+    manifest = await ended(tmp_path, TrainRequest.model_validate(fields))
+    assert (manifest.status, manifest.steps) == ("completed", 20)
+    run = RunStore(settings_in(tmp_path).app.artifacts_root).get("short")
+    progress = [event for event in run.reader().read_new() if isinstance(event, MetricsProgress)]
+    assert (progress[-1].epoch, progress[-1].total_epochs) == (7, 7)
 
 
 @pytest.mark.process
