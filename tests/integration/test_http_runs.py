@@ -305,7 +305,6 @@ async def test_wait__returns_when_its_time_is_up_or_the_run_ends(idle: Site, tmp
 
 REFUSED: list[tuple[dict[str, object], int, str]] = [
     ({"device": "cuda:99"}, 422, "CUDA_NOT_AVAILABLE"),
-    ({"max_seq_len": 4096}, 422, "CORPUS_TOO_SHORT"),
     ({"objective": "masked_lm", "model_family": "gpt2"}, 422, "MODEL_INCOMPATIBLE"),
     ({"lr_schedule": "constant", "min_learning_rate": 0.5}, 422, "INVALID_INPUT"),
     ({"checkpoint_schedule": [3, 3]}, 422, "INVALID_INPUT"),

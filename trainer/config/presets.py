@@ -13,7 +13,6 @@ from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
 from trainer.contracts.training_options import DEFAULT_DECAY_RATIO, DEFAULT_MLM_PROBABILITY, OptimizerConfig
-from trainer.contracts.wording import counted
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
@@ -57,8 +56,6 @@ OF_STEPS = (
     *("eval_every_steps", "log_every_steps", "sample_every_steps"),
 )
 """Fields about steps, batches, gradients and the checkpoints between steps."""
-_MIN_SEQ_LEN = 8
-"""Smallest `max_seq_len`."""
 
 
 def architecture(family: models.ModelFamily) -> models.Architecture:
@@ -480,18 +477,6 @@ def check_precision(precision: str, *, on_cuda: bool) -> None:
     """Raise INVALID_INPUT for a precision that the device does not support."""
     if precision == "fp16" and not on_cuda:
         raise field_error(ErrorCode.INVALID_INPUT, "precision", "'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
-
-
-def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> None:
-    """Raise CORPUS_TOO_SHORT if a split has fewer tokens than a row; `fits` is a row length that works."""
-    if tokens < max_seq_len:
-        shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _MIN_SEQ_LEN else ""
-        raise field_error(
-            ErrorCode.CORPUS_TOO_SHORT,
-            "max_seq_len",
-            f"is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
-            f" {shorter}give a longer text.",
-        )
 
 
 def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:

@@ -26,7 +26,6 @@ from trainer.config.presets import (
     check_bf16,
     check_parts,
     check_precision,
-    check_text_length,
     request_hash,
     resolve,
 )
@@ -36,12 +35,11 @@ from trainer.contracts.base import changed, run_of
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.http_answers import CheckedTraining
-from trainer.contracts.models import Architecture, NgramConfig
+from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
-from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig, has_byte_fallback
+from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.data.corpora import CorpusStore, sample_lines
-from trainer.data.normalization import normalized
-from trainer.data.text import line_blocks, text_files
+from trainer.data.text import text_files
 from trainer.queue.cost import preview_cost
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
@@ -52,7 +50,6 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _TRIAL_SECONDS = 120.0
 _SAMPLED_LINES = 1000
 _MAX_UNKNOWN_SHARE = 0.5
-_MAX_BYTES_PER_TOKEN = 16
 _MAX_LEAK_BYTES = 8 << 20
 """Text in which leaks are measured before a run is queued, within a second."""
 
@@ -131,8 +128,8 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
 async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> _Resolved:
     """Check a training request and everything it names, and fill its absent values; changes nothing.
 
-    In one pass: parts, device, parent run and tokenizer, corpora, presets, and the fit of corpus, tokenizer and row
-    length. Raises AppError.
+    In one pass: parts, device, parent run and tokenizer, corpora, presets, and the fit of corpus and tokenizer. Raises
+    AppError.
     """
     check_parts(request)
     await _check_device(request, settings)
@@ -162,7 +159,7 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
     if not request.allow_same_corpus:
         _check_different(effective)
     shown = corpora.shown(request.corpus)
-    await asyncio.to_thread(_check_corpus, request, effective, paths["corpus"], shown, folder)
+    await asyncio.to_thread(_check_corpus, request, paths["corpus"], shown, folder)
     return _Resolved(effective, paths, tokenizer)
 
 
@@ -320,13 +317,8 @@ def _preview_leaks(effective: EffectiveRequest, paths: Mapping[str, Path]) -> Le
     return measure_leaks(split, effective.documents, effective.split_seed)
 
 
-def _check_corpus(
-    request: TrainRequest, effective: EffectiveRequest, path: Path, name: str, stored_tokenizer: Path | None
-) -> None:
-    """Refuse a corpus with too few files or tokens, or one whose tokens a stored tokenizer hardly knows.
-
-    The length of a long corpus is not checked here: the worker counts its tokens.
-    """
+def _check_corpus(request: TrainRequest, path: Path, name: str, stored_tokenizer: Path | None) -> None:
+    """Refuse a corpus with too few files, or one whose characters a stored tokenizer hardly knows."""
     files, needed = len(text_files(path)), count_splits(request)
     if request.split_by == "file" and files < needed:
         raise field_error(
@@ -342,21 +334,6 @@ def _check_corpus(
                 f"The tokenizer does not know {unknown:.0%} of the characters of '{name}': train one on texts like it,"
                 " or start from a run in the same script.",
             )
-    length, tokenizer = effective.max_seq_len, effective.tokenizer
-    if isinstance(effective.model, NgramConfig) or effective.corpus.bytes > _MAX_BYTES_PER_TOKEN * length:
-        return
-    blocks = line_blocks(path, effective.documents)
-    lines = [normalized(line, tokenizer.normalization) for block in blocks for line in block]
-    has_bytes = tokenizer.method == "byte" or has_byte_fallback(tokenizer)
-    ends = 2 if tokenizer.method == "sentencepiece" else 1  # SentencePiece adds a space before each line
-    # at most: a token has at least one character, one byte or one word
-    match tokenizer:
-        case WordTokenizerConfig():
-            sizes = [len(line.split()) for line in lines]
-        case _:
-            sizes = [len(line.encode()) if has_bytes else len(line) for line in lines]
-    tokens = sum(sizes) + ends * len(lines)
-    check_text_length(tokens, length, of="the corpus", fits=tokens // 2)
 
 
 def count_splits(request: TrainRequest) -> int:

@@ -16,7 +16,6 @@ from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.presets import check_text_length
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
@@ -135,9 +134,6 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
             lines = [line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line]
             stored.describe(record_of_run(record, tokenizer.manifest), lines)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
-        if not isinstance(model, NgramModel):
-            tokens = corpus.sizes["train"].tokens
-            check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model.threads_are_fixed = effective.threads > 0 or processes.count > 1
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("masked_context_one_sided", model_family=effective.model_family)
