@@ -15,7 +15,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import clean_label
 from trainer.people.language import _
 
-_DEFAULT_EPOCHS, _DEFAULT_MODEL = 5, "char_lstm"
+_DEFAULT_MODEL = "char_lstm"
 _MAX_NAME, _MAX_NUMBER, _MAX_MODEL = 32, 4, 16
 _MAX_OFFERED = 100
 
@@ -59,7 +59,7 @@ async def _train_form(
         _("Train on {file}", file=found.filename),
         Field("name", _("Name of the run"), name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
         Field("model", _("Model family"), _DEFAULT_MODEL, max_characters=_MAX_MODEL),
-        Field("epochs", _("Epochs"), str(_DEFAULT_EPOCHS), max_characters=_MAX_NUMBER),
+        Field("epochs", _("Epochs"), is_required=False, max_characters=_MAX_NUMBER),
     )
 
 
@@ -75,12 +75,13 @@ async def _train(context: CommandContext, sent: ButtonPress, interaction: discor
     file = context.bot.offered_files.get(sent.run_id)
     if file is None:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("This form has expired. Choose **Train on attachment** again."))
-    epochs = sent.fields["epochs"].strip()
+    options: dict[str, object] = {name: sent.fields[name].strip() or None for name in ("model", "epochs", "name")}
+    epochs = str(options["epochs"] or 1)
     if not epochs.isdecimal() or not 1 <= int(epochs) <= 1000:
         raise AppError(ErrorCode.INVALID_INPUT, _("`epochs` must be a whole number from 1 to 1000."))
-    options: dict[str, object] = {"model": sent.fields["model"].strip(), "epochs": int(epochs)}
-    name = sent.fields["name"].strip()
-    fields = request_fields(options | ({"name": name} if name else {}))
+    if options["epochs"] is not None:
+        options["epochs"] = int(epochs)
+    fields = request_fields(options)
     return await answer_accepted(context, lambda: accept_files(context, fields, file, None), new_run_watch(interaction))
 
 

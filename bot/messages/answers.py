@@ -30,6 +30,7 @@ from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 from trainer.contracts.seeds import RunGroup
+from trainer.contracts.training_options import ChosenValue
 from trainer.people.language import _, numeral
 from trainer.people.limits import LimitReached
 from trainer.queue.run_index import RunRow
@@ -59,6 +60,7 @@ def accepted_answer(
     lines = [
         *recipe(record),
         *([] if group is None else [f"{count(n_runs, 'seed')}: {', '.join(map(str, group.seeds))}"]),
+        *_values_by_rule(record.chosen),
         *([] if record.cost is None else record.cost.lines(n_runs)),
         *leak_warnings(record, record.leaks),
         *describe_unused(record.unused_settings),
@@ -66,6 +68,11 @@ def accepted_answer(
         _(CARD_PLACES[notify]),
     ]
     return make_embed(GREY, f"⏳ {_('Queued: {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def _values_by_rule(chosen: Sequence[ChosenValue]) -> list[str]:
+    lines = [f"`{choice.field}` {choice.shown_value()}: {choice.reason}" for choice in chosen]
+    return [_("Values by rule, unless you give others:"), *lines] if lines else []
 
 
 def status_answer(

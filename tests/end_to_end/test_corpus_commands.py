@@ -59,10 +59,10 @@ def test_words__are_counted_cut_and_decoded_as_by_hand(shell: Checker) -> None:
 def test_people__are_shown_vocabulary_sample_and_shapes(shell: Checker) -> None:
     shell.write("mine.txt", some_text(900))
     shapes = {
-        ("--tokenizer", "word"): "inputs (64, 30), targets (64, 30);",
-        ("--tokenizer", "char"): "inputs (64, 256), targets (64, 256);",
-        (): "inputs (64, 256), targets (64, 256);",
-        ("--tokenizer", "bpe", "--set", "model_family=gpt2", "--set", "tokenizer.vocab_size=60"): "inputs (8, 512)",
+        ("--tokenizer", "word"): "inputs (4, 128), targets (4, 128);",
+        ("--tokenizer", "char"): "inputs (4, 128), targets (4, 128);",
+        (): "inputs (4, 128), targets (4, 128);",
+        ("--tokenizer", "bpe", "--set", "model_family=gpt2", "--set", "tokenizer.vocab_size=60"): "inputs (8, 64)",
     }
     for words, shape in shapes.items():
         out = shell.check("mine.txt", *words)

@@ -152,10 +152,20 @@ def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
     assert answer == {"yaml": out}
 
 
+def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
+    out = shell.type("validate", "--corpus", "demo", "--learning-rate", "0.02")
+    _, chosen = out.split("Values by rule, unless you give others:\n")
+    reasons = {line.split()[0]: line.split(maxsplit=2)[1:] for line in chosen.splitlines()}
+    assert reasons["num_epochs"] == ["20", "a short text is read more often: 98,000 training tokens"]
+    assert reasons["early_stopping.patience"] == ["4", "a fifth of the epochs, at least 3"]
+    assert "learning_rate" not in reasons
+    assert "Values by rule" not in shell.type("validate", "test_ngram_tiny")
+
+
 def test_cost__is_told_before_a_training_and_what_cannot_fit_is_refused(shell: Shell) -> None:
     config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
     out = shell.type("validate", config)
-    assert "It needs about 9" in out and "parameters, about 1.2 GiB of memory and" in out
+    assert "It needs about 9" in out and "parameters, about 0.4 GiB of memory and" in out
     words = (config, *sets("model={num_layers: 500, hidden_size: 30000}", "device=cpu"))
     told = [shell.refuse("validate", *words), shell.refuse("train", *words), shell.error("validate", *words).message]
     assert all("This training needs at least" in one and "and this machine has" in one for one in told)

@@ -68,14 +68,14 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         final = await here.message(here.bob, "· result")
         await here.discord.wait_for_edit(card, "Completed")
         assert here.discord.messages(card.channel) == [card, final]
-        assert "⚠ Completed: My cats" in shown_text(card.payload), "so short a training is worse than counting"
+        assert "✅ Completed: My cats" in shown_text(card.payload)
         said = shown_text(final.payload)
         assert re.search(r"Test \*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char( ⚠)? · perplexity", said)
-        assert re.search(r"\d-gram: \d\.\d{3} bits per character; this model \d\.\d{3} \(\+\d\.\d\d\)\n", said)
+        assert re.search(r"\d-gram: \d\.\d{3} bits per character; this model \d\.\d{3} \([+−]\d\.\d\d\)", said)
         assert "\nGenerated text:\n```\n" in said and "\nFiles: `model.safetensors` " in said
         assert all(later - earlier >= 1 for earlier, later in pairwise(card.edit_seconds))
         assert here.discord.read(card.attachments[0]).startswith(b"\x89PNG") and final.attachments == []
-        assert "⚠ Completed: My cats" in (await here.ask(here.bob, "status")).text
+        assert "✅ Completed: My cats" in (await here.ask(here.bob, "status")).text
         score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
         assert "📏 Score of 20 characters with My cats" in score.text
         options: dict[str, str | int] = {"prompt": "the ", "max_new_tokens": 10, "samples": 2, "seed": 1}

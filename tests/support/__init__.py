@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -69,7 +69,15 @@ def tiny_request(**fields: object) -> TrainRequest:
         "threads": 1,
         "device": "cpu",
     }
-    return parse(TrainRequest, tiny | fields)
+    return parse(TrainRequest, tiny | steady(fields) | fields)
+
+
+def steady(fields: Mapping[str, object]) -> dict[str, object]:
+    """Request fields of a training by AdamW with a constant rate to its last epoch, whatever rules would choose."""
+    has_warmup = not fields.keys().isdisjoint(("warmup_steps", "warmup_ratio"))
+    warmup: dict[str, object] = {} if has_warmup else {"warmup_steps": 0}
+    optimizer: dict[str, object] = {"name": "adamw", "weight_decay": 0.01}
+    return {"optimizer": optimizer, "lr_schedule": "constant", "early_stopping": {"enabled": False}, **warmup}
 
 
 @asynccontextmanager

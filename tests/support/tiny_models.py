@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.support import steady
 from tests.support.families import vocabulary
 from trainer.config.presets import resolve
 from trainer.config.tokenizer_request import config_of
@@ -104,7 +105,7 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
     """Prepare a small run on these lines; `values` replace those of SMALL."""
     path = write(folder, lines)
     effective = resolve(
-        parse(TrainRequest, {**SMALL, "corpus": path.name, **values}),
+        parse(TrainRequest, {**SMALL, **steady(values), "corpus": path.name, **values}),
         corpus=reference(path),
         validation_corpus=None,
         test_corpus=None,

@@ -293,7 +293,11 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
         checked = with_server(settings, lambda server: _check_on_server(options, server, terminal))
     cost = Text("\n".join([*checked.cost, *(f"Warning: {warning}" for warning in checked.warnings)]))
     request: dict[str, object] = dict(checked.request)
-    terminal.show(request, columns(_settings(checked)), cost, Text("Valid. Nothing was started."))
+    parts = [columns(_settings(checked)), cost, Text("Valid. Nothing was started.")]
+    if checked.chosen:
+        reasons = [(choice.field, choice.shown_value(), choice.reason) for choice in checked.chosen]
+        parts[1:1] = [Text("Values by rule, unless you give others:"), columns(reasons)]
+    terminal.show(request, *parts)
     return 0
 
 
@@ -312,7 +316,7 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     length = counted(effective.num_epochs, "step" if effective.counts_steps else "epoch")
     if effective.max_steps is not None and not effective.counts_steps:
         length += f", at most {counted(effective.max_steps, 'step')}"
-    rows = "rows" if effective.batch_size == "auto" else counted(effective.batch_size, "row")
+    rows = counted(effective.batch_size, "row")
     rows_of_all: list[tuple[str, str]] = [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
         ("objective", effective.objective),
@@ -387,8 +391,8 @@ async def recovery_hint(status: RunStatus, installation: Installation) -> list[s
 
 
 _FIELDS_HEAD = """\
-Fields of an experiment file and of --set KEY=VALUE, with type, range and default (a model family has its own defaults
-for some: `mt validate --model MODEL --corpus NAME` shows the values of a request):
+Fields of an experiment file and of --set KEY=VALUE, with type, range and default (rules choose those that have
+none: `mt validate --model MODEL --corpus NAME` shows the values of a request with their reasons):
 """
 
 

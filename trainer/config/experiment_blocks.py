@@ -281,7 +281,8 @@ def _size_block(architecture: object) -> str:
 
 def _fields(source: Mapping[str, object], direct: Mapping[str, object], places: Mapping[str, str]) -> dict[str, object]:
     """Convert the values of the blocks; `direct` are the fields given under their own names."""
-    fields: dict[str, object] = {"lr_schedule": "linear"}
+    adamw: dict[str, object] = {"name": "adamw"}  # whose settings the blocks hold
+    fields: dict[str, object] = {"lr_schedule": "linear", "optimizer": adamw}
     for field, place in places.items():
         value = value_at(source, place)
         if has_path(source, place) and not (field.startswith("model.") and value is None):

@@ -7,7 +7,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_stated, read_blocks
-from trainer.config.presets import CHAR_LSTM_DEFAULTS, OF_STEPS
+from trainer.config.presets import OF_STEPS
 from trainer.config.train_request import CORPORA, RequestDraft, override
 from trainer.config.validation import block, decoded, did_you_mean, merged, parse, safe_name, unreadable
 from trainer.config.yaml import MAX_BYTES, parse_yaml
@@ -58,12 +58,14 @@ def experiment_yaml(record: RunRecord) -> str:
     fields["model"] = {name: size for name, size in model.items() if name in given}
     if effective.model_family == "ngram":
         fields = {name: value for name, value in fields.items() if name not in OF_STEPS}
+    elif effective.warmup_steps is None and effective.warmup_ratio is None:
+        fields["warmup_steps"] = 0  # absent, a rule chooses them
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
     if effective.counts_steps:  # so `max_steps` alone gives it, above the most that a file may say
         fields.pop("num_epochs", None)
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")
-    required = {"model_family", "corpus", *CHAR_LSTM_DEFAULTS}
+    required = {"model_family", "corpus", "optimizer", "holdout_fraction", "test_fraction"}
     written = {name: value for name, value in fields.items() if name in required or value != defaults[name]}
     return f"# The run {record.run_id}; absent fields have their defaults.\n" + "".join(_lines(written, ""))
 

@@ -2,17 +2,32 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from trainer.config.validation import parse, safe_name
+from trainer.config.defaults import (
+    Basis,
+    Standard,
+    TrainingText,
+    chosen_size,
+    chosen_values,
+    is_long_enough,
+    row_length,
+)
+from trainer.config.validation import has_path, merged, parse, safe_name, set_path, value_at
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
-from trainer.contracts.training_options import DEFAULT_DECAY_RATIO, DEFAULT_MLM_PROBABILITY, OptimizerConfig
+from trainer.contracts.training_options import (
+    DEFAULT_DECAY_RATIO,
+    DEFAULT_MLM_PROBABILITY,
+    ChosenValue,
+    OptimizerConfig,
+)
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
@@ -32,20 +47,8 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
         "momentum": TORCH_MOMENTUM,
     },
 }
-CHAR_LSTM_DEFAULTS: dict[str, object] = {
-    "max_seq_len": 256,
-    "batch_size": 64,
-    "optimizer": {"name": "adamw"},
-    "learning_rate": 2e-3,
-    "holdout_fraction": 0.05,
-    "test_fraction": 0.10,
-}
-_KEYBOARD_DEFAULTS: dict[str, object] = {
-    "max_seq_len": 30,
-    "batch_size": 64,
-    "optimizer": {"name": "adam"},
-    "learning_rate": 1e-3,
-}
+_CHAR_LSTM_SPLIT: dict[str, object] = {"holdout_fraction": 0.05, "test_fraction": 0.10}
+_ROUGH_VOCABULARY = 100
 
 OF_STEPS = (
     *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "batch_size", "gradient_accumulation", "optimizer"),
@@ -56,6 +59,18 @@ OF_STEPS = (
     *("eval_every_steps", "log_every_steps", "sample_every_steps"),
 )
 """Fields about steps, batches, gradients and the checkpoints between steps."""
+_WITHOUT_STEPS: dict[str, object] = {
+    **{"device": "cpu", "num_epochs": 1, "max_seq_len": 512, "batch_size": 8},
+    **{"learning_rate": 5e-4, "lr_schedule": "constant"},
+}
+"""Values of a run that counts; only its device is used."""
+
+
+class Resolved(NamedTuple):
+    """A resolved request, and the values in it that rules have chosen."""
+
+    effective: EffectiveRequest
+    chosen: tuple[ChosenValue, ...]
 
 
 def architecture(family: models.ModelFamily) -> models.Architecture:
@@ -127,42 +142,115 @@ def resolve(
     parent: EffectiveRequest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
+    """Resolve a request with `resolve_with_reasons`, for a text of as many tokens as its corpus has bytes."""
+    return resolve_with_reasons(
+        request,
+        TrainingText(corpus.bytes, _ROUGH_VOCABULARY),
+        corpus=corpus,
+        validation_corpus=validation_corpus,
+        test_corpus=test_corpus,
+        parent=parent,
+        tokenizer=tokenizer,
+    ).effective
+
+
+def resolve_with_reasons(
+    request: TrainRequest,
+    text: TrainingText,
+    *,
+    corpus: CorpusRef,
+    validation_corpus: CorpusRef | None,
+    test_corpus: CorpusRef | None,
+    parent: EffectiveRequest | None = None,
+    tokenizer: TokenizerManifest | None = None,
+) -> Resolved:
     """Fill in every absent value of a request that `check_parts` accepts; raises AppError if values do not fit.
 
-    The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
+    The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`. The rules of
+    defaults.py choose values for the text.
     """
-    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume", "allow_same_corpus", "seeds"})
-    values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
-    if request.documents == "stream":
-        values = {"split_by": "position", **values}
-    if request.max_steps is not None:
-        values = {"num_epochs": request.max_steps, **values}  # each epoch has a step or more
+    given = _given_fields(request)
+    standard = _standard(request)
+    standard = standard if standard is not None and is_long_enough(standard, text) else None
+    longest = value_at(given, "max_seq_len") or row_length(text, architecture(request.model_family)).tokens
+    size = _size(request, text, standard)
+    sizes = _sizes(request, str(size.value), longest, standard) if parent is None else _sizes_of(parent, request)
+    chosen = chosen_values(Basis(given, parse(_Model, {"model": sizes}).model, text, standard))
+    chosen = [choice for choice in chosen if not (choice.field.startswith("model.") and choice.field[6:] in sizes)]
+    values: dict[str, object] = {"split_by": "position"} if request.documents == "stream" else {}
+    values |= {} if request.model_family != "char_lstm" else _CHAR_LSTM_SPLIT
+    values["model"] = sizes
+    for choice in chosen:
+        set_path(values, choice.field, choice.value)
+    if request.model_size is None and request.model is None and parent is None:
+        values["model_size"] = size.value
+        chosen = [size, *chosen]
     objective = objective_of(request)
+    values = merged(values, {name: value for name, value in given.items() if name != "model"})
     if request.model_family == "ngram":
-        values |= {"device": "cpu", "num_epochs": 1}
+        values |= _WITHOUT_STEPS
     values |= {
         "objective": objective,
         "mlm_probability": request.mlm_probability if objective == "masked_lm" else DEFAULT_MLM_PROBABILITY,
-        "model": _sizes(request, values["max_seq_len"]) if parent is None else _sizes_of(parent, request),
-        "tokenizer": _tokenizer(request, objective, tokenizer),
+        "tokenizer": tokenizer_of(request, tokenizer),
         "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
         "corpus": corpus,
         "validation_corpus": validation_corpus,
         "test_corpus": test_corpus,
     }
+    if values.get("warmup_steps") == 0:  # the same as none
+        values["warmup_steps"] = None
     values["optimizer"] = _optimizer(values.get("optimizer"))
     effective = parse(EffectiveRequest, values)
     _check(effective)
     if tokenizer is not None:
         effective = changed(effective, tokenizer_saw_held_out=_saw_held_out(tokenizer, effective))
-    return effective
+    return Resolved(effective, tuple(chosen))
+
+
+def with_recorded(resolved: Resolved, recorded: EffectiveRequest) -> EffectiveRequest:
+    """Return a resolved request with the recorded values where rules have chosen: other versions have other rules."""
+    values: dict[str, object] = resolved.effective.model_dump()
+    before: dict[str, object] = recorded.model_dump()
+    fields = {choice.field for choice in resolved.chosen}
+    if "optimizer.name" in fields:  # each optimizer has settings of its own
+        fields.add("optimizer")
+    if "model_size" in fields:
+        fields.add("model")
+    elif "max_seq_len" in fields:
+        fields.add("model.max_position_embeddings")
+    for field in fields:
+        if has_path(values, field):
+            set_path(values, field, value_at(before, field))
+    return parse(EffectiveRequest, values)
+
+
+class _Model(Frozen):
+    """A model's sizes, which are checked before rules look at them."""
+
+    model: models.ModelConfig
+
+
+def _given_fields(request: TrainRequest) -> dict[str, object]:
+    """Return the fields that a request gives; `null` leaves a value to a rule, except where it means none."""
+    not_of_training = {"resume", "allow_same_corpus", "seeds"}
+    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True, exclude=not_of_training)
+    if request.batch_size == "auto":
+        given.pop("batch_size")
+    return given if request.gradient_clipping is not None else {**given, "gradient_clipping": None}
+
+
+def with_split(request: TrainRequest) -> TrainRequest:
+    """Return a request with the shares of its splits."""
+    fields = split_fields(request)
+    return changed(request, **{name: fields[name] for name in ("holdout_fraction", "test_fraction")})
 
 
 def split_fields(request: TrainRequest) -> dict[str, object]:
     """Return the split of a training as fields of a tokenizer request."""
     given: dict[str, object] = request.model_dump(exclude_unset=True)
     default: dict[str, object] = request.model_dump(exclude={"split_by"})
-    values = {**default, **_defaults(request), **given}
+    values = {**default, **(_CHAR_LSTM_SPLIT if request.model_family == "char_lstm" else {}), **given}
     split = {field: values[field] for field in ("holdout_fraction", "test_fraction")}
     return {**split, "split_by": values.get("split_by"), "seed": values["split_seed"]}
 
@@ -199,17 +287,22 @@ def request_hash(effective: EffectiveRequest) -> str:
     return sha256(to_json(values)).hexdigest()
 
 
-def _defaults(request: TrainRequest) -> dict[str, object]:
-    if request.model_family == "char_lstm":
-        return CHAR_LSTM_DEFAULTS
-    return _KEYBOARD_DEFAULTS if _is_keyboard(request) else {}
-
-
-def _is_keyboard(request: TrainRequest) -> bool:
-    """Return True for the keyboard model: a recurrent family without sizes in the request."""
+def _standard(request: TrainRequest) -> Standard | None:
+    """Return the standard model that a request stands for: char_lstm, or a recurrent family without sizes."""
     family = request.model_family
-    is_recurrent = family != "char_lstm" and models.CONFIGS[family] is models.RnnConfig
-    return is_recurrent and request.model is None and request.model_size is None
+    if family == "char_lstm":
+        return "char_lstm"
+    is_recurrent = models.CONFIGS[family] is models.RnnConfig
+    return "keyboard" if is_recurrent and request.model is None and request.model_size is None else None
+
+
+def _size(request: TrainRequest, text: TrainingText, standard: Standard | None) -> ChosenValue:
+    """Return the name of the preset that a model's sizes come from."""
+    if request.model_size is not None:
+        return ChosenValue(field="model_size", value=request.model_size, reason="given")
+    if request.model_family == "ngram":
+        return ChosenValue(field="model_size", value="base", reason="the validation split chooses the order")
+    return chosen_size(text, standard)
 
 
 def _optimizer(given: object) -> dict[str, object]:
@@ -224,26 +317,24 @@ def _optimizer(given: object) -> dict[str, object]:
     return {**defaults, **chosen}
 
 
-def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
+def _sizes(request: TrainRequest, size: str, max_seq_len: object, standard: Standard | None) -> dict[str, object]:
     """Return the sizes of the preset, replaced by the given ones."""
-    family = request.model_family
-    kind = architecture(family)
-    name = request.model_size or ("small" if family == "char_lstm" else "base")
+    kind = architecture(request.model_family)
     given = _given_sizes(request)
-    sizes = {**_preset(name, kind), **given, "architecture": kind}
+    sizes = {**_preset(size, kind), **given, "architecture": kind}
     config = models.CONFIGS[kind]
     if issubclass(config, models.TransformerConfig):
-        hidden_size = (request.model or models.ModelBlock()).hidden_size
-        is_of_preset = request.model_size is not None and hidden_size == _preset(name, kind)["hidden_size"]
-        if hidden_size is not None and not is_of_preset:
-            sizes["intermediate_size"] = config.usual_intermediate_size(hidden_size)
+        if given.get("hidden_size", sizes["hidden_size"]) != _preset(size, kind)["hidden_size"]:
+            sizes["intermediate_size"] = config.usual_intermediate_size(int(str(sizes["hidden_size"])))
         return {"max_position_embeddings": max_seq_len, **sizes, **given}
-    tied = sizes.get("tie_word_embeddings", family == "char_lstm")
+    is_char_lstm = request.model_family == "char_lstm"
+    tied = sizes.get("tie_word_embeddings", is_char_lstm)
     of_recurrent: dict[str, object] = {
         "tie_word_embeddings": tied,
-        "dropout_places": "between_layers" if tied else "all",
-        "initialization": "keyboard" if tied or _is_keyboard(request) else "torch",
+        "initialization": "keyboard" if tied or standard == "keyboard" else "torch",
     }
+    if not is_char_lstm:  # a rule chooses its places
+        of_recurrent["dropout_places"] = "between_layers" if tied else "all"
     return {**(of_recurrent if config is models.RnnConfig else {}), **sizes}
 
 
@@ -341,7 +432,7 @@ def _check_devices(effective: EffectiveRequest) -> None:
             "device",
             f"'{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'.",
         )
-    if effective.batch_size != "auto" and effective.batch_size < devices:
+    if effective.batch_size < devices:
         raise field_error(
             ErrorCode.INVALID_INPUT,
             "batch_size",
@@ -371,8 +462,12 @@ def _check_documents(effective: EffectiveRequest) -> None:
         )
 
 
-def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerManifest | None) -> TokenizerConfig:
-    """Return the config of the tokenizer to train, in the style of its model; masked_lm needs a mask token."""
+def tokenizer_of(request: TrainRequest, trained: TokenizerManifest | None) -> TokenizerConfig:
+    """Return the config of a trained tokenizer, or of one to train, in the style of its model.
+
+    Raises MODEL_INCOMPATIBLE; masked_lm needs a mask token.
+    """
+    objective = objective_of(request)
     if trained is not None:
         return _given_tokenizer(trained, request, objective)
     config = request.tokenizer or tokenizers.CONFIGS[models.default_tokenizer_method(request.model_family)]()
@@ -437,13 +532,6 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
             " another, or let the run make its own.",
         )
     return tokenizer.config
-
-
-def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
-    """Return the rows per batch."""
-    if effective.batch_size != "auto":
-        return effective.batch_size
-    return {"char_lstm": 64, "gpt2": 32}.get(effective.model_family, 16) if on_cuda else 8
 
 
 def halved_batch(rows: int, gradient_accumulation: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.runs import EffectiveRequest, RunStatus
+from trainer.contracts.training_options import ChosenValue
 
 JobKindName = Literal["experiments", "batteries"]
 """Kinds of jobs whose results are reports."""
@@ -30,6 +31,8 @@ class CheckedTraining(Frozen):
     effective: EffectiveRequest
     """The request of the first run, with all values."""
     seeds: tuple[int, ...]
+    chosen: tuple[ChosenValue, ...]
+    """The values that the request leaves out and rules have chosen, with their reasons."""
     cost: tuple[str, ...]
     """The estimated time, memory and disk, as sentences."""
     warnings: tuple[str, ...]

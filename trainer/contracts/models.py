@@ -52,6 +52,8 @@ class ArchitectureConfig(Frozen):
     """Possible training objectives; the first is the default."""
     tokenizer_method: ClassVar[TokenizerMethod] = "word"
     """Default tokenizer method."""
+    dropouts: ClassVar[tuple[str, ...]] = ("dropout",)
+    """Fields with a share of numbers that a training step drops."""
 
     @abstractmethod
     def parameter_count(self, vocab_size: int) -> int:
@@ -98,6 +100,7 @@ class TransformerConfig(ArchitectureConfig):
     """Attention layers between an embedding and an output layer."""
 
     tokenizer_method: ClassVar[TokenizerMethod] = "bpe"
+    dropouts: ClassVar[tuple[str, ...]] = ("dropout", "attention_dropout")
 
     num_layers: PositiveInt
     hidden_size: PositiveInt
@@ -164,6 +167,8 @@ class BertConfig(TransformerConfig):
 
 class _RotaryConfig(TransformerConfig):
     """Rotary positions, gated feed-forward layers, and optionally shared keys and values."""
+
+    dropouts: ClassVar[tuple[str, ...]] = ("attention_dropout",)
 
     activation_function: Activation = "silu"
     num_key_value_heads: PositiveInt
@@ -317,34 +322,25 @@ class ModelBlock(Frozen, json_schema_extra=describe_fields):
     """Longest n-gram that ngram counts; the order that it uses is chosen on the validation split. Default: 7."""
 
 
-_SMALL: dict[str, int | float | str] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1}
+_SMALL: dict[str, int | float | str] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2}
 _RECURRENT: Mapping[str, Mapping[str, int | float | str]] = {
-    "tiny": {"embedding_size": 32, "hidden_size": 64, "num_layers": 1, "dropout": 0.0},
+    "tiny": {"embedding_size": 32, "hidden_size": 64, "num_layers": 1},
     "small": _SMALL,
-    "base": {"embedding_size": 256, "hidden_size": 512, "num_layers": 2, "dropout": 0.2},
-    "paper": _SMALL | {"dropout_places": "between_layers", "tie_word_embeddings": False},
+    "base": {"embedding_size": 256, "hidden_size": 512, "num_layers": 2},
+    "paper": _SMALL | {"dropout": 0.1, "dropout_places": "between_layers", "tie_word_embeddings": False},
 }
 
 
-def _transformer(
-    layers: int, hidden: int, inner: int, heads: int, dropout: float = 0.0, **more: int
-) -> dict[str, int | float]:
-    return {
-        "num_layers": layers,
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_attention_heads": heads,
-        "dropout": dropout,
-        "attention_dropout": dropout,
-        **more,
-    }
+def _transformer(layers: int, hidden: int, inner: int, heads: int, **more: int) -> dict[str, int | float]:
+    sizes = {"num_layers": layers, "hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": heads}
+    return {**sizes, **more}
 
 
 _ATTENTION: Mapping[str, Mapping[str, int | float]] = {
     "tiny": _transformer(2, 64, 256, 2),
-    "small": _transformer(4, 256, 1024, 4, 0.1),
-    "base": _transformer(6, 512, 2048, 8, 0.1),
-    "paper": _transformer(12, 768, 3072, 12, 0.1),
+    "small": _transformer(4, 256, 1024, 4),
+    "base": _transformer(6, 512, 2048, 8),
+    "paper": {**_transformer(12, 768, 3072, 12), "dropout": 0.1, "attention_dropout": 0.1},
 }
 PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = {
     "lstm": _RECURRENT,
@@ -356,18 +352,19 @@ PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = 
         "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=2),
         "small": _transformer(4, 256, 704, 4, num_key_value_heads=4),
         "base": _transformer(6, 512, 1408, 8, num_key_value_heads=8),
-        "paper": _transformer(32, 4096, 11008, 32, num_key_value_heads=32),
+        "paper": {**_transformer(32, 4096, 11008, 32, num_key_value_heads=32), "attention_dropout": 0.0},
     },
     "qwen": {
         "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=1),
         "small": _transformer(4, 256, 704, 4, num_key_value_heads=2),
         "base": _transformer(6, 512, 1408, 8, num_key_value_heads=2),
-        "paper": _transformer(24, 896, 4864, 14, num_key_value_heads=2),
+        "paper": {**_transformer(24, 896, 4864, 14, num_key_value_heads=2), "attention_dropout": 0.0},
     },
     "ngram": {
         name: {"max_order": order}
         for name, order in {"tiny": 3, "small": 5, "base": 7, "unigram": 1, "bigram": 2, "trigram": 3}.items()
     },
 }
-"""Sizes by name. `paper` is what a transformer was first published with, of Qwen the smallest; of recurrent networks
+"""Sizes by name; a rule chooses dropout, except in `paper`. `paper` is what a transformer was first published with, of
+Qwen the smallest; of recurrent networks
 what the paper on Turkic languages has, whose measurements this program repeats."""

@@ -32,7 +32,15 @@ from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
 from trainer.contracts.tokenizers import TokenizerConfig
-from trainer.contracts.training_options import TrainingOptions
+from trainer.contracts.training_options import (
+    BatchRows,
+    ChosenValue,
+    EarlyStopping,
+    LearningRate,
+    RowLength,
+    Schedule,
+    TrainingOptions,
+)
 
 FinalState = Literal["completed", "failed", "cancelled"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
@@ -51,7 +59,7 @@ _SEEDS: JsonDict = {
 
 
 class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, _TOKENIZER, _FROZEN, _SEEDS)):
-    """A training as requested; absent fields take the defaults of the model family and its preset."""
+    """A training as requested; absent fields take the values that the rules of docs/defaults.md choose."""
 
     corpus: CorpusName
     """Corpus to train on: its name, or a path relative to the corpus folder."""
@@ -160,8 +168,13 @@ class EffectiveRequest(TrainingOptions):
     test_corpus: CorpusRef | None = None
     model: ModelConfig
     tokenizer: TokenizerConfig
-    num_epochs: Annotated[int, Field(ge=1)] = 5
+    max_seq_len: RowLength
+    num_epochs: Annotated[int, Field(ge=1)]
     """Passes over the training split; `max_steps` where a request gives only that."""
+    batch_size: BatchRows
+    learning_rate: LearningRate
+    lr_schedule: Schedule
+    early_stopping: EarlyStopping = EarlyStopping()
     tokenizer_saw_held_out: bool = False
     """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
 
@@ -244,6 +257,8 @@ class RunRecord(JobRecord):
     """Request hash of the resumed checkpoint, if the resumed run had another number of epochs."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+    chosen: tuple[ChosenValue, ...] = ()
+    """The values that the request leaves out and rules have chosen, with their reasons."""
     leaks: Leaks = Field(default_factory=dict)
     """Leaks measured when the run was accepted; empty for a long corpus, which the worker measures."""
     experiment_id: Identifier | None = None

@@ -97,7 +97,7 @@ class OptimizerConfig(Options):
     """The optimizer and its settings."""
 
     name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    """Optimizer; muon moves the matrices of hidden layers, and adamw all other weights."""
+    """Optimizer; muon moves the matrices of hidden layers, and adamw all others; default: muon for transformers."""
     betas: tuple[Probability, Probability] | None = None
     """Decay rates of the moments of adamw (with muon, too) and adam; default: those of torch."""
     eps: Positive | None = None
@@ -105,7 +105,7 @@ class OptimizerConfig(Options):
     momentum: Probability | None = None
     """Momentum of muon; default: that of torch."""
     weight_decay: NonNegativeFloat | None = None
-    """Weight decay; default: that of torch for this optimizer."""
+    """Weight decay; default: that of torch for this optimizer, for transformers by a rule."""
     weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_sort_unique)] = ("bias", "norm")
     """Parameters without weight decay: biases, normalization weights, token and position embeddings."""
 
@@ -219,13 +219,34 @@ CheckpointSchedule = Annotated[
 ]
 
 
+RowLength = Annotated[int, Field(ge=8, le=4096)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+BatchRows = Annotated[int, Field(ge=1, le=4096)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+
+
+class ChosenValue(Frozen, json_schema_extra=describe_fields):
+    """A value of a training that its request leaves out, as a rule of docs/defaults.md chooses it."""
+
+    field: str
+    """Path of the field in a request."""
+    value: bool | int | float | str
+    reason: str
+    """Why the rule chooses this value, for people."""
+
+    def shown_value(self) -> str:
+        """Return the value as YAML writes it."""
+        return str(self.value).lower() if isinstance(self.value, bool) else f"{self.value}"
+
+
 class TrainingOptions(Options):
     """The fields that a train request and a resolved request share."""
 
     model_family: ModelFamily
     """Model family; char_lstm is an LSTM of characters with a tied output layer."""
     model_size: ModelSize | None = None
-    """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
+    """Preset of the model's sizes: tiny, small, base or paper; default: by the length of the text."""
     split_by: SplitBy = "line"
     """Unit drawn for the validation and test splits: lines, complete files, or (position) the last lines of the corpus.
 
@@ -237,32 +258,32 @@ class TrainingOptions(Options):
     """Training objective: predict the next token (causal_lm) or masked tokens (masked_lm)."""
     mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
     """Share of tokens masked by masked_lm; at least one per row."""
-    max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
+    max_seq_len: RowLength | None = None
     """Tokens per training row."""
-    num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Passes over the training split; default with `max_steps`: as many as its steps need."""
+    num_epochs: Epochs | None = None
+    """Passes over the training split; default: by its length, or as many as `max_steps` needs."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps."""
     max_seconds: Positive | None = None
     """Stop after this many seconds of training."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
-    """Rows per batch; auto: 8 on the CPU, by model family with CUDA."""
+    batch_size: BatchRows | Literal["auto"] | None = None
+    """Rows per batch; default, or auto: such that a short text has many steps."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches per optimizer step."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and its settings."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
-    """Learning rate at its highest, after the warm-up."""
-    lr_schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """Learning rate schedule after the warm-up; wsd (warm-up, stable, decay): constant, then linear."""
+    learning_rate: LearningRate | None = None
+    """Learning rate at its highest, after the warm-up; default: by model and width."""
+    lr_schedule: Schedule | None = None
+    """Learning rate schedule after the warm-up; default: cosine; wsd is warm-up, stable, decay."""
     decay_ratio: Annotated[float, Field(gt=0, le=1)] = DEFAULT_DECAY_RATIO
     """Share of all steps in which the rate of wsd falls, at the end."""
     min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Learning rate at the end of a linear, cosine or wsd schedule."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
-    """Steps of linear warm-up; not together with `warmup_ratio`."""
+    """Steps of linear warm-up; not together with `warmup_ratio`; 0: none."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of all steps used for warm-up; not together with `warmup_steps`."""
+    """Share of all steps used for warm-up; not together with `warmup_steps`; default: 0.05."""
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -281,7 +302,7 @@ class TrainingOptions(Options):
     """Completed run, or kept checkpoint as RUN@1200, to take the initial weights and the tokenizer from."""
     freeze_embeddings: bool = False
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: EarlyStopping | None = None
     """Early stopping on the validation loss."""
     device: Annotated[str, Field(json_schema_extra={"x-pattern": _DEVICE}), _Device] = "auto"
     """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""

@@ -14,7 +14,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.inference.model_files import load_model
-from trainer.queue.resolve import resolve_request
+from trainer.queue.resolve import resolve_again
 from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.training.checkpoint import CheckpointStore
@@ -138,7 +138,7 @@ def _check_request_hash(record: RunRecord, settings: Settings, *, is_restored: b
     if not has_texts:
         return unresolved
     try:
-        again = asyncio.run(resolve_request(record.request, CorpusStore(settings), settings))
+        again = asyncio.run(resolve_again(record, CorpusStore(settings), settings))
     except AppError as error:
         if is_restored:
             return unresolved

@@ -16,7 +16,6 @@ import structlog
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
-from trainer.config.presets import batch_rows
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.baselines import MAX_COUNTED_TOKENS
@@ -24,11 +23,13 @@ from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDevice, JobNeeds, WorkerInfo
 from trainer.contracts.models import NgramConfig, TransformerConfig
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import (
     BYTE_NAMES,
     ByteTokenizerConfig,
     CharTokenizerConfig,
+    DocumentMode,
+    TokenizerConfig,
     TokenizerManifest,
     WordTokenizerConfig,
     has_byte_fallback,
@@ -91,6 +92,13 @@ class TrainText(NamedTuple):
     """Different n-grams of all orders that an n-gram model counts."""
 
 
+class TextEstimate(NamedTuple):
+    """The vocabulary of a run and its training split."""
+
+    vocabulary: Vocabulary
+    text: TrainText
+
+
 class Machine(NamedTuple):
     """The machine of the worker, as far as it is known."""
 
@@ -109,28 +117,37 @@ def preview_cost(
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory, or for all runs
     free disk.
     """
-    sample, sample_bytes = sample_text(corpus)
-    if stored is None:
-        vocabulary = estimate_vocabulary(effective, sample, sample_bytes)
-    else:
-        tokens = len(sample) * stored.stats.avg_tokens_per_char + 2 * (sample.count("\n") + 1)
-        vocabulary = Vocabulary(stored.vocab_size, stored.vocab_size, tokens / max(1, sample_bytes))
+    vocabulary, text = measure_text(effective, effective.tokenizer, corpus, stored)
+    train_tokens = text.tokens
     machine = this_machine(effective, settings)
-    train_bytes = effective.corpus.bytes * train_share(effective)
-    train_tokens = train_bytes * vocabulary.tokens_per_byte
-    text = TrainText(train_tokens, train_bytes * len(sample.split()) / max(1, sample_bytes))
     if isinstance(effective.model, NgramConfig):
-        in_sample = vocabulary.tokens_per_byte * sample_bytes
-        ngrams = count_ngrams(sample, in_sample, train_bytes / max(1, sample_bytes), effective.model.max_order)
+        sample, sample_bytes = sample_text(corpus)
+        growth = effective.corpus.bytes * train_share(effective) / max(1, sample_bytes)
+        ngrams = count_ngrams(sample, vocabulary.tokens_per_byte * sample_bytes, growth, effective.model.max_order)
         text = text._replace(ngrams=ngrams)
     check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:
-        tokens = train_tokens * cost.steps / steps_per_epoch(effective, train_tokens, on_cuda=machine.on_cuda)
+        tokens = train_tokens * cost.steps / steps_per_epoch(effective, train_tokens)
         seconds = min(tokens / speed, effective.max_seconds or math.inf)
     return changed(cost, seconds=seconds, is_exact=stored is not None)
+
+
+def measure_text(
+    request: TrainRequest | EffectiveRequest, tokenizer: TokenizerConfig, path: Path, stored: TokenizerManifest | None
+) -> TextEstimate:
+    """Estimate the training split of a corpus in tokens of a stored tokenizer, or of one that the run trains."""
+    sample, sample_bytes = sample_text(path)
+    train_bytes = sum(file.stat().st_size for file in text_files(path)) * train_share(request)
+    if stored is None:
+        vocabulary = estimate_vocabulary(tokenizer, request.documents, train_bytes, sample, sample_bytes)
+    else:
+        tokens = len(sample) * stored.stats.avg_tokens_per_char + 2 * (sample.count("\n") + 1)
+        vocabulary = Vocabulary(stored.vocab_size, stored.vocab_size, tokens / max(1, sample_bytes))
+    words = train_bytes * len(sample.split()) / max(1, sample_bytes)
+    return TextEstimate(vocabulary, TrainText(train_bytes * vocabulary.tokens_per_byte, words))
 
 
 def sample_text(corpus: Path) -> tuple[str, int]:
@@ -146,13 +163,14 @@ def sample_text(corpus: Path) -> tuple[str, int]:
     return raw.decode(errors="ignore"), len(raw)
 
 
-def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: int) -> Vocabulary:
-    """Estimate the vocabulary that the run will build from its training split."""
-    config = effective.tokenizer
+def estimate_vocabulary(
+    config: TokenizerConfig, documents: DocumentMode, train_bytes: float, sample: str, sample_bytes: int
+) -> Vocabulary:
+    """Estimate the vocabulary that a run will build from a training split of some bytes."""
     text = normalized(sample, config.normalization)
     lines, words, characters = text.count("\n") + 1, text.split(), text.replace("\n", "")
-    growth = effective.corpus.bytes * train_share(effective) / max(1, sample_bytes)
-    marks = 2 if effective.documents == "line" else 1
+    growth = train_bytes / max(1, sample_bytes)
+    marks = 2 if documents == "line" else 1
     match config:
         case CharTokenizerConfig():
             size, min_size = (count_kinds(characters, times) for times in (growth, min(1.0, growth)))
@@ -193,16 +211,16 @@ def count_ngrams(sample: str, tokens: float, growth: float, max_order: int) -> f
     return min(MAX_NGRAMS, sum(count_kinds(of_order, growth) for of_order in strings))
 
 
-def train_share(effective: EffectiveRequest) -> float:
+def train_share(request: TrainRequest | EffectiveRequest) -> float:
     """Return the share of the corpus that is left for training."""
-    validation = 0.0 if effective.validation_corpus else effective.holdout_fraction
-    return 1.0 - validation - (0.0 if effective.test_corpus else effective.test_fraction)
+    validation = 0.0 if request.validation_corpus else request.holdout_fraction
+    return 1.0 - validation - (0.0 if request.test_corpus else request.test_fraction)
 
 
-def steps_per_epoch(effective: EffectiveRequest, train_tokens: float, *, on_cuda: bool) -> int:
+def steps_per_epoch(effective: EffectiveRequest, train_tokens: float) -> int:
     if isinstance(effective.model, NgramConfig):
         return 1
-    tokens = effective.max_seq_len * batch_rows(effective, on_cuda=on_cuda) * effective.gradient_accumulation
+    tokens = effective.max_seq_len * effective.batch_size * effective.gradient_accumulation
     return max(1, math.ceil(train_tokens / tokens))
 
 
@@ -232,18 +250,18 @@ def estimate(effective: EffectiveRequest, vocab_size: int, text: TrainText, mach
         checkpoint -= model.parameter_count(0)
     if effective.ema_decay is not None:
         checkpoint += trained  # the weights and their average
-    rows = min(batch_rows(effective, on_cuda=machine.on_cuda), max(1, math.ceil(text.tokens / length)))
+    rows = min(effective.batch_size, max(1, math.ceil(text.tokens / length)))
     activations = model.activation_count(length)
     if effective.compute.gradient_checkpointing:
         activations //= model.num_layers
     copies = effective.devices if effective.strategy == "ddp" else 1
     in_step = copies * (checkpoint + trained) + rows * length * (activations + _LOGITS_COPIES * vocab_size)
-    in_epoch = steps_per_epoch(effective, text.tokens, on_cuda=machine.on_cuda)
+    in_epoch = steps_per_epoch(effective, text.tokens)
     steps = min(in_epoch * effective.num_epochs, effective.max_steps or in_epoch * effective.num_epochs)
     saves = steps // effective.checkpoint_every_steps + 1 if effective.checkpoint_every_steps else steps / in_epoch
     size = TrainingSize(
         total_steps=steps,
-        rows_per_step=batch_rows(effective, on_cuda=machine.on_cuda) * effective.gradient_accumulation,
+        rows_per_step=effective.batch_size * effective.gradient_accumulation,
         rows=max(1, math.ceil(text.tokens / length)),
         words=round(text.words),
         tokens=round(text.tokens),
@@ -320,7 +338,7 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
         is_like = environment.cpu == cpu_name() and environment.device.startswith("cuda") == on_cuda
         is_like &= environment.devices == effective.devices
         if is_like and (on_cuda or manifest.effective.threads == effective.threads):
-            epochs = manifest.steps / steps_per_epoch(manifest.effective, data.train.tokens, on_cuda=on_cuda)
+            epochs = manifest.steps / steps_per_epoch(manifest.effective, data.train.tokens)
             ratio = 1.0 if isinstance(effective.model, NgramConfig) else model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))
     return min(speeds)[1] if speeds else None

@@ -189,6 +189,7 @@ class JobQueue:
             requested_paths=preview.requested_paths,
             unused_settings=dict(preview.unused_settings),
             cost=preview.cost,
+            chosen=preview.chosen,
             leaks=preview.leaks,
             experiment_id=experiment_id,
             group=group,

@@ -20,14 +20,19 @@ from trainer.artifacts.checkpoints import NamedModel, named_model
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.defaults import TrainingText
 from trainer.config.presets import (
     Bf16Trial,
+    Resolved,
     architecture,
     check_bf16,
     check_parts,
     check_precision,
     request_hash,
-    resolve,
+    resolve_with_reasons,
+    tokenizer_of,
+    with_recorded,
+    with_split,
 )
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
@@ -38,9 +43,10 @@ from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.training_options import ChosenValue
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.text import text_files
-from trainer.queue.cost import preview_cost
+from trainer.queue.cost import measure_text, preview_cost
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
 from trainer.system.hardware import instruction_set, may_have_cuda
@@ -68,6 +74,8 @@ class TrainingPreview(NamedTuple):
     unused_settings: Mapping[str, Setting]
     seeds: tuple[int, ...]
     """The seeds of the runs to start; `request` and `effective` are those of the first."""
+    chosen: tuple[ChosenValue, ...]
+    """The values that rules have chosen."""
 
     def cost_lines(self) -> list[str]:
         """Return the cost of the run, or of all runs of the group, as sentences."""
@@ -80,6 +88,7 @@ class TrainingPreview(NamedTuple):
             request=request,
             effective=self.effective,
             seeds=self.seeds,
+            chosen=self.chosen,
             cost=tuple(self.cost_lines()),
             warnings=self.effective.leak_warnings(self.leaks),
         )
@@ -89,6 +98,7 @@ class _Resolved(NamedTuple):
     """A checked request with the files that it takes."""
 
     effective: EffectiveRequest
+    chosen: tuple[ChosenValue, ...]
     paths: Mapping[str, Path]
     """The files or folders of its corpora, by field."""
     tokenizer: TokenizerManifest | None
@@ -111,10 +121,10 @@ async def preview_training(
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective, paths, tokenizer = await _resolve_all(request, corpora, settings)
+    effective, chosen, paths, tokenizer = await _resolve_all(request, corpora, settings)
     cost = await asyncio.to_thread(preview_cost, effective, paths["corpus"], tokenizer, settings, n_runs=len(seeds))
     leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
-    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds)
+    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds, chosen)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
@@ -125,11 +135,17 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     return (await _resolve_all(request, corpora, settings)).effective
 
 
+async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
+    """Resolve the request of a run as `resolve_request` does, with the values that rules chose for the run."""
+    again = await _resolve_all(record.request, corpora, settings)
+    return with_recorded(Resolved(again.effective, again.chosen), record.effective)
+
+
 async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> _Resolved:
     """Check a training request and everything it names, and fill its absent values; changes nothing.
 
-    In one pass: parts, device, parent run and tokenizer, corpora, presets, and the fit of corpus and tokenizer. Raises
-    AppError.
+    In one pass: parts, device, parent run and tokenizer, corpora, rules and presets, and the fit of corpus and
+    tokenizer. Raises AppError.
     """
     check_parts(request)
     await _check_device(request, settings)
@@ -148,8 +164,11 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
         name: str | None = getattr(request, field)
         if name is not None:
             paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
-    effective = resolve(
+    config = tokenizer_of(request, tokenizer)
+    estimate = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
+    effective, chosen = resolve_with_reasons(
         request,
+        TrainingText(round(estimate.text.tokens), estimate.vocabulary.size),
         corpus=references["corpus"],
         validation_corpus=references.get("validation_corpus"),
         test_corpus=references.get("test_corpus"),
@@ -160,7 +179,7 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
         _check_different(effective)
     shown = corpora.shown(request.corpus)
     await asyncio.to_thread(_check_corpus, request, paths["corpus"], shown, folder)
-    return _Resolved(effective, paths, tokenizer)
+    return _Resolved(effective, chosen, paths, tokenizer)
 
 
 def with_labelled_tokenizer(
@@ -227,7 +246,7 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
 async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
     """Refuse to resume a run whose request resolves to different settings today; its checkpoint would not fit."""
     try:
-        again = await resolve_request(record.request, corpora, settings)
+        again = await resolve_again(record, corpora, settings)
     except AppError as error:
         raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
     if request_hash(again) == record.request_hash:

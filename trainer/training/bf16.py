@@ -31,14 +31,15 @@ def _trains(architecture: Architecture) -> bool:
         test_corpus=None,
     )
     before = torch.get_rng_state()
-    model = build(effective.model, _VOCABULARY, effective.objective)
-    torch.set_rng_state(before)
     try:
+        model = build(effective.model, _VOCABULARY, effective.objective)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model.forward(torch.zeros(1, _LENGTH, dtype=torch.long))
         torch.autograd.backward([logits.float().logsumexp(-1).sum()])
     except RuntimeError:  # oneDNN without AVX-512: "could not create a primitive descriptor for the LSTM"
         return False
+    finally:  # initial weights and dropout are drawn
+        torch.set_rng_state(before)
     return True
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._C._verbose import mkldnn_set_verbose
 
-from trainer.config.presets import batch_rows, check_bf16, check_precision, halved_batch
+from trainer.config.presets import check_bf16, check_precision, halved_batch
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import DISTRIBUTION
@@ -73,7 +73,7 @@ def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
         device,
         precision,
         torch.get_num_threads(),
-        batch_rows(effective, on_cuda=on_cuda),
+        effective.batch_size,
         data_num_workers=workers,
         data_pin_memory=on_cuda and effective.data_pin_memory is not False,
     )

@@ -34,10 +34,10 @@ def spoil(run: RunDirectory, folder: Path) -> None:
         weights.write_bytes(weights.read_bytes()[::-1])
 
 
-def change_learning_rate(run: RunDirectory, folder: Path) -> None:
+def change_clipping(run: RunDirectory, folder: Path) -> None:
     """As if the default had been another one when the run was accepted."""
     record = run.record()
-    effective = changed(record.effective, learning_rate=0.3)
+    effective = changed(record.effective, gradient_clipping=0.3)
     other = changed(record, effective=effective, request_hash=request_hash(effective))
     (run.path / "request.json").write_text(other.model_dump_json(), encoding="utf-8")
 
@@ -52,7 +52,7 @@ REFUSALS: list[tuple[FinalState | None, Change, ErrorCode, str]] = [
     ("failed", lambda _, folder: (folder / "data/corpus/text.txt").unlink(), ErrorCode.DATA_NOT_FOUND, "corpus 'text'"),
     ("failed", lambda _, folder: add_corpus(folder, some_text(61), "text"), ErrorCode.CONFLICT, "corpus has changed"),
     ("cancelled", lambda _, folder: add_corpus(folder, "a", "other"), ErrorCode.CONFLICT, "corpus has changed"),
-    ("cancelled", change_learning_rate, ErrorCode.CONFLICT, "to different settings"),
+    ("cancelled", change_clipping, ErrorCode.CONFLICT, "to different settings"),
 ]
 
 

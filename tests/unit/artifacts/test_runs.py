@@ -65,7 +65,7 @@ def test_accepted_run__is_found_again_with_its_request_and_first_event(store: Ru
     kept = run.record()
     assert kept == accepted
     assert kept.request.model_fields_set == accepted.request.model_fields_set
-    assert (record(request=kept.request).effective.learning_rate, record().effective.learning_rate) == (5e-4, 2e-3)
+    assert (record(request=kept.request).effective.learning_rate, record().effective.learning_rate) == (5e-4, 0.01)
     assert [event.type for event in run.reader().read_new()] == ["trainer.job.queued.v1"]
     assert ids(store.unfinished()) == ["char_lstm-1"]
 

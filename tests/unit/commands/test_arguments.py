@@ -157,10 +157,7 @@ def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureF
     blocks = {path.rpartition(".")[0] for path in known}
     assert paths >= set(known) - blocks
     assert listed.rstrip().endswith(describe_request().splitlines()[-1])
-    assert (
-        "\n  num_epochs, --epochs: integer ≥ 1 and ≤ 1000; default 5\n      Passes over the training split; default"
-        in listed
-    )
+    assert "\n  log_every_steps: integer > 0 and ≤ 1000000000; default 10\n      Steps between rows of the" in listed
     assert "\n  corpus, --corpus: text of 1 to 512 characters; required\n" in listed
 
 

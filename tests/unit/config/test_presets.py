@@ -21,7 +21,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, Tra
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 
 Values = Mapping[str, object]
-CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
+CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10_000_000)
 CHAR: Values = {"method": "char"}
 BOTH_SIDES: dict[str, object] = {"model": {"bidirectional": True}}
 MASKED: dict[str, object] = {"objective": "masked_lm"}
@@ -55,7 +55,7 @@ DEFAULTS: list[tuple[Values, Values]] = [
         {
             **{"model.architecture": "lstm", "model.embedding_size": 128, "model.hidden_size": 256},
             **{"model.num_layers": 2, "model.dropout": 0.1, "model.tie_word_embeddings": True},
-            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3, "num_epochs": 5, "seed": 42, "threads": 0},
+            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3, "seed": 42, "threads": 0},
             **{"holdout_fraction": 0.05, "test_fraction": 0.10, "gradient_clipping": 1.0, "tokenizer.method": "char"},
             **{"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.999)},
             "optimizer.weight_decay_exclude": ("bias", "norm"),
@@ -66,7 +66,7 @@ DEFAULTS: list[tuple[Values, Values]] = [
         {"model_family": "gru", "model": {"hidden_size": 32}, "tokenizer": CHAR},
         {
             **{"model.architecture": "gru", "model.hidden_size": 32, "model.tie_word_embeddings": False},
-            **{"max_seq_len": 512, "batch_size": "auto", "learning_rate": 5e-4},
+            **{"max_seq_len": 128, "batch_size": 128, "lr_schedule": "cosine", "warmup_ratio": 0.05},
             **{"holdout_fraction": 0.1, "test_fraction": 0.1},
         },
     ),
@@ -190,12 +190,15 @@ BY_GROUPS = "`num_attention_heads` must be divisible by `num_key_value_heads`; 4
 TOO_LONG = "`max_seq_len` is 64, but `model.max_position_embeddings` is 32: make"
 REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
     ErrorCode.INVALID_INPUT: [
-        ({"min_learning_rate": 1e-4}, "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out,"),
+        (
+            {"min_learning_rate": 1e-4, "lr_schedule": "constant"},
+            "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out,",
+        ),
         ({"min_learning_rate": 0.01, "lr_schedule": "cosine"}, "must not exceed `learning_rate`, which is 0.002."),
         ({"min_learning_rate": -1}, "`min_learning_rate` must be greater than or equal to 0, you gave -1."),
         (
             {"decay_ratio": 0.3},
-            "`decay_ratio` has no effect with `lr_schedule` 'constant': leave it out, or take 'wsd'.",
+            "`decay_ratio` has no effect with `lr_schedule` 'cosine': leave it out, or take 'wsd'.",
         ),
         ({"model": {"architecture": "gru"}}, "`model.architecture` must be 'lstm'"),
         ({"model_family": "gpt2", "model": OTHER_WEIGHTS}, "`model.dropout_places` is not a size of gpt2"),

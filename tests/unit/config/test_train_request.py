@@ -5,6 +5,7 @@ import pytest
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request
 from trainer.config.validation import parse
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.training_options import EarlyStopping
 
 _DISCORD_DESCRIPTION = 100
 
@@ -21,7 +22,7 @@ def test_options__become_the_fields_of_a_request() -> None:
         **{"corpus": "demo", "model_family": "lstm", "model_size": "tiny", "num_epochs": 3, "label": "first"},
         **{"tokenizer": {"method": "bpe"}, "early_stopping": {"enabled": True, "patience": 4}},
     }
-    assert parse(TrainRequest, fields).early_stopping.patience == 4
+    assert parse(TrainRequest, fields).early_stopping == EarlyStopping(enabled=True, patience=4)
     assert request_fields({"tokenizer": "bpe-20260101"}) == {"tokenizer_id": "bpe-20260101"}
     assert request_fields({"early_stopping": 0}) == {"early_stopping": {"enabled": False}}, "a patience of 0"
 

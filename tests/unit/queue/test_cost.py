@@ -34,8 +34,8 @@ from trainer.queue.cost import (
     count_kinds,
     count_ngrams,
     estimate,
-    estimate_vocabulary,
     find_speed,
+    measure_text,
     sample_text,
     this_machine,
     train_share,
@@ -53,8 +53,9 @@ TEXT = TrainText(tokens=24_000, words=6_000)
 
 
 def effective_with(family: str, size: str, **values: object) -> EffectiveRequest:
-    """A request for a preset's sizes, in place of the smallest ones."""
-    return effective_of(family, model=None, model_size=size, **values)
+    """A request for a preset's sizes, in place of the smallest ones, and for AdamW."""
+    fields: dict[str, object] = {"model": None, "model_size": size, "optimizer": {"name": "adamw"}, **values}
+    return effective_of(family, **fields)
 
 
 def built_parameters(config: ModelConfig, objective: Objective, vocab_size: int) -> int:
@@ -331,7 +332,7 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     tokenizer = tokenizer_of(method, lines, lines[:9], **fields)
     tokens = len(tokenizer.encode_documents("\n".join(lines)))
-    found = estimate_vocabulary(effective, *sample_text(DEMO))
+    found, _ = measure_text(effective, effective.tokenizer, DEMO, None)
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
     assert found.min_size <= found.size
     assert found.tokens_per_byte * DEMO.stat().st_size == pytest.approx(tokens, rel=0.35)
@@ -340,7 +341,7 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
 async def test_vocabulary__of_words_is_bounded_and_leaves_rare_words_out(tmp_path: Path) -> None:
     async def size(**tokenizer: object) -> int:
         effective = await demo(tmp_path, tokenizer={"method": "word", **tokenizer})
-        return estimate_vocabulary(effective, *sample_text(DEMO)).size
+        return measure_text(effective, effective.tokenizer, DEMO, None).vocabulary.size
 
     assert await size(vocab_size=100) == 100
     assert await size(min_frequency=3) < 0.7 * await size()

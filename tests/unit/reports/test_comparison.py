@@ -240,10 +240,10 @@ def test_loss_of_nothing__is_no_measure_for_another() -> None:
 
 
 def test_differences__are_the_fields_that_differ_and_no_others() -> None:
-    new = measured("new", learning_rate=0.01, label="mine", tags=("x",), optimizer={"name": "sgd"})
+    new = measured("new", learning_rate=0.02, label="mine", tags=("x",), optimizer={"name": "sgd"})
     [one] = pair(new, measured("old", test_corpus=OWN_TEXT)).against
     wanted = {
-        **{"learning_rate": ("0.01", "0.0005"), "optimizer.name": ("sgd", "adamw")},
+        **{"learning_rate": ("0.02", "0.01"), "optimizer.name": ("sgd", "adamw")},
         "test_corpus.name": ("null", "own"),
     }
     found = {difference.field: (difference.run, difference.other) for difference in one.differences}

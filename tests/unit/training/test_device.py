@@ -18,7 +18,7 @@ from tests.support.resumed import assert_continued, kept_rows, saved_last
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import TEXT, after, digest, losses, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.config.presets import architecture, batch_rows, request_hash
+from trainer.config.presets import architecture, request_hash
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
@@ -49,11 +49,8 @@ def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> No
             device.resolve_device(name)
 
 
-def test_batch_size_and_threads__are_automatic_or_as_given(effective: EffectiveRequest) -> None:
+def test_batch_size_and_threads__are_as_given_or_those_of_torch(effective: EffectiveRequest) -> None:
     assert device.resolve(effective).batch_size == 4
-    assert device.resolve(changed(effective, batch_size="auto", device="cpu")).batch_size == 8
-    rows = {"char_lstm": 64, "gpt2": 32, "gru": 16}
-    assert rows == {name: batch_rows(effective_of(name, batch_size="auto"), on_cuda=True) for name in rows}
     assert device.resolve(changed(effective, threads=0)).threads == torch.get_num_threads()
 
 

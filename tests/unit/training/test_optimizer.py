@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
+from tests.support import steady
 from tests.support.families import FAMILIES, effective_of, model_of
 from tests.support.tiny_models import POEM, make_run
 from tests.support.trainings import TEXT, losses, observed
@@ -123,7 +124,7 @@ def test_optimizer__uses_the_values_that_are_given(tmp_path: Path) -> None:
     ],
 )
 def test_learning_rate__follows_its_schedule(values: dict[str, object], expected: list[float]) -> None:
-    effective = effective_of("lstm", learning_rate=0.02, **values)
+    effective = effective_of("lstm", learning_rate=0.02, **(steady(values) | values))
     rates = [learning_rate(step, 4, effective) for step in range(4)]
     assert rates == pytest.approx([0.02 * share for share in expected])
 

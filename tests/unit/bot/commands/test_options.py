@@ -70,8 +70,8 @@ SET = [
     ({"learning_rate": 0.01}, {"learning_rate": 0.01}),
     ({"model": "gru", "tokenizer": "word"}, {"model_family": "gru", "tokenizer": WordTokenizerConfig()}),
     ({"tokenizer": "char-0123456789abcdef"}, {"tokenizer_id": "char-0123456789abcdef"}),
-    ({"early_stopping": 0}, {}),
-    ({"seed": 42, "epochs": 5, "freeze_embeddings": False}, {}),
+    ({"early_stopping": 0}, {"early_stopping": EarlyStopping(enabled=False)}),
+    ({"seed": 42, "freeze_embeddings": False}, {}),
     ({"model": "rnn", "init_from": "rnn-1"}, {"model_family": "rnn", "init_from_run_id": "rnn-1"}),
 ]
 

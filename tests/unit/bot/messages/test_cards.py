@@ -70,7 +70,7 @@ from trainer.contracts.inference import ChatResponse, Sample
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.seeds import RunGroup
-from trainer.contracts.training_options import EarlyStopping
+from trainer.contracts.training_options import ChosenValue, EarlyStopping
 from trainer.people.language import LANGUAGE_NAMES, Language, use_language
 from trainer.queue.run_index import RunRow
 from trainer.reports.comparison import compare
@@ -82,6 +82,11 @@ WARM = changed(
     RECORD,
     cost=COST,
     effective=changed(RECORD.effective, init_from_run_id="lstm-1", freeze_embeddings=True, model_size="small"),
+)
+CHOSEN = (
+    ChosenValue(field="num_epochs", value=7, reason="a short text is read more often: 1,000,000 training tokens"),
+    ChosenValue(field="learning_rate", value=0.005, reason="recurrent of width 256"),
+    ChosenValue(field="early_stopping.enabled", value=True, reason="a training that no longer learns ends"),
 )
 STOPPING = changed(
     RECORD, effective=changed(RECORD.effective, early_stopping=EarlyStopping(enabled=True, patience=3), num_epochs=1)
@@ -234,7 +239,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "end with outcome": lambda: end("completed", Outcome(FILES, SAMPLES)),
     "end without weights": lambda: end("completed", Outcome(FILES[1:])),
     "end with a log": lambda: end("failed", Outcome(last_lines=LINES)),
-    "accepted with cost": lambda: accepted_answer(changed(WARM, leaks=LEAKS), notify="here"),
+    "accepted with cost": lambda: accepted_answer(changed(WARM, leaks=LEAKS, chosen=CHOSEN), notify="here"),
     "accepted silently": lambda: accepted_answer(RECORD, notify="off"),
     "status": lambda: status_answer(RECORD, RUNNING, [], closed=None),
     "status in a closed channel": lambda: status_answer(RECORD, RUNNING, [], closed="channel"),

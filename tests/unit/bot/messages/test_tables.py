@@ -66,7 +66,9 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
         assert not re.search(r"[0-9a-f]{64}|_|null|true|false|`|--", shown.text)
         return shown.text.split("\n")
 
-    assert settings(measured("old", corpus=other, test_corpus=renewed)) == [
+    assert settings(
+        measured("old", corpus=other, test_corpus=renewed, num_epochs=5, early_stopping={"enabled": False})
+    ) == [
         "epochs: 7 · 5",
         "early stopping: yes · no",
         "early stopping patience: 3 · 2",

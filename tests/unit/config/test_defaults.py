@@ -1,0 +1,136 @@
+"""The rules for values that a request leaves out."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.families import CAUSAL
+from tests.support.properties import for_all_pairs
+from trainer.config.defaults import TrainingText
+from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded
+from trainer.config.train_request import train_request
+from trainer.config.validation import value_at
+from trainer.contracts.base import changed
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
+
+Values = Mapping[str, object]
+CHARACTERS = 97
+NO_BYTES = CorpusRef(name="kk", sha256="a" * 64, bytes=0)
+
+
+def resolved(tokens: int, fields: Values) -> Resolved:
+    request = train_request(dict[str, object](model_family="char_lstm", corpus="kk") | dict(fields))
+    text = TrainingText(tokens, CHARACTERS)
+    return resolve_with_reasons(request, text, corpus=NO_BYTES, validation_corpus=None, test_corpus=None)
+
+
+def value(effective: EffectiveRequest, path: str) -> object:
+    values: dict[str, object] = effective.model_dump(mode="json")
+    return value_at(values, path)
+
+
+LSTM: dict[str, object] = {"model_family": "lstm", "model_size": "small", "tokenizer": {"method": "char"}}
+GPT2 = LSTM | {"model_family": "gpt2"}
+SHORT, MIDDLE, LONG = 2_000, 100_000, 100_000_000
+RULES: list[tuple[int, Values, Values]] = [
+    # 8 * (1e6 / 1e5) ** 0.4 = 20.1 epochs; 512 tokens in a step
+    (MIDDLE, LSTM, {"num_epochs": 20, "batch_size": 4, "max_seq_len": 128, "early_stopping.patience": 4}),
+    (MIDDLE, {"model_family": "lstm"}, {"model.initialization": "torch", "model.hidden_size": 256}),
+    (MIDDLE, LSTM, {"learning_rate": 5e-3, "lr_schedule": "cosine", "warmup_ratio": 0.05}),
+    (MIDDLE, LSTM | {"model_size": "base"}, {"learning_rate": 3.5e-3}),  # 0.005 / sqrt(2)
+    (MIDDLE, {}, {"model_size": "small", "model.dropout_places": "all", "holdout_fraction": 0.05}),
+    # embedding 97 * 128, two layers of 4 * 256 * (inputs + 256 + 2), head 256 * 97 + 97, for 100,000 tokens: 9.59
+    (MIDDLE, LSTM, {"model.dropout": 0.3}),  # 0.1 + 0.06 * log2(9.59) = 0.296
+    (SHORT, LSTM, {"num_epochs": 96, "early_stopping.patience": 19, "model.dropout": 0.4}),
+    (SHORT, {}, {"model_size": "tiny"}),
+    (9_999, {}, {"model_size": "tiny"}),
+    (10_000, {}, {"model_size": "small"}),
+    (100, LSTM, {"max_seq_len": 16, "batch_size": 32, "num_epochs": 100}),  # four rows of 25 tokens, to a power of two
+    (1, LSTM, {"max_seq_len": 8, "batch_size": 64}),
+    # 500,000 tokens an epoch for 200 steps, at most 16,384 in a step
+    (LONG, LSTM, {"max_seq_len": 128, "batch_size": 128, "num_epochs": 1, "model.dropout": 0.0}),
+    (LONG, {"model_family": "gpt2"}, {"model_size": "base"}),
+    (1_000_000, LSTM, {"batch_size": 39, "num_epochs": 8}),  # 5,000 tokens in a step
+    (MIDDLE, LSTM | {"max_seq_len": 30}, {"batch_size": 17}),
+    (MIDDLE, LSTM | {"batch_size": "auto"}, {"batch_size": 4}),
+    (MIDDLE, LSTM | {"num_epochs": 50}, {"early_stopping.patience": 10}),
+    (MIDDLE, LSTM | {"max_steps": 70}, {"num_epochs": 70, "early_stopping.enabled": False}),
+    (
+        MIDDLE,
+        LSTM | {"early_stopping": {"patience": 9}},
+        {"early_stopping.enabled": True, "early_stopping.patience": 9},
+    ),
+    (MIDDLE, LSTM | {"early_stopping": {"enabled": False}}, {"early_stopping.enabled": False}),
+    (MIDDLE, LSTM | {"warmup_steps": 0}, {"warmup_steps": None, "warmup_ratio": None}),
+    (MIDDLE, LSTM | {"model": {"dropout": 0.0}}, {"model.dropout": 0.0, "model.hidden_size": 256}),
+    (MIDDLE, LSTM | {"optimizer": {"name": "sgd"}}, {"optimizer.weight_decay": 0.0}),
+    (MIDDLE, GPT2, {"optimizer.name": "muon", "optimizer.weight_decay": 0.3, "learning_rate": 5e-3}),
+    (MIDDLE, GPT2, {"max_seq_len": 64, "model.max_position_embeddings": 64, "batch_size": 8, "num_epochs": 12}),
+    (MIDDLE, LSTM | {"model_family": "llama"}, {"max_seq_len": 128, "batch_size": 4, "num_epochs": 12}),
+    # 97 * 256 + 64 * 256 for embeddings, four layers of 12 * 256^2 + 13 * 256, two more norms: 32 for each token
+    (MIDDLE, GPT2, {"model.dropout": 0.1, "model.attention_dropout": 0.1}),  # 0.02 * log2(32) = 0.1
+    (LONG, GPT2, {"model.dropout": 0.0}),
+    (2_000_000, GPT2, {"max_seq_len": 128, "model.max_position_embeddings": 128}),
+    (MIDDLE, GPT2 | {"optimizer": {"name": "adamw"}}, {"optimizer.weight_decay": 0.1, "learning_rate": 2e-3}),
+    (MIDDLE, GPT2 | {"optimizer": {"name": "adamw"}}, {"num_epochs": 20}),
+    (MIDDLE, GPT2 | {"optimizer": {"name": "sgd"}}, {"optimizer.weight_decay": 0.0}),
+    (MIDDLE, GPT2 | {"optimizer": {"betas": [0.9, 0.95]}}, {"optimizer.name": "muon"}),
+]
+
+
+@pytest.mark.parametrize(("tokens", "fields", "expected"), RULES)
+def test_rule__chooses_what_is_left_out_and_a_given_value_wins(tokens: int, fields: Values, expected: Values) -> None:
+    effective = resolved(tokens, fields).effective
+    assert {path: value(effective, path) for path in expected} == expected
+
+
+STANDARDS: list[tuple[Values, int, Values]] = [
+    ({}, 200 * 64 * 256, {"max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002, "model.dropout": 0.1}),
+    ({}, 200 * 64 * 256, {"model.dropout_places": "between_layers", "model.hidden_size": 256}),
+    ({"model_family": "gru"}, 200 * 64 * 30, {"max_seq_len": 30, "batch_size": 64, "learning_rate": 0.001}),
+    ({"model_family": "gru"}, 200 * 64 * 30, {"optimizer.name": "adam", "model.initialization": "keyboard"}),
+    ({"model_family": "gru"}, 200 * 64 * 30, {"model.dropout": 0.2, "model.hidden_size": 512}),
+]
+
+
+@pytest.mark.parametrize(("fields", "tokens", "fixed"), STANDARDS)
+def test_standard_model__has_its_values_from_200_steps_an_epoch_on(fields: Values, tokens: int, fixed: Values) -> None:
+    long, short = (resolved(n, fields) for n in (tokens, tokens - 1))
+    assert {path: value(long.effective, path) for path in fixed} == fixed
+    assert all(value(short.effective, path) != value(long.effective, path) for path in {"max_seq_len"} & fixed.keys())
+    assert any("of the standard" in choice.reason for choice in long.chosen)
+    assert not any("of the standard" in choice.reason for choice in short.chosen)
+
+
+_families: st.SearchStrategy[str] = st.sampled_from(CAUSAL)
+
+
+@for_all_pairs(st.integers(min_value=0, max_value=10**10), _families)
+def test_every_text__has_values_that_fit_and_a_longer_one_is_not_read_more_often(tokens: int, family: str) -> None:
+    one, longer = (resolved(n, {"model_family": family}).effective for n in (tokens, 2 * tokens))
+    assert 8 <= one.max_seq_len <= max(8, tokens)
+    assert 1 <= longer.num_epochs <= one.num_epochs <= 100
+    assert 0 < one.learning_rate <= 0.01 and 0 <= one.model.dropout <= 0.4
+    assert one.max_seq_len * one.batch_size <= 16_384 + one.max_seq_len
+
+
+def test_reasons__stand_beside_exactly_the_values_that_were_left_out() -> None:
+    bare, full = resolved(MIDDLE, LSTM), resolved(MIDDLE, LSTM | {"learning_rate": 0.3, "model": {"dropout": 0.5}})
+    chosen = {choice.field: choice.value for choice in bare.chosen}
+    assert all(value(bare.effective, field) == chosen[field] for field in chosen)
+    left_out = [field for field in chosen if field not in ("learning_rate", "model.dropout")]
+    assert [choice.field for choice in full.chosen] == left_out
+    assert all(choice.reason for choice in bare.chosen)
+    assert resolved(MIDDLE, {"model_family": "ngram"}).chosen[0].value == "base"
+
+
+@pytest.mark.parametrize("tokens", [SHORT, LONG])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(tokens: int, optimizer: str) -> None:
+    """Its checkpoint and its hash are of those."""
+    fields: dict[str, object] = {"model_family": "gpt2"}
+    today, then = resolved(MIDDLE, fields), resolved(tokens, fields | {"optimizer": {"name": optimizer}}).effective
+    assert today.effective != then
+    assert with_recorded(today, then) == then
+    assert with_recorded(today, changed(then, gradient_clipping=0.3)) == then

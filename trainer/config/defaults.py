@@ -1,0 +1,197 @@
+"""Defaults of a training by rule: what follows from its family, its weights and its text.
+
+docs/defaults.md has the measurements that the rules come from.
+"""
+
+import math
+from collections.abc import Generator, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from trainer.config.validation import value_at
+from trainer.contracts.models import Architecture, ModelConfig, NgramConfig, RnnConfig
+from trainer.contracts.training_options import ChosenValue
+
+_Value = bool | int | float | str
+Standard = Literal["char_lstm", "keyboard"]
+"""Models whose values the requirements fix."""
+STANDARDS: Mapping[Standard, Mapping[str, _Value]] = {
+    "char_lstm": {
+        **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3},
+        **{"model.dropout": 0.1, "model.dropout_places": "between_layers"},
+    },
+    "keyboard": {
+        **{"max_seq_len": 30, "batch_size": 64, "learning_rate": 1e-3},
+        **{"optimizer.name": "adam", "model.dropout": 0.2},
+    },
+}
+"""Values of the standard models, which hold for texts of at least 200 such steps."""
+_STANDARD_SIZES: Mapping[Standard, str] = {"char_lstm": "small", "keyboard": "base"}
+
+_STEPS_PER_EPOCH = 200
+"""With fewer and larger steps, an epoch of a short text teaches less."""
+_ROW_TOKENS, _SHORT_ROW_TOKENS, _MIN_ROW_TOKENS, _ROWS_IN_TEXT = 128, 64, 8, 4
+_SHORT_ROWS_BELOW_TOKENS = 2_000_000
+"""GPT-2 learns from short rows sooner: it learns each position of a row, which then occurs more often."""
+_MIN_STEP_TOKENS, _MAX_STEP_TOKENS = 512, 16384
+_EPOCHS_OF_A_MILLION, _EPOCHS_POWER, _MAX_EPOCHS = 8, 0.4, 100
+_MUON_EPOCHS_SHARE = 0.6
+_RATE_WIDTH, _MIN_RATE_WIDTH, _RATE, _TRANSFORMER_RATE_WITHOUT_MUON = 256, 64, 5e-3, 2e-3
+_WARM_START_RATE_SHARE = 1 / 3
+_WARMUP_RATIO = 0.05
+_MUON_WEIGHT_DECAY, _ADAMW_WEIGHT_DECAY = 0.3, 0.1
+_RECURRENT_DROPOUT, _RECURRENT_DROPOUT_PER_DOUBLING, _MAX_DROPOUT = 0.1, 0.06, 0.4
+_TRANSFORMER_DROPOUT_PER_DOUBLING = 0.02
+_MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
+_SMALL_TOKENS, _BASE_TOKENS = 10_000, 20_000_000
+
+
+class TrainingText(NamedTuple):
+    """The training split in tokens, and the size of its vocabulary; known, or estimated from a sample."""
+
+    tokens: int
+    vocab_size: int
+
+    def __str__(self) -> str:
+        return f"{float(f'{self.tokens:.2g}'):,.0f} training tokens"
+
+
+def chosen_size(text: TrainingText, standard: Standard | None) -> ChosenValue:
+    """Return the preset of a model's sizes that a text can train, or that of a standard model."""
+    if standard is not None:
+        return ChosenValue(field="model_size", value=_STANDARD_SIZES[standard], reason=f"of the standard {standard}")
+    size = "tiny" if text.tokens < _SMALL_TOKENS else "small" if text.tokens < _BASE_TOKENS else "base"
+    return ChosenValue(field="model_size", value=size, reason=f"for {text}")
+
+
+def is_long_enough(standard: Standard, text: TrainingText) -> bool:
+    """Return True if a text gives a standard model 200 steps an epoch, so that its fixed values hold."""
+    rows, length = (value_at(STANDARDS[standard], name) for name in ("batch_size", "max_seq_len"))
+    return isinstance(rows, int) and isinstance(length, int) and text.tokens >= _STEPS_PER_EPOCH * rows * length
+
+
+class RowLength(NamedTuple):
+    tokens: int
+    reason: str
+
+
+def row_length(text: TrainingText, architecture: Architecture) -> RowLength:
+    """Return the tokens of a training row, fewer for a short text, so that there are many rows."""
+    usual, why = _ROW_TOKENS, "usual for a line"
+    if architecture == "gpt2" and text.tokens < _SHORT_ROWS_BELOW_TOKENS:
+        usual, why = _SHORT_ROW_TOKENS, f"gpt2 learns its positions sooner from short rows: {text}"
+    most = max(_MIN_ROW_TOKENS, 1 << max(1, text.tokens // _ROWS_IN_TEXT).bit_length() - 1)
+    return RowLength(usual, why) if most >= usual else RowLength(most, f"{_ROWS_IN_TEXT} rows or more from {text}")
+
+
+class Basis(NamedTuple):
+    """What the rules look at."""
+
+    given: Mapping[str, object]
+    """The fields of the request."""
+    model: ModelConfig
+    text: TrainingText
+    standard: Standard | None
+    """The standard model of the training, if its text is long enough."""
+
+
+def chosen_values(basis: Basis) -> list[ChosenValue]:
+    """Return the values that a request leaves out, each with its reason; of a model, its dropout."""
+    if isinstance(basis.model, NgramConfig):
+        return []
+    fixed: Mapping[str, _Value] = {} if basis.standard is None else STANDARDS[basis.standard]
+    rules = _Rules(basis, fixed)
+    why = f"of the standard {basis.standard}"
+    found = [ChosenValue(field=field, value=value, reason=why) for field, value in fixed.items()]
+    found += [choice for choice in rules.choices() if choice.field not in fixed]
+    return [choice for choice in found if value_at(basis.given, choice.field) is None]
+
+
+class _Rules:
+    """The rules of one training; later ones look at the values that earlier ones have chosen."""
+
+    def __init__(self, basis: Basis, fixed: Mapping[str, _Value]) -> None:
+        self._basis, self._fixed = basis, fixed
+        self._is_recurrent = isinstance(basis.model, RnnConfig)
+        name = value_at(basis.given, "optimizer.name")
+        self._has_muon = name == "muon" or (name is None and not self._is_recurrent)
+        self._tokens = max(1, basis.text.tokens)
+
+    def _number(self, field: str, rule: float) -> float:
+        """Return the number of a field that the request or a standard model gives, or that of a rule."""
+        given = value_at(self._basis.given, field)
+        value = self._fixed.get(field) if given is None else given
+        return value if isinstance(value, int | float) else rule
+
+    def choices(self) -> Iterator[ChosenValue]:
+        yield from self._step()
+        epochs = yield from self._length()
+        yield from self._optimizer()
+        yield from self._dropout()
+        given = self._basis.given
+        if value_at(given, "early_stopping.enabled") is not False and value_at(given, "max_steps") is None:
+            patience = _PATIENCE_PER_EPOCH * self._number("num_epochs", epochs)
+            patience = round(_clamped(patience, _MIN_PATIENCE, _MAX_PATIENCE))
+            why = "a training that no longer learns ends; the weights of its best validation are kept"
+            yield ChosenValue(field="early_stopping.enabled", value=True, reason=why)
+            why = "a fifth of the epochs, at least 3"
+            yield ChosenValue(field="early_stopping.patience", value=patience, reason=why)
+
+    def _step(self) -> Iterator[ChosenValue]:
+        """Choose the rows of a step."""
+        text = self._basis.text
+        by_rule = row_length(text, self._basis.model.architecture)
+        yield ChosenValue(field="max_seq_len", value=by_rule.tokens, reason=by_rule.reason)
+        length = round(self._number("max_seq_len", by_rule.tokens))
+        rows = max(1, round(_clamped(self._tokens / _STEPS_PER_EPOCH, _MIN_STEP_TOKENS, _MAX_STEP_TOKENS) / length))
+        steps = max(1, round(self._tokens / (rows * length)))
+        yield ChosenValue(field="batch_size", value=rows, reason=f"about {steps:,} steps an epoch from {text}")
+
+    def _length(self) -> Generator[ChosenValue, None, int]:
+        """Choose the number of epochs, and return it."""
+        given, text = self._basis.given, self._basis.text
+        epochs = _EPOCHS_OF_A_MILLION * math.pow(1e6 / self._tokens, _EPOCHS_POWER)
+        epochs = _clamped(epochs, 1, _MAX_EPOCHS) * (_MUON_EPOCHS_SHARE if self._has_muon else 1)
+        epochs, steps = max(1, round(epochs)), value_at(given, "max_steps")
+        if isinstance(steps, int):
+            yield ChosenValue(field="num_epochs", value=steps, reason="as many as `max_steps` can need")
+        else:
+            yield ChosenValue(field="num_epochs", value=epochs, reason=f"a short text is read more often: {text}")
+        return epochs
+
+    def _optimizer(self) -> Iterator[ChosenValue]:
+        """Choose the optimizer of a transformer, and the learning rate with its schedule."""
+        given, width = self._basis.given, self._basis.model.hidden_size
+        name = value_at(given, "optimizer.name")
+        if not self._is_recurrent and name is None:
+            yield ChosenValue(field="optimizer.name", value="muon", reason="learns most per step in transformers")
+        if not self._is_recurrent and name in (None, "muon", "adamw"):
+            decay = _MUON_WEIGHT_DECAY if self._has_muon else _ADAMW_WEIGHT_DECAY
+            yield ChosenValue(
+                field="optimizer.weight_decay", value=decay, reason=f"for a transformer with {name or 'muon'}"
+            )
+        rate = _RATE if self._is_recurrent or self._has_muon else _TRANSFORMER_RATE_WITHOUT_MUON
+        rate *= math.sqrt(_RATE_WIDTH / max(_MIN_RATE_WIDTH, width))
+        why = f"{'recurrent' if self._is_recurrent else 'transformer'} of width {width}"
+        if value_at(given, "init_from_run_id") is not None:
+            rate, why = rate * _WARM_START_RATE_SHARE, f"a third of that of a {why}, because its weights are trained"
+        yield ChosenValue(field="learning_rate", value=float(f"{rate:.2g}"), reason=why)
+        yield ChosenValue(field="lr_schedule", value="cosine", reason="a rate that falls to the minimum ends lower")
+        if value_at(given, "warmup_steps") is None:
+            yield ChosenValue(field="warmup_ratio", value=_WARMUP_RATIO, reason="a high rate needs a warm-up")
+
+    def _dropout(self) -> Iterator[ChosenValue]:
+        model = self._basis.model
+        per_token = model.parameter_count(self._basis.text.vocab_size) / self._tokens
+        dropout = _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        if self._is_recurrent:
+            dropout = _RECURRENT_DROPOUT + _RECURRENT_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        dropout = round(_clamped(dropout, 0.0, _MAX_DROPOUT), 2)
+        why = f"{float(f'{per_token:.2g}'):g} weights per training token"
+        for field in model.dropouts:
+            yield ChosenValue(field=f"model.{field}", value=dropout, reason=why)
+        if value_at(self._basis.given, "model_family") == "char_lstm":
+            yield ChosenValue(field="model.dropout_places", value="all", reason="with a short text better than between")
+
+
+def _clamped(value: float, least: float, most: float) -> float:
+    return min(max(value, least), most)
