@@ -142,7 +142,7 @@ def _work(effective: EffectiveRequest, work: str) -> Callable[[], int]:
             with model.computing("training", model.product_rows(ids[:, :-1]), tokens):
                 optimizer.backward(loss_sum.forward(ids[:, :-1], ids[:, 1:], None) / tokens)
                 optimizer.clip_gradients()
-                optimizer.step(0)
+                optimizer.step(0, 0)
             return tokens
 
         return train

@@ -72,6 +72,31 @@ class TextSeen(Frozen):
     tokens_in_step: int
 
 
+class StepPlan(Frozen):
+    """The steps of a training that has `minutes`, as its clock has corrected them so far."""
+
+    seconds: float
+    """Time for its steps, validations and checkpoints, its last evaluation and its baselines."""
+    total_steps: int
+    schedule_steps: int
+    """Steps of the whole schedule of the learning rate, which is passed through faster with fewer `total_steps`."""
+    from_step: int = 0
+    from_position: float = 0.0
+    """The last correction: its step, and the position in the schedule."""
+
+    def position(self, step: float) -> float:
+        """Return the position of a step in the schedule; that of `total_steps` is `schedule_steps`."""
+        left = (self.schedule_steps - self.from_position) / (self.total_steps - self.from_step)
+        return self.schedule_steps - (self.total_steps - step) * left
+
+    def corrected(self, step: int, total_steps: int) -> "StepPlan":
+        """Return the plan with another total from a step on, which must be below both totals."""
+        if total_steps == self.total_steps:
+            return self
+        changes: dict[str, object] = {"from_step": step, "from_position": self.position(step)}
+        return self.model_copy(update=changes | {"total_steps": total_steps})
+
+
 class TrainingState(Frozen, extra="ignore"):
     """State of a training besides its weights; the next step depends on nothing else.
 
@@ -113,6 +138,8 @@ class TrainingState(Frozen, extra="ignore"):
     epoch_start_seconds: float = 0.0
     train_seconds: float = 0.0
     """Time spent in optimizer steps, without validation and saving."""
+    plan: StepPlan | None = None
+    """None in trainings without `minutes`."""
 
     @property
     def epoch(self) -> int:

@@ -72,6 +72,7 @@ _EXPERIMENT_SUFFIXES = (".yaml", ".yml", ".json")
 _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "epochs": ("N", int),
     "max_steps": ("N", int),
+    "minutes": ("N", float),
     "batch_size": ("N", _number_or_word),
     "learning_rate": ("X", float),
     "seed": ("N", int),
@@ -316,6 +317,8 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     length = counted(effective.num_epochs, "step" if effective.counts_steps else "epoch")
     if effective.max_steps is not None and not effective.counts_steps:
         length += f", at most {counted(effective.max_steps, 'step')}"
+    if effective.minutes is not None:
+        length = f"{effective.minutes:g} minutes, at most {length}"
     rows = counted(effective.batch_size, "row")
     rows_of_all: list[tuple[str, str]] = [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),

@@ -4,7 +4,7 @@ docs/defaults.md has the measurements that the rules come from.
 """
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from trainer.config.validation import value_at
@@ -43,6 +43,16 @@ _RECURRENT_DROPOUT, _RECURRENT_DROPOUT_PER_DOUBLING, _MAX_DROPOUT = 0.1, 0.06, 0
 _TRANSFORMER_DROPOUT_PER_DOUBLING = 0.02
 _MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
 _SMALL_TOKENS, _BASE_TOKENS = 10_000, 20_000_000
+_MAX_TRIAL_SECONDS, _TRIAL_SHARE, _STEPS_SHARE = 12, 0.1, 0.85
+"""Of the time of a training that has `minutes`: for the measurement before it, and the share of the rest for steps."""
+_DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT, _MAX_DROPOUT_OF_MANY_EPOCHS = 0.06, 6, 0.6
+"""Such a training reads its text more often: with more dropout it learns longer before it learns by heart."""
+_MIN_STEPS = 1000
+"""Steps that such a training takes in its time, unless they would have few tokens."""
+_ENOUGH_EPOCHS_SHARE, _FULL_TOKENS_PER_WEIGHT, _MAX_WEIGHTS_PER_TOKEN = 0.35, 100, 100
+"""Of the usual epochs of a text, those with which a model is better than a smaller one with more; and what a model can
+learn, and needs, of tokens.
+"""
 
 
 class TrainingText(NamedTuple):
@@ -55,8 +65,61 @@ class TrainingText(NamedTuple):
         return f"{float(f'{self.tokens:.2g}'):,.0f} training tokens"
 
 
-def chosen_size(text: TrainingText, standard: Standard | None) -> ChosenValue:
-    """Return the preset of a model's sizes that a text can train, or that of a standard model."""
+PACE_SIZES = ("tiny", "small", "base")
+"""The presets that are measured for a training that has `minutes`, in ascending order."""
+
+
+class Candidate(NamedTuple):
+    """A training whose speed was measured on this machine."""
+
+    size: str | None
+    weights: int
+    step_tokens: int
+    tokens_per_second: float
+
+
+class Pace(NamedTuple):
+    """What a training of so many minutes can do on this machine, with the model that is best for this time."""
+
+    minutes: float
+    size: str | None
+    """Preset of the model's sizes."""
+    tokens: float
+    """Tokens that it trains on in this time."""
+    step_seconds: float
+
+    def reason(self, text: TrainingText) -> str:
+        passes = self.tokens / max(1, text.tokens)
+        return f"{self.minutes:g} minutes at {1000 * self.step_seconds:.2g} ms a step here: {passes:.2g} epochs"
+
+
+def training_seconds(minutes: float) -> float:
+    """Return the seconds of a run that has `minutes`, from its start on: the measurement before takes some, too."""
+    return 60 * minutes - min(_MAX_TRIAL_SECONDS, _TRIAL_SHARE * 60 * minutes)
+
+
+def best_pace(candidates: Sequence[Candidate], text: TrainingText, minutes: float) -> Pace:
+    """Return the pace of the model that is best after this time, of candidates in ascending order of their sizes.
+
+    A larger one is better once it reads the text often enough, or the smaller one has too few weights to learn more,
+    unless it is too large for the text.
+    """
+    seconds, tokens = _STEPS_SHARE * training_seconds(minutes), max(1, text.tokens)
+    enough = _ENOUGH_EPOCHS_SHARE * _usual_epochs(text) * tokens
+    best, *larger = candidates
+    for one in larger:
+        is_full = best.tokens_per_second * seconds > _FULL_TOKENS_PER_WEIGHT * best.weights
+        is_trained = one.tokens_per_second * seconds >= enough
+        if one.weights > _MAX_WEIGHTS_PER_TOKEN * tokens or not (is_full or is_trained):
+            break
+        best = one
+    return Pace(minutes, best.size, best.tokens_per_second * seconds, best.step_tokens / best.tokens_per_second)
+
+
+def chosen_size(text: TrainingText, standard: Standard | None, pace: Pace | None = None) -> ChosenValue:
+    """Return the preset of a model's sizes that a text can train, or that of a standard model or a pace."""
+    if pace is not None and pace.size is not None:
+        return ChosenValue(field="model_size", value=pace.size, reason=pace.reason(text))
     if standard is not None:
         return ChosenValue(field="model_size", value=_STANDARD_SIZES[standard], reason=f"of the standard {standard}")
     size = "tiny" if text.tokens < _SMALL_TOKENS else "small" if text.tokens < _BASE_TOKENS else "base"
@@ -92,6 +155,8 @@ class Basis(NamedTuple):
     text: TrainingText
     standard: Standard | None
     """The standard model of the training, if its text is long enough."""
+    pace: Pace | None = None
+    """The measured pace of a training that has `minutes`."""
 
 
 def chosen_values(basis: Basis) -> list[ChosenValue]:
@@ -138,21 +203,25 @@ class _Rules:
 
     def _step(self) -> Iterator[ChosenValue]:
         """Choose the rows of a step."""
-        text = self._basis.text
+        text, pace = self._basis.text, self._basis.pace
         by_rule = row_length(text, self._basis.model.architecture)
         yield ChosenValue(field="max_seq_len", value=by_rule.tokens, reason=by_rule.reason)
         length = round(self._number("max_seq_len", by_rule.tokens))
-        rows = max(1, round(_clamped(self._tokens / _STEPS_PER_EPOCH, _MIN_STEP_TOKENS, _MAX_STEP_TOKENS) / length))
+        in_step = self._tokens / _STEPS_PER_EPOCH
+        in_step = in_step if pace is None else min(in_step, pace.tokens / _MIN_STEPS)
+        rows = max(1, round(_clamped(in_step, _MIN_STEP_TOKENS, _MAX_STEP_TOKENS) / length))
         steps = max(1, round(self._tokens / (rows * length)))
         yield ChosenValue(field="batch_size", value=rows, reason=f"about {steps:,} steps an epoch from {text}")
 
     def _length(self) -> Generator[ChosenValue, None, int]:
         """Choose the number of epochs, and return it."""
-        given, text = self._basis.given, self._basis.text
-        epochs = _EPOCHS_OF_A_MILLION * math.pow(1e6 / self._tokens, _EPOCHS_POWER)
-        epochs = _clamped(epochs, 1, _MAX_EPOCHS) * (_MUON_EPOCHS_SHARE if self._has_muon else 1)
-        epochs, steps = max(1, round(epochs)), value_at(given, "max_steps")
-        if isinstance(steps, int):
+        given, text, pace = self._basis.given, self._basis.text, self._basis.pace
+        epochs = max(1, round(_usual_epochs(text) * (_MUON_EPOCHS_SHARE if self._has_muon else 1)))
+        steps, minutes = value_at(given, "max_steps"), value_at(given, "minutes")
+        if minutes is not None:
+            why = "as far as `minutes` is enough for them" if pace is None else pace.reason(text)
+            yield ChosenValue(field="num_epochs", value=epochs, reason=f"at most; {why}")
+        elif isinstance(steps, int):
             yield ChosenValue(field="num_epochs", value=steps, reason="as many as `max_steps` can need")
         else:
             yield ChosenValue(field="num_epochs", value=epochs, reason=f"a short text is read more often: {text}")
@@ -180,13 +249,17 @@ class _Rules:
             yield ChosenValue(field="warmup_ratio", value=_WARMUP_RATIO, reason="a high rate needs a warm-up")
 
     def _dropout(self) -> Iterator[ChosenValue]:
-        model = self._basis.model
+        model, pace = self._basis.model, self._basis.pace
         per_token = model.parameter_count(self._basis.text.vocab_size) / self._tokens
-        dropout = _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        dropout, most = _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token), _MAX_DROPOUT
         if self._is_recurrent:
             dropout = _RECURRENT_DROPOUT + _RECURRENT_DROPOUT_PER_DOUBLING * math.log2(per_token)
-        dropout = round(_clamped(dropout, 0.0, _MAX_DROPOUT), 2)
         why = f"{float(f'{per_token:.2g}'):g} weights per training token"
+        if pace is not None and self._is_recurrent:
+            passes = min(pace.tokens / self._tokens, _usual_epochs(self._basis.text))
+            dropout += _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(max(1, passes / _EPOCHS_OF_DROPOUT))
+            most, why = _MAX_DROPOUT_OF_MANY_EPOCHS, f"{why}, {passes:.2g} epochs"
+        dropout = round(_clamped(dropout, 0.0, most), 2)
         for field in model.dropouts:
             yield ChosenValue(field=f"model.{field}", value=dropout, reason=why)
         if value_at(self._basis.given, "model_family") == "char_lstm":
@@ -195,3 +268,7 @@ class _Rules:
 
 def _clamped(value: float, least: float, most: float) -> float:
     return min(max(value, least), most)
+
+
+def _usual_epochs(text: TrainingText) -> float:
+    return _clamped(_EPOCHS_OF_A_MILLION * math.pow(1e6 / max(1, text.tokens), _EPOCHS_POWER), 1, _MAX_EPOCHS)

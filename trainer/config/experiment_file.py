@@ -62,7 +62,7 @@ def experiment_yaml(record: RunRecord) -> str:
         fields["warmup_steps"] = 0  # absent, a rule chooses them
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
-    if effective.counts_steps:  # so `max_steps` alone gives it, above the most that a file may say
+    if effective.counts_steps or effective.minutes is not None:  # `max_steps` or `minutes` alone gives it
         fields.pop("num_epochs", None)
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")
     required = {"model_family", "corpus", "optimizer", "holdout_fraction", "test_fraction"}

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from trainer.config.defaults import (
     Basis,
+    Pace,
     Standard,
     TrainingText,
     chosen_size,
@@ -33,7 +34,7 @@ _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
     "tokenizer_saw_held_out",
 }
-_NOT_HASHED_DEFAULTS: dict[str, object] = {"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None}
+_NOT_HASHED_DEFAULTS: dict[str, object] = {"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None}
 """Fields that earlier versions lack; at these values the hash is that of an earlier version."""
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
 TORCH_MOMENTUM = 0.95
@@ -51,7 +52,8 @@ _CHAR_LSTM_SPLIT: dict[str, object] = {"holdout_fraction": 0.05, "test_fraction"
 _ROUGH_VOCABULARY = 100
 
 OF_STEPS = (
-    *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "batch_size", "gradient_accumulation", "optimizer"),
+    *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "minutes", "batch_size"),
+    *("gradient_accumulation", "optimizer"),
     *("learning_rate", "lr_schedule", "min_learning_rate", "decay_ratio", "warmup_steps", "warmup_ratio"),
     *("gradient_clipping", "ema_decay"),
     *("init_from_run_id", "freeze_embeddings", "early_stopping", "devices", "strategy", "precision"),
@@ -163,26 +165,28 @@ def resolve_with_reasons(
     test_corpus: CorpusRef | None,
     parent: EffectiveRequest | None = None,
     tokenizer: TokenizerManifest | None = None,
+    pace: Pace | None = None,
 ) -> Resolved:
     """Fill in every absent value of a request that `check_parts` accepts; raises AppError if values do not fit.
 
     The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`. The rules of
-    defaults.py choose values for the text.
+    defaults.py choose values for the text, and for the measured pace of a request with `minutes`.
     """
     given = _given_fields(request)
     standard = _standard(request)
-    standard = standard if standard is not None and is_long_enough(standard, text) else None
+    is_standard = standard is not None and request.minutes is None and is_long_enough(standard, text)
+    standard = standard if is_standard else None
     longest = value_at(given, "max_seq_len") or row_length(text, architecture(request.model_family)).tokens
-    size = _size(request, text, standard)
+    size = _size(request, text, standard, pace)
     sizes = _sizes(request, str(size.value), longest, standard) if parent is None else _sizes_of(parent, request)
-    chosen = chosen_values(Basis(given, parse(_Model, {"model": sizes}).model, text, standard))
+    chosen = chosen_values(Basis(given, parse(_Model, {"model": sizes}).model, text, standard, pace))
     chosen = [choice for choice in chosen if not (choice.field.startswith("model.") and choice.field[6:] in sizes)]
     values: dict[str, object] = {"split_by": "position"} if request.documents == "stream" else {}
     values |= {} if request.model_family != "char_lstm" else _CHAR_LSTM_SPLIT
     values["model"] = sizes
     for choice in chosen:
         set_path(values, choice.field, choice.value)
-    if request.model_size is None and request.model is None and parent is None:
+    if has_free_size(request):
         values["model_size"] = size.value
         chosen = [size, *chosen]
     objective = objective_of(request)
@@ -296,13 +300,18 @@ def _standard(request: TrainRequest) -> Standard | None:
     return "keyboard" if is_recurrent and request.model is None and request.model_size is None else None
 
 
-def _size(request: TrainRequest, text: TrainingText, standard: Standard | None) -> ChosenValue:
+def has_free_size(request: TrainRequest) -> bool:
+    """Return True if a rule chooses the size of a model that takes none over from another run."""
+    return request.model_size is None and request.model is None and request.init_from_run_id is None
+
+
+def _size(request: TrainRequest, text: TrainingText, standard: Standard | None, pace: Pace | None) -> ChosenValue:
     """Return the name of the preset that a model's sizes come from."""
     if request.model_size is not None:
         return ChosenValue(field="model_size", value=request.model_size, reason="given")
     if request.model_family == "ngram":
         return ChosenValue(field="model_size", value="base", reason="the validation split chooses the order")
-    return chosen_size(text, standard)
+    return chosen_size(text, standard, pace)
 
 
 def _optimizer(given: object) -> dict[str, object]:

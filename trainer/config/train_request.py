@@ -11,7 +11,7 @@ from trainer.config.validation import block, combined, format_value, merged, par
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
-from trainer.contracts.runs import Setting, TrainRequest
+from trainer.contracts.runs import LENGTHS, Setting, TrainRequest
 from trainer.contracts.seeds import read_seeds
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 
@@ -21,6 +21,8 @@ _REPLACED_BY = {
     "tokenizer": ("tokenizer_id",),
     "tokenizer_id": ("tokenizer",),
     "init_from_run_id": ("tokenizer", "tokenizer_id"),
+    **dict.fromkeys(LENGTHS, ("minutes",)),
+    "minutes": LENGTHS,
     "warmup_steps": ("warmup_ratio",),
     "warmup_ratio": ("warmup_steps",),
     "model_family": ("model.architecture",),
@@ -41,6 +43,7 @@ TRAIN_OPTIONS = {
     "size": RequestOption("model_size", "Preset of the model's sizes, such as tiny, small or base"),
     "epochs": RequestOption("num_epochs", "Passes over the training split"),
     "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),
+    "minutes": RequestOption("minutes", "Minutes that the run takes: they choose size, steps and batch"),
     "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
     "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),

@@ -18,6 +18,8 @@ class Cost(Frozen):
     steps: int
     seconds: float | None = None
     """Time of all steps, by a finished run of this machine; None if no run is comparable."""
+    is_given_time: bool = False
+    """True if `seconds` are the `minutes` of the request."""
     is_exact: bool = True
     """False if the vocabulary, and with it everything else, was estimated from a sample of the corpus."""
     bf16_pays: bool = False
@@ -29,6 +31,8 @@ class Cost(Frozen):
         time = "takes an unknown time: no comparable run has finished here yet"
         if self.seconds is not None:
             time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"
+        if self.is_given_time and self.seconds is not None:
+            time = f"takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing"
         kept = ""
         if self.kept_checkpoints:
             kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."

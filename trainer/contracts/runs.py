@@ -58,6 +58,10 @@ _SEEDS: JsonDict = {
 }
 
 
+LENGTHS = ("num_epochs", "max_steps", "max_seconds")
+"""Fields that give the length of a training, each of which `minutes` chooses by itself."""
+
+
 class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, _TOKENIZER, _FROZEN, _SEEDS)):
     """A training as requested; absent fields take the values that the rules of docs/defaults.md choose."""
 
@@ -84,6 +88,9 @@ class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, 
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
         if self.freeze_embeddings and self.init_from_run_id is None:
             raise ValueError("`freeze_embeddings` needs a run to start from: random embeddings would never be trained")
+        for field, length in zip(LENGTHS, (self.num_epochs, self.max_steps, self.max_seconds), strict=True):
+            if self.minutes is not None and length is not None:
+                raise ValueError(f"give `minutes` or `{field}`, not both: the minutes choose how long the run trains")
         if self.seeds is not None and self.resume:
             raise ValueError("give `seeds` or `resume`, not both: each run of a group is resumed by its id")
         return self

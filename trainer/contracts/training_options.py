@@ -221,6 +221,7 @@ CheckpointSchedule = Annotated[
 
 RowLength = Annotated[int, Field(ge=8, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
+Minutes = Annotated[float, Field(gt=0, le=10_000)]
 BatchRows = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
@@ -266,6 +267,11 @@ class TrainingOptions(Options):
     """Stop after this many optimizer steps."""
     max_seconds: Positive | None = None
     """Stop after this many seconds of training."""
+    minutes: Minutes | None = None
+    """Minutes that the run takes: they choose size, steps and batch; not with `num_epochs`, `max_steps`, `max_seconds`.
+
+    A resumed run counts only the time in which it trained.
+    """
     batch_size: BatchRows | Literal["auto"] | None = None
     """Rows per batch; default, or auto: such that a short text has many steps."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1

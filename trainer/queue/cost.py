@@ -16,6 +16,7 @@ import structlog
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
+from trainer.config.defaults import Pace
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.baselines import MAX_COUNTED_TOKENS
@@ -110,9 +111,17 @@ class Machine(NamedTuple):
 
 
 def preview_cost(
-    effective: EffectiveRequest, corpus: Path, stored: TokenizerManifest | None, settings: Settings, *, n_runs: int = 1
+    effective: EffectiveRequest,
+    corpus: Path,
+    stored: TokenizerManifest | None,
+    settings: Settings,
+    *,
+    n_runs: int = 1,
+    pace: Pace | None = None,
 ) -> Cost:
     """Estimate the cost of one run of a checked request, given the corpus and the stored tokenizer that it takes.
+
+    `pace` is that of a request with `minutes`, if it was measured.
 
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory, or for all runs
     free disk.
@@ -127,6 +136,11 @@ def preview_cost(
         text = text._replace(ngrams=ngrams)
     check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
+    if effective.minutes is not None:
+        steps = cost.steps if pace is None else min(cost.steps, max(1, round(pace.tokens / step_tokens(effective))))
+        return changed(
+            cost, steps=steps, seconds=60 * effective.minutes, is_given_time=True, is_exact=stored is not None
+        )
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:
@@ -220,8 +234,11 @@ def train_share(request: TrainRequest | EffectiveRequest) -> float:
 def steps_per_epoch(effective: EffectiveRequest, train_tokens: float) -> int:
     if isinstance(effective.model, NgramConfig):
         return 1
-    tokens = effective.max_seq_len * effective.batch_size * effective.gradient_accumulation
-    return max(1, math.ceil(train_tokens / tokens))
+    return max(1, math.ceil(train_tokens / step_tokens(effective)))
+
+
+def step_tokens(effective: EffectiveRequest) -> int:
+    return effective.max_seq_len * effective.batch_size * effective.gradient_accumulation
 
 
 def this_machine(effective: EffectiveRequest, settings: Settings) -> Machine:

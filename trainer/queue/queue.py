@@ -40,7 +40,6 @@ from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import (
     Accepted,
     CorpusRef,
-    EffectiveRequest,
     HttpOrigin,
     RunRecord,
     RunStatus,
@@ -167,7 +166,7 @@ class JobQueue:
         await self._check_workers(preview)
         await preview.corpora.store_offered()
         if request.resume:
-            run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
+            run = await asyncio.to_thread(self._find_interrupted, preview, run_owner(user_id, http))
             if run is not None and run.pause_requested():
                 return await self._unpause(run)
             if run is not None:
@@ -242,12 +241,12 @@ class JobQueue:
         )
         return await self._accept(record, origin)
 
-    def _find_interrupted(self, effective: EffectiveRequest, owner: int | str | None) -> RunDirectory | None:
+    def _find_interrupted(self, preview: TrainingPreview, owner: int | str | None) -> RunDirectory | None:
         """Return the newest run of this owner, label and request; None if it completed or has no whole checkpoint."""
-        wanted = (owner, effective.label, request_hash(effective))
+        label = preview.effective.label
         for run in self.runs.all():
             record = run.record()
-            if (record.owner, record.effective.label, record.request_hash) == wanted:
+            if (record.owner, record.effective.label) == (owner, label) and preview.is_of(record):
                 end = run.manifest()
                 if end is not None and (end.status == "completed" or newest_whole(run.checkpoints) is None):
                     return None

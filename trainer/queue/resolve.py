@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from trainer.artifacts.checkpoints import NamedModel, named_model
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.defaults import TrainingText
+from trainer.config.defaults import PACE_SIZES, Pace, TrainingText
 from trainer.config.presets import (
     Bf16Trial,
     Resolved,
@@ -28,6 +29,7 @@ from trainer.config.presets import (
     check_bf16,
     check_parts,
     check_precision,
+    has_free_size,
     request_hash,
     resolve_with_reasons,
     tokenizer_of,
@@ -47,6 +49,7 @@ from trainer.contracts.training_options import ChosenValue
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.text import text_files
 from trainer.queue.cost import measure_text, preview_cost
+from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
 from trainer.system.hardware import instruction_set, may_have_cuda
@@ -77,6 +80,13 @@ class TrainingPreview(NamedTuple):
     chosen: tuple[ChosenValue, ...]
     """The values that rules have chosen."""
 
+    def is_of(self, record: RunRecord) -> bool:
+        """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
+        effective = self.effective
+        if effective.minutes is not None and record.effective.minutes == effective.minutes:
+            effective = with_recorded(Resolved(effective, self.chosen), record.effective)
+        return request_hash(effective) == record.request_hash
+
     def cost_lines(self) -> list[str]:
         """Return the cost of the run, or of all runs of the group, as sentences."""
         return self.cost.lines(len(self.seeds))
@@ -103,6 +113,8 @@ class _Resolved(NamedTuple):
     """The files or folders of its corpora, by field."""
     tokenizer: TokenizerManifest | None
     """The stored tokenizer; None if the run trains its own."""
+    pace: Pace | None
+    """The measured pace of a training that has `minutes`."""
 
 
 async def preview_training(
@@ -121,8 +133,10 @@ async def preview_training(
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective, chosen, paths, tokenizer = await _resolve_all(request, corpora, settings)
-    cost = await asyncio.to_thread(preview_cost, effective, paths["corpus"], tokenizer, settings, n_runs=len(seeds))
+    effective, chosen, paths, tokenizer, pace = await _resolve_all(request, corpora, settings, measures_pace=True)
+    cost = await asyncio.to_thread(
+        preview_cost, effective, paths["corpus"], tokenizer, settings, n_runs=len(seeds), pace=pace
+    )
     leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
     return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds, chosen)
 
@@ -141,11 +155,13 @@ async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Setti
     return with_recorded(Resolved(again.effective, again.chosen), record.effective)
 
 
-async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> _Resolved:
+async def _resolve_all(
+    request: TrainRequest, corpora: CorpusStore, settings: Settings, *, measures_pace: bool = False
+) -> _Resolved:
     """Check a training request and everything it names, and fill its absent values; changes nothing.
 
     In one pass: parts, device, parent run and tokenizer, corpora, rules and presets, and the fit of corpus and
-    tokenizer. Raises AppError.
+    tokenizer. `measures_pace` is for a new training: with `minutes`, its speed is measured. Raises AppError.
     """
     check_parts(request)
     await _check_device(request, settings)
@@ -166,20 +182,28 @@ async def _resolve_all(request: TrainRequest, corpora: CorpusStore, settings: Se
             paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
     config = tokenizer_of(request, tokenizer)
     estimate = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
-    effective, chosen = resolve_with_reasons(
-        request,
-        TrainingText(round(estimate.text.tokens), estimate.vocabulary.size),
+    text = TrainingText(round(estimate.text.tokens), estimate.vocabulary.size)
+    resolved = partial(
+        resolve_with_reasons,
+        text=text,
         corpus=references["corpus"],
         validation_corpus=references.get("validation_corpus"),
         test_corpus=references.get("test_corpus"),
         parent=None if parent is None else parent.effective,
         tokenizer=tokenizer,
     )
+    effective, chosen = resolved(request)
     if not request.allow_same_corpus:
         _check_different(effective)
     shown = corpora.shown(request.corpus)
     await asyncio.to_thread(_check_corpus, request, paths["corpus"], shown, folder)
-    return _Resolved(effective, chosen, paths, tokenizer)
+    pace: Pace | None = None
+    if request.minutes is not None and measures_pace:
+        sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
+        candidates = [resolved(changed(request, model_size=size)).effective for size in sizes]
+        pace = await asyncio.to_thread(measure_pace, candidates, text, settings)
+        effective, chosen = resolved(request, pace=pace)
+    return _Resolved(effective, chosen, paths, tokenizer, pace)
 
 
 def with_labelled_tokenizer(
@@ -226,6 +250,9 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
     """
     state, request, effective = origin.state, record.request, record.effective
     if epochs is not None:
+        if effective.minutes is not None:
+            message = f"cannot be given: the run trains for its {effective.minutes:g} `minutes`. Leave it out."
+            raise field_error(ErrorCode.INVALID_INPUT, "num_epochs", message)
         started = len(state.epochs) + (state.position > 0)
         if epochs < started:
             message = f"must be {started} or more, you gave {epochs}: the run has come to epoch {started}."

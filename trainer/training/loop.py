@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
+from trainer.config.defaults import training_seconds
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
@@ -77,6 +78,7 @@ def train(
     resume: Checkpoint | None = None,
     callbacks: TrainingCallbacks | None = None,
     processes: Processes = ONE_PROCESS,
+    seconds_before: float = 0.0,
 ) -> TrainResult:
     """Train a model, load the weights with the best validation loss into it, and evaluate them on the test split.
 
@@ -89,10 +91,14 @@ def train(
 
     Of several processes only the first calls back and saves. If a step fails in one of them, nothing is saved.
 
+    With `minutes`, the clock of the first process chooses how many steps of the epochs are taken. A new training has
+    spent `seconds_before` of its time already; a resumed one goes on with the plan of its checkpoint.
+
     Raises TRAINING_NAN_LOSS if a loss is not finite or has diverged, OUT_OF_MEMORY, INSUFFICIENT_STORAGE if a
     checkpoint does not fit on the disk, and CHECKPOINT_CORRUPT if `resume` belongs to another request.
     """
-    training = _Training(model, corpus, effective, compute, store, resume, callbacks or TrainingCallbacks(), processes)
+    callbacks = callbacks or TrainingCallbacks()
+    training = _Training(model, corpus, effective, compute, store, resume, callbacks, processes, seconds_before)
     try:
         training.start()
         training.run()
@@ -120,7 +126,10 @@ def steps_per_epoch(rows: int, effective: EffectiveRequest, compute: Compute) ->
 
 
 def total_steps(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
-    """Return the number of steps of a training without early stopping: all epochs, at most `max_steps`."""
+    """Return the number of steps of a training without early stopping: all epochs, at most `max_steps`.
+
+    One that has `minutes` takes no more.
+    """
     steps = steps_per_epoch(rows, effective, compute) * effective.num_epochs
     return min(steps, effective.max_steps or steps)
 
@@ -143,6 +152,7 @@ class _Training:
         resume: Checkpoint | None,
         callbacks: TrainingCallbacks,
         processes: Processes,
+        seconds_before: float,
     ) -> None:
         self._model, self._processes = model.train(), processes
         self._effective, self._compute, self._store, self._callbacks = effective, compute, store, callbacks
@@ -172,7 +182,10 @@ class _Training:
         )
         self._scheduled = scheduled_steps(effective.checkpoint_schedule, size)
         state = None if resume is None else resume.state
-        self.progress = TrainingProgress(model, corpus, effective, compute, size=size, state=state)
+        seconds = None
+        if effective.minutes is not None:
+            seconds = training_seconds(effective.minutes) - processes.first(seconds_before)
+        self.progress = TrainingProgress(model, corpus, effective, compute, size=size, state=state, seconds=seconds)
         if resume is not None:
             model.load_state_dict(resume.weights)
         self._weights = processes.weights(LossSum(model, compute), effective.strategy)
@@ -221,9 +234,12 @@ class _Training:
                     progress.add_loss(processes.sum(loss_sum))
                 progress.set_gradient_norm(optimizer.clip_gradients())
                 self._snapshot = None  # the weights move
-                optimizer.step(progress.state.step)
+                optimizer.step(progress.state.step, progress.position(progress.state.step))
             elapsed = processes.first(progress.elapsed())  # for `max_seconds`, which ends all processes together
-            progress.add_step(rows, tokens, perf_counter() - started, elapsed)
+            seconds = perf_counter() - started
+            if self._effective.minutes is not None:  # all processes take the same plan
+                seconds = processes.first(seconds)
+            progress.add_step(rows, tokens, seconds, elapsed)
 
     def _after_step(self) -> None:
         """Do what is due after a step: validate, send a row of the loss curve, draw samples, save checkpoints."""
@@ -234,6 +250,8 @@ class _Training:
         is_saved |= _is_multiple(state.step, effective.checkpoint_every_steps)
         is_saved |= epoch_ended and effective.checkpoint_every_steps is None
         has_row = is_evaluated or _is_multiple(state.step, effective.log_every_steps)
+        if is_evaluated or is_saved:
+            progress.mark_pause()
         if has_row or is_saved:
             progress.check_loss()
         if is_evaluated:

@@ -50,10 +50,13 @@ class Optimizer:
         clip_grads_with_norm_(weights, limit, norm)
         return norm
 
-    def step(self, step: int) -> None:
-        """Move the weights by their gradients, after `step` earlier steps, and clear the gradients; then average."""
+    def step(self, step: int, position: float) -> None:
+        """Move the weights by their gradients, after `step` earlier steps, and clear the gradients; then average.
+
+        `position` is that of the step in the schedule of the learning rate.
+        """
         if self._scale is None or self._scale.is_finite:
-            self._rule.step(learning_rate(step, self._total_steps, self._effective))
+            self._rule.step(learning_rate(position, self._total_steps, self._effective))
         if self._scale is not None:
             self._scale.update()
         self.clear_gradients()
@@ -93,7 +96,7 @@ class Optimizer:
         restore_random_state(state["random"])
 
 
-def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> float:
+def learning_rate(step: float, total_steps: int, effective: EffectiveRequest) -> float:
     """Return the learning rate after `step` steps: a linear warm-up, then the schedule down to `min_learning_rate`."""
     if effective.warmup_ratio is not None:
         warmup = math.ceil(effective.warmup_ratio * total_steps)

@@ -20,6 +20,7 @@ from trainer.models.base import LanguageModel
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute, RandomState, random_state, restore_random_state
 from trainer.training.optimizer import learning_rate
+from trainer.training.time_plan import StepClock, TimedWork
 
 _MAX_LOSS_RATIO = 5.0
 """A mean loss above this multiple of the initial loss counts as divergence."""
@@ -69,10 +70,14 @@ class TrainingProgress:
         *,
         size: TrainingSize,
         state: TrainingState | None,
+        seconds: float | None = None,
     ) -> None:
-        """Start at a state, or at step 0 if it is None. Raises CHECKPOINT_CORRUPT if it belongs to another request."""
+        """Start at a state, or at step 0 if it is None; `seconds` is the time of a new training that has `minutes`.
+
+        Raises CHECKPOINT_CORRUPT if the state belongs to another request.
+        """
         self._model, self._sizes, self._effective = model, corpus.sizes, effective
-        self._size, self._total_steps = size, size.total_steps
+        self._size = size
         start = TrainingState(request_hash=request_hash(effective))
         self.state = state or start
         if self.state.request_hash != start.request_hash:
@@ -82,6 +87,10 @@ class TrainingProgress:
             read = len(self.state.epochs) * size.rows + self.state.position
             last = ((self.state.position or size.rows) - 1) % size.rows_per_step + 1
             self.state = changed(self.state, seen=self._seen(read, min(read, last)))
+        self._clock: StepClock | None = None
+        if seconds is not None:
+            self._clock = StepClock(_timed_work(corpus, effective, size), self.state.elapsed_seconds)
+            self.state = changed(self.state, plan=self.state.plan or self._clock.first_plan(seconds))
         device = compute.device
         self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=device)
         self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=device)
@@ -91,6 +100,15 @@ class TrainingProgress:
         self._validated_step = -1
         self._tokens_per_second = 0.0
         self._gpu_memory_bytes: tuple[int, ...] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of the training without early stopping, by its plan if it has `minutes`."""
+        return self._size.total_steps if self.state.plan is None else self.state.plan.total_steps
+
+    def position(self, step: int) -> float:
+        """Return the position in the schedule of the learning rate after `step` steps."""
+        return step if self.state.plan is None else self.state.plan.position(step)
 
     @property
     def epoch(self) -> int:
@@ -132,6 +150,10 @@ class TrainingProgress:
             epochs = (*epochs, EpochSummary(train_loss_nats=mean, seconds=elapsed - epoch_start))
             position, epoch_tokens, epoch_start = 0, 0, elapsed
             self._epoch_loss.zero_()
+        plan = state.plan
+        if plan is not None and self._clock is not None:
+            plan = self._clock.corrected(plan, state.step + 1, seconds, elapsed)
+        total = self._size.total_steps if plan is None else plan.total_steps
         out_of_time = self._effective.max_seconds is not None and elapsed >= self._effective.max_seconds
         self.state = changed(
             state,
@@ -143,7 +165,8 @@ class TrainingProgress:
             tokens_seen=state.tokens_seen + tokens,
             seen=self._seen(len(epochs) * self._size.rows + position, rows),
             tokens_per_step=tokens,
-            is_last_step=state.step + 1 == self._total_steps or out_of_time,
+            is_last_step=state.step + 1 == total or out_of_time,
+            plan=plan,
             elapsed_seconds=elapsed,
             epoch_start_seconds=epoch_start,
             train_seconds=state.train_seconds + seconds,
@@ -201,20 +224,25 @@ class TrainingProgress:
             epoch_train_loss=state.epochs[-1].train_loss_nats if state.position == 0 else None,
         )
 
+    def mark_pause(self) -> None:
+        """Tell the clock of a training that has `minutes` that this step is followed by a validation or checkpoint."""
+        if self._clock is not None:
+            self._clock.mark_pause()
+
     def mark_processed(self) -> None:
         """Record that everything due after the current step is done."""
         self.state = changed(self.state, processed_step=self.state.step)
 
     def numbers(self) -> Progress:
         """Return the numbers after the last step; reading them from the device can cost more than a step."""
-        state, total = self.state, self._total_steps
+        state, total = self.state, self.total_steps
         loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
         validation_loss, best_loss = self._new_validation_loss(), state.history.best_loss_nats
         train, speed = self._sizes["train"], self._speed()
         masked_share = 1.0 if self._model.objective == "causal_lm" else self._effective.mlm_probability or 1.0
         return Progress(
             epoch=self.epoch,
-            total_epochs=self._size.epochs,
+            total_epochs=self._size._replace(total_steps=total).epochs,
             step=state.step,
             total_steps=total,
             progress=100.0 if self.is_finished else 100 * state.step / total,
@@ -272,7 +300,7 @@ class TrainingProgress:
         return None if loss_nats is None else self._sizes[split].bits_per_char(loss_nats, self._model.objective)
 
     def _learning_rate(self, step: int) -> float:
-        return learning_rate(step, self._total_steps, self._effective)
+        return learning_rate(self.position(step), self._size.total_steps, self._effective)
 
     def _speed(self) -> float:
         """Return the predicted tokens per second since the last row, without validation and saving."""
@@ -298,3 +326,15 @@ class TrainingProgress:
                 f"The loss is not finite at step {self.state.step}. Use a smaller `learning_rate`.",
             )
         return value
+
+
+def _timed_work(corpus: TokenizedCorpus, effective: EffectiveRequest, size: TrainingSize) -> TimedWork:
+    tokens = {split: of_split.tokens for split, of_split in corpus.sizes.items()}
+    pauses = (size.steps_per_epoch, effective.eval_every_steps, effective.checkpoint_every_steps)
+    return TimedWork(
+        most_steps=size.total_steps,
+        steps_between_pauses=min(steps for steps in pauses if steps is not None),
+        validation_steps=size.steps_per_epoch * tokens["validation"] / tokens["train"],
+        test_share=tokens.get("test", 0) / tokens["validation"],
+        counted_tokens=tokens["train"] if effective.objective == "causal_lm" else 0,
+    )

@@ -95,7 +95,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         return "cancel" if is_over or curve[-1].loss < LEARNED_NATS else None
 
     callbacks = TrainingCallbacks(on_row=add, should_stop=stop)
-    train(model, batch_corpus, effective, compute, _NoCheckpoints(Path()), callbacks=callbacks)
+    train(model, batch_corpus, effective, compute, NoCheckpoints(Path()), callbacks=callbacks)
     first, last = curve[0], curve[-1]
     change = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {counted(last.step, 'step')}"
     ok = last.loss < LEARNED_NATS
@@ -134,7 +134,7 @@ _ONE_BATCH: dict[str, object] = {
 }
 
 
-class _NoCheckpoints(CheckpointStore):
+class NoCheckpoints(CheckpointStore):
     """Saves nothing: a self-test is never resumed, and a checkpoint after each step would take most of its time."""
 
     def save(self, checkpoint: Checkpoint) -> None:

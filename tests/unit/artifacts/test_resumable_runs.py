@@ -24,7 +24,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
 from trainer.data.corpora import CorpusStore
-from trainer.queue.resolve import resolve_origin
+from trainer.queue.resolve import resolve_origin, with_epochs
 from trainer.system.files import Disk
 from trainer.training.checkpoint import CheckpointStore
 
@@ -77,6 +77,15 @@ async def test_stopped_run__resumes_from_its_newest_whole_checkpoint(tmp_path: P
     assert (origin.run.run_id, origin.state.step) == ("char_lstm-1", 5)
     (run.checkpoints / "step-3" / "optimizer.pt").write_bytes(b"")
     assert newest_whole(run.checkpoints) is None, "the best is a part of each"
+
+
+async def test_run_with_minutes__is_resumed_without_other_epochs(tmp_path: Path) -> None:
+    origin = await origin_in(tmp_path)
+    record = origin.run.record()
+    record = changed(record, effective=changed(record.effective, minutes=2.0))
+    with refused(ErrorCode.INVALID_INPUT, "`num_epochs` cannot be given: the run trains for its 2 `minutes`."):
+        with_epochs(record, origin, 9)
+    assert with_epochs(record, origin, None).effective == record.effective
 
 
 def gone_on(origin: Origin, folder: Path, disk: Disk) -> RunDirectory:

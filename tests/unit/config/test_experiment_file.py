@@ -53,6 +53,8 @@ WINS: list[tuple[Fields, Fields, Fields]] = [
     ({"tokenizer_id": "word-1"}, {"tokenizer": {"method": "word"}}, {"tokenizer": {"method": "word"}}),
     ({"tokenizer_id": "word-1"}, {"init_from_run_id": "first"}, {"init_from_run_id": "first"}),
     ({"warmup_ratio": 0.5}, {"warmup_steps": 7}, {"warmup_steps": 7}),
+    ({"num_epochs": 5, "max_steps": 7, "max_seconds": 9.0}, {"minutes": 2.0}, {"minutes": 2.0}),
+    ({"minutes": 2.0}, {"max_steps": 7}, {"max_steps": 7}),
     ({"warmup_steps": 7}, {"warmup_ratio": 0.5}, {"warmup_ratio": 0.5}),
 ]
 
@@ -181,8 +183,8 @@ common: Strategies = {
     **{"validation_corpus": st.none() | name, "test_corpus": st.none() | name},
     **{"split_by": choice("line", "file", "position"), "seed": st.integers(0, 2**32 - 1)},
     "holdout_fraction": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
-    **{"test_fraction": fraction(0.5), "max_seq_len": st.integers(8, 4096), "num_epochs": st.integers(1, 1000)},
-    **{"max_steps": maybe, "max_seconds": st.none() | positive, "batch_size": st.integers(1, 4096) | st.just("auto")},
+    **{"test_fraction": fraction(0.5), "max_seq_len": st.integers(8, 4096)},
+    "batch_size": st.integers(1, 4096) | st.just("auto"),
     **{"gradient_accumulation": st.integers(1, 1024), "gradient_clipping": st.none() | positive},
     "ema_decay": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     **{"optimizer": optimizer, "learning_rate": positive, "lr_schedule": choice("constant", "linear", "cosine", "wsd")},
@@ -194,6 +196,8 @@ common: Strategies = {
     **{"data_pin_memory": st.none() | st.booleans(), "log_every_steps": count},
     **{"checkpoint_every_steps": maybe, "eval_every_steps": maybe, "sample_every_steps": maybe},
 }
+lengths = drawn({"num_epochs": st.integers(1, 1000)}, {"max_steps": maybe, "max_seconds": st.none() | positive})
+lengths |= drawn({"minutes": st.floats(0, 10_000, exclude_min=True)})
 warmups = st.just(dict[str, object]()) | drawn({"warmup_steps": st.none() | count})
 warmups |= drawn({"warmup_ratio": st.none() | st.floats(0, 1)})
 of_chars: Strategies = {"model": drawn({"hidden_size": count})}
@@ -221,7 +225,7 @@ def written(request: TrainRequest, effective: EffectiveRequest) -> tuple[Fields,
     return file, read_experiment(file, {}).request()
 
 
-@for_all(st.tuples(drawn({"corpus": name}, common), families, warmups, presets).map(one_request))
+@for_all(st.tuples(drawn({"corpus": name}, common), lengths, families, warmups, presets).map(one_request))
 def test_any_run__written_as_a_file_is_the_same_request_again(request: TrainRequest) -> None:
     effective = resolved(request)
     again = resolved(written(request, effective)[1])

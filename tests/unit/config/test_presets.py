@@ -72,6 +72,7 @@ DEFAULTS: list[tuple[Values, Values]] = [
     ),
     ({"max_steps": 2000}, {"num_epochs": 2000, "max_steps": 2000}),
     ({"max_steps": 2000, "num_epochs": 3}, {"num_epochs": 3}),
+    ({"minutes": 2.0}, {"minutes": 2.0, "max_steps": None, "max_seq_len": 128, "num_epochs": 3, "batch_size": 128}),
     ({"gradient_clipping": None, "batch_size": 8}, {"gradient_clipping": None, "batch_size": 8}),
     ({"model": {"hidden_size": 64}}, {"model.hidden_size": 64, "model.embedding_size": 128}),
     (
@@ -206,6 +207,9 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         ({"optimizer": {"name": "sgd", "betas": [0.1, 0.2]}}, "`optimizer.betas` is not an option of sgd: leave it ou"),
         ({"optimizer": {"momentum": 0.9}}, "`optimizer.momentum` is not an option of adamw: leave it out."),
         ({"optimizer": {"weight_decay_exclude": ["head"]}}, "must be 'bias', 'embedding' or 'norm', you gave"),
+        ({"minutes": 2.0, "num_epochs": 3}, "give `minutes` or `num_epochs`, not both"),
+        ({"minutes": 2.0, "max_steps": 3}, "give `minutes` or `max_steps`, not both"),
+        ({"minutes": 2.0, "max_seconds": 3.0}, "give `minutes` or `max_seconds`, not both"),
         ({"tokenizer": CHAR, "tokenizer_id": "char-0"}, "give `tokenizer` or `tokenizer_id`, not both"),
         (of("gpt2", hidden_size=64, num_attention_heads=3), "divisible by `num_attention_heads`; 64 is not by 3"),
         (of("bert", hidden_size=64, embedding_size=32), "`model.embedding_size` is not a size of bert, which has arch"),
@@ -311,6 +315,7 @@ COUNTED += [{"init_from_run_id": "parent", "freeze_embeddings": True}, {"objecti
 COUNTED += [{"objective": "masked_lm", "mlm_probability": 0.4}]
 COUNTED += [{"ema_decay": 0.9}, {"lr_schedule": "wsd"}, {"lr_schedule": "wsd", "decay_ratio": 0.3}]
 COUNTED += [{"optimizer": {"name": "muon", "momentum": momentum}} for momentum in (0.9, 0.95)]
+COUNTED += [{"minutes": 2.0}, {"minutes": 3.0}]
 COUNTED += [{"checkpoint_schedule": {unit: ["1.5M"]}} for unit in ("steps", "words", "tokens")]
 
 
@@ -325,6 +330,7 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
 
 NO_STEPS: dict[str, object] = {
     **{"max_seq_len": 64, "num_epochs": 2, "max_steps": 9, "max_seconds": 1.0, "batch_size": 4, "learning_rate": 0.1},
+    "minutes": 2.0,
     **{"gradient_accumulation": 2, "optimizer": {"name": "sgd"}, "lr_schedule": "cosine", "min_learning_rate": 0.1},
     **{"warmup_steps": 1, "warmup_ratio": 0.1, "gradient_clipping": None, "early_stopping": {"enabled": True}},
     **{"init_from_run_id": "parent", "devices": 2, "strategy": "fsdp", "precision": "bf16", "data_num_workers": 0},

@@ -64,6 +64,7 @@ WRONG_FIELDS: list[tuple[str, object, str, str]] = [
     ("tokenizer_id", "A", "must match pattern '^[a-z0-9][a-z0-9_-]{0,63}$', you gave 'A'", "text that"),
     ("tokenizer.method", 3, f"must be {METHODS}, you gave 3", METHODS),
     ("provenance", {}, "`provenance.source_corpus` is required", "text"),
+    ("minutes", 0, "must be greater than 0, you gave 0", ""),
     ("", {"warmup_steps": 1, "warmup_ratio": 0.1}, "give `warmup_steps` or `warmup_ratio`, not both", ""),
 ]
 

@@ -198,7 +198,7 @@ def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path
             optimizer.backward(sum((weight.square().sum() for weight in model.parameters()), torch.zeros(())) * factor)
             optimizer.clip_gradients()
             if math.isfinite(factor) or model is scaled:
-                optimizer.step(0)
+                optimizer.step(0, 0)
             optimizer.clear_gradients()
     again = Optimizer(scaled, run.effective, run.compute._replace(precision="fp16"), 10)
     again.load(optimizers[1].state())

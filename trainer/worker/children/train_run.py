@@ -257,6 +257,7 @@ class TrainingAttempt:
                     resume=checkpoint,
                     callbacks=callbacks,
                     processes=self._processes,
+                    seconds_before=monotonic() - self._begin,
                 )
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause" and self._run.pause_requested():
