@@ -394,8 +394,8 @@ async def recovery_hint(status: RunStatus, installation: Installation) -> list[s
 
 
 _FIELDS_HEAD = """\
-Fields of an experiment file and of --set KEY=VALUE, with type, range and default (rules choose those that have
-none: `mt validate --model MODEL --corpus NAME` shows the values of a request with their reasons):
+Fields of an experiment file and of --set KEY=VALUE, with type, range and default (`mt validate --model MODEL
+--corpus NAME` shows the values that rules choose for a request, with their reasons):
 """
 
 
@@ -412,7 +412,7 @@ def describe_request() -> str:
     lines = [_FIELDS_HEAD]
     for path, (field, types) in fields.items():
         end = "; required" if path == "corpus" else ""
-        if field.default is not None:
+        if field.default is not None and "By rule" not in (field.description or ""):
             end = f"; default {to_json(field.default).decode()}"
         lines.append(f"  {path}{options.get(path, '')}: {' or '.join(types)}{end}")
         if field.description:

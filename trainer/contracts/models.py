@@ -295,7 +295,7 @@ class ModelBlock(Frozen, json_schema_extra=describe_fields):
     num_layers: Few | None = None
     """Number of layers."""
     dropout: Probability | None = None
-    """Dropout; llama and qwen have `attention_dropout` only."""
+    """Dropout; llama and qwen have `attention_dropout` only. By rule: by the weights per token of the text."""
     dropout_places: DropoutPlaces | None = None
     """Dropout after the embedding, between layers and before the output (all), or between layers only."""
     tie_word_embeddings: bool | None = None
@@ -313,7 +313,7 @@ class ModelBlock(Frozen, json_schema_extra=describe_fields):
     activation_function: Activation | None = None
     """Activation of the feed-forward layer; default: gelu, for llama and qwen silu."""
     attention_dropout: Probability | None = None
-    """Dropout of the attention weights."""
+    """Dropout of the attention weights. By rule: as `dropout`."""
     max_position_embeddings: Width | None = None
     """Longest input of a transformer in tokens; default: max_seq_len."""
     type_vocab_size: Few | None = None

@@ -97,7 +97,7 @@ class OptimizerConfig(Options):
     """The optimizer and its settings."""
 
     name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    """Optimizer; muon moves the matrices of hidden layers, and adamw all others; default: muon for transformers."""
+    """Optimizer; muon moves the matrices of hidden layers, and adamw all others. By rule: muon for transformers."""
     betas: tuple[Probability, Probability] | None = None
     """Decay rates of the moments of adamw (with muon, too) and adam; default: those of torch."""
     eps: Positive | None = None
@@ -105,7 +105,7 @@ class OptimizerConfig(Options):
     momentum: Probability | None = None
     """Momentum of muon; default: that of torch."""
     weight_decay: NonNegativeFloat | None = None
-    """Weight decay; default: that of torch for this optimizer, for transformers by a rule."""
+    """Weight decay. By rule: for transformers 0.3 with muon, 0.1 with adamw; else that of torch for this optimizer."""
     weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_sort_unique)] = ("bias", "norm")
     """Parameters without weight decay: biases, normalization weights, token and position embeddings."""
 
@@ -114,9 +114,9 @@ class EarlyStopping(Options):
     """Early stopping on the validation loss."""
 
     enabled: bool = False
-    """Stop the training when the validation loss no longer improves."""
+    """Stop the training when the validation loss no longer improves. By rule: yes, unless `max_steps` is given."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
-    """Evaluations without improvement before the training stops."""
+    """Evaluations without improvement before the training stops. By rule: a fifth of the epochs, at least 3."""
     min_delta: NonNegativeFloat = 0.0
     """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
 
@@ -247,7 +247,7 @@ class TrainingOptions(Options):
     model_family: ModelFamily
     """Model family; char_lstm is an LSTM of characters with a tied output layer."""
     model_size: ModelSize | None = None
-    """Preset of the model's sizes: tiny, small, base or paper; default: by the length of the text."""
+    """Preset of the model's sizes: tiny, small, base or paper. By rule: by the length of the text."""
     split_by: SplitBy = "line"
     """Unit drawn for the validation and test splits: lines, complete files, or (position) the last lines of the corpus.
 
@@ -260,9 +260,9 @@ class TrainingOptions(Options):
     mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
     """Share of tokens masked by masked_lm; at least one per row."""
     max_seq_len: RowLength | None = None
-    """Tokens per training row."""
+    """Tokens per training row. By rule: 128 or fewer."""
     num_epochs: Epochs | None = None
-    """Passes over the training split; default: by its length, or as many as `max_steps` needs."""
+    """Passes over the training split. By rule: by its length, or as many as `max_steps` needs."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps."""
     max_seconds: Positive | None = None
@@ -273,15 +273,15 @@ class TrainingOptions(Options):
     A resumed run counts only the time in which it trained.
     """
     batch_size: BatchRows | Literal["auto"] | None = None
-    """Rows per batch; default, or auto: such that a short text has many steps."""
+    """Rows per batch. By rule, and with auto: such that a short text has many steps."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches per optimizer step."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and its settings."""
     learning_rate: LearningRate | None = None
-    """Learning rate at its highest, after the warm-up; default: by model and width."""
+    """Learning rate at its highest, after the warm-up. By rule: by model and width."""
     lr_schedule: Schedule | None = None
-    """Learning rate schedule after the warm-up; default: cosine; wsd is warm-up, stable, decay."""
+    """Learning rate schedule after the warm-up; wsd is warm-up, stable, decay. By rule: cosine."""
     decay_ratio: Annotated[float, Field(gt=0, le=1)] = DEFAULT_DECAY_RATIO
     """Share of all steps in which the rate of wsd falls, at the end."""
     min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -289,7 +289,7 @@ class TrainingOptions(Options):
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     """Steps of linear warm-up; not together with `warmup_ratio`; 0: none."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of all steps used for warm-up; not together with `warmup_steps`; default: 0.05."""
+    """Share of all steps used for warm-up; not together with `warmup_steps`. By rule: 0.05."""
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
