@@ -12,7 +12,7 @@ from trainer.ngrams.tuning import tuned_discounts
 
 MAX_ORDER = 7
 MAX_VALIDATION_TOKENS = 1 << 17
-"""Of a longer validation split, a sample chooses; the loss of 100,000 tokens tells orders apart."""
+"""Most validation tokens by which order and discounts are chosen; the loss of 100,000 tokens tells orders apart."""
 _PIECES = 64
 
 

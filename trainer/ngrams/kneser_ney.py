@@ -62,7 +62,7 @@ class ContextSums(NamedTuple):
     totals: Counts
     """Sum of their counts (N,); 0 if there are none."""
     kinds: Counts
-    """How many of them are counted once, twice, and more often (N, 3)."""
+    """Number of those with a count of one, of two, and of three or more (N, 3)."""
 
     def of(self, contexts: Nodes) -> "ContextSums":
         """Return the sums for contexts, of which those that were not counted have none."""

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -201,9 +201,26 @@ async def _resolve_all(
     if request.minutes is not None and measures_pace:
         sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
         candidates = [resolved(changed(request, model_size=size)).effective for size in sizes]
-        pace = await asyncio.to_thread(measure_pace, candidates, text, settings)
+        fitting = await asyncio.to_thread(_fitting, candidates, paths["corpus"], tokenizer, settings)
+        pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
         effective, chosen = resolved(request, pace=pace)
     return _Resolved(effective, chosen, paths, tokenizer, pace)
+
+
+def _fitting(
+    candidates: Sequence[EffectiveRequest], corpus: Path, tokenizer: TokenizerManifest | None, settings: Settings
+) -> list[EffectiveRequest]:
+    """Return the requests that fit into this machine, in ascending order; raises AppError if the first does not."""
+    fitting = list[EffectiveRequest]()
+    for one in candidates:
+        try:
+            preview_cost(one, corpus, tokenizer, settings)
+        except AppError:
+            if not fitting:
+                raise
+            break
+        fitting.append(one)
+    return fitting
 
 
 def with_labelled_tokenizer(

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.refusals import refused
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed, now
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.models import ModelBlock
 from trainer.contracts.runs import RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_again
@@ -58,3 +61,11 @@ async def test_minutes__of_a_given_model_are_measured_with_it(tmp_path: Path) ->
     found = await previewed(tmp_path, tiny_request(minutes=3.0, num_epochs=None))
     assert "model_size" not in {choice.field for choice in found.chosen}
     assert 1 <= found.cost.steps <= found.effective.num_epochs * 1000
+
+
+async def test_minutes__of_a_model_that_does_not_fit_are_refused_before_it_is_measured(tmp_path: Path) -> None:
+    """The measurement would take the memory that the machine lacks; a unit test that starts a process fails."""
+    add_corpus(tmp_path, some_text(200))
+    large = ModelBlock(num_layers=500, hidden_size=30_000)
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "needs at least"):
+        await previewed(tmp_path, changed(MINUTES, model=large))
