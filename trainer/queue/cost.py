@@ -112,22 +112,22 @@ class Machine(NamedTuple):
 
 def preview_cost(
     effective: EffectiveRequest,
+    measured: TextEstimate,
     corpus: Path,
-    stored: TokenizerManifest | None,
     settings: Settings,
     *,
     n_runs: int = 1,
     pace: Pace | None = None,
 ) -> Cost:
-    """Estimate the cost of one run of a checked request, given the corpus and the stored tokenizer that it takes.
+    """Estimate the cost of one run of a checked request, given its corpus, which `measure_text` has measured.
 
     `pace` is that of a request with `minutes`, if it was measured.
 
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory, or for all runs
     free disk.
     """
-    vocabulary, text = measure_text(effective, effective.tokenizer, corpus, stored)
-    train_tokens = text.tokens
+    vocabulary, text = measured
+    train_tokens, is_exact = text.tokens, effective.tokenizer_id is not None
     machine = this_machine(effective, settings)
     if isinstance(effective.model, NgramConfig):
         sample, sample_bytes = sample_text(corpus)
@@ -138,15 +138,13 @@ def preview_cost(
     cost = estimate(effective, vocabulary.size, text, machine)
     if effective.minutes is not None:
         steps = cost.steps if pace is None else min(cost.steps, max(1, round(pace.tokens / step_tokens(effective))))
-        return changed(
-            cost, steps=steps, seconds=60 * effective.minutes, is_given_time=True, is_exact=stored is not None
-        )
+        return changed(cost, steps=steps, seconds=60 * effective.minutes, is_given_time=True, is_exact=is_exact)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:
         tokens = train_tokens * cost.steps / steps_per_epoch(effective, train_tokens)
         seconds = min(tokens / speed, effective.max_seconds or math.inf)
-    return changed(cost, seconds=seconds, is_exact=stored is not None)
+    return changed(cost, seconds=seconds, is_exact=is_exact)
 
 
 def measure_text(

@@ -44,11 +44,10 @@ from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
-from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.training_options import ChosenValue
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.text import text_files
-from trainer.queue.cost import measure_text, preview_cost
+from trainer.queue.cost import TextEstimate, measure_text, preview_cost
 from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
@@ -111,8 +110,8 @@ class _Resolved(NamedTuple):
     chosen: tuple[ChosenValue, ...]
     paths: Mapping[str, Path]
     """The files or folders of its corpora, by field."""
-    tokenizer: TokenizerManifest | None
-    """The stored tokenizer; None if the run trains its own."""
+    measured: TextEstimate
+    """Its training split, in tokens of its tokenizer."""
     pace: Pace | None
     """The measured pace of a training that has `minutes`."""
 
@@ -133,9 +132,9 @@ async def preview_training(
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective, chosen, paths, tokenizer, pace = await _resolve_all(request, corpora, settings, measures_pace=True)
+    effective, chosen, paths, measured, pace = await _resolve_all(request, corpora, settings, measures_pace=True)
     cost = await asyncio.to_thread(
-        preview_cost, effective, paths["corpus"], tokenizer, settings, n_runs=len(seeds), pace=pace
+        preview_cost, effective, measured, paths["corpus"], settings, n_runs=len(seeds), pace=pace
     )
     leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
     return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds, chosen)
@@ -181,8 +180,8 @@ async def _resolve_all(
         if name is not None:
             paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
     config = tokenizer_of(request, tokenizer)
-    estimate = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
-    text = TrainingText(round(estimate.text.tokens), estimate.vocabulary.size)
+    measured = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
+    text = TrainingText(round(measured.text.tokens), measured.vocabulary.size)
     resolved = partial(
         resolve_with_reasons,
         text=text,
@@ -201,20 +200,20 @@ async def _resolve_all(
     if request.minutes is not None and measures_pace:
         sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
         candidates = [resolved(changed(request, model_size=size)).effective for size in sizes]
-        fitting = await asyncio.to_thread(_fitting, candidates, paths["corpus"], tokenizer, settings)
+        fitting = await asyncio.to_thread(_fitting, candidates, measured, paths["corpus"], settings)
         pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
         effective, chosen = resolved(request, pace=pace)
-    return _Resolved(effective, chosen, paths, tokenizer, pace)
+    return _Resolved(effective, chosen, paths, measured, pace)
 
 
 def _fitting(
-    candidates: Sequence[EffectiveRequest], corpus: Path, tokenizer: TokenizerManifest | None, settings: Settings
+    candidates: Sequence[EffectiveRequest], measured: TextEstimate, corpus: Path, settings: Settings
 ) -> list[EffectiveRequest]:
     """Return the requests that fit into this machine, in ascending order; raises AppError if the first does not."""
     fitting = list[EffectiveRequest]()
     for one in candidates:
         try:
-            preview_cost(one, corpus, tokenizer, settings)
+            preview_cost(one, measured, corpus, settings)
         except AppError:
             if not fitting:
                 raise
