@@ -75,13 +75,10 @@ async def _train(context: CommandContext, sent: ButtonPress, interaction: discor
     file = context.bot.offered_files.get(sent.run_id)
     if file is None:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("This form has expired. Choose **Train on attachment** again."))
-    options: dict[str, object] = {name: sent.fields[name].strip() or None for name in ("model", "epochs", "name")}
-    epochs = str(options["epochs"] or 1)
-    if not epochs.isdecimal() or not 1 <= int(epochs) <= 1000:
+    model, epochs, name = (sent.fields[field].strip() or None for field in ("model", "epochs", "name"))
+    if epochs is not None and not (epochs.isdecimal() and 1 <= int(epochs) <= 1000):
         raise AppError(ErrorCode.INVALID_INPUT, _("`epochs` must be a whole number from 1 to 1000."))
-    if options["epochs"] is not None:
-        options["epochs"] = int(epochs)
-    fields = request_fields(options)
+    fields = request_fields({"model": model, "epochs": None if epochs is None else int(epochs), "name": name})
     return await answer_accepted(context, lambda: accept_files(context, fields, file, None), new_run_watch(interaction))
 
 
