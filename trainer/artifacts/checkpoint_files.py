@@ -5,7 +5,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
-from trainer.contracts.base import FileRecord, Frozen, Sha256
+from trainer.contracts.base import FileRecord, Frozen, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.training_options import EarlyStopping
 from trainer.system.files import changed_files, read_record, read_regular
@@ -93,8 +93,7 @@ class StepPlan(Frozen):
         """Return the plan with another total from a step on, which must be below both totals."""
         if total_steps == self.total_steps:
             return self
-        changes: dict[str, object] = {"from_step": step, "from_position": self.position(step)}
-        return self.model_copy(update=changes | {"total_steps": total_steps})
+        return changed(self, from_step=step, from_position=self.position(step), total_steps=total_steps)
 
 
 class TrainingState(Frozen, extra="ignore"):

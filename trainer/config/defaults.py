@@ -44,14 +44,15 @@ _TRANSFORMER_DROPOUT_PER_DOUBLING = 0.02
 _MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
 _SMALL_TOKENS, _BASE_TOKENS = 10_000, 20_000_000
 _MAX_TRIAL_SECONDS, _TRIAL_SHARE, _STEPS_SHARE = 12, 0.1, 0.85
-"""Of the time of a training that has `minutes`: for the measurement before it, and the share of the rest for steps."""
+"""With `minutes`: the measurement before the run takes at most so many seconds, and at most this share of the time; of
+the rest, the steps have this share."""
 _DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT, _MAX_DROPOUT_OF_MANY_EPOCHS = 0.06, 6, 0.6
 """Such a training reads its text more often: with more dropout it learns longer before it learns by heart."""
 _MIN_STEPS = 1000
 """Steps that such a training takes in its time, unless they would have few tokens."""
 _ENOUGH_EPOCHS_SHARE, _FULL_TOKENS_PER_WEIGHT, _MAX_WEIGHTS_PER_TOKEN = 0.35, 100, 100
-"""Of the usual epochs of a text, those with which a model is better than a smaller one with more; and what a model can
-learn, and needs, of tokens.
+"""With `minutes`: a model with this share of the usual epochs is better than a smaller one with more. A model has
+learned all it can from so many tokens per weight. One with more weights per training token is too large for the text.
 """
 
 
@@ -79,7 +80,7 @@ class Candidate(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What a training of so many minutes can do on this machine, with the model that is best for this time."""
+    """The model that is best after so many minutes on this machine, and its speed."""
 
     minutes: float
     size: str | None
@@ -147,7 +148,7 @@ def row_length(text: TrainingText, architecture: Architecture) -> RowLength:
 
 
 class Basis(NamedTuple):
-    """What the rules look at."""
+    """The request, model and text that the rules choose values for."""
 
     given: Mapping[str, object]
     """The fields of the request."""

@@ -366,5 +366,5 @@ PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = 
     },
 }
 """Sizes by name; a rule chooses dropout, except in `paper`. `paper` is what a transformer was first published with, of
-Qwen the smallest; of recurrent networks
-what the paper on Turkic languages has, whose measurements this program repeats."""
+Qwen the smallest; of recurrent networks what the paper on Turkic languages has, whose measurements this program
+repeats."""

@@ -91,8 +91,8 @@ def train(
 
     Of several processes only the first calls back and saves. If a step fails in one of them, nothing is saved.
 
-    With `minutes`, the clock of the first process chooses how many steps of the epochs are taken. A new training has
-    spent `seconds_before` of its time already; a resumed one goes on with the plan of its checkpoint.
+    With `minutes`, the clock of the first process chooses how many steps of the epochs are taken. Of the time of
+    a new training `seconds_before` have passed; a resumed one goes on with the plan of its checkpoint.
 
     Raises TRAINING_NAN_LOSS if a loss is not finite or has diverged, OUT_OF_MEMORY, INSUFFICIENT_STORAGE if a
     checkpoint does not fit on the disk, and CHECKPOINT_CORRUPT if `resume` belongs to another request.

@@ -19,7 +19,7 @@ _TAIL_SECONDS, _SECONDS_PER_COUNTED_TOKEN = 3.0, 2e-6
 
 
 class TimedWork(NamedTuple):
-    """What a training does besides its steps, in numbers that are known before the first."""
+    """The work of a training in its steps, validations, test and baseline, as known before the first step."""
 
     most_steps: int
     """Steps of all its epochs."""
