@@ -196,8 +196,10 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
 
 
 def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one(shell: Shell) -> None:
-    done = shell.add_finished_run()
-    expected, request_hash = train_losses(done), done.completed_manifest().request_hash
+    config = shell.folder / "whole.yaml"
+    config.write_text(shell.type("config", shell.add_finished_run().run_id), encoding="utf-8")
+    whole = shell.runs.get(shell.read(RunStatus, "train", str(config)).run_id)
+    expected, request_hash = train_losses(whole), whole.completed_manifest().request_hash
     run = shell.add_interrupted_run()
     shutil.rmtree(run.checkpoints / "step-34")
     shell.type("cancel", run.run_id)
@@ -207,7 +209,8 @@ def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one(shell: Shell) 
     assert train_losses(new) == pytest.approx(expected, abs=1e-4)  # of another processor
     assert "Everything is as recorded." in shell.type("verify", new.run_id)
     assert shell.error("resume", new.run_id).code is ErrorCode.RUN_FINISHED
-    assert run.manifest() is not None and [one.run_id for one in shell.runs.all()] == [new.run_id, run.run_id]
+    of_all = [one.run_id for one in shell.runs.all()]
+    assert run.manifest() is not None and of_all == [new.run_id, whole.run_id, run.run_id]
 
 
 def train_losses(run: RunDirectory) -> list[float]:

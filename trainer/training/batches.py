@@ -2,13 +2,17 @@
 
 causal_lm: the ids of a split are [BOS] line [EOS] of all lines, one after another. Row r reads the T ids from r * T on,
 from an empty state, and predicts the next id at each position: target[t] is input[t + 1]. A [BOS] and the end of the
-ids are no targets. Without a [BOS] the ids are line [EOS], and the first id is predicted from an extra [EOS] before it.
+ids are no targets. Without a [BOS] the ids are line [EOS], and the first id is predicted from the last [EOS].
 A stream is read in the same way, with its newlines in place of [EOS].
+
+Each epoch cuts the rows at other places, so that a token is predicted from more or fewer of those before it: it starts
+less than a row later and reads what it has left out at its end.
 
 masked_lm: row r reads the same ids with some of them masked, and predicts the masked ids at their own positions. The
 seed, the row and the epoch determine the masks, so that a resumed training sees the same masks.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from mmap import MADV_DONTNEED, mmap
@@ -31,6 +35,8 @@ _CHUNK_IDS = 1 << 20
 _ROWS_PER_READ = 64
 _MAX_RESIDENT_BYTES = 64 << 20
 _MASKED_SHARE, _REPLACED_SHARE = 0.8, 0.1
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+"""The fractional parts of its multiples lie evenly in [0, 1), however many are taken (Weyl's sequence)."""
 
 RowNumbers: TypeAlias = "NDArray[np.int64 | np.uint32]"
 
@@ -141,32 +147,42 @@ class Rows:
         self._ids, self._length, self._special_ids, self._masking = ids, length, special_ids, masking
         self._num_extra_ids = 1 if special_ids.line_start is None else 0
         self._line_start = NO_TARGET if special_ids.line_start is None else special_ids.line_start
+        self._predictions = len(ids) + self._num_extra_ids - 1
 
     def __len__(self) -> int:
-        return -(-(len(self._ids) + self._num_extra_ids - 1) // self._length)
+        return -(-self._predictions // self._length)
 
-    def batch(self, rows: RowNumbers, draw: int = 0) -> Batch:
-        """Return the batch of these rows; `draw` selects the masks: the number of the epoch, from 1."""
-        begins = rows.astype(np.int64)[:, np.newaxis] * self._length - self._num_extra_ids
-        positions: NDArray[np.int64] = begins + np.arange(self._length + 1)  # (B, T + 1)
-        row_ids = np.empty(positions.shape, dtype=np.int64)
-        for start in range(0, len(rows), _ROWS_PER_READ):
-            end = start + _ROWS_PER_READ
-            row_ids[start:end] = self._ids[np.clip(positions[start:end], 0, len(self._ids) - 1)]
-            release(self._ids)
-        row_ids[positions < 0] = self._special_ids.start
-        has_ended: NDArray[np.bool_] = positions >= len(self._ids)
-        row_ids[has_ended] = self._special_ids.filler
-        read: NDArray[np.int64] = np.minimum(len(self._ids) - begins[:, 0], self._length)
+    def batch(self, rows: RowNumbers, epoch: int = 0) -> Batch:
+        """Return the batch of these rows in an epoch, counted from 0; the epoch chooses the cuts and the masks."""
+        begins = rows.astype(np.int64)[:, np.newaxis] * self._length
+        places: NDArray[np.int64] = begins + np.arange(self._length)  # (B, T)
+        end = self._predictions if self._masking is None else self._predictions + 1
+        has_ended: NDArray[np.bool_] = places >= end
+        positions: NDArray[np.int64] = (places + self._first(epoch)) % end - self._num_extra_ids
+        inputs = self._read(positions)
+        inputs[has_ended] = self._special_ids.filler
+        read: NDArray[np.int64] = np.minimum(end - begins[:, 0], self._length)
         lengths = None if int(np.min(read)) == self._length else torch.from_numpy(read)
         if self._masking is not None:
-            inputs, targets = self._masking.apply(row_ids[:, :-1], rows, draw)
+            seen, targets = self._masking.apply(inputs, rows, epoch + 1)
         else:
-            following: NDArray[np.int64] = row_ids[:, 1:].copy()
+            following = self._read(positions + 1)
             begins_line: NDArray[np.bool_] = following == self._line_start
-            following[has_ended[:, 1:] | begins_line] = NO_TARGET
-            inputs, targets = torch.from_numpy(row_ids)[:, :-1].contiguous(), torch.from_numpy(following)
-        return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
+            following[has_ended | begins_line] = NO_TARGET
+            seen, targets = torch.from_numpy(inputs), torch.from_numpy(following)
+        return Batch(seen, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
+
+    def _first(self, epoch: int) -> int:
+        """Return the place in the text at which an epoch begins; 0 in a text of one row, which has no cuts."""
+        return int(self._length * (epoch * _GOLDEN_RATIO % 1)) if len(self) > 1 else 0
+
+    def _read(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids at positions (B, T); -1 is the last one."""
+        ids = np.empty(positions.shape, dtype=np.int64)
+        for start in range(0, len(ids), _ROWS_PER_READ):
+            ids[start : start + _ROWS_PER_READ] = self._ids[positions[start : start + _ROWS_PER_READ]]
+            release(self._ids)
+        return ids
 
 
 class BatchReader:
@@ -226,7 +242,7 @@ class BatchReader:
 
     def _batch(self, rows: RowNumbers, epoch: int) -> Batch:
         own = rows[self._rank :: self._processes]
-        batch = self._rows.batch(own if len(own) else rows[:1], epoch + 1)
+        batch = self._rows.batch(own if len(own) else rows[:1], epoch)
         if not len(own):
             batch = batch._replace(targets=torch.full_like(batch.targets, NO_TARGET), tokens=0)
         return batch._replace(inputs=pinned(batch.inputs), targets=pinned(batch.targets)) if self._pin else batch

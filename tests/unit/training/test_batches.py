@@ -17,6 +17,7 @@ from tests.support.reference import rows_by_hand
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, integers, tensor_of
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, epoch_order, id_chunks, masking
 
@@ -40,6 +41,31 @@ def test_rows__are_those_cut_by_hand(lines: list[str], length: int) -> None:
         assert read[: len(pairs)] == [token for token, _ in pairs]
         assert predicted == [NO_TARGET if t is None else t for _, t in pairs] + padding
     assert batch.tokens == sum(len(line) + 1 for line in lines)
+
+
+@for_all_pairs(
+    st.lists(st.text("abcd!", min_size=1, max_size=30), min_size=1, max_size=12), st.sampled_from([1, 2, 3, 7, 30, 100])
+)
+def test_rows__of_later_epochs_are_the_same_predictions_cut_at_other_places(lines: list[str], length: int) -> None:
+    """The first epochs of rows of 30 begin at these golden-ratio multiples of a row."""
+    rows = rows_of(lines, length)
+    pairs = [pair for row in rows_by_hand([TOKENIZER.encode(line) for line in lines], length) for pair in row]
+    for epoch, share in enumerate((0.0, 0.618, 0.236, 0.854, 0.472)):
+        batch = rows.batch(np.arange(len(rows)), epoch)
+        read = list(zip(integers(batch.inputs.flatten()), integers(batch.targets.flatten()), strict=True))
+        first = int(share * length) if len(rows) > 1 else 0
+        expected = [(i, NO_TARGET if target is None else target) for i, target in pairs[first:] + pairs[:first]]
+        assert read[: len(pairs)] == expected
+        assert batch.tokens == sum(len(line) + 1 for line in lines)
+
+
+def test_rows__of_a_stream_begin_with_its_last_newline_and_go_round() -> None:
+    ids: Ids = np.frombuffer(bytes((5, 6, 3, 7, 3)), dtype=np.uint8)
+    rows = Rows(ids, 3, SpecialIds(unk=1, eos=2, newline=3))
+    assert integers(rows.batch(np.arange(2)).inputs.flatten()) == [3, 5, 6, 3, 7, 2]
+    later = rows.batch(np.arange(2), 1)
+    assert integers(later.inputs.flatten()) == [5, 6, 3, 7, 3, 2]
+    assert integers(later.targets.flatten()) == [6, 3, 7, 3, 5, NO_TARGET]
 
 
 def test_order__is_a_permutation_by_pcg64_of_seed_and_epoch() -> None:
@@ -82,7 +108,7 @@ def test_reader__gives_the_rows_of_a_step_with_any_number_of_threads(rows: Rows,
         for epoch, position in READS:
             order = epoch_order(len(rows), 3, epoch)[position : position + 8]
             for batch, start in zip(batches.read(epoch, position), range(0, 8, 4), strict=True):
-                expected = rows.batch(order[start : start + 4], epoch + 1)
+                expected = rows.batch(order[start : start + 4], epoch)
                 assert torch.equal(batch.inputs, expected.inputs) and torch.equal(batch.targets, expected.targets)
                 assert batch.tokens == expected.tokens
         [last] = batches.read(0, len(rows) - 3)
@@ -158,7 +184,7 @@ def test_lengths__are_given_for_batches_with_padding_only() -> None:
     assert rows.batch(ROWS[:1]).lengths is None
     lengths = rows.batch(ROWS[:2]).lengths
     assert lengths is not None
-    assert torch.equal(lengths, tensor_of([[LENGTH, 9]])[0])
+    assert torch.equal(lengths, tensor_of([[LENGTH, 8]])[0])
 
 
 def test_objective__decides_whether_rows_are_masked() -> None:

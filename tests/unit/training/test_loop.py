@@ -35,7 +35,7 @@ def plain_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Told]:
 
 
 def test_saved_artifact__has_the_test_loss_and_the_best_validation(tmp_path: Path) -> None:
-    run = make_run(tmp_path, TEXT, num_epochs=4, learning_rate=0.1, holdout_fraction=0.3)
+    run = make_run(tmp_path, TEXT, num_epochs=12, learning_rate=0.1, holdout_fraction=0.3)
     told = observed(run)
     save_model(tmp_path, told.model, run.effective.model)
     run.tokenizer.save(tmp_path / "tokenizer")
