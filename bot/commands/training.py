@@ -46,10 +46,12 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: by the text",
     "batch_size": "Rows per batch; default: chosen automatically",
     "minutes": "Time for the run",
+    "search": "Variants to compare first",
+    "devices": "Processes that train together",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
     "seeds": "N seeds, or these: 1,2,3; one run each",
     "config": "Experiment file (YAML) with further settings; options replace its values",
-    "notify": "Card and result: direct messages, this channel or none; default: your setting, else dm",
+    "notify": "Where card and result come; default: your setting, else dm",
 }
 
 
@@ -87,6 +89,7 @@ async def train(
     epochs: app_commands.Range[int, 1, 1000] | None = None,
     max_steps: app_commands.Range[int, 1, 1_000_000_000] | None = None,
     minutes: app_commands.Range[float, 0.1, 10_000.0] | None = None,
+    search: app_commands.Range[int, 2, 64] | None = None,
     batch_size: app_commands.Range[int, 1, 4096] | None = None,
     learning_rate: app_commands.Range[float, 0.0, 1.0] | None = None,
     tokenizer: str | None = None,

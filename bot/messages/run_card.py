@@ -33,6 +33,7 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
+from trainer.contracts.search import Search
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _, numeral, plural
 
@@ -288,6 +289,7 @@ def _result(status: RunStatus) -> list[str]:
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
     lines += counting_line(status.baseline)
+    lines += _search_line(status.search)
     lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
@@ -326,6 +328,17 @@ def _early_stop(status: RunStatus) -> str:
 def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
     """Return a warning for each held-out split of which much stands in the training split, and what to do."""
     return [f"⚠ {warning}" for warning in record.effective.leak_warnings(leaks)]
+
+
+def _search_line(search: Search | None) -> list[str]:
+    """Return the values that a search has chosen."""
+    best = None if search is None else search.best
+    if search is None or best is None:
+        return []
+    values = [_("learning rate {rate}", rate=numeral(best.learning_rate, ".2g"))]
+    if best.dropout is not None:
+        values.append(_("dropout {share}", share=numeral(best.dropout, ".2f")))
+    return [_("Best of {number} variants: {values}", number=search.variants, values=", ".join(values))]
 
 
 def counting_line(baseline: Baseline | None) -> list[str]:

@@ -23,6 +23,7 @@ from trainer.contracts import (
     inference,
     intervals,
     runs,
+    search,
     seeds,
 )
 from trainer.contracts.base import FileRecord
@@ -46,7 +47,7 @@ INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
 RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
-RECORDS += [KeptCheckpoint, RunFiles, inference.GenerateResponse]
+RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, inference.GenerateResponse]
 RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentList, experiments.ExperimentResult]
 RECORDS += [

@@ -38,6 +38,7 @@ _DAY_SECONDS = 86_400
 _COMPLETED = "The run is completed, so nothing resumes from this checkpoint."
 _OLDER = "The run resumes from another checkpoint."
 _DAMAGED = "The checkpoint is damaged."
+_TRIALS = "Only a search that goes on needs the checkpoints of its trial."
 _LEFTOVER = "The process that wrote it has ended."
 _STORED = "The object store has it."
 _UNUSED = "No run and no experiment uses the tokenizer."
@@ -318,6 +319,8 @@ def _checkpoints(run: RunDirectory, status: FinalState) -> Iterator[tuple[Path, 
     """Yield damaged checkpoints, and those that `mt resume` does not need; scheduled ones are part of the result."""
     for path in sorted(run.checkpoints.glob("broken-step-*")):
         yield path, _DAMAGED
+    if run.trials.exists():
+        yield run.trials, _TRIALS
     steps = checkpoint_steps(run.checkpoints)
     if status == "completed":
         yield from ((step_folder(run.checkpoints, step), _COMPLETED) for step in steps)

@@ -132,7 +132,8 @@ class RunFollower:
             case MetricsConfig():
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
                 warnings = self.record.effective.leak_warnings(event.leaks)
-                changes |= config | _TRAINING | {"leaks": event.leaks, "warnings": warnings}
+                changes |= config | _TRAINING
+                changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():

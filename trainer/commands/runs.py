@@ -218,6 +218,7 @@ def _status_table(status: RunStatus) -> Table:
         "validation": losses(status.val_loss, status.val_bits_per_char),
         "best validation": losses(status.best_val_loss, status.best_val_bits_per_char, status.best_val_margin),
         "test": losses(status.test_loss, status.bits_per_char),
+        "search": None if status.search is None else status.search.described(),
         "counting": None if status.baseline is None else status.baseline.described(),
         "unknown": describe_unknown(status.unknown_char_share),
         "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,

@@ -73,6 +73,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
     "epochs": ("N", int),
     "max_steps": ("N", int),
     "minutes": ("N", float),
+    "search": ("N", int),
     "batch_size": ("N", _number_or_word),
     "learning_rate": ("X", float),
     "seed": ("N", int),
@@ -348,6 +349,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
             share,
             margin_nats=status.best_val_margin,
         ),
+        "search": None if status.search is None else status.search.described(),
         "counting": None if status.baseline is None else status.baseline.described(),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }

@@ -44,6 +44,7 @@ TRAIN_OPTIONS = {
     "epochs": RequestOption("num_epochs", "Passes over the training split"),
     "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),
     "minutes": RequestOption("minutes", "Minutes that the run takes: they choose size, steps and batch"),
+    "search": RequestOption("search", "Variants of learning rate and dropout to compare on validation first"),
     "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
     "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),

@@ -16,6 +16,8 @@ class Cost(Frozen):
     kept_bytes: int = 0
     """Size of their weights, which `disk_bytes` has too."""
     steps: int
+    search_steps: int = 0
+    """Steps of the trials of a search, which come first."""
     seconds: float | None = None
     """Time of all steps, by a finished run of this machine; None if no run is comparable."""
     is_given_time: bool = False
@@ -28,6 +30,8 @@ class Cost(Frozen):
         """Return the cost of equal runs as sentences, with a hint where another precision would train faster."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
         steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
+        if self.search_steps:
+            steps += f", after {rough_count(self.search_steps)} steps of its search,"
         time = "takes an unknown time: no comparable run has finished here yet"
         if self.seconds is not None:
             time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"

@@ -11,6 +11,7 @@ from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import KindName
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Leaks
+from trainer.contracts.search import Search
 
 
 class EventBase(Frozen):
@@ -110,6 +111,8 @@ class MetricsConfig(EventBase):
     tokenizer_id: str
     leaks: Leaks = Field(default_factory=dict)
     """Shares of the held-out splits that stand in the training split."""
+    search: Search | None = None
+    """The trials that chose the learning rate and the dropout; None without a search."""
 
 
 class Progress(Frozen):

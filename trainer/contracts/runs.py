@@ -30,6 +30,7 @@ from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
 from trainer.contracts.tokenizers import TokenizerConfig
 from trainer.contracts.training_options import (
@@ -58,6 +59,10 @@ _SEEDS: JsonDict = {
 }
 
 
+_NOT_WITH_SEARCH = {
+    **dict.fromkeys(("minutes", "max_seconds"), "the trials of a search take shares of a known number of steps"),
+    "seeds": "search with one seed, then train the others with the values that it has chosen",
+}
 LENGTHS = ("num_epochs", "max_steps", "max_seconds")
 """Fields that give the length of a training, each of which `minutes` chooses by itself."""
 
@@ -91,6 +96,9 @@ class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, 
         for field, length in zip(LENGTHS, (self.num_epochs, self.max_steps, self.max_seconds), strict=True):
             if self.minutes is not None and length is not None:
                 raise ValueError(f"give `minutes` or `{field}`, not both: the minutes choose how long the run trains")
+        for field, value in (("minutes", self.minutes), ("max_seconds", self.max_seconds), ("seeds", self.seeds)):
+            if self.search is not None and value is not None:
+                raise ValueError(f"give `search` or `{field}`, not both: {_NOT_WITH_SEARCH[field]}")
         if self.seeds is not None and self.resume:
             raise ValueError("give `seeds` or `resume`, not both: each run of a group is resumed by its id")
         return self
@@ -182,6 +190,8 @@ class EffectiveRequest(TrainingOptions):
     learning_rate: LearningRate
     lr_schedule: Schedule
     early_stopping: EarlyStopping = EarlyStopping()
+    searched: tuple[str, ...] = ()
+    """Fields whose values the search of the run chooses: `learning_rate`, and the dropouts of the model."""
     tokenizer_saw_held_out: bool = False
     """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
 
@@ -347,6 +357,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     test_perplexity: float | None = None
     bits_per_char: float | None = None
     """Bits per character of the test split."""
+    search: Search | None = None
+    """The trials that chose the learning rate and the dropout; None without a search, and until it ends."""
     baseline: Baseline | None = None
     """Losses of counting on the test split, or on validation without one; None until the end, and for masked models."""
     tokens_per_second: float | None = None
@@ -563,6 +575,8 @@ class RunManifest(Frozen):
     parent_run_id: Identifier | None = None
     resumed_from_run_id: Identifier | None = None
     metrics: RunMetrics = RunMetrics()
+    search: Search | None = None
+    """The trials that chose the learning rate and the dropout; None without a search."""
     baselines: Baselines = Field(default_factory=dict)
     """Losses of counting, by split; empty for a masked model, and in runs of older versions."""
     early_stopped: bool = False

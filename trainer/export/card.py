@@ -251,6 +251,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("test loss", metrics.test, f"{{:.4f}}{test_margin} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
+        ("search", None if manifest.search is None else manifest.search.described(), "{}"),
         ("counting", None if baseline is None else ". ".join((baseline.described(), *baseline.warnings())), "{}"),
     )
     rows: tuple[tuple[str, float | str | None, str], ...] = (

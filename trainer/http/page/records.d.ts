@@ -3,7 +3,7 @@
 export type RunState = "queued" | "running" | "paused" | "completed" | "failed" | "cancelled";
 export type Points = [x: number, y: number][];
 export type WaitReason = "turn" | "worker" | "gpu" | "cpu" | "memory" | "queue" | "disk_space" | "disk";
-export type Phase = "reading" | "training" | "evaluating";
+export type Phase = "reading" | "searching" | "training" | "evaluating";
 export type StopCause =
   "crashed" | "stalled" | "starved" | "killed" | "disk_full" | "disk_unwritable" | "worker_ended";
 export type Span = [start: number, end: number];
@@ -14,6 +14,10 @@ export interface Baseline {
   order: number; ngram_bits_per_char: number; bits_per_char: number; margin: number | null;
   counted_tokens: number; train_tokens: number;
 }
+export interface Trial {
+  number: number; round: number; learning_rate: number; dropout: number | null; steps: number; val_loss: number | null;
+}
+export interface Search { variants: number; trials: Trial[] }
 export interface RunStatus {
   run_id: string; label: string | null; status: RunState; reachable: boolean; message: string;
   waits_for: WaitReason | null; phase: Phase | null; stopped_by: StopCause | null; progress: number;
@@ -28,7 +32,7 @@ export interface RunStatus {
   owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
   seed: number | null; group: RunGroup | null; last_checkpoint_step: number | null; params: number | null;
   learning_rate: number | null; grad_norm: number | null; gpu_memory_bytes: number[] | null; best_epoch: number | null;
-  early_stopped: boolean | null; baseline: Baseline | null;
+  early_stopped: boolean | null; baseline: Baseline | null; search: Search | null;
 }
 
 export interface RunGroup { group_id: string; seeds: number[] }

@@ -14,7 +14,7 @@ import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_sample
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunRequest, RunStatus } from "./records.js" */
+/** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunRequest, RunStatus, Trial } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -173,7 +173,24 @@ function factsOf(run) {
       ],
     ),
     ...(run.baseline === null ? [] : [h("p", {}, counting(run.baseline))]),
+    ...(run.search === null ? [] : [trialTable(run.search.trials)]),
   ];
+}
+
+/** @param {Trial[]} trials */
+function trialTable(trials) {
+  return table(
+    "Trials of the search",
+    ["Round", "Variant", "Learning rate", "Dropout", "Steps", "Validation, nats"],
+    trials.map((one) => [
+      String(one.round),
+      String(one.number),
+      one.learning_rate.toPrecision(2),
+      decimal(one.dropout, 2),
+      one.steps.toLocaleString("en"),
+      one.val_loss === null ? "diverged" : decimal(one.val_loss),
+    ]),
+  );
 }
 
 /** @param {number | null} loss */

@@ -14,7 +14,7 @@ import { SchemaForm } from "./schema_form.js";
  * @type {[string, string[]][]}
  */
 const GROUPS = [
-  ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "num_epochs", "max_steps", "seed", "seeds"]],
+  ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "search", "num_epochs", "max_steps", "seed", "seeds"]],
   ["Tokenizer", ["tokenizer", "tokenizer_id"]],
   [
     "Splits",

@@ -16,6 +16,7 @@ from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.search import chosen_request
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
@@ -38,6 +39,7 @@ from trainer.contracts.inference import EvalMetrics, EvalSplit, TrainingSample, 
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import (
     DataFacts,
+    EffectiveRequest,
     ModelFacts,
     RunMetrics,
     RunRecord,
@@ -45,6 +47,7 @@ from trainer.contracts.runs import (
     TokenizerFacts,
     largest_unknown_char_share,
 )
+from trainer.contracts.search import Search
 from trainer.contracts.wording import STOP_MESSAGES
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
@@ -72,6 +75,7 @@ from trainer.training.loop import (
 )
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
+from trainer.training.search import SearchCallbacks, SearchPlaces, search
 from trainer.worker.children.evaluate_run import data_paths, store_evaluation
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -133,8 +137,7 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         if effective.tokenizer_id is None and not stored.has_request():
             lines = [line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line]
             stored.describe(record_of_run(record, tokenizer.manifest), lines)
-        model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
-        model.threads_are_fixed = effective.threads > 0 or processes.count > 1
+        model = _new_model(effective, tokenizer, processes)
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("masked_context_one_sided", model_family=effective.model_family)
         store = CheckpointStore(run.checkpoints)
@@ -143,15 +146,26 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
     if quarantined:
         log.error("checkpoint_quarantined", names=", ".join(quarantined))
     if checkpoint is None and effective.init_from_run_id is not None:
-        parent, _ = load_named(named_model(runs, effective.init_from_run_id))
-        weights: dict[str, Tensor] = parent.state_dict()
-        model.load_state_dict(weights)
+        _load_parent(model, runs, effective.init_from_run_id)
     if checkpoint is not None and checkpoint.state.request_hash == record.checkpoint_request_hash:
         steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
         is_last = checkpoint.state.step >= steps
         state = changed(checkpoint.state, request_hash=record.request_hash, is_last_step=is_last)
         checkpoint = checkpoint._replace(state=state)
     return Parts(model, tokenizer, corpus, compute, store, checkpoint)
+
+
+def _new_model(effective: EffectiveRequest, tokenizer: Tokenizer, processes: Processes = ONE_PROCESS) -> LanguageModel:
+    model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+    model.threads_are_fixed = effective.threads > 0 or processes.count > 1
+    return model
+
+
+def _load_parent(model: LanguageModel, runs: RunStore, name: str) -> None:
+    """Load the weights that a warm start begins with."""
+    parent, _ = load_named(named_model(runs, name))
+    weights: dict[str, Tensor] = parent.state_dict()
+    model.load_state_dict(weights)
 
 
 def _given_tokenizer(
@@ -193,6 +207,8 @@ class TrainingAttempt:
         self._settings, self._run, self._events, self._pause = settings, run, events, pause
         self._heartbeat = Heartbeat()
         self._record = run.record()
+        self._effective = self._record.effective
+        self._search: Search | None = None
         self._started = started[0].ts
         self._number = len(started)
         self._begin = self._progress_at = monotonic()
@@ -219,9 +235,16 @@ class TrainingAttempt:
                 raise
 
     def _train(self) -> None:
-        effective = self._record.effective
         self._log_phase("reading", "Reading the corpus.")
         parts = load_parts(self._settings, self._run, self._processes)
+        if self._effective.search is not None:
+            stopped = self._choose_values(parts)
+            if stopped is not None:
+                state = TrainingState(request_hash=self._record.request_hash)
+                self._end(TrainResult(stopped, False, state, None), parts)
+                return
+            parts = parts._replace(model=self._seeded_model(parts.tokenizer, self._effective))
+        effective = self._effective
         model, tokenizer, corpus, compute, store, checkpoint = parts
         counting_seconds = 0.0
         if isinstance(model, NgramModel):
@@ -259,6 +282,10 @@ class TrainingAttempt:
                     processes=self._processes,
                     seconds_before=monotonic() - self._begin,
                 )
+        self._end(result, parts)
+
+    def _end(self, result: TrainResult, parts: Parts) -> None:
+        """Record why the attempt ends: a pause, the end of the worker, or the end of the run."""
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause" and self._run.pause_requested():
             self._run.write_pause(self._events)
@@ -269,10 +296,62 @@ class TrainingAttempt:
         else:
             self._finish(result, parts)
 
+    def _choose_values(self, parts: Parts) -> StopReason | None:
+        """Search for the values that the request leaves open, and take those of the best trial.
+
+        Returns the reason to stop if the search does not end.
+        """
+        self._log_phase("searching", "Comparing short trials of the learning rate and dropout.")
+        tokenizer, corpus, compute = parts.tokenizer, parts.corpus, parts.compute
+        found = search(
+            corpus,
+            self._effective,
+            compute,
+            SearchPlaces(self._run.search, self._run.trials),
+            SearchCallbacks(
+                new_model=lambda request: self._seeded_model(tokenizer, request),
+                of_training=TrainingCallbacks(
+                    on_step=lambda _: self._heartbeat.beat(STEP),
+                    on_saving=self._before_saving,
+                    should_stop=self._stop_reason,
+                ),
+                on_trial=self._log_trial,
+            ),
+        )
+        if not isinstance(found, Search):
+            return found
+        self._search = found
+        self._effective = chosen_request(self._effective, found)
+        log.info("searched", reason=found.described())
+        return None
+
+    def _seeded_model(self, tokenizer: Tokenizer, effective: EffectiveRequest) -> LanguageModel:
+        """Return an untrained model, with the random generators as a training of its own would have them."""
+        seed_everything(effective.seed)
+        model = _new_model(effective, tokenizer)
+        if effective.init_from_run_id is not None:
+            _load_parent(model, RunStore(self._settings.app.artifacts_root), effective.init_from_run_id)
+        return model
+
+    def _log_trial(self, found: Search, in_all: int) -> None:
+        """Log the trial that has ended."""
+        number, trial = len(found.trials), found.trials[-1]
+        stamped = self._stamp(f"searched:{number}")
+        self._events.append(
+            JobProgress(
+                **stamped,
+                progress=0.0,
+                message=f"Trial {number} of {in_all} of the search has ended.",
+                phase="searching",
+                payload={"trial": number, "trials": in_all},
+            )
+        )
+        log.info("trial_ended", steps=trial.steps, loss=trial.val_loss, reason=f"{trial}")
+
     def _finish(self, result: TrainResult, parts: Parts) -> None:
         """Write the artifact of a completed run, and the end of a completed or cancelled run."""
         model, tokenizer, corpus, compute, _, _ = parts
-        record, effective, state = self._record, self._record.effective, result.state
+        record, effective, state = self._record, self._effective, result.state
         completed = result.stopped is None
         baselines, measured = self._evaluate(result, parts) if completed else ({}, None)
         test = measured if measured is not None and measured.split == "test" else None
@@ -321,6 +400,7 @@ class TrainingAttempt:
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
             parent_run_id=effective.parent_run_id,
             metrics=metrics,
+            search=self._search,
             baselines=baselines,
             early_stopped=result.early_stopped,
             best_epoch=state.history.best_epoch,
@@ -350,7 +430,7 @@ class TrainingAttempt:
 
         Return the baselines of the splits, and the evaluation.
         """
-        effective = self._record.effective
+        effective = self._effective
         save_model(self._run.path, parts.model, parts.model.built_from)
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
         model, tokenizer, corpus, compute, _, _ = parts
@@ -410,7 +490,7 @@ class TrainingAttempt:
 
     def _log_config(self, parts: Parts) -> None:
         model, tokenizer, corpus, compute, _, _ = parts
-        effective = self._record.effective
+        effective = self._effective
         steps = epochs = 1
         if not isinstance(model, NgramModel):
             rows = len(corpus.rows("train", effective.max_seq_len))
@@ -432,6 +512,7 @@ class TrainingAttempt:
             threads=compute.threads,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
             leaks=corpus.leaks,
+            search=self._search,
         )
         self._events.append(config)
         for warning in effective.leak_warnings(corpus.leaks):
@@ -462,7 +543,7 @@ class TrainingAttempt:
 
     def _add_samples(self, parts: Parts, prompts: Sequence[str], step: int) -> None:
         self._heartbeat.beat(PHASE)
-        effective, run_id = self._record.effective, self._record.run_id
+        effective, run_id = self._effective, self._record.run_id
         samples = draw_samples(parts.model, parts.tokenizer, prompts, effective.seed, run_id)
         lines = (TrainingSample(step=step, sample=sample).model_dump_json() + "\n" for sample in samples)
         with self._run.training_samples.open("ab") as file:

@@ -69,6 +69,7 @@ from trainer.contracts.groups import group_status
 from trainer.contracts.inference import ChatResponse, Sample
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
+from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue, EarlyStopping
 from trainer.people.language import LANGUAGE_NAMES, Language, use_language
@@ -103,6 +104,8 @@ MEASURED: dict[str, object] = {
     "evals_without_gain": 1,
     "device": "cuda:0",
 }
+TRIAL = Trial(number=3, learning_rate=0.0179, dropout=0.24, round=3, steps=500, val_loss=1.25)
+SEARCH = Search(variants=8, trials=(TRIAL,))
 UNKNOWN: dict[str, object] = dict.fromkeys(
     ("total_steps", "best_val_loss", "train_bits_per_char", "val_bits_per_char", "chars_per_second", "eta_seconds"),
     None,
@@ -132,6 +135,8 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "unmeasured": (RECORD, changed(COMPLETED, test_loss=None, best_val_loss=None, started_at=None, step=1, epoch=1)),
     "learned nothing": (RECORD, changed(COMPLETED, test_loss=0.97 * log(43))),
     "leaking": (RECORD, status_of(lambda story: story.start(LEAKS).step(100, 1.1, 1.2).complete())),
+    "searched": (RECORD, changed(COMPLETED, search=SEARCH)),
+    "searched for a rate": (RECORD, changed(COMPLETED, search=changed(SEARCH, trials=(changed(TRIAL, dropout=None),)))),
     "better than counting": (RECORD, changed(COMPLETED, baseline=BETTER)),
     "worse than counting": (RECORD, changed(COMPLETED, baseline=WORSE, warnings=WORSE.warnings())),
     "not clearly better": (RECORD, changed(COMPLETED, baseline=UNCLEAR, warnings=UNCLEAR.warnings())),
