@@ -28,6 +28,6 @@ UNCLEAR_LINE = (
     " 40,000 of 90,000 tokens"
 )
 WORSE_WARNING = (
-    "This model is worse than counting: train longer or with another learning rate, or train the model `ngram`, which"
-    " counts."
+    "This model is worse than counting: `search` tries other learning rates and dropouts; or train on more text, or the"
+    " model `ngram`, which counts."
 )
