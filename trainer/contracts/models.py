@@ -168,8 +168,6 @@ class BertConfig(TransformerConfig):
 class _RotaryConfig(TransformerConfig):
     """Rotary positions, gated feed-forward layers, and optionally shared keys and values."""
 
-    dropouts: ClassVar[tuple[str, ...]] = ("attention_dropout",)
-
     activation_function: Activation = "silu"
     num_key_value_heads: PositiveInt
 
@@ -196,10 +194,6 @@ class _RotaryConfig(TransformerConfig):
             raise ValueError(
                 "`hidden_size` / `num_attention_heads` must be even, as positions turn pairs of numbers; it is"
                 f" {self.hidden_size // self.num_attention_heads}"
-            )
-        if self.dropout:
-            raise ValueError(
-                f"`dropout` must be 0, as this architecture has `attention_dropout` only; you gave {self.dropout:g}"
             )
         return self
 
@@ -295,7 +289,7 @@ class ModelBlock(Frozen, json_schema_extra=describe_fields):
     num_layers: Few | None = None
     """Number of layers."""
     dropout: Probability | None = None
-    """Dropout; llama and qwen have `attention_dropout` only. By rule: by the weights per token of the text."""
+    """Dropout of hidden states. By rule: by the weights per token of the text."""
     dropout_places: DropoutPlaces | None = None
     """Dropout after the embedding, between layers and before the output (all), or between layers only."""
     tie_word_embeddings: bool | None = None
@@ -342,6 +336,7 @@ _ATTENTION: Mapping[str, Mapping[str, int | float]] = {
     "base": _transformer(6, 512, 2048, 8),
     "paper": {**_transformer(12, 768, 3072, 12), "dropout": 0.1, "attention_dropout": 0.1},
 }
+_WITHOUT_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
 PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = {
     "lstm": _RECURRENT,
     "gru": _RECURRENT,
@@ -352,13 +347,13 @@ PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = 
         "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=2),
         "small": _transformer(4, 256, 704, 4, num_key_value_heads=4),
         "base": _transformer(6, 512, 1408, 8, num_key_value_heads=8),
-        "paper": {**_transformer(32, 4096, 11008, 32, num_key_value_heads=32), "attention_dropout": 0.0},
+        "paper": {**_transformer(32, 4096, 11008, 32, num_key_value_heads=32), **_WITHOUT_DROPOUT},
     },
     "qwen": {
         "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=1),
         "small": _transformer(4, 256, 704, 4, num_key_value_heads=2),
         "base": _transformer(6, 512, 1408, 8, num_key_value_heads=2),
-        "paper": {**_transformer(24, 896, 4864, 14, num_key_value_heads=2), "attention_dropout": 0.0},
+        "paper": {**_transformer(24, 896, 4864, 14, num_key_value_heads=2), **_WITHOUT_DROPOUT},
     },
     "ngram": {
         name: {"max_order": order}

@@ -81,6 +81,7 @@ class LinearLayer(nn.Module):
     """The same function without gradients, while many passes have the same weights."""
 
     bias: nn.Parameter | None
+    dropout: Dropout | None
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -88,11 +89,15 @@ class LinearLayer(nn.Module):
         self.weight = weights["weight"]
         self.register_parameter("bias", weights.get("bias"))
         self._is_transposed = isinstance(layer, _CONV1D)
+        self.dropout = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.packed is not None:
             return self.packed(inputs)
-        return linear(inputs, self._weight(), self.bias)
+        outputs = linear(inputs, self._weight(), self.bias)
+        if self.dropout is not None:
+            outputs = self.dropout(outputs)
+        return outputs
 
     def pack(self) -> None:
         self.packed = packed_linear(self._weight(), self.bias, rows=PACKED_ROWS)

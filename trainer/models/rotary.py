@@ -1,5 +1,6 @@
 """LLaMA and Qwen2 of the transformers library: rotary positions, gated layers, grouped-query attention."""
 
+from collections.abc import Iterator
 from typing import overload
 
 import torch
@@ -9,6 +10,8 @@ from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
 from trainer.contracts.inference import GenerationPrecision
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
+from trainer.models.dropout import Dropout
+from trainer.models.linear_layers import LinearLayer
 from trainer.models.step_program import StepProgram, function, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
@@ -35,6 +38,16 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
                 body.rotary_emb = modeling_qwen2.Qwen2RotaryEmbedding(qwen)
         super().__init__(config, body, vocabulary, objective)
         self.config = config
+        if config.dropout:
+            self._add_dropout(config.dropout)
+
+    def _add_dropout(self, probability: float) -> None:
+        """Drop out of the embedding and of what each part of a layer adds, as GPT-2 does; the library drops nothing."""
+        self.body.embed_tokens = DroppedEmbedding(self.body.embed_tokens, probability)
+        parts: Iterator[tuple[str, nn.Module]] = self.body.named_modules()
+        for name, part in parts:
+            if isinstance(part, LinearLayer) and name.endswith(("self_attn.o_proj", "mlp.down_proj")):
+                part.dropout = Dropout(probability)
 
     def step_program(self, precision: GenerationPrecision) -> StepProgram:
         config, weights = self.config, dict(self.body.named_parameters())
@@ -71,6 +84,20 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embed_tokens
+
+
+class DroppedEmbedding(nn.Embedding):
+    """An embedding with the weights of another, and dropout of its vectors."""
+
+    def __init__(self, embedding: nn.Embedding, probability: float) -> None:
+        weight = embedding.weight
+        super().__init__(len(weight), embedding.embedding_dim, embedding.padding_idx, _weight=weight)
+        self.dropout = Dropout(probability)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the vectors (…, H) of ids."""
+        dropped: Tensor = self.dropout(super().forward(ids))
+        return dropped
 
 
 @overload

@@ -215,7 +215,6 @@ REFUSED: dict[ErrorCode, list[tuple[Values, str]]] = {
         (of("bert", hidden_size=64, embedding_size=32), "`model.embedding_size` is not a size of bert, which has arch"),
         (of("qwen", hidden_size=64, num_attention_heads=4, num_key_value_heads=3), BY_GROUPS),
         (ODD_HEADS, "must be even, as positions turn pairs of numbers; it is 3"),
-        (of("llama", dropout=0.1), "has `attention_dropout` only; you gave 0.1"),
         (of("gpt2", tie_word_embeddings=False), "`model.tie_word_embeddings` must be True"),
         (of("gpt2", initialization="torch"), "is not a size of gpt2, which has"),
         (of("lstm", num_attention_heads=2), "is not a size of lstm, which has archit"),

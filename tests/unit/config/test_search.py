@@ -79,12 +79,15 @@ def test_given_values__are_those_of_every_variant() -> None:
         resolved(learning_rate=0.02, model=DROPOUT)
 
 
-def test_llama__is_searched_in_its_only_dropout() -> None:
-    effective = resolved(model_family="llama", model_size="tiny")
+def test_transformer__is_searched_in_the_dropout_that_is_not_given() -> None:
+    effective = resolved(model_family="llama", model_size="tiny", model={"dropout": 0.1})
     assert effective.searched == ("learning_rate", "model.attention_dropout")
     tried = of_variant(effective, variants(effective)[3])
     assert isinstance(tried.model, LlamaConfig)
-    assert tried.model.attention_dropout == variants(effective)[3].dropout
+    assert (tried.model.dropout, tried.model.attention_dropout) == (0.1, variants(effective)[3].dropout)
+    assert resolved(model_family="llama", model_size="tiny").searched == (
+        *("learning_rate", "model.dropout", "model.attention_dropout"),
+    )
     assert tried.learning_rate == variants(effective)[3].learning_rate
 
 
