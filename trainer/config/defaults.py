@@ -34,7 +34,8 @@ _SHORT_ROWS_BELOW_TOKENS = 2_000_000
 """GPT-2 learns from short rows sooner: it learns each position of a row, which then occurs more often."""
 _MIN_STEP_TOKENS, _MAX_STEP_TOKENS = 512, 16384
 _EPOCHS_OF_A_MILLION, _EPOCHS_POWER, _MAX_EPOCHS = 8, 0.4, 100
-_MUON_EPOCHS_SHARE = 0.6
+_ROTARY_EPOCHS_SHARE = 0.7
+"""With Muon, models with rotary positions know a text by heart after so many of the epochs of others."""
 _RATE_WIDTH, _MIN_RATE_WIDTH, _RATE, _TRANSFORMER_RATE_WITHOUT_MUON = 256, 64, 5e-3, 2e-3
 _WARM_START_RATE_SHARE = 1 / 3
 _WARMUP_RATIO = 0.05
@@ -217,7 +218,8 @@ class _Rules:
     def _length(self) -> Generator[ChosenValue, None, int]:
         """Choose the number of epochs, and return it."""
         given, text, pace = self._basis.given, self._basis.text, self._basis.pace
-        epochs = max(1, round(_usual_epochs(text) * (_MUON_EPOCHS_SHARE if self._has_muon else 1)))
+        is_fast = self._has_muon and self._basis.model.architecture in ("llama", "qwen")
+        epochs = max(1, round(_usual_epochs(text) * (_ROTARY_EPOCHS_SHARE if is_fast else 1)))
         steps, minutes = value_at(given, "max_steps"), value_at(given, "minutes")
         if minutes is not None:
             why = "as far as `minutes` is enough for them" if pace is None else pace.reason(text)

@@ -66,8 +66,8 @@ RULES: list[tuple[int, Values, Values]] = [
     (MIDDLE, LSTM | {"model": {"dropout": 0.0}}, {"model.dropout": 0.0, "model.hidden_size": 256}),
     (MIDDLE, LSTM | {"optimizer": {"name": "sgd"}}, {"optimizer.weight_decay": 0.0}),
     (MIDDLE, GPT2, {"optimizer.name": "muon", "optimizer.weight_decay": 0.3, "learning_rate": 5e-3}),
-    (MIDDLE, GPT2, {"max_seq_len": 64, "model.max_position_embeddings": 64, "batch_size": 8, "num_epochs": 12}),
-    (MIDDLE, LSTM | {"model_family": "llama"}, {"max_seq_len": 128, "batch_size": 4, "num_epochs": 12}),
+    (MIDDLE, GPT2, {"max_seq_len": 64, "model.max_position_embeddings": 64, "batch_size": 8, "num_epochs": 20}),
+    (MIDDLE, LSTM | {"model_family": "llama"}, {"max_seq_len": 128, "batch_size": 4, "num_epochs": 14}),
     # 97 * 256 + 64 * 256 for embeddings, four layers of 12 * 256^2 + 13 * 256, two more norms: 32 for each token
     (MIDDLE, GPT2, {"model.dropout": 0.1, "model.attention_dropout": 0.1}),  # 0.02 * log2(32) = 0.1
     (LONG, GPT2, {"model.dropout": 0.0}),
