@@ -444,7 +444,7 @@ _COUNTED = ("model.order", "model.ngrams", "model.discounts")
 
 
 def _fields(effective: EffectiveRequest) -> dict[str, str]:
-    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags"})
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags", "searched"})
     return {
         name: value if isinstance(value, str) else to_json(value).decode()
         for name, value in flat(dumped)
