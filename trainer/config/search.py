@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trainer.config.validation import parse, set_path
 from trainer.contracts.base import changed
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.search import Search, Variant, best_first
+from trainer.contracts.search import Search, Variant
 from trainer.contracts.training_options import EarlyStopping
 
 _RATE_FACTOR = 3.0
@@ -99,13 +99,12 @@ def trial_request(effective: EffectiveRequest, variant: Variant, steps: int) -> 
 def chosen_request(effective: EffectiveRequest, search: Search) -> EffectiveRequest:
     """Return the request with the values that an ended search has chosen."""
     best = search.best
-    return effective if best is None or best.val_loss is None else of_variant(effective, best)
+    return effective if best is None else of_variant(effective, best)
 
 
 def left_in(each: Round, plan: list[Variant], search: Search) -> list[Variant]:
     """Return the variants that a round trains: all of the plan in the first, then the best of the round before."""
     if each.number == 1:
         return plan
-    before = best_first(tuple(trial for trial in search.trials if trial.round == each.number - 1))
-    kept = {trial.number for trial in before[: each.variants]}
+    kept = {trial.number for trial in search.ranked(each.number - 1)[: each.variants]}
     return [variant for variant in plan if variant.number in kept]

@@ -1,5 +1,6 @@
 """The search before a training: short trials of its learning rate and dropout, compared on validation."""
 
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -37,14 +38,18 @@ class Search(Frozen, json_schema_extra=describe_fields):
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the lowest validation loss of the last round; of equal ones the first. None before the end."""
-        last = max((trial.round for trial in self.trials), default=0)
-        return min((trial for trial in self.trials if trial.round == last), key=_rank, default=None)
+        """The best trial of the last round; None without trials, and if all of that round diverged."""
+        ranked = self.ranked(max((trial.round for trial in self.trials), default=0))
+        return ranked[0] if ranked and ranked[0].val_loss is not None else None
+
+    def ranked(self, number: int) -> list[Trial]:
+        """Return the trials of a round by their losses, of equal ones the first first; those that diverged are last."""
+        return sorted((trial for trial in self.trials if trial.round == number), key=_rank)
 
     def described(self) -> str:
         """Return the chosen values and what was compared, in a sentence."""
         best = self.best
-        if best is None or best.val_loss is None:
+        if best is None:
             return f"None of {self.variants} variants learned: the values of the rules were taken."
         first = next((one.val_loss for one in self.trials if (one.number, one.round) == (1, best.round)), None)
         against = "" if first is None or best.number == 1 else f"; by rule {first:.3f}"
@@ -54,9 +59,4 @@ class Search(Frozen, json_schema_extra=describe_fields):
 
 
 def _rank(trial: Trial) -> tuple[float, int]:
-    return (float("inf") if trial.val_loss is None else trial.val_loss, trial.number)
-
-
-def best_first(trials: tuple[Trial, ...]) -> list[Trial]:
-    """Return trials by their validation losses; those that diverged come last."""
-    return sorted(trials, key=_rank)
+    return (math.inf if trial.val_loss is None else trial.val_loss, trial.number)

@@ -22,7 +22,7 @@ from trainer.training.loop import StopReason, TrainingCallbacks, total_steps, tr
 
 
 class SearchPlaces(NamedTuple):
-    """Where a search stores its record, and the checkpoints of the trial that it trains."""
+    """The file of a search's record, and the folder of the checkpoints of its running trial."""
 
     record: Path
     trials: Path

@@ -133,6 +133,7 @@ def test_best__is_the_lowest_of_the_last_round_and_the_first_of_equals() -> None
     vain = Search(variants=2, trials=(trial(1, 1, None), trial(2, 1, None)))
     assert vain.described() == "None of 2 variants learned: the values of the rules were taken."
     assert chosen_request(resolved(), vain) == resolved()
+    assert vain.best is None, "a card would show its values as chosen"
     assert (Search(variants=2).best, search_share(resolved(search=None))) == (None, 0)
 
 
