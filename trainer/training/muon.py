@@ -5,7 +5,7 @@ AdamW, because they map no hidden vector to another one.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,19 +45,20 @@ def hidden_matrices(model: LanguageModel) -> dict[Tensor, Blocks]:
     }
 
 
-def orthogonalized(weight: Tensor, blocks: Blocks) -> Tensor:
-    """Return U S V^T of each block U Σ V^T of a weight, with S near 0.2 √max(rows, columns).
+def orthogonalized(weights: Sequence[Tensor], blocks: Blocks) -> list[Tensor]:
+    """Return U S V^T of each block U Σ V^T of weights of one shape, with S near 0.2 √max(rows, columns).
 
     An entry then is as large as one of an update of AdamW, so that both take one learning rate. This is the adjustment
     `match_rms_adamw` of torch. The iteration of Newton and Schulz is in fp32, not in bf16 as in torch: so CPUs with and
     without bf16 give the same numbers. With up to two threads one of them computes it, because two would add in
-    another order.
+    another order. All blocks are iterated at once: on a GPU, starting a product takes longer than the product.
     """
     threads = torch.get_num_threads()
-    matrices = torch.stack(weight.chunk(blocks.number, blocks.dim))
+    matrices = torch.stack([block for weight in weights for block in weight.chunk(blocks.number, blocks.dim)])
     scale = _ADAMW_RMS * math.sqrt(max(matrices.shape[1:]))
     with using_threads(1 if threads <= MEASURED_THREADS else threads):
-        return torch.cat(_newton_schulz(matrices).mul_(scale).unbind(), blocks.dim)
+        parts = torch.split(_newton_schulz(matrices).mul_(scale), blocks.number)
+        return [torch.cat(part.unbind(), blocks.dim) for part in parts]
 
 
 def _newton_schulz(matrices: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The classes import torch's compiler, which takes more processor time than hundre
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -25,6 +26,8 @@ moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
 _numbers_adapter = TypeAdapter(dict[str, float])
 _MOMENTUM = "momentum_buffer"
 """Name of Muon's only moment in a state."""
+_STACKED_ON_CPU, _STACKED_ON_GPU = 1 << 16, 1 << 23
+"""Muon moves so many entries of matrices of one shape at once: more leave the cache of a CPU, and cost memory."""
 
 _INITIAL_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS = 65536.0, 2.0, 0.5, 2000
 """Defaults of torch.amp.GradScaler."""
@@ -84,6 +87,7 @@ class UpdateRule:
         self._momentum = TORCH_MOMENTUM if config.momentum is None else config.momentum
         self._betas, self._eps = config.betas or TORCH_BETAS, TORCH_EPS if config.eps is None else config.eps
         self._is_fused = all(weight.device.type == "cpu" for weight in self._weights())
+        self._max_stacked = _STACKED_ON_CPU if self._is_fused else _STACKED_ON_GPU
         self._learning_rate = 0.0
         self._moments: dict[Tensor, _Moments] = {}
         self._momenta: dict[Tensor, Tensor] = {}
@@ -96,9 +100,14 @@ class UpdateRule:
                 moved = [weight for weight in group.weights if weight.grad is not None]
                 weight_decay = self._weight_decay(group)
                 self._move([weight for weight in moved if weight not in self._matrices], weight_decay)
+                alike: defaultdict[tuple[torch.Size, Blocks], list[Tensor]] = defaultdict(list)
                 for weight in moved:
-                    if weight in self._matrices and weight.grad is not None:
-                        self._move_matrix(weight, weight.grad, weight_decay)
+                    if weight in self._matrices:
+                        alike[weight.shape, self._matrices[weight]].append(weight)
+                for (shape, blocks), weights in alike.items():
+                    size = max(1, self._max_stacked // shape.numel())
+                    for start in range(0, len(weights), size):
+                        self._move_matrices(weights[start : start + size], blocks, weight_decay)
 
     def gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._weights() if weight.grad is not None]
@@ -177,6 +186,7 @@ class UpdateRule:
             [],
             [each.step for each in moments],
             fused=self._is_fused,
+            foreach=not self._is_fused,
             amsgrad=False,
             beta1=self._betas[0],
             beta2=self._betas[1],
@@ -187,15 +197,19 @@ class UpdateRule:
             decoupled_weight_decay=self._name in {"adamw", "muon"},
         )
 
-    def _move_matrix(self, weight: Tensor, gradient: Tensor, weight_decay: float) -> None:
+    def _move_matrices(self, weights: list[Tensor], blocks: Blocks, weight_decay: float) -> None:
+        """Move weights of one shape, which have gradients."""
         local = self._shards.local
-        if weight not in self._momenta:
-            self._momenta[weight] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-        momentum = local(self._momenta[weight]).lerp_(local(gradient), 1 - self._momentum)
-        local(gradient).lerp_(momentum, self._momentum)  # Nesterov's step, in place: the gradient is read no more
-        update = orthogonalized(self._shards.full(gradient), self._matrices[weight])
-        shard = local(weight).mul_(1 - self._learning_rate * weight_decay)
-        shard.add_(local(self._shards.sharded(update, weight)), alpha=-self._learning_rate)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if weight not in self._momenta:
+                self._momenta[weight] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            momentum = local(self._momenta[weight]).lerp_(local(gradient), 1 - self._momentum)
+            local(gradient).lerp_(momentum, self._momentum)  # Nesterov's step, in place: the gradient is read no more
+        updates = orthogonalized([self._shards.full(gradient) for gradient in gradients], blocks)
+        for weight, update in zip(weights, updates, strict=True):
+            shard = local(weight).mul_(1 - self._learning_rate * weight_decay)
+            shard.add_(local(self._shards.sharded(update, weight)), alpha=-self._learning_rate)
 
 
 class LossScale:

@@ -150,16 +150,19 @@ def test_muon__maps_each_singular_value_of_a_block_by_the_polynomial(shape: tupl
         for _ in range(5):
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         parts.append(0.2 * math.sqrt(max(part.shape)) * (left * values) @ right)
-    assert torch.allclose(orthogonalized(weight, blocks).double(), torch.cat(parts, blocks.dim), atol=1e-5)
+    other = torch.ones(shape)
+    _, moved, _ = orthogonalized([other, weight, other], blocks)
+    assert torch.allclose(moved.double(), torch.cat(parts, blocks.dim), atol=1e-5)
 
 
 def test_muon__computes_equal_bits_with_one_and_two_threads() -> None:
     """Two threads would add the products of a matrix of 95 rows in another order."""
     weight = torch.randn(95, 283, generator=torch.Generator().manual_seed(4))
     with using_threads(1):
-        alone = orthogonalized(weight, Blocks())
+        (alone,) = orthogonalized([weight], Blocks())
     with using_threads(2):
-        assert torch.equal(orthogonalized(weight, Blocks()), alone) and torch.get_num_threads() == 2
+        (moved,) = orthogonalized([weight], Blocks())
+        assert torch.equal(moved, alone) and torch.get_num_threads() == 2
 
 
 def test_loss_scale__adapts_as_that_of_torch() -> None:
