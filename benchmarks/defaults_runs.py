@@ -38,7 +38,7 @@ Fields = dict[str, bool | int | float | str]
 """Fields of a request by their paths."""
 
 CUT_BYTES = 20_000
-RULE_TEXTS: tuple[TextName, ...] = ("demo", "cut", "tr")
+RULE_TEXTS: tuple[TextName, ...] = ("demo", "cut", "tr", "tinyshakespeare", "5mb")
 """Texts that the rules may be made on; the others show what the rules are worth on new text."""
 SEEDS = (42, 43)
 """The first one is the default of a request."""

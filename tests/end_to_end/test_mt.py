@@ -214,7 +214,10 @@ def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None
     refusal = lab_shell.refuse("train", *TINY, "--corpus", "text", "--set", "device=cuda")
     assert "has no CUDA" in refusal, "a wish that this machine cannot fulfil"
     assert os.listdir(lab_shell.artifacts) == before
-    wild = sets("learning_rate=1", "gradient_clipping=null", "num_epochs=50", "log_every_steps=1")
+    wild = sets(
+        "learning_rate=1", "gradient_clipping=null", "num_epochs=50", "log_every_steps=1", "lr_schedule=constant"
+    )
+    wild += sets("model.embedding_size=64", "model.hidden_size=64")
     assert "diverged" in lab_shell.type("train", *TINY, "--corpus", "text", *wild, code=1)
 
 

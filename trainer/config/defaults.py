@@ -36,19 +36,24 @@ _MIN_STEP_TOKENS, _MAX_STEP_TOKENS = 512, 16384
 _EPOCHS_OF_A_MILLION, _EPOCHS_POWER, _MAX_EPOCHS = 8, 0.4, 100
 _ROTARY_EPOCHS_SHARE = 0.7
 """With Muon, models with rotary positions know a text by heart after so many of the epochs of others."""
-_RATE_WIDTH, _MIN_RATE_WIDTH, _RATE, _TRANSFORMER_RATE_WITHOUT_MUON = 256, 64, 5e-3, 2e-3
+_RATE_WIDTH, _MIN_RATE_WIDTH = 256, 64
+_MUON_RATE, _RECURRENT_MUON_RATE = 5e-3, 1e-2
+_OTHER_RATES: Mapping[Architecture, float] = {"lstm": 5e-3, "gru": 2.5e-3, "rnn": 2.5e-3}
+_OTHER_TRANSFORMER_RATE = 2e-3
 _WARM_START_RATE_SHARE = 1 / 3
 _WARMUP_RATIO = 0.05
-_MUON_WEIGHT_DECAY, _ADAMW_WEIGHT_DECAY = 0.3, 0.1
+_RECURRENT_MUON_FROM_TOKENS = 400_000
+"""In large steps of a recurrent network, Muon learns more than AdamW; in small ones as much, and it is slower."""
+_MUON_WEIGHT_DECAY, _ADAMW_WEIGHT_DECAY, _RECURRENT_MUON_WEIGHT_DECAY = 0.3, 0.1, 0.1
 _RECURRENT_DROPOUT, _RECURRENT_DROPOUT_PER_DOUBLING, _MAX_DROPOUT = 0.1, 0.06, 0.4
 _TRANSFORMER_DROPOUT_PER_DOUBLING = 0.02
+_DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT = 0.06, 20
+"""A text that is read more often is learned by heart sooner."""
 _MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
 _SMALL_TOKENS, _BASE_TOKENS = 10_000, 20_000_000
 _MAX_TRIAL_SECONDS, _TRIAL_SHARE, _STEPS_SHARE = 12, 0.1, 0.85
 """With `minutes`: the measurement before the run takes at most so many seconds, and at most this share of the time; of
 the rest, the steps have this share."""
-_DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT, _MAX_DROPOUT_OF_MANY_EPOCHS = 0.06, 6, 0.6
-"""Such a training reads its text more often: with more dropout it learns longer before it learns by heart."""
 _MIN_STEPS = 1000
 """Steps that such a training takes in its time, unless they would have few tokens."""
 _ENOUGH_EPOCHS_SHARE, _FULL_TOKENS_PER_WEIGHT, _MAX_WEIGHTS_PER_TOKEN = 0.35, 100, 100
@@ -180,8 +185,10 @@ class _Rules:
         self._basis, self._fixed = basis, fixed
         self._is_recurrent = isinstance(basis.model, RnnConfig)
         name = value_at(basis.given, "optimizer.name")
-        self._has_muon = name == "muon" or (name is None and not self._is_recurrent)
         self._tokens = max(1, basis.text.tokens)
+        is_long = basis.standard is None and self._tokens >= _RECURRENT_MUON_FROM_TOKENS
+        self._takes_muon = name is None and (is_long or not self._is_recurrent)
+        self._has_muon = name == "muon" or self._takes_muon
 
     def _number(self, field: str, rule: float) -> float:
         """Return the number of a field that the request or a standard model gives, or that of a rule."""
@@ -231,19 +238,23 @@ class _Rules:
         return epochs
 
     def _optimizer(self) -> Iterator[ChosenValue]:
-        """Choose the optimizer of a transformer, and the learning rate with its schedule."""
+        """Choose the optimizer, and the learning rate with its schedule."""
         given, width = self._basis.given, self._basis.model.hidden_size
-        name = value_at(given, "optimizer.name")
-        if not self._is_recurrent and name is None:
-            yield ChosenValue(field="optimizer.name", value="muon", reason="learns most per step in transformers")
-        if not self._is_recurrent and name in (None, "muon", "adamw"):
-            decay = _MUON_WEIGHT_DECAY if self._has_muon else _ADAMW_WEIGHT_DECAY
-            yield ChosenValue(
-                field="optimizer.weight_decay", value=decay, reason=f"for a transformer with {name or 'muon'}"
-            )
-        rate = _RATE if self._is_recurrent or self._has_muon else _TRANSFORMER_RATE_WITHOUT_MUON
+        kind = "recurrent" if self._is_recurrent else "transformer"
+        if self._takes_muon:
+            why = "in transformers" if not self._is_recurrent else f"from {self._basis.text}"
+            yield ChosenValue(field="optimizer.name", value="muon", reason=f"learns most per step {why}")
+        decay = _RECURRENT_MUON_WEIGHT_DECAY if self._is_recurrent else _MUON_WEIGHT_DECAY
+        if self._has_muon:
+            yield ChosenValue(field="optimizer.weight_decay", value=decay, reason=f"for a {kind} with muon")
+        elif not self._is_recurrent and value_at(given, "optimizer.name") == "adamw":
+            why = "for a transformer with adamw"
+            yield ChosenValue(field="optimizer.weight_decay", value=_ADAMW_WEIGHT_DECAY, reason=why)
+        rate = _OTHER_RATES.get(self._basis.model.architecture, _OTHER_TRANSFORMER_RATE)
+        if self._has_muon:
+            rate = _RECURRENT_MUON_RATE if self._is_recurrent else _MUON_RATE
         rate *= math.sqrt(_RATE_WIDTH / max(_MIN_RATE_WIDTH, width))
-        why = f"{'recurrent' if self._is_recurrent else 'transformer'} of width {width}"
+        why = f"{kind} of width {width}"
         if value_at(given, "init_from_run_id") is not None:
             rate, why = rate * _WARM_START_RATE_SHARE, f"a third of that of a {why}, because its weights are trained"
         yield ChosenValue(field="learning_rate", value=float(f"{rate:.2g}"), reason=why)
@@ -253,16 +264,16 @@ class _Rules:
 
     def _dropout(self) -> Iterator[ChosenValue]:
         model, pace = self._basis.model, self._basis.pace
-        per_token = model.parameter_count(self._basis.text.vocab_size) / self._tokens
-        dropout, most = _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token), _MAX_DROPOUT
+        per_token = model.parameter_count(0) / self._tokens
+        epochs = _usual_epochs(self._basis.text)
+        epochs = epochs if pace is None else min(epochs, pace.tokens / self._tokens)
+        dropout = _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(epochs / _EPOCHS_OF_DROPOUT)
         if self._is_recurrent:
-            dropout = _RECURRENT_DROPOUT + _RECURRENT_DROPOUT_PER_DOUBLING * math.log2(per_token)
-        why = f"{float(f'{per_token:.2g}'):g} weights per training token"
-        if pace is not None and self._is_recurrent:
-            passes = min(pace.tokens / self._tokens, _usual_epochs(self._basis.text))
-            dropout += _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(max(1, passes / _EPOCHS_OF_DROPOUT))
-            most, why = _MAX_DROPOUT_OF_MANY_EPOCHS, f"{why}, {passes:.2g} epochs"
-        dropout = round(_clamped(dropout, 0.0, most), 2)
+            dropout += _RECURRENT_DROPOUT + _RECURRENT_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        else:
+            dropout += _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        dropout = round(_clamped(dropout, 0.0, _MAX_DROPOUT), 2)
+        why = f"{float(f'{per_token:.2g}'):g} weights of hidden layers per training token, {epochs:.2g} epochs"
         for field in model.dropouts:
             yield ChosenValue(field=f"model.{field}", value=dropout, reason=why)
         if value_at(self._basis.given, "model_family") == "char_lstm":

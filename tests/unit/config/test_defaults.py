@@ -40,8 +40,16 @@ RULES: list[tuple[int, Values, Values]] = [
     (MIDDLE, LSTM, {"learning_rate": 5e-3, "lr_schedule": "cosine", "warmup_ratio": 0.05}),
     (MIDDLE, LSTM | {"model_size": "base"}, {"learning_rate": 3.5e-3}),  # 0.005 / sqrt(2)
     (MIDDLE, {}, {"model_size": "small", "model.dropout_places": "all", "holdout_fraction": 0.05}),
-    # embedding 97 * 128, two layers of 4 * 256 * (inputs + 256 + 2), head 256 * 97 + 97, for 100,000 tokens: 9.59
-    (MIDDLE, LSTM, {"model.dropout": 0.3}),  # 0.1 + 0.06 * log2(9.59) = 0.296
+    # two layers of 4 * 256 * (inputs + 256 + 2) for 100,000 tokens: 9.22; 20.1 epochs
+    (MIDDLE, LSTM, {"model.dropout": 0.29}),  # 0.1 + 0.06 * log2(9.22) + 0.06 * log2(20.1 / 20) = 0.293
+    (MIDDLE, LSTM, {"optimizer.name": "adamw", "optimizer.weight_decay": 0.01}),
+    (MIDDLE, LSTM | {"optimizer": {"name": "muon"}}, {"optimizer.weight_decay": 0.1, "learning_rate": 0.01}),
+    (MIDDLE, LSTM | {"model_family": "gru"}, {"learning_rate": 2.5e-3}),
+    (MIDDLE, LSTM | {"model_family": "rnn"}, {"learning_rate": 2.5e-3}),
+    (MIDDLE, LSTM | {"model_family": "gru", "optimizer": {"name": "muon"}}, {"learning_rate": 0.01}),
+    (399_999, LSTM, {"optimizer.name": "adamw"}),
+    (400_000, LSTM, {"optimizer.name": "muon", "optimizer.weight_decay": 0.1, "learning_rate": 0.01}),
+    (400_000, LSTM | {"optimizer": {"name": "adamw"}}, {"optimizer.weight_decay": 0.01}),
     (SHORT, LSTM, {"num_epochs": 96, "early_stopping.patience": 19, "model.dropout": 0.4}),
     (SHORT, {}, {"model_size": "tiny"}),
     (9_999, {}, {"model_size": "tiny"}),
@@ -68,8 +76,14 @@ RULES: list[tuple[int, Values, Values]] = [
     (MIDDLE, GPT2, {"optimizer.name": "muon", "optimizer.weight_decay": 0.3, "learning_rate": 5e-3}),
     (MIDDLE, GPT2, {"max_seq_len": 64, "model.max_position_embeddings": 64, "batch_size": 8, "num_epochs": 20}),
     (MIDDLE, LSTM | {"model_family": "llama"}, {"max_seq_len": 128, "batch_size": 4, "num_epochs": 14}),
-    # 97 * 256 + 64 * 256 for embeddings, four layers of 12 * 256^2 + 13 * 256, two more norms: 32 for each token
+    # 64 * 256 for positions, four layers of 12 * 256^2 + 13 * 256, two more norms: 32 for each token
     (MIDDLE, GPT2, {"model.dropout": 0.1, "model.attention_dropout": 0.1}),  # 0.02 * log2(32) = 0.1
+    (10_000, GPT2, {"num_epochs": 50, "model.dropout": 0.25}),  # 0.02 * log2(318) + 0.06 * log2(50.5 / 20) = 0.246
+    (
+        1_000_000,
+        LSTM,
+        {"num_epochs": 8, "model.dropout": 0.01},
+    ),  # 0.1 + 0.06 * log2(0.92) + 0.06 * log2(8 / 20) = 0.014
     (LONG, GPT2, {"model.dropout": 0.0}),
     (2_000_000, GPT2, {"max_seq_len": 128, "model.max_position_embeddings": 128}),
     (MIDDLE, GPT2 | {"optimizer": {"name": "adamw"}}, {"optimizer.weight_decay": 0.1, "learning_rate": 2e-3}),

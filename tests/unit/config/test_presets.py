@@ -303,7 +303,7 @@ def test_warm_start__refuses_fields_that_do_not_fit_its_parent(fields: Values, s
 
 SPELLED_OUT: Values = {
     **{"model_family": "lstm", "tokenizer": CHAR, "max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
-    **{"holdout_fraction": 0.05, "test_fraction": 0.1},
+    **{"holdout_fraction": 0.05, "test_fraction": 0.1, "optimizer": {"name": "adamw"}},
     "model": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "tie_word_embeddings": True},
 }
 UNCOUNTED: list[Values] = [{"label": "mine", "tags": ["a"], "provenance": {"source_corpus": "web"}}, SPELLED_OUT]
