@@ -156,8 +156,8 @@ def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
     out = shell.type("validate", "--corpus", "demo", "--learning-rate", "0.02")
     _, chosen = out.split("Values by rule, unless you give others:\n")
     reasons = {line.split()[0]: line.split(maxsplit=2)[1:] for line in chosen.splitlines()}
-    assert reasons["num_epochs"] == ["20", "a short text is read more often: 98,000 training tokens"]
-    assert reasons["early_stopping.patience"] == ["4", "a fifth of the epochs, at least 3"]
+    assert reasons["num_epochs"] == ["30", "a short text is read more often: 98,000 training tokens"]
+    assert reasons["early_stopping.patience"] == ["6", "a fifth of the epochs, at least 3"]
     assert "learning_rate" not in reasons
     assert "Values by rule" not in shell.type("validate", "test_ngram_tiny")
 

@@ -34,20 +34,47 @@ _SHORT_ROWS_BELOW_TOKENS = 2_000_000
 """GPT-2 learns from short rows sooner: it learns each position of a row, which then occurs more often."""
 _MIN_STEP_TOKENS, _MAX_STEP_TOKENS = 512, 16384
 _EPOCHS_OF_A_MILLION, _EPOCHS_POWER, _MAX_EPOCHS = 8, 0.4, 100
+_SHORT_TEXT_SHARE, _MOST_OF_SHARE = 1.5, 50
+"""A text too short for Muon is read in so many times the usual epochs, up to 50."""
 _ROTARY_EPOCHS_SHARE = 0.7
 """With Muon, models with rotary positions know a text by heart after so many of the epochs of others."""
+
+
+class _Kind(NamedTuple):
+    """What the rules know of recurrent networks, and of transformers."""
+
+    name: str
+    muon_rate: float
+    muon_weight_decay: float
+    muon_from_tokens: int
+    """Training tokens from which on Muon learns more than AdamW, and is worth its time."""
+    dropout: float
+    """With one weight per training token."""
+    dropout_per_doubling: float
+
+
+_RECURRENT = _Kind(
+    "recurrent",
+    muon_rate=1e-2,
+    muon_weight_decay=0.1,
+    muon_from_tokens=400_000,
+    dropout=0.1,
+    dropout_per_doubling=0.06,
+)
+_TRANSFORMER = _Kind(
+    "transformer",
+    muon_rate=5e-3,
+    muon_weight_decay=0.3,
+    muon_from_tokens=0,
+    dropout=0,
+    dropout_per_doubling=0.02,
+)
+_ADAMW_RATES: Mapping[Architecture, float] = {"lstm": 5e-3, "gru": 2.5e-3, "rnn": 2.5e-3}
+_TRANSFORMER_ADAMW_RATE, _TRANSFORMER_ADAMW_WEIGHT_DECAY = 2e-3, 0.1
 _RATE_WIDTH, _MIN_RATE_WIDTH = 256, 64
-_MUON_RATE, _RECURRENT_MUON_RATE = 5e-3, 1e-2
-_OTHER_RATES: Mapping[Architecture, float] = {"lstm": 5e-3, "gru": 2.5e-3, "rnn": 2.5e-3}
-_OTHER_TRANSFORMER_RATE = 2e-3
 _WARM_START_RATE_SHARE = 1 / 3
 _WARMUP_RATIO = 0.05
-_RECURRENT_MUON_FROM_TOKENS = 400_000
-"""In large steps of a recurrent network, Muon learns more than AdamW; in small ones as much, and it is slower."""
-_MUON_WEIGHT_DECAY, _ADAMW_WEIGHT_DECAY, _RECURRENT_MUON_WEIGHT_DECAY = 0.3, 0.1, 0.1
-_RECURRENT_DROPOUT, _RECURRENT_DROPOUT_PER_DOUBLING, _MAX_DROPOUT = 0.1, 0.06, 0.4
-_TRANSFORMER_DROPOUT_PER_DOUBLING = 0.02
-_DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT = 0.06, 20
+_MAX_DROPOUT, _DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT = 0.4, 0.06, 20
 """A text that is read more often is learned by heart sooner."""
 _MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
 _SMALL_TOKENS, _BASE_TOKENS = 10_000, 20_000_000
@@ -183,12 +210,14 @@ class _Rules:
 
     def __init__(self, basis: Basis, fixed: Mapping[str, _Value]) -> None:
         self._basis, self._fixed = basis, fixed
-        self._is_recurrent = isinstance(basis.model, RnnConfig)
-        name = value_at(basis.given, "optimizer.name")
+        self._kind = _RECURRENT if isinstance(basis.model, RnnConfig) else _TRANSFORMER
         self._tokens = max(1, basis.text.tokens)
-        is_long = basis.standard is None and self._tokens >= _RECURRENT_MUON_FROM_TOKENS
-        self._takes_muon = name is None and (is_long or not self._is_recurrent)
+        name = value_at(basis.given, "optimizer.name")
+        self._is_short = self._tokens < self._kind.muon_from_tokens
+        self._takes_muon = name is None and basis.standard is None and not self._is_short
         self._has_muon = name == "muon" or self._takes_muon
+        is_fast = self._has_muon and basis.model.architecture in ("llama", "qwen")
+        self._epochs_share = _ROTARY_EPOCHS_SHARE if is_fast else 1
 
     def _number(self, field: str, rule: float) -> float:
         """Return the number of a field that the request or a standard model gives, or that of a rule."""
@@ -197,10 +226,10 @@ class _Rules:
         return value if isinstance(value, int | float) else rule
 
     def choices(self) -> Iterator[ChosenValue]:
-        yield from self._step()
+        step_tokens = yield from self._step()
         epochs = yield from self._length()
         yield from self._optimizer()
-        yield from self._dropout()
+        yield from self._dropout(self._times_read(step_tokens, epochs))
         given = self._basis.given
         if value_at(given, "early_stopping.enabled") is not False and value_at(given, "max_steps") is None:
             patience = _PATIENCE_PER_EPOCH * self._number("num_epochs", epochs)
@@ -210,8 +239,8 @@ class _Rules:
             why = "a fifth of the epochs, at least 3"
             yield ChosenValue(field="early_stopping.patience", value=patience, reason=why)
 
-    def _step(self) -> Iterator[ChosenValue]:
-        """Choose the rows of a step."""
+    def _step(self) -> Generator[ChosenValue, None, float]:
+        """Choose the rows of a step, and return its tokens."""
         text, pace = self._basis.text, self._basis.pace
         by_rule = row_length(text, self._basis.model.architecture)
         yield ChosenValue(field="max_seq_len", value=by_rule.tokens, reason=by_rule.reason)
@@ -221,12 +250,15 @@ class _Rules:
         rows = max(1, round(_clamped(in_step, _MIN_STEP_TOKENS, _MAX_STEP_TOKENS) / length))
         steps = max(1, round(self._tokens / (rows * length)))
         yield ChosenValue(field="batch_size", value=rows, reason=f"about {steps:,} steps an epoch from {text}")
+        return self._number("batch_size", rows) * length
 
     def _length(self) -> Generator[ChosenValue, None, int]:
         """Choose the number of epochs, and return it."""
         given, text, pace = self._basis.given, self._basis.text, self._basis.pace
-        is_fast = self._has_muon and self._basis.model.architecture in ("llama", "qwen")
-        epochs = max(1, round(_usual_epochs(text) * (_ROTARY_EPOCHS_SHARE if is_fast else 1)))
+        usual = _usual_epochs(text) * self._epochs_share
+        if self._is_short:
+            usual = max(usual, min(_SHORT_TEXT_SHARE * usual, _MOST_OF_SHARE))
+        epochs = max(1, round(usual))
         steps, minutes = value_at(given, "max_steps"), value_at(given, "minutes")
         if minutes is not None:
             why = "as far as `minutes` is enough for them" if pace is None else pace.reason(text)
@@ -237,24 +269,32 @@ class _Rules:
             yield ChosenValue(field="num_epochs", value=epochs, reason=f"a short text is read more often: {text}")
         return epochs
 
+    def _times_read(self, step_tokens: float, epochs: int) -> float:
+        """Return how often the training reads its text, at most."""
+        pace, steps = self._basis.pace, value_at(self._basis.given, "max_steps")
+        if pace is not None:
+            return min(epochs, pace.tokens / self._tokens)
+        if isinstance(steps, int):
+            of_steps = steps * step_tokens / self._tokens
+            return min(of_steps, self._number("num_epochs", of_steps))
+        return self._number("num_epochs", epochs)
+
     def _optimizer(self) -> Iterator[ChosenValue]:
         """Choose the optimizer, and the learning rate with its schedule."""
-        given, width = self._basis.given, self._basis.model.hidden_size
-        kind = "recurrent" if self._is_recurrent else "transformer"
+        given, kind, model = self._basis.given, self._kind, self._basis.model
         if self._takes_muon:
-            why = "in transformers" if not self._is_recurrent else f"from {self._basis.text}"
-            yield ChosenValue(field="optimizer.name", value="muon", reason=f"learns most per step {why}")
-        decay = _RECURRENT_MUON_WEIGHT_DECAY if self._is_recurrent else _MUON_WEIGHT_DECAY
+            why = f"learns most per step of a {kind.name}"
+            why += f" from {self._basis.text}" if kind.muon_from_tokens else ""
+            yield ChosenValue(field="optimizer.name", value="muon", reason=why)
+        rate = _ADAMW_RATES.get(model.architecture, _TRANSFORMER_ADAMW_RATE)
         if self._has_muon:
-            yield ChosenValue(field="optimizer.weight_decay", value=decay, reason=f"for a {kind} with muon")
-        elif not self._is_recurrent and value_at(given, "optimizer.name") == "adamw":
-            why = "for a transformer with adamw"
-            yield ChosenValue(field="optimizer.weight_decay", value=_ADAMW_WEIGHT_DECAY, reason=why)
-        rate = _OTHER_RATES.get(self._basis.model.architecture, _OTHER_TRANSFORMER_RATE)
-        if self._has_muon:
-            rate = _RECURRENT_MUON_RATE if self._is_recurrent else _MUON_RATE
-        rate *= math.sqrt(_RATE_WIDTH / max(_MIN_RATE_WIDTH, width))
-        why = f"{kind} of width {width}"
+            rate, why = kind.muon_rate, f"for a {kind.name} with muon"
+            yield ChosenValue(field="optimizer.weight_decay", value=kind.muon_weight_decay, reason=why)
+        elif kind is _TRANSFORMER and value_at(given, "optimizer.name") == "adamw":
+            decay, why = _TRANSFORMER_ADAMW_WEIGHT_DECAY, "for a transformer with adamw"
+            yield ChosenValue(field="optimizer.weight_decay", value=decay, reason=why)
+        rate *= math.sqrt(_RATE_WIDTH / max(_MIN_RATE_WIDTH, model.hidden_size))
+        why = f"{kind.name} of width {model.hidden_size}"
         if value_at(given, "init_from_run_id") is not None:
             rate, why = rate * _WARM_START_RATE_SHARE, f"a third of that of a {why}, because its weights are trained"
         yield ChosenValue(field="learning_rate", value=float(f"{rate:.2g}"), reason=why)
@@ -262,18 +302,13 @@ class _Rules:
         if value_at(given, "warmup_steps") is None:
             yield ChosenValue(field="warmup_ratio", value=_WARMUP_RATIO, reason="a high rate needs a warm-up")
 
-    def _dropout(self) -> Iterator[ChosenValue]:
-        model, pace = self._basis.model, self._basis.pace
+    def _dropout(self, times_read: float) -> Iterator[ChosenValue]:
+        model, kind = self._basis.model, self._kind
         per_token = model.parameter_count(0) / self._tokens
-        epochs = _usual_epochs(self._basis.text)
-        epochs = epochs if pace is None else min(epochs, pace.tokens / self._tokens)
-        dropout = _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(epochs / _EPOCHS_OF_DROPOUT)
-        if self._is_recurrent:
-            dropout += _RECURRENT_DROPOUT + _RECURRENT_DROPOUT_PER_DOUBLING * math.log2(per_token)
-        else:
-            dropout += _TRANSFORMER_DROPOUT_PER_DOUBLING * math.log2(per_token)
+        dropout = kind.dropout + kind.dropout_per_doubling * math.log2(per_token)
+        dropout += _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(times_read / self._epochs_share / _EPOCHS_OF_DROPOUT)
         dropout = round(_clamped(dropout, 0.0, _MAX_DROPOUT), 2)
-        why = f"{float(f'{per_token:.2g}'):g} weights of hidden layers per training token, {epochs:.2g} epochs"
+        why = f"{float(f'{per_token:.2g}'):g} weights of hidden layers per training token, {times_read:.2g} epochs"
         for field in model.dropouts:
             yield ChosenValue(field=f"model.{field}", value=dropout, reason=why)
         if value_at(self._basis.given, "model_family") == "char_lstm":

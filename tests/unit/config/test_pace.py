@@ -58,14 +58,14 @@ def test_values__have_the_measured_time_of_a_step_in_their_reasons() -> None:
     effective, reasons = chosen(text, pace)
     said = "2 minutes at 26 ms a step here: 18 epochs"
     assert (reasons["model_size"].value, reasons["model_size"].reason) == ("small", said)
-    assert (effective.num_epochs, reasons["num_epochs"].reason) == (20, f"at most; {said}")
+    assert (effective.num_epochs, reasons["num_epochs"].reason) == (30, f"at most; {said}")
     unmeasured, others = chosen(text, None)
     assert others["num_epochs"].reason == "at most; as far as `minutes` is enough for them"
     assert isinstance(effective.model, RnnConfig) and isinstance(unmeasured.model, RnnConfig)
     quick = chosen(text, best_pace(SPEEDS[1:2], text, 0.5))[0].model
     assert isinstance(quick, RnnConfig)
     less = unmeasured.model.dropout - quick.dropout
-    assert less == pytest.approx(0.06 * math.log2(20.1 / 4.59), abs=0.011), "27 seconds are enough for 4.59 epochs"
+    assert less == pytest.approx(0.06 * math.log2(30 / 4.59), abs=0.011), "27 seconds are enough for 4.59 epochs"
     assert changed(unmeasured, model=effective.model) == effective, "which the run corrects by its own clock"
 
 
