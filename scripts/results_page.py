@@ -3,6 +3,7 @@
 The page names the commands that write the files. A measurement without its files is left out.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from trainer.reports.experiment_tables import (
     figure_rows,
     headline_rows,
     listener_figures,
+    pair_rows,
     seeds_note,
     spread_note,
 )
@@ -32,15 +34,14 @@ _WIKITEXT = """
 ## Words: WikiText-2
 
 The LSTM of a keyboard (the recipe `word_lstm_keyboard`). The training file of WikiText-2 (10.8 MB, 2 million words)
-was not to be had here. So the models are trained on 95 % of `valid.txt` (0.2 million words) and tested on `test.txt`:
-the perplexities cannot be compared with published ones. Five epochs of so little text are far too few steps for a model
-of this size: it learns hardly more than the frequencies of words.
+was not to be had here. So the model is trained on 95 % of `valid.txt` (0.2 million words) and tested on `test.txt`: the
+perplexities cannot be compared with published ones, but with that of the n-gram of the same text.
 
 ```sh
 mt train word_lstm_keyboard --corpus TEXTS/wikitext2/valid.txt \\
   --set test_corpus=TEXTS/wikitext2/test.txt --set holdout_fraction=0.05 --set test_fraction=0 \\
-  --set threads=1 --batch-size 64 --json > results/wikitext-64.train.json
-mt eval RUN --latest --json > results/wikitext-64.eval.json
+  --set threads=1 --json > results/wikitext.train.json
+mt eval RUN --split test --json > results/wikitext.eval.json
 ```
 """
 _SHAKESPEARE = """
@@ -99,16 +100,21 @@ def results_page(folder: Path) -> str:
 
 
 def _wikitext(folder: Path) -> Iterator[str]:
-    rows: list[list[str]] = []
-    for train in sorted(folder.glob("wikitext-*.train.json")):
-        run = read_record(train, RunStatus)
-        test = read_record(train.with_name(train.name.replace("train", "eval")), EvalMetrics)
-        accuracies = [f"{100 * share:.2f} %" for share in (test.top1_accuracy, test.top5_accuracy)]
-        facts = [f"{run.batch_size}", f"{run.params or 0:,}", f"{run.step:,}", f"{test.n_tokens:,}"]
-        rows.append([*facts, f"{test.perplexity:,.1f}", *accuracies])
-    if rows:
+    if (file := folder / "wikitext.train.json").exists():
+        run = read_record(file, RunStatus)
+        test = read_record(folder / "wikitext.eval.json", EvalMetrics)
+        row = {
+            "parameters": f"{run.params or 0:,}",
+            "steps": f"{run.step:,}",
+            "test tokens": f"{test.n_tokens:,}",
+            "perplexity": f"{test.perplexity:,.1f}",
+            "top-1": f"{100 * test.top1_accuracy:.2f} %",
+            "top-5": f"{100 * test.top5_accuracy:.2f} %",
+        }
+        if (counted := test.baseline) is not None:
+            row[f"perplexity of the {counted.name}"] = f"{math.exp(counted.ngram_loss):,.1f}"
         yield _WIKITEXT
-        yield _table(["rows per batch", "parameters", "steps", "test tokens", "perplexity", "top-1", "top-5"], rows)
+        yield _table([*row], [[*row.values()]])
 
 
 def _shakespeare(folder: Path) -> Iterator[str]:
@@ -140,9 +146,20 @@ def _excess(result: ExperimentResult) -> Iterator[str]:
     yield f"\n{seeds_note(result)}\n"
     excess = [[_excess_cell(rows[a, b]) for b in result.languages] for a in result.languages]
     yield _table(["", *result.languages], [[a, *of_a] for a, of_a in zip(result.languages, excess, strict=True)])
+    yield from _own_losses(result)
     yield "\n"
     for check in result.validity.checks:
         yield f"- {check.name.replace('_', '-')}, {'passed' if check.passed else 'failed'}: {check.message}\n"
+
+
+def _own_losses(result: ExperimentResult) -> Iterator[str]:
+    """The models of each language beside counting its n-grams."""
+    mode = result.modes[0]
+    yield f"\nNats per character of each language's own models on its held-out text, {MODE_WORDS[mode]}.\n"
+    held_out = [(each.model, pair_rows(each, mode)) for each in result.models if each.kind == "held_out"]
+    losses = [[f"{rows[name, name].cross_entropy:.3f}" for name in result.languages] for _, rows in held_out]
+    rows = [[f"`{model}`", *own] for (model, _), own in zip(held_out, losses, strict=True)]
+    yield _table(["", *result.languages], rows)
 
 
 def _excess_cell(row: MatrixRow) -> str:
