@@ -87,7 +87,15 @@ def has_commands(page: Path) -> bool:
 
 
 PAGES = {page.stem: page for page in (TUTORIAL, *HOW_TOS) if has_commands(page)}
-LONG = ("tutorial", "compare-tokenizers", "cross-language", "resume", "second-language")
+LONG = (
+    "tutorial",
+    "minimal-pairs",
+    "surprisal-per-word",
+    "compare-tokenizers",
+    "cross-language",
+    "resume",
+    "second-language",
+)
 
 
 @pytest.mark.parametrize("name", slow_except(PAGES, *set(PAGES).difference(LONG)))
