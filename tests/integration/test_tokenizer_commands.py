@@ -17,24 +17,24 @@ def tokenizers(root: Path) -> list[TokenizerDirectory]:
 
 async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(80) + "\nz", "more")
-    options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60, "name": "two texts"}
+    options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60, "name": "both texts"}
     async with place(lab.folder) as here:
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
-        assert "Tokenizer two texts" in accepted.text and "bpe · corpora text, more" in accepted.text
+        assert "Tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
         assert "direct messages" in accepted.text
-        [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "two texts"]
+        [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "both texts"]
         await until(lambda: tokenizer.status().status == "completed")
         stats = tokenizer.completed_manifest().stats
         listed = await here.ask(here.bob, "tokenizer list")
-        assert f"✅ **two texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
+        assert f"✅ **both texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": f" {tokenizer.tokenizer_id} "})
-        assert "✅ Tokenizer two texts: completed" in shown.text and "Vocabulary 60 tokens" in shown.text
+        assert "✅ Tokenizer both texts: completed" in shown.text and "Vocabulary 60 tokens" in shown.text
         figures = f"{stats.avg_tokens_per_char:.3f} tokens per char"
         assert f"{stats.coverage:.2%}" in shown.text and figures in shown.text
-        [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "two")
+        [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "both")
         assert suggested.value == tokenizer.tokenizer_id
         again = await here.ask(here.bob, "tokenizer train", {**options})
-        assert "✅ Tokenizer two texts: completed" in again.text and "direct messages" not in again.text
+        assert "✅ Tokenizer both texts: completed" in again.text and "direct messages" not in again.text
         assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
