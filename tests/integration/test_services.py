@@ -108,8 +108,9 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
         path = str(folder)
     starter = await start_python(tmp_path, "-c", STARTER, PATH=path)
     assert (await pipe(starter.stdout).readuntil(b"unix://")).endswith(b"unix://")
-    assert len(servers(tmp_path)) == 1 + (not with_setpriv)
-    assert len(processes(tmp_path, "trainer worker --embedded")) == 1
+    # the kernel shows the command line of a new process a moment later
+    await until(lambda: len(servers(tmp_path)) == 1 + (not with_setpriv))
+    await until(lambda: len(processes(tmp_path, "trainer worker --embedded")) == 1)
     kill(starter.pid)
     assert await gone(tmp_path)
     await starter.communicate()
