@@ -18,6 +18,8 @@ from trainer.tokenizers.base import Tokenizer
 LETTERS = char_tokenizer(["abcdefgh"])
 WITH_MASK = char_tokenizer(["abcdefgh"], mask_token=True)
 BOS, EOS, MASK = 2, 3, 4
+WORD_START = {"bpe": " ", "wordpiece": " ", "sentencepiece": "\u2581"}
+"""The space at the start of the tokens that begin a word, by method; other methods have no such tokens."""
 
 
 def small_tokenizer(method: str, documents: str = "line") -> Tokenizer:

@@ -377,7 +377,10 @@ class PredictRequest(InferenceRequest, json_schema_extra=describe_fields):
 
 
 class Suggestion(Frozen):
-    """A token with its probability and log probability at temperature 1."""
+    """A token with its probability and log probability at temperature 1.
+
+    After a text that ends with the space of the next token, they are over the tokens that begin with that space.
+    """
 
     token: str
     prob: float

@@ -31,9 +31,8 @@ from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.weights import read_weights
 from trainer.system.files import read_regular
-from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
+from trainer.tokenizers.base import SPACE, Tokenizer, Vocabulary, vocabulary_of
 from trainer.tokenizers.library import content_of, normalizer_of
-from trainer.tokenizers.sentencepiece import SPACE
 
 if TYPE_CHECKING:
     from transformers.configuration_utils import PreTrainedConfig

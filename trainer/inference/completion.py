@@ -21,8 +21,8 @@ class PromptText(NamedTuple):
     """A prompt with its text, as an echo shows it.
 
     A text is normalized; its tokens are those of its lines, with an [EOS], or the newline of a stream, for each
-    complete line. Of token ids every one is a token; special tokens have no text. The model reads the start token
-    before them, unless they begin with it.
+    complete line. If the text is continued, a space at its end can belong to the next token. Of token ids every one is
+    a token; special tokens have no text. The model reads the start token before them, unless they begin with it.
     """
 
     prompt: Prompt
@@ -32,13 +32,25 @@ class PromptText(NamedTuple):
     offsets: list[int]
     """The position in the text at which each token begins. White space that no token has belongs to the next token."""
 
+    def to_continue(self, tokenizer: Tokenizer) -> "PromptText":
+        """Return the prompt with the tokens of `Prompt.to_continue`."""
+        prompt = self.prompt.to_continue(tokenizer)
+        count = len(self.shown) - (len(self.prompt.ids) - len(prompt.ids))
+        return PromptText(prompt, self.text, self.shown[:count], self.offsets[:count])
 
-def read_completion_prompt(model: LanguageModel, tokenizer: Tokenizer, prompt: CompletionPrompt) -> PromptText:
+
+def read_completion_prompt(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: CompletionPrompt, *, is_continued: bool
+) -> PromptText:
     """Encode a text as a generation does, or check token ids.
+
+    A space at the end of a text that is continued belongs to the next token; otherwise it is a token of the text.
 
     Raises INVALID_INPUT for an id outside the vocabulary, or for a prompt longer than the model's context.
     """
     read = _read_text(tokenizer, prompt) if isinstance(prompt, str) else _read_ids(tokenizer, list(prompt))
+    if is_continued and isinstance(prompt, str):
+        read = read.to_continue(tokenizer)
     tokens, context = len(read.prompt.ids), model.context_tokens
     if context is not None and tokens > context:
         raise AppError(
@@ -153,7 +165,10 @@ class CompletionJob:
         self._tokenizer = tokenizer
         self._is_streamed = is_streamed
         self._seed = randbits(32) if request.seed is None else request.seed
-        self.prompts = [read_completion_prompt(model, tokenizer, prompt) for prompt in request.prompts]
+        is_continued = request.max_tokens > 0
+        self.prompts = [
+            read_completion_prompt(model, tokenizer, prompt, is_continued=is_continued) for prompt in request.prompts
+        ]
         options = GenerateRequest(
             prompt_text="",
             max_new_tokens=max(1, request.max_tokens),
@@ -196,9 +211,13 @@ class CompletionJob:
         self._scores = [next(scores) for _ in self.prompts]
         if (self.request.max_tokens, self.request.temperature) != (1, 0):
             return
-        never_sampled = self.generations[0].options.never_sampled
         ends = [_likeliest(Scores(*(tensor[-1:] for tensor in score)))[0] for score in self._scores]
-        allowed = [[(value, -i) for i, value in end if i not in never_sampled] for end in ends]
+        allowed = [
+            [(value, -i) for i, value in end if not generation.is_barred_first[i]]
+            for end, generation in zip(ends, self.generations, strict=True)
+        ]
+        if not all(allowed):
+            return  # no likely token begins with the space at the end of a prompt
         chosen = [max(of_prompt) for of_prompt in allowed]
         if any(value == end[-1][1] for (value, _), end in zip(chosen, ends, strict=True)):
             return  # a token with a lower id may be as likely
@@ -283,8 +302,8 @@ class CompletionJob:
         likeliest = sequence.top_logprobs or [[] for _ in ids]
         end = len(sequence.text)
         for token_id, offset, logprob, top in zip(ids, offsets, logprobs, likeliest, strict=True):
-            if sequence.stop_reason != "stop_sequence" or offset < end:
-                yield self._token(token_id, logprob, top, start + offset)
+            if sequence.stop_reason != "stop_sequence" or max(0, offset) < end:
+                yield self._token(token_id, logprob, top, max(0, start + offset))
 
     def _token(self, token_id: int, logprob: float, likeliest: _Likeliest, offset: int) -> _Token:
         names = self._tokenizer.names

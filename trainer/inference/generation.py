@@ -45,6 +45,8 @@ class Prompt(NamedTuple):
     """As in training: each line from [BOS] (or the end of the line before) to [EOS], or to the newline of a stream."""
     lines: list[list[int]]
     """The tokens of each line, in a stream with its newline."""
+    has_next_space: bool = False
+    """The text ends with the space before the next word, so the output begins without it."""
 
     @property
     def n_tokens(self) -> int:
@@ -53,6 +55,16 @@ class Prompt(NamedTuple):
     def unk_count(self, tokenizer: Tokenizer) -> int:
         return sum(line.count(tokenizer.special_ids.unk) for line in self.lines)
 
+    def to_continue(self, tokenizer: Tokenizer) -> "Prompt":
+        """Return the prompt without a space at its end that belongs to the next token, as words do in training.
+
+        The next token must begin with that space: token healing (Lundberg 2023), for spaces alone.
+        """
+        line = self.lines[-1]
+        if not line or line[-1] not in tokenizer.word_start_ids or tokenizer.texts[line[-1]] != " ":
+            return self
+        return Prompt(self.ids[:-1], [*self.lines[:-1], line[:-1]], has_next_space=True)
+
 
 def read_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     """Encode a text to continue. Blank lines are left out, except for the last one and those of a stream."""
@@ -60,11 +72,16 @@ def read_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     special_ids = tokenizer.special_ids
     if special_ids.newline is not None:
         lines = [*([*tokenizer.encode(line), special_ids.newline] for line in complete), tokenizer.encode(last)]
-        return Prompt([special_ids.start, *chain.from_iterable(lines)], lines)
+        return Prompt([special_ids.start, *chain.from_iterable(lines)], lines, _has_next_space(tokenizer, last))
     lines = [*(tokenizer.encode(line.text) for line in documents("\n".join(complete))), tokenizer.encode(last)]
     opening = [] if special_ids.bos is None else [special_ids.bos]
     ids = [i for line in lines for i in (*opening, *line, special_ids.eos)][:-1]
-    return Prompt(ids if opening else [special_ids.start, *ids], lines)
+    return Prompt(ids if opening else [special_ids.start, *ids], lines, _has_next_space(tokenizer, last))
+
+
+def _has_next_space(tokenizer: Tokenizer, line: str) -> bool:
+    """Return True if a line ends with the space that a word tokenizer writes before the next word."""
+    return tokenizer.manifest.method == "word" and line != line.rstrip() != ""
 
 
 def generate(
@@ -144,6 +161,7 @@ class _Options(NamedTuple):
     logprobs: bool
     top_logprobs: int
     never_sampled: tuple[int, ...]
+    begins_with_space: bool
 
     @property
     def are_plain(self) -> bool:
@@ -168,7 +186,8 @@ class GenerationJob:
     ) -> None:
         """Check the request against the model.
 
-        A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text.
+        A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text. If
+        the text ends with the space of the next word, the first token begins with it, if such a token is allowed.
 
         Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed.
         """
@@ -177,7 +196,10 @@ class GenerationJob:
         self.request = request
         self._response = response
         self.is_streamed = is_streamed
-        self.prompt = read_prompt(tokenizer, request.prompt_text or "") if prompt is None else prompt
+        never = never_sampled(tokenizer, request)
+        starts = tokenizer.word_start_ids.difference(never)
+        read = read_prompt(tokenizer, request.prompt_text or "") if prompt is None else prompt
+        self.prompt = read.to_continue(tokenizer) if starts and prompt is None else read
         self.options = _Options(
             request.temperature,
             request.top_k,
@@ -186,12 +208,18 @@ class GenerationJob:
             request.repetition_window,
             request.logprobs or request.top_logprobs > 0,
             request.top_logprobs,
-            tuple(never_sampled(tokenizer, request)),
+            tuple(never),
+            bool(starts) and self.prompt.has_next_space,
         )
         self.is_barred = torch.zeros(model.vocab_size, dtype=torch.bool)
         """True for a token that is never sampled."""
-        never: list[int] = [*self.options.never_sampled]
         self.is_barred[never] = True
+        self.is_barred_first = self.is_barred
+        """True for a token that is not sampled first."""
+        if self.options.begins_with_space:
+            first: list[int] = [*starts]
+            self.is_barred_first = torch.ones_like(self.is_barred)
+            self.is_barred_first[first] = False
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.decode_step: DecodeStep | None = None
@@ -237,7 +265,7 @@ class GenerationJob:
         return changed(
             self._response,
             tokens=tuple(tuple(self.tokenizer.tokens(sequence.sampled)) for sequence in self.sequences),
-            text_offsets=tuple(tuple(sequence.offsets()) for sequence in self.sequences),
+            text_offsets=tuple(tuple(max(0, at) for at in sequence.offsets()) for sequence in self.sequences),
             top_logprobs=tuple(
                 tuple(tuple((names[token_id], value) for token_id, value in top) for top in sequence.top_logprobs)
                 for sequence in self.sequences
@@ -310,15 +338,25 @@ class Continuation:
         """The output, decoded when it is asked for: most requests need it only at their end."""
         if self._text_before_stop is not None:
             return self._text_before_stop
-        return self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
+        line = self._tokenizer.decode(self._line)[self._prompt_characters :]
+        if self._complete_lines:
+            return self._complete_lines + line
+        return line.removeprefix(" ") if self.job.prompt.has_next_space else line
 
     @property
     def sampled(self) -> list[int]:
         return self.context[len(self.job.prompt.ids) :]
 
     @property
+    def is_barred(self) -> Tensor:
+        """True for a token that is not sampled next."""
+        return self.job.is_barred if self.steps else self.job.is_barred_first
+
+    @property
     def most_steps(self) -> int:
-        """The most tokens that can still be appended."""
+        """The most tokens that can be appended while the same tokens are allowed."""
+        if self.job.options.begins_with_space and not self.steps:
+            return 1
         return min(self.job.request.max_new_tokens - self.steps, int(min(self._room, _MAX_STEPS)) + 1)
 
     def draws(self, count: int) -> Tensor:
@@ -344,9 +382,13 @@ class Continuation:
         self._append(last)
 
     def offsets(self) -> list[int]:
-        """Return the position in the output, before it is cut, at which each sampled token begins."""
+        """Return the position in the output, before it is cut, at which each sampled token begins.
+
+        It is -1 for a first token that begins with the space at the end of the prompt.
+        """
         before = self.job.prompt.lines[-1][-_CONTEXT_TOKENS:]
         lengths, line = list[int](), list[int]()
+        prompt_characters = len(self._tokenizer.decode(before))
         for token_id in [*before, *self.sampled]:
             if token_id == self._tokenizer.special_ids.line_end:
                 lengths += [*map(len, self._tokenizer.pieces(line)), len("\n")]
@@ -355,7 +397,9 @@ class Continuation:
                 line.append(token_id)
         lengths += map(len, self._tokenizer.pieces(line))
         starts = accumulate(lengths[len(before) :], initial=sum(lengths[: len(before)]))
-        prompt_characters = len(self._tokenizer.decode(before))
+        if self.job.prompt.has_next_space:
+            first = self._tokenizer.decode([*before, *self.sampled[:1]])
+            prompt_characters += first.startswith(" ", prompt_characters)
         return [start - prompt_characters for start in starts][:-1]
 
     def _append(self, token_id: int) -> None:
@@ -424,7 +468,7 @@ def _sample(live: "Sequence[Continuation]", logits: Floats) -> list[int]:
     if options.repetition_penalty is not None:
         seen = [sequence.context[-options.repetition_window :] for sequence in live]
         penalize_repetition(doubles, seen, options.repetition_penalty)
-    is_barred: NDArray[np.bool_] = job.is_barred.numpy()
+    is_barred: NDArray[np.bool_] = live[0].is_barred.numpy()
     np.copyto(doubles, -math.inf, where=is_barred)
     ids = choose(doubles, job.request, [float(sequence.draws(1)) for sequence in live])
     for sequence, token_id in zip(live, ids, strict=True):
@@ -494,7 +538,7 @@ def _write(
     choices = Choices(
         torch.stack([sequence.draws(count) for sequence in sequences]),
         torch.tensor(temperatures, dtype=torch.double),
-        [sequence.job.is_barred for sequence in sequences],
+        [sequence.is_barred for sequence in sequences],
         special_ids.line_end,
     )
     begin = perf_counter()

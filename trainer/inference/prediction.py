@@ -1,5 +1,6 @@
 """Next-token prediction, as for a keyboard: the likeliest tokens, with a cache of states from key to key."""
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -68,9 +69,12 @@ def predict(
     """Suggest the k likeliest next tokens; none for a text without tokens. The model was trained with causal_lm.
 
     Probabilities are at temperature 1 over the complete vocabulary. Special tokens, [EOS] included, are not suggested.
+    If the text ends with the space of the next token, only tokens that begin with it are suggested, and probabilities
+    are over these tokens.
+
     Raises INVALID_INPUT for a text longer than the model's context.
     """
-    prompt = read_prompt(tokenizer, request.text)
+    prompt = read_prompt(tokenizer, request.text).to_continue(tokenizer)
     if model.context_tokens is not None and len(prompt.ids) > model.context_tokens:
         raise AppError(
             ErrorCode.INVALID_INPUT,
@@ -78,12 +82,17 @@ def predict(
             " its end.",
         )
     suggestions: tuple[Suggestion, ...] = ()
-    if prompt.n_tokens:
+    if prompt.n_tokens or prompt.has_next_space:
         model.eval()
-        special_ids = tokenizer.special_ids.all
-        log_p = torch.from_numpy(prefixes.steps_after(model, prompt.ids).logits).double().log_softmax(-1).squeeze(0)
+        never = set(tokenizer.special_ids.all)
+        logits = torch.from_numpy(prefixes.steps_after(model, prompt.ids).logits).double().squeeze(0)
+        if prompt.has_next_space and tokenizer.word_start_ids:
+            never = set(range(model.vocab_size)) - tokenizer.word_start_ids
+            others: list[int] = [*never]
+            logits[others] = -math.inf
+        log_p = logits.log_softmax(-1)
         order: list[int] = log_p.argsort(descending=True, stable=True).tolist()
-        best = [token_id for token_id in order[: request.k + len(special_ids)] if token_id not in special_ids]
+        best = [token_id for token_id in order[: request.k + len(never)] if token_id not in never]
         suggestions = tuple(
             Suggestion(token=tokenizer.names[i], prob=float(log_p[i].exp()), logp=float(log_p[i]))
             for i in best[: request.k]

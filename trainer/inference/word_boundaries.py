@@ -10,8 +10,7 @@ the sum over all tokens that begin with white space, and [EOS]. A space that is 
 
 from collections.abc import Sequence
 
-from trainer.tokenizers.base import Span, Tokenizer
-from trainer.tokenizers.sentencepiece import SPACE
+from trainer.tokenizers.base import SPACE, Span, Tokenizer
 from trainer.tokenizers.subword import SPLIT
 
 _ASCII = 0x80

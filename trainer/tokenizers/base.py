@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from array import array
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -24,6 +25,9 @@ from trainer.contracts.tokenizers import (
 from trainer.system.files import write_atomically
 
 NEWLINE = "\n"
+SPACE = "\u2581"
+"""The space in the tokens of SentencePiece."""
+_SPACES = f" {SPACE}"
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -96,6 +100,12 @@ class Tokenizer(ABC):
             self.texts[names.index(newline)] = NEWLINE
         self.vocab_size = manifest.vocab_size
         self._content = content
+
+    @cached_property
+    def word_start_ids(self) -> frozenset[int]:
+        """The tokens that begin with a space, if some of them are a word or its beginning; else none."""
+        spaced = [i for i, text in enumerate(self.texts) if text[:1] == " " and self.names[i][0] in _SPACES]
+        return frozenset(spaced if any(self.texts[i] != " " for i in spaced) else ())
 
     @abstractmethod
     def encode(self, text: str) -> list[int]: ...

@@ -15,6 +15,7 @@ from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, Tokenizer
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import (
     NEWLINE,
+    SPACE,
     Ids,
     Span,
     Text,
@@ -27,7 +28,6 @@ from trainer.tokenizers.base import (
 from trainer.tokenizers.counting import CODE_POINTS, check_room, code_points, count_characters
 from trainer.tokenizers.subword import SPLIT
 
-SPACE = "\u2581"
 _LINE_CHARACTERS = 1000
 """SentencePiece ignores lines longer than 4192 bytes."""
 _MAX_LINES = 2_000_000

@@ -14,8 +14,10 @@ from tests.support.answers import (
     EOS,
     LETTERS,
     WITH_MASK,
+    WORD_START,
     Script,
     check_chunks,
+    log_probabilities,
     score,
     scored_nats,
     small_tokenizer,
@@ -180,6 +182,32 @@ def test_echo__of_a_text_or_its_ids_has_the_log_probabilities_of_a_score(kind: s
     assert found[: choice.prompt_tokens - 1] == pytest.approx([-nats for nats in scored_nats(scored)[1:]], abs=1e-5)
     assert of_ids.tokens == choice.tokens and logprobs_of(of_ids) == pytest.approx(found, abs=1e-5)
     assert empty[0].tokens and empty[1].tokens == empty[0].tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+def test_space_at_the_end_of_a_text__belongs_to_the_next_token_if_it_is_continued(kind: str, max_tokens: int) -> None:
+    tokenizer, model = TOKENIZERS[kind], MODELS[kind]
+    start, prompt = WORD_START.get(kind.split()[0]), "the sun was "
+    values: dict[str, object] = {"echo": True, "logprobs": 2, "temperature": 0, "max_tokens": max_tokens}
+    of_text, of_ids = choices(model, tokenizer, prompts=[prompt, tokenizer.encode(prompt)], **values)
+    assert of_text.tokens is not None and of_text.text_offset is not None
+    if max_tokens == 0 or start is None:
+        assert of_text.tokens == of_ids.tokens and logprobs_of(of_text) == pytest.approx(logprobs_of(of_ids))
+    count, ids = of_text.prompt_tokens, [tokenizer.names.index(token) for token in of_text.tokens]
+    assert ids[:count] == tokenizer.encode(prompt.rstrip() if start and max_tokens else prompt)
+    rows = log_probabilities(model, [tokenizer.special_ids.start, *ids[:-1]])
+    expected = [row[token_id] for row, token_id in zip(rows, ids, strict=True)]
+    assert logprobs_of(of_text) == pytest.approx(expected[1:], abs=1e-4)
+    generated = write(model, tokenizer, prompt_text=prompt, max_new_tokens=max(1, max_tokens), temperature=0)
+    assert of_text.text == prompt + (generated.outputs or ("",))[0] * (max_tokens > 0)
+    if max_tokens and (start or kind.startswith("word")):
+        assert start is None or of_text.tokens[count].startswith(start)
+        assert of_text.text_offset[count] == len(prompt) - of_text.text.startswith(
+            f"{prompt}{tokenizer.texts[ids[count]].strip()}"
+        )
+        [alone] = choices(model, tokenizer, prompts=[prompt], **{**values, "echo": False})
+        assert alone.text_offset is not None and alone.text_offset[0] == 0
 
 
 @pytest.mark.parametrize("method", METHODS)

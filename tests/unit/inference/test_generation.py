@@ -13,6 +13,7 @@ from tests.support.answers import (
     EOS,
     LETTERS,
     WITH_MASK,
+    WORD_START,
     Script,
     check_chunks,
     continue_greedily,
@@ -25,7 +26,7 @@ from tests.support.answers import (
 )
 from tests.support.families import CONTINUING, POSITIONS, READ_ONCE, model_of
 from tests.support.refusals import refused
-from tests.support.tiny_models import char_tokenizer, small_model
+from tests.support.tiny_models import char_tokenizer, small_model, tokenizer_of
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
@@ -218,11 +219,12 @@ def test_top_logprobs__are_the_likeliest_tokens_of_a_forward_pass(name: str) -> 
 
 
 @pytest.mark.parametrize("stop_on_eos", [True, False])
+@pytest.mark.parametrize("prompt", ["abc", "abc "])
 @pytest.mark.parametrize("method", METHODS)
-def test_text_offsets__cut_the_output_into_its_tokens(method: str, stop_on_eos: bool) -> None:
+def test_text_offsets__cut_the_output_into_its_tokens(method: str, prompt: str, stop_on_eos: bool) -> None:
     tokenizer = TOKENIZERS[method]
     values: dict[str, object] = {"max_new_tokens": 40, "num_return_sequences": 4, "stop_on_eos": stop_on_eos}
-    found = write(MODELS[method], tokenizer, prompt_text="abc", seed=3, top_logprobs=1, **values)
+    found = write(MODELS[method], tokenizer, prompt_text=prompt, seed=3, top_logprobs=1, **values)
     answers = zip(found.outputs or (), found.tokens or (), found.text_offsets or (), strict=True)
     for output, tokens, offsets in answers:
         pieces = [output[start:end] for start, end in pairwise([*offsets, len(output)])]
@@ -280,10 +282,60 @@ def test_nothing_left_to_write__is_one_sentence(values: dict[str, object], sente
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stops", [[], ["th", "the s", "e", "\nw"], ["s w", "ing"]])
-def test_chunks__in_their_order_are_the_output_and_never_a_part_of_a_stop(method: str, stops: list[str]) -> None:
+@pytest.mark.parametrize("prompt", ["the sun was", "shining\nthe sun was", ""])
+def test_space_at_the_end_of_a_prompt__begins_the_next_token(method: str, prompt: str) -> None:
     tokenizer, model = TOKENIZERS[method], MODELS[method]
-    request: dict[str, object] = {"prompt_text": "the sun", "stop_sequences": stops, "seed": 3, **ENDLESS}
+    start, special_ids = WORD_START.get(method), tokenizer.special_ids
+    is_word = method == "word"
+    lines = prompt.split("\n")
+    if not (start or is_word):
+        lines[-1] += " "
+    opening = [] if special_ids.bos is None else [special_ids.bos]
+    ids = [i for line in lines for i in (*opening, *tokenizer.encode(line), special_ids.eos)][:-1]
+    if method == "sentencepiece" and not prompt:
+        ids += tokenizer.encode(" ")[:1]  # the space that it adds at the start of a line
+    ids = ids if opening else [special_ids.start, *ids]
+    row = log_probabilities(model, ids)[-1]
+    allowed = (i for i in range(len(row)) if i not in special_ids.never_sampled)
+    best = max((i for i in allowed if start is None or tokenizer.names[i].startswith(start)), key=row.__getitem__)
+    values: dict[str, object] = {"prompt_text": f"{prompt} ", "max_new_tokens": 1, "top_logprobs": 1, **GREEDY}
+    found = write(model, tokenizer, **values)
+    assert found.tokens == ((tokenizer.names[best],),)
+    assert found.outputs == (tokenizer.texts[best].removeprefix(" " if start else ""),)
+    assert [value for [value] in found.logprobs or ()] == pytest.approx([row[best]], abs=1e-4)
+    assert found.text_offsets == ((0,),)
+    n_marks = len(opening) * len(lines) + (len(lines) - 1 if opening else len(lines))
+    assert found.prompt_tokens == len(ids) - n_marks
+    several = {**values, "seed": 3, "num_return_sequences": 10, "temperature": 3, "max_new_tokens": 5}
+    together = write_together(model, tokenizer, several, {**several, "prompt_text": "the sun"})
+    answers = [answer for answer in together if isinstance(answer, GenerateResponse)]
+    for number, text in enumerate((f"{prompt} ", "the sun")):
+        alone = write(model, tokenizer, **{**several, "prompt_text": text})
+        assert alone.outputs == next(answer.outputs for answer in answers if answer.request_id == f"r{number}")
+        assert number or all(start is None or tokens[0].startswith(start) for tokens in alone.tokens or ())
+    without_spaces = {"alphabet": "ehistw", "max_new_tokens": 20, "stop_on_eos": False}
+    assert " " not in "".join(write(model, tokenizer, **{**several, **without_spaces}).outputs or ()) or is_word
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output"), [("the sun ", "was"), ("the sun\t", "was"), ("(the sun ", ","), (" ", "the")]
+)
+def test_space_at_the_end_of_a_prompt__is_not_written_again_between_words(prompt: str, output: str) -> None:
+    tokenizer = tokenizer_of("word", ["( the sun was , the sun ,"])
+    [end], [sun], [word] = [tokenizer.special_ids.eos], tokenizer.encode("sun"), tokenizer.encode(output)
+    follows = {end: word, sun: word}
+    found = write(Script(follows, tokenizer.vocab_size), tokenizer, prompt_text=prompt, max_new_tokens=1, **GREEDY)
+    assert found.outputs == (output,)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prompt", ["the sun", "the sun "])
+@pytest.mark.parametrize("stops", [[], ["th", "the s", "e", "\nw"], ["s w", "ing"]])
+def test_chunks__in_their_order_are_the_output_and_never_a_part_of_a_stop(
+    method: str, prompt: str, stops: list[str]
+) -> None:
+    tokenizer, model = TOKENIZERS[method], MODELS[method]
+    request: dict[str, object] = {"prompt_text": prompt, "stop_sequences": stops, "seed": 3, **ENDLESS}
     request |= {"max_new_tokens": 50, "num_return_sequences": 6}
     *chunks, response = write_together(model, tokenizer, request, is_streamed=True)
     assert response == write(model, tokenizer, **request)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.support.answers import BOS, EOS, WITH_MASK, log_probabilities, small_tokenizer
+from tests.support.answers import BOS, EOS, WITH_MASK, WORD_START, log_probabilities, small_tokenizer
 from tests.support.families import CAUSAL, CONTINUING, POSITIONS, model_of
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
@@ -61,6 +61,24 @@ def test_suggestions__are_distinct_never_special_and_all_there_are(method: str) 
     assert len(names) == len(set(names)) == min(100, tokenizer.vocab_size - len(tokenizer.special_ids.all))
     probabilities = [suggestion.prob for suggestion in all_there_are]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("text", ["the sun was", ""])
+def test_suggestions_after_a_space__begin_with_it_and_share_the_probability_of_those(method: str, text: str) -> None:
+    tokenizer = small_tokenizer(method)
+    model, special_ids, start = small_model(vocabulary_of(tokenizer)), tokenizer.special_ids, WORD_START.get(method)
+    found = suggest(model, f"{text} ", 100, tokenizer=tokenizer)
+    read = tokenizer.encode(f"{text} ")
+    after = log_probabilities(model, [special_ids.start, *(read[:-1] if start else read)])[-1]
+    if start is None:
+        expected = {i: math.exp(after[i]) for i in range(len(after)) if i not in special_ids.all}
+    else:
+        weights = {i: math.exp(after[i]) for i, name in enumerate(tokenizer.names) if name.startswith(start)}
+        expected = {i: weight / math.fsum(weights.values()) for i, weight in weights.items()}
+    best = sorted(expected, key=expected.__getitem__, reverse=True)[: 100 if read else 0]
+    assert [suggestion.token for suggestion in found] == tokenizer.tokens(best)
+    assert [suggestion.prob for suggestion in found] == pytest.approx([expected[i] for i in best], rel=1e-4)
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\n"])

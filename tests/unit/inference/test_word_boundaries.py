@@ -12,8 +12,7 @@ from tests.support.families import model_of
 from tests.support.tiny_models import POEM, TableModel, char_tokenizer, tokenizer_of
 from trainer.inference.scoring import word_surprisals
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
-from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.tokenizers.sentencepiece import SPACE
+from trainer.tokenizers.base import SPACE, Tokenizer, vocabulary_of
 
 SUBWORD = ["bpe", "wordpiece", "sentencepiece"]
 MAX_TOKENS = 3
