@@ -208,12 +208,14 @@ def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Ob
 def special_tokens_of(manifest: TokenizerManifest, objective: Objective) -> dict[str, str]:
     """Return the special tokens by the library's names for them.
 
-    A tokenizer without [BOS] or [PAD] uses [EOS] for them, one without [MASK] the unknown token. A stream has neither
-    [BOS] nor [EOS].
+    A tokenizer without [BOS] uses [EOS] for it, one without [MASK] the unknown token. One without [PAD] uses the
+    unknown token, and [EOS] for a masked model. Programs that train a causal model ignore the targets that equal the
+    padding, and it must not unlearn the ends of lines. A stream has neither [BOS] nor [EOS].
     """
     ids = manifest.special_ids
+    pad = ids.pad if ids.pad is not None or objective == "masked_lm" else ids.unk
     named = {"bos_token": ids.start, "eos_token": ids.eos} if manifest.documents == "line" else {}
-    named |= {"unk_token": ids.unk, "pad_token": ids.filler}
+    named |= {"unk_token": ids.unk, "pad_token": ids.eos if pad is None else pad}
     if objective == "masked_lm":
         named |= {"cls_token": ids.start, "sep_token": ids.eos, "mask_token": ids.unk if ids.mask is None else ids.mask}
     return {role: _name(manifest, i) for role, i in named.items()}
