@@ -1,7 +1,8 @@
 """A model as a folder that Transformers loads: config, weights, tokenizer, and code for recurrent models."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -11,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import save as save_safetensors
 from sentencepiece import SentencePieceProcessor
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from trainer.artifacts.tokenizer_files import RESERVED, tokenizer_file
@@ -25,7 +26,12 @@ from trainer.contracts.models import (
     QwenConfig,
     RnnConfig,
 )
-from trainer.contracts.tokenizers import BYTE_NAMES, SentencePieceTokenizerConfig, TokenizerManifest
+from trainer.contracts.tokenizers import (
+    BYTE_NAMES,
+    SentencePieceTokenizerConfig,
+    TokenizerManifest,
+    has_byte_fallback,
+)
 from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -183,18 +189,28 @@ def _write_json(path: Path, fields: _Fields) -> None:
 
 _SPELLED_BYTE = pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "isolated")
 """Keeps a text that is spelled like the token of a byte from becoming that token."""
+_BLANK_LINES = r"[\s\x1c-\x1f]*\n"
+"""Python's white space up to the last newline in it."""
 
 
 def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Objective) -> bytes:
     """Return `tokenizer.json` with the same ids as the tokenizer whose file has this content.
 
     For a masked model, it adds the special tokens at the start and end of a text. For a causal model, the caller adds
-    the start, as with GPT-2: `tokenizer.bos_token + text`, or a newline before a stream.
+    the start, as with GPT-2: `tokenizer.bos_token + text`, or a newline before a stream. A newline between the lines of
+    a text becomes the end of the line and the start of the next one, as in a prompt. A mask has the place of a token,
+    so it takes the space of a subword token that begins with one.
     """
     if isinstance(manifest.config, SentencePieceTokenizerConfig):
         library = _from_sentencepiece(content, manifest, manifest.config)
     else:
         library = tokenizers.Tokenizer.from_str(content.decode())
+    own: normalizers.Normalizer = getattr(library, "normalizer")  # noqa: B009  (untyped in tokenizers)
+    steps: list[normalizers.Normalizer] = [own, *_of_lines_and_marks(manifest)]
+    library.normalizer = normalizers.Sequence(steps)
+    if manifest.method != "word":  # a word that is spelled like a special token is unknown
+        marks: list[str | AddedToken] = [AddedToken(name, normalized=True) for name in manifest.special_tokens]
+        library.add_special_tokens(marks)  # normalized, so that the normalizer sees them and can write them
     first, last = (_name(manifest, i) for i in (manifest.special_ids.start, manifest.special_ids.eos))
     if objective == "masked_lm":
         ids = [(name, manifest.special_tokens[name]) for name in sorted({first, last})]
@@ -203,6 +219,33 @@ def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Ob
     else:
         library.post_processor = None
     return library.to_str(pretty=False).encode()
+
+
+def _of_lines_and_marks(manifest: TokenizerManifest) -> Iterator[normalizers.Normalizer]:
+    """Yield the steps that write the borders of lines, and the space before words and masks, as in training.
+
+    SentencePiece has a space before each line. A text that is a space and one word has no other: it is that word inside
+    a line. Tools that score word by word, such as minicons, rely on it. Reserved characters are unknown.
+    """
+    ids, lowercase = manifest.special_ids, manifest.normalization.lowercase
+    marks = {i: name.lower() if lowercase else name for name, i in manifest.special_tokens.items()}
+    start, mark = (re.escape(marks[ids.start]), "|".join(map(re.escape, marks.values())))
+    is_sentencepiece = manifest.method == "sentencepiece"
+    if is_sentencepiece:
+        yield normalizers.Replace(SPACE, "\0")
+        yield normalizers.Replace(Regex(rf"\A (?=[^ \n]+\z)(?!{mark})"), SPACE)
+    if manifest.documents == "line":
+        border = f" {marks[ids.eos]} " if ids.bos is None else marks[ids.eos] + marks[ids.bos]
+        yield normalizers.Replace(Regex(rf"(?:\A|(?<={start})){_BLANK_LINES}"), "")
+        yield normalizers.Replace(Regex(rf"\r?\n(?:{_BLANK_LINES})?"), border)
+    if ids.mask is not None and manifest.method in ("bpe", "wordpiece", "sentencepiece"):
+        yield normalizers.Replace(f" {marks[ids.mask]}", marks[ids.mask])
+    if is_sentencepiece:
+        if not has_byte_fallback(manifest.config):
+            yield normalizers.Replace(Regex(f"[{RESERVED.replace(SPACE, '')}]"), "\0")
+        yield normalizers.Replace(Regex(rf"\A(?!\z|{mark}|{SPACE})"), SPACE)
+        yield normalizers.Replace(Regex(rf"(?<={start})(?!\z|{mark})"), SPACE)
+        yield normalizers.Replace(" ", SPACE)
 
 
 def special_tokens_of(manifest: TokenizerManifest, objective: Objective) -> dict[str, str]:
@@ -228,11 +271,7 @@ def _name(manifest: TokenizerManifest, token_id: int) -> str:
 def _from_sentencepiece(
     content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig
 ) -> tokenizers.Tokenizer:
-    """Return a tokenizer with the same pieces, scores and merges; reserved characters are unknown.
-
-    It puts a space before every text that begins without one, so that a word has the same tokens alone and in a line.
-    Tools that score word by word, such as minicons, rely on it.
-    """
+    """Return a tokenizer with the same pieces, scores and merges, for texts whose spaces are written as U+2581."""
     processor = SentencePieceProcessor(model_proto=content)
     pieces = [(processor.id_to_piece(i), float(processor.get_score(i))) for i in range(processor.get_piece_size())]
     unknown, has_bytes = _name(manifest, manifest.special_ids.unk), config.byte_fallback
@@ -244,12 +283,9 @@ def _from_sentencepiece(
         library = tokenizers.Tokenizer(
             models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes)
         )
-    library.normalizer = normalizer_of(
-        config.normalization, normalizers.Replace(Regex(f"[{SPACE if has_bytes else RESERVED}]"), "\0")
-    )
-    spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
-    cuts: list[pre_tokenizers.PreTokenizer] = [spaces, _SPELLED_BYTE] if has_bytes else [spaces]
-    library.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+    library.normalizer = normalizer_of(config.normalization)
+    if has_bytes:
+        library.pre_tokenizer = _SPELLED_BYTE
     joins: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     if has_bytes:
         joins.insert(1, decoders.ByteFallback())
