@@ -21,7 +21,8 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.batteries.outcomes import outcomes_of
 from trainer.batteries.reading import read_battery
 from trainer.contracts.batteries import BatteryOptions
-from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.completions import CompletionRequest
+from trainer.contracts.inference import EvalRequest, ScoreRequest
 from trainer.contracts.sequences import SequencesRequest
 from trainer.export.folders import export_folder
 from trainer.inference.model_files import load_run
@@ -174,11 +175,12 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
         for (context, end), [answer] in zip(ITEMS, answers_in(report, "lines"), strict=True):
             assert float(answer) == pytest.approx(await nats_of(site, run.run_id, "", context + end), abs=1e-5)
         for (context, _), [answer] in zip(ITEMS, answers_in(report, "answers"), strict=True):
-            greedy = GenerateRequest(
-                prompt_text=context, max_new_tokens=9, temperature=0, stop_on_eos=True, stop_sequences=("s ",)
-            )
-            generated = await site.queue.inference.ask(run.run_id, greedy)
-            assert generated.outputs == (answer,)
+            ids = tuple(
+                tokenizer.encode(context)
+            )  # as lm-evaluation-harness sends it, with a space at its end as a token
+            greedy = CompletionRequest(prompts=(ids,), max_tokens=9, temperature=0, stop=("s ",))
+            completed = await site.queue.inference.ask(run.run_id, greedy)
+            assert [choice.text for choice in completed.choices or ()] == [answer]
     [file] = report.rglob("results_*.json")
     found = Report.model_validate_json(file.read_text(encoding="utf-8")).results["mt_documents"]
     assert metrics.bits_per_byte is not None

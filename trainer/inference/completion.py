@@ -286,12 +286,18 @@ class CompletionJob:
         return read.text if self.request.echo else ""
 
     def _echoed_tokens(self, read: PromptText, scores: Scores) -> Iterator[_Token]:
-        """Yield the tokens of a prompt; the first one has no log probability."""
+        """Yield the tokens of a prompt; the first one has no log probability.
+
+        [BOS] after the end of a line has the log probability 0: the model reads it there and never predicts it.
+        """
+        special_ids = self._tokenizer.special_ids
         surprisals: list[float] = scores.surprisal.tolist()
         likeliest = _likeliest(scores)
         for number, (position, offset) in enumerate(zip(read.shown, read.offsets, strict=True)):
             token_id = read.prompt.ids[position]
-            if number:  # the score of a token comes one position before it
+            if token_id == special_ids.line_start and read.prompt.ids[position - 1] == special_ids.line_end and number:
+                yield self._token(token_id, 0.0, (), offset)
+            elif number:  # the score of a token comes one position before it
                 yield self._token(token_id, 0.0 - surprisals[position - 1], likeliest[position - 1], offset)
             else:
                 yield _Token(self._tokenizer.names[token_id], None, None, offset)
@@ -305,7 +311,7 @@ class CompletionJob:
             if sequence.stop_reason != "stop_sequence" or max(0, offset) < end:
                 yield self._token(token_id, logprob, top, max(0, start + offset))
 
-    def _token(self, token_id: int, logprob: float, likeliest: _Likeliest, offset: int) -> _Token:
+    def _token(self, token_id: int, logprob: float, likeliest: Sequence[tuple[int, float]], offset: int) -> _Token:
         names = self._tokenizer.names
         top = {names[other]: value for other, value in likeliest[: self.request.logprobs]}
         top.setdefault(names[token_id], logprob)

@@ -105,6 +105,9 @@ def test_echo__has_the_log_probabilities_of_the_reference(name: str, max_tokens:
         sampled = {token: p for token, p in enumerate(after[prompt][-1]) if token not in (0, 1, 2, 4)}
         following = [*prompt[1:], *([max(sampled, key=sampled.__getitem__)] if max_tokens else [])]
         for place, (token, log_p) in enumerate(zip(following, after[prompt], strict=False), 1):
+            if prompt[place - 1 : place + 1] == (EOS, BOS):
+                assert (choice.token_logprobs[place], choice.top_logprobs[place]) == (0, {"[BOS]": 0})
+                continue
             best = sorted(range(len(log_p)), key=log_p.__getitem__, reverse=True)[:3]
             expected = {WITH_MASK.names[i]: log_p[i] for i in {*best, token}}
             assert choice.token_logprobs[place] == pytest.approx(log_p[token], abs=1e-4)
@@ -225,6 +228,7 @@ def test_echo_of_lines__is_that_of_their_ids_with_ends_for_newlines(method: str)
     shown = [place for place, token_id in enumerate(ids) if place and token_id != special_ids.bos]
     assert of_text.tokens == tuple(of_ids.tokens[place] for place in shown)
     assert of_text.token_logprobs[1:] == tuple(of_ids.token_logprobs[place] for place in shown[1:])
+    assert all(of_ids.token_logprobs[place] == 0 for place in range(1, len(ids)) if place not in shown)
     ends = [place for place, token in enumerate(of_text.tokens) if token == tokenizer.names[special_ids.eos]]
     assert [text[of_text.text_offset[place]] for place in ends] == ["\n", "\n"]
     assert of_text.text == text
