@@ -178,7 +178,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
         lines.append(f"{count(steps, 'token')} · {_(STOPS[reason])}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
-    return make_embed(BLURPLE, title, lines, response.model)
+    return make_embed(BLURPLE, title, [*lines, *response.notes], response.model)
 
 
 def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:

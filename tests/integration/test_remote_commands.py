@@ -335,6 +335,9 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
     assert "There is no file 'text'" in laptop.refuse("score", run_id, "--path", "text")
     assert "There is no corpus 'nothing'" in laptop.refuse("generate", run_id, "--prompt-path", "nothing")
     assert "seed 2)" in laptop.run("generate", run_id, "--prompt-path", "text", "--seed", "2")[2]
+    (laptop.folder / "prompt.txt").write_text("abc\n", encoding="utf-8")
+    noted = laptop.run("generate", run_id, "--prompt-path", "prompt.txt", "--seed", "2")[2]
+    assert noted.startswith("The prompt ends with a newline, so the output starts a new line.\n")
 
 
 async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:

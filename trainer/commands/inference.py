@@ -87,6 +87,8 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
             response = await inference.ask(options.run, request)
             terminal.show(response)
         if not options.json:
+            for note in response.notes:
+                terminal.note(note)
             for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
                 if not options.stream:
                     terminal.line(output)

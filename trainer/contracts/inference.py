@@ -343,6 +343,8 @@ class GenerateResponse(Response):
     """The precision that the tokens after the prompt were generated in."""
     decode_step: DecodeStep | None = None
     """The code that read the tokens after the prompt; None if there were none."""
+    notes: tuple[str, ...] = ()
+    """Sentences about how the prompt was read."""
 
 
 def completion_end(reason: FinishReason | None) -> CompletionEnd:

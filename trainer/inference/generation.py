@@ -34,6 +34,7 @@ _MAX_POSITIONS = 1 << 12
 _FIRST_STEPS, _MAX_STEPS, _CHUNK_SECONDS, _MIN_SECONDS = 8, 1 << 10, 0.05, 1e-6
 _FEW_TOKENS = 16
 """Tokens of a transformer's prompt that steps read sooner than a forward pass."""
+_NEW_LINE = "The prompt ends with a newline, so the output starts a new line."
 _CONTEXT_TOKENS = 256
 """Tokens of the prompt's last line that are decoded with the output: they decide on a space before it, for example."""
 
@@ -257,6 +258,7 @@ class GenerationJob:
                 logprobs=logprobs if self.options.logprobs else None,
                 precision=self.request.precision,
                 decode_step=self.decode_step,
+                notes=(_NEW_LINE,) if (self.request.prompt_text or "").endswith("\n") else (),
             )
 
     def _with_likeliest(self) -> GenerateResponse:

@@ -148,7 +148,7 @@ OF_GENERATION = (
     " top_logprobs precision decode_step"
 )
 RESPONSES: list[tuple[Request, dict[str, object], str]] = [
-    (GenerateResponse, {}, OF_GENERATION),
+    (GenerateResponse, {"notes": []}, OF_GENERATION),
     (
         ScoreResponse,
         {"unit": "nats", "method": "causal"},

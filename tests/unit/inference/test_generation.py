@@ -119,7 +119,9 @@ def test_prompt__is_read_without_blank_lines_to_its_end_and_counted() -> None:
     model = small_model(SIZE)
     texts = ("ab\r\n \n\nc", "ab\nc", "abc")
     found, plain, other = (write(model, prompt_text=text, seed=1, logprobs=True) for text in texts)
-    assert found == plain != other
+    assert found == plain != other and found.notes == ()
+    new_line = write(model, prompt_text="abc\n")
+    assert new_line.notes == ("The prompt ends with a newline, so the output starts a new line.",)
     unknown = write(model, prompt_text="abz\n\u00e9c")
     assert (unknown.prompt_tokens, unknown.unk_count) == (5, 2)
     follows = dict(pairwise([*LETTERS.encode("ab"), EOS]))

@@ -157,6 +157,7 @@ function continuation(prompt, answer, model) {
       words,
       h("figcaption", {}, `seed ${answer.seed_used}, ${steps.length} tokens, ended by ${ENDS[end] ?? end}`),
     ),
+    ...answer.notes.map((note) => h("p", { class: "quiet" }, note)),
     h(
       "p",
       { class: "scale" },

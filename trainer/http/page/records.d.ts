@@ -95,6 +95,7 @@ export interface GenerateResponse {
   status: JobState; error: RunError | null; outputs: string[] | null; stop_reason: string[] | null;
   prompt_tokens: number | null; unk_count: number | null; seed_used: number | null; logprobs: number[][] | null;
   tokens: string[][] | null; text_offsets: number[][] | null; top_logprobs: [token: string, logprob: number][][][] | null;
+  notes: string[];
 }
 
 export type ScoringMode = "skip" | "unk" | "assimilate";

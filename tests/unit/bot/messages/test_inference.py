@@ -71,6 +71,7 @@ def generated(prompt: str, *outputs: str) -> Read:
         **{"request_id": "f", "run_id": RUN, "status": "completed", "outputs": outputs, "seed_used": 1187},
         **{"steps": tuple(range(1, 1 + count)), "eos_terminated": (False,) * count, "stop_reason": REASONS[:count]},
     }
+    answer["notes"] = ("It starts a new line.",) if prompt.endswith("\n") else ()
     response = parse(GenerateResponse, answer)
     request = GenerateRequest(prompt_text=prompt, temperature=0.8, top_k=40, top_p=0.9)
     return Read(generate_answer(run_record(), request, response))
@@ -84,6 +85,7 @@ def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> Non
     for ending in ("2 tokens · stopped at the stop text", "3 tokens · stopped at the maximum length"):
         assert ending in shown.text
     assert shown.text.endswith("4 tokens · stopped at the end of the model's context")
+    assert generated("a\n", "b").text.endswith("\nIt starts a new line.")
 
 
 def test_generate__shows_each_text_after_the_end_of_a_long_prompt() -> None:
