@@ -199,6 +199,32 @@ def test_items__have_their_columns_beside_the_scores_in_the_order_given(shell: S
     assert first.startswith('{"id":"3000","sentence":"the sun 3000","word":"sun","source_row":1,"surprisal_nats":')
 
 
+def test_words_in_rows__are_joined_by_their_item_and_guesses_are_told(shell: Shell) -> None:
+    shell.write("words.tsv", "word\titem\nthe\t1\nsun\t1\nNA\t1\nwas\t1\nthe\t2\nsea\t2\n")
+    joined = cells_of(score(shell, "--items words.tsv --text-column word --group-column item"))
+    assert "mt: Counted as empty: 1 cell with `NA` or the like, first in row 3." in shell.err
+    assert [(row["word"], row["source_row"], row["unit"]) for row in joined] == [
+        *(
+            ("the", "1", "1"),
+            ("sun", "2", "2"),
+            ("NA", "3", "3"),
+            ("was", "4", "4"),
+            ("the", "5", "1"),
+            ("sea", "6", "2"),
+        )
+    ]
+    whole = response_of(shell, "the sun was")
+    nats = [float(row["surprisal_nats"] or 0) for row in joined]
+    assert math.fsum(nats[:4]) == pytest.approx(whole.nats)
+    alone = cells_of(score(shell, "--items words.tsv --text-column word --keep-na"))
+    assert "mt: Each text is one word, scored by itself: `group_column` joins the rows of an item." in shell.err
+    assert len(alone) == 6 and "Counted" not in shell.err
+    bare = cells_of(score(shell, "--items words.tsv --text-column word --group-column item --separator="))
+    assert math.fsum(float(row["surprisal_nats"] or 0) for row in bare[:4]) == pytest.approx(
+        response_of(shell, "thesunwas").nats
+    )
+
+
 def test_items_beyond_the_context__are_told(shell: Shell) -> None:
     run = finished_runs.finished_run(shell.root, "gpt2")
     shell.write("items.csv", f"sentence\nthe sun\n{'the sun ' * POSITIONS}\n")
@@ -215,6 +241,7 @@ def test_items_beyond_the_context__are_told(shell: Shell) -> None:
         ("--items items.tsv --text-column text --out items.tsv --force", "is the input: name another file"),
         ("--items items.tsv --text-column text --pll-within-word", "is for masked models only"),
         ("text --per word --text-column text", "`--text-column` and `--per` are for a table: give it with `--items`."),
+        ("text --keep-na --separator=", "`--separator` and `--keep-na` are for a table: give it with `--items`."),
         ("--items none.tsv --text-column text", "There is no file"),
     ],
 )

@@ -135,6 +135,7 @@ DETAILED: list[tuple[str, dict[str, object]]] = [
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_char"}),
     ("/runs/{run}/items", {**ITEMS, "per": "word"}),
     ("/runs/{run}/items", {**ITEMS, "per": "char"}),
+    ("/runs/{run}/items", {**ITEMS, "group_column": "text"}),
     ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1, "echo": True}),
 ]
 SUMMED: list[tuple[str, dict[str, object]]] = [

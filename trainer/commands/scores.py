@@ -21,7 +21,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
-from trainer.contracts.items import Cell, Columns, ItemOptions, ItemUnit
+from trainer.contracts.items import Cell, Columns, ItemOptions, ItemUnit, item_notes
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.wording import counted
@@ -78,7 +78,11 @@ class _ScoreOptions(ModelOptions):
     items = option("--items FILE", Path, "score a table (.csv, .tsv, .jsonl) and give its columns back")
     text_column = option("--text-column NAME", str, "of --items: the texts; default: the regions, joined")
     region_columns = option("--region-columns NAMES", _names, "of --items: regions of the texts, between commas")
+    group_column = option("--group-column NAMES", _names, "of --items: join the texts of the rows with the same value")
+    occurrence_column = option("--occurrence-column NAME", str, "of --items: which occurrence the region is, from 1")
     context_column = option("--context-column NAME", str, "of --items: texts that are given and not scored")
+    separator = option("--separator TEXT", str, 'of --items: put between joined texts; default: a space; "": nothing')
+    keep_na = flag("--keep-na", "of --items: score NA, NaN and null as words; default: they are empty cells")
     per = Argument[ItemUnit | None](
         "--per",
         choices=_UNITS,
@@ -123,7 +127,11 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     of_items = {
         "--text-column": options.text_column,
         "--region-columns": options.region_columns,
+        "--group-column": options.group_column,
+        "--occurrence-column": options.occurrence_column,
         "--context-column": options.context_column,
+        "--separator": options.separator,
+        "--keep-na": options.keep_na or None,
         "--per": options.per,
     }
     if options.items is None and (given := [f"`{name}`" for name, value in of_items.items() if value is not None]):
@@ -157,6 +165,8 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
     if unused := [name for name, value in others.items() if value]:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--items` goes without {' and '.join(unused)}: leave it out.")
     requests = [*item_requests(read_columns(items), parse(ItemOptions, options.given(ItemOptions)))]
+    for note in item_notes(requests):
+        terminal.note(f"mt: {note}")
 
     async def score(inference: Inference) -> int:
         responses = in_order(inference.ask(options.run, request, is_kept=False) for request in requests)

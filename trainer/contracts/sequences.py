@@ -1,5 +1,7 @@
 """Requests and responses of scores of sequences in parts."""
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +18,37 @@ from trainer.contracts.inference_fields import (
 
 MAX_PARTS = 1000
 """Parts of a sequence: the time to find where each ends grows with the square of their number."""
+
+Separator = Annotated[str, Field(max_length=20, pattern=r"^[^\n\r]*$")]
+"""What stands between two texts that are joined; a space of it belongs to the text after it."""
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
+"""Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
+_SHORT = 4
+"""Characters of a word in these scripts."""
+_UNWRITTEN_SPACE = re.compile(
+    rf"[{_SPACELESS}] [{_SPACELESS}]|. [.,;:!?…)\]}}»”%]|. (?:n['’]t|['’](?:s|m|d|t|re|ve|ll))\b(?!['’])"
+)
+"""A space between two characters of these scripts, before punctuation, or before an English clitic."""
+
+
+def joined(texts: Iterable[str], separator: str) -> list[str]:
+    """Return texts as parts of one, with a separator before each but the first; none before an empty text."""
+    parts: list[str] = []
+    for text in texts:
+        parts.append(f"{separator}{text}" if text and any(parts) else text)
+    return parts
+
+
+def has_unwritten_space(before: str, after: str) -> bool:
+    """Return whether the second text begins with a space after the first that is not usually written."""
+    return _UNWRITTEN_SPACE.match(f"{before[-1:]}{after}") is not None
+
+
+def is_one_word(text: str) -> bool:
+    """Return whether a text is one word, as far as white space or, in scripts without it, its length shows."""
+    return len(text.split()) == 1 and (len(text) <= _SHORT or not re.search(f"[{_SPACELESS}]", text))
 
 
 class SequenceParts(Frozen):

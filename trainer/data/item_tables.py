@@ -1,11 +1,12 @@
 """Tables of items: read from files, and cut into requests for their scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from trainer.config.validation import parse, safe_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.items import MAX_ITEMS, MAX_RESULT_CHARACTERS, Cell, ItemOptions, ItemsRequest
+from trainer.contracts.items import MAX_ITEMS, MAX_RESULT_CHARACTERS, Cell, ItemOptions, ItemsRequest, text_starts
 from trainer.data.rows import bad_line, head_of, in_file, json_rows, read_file, rows_below
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -41,17 +42,24 @@ def _cell(number: int, value: object, name: str) -> Cell:
 
 
 def item_requests(columns: Mapping[str, Sequence[Cell]], options: ItemOptions) -> Iterator[ItemsRequest]:
-    """Yield the requests for a table of any size, in the order of its rows; raises INVALID_INPUT."""
+    """Yield the requests for a table of any size, in the order of its rows; raises INVALID_INPUT.
+
+    The rows of a text are in one request.
+    """
     named = (options.text_column, options.context_column, *options.region_columns)
     texts = [columns[name] for name in named if name is not None and name in columns]
-    units = {"item": 1, "region": len(options.region_columns)}
+    units = {"item": 1, "region": max(1, len(options.region_columns))}
     start = characters = results = 0
     n_rows = max(map(len, columns.values()), default=0)
-    for row in range(n_rows):
-        text = sum(len(str(values[row])) for values in texts)
-        result = units.get(options.unit, text) * sum(len(str(values[row])) for values in columns.values())
+    for row, past in pairwise([*text_starts(columns, options.group_columns), n_rows]):
+        if past - row > MAX_ITEMS:
+            message = f"rows {row + 1:,} to {past:,} are one text: a text has at most {MAX_ITEMS:,} rows."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        text = sum(len(str(value)) for values in texts for value in values[row:past])
+        written = sum(len(str(value)) for values in columns.values() for value in values[row:past])
+        result = units.get(options.unit, text) * written
         is_full = characters + text > _PORTION_CHARACTERS or results + result > MAX_RESULT_CHARACTERS
-        if row > start and (is_full or row - start == MAX_ITEMS):
+        if row > start and (is_full or past - start > MAX_ITEMS):
             yield _request(columns, options, start, row)
             start, characters, results = row, 0, 0
         characters += text

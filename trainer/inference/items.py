@@ -1,13 +1,13 @@
 """Scores of a table of items: a row for each item, or for each of its regions, words or tokens."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from math import fsum
 from typing import NamedTuple, assert_never
 
 from trainer.contracts.base import changed
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
-from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit
+from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
 from trainer.data.normalization import Line, normalized
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.scoring import ScoringJob, is_cut, score_texts, scoring_method
@@ -20,7 +20,7 @@ class _Unit(NamedTuple):
     """A row of the results: an item, or a part of it, with its tokens."""
 
     row: int
-    """The place of its item in the request."""
+    """Its row in the request."""
     name: str | int
     text: str
     ids: Sequence[int]
@@ -37,11 +37,11 @@ def score_items(
 ) -> ItemsResponse:
     """Score the items of a table side by side, and return a table of their units in the order of the items."""
     texts = list(request.texts())
-    jobs = [_job(tokenizer, request, text.sequence.text) for text in texts]
+    jobs = [_job(tokenizer, request, text.text) for text in texts]
     scores = score_texts(model, tokenizer, jobs)
     units: list[_Unit] = []
-    for row, (text, job, score) in enumerate(zip(texts, jobs, scores, strict=True)):
-        units += _Scored(tokenizer, text, job, score, row).units(request.unit)
+    for text, job, score in zip(texts, jobs, scores, strict=True):
+        units += _Scored(tokenizer, text, job, score).units(request.unit)
     if request.unit == "char":
         log_frequencies = frequencies.of_tokens([unit.ids for unit in units])
     else:
@@ -67,6 +67,7 @@ def score_items(
         method=scoring_method(model),
         n_cut=sum(is_cut(model, job.ids[0]) for job in jobs),
         has_frequencies=frequencies.has_text,
+        notes=item_notes([request]),
     )
 
 
@@ -81,13 +82,12 @@ def _job(tokenizer: Tokenizer, request: ItemsRequest, text: str) -> ScoringJob:
 class _Scored:
     """The scores of an item's tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, text: ItemText, job: ScoringJob, score: ScoreResponse, row: int) -> None:
-        self._row = row
-        self._regions = text.regions
+    def __init__(self, tokenizer: Tokenizer, text: ItemText, job: ScoringJob, score: ScoreResponse) -> None:
+        self._rows, self._regions = text.rows, text.regions
         self._line, self._ids = job.lines[0].text, job.ids[0]
         self._surprisal, self._entropy = ([nats or 0.0 for nats in of or ()] for of in (score.surprisal, score.entropy))
         self._words, self._spans = score.words or (), score.char_spans or ()
-        self._ends = part_ends(tokenizer, text.sequence)
+        self._ends = part_ends(tokenizer, text.context, text.parts)
         self._places = token_places(self._line, self._spans)
         self._bytes = tokenizer.byte_values
 
@@ -96,23 +96,28 @@ class _Scored:
         start = self._ends[0]
         match unit:
             case "item":
-                yield self._part("", start, self._ends[-1])
+                yield self._part(self._rows[0], "", start, self._ends[-1])
             case "region":
                 for name, number in self._regions:
-                    yield self._part(name, self._ends[number], self._ends[number + 1])
+                    yield self._part(self._rows[number], name, self._ends[number], self._ends[number + 1])
             case "word":
                 words = (word for word in self._words if word.span[0] >= start)
                 for number, word in enumerate(words, 1):
-                    yield self._part(number, *word.span)._replace(surprisal=word.surprisal)
+                    part = self._part(self._row(word.span[0]), number, *word.span)
+                    yield part._replace(surprisal=word.surprisal)
             case "char":
                 yield from self._characters(bisect_left(self._places, start))
             case unknown:
                 assert_never(unknown)
 
-    def _part(self, name: str | int, start: int, end: int) -> _Unit:
+    def _row(self, place: int) -> int:
+        """Return the row of the part in which a position lies."""
+        return self._rows[min(bisect_right(self._ends, place), len(self._rows)) - 1]
+
+    def _part(self, row: int, name: str | int, start: int, end: int) -> _Unit:
         """Return a part of the line, which has the tokens whose first non-space character lies in it."""
         first, past = bisect_left(self._places, start), bisect_left(self._places, end)
-        return self._unit(name, self._line[start:end].strip(), first, past)
+        return self._unit(row, name, self._line[start:end].strip(), first, past)
 
     def _characters(self, first: int) -> Iterator[_Unit]:
         """Yield each token from the first one on, and the bytes of a character as one."""
@@ -121,10 +126,11 @@ class _Scored:
             start, end = self._spans[place]
             if start < end or self._ids[place] not in self._bytes:
                 number += 1
-                yield self._unit(number, self._line[start:end], first, place + 1)
+                row = self._row(self._places[place])
+                yield self._unit(row, number, self._line[start:end], first, place + 1)
                 first = place + 1
 
-    def _unit(self, name: str | int, text: str, first: int, past: int) -> _Unit:
+    def _unit(self, row: int, name: str | int, text: str, first: int, past: int) -> _Unit:
         nats = fsum(self._surprisal[first:past]) if first < past else None
         entropy = fsum(self._entropy[first:past]) if first < past else None
-        return _Unit(self._row, name, text, self._ids[first:past], nats, entropy)
+        return _Unit(row, name, text, self._ids[first:past], nats, entropy)

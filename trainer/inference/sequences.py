@@ -4,10 +4,9 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import accumulate
 
 from trainer.contracts.base import changed
-from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
+from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.normalization import normalized
 from trainer.inference.scoring import ScoringInput, is_cut, line_surprisals, scoring_method
 from trainer.inference.word_boundaries import word_ends
@@ -15,6 +14,8 @@ from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Span, Tokenizer
 
 _NON_SPACE = re.compile(r"\S")
+_CLOSED = re.compile(r"(?s).*[ \u3400-\u9fff]")
+"""A text up to its last character that composes with none after it: a space or an ideograph."""
 
 
 def score_parts(
@@ -22,7 +23,7 @@ def score_parts(
 ) -> SequencesResponse:
     """Score sequences side by side."""
     texts = [normalized(sequence.text, tokenizer.normalization) for sequence in request.sequences]
-    bounds = [part_ends(tokenizer, sequence) for sequence in request.sequences]
+    bounds = [part_ends(tokenizer, sequence.context, sequence.parts) for sequence in request.sequences]
     lines: list[ScoringInput] = []
     parts_of_tokens: list[list[int]] = []
     for text, of_text in zip(texts, bounds, strict=True):
@@ -52,10 +53,17 @@ def score_parts(
     return changed(response, status="completed", scores=tuple(scores), method=scoring_method(model))
 
 
-def part_ends(tokenizer: Tokenizer, sequence: SequenceParts) -> list[int]:
+def part_ends(tokenizer: Tokenizer, context: str, parts: Iterable[str]) -> list[int]:
     """Return where the context and each part end in the normalized text."""
-    prefixes = accumulate(sequence.parts, initial=sequence.context)
-    return [len(normalized(prefix, tokenizer.normalization)) for prefix in prefixes]
+    ends: list[int] = []
+    length, rest = 0, ""
+    for part in (context, *parts):
+        rest += part
+        closed = _CLOSED.match(rest)
+        done = "" if closed is None else closed.group()
+        length, rest = length + len(normalized(done, tokenizer.normalization)), rest[len(done) :]
+        ends.append(length + len(normalized(rest, tokenizer.normalization)))
+    return ends
 
 
 def token_places(text: str, spans: Iterable[Span]) -> list[int]:

@@ -16,6 +16,7 @@ from trainer.data.item_tables import item_requests, read_columns
         ("a.csv", '\ufeffid,text\r\n1,"a, b"\r\n\r\n2, c\r\n', {"id": ["1", "2"], "text": ["a, b", " c"]}),
         ("a.TSV", "id\ttext\n1\ta\n", {"id": ["1"], "text": ["a"]}),
         ("a.csv", "id;text\n1;a,b\n", {"id": ["1"], "text": ["a,b"]}),
+        ("a.csv", 'note,text\n"two\nlines",a\n"\n\n",b\n', {"note": ["two\nlines", "\n\n"], "text": ["a", "b"]}),
         (
             "a.jsonl",
             '{"id": 1, "text": "a"}\n\n{"text": "b", "new": true, "id": 2.5}\n',
@@ -77,3 +78,18 @@ def test_region__that_is_missing_is_named_by_its_row_in_the_table() -> None:
     columns: dict[str, list[Cell]] = {"text": ["a" * 15_000] * 3, "part": ["a", "a", "b"]}
     with refused(ErrorCode.INVALID_INPUT, "row 3: the region in `part` is not in the text"):
         list(item_requests(columns, ItemOptions(text_column="text", region_columns=("part",))))
+
+
+def test_text_in_rows__is_in_one_request_and_has_the_numbers_of_its_rows() -> None:
+    columns: dict[str, list[Cell]] = {
+        "story": [story for story in range(1, 5) for _ in range(3_000)],
+        "word": [f"{'a' * story}\u0301" for story in range(1, 5) for _ in range(3_000)],
+        "note": ["two\nlines"] * 12_000,
+    }
+    requests = [*item_requests(columns, ItemOptions(text_column="word", group_column="story"))]
+    assert [(request.first_row, len(request.table["word"])) for request in requests] == [
+        *((1, 6_000), (6_001, 3_000), (9_001, 3_000))
+    ]
+    assert [len(text.parts) for request in requests for text in request.texts()] == [3_000] * 4
+    with refused(ErrorCode.INVALID_INPUT, "rows 1 to 12,000 are one text: a text has at most 10,000 rows."):
+        list(item_requests(columns, ItemOptions(text_column="word", group_column="note")))

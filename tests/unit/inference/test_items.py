@@ -15,7 +15,7 @@ from tests.support.refusals import refused
 from trainer.api import Model
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.items import RESULT_COLUMNS, Cell, ItemsRequest, ItemsResponse
+from trainer.contracts.items import RESULT_COLUMNS, Cell, ItemsRequest, ItemsResponse, item_notes
 from trainer.tokenizers.base import vocabulary_of
 
 METHODS = ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
@@ -71,7 +71,7 @@ def token_figures(model: Model, text: str) -> list[tuple[int, float, float]]:
 def test_unit__sums_the_tokens_that_begin_in_it(method: str) -> None:
     model = model_with(method)
     texts = ["His sun was “quoted” twice", "the sea, the sea"]
-    ranges = [(8, 11), (21, 26), (0, 3), (4, 7)]
+    ranges = [(8, 11), (21, 26), (0, 3), (13, 16)]
     found = rows(model, **REGIONS)
     assert [row["unit"] for row in found] == ["early", "late"] * 2
     for row, (start, end) in zip(found, ranges, strict=True):
@@ -142,8 +142,181 @@ def test_parts__of_any_regions_are_the_text(text: str, cuts: int) -> None:
         region_columns=tuple(regions),
     )
     [item] = request.texts()
-    assert item.sequence.text == stripped
-    assert [(name, item.sequence.parts[part].strip()) for name, part in item.regions] == list(regions.items())
+    assert item.text == stripped
+    assert [(name, item.parts[part].strip()) for name, part in item.regions] == list(regions.items())
+
+
+WORDS: dict[str, list[Cell]] = {
+    "word": ["the", "sun", "NA", "was", "shíning", "the", "sea,", "the"],
+    "story": [1, 1, 1, 1, 1, 2, 2, 1],
+    "zone": [1, 2, 3, 4, 5, 1, 2, 1],
+    "before": [*["his might"] * 5, None, None, "his might"],
+}
+GROUPED: dict[str, object] = {"table": WORDS, "text_column": "word", "group_column": "story"}
+
+
+@pytest.mark.parametrize("method", [*METHODS, "bpe+"])
+def test_rows_of_one_text__are_scored_once_and_given_back(method: str) -> None:
+    model = model_with(method)
+    answer = scored(model, **GROUPED)
+    found = rows(model, **GROUPED)
+    texts = ["his might the sun was shíning", "the sea,", "his might the"]
+    ranges = [(0, 10, 13), (0, 14, 17), (0, 18, 18), (0, 18, 21), (0, 22, 29), (1, 0, 3), (1, 4, 8), (2, 10, 13)]
+    for name in WORDS:
+        assert [row[name] for row in found] == WORDS[name]
+    assert [row["source_row"] for row in found] == list(range(1, 9))
+    assert [row["unit"] for row in found] == [1, 2, 3, 4, 5, 1, 2, 1]
+    for row, (text, start, end) in zip(found, ranges, strict=True):
+        inside = [nats for place, nats, _ in token_figures(model, texts[text]) if start <= place < end]
+        assert (row["unit_text"], row["n_tokens"]) == (texts[text][start:end], len(inside))
+        if inside:
+            assert number(row, "surprisal_nats") == pytest.approx(math.fsum(inside), abs=1e-4)
+    assert found[2]["surprisal_nats"] is None
+    assert answer.notes == (
+        "Counted as empty: 1 cell with `NA` or the like, first in row 3. `keep_na` scores them as words.",
+        "Not joined: 1 text with the group of an earlier text, first in row 8, as other rows stand between them.",
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_words_and_tokens_of_a_text_in_rows__have_the_row_in_which_they_begin(method: str) -> None:
+    model = model_with(method)
+    table = {"part": ["did", "n't ", "", "see", "him", "!"], "item": ["a"] * 6}
+    options: dict[str, object] = {"table": table, "context_column": None, "text_column": "part"}
+    spaced = rows(model, **options, group_column=["item"], per="word")
+    assert [(row["unit_text"], row["source_row"]) for row in spaced] == [
+        *(("did", 1), ("n't", 2), ("see", 4), ("him", 5), ("!", 6))
+    ]
+    bare = rows(model, **options, group_column=["item"], per="word", separator="")
+    whole = rows(model, table={"t": ["didn'tseehim!"]}, context_column=None, text_column="t", per="word")
+    assert [(row["unit_text"], row["source_row"]) for row in bare] == [("didn'tseehim!", 1)]
+    assert number(bare[0], "surprisal_nats") == pytest.approx(number(whole[0], "surprisal_nats"))
+    tokens = rows(model, **options, group_column="item", per="char", separator="")
+    sources = [number(row, "source_row") for row in tokens]
+    assert sources == sorted(sources) and (method == "word" or {*sources} <= {1, 2, 4, 5, 6})
+    if method == "char":
+        assert sources == [1, 1, 1, 2, 2, 2, 4, 4, 4, 5, 5, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("separator", "context", "text", "note"),
+    [
+        (" ", "他", "他 我 早上", True),
+        ("", "他", "他我早上", False),
+        ("　", "", "我　早上", False),
+        (" ", "", "我 早上", True),
+    ],
+)
+def test_separator__stands_between_context_and_regions(separator: str, context: str, text: str, note: bool) -> None:
+    table = {"before": [context], "r1": ["我"], "r2": [""], "r3": [" 早上"]}
+    request: dict[str, object] = {"context_column": "before", "region_columns": ["r1", "r2", "r3"]}
+    [item] = parse(ItemsRequest, {**request, "table": table, "separator": separator}).texts()
+    assert item.text == text
+    assert item.has_unwritten_space is note
+
+
+def request_of(fields: dict[str, object]) -> ItemsRequest:
+    return parse(ItemsRequest, fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        ({"table": {"t": list("abcde")}, "text_column": "t"}, ["Each text is one word, scored by itself"]),
+        ({"table": {"t": list("abcd")}, "text_column": "t"}, []),
+        ({"table": {"t": ["a", "b", "c", "d", "e f"]}, "text_column": "t"}, []),
+        ({"table": {"t": ["我早上喝了咖啡"] * 5}, "text_column": "t"}, []),
+        ({"table": {"t": ["我"] * 5}, "text_column": "t"}, ["Each text is one word"]),
+        ({"table": {"t": list("abcde"), "c": ["a"] * 5}, "text_column": "t", "context_column": "c"}, []),
+        (
+            {"table": {"t": list("abcde"), "g": list(range(5))}, "text_column": "t", "group_column": "g"},
+            ["Each text is one"],
+        ),
+        (
+            {
+                "table": {"t": ["a", "b", "c", *"no no no a b c a b c".split()], "g": list("xxxyyyzzzzzz")},
+                "text_column": "t",
+            }
+            | {"group_column": "g"},
+            ["Joined although the same words come more than once: 1 text, first in row 7. "],
+        ),
+        (
+            {"table": {"a": ["the door", "it", "it"], "b": [".", "'s", "'tis'"]}, "region_columns": ["a", "b"]},
+            ["Joined with a space where usually none is written, as before punctuation: 2 texts, first in row 1. "],
+        ),
+        ({"table": {"t": ["a . b"], "r": ["."]}, "text_column": "t", "region_columns": ["r"]}, []),
+        (
+            {
+                "table": {"t": ["a b", "cat at", "cat"], "r": ["b", "at", "a"]},
+                "text_column": "t",
+                "region_columns": ["r"],
+            },
+            ["Found only inside a longer word: regions of 1 text, first in row 3."],
+        ),
+        (
+            {"table": {"t": ["a b", "at, at"], "r": ["b", "at"]}, "text_column": "t", "region_columns": ["r"]},
+            ["Found at several positions: regions of 1 text, first in row 2. The first between white space"],
+        ),
+        (
+            {"table": {"t": ["a b", "a b"], "c": ["NA", "nan"], "r": ["<NA>", "b"]}, "text_column": "t"}
+            | {"context_column": "c", "region_columns": ["r"]},
+            ["Counted as empty: 3 cells with `NA` or the like, first in row 1. "],
+        ),
+        (
+            {"table": {"t": ["NA b"], "c": ["NA"], "r": ["NA"]}, "text_column": "t", "keep_na": True}
+            | {"context_column": "c", "region_columns": ["r"]},
+            [],
+        ),
+    ],
+)
+def test_guess__is_told_with_a_count_and_its_first_row(fields: dict[str, object], notes: list[str]) -> None:
+    found = item_notes([request_of(fields)])
+    assert [note.startswith(said) for note, said in zip(found, notes, strict=True)] == [True] * len(notes)
+
+
+def test_guesses__in_the_parts_of_a_table_are_counted_together() -> None:
+    first: dict[str, object] = {"table": {"t": ["a", "NA"], "g": ["x", "x"]}, "text_column": "t", "group_column": "g"}
+    second: dict[str, object] = {
+        "table": {"t": ["a", "NA"], "g": ["y", "x"]},
+        "text_column": "t",
+        "group_column": "g",
+        "first_row": 3,
+    }
+    with refused(ErrorCode.INVALID_INPUT, "row 4 has no text: `NA` is a word with `keep_na` only"):
+        parse(ItemsRequest, second)
+    words: dict[str, object] = {**second, "table": {"t": ["NA", "a", "b"], "g": ["y", "y", "x"]}}
+    empty, again = item_notes([request_of(first), request_of(words)])
+    assert empty.startswith("Counted as empty: 2 cells with `NA` or the like, first in row 2.")
+    assert again.startswith("Not joined: 1 text with the group of an earlier text, first in row 5,")
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "occurrence", "before"),
+    [
+        ("the dog saw the dog", "dog", 2, "the dog saw the "),
+        ("the dog saw the dog", "dog", "1", "the "),
+        ("the dog saw the dog", "dog", 2.0, "the dog saw the "),
+        ("a dogma, the dog", "dog", 1, "a dogma, the "),
+        ("a dogma, the dog", "dog", None, "a dogma, the "),
+        ("a dogma, dogmas", "dog", 2, "a dogma, "),
+        ("a dog", "", 7, ""),
+    ],
+)
+def test_occurrence__is_the_one_that_a_column_says(text: str, region: str, occurrence: Cell, before: str) -> None:
+    table = {"t": [text], "r": [region], "n": [occurrence]}
+    options: dict[str, object] = {"text_column": "t", "region_columns": ["r"], "occurrence_column": "n"}
+    [item] = request_of({"table": table, **options}).texts()
+    assert item.parts[0] == before and item.text == text and not item.is_ambiguous
+
+
+@pytest.mark.parametrize("text", ["Müller trägt", "Müller trägt"])
+@pytest.mark.parametrize("region", ["trägt", "trägt"])
+def test_region__is_found_in_composed_and_decomposed_spelling(text: str, region: str) -> None:
+    table = {"t": [text], "r": [region]}
+    options: dict[str, object] = {"table": table, "text_column": "t", "region_columns": ["r"], "context_column": None}
+    [item] = request_of(options).texts()
+    assert item.text == text and item.parts[0] in ("Müller ", "Müller ")
+    assert [row["unit_text"] for row in rows(model_with("char"), **options)] == ["trägt"]
 
 
 def test_region__is_a_whole_word_where_it_can_be() -> None:
@@ -154,7 +327,7 @@ def test_region__is_a_whole_word_where_it_can_be() -> None:
     }
     items = [*ItemsRequest(table=table, text_column="text", region_columns=("first", "second")).texts()]
     parts = [("other the ", "he", "", "", ""), ("ev", "ler", "", "de", ""), ("t", "he", " ", "cat", ", he")]
-    assert [item.sequence.parts for item in items] == parts
+    assert [item.parts for item in items] == parts
 
 
 def test_log_frequency__counts_words_without_case_and_punctuation() -> None:
@@ -220,6 +393,45 @@ def test_items__beyond_the_context_are_counted() -> None:
         ({"text_column": "early", "region_columns": ["late"]}, "row 1: the region in `late` is not in the text"),
         ({**REGIONS, "region_columns": ["late", "early"]}, "row 1: the region in `early` is not after the region"),
         ({"table": {"a": ["b\nc"]}, "text_column": "a"}, "row 1 has several lines in `a`: an item is one line"),
+        (
+            {"text_column": "late", "group_column": "subject", "region_columns": ["early"]},
+            "goes without `region_columns`",
+        ),
+        ({"text_column": "late", "group_column": "subject", "per": "item"}, "it goes without `per` `item`"),
+        ({"text_column": "late", "group_column": "item"}, "`table` has no column `item`: it has `subject`"),
+        (
+            {"text_column": "late", "group_column": ["subject", "before"]},
+            "row 2 has no value in `before`, which groups",
+        ),
+        ({"text_column": "late", "occurrence_column": "subject"}, "is for one column of regions and a column of texts"),
+        (
+            {"text_column": "sentence", "region_columns": ["late"], "occurrence_column": "subject"},
+            "row 1: the region in `late` occurs 1 time, not 7",
+        ),
+        (
+            {"text_column": "sentence", "region_columns": ["late"], "occurrence_column": "early"},
+            "row 1 must have a number from 1 in `early`, not was",
+        ),
+        (
+            {"table": {"a": ["b", "c"], "g": ["1", " 1"], "c": ["x", ""]}, "text_column": "a"}
+            | {"group_column": "g", "context_column": "c"},
+            "rows 1 to 2 are one text, and differ in `c`",
+        ),
+        ({"table": {"a": ["null"]}, "text_column": "a"}, "row 1 has no text: `null` is a word with `keep_na` only"),
+        (
+            {"table": {"a": ["n\u00e9 a"], "b": ["ne"]}, "text_column": "a", "region_columns": ["b"]},
+            "is not in the text",
+        ),
+        (
+            {"table": {"a": ["ne\u0301 a"], "b": ["ne"]}, "text_column": "a", "region_columns": ["b"]},
+            "is not in the text",
+        ),
+        (
+            {"table": {"a": ["b " * 3000], **{f"{n}": ["b"] for n in range(400)}}, "text_column": "a"}
+            | {"region_columns": [f"{n}" for n in range(400)]},
+            "row 1: the regions occur too often in the texts",
+        ),
+        ({"table": {"a": ["b"]}, "text_column": "a", "separator": "\n"}, "separator"),
         ({"table": {"a": ["b"], "c": []}, "text_column": "a"}, "must have columns of equal lengths"),
         ({"table": {"a": []}, "text_column": "a"}, "must have 1 to 10,000 rows"),
         ({"table": {"a": ["b"], "unit": [1]}, "text_column": "a"}, "has a column `unit`, which the results have too"),
