@@ -1,10 +1,12 @@
 """`trainer.load` in a program or a notebook."""
 
 import math
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from pkgutil import resolve_name
 from shutil import copytree
+from typing import Protocol
 
 import pytest
 import torch
@@ -72,10 +74,58 @@ def test_items__of_a_pandas_frame_come_back_as_a_frame(tmp_path: Path) -> None:
         of_region = math.fsum(one.nats for one in loaded.surprisal(text)[first:])
         assert nats[row] == pytest.approx(of_region)
     assert [math.isnan(value) for value in nats if isinstance(value, float)] == [False, True, True, False]
-    wrong = {"txt": "`table` has no column `txt`: it has `day`, `text`", "day": "row 1 has no text"}
+    wrong = {
+        "txt": "`table` has no column `txt`: it has `day`, `text`",
+        "day": "The column 'day' must have texts, and has a date.",
+    }
     for column, said in wrong.items():
         with refused(ErrorCode.INVALID_INPUT, said):
             loaded.items(frame_of(values), text_column=column)
+
+
+class _PandasFrame(Frame, Protocol):
+    index: Iterable[object]
+
+    def sort_values(self, by: str) -> "_PandasFrame": ...
+
+    def set_axis(self, names: list[str], *, axis: int) -> "_PandasFrame": ...
+
+    def __setitem__(self, column: str, values: object) -> None: ...
+
+
+def test_items__of_a_sorted_pandas_frame_have_its_index(tmp_path: Path) -> None:
+    frame_of: type[_PandasFrame] = resolve_name("pandas:DataFrame")
+    loaded = trainer.load(finished_run(tmp_path, "lstm").path)
+    texts = ["the sun", "shining on", "the sea was"]
+    frame = frame_of({"text": texts, "region": ["sun", "shining", "sea"]}).sort_values("text")
+    frame["nats"] = loaded.items(frame, text_column="text")["surprisal_nats"]
+    nats: dict[object, object] = dict(zip(frame["text"], frame["nats"], strict=True))
+    for text in texts:
+        assert nats[text] == pytest.approx(loaded.score(text).nats)
+    regions = loaded.items(frame, text_column="text", region_columns=["region"])
+    assert [*regions.index] == [*frame.index] == [1, 2, 0]
+    words = loaded.items(frame, text_column="text", per="word")
+    assert [*words.index] == [1, 1, 2, 2, 2, 0, 0]
+    with refused(ErrorCode.INVALID_INPUT, "The table names the column 'a' more than once."):
+        loaded.items(frame.set_axis(["a", "a", "b"], axis=1), text_column="b")
+
+
+def test_items__of_words_in_a_pandas_frame_are_joined_and_guesses_are_warnings(tmp_path: Path) -> None:
+    frame_of: type[Frame] = resolve_name("pandas:DataFrame")
+    loaded = trainer.load(finished_run(tmp_path, "lstm").path)
+    values: dict[str, list[object]] = {
+        "word": ["the", "sun", "the", "NA"],
+        "day": [date(2026, 1, day) for day in (1, 1, 2, 2)],
+        "item": [1, 1, 1, 1],
+    }
+    with pytest.warns(UserWarning, match="Counted as empty: 1 cell with `NA` or the like, first in row 4"):
+        found = loaded.items(frame_of(values), text_column="word", group_column=["item", "day"])
+    assert {name: [*found[name]] for name in values} == values
+    nats = [value for value in found["surprisal_nats"] if isinstance(value, float)]
+    assert math.fsum(nats[:2]) == pytest.approx(loaded.score("the sun").nats)
+    assert nats[2] == pytest.approx(loaded.score("the").nats) and math.isnan(nats[3])
+    with refused(ErrorCode.INVALID_INPUT, "row 1 has no text in `item`, but the value 1"):
+        loaded.items(frame_of({"item": [1]} | {"n": [2]}), text_column="item")
 
 
 def test_battery__counts_the_pairs_whose_first_sentence_is_likelier(

@@ -2,20 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from math import isnan
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from warnings import warn
 
 from trainer.batteries.reading import read_battery, with_distinct_names
 from trainer.batteries.scoring import score_batteries
 from trainer.batteries.sources import find_battery
 from trainer.config.settings import load_settings
-from trainer.config.validation import parse
+from trainer.config.validation import parse, safe_name
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
+from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, PredictRequest, ScoreRequest, ScoreResponse, Suggestion
 from trainer.contracts.inference_fields import Asks, ResponseT
-from trainer.contracts.items import Cell, ItemOptions
+from trainer.contracts.items import Cell, ItemOptions, item_notes
 from trainer.contracts.models import Objective
 from trainer.data.item_tables import item_requests
 from trainer.queue.inference_kinds import kind_of
@@ -33,6 +34,17 @@ class Frame(Protocol):
 
 
 FrameT = TypeVar("FrameT", bound=Frame)
+
+
+class _Index(Protocol):
+    def take(self, rows: Sequence[int], /) -> "_Index": ...
+
+
+@runtime_checkable
+class _IndexedFrame(Protocol):
+    """A frame of pandas, whose rows have names."""
+
+    index: _Index
 
 
 class Surprisal(NamedTuple):
@@ -106,20 +118,32 @@ class NotebookModel(ABC):
         """Score a table of items with the options of ItemOptions: `text_column`, `region_columns`, `per`, …
 
         Returns a frame of the same library with the columns of this one beside the scores, as `mt score --items`
-        does. Raises INVALID_INPUT for a wrong option or an item that cannot be scored, and MODEL_INCOMPATIBLE for an
-        option that the model does not support.
+        does; a frame of pandas keeps its index. What is guessed about the table is a warning. Raises INVALID_INPUT
+        for a wrong option or an item that cannot be scored, and MODEL_INCOMPATIBLE for an option that the model does
+        not support.
         """
         chosen = parse(ItemOptions, options)
-        named = (chosen.text_column, chosen.context_column, *chosen.region_columns)
-        given = {name: list(frame[name]) for name in frame.columns}
-        # only texts are sent: other values may be of any type, and stay as they are
-        table = {name: [_cell(value) if name in named else None for value in given[name]] for name in given}
-        answers = [self.ask(request).table or {} for request in item_requests(table, chosen)]
+        texts = {chosen.text_column, chosen.context_column, *chosen.region_columns}
+        names = [*frame.columns]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise AppError(ErrorCode.INVALID_INPUT, f"The table names the column '{safe_name(twice)}' more than once.")
+        given = {name: list(frame[name]) for name in names}
+        # only what is read is sent: other values may be of any type, and stay as they are
+        keys = {chosen.occurrence_column, *chosen.group_columns}
+        table: dict[str, list[Cell]] = {name: [None] * len(values) for name, values in given.items()}
+        table |= {name: [_key(value) for value in given[name]] for name in names if name in keys}
+        table |= {name: [_text(name, value) for value in given[name]] for name in names if name in texts}
+        requests = [*item_requests(table, chosen)]
+        for note in item_notes(requests):
+            warn(note, stacklevel=2)
+        answers = [self.ask(request).table or {} for request in requests]
         columns: dict[str, list[object]] = {
             name: [value for answer in answers for value in answer[name]] for name in answers[0]
         }
         rows = [row - 1 for answer in answers for row in answer["source_row"] if isinstance(row, int)]
-        return type(frame)(columns | {name: [values[row] for row in rows] for name, values in given.items()})
+        scored = type(frame)(columns | {name: [values[row] for row in rows] for name, values in given.items()})
+        _keep_index(frame, scored, rows)
+        return scored
 
     def ask(self, request: Asks[ResponseT]) -> ResponseT:
         """Answer a request of any kind; raises MODEL_INCOMPATIBLE for one that the model does not support."""
@@ -130,6 +154,21 @@ class NotebookModel(ABC):
     def _answer(self, request: Asks[ResponseT]) -> ResponseT: ...
 
 
-def _cell(value: object) -> Cell:
-    is_missing = isinstance(value, float) and isnan(value)  # pandas has NaN in place of a missing text
-    return value if isinstance(value, (str, int, float)) and not is_missing else None
+def _keep_index(frame: object, scored: object, rows: Sequence[int]) -> None:
+    """Give the rows of a frame of pandas the names of the rows that they come from."""
+    if isinstance(frame, _IndexedFrame) and isinstance(scored, _IndexedFrame):
+        scored.index = frame.index.take(rows)
+
+
+def _key(value: object) -> Cell:
+    """Return a value of any type as a text; None for a missing value of pandas."""
+    return value if isinstance(value, str) else None if value is None or str(value) in ABSENT else str(value)
+
+
+def _text(name: str, value: object) -> Cell:
+    if _key(value) is None:
+        return None
+    if isinstance(value, (str, int, float)):
+        return value
+    kind = type(value).__name__
+    raise AppError(ErrorCode.INVALID_INPUT, f"The column '{safe_name(name)}' must have texts, and has a {kind}.")
