@@ -125,7 +125,11 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
     assert "content is damaged" in shell.refuse("battery", "recompute", out)
 
 
-def test_options__choose_columns_formulas_and_measure(shell: Shell) -> None:
+def test_options__choose_columns_formulas_measure_and_separator(shell: Shell) -> None:
+    shell.write("bare.csv", "context,good,bad\nthe su,n,m\n")
+    shell.type("battery", "run", RUNS[0], "bare.csv", "--separator", "", "--no-controls")
+    [item] = folder_of(shell).items()
+    assert [sequence.text for sequence in item.sequences] == ["the sun", "the sum"]
     shell.write("mine.csv", "ok,star\nthe sun,sun the\nthe sea,sea the\n")
     words = ("mine.csv", "--column", "good=ok", "--column", "bad=star", "--measure", "char", "--no-controls")
     summary = shell.read(BatterySummary, "battery", "run", RUNS[0], *words)

@@ -11,6 +11,7 @@ from trainer.config.validation import decoded, parse
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.sequences import SequenceParts
 from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
 
@@ -62,7 +63,7 @@ def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) ->
     for file in files:
         digest.update(sha256(file.content).digest())
         found = _items_of(file, name, options)
-        items += found.items
+        items += (_separated(item, options.separator) for item in found.items)
         suites |= found.suites
         if len(items) > _MAX_ITEMS:
             raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{name}' has more than {_MAX_ITEMS:,} items.")
@@ -84,6 +85,19 @@ def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
         if suffix == ".json":
             return read_suite(text, stem, battery)
         return read_table(text, stem, suffix, battery, options)
+
+
+def _separated(item: BatteryItem, separator: str) -> BatteryItem:
+    """Return an item whose contexts, choices and regions, which are read with spaces between them, have a separator."""
+    return changed(item, sequences=tuple(_with_separator(sequence, separator) for sequence in item.sequences))
+
+
+def _with_separator(sequence: SequenceParts, separator: str) -> SequenceParts:
+    parts: list[str] = []
+    for part in sequence.parts:
+        is_joined = part and (sequence.context or any(parts))
+        parts.append(f"{separator}{part.removeprefix(' ')}" if is_joined else part)
+    return changed(sequence, parts=tuple(parts))
 
 
 def with_distinct_names(batteries: Sequence[Battery]) -> list[Battery]:

@@ -64,6 +64,12 @@ class _ItemOptions(Options):
     )
     column = repeatable("--column KNOWN=NAME", "the name of a column in your table: `--column good=grammatical`")
     formula = repeatable("--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`")
+    separator = option(
+        "--separator TEXT",
+        str,
+        'put between contexts or regions and the text after them; default: a space; "": nothing',
+        " ",
+    )
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
 
     def options(self, **more: object) -> BatteryOptions:
@@ -78,6 +84,7 @@ class _ItemOptions(Options):
         fields: dict[str, object] = {
             "columns": columns,
             "formulas": self.formula,
+            "separator": self.separator,
             "measure": self.measure,
             "pll_within_word": self.pll_within_word,
         }

@@ -20,7 +20,7 @@ from trainer.contracts.base import (
 from trainer.contracts.errors import RunError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
-from trainer.contracts.sequences import SequenceParts, SequenceScore
+from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
 Measure = Literal["sum", "token", "char", "byte"]
 """The divisor of a sequence's surprisal: 1, or its number of tokens, characters or bytes."""
@@ -113,6 +113,8 @@ class BatteryOptions(Frozen):
     """The columns of tables with other names, by the names that are known: `{"good": "grammatical"}`."""
     formulas: tuple[str, ...] = ()
     """Formulas that should hold for each item of a table of regions: `(2;%a%) - (2;%b%) > 0`."""
+    separator: Separator = " "
+    """What stands between a context and its text, and between regions."""
     measure: Measure = "sum"
     """The measure of comparisons between runs and over seeds; accuracies are computed by all measures."""
     pll_within_word: bool = False

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.refusals import refused
+from tests.support.suites import SUITE
 from trainer.batteries.reading import read_battery
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts
 
 OPTIONS = BatteryOptions()
+SUITE_PARTS = (
+    *("the sun", "|was", "|shining", "the sun", "|were", "|shining"),
+    *("", "on", "|the sea", "", "on ", "|the sea"),
+)
 CONFUSED, COMMUNICATED = "Lucille's sisters are confused by Amy.", "Lucille's sisters are communicated by Amy."
 BLIMP: dict[str, object] = {
     "sentence_good": CONFUSED,
@@ -91,6 +96,30 @@ def test_contexts__are_the_choices_of_one_target(tmp_path: Path) -> None:
     file.write_text("good_context,bad_context,target\nHe said,He sad,so.\n", encoding="utf-8")
     [read] = read_battery(file, OPTIONS).items
     assert [(one.context, one.parts) for one in read.sequences] == [("He said", (" so.",)), ("He sad", (" so.",))]
+
+
+@pytest.mark.parametrize("separator", ["", " ", "\u3000"])
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        (
+            "a.csv",
+            "context,good,bad\n\u4ed6,\u6211,\u4e86\n,\u6211,\u4e86\n",
+            ["|\u6211", "|\u4e86", "\u6211", "\u4e86"],
+        ),
+        ("a.csv", "good_context,bad_context,target\n\u4ed6,\u6211,\u4e86\n", ["|\u4e86", "|\u4e86"]),
+        ("a.jsonl", '{"context": "a", "choices": ["b", "c d"], "answer": 1}\n', ["|c d", "|b"]),
+        ("a.csv", "item,condition,region,text\n1,x,r,\n1,x,s,a b\n1,x,t,\n1,x,u,c\n", ["", "a b", "", "|c"]),
+        ("a.json", json.dumps(SUITE), [*SUITE_PARTS]),
+    ],
+)
+def test_separator__stands_between_contexts_or_regions_and_the_text_after_them(
+    separator: str, name: str, content: str, parts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    read = read_battery(tmp_path / name, BatteryOptions(separator=separator)).items
+    found = [part for one in read for sequence in one.sequences for part in sequence.parts]
+    assert found == [part.replace("|", separator) for part in parts]
 
 
 def test_columns__have_the_names_of_the_option(tmp_path: Path) -> None:
