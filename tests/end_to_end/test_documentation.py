@@ -153,12 +153,13 @@ SCORING = find(r"^mt (.*)$", page("scoring"))
 
 @pytest.mark.parametrize("command", SCORING)
 def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Shell) -> None:
-    assert len(SCORING) == 10
+    assert len(SCORING) == 11
     if not (lab_shell.artifacts / "models" / RUN).exists():
         finished_run(lab_shell.root)
     lab_shell.write("text.txt", "the sun was\n\nshining on\u0416\r\n")
     lab_shell.write("items.csv", "sentence,subject,verb\nthe sun was,sun,was\n")
     lab_shell.write("items.tsv", "before\tr1\tr2\tr3\nthe sun\tis\t\tshining\n")
+    lab_shell.write("words.tsv", "item\tcondition\tword\n1\ta\tthe\n1\ta\tsun\n1\tb\tthe\n")
     lab_shell.type(*shlex.split(command.replace("RUN", RUN)))
     assert lab_shell.err.endswith("`log_frequency` is empty\n" if "--items" in command else "")
     assert lab_shell.err.count("\n") == command.count("--items")
