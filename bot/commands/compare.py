@@ -122,7 +122,7 @@ async def _compared(context: CommandContext, name: str, split: EvalSplit) -> _Co
     runs = [await _measured(context, one.run_id, split) for one in group.status.with_completed()]
     measurements = [measurement for measurement, _found in runs]
     first, losses = runs[0][1], band_of([found.losses for _measurement, found in runs]).mean
-    return first._replace(measured=MeasuredGroup(name, measurements, len(group.status.members)), losses=losses)
+    return first._replace(measured=MeasuredGroup(name, measurements, group.status.left_out()), losses=losses)
 
 
 async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> tuple[Measurement, _Compared]:

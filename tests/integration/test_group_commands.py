@@ -138,8 +138,9 @@ async def test_groups__are_compared_with_runs_and_groups(here: Place) -> None:
     alone = end(here.story(here.bob, "char_lstm-9", created_at=now() - timedelta(days=1)), 1.9)
     compared = await here.reply(here.ana, "compare", {"a": GROUP, "b": other_id, "c": alone.record.run_id})
     shown = shown_text(compared.payload)
-    assert "3 runs against 2 with other seeds (Welch's t)" in shown and "3 runs against 1 (interval of one" in shown
-    assert f"`{other_id}`: 2 of 3 runs have completed" in shown
+    assert "Paired over 2 seeds: " in shown and "3 runs against 1 (interval of one" in shown
+    assert f"`{GROUP}`: without a pair, so left out: seed 3." in shown
+    assert f"`{other_id}`: no completed run, so left out: seed 3 (queued)." in shown
     assert len(compared.attachments) == 1
     picked = await here.discord.click(here.ana, compared, f"mt:differences:{GROUP}", [other_id])
     assert "They have the same settings." in shown_text((await picked.reply()).payload)

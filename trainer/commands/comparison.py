@@ -58,8 +58,8 @@ class _Found(NamedTuple):
     """A run or a group to compare: manifests and training speeds of its completed runs."""
 
     name: str
-    n_runs: int | None
-    """All runs of the group; None for a run."""
+    left_out: Sequence[str] | None
+    """The seeds of the group without a completed run; None for a run."""
     runs: Sequence[tuple[RunManifest, float | None]]
 
     def models(self) -> list[str]:
@@ -70,7 +70,7 @@ class _Found(NamedTuple):
         """Return the runs with the next summaries."""
         checkpoint = self.name if "@" in self.name else None
         runs = [Measurement(manifest, next(summaries), speed, checkpoint) for manifest, speed in self.runs]
-        return runs[0] if self.n_runs is None else MeasuredGroup(self.name, runs, self.n_runs)
+        return runs[0] if self.left_out is None else MeasuredGroup(self.name, runs, self.left_out)
 
 
 def add_to(commands: Commands) -> None:
@@ -107,7 +107,7 @@ async def _find(name: str, installation: Installation) -> _Found:
         return _Found(name, None, [(await installation.completed_manifest(name), status.tokens_per_second)])
     completed = status.with_completed()
     manifests = [(await installation.completed_manifest(one.run_id), one.tokens_per_second) for one in completed]
-    return _Found(name, len(status.members), manifests)
+    return _Found(name, status.left_out(), manifests)
 
 
 def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings, terminal: Terminal) -> int:

@@ -62,6 +62,12 @@ class GroupStatus(Frozen, json_schema_extra=describe_fields):
             raise AppError(ErrorCode.RUN_NOT_READY, f"No run of the group '{self.group_id}' has completed.")
         return completed
 
+    def left_out(self) -> tuple[str, ...]:
+        """Return the seeds without a completed run, each with the state of its run: `seed 3 (failed)`."""
+        states = {member.seed: member.status for member in self.members}
+        found = ((seed, states.get(seed, "deleted")) for seed in self.seeds)
+        return tuple(f"seed {seed} ({state})" for seed, state in found if state != "completed")
+
     def of_state(self, *states: RunState) -> tuple[RunStatus, ...]:
         """Return the runs in these states."""
         return tuple(member for member in self.members if member.status in states)

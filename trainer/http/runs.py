@@ -338,7 +338,7 @@ async def compare_runs(call: ApiRequest[NoQuery, CompareQuery, NoBody]) -> web.S
             continue
         group = await read_group(call.api, call.client, name, "compare")
         runs = [await _measured(call, one.run_id) for one in group.with_completed()]
-        measured.append(MeasuredGroup(name, runs, len(group.members)))
+        measured.append(MeasuredGroup(name, runs, group.left_out()))
     check_different(names)
     return reply(compare(measured, split=split))
 

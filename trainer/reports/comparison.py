@@ -22,6 +22,7 @@ TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
+_MIN_PAIRED_SEEDS = 2
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
     "loss": frozenset({"loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"}),
     "bits_per_char": frozenset({"bits_per_char"}),
@@ -55,8 +56,8 @@ class MeasuredGroup(NamedTuple):
 
     group_id: str
     runs: Sequence[Measurement]
-    n_runs: int
-    """All runs of the group."""
+    left_out: Sequence[str] = ()
+    """The seeds without a completed run, each with the state of its run: `seed 3 (failed)`."""
 
 
 Measured: TypeAlias = Measurement | MeasuredGroup
@@ -258,6 +259,7 @@ def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
 
 
 def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float) -> Against:
+    first, other, unpaired = _paired(first, other)
     mine, its = _means(first), _means(other)
     ours, theirs = _runs(first), _runs(other)
     basis, notes = _common_basis(ours, theirs, split)
@@ -296,7 +298,7 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
         is_regression=found == "worse" and rise is not None and rise > tolerance and chance is None,
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
-        notes=(*notes, *warnings, *reach, *_missing(first), *_missing(other)),
+        notes=(*notes, *warnings, *reach, *unpaired, *_missing(first), *_missing(other)),
         differences=differing,
     )
 
@@ -315,6 +317,32 @@ def _common_basis(
     return basis, notes
 
 
+def _paired(first: Measured, other: Measured) -> tuple[Measured, Measured, list[str]]:
+    """Return two groups with the runs of their common seeds only, and notes on their other runs.
+
+    Groups with fewer than two common seeds keep all runs.
+    """
+    if not isinstance(first, MeasuredGroup) or not isinstance(other, MeasuredGroup):
+        return first, other, []
+    mine, its = _seeds(first), _seeds(other)
+    if len(mine & its) < _MIN_PAIRED_SEEDS:
+        return first, other, []
+    notes = [
+        f"`{one.group_id}`: without a pair, so left out: {', '.join(f'seed {seed}' for seed in sorted(alone))}."
+        for one, alone in ((first, mine - its), (other, its - mine))
+        if alone
+    ]
+    return _of_seeds(first, mine & its), _of_seeds(other, mine & its), notes
+
+
+def _seeds(group: MeasuredGroup) -> set[int]:
+    return {run.manifest.effective.seed for run in group.runs}
+
+
+def _of_seeds(group: MeasuredGroup, seeds: set[int]) -> MeasuredGroup:
+    return group._replace(runs=[run for run in group.runs if run.manifest.effective.seed in seeds])
+
+
 def _by_seed(runs: Sequence[Measurement], basis: Basis) -> dict[int, float]:
     """Return a metric by the seeds of runs; all of them have it."""
     values = {run.manifest.effective.seed: _figures(run)[basis] for run in runs}
@@ -322,9 +350,9 @@ def _by_seed(runs: Sequence[Measurement], basis: Basis) -> dict[int, float]:
 
 
 def _missing(one: Measured) -> Iterator[str]:
-    """Yield how many runs of a group count, if some do not."""
-    if isinstance(one, MeasuredGroup) and len(one.runs) < one.n_runs:
-        yield f"`{one.group_id}`: {len(one.runs)} of {one.n_runs} runs have completed; the others do not count."
+    """Yield the seeds of a group that do not count, because they have no completed run."""
+    if isinstance(one, MeasuredGroup) and one.left_out:
+        yield f"`{one.group_id}`: no completed run, so left out: {', '.join(one.left_out)}."
 
 
 def _verdict(rise: float | None, interval: Interval | None) -> Verdict:

@@ -16,9 +16,9 @@ class SeedDifference(Frozen, json_schema_extra=describe_fields):
     """Difference of the mean of one group from that of another, in the unit of the compared metric."""
 
     method: Method
-    """paired: over equal seeds, by Student's t; welch: by Welch's t; single: one run against a group of several."""
+    """paired: over common seeds, by Student's t; welch: by Welch's t; single: one run against a group of several."""
     n_first: int
-    """Number of completed runs, as the next one."""
+    """Number of runs that count, as the next one."""
     n_second: int
     difference: float
     low: float
@@ -78,7 +78,7 @@ def described(found: SeedDifference, unit: str) -> str:
     runs = f"{counted(found.n_first, 'run')} against {found.n_second}"
     how = {
         "paired": f"Paired over {found.n_first} seeds",
-        "welch": f"{runs} with other seeds (Welch's t)",
+        "welch": f"{runs}, fewer than two common seeds (Welch's t)",
         "single": f"{runs} (interval of one more run of the group)",
     }[found.method]
     size = "" if found.effect_size is None else f", {_EFFECTS[found.effect]} {found.effect_size:+.2f}"

@@ -73,6 +73,7 @@ def test_numbers__are_those_of_the_completed_runs(tmp_path: Path) -> None:
     assert group.numbers["test_loss"].deviation == 0.0 and "auc" not in group.numbers
     assert [member.seed for member in group.members] == [5, 1, 9, 2, 7]
     assert [member.status for member in group.of_state("failed")] == ["failed"]
+    assert group.left_out() == ("seed 7 (failed)",)
     assert group.message == "5 runs: 4 completed, 1 failed." and group.n_completed == 4
 
 
@@ -94,6 +95,7 @@ def test_run_that_resumes_another__takes_its_place(tmp_path: Path) -> None:
 def test_deleted_run__leaves_its_seed_in_the_group(tmp_path: Path) -> None:
     group = group_status(GROUP, statuses(group_stories(tmp_path)[1:]))
     assert (group.seeds, [member.seed for member in group.members]) == ((1, 2, 3), [2, 3])
+    assert group.left_out() == ("seed 1 (deleted)", "seed 2 (queued)", "seed 3 (queued)")
     with refused(ErrorCode.RUN_NOT_FOUND, f"There is no group '{GROUP}'"):
         group_status(GROUP, [])
 

@@ -153,9 +153,9 @@ def test_rows__have_the_ngram_of_each_run_on_the_split_that_is_compared() -> Non
         for each in (measured("one"), measured("two", seed=7))
     )
     on_another_text = one._replace(summary=changed(one.summary, dataset="text"))
-    group = MeasuredGroup("group", [two, measured("uncounted")], 2)
+    group = MeasuredGroup("group", [two, measured("uncounted")])
     assert [run.ngram_bits_per_char for run in compare([one, measured("old"), group]).runs] == [1.8128, None, None]
-    assert compare([measured("old"), MeasuredGroup("group", [one, two], 2)]).runs[1].ngram_bits_per_char == 1.8128
+    assert compare([measured("old"), MeasuredGroup("group", [one, two])]).runs[1].ngram_bits_per_char == 1.8128
     assert compare([on_another_text, two]).runs[0].ngram_bits_per_char is None
 
 

@@ -88,12 +88,12 @@ def test_runs_without_any_deviation__have_no_effect_size(second: dict[int, float
     assert described(found, "nats").endswith("-1.0000 nats (95 % interval -1.0000 to -1.0000).")
 
 
-def group(name: str, losses: Mapping[int, float], n_runs: int | None = None, **fields: object) -> MeasuredGroup:
+def group(name: str, losses: Mapping[int, float], *left_out: str, **fields: object) -> MeasuredGroup:
     runs = [
         of_fields(f"{name}-s{seed}", fields | {"seed": seed}, summary={"loss": loss, "lines": line_losses(loss)})
         for seed, loss in losses.items()
     ]
-    return MeasuredGroup(name, runs, n_runs or len(runs))
+    return MeasuredGroup(name, runs, left_out)
 
 
 def pair(one: Measured, two: Measured) -> Comparison:
@@ -101,7 +101,7 @@ def pair(one: Measured, two: Measured) -> Comparison:
 
 
 def test_groups__are_compared_by_their_means_with_the_interval_over_seeds() -> None:
-    found = pair(group("slow", A, learning_rate=0.1), group("fast", B, 7))
+    found = pair(group("slow", A, learning_rate=0.1), group("fast", B, "seed 6 (failed)", "seed 7 (deleted)"))
     [one] = found.against
     low, _ = related(A, B)
     mean, other = fmean(A.values()), fmean(B.values())
@@ -117,22 +117,48 @@ def test_groups__are_compared_by_their_means_with_the_interval_over_seeds() -> N
     assert one.notes[0].startswith("Paired over 5 seeds: +0.0580 nats per token (95 % interval ")
     differences = [A[seed] - B[seed] for seed in A]
     assert one.notes[0].endswith(f"Cohen's d_z {fmean(differences) / stdev(differences):+.2f}.")
-    assert one.notes[1:] == ("`fast`: 5 of 7 runs have completed; the others do not count.",)
+    assert one.notes[1:] == ("`fast`: no completed run, so left out: seed 6 (failed), seed 7 (deleted).",)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_failed_run__leaves_the_groups_paired_over_their_common_seeds(is_first: bool) -> None:
+    """The seeds differ far more than the settings: without pairs, there would be no clear difference."""
+    slow, fast = {1: 2.0, 2: 1.2, 3: 2.8, 4: 1.6}, {1: 1.9, 2: 1.11, 3: 2.69}
+    one, two = group("slow", slow, learning_rate=0.1), group("fast", fast, "seed 4 (failed)")
+    found = pair(one, two) if is_first else pair(two, one)
+    [against], sign = found.against, 1 if is_first else -1
+    common = {seed: slow[seed] for seed in fast}
+    low, high = sorted(sign * end for end in related(common, fast))
+    base = fmean((fast if is_first else common).values())
+    assert against.verdict == ("worse" if is_first else "better")
+    assert against.over_seeds is not None and (against.over_seeds.method, against.over_seeds.n_first) == ("paired", 3)
+    assert against.rise == pytest.approx(sign * 0.1 / base) and against.delta.loss == pytest.approx(sign * 0.1)
+    assert against.interval is not None
+    assert (against.interval.low, against.interval.high) == pytest.approx((low / base, high / base), rel=1e-4)
+    notes = ["`slow`: without a pair, so left out: seed 4.", "`fast`: no completed run, so left out: seed 4 (failed)."]
+    assert against.notes[0].startswith("Paired over 3 seeds: ") and [*against.notes[1:]] == notes
+    assert {run.run_id: run.n_runs for run in found.runs} == {"slow": 4, "fast": 3}
+
+
+def test_groups_with_one_common_seed__keep_all_runs_and_say_so() -> None:
+    [one] = pair(group("new", {1: 2.5, 2: 2.6}), group("old", {2: 2.0, 3: 2.1})).against
+    assert one.over_seeds is not None and (one.over_seeds.method, one.over_seeds.n_first) == ("welch", 2)
+    assert one.notes[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.5000")
 
 
 def test_groups_of_one_setting__are_no_regression() -> None:
     [one] = pair(group("new", {6: 2.5, 7: 2.51}), group("old", {1: 2.0, 2: 2.01})).against
     assert (one.verdict, one.is_regression, one.differences) == ("worse", True, ()), "no environment is known"
     assert one.over_seeds is not None and one.over_seeds.method == "welch"
-    assert "2 runs against 2 with other seeds (Welch's t): +0.5000 nats per token" in one.notes[0]
+    assert "2 runs against 2, fewer than two common seeds (Welch's t): +0.5000 nats per token" in one.notes[0]
 
 
 def test_group__is_compared_in_what_all_of_its_runs_have_in_common() -> None:
-    mixed = MeasuredGroup("mixed", [measured("a", seed=1), measured("b", seed=2, tokenizer="b")], 2)
+    mixed = MeasuredGroup("mixed", [measured("a", seed=1), measured("b", seed=2, tokenizer="b")])
     [one] = pair(mixed, group("old", A)).against
     assert one.basis == "bits_per_char"
     assert one.notes[0] == "Their tokenizers differ: only bits per character are comparable."
-    masked = MeasuredGroup("m", [measured("c", seed=1), measured("d", seed=2, documents="stream")], 2)
+    masked = MeasuredGroup("m", [measured("c", seed=1), measured("d", seed=2, documents="stream")])
     [none] = pair(masked, group("old", A)).against
     assert (none.basis, none.interval, none.over_seeds, none.verdict) == (None, None, None, "not_comparable")
 
@@ -144,5 +170,5 @@ def test_run_and_its_own_group__are_not_compared() -> None:
 
 
 def test_groups_with_one_completed_run__are_compared_as_runs() -> None:
-    [one] = pair(group("new", {1: 2.1}, 3, learning_rate=0.1), group("old", {1: 2.0})).against
-    assert one.over_seeds is None and "One seed each" in one.notes[0] and "1 of 3 runs" in one.notes[1]
+    [one] = pair(group("new", {1: 2.1}, "seed 2 (failed)", learning_rate=0.1), group("old", {1: 2.0})).against
+    assert one.over_seeds is None and "One seed each" in one.notes[0] and "seed 2 (failed)" in one.notes[1]
