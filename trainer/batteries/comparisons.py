@@ -21,8 +21,7 @@ from trainer.contracts.batteries import (
     Outcome,
     SeedBand,
 )
-from trainer.contracts.intervals import Interval, margin_of_mean
-from trainer.experiments.correlation import holm
+from trainer.contracts.intervals import Interval, holm, margin_of_mean
 
 RESAMPLES = 10_000
 _SEED = 19

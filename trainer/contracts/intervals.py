@@ -142,6 +142,16 @@ def _integrated_quantile(degrees: float) -> float:
     return sqrt(degrees) * tan(low)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number by Holm's step-down method."""
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
 def _left_out(sums: Sequence[float], weights: Sequence[int]) -> list[float]:
     """Return the ratio without each of the groups."""
     total, weight = sum(sums), sum(weights)

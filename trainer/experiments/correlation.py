@@ -22,6 +22,7 @@ from trainer.contracts.experiments import (
     ScoringMode,
     TextKind,
 )
+from trainer.contracts.intervals import holm
 
 MAX_ENUMERATED_LANGUAGES = 8
 DRAWN_PERMUTATIONS = 100_000
@@ -77,16 +78,6 @@ def correlations(
     exploratory = {place: row.p for place, row in enumerate(found) if row.p is not None and not row.is_primary}
     adjusted = dict(zip(exploratory, holm(list(exploratory.values())), strict=True))
     return tuple(changed(row, p_holm=adjusted.get(place)) for place, row in enumerate(found))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number by Holm's step-down method."""
-    adjusted = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
 
 
 def _rated_pairs(

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from trainer.contracts.intervals import LineLosses, Ratio, margin, t_quantile
+from trainer.contracts.intervals import LineLosses, Ratio, holm, margin, t_quantile
 
 
 def quantile(degrees: float) -> float:
@@ -18,6 +18,12 @@ def quantile(degrees: float) -> float:
 @pytest.mark.parametrize("degrees", [1.0, 1.02, 1.5, 2.0, 2.9, 3.0, 4.0, 4.99, 5.0, 5.5, 8.0, 20.0, 199.0])
 def test_quantile__is_that_of_student_to_four_digits(degrees: float) -> None:
     assert t_quantile(degrees) == pytest.approx(quantile(degrees), rel=2e-4)
+
+
+def test_holm__adjusts_by_the_tests_that_are_left() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_interval_of_equally_long_lines__is_the_paired_t_interval() -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import kstest, pearsonr, spearmanr
 
 from trainer.contracts.experiments import Correlation, CorrelationKind, PairSet, PrimaryTest, Rating
-from trainer.experiments.correlation import DRAWN_PERMUTATIONS, ExcessTable, correlations, holm, language_permutations
+from trainer.contracts.intervals import holm
+from trainer.experiments.correlation import DRAWN_PERMUTATIONS, ExcessTable, correlations, language_permutations
 
 Matrix = dict[tuple[str, str], float]
 PRIMARY = PrimaryTest(model="lstm", kind="passages", mode="skip")
@@ -156,12 +157,6 @@ def test_p__is_uniform_under_the_null() -> None:
         share = sum(p <= 0.25 for p in found) / 400
         assert share == pytest.approx(0.25, abs=3 * sqrt(0.25 * 0.75 / 400))
     assert len(draws[0]) == 4
-
-
-def test_holm__adjusts_by_the_tests_that_are_left() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_one_test__is_primary_and_the_others_are_adjusted() -> None:
