@@ -6,19 +6,16 @@ that of Student's t for the effective number of lines (Kish 1965): long lines co
 """
 
 from collections.abc import Sequence
-from math import cos, gamma, pi, pow, sqrt, tan
+from math import cos, exp, lgamma, log, log1p, pi, sqrt, tan
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from trainer.contracts.base import Frozen, describe_fields
 
 MAX_LINE_GROUPS = 200
 """Largest number of groups of lines; more would make an interval narrower by 0.6 % at most."""
 _MIN_EFFECTIVE_LINES = 6.0
-_NORMAL = 1.959963984540054
-"""The quantile 0.975 of the normal distribution."""
-_FEW_DEGREES = {1.0: 12.706205, 2.0: 4.302653, 3.0: 3.182446, 4.0: 2.776445}
-_MIN_EXPANDED_DEGREES = 5.0
-_INTEGRAL_STEPS, _HALVINGS = 200, 50
+_HALVINGS, _FRACTION_TERMS = 50, 25
 
 
 class Interval(Frozen):
@@ -69,8 +66,31 @@ def around(value: float, half: float) -> Interval:
     return Interval(low=value - half, high=value + half)
 
 
+class StandardError(NamedTuple):
+    """The standard error of a number, with the degrees of freedom of Student's t."""
+
+    value: float
+    degrees: float
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 95 % interval."""
+        return t_quantile(self.degrees) * self.value
+
+    def p(self, number: float) -> float:
+        """Return the two-sided p of a number whose true value is 0; 1 for 0 itself."""
+        squares = self.degrees * self.value**2
+        return _two_sided_p(squares / (squares + number**2), self.degrees) if number else 1.0
+
+
 def margin(plus: Ratio, minus: Ratio | None = None) -> float | None:
-    """Return half the width of the 95 % interval of a ratio of sums, or of the difference of two over the same groups.
+    """Return half the width of the 95 % interval of a ratio of sums, or of the difference of two; None of few lines."""
+    error = standard_error(plus, minus)
+    return None if error is None else error.margin
+
+
+def standard_error(plus: Ratio, minus: Ratio | None = None) -> StandardError | None:
+    """Return the standard error of a ratio of sums, or of the difference of two over the same groups.
 
     None if the groups have fewer than six lines' worth of information.
     """
@@ -83,7 +103,7 @@ def margin(plus: Ratio, minus: Ratio | None = None) -> float | None:
         values = [one - other for one, other in zip(values, _left_out(*minus), strict=True)]
     mean = fmean(values)
     variance = (len(values) - 1) / len(values) * sum((value - mean) ** 2 for value in values)
-    return t_quantile(effective - 1) * sqrt(variance)
+    return StandardError(sqrt(variance), effective - 1)
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -107,39 +127,32 @@ def margin_of_mean(values: Sequence[float]) -> float | None:
 
 
 def t_quantile(degrees: float) -> float:
-    """Return the quantile 0.975 of Student's t with one degree of freedom or more, to four digits.
-
-    Source: the expansion of Abramowitz and Stegun 1964, 26.7.5, from five degrees on, and their table 26.10 for fewer
-    whole degrees.
-    """
-    if degrees in _FEW_DEGREES:
-        return _FEW_DEGREES[degrees]
-    if degrees < _MIN_EXPANDED_DEGREES:
-        return _integrated_quantile(degrees)
-    z = _NORMAL
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
-
-
-def _integrated_quantile(degrees: float) -> float:
-    """Halve an interval of angles until t = sqrt(degrees) tan(angle) has the probability 0.475 above 0.
-
-    In the angle, the density is a power of its cosine, which Simpson's rule integrates.
-    """
-    factor = gamma((degrees + 1) / 2) / (sqrt(pi) * gamma(degrees / 2))
+    """Return the quantile 0.975 of Student's t, by halving an interval of angles; t is sqrt(degrees) tan(angle)."""
     low, high = 0.0, pi / 2
     for _ in range(_HALVINGS):
         angle = (low + high) / 2
-        step = angle / _INTEGRAL_STEPS
-        heights = [pow(cos(place * step), degrees - 1) for place in range(_INTEGRAL_STEPS + 1)]
-        integral = step / 3 * (heights[0] + heights[-1] + 4 * sum(heights[1:-1:2]) + 2 * sum(heights[2:-1:2]))
-        low, high = (low, angle) if factor * integral > 0.475 else (angle, high)
+        low, high = (angle, high) if _two_sided_p(cos(angle) ** 2, degrees) > 0.05 else (low, angle)
     return sqrt(degrees) * tan(low)
+
+
+def _two_sided_p(x: float, degrees: float) -> float:
+    """Return the two-sided p of Student's t, where x = degrees / (degrees + t²)."""
+    return _incomplete_beta(x, degrees / 2, 0.5)
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return the regularized incomplete beta function, by its continued fraction (DLMF 8.17.22)."""
+    if x <= 0:
+        return 0.0
+    if x > (a + 1) / (a + b + 2):  # beyond, the fraction converges slowly
+        return 1 - _incomplete_beta(1 - x, b, a)
+    fraction = 1.0
+    for m in range(_FRACTION_TERMS, -1, -1):
+        fraction = 1 - (a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)) / fraction
+        if m:
+            fraction = 1 + m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) / fraction
+    scale = lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)
+    return exp(scale) / (a * fraction)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
