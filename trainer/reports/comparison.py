@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic_core import to_json
 
-from trainer.contracts.base import Frozen, ModelName
+from trainer.contracts.base import Frozen, ModelName, changed
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
-from trainer.contracts.intervals import Interval, Ratio, around, margin, ratio
+from trainer.contracts.intervals import Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
 from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
@@ -23,6 +23,7 @@ TOLERANCE = 0.01
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
 _MIN_PAIRED_SEEDS = 2
+_SIGNIFICANCE = 0.05
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
     "loss": frozenset({"loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"}),
     "bits_per_char": frozenset({"bits_per_char"}),
@@ -112,10 +113,17 @@ class Against(Frozen):
     """Relative increase of that metric over the other run; negative: better."""
     interval: Interval | None
     """95 % interval of `rise`, paired over the lines of the text; for groups over the seeds, as in `over_seeds`."""
+    p: float | None = None
+    """Two-sided p of `rise`, by the same t as the interval; None without an interval."""
+    p_holm: float | None = None
+    """p adjusted for the number of comparisons with the first run (Holm 1979); None for one comparison."""
     over_seeds: SeedDifference | None = None
     """Difference of the means of that metric, if one of both is a group of several completed runs."""
     verdict: Verdict
-    """`better` and `worse` only where the interval excludes zero; `equal` if the rise is within rounding."""
+    """`better` and `worse` only where the interval excludes zero and, of several comparisons, `p_holm` is below 0.05.
+
+    `equal` if the rise is within rounding.
+    """
     is_regression: bool
     """True if the run is worse, by more than the tolerance, and differs in more than its seed and its CPU."""
     delta: Figures
@@ -176,8 +184,32 @@ def compare(
         dataset=dataset,
         tolerance=tolerance,
         runs=tuple(_row(one) for one in measured),
-        against=tuple(_against(first, other, split, tolerance) for other in others),
+        against=tuple(_adjusted([_against(first, other, split, tolerance) for other in others])),
     )
+
+
+def _adjusted(found: Sequence[Against]) -> Iterator[Against]:
+    """Yield comparisons with p, verdict and note adjusted for the number of comparisons that have a p."""
+    tested = [one for one in found if one.p is not None]
+    adjusted = iter(holm([one.p or 0.0 for one in tested]))
+    for one in found:
+        if one.p is None or len(tested) == 1:
+            yield one
+            continue
+        p_holm = next(adjusted)
+        note = f"Adjusted for {len(tested)} comparisons, p is {_probability(p_holm)} (Holm 1979)"
+        if one.verdict in ("better", "worse") and p_holm >= _SIGNIFICANCE:
+            note += (
+                f", alone {_probability(one.p)}: the difference is not clear, although its own interval excludes zero."
+            )
+            one = changed(one, verdict="no_clear_difference", is_regression=False)
+        else:
+            note += "; the interval is not adjusted."
+        yield changed(one, p_holm=p_holm, notes=(*one.notes, note))
+
+
+def _probability(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.0001 else "below 0.0001"
 
 
 def model_name(config: ModelConfig) -> str:
@@ -272,14 +304,15 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     one, two = ours[0].manifest.effective, theirs[0].manifest.effective
     is_of_groups = len(ours) + len(theirs) > 2
     differing = tuple(each for each in differences(one, two) if not (is_of_groups and each.field == "seed"))
-    over_seeds = None
+    over_seeds, interval, p = None, None, None
     if basis is None or rise is None:
-        interval = None
+        pass
     elif is_of_groups:
         over_seeds = difference_over_seeds(_by_seed(ours, basis), _by_seed(theirs, basis))
         interval = around(rise, (over_seeds.high - over_seeds.low) / 2 / abs(its[basis] or 1.0))
-    else:
-        interval = _interval(ours[0].summary, theirs[0].summary, basis, rise)
+        p = over_seeds.p
+    elif (error := _relative_error(ours[0].summary, theirs[0].summary, basis)) is not None:
+        interval, p = around(rise, error.margin), error.p(rise)
     found = _verdict(rise, interval)
     fields = {each.field for each in differing} | ({"seed"} if is_of_groups else set())
     chance = _chance(fields, ours[0].manifest.environment, theirs[0].manifest.environment)
@@ -293,6 +326,7 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
         basis=basis,
         rise=rise,
         interval=interval,
+        p=1.0 if p is not None and found == "equal" else p,
         over_seeds=over_seeds,
         verdict=found,
         is_regression=found == "worse" and rise is not None and rise > tolerance and chance is None,
@@ -391,15 +425,15 @@ def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: str | No
         yield chance or "One seed each: the interval covers lines of the text, not the spread of trainings."
 
 
-def _interval(mine: EvalSummary, its: EvalSummary, basis: Basis, rise: float) -> Interval | None:
-    """Return the interval of the rise of a metric, from the losses of the same lines; None if they are unknown."""
+def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> StandardError | None:
+    """Return the standard error of the rise of a metric, from losses of the same lines; None if they are unknown."""
     if mine.lines is None or its.lines is None or len(mine.lines.nats) != len(its.lines.nats):
         return None
     ratios: list[Ratio] = [
         (lines.nats, lines.tokens if basis == "loss" else lines.chars) for lines in (mine.lines, its.lines)
     ]
-    half = margin(*ratios)
-    return None if half is None else around(rise, half / ratio(ratios[1]))
+    error = standard_error(*ratios)
+    return None if error is None else error._replace(value=error.value / ratio(ratios[1]))
 
 
 def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[str]]:

@@ -6,7 +6,7 @@ from statistics import fmean, stdev, variance
 from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
-from trainer.contracts.intervals import margin_of_mean, t_quantile
+from trainer.contracts.intervals import StandardError
 from trainer.contracts.wording import counted
 
 Method = Literal["paired", "welch", "single"]
@@ -24,6 +24,8 @@ class SeedDifference(Frozen, json_schema_extra=describe_fields):
     low: float
     """Lower end of the 95 % interval."""
     high: float
+    p: float
+    """Two-sided, by the same t as the interval."""
     degrees: float | None
     """Degrees of freedom, by Welch and Satterthwaite where the method is welch; None without any deviation."""
     effect: Literal["d_z", "g"]
@@ -43,24 +45,26 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
     method: Method = "paired" if first.keys() == second.keys() else "welch" if min(n_mine, n_its) > 1 else "single"
     if method == "paired":
         differences = [value - second[seed] for seed, value in first.items()]
-        half, degrees, deviation = margin_of_mean(differences) or 0.0, n_mine - 1.0, stdev(differences)
+        degrees, deviation = n_mine - 1.0, stdev(differences)
+        error = StandardError(deviation / sqrt(n_mine), degrees)
     elif method == "welch":
         shares = variance(mine) / n_mine, variance(its) / n_its
         degrees = _satterthwaite(shares, (n_mine, n_its))
-        half = t_quantile(degrees) * sqrt(sum(shares))
+        error = StandardError(sqrt(sum(shares)), degrees)
         deviation = sqrt(((n_mine - 1) * variance(mine) + (n_its - 1) * variance(its)) / (n_mine + n_its - 2))
     else:
         group = max(mine, its, key=len)
         degrees, deviation = len(group) - 1.0, stdev(group)
-        half = t_quantile(degrees) * deviation * sqrt(1 + 1 / len(group))
+        error = StandardError(deviation * sqrt(1 + 1 / len(group)), degrees)
     correction = 1.0 if method == "paired" else 1 - 3 / (4 * (n_mine + n_its - 2) - 1)
     return SeedDifference(
         method=method,
         n_first=n_mine,
         n_second=n_its,
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=difference - error.margin,
+        high=difference + error.margin,
+        p=error.p(difference),
         degrees=degrees if deviation else None,
         effect="d_z" if method == "paired" else "g",
         effect_size=correction * difference / deviation if deviation else None,

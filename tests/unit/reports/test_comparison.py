@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from scipy.stats import t
 
 from tests.support.baselines import BETTER, WORSE
 from tests.support.families import config_of, effective_of
@@ -81,6 +82,32 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert verdict(one, found.tolerance) == said
     assert one.notes == (() if expected == "equal" else (ONE_SEED,))
     assert found.is_passed is not is_regression
+
+
+def test_several_comparisons__have_verdicts_of_p_adjusted_for_their_number() -> None:
+    """Each p is that of t = difference / (0.2 / sqrt(39)) with 39 degrees; p_holm are 4, 3, 2 times p and p itself."""
+    first = measured("new", summary={"lines": line_losses(2.0, 0.2)}, learning_rate=0.1)
+    losses = {"far": 1.8, "near": 1.93, "nearer": 1.99, "close": 1.92}
+    others = [measured(name, summary={"loss": loss}) for name, loss in losses.items()]
+    old = measured("older", summary={"lines": None, "loss": 1.9})
+    found = compare([first, *others, old], split="test")
+    p = {name: 2 * float(t.sf((2.0 - loss) / (0.2 / math.sqrt(39)), 39)) for name, loss in losses.items()}
+    p_holm = {"far": 4 * p["far"], "close": 3 * p["close"], "near": 2 * p["near"], "nearer": p["nearer"]}
+    assert p["near"] < 0.05 < p_holm["close"] < p_holm["near"]
+    for name, one in zip(losses, found.against, strict=False):
+        assert one.p == pytest.approx(p[name], abs=2e-6) and one.p_holm == pytest.approx(p_holm[name], abs=1e-5)
+        is_clear = name == "far"
+        assert (one.verdict, one.is_regression) == ("worse" if is_clear else "no_clear_difference", is_clear)
+        [alone] = pair(first, others[[*losses].index(name)]).against
+        assert (alone.p_holm, alone.interval, alone.notes) == (None, one.interval, one.notes[:1])
+    assert (found.against[-1].verdict, found.against[-1].p) == ("no_interval", None)
+    assert found.against[0].notes[1:] == (
+        "Adjusted for 4 comparisons, p is below 0.0001 (Holm 1979); the interval is not adjusted.",
+    )
+    assert found.against[1].notes[1:] == (
+        f"Adjusted for 4 comparisons, p is {p_holm['near']:.4f} (Holm 1979), alone {p['near']:.4f}: the difference"
+        " is not clear, although its own interval excludes zero.",
+    )
 
 
 def test_runs_that_differ_in_their_seeds_only__are_no_regression() -> None:

@@ -26,6 +26,9 @@ class Answer(Protocol):
     """What scipy answers."""
 
     @property
+    def pvalue(self) -> float: ...
+
+    @property
     def df(self) -> float: ...
 
     def confidence_interval(self) -> tuple[float, float]: ...
@@ -59,6 +62,7 @@ def test_other_seeds__are_compared_like_scipys_welch_test(first: dict[int, float
     low, high = test.confidence_interval()
     assert (found.method, found.effect) == ("welch", "g")
     assert found.degrees == pytest.approx(test.df)
+    assert found.p == pytest.approx(test.pvalue, rel=1e-9)
     assert found.low == pytest.approx(low, rel=1e-3) and found.high == pytest.approx(high, rel=1e-3)
     n, m = len(first), len(second)
     pooled = sqrt(((n - 1) * stdev(first.values()) ** 2 + (m - 1) * stdev(second.values()) ** 2) / (n + m - 2))
@@ -77,6 +81,9 @@ def test_one_run__is_compared_with_another_run_of_the_group(is_first: bool) -> N
     assert found.low == pytest.approx(difference - half, rel=1e-5)
     assert found.high == pytest.approx(difference + half, rel=1e-5)
     assert found.effect_size == pytest.approx((1 - 3 / 15) * difference / stdev(A.values()))
+    assert found.p == pytest.approx(
+        2 * float(stats.t.sf(abs(difference) / (stdev(A.values()) * sqrt(6 / 5)), 4)), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("second", [{1: 2.0, 2: 3.0}, {5: 2.0, 6: 2.0}, {5: 2.0}])
