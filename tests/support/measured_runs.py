@@ -13,10 +13,11 @@ from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, Tokenizer
 from trainer.reports.comparison import Measurement
 
 
-def line_losses(loss: float, spread: float = 0.0, lines: int = 40) -> LineLosses:
-    """Losses of lines of ten tokens and twenty characters: above and below a mean by turns."""
-    nats = islice(cycle([10 * (loss + spread), 10 * (loss - spread)]), lines)
-    return LineLosses(nats=tuple(nats), tokens=(10,) * lines, chars=(20,) * lines)
+def line_losses(loss: float, spread: float = 0.0, lines: int = 40, turns: int = 1, is_drawn: bool = True) -> LineLosses:
+    """Losses of lines of ten tokens and twenty characters: above and below a mean by turns of so many lines."""
+    of_turns = [10 * (loss + spread)] * turns + [10 * (loss - spread)] * turns
+    nats = islice(cycle(of_turns), lines)
+    return LineLosses(nats=tuple(nats), tokens=(10,) * lines, chars=(20,) * lines, is_drawn=is_drawn)
 
 
 SUMMARY = EvalSummary(

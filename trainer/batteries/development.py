@@ -16,7 +16,7 @@ from trainer.contracts.development import (
     WordScores,
 )
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.intervals import Ratio, margin
+from trainer.contracts.intervals import margin
 from trainer.reports.development_tables import read_csv
 
 
@@ -46,20 +46,23 @@ def _chance(items: Items, places: Sequence[int]) -> float | None:
 
 def loss_rows(step: int, metrics: EvalMetrics) -> Iterator[DevelopmentRow]:
     """Yield the loss of a split at a checkpoint, in nats per token and, for a causal model, in bits per character."""
-    lines = metrics.lines
-    tokens, chars = (None, None) if lines is None else ((lines.nats, lines.tokens), (lines.nats, lines.chars))
-    yield _loss(step, metrics.split, "loss", metrics.loss, metrics.n_tokens, tokens, 1.0)
+    yield _loss(step, metrics, "loss", metrics.loss, metrics.n_tokens, 1.0)
     if metrics.bits_per_char is not None:
-        yield _loss(step, metrics.split, "bits_per_char", metrics.bits_per_char, metrics.n_chars, chars, log(2))
+        yield _loss(step, metrics, "bits_per_char", metrics.bits_per_char, metrics.n_chars, log(2))
 
 
 def _loss(
-    step: int, split: str, measure: CurveMeasure, value: float, n: int, sums: Ratio | None, nats: float
+    step: int, metrics: EvalMetrics, measure: CurveMeasure, value: float, n: int, unit_nats: float
 ) -> DevelopmentRow:
-    """Return a loss with the interval over its lines, where `nats` are those of its unit."""
-    half = None if sums is None else margin(sums)
-    low, high = (None, None) if half is None else (value - half / nats, value + half / nats)
-    return DevelopmentRow(step=step, measure=measure, level="split", name=split, value=value, low=low, high=high, n=n)
+    """Return a loss with the interval over its lines."""
+    lines, half = metrics.lines, None
+    if lines is not None:
+        weights = lines.tokens if measure == "loss" else lines.chars
+        half = margin((lines.nats, weights), is_drawn=lines.is_drawn)
+    low, high = (None, None) if half is None else (value - half / unit_nats, value + half / unit_nats)
+    return DevelopmentRow(
+        step=step, measure=measure, level="split", name=metrics.split, value=value, low=low, high=high, n=n
+    )
 
 
 TABLES = ("checkpoints.csv", "development.csv", "words.csv", "acquisition.csv")

@@ -210,6 +210,11 @@ class EffectiveRequest(TrainingOptions):
         """The training corpus, and those of the splits that have one of their own."""
         return tuple(self.corpora_by_field().values())
 
+    def draws_lines(self, split: str) -> bool:
+        """Return True if the lines of a held-out split were drawn by lot, False if neighbouring lines are in it."""
+        own_text = self.validation_corpus if split == "validation" else self.test_corpus
+        return own_text is None and self.split_by == "line"
+
     def corpora_by_field(self) -> dict[str, CorpusRef]:
         """Return the corpora by their fields."""
         texts = {

@@ -239,7 +239,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     best_margin = _plus_minus(metrics.best_margin)
     lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
     baseline = manifest.reported_baseline
-    test_margin = _plus_minus(None if lines is None else margin((lines.nats, lines.tokens)))
+    test_margin = _plus_minus(None if lines is None else margin((lines.nats, lines.tokens), is_drawn=lines.is_drawn))
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"

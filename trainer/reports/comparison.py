@@ -11,7 +11,7 @@ from trainer.contracts.baselines import Baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
-from trainer.contracts.intervals import Interval, Ratio, StandardError, around, holm, ratio, standard_error
+from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
 from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
@@ -423,6 +423,8 @@ def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: str | No
         )
     elif found not in ("not_comparable", "equal"):
         yield chance or "One seed each: the interval covers lines of the text, not the spread of trainings."
+        if mine.lines is not None and not mine.lines.is_drawn:
+            yield f"Neighbouring lines depend on each other: the interval takes them in blocks, {MAX_BLOCKS} at most."
 
 
 def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> StandardError | None:
@@ -432,7 +434,7 @@ def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> Standa
     ratios: list[Ratio] = [
         (lines.nats, lines.tokens if basis == "loss" else lines.chars) for lines in (mine.lines, its.lines)
     ]
-    error = standard_error(*ratios)
+    error = standard_error(*ratios, is_drawn=mine.lines.is_drawn and its.lines.is_drawn)
     return None if error is None else error._replace(value=error.value / ratio(ratios[1]))
 
 

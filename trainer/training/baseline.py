@@ -61,7 +61,7 @@ def compared(
     lines, half_nats = metrics.lines, None
     if lines is not None and ngram_nats is not None:
         lines = changed(lines, ngram_nats=ngram_nats)
-        half_nats = margin((lines.nats, lines.chars), (ngram_nats, lines.chars))
+        half_nats = margin((lines.nats, lines.chars), (ngram_nats, lines.chars), is_drawn=lines.is_drawn)
     bits = _bits_per_char(metrics.loss, metrics.n_tokens, metrics.n_chars)
     baseline = changed(baseline, bits_per_char=bits, margin=None if half_nats is None else half_nats / log(2))
     return baseline, changed(metrics, baseline=baseline, lines=lines)

@@ -54,10 +54,9 @@ class Evaluation(NamedTuple):
     def loss_nats(self) -> float:
         return self.loss_sum_nats / self.tokens
 
-    @property
-    def margin_nats(self) -> float | None:
-        """Half the width of the 95 % interval of the loss over the lines; None with too few lines."""
-        return margin((self.group_nats, self.group_tokens))
+    def margin_nats(self, *, is_drawn: bool) -> float | None:
+        """Return half the width of the 95 % interval of the loss over the lines; None with too few lines."""
+        return margin((self.group_nats, self.group_tokens), is_drawn=is_drawn)
 
 
 def evaluate(
@@ -153,7 +152,12 @@ def measure(
         n_tokens=evaluation.tokens,
         n_chars=sizes.chars,
         n_bytes=sizes.bytes,
-        lines=LineLosses(nats=evaluation.group_nats, tokens=evaluation.group_tokens, chars=tuple(chars)),
+        lines=LineLosses(
+            nats=evaluation.group_nats,
+            tokens=evaluation.group_tokens,
+            chars=tuple(chars),
+            is_drawn=effective.draws_lines(split),
+        ),
         unknown_share=None if sizes.unknown_tokens is None else sizes.unknown_tokens / tokens,
         unknown_chars=sizes.unknown_chars,
         unknown_char_share=sizes.unknown_char_share,

@@ -274,7 +274,8 @@ class _Training:
     def _validate(self) -> None:
         with self._optimizer.averaged(), self._weights.gathered():
             found = evaluate(self._model, self._validation, self._compute, self.check_stop)
-        self.progress.add_validation(self._processes.first(found.loss_nats), found.margin_nats)
+        margin_nats = found.margin_nats(is_drawn=self._effective.draws_lines("validation"))
+        self.progress.add_validation(self._processes.first(found.loss_nats), margin_nats)
 
     def check_stop(self) -> None:
         """Stop all processes if the first one has a reason to."""

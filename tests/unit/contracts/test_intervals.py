@@ -1,12 +1,12 @@
 """95 % intervals of losses: closed forms, and how often they cover the true difference."""
 
 import math
-from statistics import stdev
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from trainer.contracts.intervals import LineLosses, Ratio, StandardError, holm, margin, t_quantile
 
@@ -37,16 +37,17 @@ def test_interval_of_equally_long_lines__is_the_paired_t_interval() -> None:
     mine, its = [21.0, 18.5, 20.0, 22.5, 19.0, 17.0, 23.0, 20.5], [20.0, 18.0, 21.0, 21.0, 18.0, 17.5, 21.0, 20.0]
     tokens, n = [10] * 8, 8
     differences = [(one - other) / 10 for one, other in zip(mine, its, strict=True)]
-    found, alone = margin((mine, tokens), (its, tokens)), margin((mine, tokens))
+    found, alone = margin((mine, tokens), (its, tokens), is_drawn=True), margin((mine, tokens), is_drawn=True)
     assert found == pytest.approx(quantile(n - 1) * stdev(differences) / math.sqrt(n), rel=1e-4)
     assert alone == pytest.approx(quantile(n - 1) * stdev(mine) / 10 / math.sqrt(n), rel=1e-4)
 
 
 def test_interval__is_a_point_without_differences_and_none_of_few_lines() -> None:
     same: Ratio = [3.0, 2.0, 5.0, 9.0, 1.0, 4.0, 4.5, 5.5], [2, 2, 3, 3, 2, 2, 3, 3]
-    assert margin(same, same) == margin(([1.0] * 6, [1] * 6)) == 0.0
-    assert margin(([1.0] * 5, [1] * 5)) is None, "too few"
-    assert margin(([1.0] * 20, [1000, *[1] * 19])) is None, "too unequal"
+    for is_drawn in (True, False):
+        assert margin(same, same, is_drawn=is_drawn) == margin(([1.0] * 6, [1] * 6), is_drawn=is_drawn) == 0.0
+        assert margin(([1.0] * 5, [1] * 5), is_drawn=is_drawn) is None, "too few"
+        assert margin(([1.0] * 20, [1000, *[1] * 19]), is_drawn=is_drawn) is None, "too unequal"
 
 
 COVERED = [(50, 0.0, "tokens"), (50, 0.7, "tokens"), (50, 0.7, "chars"), (1000, 0.7, "tokens")]
@@ -64,12 +65,53 @@ def test_interval__covers_the_true_difference_in_95_percent_of_pairs(lines: int,
         gains += np.sqrt(tokens) * random.normal(0, 0.2, lines)
         mine, its = (grouped(nats, tokens) for nats in (shared + gains, shared))
         pair: list[Ratio] = [(one.nats, one.tokens if divisor == "tokens" else one.chars) for one in (mine, its)]
-        half = margin(*pair)
+        half = margin(*pair, is_drawn=True)
         assert half is not None
         weight = 1 if divisor == "tokens" else 2  # characters per token
         found = (sum(mine.nats) - sum(its.nats)) / sum(pair[0][1])
         covered += abs(found - gain / weight) <= half
     assert 0.93 <= covered / 400 <= 0.97
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_interval_of_neighbours__is_the_t_interval_of_ten_blocks(size: int) -> None:
+    random = np.random.Generator(np.random.PCG64(3))
+    nats: list[float] = random.normal(20, 1, 10 * size).tolist()
+    means = [fmean(nats[begin : begin + size]) / 10 for begin in range(0, len(nats), size)]
+    found = margin((nats, [10] * len(nats)), is_drawn=False)
+    assert found == pytest.approx(quantile(9) * stdev(means) / math.sqrt(10))
+
+
+@pytest.mark.parametrize(("lines", "dependence"), [(200, 0.0), (200, 0.3), (200, 0.6), (1000, 0.9)])
+def test_interval_of_neighbours__covers_the_true_loss_in_95_percent_of_texts(lines: int, dependence: float) -> None:
+    """The loss of each line depends on that of the line before, as in an AR(1) process.
+
+    Its mean over many lines has (1 + r) / (1 - r) times the variance of independent lines, so single lines cover less.
+    """
+    random = np.random.Generator(np.random.PCG64(11))
+    texts, covered = 500, {True: 0, False: 0}
+    tokens: NDArray[np.int64] = np.full(lines, 10, dtype=np.int64)
+    state: NDArray[np.float64] = random.normal(0, 1, texts)
+    losses: list[NDArray[np.float64]] = []
+    for _ in range(lines):
+        losses.append(state)
+        new: NDArray[np.float64] = random.normal(0, math.sqrt(1 - dependence**2), texts)
+        state = dependence * state + new
+    by_text: NDArray[np.float64] = np.stack(losses, axis=1)
+    for text in range(texts):
+        deviations: NDArray[np.float64] = by_text[text]
+        nats: NDArray[np.float64] = 10 * (3 + deviations)
+        groups = grouped(nats, tokens)
+        for is_drawn in covered:
+            half = margin((groups.nats, groups.tokens), is_drawn=is_drawn)
+            assert half is not None
+            covered[is_drawn] += abs(sum(groups.nats) / sum(groups.tokens) - 3) <= half
+    assert covered[False] / texts >= 0.93
+    if lines == 200:
+        shrunk = float(norm.ppf(0.975)) * math.sqrt((1 - dependence) / (1 + dependence))
+        assert covered[True] / texts == pytest.approx(2 * float(norm.cdf(shrunk)) - 1, abs=0.04)
+    else:
+        assert covered[True] / texts < 0.75
 
 
 def grouped(nats: NDArray[np.float64], tokens: NDArray[np.int64]) -> LineLosses:

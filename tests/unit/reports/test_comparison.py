@@ -84,6 +84,35 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert found.is_passed is not is_regression
 
 
+@pytest.mark.parametrize(
+    ("fields", "drawn"),
+    [
+        ({}, {"validation", "test"}),
+        ({"split_by": "position"}, set[str]()),
+        ({"split_by": "file"}, set[str]()),
+        ({"test_corpus": OWN_TEXT}, {"validation"}),
+        ({"test_corpus": OWN_TEXT, "split_by": "position"}, set[str]()),
+    ],
+)
+def test_lines__are_drawn_by_lot_where_a_corpus_is_split_by_line(fields: Fields, drawn: set[str]) -> None:
+    effective = of_fields("new", fields).manifest.effective
+    assert {split for split in ("validation", "test") if effective.draws_lines(split)} == drawn
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_interval_of_neighbouring_lines__is_over_ten_blocks(is_drawn: bool) -> None:
+    """Turns of four lines: forty independent lines show a difference, ten blocks of equal lines do not."""
+    lines = line_losses(2.1, 0.2, turns=4, is_drawn=is_drawn)
+    old = measured("old", summary={"lines": line_losses(2.0, is_drawn=is_drawn)})
+    [one] = pair(measured("new", summary={"loss": 2.1, "lines": lines}, learning_rate=0.1), old).against
+    count, half = (40, 2.0227) if is_drawn else (10, 2.2622)
+    assert one.interval is not None and one.rise is not None
+    assert one.interval.high - one.rise == pytest.approx(half * 0.2 / math.sqrt(count - 1) / 2, rel=1e-4)
+    assert one.verdict == ("worse" if is_drawn else "no_clear_difference")
+    note = "Neighbouring lines depend on each other: the interval takes them in blocks, 10 at most."
+    assert one.notes == ((ONE_SEED,) if is_drawn else (ONE_SEED, note))
+
+
 def test_several_comparisons__have_verdicts_of_p_adjusted_for_their_number() -> None:
     """Each p is that of t = difference / (0.2 / sqrt(39)) with 39 degrees; p_holm are 4, 3, 2 times p and p itself."""
     first = measured("new", summary={"lines": line_losses(2.0, 0.2)}, learning_rate=0.1)

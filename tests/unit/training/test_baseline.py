@@ -109,7 +109,7 @@ def test_baselines__are_brute_force_on_each_split(tmp_path: Path, fields: dict[s
 
 
 def test_interval__is_paired_over_the_lines(tmp_path: Path) -> None:
-    run = poems(tmp_path)
+    run = poems(tmp_path, split_by="line")
     baselines, evaluated = baselines_of(run, metrics_of(run, "test"))
     left = iter(losses_by_hand(run, "test", chosen(run, 7)))
     by_line = [sum(next(left) for _ in line[1:]) for line in documents(run, "test")]

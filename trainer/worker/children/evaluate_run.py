@@ -69,13 +69,13 @@ def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> Eval
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:
-    """Return a run's request with another corpus and without held-out splits."""
+    """Return a run's request with another corpus, all lines of it in their order, and without held-out splits."""
     return changed(
         effective,
         corpus=asyncio.run(CorpusStore(settings).describe(name, "path_override")),
         validation_corpus=None,
         test_corpus=None,
-        split_by="line" if effective.documents == "line" else "position",
+        split_by="position",
         holdout_fraction=0.0,
         test_fraction=0.0,
     )

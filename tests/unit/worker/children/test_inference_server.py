@@ -163,6 +163,8 @@ def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Fi
     after = finished.run.completed_manifest()
     latest = ((test, None), (validation, None), (other, "other"))
     assert [(one.split, one.dataset) for one in after.eval] == [(one.split, dataset) for one, dataset in latest]
+    drawn = [one.lines.is_drawn for one in after.eval if one.lines is not None]
+    assert drawn == [True, True, False], "all lines of the other text are neighbours"
     fields = {name for name in EvalSummary.model_fields if name != "dataset"}
     for summary, (metrics, _) in zip(after.eval, latest, strict=True):
         expected: dict[str, object] = dict(metrics)
