@@ -117,7 +117,10 @@ def evaluating_answer(record: RunRecord, measured: str, model: str) -> discord.E
 
 def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, model: str) -> discord.Embed:
     """Return the metrics of a run on a split or a corpus."""
-    loss = f"**{numeral(metrics.loss, '.4f')}**"
+    margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
+    missing = None if metrics.lines is None else metrics.lines.missing_interval
+    margin = "" if margin_nats is None else f" ± {numeral(margin_nats, '.4f')} (95 %)"
+    loss = f"**{numeral(metrics.loss, '.4f')}**{margin}"
     if metrics.objective == "causal_lm":
         figures, predicted = [_("{loss} nats per token", loss=loss)], count(metrics.n_tokens, "predicted token")
     else:
@@ -132,6 +135,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
+        *([] if missing is None else [missing]),
         *counting_line(metrics.baseline),
         _(
             "Accuracy {top1} · top-5 {top5}",

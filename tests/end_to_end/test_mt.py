@@ -349,7 +349,10 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         figures = f" nats per {unit}{per_char}, perplexity"
         margin = f" ± {metrics.best_margin:.4f} (95 %)" if split == "validation" and metrics.best_margin else ""
         assert f"{loss:.4f}{margin}{figures}" in shown
-        assert f"{loss:.4f}{figures}" in shell.type("eval", run.run_id, "--latest")
+        half = None if measured.lines is None else measured.lines.margin_nats
+        interval = "" if half is None else f" ± {half:.4f} (95 %)"
+        evaluated = shell.type("eval", run.run_id, "--latest")
+        assert f"{loss:.4f}{interval}{figures}" in evaluated and ("No interval" in evaluated) == (half is None)
         in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
     baseline = run.completed_manifest().reported_baseline

@@ -38,7 +38,8 @@ async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
             metrics = (await queue.inference.ask(run_id, request)).measured()
             shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
             unknown = f"{metrics.unknown_char_share:.2%} of the text unknown"
-            assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
+            margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
+            assert str(loss_figures(metrics.loss, metrics.bits_per_char, margin_nats=margin_nats)) in shown
             assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
             assert f"{metrics.n_tokens:,} predicted tokens, {unknown}" in shown
             assert measured in shown and is_hidden(message)

@@ -93,8 +93,9 @@ def _bundle(snapshot: RunSnapshot, note: str = "") -> Bundle:
 
 def _as_text(status: RunStatus) -> str:
     figures = ", ".join(f"{name} {value}" for name, value in _figures(status))
-    counting = "" if status.baseline is None else f"\n{status.baseline.described()}"
-    return f"{_title(status)}: {status.status}, {status.progress:.0f} %\n{figures or status.message}{counting}"
+    counting = [] if status.baseline is None else [status.baseline.described()]
+    title = f"{_title(status)}: {status.status}, {status.progress:.0f} %"
+    return "\n".join([title, figures or status.message, *counting, *status.warnings])
 
 
 def _title(status: RunStatus) -> str:

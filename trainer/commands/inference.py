@@ -220,7 +220,14 @@ def _metrics_table(metrics: EvalMetrics, measured: str, model: str) -> Table:
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
     rows = {
-        "loss": loss_figures(metrics.loss, metrics.bits_per_char, metrics.objective, metrics.unknown_char_share),
+        "loss": loss_figures(
+            metrics.loss,
+            metrics.bits_per_char,
+            metrics.objective,
+            metrics.unknown_char_share,
+            margin_nats=None if metrics.lines is None else metrics.lines.margin_nats,
+        ),
+        "interval": None if metrics.lines is None else metrics.lines.missing_interval,
         "counting": None if metrics.baseline is None else metrics.baseline.described(),
         "unknown": describe_unknown(metrics.unknown_char_share),
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",

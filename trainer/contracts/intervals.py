@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.wording import counted
 
 MAX_LINE_GROUPS = 200
 """Largest number of groups of lines; more would make an interval narrower by 0.6 % at most."""
@@ -23,7 +24,8 @@ MAX_BLOCKS = 10
 
 Intervals of ten blocks are 15 % wider than those of very many, by Student's t with nine degrees of freedom.
 """
-_MIN_EFFECTIVE_LINES = 6.0
+MIN_LINES = 6
+"""Fewest lines of an interval; a few long lines and many short ones count as fewer than there are."""
 _HALVINGS, _FRACTION_TERMS = 50, 25
 
 
@@ -62,6 +64,20 @@ class LineLosses(Frozen):
     """Losses of the best n-gram of the training split on the same tokens; None where no baseline was measured."""
     is_drawn: bool = True
     """True for lines that were drawn by lot; False for neighbouring lines: a text, or a split by position or file."""
+
+    @property
+    def margin_nats(self) -> float | None:
+        """Half the width of the 95 % interval of the loss per token; None of too few lines."""
+        return margin((self.nats, self.tokens), is_drawn=self.is_drawn)
+
+    @property
+    def missing_interval(self) -> str | None:
+        """Why the loss has no interval, in a sentence; None if it has one."""
+        if self.margin_nats is not None:
+            return None
+        if (lines := len(self.nats)) < MIN_LINES:
+            return f"No interval: the text has {counted(lines, 'line')}, and an interval takes {MIN_LINES} or more."
+        return "No interval: a few long lines have most of the text."
 
 
 Ratio = tuple[Sequence[float], Sequence[int]]
@@ -110,7 +126,7 @@ def standard_error(plus: Ratio, minus: Ratio | None = None, *, is_drawn: bool) -
         plus, minus = _in_blocks(plus), None if minus is None else _in_blocks(minus)
     ratios = [plus] if minus is None else [plus, minus]
     effective = min(sum(weights) ** 2 / sum(weight**2 for weight in weights) for _, weights in ratios)
-    if effective < _MIN_EFFECTIVE_LINES:
+    if effective < MIN_LINES:
         return None
     values = _left_out(*plus)
     if minus is not None:

@@ -18,6 +18,7 @@ from trainer.contracts.base import (
     StopCause,
     Timestamp,
     WaitReason,
+    changed,
     describe_fields,
     json_schema_rule,
     not_both,
@@ -28,7 +29,7 @@ from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.cost import Cost
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.intervals import LineLosses
+from trainer.contracts.intervals import MIN_LINES, LineLosses
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
@@ -42,6 +43,7 @@ from trainer.contracts.training_options import (
     Schedule,
     TrainingOptions,
 )
+from trainer.contracts.wording import counted
 
 FinalState = Literal["completed", "failed", "cancelled"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
@@ -143,6 +145,8 @@ class Leak(Frozen, json_schema_extra=describe_fields):
     """Share of the 13-grams of words that stand in training text; None if the split has none."""
     characters: _Share | None = None
     """Share of the 50-grams of characters that stand in training text; None if the split has none or many words."""
+    n_lines: int | None = None
+    """Lines of the split; None before the training has begun."""
 
     @property
     def is_large(self) -> bool:
@@ -225,12 +229,19 @@ class EffectiveRequest(TrainingOptions):
         return {field: text for field, text in texts.items() if text is not None}
 
     def leak_warnings(self, leaks: Leaks) -> tuple[str, ...]:
-        """Return a warning for each held-out split of which much was trained on, and what to do."""
+        """Return a warning for each held-out split of which much was trained on, or that is small, and what to do."""
         of_tokenizer = (
             "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
             " Train the tokenizer with the split of the run, or let the run train its own.",
         )
-        return (of_tokenizer if self.tokenizer_saw_held_out else ()) + tuple(
+        small = tuple(
+            f"The {split} split has {counted(leak.n_lines, 'line')}: its loss has no interval, which takes {MIN_LINES}"
+            " or more, and says little about other text. Hold out more lines."
+            for split, leak in leaks.items()
+            if leak.n_lines is not None and leak.n_lines < MIN_LINES
+        )
+        warnings = small + (of_tokenizer if self.tokenizer_saw_held_out else ())
+        return warnings + tuple(
             f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."
             f" {self._leak_remedy(split, leak)}"
             for split, leak in leaks.items()
@@ -499,7 +510,11 @@ class DataFacts(Frozen):
 
 def leaks_of(sizes: Mapping[HeldOutSplit, SplitSizes | None]) -> Leaks:
     """Return the leaks of the splits in which they were measured."""
-    return {split: size.leak for split, size in sizes.items() if size is not None and size.leak is not None}
+    return {
+        split: changed(size.leak, n_lines=size.lines)
+        for split, size in sizes.items()
+        if size is not None and size.leak is not None
+    }
 
 
 def largest_unknown_char_share(splits: Iterable[SplitSizes | None]) -> float | None:

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.environment import Environment
-from trainer.contracts.intervals import margin
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
 from trainer.contracts.runs import RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -239,7 +238,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     best_margin = _plus_minus(metrics.best_margin)
     lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
     baseline = manifest.reported_baseline
-    test_margin = _plus_minus(None if lines is None else margin((lines.nats, lines.tokens), is_drawn=lines.is_drawn))
+    test_margin = _plus_minus(None if lines is None else lines.margin_nats)
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"

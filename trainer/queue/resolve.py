@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -376,7 +377,9 @@ def _preview_leaks(effective: EffectiveRequest, paths: Mapping[str, Path]) -> Le
         validation=paths.get("validation_corpus"),
         test=paths.get("test_corpus"),
     )
-    return measure_leaks(split, effective.documents, effective.split_seed)
+    leaks = measure_leaks(split, effective.documents, effective.split_seed)
+    lines = Counter(name for name, block in split.blocks([*leaks]) for _ in block.split("\n"))
+    return {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}
 
 
 def _check_corpus(request: TrainRequest, path: Path, name: str, stored_tokenizer: Path | None) -> None:

@@ -22,6 +22,7 @@ TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
+_OTHER_LINES = "No interval: the two evaluations have other lines, or a few long lines have most of the text."
 _MIN_PAIRED_SEEDS = 2
 _SIGNIFICANCE = 0.05
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
@@ -197,6 +198,9 @@ def _adjusted(found: Sequence[Against]) -> Iterator[Against]:
             yield one
             continue
         p_holm = next(adjusted)
+        if one.verdict == "equal":
+            yield changed(one, p_holm=p_holm)
+            continue
         note = f"Adjusted for {len(tested)} comparisons, p is {_probability(p_holm)} (Holm 1979)"
         if one.verdict in ("better", "worse") and p_holm >= _SIGNIFICANCE:
             note += (
@@ -415,11 +419,10 @@ def _chance(differing: set[str], mine: Environment | None, its: Environment | No
 def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: str | None) -> Iterator[str]:
     """Yield what a verdict covers, or why it has no interval."""
     if found == "no_interval":
-        is_old = mine.lines is None or its.lines is None
         yield (
             "An older version evaluated one of them, so there is no interval: evaluate both again."
-            if is_old
-            else "The text has too few lines for an interval."
+            if mine.lines is None or its.lines is None
+            else mine.lines.missing_interval or its.lines.missing_interval or _OTHER_LINES
         )
     elif found not in ("not_comparable", "equal"):
         yield chance or "One seed each: the interval covers lines of the text, not the spread of trainings."

@@ -56,7 +56,7 @@ def test_card__has_state_progress_losses_and_curves() -> None:
 
 def test_card__compares_a_completed_run_with_counting() -> None:
     bundle = card(status="completed", baseline=WORSE, warnings=WORSE.warnings())._repr_mimebundle_()
-    assert bundle["text/plain"].splitlines()[2:] == [WORSE_LINE]
+    assert bundle["text/plain"].splitlines()[2:] == [WORSE_LINE, WORSE_WARNING]
     said = "".join(html(bundle).itertext())
     assert WORSE_LINE in said and WORSE_WARNING in said
 

@@ -78,4 +78,9 @@ def test_warning__names_shares_split_and_remedy(fields: dict[str, object], remed
 def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:
     size = SplitSizes(lines=1, chars=1, tokens=1)
     assert leaks_of({"validation": size, "test": None}) == {}
-    assert leaks_of({"validation": changed(size, leak=SMALL)}) == {"validation": SMALL}
+    found = leaks_of({"validation": changed(size, leak=SMALL), "test": changed(size, lines=6, leak=SMALL)})
+    assert found == {"validation": changed(SMALL, n_lines=1), "test": changed(SMALL, n_lines=6)}
+    assert effective_of("lstm").leak_warnings(found) == (
+        "The validation split has 1 line: its loss has no interval, which takes 6 or more, and says little about other"
+        " text. Hold out more lines.",
+    )

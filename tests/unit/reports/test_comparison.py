@@ -174,7 +174,7 @@ def test_equal_requests_on_different_cpus__are_no_regression(changes: Fields, is
     ("lines", "note"),
     [
         (None, "An older version evaluated one of them, so there is no interval: evaluate both again."),
-        (line_losses(2.0, lines=5), "The text has too few lines for an interval."),
+        (line_losses(2.0, lines=5), "No interval: the text has 5 lines, and an interval takes 6 or more."),
     ],
 )
 def test_difference_without_an_interval__is_no_verdict(lines: LineLosses | None, note: str) -> None:

@@ -37,7 +37,7 @@ from bot.people.user_settings import UserSettings
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.cards import within_limits
 from tests.support.experiment_results import experiment_status, finished_experiment, with_one_seed
-from tests.support.measured_runs import measured
+from tests.support.measured_runs import line_losses, measured
 from tests.support.messages import (
     CANCELLED,
     COMPLETED,
@@ -280,6 +280,12 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "evaluation": lambda: evaluation_answer(RECORD, "its own test split", EVALUATION, RECORD.run_id),
     "evaluation beside counts": lambda: evaluation_answer(
         RECORD, "its own test split", changed(EVALUATION, baseline=BETTER), RECORD.run_id
+    ),
+    "evaluation of lines": lambda: evaluation_answer(
+        RECORD, "text", changed(EVALUATION, lines=line_losses(2.0, 0.2)), RECORD.run_id
+    ),
+    "evaluation of one line": lambda: evaluation_answer(
+        RECORD, "text", changed(EVALUATION, lines=line_losses(2.0, lines=1)), RECORD.run_id
     ),
     "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
     "group queued": lambda: group(QUEUED, QUEUED),
