@@ -21,7 +21,7 @@ from bot.messages.text import (
     without_links,
 )
 from trainer.contracts.batteries import BatteryStatus, BatterySummary, GroupResult, RunResult
-from trainer.contracts.development import CurveMeasure, Development, DevelopmentRow
+from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
 from trainer.people.language import _, numeral, plural
 from trainer.reports.battery_tables import run_titles
 from trainer.reports.development_tables import by_age, spread
@@ -124,8 +124,15 @@ def _development(development: Development) -> Iterator[str]:
         share = {"words": count(len(ages)), "all": count(len(development.acquisitions))}
         yield _("{words} of {all} words have an age of acquisition.", **share)
     if ages:
-        named = ", ".join(f"{plain(word.word)} {count(round(word.age_steps or 0))}" for word in ages[:_MAX_WORDS])
+        named = ", ".join(f"{plain(word.word)} {_age(word)}" for word in ages[:_MAX_WORDS])
         yield _("The first, with their steps: {words}.", words=named)
+
+
+def _age(word: Acquisition) -> str:
+    """Return the age of a word in steps, with its interval."""
+    low, high = word.age_steps_low, word.age_steps_high
+    interval = "" if low is None or high is None else f" ({count(round(low))}–{count(round(high))})"
+    return f"{count(round(word.age_steps or 0))}{interval}"
 
 
 def _value(row: DevelopmentRow) -> str:

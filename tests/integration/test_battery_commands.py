@@ -99,7 +99,7 @@ async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) 
             call = await here.discord.slash(here.bob, "mt battery show", {"battery": battery.battery_id})
             answer, message = await read(call), await call.reply()
             assert f"Completed: battery development of {run.run_id}" in answer.text
-            assert "3 of 4 words have an age of acquisition." in answer.text and "early 5" in answer.text
+            assert "3 of 4 words have an age of acquisition." in answer.text and "early 5 (5–5)" in answer.text
             assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP"]
             assert [text(one["filename"]) for one in message.attachments] == [f"{name}.png" for name in pictures[:1]]
             pressed = await here.discord.click(here.bob, message, f"mt:batcurves:{battery.battery_id}")

@@ -9,6 +9,10 @@ Their age is the step at which this curve is half way between the surprisal of c
 That needs words of one token each: those of several tokens have no such chance. Here half way is between the two ends
 of the curve, at its midpoint, as in the variant `midpoint` of the code that they have published.
 Step 0 has no logarithm and is left out.
+
+The interval of an age is that of the profile of its curve (Bates and Watts 1988, "Nonlinear Regression Analysis and Its
+Applications", 6.1): all midpoints at which the best other parameters leave a sum of squares below the least one times
+1 + t² / (n - 4), for n checkpoints and Student's t with n - 4 degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.base import changed
 from trainer.contracts.development import (
+    CURVE_PARAMETERS,
     MIN_CHECKPOINTS,
     MIN_R_SQUARED,
     MIN_SHARE_SEEN,
@@ -28,11 +33,13 @@ from trainer.contracts.development import (
     Misfit,
     WordScores,
 )
+from trainer.contracts.intervals import t_quantile
 
 _FALL = 2 * log(9)
 """A sigmoid of slope 1 falls from 90 % to 10 % of its height within this distance."""
 _SLOPES, _MIDPOINTS = 24, 64
 """The starts: so many slopes, each at so many midpoints."""
+_PROFILE_SLOPES, _PROFILE_MIDPOINTS, _PROFILES_AT_ONCE = 32, 512, 64
 _ITERATIONS = 150
 """Among 1,000 noisy curves, the slowest needed fewer than 100."""
 _MAX_DAMPING = 1e15
@@ -52,6 +59,9 @@ class Fit(NamedTuple):
     midpoint: float
     """log10 of the step at half way."""
     r_squared: float
+    low: float
+    """The lower end of the 95 % interval of the midpoint."""
+    high: float
 
 
 class _Range(NamedTuple):
@@ -109,7 +119,8 @@ def fit_acquisition(steps: Sequence[int], nats: Sequence[Sequence[float]]) -> li
     shape = _Shape.of(places, limits.logs, centred)
     ends: Numbers = means - shape.heights * shape.means
     explained: Numbers = 1 - shape.squares / _sums(np.square(centred))
-    columns: Numbers = np.concatenate((ends + shape.heights, ends, places, explained), axis=1)
+    midpoints = _midpoint_intervals(limits, centred, shape.squares, places[:, 1:])
+    columns: Numbers = np.concatenate((ends + shape.heights, ends, places, explained, midpoints), axis=1)
     rows: list[list[float]] = columns.tolist()
     numbers: list[int] = falling.tolist()
     for number, row in zip(numbers, rows, strict=True):
@@ -190,17 +201,68 @@ def _diagonals(matrices: Numbers) -> Numbers:
     return diagonals
 
 
-def _starts(limits: _Range, centred: Numbers) -> Numbers:
-    """Return the slope and the midpoint of a grid with the least squares for each curve, (W, 2)."""
-    midpoints: Numbers = np.linspace(limits.lowest[1], limits.last, _MIDPOINTS)[:, None]
-    slopes: Numbers = np.geomspace(limits.lowest[0], limits.highest(midpoints)[:, 0], _SLOPES, axis=1)
+def _grid(limits: _Range, n_midpoints: int, n_slopes: int) -> tuple[Numbers, Numbers]:
+    """Return slopes and midpoints (n_midpoints * n_slopes, 2) and their sigmoids (…, n) with mean 0 and length 1."""
+    midpoints: Numbers = np.linspace(limits.lowest[1], limits.last, n_midpoints)[:, None]
+    slopes: Numbers = np.geomspace(limits.lowest[0], limits.highest(midpoints)[:, 0], n_slopes, axis=1)
     grid: Numbers = np.stack((slopes, np.broadcast_to(midpoints, slopes.shape)), axis=-1).reshape(-1, 2)
     values = _sigmoids(grid[:, :1] * (limits.logs - grid[:, 1:]))
     values -= _means(values)
     values /= np.sqrt(_sums(np.square(values)))
+    return grid, values
+
+
+def _starts(limits: _Range, centred: Numbers) -> Numbers:
+    """Return the slope and the midpoint of a grid with the least squares for each curve, (W, 2)."""
+    grid, values = _grid(limits, _MIDPOINTS, _SLOPES)
     best: NDArray[np.intp] = np.argmax(centred @ values.T, axis=1)
     starts: Numbers = grid[best]
     return starts
+
+
+def _midpoint_intervals(limits: _Range, centred: Numbers, squares: Numbers, midpoints: Numbers) -> Numbers:
+    """Return the ends (W, 2) of the 95 % intervals of midpoints (W, 1) whose fits leave sums of squares (W, 1).
+
+    An end is the first place of a fine grid outside the interval, or the first or last checkpoint.
+    """
+    grid, values = _grid(limits, _PROFILE_MIDPOINTS, _PROFILE_SLOPES)
+    places: Numbers = grid[::_PROFILE_SLOPES, 1]
+    degrees = len(limits.logs) - CURVE_PARAMETERS
+    most: Numbers = squares * (1 + t_quantile(degrees) ** 2 / degrees)
+    distances: Numbers = np.abs(places - midpoints)
+    half_gap = (limits.last - limits.lowest[1]) / (_PROFILE_MIDPOINTS - 1) / 2
+    profiles: list[Numbers] = []
+    for begin in range(0, len(centred), _PROFILES_AT_ONCE):
+        part: Numbers = centred[begin : begin + _PROFILES_AT_ONCE]
+        explained: Numbers = np.square(np.maximum(part @ values.T, 0.0))
+        profiles.append(_peaks(explained.reshape(-1, _PROFILE_MIDPOINTS, _PROFILE_SLOPES)))
+    left: Numbers = _sums(np.square(centred)) - np.concatenate(profiles)
+    is_inside: _Flags = (left <= most) | (distances <= half_gap)  # the fit is inside, whatever the grid
+    backwards: _Flags = is_inside[:, ::-1]
+    before: NDArray[np.intp] = np.argmax(is_inside, axis=1)
+    behind: NDArray[np.intp] = np.argmax(backwards, axis=1)
+    outside: NDArray[np.intp] = np.stack((before - 1, len(places) - behind), axis=1)
+    ends: Numbers = places[np.clip(outside, 0, len(places) - 1)]
+    return ends
+
+
+def _peaks(values: Numbers) -> Numbers:
+    """Return the highest values (W, M) over the slopes of (W, M, slopes), between them by a parabola."""
+    best: NDArray[np.intp] = np.argmax(values, axis=2, keepdims=True)
+    inner: NDArray[np.intp] = np.clip(best, 1, _PROFILE_SLOPES - 2)
+    before, peak, after = (_taken(values, inner + offset) for offset in (-1, 0, 1))
+    bend: Numbers = before - 2 * peak + after
+    highest: Numbers = np.max(values, axis=2)
+    is_peak: _Flags = np.equal(best, inner)[:, :, 0] & (bend < 0)
+    rise: Numbers = np.zeros_like(highest)
+    np.divide(np.square(before - after), -8 * bend, out=rise, where=is_peak)
+    return highest + rise
+
+
+def _taken(values: Numbers, places: NDArray[np.intp]) -> Numbers:
+    """Return the values (W, M) at places (W, M, 1) of the last axis."""
+    taken: Numbers = np.take_along_axis(values, places, axis=2)[:, :, 0]
+    return taken
 
 
 def _descend(places: Numbers, limits: _Range, centred: Numbers) -> Numbers:
@@ -255,20 +317,23 @@ def acquisitions(
                 fits=False,
                 reason="no_fall" if has_enough else "too_few_checkpoints",
             )
-            found[word] = unfit if fit is None else _with_fit(unfit, fit, _Range.of(steps), points)
+            found[word] = unfit if fit is None else _with_fit(unfit, fit, steps, points)
     return tuple(found[word] for word in words)
 
 
-def _with_fit(word: Acquisition, fit: Fit, limits: _Range, points: Sequence[CheckpointPoint]) -> Acquisition:
+def _with_fit(word: Acquisition, fit: Fit, steps: Sequence[int], points: Sequence[CheckpointPoint]) -> Acquisition:
     """Return a word with its curve, and with its age or the reason why it has none."""
-    reason = _misfit(fit, limits)
-    age = pow(10.0, fit.midpoint) if reason is None else None
+    reason = _misfit(fit, _Range.of(steps))
+    ages: dict[str, float | None] = {}
+    if reason is None:
+        for end, midpoint in (("", fit.midpoint), ("_low", fit.low), ("_high", fit.high)):
+            step = min(max(pow(10.0, midpoint), float(steps[0])), float(steps[-1]))
+            ages |= {f"age_steps{end}": step, f"age_words{end}": words_at(step, points)}
     return changed(
         word,
         fits=reason is None,
         reason=reason,
-        age_steps=age,
-        age_words=None if age is None else words_at(age, points),
+        **ages,
         start_nats=fit.start_nats,
         end_nats=fit.end_nats,
         slope=fit.slope,

@@ -9,8 +9,9 @@ CurveMeasure = Literal["accuracy", "loss", "bits_per_char"]
 """The accuracy on items of a battery; the loss of a split in nats per token, or in bits per character."""
 Misfit = Literal["too_few_checkpoints", "no_fall", "poor_fit", "outside", "no_plateau"]
 """Reasons why a word has no age of acquisition."""
-MIN_CHECKPOINTS = 5
-"""Fewest checkpoints of a word's curve, which has four parameters; step 0 does not count."""
+CURVE_PARAMETERS = 4
+MIN_CHECKPOINTS = CURVE_PARAMETERS + 1
+"""Fewest checkpoints of a word's curve; step 0 does not count."""
 MIN_R_SQUARED = 0.5
 MIN_SHARE_SEEN = 0.8
 """The share of the height of a word's curve that must lie between the first and the last checkpoint."""
@@ -78,6 +79,12 @@ class Acquisition(Frozen):
     fits: bool
     reason: Misfit | None = None
     """Why the word does not fit; None if it fits."""
+    age_steps_low: float | None = None
+    """The lower end of the 95 % interval of `age_steps`; None without an age, as the other ends."""
+    age_steps_high: float | None = None
+    age_words_low: float | None = None
+    """The words that were read up to `age_steps_low`."""
+    age_words_high: float | None = None
 
 
 class DevelopmentRow(Frozen):

@@ -136,6 +136,8 @@ def _words(words: Sequence[Acquisition], n_words: int, scores: Sequence[WordScor
         curve = [end + fall * (start - end) for fall in falls]
         axes.plot([pow(10.0, one) for one in logs], curve, color=hue, linewidth=1.4)
         half_way = [(start + end) / 2]
+        if word.age_steps_low is not None and word.age_steps_high is not None:
+            axes.hlines(half_way, word.age_steps_low, word.age_steps_high, color=TEXT, linewidth=1.0, zorder=2)
         axes.plot([age], half_way, color=TEXT, marker="X", markersize=7.5, markeredgecolor=BACKGROUND, zorder=3)
     axes.set_xscale("log")
     label_axes(axes, "step", "mean surprisal (nats)")

@@ -45,9 +45,12 @@ REASONS: Mapping[Misfit, str] = {
 ALT: Mapping[str, str] = {
     "accuracy": "Accuracy over the words that the model has read, with 95 % intervals.",
     "loss": "Loss over the words that the model has read, with 95 % intervals.",
-    "words": "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses.",
+    "words": "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses with intervals.",
 }
 """Texts of the pictures by name."""
+_AGE_INTERVALS = (
+    "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts"
+)
 _MAX_LATEX_WORDS = 30
 RowT = TypeVar("RowT", bound=Frozen)
 SpreadT = TypeVar("SpreadT")
@@ -116,13 +119,22 @@ def spread(rows: Sequence[SpreadT], most: int) -> list[SpreadT]:
 
 
 def age_rows(words: Sequence[Acquisition]) -> Rows:
-    """Return a row for each word that has an age."""
+    """Return a row for each word that has an age, with the 95 % intervals of the ages."""
     rows = [["word", "contexts", "per million", "age (steps)", "age (words)", "from nats", "to nats", "R²"]]
     for word in words:
-        figures = [_number(one, 1) for one in (word.frequency_per_million, word.age_steps)]
+        ages = [
+            _with_ends(word.age_steps, word.age_steps_low, word.age_steps_high, 1),
+            _with_ends(word.age_words, word.age_words_low, word.age_words_high, 0),
+        ]
         ends = [_number(one, 2) for one in (word.start_nats, word.end_nats, word.r_squared)]
-        rows.append([word.word, f"{word.n_contexts:,}", *figures, _number(word.age_words, 0), *ends])
+        rows.append([word.word, f"{word.n_contexts:,}", _number(word.frequency_per_million, 1), *ages, *ends])
     return rows
+
+
+def _with_ends(value: float | None, low: float | None, high: float | None, digits: int) -> str:
+    """Return a number with its interval, as far as they are known."""
+    ends = "" if low is None or high is None else f" ({low:,.{digits}f} to {high:,.{digits}f})"
+    return f"{_number(value, digits)}{ends}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -135,6 +147,8 @@ def notes(development: Development) -> Iterator[str]:
     if development.acquisitions:
         middle = f", at the median at step {median(ages):,.0f}" if ages else ""
         yield f"{len(ages):,} of {counted(len(development.acquisitions), 'word')} have an age of acquisition{middle}"
+    if ages:
+        yield _AGE_INTERVALS
     for reason, text in REASONS.items():
         words = [word.word for word in development.acquisitions if word.reason == reason]
         if words:
@@ -174,7 +188,7 @@ def latex_tables(development: Development) -> str:
     if words:
         header, *rows = age_rows(spread(words, _MAX_LATEX_WORDS))
         part = f", evenly spread over the {len(words):,} that have one" if len(words) > _MAX_LATEX_WORDS else ""
-        caption = f"Ages at which {run_id} acquires words{part}."
+        caption = rf"Ages at which {run_id} acquires words{part}. In parentheses: 95\,\% intervals."
         tables.append(_latex(caption, f"{development.run_id}-words", header, rows))
     return "\n".join(tables)
 
@@ -200,4 +214,5 @@ def html_page(development: Development, images: Mapping[str, bytes]) -> str:
 def _words(development: Development, images: Mapping[str, bytes]) -> Iterator[str]:
     yield from (figure_html(images[name], ALT[name]) for name in ("words",) if name in images)
     header, *rows = age_rows(by_age(development))
-    yield table_of(header, rows, "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022).")
+    caption = "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
+    yield table_of(header, rows, caption)

@@ -5,13 +5,14 @@ import math
 from collections.abc import Sequence
 from io import StringIO
 from random import Random
-from statistics import pvariance
+from statistics import correlation, pvariance
 from typing import TypeAlias
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
+from scipy.stats import f
 
 from trainer.batteries.acquisition import acquisitions, fit_acquisition, words_at
 from trainer.contracts.development import Acquisition, CheckpointPoint, Misfit, WordScores
@@ -48,7 +49,56 @@ def by_word(found: Sequence[Acquisition]) -> dict[str, Acquisition]:
 @pytest.mark.parametrize("midpoint", [0.4, 1.7, 3.1])
 def test_fit__recovers_a_known_sigmoid(slope: float, midpoint: float) -> None:
     [fit] = fit_acquisition(STEPS, [curve(9.5, 3.25, slope, midpoint)])
-    assert fit == pytest.approx((9.5, 3.25, slope, midpoint, 1.0), abs=1e-6)
+    assert fit is not None
+    found = fit.start_nats, fit.end_nats, fit.slope, fit.midpoint, fit.r_squared
+    assert found == pytest.approx((9.5, 3.25, slope, midpoint, 1.0), abs=1e-6)
+    assert midpoint - 0.02 < fit.low < midpoint < fit.high < midpoint + 0.02, "the grid has 512 midpoints"
+
+
+def noisy(midpoints: Sequence[float], deviation: float, seed: int = 5) -> list[list[float]]:
+    drawn = Random(seed)
+    exact = [curve(9.0, 3.0, drawn.uniform(2, 8), midpoint) for midpoint in midpoints]
+    return [[nats + drawn.gauss(0, deviation) for nats in of_word] for of_word in exact]
+
+
+@pytest.mark.parametrize("deviation", [0.05, 0.3, 0.8])
+def test_interval__covers_the_true_age_in_95_percent_of_words(deviation: float) -> None:
+    midpoints = [0.8 + 1.7 * number / 400 for number in range(400)]
+    fits = fit_acquisition(STEPS, noisy(midpoints, deviation))
+    covered = [
+        fit.low <= midpoint <= fit.high for fit, midpoint in zip(fits, midpoints, strict=True) if fit is not None
+    ]
+    assert len(covered) == 400 and 0.93 <= sum(covered) / 400 <= 0.99
+
+
+def share_left(nats: Sequence[float], midpoint: float) -> float:
+    """The least share of the variance that a sigmoid with this midpoint leaves, of 1,000 slopes."""
+    lowest, highest = math.log(9) / math.log10(2048), 2 * math.log(9) / math.log10(2)
+    slopes = (lowest + (highest - lowest) * number / 999 for number in range(1000))
+    return 1 - max(correlation(curve(1.0, 0.0, slope, midpoint), nats) for slope in slopes) ** 2
+
+
+def test_interval__is_that_of_the_profile_by_brute_force() -> None:
+    """The midpoints that leave at most 1 + F times the squares of the fit, with F of 1 and n - 4 degrees of freedom."""
+    curves, gap = noisy([0.9, 1.2, 1.5, 1.9, 2.1, 2.4], 0.3), math.log10(2048) / 511
+    for nats, fit in zip(curves, fit_acquisition(STEPS, curves), strict=True):
+        assert fit is not None
+        most = (1 - fit.r_squared) * (1 + float(f.ppf(0.95, 1, 8)) / 8)
+        assert share_left(nats, fit.low) > most > share_left(nats, fit.low + gap)
+        assert share_left(nats, fit.high) > most > share_left(nats, fit.high - gap)
+
+
+@pytest.mark.parametrize(("midpoint", "ends_at"), [(0.3, 0), (3.0, -1)])
+def test_interval__ends_at_the_first_and_the_last_checkpoint(midpoint: float, ends_at: int) -> None:
+    points = [CheckpointPoint(step=step, epoch=0, words=7 * step) for step in (0, *STEPS)]
+    curves = {f"{seed}": noisy([midpoint], 0.8, seed)[0] for seed in range(40)}
+    found = [one for one in acquisitions(scores_of(curves), points) if one.fits]
+    ends = [(one.age_steps_low, one.age_steps_high) for one in found]
+    assert len(found) > 10 and STEPS[ends_at] in {of_word[ends_at] for of_word in ends}
+    for one in found:
+        ages = [age for age in (one.age_steps_low, one.age_steps, one.age_steps_high) if age is not None]
+        words = [age for age in (one.age_words_low, one.age_words, one.age_words_high) if age is not None]
+        assert [1, *ages, 2048] == sorted([1, *ages, 2048]) and words == pytest.approx([7 * age for age in ages])
 
 
 def test_fit__agrees_with_scipy_on_the_exported_table() -> None:
@@ -104,6 +154,7 @@ REASONS: dict[Misfit, list[float]] = {
 def test_word__without_a_fit_is_listed_with_its_reason(reason: Misfit) -> None:
     [word] = acquisitions(scores_of({"w": REASONS[reason]}), ())
     assert (word.fits, word.reason, word.age_steps, word.age_words) == (False, reason, None, None)
+    assert word.age_steps_low is word.age_steps_high is word.age_words_low is word.age_words_high is None
     assert (word.r_squared is None) == (reason == "no_fall")
 
 

@@ -72,3 +72,5 @@ def test_words__are_eight_at_most() -> None:
         development_figures(changed(DEVELOPMENT, acquisitions=words, curves=()), scores) for words in (many, many[:8])
     )
     assert [*more] == [*eight] == ["words"] and more != eight
+    older = [changed(word, age_steps_low=None) for word in many]
+    assert development_figures(changed(DEVELOPMENT, acquisitions=tuple(older), curves=()), scores) != more

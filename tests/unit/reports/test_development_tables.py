@@ -45,8 +45,10 @@ def test_ages__are_sorted() -> None:
     words = by_age(DEVELOPMENT)
     assert [word.word for word in words] == [*AGES]
     _, first, second, _ = age_rows(words)
-    assert first == ["early", "10", "100.0", "5.0", "600", "9.00", "3.00", "1.00"]
-    assert second[:4] == ["ˈt͡ʃo$", "10", "0.0", "40.0"]
+    assert first == ["early", "10", "100.0", "5.0 (5.0 to 5.1)", "600 (595 to 611)", "9.00", "3.00", "1.00"]
+    assert second[:4] == ["ˈt͡ʃo$", "10", "0.0", "40.0 (39.5 to 40.6)"]
+    [_, without] = age_rows([changed(words[0], age_steps_low=None, age_words_high=None)])
+    assert without[3:5] == ["5.0", "600"], "an older version has computed it"
     unknown = Acquisition(word="w", n_contexts=1, fits=False, reason="too_few_checkpoints")
     assert age_rows([unknown])[1] == ["w", "1", *["–"] * 6]
 
@@ -61,6 +63,7 @@ def test_spread__has_the_first_and_the_last_word() -> None:
 def test_notes__tell_of_words_without_an_age_and_without_surprisals() -> None:
     assert [*notes(DEVELOPMENT)] == [
         "3 of 4 words have an age of acquisition, at the median at step 40",
+        "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts",
         "1 word without an age, the surprisal does not fall: never",
         "Not in the text: moon",
         "2 occurrences of words without a surprisal are left out",

@@ -168,6 +168,18 @@ function valueOf(row) {
   return text(row.value) + (row.low === null || row.high === null ? "" : ` (${text(row.low)} to ${text(row.high)})`);
 }
 
+/**
+ * Show an age with its interval, if the development has one.
+ * @param {number | null} age
+ * @param {number | null} low
+ * @param {number | null} high
+ * @param {number} digits
+ */
+function within(age, low, high, digits) {
+  const interval = low === null || high === null ? "" : ` (${decimal(low, digits)} to ${decimal(high, digits)})`;
+  return decimal(age, digits) + interval;
+}
+
 /** @param {Development} development */
 function ages({ acquisitions }) {
   const sorted = [...acquisitions].sort(
@@ -180,8 +192,8 @@ function ages({ acquisitions }) {
       bdi(one.word),
       one.n_contexts,
       decimal(one.frequency_per_million, 1),
-      decimal(one.age_steps, 1),
-      decimal(one.age_words, 0),
+      within(one.age_steps, one.age_steps_low, one.age_steps_high, 1),
+      within(one.age_words, one.age_words_low, one.age_words_high, 0),
       decimal(one.start_nats, 2),
       decimal(one.end_nats, 2),
       decimal(one.r_squared, 2),
@@ -195,6 +207,9 @@ function notes({ acquisitions, missing_words, n_unscored }) {
   const n_fit = acquisitions.filter(({ fits }) => fits).length;
   const texts = [
     `${n_fit} of ${acquisitions.length} words have an age of acquisition.`,
+    n_fit
+      ? "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts."
+      : "",
     missing_words.length ? `Not in the text: ${missing_words.join(", ")}.` : "",
     n_unscored
       ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.`

@@ -215,6 +215,7 @@ export interface Acquisition {
   word: string; n_contexts: number; frequency_per_million: number | null; age_steps: number | null; age_words: number | null;
   start_nats: number | null; end_nats: number | null; r_squared: number | null; fits: boolean;
   reason: "too_few_checkpoints" | "no_fall" | "poor_fit" | "outside" | "no_plateau" | null;
+  age_steps_low: number | null; age_steps_high: number | null; age_words_low: number | null; age_words_high: number | null;
 }
 export interface Development {
   run_id: string; points: CheckpointPoint[]; curves: DevelopmentRow[]; acquisitions: Acquisition[];
