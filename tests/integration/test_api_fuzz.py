@@ -20,3 +20,12 @@ def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Pa
         assert first.cases > 1000
         assert all(one.is_clean for one in others), others
         assert [one.name for one in unreached(api)] == []
+
+
+def test_address__that_is_too_long_is_an_expected_answer(lab: Lab, tmp_path: Path) -> None:
+    long = f'[[operations]]\ninclude-operation-id = "list_runs"\nparameters = {{ "search" = "{"a" * 8000}" }}\n'
+    chosen = ("--phases", "fuzzing", "--include-operation-id", "list_runs")
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api:
+        for mode in ("positive", "negative"):
+            found = fuzz(api, tmp_path, *chosen, "--mode", mode, *_FEW, settings=long)
+            assert found.is_clean, found.printed
