@@ -59,7 +59,7 @@ def _loss(
     if lines is not None:
         weights = lines.tokens if measure == "loss" else lines.chars
         half = margin((lines.nats, weights), is_drawn=lines.is_drawn)
-    low, high = (None, None) if half is None else (value - half / unit_nats, value + half / unit_nats)
+    low, high = (None, None) if half is None else (max(0.0, value - half / unit_nats), value + half / unit_nats)
     return DevelopmentRow(
         step=step, measure=measure, level="split", name=metrics.split, value=value, low=low, high=high, n=n
     )

@@ -136,14 +136,17 @@ def standard_error(plus: Ratio, minus: Ratio | None = None, *, is_drawn: bool) -
     return StandardError(sqrt(variance), effective - 1)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean, deviation, 95 % interval of the mean and range of the values of at least one run."""
+def spread(values: Sequence[float], lowest: float) -> Spread:
+    """Return mean, deviation, 95 % interval of the mean and range of the values of at least one run.
+
+    The interval does not go below the lowest value that there can be.
+    """
     mean, half = fmean(values), margin_of_mean(values)
     return Spread(
         n=len(values),
         mean=mean,
         deviation=stdev(values) if len(values) > 1 else None,
-        low=None if half is None else mean - half,
+        low=None if half is None else max(lowest, mean - half),
         high=None if half is None else mean + half,
         minimum=min(values),
         maximum=max(values),

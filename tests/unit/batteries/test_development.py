@@ -74,6 +74,8 @@ def test_losses__have_the_interval_over_the_lines_in_their_unit() -> None:
     assert (bits.measure, bits.value, bits.n) == ("bits_per_char", 1.5, 800)
     assert ends(loss) == pytest.approx((2 - half, 2 + half), rel=1e-4)
     assert ends(bits) == pytest.approx((1.5 - half / 2 / log(2), 1.5 + half / 2 / log(2)), rel=1e-4)
+    small = next(loss_rows(8, changed(METRICS, loss=half / 2)))
+    assert ends(small) == pytest.approx((0.0, 1.5 * half)), "no loss is negative"
 
 
 def ends(row: DevelopmentRow) -> tuple[float, ...]:

@@ -38,4 +38,4 @@ def test_group_with_unknown_text__has_a_warning(tmp_path: Path, capsys: pytest.C
     ("values", "shown"), [([], ""), ([1.5], "1.500"), ([1.0, 2.0, 4.0], "2.333 ± 1.528 (1.000–4.000)")]
 )
 def test_spread__is_short_in_a_list(values: list[float], shown: str) -> None:
-    assert short_spread(spread(values) if values else None) == shown
+    assert short_spread(spread(values, 0.0) if values else None) == shown

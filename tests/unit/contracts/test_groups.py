@@ -10,7 +10,7 @@ from scipy.stats import t
 from tests.support.groups import GROUP, group_stories, resumed
 from tests.support.refusals import refused
 from tests.support.stories import Story
-from trainer.contracts.base import RunState
+from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, RunRows, cancel_unfinished, group_status
 from trainer.contracts.runs import RunStatus
@@ -75,6 +75,18 @@ def test_numbers__are_those_of_the_completed_runs(tmp_path: Path) -> None:
     assert [member.status for member in group.of_state("failed")] == ["failed"]
     assert group.left_out() == ("seed 7 (failed)",)
     assert group.message == "5 runs: 4 completed, 1 failed." and group.n_completed == 4
+
+
+def test_interval__has_no_end_that_a_loss_or_a_perplexity_cannot_have(tmp_path: Path) -> None:
+    stories = group_stories(tmp_path, (1, 2))
+    for story in stories:
+        story.start().step(100, 2.5, 1.5).complete()
+    ended = [changed(one, test_loss=float(n), test_perplexity=1.0 + n) for n, one in enumerate(statuses(stories))]
+    numbers = group_status(GROUP, ended).numbers
+    loss, perplexity = numbers["test_loss"], numbers["test_perplexity"]
+    half = float(t.ppf(0.975, 1)) * 0.5
+    assert (loss.low, perplexity.low) == (0.0, 1.0)
+    assert (loss.high, perplexity.high) == pytest.approx((0.5 + half, 1.5 + half))
 
 
 def test_one_completed_run__has_no_deviation_and_no_interval(tmp_path: Path) -> None:
