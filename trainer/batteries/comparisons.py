@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from math import exp, fsum, lgamma, log
+from math import exp, fsum, lgamma, log, sqrt
 from statistics import fmean, stdev
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trainer.batteries.outcomes import Z, wilson_interval
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
+    Accuracy,
     BatteryRow,
     BatteryRun,
     BatteryScores,
@@ -23,12 +22,11 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.intervals import Interval, holm, margin_of_mean
 
-RESAMPLES = 10_000
-_SEED = 19
-_ENDS = (0.025, 0.975)
+_SIGNIFICANT = 0.05
+_FEW_EQUAL = 3
+_HALVINGS = 60
 
 _DECIDED: tuple[Outcome, ...] = ("right", "wrong")
-Draws: TypeAlias = "NDArray[np.int64]"
 RunOutcomes = Mapping[str, Sequence[Outcome | None]]
 """The outcomes of each run by the place of an item; None for an item without one."""
 
@@ -50,9 +48,14 @@ class _Counts(NamedTuple):
 
 
 def comparisons_of(paradigms: Sequence[Paradigm], outcomes: RunOutcomes) -> tuple[Comparison, ...]:
-    """Compare each run with each later one, on all batteries and their paradigms."""
+    """Compare each run with each later one, on all batteries and on the paradigms of those that have several.
+
+    The p-values are adjusted for the number of all these comparisons (Holm 1979).
+    """
     pairs = combinations(outcomes, 2)
-    return tuple(each for first, second in pairs for each in _comparisons(paradigms, outcomes, first, second))
+    found = [each for first, second in pairs for each in _comparisons(paradigms, outcomes, first, second)]
+    adjusted = holm([one.p for one in found])
+    return tuple(changed(one, p_holm=p) for one, p in zip(found, adjusted, strict=True))
 
 
 def _comparisons(paradigms: Sequence[Paradigm], outcomes: RunOutcomes, first: str, second: str) -> Iterator[Comparison]:
@@ -63,10 +66,10 @@ def _comparisons(paradigms: Sequence[Paradigm], outcomes: RunOutcomes, first: st
             by_battery.setdefault(one.battery, {})[one.name] = counts
     runs = (first, second)
     for battery, by_name in by_battery.items():
-        yield _comparison(battery, "battery", "", runs, [*by_name.values()])
-        found = [_comparison(battery, "paradigm", name, runs, [each]) for name, each in by_name.items()]
-        adjusted = holm([one.p for one in found])
-        yield from (changed(one, p_holm=p) for one, p in zip(found, adjusted, strict=True))
+        # the items of all paradigms are one sample: its variance is at least that of a sample of each paradigm
+        yield _comparison(battery, "battery", "", runs, _total([*by_name.values()]))
+        if len(by_name) > 1:
+            yield from (_comparison(battery, "paradigm", name, runs, each) for name, each in by_name.items())
 
 
 def _counts(paradigm: Paradigm, first: Sequence[Outcome | None], second: Sequence[Outcome | None]) -> _Counts:
@@ -78,10 +81,13 @@ def _counts(paradigm: Paradigm, first: Sequence[Outcome | None], second: Sequenc
     return _Counts(len(decided), decided.count(("right", "wrong")), decided.count(("wrong", "right")))
 
 
-def _comparison(battery: str, level: Level, name: str, runs: tuple[str, str], counts: Sequence[_Counts]) -> Comparison:
-    n_items = sum(one.n_items for one in counts)
-    first_only, second_only = sum(one.n_first_only for one in counts), sum(one.n_second_only for one in counts)
-    interval = bootstrap_interval(counts)
+def _total(counts: Sequence[_Counts]) -> _Counts:
+    return _Counts(*(sum(of_paradigm[place] for of_paradigm in counts) for place in range(len(_Counts._fields))))
+
+
+def _comparison(battery: str, level: Level, name: str, runs: tuple[str, str], counts: _Counts) -> Comparison:
+    n_items, first_only, second_only = counts
+    interval = difference_interval(n_items, first_only, second_only)
     return Comparison(
         battery=battery,
         level=level,
@@ -107,24 +113,37 @@ def mcnemar(first_only: int, second_only: int) -> float:
     return min(1.0, 2 * fsum(exp(each - tosses * log(2)) for each in ways))
 
 
-def bootstrap_interval(counts: Sequence[tuple[int, int, int]]) -> Interval:
-    """Return the 95 % interval of the difference in accuracy, given counts by paradigm as in `_Counts`.
+def difference_interval(n_items: int, first_only: int, second_only: int) -> Interval:
+    """Return the 95 % interval of the difference in accuracy on the same items, which is never of width zero.
 
-    A resample draws as many items of each paradigm as it has. Each is +1, 0 or -1, so the numbers of these are drawn.
+    It is the score interval of Tango (1998). Where nearly no item has equal outcomes, that is too narrow, and both ends
+    are half an item farther out. Where the exact test of McNemar has a p of 0.05 or more, the interval reaches 0, so
+    that both decide alike.
     """
-    generator = np.random.Generator(np.random.PCG64(_SEED))
-    total: Draws = np.zeros(RESAMPLES, dtype=np.int64)
-    for n_items, first_only, second_only in counts:
-        shares = [first_only / n_items, second_only / n_items]
-        drawn: Draws = generator.multinomial(n_items, [*shares, max(0.0, 1.0 - sum(shares))], RESAMPLES)
-        first: Draws = drawn[:, 0]
-        second: Draws = drawn[:, 1]
-        total += first
-        total -= second
-    n_all = sum(n_items for n_items, _, _ in counts)
-    differences: NDArray[np.float64] = total / n_all
-    ends: list[float] = np.quantile(differences, _ENDS).tolist()
-    return Interval(low=ends[0], high=ends[1])
+    n_different = first_only + second_only
+    more = 0.5 / n_items if n_different > 0 and n_items - n_different <= _FEW_EQUAL else 0.0
+    low = max(-1.0, -_tango_end(n_items, second_only, first_only) - more)
+    high = min(1.0, _tango_end(n_items, first_only, second_only) + more)
+    if mcnemar(first_only, second_only) < _SIGNIFICANT:
+        return Interval(low=low, high=high)
+    return Interval(low=min(0.0, low), high=max(0.0, high))
+
+
+def _tango_end(n_items: int, first_only: int, second_only: int) -> float:
+    """Return the upper end of Tango's interval: the largest difference whose score test does not refuse it.
+
+    `share` is the likeliest share of items that only the second run gets right, given the difference.
+    """
+    excess = first_only - second_only
+    accepted, refused = excess / n_items, 1.0
+    for _ in range(_HALVINGS):
+        middle = (accepted + refused) / 2
+        linear = (2 * n_items - excess) * middle - first_only - second_only
+        constant = second_only * middle * (1 - middle)
+        share = (sqrt(max(0.0, linear**2 + 8 * n_items * constant)) - linear) / (4 * n_items)
+        is_accepted = (n_items * middle - excess) ** 2 < Z**2 * n_items * (2 * share + middle * (1 - middle))
+        accepted, refused = (middle, refused) if is_accepted else (accepted, middle)
+    return refused
 
 
 def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measure) -> tuple[SeedBand, ...]:
@@ -136,7 +155,7 @@ def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measur
     for of_series in series.values():
         for place, group in enumerate(runs[of_series[0]]):
             found = [runs[run][place].by(measure) for run in of_series]
-            known = [one.accuracy for one in found if one is not None and one.accuracy is not None]
+            known = [one for one in found if one is not None and one.accuracy is not None]
             if len(known) > 1:
                 bands.append(_band(group, tuple(run.name for run in of_series), known))
     return tuple(bands)
@@ -156,9 +175,9 @@ def _rows(of_seeds: Sequence[BatteryScores]) -> Iterator[BatteryRow]:
         for measure in (one.measure for one in group.accuracies):
             found = [one.groups[place].by(measure) for one in of_seeds]
             known = [one for one in found if one is not None and one.accuracy is not None]
-            shares = [one.accuracy for one in known if one.accuracy is not None]
-            band = _band(group, (), shares) if len(shares) > 1 else None
-            ends = band or (known[0] if known else None)
+            band = _band(group, (), known) if len(known) > 1 else None
+            alone = known[0] if known else None
+            ends = band or alone
             yield BatteryRow(
                 model=first.model,
                 model_language=first.language,
@@ -167,17 +186,23 @@ def _rows(of_seeds: Sequence[BatteryScores]) -> Iterator[BatteryRow]:
                 level=group.level,
                 name=group.name,
                 measure=measure,
-                n_seeds=len(shares),
+                n_seeds=len(known),
                 n_items=group.n_items,
-                accuracy=fmean(shares) if shares else None,
+                accuracy=band.mean if band is not None else None if alone is None else alone.accuracy,
                 deviation=None if band is None else band.deviation,
                 low=None if ends is None else ends.low,
                 high=None if ends is None else ends.high,
             )
 
 
-def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float]) -> SeedBand:
+def _band(group: GroupResult, run_ids: tuple[str, ...], known: Sequence[Accuracy]) -> SeedBand:
+    """Return the band of seeds with accuracies, at least two.
+
+    More seeds do not make more items: the band is never narrower than the interval of one seed with their mean.
+    """
+    shares = [one.accuracy or 0.0 for one in known]
     mean, half = fmean(shares), margin_of_mean(shares) or 0.0
+    of_items = wilson_interval(mean, min(one.n_right + one.n_wrong for one in known))
     return SeedBand(
         battery=group.battery,
         level=group.level,
@@ -185,6 +210,6 @@ def _band(group: GroupResult, run_ids: tuple[str, ...], shares: Sequence[float])
         run_ids=run_ids,
         mean=mean,
         deviation=stdev(shares),
-        low=max(0.0, mean - half),
-        high=min(1.0, mean + half),
+        low=max(0.0, min(of_items.low, mean - half)),
+        high=min(1.0, max(of_items.high, mean + half)),
     )

@@ -11,7 +11,7 @@ from trainer.contracts.sequences import SequenceScore
 
 TIE_NATS = 1e-4
 """Sequences whose surprisals differ by less, with the same divisor, are a tie: scores are not more exact."""
-_Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
+Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
 
 Outcomes = Mapping[Measure, Outcome]
 
@@ -61,8 +61,9 @@ def accuracy_of(measure: Measure, outcomes: Sequence[Outcome]) -> Accuracy:
 
 
 def wilson_interval(share: float, count: int) -> Interval:
-    """Return the 95 % confidence interval of a share of `count` trials (Wilson 1927)."""
-    z_squared = _Z * _Z / count
+    """Return the 95 % confidence interval of a share of `count` trials (Wilson 1927), which the share is in."""
+    z_squared = Z * Z / count
     middle = (share + z_squared / 2) / (1 + z_squared)
-    half = _Z / (1 + z_squared) * sqrt(share * (1 - share) / count + z_squared / (4 * count))
-    return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half))
+    half = Z / (1 + z_squared) * sqrt(share * (1 - share) / count + z_squared / (4 * count))
+    # rounding puts an end beyond a share of 0 or 1
+    return Interval(low=min(share, max(0.0, middle - half)), high=max(share, min(1.0, middle + half)))

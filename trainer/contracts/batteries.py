@@ -338,12 +338,12 @@ class Comparison(Frozen):
     difference: float
     """The accuracy of the first run less that of the second."""
     low: float
-    """The lower end of the 95 % interval of a paired bootstrap over the items of each paradigm."""
+    """The lower end of the 95 % score interval of Tango (1998), widened until it agrees with `p`: see the docs."""
     high: float
     p: float
     """Two-sided, of the exact test of McNemar (1947)."""
     p_holm: float | None = None
-    """Adjusted for the number of paradigms (Holm 1979); None for a whole battery."""
+    """Adjusted for the number of all comparisons (Holm 1979); None for a whole battery of an earlier version."""
 
 
 class SeedBand(Frozen):
@@ -357,7 +357,7 @@ class SeedBand(Frozen):
     deviation: float
     """The standard deviation of the seeds' accuracies."""
     low: float
-    """The lower end of the 95 % band of the mean, by Student's t over the seeds, at least 0."""
+    """The lower end of the 95 % band of the mean: by Student's t over seeds, or by Wilson over the items if lower."""
     high: float
 
 
@@ -401,7 +401,7 @@ class BatteryRow(Frozen):
     deviation: float | None
     """The standard deviation of the seeds' accuracies (n - 1); None for one seed."""
     low: float | None
-    """The lower end of the 95 % interval: of Wilson (1927) for one seed, by Student's t over several."""
+    """The lower end of the 95 % interval: of Wilson (1927) for one seed, that of `SeedBand` for several."""
     high: float | None
 
 

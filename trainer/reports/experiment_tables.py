@@ -201,7 +201,7 @@ def accuracy_text(row: BatteryRow) -> str:
 def battery_caption(result: ExperimentResult, model: str) -> str:
     """Return the caption of a table of accuracies."""
     n_seeds = len(result.seeds)
-    brackets = "of Wilson over the items" if n_seeds == 1 else "by Student's t over the seeds"
+    brackets = "of Wilson over the items" if n_seeds == 1 else "by Student's t over the seeds, or of Wilson if wider"
     return (
         f"Accuracy in % of model {model} by the sum of log-probabilities, without ties. Rows: language of the model;"
         f" columns: battery, after its language. {_battery_seeds(n_seeds)} In brackets: 95 % intervals {brackets}."

@@ -22,6 +22,14 @@ def test_interval__is_that_of_the_published_examples(share: float, count: int, l
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 49, 1000, 67_000])
+def test_interval__has_its_share_in_it(count: int) -> None:
+    for n_right in {0, 1, count // 3, count // 2, count - 1, count}:
+        interval = wilson_interval(n_right / count, count)
+        assert 0 <= interval.low <= n_right / count <= interval.high <= 1
+        assert interval.low < interval.high
+
+
 def scores(nats: float, tokens: int = 1, chars: int = 1, size: int = 1) -> SequenceScore:
     return SequenceScore(
         nats=nats, part_nats=(nats,), n_tokens=tokens, n_chars=chars, n_bytes=size, unk_count=0, is_cut=False

@@ -260,7 +260,7 @@ def test_batteries__stand_in_page_csv_latex_and_heat_map(tmp_path: Path) -> None
     latex = latex_batteries(result)
     assert latex == (tmp_path / "batteries.tex").read_text(encoding="utf-8") and latex.count("{") == latex.count("}")
     assert r"    kk & 62.0 [54.0, 70.0] & 90.0 [82.0, 98.0] & – \\" in latex and r"kk: kk\_words" in latex
-    assert "Means of 2 seeds per language. In brackets: 95 % intervals by Student's t over the seeds." in page.text
+    assert "Means of 2 seeds per language. In brackets: 95 % intervals by Student's t over the seeds, or" in page.text
     alone = battery_caption(changed(result, seeds=(1,)), "lstm")
     assert alone.endswith("One seed per language. In brackets: 95 % intervals of Wilson over the items.")
     figure = batteries_figure(result)

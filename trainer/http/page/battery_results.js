@@ -235,7 +235,7 @@ function controls(summary, titles) {
  */
 function differences({ comparisons }, titles) {
   return table(
-    "Accuracy of the first run less that of the second: paired bootstrap, and the exact test of McNemar",
+    "Accuracy of the first run less that of the second: interval of Tango, exact test of McNemar, p (Holm) over all rows",
     ["Items", "First", "Second", "Difference", "95 % interval", "First only", "Second only", "n", "p", "p (Holm)"],
     comparisons.map((one) => [
       bdi(titleOf(one)),
@@ -255,7 +255,7 @@ function differences({ comparisons }, titles) {
 /** @param {BatterySummary} summary */
 function bands({ seeds }) {
   return table(
-    "Runs that differ in their seeds only; intervals by Student's t over the seeds",
+    "Runs that differ in their seeds only; intervals by Student's t over the seeds, or over the items where these are wider",
     ["Items", "Runs", "Mean", "Deviation", "95 % interval"],
     seeds.map((one) => [
       bdi(titleOf(one)),

@@ -302,7 +302,7 @@ function batteryTables({ batteries, seeds }) {
   const shown = batteries.filter((row) => row.level === "battery" && row.measure === "sum");
   const interval =
     seeds.length > 1
-      ? `means of ${seeds.length} seeds, intervals by Student's t over seeds`
+      ? `means of ${seeds.length} seeds, intervals by Student's t over seeds, or over items where these are wider`
       : "intervals of Wilson over the items";
   const title = (/** @type {BatteryRow} */ row) => `${row.battery_language}: ${row.battery}`;
   const models = [...new Set(shown.map(({ model }) => model))];
