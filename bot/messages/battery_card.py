@@ -20,7 +20,7 @@ from bot.messages.text import (
     relative_time,
     without_links,
 )
-from trainer.contracts.batteries import BatteryStatus, BatterySummary, GroupResult, RunResult
+from trainer.contracts.batteries import Accuracy, BatteryStatus, BatterySummary, Measure, RunResult
 from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
 from trainer.people.language import _, numeral, plural
 from trainer.reports.battery_tables import run_titles
@@ -149,6 +149,7 @@ def _results(summary: BatterySummary) -> Iterator[str]:
     titles = run_titles(summary)
     for result in summary.runs[:_MAX_RUNS]:
         where = f"**{plain(titles[result.run.name])}** · " if len(summary.runs) > 1 else ""
+        yield from (f"{where}{line}" for line in _ties(result, summary.measure))
         yield from (f"{where}{line}" for line in _controls(result))
 
 
@@ -160,19 +161,26 @@ def _table(summary: BatterySummary) -> list[str]:
     shown = [place for place, group in enumerate(runs[0].groups) if group.level in ("battery", "paradigm")]
     for place in shown[:_MAX_ROWS]:
         group = runs[0].groups[place]
-        cells = [_cells(one.groups[place], summary) for one in runs]
-        numbers = cells[0] if len(runs) == 1 else [accuracy for accuracy, _interval in cells]
+        cells = [_cells(one.groups[place].by(summary.measure), is_alone=len(runs) == 1) for one in runs]
+        numbers = cells[0] if len(runs) == 1 else [" ".join(filter(None, of_run)) for of_run in cells]
         rows.append([clamp(group.name or group.battery, _MAX_CELL), *numbers])
     lines = _aligned(rows)
     return lines if len(shown) <= _MAX_ROWS else [*lines, "…"]
 
 
-def _cells(group: GroupResult, summary: BatterySummary) -> list[str]:
-    accuracy = group.by(summary.measure)
+def _cells(accuracy: Accuracy | None, *, is_alone: bool) -> tuple[str, str]:
+    """Return an accuracy and its interval; shorter if other runs stand beside it."""
     if accuracy is None or accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
-        return ["–", "–"]
-    interval = f"{numeral(accuracy.low, '.0%')} … {numeral(accuracy.high, '.0%')}"
-    return [numeral(accuracy.accuracy, ".1%"), interval]
+        return "–", "–" if is_alone else ""
+    low, high = numeral(accuracy.low, ".0%"), numeral(accuracy.high, ".0%")
+    return numeral(accuracy.accuracy, ".1%"), f"{low} … {high}" if is_alone else f"({low}…{high})"
+
+
+def _ties(result: RunResult, measure: Measure) -> Iterator[str]:
+    for group in result.groups:
+        found = group.by(measure)
+        if group.level == "battery" and found is not None and found.n_ties:
+            yield f"{plain(group.battery)}: {plural('{count} tie', '{count} ties', found.n_ties)}"
 
 
 def _controls(result: RunResult) -> Iterator[str]:

@@ -31,8 +31,10 @@ MEASURE_WORDS: Mapping[Measure, str] = {
     "byte": "log-probability per byte",
 }
 _SCALE = HeatScale(0.0, 1.0)
-_SHARE = re.compile(r"\d+\.\d%")
+_SHARE = re.compile(r"(\d+\.\d)%(?: \(.*)?")
+"""A share, which an interval in brackets can follow."""
 _MISSING = "–"
+_BAND = "Intervals by Student's t over the seeds, or by Wilson over the items of a run where these are wider."
 Rows = list[list[str]]
 
 
@@ -60,12 +62,23 @@ def accuracy_rows(summary: BatterySummary) -> Rows:
     rows = [["", "", "items", *run_titles(summary).values()]]
     for place, group in enumerate(summary.runs[0].groups):
         groups = [result.groups[place] for result in summary.runs]
-        shares = [_share(one.by(summary.measure)) for one in groups]
-        rows.append([*_titles(group), f"{group.n_items:,}", *map(percent, shares)])
+        cells = [_with_interval(one.by(summary.measure)) for one in groups]
+        rows.append([*_titles(group), f"{group.n_items:,}", *cells])
         if group.level == "battery":
             means = [one.mean_over_paradigms.get(summary.measure) for one in groups]
             rows.append(["", "mean over paradigms", "", *map(percent, means)])
     return rows
+
+
+def _with_interval(accuracy: Accuracy | None) -> str:
+    """Return an accuracy with its interval, and the number of ties if there are any."""
+    if accuracy is None:
+        return _MISSING
+    ties = counted(accuracy.n_ties, "tie") if accuracy.n_ties else ""
+    if accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
+        return ", ".join(filter(None, (_MISSING, ties)))
+    text = f"{accuracy.accuracy:.1%} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+    return ", ".join(filter(None, (text, ties)))
 
 
 def _rows_of_one(result: RunResult, measure: Measure) -> Rows:
@@ -282,7 +295,8 @@ def latex_table(summary: BatterySummary) -> str:
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{Accuracy on {names} by {MEASURE_WORDS[summary.measure]}, without ties.}}",
+            rf"  \caption{{Accuracy on {names} by {MEASURE_WORDS[summary.measure]}, without ties."
+            r" Intervals: Wilson (1927), 95\,\%.}",
             rf"  \begin{{tabular}}{{@{{}}ll{'r' * (len(header) - 2)}@{{}}}}",
             r"    \toprule",
             latex_row(latex_text(header[0]), [latex_text(cell) for cell in header[1:]]),
@@ -318,11 +332,14 @@ def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:
     parts += [figure_html(image, f"Mean surprisal by region, {name}.") for name, image in images.items()]
     if summary.comparisons:
         names, *cells = comparison_rows(summary)
-        text = "Accuracy of the first run less that of the second: paired bootstrap, and the exact test of McNemar."
+        text = (
+            "Accuracy of the first run less that of the second: the score interval of Tango (1998), and the exact test"
+            " of McNemar, also adjusted for the number of rows (Holm 1979)."
+        )
         parts.append(section("Differences between runs", table_of(names, cells, text)))
     if summary.seeds:
         names, *cells = seed_rows(summary)
-        parts.append(section("Over seeds", table_of(names, cells, "Runs that differ in their seeds only.")))
+        parts.append(section("Over seeds", table_of(names, cells, f"Runs that differ in their seeds only. {_BAND}")))
     return PAGE.format(title=escape(title), body="\n".join(parts))
 
 
@@ -337,6 +354,7 @@ def _heat_map(header: Sequence[str], rows: Rows, caption: str) -> str:
 
 
 def _heat_cell(cell: str) -> str:
-    if not _SHARE.fullmatch(cell):
+    share = _SHARE.fullmatch(cell)
+    if share is None:
         return f"<td>{escape(cell)}</td>"
-    return f'<td style="{cell_style(_SCALE, float(cell[:-1]) / 100)}">{escape(cell)}</td>'
+    return f'<td style="{cell_style(_SCALE, float(share.group(1)) / 100)}">{escape(cell)}</td>'

@@ -33,9 +33,12 @@ def test_one_run__has_all_measures_with_intervals() -> None:
 def test_several_runs__stand_side_by_side_under_their_labels() -> None:
     assert accuracy_rows(SEVERAL)[:3] == [
         ["", "", "items", "first", "second"],
-        ["a&b", "all items", "5", "75.0%", "75.0%"],
+        ["a&b", "all items", "5", *["75.0% (30.1 to 95.4), 1 tie"] * 2],
         ["", "mean over paradigms", "", "50.0%", "50.0%"],
     ]
+    assert accuracy_rows(SEVERAL)[4] == ["paradigm", "empty", "5", "–", "–"]
+    only_ties = changed(SEVERAL, measure="char")
+    assert accuracy_rows(only_ties)[1] == ["a&b", "all items", "5", *["–, 5 ties"] * 2]
     assert comparison_rows(SEVERAL)[1] == ["x", "first", "second", "4", "+25.0%", "-25.0% to +75.0%", "1", "1"]
     assert seed_rows(SEVERAL)[1] == ["a&b", "2", "75.0%", "0.0%", "75.0% to 75.0%"]
     alike = changed(SEVERAL, runs=(RESULT, changed(OTHER, run=changed(OTHER.run, label="first"))))
@@ -92,6 +95,8 @@ def test_files__have_every_row_and_escape_names() -> None:
     ]
     texts: list[dict[str, str]] = list(csv.DictReader(StringIO(str(files["items.csv"]))))
     assert [(row["text"], row["nats"]) for row in texts] == [("u", "1.500000"), ("v", "1.500000")]
+    assert r"without ties. Intervals: Wilson (1927), 95\,\%.}" in latex_table(ONE)
     assert r"a\&b" in latex_table(ONE) and "a&amp;b" in html_page(ONE, {})
     page = html_page(SEVERAL, {})
+    assert page.count('">75.0% (30.1 to 95.4), 1 tie</td>') == 4, "with their colours"
     assert "somebody/ab@1" in page and "cc-by-4.0" in page and "Regions: first" in page

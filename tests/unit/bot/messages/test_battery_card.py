@@ -47,7 +47,9 @@ def test_completed_battery__has_accuracies_and_controls() -> None:
 
 def test_several_runs__stand_side_by_side_with_what_is_wrong() -> None:
     shown = battery_card(changed(STATUS, status="completed"), SEVERAL).description or ""
-    assert ["x", "75.0%", "75.0%"] in [line.split() for line in shown.splitlines()]
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["x", "75.0%", "(30%…95%)", "75.0%", "(30%…95%)"] in rows and ["empty", "–", "–"] in rows
+    assert "**second** · a&b: 1 tie\n" in shown
     assert "**second** · a&b: untrained 75.0% ⚠ not at chance" in shown
     assert "**second** · a&b: counts: unigrams 50.0%\n" in shown, "which are its best n-grams"
     assert "**second** · a&b: ⚠ 2 items did not turn over when exchanged" in shown
