@@ -49,7 +49,15 @@ RESULT = RunResult(
     ),
     formulas=(
         FormulaResult(
-            battery="a&b", paradigm="s", formula=FORMULA, n_items=4, n_right=2, accuracy=0.5, low=0.15, high=0.85
+            battery="a&b",
+            paradigm="s",
+            formula=FORMULA,
+            n_items=5,
+            n_right=2,
+            n_undecided=1,
+            accuracy=0.5,
+            low=0.15,
+            high=0.85,
         ),
     ),
     effects=(

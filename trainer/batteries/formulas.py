@@ -1,9 +1,13 @@
 """Formulas of SyntaxGym's test suites (Hu et al. 2020): comparisons of sums of regions' surprisals.
 
 In `[(5;%reduced%) > (5;%full%)] & [(6;%reduced%) - (6;%full%) > 0]`, `(5;%reduced%)` is region 5 of the condition
-`reduced`; `(*;%reduced%)` is the complete sentence. Round and square brackets mean the same. As in SyntaxGym, `+` binds
-before `-`, so that `a-b+c` is a - (b + c); then come comparisons, `&` and `|`. `=` holds for values that differ by at
-most 0.001 plus a hundred thousandth of the second one.
+`reduced`; `(*;%reduced%)` is the complete sentence. Round and square brackets mean the same. As in the grammar of
+SyntaxGym (syntaxgym-core since June 2020), `+` and `-` are one level, then come comparisons, then `&` and `|` as one
+level, and each level is read from the left: `a-b+c` is (a - b) + c, and `x | y & z` is (x | y) & z.
+
+`=` holds for values that differ by at most 0.001 plus a hundred thousandth of the second one. `<` and `>` of values
+that differ by less than TIE_NATS are undecided, and so is each formula whose truth depends on one (Kleene's logic of
+three values).
 """
 
 import re
@@ -11,10 +15,14 @@ from collections.abc import Callable, Mapping
 from math import fsum, isclose
 from typing import NamedTuple, TypeVar
 
+from trainer.contracts.batteries import TIE_NATS
 from trainer.contracts.errors import AppError, ErrorCode
 
 Values = Mapping[str, Mapping[int, float]]
 """The values of the regions by their numbers, by condition."""
+
+Truth = bool | None
+"""None: undecided."""
 
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-3
 _MAX_CHARACTERS = 10_000
@@ -44,7 +52,7 @@ class Formula(NamedTuple):
     text: str
     references: tuple[Reference, ...]
     comparisons: tuple[Comparison, ...]
-    holds: Callable[[Values], bool]
+    truth: Callable[[Values], Truth]
 
 
 class _Number(NamedTuple):
@@ -52,14 +60,16 @@ class _Number(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    holds: Callable[[Values], bool]
+    truth: Callable[[Values], Truth]
 
 
 _Part = _Number | _Claim
 _PartT = TypeVar("_PartT", _Number, _Claim)
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
-    "<": lambda one, other: one < other,
-    ">": lambda one, other: one > other,
+_Join = Callable[[list[_PartT], list[str]], _PartT]
+"""Joins parts by the signs between them."""
+_COMPARISONS: Mapping[str, Callable[[float, float], Truth]] = {
+    "<": lambda one, other: _is_less(one, other),
+    ">": lambda one, other: _is_less(other, one),
     "=": lambda one, other: isclose(one, other, rel_tol=0, abs_tol=_ABSOLUTE + _RELATIVE * abs(other)),
 }
 
@@ -75,7 +85,7 @@ def read_formula(text: str) -> Formula:
             raise reader.refusal("a comparison is expected")
     except RecursionError:
         raise AppError(ErrorCode.INVALID_INPUT, "A formula has too many brackets within each other.") from None
-    return Formula(text, tuple(reader.references), tuple(reader.comparisons), part.holds)
+    return Formula(text, tuple(reader.references), tuple(reader.comparisons), part.truth)
 
 
 class _Reader:
@@ -99,46 +109,37 @@ class _Reader:
         return AppError(ErrorCode.INVALID_INPUT, f"The formula '{self._text[:200]}' cannot be read: {where}.")
 
     def claims(self) -> _Part:
-        return self._joined("|", self._claims_of_all, self._claim, _any)
-
-    def _claims_of_all(self) -> _Part:
-        return self._joined("&", self._comparison, self._claim, _all)
+        return self._joined("&|", self._comparison, self._claim, _claims)
 
     def _joined(
-        self,
-        sign: str,
-        read: Callable[[], _Part],
-        check: Callable[[_Part], _PartT],
-        join: Callable[[list[_PartT]], _Part],
+        self, signs: str, read: Callable[[], _Part], check: Callable[[_Part], _PartT], join: _Join[_PartT]
     ) -> _Part:
         """Read one part, or parts of one type between such signs."""
         first = read()
-        if self.next != sign:
-            return first
-        parts = [check(first)]
-        while self.next == sign:
+        parts: list[_PartT] = []
+        between: list[str] = []
+        while self.next is not None and self.next in signs:
+            parts = parts or [check(first)]
+            between.append(self.next)
             self._advance()
             parts.append(check(read()))
-        return join(parts)
+        return join(parts, between) if parts else first
 
     def _comparison(self) -> _Part:
         start = self._start
-        first = self._difference()
+        first = self._sum()
         compare = _COMPARISONS.get(self.next or "")
         if compare is None:
             return first
         one = self._number(first)
         self._advance()
-        other = self._number(self._difference())
+        other = self._number(self._sum())
         text = self._text[start : self._start].strip()
         self.comparisons.append(Comparison(text, lambda values: one.value(values) - other.value(values)))
         return _Claim(lambda values: compare(one.value(values), other.value(values)))
 
-    def _difference(self) -> _Part:
-        return self._joined("-", self._sum, self._number, _difference)
-
     def _sum(self) -> _Part:
-        return self._joined("+", self._operand, self._number, _sum)
+        return self._joined("+-", self._operand, self._number, _sum)
 
     def _operand(self) -> _Part:
         if self._match is None:
@@ -185,17 +186,24 @@ def _value(regions: Mapping[int, float], number: int | None) -> float:
     return fsum(regions.values()) if number is None else regions[number]
 
 
-def _any(claims: list[_Claim]) -> _Claim:
-    return _Claim(lambda values: any(claim.holds(values) for claim in claims))
+def _is_less(one: float, other: float) -> Truth:
+    return None if abs(one - other) < TIE_NATS else one < other
 
 
-def _all(claims: list[_Claim]) -> _Claim:
-    return _Claim(lambda values: all(claim.holds(values) for claim in claims))
+def _claims(claims: list[_Claim], signs: list[str]) -> _Claim:
+    def truth(values: Values) -> Truth:
+        found = claims[0].truth(values)
+        for sign, claim in zip(signs, claims[1:], strict=True):
+            both = (found, claim.truth(values))
+            decisive = sign == "|"
+            found = decisive if decisive in both else None if None in both else not decisive
+        return found
+
+    return _Claim(truth)
 
 
-def _difference(terms: list[_Number]) -> _Number:
-    return _Number(lambda values: terms[0].value(values) - fsum(term.value(values) for term in terms[1:]))
-
-
-def _sum(terms: list[_Number]) -> _Number:
-    return _Number(lambda values: fsum(term.value(values) for term in terms))
+def _sum(terms: list[_Number], signs: list[str]) -> _Number:
+    factors = [1, *(1 if sign == "+" else -1 for sign in signs)]
+    return _Number(
+        lambda values: fsum(factor * term.value(values) for factor, term in zip(factors, terms, strict=True))
+    )

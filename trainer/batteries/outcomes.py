@@ -5,12 +5,10 @@ from math import sqrt
 
 from trainer.batteries.formulas import Formula, Values
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import MEASURES, Accuracy, BatteryItem, Measure, Outcome
+from trainer.contracts.batteries import MEASURES, TIE_NATS, Accuracy, BatteryItem, Measure, Outcome
 from trainer.contracts.intervals import Interval
 from trainer.contracts.sequences import SequenceScore
 
-TIE_NATS = 1e-4
-"""Sequences whose surprisals differ by less, with the same divisor, are a tie: scores are not more exact."""
 Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
 
 Outcomes = Mapping[Measure, Outcome]
@@ -19,14 +17,16 @@ Outcomes = Mapping[Measure, Outcome]
 def outcomes_of(item: BatteryItem, scores: Sequence[SequenceScore], formulas: Sequence[Formula] = ()) -> Outcomes:
     """Return the outcome of an item by each measure.
 
-    Formulas compare sums, so an item of conditions has one outcome, and without formulas none. An item with two equal
-    sequences is a tie, as is one that needs a figure per token where the tokenizer has none.
+    Formulas compare sums, so an item of conditions has one outcome, and without formulas none. It is a tie if a formula
+    is undecided and none is false. An item with two equal sequences is a tie, as is one that needs a figure per token
+    where the tokenizer has none.
     """
     if item.conditions:
         if not formulas:
             return {}
         values = values_of(item, scores)
-        return {"sum": "right" if all(formula.holds(values) for formula in formulas) else "wrong"}
+        truths = [formula.truth(values) for formula in formulas]
+        return {"sum": "wrong" if False in truths else "tie" if None in truths else "right"}
     return {measure: _outcome(scores, measure) for measure in MEASURES}
 
 

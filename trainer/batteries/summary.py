@@ -5,8 +5,8 @@ from statistics import fmean
 from types import MappingProxyType
 
 from trainer.batteries.controls import ByPlace, controls_of
-from trainer.batteries.formulas import Formula, Values, read_formula
-from trainer.batteries.outcomes import Outcomes, accuracy_of, outcomes_of, values_of, wilson_interval
+from trainer.batteries.formulas import Formula, Truth, Values, read_formula
+from trainer.batteries.outcomes import Outcomes, accuracy_of, outcomes_of, values_of
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     LEVELS,
@@ -24,6 +24,7 @@ from trainer.contracts.batteries import (
     LeakedItems,
     Level,
     Measure,
+    Outcome,
     RunResult,
     Variant,
 )
@@ -32,6 +33,7 @@ from trainer.contracts.sequences import SequenceScore
 
 Scores = Mapping[int, Sequence[SequenceScore]]
 """The scores of items by their places."""
+_OUTCOMES: Mapping[Truth, Outcome] = {True: "right", False: "wrong", None: "tie"}
 
 
 class Items:
@@ -160,18 +162,18 @@ def _suites(items: Items, scores: Scores) -> Iterator[tuple[str, str, Sequence[F
 def _formulas(items: Items, scores: Scores) -> Iterator[FormulaResult]:
     for battery, paradigm, formulas, values in _suites(items, scores):
         for formula in formulas:
-            n_right = sum(formula.holds(of_item) for of_item in values)
-            share = n_right / len(values)
-            interval = wilson_interval(share, len(values))
+            truths = [formula.truth(of_item) for of_item in values]
+            found = accuracy_of("sum", [_OUTCOMES[truth] for truth in truths])
             yield FormulaResult(
                 battery=battery,
                 paradigm=paradigm,
                 formula=formula.text,
                 n_items=len(values),
-                n_right=n_right,
-                accuracy=share,
-                low=interval.low,
-                high=interval.high,
+                n_right=found.n_right,
+                n_undecided=found.n_ties,
+                accuracy=found.accuracy,
+                low=found.low,
+                high=found.high,
             )
 
 

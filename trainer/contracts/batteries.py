@@ -33,6 +33,8 @@ Variant = Literal["trained", "untrained", "swapped"]
 """The items as they are by the run, by its architecture with random weights, and with critical parts exchanged."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+TIE_NATS = 1e-4
+"""Surprisals that differ by less, with the same divisor, are a tie: scores are not more exact."""
 MAX_CONTROL_ITEMS = 1000
 """Items of a battery that the controls score, which are spread evenly over it."""
 LEAK_WORDS = 8
@@ -243,17 +245,20 @@ class GroupResult(Frozen):
 
 
 class FormulaResult(Frozen):
-    """The share of items for which a complete formula holds."""
+    """The share of items for which a complete formula holds, without those where it is undecided."""
 
     battery: str
     paradigm: str
     formula: str
     n_items: int
     n_right: int
-    accuracy: float
-    low: float
+    n_undecided: int = 0
+    """Items where the formula depends on two values that differ by less than 0.0001 nats."""
+    accuracy: float | None
+    """None if the formula is undecided for all items, as are the ends of the interval."""
+    low: float | None
     """The lower end of the 95 % interval of Wilson (1927)."""
-    high: float
+    high: float | None
 
 
 class Effect(Frozen):

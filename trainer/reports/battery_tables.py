@@ -159,17 +159,17 @@ def _counts(counts: Counts) -> str:
 def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:
     """Return the formulas of a run's suites, the regions of their conditions, and the compared differences."""
     suites = {(one.name, paradigm): suite for one in summary.batteries for paradigm, suite in one.suites.items()}
-    rows = [["suite", "what", "region", "items", "right / nats", "95 % interval"]]
+    rows = [["suite", "what", "region", "items", "undecided", "right / nats", "95 % interval"]]
     for one in result.formulas:
-        share = [f"{one.n_items:,}", f"{one.accuracy:.1%}", interval_text(one.low, one.high)]
-        rows.append([one.paradigm, one.formula, "", *share])
+        share = [percent(one.accuracy), interval_text(one.low, one.high)]
+        rows.append([one.paradigm, one.formula, "", f"{one.n_items:,}", f"{one.n_undecided:,}", *share])
     for effect in result.effects:
         ends = _MISSING if effect.low is None or effect.high is None else f"{effect.low:.2f} to {effect.high:.2f}"
         region = ""
         if effect.region is not None:
             name = suites[effect.battery, effect.paradigm].regions.get(effect.region, "")
             region = f"{effect.region} {name}".strip()
-        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", f"{effect.nats:.2f}", ends])
+        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", "", f"{effect.nats:.2f}", ends])
     return rows
 
 

@@ -71,8 +71,11 @@ def test_item_of_conditions__is_right_if_all_formulas_hold() -> None:
     pair = [changed_parts(1.0, 2.0), changed_parts(1.0, 4.0)]
     assert values_of(item, pair) == {"good": {1: 1.0, 3: 2.0}, "bad": {1: 1.0, 3: 4.0}}
     true, false = read_formula("(3;%good%) < (3;%bad%)"), read_formula("(*;%good%) > (*;%bad%)")
+    undecided = read_formula("(1;%good%) < (1;%bad%)")
     assert outcomes_of(item, pair, [true, true]) == {"sum": "right"}
     assert outcomes_of(item, pair, [true, false]) == {"sum": "wrong"}
+    assert outcomes_of(item, pair, [true, undecided]) == {"sum": "tie"}
+    assert outcomes_of(item, pair, [undecided, false]) == {"sum": "wrong"}
     assert outcomes_of(item, pair) == {}
 
 

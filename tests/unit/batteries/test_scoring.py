@@ -16,7 +16,7 @@ from trainer.batteries.reading import Battery, battery_of
 from trainer.batteries.scoring import score_batteries
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
-from trainer.contracts.sequences import SequencesRequest, SequencesResponse
+from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.rows import TextFile
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -131,3 +131,20 @@ def test_suite__has_its_formulas_and_effects() -> None:
     assert [one.n_items for one in result.formulas] == [2, 2]
     assert result.controls == (), "the controls are of choices"
     assert [one.measure for one in result.groups[0].accuracies] == ["sum"]
+
+
+def test_suite_of_equal_values__is_undecided() -> None:
+    def ask(request: SequencesRequest) -> SequencesResponse:
+        score = SequenceScore(
+            nats=3.0, part_nats=(1.0, 1.0, 1.0), n_tokens=3, n_chars=9, n_bytes=9, unk_count=0, is_cut=False
+        )
+        return SequencesResponse(
+            request_id="equal", run_id="equal", status="completed", scores=(score,) * len(request.sequences)
+        )
+
+    battery = battery_of("suite", [TextFile("suite.json", dumps(SUITE).encode())], OPTIONS)
+    [result] = score_batteries(ask, RUN, [battery], OPTIONS).runs
+    undecided, equal = result.formulas
+    assert (undecided.n_right, undecided.n_undecided, undecided.accuracy, undecided.low) == (0, 2, None, None)
+    assert (equal.n_right, equal.n_undecided, equal.accuracy) == (2, 0, 1.0), "`=` has a tolerance of its own"
+    assert [(one.n_ties, one.accuracy) for one in result.groups[0].accuracies] == [(2, None)]

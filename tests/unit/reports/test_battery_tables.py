@@ -72,9 +72,9 @@ def test_notes__say_where_the_training_text_is_gone() -> None:
 
 def test_effects__name_their_regions() -> None:
     assert effect_rows(ONE, RESULT)[1:] == [
-        ["s", "(1;%c%) < 2", "", "4", "50.0%", "15.0% to 85.0%"],
-        ["s", "c", "1 verb", "4", "2.50", "2.00 to 3.00"],
-        ["s", "(1;%c%) < 2", "", "1", "0.50", "–"],
+        ["s", "(1;%c%) < 2", "", "5", "1", "50.0%", "15.0% to 85.0%"],
+        ["s", "c", "1 verb", "4", "", "2.50", "2.00 to 3.00"],
+        ["s", "(1;%c%) < 2", "", "1", "", "0.50", "–"],
     ]
 
 

@@ -47,6 +47,7 @@ export function batteryResults(artifact, summary, files, signal) {
             "paradigm",
             "formula",
             "n_items",
+            "n_undecided",
             "accuracy",
             "low",
             "high",

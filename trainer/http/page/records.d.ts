@@ -181,7 +181,8 @@ export interface GroupResult {
   accuracies: Accuracy[]; mean_over_paradigms: Record<string, number>;
 }
 export interface FormulaResult {
-  battery: string; paradigm: string; formula: string; n_items: number; accuracy: number; low: number; high: number;
+  battery: string; paradigm: string; formula: string; n_items: number; n_undecided: number;
+  accuracy: number | null; low: number | null; high: number | null;
 }
 export interface Effect {
   battery: string; paradigm: string; what: string; region: number | null; n_items: number; nats: number;

@@ -11,8 +11,7 @@ from tests.support.batteries import battery_record
 from tests.support.finished_runs import finished_run
 from tests.unit.ngrams.brute_force import BruteForce, documents_of
 from trainer.artifacts.runs import RunDirectory
-from trainer.batteries.outcomes import TIE_NATS
-from trainer.contracts.batteries import BatteryItem, Outcome
+from trainer.contracts.batteries import TIE_NATS, BatteryItem, Outcome
 from trainer.contracts.sequences import SequenceParts
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer
