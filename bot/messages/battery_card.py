@@ -149,7 +149,7 @@ def _results(summary: BatterySummary) -> Iterator[str]:
     titles = run_titles(summary)
     for result in summary.runs[:_MAX_RUNS]:
         where = f"**{plain(titles[result.run.name])}** · " if len(summary.runs) > 1 else ""
-        yield from (f"{where}{line}" for line in _ties(result, summary.measure))
+        yield from (f"{where}{line}" for line in _odd_items(result, summary.measure))
         yield from (f"{where}{line}" for line in _controls(result))
 
 
@@ -176,11 +176,17 @@ def _cells(accuracy: Accuracy | None, *, is_alone: bool) -> tuple[str, str]:
     return numeral(accuracy.accuracy, ".1%"), f"{low} … {high}" if is_alone else f"({low}…{high})"
 
 
-def _ties(result: RunResult, measure: Measure) -> Iterator[str]:
-    for group in result.groups:
+def _odd_items(result: RunResult, measure: Measure) -> Iterator[str]:
+    for group in (one for one in result.groups if one.level == "battery"):
         found = group.by(measure)
-        if group.level == "battery" and found is not None and found.n_ties:
+        if found is not None and found.n_ties:
             yield f"{plain(group.battery)}: {plural('{count} tie', '{count} ties', found.n_ties)}"
+        if group.n_prefix and measure == "sum":
+            items = count(group.n_prefix, "item")
+            text = _(
+                "{items} with one text that begins the other: the shorter one wins. Try `measure:end`.", items=items
+            )
+            yield f"{plain(group.battery)}: ⚠ {text}"
 
 
 def _controls(result: RunResult) -> Iterator[str]:

@@ -27,7 +27,8 @@ def outcomes_of(item: BatteryItem, scores: Sequence[SequenceScore], formulas: Se
         values = values_of(item, scores)
         truths = [formula.truth(values) for formula in formulas]
         return {"sum": "wrong" if False in truths else "tie" if None in truths else "right"}
-    return {measure: _outcome(scores, measure) for measure in MEASURES}
+    has_ends = all(score.end_nats is not None for score in scores)
+    return {measure: _outcome(scores, measure) for measure in MEASURES if measure != "end" or has_ends}
 
 
 def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
@@ -38,7 +39,8 @@ def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
 
 def _outcome(scores: Sequence[SequenceScore], measure: Measure) -> Outcome:
     divisors = [_divisor(score, measure) for score in scores]
-    first, *others = (score.nats / divisor for score, divisor in zip(scores, divisors, strict=True))
+    nats = [score.nats + (score.end_nats or 0.0 if measure == "end" else 0.0) for score in scores]
+    first, *others = (one / divisor for one, divisor in zip(nats, divisors, strict=True))
     margin = (min(others) - first) * max(divisors)
     if abs(margin) < TIE_NATS:
         return "tie"
@@ -46,7 +48,8 @@ def _outcome(scores: Sequence[SequenceScore], measure: Measure) -> Outcome:
 
 
 def _divisor(score: SequenceScore, measure: Measure) -> int:
-    return {"sum": 1, "token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}[measure] or 1
+    counts: Mapping[Measure, int] = {"token": score.n_tokens, "char": score.n_chars, "byte": score.n_bytes}
+    return counts.get(measure) or 1
 
 
 def accuracy_of(measure: Measure, outcomes: Sequence[Outcome]) -> Accuracy:

@@ -26,6 +26,7 @@ def portions(
             sequences=tuple(sequence for _, item in portion for sequence in item.sequences),
             pll_within_word=options.pll_within_word,
             untrained_seed=untrained_seed,
+            has_end=options.measure == "end",
         )
         yield portion, request
 

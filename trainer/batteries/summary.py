@@ -1,6 +1,7 @@
 """The results of batteries from the items and their scores; the same scores give the same numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
 from statistics import fmean
 from types import MappingProxyType
 
@@ -129,6 +130,7 @@ def _group(
         name=name,
         n_items=len(places),
         n_identical=sum(_has_equal_choices(items.all[place]) for place in places),
+        n_prefix=sum(_has_prefix(items.all[place]) for place in places),
         n_unknown=sum(any(score.unk_count for score in scores[place]) for place in places),
         n_cut=sum(any(score.is_cut for score in scores[place]) for place in places),
         accuracies=tuple(
@@ -141,6 +143,15 @@ def _group(
 
 def _has_equal_choices(item: BatteryItem) -> bool:
     return not item.conditions and len(set(item.sequences)) < len(item.sequences)
+
+
+def _has_prefix(item: BatteryItem) -> bool:
+    """Return True if a sequence of choices begins another one after the same context."""
+    pairs = permutations(item.sequences, 2)
+    return not item.conditions and any(
+        one.text != other.text and one.context == other.context and other.text.startswith(one.text)
+        for one, other in pairs
+    )
 
 
 def _means(paradigms: Sequence[GroupResult]) -> Mapping[Measure, float]:

@@ -60,8 +60,9 @@ class _ItemOptions(Options):
         "--measure",
         choices=MEASURES,
         default="sum",
-        help="compare runs by the sum of log-probabilities, or per token, char or byte; default: sum",
+        help="compare runs by the sum of log-probabilities, per token, char or byte, or with the line end",
     )
+    end = flag("--end", "the same as `--measure end`: the line end after a sentence counts too")
     column = repeatable("--column KNOWN=NAME", "the name of a column in your table: `--column good=grammatical`")
     formula = repeatable("--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`")
     separator = option(
@@ -81,11 +82,14 @@ class _ItemOptions(Options):
                 message = f"`--column {safe_name(given)}` must have the form KNOWN=NAME, such as good=grammatical."
                 raise AppError(ErrorCode.INVALID_INPUT, message)
             columns[known] = name
+        if self.end and self.measure not in ("sum", "end"):
+            message = f"`--end` and `--measure {self.measure}` exclude each other: give one of them."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
         fields: dict[str, object] = {
             "columns": columns,
             "formulas": self.formula,
             "separator": self.separator,
-            "measure": self.measure,
+            "measure": "end" if self.end else self.measure,
             "pll_within_word": self.pll_within_word,
         }
         return parse(BatteryOptions, fields | more)

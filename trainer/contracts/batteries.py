@@ -22,8 +22,8 @@ from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
-Measure = Literal["sum", "token", "char", "byte"]
-"""The divisor of a sequence's surprisal: 1, or its number of tokens, characters or bytes."""
+Measure = Literal["sum", "token", "char", "byte", "end"]
+"""The surprisal of a sequence, by its number of tokens, characters or bytes, or with that of the line end after it."""
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 Outcome = Literal["right", "wrong", "tie"]
 Level = Literal["battery", "field", "phenomenon", "paradigm"]
@@ -118,7 +118,10 @@ class BatteryOptions(Frozen):
     separator: Separator = " "
     """What stands between a context and its text, and between regions."""
     measure: Measure = "sum"
-    """The measure of comparisons between runs and over seeds; accuracies are computed by all measures."""
+    """The measure of comparisons between runs and over seeds.
+
+    Accuracies are computed by all measures, by `end` only if it is given here, for causal models.
+    """
     pll_within_word: bool = False
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
     development: DevelopmentOptions | None = None
@@ -231,6 +234,8 @@ class GroupResult(Frozen):
     n_items: int
     n_identical: int
     """Items with two equal sequences, which are always a tie."""
+    n_prefix: int = 0
+    """Items with a sequence that begins another one, whose sum without the line end is nearly always the larger one."""
     n_unknown: int
     """Items with an unknown token."""
     n_cut: int

@@ -83,6 +83,8 @@ class SequencesRequest(InferenceRequest):
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
     untrained_seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """Score by the architecture of the run with random weights, drawn from this seed."""
+    has_end: bool = False
+    """For causal models: score the line end after each sequence too, by itself."""
 
     @classmethod
     def response_type(cls) -> "type[SequencesResponse]":
@@ -96,7 +98,7 @@ class SequencesRequest(InferenceRequest):
 
 
 class SequenceScore(Frozen):
-    """The score of the parts of a sequence, without [EOS]."""
+    """The score of the parts of a sequence."""
 
     nats: float
     """The sum of the surprisals of the tokens of all parts."""
@@ -109,6 +111,8 @@ class SequenceScore(Frozen):
     unk_count: int
     is_cut: bool
     """True if the sequence is longer than the model's context, so that it is scored by windows."""
+    end_nats: float | None = None
+    """The surprisal of the line end after the sequence, which `nats` does not have; None unless it was requested."""
 
 
 class SequencesResponse(Response):

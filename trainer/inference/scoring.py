@@ -16,7 +16,7 @@ each window scores the token in its middle.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -216,14 +216,15 @@ def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]
 
 
 def line_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:
-    """Return the surprisals of the tokens of each line from its token `first` on, in nats."""
-    scored = [line._replace(has_end=False) for line in lines if line.first < len(line.ids)]
+    """Return the surprisals of the tokens of each line from its token `first` on, and of an end, in nats."""
+    is_scored = [line.first < len(line.ids) + line.has_end for line in lines]
+    scored = list(compress(lines, is_scored))
     if model.reads_trees:
         of_lines = _tree_surprisals(model, scored)
     else:
         of_lines = [_floats(scores.surprisal) for scores in _score(model, scored, top_k=0, has_ranks=False)]
     remaining = iter(of_lines)
-    return [next(remaining) if line.first < len(line.ids) else [] for line in lines]
+    return [next(remaining) if has_scores else [] for has_scores in is_scored]
 
 
 def _tree_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:

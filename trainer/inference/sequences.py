@@ -32,10 +32,19 @@ def score_parts(
         parts = [min(bisect_right(of_text, place), len(of_text) - 1) for place in places]
         n_given = parts.count(0)
         ends = word_ends(tokenizer, text) if request.pll_within_word else None
-        lines.append(ScoringInput(tokenizer.encode(text), model.context_tokens, word_ends=ends, first=n_given))
+        lines.append(
+            ScoringInput(
+                tokenizer.encode(text),
+                model.context_tokens,
+                word_ends=ends,
+                first=n_given,
+                has_end=request.has_end,
+            )
+        )
         parts_of_tokens.append(parts[n_given:])
     scores: list[SequenceScore] = []
     for index, surprisals in enumerate(line_surprisals(model, lines)):
+        end_nats = surprisals.pop() if request.has_end else None
         parts_nats: list[list[float]] = [[] for _ in request.sequences[index].parts]
         for part, nats in zip(parts_of_tokens[index], surprisals, strict=True):
             parts_nats[part - 1].append(nats)
@@ -48,6 +57,7 @@ def score_parts(
             n_bytes=len(scored_text.encode(errors="surrogatepass")),
             unk_count=line.ids[line.first :].count(tokenizer.special_ids.unk),
             is_cut=is_cut(model, line.ids),
+            end_nats=end_nats,
         )
         scores.append(score)
     return changed(response, status="completed", scores=tuple(scores), method=scoring_method(model))

@@ -218,7 +218,11 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], runs:
 def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
     named = named_model(runs, name)
     run, step, effective = named
-    probe = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), pll_within_word=options.pll_within_word)
+    probe = SequencesRequest(
+        sequences=(SequenceParts(parts=("a",)),),
+        pll_within_word=options.pll_within_word,
+        has_end=options.measure == "end",
+    )
     kind_of(probe).supports(probe, effective.objective)
     files = run.completed_manifest().files if step is None else sealed_checkpoint(checkpoint_folder(run, step))
     [weights] = [file.sha256 for file in files if file.path == WEIGHTS]

@@ -59,6 +59,13 @@ def _check_pll(objective: Objective, *, within_word: bool) -> None:
         raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "pll_within_word", message)
 
 
+def _check_sequences(request: SequencesRequest, objective: Objective) -> None:
+    _check_pll(objective, within_word=request.pll_within_word)
+    if objective == "masked_lm" and request.has_end:
+        message = "(the measure `end` of batteries) is for causal models only; this run was trained with masked_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "has_end", message)
+
+
 class HttpRoute(NamedTuple):
     """The HTTP operations of a kind: POST `/runs/{run_id}/KIND`, and GET and DELETE of a request by its id."""
 
@@ -181,7 +188,7 @@ _KINDS = (
         "sequences",
         SequencesRequest,
         SequencesRecord,
-        supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
+        supports=_check_sequences,
         route=HttpRoute(
             "a sequence score", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"
         ),

@@ -29,6 +29,7 @@ MEASURE_WORDS: Mapping[Measure, str] = {
     "token": "log-probability per token",
     "char": "log-probability per character",
     "byte": "log-probability per byte",
+    "end": "sum of log-probabilities with the line end",
 }
 _SCALE = HeatScale(0.0, 1.0)
 _SHARE = re.compile(r"(\d+\.\d)%(?: \(.*)?")
@@ -82,7 +83,8 @@ def _with_interval(accuracy: Accuracy | None) -> str:
 
 
 def _rows_of_one(result: RunResult, measure: Measure) -> Rows:
-    others = [one for one in MEASURES if one != measure]
+    known = {one.measure for group in result.groups for one in group.accuracies}
+    others = [one for one in MEASURES if one != measure and (one != "end" or one in known)]
     rows = [["", "", "items", "ties", _measure_title(measure), "95 % interval", *map(_measure_title, others)]]
     for group in result.groups:
         main = group.by(measure)
@@ -97,7 +99,7 @@ def _rows_of_one(result: RunResult, measure: Measure) -> Rows:
 
 
 def _measure_title(measure: Measure) -> str:
-    return "by sum" if measure == "sum" else f"per {measure}"
+    return {"sum": "by sum", "end": "with line end"}.get(measure, f"per {measure}")
 
 
 def _share(accuracy: Accuracy | None) -> float | None:
@@ -132,6 +134,10 @@ def notes(summary: BatterySummary) -> Iterator[str]:
 def _odd_items(group: GroupResult) -> Iterator[str]:
     for n_items, what in (
         (group.n_identical, "two equal sequences, and no right answer"),
+        (
+            group.n_prefix,
+            "a sequence that begins another one, so that the sum favours the shorter one (the measure `end` does not)",
+        ),
         (group.n_unknown, "a token that the tokenizer does not know"),
         (group.n_cut, "a sequence beyond the model's context"),
     ):
@@ -234,7 +240,7 @@ _ACCURACY_COLUMNS = (
 )
 _ITEM_COLUMNS = (
     *("run_id", "battery", "item", "paradigm", "sequence", "condition", "region", "context", "text"),
-    *("nats", "n_tokens", "n_chars", "n_bytes", "unk_count"),
+    *("nats", "n_tokens", "n_chars", "n_bytes", "unk_count", "end_nats"),
 )
 _SEED_COLUMNS = ("battery", "level", "name", "run_ids", "mean", "deviation", "low", "high")
 
@@ -268,7 +274,7 @@ def _items(items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScore
             item = items[place]
             start = (run_id, item.battery, item.name, item.paradigm)
             for number, (sequence, score) in enumerate(zip(item.sequences, of_item, strict=True)):
-                counts = (score.n_tokens, score.n_chars, score.n_bytes, score.unk_count)
+                counts = (score.n_tokens, score.n_chars, score.n_bytes, score.unk_count, score.end_nats)
                 if not item.conditions:
                     text = "".join(sequence.parts)
                     yield (*start, number + 1, "", "", sequence.context, text, score.nats, *counts)

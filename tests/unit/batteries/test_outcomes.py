@@ -4,6 +4,7 @@ import pytest
 
 from trainer.batteries.formulas import read_formula
 from trainer.batteries.outcomes import accuracy_of, outcomes_of, values_of, wilson_interval
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryItem
 from trainer.contracts.sequences import SequenceParts, SequenceScore
 
@@ -50,6 +51,16 @@ def test_outcome__is_of_the_surprisal_by_each_measure() -> None:
     assert long["char"] == "right", "0.00008 nats per character are 0.004 nats"
     no_tokens = outcomes_of(choices(2), [scores(0.0, tokens=0), scores(1.0)])
     assert no_tokens.get("token") == "right"
+
+
+def test_line_end__counts_in_a_measure_of_its_own() -> None:
+    short, long = changed(scores(5.0), end_nats=4.0), changed(scores(6.0), end_nats=0.5)
+    assert outcomes_of(choices(2), [long, short]) == {
+        **dict.fromkeys(("sum", "token", "char", "byte"), "wrong"),
+        "end": "right",
+    }
+    assert outcomes_of(choices(2), [long, changed(long, nats=2.5, end_nats=4.0)])["end"] == "tie"
+    assert "end" not in outcomes_of(choices(2), [short, scores(6.0)])
 
 
 @pytest.mark.parametrize(("others", "outcome"), [((2.0, 3.0), "right"), ((3.0, 0.5), "wrong"), ((1.0, 9.0), "tie")])

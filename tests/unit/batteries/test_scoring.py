@@ -117,6 +117,29 @@ def test_exchange__shows_a_model_whose_answers_depend_on_the_order() -> None:
     assert result.controls[0].n_not_turned == len(NOUNS) * len(VERBS)
 
 
+def test_pairs_of_which_one_begins_the_other__are_decided_by_the_line_end() -> None:
+    words = tokenizer_of("word", ["dog dogs s loudly"] * 2)
+    model = TableModel(vocabulary_of(words))
+    ids = {word: words.encode(word)[0] for word in ("dog", "dogs", "s")}
+    with torch.no_grad():
+        for noun, share in (("dog", 0.9), ("dogs", 0.2)):  # of nouns with an s behind them, at the end of a line
+            model.embedding.weight[ids[noun]] = -60.0
+            model.embedding.weight[ids[noun], ids["s"]] = log(share)
+            model.embedding.weight[ids[noun], words.special_ids.line_end] = log(1 - share)
+        model.embedding.weight[ids["s"]] = -60.0
+        model.embedding.weight[ids["s"], words.special_ids.line_end] = 0.0
+    rows = "good,bad\ndog s,dog\ndogs,dogs s\ndog s,loudly dog\n"
+    battery = battery_of("ends", [TextFile("ends.csv", rows.encode())], OPTIONS)
+    options = BatteryOptions(measure="end", has_controls=False)
+    [by_end] = scored(Model("ends", model.eval(), words), battery, options).runs
+    [group, _] = by_end.groups
+    assert (group.n_items, group.n_prefix) == (3, 2)
+    shares = {one.measure: (one.n_right, one.n_wrong) for one in group.accuracies}
+    assert shares["end"] == (3, 0) and shares["sum"] == (2, 1), "the shorter of two is right once"
+    [by_sum] = scored(Model("ends", model, words), battery, changed(options, measure="sum")).runs
+    assert by_sum.groups[0].by("end") is None
+
+
 def test_suite__has_its_formulas_and_effects() -> None:
     words = tokenizer_of("word", ["the sun was were shining on the sea"] * 2)
     model = Model("gpt2", model_of("gpt2", vocabulary_of(words)), words)

@@ -49,7 +49,7 @@ def branching_lines() -> list[ScoringInput]:
         *(other[:n] for n in range(1, 4)),
     ]
     assert {POSITIONS - 1, POSITIONS, POSITIONS + 1} & set(map(len, ids))
-    return [ScoringInput(line, None, first=n % len(line)) for n, line in enumerate(ids)]
+    return [ScoringInput(line, None, first=n % len(line), has_end=False) for n, line in enumerate(ids)]
 
 
 def alone(model: LanguageModel, ids: Sequence[int]) -> list[float]:
@@ -80,7 +80,7 @@ def counted(name: str, size: int, lines: list[list[int]], monkeypatch: pytest.Mo
         return logits(hidden)
 
     monkeypatch.setattr(model, "logits", noted)
-    found = line_surprisals(model, [ScoringInput(line, model.context_tokens) for line in lines])
+    found = line_surprisals(model, [ScoringInput(line, model.context_tokens, has_end=False) for line in lines])
     for of_line, nats in zip(found, expected, strict=True):
         assert of_line == pytest.approx(nats, abs=1e-5)
     return rows

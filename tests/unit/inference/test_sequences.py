@@ -21,9 +21,13 @@ METHODS = ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
 
 
 def parts_of(
-    model: LanguageModel, tokenizer: Tokenizer, *sequences: SequenceParts, pll_within_word: bool = False
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    *sequences: SequenceParts,
+    pll_within_word: bool = False,
+    has_end: bool = False,
 ) -> SequencesResponse:
-    request = SequencesRequest(sequences=sequences, pll_within_word=pll_within_word)
+    request = SequencesRequest(sequences=sequences, pll_within_word=pll_within_word, has_end=has_end)
     return score_parts(model, tokenizer, request, SequencesResponse(request_id="r", run_id="run", status="queued"))
 
 
@@ -92,6 +96,24 @@ def test_parts_without_a_token__have_no_nats(family: str) -> None:
     [empty, scored] = parts_of(model, tokenizer, composed, SequenceParts(parts=("sun",))).scores or ()
     assert (empty.nats, empty.part_nats, empty.n_tokens, empty.n_chars) == (0.0, (0.0,), 0, 0)
     assert scored.nats > 0
+
+
+@pytest.mark.parametrize("documents", ["line", "stream"])
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "ngram"])
+def test_line_end__is_scored_by_itself_on_request(family: str, documents: str) -> None:
+    tokenizer = small_tokenizer("bpe", documents)
+    model = model_of(family, vocabulary_of(tokenizer))
+    special_ids = tokenizer.special_ids
+    sequences = [SequenceParts(context="the sun", parts=(" was", " on")), SequenceParts(parts=("the sun was",))]
+    sequences += [SequenceParts(context="e", parts=("\u0301",)), SequenceParts(parts=("shining " * POSITIONS,))]
+    found = parts_of(model, tokenizer, *sequences, has_end=True).scores or ()
+    plain = parts_of(model, tokenizer, *sequences).scores or ()
+    assert [one.nats for one in found] == pytest.approx([one.nats for one in plain], abs=1e-4)
+    assert [one.n_tokens for one in found] == [one.n_tokens for one in plain]
+    for sequence, scored in zip(sequences[:3], found, strict=False):
+        ids = [special_ids.start, *tokenizer.encode(sequence.text), special_ids.line_end]
+        assert scored.end_nats == pytest.approx(surprisals(model, ids)[-1], abs=1e-4)
+    assert all(one.end_nats is not None and one.end_nats > 0 for one in found)
 
 
 @pytest.mark.parametrize("fields", [{"parts": ()}, {"parts": (" ",)}, {"context": "a\n", "parts": ("b",)}])

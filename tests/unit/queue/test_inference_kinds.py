@@ -8,6 +8,7 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.models import Objective
+from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.queue.inference_kinds import KINDS, check_scores
 
 
@@ -16,6 +17,13 @@ def test_generation__is_refused_for_a_model_that_fills_gaps(kind: str) -> None:
     KINDS[kind].supports(REQUESTS[kind], "causal_lm")
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "cannot generate text"):
         KINDS[kind].supports(REQUESTS[kind], "masked_lm")
+
+
+def test_line_end__is_refused_for_a_model_that_fills_gaps() -> None:
+    request = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), has_end=True)
+    KINDS["sequences"].supports(request, "causal_lm")
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "the measure `end` of batteries"):
+        KINDS["sequences"].supports(request, "masked_lm")
 
 
 WRONG = [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]

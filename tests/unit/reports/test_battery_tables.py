@@ -3,7 +3,7 @@
 import csv
 from io import StringIO
 
-from tests.support.battery_results import ONE, OTHER, RESULT, SEVERAL
+from tests.support.battery_results import ONE, OTHER, RESULT, RIGHT, SEVERAL
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryItem, ItemScores
 from trainer.contracts.sequences import SequenceParts, SequenceScore
@@ -28,6 +28,13 @@ def test_one_run__has_all_measures_with_intervals() -> None:
         ["paradigm", "x", "5", "1", "75.0%", "30.1% to 95.4%", "–", "–", "–"],
         ["paradigm", "empty", "5", "", "–", "–", "–", "–", "–"],
     ]
+    with_end = changed(RIGHT, measure="end")
+    group = changed(RESULT.groups[1], accuracies=(RIGHT, with_end))
+    rows = accuracy_rows(changed(ONE, measure="end", runs=(changed(RESULT, groups=(group,)),)))
+    assert [row[4:7] for row in rows] == [
+        ["with line end", "95 % interval", "by sum"],
+        ["75.0%", "30.1% to 95.4%", "75.0%"],
+    ]
 
 
 def test_several_runs__stand_side_by_side_under_their_labels() -> None:
@@ -48,6 +55,8 @@ def test_several_runs__stand_side_by_side_under_their_labels() -> None:
 def test_notes__tell_of_odd_items_controls_and_leaks() -> None:
     assert [*notes(ONE)] == [
         "a&b: 1 item with two equal sequences, and no right answer",
+        "a&b: 2 items with a sequence that begins another one, so that the sum favours the shorter one"
+        " (the measure `end` does not)",
         "a&b: 2 items with a token that the tokenizer does not know",
         "a&b: 1 item with a sequence beyond the model's context",
         "a&b: untrained 75.0% (30.1% to 95.4%), at chance",

@@ -7,7 +7,7 @@ import { failure, h } from "./elements.js";
 /** @import { BatteryList, BatteryStatus } from "./records.js" */
 /** @typedef {import("./elements.js").Child} Child */
 
-const MEASURES = ["sum", "token", "char", "byte"];
+const MEASURES = ["sum", "token", "char", "byte", "end"];
 const SPLITS = ["test", "validation"];
 
 /**

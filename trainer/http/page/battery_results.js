@@ -14,6 +14,7 @@ const MEASURES = {
   token: "log-probability per token",
   char: "log-probability per character",
   byte: "log-probability per byte",
+  end: "sum of log-probabilities with the line end",
 };
 /** @type {Level[]} */
 const LEVELS = ["battery", "field", "phenomenon", "paradigm"];
@@ -79,12 +80,15 @@ export function batteryResults(artifact, summary, files, signal) {
 function accuracies(summary, titles) {
   const groups = summary.runs[0]?.groups ?? [];
   const place = h("div");
+  const measured = new Set(
+    summary.runs.flatMap((one) => one.groups.flatMap((group) => group.accuracies.map((found) => found.measure))),
+  );
   const measure = h(
     "select",
     { id: "measure", onchange: draw },
-    ...Object.entries(MEASURES).map(([name, text]) =>
-      h("option", { value: name, selected: name === summary.measure }, text),
-    ),
+    ...Object.entries(MEASURES)
+      .filter(([name]) => measured.has(/** @type {Measure} */ (name)))
+      .map(([name, text]) => h("option", { value: name, selected: name === summary.measure }, text)),
   );
   const levels = LEVELS.filter((level) => groups.some((group) => group.level === level));
   const level = h(
@@ -184,6 +188,10 @@ function notesOf(summary, titles) {
       .flatMap((group) =>
         [
           { count: group.n_identical, what: "two equal sequences, and no right answer" },
+          {
+            count: group.n_prefix,
+            what: "a sequence that begins another one, so that the sum favours the shorter one (the measure “end” does not)",
+          },
           { count: group.n_unknown, what: "a token that the tokenizer does not know" },
           { count: group.n_cut, what: "a sequence beyond the model's context" },
         ]

@@ -100,7 +100,7 @@ export interface GenerateResponse {
 
 export type ScoringMode = "skip" | "unk" | "assimilate";
 export type TextKind = "passages" | "held_out" | "shuffled";
-export type Measure = "sum" | "token" | "char" | "byte";
+export type Measure = "sum" | "token" | "char" | "byte" | "end";
 export type Level = "battery" | "field" | "phenomenon" | "paradigm";
 
 export interface Cell {
@@ -177,7 +177,7 @@ export interface Accuracy {
   measure: Measure; n_right: number; n_wrong: number; n_ties: number; accuracy: number | null; low: number | null; high: number | null;
 }
 export interface GroupResult {
-  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_unknown: number; n_cut: number;
+  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_prefix: number; n_unknown: number; n_cut: number;
   accuracies: Accuracy[]; mean_over_paradigms: Record<string, number>;
 }
 export interface FormulaResult {

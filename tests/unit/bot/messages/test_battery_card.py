@@ -40,6 +40,7 @@ def test_completed_battery__has_accuracies_and_controls() -> None:
     rows = [line.split() for line in shown.splitlines()]
     assert ["a&b", "75.0%", "30%", "…", "95%"] in rows
     assert ["empty", "–", "–"] in rows
+    assert "a&b: ⚠ 2 items with one text that begins the other: the shorter one wins. Try `measure:end`." in shown
     assert "a&b: untrained 75.0%" in shown and "not at chance" not in shown
     assert "a&b: counts: unigrams 50.0%, 5-grams 75.0%" in shown
     assert "20.0% of the items stand in the training text, 40.0% with eight words in a row" in shown
