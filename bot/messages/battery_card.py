@@ -203,9 +203,6 @@ def _controls(result: RunResult) -> Iterator[str]:
             if control.counts.order > 1:
                 note += _(", {order}-grams {share}", order=control.counts.order, share=shares[1])
             yield f"{plain(control.battery)}: {note}"
-        if control.n_not_turned:
-            items = count(control.n_not_turned, "item")
-            yield f"{plain(control.battery)}: ⚠ {_('{items} did not turn over when exchanged', items=items)}"
     for leak in result.leaks:
         text = _(
             "{whole} of the items stand in the training text, {ngrams} with eight words in a row",

@@ -15,6 +15,7 @@ from tests.support.finished_runs import finished_run
 from tests.support.waiting import until
 from trainer.api import Model
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.batteries.controls import variants
 from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
@@ -33,7 +34,7 @@ def complete(battery: BatteryDirectory, root: Path) -> None:
     record, items = battery.record(), battery.items()
     for run in record.runs:
         model = Model.load(root / "artifacts" / "models" / run.run_id)
-        for variant in ("trained", "untrained", "swapped"):
+        for variant in variants(record.options):
             for portion, request in portions(variant, items, record.options, run.seed):
                 battery.add_scores(run.run_id, variant, scores_of(portion, model.ask(request)))
     summary = summarize(battery, {})

@@ -72,8 +72,6 @@ RESULT = RunResult(
             chance=0.5,
             untrained=RIGHT,
             is_at_chance=True,
-            swapped=None,
-            n_not_turned=0,
             counts=Counts(order=5, unigram=HALF, ngram=RIGHT),
         ),
     ),
@@ -93,8 +91,8 @@ OTHER = changed(
     RESULT,
     run=BatteryRun(run_id="lstm-2", label="second", seed=2),
     controls=(
-        changed(RESULT.controls[0], is_at_chance=False, swapped=RIGHT, n_not_turned=2, counts=UNIGRAMS),
-        changed(RESULT.controls[0], untrained=TIES, is_at_chance=None, swapped=RIGHT, counts=None),
+        changed(RESULT.controls[0], is_at_chance=False, counts=UNIGRAMS),
+        changed(RESULT.controls[0], untrained=TIES, is_at_chance=None, counts=None),
     ),
 )
 SEVERAL = changed(

@@ -1,10 +1,9 @@
-"""The items that controls score: a sample of a battery, as it is and with critical parts exchanged."""
+"""Controls of batteries: the architecture of a run with random weights scores a sample of the items."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from trainer.batteries.outcomes import Outcomes, accuracy_of
-from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MAX_CONTROL_ITEMS,
     BatteryInfo,
@@ -16,30 +15,19 @@ from trainer.contracts.batteries import (
     Variant,
 )
 
-_CONTROLS: tuple[Variant, ...] = ("untrained", "swapped")
-_PAIR = 2
 ByPlace = dict[int, Outcomes]
 """Outcomes by the place of an item."""
 
 
 def variants(options: BatteryOptions) -> tuple[Variant, ...]:
     """Return what a run scores, in this order."""
-    return ("trained", *_CONTROLS) if options.has_controls and options.development is None else ("trained",)
+    return ("trained", "untrained") if options.has_controls and options.development is None else ("trained",)
 
 
 def items_of(variant: Variant, items: Sequence[BatteryItem]) -> list[tuple[int, BatteryItem]]:
-    """Return the items that a variant scores, with their places.
-
-    To exchange the words in which two sequences differ is to exchange the sequences. They come in the opposite order
-    then, because an outcome that depends on what is scored beside it would not turn over.
-    """
-    if variant == "trained":
-        return [*enumerate(items)]
-    sample = _sample(items)
-    if variant == "untrained":
-        return [(place, items[place]) for place in sample]
-    pairs = ((place, items[place]) for place in reversed(sample) if len(items[place].sequences) == _PAIR)
-    return [(place, changed(item, sequences=item.sequences[::-1])) for place, item in pairs]
+    """Return the items that a variant scores, with their places."""
+    places = range(len(items)) if variant == "trained" else _sample(items)
+    return [(place, items[place]) for place in places]
 
 
 def _sample(items: Sequence[BatteryItem]) -> list[int]:
@@ -64,31 +52,23 @@ def controls_of(
 ) -> Controls | None:
     """Return the controls of a battery; None for one without choices."""
     measure = options.measure
-    untrained, exchanged = (
-        {
-            place: of_item[measure]
-            for place, of_item in outcomes[variant].items()
-            if items[place].battery == battery.name
-        }
-        for variant in _CONTROLS
-    )
+    untrained = {
+        place: of_item[measure]
+        for place, of_item in outcomes["untrained"].items()
+        if items[place].battery == battery.name
+    }
     if not untrained:
         return None
     choices = Counter(len(items[place].sequences) for place in untrained)
     chance = sum(count / n_choices for n_choices, count in choices.items()) / len(untrained)
     by_untrained = accuracy_of(measure, [*untrained.values()])
     low, high = by_untrained.low, by_untrained.high
-    trained = outcomes["trained"]
     return Controls(
         battery=battery.name,
         n_items=len(untrained),
         chance=chance,
         untrained=by_untrained,
         is_at_chance=None if low is None or high is None else low <= chance <= high,
-        swapped=accuracy_of(measure, [*exchanged.values()]) if exchanged else None,
-        n_not_turned=sum(
-            outcome != "tie" and outcome == trained[place][measure] for place, outcome in exchanged.items()
-        ),
         counts=counts,
     )
 

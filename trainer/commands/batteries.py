@@ -101,7 +101,7 @@ class _RunOptions(_ItemOptions):
         nargs="+",
         help=f"runs or RUN@1200, then files or folders of items, or names: {', '.join(HUB_BATTERIES)}, blimp:passive_1",
     )
-    no_controls = flag("--no-controls", "leave out the untrained model, the exchange and the leaks")
+    no_controls = flag("--no-controls", "leave out the untrained model, the counts and the leaks")
 
 
 class _DevelopOptions(_ItemOptions):

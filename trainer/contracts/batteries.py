@@ -29,9 +29,8 @@ Outcome = Literal["right", "wrong", "tie"]
 Level = Literal["battery", "field", "phenomenon", "paradigm"]
 """Sets of items, from all to the smallest that the authors of a battery have named."""
 LEVELS: tuple[Level, ...] = get_args(Level)
-Variant = Literal["trained", "untrained", "swapped"]
-"""The items as they are by the run, by its architecture with random weights, and with critical parts exchanged."""
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
+Variant = Literal["trained", "untrained"]
+"""Items scored by the run, and by its architecture with random weights."""
 
 TIE_NATS = 1e-4
 """Surprisals that differ by less, with the same divisor, are a tie: scores are not more exact."""
@@ -127,7 +126,7 @@ class BatteryOptions(Frozen):
     development: DevelopmentOptions | None = None
     """Score one run at all checkpoints that it has kept, without controls; None: score the runs as they are."""
     has_controls: bool = True
-    """Score items by the untrained architecture and with critical parts exchanged, and search the training text."""
+    """Score items by the untrained architecture and by counts, and search the training text."""
 
 
 class BatteryRequest(BatteryOptions):
@@ -291,8 +290,11 @@ class Counts(Frozen):
     ngram: Accuracy
 
 
-class Controls(Frozen):
-    """The controls of a battery, on a sample of its choices, by the measure of the request."""
+class Controls(Frozen, extra="ignore"):
+    """The controls of a battery, on a sample of its choices, by the measure of the request.
+
+    Those of earlier versions have fields of a third control, which could not fail.
+    """
 
     battery: str
     n_items: int
@@ -302,10 +304,6 @@ class Controls(Frozen):
     """By the architecture of the run with random weights."""
     is_at_chance: bool | None
     """True if the interval of the untrained accuracy has chance in it; None if all items are ties."""
-    swapped: Accuracy | None
-    """With the words in which the two sequences of an item differ exchanged; None without items of two sequences."""
-    n_not_turned: int
-    """Items whose outcome did not turn over when the words were exchanged: 0 unless something is wrong."""
     counts: Counts | None = None
     """None if the training text is gone, or in results of earlier versions."""
 

@@ -149,11 +149,7 @@ def _control(control: Controls) -> str:
     untrained = control.untrained
     share, ends = percent(untrained.accuracy), interval_text(untrained.low, untrained.high)
     at = {True: "at chance", False: f"NOT at chance, which is {control.chance:.1%}", None: "only ties"}
-    text = f"untrained {share} ({ends}), {at[control.is_at_chance]}"
-    if control.swapped is None:
-        return text
-    turned = "all turned over" if not control.n_not_turned else f"{control.n_not_turned:,} did NOT turn over"
-    return f"{text}; critical parts exchanged {percent(control.swapped.accuracy)}, {turned}"
+    return f"untrained {share} ({ends}), {at[control.is_at_chance]}"
 
 
 def _counts(counts: Counts) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.batteries import battery_record
+from tests.support.battery_results import ONE
 from tests.support.disk_failures import CODES, FailingDisk
 from tests.support.refusals import refused
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
@@ -35,7 +36,7 @@ def test_scores__go_on_after_the_last_complete_line(job: BatteryDirectory) -> No
     assert file.read_bytes() == complete
     job.add_scores(RUN, "trained", scores(2))
     assert job.scores(RUN, "trained") == scores(0, 1, 2)
-    assert job.scores(RUN, "swapped") == []
+    assert job.scores(RUN, "untrained") == []
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -79,3 +80,11 @@ def test_another_attempt__keeps_items_and_scores(job: BatteryDirectory, tmp_path
     again = BatteryStore(tmp_path).create(record, ())
     assert (again.status().status, again.items()) == ("queued", [*items])
     assert again.scores(RUN, "trained") == scores(0)
+
+
+def test_results_of_an_earlier_version__are_read_without_the_control_that_is_gone(job: BatteryDirectory) -> None:
+    of_now = ONE.model_dump_json()
+    of_before = of_now.replace('"is_at_chance":true', '"is_at_chance":true,"swapped":null,"n_not_turned":0')
+    assert of_before != of_now
+    job.result.write_text(of_before, encoding="utf-8")
+    assert job.summary() == ONE

@@ -63,11 +63,6 @@ def scored(model: Model, battery: Battery, options: BatteryOptions = OPTIONS, se
     return score_batteries(model.ask, BatteryRun(run_id=model.run_id, seed=seed), [battery], options)
 
 
-def ask_known(request: SequencesRequest) -> SequencesResponse:
-    """Answer by the known probabilities, also as the untrained model."""
-    return language().ask(changed(request, untrained_seed=None))
-
-
 @pytest.mark.parametrize("is_mirrored", [False, True])
 def test_known_probabilities__give_the_computed_accuracy(is_mirrored: bool) -> None:
     options = BatteryOptions(has_controls=False)
@@ -98,23 +93,6 @@ def test_untrained_models__are_at_chance_in_19_of_20_seeds(family: str) -> None:
     assert sum(control.is_at_chance is True for control in controls) >= 19
     assert len({control.untrained.n_right for control in controls}) > 1, "each seed has its own weights"
     assert {control.chance for control in controls} == {0.5}
-
-
-def test_exchange__turns_every_outcome_over() -> None:
-    [result] = score_batteries(ask_known, RUN, [pairs()], OPTIONS).runs
-    control, accuracy = result.controls[0], result.groups[0].accuracies[0].accuracy or 0.0
-    assert control.swapped is not None and control.swapped.accuracy == pytest.approx(1 - accuracy)
-    assert (control.n_not_turned, control.n_items) == (0, len(NOUNS) * len(VERBS))
-
-
-def test_exchange__shows_a_model_whose_answers_depend_on_the_order() -> None:
-    def ask(request: SequencesRequest) -> SequencesResponse:
-        answer = ask_known(request)
-        scores = [changed(score, nats=float(n)) for n, score in enumerate(answer.scores or ())]
-        return changed(answer, scores=tuple(scores))
-
-    [result] = score_batteries(ask, RUN, [pairs()], OPTIONS).runs
-    assert result.controls[0].n_not_turned == len(NOUNS) * len(VERBS)
 
 
 def test_pairs_of_which_one_begins_the_other__are_decided_by_the_line_end() -> None:

@@ -115,7 +115,7 @@ export async function showBatteryForm(main, signal, _argument, query) {
       field(items, "Or items pasted here"),
       field(itemsName, "Name of the pasted items; its suffix tells the form"),
       field(measure, "Measure of comparisons"),
-      field(hasControls, "Controls: the untrained architecture, exchanged parts, and the training text"),
+      field(hasControls, "Controls: the untrained architecture, counts, and the training text"),
       field(isWithinWord, "Masked models: mask the later tokens of a word too"),
       field(isDevelopment, "Development: measure all kept checkpoints of one run"),
       options,

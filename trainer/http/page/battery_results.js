@@ -219,8 +219,8 @@ function controls(summary, titles) {
   const range = (/** @type {Accuracy} */ { accuracy, low, high }) =>
     low === null || high === null ? "only ties" : `${percent(accuracy)} (${percent(low)} to ${percent(high)})`;
   return table(
-    "Controls: the untrained architecture, the critical parts of the items exchanged, and counts of the training text",
-    ["Run", "Battery", "Items", "Chance", "Untrained", "Untrained is", "Exchanged", "Not turned over", "Unigrams", "N-grams"],
+    "Controls: the untrained architecture, and counts of the training text",
+    ["Run", "Battery", "Items", "Chance", "Untrained", "Untrained is", "Unigrams", "N-grams"],
     summary.runs.flatMap((one) =>
       one.controls.map((control) => [
         bdi(titles.get(nameOf(one.run)) ?? ""),
@@ -229,8 +229,6 @@ function controls(summary, titles) {
         percent(control.chance),
         range(control.untrained),
         control.is_at_chance === null ? "only ties" : control.is_at_chance ? "✓ at chance" : "✗ NOT at chance",
-        control.swapped === null ? "–" : percent(control.swapped.accuracy),
-        control.swapped === null ? "–" : control.n_not_turned,
         control.counts === null ? "not counted" : range(control.counts.unigram),
         control.counts === null ? "not counted" : `${control.counts.order}: ${range(control.counts.ngram)}`,
       ]),

@@ -191,7 +191,7 @@ export interface Effect {
 export interface Counts { order: number; unigram: Accuracy; ngram: Accuracy }
 export interface Controls {
   battery: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
-  swapped: Accuracy | null; n_not_turned: number; counts: Counts | null;
+  counts: Counts | null;
 }
 export interface LeakedItems { battery: string; n_items: number; whole: number; ngrams: number }
 export interface RunResult {
