@@ -33,6 +33,7 @@ def group(level: Level, name: str, *accuracies: Accuracy, odd: tuple[int, int, i
         name=name,
         n_items=5,
         n_identical=odd[0],
+        n_duplicates=odd[0],
         n_prefix=odd[1],
         n_unknown=odd[1],
         n_cut=odd[2],

@@ -130,6 +130,7 @@ def _group(
         name=name,
         n_items=len(places),
         n_identical=sum(_has_equal_choices(items.all[place]) for place in places),
+        n_duplicates=len(places) - len({_sequences(items.all[place]) for place in places}),
         n_prefix=sum(_has_prefix(items.all[place]) for place in places),
         n_unknown=sum(any(score.unk_count for score in scores[place]) for place in places),
         n_cut=sum(any(score.is_cut for score in scores[place]) for place in places),
@@ -143,6 +144,11 @@ def _group(
 
 def _has_equal_choices(item: BatteryItem) -> bool:
     return not item.conditions and len(set(item.sequences)) < len(item.sequences)
+
+
+def _sequences(item: BatteryItem) -> tuple[object, ...]:
+    """Return what two items have in common of which one is a duplicate."""
+    return item.sequences, item.conditions, item.regions
 
 
 def _has_prefix(item: BatteryItem) -> bool:

@@ -233,6 +233,8 @@ class GroupResult(Frozen):
     n_items: int
     n_identical: int
     """Items with two equal sequences, which are always a tie."""
+    n_duplicates: int = 0
+    """Items whose sequences are those of an item before in the group."""
     n_prefix: int = 0
     """Items with a sequence that begins another one, whose sum without the line end is nearly always the larger one."""
     n_unknown: int

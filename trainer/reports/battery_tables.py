@@ -134,6 +134,7 @@ def notes(summary: BatterySummary) -> Iterator[str]:
 def _odd_items(group: GroupResult) -> Iterator[str]:
     for n_items, what in (
         (group.n_identical, "two equal sequences, and no right answer"),
+        (group.n_duplicates, "the sequences of an item before, which count twice"),
         (
             group.n_prefix,
             "a sequence that begins another one, so that the sum favours the shorter one (the measure `end` does not)",

@@ -118,6 +118,18 @@ def test_pairs_of_which_one_begins_the_other__are_decided_by_the_line_end() -> N
     assert by_sum.groups[0].by("end") is None
 
 
+def test_equal_items__are_counted_from_the_second_on() -> None:
+    pair = "n0sg v0sg,n0sg v0pl"
+    rows = f"good,bad,group\n{pair},A\n{pair},B\n{pair},B\nn0sg v0pl,n0sg v0sg,B\n"
+    battery = battery_of("twice", [TextFile("twice.csv", rows.encode())], OPTIONS)
+    [result] = scored(language(), battery, BatteryOptions(has_controls=False)).runs
+    assert [(group.name, group.n_items, group.n_duplicates) for group in result.groups] == [
+        ("", 4, 2),
+        ("A", 1, 0),
+        ("B", 3, 1),
+    ]
+
+
 def test_suite__has_its_formulas_and_effects() -> None:
     words = tokenizer_of("word", ["the sun was were shining on the sea"] * 2)
     model = Model("gpt2", model_of("gpt2", vocabulary_of(words)), words)

@@ -55,6 +55,7 @@ def test_several_runs__stand_side_by_side_under_their_labels() -> None:
 def test_notes__tell_of_odd_items_controls_and_leaks() -> None:
     assert [*notes(ONE)] == [
         "a&b: 1 item with two equal sequences, and no right answer",
+        "a&b: 1 item with the sequences of an item before, which count twice",
         "a&b: 2 items with a sequence that begins another one, so that the sum favours the shorter one"
         " (the measure `end` does not)",
         "a&b: 2 items with a token that the tokenizer does not know",

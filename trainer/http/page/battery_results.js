@@ -188,6 +188,7 @@ function notesOf(summary, titles) {
       .flatMap((group) =>
         [
           { count: group.n_identical, what: "two equal sequences, and no right answer" },
+          { count: group.n_duplicates, what: "the sequences of an item before, which count twice" },
           {
             count: group.n_prefix,
             what: "a sequence that begins another one, so that the sum favours the shorter one (the measure “end” does not)",

@@ -177,7 +177,8 @@ export interface Accuracy {
   measure: Measure; n_right: number; n_wrong: number; n_ties: number; accuracy: number | null; low: number | null; high: number | null;
 }
 export interface GroupResult {
-  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_prefix: number; n_unknown: number; n_cut: number;
+  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_duplicates: number;
+  n_prefix: number; n_unknown: number; n_cut: number;
   accuracies: Accuracy[]; mean_over_paradigms: Record<string, number>;
 }
 export interface FormulaResult {
