@@ -1,6 +1,7 @@
 """Reads batteries: a file, a folder of files, or the files of a request."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -55,14 +56,16 @@ def battery_request(options: BatteryOptions, runs: Sequence[str], batteries: Seq
     return parse(BatteryRequest, fields | {"runs": runs, "batteries": names, "files": files})
 
 
-def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) -> Battery:
+def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) -> Battery:
     """Return the items of files, whose suffixes tell their forms; raises INVALID_INPUT and PAYLOAD_TOO_LARGE."""
     items: list[BatteryItem] = []
     suites: dict[str, Suite] = {}
     digest = sha256()
+    parts: list[Items] = []
     for file in files:
         digest.update(sha256(file.content).digest())
-        found = _items_of(file, name, options)
+        parts.append(_items_of(file, name, options))
+    for found in _with_own_paradigms([PurePosixPath(file.shown).stem for file in files], parts):
         items += (_separated(item, options.separator) for item in found.items)
         suites |= found.suites
         if len(items) > _MAX_ITEMS:
@@ -75,6 +78,22 @@ def battery_of(name: str, files: Iterable[TextFile], options: BatteryOptions) ->
         suites=suites,
     )
     return Battery(info, tuple(items))
+
+
+def _with_own_paradigms(stems: Sequence[str], parts: Sequence[Items]) -> Iterator[Items]:
+    """Yield the items of files; a file whose only paradigm is that of another file as well is a paradigm itself.
+
+    The paradigm that the files share is their phenomenon then. TurBLiMP's experimental files are of this kind.
+    """
+    of_parts = [{item.paradigm for item in part.items} for part in parts]
+    counts = Counter(name for names in of_parts for name in names)
+    for stem, part, names in zip(stems, parts, of_parts, strict=True):
+        name = min(names)
+        if len(names) > 1 or counts[name] == 1:
+            yield part
+            continue
+        items = [changed(item, paradigm=stem, phenomenon=item.phenomenon or name) for item in part.items]
+        yield part._replace(items=items, suites={stem: part.suites[name]} if part.suites else {})
 
 
 def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:

@@ -206,6 +206,29 @@ def test_wrong_file__is_refused_in_one_sentence(name: str, content: str | bytes,
     assert len(caught.value.message) < 400
 
 
+def test_files_of_one_phenomenon__are_paradigms_of_their_own(tmp_path: Path) -> None:
+    table = "good_sentence;bad_sentence;phenomenon\n{};{};scrambling\n"
+    for order in ("SOV", "OVS"):
+        (tmp_path / f"scrambling_{order}.csv").write_text(table.format(order, "SVO"), encoding="utf-8")
+    (tmp_path / "binding.csv").write_text(table.replace("scrambling", "binding"), encoding="utf-8")
+    (tmp_path / "mixed.csv").write_text("good,bad,paradigm\na,b,scrambling\nc,d,other\n", encoding="utf-8")
+    other: dict[str, object] = {"predictions": [{"type": "formula", "formula": "(1;%good%) < (1;%bad%)"}]}
+    for number, suite in enumerate((SUITE, SUITE | other), 1):
+        (tmp_path / f"suite_{number}.json").write_text(json.dumps(suite), encoding="utf-8")
+    battery = read_battery(tmp_path, OPTIONS)
+    found = {(item.name.partition(":")[0], item.paradigm, item.phenomenon) for item in battery.items}
+    assert found == {
+        ("binding", "binding", ""),
+        ("mixed", "scrambling", ""),
+        ("mixed", "other", ""),
+        ("scrambling_SOV", "scrambling_SOV", "scrambling"),
+        ("scrambling_OVS", "scrambling_OVS", "scrambling"),
+        ("suite_1", "suite_1", "agreement"),
+        ("suite_2", "suite_2", "agreement"),
+    }
+    assert {name: len(one.formulas) for name, one in battery.info.suites.items()} == {"suite_1": 2, "suite_2": 1}
+
+
 def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with refused(ErrorCode.DATA_NOT_FOUND, "The folder 'empty' has no file of items: .jsonl, .tsv, .csv, .json."):
