@@ -20,10 +20,18 @@ from bot.messages.text import (
     relative_time,
     without_links,
 )
-from trainer.contracts.batteries import Accuracy, BatteryStatus, BatterySummary, Measure, RunResult
+from trainer.contracts.batteries import (
+    Accuracy,
+    BatteryStatus,
+    BatterySummary,
+    FormulaResult,
+    GroupResult,
+    Measure,
+    RunResult,
+)
 from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
 from trainer.people.language import _, numeral, plural
-from trainer.reports.battery_tables import run_titles
+from trainer.reports.battery_tables import control_name, run_titles
 from trainer.reports.development_tables import by_age, spread
 
 REFRESH = "again"
@@ -31,6 +39,7 @@ _MAX_COLUMNS, _MAX_WORDS, _MAX_ALT_TEXT = 4, 8, 1024
 _SHOWN = ("battery", "split")
 _UNITS: Mapping[CurveMeasure, str] = {"loss": "nats/token", "bits_per_char": "bits/char"}
 _MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
+_MAX_CONTROLS = 10
 
 
 def battery_card(
@@ -161,19 +170,36 @@ def _table(summary: BatterySummary) -> list[str]:
     shown = [place for place, group in enumerate(runs[0].groups) if group.level in ("battery", "paradigm")]
     for place in shown[:_MAX_ROWS]:
         group = runs[0].groups[place]
-        cells = [_cells(one.groups[place].by(summary.measure), is_alone=len(runs) == 1) for one in runs]
-        numbers = cells[0] if len(runs) == 1 else [" ".join(filter(None, of_run)) for of_run in cells]
+        numbers = _numbers([one.groups[place].by(summary.measure) for one in runs])
         rows.append([clamp(group.name or group.battery, _MAX_CELL), *numbers])
+        rows += _formulas(group, runs)
     lines = _aligned(rows)
     return lines if len(shown) <= _MAX_ROWS else [*lines, "…"]
 
 
-def _cells(accuracy: Accuracy | None, *, is_alone: bool) -> tuple[str, str]:
-    """Return an accuracy and its interval; shorter if other runs stand beside it."""
-    if accuracy is None or accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
-        return "–", "–" if is_alone else ""
-    low, high = numeral(accuracy.low, ".0%"), numeral(accuracy.high, ".0%")
-    return numeral(accuracy.accuracy, ".1%"), f"{low} … {high}" if is_alone else f"({low}…{high})"
+def _formulas(group: GroupResult, runs: Sequence[RunResult]) -> Iterator[list[str]]:
+    """Yield a row for each formula of a suite that has several: an item is right if all of them hold."""
+    of_runs = [
+        [one for one in result.formulas if (one.battery, one.paradigm) == (group.battery, group.name)]
+        for result in runs
+    ]
+    n_formulas = len(of_runs[0])
+    for place in range(n_formulas if n_formulas > 1 and group.level == "paradigm" else 0):
+        name = _("formula {number}", number=place + 1)
+        yield [f"  {name}", *_numbers([of_run[place] for of_run in of_runs])]
+
+
+def _numbers(found: Sequence[Accuracy | FormulaResult | None]) -> list[str]:
+    """Return the accuracies of runs with their intervals; of one run in two cells, of several in one cell each."""
+    cells: list[str] = []
+    for one in found:
+        share, low, high = (None, None, None) if one is None else (one.accuracy, one.low, one.high)
+        if share is None or low is None or high is None:
+            cells += ["–", "–"] if len(found) == 1 else ["–"]
+            continue
+        text, ends = numeral(share, ".1%"), (numeral(low, ".0%"), numeral(high, ".0%"))
+        cells += [text, " … ".join(ends)] if len(found) == 1 else [f"{text} ({'…'.join(ends)})"]
+    return cells
 
 
 def _odd_items(result: RunResult, measure: Measure) -> Iterator[str]:
@@ -190,19 +216,23 @@ def _odd_items(result: RunResult, measure: Measure) -> Iterator[str]:
 
 
 def _controls(result: RunResult) -> Iterator[str]:
-    for control in result.controls:
-        if control.untrained.accuracy is not None:
-            share = numeral(control.untrained.accuracy, ".1%")
-            note = _("untrained {share}", share=share)
+    for control in result.controls[:_MAX_CONTROLS]:
+        name, untrained = plain(control_name(control)), control.untrained
+        if untrained.accuracy is not None:
+            numbers = {"share": untrained.accuracy, "low": untrained.low or 0.0, "high": untrained.high or 0.0}
+            shown = {key: numeral(number, ".1%") for key, number in (*numbers.items(), ("chance", control.chance))}
+            note = _("untrained {share} ({low} … {high}), chance {chance}", **shown)
             sign = "" if control.is_at_chance else f" ⚠ {_('not at chance')}"
-            yield f"{plain(control.battery)}: {note}{sign}"
+            yield f"{name}: {note}{sign}"
         if control.counts is not None and control.counts.unigram.accuracy is not None:
             unigram, ngram = control.counts.unigram, control.counts.ngram
             shares = [numeral(one.accuracy or 0.0, ".1%") for one in (unigram, ngram)]
             note = _("counts: unigrams {share}", share=shares[0])
             if control.counts.order > 1:
                 note += _(", {order}-grams {share}", order=control.counts.order, share=shares[1])
-            yield f"{plain(control.battery)}: {note}"
+            yield f"{name}: {note}"
+    if len(result.controls) > _MAX_CONTROLS:
+        yield "…"
     for leak in result.leaks:
         text = _(
             "{whole} of the items stand in the training text, {ngrams} with eight words in a row",

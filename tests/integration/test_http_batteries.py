@@ -19,7 +19,7 @@ async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> No
     done = accepted.record(BatteryStatus)
     while done.status in ("queued", "running"):
         done = (await here.get(f"{address}?wait=60", key=ANA)).record(BatteryStatus)
-    assert (accepted.status, done.status, done.error, done.done) == (202, "completed", None, 12)
+    assert (accepted.status, done.status, done.error, done.done) == (202, "completed", None, 8)
     listed = (await here.get("/batteries", key=BOB)).record(BatteryList).batteries
     assert (done.battery_id, "completed", ()) in [(one.battery_id, one.status, one.files) for one in listed]
     files = (await here.get(f"/artifacts{address}", key=ANA)).record(ArtifactFiles).files

@@ -60,6 +60,7 @@ RESULT = RunResult(
             accuracy=0.5,
             low=0.15,
             high=0.85,
+            chance=0.49,
         ),
     ),
     effects=(
@@ -93,7 +94,7 @@ OTHER = changed(
     run=BatteryRun(run_id="lstm-2", label="second", seed=2),
     controls=(
         changed(RESULT.controls[0], is_at_chance=False, counts=UNIGRAMS),
-        changed(RESULT.controls[0], untrained=TIES, is_at_chance=None, counts=None),
+        changed(RESULT.controls[0], suite="s", chance=0.0, untrained=TIES, is_at_chance=None, counts=None),
     ),
 )
 SEVERAL = changed(

@@ -39,9 +39,10 @@ def accuracy_rows(step: int, items: Items, groups: Sequence[GroupResult], measur
 
 
 def _chance(items: Items, places: Sequence[int]) -> float | None:
-    """Return the accuracy of guessing; None where an item has conditions instead of choices."""
-    of_group = [items.all[place] for place in places]
-    return None if any(item.conditions for item in of_group) else fmean(1 / len(item.sequences) for item in of_group)
+    """Return the accuracy of guessing; None where an item is of a suite without formulas."""
+    chances = [items.chance(place) for place in places]
+    known = [chance for chance in chances if chance is not None]
+    return fmean(known) if len(known) == len(chances) else None
 
 
 def loss_rows(step: int, metrics: EvalMetrics) -> Iterator[DevelopmentRow]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.acquisition import acquisitions
 from trainer.batteries.comparisons import Paradigm, comparisons_of, seed_bands
-from trainer.batteries.controls import items_of, variants
+from trainer.batteries.controls import Part, items_of, variants
 from trainer.batteries.development import accuracy_rows, loss_rows
 from trainer.batteries.summary import Items, run_result
 from trainer.contracts.batteries import (
@@ -29,7 +29,7 @@ from trainer.system.files import BrokenFile, read_record
 def summarize(
     folder: BatteryDirectory,
     leaks: Mapping[str, Sequence[LeakedItems]],
-    counts: Mapping[str, Mapping[str, Counts]] = MappingProxyType({}),
+    counts: Mapping[str, Mapping[Part, Counts]] = MappingProxyType({}),
 ) -> BatterySummary:
     """Compute the summary of a job whose items all have scores, with the leaked items and the counts of each run.
 
@@ -109,7 +109,7 @@ def recompute(folder: BatteryDirectory) -> tuple[BatterySummary, Development | N
     try:
         stored = read_record(folder.result, BatterySummary)
         counts = {
-            result.run.name: {one.battery: one.counts for one in result.controls if one.counts is not None}
+            result.run.name: {(one.battery, one.suite): one.counts for one in result.controls if one.counts is not None}
             for result in stored.runs
         }
         summary = summarize(folder, {result.run.name: result.leaks for result in stored.runs}, counts)

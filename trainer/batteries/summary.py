@@ -1,12 +1,13 @@
 """The results of batteries from the items and their scores; the same scores give the same numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import permutations
 from statistics import fmean
 from types import MappingProxyType
 
-from trainer.batteries.controls import ByPlace, controls_of
-from trainer.batteries.formulas import Formula, Truth, Values, read_formula
+from trainer.batteries.controls import ByPlace, Part, controls_of, part_of
+from trainer.batteries.formulas import Chances, Formula, Truth, Values, chances_of, read_formula
 from trainer.batteries.outcomes import Outcomes, accuracy_of, outcomes_of, values_of
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
@@ -16,7 +17,6 @@ from trainer.contracts.batteries import (
     BatteryItem,
     BatteryOptions,
     BatteryRun,
-    Controls,
     Counts,
     Effect,
     FormulaResult,
@@ -66,6 +66,24 @@ class Items:
         item = self.all[place]
         return {"field": item.field, "phenomenon": item.phenomenon, "paradigm": item.paradigm}.get(level, "")
 
+    @cached_property
+    def chances(self) -> Mapping[Part, Chances]:
+        """The chances of the suites that have formulas."""
+        found: dict[Part, Chances] = {}
+        for part, formulas in self.formulas.items():
+            if formulas:
+                first = self.all[self.groups[part[0], "paradigm", part[1]][0]]
+                found[part] = chances_of(formulas, dict(zip(first.conditions, first.regions, strict=True)))
+        return found
+
+    def chance(self, place: int) -> float | None:
+        """Return the accuracy of guessing for an item; None for one of a suite without formulas."""
+        item = self.all[place]
+        if not item.conditions:
+            return 1 / len(item.sequences)
+        chances = self.chances.get(part_of(item))
+        return None if chances is None else chances.of_all
+
     def outcomes(self, scores: Scores) -> ByPlace:
         """Return the outcomes of the items that have scores."""
         return {place: self.outcome(place, of_item) for place, of_item in scores.items()}
@@ -81,28 +99,25 @@ def run_result(
     options: BatteryOptions,
     scores: Mapping[Variant, Sequence[ItemScores]],
     leaks: Sequence[LeakedItems] = (),
-    counts: Mapping[str, Counts] = MappingProxyType({}),
+    counts: Mapping[Part, Counts] = MappingProxyType({}),
 ) -> tuple[RunResult, ByPlace]:
     """Return the results of a run with the outcomes of its items; the scores are those of all variants.
 
-    `counts` are the accuracies of n-grams by battery.
+    `counts` are the accuracies of n-grams by parts of batteries.
     """
     by_place: dict[Variant, Scores] = {
         variant: {one.item: one.scores for one in of_variant} for variant, of_variant in scores.items()
     }
     outcomes = {variant: items.outcomes(of_variant) for variant, of_variant in by_place.items()}
     trained = by_place["trained"]
-    controls: list[Controls] = []
-    if "untrained" in outcomes:
-        for battery in items.batteries:
-            found = controls_of(battery, items.all, options, outcomes, counts.get(battery.name))
-            controls += [] if found is None else [found]
+    of_suites = {part: chances.of_all for part, chances in items.chances.items()}
+    untrained = outcomes.get("untrained", {})
     result = RunResult(
         run=run,
         groups=tuple(_groups(items, trained, outcomes["trained"])),
         formulas=tuple(_formulas(items, trained)),
         effects=tuple(_effects(items, trained)),
-        controls=tuple(controls),
+        controls=tuple(controls_of(items.all, options.measure, untrained, of_suites, counts)),
         leaks=tuple(leaks),
     )
     return result, outcomes["trained"]
@@ -178,7 +193,7 @@ def _suites(items: Items, scores: Scores) -> Iterator[tuple[str, str, Sequence[F
 
 def _formulas(items: Items, scores: Scores) -> Iterator[FormulaResult]:
     for battery, paradigm, formulas, values in _suites(items, scores):
-        for formula in formulas:
+        for number, formula in enumerate(formulas):
             truths = [formula.truth(of_item) for of_item in values]
             found = accuracy_of("sum", [_OUTCOMES[truth] for truth in truths])
             yield FormulaResult(
@@ -191,6 +206,7 @@ def _formulas(items: Items, scores: Scores) -> Iterator[FormulaResult]:
                 accuracy=found.accuracy,
                 low=found.low,
                 high=found.high,
+                chance=items.chances[battery, paradigm].of_each[number],
             )
 
 

@@ -265,6 +265,8 @@ class FormulaResult(Frozen):
     low: float | None
     """The lower end of the 95 % interval of Wilson (1927)."""
     high: float | None
+    chance: float | None = None
+    """The share of random surprisals for which the formula holds; None in results of earlier versions."""
 
 
 class Effect(Frozen):
@@ -293,15 +295,17 @@ class Counts(Frozen):
 
 
 class Controls(Frozen, extra="ignore"):
-    """The controls of a battery, on a sample of its choices, by the measure of the request.
+    """The controls of a battery on a sample of its choices, by the measure of the request, or of a suite by the sum.
 
     Those of earlier versions have fields of a third control, which could not fail.
     """
 
     battery: str
+    suite: str = ""
+    """The paradigm of a suite; empty for choices."""
     n_items: int
     chance: float
-    """The accuracy of guessing."""
+    """The accuracy of guessing; for a suite, the share of random surprisals for which all formulas hold."""
     untrained: Accuracy
     """By the architecture of the run with random weights."""
     is_at_chance: bool | None

@@ -119,9 +119,10 @@ def notes(summary: BatterySummary) -> Iterator[str]:
             if group.level == "battery":
                 yield from (f"{where}{group.battery}: {note}" for note in _odd_items(group))
         for control in result.controls:
-            yield f"{where}{control.battery}: {_control(control)}"
+            name = control_name(control)
+            yield f"{where}{name}: {_control(control)}"
             if control.counts is not None:
-                yield f"{where}{control.battery}: {_counts(control.counts)}"
+                yield f"{where}{name}: {_counts(control.counts)}"
         if result.controls and not result.leaks and all(control.counts is None for control in result.controls):
             yield f"{where}the training text was neither searched for the items nor counted"
         for leak in result.leaks:
@@ -146,11 +147,17 @@ def _odd_items(group: GroupResult) -> Iterator[str]:
             yield f"{counted(n_items, 'item')} with {what}"
 
 
+def control_name(control: Controls) -> str:
+    """Return the name of the battery, or of a suite in it."""
+    return f"{control.battery}: {control.suite}" if control.suite else control.battery
+
+
 def _control(control: Controls) -> str:
     untrained = control.untrained
     share, ends = percent(untrained.accuracy), interval_text(untrained.low, untrained.high)
-    at = {True: "at chance", False: f"NOT at chance, which is {control.chance:.1%}", None: "only ties"}
-    return f"untrained {share} ({ends}), {at[control.is_at_chance]}"
+    at = {True: "at chance", False: "NOT at chance", None: "only ties"}[control.is_at_chance]
+    none = " (no random item has all formulas: read each by itself)" if control.chance == 0 else ""
+    return f"untrained {share} ({ends}), {at}; chance is {control.chance:.1%}{none}"
 
 
 def _counts(counts: Counts) -> str:
@@ -162,9 +169,9 @@ def _counts(counts: Counts) -> str:
 def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:
     """Return the formulas of a run's suites, the regions of their conditions, and the compared differences."""
     suites = {(one.name, paradigm): suite for one in summary.batteries for paradigm, suite in one.suites.items()}
-    rows = [["suite", "what", "region", "items", "undecided", "right / nats", "95 % interval"]]
+    rows = [["suite", "what", "region", "items", "undecided", "right / nats", "95 % interval", "chance"]]
     for one in result.formulas:
-        share = [percent(one.accuracy), interval_text(one.low, one.high)]
+        share = [percent(one.accuracy), interval_text(one.low, one.high), percent(one.chance)]
         rows.append([one.paradigm, one.formula, "", f"{one.n_items:,}", f"{one.n_undecided:,}", *share])
     for effect in result.effects:
         ends = _MISSING if effect.low is None or effect.high is None else f"{effect.low:.2f} to {effect.high:.2f}"
@@ -172,7 +179,7 @@ def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:
         if effect.region is not None:
             name = suites[effect.battery, effect.paradigm].regions.get(effect.region, "")
             region = f"{effect.region} {name}".strip()
-        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", "", f"{effect.nats:.2f}", ends])
+        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", "", f"{effect.nats:.2f}", ends, ""])
     return rows
 
 

@@ -12,7 +12,7 @@ from tests.support.refusals import refused
 from trainer.batteries.development import accuracy_rows, loss_rows, recomputed
 from trainer.batteries.summary import Items
 from trainer.contracts.base import changed, now
-from trainer.contracts.batteries import BatteryInfo, BatteryItem
+from trainer.contracts.batteries import BatteryInfo, BatteryItem, Suite
 from trainer.contracts.development import DevelopmentRow
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.inference import EvalMetrics, SequenceLengths
@@ -58,6 +58,9 @@ def test_accuracies__have_their_interval_and_the_chance_of_their_items() -> None
         (8, "paradigm", "a&b: x", 0.375),
         (8, "paradigm", "a&b: y", None),
     ]
+    suite = Suite(regions={1: "verb"}, formulas=("(1;%c%) < (1;%d%)",))
+    *_, last = accuracy_rows(8, Items([changed(battery, suites={"y": suite})], items), groups, "sum")
+    assert last.chance == pytest.approx(0.5, abs=0.02)
     assert {(row.measure, row.value, row.low, row.high, row.n) for row in rows} == {("accuracy", 0.75, 0.301, 0.954, 4)}
     assert [*accuracy_rows(8, Items([battery], items), groups, "char")] == [], "ties only, or not measured"
 

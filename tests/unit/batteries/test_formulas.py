@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import exp
 from random import Random
 
 import pytest
 
-from trainer.batteries.formulas import Reference, Values, read_formula
+from trainer.batteries.formulas import Reference, Values, chances_of, read_formula
 from trainer.contracts.errors import AppError
 
 VALUES = {"a": {1: 1.0, 2: 2.0}, "b-x": {1: 4.0, 2: 8.5}}
@@ -138,6 +139,25 @@ def test_formulas__have_the_truth_of_another_evaluation_by_the_grammar() -> None
         assert read_formula(text).truth(values) is expected, text
         counts[expected] += 1
     assert min(counts.values()) > 100 and len(counts) == 3
+
+
+@pytest.mark.parametrize(
+    ("formulas", "of_all", "of_each"),
+    [
+        (["(1;%a%) < (1;%b%)"], 1 / 2, [1 / 2]),
+        (["(1;%a%) < (1;%b%)", "(2;%a%) > (2;%b%)"], 1 / 4, [1 / 2, 1 / 2]),
+        (["[(1;%a%) < (1;%b%)] & [(1;%a%) < (2;%b%)]"], 1 / 3, [1 / 3]),
+        (["[(1;%a%)<(1;%b%)] & [(2;%a%)<(2;%b%)] & [(1;%a%)<(2;%b%)]"], 5 / 24, [5 / 24]),
+        (["(1;%a%) - (2;%a%) < (1;%b%) - (2;%b%)"], 1 / 2, [1 / 2]),
+        (["(*;%a%) < (*;%b%)", "(*;%a%) > (*;%b%)"], 0, [1 / 2, 1 / 2]),
+        (["(1;%a%) > 5"], exp(-1), [exp(-1)]),
+        (["(1;%a%) > 0 - 1"], 1, [1]),
+    ],
+)
+def test_chances__are_those_of_random_surprisals(formulas: list[str], of_all: float, of_each: list[float]) -> None:
+    chances = chances_of([read_formula(formula) for formula in formulas], {"a": (1, 2), "b": (1, 2)})
+    assert chances.of_all == pytest.approx(of_all, abs=0.015)
+    assert [*chances.of_each] == pytest.approx(of_each, abs=0.015)
 
 
 def test_long_formulas__are_read_and_evaluated() -> None:

@@ -12,6 +12,7 @@ from tests.support.families import model_of
 from tests.support.suites import SUITE
 from tests.support.tiny_models import TableModel, tokenizer_of
 from trainer.api import Model
+from trainer.batteries.controls import counts_of
 from trainer.batteries.reading import Battery, battery_of
 from trainer.batteries.scoring import score_batteries
 from trainer.contracts.base import changed
@@ -142,8 +143,38 @@ def test_suite__has_its_formulas_and_effects() -> None:
     assert difference.nats == pytest.approx(by_place["good", 2] - by_place["bad", 2])
     assert difference.what == "(2;%good%) < (2;%bad%)"
     assert [one.n_items for one in result.formulas] == [2, 2]
-    assert result.controls == (), "the controls are of choices"
+    [control] = result.controls
+    assert (control.battery, control.suite, control.n_items) == ("suite", "agreement", 2)
+    assert control.untrained.measure == "sum", "formulas compare sums"
+    assert [one.chance for one in result.formulas] == pytest.approx([0.5, 0.5], abs=0.02)
     assert [one.measure for one in result.groups[0].accuracies] == ["sum"]
+
+
+def test_regions_without_formulas__have_no_controls() -> None:
+    rows = "item,condition,region,text\n1,a,noun,n0sg\n1,a,verb,v0sg\n1,b,noun,n0sg\n1,b,verb,v0pl\n"
+    battery = battery_of("regions", [TextFile("regions.csv", rows.encode())], OPTIONS)
+    model = Model("gpt2", model_of("gpt2", vocabulary_of(tokenizer())), tokenizer())
+    [result] = scored(model, battery).runs
+    assert (result.controls, result.groups[0].accuracies, len(result.effects)) == ((), (), 4)
+    assert counts_of(2, battery.items, "sum", {0: {}}, {0: {}}) == {}
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2"])
+def test_untrained_models__are_at_the_chance_of_a_suite(family: str) -> None:
+    rows = ["item,condition,region,text"]
+    nouns = [noun.removesuffix("sg") for noun in NOUNS if noun.endswith("sg")]
+    for noun, (verb, _) in product(nouns, VERBS):
+        stem = verb.removesuffix("sg")
+        for one, other in product(("sg", "pl"), ("sg", "pl")):
+            cells = f"{noun}_{stem},{one}_{other}"
+            rows += [f"{cells},noun,{noun}{one}", f"{cells},verb,{stem}{other}"]
+    options = BatteryOptions(formulas=("(2;%sg_sg%) < (2;%sg_pl%)", "(2;%pl_pl%) < (2;%pl_sg%)"))
+    battery = battery_of("verbs", [TextFile("verbs.csv", "\n".join(rows).encode())], options)
+    words = tokenizer()
+    model = Model(family, model_of(family, vocabulary_of(words)), words)
+    controls = [scored(model, battery, options, seed).runs[0].controls[0] for seed in range(10)]
+    assert [control.chance for control in controls] == pytest.approx([0.25] * 10, abs=0.02)
+    assert sum(control.untrained.n_right for control in controls) / (10 * len(battery.items)) < 0.4
 
 
 def test_suite_of_equal_values__is_undecided() -> None:

@@ -52,6 +52,7 @@ export function batteryResults(artifact, summary, files, signal) {
             "accuracy",
             "low",
             "high",
+            "chance",
           ]),
           recordTable("Mean surprisals of regions, and differences, in nats", effects, [
             "run",
@@ -225,7 +226,7 @@ function controls(summary, titles) {
     summary.runs.flatMap((one) =>
       one.controls.map((control) => [
         bdi(titles.get(nameOf(one.run)) ?? ""),
-        bdi(control.battery),
+        bdi(titleOf({ battery: control.battery, name: control.suite })),
         control.n_items,
         percent(control.chance),
         range(control.untrained),

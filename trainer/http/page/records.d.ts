@@ -183,7 +183,7 @@ export interface GroupResult {
 }
 export interface FormulaResult {
   battery: string; paradigm: string; formula: string; n_items: number; n_undecided: number;
-  accuracy: number | null; low: number | null; high: number | null;
+  accuracy: number | null; low: number | null; high: number | null; chance: number | null;
 }
 export interface Effect {
   battery: string; paradigm: string; what: string; region: number | null; n_items: number; nats: number;
@@ -191,7 +191,7 @@ export interface Effect {
 }
 export interface Counts { order: number; unigram: Accuracy; ngram: Accuracy }
 export interface Controls {
-  battery: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
+  battery: string; suite: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
   counts: Counts | null;
 }
 export interface LeakedItems { battery: string; n_items: number; whole: number; ngrams: number }

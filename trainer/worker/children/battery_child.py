@@ -7,6 +7,7 @@ import structlog
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.runs import RunStore
+from trainer.batteries.controls import Part
 from trainer.batteries.results import development_of, summarize
 from trainer.batteries.word_contexts import choose_words, frequencies_per_million, texts_of
 from trainer.config.settings import Settings
@@ -53,7 +54,7 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
         log.info("words_chosen")
         return
     leaks: dict[str, list[LeakedItems]] = {}
-    counts: dict[str, Mapping[str, Counts]] = {}
+    counts: dict[str, Mapping[Part, Counts]] = {}
     if options is None and record.options.has_controls:
         runs, counted = RunStore(settings.app.artifacts_root), CountedControls(record, items, settings)
         for run in record.runs:

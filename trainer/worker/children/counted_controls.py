@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from trainer.artifacts.runs import RunDirectory
-from trainer.batteries.controls import counts_of
+from trainer.batteries.controls import Part, counts_of
 from trainer.batteries.scoring import portions, scores_of
 from trainer.batteries.summary import Items
 from trainer.config.settings import Settings
@@ -33,10 +33,10 @@ class CountedControls:
     def __init__(self, record: BatteryRecord, items: Sequence[BatteryItem], settings: Settings) -> None:
         self._settings, self._options = settings, record.options
         self._items = Items(record.batteries, items)
-        self._known: dict[object, dict[str, Counts]] = {}
+        self._known: dict[object, dict[Part, Counts]] = {}
 
-    def of(self, run: RunDirectory) -> Mapping[str, Counts]:
-        """Return the accuracies by battery; none if a text or the tokenizer of the run is gone."""
+    def of(self, run: RunDirectory) -> Mapping[Part, Counts]:
+        """Return the accuracies by parts of batteries; none if a text or the tokenizer of the run is gone."""
         effective = run.record().effective
         try:
             tokenizer = load_tokenizer(run.tokenizer)
