@@ -76,7 +76,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert all(later - earlier >= 1 for earlier, later in pairwise(card.edit_seconds))
         assert here.discord.read(card.attachments[0]).startswith(b"\x89PNG") and final.attachments == []
         assert "✅ Completed: My cats" in (await here.ask(here.bob, "status")).text
-        score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
+        score = await here.ask(here.ana, "score", {"text": "the cat sat on a mat"})
         assert "📏 Score of 20 characters with My cats" in score.text
         options: dict[str, str | int] = {"prompt": "the ", "max_new_tokens": 10, "samples": 2, "seed": 1}
         sample, again = [await here.ask(here.bob, "generate", {**options}) for _ in range(2)]

@@ -1,7 +1,8 @@
 """Reads a corpus as normalized lines and splits it without overlap: by line or file, drawn by seed, or by position."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -104,14 +105,20 @@ def _joined_runs(
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
 
-_CHUNK_DIGESTS = 1 << 17
+_CHUNK_DIGESTS = 1 << 14
 Digests: TypeAlias = "NDArray[np.uint64]"
 """Hashes of lines."""
+_Sizes: TypeAlias = "NDArray[np.intp]"
+_Mask: TypeAlias = "NDArray[np.bool_]"
 
 
 class SplitRule(NamedTuple):
-    """Rule for splitting a corpus; a fraction of 0 takes nothing, any other takes at least one line."""
+    """Rule for splitting a corpus; a fraction of 0 takes nothing, any other takes at least one line.
+
+    The test split does not depend on `holdout_fraction`.
+    """
 
     holdout_fraction: float
     test_fraction: float
@@ -152,10 +159,11 @@ class SplitCorpus:
             if not lines.count:
                 raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} corpus has only empty lines.")
         self._lines = StoredLines(scratch)
+        self.notes: tuple[str, ...] = ()
         match rule.by:
             case "line":
                 digests = store_lines(self._lines, corpus, normalization, rule.seed)
-                self._labels = split_labels(digests, rule, scratch)
+                self._labels, self.notes = split_labels(digests, rule, scratch)
             case "file":
                 files = (normalized_blocks(file, normalization, documents) for file in text_files(corpus))
                 sizes = [self._lines.add_all(file) for file in files]
@@ -221,31 +229,41 @@ def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
     return chain.from_iterable(block.split("\n") for block in read_blocks(path, normalization))
 
 
-def split_labels(blocks: Iterable[Digests], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
-    """Return the split of each line, an index of SPLITS: about fraction x lines of each split, drawn by seed.
+class LineSplit(NamedTuple):
+    """The split of each line, as an index of SPLITS, and notes on the split for a person."""
 
-    `blocks` are the digests of the lines. Identical lines belong to one split, so that no line of the test split is
-    trained on. A text with fewer different lines than splits is cut by position instead. Raises CORPUS_EMPTY for fewer
-    lines than splits.
+    labels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+
+def split_labels(blocks: Iterable[Digests], rule: SplitRule, scratch: Path | None = None) -> LineSplit:
+    """Draw about fraction x lines of each held-out split by seed, given the digests of the lines.
+
+    Identical lines belong to one split, so that no line of the test split is trained on. A text with fewer different
+    lines than splits is cut by position instead. Raises CORPUS_EMPTY for fewer lines than splits.
     """
     with TemporaryFile(dir=scratch) as file:
         for block in blocks:
             file.write(block.data)
         file.seek(0)
-        digests: Digests = np.fromfile(file, dtype=np.uint64)
-        sizes = _held_out_sizes(len(digests), rule)
-        bounds = _split_bounds(digests, list(sizes.values()))
-        if bounds is None:
-            return _labels_by_position(len(digests), rule)
-        labels_in_order = [*sizes, SPLITS.index("train")]
-        order = np.array(labels_in_order, dtype=np.uint8)
+        groups = _EqualLines(np.fromfile(file, dtype=np.uint64))
+        wanted = _held_out_sizes(groups.lines, rule)
+        if groups.count <= len(wanted):
+            note = (
+                f"The corpus has only {counted(groups.count, 'different line')}, fewer than splits: they are cut by"
+                " position and have lines in common."
+            )
+            return LineSplit(_labels_by_position(groups.lines, rule), (note,))
+        for label, size in wanted.items():
+            groups.fill(label, size)
+        notes = tuple(groups.notes(max(wanted.values(), default=0)))
+        labels = np.empty(groups.lines, dtype=np.uint8)
+        groups.forget_lines()
         file.seek(0)
-        labels = np.empty(len(digests), dtype=np.uint8)
-        del digests  # 8 bytes a line
         for start in range(0, len(labels), _CHUNK_DIGESTS):
             in_order: Digests = np.fromfile(file, dtype=np.uint64, count=_CHUNK_DIGESTS)
-            labels[start : start + _CHUNK_DIGESTS] = order[np.searchsorted(bounds, in_order)]
-        return labels
+            labels[start : start + _CHUNK_DIGESTS] = groups.labels(in_order)
+        return LineSplit(labels, notes)
 
 
 def line_digests(lines: bytes, seed: int) -> Digests:
@@ -254,38 +272,151 @@ def line_digests(lines: bytes, seed: int) -> Digests:
     return np.fromiter(digests, dtype=np.uint64)
 
 
-def _split_bounds(digests: Digests, sizes: Sequence[int]) -> NDArray[np.uint64] | None:
-    """Return the last digest of each held-out split, where all digests are in ascending order.
+class _Groups(NamedTuple):
+    """Groups of equal lines in ascending order of their digests."""
 
-    Equal digests are a group; a split ends at the end of the group nearest to its size, and has one group at least.
-    Returns None if there are fewer groups than splits, training included. Sorts the digests.
+    digests: Digests
+    sizes: _Sizes
+    are_free: _Mask
+    """True for the groups that are in no held-out split yet."""
+
+
+class _EqualLines:
+    """The groups of equal lines of a text, each in one split; at first in training.
+
+    Groups of one split that follow each other in the order of their digests are a segment. Sorts the digests.
     """
-    digests.sort()
 
-    def digest_at(position: int) -> np.uint64:
-        digest: np.uint64 = digests[position]
-        return digest
+    def __init__(self, digests: Digests) -> None:
+        digests.sort()
+        self._digests, self.lines = digests, len(digests)
+        self._ends_of_segments: Digests = digests[-1:].copy()
+        self._labels_of_segments = np.full(min(1, len(digests)), _TRAIN, dtype=np.uint8)
+        self.count = self._free = sum(len(groups.sizes) for groups in self._groups())
 
-    def group_of(position: int) -> tuple[int, int]:
-        digest = digest_at(position)
-        return int(np.searchsorted(digests, digest)), int(np.searchsorted(digests, digest, "right"))
+    def labels(self, digests: Digests) -> NDArray[np.uint8]:
+        """Return the splits of lines."""
+        found: NDArray[np.uint8] = self._labels_of_segments[np.searchsorted(self._ends_of_segments, digests)]
+        return found
 
-    last_ends = [len(digests)]  # leave so many groups to the splits that follow
-    for _ in sizes:
-        if last_ends[-1] == 0:
-            return None
-        last_ends.append(group_of(last_ends[-1] - 1)[0])
-    if last_ends[-1] == 0:
-        return None
-    bounds: list[np.uint64] = []
-    end = 0
-    for size, last_end in zip(sizes, last_ends[:0:-1], strict=True):
-        wanted = min(end + size, last_end)
-        below, above = group_of(wanted)
-        nearest = below if wanted - below <= above - wanted else above
-        end = min(max(nearest, group_of(end)[1]), last_end)
-        bounds.append(digest_at(end - 1))
-    return np.array(bounds, dtype=np.uint64)
+    def forget_lines(self) -> None:
+        """Release 8 bytes a line; the splits stay known."""
+        self._digests = self._digests[:0].copy()
+
+    def fill(self, label: int, wanted: int) -> None:
+        """Move groups with about so many lines from training to a held-out split, at least one group.
+
+        First those in their order that still fit and have at most half of the lines of the split. If these are too few,
+        the smallest others, as long as they bring the split nearer to its size. Training keeps a group. So does the
+        validation split, which is filled after the test split: the smallest, where there are three groups.
+        """
+        reserved = self._smallest()[1] if label == _TEST and self.count > 2 else None
+        if reserved is not None:
+            self._move(_VALIDATION, partial(_are_of, reserved))
+        room, most = wanted, self._free - 1
+
+        def first_that_fit(groups: _Groups) -> _Mask:
+            nonlocal room, most
+            is_small: _Mask = groups.sizes <= max(1, wanted // 2)
+            is_small &= groups.are_free
+            taken = _that_fit(groups.sizes, np.flatnonzero(is_small), room, most)
+            room, most = room - _total(groups.sizes[taken]), most - int(np.count_nonzero(taken))
+            return taken
+
+        self._move(label, first_that_fit)
+        while room > 0 and self._free > 1:
+            size, digest = self._smallest()
+            if room < wanted and size >= 2 * room:
+                break
+            self._move(label, partial(_are_of, digest))
+            room -= size
+        if reserved is not None:
+            self._move(_TRAIN, partial(_are_of, reserved))
+
+    def notes(self, wanted: int) -> Iterator[str]:
+        """Yield a note on the lines that are too frequent for the larger held-out split, which has so many lines."""
+        different = lines = 0
+        for groups in self._groups():
+            is_frequent: _Mask = groups.sizes > max(1, wanted // 2)
+            frequent: _Sizes = groups.sizes[groups.are_free & is_frequent]
+            different, lines = different + len(frequent), lines + _total(frequent)
+        if wanted and different:
+            yield (
+                f"{counted(different, 'line')} of the corpus, repeated {lines:,} times in all, would be more than half"
+                " of a held-out split: training has all copies."
+            )
+
+    def _groups(self) -> Iterator[_Groups]:
+        """Yield the groups, some at a time."""
+        start = 0
+        while start < len(self._digests):
+            last: np.uint64 = self._digests[min(start + _CHUNK_DIGESTS, len(self._digests)) - 1]
+            end = int(np.searchsorted(self._digests, last, "right"))
+            lines: Digests = self._digests[start:end]
+            ends: _Sizes = np.flatnonzero(_are_last(lines))
+            digests: Digests = lines[ends]
+            are_free: _Mask = self.labels(digests) == _TRAIN
+            yield _Groups(digests, np.diff(ends, prepend=-1), are_free)
+            start = end
+
+    def _smallest(self) -> tuple[int, int]:
+        """Return the size and the digest of the smallest group in training, of equal ones the last."""
+        found: list[tuple[int, int]] = []
+        for groups in self._groups():
+            places: _Sizes = np.flatnonzero(groups.are_free)[::-1]
+            if len(places):
+                sizes: _Sizes = groups.sizes[places]
+                smallest = int(np.argmin(sizes))
+                size: np.intp = sizes[smallest]
+                digest: np.uint64 = groups.digests[places][smallest]
+                found.append((int(size), -int(digest)))
+        lines, negative = min(found)
+        return lines, -negative
+
+    def _move(self, label: int, choose: Callable[[_Groups], _Mask]) -> None:
+        """Move groups to a split."""
+        ends, labels = list[Digests](), list[NDArray[np.uint8]]()
+        self._free = 0
+        for groups in self._groups():
+            of_groups = self.labels(groups.digests)
+            of_groups[choose(groups)] = label
+            is_free: _Mask = of_groups == _TRAIN
+            self._free += int(np.count_nonzero(is_free))
+            are_last = _are_last(of_groups)
+            ends.append(groups.digests[are_last])
+            labels.append(of_groups[are_last])
+        self._ends_of_segments, self._labels_of_segments = np.concatenate(ends), np.concatenate(labels)
+
+
+def _are_of(digest: int, groups: _Groups) -> _Mask:
+    found: _Mask = groups.digests == np.uint64(digest)
+    return found
+
+
+def _total(sizes: _Sizes) -> int:
+    total: np.intp = sizes.sum()
+    return int(total)
+
+
+def _are_last(values: "NDArray[np.uint64 | np.uint8]") -> _Mask:
+    """Return True for each value that the next one does not repeat."""
+    last: _Mask = np.ones(len(values), dtype=np.bool_)
+    np.not_equal(values[1:], values[:-1], out=last[:-1])
+    return last
+
+
+def _that_fit(sizes: _Sizes, places: _Sizes, room: int, most: int) -> _Mask:
+    """Return True for at most so many of the groups at some places: each fits into the room that those before leave."""
+    taken: _Mask = np.zeros(len(sizes), dtype=np.bool_)
+    while most > 0 and len(places):
+        filled: _Sizes = np.cumsum(sizes[places])
+        number = min(most, int(np.searchsorted(filled, room, "right")))
+        taken[places[:number]] = True
+        room, most = room - _total(sizes[places[:number]]), most - number
+        do_fit: _Mask = sizes[places] <= room
+        do_fit[:number] = False
+        places = places[do_fit]
+    return taken
 
 
 def _labels_by_position(count: int, rule: SplitRule) -> NDArray[np.uint8]:
@@ -303,34 +434,31 @@ def _labels_by_position(count: int, rule: SplitRule) -> NDArray[np.uint8]:
 def _labels_of_files(sizes: Sequence[int], rule: SplitRule) -> NDArray[np.uint8]:
     """Assign each file, given its number of lines, to a split.
 
-    In an order drawn by seed, a file goes to the emptiest held-out split that it brings nearer to its wanted size.
+    In an order drawn by seed, a held-out split takes each file that brings it nearer to its wanted size; the test split
+    takes files first, but not the smallest, so that the validation split is near its size, too.
     """
     generator = np.random.Generator(np.random.PCG64(rule.seed))
     drawn: list[int] = generator.permutation(len(sizes)).tolist()
     files = [file for file in drawn if sizes[file]]
     wanted = _held_out_sizes(sum(sizes), rule)
-    spare = len(files) - len(wanted) - 1
-    if spare < 0:
+    if len(files) <= len(wanted):
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
             f"`split_by` is 'file', and the corpus has {counted(len(files), 'file')} with text,"
             f" but this training needs at least {len(wanted) + 1}: one for each split.",
         )
-    labels = [SPLITS.index("train") for _ in sizes]
-    missing = dict(wanted)
-    for file in files:
-        nearer = [
-            (lines / wanted[label], label) for label, lines in missing.items() if abs(lines - sizes[file]) < lines
-        ]
-        share, label = max(nearer, default=(0.0, 0))
-        if share == 1 or (share > 0 and spare > 0):
-            spare -= share < 1
-            missing[label] -= sizes[file]
+    labels = [_TRAIN for _ in sizes]
+    for label, lines in wanted.items():
+        free = [file for file in files if labels[file] == _TRAIN]
+        reserved = min(reversed(free), key=sizes.__getitem__) if label == _TEST and len(free) > 2 else None
+        free = [file for file in free if file != reserved]
+        taken, room = list[int](), lines
+        for file in free:
+            if len(taken) < len(free) - 1 and abs(room - sizes[file]) < room:
+                taken.append(file)
+                room -= sizes[file]
+        for file in taken or [min(free, key=sizes.__getitem__)]:
             labels[file] = label
-    for label in wanted:
-        if missing[label] == wanted[label]:
-            _, smallest = min((sizes[file], place) for place, file in enumerate(files) if not labels[file])
-            labels[files[smallest]] = label
     return np.array(labels, dtype=np.uint8)
 
 

@@ -490,9 +490,9 @@ def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object,
     text = effective.validation_corpus if split == "validation" else effective.test_corpus
     if text is not None:
         return *form, text.sha256
-    held_out = effective.holdout_fraction if effective.validation_corpus is None else 0.0
     test = effective.test_fraction if effective.test_corpus is None else 0.0
-    return *form, effective.corpus.sha256, effective.split_by, effective.split_seed, held_out, test
+    drawn = *form, effective.corpus.sha256, effective.split_by, effective.split_seed, test
+    return drawn if split == "test" else (*drawn, effective.holdout_fraction)  # validation is drawn after the test
 
 
 def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:

@@ -1,7 +1,6 @@
 """Reading and splitting: exact counts, no overlap, by line, by file and by position."""
 
 import tracemalloc
-from bisect import bisect_right
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -43,7 +42,8 @@ def read(folder: Path, content: bytes, normalization: Normalization = NFC) -> li
 
 
 def labels_of(lines: list[str], rule: SplitRule = RULE) -> list[int]:
-    return list(split_labels([line_digests("\n".join(lines).encode(), rule.seed)] if lines else [], rule).tobytes())
+    blocks = [line_digests("\n".join(lines).encode(), rule.seed)] if lines else []
+    return list(split_labels(blocks, rule).labels.tobytes())
 
 
 def test_lines__are_composed_and_lowercased_letter_by_letter_on_request(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
     tracemalloc.start()
     try:
         blocks = ("\n".join(map(str, range(start, start + of_block))).encode() for start in range(0, lines, of_block))
-        labels = split_labels((line_digests(block, RULE.seed) for block in blocks), RULE)
+        labels = split_labels((line_digests(block, RULE.seed) for block in blocks), RULE).labels
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -94,39 +94,107 @@ def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
     assert peak_bytes < 12 * lines
 
 
-def labels_by_sorting(lines: list[str], rule: SplitRule) -> list[int]:
-    """Return the split of each line as the sorted list of all digests gives it."""
+def labels_by_walking(lines: list[str], rule: SplitRule) -> list[int]:
+    """Return the split of each line as a walk through the sorted digests gives it."""
     digests = [int.from_bytes(xxh3_64_digest(line.encode(), rule.seed), "big") for line in lines]
-    order = sorted(digests)
-    wanted = {2: rule.test_fraction, 1: rule.holdout_fraction}
-    sizes = {label: max(1, round(fraction * len(lines))) for label, fraction in wanted.items() if fraction}
-    groups = sorted(set(digests))
-    if len(groups) <= len(sizes):
-        held_out = [label for label, size in reversed(sizes.items()) for _ in range(size)]
+    sizes = Counter(sorted(digests))
+    wanted = {
+        label: max(1, round(fraction * len(lines)))
+        for label, fraction in ((2, rule.test_fraction), (1, rule.holdout_fraction))
+        if fraction
+    }
+    if len(sizes) <= len(wanted):
+        held_out = [label for label, size in reversed(wanted.items()) for _ in range(size)]
         return [0] * (len(lines) - len(held_out)) + held_out
-    labels, end, first = dict.fromkeys(groups, 0), 0, 0
-    for later, (label, size) in zip(range(len(sizes) - 1, -1, -1), sizes.items(), strict=True):
-        candidates = range(first + 1, len(groups) - later)
-        ends = {last: bisect_right(order, groups[last - 1]) for last in candidates}
-        wanted_end = min(end + size, max(ends.values()))
-        _, last = min((abs(ends[last] - wanted_end), last) for last in candidates)
-        labels.update(dict.fromkeys(groups[first:last], label))
-        first, end = last, ends[last]
+    labels = dict.fromkeys(sizes, 0)
+    for label, room in wanted.items():
+        free = [digest for digest in sizes if not labels[digest]]
+        if label == 2 and len(free) > 2:  # the last of the smallest is left to the validation split
+            free.remove(min(reversed(free), key=sizes.__getitem__))
+        most = max(1, room // 2)
+        for digest in [*free]:
+            if sizes[digest] <= min(room, most) and len(free) > 1:
+                free.remove(digest)
+                labels[digest], room = label, room - sizes[digest]
+        while room > 0 and len(free) > 1:
+            digest = min(reversed(free), key=sizes.__getitem__)
+            if label in labels.values() and abs(room - sizes[digest]) >= room:
+                break
+            free.remove(digest)
+            labels[digest], room = label, room - sizes[digest]
     return [labels[digest] for digest in digests]
 
 
-@for_all_pairs(line_lists, rules)
-def test_split__is_that_of_the_sorted_digests(lines: list[str], rule: SplitRule) -> None:
+repeated_lines = st.lists(st.integers(1, 30), max_size=40).map(
+    lambda counts: [f"line {number}" for number, count in enumerate(counts) for _ in range(count)]
+)
+
+
+@for_all_pairs(line_lists | repeated_lines, rules)
+def test_split__is_that_of_a_walk_through_the_digests(lines: list[str], rule: SplitRule) -> None:
     for copies in (1, 3):
         many = [*lines, *(f"{number % 7}" for number in range(9))] * copies
         labels = labels_of(many, rule)
-        assert labels == labels_by_sorting(many, rule)
+        assert labels == labels_by_walking(many, rule)
         assert set(labels) == ({0, 1, 2} if rule.test_fraction else {0, 1})
 
 
-def test_split__of_few_different_lines_is_by_position_and_of_too_few_none() -> None:
-    for lines in (["a"] * 30, ["a", "b"] * 15):
+@for_all_pairs(repeated_lines, rules)
+def test_split__has_its_size_as_near_as_the_groups_of_equal_lines_allow(lines: list[str], rule: SplitRule) -> None:
+    lines += ["a", "b", "c", "c"]
+    labels = dict(zip(lines, labels_of(lines, rule), strict=True))
+    sizes = Counter(lines)
+    held_out = [(2, rule.test_fraction), (1, rule.holdout_fraction)]
+    for label, wanted in ((label, max(1, round(share * len(lines)))) for label, share in held_out if share):
+        inside = [sizes[line] for line in labels if labels[line] == label]
+        outside = sorted(sizes[line] for line in labels if labels[line] < label)
+        outside = outside[1:] if label == 2 else outside  # the smallest is for the validation split
+        missing = wanted - sum(inside)
+        assert all(abs(missing - size) >= abs(missing) for size in outside) or len(outside) == 1
+        assert missing >= 0 or len(inside) == 1 or 2 * -missing < max(inside)
+
+
+@for_all_pairs(line_lists | repeated_lines, rules)
+def test_test_split__does_not_depend_on_the_validation_share(lines: list[str], rule: SplitRule) -> None:
+    lines += ["a", "b", "c", "c"]
+    rule = rule._replace(test_fraction=rule.test_fraction or 0.1)
+    labels = [labels_of(lines, rule._replace(holdout_fraction=share)) for share in (rule.holdout_fraction, 0.05, 0.0)]
+    tests = [[line for line, label in zip(lines, one, strict=True) if label == 2] for one in labels]
+    assert tests[0] == tests[1] == tests[2]
+
+
+@pytest.mark.parametrize("share", [0.08, 0.1, 0.2, 0.5])
+def test_split__leaves_a_frequent_line_to_the_training(tmp_path: Path, share: float) -> None:
+    copies = round(100 * share / (1 - share))
+    lines = [f"line {number}" for number in range(100)] + ["often"] * copies
+    wanted = {"validation": round(0.1 * len(lines)), "test": round(0.1 * len(lines))}
+    for seed in range(200):
+        corpus = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.1, 0.1, seed))
+        parts = parts_of(corpus)
+        assert {split: len(part) for split, part in parts.items()} == {
+            "train": len(lines) - 2 * wanted["test"],
+            **wanted,
+        }
+        assert parts["train"].count("often") == copies
+        assert corpus.notes == (
+            f"1 line of the corpus, repeated {copies} times in all, would be more than half of a held-out split:"
+            " training has all copies.",
+        )
+
+
+def test_split__of_many_lines_keeps_sizes_and_equal_lines_together() -> None:
+    lines = [str(number % 40_000) for number in range(60_000)] + ["often"] * 20_000
+    labels = labels_of(lines)
+    assert Counter(labels) == {0: 56_000, 1: 8_000, 2: 16_000}
+    assert len(set(zip(lines, labels, strict=True))) == 40_001
+    assert dict(zip(lines, labels, strict=True))["often"] == 0
+
+
+def test_split__of_few_different_lines_is_by_position_and_of_too_few_none(tmp_path: Path) -> None:
+    for lines, shown in ((["a"] * 30, "1 different line"), (["a", "b"] * 15, "2 different lines")):
         assert labels_of(lines) == [0] * 21 + [1] * 3 + [2] * 6
+        [note] = SplitCorpus(write(tmp_path, lines), NFC, RULE).notes
+        assert note.startswith(f"The corpus has only {shown}, fewer than splits: they are cut by position")
     for few, sentence in (("", "0 non-empty lines"), ("a", "1 non-empty line,"), ("ab", "3")):
         with refused(ErrorCode.CORPUS_EMPTY, sentence):
             labels_of(list(few))
@@ -194,6 +262,14 @@ def test_split__by_file_draws_complete_files_near_the_share_by_seed(tmp_path: Pa
         assert {split: len(files) for split, files in draw.items()} == {"train": 35, "validation": 5, "test": 10}
         tests.append(lines_in(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")).lines("test")))
     assert tests[0] == tests[1] != tests[2]
+
+
+@for_all_pairs(st.lists(st.integers(1, 30), min_size=3, max_size=12), st.integers(0, 9))
+def test_test_split__by_file_does_not_depend_on_the_validation_share(sizes: list[int], seed: int) -> None:
+    with TemporaryDirectory() as folder:
+        rules = [RULE._replace(holdout_fraction=share) for share in (0.1, 0.4, 0.0)]
+        tests = [split_by_file(Path(folder), sizes, seed, rule)["test"] for rule in rules]
+    assert tests[0] == tests[1] == tests[2]
 
 
 def test_split__by_file_leaves_the_large_ones_to_the_training(tmp_path: Path) -> None:

@@ -220,10 +220,12 @@ LOWERCASE: Fields = {"tokenizer": {"method": "char", "normalization": {"lowercas
 SAME_TEST: Fields = {"test_corpus": OWN_TEXT}
 NO_FIGURES: Fields = dict.fromkeys(("loss", "perplexity", "bits_per_char", "top1_accuracy", "top5_accuracy"), None)
 DIFFERENT: list[Fields] = [{"corpus": OTHER_TEXT}, {"split_seed": 7}, {"test_fraction": 0.2}]
-DIFFERENT += [{"holdout_fraction": 0.2}, {"split_by": "position"}, SAME_TEST]
+DIFFERENT += [{"split_by": "position"}, SAME_TEST]
 BASES: list[tuple[Fields, Fields, EvalSplit | None, str | None, str]] = [
     ({"corpus": OTHER_TEXT, "split_seed": 7, **SAME_TEST}, SAME_TEST, "test", "loss", ""),
     ({"seed": 7}, {}, "test", "loss", ""),
+    ({"holdout_fraction": 0.2}, {}, "test", "loss", ""),
+    ({"holdout_fraction": 0.2}, {}, "validation", None, "Their validation splits differ,"),
     ({"corpus": OTHER_TEXT}, {}, None, "loss", ""),
     ({"split_by": "position"}, {}, None, "loss", ""),
     (SAME_TEST, {}, "validation", None, "Their validation splits differ,"),  # what is left for it is another text

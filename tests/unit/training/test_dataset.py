@@ -111,7 +111,7 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
             tokenizer={"method": "char", "min_frequency": 2},
         )
         tokenizer, corpus = prepare(effective, paths, Path(folder) / "cache")
-        labels = list(split_labels([line_digests("\n".join(documents).encode(), rule.seed)], rule).tobytes())
+        labels = list(split_labels([line_digests("\n".join(documents).encode(), rule.seed)], rule).labels.tobytes())
         if rule.by == "position":
             labels = [SPLITS.index(split) for split, sizes in corpus.sizes.items() for _ in range(sizes.lines)]
         counts = Counter(chain.from_iterable(line for line, label in zip(documents, labels, strict=True) if label == 0))
