@@ -73,6 +73,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
                 lines = [
                     *_result(status),
                     *_warning(status),
+                    *corpus_notes(status.notes),
                     *leak_warnings(record, status.leaks),
                     *_recipe_with_weights(record, status),
                 ]
@@ -89,6 +90,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
             lines = [
                 *_result(status),
                 *_warning(status),
+                *corpus_notes(status.notes),
                 *leak_warnings(record, status.leaks),
                 *_samples(outcome.samples),
                 *_files(outcome.files),
@@ -323,6 +325,11 @@ def _early_stop(status: RunStatus) -> str:
     if status.early_stopped is None:
         return ""
     return f" · {_('stopped early: {answer}', answer=_('yes') if status.early_stopped else _('no'))}"
+
+
+def corpus_notes(notes: Sequence[str]) -> list[str]:
+    """Return what the program has chosen or left out in the corpora."""
+    return [f"ℹ {plain(note)}" for note in notes]
 
 
 def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:

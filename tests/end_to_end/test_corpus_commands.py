@@ -103,10 +103,15 @@ def test_folder_of_splits__is_used_by_its_files(shell: Checker) -> None:
     other = shell.found("three", "--set", "test_corpus=tested", *words)
     expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=Leak(lines=0))
     assert other.splits["test"] == expected
+    uses = "train.txt for training, valid.txt for validation and test.txt for test."
+    assert shell.found("mine", *words).notes == (f"The files of 'mine' are splits by their names: {uses}",)
+    assert f"Note: The files of 'mine' are splits by their names: {uses}" in shell.check("mine", *words)
     (folders[0] / "train.txt").unlink()
     shell.type("validate", str(ROOT / "configs" / "word_lstm_keyboard.yaml"), "--corpus", "three", code=2)
     (folders[0] / "more.txt").write_text("a\nb\nc\n", encoding="utf-8")
-    whole = shell.found("three", *words)
+    shell.check("three", *words, code=2)
+    assert "have names of splits, but are not one file each for training, validation and test" in shell.err
+    whole = shell.found("three", "--set", "split_by=line", *words)
     assert sum(sizes.lines for sizes in whole.splits.values()) == 6, "a folder of texts, which is split by lines"
 
 
@@ -116,7 +121,7 @@ def test_missing_training_split__is_named_with_its_place(shell: Checker) -> None
     for name in ("valid", "test"):
         (folder / f"{name}.txt").write_text("a b\n", encoding="utf-8")
     assert shell.check("wikitext-2", code=2) == ""
-    assert "There is no 'wikitext-2/train.txt', which is expected beside test.txt and valid.txt." in shell.err
+    assert "whose names are otherwise equal: test.txt and valid.txt. Rename them," in shell.err
 
 
 LIBRARY = """

@@ -119,14 +119,17 @@ async def test_upload__without_a_name_is_found_by_its_hash_and_can_get_a_name(at
 
 
 async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settings: Settings) -> None:
-    files = [("valid.txt", b"b\n" * 9), ("test.text", b"c\n"), ("train.txt", TEXT)]
+    files = [("valid.txt", b"b\n" * 9), ("test.text", b"c\n"), ("train.txt", TEXT), ("README.txt", b"d\n")]
     content = b"".join(data for _, data in files)
     status = await start(at, request_of(*files))
     await send(at, status, content[:100])
     answer = await send(at, changed(status, offset=100), content[100:])
     folder = settings.app.data_root / "corpus" / "kazakh"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == dict(files)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == dict(files[:3])
     assert answer.record(UploadStatus).corpus == (await start(at, request_of(*files), key=BOB)).corpus
+    uses = "train.txt for training, valid.txt for validation and test.text for test."
+    [stored] = [one for one in (await at.get("/corpora")).record(CorpusList).corpora if one.name == "kazakh"]
+    assert stored.notes == (f"The files of 'kazakh' are splits by their names: {uses}",)
     by_hash = (await uploaded(at, content, request_of(*files, name=None))).record(UploadStatus)
     assert by_hash.corpus is not None and by_hash.corpus.name == "kazakh"
     folder.rename(folder.with_name("other"))

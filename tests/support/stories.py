@@ -61,14 +61,14 @@ class Story:
         curves.read_new()
         return curves
 
-    def start(self, leaks: Leaks | None = None) -> "Story":
+    def start(self, leaks: Leaks | None = None, notes: Sequence[str] = ()) -> "Story":
         self._append(JobStarted, "started", queue="training", attempt=1)
         return self._append(
             MetricsConfig,
             "config",
             **{"model_family": "char_lstm", "model_size": None, "total_epochs": 5, "total_steps": TOTAL_STEPS},
             **{"batch_size": 64, "learning_rate": 2e-3, "params": 1000, "vocab_size": 43, "device": "cpu"},
-            **{"precision": "fp32", "threads": 1, "tokenizer_id": "tok", "leaks": leaks or {}},
+            **{"precision": "fp32", "threads": 1, "tokenizer_id": "tok", "leaks": leaks or {}, "notes": notes},
         )
 
     def read_corpus(self) -> "Story":

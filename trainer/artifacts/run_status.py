@@ -84,6 +84,7 @@ class RunFollower:
             group=record.group,
             leaks=record.leaks,
             warnings=record.effective.leak_warnings(record.leaks),
+            notes=record.notes,
         )
 
     def refresh(self) -> RunStatus:
@@ -134,6 +135,7 @@ class RunFollower:
                 warnings = self.record.effective.leak_warnings(event.leaks)
                 changes |= config | _TRAINING
                 changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
+                changes |= {"notes": event.notes}
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():

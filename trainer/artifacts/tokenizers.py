@@ -9,8 +9,8 @@ from pathlib import Path
 from trainer.artifacts.job_folder import JobFolder, JobStore, modified_at, with_manifest
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
-from trainer.contracts.base import FileRecord, JobState, now
-from trainer.contracts.errors import AppError, ErrorCode, RunError, field_error
+from trainer.contracts.base import FileRecord, JobState, changed, now
+from trainer.contracts.errors import AppError, ErrorCode, RunError, at_field, field_error
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.data.corpora import CorpusStore
@@ -166,8 +166,15 @@ class TokenizerStore(JobStore[TokenizerDirectory]):
 
 
 async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:
-    """Check a tokenizer request and its corpora; raises AppError, having changed nothing."""
+    """Check a tokenizer request and its corpora; raises AppError, having changed nothing.
+
+    Of a folder of splits, it reads the file for training.
+    """
     config_of(request)
+    given = {} if request.split_by is None else {"split_by"}
+    with at_field("corpora"):
+        names = tuple(corpora.layout(name, given).files.get("corpus", name) for name in request.corpora)
+    request = changed(request, corpora=names)
     splits = 2 + (request.test_fraction > 0)  # each needs a line
     described = tuple([await corpora.describe(name, "corpora", minimum_lines=splits) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):

@@ -124,7 +124,7 @@ def _as_html(snapshot: RunSnapshot, note: str) -> str:
     )
     epoch = f"epoch {status.epoch} of {status.total_epochs}, step {status.step:,}"
     counting = [] if status.baseline is None else [status.baseline.described()]
-    lines = [status.message, *counting, *status.warnings, *([note] if note else [])]
+    lines = [status.message, *counting, *status.notes, *status.warnings, *([note] if note else [])]
     return (
         "<div style='font-family:system-ui,sans-serif;max-width:40em'>"
         f"<div><strong>{escape(_title(status))}</strong> · {escape(status.status)}</div>"

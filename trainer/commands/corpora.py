@@ -18,8 +18,9 @@ from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
+from trainer.data.folders import folder_notes
 
 if TYPE_CHECKING:
     from trainer.training.inspect_corpus import CorpusInspection
@@ -70,6 +71,8 @@ def _add(options: _AddOptions, terminal: Terminal) -> int:
             )
 
     added = with_installation(settings, add)
+    for note in distinct((*folder_notes(path, name), *added.notes)):
+        terminal.note(f"Note: {note}")
     facts = ", ".join(filter(None, _facts(added)[1:]))
     terminal.show(added, Text(f"corpus {added.name}: {facts}"), Text(f"next: mt train --corpus {added.name}"))
     return 0
@@ -103,10 +106,11 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
-    found = inspect_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
+    found = inspect_corpus(effective, corpus_paths(training.corpora, effective), tokenizer, training.notes)
     shown = safe_name(Path(options.corpus or effective.corpus.name).name)
+    notes = [Text(f"Note: {note}") for note in found.notes]
     warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
-    terminal.show(found, columns(_rows(found, shown)), *warnings, Text(f"\n{found.sample}"))
+    terminal.show(found, columns(_rows(found, shown)), *notes, *warnings, Text(f"\n{found.sample}"))
     return 0
 
 

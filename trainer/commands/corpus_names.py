@@ -11,6 +11,7 @@ from trainer.config.settings import Settings
 from trainer.config.validation import safe_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
+from trainer.data.folders import folder_notes
 
 if TYPE_CHECKING:
     from trainer.client.server import Server
@@ -41,6 +42,8 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
         return name
     if name in {corpus.name for corpus in (await server.corpora()).corpora}:
         return name
+    for note in folder_notes(found, safe_name(found.name)):  # the server does not get what is left out
+        terminal.note(f"Note: {note}")
     with terminal.transferring(f"upload {safe_name(found.name)}") as progress:
         return await server.offer(found, progress=progress)
 

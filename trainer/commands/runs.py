@@ -231,6 +231,7 @@ def _status_table(status: RunStatus) -> Table:
         "created": local_time(status.created_at),
         "started": None if status.started_at is None else local_time(status.started_at),
         "finished": None if status.finished_at is None else local_time(status.finished_at),
+        "note": "\n".join(status.notes) or None,
         "warning": "\n".join(status.warnings) or None,
         "error": None if status.error is None else status.error.code,
     }

@@ -234,7 +234,8 @@ def busy_note(busy_cores: float, cores: int) -> str:
 
 
 def _warnings(training: TrainingPreview) -> list[str]:
-    return [f"Warning: {warning}" for warning in training.effective.leak_warnings(training.leaks)]
+    warnings = training.effective.leak_warnings(training.leaks)
+    return [*(f"Note: {note}" for note in training.notes), *(f"Warning: {warning}" for warning in warnings)]
 
 
 async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> int:
@@ -293,7 +294,8 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
     else:
         terminal.lists_problems = True
         checked = with_server(settings, lambda server: _check_on_server(options, server, terminal))
-    cost = Text("\n".join([*checked.cost, *(f"Warning: {warning}" for warning in checked.warnings)]))
+    notes = [f"Note: {note}" for note in checked.notes]
+    cost = Text("\n".join([*checked.cost, *notes, *(f"Warning: {warning}" for warning in checked.warnings)]))
     request: dict[str, object] = dict(checked.request)
     parts = [columns(_settings(checked)), cost, Text("Valid. Nothing was started.")]
     if checked.chosen:
@@ -358,7 +360,8 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
         after = " ".join([status.message, *await recovery_hint(status, installation)])
     elif status.objective == "causal_lm":
         after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
-    warnings = [Text(f"Warning: {warning}") for warning in status.warnings]
+    warnings = [Text(f"Note: {note}") for note in status.notes]
+    warnings += [Text(f"Warning: {warning}") for warning in status.warnings]
     terminal.show(status, summary(f"{run_id}: {status.status}", losses), *warnings, Text(after))
     return exit_code(status)
 

@@ -72,6 +72,7 @@ def experiment_yaml(record: RunRecord) -> str:
         fields.pop("num_epochs", None)
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")
     required = {"model_family", "corpus", "optimizer", "holdout_fraction", "test_fraction"}
+    required |= {"split_by"} & record.request.model_fields_set  # makes the files of a folder one text
     written = {name: value for name, value in fields.items() if name in required or value != defaults[name]}
     return f"# The run {record.run_id}; absent fields have their defaults.\n" + "".join(_lines(written, ""))
 

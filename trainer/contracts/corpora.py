@@ -137,6 +137,8 @@ class CorpusOverview(Frozen):
     """Empty if they are not known."""
     is_ipa: bool | None
     """null if it is not known."""
+    notes: tuple[str, ...] = ()
+    """Of a folder: which of its files are splits, and what is left out, in sentences."""
 
 
 class CorpusList(Frozen):

@@ -111,6 +111,8 @@ class MetricsConfig(EventBase):
     tokenizer_id: str
     leaks: Leaks = Field(default_factory=dict)
     """Shares of the held-out splits that stand in the training split."""
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpora, in sentences."""
     search: Search | None = None
     """The trials that chose the learning rate and the dropout; None without a search."""
 

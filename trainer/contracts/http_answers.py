@@ -37,6 +37,8 @@ class CheckedTraining(Frozen):
     """The estimated time, memory and disk, as sentences."""
     warnings: tuple[str, ...]
     """Warnings about the numbers of the run."""
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpora, in sentences."""
 
 
 class CancelAnswer(Frozen):

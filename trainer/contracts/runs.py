@@ -294,6 +294,8 @@ class RunRecord(JobRecord):
     """The values that the request leaves out and rules have chosen, with their reasons."""
     leaks: Leaks = Field(default_factory=dict)
     """Leaks measured when the run was accepted; empty for a long corpus, which the worker measures."""
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpora, in sentences."""
     experiment_id: Identifier | None = None
     """The experiment that started the run, whose own messages tell of its progress."""
     group: RunGroup | None = None
@@ -428,6 +430,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Shares of the held-out splits that stand in the training split; of a long corpus known when training starts."""
     warnings: tuple[str, ...] = ()
     """Warnings about the numbers of the run."""
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpora, in sentences."""
 
     @property
     def has_ended(self) -> bool:
@@ -501,6 +505,8 @@ class DataFacts(Frozen):
     train: SplitSizes
     validation: SplitSizes
     test: SplitSizes | None
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpora, in sentences."""
 
     @property
     def leaks(self) -> Leaks:

@@ -1,6 +1,6 @@
 """Words that depend on a number or on what a job waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.contracts.base import StopCause, WaitReason
 
@@ -28,3 +28,17 @@ STOP_MESSAGES: Mapping[StopCause, str] = {
 def counted(number: int, noun: str) -> str:
     """Return a count with its noun, in the plural unless it is one: "1 epoch", "2,000 epochs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def distinct(sentences: Iterable[str]) -> tuple[str, ...]:
+    """Return sentences without those that repeat an earlier one."""
+    found: dict[str, None] = {}
+    for one in sentences:
+        found[one] = None
+    return tuple(found)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return names as in "a, b and c"; of more than `most`, the first and the number of the others."""
+    shown = [*names[:most], *([f"{len(names) - most:,} more"] if len(names) > most else [])]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

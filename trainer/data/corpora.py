@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Collection
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,12 +18,12 @@ from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
 from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
+from trainer.data.folders import FolderLayout, folder_layout
 from trainer.data.tables import as_text
 from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, is_table, line_blocks, shown_name, text_files
 from trainer.system.files import filled_folder, write_atomically
 
 _ADDING = Lock()
-_SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
 _CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 
@@ -87,24 +88,16 @@ class CorpusStore:
         stored = self._stored / reference.sha256
         return stored if stored.exists() else self.find(reference.name)
 
-    def splits(self, name: str) -> dict[str, str]:
-        """Return the corpora of a folder of splits by request field; {} for any other corpus.
+    def layout(self, name: str, given: Collection[str] = ()) -> FolderLayout:
+        """Return the corpora of a folder of splits by request field, and notes; empty for any other corpus.
 
-        A folder of splits has no files but train.txt, valid.txt (or validation.txt) and test.txt. Raises
-        DATA_NOT_FOUND if train.txt is missing.
+        `given` are the fields of the request. Raises as `folder_layout` does.
         """
-        folder = self.find(name)
-        if not folder.is_dir():
-            return {}
-        files = {file.stem: file.name for file in text_files(folder)}
-        if not files.keys() <= _SPLITS.keys():
-            return {}
-        if "train" not in files:
-            raise AppError(
-                ErrorCode.DATA_NOT_FOUND,
-                f"There is no '{self.shown(name)}/train.txt', which is expected beside {' and '.join(files.values())}.",
-            )
-        return {_SPLITS[stem]: f"{name}/{file}" for stem, file in files.items()}
+        path = self.find(name)
+        if not path.is_dir():
+            return FolderLayout({})
+        files, notes = folder_layout(path, self.shown(name), given)
+        return FolderLayout({field: f"{name}/{file}" for field, file in files.items()}, notes)
 
     async def describe(self, name: str, field: str = "corpus", *, minimum_lines: int = 1) -> CorpusRef:
         """Return name, hash and size of a corpus, after reading all of it.

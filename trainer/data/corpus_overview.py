@@ -38,7 +38,8 @@ def corpus_overview(corpora: CorpusStore, name: str) -> CorpusOverview:
         lines = _lines(path)
     languages = (note.language,) if note.language is not None else tuple(_languages(path))
     is_ipa = True if note.is_ipa is None and _IPA in _words(name) else note.is_ipa
-    return CorpusOverview(name=name, bytes=size, lines=lines, languages=languages, is_ipa=is_ipa)
+    notes = _notes_on_files(corpora, name)
+    return CorpusOverview(name=name, bytes=size, lines=lines, languages=languages, is_ipa=is_ipa, notes=notes)
 
 
 def corpus_overviews(corpora: CorpusStore, names: Sequence[str]) -> tuple[CorpusOverview, ...]:
@@ -80,6 +81,13 @@ def _note(path: Path) -> CorpusNote | None:
         except BrokenFile:
             continue
     return None
+
+
+def _notes_on_files(corpora: CorpusStore, name: str) -> tuple[str, ...]:
+    try:
+        return corpora.layout(name).notes
+    except AppError as error:  # only a request can say how to read its files
+        return (error.message,)
 
 
 def _lines(path: Path) -> int | None:

@@ -29,6 +29,7 @@ from trainer.data.text import (
     clean_corpus_name,
     clean_file_name,
     corpus_sha256,
+    is_about,
     shown_name,
 )
 from trainer.system.files import (
@@ -293,7 +294,8 @@ def _content_sha256(request: UploadRequest) -> str | None:
     if len(request.files) == 1:
         [file] = request.files
         return None if Path(file.name).suffix.lower() in TABLE_SUFFIXES else file.sha256
-    listing = (f"{digest}  {name}\n" for name, digest in sorted((file.name, file.sha256) for file in request.files))
+    files = sorted((file.name, file.sha256) for file in request.files if not is_about(file.name))
+    listing = (f"{digest}  {name}\n" for name, digest in files)
     return sha256("".join(listing).encode()).hexdigest()
 
 

@@ -15,6 +15,8 @@ from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
 TABLE_SUFFIXES = (".jsonl", ".tsv")
+_ABOUT = re.compile(r"(readme|licen[cs]es?|notices?|citations?|copying)([\W_\d].*)?", re.IGNORECASE)
+"""Names of files that say what a folder is, and are no text of it."""
 ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
@@ -36,13 +38,14 @@ class TextBlock(NamedTuple):
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the text files of a corpus, in a folder sorted by name.
+    """Return the text files of a corpus, in a folder sorted by name, without those about the folder, as README.txt.
 
     Raises DATA_NOT_FOUND for a folder without text files, and INVALID_INPUT for a pipe or a device.
     """
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+        texts = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+        files = sorted(file for file in texts if not is_about(file.name))
     if not files:
         raise AppError(
             ErrorCode.DATA_NOT_FOUND, f"The corpus folder '{shown_name(path.name)}' has no .txt or .text file."
@@ -55,6 +58,11 @@ def text_files(path: Path) -> list[Path]:
                 " to a file.",
             )
     return files
+
+
+def is_about(name: str) -> bool:
+    """Return True for the name of a file that says what its folder is: README, LICENSE, NOTICE, CITATION."""
+    return _ABOUT.fullmatch(name) is not None
 
 
 def check_no_archive(name: str) -> None:

@@ -362,6 +362,7 @@ def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat,
         yield "Texts are lower-cased before they are encoded."
     yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
     if manifest.data is not None:
+        yield from manifest.data.notes
         yield from manifest.effective.leak_warnings(manifest.data.leaks)
     yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
     if licence is None:

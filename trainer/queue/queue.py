@@ -190,6 +190,7 @@ class JobQueue:
             cost=preview.cost,
             chosen=preview.chosen,
             leaks=preview.leaks,
+            notes=preview.notes,
             experiment_id=experiment_id,
             group=group,
         )

@@ -71,6 +71,8 @@ class TrainingPreview(NamedTuple):
     cost: Cost
     leaks: Leaks
     """Leaks between the splits; empty for a long corpus, which the worker measures."""
+    notes: tuple[str, ...]
+    """What the program has chosen or left out in the corpora; on the lines of a long one, only the worker knows."""
     corpora: CorpusStore
     """Its corpora, some of which may have been offered for this request only."""
     requested_paths: tuple[str, ...] | None
@@ -101,6 +103,7 @@ class TrainingPreview(NamedTuple):
             chosen=self.chosen,
             cost=tuple(self.cost_lines()),
             warnings=self.effective.leak_warnings(self.leaks),
+            notes=self.notes,
         )
 
 
@@ -115,6 +118,8 @@ class _Resolved(NamedTuple):
     """Its training split, in tokens of its tokenizer."""
     pace: Pace | None
     """The measured pace of a training that has `minutes`."""
+    notes: tuple[str, ...]
+    """Notes on the files of its corpus."""
 
 
 async def preview_training(
@@ -133,12 +138,24 @@ async def preview_training(
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective, chosen, paths, measured, pace = await _resolve_all(request, corpora, settings, measures_pace=True)
+    found = await _resolve_all(request, corpora, settings, measures_pace=True)
+    effective, paths = found.effective, found.paths
     cost = await asyncio.to_thread(
-        preview_cost, effective, measured, paths["corpus"], settings, n_runs=len(seeds), pace=pace
+        preview_cost, effective, found.measured, paths["corpus"], settings, n_runs=len(seeds), pace=found.pace
     )
-    leaks = await asyncio.to_thread(_preview_leaks, effective, paths)
-    return TrainingPreview(request, effective, cost, leaks, corpora, requested_paths, unused_settings, seeds, chosen)
+    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, paths)
+    return TrainingPreview(
+        request=request,
+        effective=effective,
+        cost=cost,
+        leaks=splits.leaks,
+        notes=(*found.notes, *splits.notes),
+        corpora=corpora,
+        requested_paths=requested_paths,
+        unused_settings=unused_settings,
+        seeds=seeds,
+        chosen=found.chosen,
+    )
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
@@ -170,10 +187,10 @@ async def _resolve_all(
         request = changed(request, init_from_run_id=parent.name)
     folder = _tokenizer_folder(request, settings)
     tokenizer = None if folder is None else read_manifest(folder)
-    named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
     with at_field("corpus"):
-        splits = {field: name for field, name in corpora.splits(request.corpus).items() if named.get(field) is None}
-    request = changed(request, **splits)
+        given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True)
+        layout = corpora.layout(request.corpus, given)
+    request = changed(request, **layout.files)
     paths: dict[str, Path] = {}
     references: dict[str, CorpusRef] = {}
     for field, minimum_lines in (("corpus", count_splits(request)), ("validation_corpus", 1), ("test_corpus", 1)):
@@ -204,7 +221,7 @@ async def _resolve_all(
         fitting = await asyncio.to_thread(_fitting, candidates, measured, paths["corpus"], settings)
         pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
         effective, chosen = resolved(request, pace=pace)
-    return _Resolved(effective, chosen, paths, measured, pace)
+    return _Resolved(effective, chosen, paths, measured, pace, layout.notes)
 
 
 def _fitting(
@@ -362,10 +379,15 @@ def _check_different(effective: EffectiveRequest) -> None:
             )
 
 
-def _preview_leaks(effective: EffectiveRequest, paths: Mapping[str, Path]) -> Leaks:
-    """Measure the leaks between the splits of a short text; the worker measures those of a long one."""
+class _PreviewedSplits(NamedTuple):
+    leaks: Leaks
+    notes: tuple[str, ...]
+
+
+def _preview_splits(effective: EffectiveRequest, paths: Mapping[str, Path]) -> _PreviewedSplits:
+    """Split a short text, and return the leaks between its splits and notes; the worker splits a long one."""
     if sum(corpus.bytes for corpus in effective.corpora) > _MAX_LEAK_BYTES:
-        return {}
+        return _PreviewedSplits({}, ())
     from trainer.data.corpus import SplitCorpus, SplitRule  # numpy: not at the start of the bot
     from trainer.data.leaks import measure_leaks
 
@@ -379,7 +401,8 @@ def _preview_leaks(effective: EffectiveRequest, paths: Mapping[str, Path]) -> Le
     )
     leaks = measure_leaks(split, effective.documents, effective.split_seed)
     lines = Counter(name for name, block in split.blocks([*leaks]) for _ in block.split("\n"))
-    return {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}
+    counted_leaks = {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}
+    return _PreviewedSplits(counted_leaks, split.notes)
 
 
 def _check_corpus(request: TrainRequest, path: Path, name: str, stored_tokenizer: Path | None) -> None:

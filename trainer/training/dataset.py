@@ -32,7 +32,7 @@ from trainer.training.documents import Documents
 
 LineChars: TypeAlias = "NDArray[np.int32]"
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 7
+_CACHE_VERSION = 8
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 
@@ -49,6 +49,8 @@ class TokenizedCorpus(NamedTuple):
     words: dict[Split, int]
     special_ids: SpecialIds
     line_chars: dict[Split, LineChars]
+    notes: tuple[str, ...] = ()
+    """Notes on the splits for a person."""
 
     @property
     def leaks(self) -> Leaks:
@@ -95,7 +97,9 @@ def prepare(
             finalize(line_chars[name], os.close, os.dup(descriptor))
     finally:
         os.close(descriptor)
-    return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids, line_chars)
+    return tokenizer, TokenizedCorpus(
+        ids, content.sizes, content.words, tokenizer.special_ids, line_chars, content.notes
+    )
 
 
 class _Content(Frozen):
@@ -103,6 +107,7 @@ class _Content(Frozen):
 
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
+    notes: tuple[str, ...]
 
 
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
@@ -163,7 +168,7 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
             split: SplitSizes(**of_split, leak=None if split == "train" else leaks.get(split))
             for split, of_split in counts.items()
         }
-        content = _Content(sizes=sizes, words=words)
+        content = _Content(sizes=sizes, words=words, notes=corpus.notes)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 

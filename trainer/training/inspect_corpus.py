@@ -1,5 +1,6 @@
 """Inspection of a corpus as a run would prepare it: splits, vocabulary, a sample and a batch."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import numpy as np
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import TokenizerMethod
+from trainer.contracts.wording import distinct
 from trainer.data.corpus import Split, read_lines
 from trainer.data.run_corpora import CorpusPaths
 from trainer.tokenizers.base import Tokenizer
@@ -45,6 +47,8 @@ class CorpusInspection(Frozen):
     """Shape (B, T) of the first batch."""
     batches: int
     """Batches per epoch."""
+    notes: tuple[str, ...] = ()
+    """What the program has chosen or left out in the corpus, in sentences."""
 
     @property
     def leaks(self) -> Leaks:
@@ -52,8 +56,13 @@ class CorpusInspection(Frozen):
         return leaks_of({split: self.splits.get(split) for split in HELD_OUT_SPLITS})
 
 
-def inspect_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None) -> CorpusInspection:
-    """Prepare a corpus as a run of the request would, and return a summary. Raises the errors of `prepare`."""
+def inspect_corpus(
+    effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None, notes: Sequence[str] = ()
+) -> CorpusInspection:
+    """Prepare a corpus as a run of the request would, and return a summary; `notes` are those on its files.
+
+    Raises the errors of `prepare`.
+    """
     compute = resolve(effective)
     with TemporaryDirectory() as scratch:
         used, corpus = prepare(effective, paths, Path(scratch), tokenizer)
@@ -80,4 +89,5 @@ def inspect_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: T
         inputs_shape=(batch.inputs.shape[0], batch.inputs.shape[1]),
         targets_shape=(batch.targets.shape[0], batch.targets.shape[1]),
         batches=-(-len(rows) // compute.batch_size),
+        notes=distinct((*notes, *corpus.notes)),
     )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.support.baselines import BETTER, WORSE
 from tests.support.properties import for_all_pairs
 from tests.support.stories import Story, run_record
+from trainer.contracts.base import changed
 from trainer.contracts.runs import Leak, Leaks
 
 
@@ -31,6 +32,12 @@ def test_status__has_the_baseline_and_what_is_wrong_with_the_model(tmp_path: Pat
         [leak] = story.follower().status.warnings
         status = story.complete(baseline=baseline).follower().status
         assert (status.baseline, status.warnings) == (baseline, (leak, *baseline.warnings()))
+
+
+def test_status__has_the_notes_on_the_corpus(tmp_path: Path) -> None:
+    story = Story(tmp_path, changed(run_record(), notes=("Of files.",)))
+    assert story.follower().status.notes == ("Of files.",)
+    assert story.start(notes=("Of files.", "Of lines.")).follower().status.notes == ("Of files.", "Of lines.")
 
 
 @for_all_pairs(st.lists(st.sampled_from(["train", "validate", "read", "checkpoint"]), max_size=12), st.integers(0, 88))

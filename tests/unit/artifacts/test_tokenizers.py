@@ -63,6 +63,16 @@ class Lab:
         assert str(self.folder) not in caught.value.message
 
 
+def test_tokenizer__of_a_folder_of_splits_reads_the_file_for_training(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    folder = tmp_path / "data" / "corpus" / "bank"
+    folder.mkdir()
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.txt").write_text(f"{name} a\nb\nc\nd\n", encoding="utf-8")
+    assert [corpus.name for corpus in lab.record(corpora=["bank", "text"]).corpora] == ["bank/train.txt", "text"]
+    assert [corpus.name for corpus in lab.record(corpora=["bank"], split_by="line").corpora] == ["bank"]
+
+
 @pytest.fixture(name="lab")
 def _lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)

@@ -62,9 +62,9 @@ def test_card__compares_a_completed_run_with_counting() -> None:
 
 
 def test_card__writes_every_text_as_text() -> None:
-    bundle = card(label=HOSTILE, message=HOSTILE, warnings=[HOSTILE])._repr_mimebundle_()
+    bundle = card(label=HOSTILE, message=HOSTILE, warnings=[HOSTILE], notes=[HOSTILE])._repr_mimebundle_()
     page = html(bundle)
-    assert "".join(page.itertext()).count(HOSTILE) == 3
+    assert "".join(page.itertext()).count(HOSTILE) == 4
     assert [one for one in page.iter() if one.tag == "script"] == []
     assert HOSTILE in bundle["text/plain"]
 

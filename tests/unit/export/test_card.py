@@ -76,7 +76,7 @@ def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot:
     known = changed(
         manifest,
         effective=changed(manifest.effective, provenance=Provenance(source_corpus="a fairy tale")),
-        data=changed(manifest.data, test=leaking),
+        data=changed(manifest.data, test=leaking, notes=("Three lines are frequent.",)),
         environment=changed(manifest.environment, cpu_capability="AVX2"),
         metrics=changed(manifest.metrics, best_margin=0.0625),
     )

@@ -47,6 +47,36 @@ async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) ->
     assert (await preview(tmp_path)).leaks == {}, "left to the worker"
 
 
+async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "corpus" / "bank"
+    folder.mkdir(parents=True)
+    texts = {
+        "bank.train.txt": some_text(60),
+        "bank.dev.txt": some_text(70)[-90:],
+        "bank.test.txt": "xyz\n",
+        "a.csv": "",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    fields: dict[str, object] = {"corpus": "bank", "holdout_fraction": 0.1, "test_fraction": 0.1}
+    found = await preview(tmp_path, **fields)
+    names = [corpus.name for corpus in found.effective.corpora]
+    assert names == ["bank/bank.train.txt", "bank/bank.dev.txt", "bank/bank.test.txt"]
+    uses = "bank.train.txt for training, bank.dev.txt for validation and bank.test.txt for test."
+    left_out = "Left out of 'bank': a.csv. A corpus is the .txt and .text files of its folder, without README, LICENSE"
+    assert found.notes[0] == f"The files of 'bank' are splits by their names: {uses}"
+    assert found.notes[1].startswith(left_out) and found.checked().notes == found.notes and len(found.notes) == 2
+
+    add_corpus(tmp_path, "d\n" * 40 + some_text(60), "held")
+    other = await preview(tmp_path, **fields, test_corpus="held")
+    assert [corpus.name for corpus in other.effective.corpora] == [*names[:2], "held"]
+    joined = await preview(tmp_path, **fields, split_by="file")
+    assert [corpus.name for corpus in joined.effective.corpora] == ["bank"]
+    assert joined.notes[0].startswith("`split_by` is given, so the files of 'bank' are one text")
+    frequent = await preview(tmp_path, **fields | {"corpus": "held"})
+    assert [note.partition(", ")[0] for note in frequent.notes] == ["1 line of the corpus"]
+
+
 async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) -> None:
     shared = " ".join(f"word{n}" for n in range(20))
     add_corpus(tmp_path, "\n".join(f"{n} {shared if n % 3 else n**20}" for n in range(40)))

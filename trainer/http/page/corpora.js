@@ -24,6 +24,7 @@ export async function showCorpora(main, signal) {
     const head = ["Corpus", "Size", "Lines", "Languages", "Spelling"];
     list.replaceChildren(
       corpora.length ? table("Corpora", head, corpora.map(cells)) : h("p", { class: "quiet" }, "No corpora yet."),
+      ...corpora.flatMap(({ notes }) => notes.map((note) => h("p", { class: "quiet" }, bdi(note)))),
     );
   }
   await refresh();

@@ -29,7 +29,7 @@ export interface RunStatus {
   tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
   model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
-  owner: string | null; created_at: string; finished_at: string | null; warnings: string[];
+  owner: string | null; created_at: string; finished_at: string | null; warnings: string[]; notes: string[];
   seed: number | null; group: RunGroup | null; last_checkpoint_step: number | null; params: number | null;
   learning_rate: number | null; grad_norm: number | null; gpu_memory_bytes: number[] | null; best_epoch: number | null;
   early_stopped: boolean | null; baseline: Baseline | null; search: Search | null;
@@ -235,7 +235,7 @@ export interface ExportedFile { name: string; bytes: number; sha256: string; url
 export interface ExportStatus { status: "running" | "completed" | "failed"; file: ExportedFile | null; error: RunError | null }
 
 export interface CorpusOverview {
-  name: string; bytes: number; lines: number | null; languages: string[]; is_ipa: boolean | null;
+  name: string; bytes: number; lines: number | null; languages: string[]; is_ipa: boolean | null; notes: string[];
 }
 export interface CorpusList { corpora: CorpusOverview[] }
 export interface UploadStatus { upload_id: string; bytes: number; offset: number; corpus: CorpusOverview | null }

@@ -156,6 +156,7 @@ function factsOf(run) {
   return [
     h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     ...(run.error ? [h("p", { class: "error" }, run.error.message)] : []),
+    ...run.notes.map((note) => h("p", {}, bdi(note))),
     ...run.warnings.map((warning) => h("p", { class: "warning" }, `⚠ ${warning}`)),
     table(
       "Losses",

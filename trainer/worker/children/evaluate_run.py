@@ -38,13 +38,12 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     compute = resolve(changed(effective, precision="fp32"))
     _, corpus = prepare(effective, *data_paths(settings, effective), loaded.tokenizer)
     if request.path_override is not None:
-        ids, sizes, words, special_ids, line_chars = corpus
         corpus = TokenizedCorpus(
-            {split: ids["train"]},
-            {split: sizes["train"]},
-            {split: words["train"]},
-            special_ids,
-            {split: line_chars["train"]},
+            {split: corpus.ids["train"]},
+            {split: corpus.sizes["train"]},
+            {split: corpus.words["train"]},
+            corpus.special_ids,
+            {split: corpus.line_chars["train"]},
         )
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id)
     if request.path_override is None:

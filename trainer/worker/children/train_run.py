@@ -48,7 +48,7 @@ from trainer.contracts.runs import (
     largest_unknown_char_share,
 )
 from trainer.contracts.search import Search
-from trainer.contracts.wording import STOP_MESSAGES
+from trainer.contracts.wording import STOP_MESSAGES, distinct
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -396,6 +396,7 @@ class TrainingAttempt:
                 train=training,
                 validation=validation,
                 test=corpus.sizes.get("test"),
+                notes=self._notes(corpus),
             ),
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
             parent_run_id=effective.parent_run_id,
@@ -512,13 +513,20 @@ class TrainingAttempt:
             threads=compute.threads,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
             leaks=corpus.leaks,
+            notes=self._notes(corpus),
             search=self._search,
         )
         self._events.append(config)
         for warning in effective.leak_warnings(corpus.leaks):
             log.warning("leak", reason=warning)
+        for note in config.notes:
+            log.info("corpus_note", reason=note)
         facts: dict[str, object] = config.model_dump(include={"model_family", "tokenizer_id", "vocab_size", "params"})
         log.info("model_built", **facts)
+
+    def _notes(self, corpus: TokenizedCorpus) -> tuple[str, ...]:
+        """Return the notes on the files of the corpus, and on its lines."""
+        return distinct((*self._record.notes, *corpus.notes))
 
     def _log_progress(self, read: Callable[[], Progress]) -> None:
         """Log progress at each validation, else every second at first and ever more rarely later."""

@@ -134,6 +134,10 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "stopped late": (RECORD, changed(COMPLETED, early_stopped=False)),
     "unmeasured": (RECORD, changed(COMPLETED, test_loss=None, best_val_loss=None, started_at=None, step=1, epoch=1)),
     "learned nothing": (RECORD, changed(COMPLETED, test_loss=0.97 * log(43))),
+    "noted": (
+        RECORD,
+        status_of(lambda story: story.start(notes=("Left out: a_b.csv.",)).step(100, 1.1, 1.2).complete()),
+    ),
     "leaking": (RECORD, status_of(lambda story: story.start(LEAKS).step(100, 1.1, 1.2).complete())),
     "searched": (RECORD, changed(COMPLETED, search=SEARCH)),
     "searched for a rate": (RECORD, changed(COMPLETED, search=changed(SEARCH, trials=(changed(TRIAL, dropout=None),)))),
@@ -244,7 +248,9 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "end with outcome": lambda: end("completed", Outcome(FILES, SAMPLES)),
     "end without weights": lambda: end("completed", Outcome(FILES[1:])),
     "end with a log": lambda: end("failed", Outcome(last_lines=LINES)),
-    "accepted with cost": lambda: accepted_answer(changed(WARM, leaks=LEAKS, chosen=CHOSEN), notify="here"),
+    "accepted with cost": lambda: accepted_answer(
+        changed(WARM, leaks=LEAKS, chosen=CHOSEN, notes=("Left out: a_b.csv.",)), notify="here"
+    ),
     "accepted silently": lambda: accepted_answer(RECORD, notify="off"),
     "status": lambda: status_answer(RECORD, RUNNING, [], closed=None),
     "status in a closed channel": lambda: status_answer(RECORD, RUNNING, [], closed="channel"),
