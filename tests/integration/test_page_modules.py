@@ -142,6 +142,12 @@ async def test_events__continue_behind_the_last_one_after_a_lost_connection(modu
     assert asked == [(None, "a-key"), ("2", "a-key")]
 
 
+def test_text_in_the_lower_case_of_a_language__counts_as_the_server_counts(modules: Path) -> None:
+    words = [{"text": "ışık", "span": [0, 4]}, {"text": "izmir", "span": [5, 10]}]
+    expression = f"normalized('IŞIK I\u0307ZMİR', {json.dumps(words)})"
+    assert value_of(modules, "normalized", "scored_text.js", expression) == list("ışık izmir")
+
+
 @pytest.mark.parametrize(
     ("text", "lowercase"),
     [("Kɑ́n ʃɪp", False), ("e\u0301t\u0131 ΣΑΣ", True), ("𝔸 😀 a", False), ("ئۇيغۇر تىلى", False), ("İI", True)],

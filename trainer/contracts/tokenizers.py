@@ -98,13 +98,17 @@ RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(_empty_as_none)]
 """An empty map renames nothing."""
 
 
+LowercaseLanguage = Literal["tr", "az"]
+"""Languages with a lower case of their own."""
+
+
 class Normalization(Frozen, json_schema_extra=describe_fields):
     """Normalization of every text before it is encoded, in training and inference."""
 
     form: Literal["NFC"] = "NFC"
     """Unicode normalization form."""
-    lowercase: bool = False
-    """Convert texts to lower case."""
+    lowercase: bool | LowercaseLanguage = False
+    """Convert texts to lower case; tr, az: as Turkish and Azerbaijani do, where I becomes ı, and İ becomes i."""
 
 
 class CharTokenizerConfig(Frozen, json_schema_extra=describe_fields):

@@ -107,6 +107,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
 
+_DOTS = (
+    "`normalization.lowercase: true` makes I to i, and İ to i with U+0307, but the text has ı or İ: for Turkish give"
+    " `lowercase: tr`, for Azerbaijani `lowercase: az`."
+)
 _CHUNK_DIGESTS = 1 << 14
 Digests: TypeAlias = "NDArray[np.uint64]"
 """Hashes of lines."""
@@ -173,9 +177,18 @@ class SplitCorpus:
                 self._labels = _labels_by_position(self._lines.add_all(blocks), rule)
             case unknown:
                 assert_never(unknown)
+        self.notes += self._notes_on_letters(normalization)
         for split in self.splits if documents == "stream" else ():
             if not any(block.strip() for block in self.lines(split)):
                 raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} split has only blank lines.")
+
+    def _notes_on_letters(self, normalization: Normalization) -> tuple[str, ...]:
+        """Return a note if the text in lower case has a letter of Turkish, or what became of one."""
+        if normalization.lowercase is not True:
+            return ()
+        texts = [self._lines, *self._own_corpora.values()]
+        is_turkish = any("ı" in block or "i\u0307" in block for text in texts for block in text.blocks())
+        return (_DOTS,) if is_turkish else ()
 
     @property
     def splits(self) -> list[Split]:

@@ -18,12 +18,18 @@ class Line(NamedTuple):
 
 
 def normalized(text: str, normalization: Normalization) -> str:
-    """Return the text in NFC, optionally in lower case letter by letter."""
+    """Return the text in NFC, optionally in lower case letter by letter.
+
+    The lower case of Turkish and Azerbaijani is that of SpecialCasing.txt in Unicode: I and a dot above is İ in NFC.
+    """
     form = normalization.form
     if not normalization.lowercase:
         return text if text.isascii() or is_normalized(form, text) else normalize(form, text)
+    composed = normalize(form, text)
+    if normalization.lowercase is not True:
+        composed = composed.replace("İ", "i").replace("I", "ı")
     # Python lowers a final sigma by its neighbours; the `tokenizers` library does not, and both must agree.
-    return normalize(form, normalize(form, text).replace("Σ", "σ").lower())
+    return normalize(form, composed.replace("Σ", "σ").lower())
 
 
 def normalized_lines(lines: str, normalization: Normalization) -> str:

@@ -358,8 +358,9 @@ def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat,
         yield f"It predicts a token from the {counted((config.order or 1) - 1, 'token')} before it."
     elif isinstance(config, TransformerConfig):
         yield f"It reads at most {config.max_position_embeddings:,} tokens, including special ones."
-    if tokenizer.normalization.lowercase:
-        yield "Texts are lower-cased before they are encoded."
+    if lowercase := tokenizer.normalization.lowercase:
+        by = "" if lowercase is True else f" by the rules of the language `{lowercase}` (I becomes ı, İ becomes i)"
+        yield f"Texts are lower-cased before they are encoded{by}."
     yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
     if manifest.data is not None:
         yield from manifest.data.notes

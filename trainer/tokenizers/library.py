@@ -42,7 +42,9 @@ def vocabulary_and_merges(content: str) -> _Model:
 def normalizer_of(normalization: Normalization, *more: normalizers.Normalizer) -> normalizers.Normalizer:
     """Return the normalization as a normalizer of the library, followed by `more`."""
     nfc = normalizers.NFC()
-    steps: list[normalizers.Normalizer] = [nfc, normalizers.Lowercase(), nfc] if normalization.lowercase else [nfc]
+    of_language = [normalizers.Replace("İ", "i"), normalizers.Replace("I", "ı")]
+    steps: list[normalizers.Normalizer] = [nfc, *(of_language if isinstance(normalization.lowercase, str) else ())]
+    steps += [normalizers.Lowercase(), nfc] if normalization.lowercase else ()
     steps += more
     return normalizers.Sequence(steps)
 

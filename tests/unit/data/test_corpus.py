@@ -17,6 +17,7 @@ from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
 from tests.support.strategies import any_line_lists, line_lists, rules, texts
 from tests.support.tiny_models import NFC, lines_in, write
+from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import Normalization, SplitBy
 from trainer.data.corpus import (
@@ -52,9 +53,48 @@ def test_lines__are_composed_and_lowercased_letter_by_letter_on_request(tmp_path
     assert read(tmp_path, "ΑΣ ÉẞI\n".encode(), Normalization(lowercase=True)) == ["ασ éßi"]
 
 
-@for_all(st.lists(st.text(alphabet="aé\u0301\u0327 Σʼ\u1161\u1100🙂", max_size=300), min_size=1))
+LOWER = {
+    "IŞIK": "ışık",
+    "İZMİR": "izmir",
+    "I\u0307I": "iı",
+    "ışık ii": "ışık ii",
+    "Í I\u0301 I\u0323 I\u0327\u0307": "í í ị i\u0327",
+    "IĞDIR, DİYARBAKIR ΑΣ": "ığdır, diyarbakır ασ",
+    "ƏLİ XALIQ": "əli xalıq",
+}
+"""Texts with their lower case in Turkish, as ICU and SpecialCasing.txt have it."""
+
+
+@pytest.mark.parametrize("language", ["tr", "az"])
+@pytest.mark.parametrize(("text", "lower"), LOWER.items())
+def test_lines__are_lowercased_by_the_rules_of_their_language(text: str, lower: str, language: str) -> None:
+    normalization = parse(Normalization, {"lowercase": language})
+    assert normalized(text, normalization) == normalized(normalize("NFD", text), normalization) == lower
+    assert normalized(text, NFC) == normalize("NFC", text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "lowercase", "notes"),
+    [
+        (["ışık", "b", "c"], True, 1),
+        (["İZMİR", "b", "c"], True, 1),
+        (["I\u0307", "b", "c"], True, 1),
+        (["ILK", "ÍÌ i", "c"], True, 0),
+        (["ışık", "İ", "c"], "tr", 0),
+        (["ışık", "İ", "c"], False, 0),
+    ],
+)
+def test_split_corpus__says_that_a_lower_case_is_not_that_of_the_text(
+    tmp_path: Path, lines: list[str], lowercase: bool | str, notes: int
+) -> None:
+    corpus = SplitCorpus(write(tmp_path, lines), parse(Normalization, {"lowercase": lowercase}), RULE)
+    assert len(corpus.notes) == notes
+    assert all("for Turkish give `lowercase: tr`" in note for note in corpus.notes)
+
+
+@for_all(st.lists(st.text(alphabet="aéIİ\u0301\u0307\u0327 Σʼ\u1161\u1100🙂", max_size=300), min_size=1))
 def test_lines__are_normalized_together_as_one_by_one(lines: list[str]) -> None:
-    for normalization in (NFC, Normalization(lowercase=True)):
+    for normalization in (NFC, Normalization(lowercase=True), Normalization(lowercase="tr")):
         many = lines * 9
         plain = "\n".join(normalized(line, normalization) for line in many)
         assert normalized_lines("\n".join(many), normalization) == plain

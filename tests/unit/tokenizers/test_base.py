@@ -103,6 +103,14 @@ def test_lowercase__is_part_of_the_tokenizer_and_its_files(kind: str, tmp_path: 
 
 
 @every_kind
+def test_lowercase__of_a_language_is_part_of_the_tokenizer_and_its_files(kind: str, tmp_path: Path) -> None:
+    made(kind, ["ışık izmir"], normalization=Normalization(lowercase="tr")).save(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.normalization.lowercase == "tr"
+    assert tokenizer.encode("IŞIK İZMİR") == tokenizer.encode("ışık izmir") != tokenizer.encode("işik izmir")
+
+
+@every_kind
 def test_saved__it_is_found_equal_and_is_made_again_byte_for_byte(kind: str, tmp_path: Path) -> None:
     saved, folder = TOKENIZERS[kind], tmp_path / "folder"
     assert not is_saved(folder)
@@ -265,13 +273,16 @@ _odd = st.lists(
 _of_library = st.sampled_from(["char", "word", "byte", "bpe", "wordpiece", "bpe with bytes"])
 
 
-@for_all_pairs(st.tuples(_of_library, texts, st.booleans()), st.one_of(specials_and_text, _odd.map("".join), any_lines))
-def test_library_file__gives_equal_ids(made_from: tuple[str, str, bool], odd: str) -> None:
+_lowercase: st.SearchStrategy[bool | str] = st.sampled_from([False, True, "tr"])
+
+
+@for_all_pairs(st.tuples(_of_library, texts, _lowercase), st.one_of(specials_and_text, _odd.map("".join), any_lines))
+def test_library_file__gives_equal_ids(made_from: tuple[str, str, bool | str], odd: str) -> None:
     kind, text, lowercase = made_from
     lines = [*LINES, text, "##a # ## the 'quoted' king ΑΣ İ"]
     ours = made(kind, lines, normalization={"lowercase": lowercase})
     library = library_tokenizer(ours)
-    for shown in (text, odd, text + odd, "[BOS] e\u0301 ΑΣ İ"):
+    for shown in (text, odd, text + odd, "[BOS] e\u0301 ΑΣ İ I I\u0307\u0323"):
         encoding = library.encode(normalize("NFC", shown), add_special_tokens=False)
         assert encoding.ids == ours.encode(shown)
         if kind in SUBWORD:

@@ -28,7 +28,8 @@ const NAMES = new Map([
 ]);
 
 /**
- * Return the code points of a text as the server has normalized it: in NFC, and in lower case if its words are.
+ * Return the code points of a text as the server has normalized it: in NFC, and in lower case if its words are, also that of
+ * Turkish.
  * @param {string} text
  * @param {WordScore[]} words
  */
@@ -36,13 +37,14 @@ export function normalized(text, words) {
   const chars = [...text.normalize("NFC")];
   const fits = (/** @type {string[]} */ found) => words.every(({ text, span }) => covered(found, ...span) === text);
   if (fits(chars)) return chars;
-  const lower = [
-    ...chars
+  const lowered = (/** @type {string[]} */ letters) => [
+    ...letters
       .map((char) => char.toLowerCase())
       .join("")
       .normalize("NFC"),
   ];
-  return fits(lower) ? lower : chars;
+  const turkic = chars.map((char) => (char === "I" ? "ı" : char === "İ" ? "i" : char));
+  return [lowered(chars), lowered(turkic)].find(fits) ?? chars;
 }
 
 /**
