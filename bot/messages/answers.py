@@ -7,7 +7,7 @@ from typing import Literal
 
 import discord
 
-from bot.messages.run_card import corpus_notes, leak_warnings, recipe, run_card
+from bot.messages.run_card import leak_warnings, notes_of, recipe, run_card
 from bot.messages.text import (
     AMBER,
     BLURPLE,
@@ -62,7 +62,7 @@ def accepted_answer(
         *([] if group is None else [f"{count(n_runs, 'seed')}: {', '.join(map(str, group.seeds))}"]),
         *_values_by_rule(record.chosen),
         *([] if record.cost is None else record.cost.lines(n_runs)),
-        *corpus_notes(record.notes),
+        *notes_of(record.notes),
         *leak_warnings(record, record.leaks),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),

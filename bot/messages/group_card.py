@@ -7,7 +7,7 @@ import discord
 from bot.messages.answers import STATE_SIGNS, state_counts
 from bot.messages.buttons import button, button_row
 from bot.messages.run_buttons import CARD, OWN_CARD, watch_button
-from bot.messages.run_card import corpus_notes, leak_warnings, progress_bar, recipe
+from bot.messages.run_card import leak_warnings, notes_of, progress_bar, recipe
 from bot.messages.text import BLURPLE, GREEN, GREY, RED, count, make_embed, shown_bits, shown_name, unknown_warning
 from trainer.contracts.base import RunState
 from trainer.contracts.groups import GroupStatus
@@ -37,7 +37,7 @@ def group_card(record: RunRecord, group: GroupStatus) -> discord.Embed:
     lines += unknown_warning(group.unknown_char_share)
     lines += [_line(member) for member in group.members[:_MAX_LINES]]
     lines += ["…"] if len(group.members) > _MAX_LINES else []
-    lines += [*corpus_notes(group.members[0].notes), *leak_warnings(record, group.members[0].leaks), recipe(record)[0]]
+    lines += [*notes_of(group.members[0].notes), *leak_warnings(record, group.members[0].leaks), recipe(record)[0]]
     title = f"{STATE_SIGNS[group.status]} {titles[group.status]}"
     return make_embed(_COLOURS.get(group.status, GREY), title, lines, group.group_id)
 

@@ -73,7 +73,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
                 lines = [
                     *_result(status),
                     *_warning(status),
-                    *corpus_notes(status.notes),
+                    *notes_of(status.notes),
                     *leak_warnings(record, status.leaks),
                     *_recipe_with_weights(record, status),
                 ]
@@ -90,7 +90,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
             lines = [
                 *_result(status),
                 *_warning(status),
-                *corpus_notes(status.notes),
+                *notes_of(status.notes),
                 *leak_warnings(record, status.leaks),
                 *_samples(outcome.samples),
                 *_files(outcome.files),
@@ -327,8 +327,8 @@ def _early_stop(status: RunStatus) -> str:
     return f" · {_('stopped early: {answer}', answer=_('yes') if status.early_stopped else _('no'))}"
 
 
-def corpus_notes(notes: Sequence[str]) -> list[str]:
-    """Return what the program has chosen or left out in the corpora."""
+def notes_of(notes: Sequence[str]) -> list[str]:
+    """Return what the program has chosen or left out."""
     return [f"ℹ {plain(note)}" for note in notes]
 
 

@@ -22,6 +22,7 @@ _REPLACED_BY = {
     "tokenizer_id": ("tokenizer",),
     "init_from_run_id": ("tokenizer", "tokenizer_id"),
     **dict.fromkeys(LENGTHS, ("minutes",)),
+    "max_steps": ("minutes", "num_epochs"),
     "minutes": LENGTHS,
     "warmup_steps": ("warmup_ratio",),
     "warmup_ratio": ("warmup_steps",),

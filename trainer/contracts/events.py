@@ -112,7 +112,7 @@ class MetricsConfig(EventBase):
     leaks: Leaks = Field(default_factory=dict)
     """Shares of the held-out splits that stand in the training split."""
     notes: tuple[str, ...] = ()
-    """What the program has chosen or left out in the corpora, in sentences."""
+    """What the program has chosen or left out, in sentences."""
     search: Search | None = None
     """The trials that chose the learning rate and the dropout; None without a search."""
 

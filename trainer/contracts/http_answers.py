@@ -38,7 +38,7 @@ class CheckedTraining(Frozen):
     warnings: tuple[str, ...]
     """Warnings about the numbers of the run."""
     notes: tuple[str, ...] = ()
-    """What the program has chosen or left out in the corpora, in sentences."""
+    """What the program has chosen or left out, in sentences."""
 
 
 class CancelAnswer(Frozen):

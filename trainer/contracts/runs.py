@@ -295,7 +295,7 @@ class RunRecord(JobRecord):
     leaks: Leaks = Field(default_factory=dict)
     """Leaks measured when the run was accepted; empty for a long corpus, which the worker measures."""
     notes: tuple[str, ...] = ()
-    """What the program has chosen or left out in the corpora, in sentences."""
+    """What the program has chosen or left out, in sentences."""
     experiment_id: Identifier | None = None
     """The experiment that started the run, whose own messages tell of its progress."""
     group: RunGroup | None = None
@@ -431,7 +431,7 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     warnings: tuple[str, ...] = ()
     """Warnings about the numbers of the run."""
     notes: tuple[str, ...] = ()
-    """What the program has chosen or left out in the corpora, in sentences."""
+    """What the program has chosen or left out, in sentences."""
 
     @property
     def has_ended(self) -> bool:
@@ -506,7 +506,7 @@ class DataFacts(Frozen):
     validation: SplitSizes
     test: SplitSizes | None
     notes: tuple[str, ...] = ()
-    """What the program has chosen or left out in the corpora, in sentences."""
+    """What the program has chosen or left out, in sentences."""
 
     @property
     def leaks(self) -> Leaks:

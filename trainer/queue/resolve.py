@@ -46,6 +46,7 @@ from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.training_options import ChosenValue
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore, sample_lines
 from trainer.data.text import text_files
 from trainer.queue.cost import TextEstimate, measure_text, preview_cost
@@ -72,7 +73,7 @@ class TrainingPreview(NamedTuple):
     leaks: Leaks
     """Leaks between the splits; empty for a long corpus, which the worker measures."""
     notes: tuple[str, ...]
-    """What the program has chosen or left out in the corpora; on the lines of a long one, only the worker knows."""
+    """What the program has chosen or left out; of the lines of a long corpus, only the worker knows."""
     corpora: CorpusStore
     """Its corpora, some of which may have been offered for this request only."""
     requested_paths: tuple[str, ...] | None
@@ -149,7 +150,7 @@ async def preview_training(
         effective=effective,
         cost=cost,
         leaks=splits.leaks,
-        notes=(*found.notes, *splits.notes),
+        notes=(*found.notes, *splits.notes, *_notes_on_length(effective, cost)),
         corpora=corpora,
         requested_paths=requested_paths,
         unused_settings=unused_settings,
@@ -377,6 +378,18 @@ def _check_different(effective: EffectiveRequest) -> None:
                 f"has the same text as `{other}`: a loss on text that the run has seen says nothing about unseen text."
                 " Give another text, or leave it out; `allow_same_corpus: true` trains all the same.",
             )
+
+
+def _notes_on_length(effective: EffectiveRequest, cost: Cost) -> tuple[str, ...]:
+    """Return a note if the epochs end a training before its steps."""
+    steps = effective.max_steps or 0
+    if effective.counts_steps or cost.steps >= steps:
+        return ()
+    epochs = counted(effective.num_epochs, "epoch")
+    return (
+        f"The training ends after its {epochs}, which are about {counted(cost.steps, 'step')}, before `max_steps` of"
+        f" {steps:,}: without `num_epochs` it has so many steps.",
+    )
 
 
 class _PreviewedSplits(NamedTuple):

@@ -55,6 +55,8 @@ WINS: list[tuple[Fields, Fields, Fields]] = [
     ({"warmup_ratio": 0.5}, {"warmup_steps": 7}, {"warmup_steps": 7}),
     ({"num_epochs": 5, "max_steps": 7, "max_seconds": 9.0}, {"minutes": 2.0}, {"minutes": 2.0}),
     ({"minutes": 2.0}, {"max_steps": 7}, {"max_steps": 7}),
+    ({"num_epochs": 5, "max_steps": 7}, {"max_steps": 70}, {"max_steps": 70}),
+    ({"num_epochs": 5}, {"max_steps": 70, "num_epochs": 4}, {"max_steps": 70, "num_epochs": 4}),
     ({"warmup_steps": 7}, {"warmup_ratio": 0.5}, {"warmup_ratio": 0.5}),
 ]
 

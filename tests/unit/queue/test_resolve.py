@@ -1,5 +1,6 @@
 """Leaks between splits before a training: the refusal of equal texts, the preview, and the warnings."""
 
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,27 @@ async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_pat
     assert joined.notes[0].startswith("`split_by` is given, so the files of 'bank' are one text")
     frequent = await preview(tmp_path, **fields | {"corpus": "held"})
     assert [note.partition(", ")[0] for note in frequent.notes] == ["1 line of the corpus"]
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "is_noted"),
+    [
+        ({"num_epochs": 2, "max_steps": 2000}, None, True),
+        ({"num_epochs": 2, "max_steps": 3}, 3, False),
+        ({"num_epochs": None, "max_steps": 2000}, 2000, False),
+        ({"num_epochs": 2}, None, False),
+    ],
+)
+async def test_preview__says_that_the_epochs_end_before_the_steps(
+    tmp_path: Path, length: dict[str, object], steps: int | None, *, is_noted: bool
+) -> None:
+    add_corpus(tmp_path, some_text())
+    found = await preview(tmp_path, test_fraction=0.1, holdout_fraction=0.1, **length)
+    tokens = 0.8 * (len(some_text()) + 1 + 60)  # characters and [EOS], and the [BOS] of 60 lines
+    of_epochs = 2 * ceil(tokens / (16 * 4))
+    assert found.cost.steps == (steps or of_epochs)
+    said = f"The training ends after its 2 epochs, which are about {of_epochs} steps, before `max_steps` of 2,000:"
+    assert [note.startswith(said) for note in found.notes] == [True] * is_noted
 
 
 async def test_preview__finds_the_leaks_that_the_worker_finds(tmp_path: Path) -> None:
