@@ -73,6 +73,8 @@ class CorpusToMeasure:
             else with_server(settings, lambda server: server_corpus_name(given, None, server, terminal))
         )
         """The name for requests."""
+        for note in self._corpora.layout(self.name, ["split_by"]).notes if settings.client.url is None else ():
+            terminal.note(f"Note: {note}")
 
     async def store(self) -> None:
         """Store a file of this machine as a corpus."""

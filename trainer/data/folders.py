@@ -43,9 +43,9 @@ def folder_layout(folder: Path, name: str, given: Collection[str] = ()) -> Folde
     said = [file for file, fields in readings.items() if fields]
     if not said:
         return FolderLayout({}, left_out)
+    joined = FolderLayout({}, (f"All files of '{name}' are one text, also {_shown(said)}.", *left_out))
     if "split_by" in given:
-        note = f"`split_by` is given, so the files of '{name}' are one text, also {_shown(said)}."
-        return FolderLayout({}, (note, *left_out))
+        return joined
     if (files := _complete(readings)) is not None:
         return FolderLayout(
             {field: file for field, file in files.items() if field == "corpus" or field not in given},
@@ -59,7 +59,7 @@ def folder_layout(folder: Path, name: str, given: Collection[str] = ()) -> Folde
             " `validation_corpus` and `test_corpus`, or give `split_by`, which makes all files one text."
         )
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    return FolderLayout({}, (f"All files of '{name}' are one text, also {_shown(said)}.", *left_out))
+    return joined
 
 
 def folder_notes(folder: Path, name: str) -> tuple[str, ...]:

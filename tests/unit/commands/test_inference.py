@@ -1,8 +1,13 @@
-"""Notes that are shown with a generated text."""
+"""Notes that are shown with a generated text, and with a text to measure on."""
+
+from pathlib import Path
 
 import pytest
 
+from tests.support import settings_in, some_text
+from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.inference import end_note
+from trainer.commands.terminal import Terminal
 from trainer.contracts.inference import FinishReason, GenerateResponse
 
 
@@ -17,3 +22,14 @@ from trainer.contracts.inference import FinishReason, GenerateResponse
 def test_end__states_that_the_context_is_full(reason: FinishReason, steps: tuple[int, ...], note: str) -> None:
     response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
     assert end_note(reason, response) == note
+
+
+def test_folder_to_measure_on__is_one_text_which_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "bank"
+    folder.mkdir()
+    for name in ("train.txt", "test.txt", "more.csv"):
+        (folder / name).write_text(some_text(), encoding="utf-8")
+    CorpusToMeasure(folder, settings_in(tmp_path), Terminal(as_json=False))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "Note: All files of 'bank' are one text, also test.txt and train.txt."
+    assert [line.partition(".")[0] for line in said[1:]] == ["Note: Left out of 'bank': more"]

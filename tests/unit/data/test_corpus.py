@@ -228,6 +228,9 @@ def test_split__of_many_lines_keeps_sizes_and_equal_lines_together() -> None:
     assert Counter(labels) == {0: 56_000, 1: 8_000, 2: 16_000}
     assert len(set(zip(lines, labels, strict=True))) == 40_001
     assert dict(zip(lines, labels, strict=True))["often"] == 0
+    pairs = [str(number // 2) for number in range(50_014)]
+    counts = Counter(labels_of(pairs, RULE._replace(test_fraction=0.49)))
+    assert counts == {0: 20_508, 1: 5_000, 2: 24_506}, "49 % are 24,507 lines, and 10 % are 5,001"
 
 
 def test_split__of_few_different_lines_is_by_position_and_of_too_few_none(tmp_path: Path) -> None:
@@ -279,6 +282,8 @@ def test_split__by_position_holds_out_the_end_of_the_text(tmp_path: Path) -> Non
     for seed in (1, 2):
         corpus = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.1, 0.2, seed, "position"))
         assert parts_of(corpus) == {"train": lines[:21], "validation": lines[21:24], "test": lines[24:]}
+    other = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.3, 0.2, 1, "position"))
+    assert parts_of(other) == {"train": lines[:15], "validation": lines[15:24], "test": lines[24:]}
 
 
 def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule = RULE) -> dict[Split, list[int]]:

@@ -90,7 +90,7 @@ def test_splits__that_are_no_complete_set_are_refused_unless_split_by_is_given(
         folder_layout(folder, "f")
     found = folder_layout(folder, "f", {"corpus", "split_by"})
     assert found.files == {}
-    assert found.notes[0].startswith("`split_by` is given, so the files of 'f' are one text, also ")
+    assert found.notes[0].startswith("All files of 'f' are one text, also ")
 
 
 ONE_TEXT = [

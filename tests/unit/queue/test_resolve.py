@@ -73,7 +73,7 @@ async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_pat
     assert [corpus.name for corpus in other.effective.corpora] == [*names[:2], "held"]
     joined = await preview(tmp_path, **fields, split_by="file")
     assert [corpus.name for corpus in joined.effective.corpora] == ["bank"]
-    assert joined.notes[0].startswith("`split_by` is given, so the files of 'bank' are one text")
+    assert joined.notes[0].startswith("All files of 'bank' are one text, also ")
     frequent = await preview(tmp_path, **fields | {"corpus": "held"})
     assert [note.partition(", ")[0] for note in frequent.notes] == ["1 line of the corpus"]
 
