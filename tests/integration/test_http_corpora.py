@@ -132,6 +132,10 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     assert stored.notes == (f"The files of 'kazakh' are splits by their names: {uses}",)
     by_hash = (await uploaded(at, content, request_of(*files, name=None))).record(UploadStatus)
     assert by_hash.corpus is not None and by_hash.corpus.name == "kazakh"
+    (folder / "more.txt").write_bytes(b"e\n")
+    [stored] = [one for one in (await at.get("/corpora")).record(CorpusList).corpora if one.name == "kazakh"]
+    assert stored.notes[0].startswith("The files of 'kazakh' have names of splits, but are not one file each")
+    (folder / "more.txt").unlink()
     folder.rename(folder.with_name("other"))
     unnamed = (await uploaded(at, content, request_of(*files, name=None))).record(UploadStatus)
     assert unnamed.corpus is not None and unnamed.corpus.name == corpus_sha256(folder.with_name("other"))

@@ -174,7 +174,18 @@ def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> No
         "corpus Ана_тілі: 800 bytes, 50 lines, kk, usual spelling\nnext: mt train --corpus Ана_тілі\n"
     )
     assert laptop.read(CorpusOverview, *words) == laptop.read(CorpusOverview, *words)
-    assert laptop.read(CorpusOverview, "corpus", "add", "folder").lines == 55
+    (laptop.folder / "folder" / "rows.csv").write_text("a,b\n", encoding="utf-8")
+    added = laptop.read(CorpusOverview, "corpus", "add", "folder")
+    left_out, uses = added.notes
+    assert added.lines == 55 and left_out.startswith("Left out of 'folder': rows.csv. ")
+    assert uses.startswith(
+        "The files of 'folder' are splits by their names: train.txt for training and test.txt for test."
+    )
+    assert {f"Note: {note}" for note in added.notes} <= {*laptop.err.splitlines()}
+    (laptop.folder / "folder").rename(laptop.folder / "other")
+    laptop.type("validate", "--corpus", "other", "--model", "char_lstm", "--size", "tiny")
+    assert left_out.replace("folder'", "other'") in laptop.err
+    (laptop.folder / "other").rename(laptop.folder / "folder")
     assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl", "--name", "of a table").name == "of_a_table"
     listed = laptop.read(CorpusList, "corpus", "list")
     assert {"Ана_тілі", "demo", "folder", "of_a_table"} <= {corpus.name for corpus in listed.corpora}

@@ -108,14 +108,17 @@ def test_upload__of_a_folder_is_the_same_corpus(server: LabServer, tmp_path: Pat
     folder.mkdir()
     for name, size in (("train.txt", 3 * MIB), ("valid.txt", 10), ("test.txt", 2 * MIB)):
         (folder / name).write_text(f"{name}\n" * (size // 9), encoding="utf-8")
+    (folder / "rows.csv").write_text("a,b\n", encoding="utf-8")
     with Client(server.url, KEY) as client:
         stored = client.upload(folder)
         status = client.train(corpus="splits", model_family="char_lstm", model_size="tiny", max_steps=1)
         client.cancel(status.run_id)
     copy = server.lab.folder / "data" / "corpus" / stored.name
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
-        path.name: path.read_bytes() for path in folder.iterdir()
+        path.name: path.read_bytes() for path in folder.glob("*.txt")
     }
+    left_out, uses = stored.notes
+    assert left_out.startswith("Left out of 'splits': rows.csv. ") and "test.txt for test." in uses
 
 
 def test_upload__of_no_text_is_refused_before_anything_is_sent(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from trainer.client.http_api import HttpApi, address
 from trainer.config.validation import parse, unreadable
+from trainer.contracts.base import changed
 from trainer.contracts.corpora import CorpusOverview, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import distinct
 from trainer.data.corpora import require_lines
+from trainer.data.folders import folder_notes
 from trainer.data.text import check_no_archive, clean_file_name, count_lines, is_table, text_files
 from trainer.system.files import sha256_of
 
@@ -59,7 +62,8 @@ async def upload_corpus(
             size = max(size // 2, _MIN_PORTION_BYTES)
         if status.corpus is not None:
             show(status.offset, status.bytes)
-    return status.corpus
+    notes = distinct((*folder_notes(path, name or path.name), *status.corpus.notes))  # only here, all files are known
+    return changed(status.corpus, notes=notes)
 
 
 def _show_nothing(done: int, total: int) -> None:

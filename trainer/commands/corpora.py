@@ -13,7 +13,7 @@ from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name, unreadable
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, changed
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
@@ -71,7 +71,8 @@ def _add(options: _AddOptions, terminal: Terminal) -> int:
             )
 
     added = with_installation(settings, add)
-    for note in distinct((*folder_notes(path, name), *added.notes)):
+    added = changed(added, notes=distinct((*folder_notes(path, name), *added.notes)))
+    for note in added.notes:
         terminal.note(f"Note: {note}")
     facts = ", ".join(filter(None, _facts(added)[1:]))
     terminal.show(added, Text(f"corpus {added.name}: {facts}"), Text(f"next: mt train --corpus {added.name}"))

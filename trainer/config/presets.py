@@ -284,7 +284,8 @@ def split_fields(request: TrainRequest) -> dict[str, object]:
 def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
     """Return True if a tokenizer was trained on text that a run holds out.
 
-    Splits by line and by position are nested: one that holds out more holds out the lines of one that holds out less.
+    Splits by line and by position are nested: one that holds out more holds out the lines of one that holds out less,
+    unless lines are so frequent that only the larger split can have them.
     """
     known = {corpus.sha256 for corpus in tokenizer.corpus}
     validation, test = run.validation_corpus, run.test_corpus
