@@ -32,6 +32,7 @@ from trainer.contracts.tokenizers import (
     TokenizerManifest,
     has_byte_fallback,
 )
+from trainer.data.normalization import normalized
 from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -227,8 +228,8 @@ def _of_lines_and_marks(manifest: TokenizerManifest) -> Iterator[normalizers.Nor
     SentencePiece has a space before each line. A text that is a space and one word has no other: it is that word inside
     a line. Tools that score word by word, such as minicons, rely on it. Reserved characters are unknown.
     """
-    ids, lowercase = manifest.special_ids, manifest.normalization.lowercase
-    marks = {i: name.lower() if lowercase else name for name, i in manifest.special_tokens.items()}
+    ids = manifest.special_ids
+    marks = {i: normalized(name, manifest.normalization) for name, i in manifest.special_tokens.items()}
     start, mark = (re.escape(marks[ids.start]), "|".join(map(re.escape, marks.values())))
     is_sentencepiece = manifest.method == "sentencepiece"
     if is_sentencepiece:

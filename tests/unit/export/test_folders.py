@@ -223,6 +223,18 @@ def test_exported_tokenizer__has_a_mask_in_the_place_of_one_token(method: str, l
     assert masked > 5
 
 
+@pytest.mark.parametrize("method", ["bpe", "wordpiece", "sentencepiece"])
+@pytest.mark.parametrize("lowercase", [False, True, "tr"])
+def test_exported_tokenizer__has_the_lower_case_of_the_language(method: str, lowercase: bool | str) -> None:
+    names: dict[str, object] = {"bos_token": "<|INIT|>", "eos_token": "<|LINE|>"}
+    ours = trained(method, ["ışık izmir IŞIK İZMİR"], special_tokens=names, normalization={"lowercase": lowercase})
+    library, (first, second) = exported(ours), ("IŞIK", "İzmir I\u0307Z")
+    ids = [ours.encode(text) for text in (first, second)]
+    assert [library.encode(text).ids for text in (first, second)] == ids
+    assert library.encode(f"{first}\n{second}").ids == [*ids[0], ours.special_ids.eos, ours.special_ids.start, *ids[1]]
+    assert (ids[0] == ours.encode("ışık")) == (lowercase == "tr")
+
+
 @pytest.mark.parametrize("name", ["char_lstm", "qwen", "bert", "gru both"])
 def test_exported_folder__is_loaded_back_bit_for_bit(runs: dict[str, RunDirectory], name: str, tmp_path: Path) -> None:
     written = export_folder(runs[name], "hf", tmp_path / "out")
