@@ -234,13 +234,7 @@ class EffectiveRequest(TrainingOptions):
             "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
             " Train the tokenizer with the split of the run, or let the run train its own.",
         )
-        small = tuple(
-            f"The {split} split has {counted(leak.n_lines, 'line')}: its loss has no interval, which takes {MIN_LINES}"
-            " or more, and says little about other text. Hold out more lines."
-            for split, leak in leaks.items()
-            if leak.n_lines is not None and leak.n_lines < MIN_LINES
-        )
-        warnings = small + (of_tokenizer if self.tokenizer_saw_held_out else ())
+        warnings = _small_split(leaks) + (of_tokenizer if self.tokenizer_saw_held_out else ())
         return warnings + tuple(
             f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."
             f" {self._leak_remedy(split, leak)}"
@@ -512,6 +506,18 @@ class DataFacts(Frozen):
     def leaks(self) -> Leaks:
         """Return the leaks of the held-out splits."""
         return leaks_of({"validation": self.validation, "test": self.test})
+
+
+def _small_split(leaks: Leaks) -> tuple[str, ...]:
+    """Return a warning if the split whose loss is reported, the test split if there is one, has no interval."""
+    split: HeldOutSplit = "test" if "test" in leaks else "validation"
+    n_lines = None if split not in leaks else leaks[split].n_lines
+    if n_lines is None or n_lines >= MIN_LINES:
+        return ()
+    return (
+        f"The {split} split has {counted(n_lines, 'line')}: its loss has no interval, which takes {MIN_LINES} or more,"
+        " and says little about other text. Hold out more lines.",
+    )
 
 
 def leaks_of(sizes: Mapping[HeldOutSplit, SplitSizes | None]) -> Leaks:
