@@ -23,6 +23,7 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRecord, ScoreRecord, ScoreRequest
 from trainer.contracts.runs import has_unknown_text
+from trainer.data.text import with_newlines
 from trainer.people.language import _
 from trainer.reports.score_table import Unit
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
@@ -113,7 +114,8 @@ async def _score_input(
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, _("Give either `text` or `file`, not both."))
-        text = decoded(await read_attachment(file, context.bot.settings), "`file`").removeprefix(_BOM)
+        content = decoded(await read_attachment(file, context.bot.settings), "`file`")
+        text = with_newlines(content.removeprefix(_BOM))
     return await score_text(context, run, text or "", options)
 
 

@@ -284,12 +284,11 @@ def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
     assert (done.returncode, done.stderr.decode()) == (1, sentence)
 
 
-def test_line_with_a_carriage_return__is_one_row(shell: Shell) -> None:
-    shell.write("return.txt", "the\rsun was\ns\n")
-    words = "--path return.txt --detail-level per_word --no-bos --format"
+def test_text_with_a_carriage_return__is_one_row(shell: Shell) -> None:
+    words = ("score", RUN, "the\rsun was\ns\n", *"--detail-level per_word --no-bos --format".split())
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
-        assert [row["unit"] for row in cells_of(score(shell, f"{words} {form}"), delimiter)] == ["the\rsun", "was", "s"]
-    first, second = score(shell, f"{words} jsonl").splitlines()
+        assert [row["unit"] for row in cells_of(shell.type(*words, form), delimiter)] == ["the\rsun", "was", "s"]
+    first, second = shell.type(*words, "jsonl").splitlines()
     assert '"words":[{"text":"the\\rsun","span":[0,7],"surprisal":null},' in first
     assert '"bits_per_char":null,"bits_per_byte":null,' in second and 'tokens"' not in second.replace("n_tokens", "")
 

@@ -21,6 +21,8 @@ _COMPRESSED = {
 }
 """Names of compressed formats by their first bytes."""
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ISO_2022 = {b"\x1b$B": "JP", b"\x1b$@": "JP", b"\x1b$(D": "JP", b"\x1b$)C": "KR", b"\x1b$)A": "CN"}
+"""The encodings by the escape sequences before their characters."""
 _EXAMINED_BYTES = 4096
 _MIN_ZERO_BYTES, _MIN_ZERO_SHARE = 8, 0.05
 
@@ -48,21 +50,24 @@ def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCo
 def decoded(
     data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *, position: int = 0, is_line: bool = False
 ) -> str:
-    """Decode UTF-8; raises AppError with the number of the wrong byte, where `position` is that of the first one.
+    """Decode UTF-8 without NUL; raises AppError with the number of the wrong byte, `position` being the first one.
 
     The error names the format of a file of other text. One line after the first (`is_line`) does not show a format.
     """
+    nul = data.find(b"\0")
+    problem = (_iso_2022_problem if position or is_line else format_problem)(data, name)
+    if problem is None and nul >= 0:
+        problem = f"{name} is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8."
     try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        problem = None if position or is_line else format_problem(data, name)
         if problem is None:
-            problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8."
-        raise AppError(code, problem) from None
+            return data.decode()
+    except UnicodeDecodeError as error:
+        problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8."
+    raise AppError(code, problem)
 
 
 def format_problem(data: bytes, name: str) -> str | None:
-    """Return a sentence about UTF-16 text or a compressed file, given its first bytes; None for anything else.
+    """Return a sentence about UTF-16, ISO-2022 or a compressed file, given its first bytes; None for anything else.
 
     UTF-16 without a byte order mark has NUL bytes at even positions only, or at odd positions only.
     """
@@ -75,7 +80,13 @@ def format_problem(data: bytes, name: str) -> str | None:
     has_many = len(zeros) >= max(_MIN_ZERO_BYTES, _MIN_ZERO_SHARE * len(start))
     if start.startswith(_UTF_16_MARKS) or (has_one_parity and has_many):
         return f"{name} is UTF-16 text. Save it as UTF-8."
-    return None
+    return _iso_2022_problem(data, name)
+
+
+def _iso_2022_problem(data: bytes, name: str) -> str | None:
+    """Return a sentence about text in ISO-2022-JP, -KR or -CN, which is valid UTF-8 and reads as garbage."""
+    found = next((kind for sequence, kind in _ISO_2022.items() if sequence in data), None) if b"\x1b$" in data else None
+    return None if found is None else f"{name} is ISO-2022-{found} text. Save it as UTF-8."
 
 
 def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:

@@ -10,11 +10,11 @@ from typing import BinaryIO, NamedTuple, Protocol
 from httpx2 import HTTPError, TransportError
 from pydantic import BaseModel, SecretStr
 
-from trainer.config.validation import decoded, safe_name
+from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.installation import command_for
 from trainer.data.cleaning import ALPHABETS
-from trainer.data.text import corpus_sha256
+from trainer.data.text import corpus_sha256, stream_blocks
 from trainer.system.files import filled_folder
 
 Read = Callable[[str, int], Iterator[str]]
@@ -136,16 +136,13 @@ def _advice(error: Exception, dataset: str, token: SecretStr | None) -> str:
 
 def _read_folder(folder: Path, language: str, skipped: int) -> Iterator[str]:
     with (folder / f"{language}.txt").open("rb") as file:
-        yield from islice(_local_documents(file, f"'{language}.txt'"), skipped, None)
+        yield from islice(_local_documents(file, f"{language}.txt"), skipped, None)
 
 
 def _local_documents(file: BinaryIO, name: str) -> Iterator[str]:
     """Yield the paragraphs of a text: lines up to a blank line, at most 100 of them."""
     paragraph: list[str] = []
-    position = 0
-    for raw in file:
-        line = decoded(raw, name, position=position).removeprefix("" if position else "\ufeff").rstrip("\r\n")
-        position += len(raw)
+    for line in (line for block in stream_blocks(file, name, "stream") for line in block.text.split("\n")):
         paragraph.append(line)
         if not line.strip() or len(paragraph) == _DOCUMENT_LINES:
             yield "\n".join(paragraph)

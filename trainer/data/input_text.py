@@ -1,10 +1,11 @@
 """Input texts of inference requests: from a corpus by name, or from a file, complete or in portions."""
 
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from trainer.config.validation import decoded, unreadable
+from trainer.config.validation import decoded, format_problem, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
@@ -15,10 +16,11 @@ from trainer.contracts.inference_fields import (
     check_text_length,
 )
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import shown_name
+from trainer.data.text import shown_name, with_newlines
 
 _MAX_CHARACTER_BYTES = 4
 _BOM = "\ufeff"
+_LINE_ENDS = ("\r", "\n")
 RequestT = TypeVar("RequestT", bound=InferenceRequest)
 
 
@@ -38,7 +40,7 @@ def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
 
 
 def read_text(path: Path, most_characters: int, given: str | None = None) -> str:
-    """Read a UTF-8 file, given by its path or another name, without its byte order mark.
+    """Read a UTF-8 file, given by its path or another name, without its byte order mark, with \\n between its lines.
 
     Raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE.
     """
@@ -50,7 +52,7 @@ def read_text(path: Path, most_characters: int, given: str | None = None) -> str
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(given or path, error)) from None
     text = decoded(data, shown)
     check_text_length(shown, len(text), most_characters)
-    return text.removeprefix(_BOM)
+    return with_newlines(text.removeprefix(_BOM))
 
 
 class Portion(NamedTuple):
@@ -89,17 +91,22 @@ def read_portions(path: Path, most_characters: int) -> Iterator[Portion | BadLin
 
 
 def read_lines(path: Path) -> Iterator[str | BadLine]:
-    """Yield the lines of a UTF-8 file without their ends; raises DATA_NOT_FOUND."""
+    """Yield the lines of a UTF-8 file without their ends; raises DATA_NOT_FOUND.
+
+    Raises INVALID_INPUT for a compressed file, UTF-16 and ISO-2022.
+    """
     most_bytes = MAX_TEXT_CHARACTERS * _MAX_CHARACTER_BYTES
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as data, TextIOWrapper(data, "latin-1", newline="") as file:  # a character per byte
+            if (problem := format_problem(data.peek(), f"'{shown_name(path.name)}'")) is not None:
+                raise AppError(ErrorCode.INVALID_INPUT, problem)
             number = 0
             while line := file.readline(most_bytes):
                 number += 1
-                if len(line) == most_bytes and not line.endswith(b"\n"):
-                    while (rest := file.readline(most_bytes)) and not rest.endswith(b"\n"):
+                if len(line) == most_bytes and not line.endswith(_LINE_ENDS):
+                    while (rest := file.readline(most_bytes)) and not rest.endswith(_LINE_ENDS):
                         pass
-                yield _line(number, line)
+                yield _line(number, line.rstrip("\r\n").encode("latin-1"))
     except OSError as error:
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, error)) from None
 
@@ -107,7 +114,7 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
 def _line(number: int, line: bytes) -> str | BadLine:
     try:
         check_text_length("It", len(line) / _MAX_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
-        text = decoded(line.removesuffix(b"\n"), "It", is_line=number > 1)
+        text = decoded(line, "It", is_line=True)
         check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
     except AppError as error:
         return BadLine(number, error)

@@ -28,6 +28,7 @@ _MAX_NAME = 48
 """Shorter than the hash by which an attached text is stored; in UTF-8 not longer than file systems allow."""
 _BLANK_LINE = re.compile(r"\n\s*(?:\n|\Z)")
 """A blank line after another line."""
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class TextBlock(NamedTuple):
@@ -108,7 +109,7 @@ def text_blocks(path: Path, documents: DocumentMode = "line") -> Iterator[TextBl
 def stream_blocks(stream: BinaryIO, name: str, documents: DocumentMode = "line") -> Iterator[TextBlock]:
     """Yield the lines of a UTF-8 text, as `text_blocks` does.
 
-    Lines end at \n or \r\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
+    Lines end at \n, \r\n or \r. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
     the number of a line of more than 4 MiB.
     """
     rest = b""
@@ -118,16 +119,22 @@ def stream_blocks(stream: BinaryIO, name: str, documents: DocumentMode = "line")
         chunk = stream.read(_CHUNK_BYTES)
         at_end = not chunk
         rest += chunk
-        end = len(rest) if at_end else rest.rfind(b"\n") + 1
+        # the newline of a last \r may be the first byte of the next chunk
+        end = len(rest) if at_end else (rest.rfind(b"\n") + 1 or rest.rfind(b"\r", 0, -1) + 1)
         _check(rest, shown_name(name), position, stream)
-        utf8 = rest[:end].removesuffix(b"\n")
+        utf8 = rest[:end].removesuffix(b"\n").removesuffix(b"\r")
         text = decoded(utf8, f"'{shown_name(name)}'", position=position)
-        lines = _with_newlines(text.removeprefix(_BOM) if position == 0 else text)
+        lines = with_newlines(text.removeprefix(_BOM) if position == 0 else text)
         if documents == "line":
             lines = _without_blank_lines(lines)
         if lines or (end and documents == "stream"):
             yield TextBlock(lines, utf8 if lines is text else lines.encode())
         position, rest = position + end, rest[end:]
+
+
+def with_newlines(text: str) -> str:
+    """Return the text with \\n between its lines; the same object if nothing changes."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def shown_name(name: str) -> str:
@@ -166,11 +173,6 @@ def plain_words(text: str) -> list[str]:
     return [word.strip(signs) for word in folded.split()]
 
 
-def _with_newlines(text: str) -> str:
-    """Return the text with \\n between its lines; the same object if nothing changes."""
-    return text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text
-
-
 def _without_blank_lines(text: str) -> str:
     """Return lines without the blank ones; the same object if nothing changes."""
     if text[:1].isspace() or _BLANK_LINE.search(text):
@@ -179,12 +181,10 @@ def _without_blank_lines(text: str) -> str:
 
 
 def _check(raw: bytes, name: str, position: int, stream: BinaryIO) -> None:
-    """Refuse NUL and lines that are too long; `position` is that of the first byte in the stream."""
-    nul = raw.find(b"\0")
-    if nul >= 0:
-        problem = f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8."
-        raise AppError(ErrorCode.INVALID_INPUT, (None if position else format_problem(raw, f"'{name}'")) or problem)
-    if len(raw) > MAX_LINE_BYTES and b"\n" not in raw[: MAX_LINE_BYTES + 1]:
+    """Refuse another format and a line that is too long; `position` is that of the first byte in the stream."""
+    if not position and (problem := format_problem(raw, f"'{name}'")) is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, problem)
+    if len(raw) > MAX_LINE_BYTES and not _LINE_END.search(raw, 0, MAX_LINE_BYTES + 1):
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"Line {1 + _count_newlines(stream, position):,} of '{name}' has more than 4 MiB: give a text with shorter"
@@ -195,11 +195,12 @@ def _check(raw: bytes, name: str, position: int, stream: BinaryIO) -> None:
 def _count_newlines(stream: BinaryIO, end: int) -> int:
     """Return the number of newlines before a position of a stream."""
     stream.seek(0)
-    newlines = 0
+    newlines, before = 0, b""
     while end:
         chunk = stream.read(min(end, _CHUNK_BYTES))
-        newlines += chunk.count(b"\n")
-        end -= len(chunk)
+        newlines += sum(1 for _ in _LINE_END.finditer(chunk))
+        newlines -= before.endswith(b"\r") and chunk.startswith(b"\n")
+        before, end = chunk, end - len(chunk)
     return newlines
 
 
