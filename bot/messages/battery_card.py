@@ -31,7 +31,7 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
 from trainer.people.language import _, numeral, plural
-from trainer.reports.battery_tables import control_name, run_titles
+from trainer.reports.battery_tables import battery_notes, control_name, run_titles
 from trainer.reports.development_tables import by_age, spread
 
 REFRESH = "again"
@@ -155,6 +155,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _results(summary: BatterySummary) -> Iterator[str]:
     yield code_block("\n".join(_table(summary)), _MAX_TABLE)
+    yield from map(plain, battery_notes(summary))
     titles = run_titles(summary)
     for result in summary.runs[:_MAX_RUNS]:
         where = f"**{plain(titles[result.run.name])}** · " if len(summary.runs) > 1 else ""

@@ -141,7 +141,7 @@ async def test_start__refuses_and_stores_nothing(tmp_path: Path) -> None:
         ({}, "Give either `battery` or `items`."),
         ({"battery": "blimp", "items": ITEMS}, "Give either `battery` or `items`."),
         ({"items": Upload("pairs.txt", b"x")}, "`items` must be a file of items whose name ends in .jsonl"),
-        ({"items": Upload("pairs.csv", b"good,bad\na\n")}, "'pairs.csv': line 2 has 1 columns"),
+        ({"items": Upload("pairs.csv", b"good,bad\na\n")}, "'pairs.csv': line 2 has 1 column,"),
         ({"battery": "nothing"}, "There is no battery 'nothing'"),
         ({"battery": "nothing", "run": "nope"}, "There is no run 'nope'"),
     ]

@@ -18,6 +18,7 @@ from trainer.data.text import shown_name
 
 SUFFIXES = (".jsonl", ".tsv", ".csv", ".json")
 _MAX_ITEMS = 1_000_000
+_SHOWN_FILES = 3
 
 
 class Battery(NamedTuple):
@@ -60,14 +61,18 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
     """Return the items of files, whose suffixes tell their forms; raises INVALID_INPUT and PAYLOAD_TOO_LARGE."""
     items: list[BatteryItem] = []
     suites: dict[str, Suite] = {}
+    notes: dict[str, list[str]] = {}
     digest = sha256()
     parts: list[Items] = []
     for file in files:
         digest.update(sha256(file.content).digest())
         parts.append(_items_of(file, name, options))
-    for found in _with_own_paradigms([PurePosixPath(file.shown).stem for file in files], parts):
+    stems = [PurePosixPath(file.shown).stem for file in files]
+    for file, found in zip(files, _with_own_paradigms(stems, parts), strict=True):
         items += (_separated(item, options.separator) for item in found.items)
         suites |= found.suites
+        for note in found.notes:
+            notes.setdefault(note, []).append(file.shown)
         if len(items) > _MAX_ITEMS:
             raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{name}' has more than {_MAX_ITEMS:,} items.")
     info = BatteryInfo(
@@ -76,6 +81,7 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
         n_items=len(items),
         n_sequences=sum(len(item.sequences) for item in items),
         suites=suites,
+        notes=tuple(_with_files(note, of_note, len(files)) for note, of_note in notes.items()),
     )
     return Battery(info, tuple(items))
 
@@ -94,6 +100,14 @@ def _with_own_paradigms(stems: Sequence[str], parts: Sequence[Items]) -> Iterato
             continue
         items = [changed(item, paradigm=stem, phenomenon=item.phenomenon or name) for item in part.items]
         yield part._replace(items=items, suites={stem: part.suites[name]} if part.suites else {})
+
+
+def _with_files(note: str, files: Sequence[str], n_files: int) -> str:
+    """Return a note with the files that it is about, where a battery has others, too."""
+    if len(files) == n_files:
+        return note
+    more = f" and {len(files) - _SHOWN_FILES:,} more" if len(files) > _SHOWN_FILES else ""
+    return f"{', '.join(files[:_SHOWN_FILES])}{more}: {note}"
 
 
 def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:

@@ -18,10 +18,11 @@ MAX_CHARACTERS = 10_000
 
 
 class Items(NamedTuple):
-    """The items of a file, and the suites of its paradigms."""
+    """The items of a file, the suites of its paradigms, and how the file was read."""
 
     items: list[BatteryItem]
     suites: dict[str, Suite]
+    notes: tuple[str, ...] = ()
 
 
 class _Published(BaseModel):

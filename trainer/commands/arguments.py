@@ -38,6 +38,7 @@ RUN_IDS: Mapping[str, object] = shtab.cmd(
 )
 """The completion of a run id by the shell."""
 _RUN_HELP = "run id, or a beginning that no other run has"
+QUOTING = "of tables: quotation marks are around cells (csv) or plain characters (none); default: as fits"
 MODEL_HELP = "run id, or a beginning of it; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
 
 

@@ -13,7 +13,7 @@ from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunStore
 from trainer.batteries.reading import Battery, battery_request, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
-from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag, option, repeatable
+from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, option, repeatable
 from trainer.commands.connection import (
     Installation,
     full_model_name,
@@ -32,17 +32,27 @@ from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MEASURES,
+    QUOTINGS,
     BatteryItem,
     BatteryOptions,
     BatteryRecord,
     BatteryRequest,
     BatterySummary,
     Measure,
+    Quoting,
 )
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
-from trainer.reports.battery_tables import accuracy_rows, comparison_rows, effect_rows, notes, run_titles, seed_rows
+from trainer.reports.battery_tables import (
+    accuracy_rows,
+    battery_notes,
+    comparison_rows,
+    effect_rows,
+    notes,
+    run_titles,
+    seed_rows,
+)
 from trainer.reports.development_tables import age_rows, by_age, curve_rows, spread
 from trainer.reports.development_tables import notes as development_notes
 
@@ -71,6 +81,8 @@ class _ItemOptions(Options):
         'put between contexts or regions and the text after them; default: a space; "": nothing',
         " ",
     )
+    quoting = Argument[Quoting | None]("--quoting", choices=QUOTINGS, help=QUOTING)
+    keep_na = flag("--keep-na", "read NA, NaN, null and <NA> in tables as words; default: as empty cells")
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
 
     def options(self, **more: object) -> BatteryOptions:
@@ -89,6 +101,8 @@ class _ItemOptions(Options):
             "columns": columns,
             "formulas": self.formula,
             "separator": self.separator,
+            "quoting": self.quoting,
+            "keep_na": self.keep_na,
             "measure": "end" if self.end else self.measure,
             "pll_within_word": self.pll_within_word,
         }
@@ -262,7 +276,7 @@ async def _show_battery(battery_id: str, installation: Installation, terminal: T
 
 def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
     if development is not None:
-        _show_development(development, terminal)
+        _show_development(development, summary, terminal)
         return
     parts = [columns(accuracy_rows(summary))]
     for result in summary.runs:
@@ -279,11 +293,11 @@ def _show_results(summary: BatterySummary, development: Development | None, term
     terminal.show(summary, *parts)
 
 
-def _show_development(development: Development, terminal: Terminal) -> None:
+def _show_development(development: Development, summary: BatterySummary, terminal: Terminal) -> None:
     parts = [columns(curve_rows(development))]
     if words := by_age(development):
         parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS)))]
-    parts.append(Text("\n".join(["", *development_notes(development)])))
+    parts.append(Text("\n".join(["", *battery_notes(summary), *development_notes(development)])))
     terminal.show(development, *parts)
 
 

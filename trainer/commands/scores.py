@@ -11,13 +11,14 @@ from typing import Literal, get_args
 from pydantic_core import to_json
 from rich.table import Table
 
-from trainer.commands.arguments import Argument, Commands, ModelOptions, flag, option
+from trainer.commands.arguments import QUOTING, Argument, Commands, ModelOptions, flag, option
 from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation, with_model
 from trainer.commands.score_output import Write, check_output, in_order, output_to, write_errors
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.batteries import QUOTINGS, Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
@@ -75,6 +76,7 @@ class _ScoreOptions(ModelOptions):
     pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
     window_tokens = option("--max-window N", int, "score longer lines by windows of N tokens: faster, not exact")
     seed = option("--seed N", int, "accepted without effect: scoring is deterministic")
+    quoting = Argument[Quoting | None]("--quoting", choices=QUOTINGS, help=QUOTING)
     items = option("--items FILE", Path, "score a table (.csv, .tsv, .jsonl) and give its columns back")
     text_column = option("--text-column NAME", str, "of --items: the texts; default: the regions, joined")
     region_columns = option("--region-columns NAMES", _names, "of --items: regions of the texts, between commas")
@@ -164,8 +166,9 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
     }
     if unused := [name for name, value in others.items() if value]:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--items` goes without {' and '.join(unused)}: leave it out.")
-    requests = [*item_requests(read_columns(items), parse(ItemOptions, options.given(ItemOptions)))]
-    for note in item_notes(requests):
+    table = read_columns(items, options.quoting)
+    requests = [*item_requests(table.columns, parse(ItemOptions, options.given(ItemOptions)))]
+    for note in (*table.notes, *item_notes(requests)):
         terminal.note(f"mt: {note}")
 
     async def score(inference: Inference) -> int:

@@ -25,6 +25,9 @@ from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 Measure = Literal["sum", "token", "char", "byte", "end"]
 """The surprisal of a sequence, by its number of tokens, characters or bytes, or with that of the line end after it."""
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+Quoting = Literal["csv", "none"]
+"""Cells that begin with a quotation mark are quoted, or quotation marks are plain characters."""
+QUOTINGS: tuple[Quoting, ...] = get_args(Quoting)
 Outcome = Literal["right", "wrong", "tie"]
 Level = Literal["battery", "field", "phenomenon", "paradigm"]
 """Sets of items, from all to the smallest that the authors of a battery have named."""
@@ -77,6 +80,8 @@ class BatteryInfo(Frozen):
     n_sequences: int
     suites: Mapping[str, Suite] = {}
     """The suites of its paradigms."""
+    notes: tuple[str, ...] = ()
+    """How its files were read: their columns, and what was guessed or left out."""
     source: str | None = None
     """The data set that it was fetched from, with its revision."""
     licence: str | None = None
@@ -116,6 +121,10 @@ class BatteryOptions(Frozen):
     """Formulas that should hold for each item of a table of regions: `(2;%a%) - (2;%b%) > 0`."""
     separator: Separator = " "
     """What stands between a context and its text, and between regions."""
+    quoting: Quoting | None = None
+    """Read quotation marks of tables as those around cells (csv) or as plain characters (none); default: as fits."""
+    keep_na: bool = False
+    """Read `NA`, `NaN`, `null` and `<NA>` in tables as words; default: as empty cells."""
     measure: Measure = "sum"
     """The measure of comparisons between runs and over seeds.
 

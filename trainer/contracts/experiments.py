@@ -38,6 +38,11 @@ PairSet = Literal["all", "across_branches"]
 """All rated pairs of languages; those that are not two languages of one branch."""
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 """Added to the schema of a block whose names have a pattern."""
+RATING_COLUMNS = (
+    ("listener", "language", "mean_rating"),
+    ("listener_language", "text_language", "mean_human_rating"),
+)
+"""The columns of a file of human ratings: one of these sets."""
 TRIGRAM = "trigram"
 """The name of the baseline among the models."""
 

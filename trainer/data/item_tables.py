@@ -2,37 +2,39 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
 from trainer.config.validation import parse, safe_name
+from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.items import MAX_ITEMS, MAX_RESULT_CHARACTERS, Cell, ItemOptions, ItemsRequest, text_starts
-from trainer.data.rows import bad_line, head_of, in_file, json_rows, read_file, rows_below
+from trainer.data.rows import bad_line, in_file, read_file, read_rows
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 _PORTION_CHARACTERS = 20_000
 """Other people's requests are answered between two portions, each of which takes a second or so."""
 
 
-def read_columns(path: Path) -> dict[str, list[Cell]]:
+class ItemTable(NamedTuple):
+    """The columns of a table, and what a person should know of how they were read."""
+
+    columns: dict[str, list[Cell]]
+    notes: tuple[str, ...]
+
+
+def read_columns(path: Path, quoting: Quoting | None = None) -> ItemTable:
     """Read the columns of a table; raises DATA_NOT_FOUND, INVALID_INPUT and PAYLOAD_TOO_LARGE.
 
     A column that an object in JSON Lines does not have is empty there.
     """
     file = read_file(path, _SUFFIXES)
-    lines = [line.removesuffix("\r") for line in file.text().split("\n")]
     with in_file(file.name):
-        if PurePosixPath(file.name).suffix.lower() == ".jsonl":
-            rows = [*json_rows(lines)]
-            names = [*{name: name for _, row in rows for name in row}]
-        else:
-            head = head_of(lines)
-            if twice := next((name for name in head.names if head.names.count(name) > 1), None):
-                raise bad_line(head.number, f"names the column '{safe_name(twice)}' more than once")
-            rows, names = [*rows_below(head, lines)], [*head.names]
+        names, rows, notes = read_rows(file.text(), file.suffix, quoting)
         if not rows or not names:
             raise AppError(ErrorCode.INVALID_INPUT, "it has no items.")
-        return {name: [_cell(number, row.get(name), name) for number, row in rows] for name in names}
+        columns = {name: [_cell(number, row.get(name), name) for number, row in rows] for name in names}
+    return ItemTable(columns, notes)
 
 
 def _cell(number: int, value: object, name: str) -> Cell:

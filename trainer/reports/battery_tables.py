@@ -113,6 +113,7 @@ def _titles(group: GroupResult) -> tuple[str, str]:
 def notes(summary: BatterySummary) -> Iterator[str]:
     """Yield what is to be known about the numbers: odd items, controls, and leaked items."""
     titles = run_titles(summary)
+    yield from battery_notes(summary)
     for result in summary.runs:
         where = f"{titles[result.run.name]}: " if len(summary.runs) > 1 else ""
         for group in result.groups:
@@ -130,6 +131,12 @@ def notes(summary: BatterySummary) -> Iterator[str]:
                 f"{where}{leak.battery}: {leak.whole:.1%} of the items stand in the training text,"
                 f" and {leak.ngrams:.1%} with eight words in a row"
             )
+
+
+def battery_notes(summary: BatterySummary) -> Iterator[str]:
+    """Yield how the files of batteries were read."""
+    for one in summary.batteries:
+        yield from (f"{one.name}: {note.removesuffix('.')}" for note in one.notes)
 
 
 def _odd_items(group: GroupResult) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.refusals import refused
 from tests.support.suites import SUITE
-from trainer.batteries.reading import read_battery
+from trainer.batteries.reading import Battery, read_battery
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts
@@ -68,6 +68,10 @@ FORMS: dict[str, tuple[str, list[BatteryItem]]] = {
     ),
     "own.tsv": (f"\ufeffgood\tbad\tgroup\r\n{GOOD}\t{BAD}\t order\r\n", [item("own:2", "order", GOOD, BAD)]),
     "two.tsv": (f"\n{GOOD}\t {BAD}\r\n", [item("two:2", "two", GOOD, BAD)]),
+    "header.tsv": (f"doğru\tyanlış\n{GOOD}\t{BAD}\n", [item("header:2", "header", GOOD, BAD)]),
+    "turned.tsv": (f"ungrammatical\tgrammatical\n{BAD}\t{GOOD}\n", [item("turned:2", "turned", GOOD, BAD)]),
+    "words.tsv": ("Sentence_A\tSentence_B\tGroup\nev\teb\tn\n", [item("words:2", "n", "ev", "eb")]),
+    "pair.tsv": ("ev\teb\nat\tad\n", [item("pair:1", "pair", "ev", "eb"), item("pair:2", "pair", "at", "ad")]),
     "three.tsv": (f'"{GOOD}\t{BAD}\tgroup one\n \n', [item("three:1", "group one", f'"{GOOD}', BAD)]),
     "ewok.csv": (
         EWOK,
@@ -135,6 +139,161 @@ def test_columns__have_the_names_of_the_option(tmp_path: Path) -> None:
         read_battery(file, BatteryOptions(columns={"zz": "ok"}))
 
 
+def read(folder: Path, name: str, content: str, **options: object) -> Battery:
+    file = folder / name
+    file.write_text(content, encoding="utf-8", newline="")
+    return read_battery(file, BatteryOptions.model_validate(options))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "choices", "note"),
+    [
+        (
+            "a.csv",
+            ",0,1,good,bad\n7,x,y,a,b\n",
+            {},
+            ("a", "b"),
+            "`bad` (wrong); not read: one without a name, `0`, `1`.",
+        ),
+        (
+            "a.jsonl",
+            '{"0": "x", "good": "a", "bad": "b"}',
+            {},
+            ("a", "b"),
+            "`good` (right), `bad` (wrong); not read: `0`.",
+        ),
+        ("a.csv", "good,bad,bad2,bad_num\na,b,c,4\n", {}, ("a", "b", "c"), "`bad2` (wrong); not read: `bad_num`."),
+        (
+            "a.csv",
+            "sentence_good,sentence_bad,sentence_bad_2\na,b,c\n",
+            {},
+            ("a", "b", "c"),
+            "`sentence_bad_2` (wrong).",
+        ),
+        (
+            "a.csv",
+            "yes,no,no_2\na,b,c\n",
+            {"good": "yes", "bad": "no"},
+            ("a", "b", "c"),
+            "`no` (wrong), `no_2` (wrong).",
+        ),
+        (
+            "a.csv",
+            "yes,no,odd\na,b,c\n",
+            {"good": "yes", "bad": "no", "bad_2": "odd"},
+            ("a", "b", "c"),
+            "`odd` (wrong).",
+        ),
+        ("a.tsv", "yes\tno\na\tb\n", {"good": "yes", "bad": "no"}, ("a", "b"), "Columns: `yes` (right), `no` (wrong)."),
+        (
+            "a.csv",
+            "sentence_good,sentence_bad,mine,theirs,good\na,b,c,d,e\n",
+            {"good": "mine", "bad": "theirs"},
+            ("c", "d"),
+            "`mine` (right), `theirs` (wrong); not read: `sentence_good`, `sentence_bad`.",
+        ),
+        (
+            "a.jsonl",
+            '{"good": "a", "bad": "b"}\n{"good": "a", "bad": "b", "bad_2": "c"}',
+            {},
+            ("a", "b"),
+            "`bad_2` (wrong).",
+        ),
+    ],
+)
+def test_columns__are_those_that_the_table_names_and_are_told(
+    tmp_path: Path, name: str, content: str, columns: dict[str, str], choices: tuple[str, ...], note: str
+) -> None:
+    battery = read(tmp_path, name, content, columns=columns)
+    assert tuple(one.parts[0] for one in battery.items[0].sequences) == choices
+    [told] = battery.info.notes
+    assert told.endswith(note)
+    assert len(battery.items[-1].sequences) == len(choices) + (name == "a.jsonl" and "bad_2" in content)
+
+
+@pytest.mark.parametrize(
+    ("first", "content", "n_items", "note"),
+    [
+        ("UID", "q{n}", 0, "`UID` has another value for each item: it is not read as the paradigm."),
+        ("paradigm", "p{n}", 4, "Each of the 4 items has a paradigm of its own in `paradigm`."),
+        ("UID", "p", 1, None),
+    ],
+)
+def test_paradigm__that_numbers_the_items_is_told(
+    tmp_path: Path, first: str, content: str, n_items: int, note: str | None
+) -> None:
+    rows = [f"{content.format(n=n)},{'xy'[n % 2]},a{n},b{n}" for n in range(4)]
+    table = "\n".join([f"{first},cond,good,bad", *rows])
+    battery = read(tmp_path, "a.csv", table)
+    assert len({one.paradigm for one in battery.items} - {"a"}) == n_items
+    assert [*battery.info.notes[1:]] == ([] if note is None else [note])
+    chosen = read(tmp_path, "a.csv", table, columns={"paradigm": "cond"})
+    assert [one.paradigm for one in chosen.items] == ["x", "y", "x", "y"] and len(chosen.info.notes) == 1
+
+
+def test_paradigm__of_regions_is_one_for_items_and_not_for_rows(tmp_path: Path) -> None:
+    numbered = "UID,item,condition,region,text\n" + "".join(
+        f"{uid},{item},{condition},r,x\n" for item, uid in ((1, "u"), (2, "v")) for condition in "ab"
+    )
+    assert [one.paradigm for one in read(tmp_path, "a.csv", numbered).items] == ["a", "a"]
+    assert [one.paradigm for one in read(tmp_path, "a.csv", numbered.replace("v,", "u,")).items] == ["u", "u"]
+
+
+NOTHING = "Read as empty: 2 cells with NA, NaN or null. The option `keep_na` (`--keep-na`) reads them as words."
+
+
+@pytest.mark.parametrize("absent", ["NA", "NaN", "null", "<NA>", " NA "])
+def test_absent_values__are_empty_cells_unless_they_are_kept(tmp_path: Path, absent: str) -> None:
+    table = f"context,good,bad,bad_2\n{absent},a,b,{absent}\nc,d,e,f\n"
+    battery = read(tmp_path, "a.csv", table)
+    assert battery.items == read(tmp_path, "a.csv", table.replace(absent, "")).items
+    assert battery.info.notes[1:] == (NOTHING,)
+    kept = read(tmp_path, "a.csv", table, keep_na=True)
+    assert [one.text for one in kept.items[0].sequences] == [
+        f"{absent.strip()} {text}" for text in ("a", "b", absent.strip())
+    ]
+    assert len(kept.info.notes) == 1
+
+
+def test_absent_values__of_regions_and_json_are_empty(tmp_path: Path) -> None:
+    table = "item,condition,region,text\n1,a,x,NA\n1,a,y,b\n1,b,x,c\n1,b,y,NaN\n"
+    battery = read(tmp_path, "a.csv", table)
+    assert battery.items == read(tmp_path, "a.csv", table.replace("NA", "").replace("NaN", "")).items
+    assert battery.info.notes[1:] == (NOTHING,)
+    lines = '{"context": null, "good": "a", "bad": "b", "bad_2": NaN}\n{"good": "NA", "bad": "b"}'
+    with pytest.raises(AppError, match=r"line 2 is no pair: one of its sentences is missing\.$"):
+        read(tmp_path, "a.jsonl", lines)
+    [one] = read(tmp_path, "a.jsonl", lines.split("\n")[0]).items
+    assert [sequence.text for sequence in one.sequences] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (
+            "ok\tstar\nthe a\tthe b\n",
+            "The first line is read as names of columns, and `ok` as that of the right sentences",
+        ),
+        (
+            "Doğru.\tYanlış.\nthe a\tthe b\n",
+            "The first line is read as a pair, right sentence first; if it names columns",
+        ),
+    ],
+)
+def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, content: str, note: str) -> None:
+    assert read(tmp_path, "a.tsv", content).info.notes[1].startswith(note)
+
+
+def test_notes__of_a_folder_name_the_files_that_they_are_about(tmp_path: Path) -> None:
+    for name in "abcde":
+        more = "\n,\n" if name != "e" else ""
+        (tmp_path / f"{name}.csv").write_text(f"good,bad\nx,y{more}", encoding="utf-8")
+    assert read_battery(tmp_path, OPTIONS).info.notes == (
+        "Columns: `good` (right), `bad` (wrong).",
+        "a.csv, b.csv, c.csv and 1 more: 1 row read, 1 empty row left out.",
+    )
+
+
 REGIONS = """item,condition,region,text,paradigm
 1,match,subject,the dogs,agr
 1,match,verb,run,agr
@@ -169,17 +328,18 @@ def test_regions__make_items_in_conditions_and_suites_with_formulas(tmp_path: Pa
     ("name", "content", "sentence"),
     [
         ("a.tsv", "\n \n", "it has no items."),
-        ("a.tsv", "a\tb\na b\n", "line 2 is no pair: one of its sentences is missing."),
-        ("a.tsv", "a\tb\na\tb\tc\td\n", "line 2 is no pair: write two sentences"),
+        ("a.tsv", "a\tb\na b\n", "line 2 has 1 column, and the first line names 2."),
+        ("a.tsv", "a\tb\na\tb\tc\td\n", "line 2 has 4 columns, and the first line names 2."),
         ("a.tsv", "a\tb\tc\td\n", "it has no items."),
-        ("a.tsv", "a\tb\tc\td\n1\t2\t3\t4\n", "line 2 does not name the columns of two sentences: known are"),
-        ("a.csv", "good,worse\na,b\n", "line 2 does not name the columns of two sentences"),
-        ("a.csv", "good,bad\na\n", "line 2 has 1 columns, and the first line names 2."),
+        ("a.tsv", "a\tb\tc\td\n1\t2\t3\t4\n", "it has no columns of two sentences, but `a`, `b`, `c`, `d`: known are"),
+        ("a.tsv", "item\tsentence\n1\tthe sun\n", "it has no columns of two sentences, but `item`, `sentence`: known"),
+        ("a.csv", "good,worse\na,b\n", "it has no columns of two sentences, but `good`, `worse`"),
+        ("a.csv", "good,bad,bad\na,b,c\n", "line 1 names the column 'bad' more than once."),
+        ("a.csv", "good,bad\na\n", "line 2 has 1 column, and the first line names 2."),
         ("a.csv", "good,bad\na,\n", "line 2 is no pair: one of its sentences is missing."),
-        ("a.csv", 'good,bad\na,"b\nc"\n', "line 3 is no pair: a sentence is one line."),
-        ("a.csv", '\ngood,bad\n\na,"b"c\n', "line 4 is no row of a table: "),
-        ("a.csv", f"good,{'b' * 200_000}\na,b\n", "line 1 is no row of a table: field larger than field limit"),
-        ("a.csv", f"good,bad\na,{'b' * 200_000}\n", "line 2 is no row of a table: field larger than field limit"),
+        ("a.csv", 'good,bad\na,"b\nc"\n', "line 2 is no pair: a sentence is one line."),
+        ("a.csv", '\ngood,bad\n\na,"b"c\n"a",b\n', "line 4 has text behind the closing quotation mark of a cell"),
+        ("a.csv", f"good,bad\na,{'b' * 200_000}\n", "line 2 has a sentence of more than 10,000 characters"),
         ("a.jsonl", "{\n", "line 1 is not JSON."),
         ("a.jsonl", "[" * 100_000, "line 1 is not JSON."),
         ("a.jsonl", '["a", "b"]\n', "line 1 is not a JSON object."),
@@ -189,8 +349,8 @@ def test_regions__make_items_in_conditions_and_suites_with_formulas(tmp_path: Pa
         ("a.jsonl", '{"choices": "ab", "answer": 0}', "line 1 must have a list of 2 to 100 texts in `choices`."),
         ("a.jsonl", '{"choices": ["a", null], "answer": 0}', "line 1 must have a list of 2 to 100 texts in `choices`."),
         ("a.jsonl", '{"choices": ["a", "b"], "answer": 0}\n{"answer": 0}', "line 2 must have a list of 2 to 100 texts"),
-        ("a.jsonl", '{"good": "a\\ud800", "bad": "b"}', "line 1 has a character that is no Unicode."),
-        ("a.jsonl", '{"choices": ["a", "\\ud800"], "answer": 0}', "line 1 has a character that is no Unicode."),
+        ("a.jsonl", '{"good": "a\\ud800", "bad": "b"}', "line 1 has half of a surrogate pair"),
+        ("a.jsonl", '{"choices": ["a", "\\ud800"], "answer": 0}', "line 1 has half of a surrogate pair"),
         ("a.jsonl", '{"choices": ["a", "b"], "answer": 2}', "line 1 must have in `answer` the place"),
         ("a.jsonl", '{"choices": ["a", "b"], "answer": true}', "line 1 must have in `answer` the place"),
         ("a.csv", "item,condition,region,text\n1,a,,b\n", "line 2 needs an `item`, a `condition` and a `region`."),

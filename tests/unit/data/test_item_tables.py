@@ -29,7 +29,7 @@ def test_table__has_the_values_that_its_file_has(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode())
-    assert list(read_columns(path).items()) == list(columns.items())
+    assert list(read_columns(path).columns.items()) == list(columns.items())
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_table__has_the_values_that_its_file_has(
         ("a.xlsx", "a", "'a.xlsx' is no file of items: its name must end in .csv, .tsv, .jsonl."),
         ("a.csv", "", "'a.csv': it has no items."),
         ("a.csv", "\na,b,a\n1,2,3\n", "'a.csv': line 2 names the column 'a' more than once."),
-        ("a.csv", "a,b\n1\n", "'a.csv': line 2 has 1 columns, and the first line names 2."),
+        ("a.csv", "a,b\n1\n", "'a.csv': line 2 has 1 column, and the first line names 2."),
         ("a.jsonl", '{"a": 1}\n{"a": [2]}', "'a.jsonl': line 2 has a list or an object in `a`, and no text or number."),
         ("a.jsonl", "{}", "'a.jsonl': it has no items."),
         ("a.jsonl", "[]", "'a.jsonl': line 1 is not a JSON object."),

@@ -27,15 +27,21 @@ def test_ratings__are_read_by_either_names_of_their_columns(tmp_path: Path) -> N
         (b"", "must name the columns listener, language and mean_rating"),
         (b"listener,language\nkk,ky\n", "must name the columns"),
         (b"listener,listener,language,mean_rating\nkk,kk,ky,3\n", "must name the columns"),
-        (HEADER + b"kk,ky,3\n\nkk,tr\n", "Line 4 of the ratings file has 2 columns; the first line has 3."),
+        (
+            HEADER + b"kk,ky,3\n\nkk,tr\n",
+            "The ratings file is no table: line 4 has 2 columns, and the first line names 3.",
+        ),
         (HEADER + b"kk,ky,much\n", "Line 2 of the ratings file needs a number as mean_rating."),
         (OTHER_HEADER + b"kk,ky,much\n", "Line 2 of the ratings file needs a number as mean_human_rating."),
         (HEADER[:-1] + b"," + OTHER_HEADER, "columns listener, language and mean_rating, or listener_language,"),
         (HEADER + b"kk,ky,nan\n", "Line 2 of the ratings file needs a number as mean_rating."),
         (HEADER + b"kk,,3\n", "Line 2 of the ratings file needs a listener and a language."),
         (HEADER + b"kk,ky,3\nky,kk,3\nkk,ky,3\n", "Line 4 of the ratings file rates a pair of languages that an"),
-        (HEADER + b'kk,"ky,3\n', "Line 2 of the ratings file is not CSV: unexpected end of data."),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (
+            HEADER + b'kk,"ky,3\n',
+            "The ratings file is no table: line 2 begins a cell with a quotation mark that nothing closes",
+        ),
+        (b"\xff\xfe", "is UTF-16 text"),
     ],
 )
 def test_ratings__mistakes_are_named_with_their_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -210,7 +210,8 @@ function notesOf(summary, titles) {
         `${titles.get(nameOf(one.run))}, ${battery}: ${percent(whole)} of the items stand in the training text, and ${percent(ngrams)} with eight words in a row`,
     ),
   );
-  return [...sources, ...odd, ...leaks];
+  const read = summary.batteries.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
+  return [...sources, ...read, ...odd, ...leaks];
 }
 
 /**

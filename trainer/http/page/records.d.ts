@@ -172,7 +172,7 @@ export interface BatteryStatus {
 }
 export interface BatteryList { batteries: BatteryStatus[] }
 export interface BatteryRun { run_id: string; checkpoint: number | null; label: string | null }
-export interface BatteryInfo { name: string; n_items: number; source: string | null; licence: string | null }
+export interface BatteryInfo { name: string; n_items: number; notes: string[]; source: string | null; licence: string | null }
 export interface Accuracy {
   measure: Measure; n_right: number; n_wrong: number; n_ties: number; accuracy: number | null; low: number | null; high: number | null;
 }
