@@ -23,7 +23,7 @@ from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
 from trainer.data.corpus_overview import CorpusStatistics, corpus_overview, corpus_overviews, corpus_statistics
-from trainer.data.tables import as_text
+from trainer.data.tables import PlainText, as_text
 from trainer.data.text import clean_corpus_name
 from trainer.people.language import _, numeral, plural
 
@@ -76,7 +76,7 @@ async def _show(context: CommandContext, name: str) -> Answer:
 
 @app_commands.command(name="add", description="Add a text as a corpus that everybody here can train on.")
 @app_commands.describe(
-    file="Text: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
+    file="Text: .txt with a sentence per line, or .jsonl, .csv or .tsv with a field `text`",
     name="Name of the corpus",
     language="Code of the language, as kk",
     ipa="True for text in IPA, False for text in its usual spelling",
@@ -95,11 +95,13 @@ async def add_corpus(
 async def _add(context: CommandContext, file: discord.Attachment, name: str, options: AddOptions) -> Answer:
     bot, clean = context.bot, clean_name(name)
     with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
-        path = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder), Path(plain))
+        attached = await download_to(context, file, "file", folder)
+        text: PlainText = await asyncio.to_thread(as_text, attached, Path(plain))
         is_new = await asyncio.to_thread(
-            bot.queue.corpora.add, clean, path, language=options.language, is_ipa=options.ipa
+            bot.queue.corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa
         )
-    return Answer(added_answer(await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean), is_new=is_new))
+    overview: CorpusOverview = await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean)
+    return Answer(added_answer(changed(overview, notes=(*overview.notes, *text.notes)), is_new=is_new))
 
 
 def clean_name(name: str) -> str:
@@ -157,7 +159,11 @@ def added_answer(overview: CorpusOverview, *, is_new: bool) -> discord.Embed:
     title = f"✅ {_('Added: corpus {name}', name=name)}"
     if not is_new:
         title = f"📄 {_('Already there: corpus {name}', name=name)}"
-    lines = [_facts(overview), _("Train on it: {command}", command=f"`/mt train corpus:{overview.name}`")]
+    lines = [
+        _facts(overview),
+        *map(plain, overview.notes),
+        _("Train on it: {command}", command=f"`/mt train corpus:{overview.name}`"),
+    ]
     return make_embed(GREEN, title, lines)
 
 

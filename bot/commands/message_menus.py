@@ -46,7 +46,7 @@ async def _train_form(
     """Return a form for the first text file of a message; the bot remembers the file until the form is sent."""
     found = next(filter(_is_corpus, attachments), None)
     if found is None:
-        message = _("This message has no text file. Choose a message with a .txt, .jsonl or .tsv file.")
+        message = _("This message has no text file. Choose a message with a .txt, .jsonl, .csv or .tsv file.")
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     offered, key = context.bot.offered_files, str(interaction_id)
     offered[key] = found

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
-    "file": "Text: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
+    "file": "Text: .txt with a sentence per line, or .jsonl, .csv or .tsv with a field `text`",
     "model": "Model family; default: char_lstm",
     "size": "Preset of the model's sizes; default: by the text",
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: by the text",
@@ -156,7 +156,7 @@ async def accept_files(
         if "corpus" in typed:
             raise AppError(
                 ErrorCode.INVALID_INPUT,
-                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."),
+                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl, .csv or .tsv file)."),
             )
         typed = {
             **typed,
@@ -214,7 +214,7 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         if not own:
             raise AppError(
                 ErrorCode.INVALID_INPUT,
-                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."),
+                _("Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl, .csv or .tsv file)."),
             )
         fields["corpus"] = own[0].corpus
     family: ModelFamily | None = None

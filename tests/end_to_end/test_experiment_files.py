@@ -51,8 +51,9 @@ def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> N
 @pytest.mark.parametrize("corpus", ["mine.txt", "mine.csv", "plain", "texts", "mine.jsonl", "demo"])
 def test_validate__takes_a_corpus_in_place_of_an_experiment_file(corpus: str, shell: Shell) -> None:
     lines = [f"{number}: {line}" for number, line in enumerate(some_text().splitlines())]
-    for name in ("mine.txt", "mine.csv", "plain", "texts/a.txt"):
+    for name in ("mine.txt", "plain", "texts/a.txt"):
         shell.write(name, "\n".join(lines))
+    shell.write("mine.csv", "\n".join(["text", *(json.dumps(line) for line in lines)]))
     shell.write("mine.jsonl", "\n".join(json.dumps(line) for line in lines))
     wanted = hash_of(shell, "--corpus", corpus, "--model", "gru")
     assert hash_of(shell, corpus, "--model", "gru") == hash_of(shell, "--model", "gru", corpus) == wanted

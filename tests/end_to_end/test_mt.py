@@ -86,11 +86,20 @@ def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id:
     shell.write("t.txt", "abc cab")
     from_file = shell.read(ScoreResponse, "score", run_id, "--path", "t.txt")
     assert (from_file.loss, from_file.surprisal) == (score.loss, None)
-    for name, table in (("t.jsonl", '{"id": 1, "text": "abc cab"}\n'), ("t.tsv", "id\ttext\n1\tabc cab\n")):
+    tables = {
+        "t.jsonl": '{"id": 1, "text": "abc cab"}\n',
+        "t.tsv": "id\ttext\n1\tabc cab\n",
+        "t.csv": 'text,id\n"abc cab",1\n,\n',
+    }
+    for name, table in tables.items():
         shell.write(name, table)
         [_, line] = shell.type("score", run_id, "--path", name, "--format", "csv").splitlines()
         assert line.startswith("1,abc cab,7,7,")
         assert float(line.split(",")[6]) == pytest.approx(from_file.nats)
+    assert shell.err == ("mt: 1 text read from the field `text`.\nmt: 1 row read, 1 empty row left out.\n")
+    shell.write("t.csv", 'text,id\n"abc\ncab",1\nab,2\n')
+    rows = shell.type("score", run_id, "--path", "t.csv", "--format", "csv").splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "abc"], ["1", "cab"], ["2", "ab"]]
     words = "--seed 3 --max-new-tokens 5 --temperature 0.5 --top-k 3 --top-p 0.9 --samples 2".split()
     generated = shell.read(GenerateResponse, "generate", run_id, "ab", *words)
     assert generated.outputs is not None and len(generated.outputs) == 2

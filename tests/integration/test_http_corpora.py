@@ -146,6 +146,7 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     [
         ("a.jsonl", b'{"text": "ab"}\n"cd"\n', b"ab\ncd\n"),
         ("a.TSV", b"id\ttext\n1\tab\n2\tcd\n", b"ab\ncd\n"),
+        ("a.csv", b'id,text\n1,"ab"\n2,cd\n', b"ab\ncd\n"),
         ("a.md", b"ab\r\ncd", b"ab\r\ncd"),
     ],
 )
@@ -168,7 +169,9 @@ async def test_upload__of_a_table_is_the_plain_text_of_its_rows(
         ("a.txt", b"\n \n", "CORPUS_EMPTY", "'a.txt' is empty"),
         ("a.txt", b"ab\n\xff\n", "INVALID_INPUT", "'a.txt' is not UTF-8"),
         ("a.txt", b"ab\0", "INVALID_INPUT", "'a.txt' is not a text file: byte 2 is NUL"),
-        ("a.jsonl", b'{"text": 1}', "INVALID_INPUT", "'a.jsonl' is not a table of texts: line 1"),
+        ("a.jsonl", b'"ab"\n{"text": "\\ud83d"}', "INVALID_INPUT", "'a.jsonl': line 2 has half of a surrogate pair"),
+        ("a.csv", b"id,line\n1,ab\n", "INVALID_INPUT", "'a.csv': it has no column `text`, but `id`, `line`"),
+        ("a.jsonl", b'{"text": 1}', "INVALID_INPUT", "'a.jsonl': line 1 must be a text"),
     ],
 )
 async def test_upload__with_a_wrong_content_is_refused_and_leaves_nothing(
@@ -198,7 +201,7 @@ async def test_upload__with_other_bytes_than_its_hash_is_refused(at: Site, setti
         (
             request_of(("a.tar.gz", b"a")),
             "UNSUPPORTED_MEDIA_TYPE",
-            "'a.tar.gz' is an archive. Unpack it and upload a file whose name ends in .txt or .jsonl or .tsv.",
+            "'a.tar.gz' is an archive. Unpack it and give a file whose name ends in .txt or .jsonl or .tsv or .csv.",
         ),
         (request_of(("a.txt", b"a"), name="../.."), "INVALID_INPUT", "`name` must have a letter or a digit."),
         (request_of(("a.txt", b"a"), ("a.txt", b"b")), "INVALID_INPUT", "different names that end in .txt or .text."),

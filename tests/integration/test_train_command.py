@@ -25,7 +25,7 @@ FINISHED = ROOT / "tests" / "fixtures" / "finished_run"
 PARENT = "char_lstm-20261122-74f34df5"
 Options: TypeAlias = dict[str, str | int | float | Upload]
 CATS: Options = {"file": Upload("cats.txt", TEXT)}
-ENDINGS = "whose name ends in .txt or .jsonl or .tsv."
+ENDINGS = "whose name ends in .txt or .jsonl or .tsv or .csv."
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 
 
@@ -214,7 +214,7 @@ MISTAKES: Sequence[tuple[Options, str]] = [
     ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
     ({"file": Upload("cats.zip", b"x")}, f"`file` is an archive. Unpack it and attach a file {ENDINGS}"),
     ({"file": Upload("cats.docx", b"x")}, f"`file` must be a plain text or a table {ENDINGS}"),
-    ({"file": Upload("cats.jsonl", b"x")}, "'cats.jsonl' is not a table of texts: line 1 is not JSON."),
+    ({"file": Upload("cats.jsonl", b"x")}, "'cats.jsonl': line 1 is not JSON."),
     ({"corpus": "no_such_corpus"}, "no corpus"),
     ({"corpus": "../secret"}, "corpus"),
     ({"corpus": "cats", **CATS}, "exactly one"),

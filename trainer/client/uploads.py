@@ -14,7 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import distinct
 from trainer.data.corpora import require_lines
 from trainer.data.folders import folder_notes
-from trainer.data.text import check_no_archive, clean_file_name, count_lines, is_table, text_files
+from trainer.data.text import check_text_name, clean_file_name, count_lines, is_table, text_files
 from trainer.system.files import sha256_of
 
 UploadProgress = Callable[[int, int], None]
@@ -94,7 +94,7 @@ def _described(path: Path, name: str | None, language: str | None, is_ipa: bool 
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(path, FileNotFoundError()))
     files = text_files(path)
     for file in files:
-        check_no_archive(file.name)
+        check_text_name(file.name)
     if not is_table(path):
         require_lines(path.name, count_lines(path))
     described = [

@@ -39,7 +39,7 @@ class _Note(Frozen):
 
 
 class _AddOptions(Options):
-    file = Argument[Path]("FILE", type=Path, help="text (.txt, .jsonl or .tsv), or a folder of .txt files")
+    file = Argument[Path]("FILE", type=Path, help="text (.txt, .jsonl, .csv or .tsv), or a folder of .txt files")
     name = option("--name NAME", str, "name of the corpus; default: that of the file")
     language = option("--language CODE", str, "code of the language, as kk")
     ipa = Argument[str | None](

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,10 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
     for note in folder_notes(found, safe_name(found.name)):  # the server does not get what is left out
         terminal.note(f"Note: {note}")
     with terminal.transferring(f"upload {safe_name(found.name)}") as progress:
-        return await server.offer(found, progress=progress)
+        added = await server.add_corpus(found, None, progress=progress)
+    for note in added.notes:
+        terminal.note(f"Note: '{safe_name(found.name)}': {note}")
+    return added.name
 
 
 def _local_path(name: str, yaml_file: Path | None) -> Path | None:
@@ -59,6 +63,12 @@ async def checked_corpus(name: str, corpora: CorpusStore) -> str:
     name = await corpus_name(name, None, corpora)
     await corpora.describe(name)
     return name
+
+
+def note_tables(corpora: CorpusStore, terminal: Terminal) -> None:
+    """Show how the tables were read that were offered to a store."""
+    for note in chain.from_iterable(corpora.table_notes.values()):
+        terminal.note(f"Note: {note}")
 
 
 class CorpusToMeasure:

@@ -14,7 +14,7 @@ from trainer.artifacts.experiments import ExperimentStore, without_details
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.copies import export_job, report_places
-from trainer.commands.corpus_names import corpus_name, server_corpus_name
+from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
 from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
@@ -128,6 +128,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
         return with_server(settings, lambda server: _run_on_server(options, server, terminal))
     corpora = CorpusStore(settings)
     record, items = asyncio.run(_read(options, corpora, settings))
+    note_tables(corpora, terminal)
     known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
     if known is not None and known.has_completed():
         return asyncio.run(_show_experiment(known.experiment_id, ThisMachine(settings), terminal))

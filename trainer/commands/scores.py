@@ -1,7 +1,7 @@
 """`mt score`: surprisals of texts and of files of any size under a trained run."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import chain, islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
 from trainer.data.item_tables import item_requests, read_columns
 from trainer.data.normalization import normalized
-from trainer.data.tables import as_text
+from trainer.data.tables import PlainText, as_text
 from trainer.queue.inference_kinds import check_scores
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.score_table import (
@@ -203,7 +203,10 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     """Score a text; a table is read as a text file in `folder`."""
     options.request("summary", "x")  # refuses wrong options, before the run is read
     effective = with_installation(settings, lambda installation: installation.effective(options.run))
-    portions = _read_portions(options, settings, effective.documents, folder)
+    source = _source(options, settings, folder)
+    for note in source.notes:
+        terminal.note(f"mt: {note}")
+    portions = _read_portions(options, source, effective.documents)
     head = list(islice(portions, 2))
     if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
@@ -225,7 +228,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     async def score(inference: Inference) -> int:
         responses = in_order(_response_to(inference, options.run, *one, is_kept=is_one) for one in parts)
         with output_to(options.out, terminal) as write:
-            writer = _ScoreWriter(options, write)
+            writer = _ScoreWriter(options, write, source.number)
             async with aclosing(responses):
                 async for part, response in responses:
                     if not isinstance(response, AppError):
@@ -271,9 +274,10 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
 class _ScoreWriter:
     """Writes scores in the chosen format as they arrive."""
 
-    def __init__(self, options: _ScoreOptions, write: Write) -> None:
+    def __init__(self, options: _ScoreOptions, write: Write, number: Callable[[int], int]) -> None:
         self._options = options
         self._write = write
+        self._number = number  # of the text of a table in which a line lies
         self._index = 1
         self._first: ScoreResponse | None = None
         self._totals = Totals()
@@ -294,7 +298,8 @@ class _ScoreWriter:
             self._window = changed(widest, cut_lines=sum(window.cut_lines for window in windows))
         if options.format == "json" or (options.format == "table" and level == "summary"):
             return
-        for line in scored_lines(response, text, first_line):
+        for scored in scored_lines(response, text, first_line):
+            line = changed(scored, line=self._number(scored.line))
             if options.format == "jsonl":
                 rows.append(line.as_json())
             elif options.format == "table":
@@ -308,6 +313,7 @@ class _ScoreWriter:
     def add_error(self, line: int, error: AppError, terminal: Terminal) -> None:
         """Report a line, or a portion from this line on, that has no score."""
         self.has_errors = True
+        line = self._number(line)
         terminal.note(f"mt: line {line:,}: {error.message}")
         if self._options.format == "jsonl":
             self._write(ScoredLine(line=line, error=error.message).as_json())
@@ -323,26 +329,28 @@ class _ScoreWriter:
             terminal.show(response, _summary(response))
 
 
-def _read_portions(
-    options: _ScoreOptions, settings: Settings, documents: DocumentMode, folder: Path
-) -> Iterator[Portion | BadLine]:
-    """Yield the input: one portion if it fits into one request and the output is not written line by line.
+def _source(options: _ScoreOptions, settings: Settings, folder: Path) -> PlainText:
+    """Return the file to score: of a .jsonl, .csv or .tsv file the field `text`, written to a folder.
 
-    Of a .jsonl or .tsv file, the field `text` is scored. The text of a stream is always one portion; raises
-    PAYLOAD_TOO_LARGE if it does not fit into one request.
     With a server, a path is that of a file of this machine, which is sent as text.
     """
     if options.path is None:
-        yield Portion(1, options.text or "")
-        return
+        return PlainText(folder)
     name = str(options.path)
     corpora = CorpusStore(settings)
     path = corpora.find(name) if settings.client.url is None and corpora.has(name) else options.path
-    yield from _portions_of(as_text(path, folder), options, documents)
+    return as_text(path, folder, options.quoting)
 
 
-def _portions_of(path: Path, options: _ScoreOptions, documents: DocumentMode) -> Iterator[Portion | BadLine]:
-    if documents == "stream":
+def _read_portions(options: _ScoreOptions, source: PlainText, documents: DocumentMode) -> Iterator[Portion | BadLine]:
+    """Yield the input: one portion if it fits into one request and the output is not written line by line.
+
+    The text of a stream is always one portion; raises PAYLOAD_TOO_LARGE if it does not fit into one request.
+    """
+    path = source.path
+    if options.path is None:
+        yield Portion(1, options.text or "")
+    elif documents == "stream":
         if text := read_text(path, MAX_TEXT_CHARACTERS):
             yield Portion(1, text)
     elif options.writes_lines:

@@ -38,8 +38,8 @@ from trainer.contracts.verification import Verification
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews
-from trainer.data.tables import as_text
-from trainer.data.text import check_no_archive, clean_corpus_name
+from trainer.data.tables import PlainText, as_text
+from trainer.data.text import clean_corpus_name
 from trainer.system.files import is_full, read_record
 from trainer.system.logs import LogReader
 
@@ -236,11 +236,11 @@ class ThisMachine:
         clean, corpora = clean_corpus_name(name), CorpusStore(self._settings)
         if clean is None:
             raise AppError(ErrorCode.INVALID_INPUT, "`--name` must have a letter or a digit.")
-        check_no_archive(path.name)
         with TemporaryDirectory() as folder:
-            text = await asyncio.to_thread(as_text, path, Path(folder))
-            await asyncio.to_thread(corpora.add, clean, text, language=language, is_ipa=is_ipa)
-        return await asyncio.to_thread(corpus_overview, corpora, clean)
+            text: PlainText = await asyncio.to_thread(as_text, path, Path(folder))
+            await asyncio.to_thread(corpora.add, clean, text.path, language=language, is_ipa=is_ipa)
+        overview: CorpusOverview = await asyncio.to_thread(corpus_overview, corpora, clean)
+        return changed(overview, notes=(*overview.notes, *text.notes))
 
     async def tokenizers(self) -> TokenizerList:
         stored = TokenizerStore(self._settings.app.artifacts_root).all()

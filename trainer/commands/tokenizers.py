@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
-from trainer.commands.corpus_names import corpus_name, server_corpus_name
+from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk
@@ -54,6 +54,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
         return with_server(settings, lambda server: _train_on_server(options, server, terminal))
     corpora = CorpusStore(settings)
     record = asyncio.run(_read_record(options, corpora))
+    note_tables(corpora, terminal)
 
     async def train(queue: "JobQueue") -> int:
         await corpora.store_offered()

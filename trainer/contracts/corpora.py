@@ -138,7 +138,7 @@ class CorpusOverview(Frozen):
     is_ipa: bool | None
     """null if it is not known."""
     notes: tuple[str, ...] = ()
-    """Of a folder: which of its files are splits, and what is left out, in sentences."""
+    """Of a folder: its splits, and what is left out; of a corpus that was just made of a table: how it was read."""
 
 
 class CorpusList(Frozen):
@@ -151,7 +151,7 @@ class UploadedFile(Frozen):
     """A file of a corpus to upload."""
 
     name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,200}$")]
-    """Its name without folders; .jsonl and .tsv are tables with a field `text`, other files plain texts."""
+    """Its name without folders; .jsonl, .csv and .tsv are tables with a field `text`, other files plain texts."""
     bytes: Annotated[int, Field(ge=0, le=2**53)]
     sha256: Sha256
 
@@ -195,6 +195,8 @@ class UploadRecord(Frozen):
     """Name of the stored corpus."""
     sha256: Sha256 | None = None
     """Hash of the stored corpus."""
+    notes: tuple[str, ...] = ()
+    """How its table was read."""
 
 
 class LanguageState(Frozen):

@@ -19,8 +19,17 @@ from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.folders import FolderLayout, folder_layout
-from trainer.data.tables import as_text
-from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, is_table, line_blocks, shown_name, text_files
+from trainer.data.tables import PlainText, as_text
+from trainer.data.text import (
+    SUFFIXES,
+    check_text_name,
+    corpus_sha256,
+    count_lines,
+    is_table,
+    line_blocks,
+    shown_name,
+    text_files,
+)
 from trainer.system.files import filled_folder, write_atomically
 
 _ADDING = Lock()
@@ -49,6 +58,8 @@ class CorpusStore:
         self._stored = settings.app.artifacts_root / "corpora"
         self._corpus_bytes = settings.limits.corpus_bytes
         self._offered: dict[str, Path] = {}
+        self.table_notes: dict[str, tuple[str, ...]] = {}
+        """What a person should know of the tables that were offered, by their names."""
 
     def has(self, name: str) -> bool:
         try:
@@ -89,13 +100,13 @@ class CorpusStore:
         return stored if stored.exists() else self.find(reference.name)
 
     def layout(self, name: str, given: Collection[str] = ()) -> FolderLayout:
-        """Return the corpora of a folder of splits by request field, and notes; empty for any other corpus.
+        """Return the corpora of a folder of splits by request field, and notes, which an offered table has as well.
 
         `given` are the fields of the request. Raises as `folder_layout` does.
         """
         path = self.find(name)
         if not path.is_dir():
-            return FolderLayout({})
+            return FolderLayout({}, self.table_notes.get(name, ()))
         files, notes = folder_layout(path, self.shown(name), given)
         return FolderLayout({field: f"{name}/{file}" for field, file in files.items()}, notes)
 
@@ -144,11 +155,12 @@ class CorpusStore:
     async def offer(self, path: Path) -> str:
         """Make a file or folder available as a corpus without storing it; return its corpus name.
 
-        A .jsonl or .tsv file is offered as the plain text of its field `text`.
+        A .jsonl, .csv or .tsv file is offered as the plain text of its field `text`.
         """
-        text = await asyncio.to_thread(as_text, path, self._scratch)
-        reference = await asyncio.to_thread(self._describe, path.name, text, 1)
-        self._offered[reference.sha256] = text
+        text: PlainText = await asyncio.to_thread(as_text, path, self._scratch)
+        reference = await asyncio.to_thread(self._describe, path.name, text.path, 1)
+        self._offered[reference.sha256] = text.path
+        self.table_notes[reference.sha256] = tuple(f"'{shown_name(path.name)}': {note}" for note in text.notes)
         return reference.sha256
 
     def shown(self, name: str) -> str:
@@ -198,7 +210,8 @@ def _find_below(root: Path, name: str, field: str) -> Path | None:
     for candidate in (path, path.with_name(f"{path.name}.txt")):
         _require_below(root, candidate, field)
         if candidate.is_file():
-            if is_table(candidate):
+            check_text_name(candidate.name)
+            if is_table(candidate) and field != "ratings":
                 message = (
                     f"'{shown_name(name)}' in the corpus folder is a table of texts. Save its texts as .txt there, or"
                     " give the path of the table to `mt`."

@@ -25,7 +25,7 @@ from trainer.data.tables import as_text
 from trainer.data.text import (
     SUFFIXES,
     TABLE_SUFFIXES,
-    check_no_archive,
+    check_text_name,
     clean_corpus_name,
     clean_file_name,
     corpus_sha256,
@@ -92,7 +92,7 @@ class CorpusUploads:
         """Return the state of an upload; raises DATA_NOT_FOUND for an unknown or another client's one."""
         record = self._record(upload_id, owner)
         if record.corpus is not None:
-            return self._complete(upload_id, record.request, record.corpus)
+            return self._complete(upload_id, record.request, record.corpus, record.notes)
         offset = (self._folder / upload_id / _CONTENT).stat().st_size
         return UploadStatus(upload_id=upload_id, bytes=record.request.total_bytes, offset=offset)
 
@@ -156,7 +156,7 @@ class CorpusUploads:
                 " (LIMITS__UPLOAD_BYTES).",
             )
         for file in request.files:
-            check_no_archive(file.name)
+            check_text_name(file.name)
         if len(request.files) > 1:
             names = [file.name for file in request.files]
             if len({*names}) < len(names) or not all(Path(name).suffix.lower() in SUFFIXES for name in names):
@@ -246,17 +246,18 @@ class CorpusUploads:
         text = as_text(path, plain)
         name = request.name
         if name is None:
-            name = self._corpora.store(text)
+            name = self._corpora.store(text.path)
         else:
-            self._add(name, text, request)
-        return changed(record, corpus=name, sha256=corpus_sha256(text))
+            self._add(name, text.path, request)
+        return changed(record, corpus=name, sha256=corpus_sha256(text.path), notes=text.notes)
 
     def _add(self, name: str, path: Path, request: UploadRequest) -> None:
         self._corpora.add(name, path, language=request.language, is_ipa=request.is_ipa)
 
-    def _complete(self, upload_id: str, request: UploadRequest, name: str) -> UploadStatus:
+    def _complete(self, upload_id: str, request: UploadRequest, name: str, notes: tuple[str, ...] = ()) -> UploadStatus:
         size = request.total_bytes
         overview = corpus_overview(self._corpora, name)
+        overview = changed(overview, notes=(*overview.notes, *notes))
         return UploadStatus(upload_id=upload_id, bytes=size, offset=size, corpus=overview)
 
 

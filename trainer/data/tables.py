@@ -1,61 +1,105 @@
-"""Texts in tables: the field `text` of JSON lines or of tab-separated columns, written as a plain text."""
+"""Texts in tables: the field `text` of JSON Lines or of a column, written as a plain text."""
 
-import json
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
+from trainer.config.validation import safe_name
+from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import is_table, line_blocks, shown_name
+from trainer.contracts.experiments import RATING_COLUMNS
+from trainer.contracts.wording import counted
+from trainer.data.rows import are_names, bad_line, in_file, json_values, read_table, shown_names
+from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks
 
 _FIELD = "text"
+_MAX_NAMES_CHARACTERS = 10_000
+_EXAMINED_ROWS = 100
+_ONE_COLUMN = (
+    f"its first line may be a text or the name of its only column: write `{_FIELD}` above the texts, or save them as"
+    " .txt, a text per line."
+)
 
 
-def as_text(path: Path, folder: Path) -> Path:
-    """Return a plain text of the same name in a folder with the texts of a .jsonl or .tsv file.
+class PlainText(NamedTuple):
+    """A text file, with what a person should know of the table that it was read from."""
 
-    Other files are returned as they are. Raises INVALID_INPUT with the first line that has no text.
+    path: Path
+    notes: tuple[str, ...] = ()
+    first_lines: Sequence[int] = ()
+    """The numbers of the lines in which the texts of the table begin; empty for a text file."""
+
+    def number(self, line: int) -> int:
+        """Return the number of the text in which a line lies; of a text file, that of the line."""
+        return bisect_right(self.first_lines, line) if self.first_lines else line
+
+
+def as_text(path: Path, folder: Path, quoting: Quoting | None = None) -> PlainText:
+    """Return a plain text of the same name in a folder with the texts of a .jsonl, .csv or .tsv file.
+
+    Other files are returned as they are, as is a table of human ratings, which only experiments read. Raises
+    INVALID_INPUT with the first line that has no text, and UNSUPPORTED_MEDIA_TYPE for a name of another format.
     """
-    if not is_table(path):
-        return path
-    lines = chain.from_iterable(line_blocks(path, "stream"))
-    name = shown_name(path.name)
-    texts = _json_texts(lines, name) if path.suffix.lower() == ".jsonl" else _column(lines, name)
-    plain = folder / path.name
-    with plain.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{text}\n" for text in texts)
-    return plain
+    if not path.is_dir():
+        check_text_name(path.name)
+    if not is_table(path) or _has_ratings(path):
+        return PlainText(path)
+    with in_file(path.name):
+        if path.suffix.lower() == ".jsonl":
+            return _written(folder / path.name, _json_texts(chain.from_iterable(line_blocks(path, "stream"))), ())
+        for _ in text_blocks(path, "stream"):
+            pass  # refuses what is no text
+        table = read_table(partial(_lines, path), path.suffix.lower(), quoting)
+        field, notes = _FIELD, table.notes
+        if len(table.names) == 1 and _FIELD not in table.names:
+            field = table.names[0]
+            if not are_names([field], [cells for _, cells in islice(table.records(), 1, _EXAMINED_ROWS)]):
+                raise AppError(ErrorCode.INVALID_INPUT, _ONE_COLUMN)
+            notes = (f"The first line, `{safe_name(field)}`, is read as the name of the column.", *notes)
+        elif _FIELD not in table.names:
+            raise AppError(ErrorCode.INVALID_INPUT, _without_texts(table.names))
+        return _written(folder / path.name, (f"{row[field]}" for _, row in table.rows()), notes, field)
 
 
-def _json_texts(lines: Iterable[str], name: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row: object = json.loads(line)
-            except (ValueError, RecursionError):
-                raise _refusal(name, f"line {number:,} is not JSON.") from None
-            text: object = row.get(_FIELD) if isinstance(row, dict) else row
-            if not isinstance(text, str):
-                raise _refusal(
-                    name, f"line {number:,} must be a text, or an object with a text in the field `{_FIELD}`."
-                )
-            yield text
+def _has_ratings(path: Path) -> bool:
+    """Return True for a table whose first line names the columns of human ratings."""
+    with suppress(OSError), path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        names = {name.strip(' "') for name in file.readline(_MAX_NAMES_CHARACTERS).strip().split(",")}
+        return any({*columns} <= names for columns in RATING_COLUMNS)
+    return False
 
 
-def _column(lines: Iterable[str], name: str) -> Iterator[str]:
-    """Yield the column `text`, which the first line names; a table with one column needs no such line."""
-    index = 0
-    for number, line in enumerate(lines, 1):
-        columns = line.split("\t")
-        if number == 1 and _FIELD in columns:
-            index = columns.index(_FIELD)
-        elif number == 1 and len(columns) > 1:
-            raise _refusal(name, f"its first line must name a column `{_FIELD}`.")
-        elif line.strip():
-            if len(columns) <= index:
-                raise _refusal(name, f"line {number:,} has no column `{_FIELD}`.")
-            yield columns[index]
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from file
 
 
-def _refusal(name: str, problem: str) -> AppError:
-    return AppError(ErrorCode.INVALID_INPUT, f"'{name}' is not a table of texts: {problem}")
+def _json_texts(lines: Iterable[str]) -> Iterator[str]:
+    for number, row in json_values(lines):
+        text: object = row.get(_FIELD) if isinstance(row, dict) else row
+        if not isinstance(text, str):
+            raise bad_line(number, f"must be a text, or an object with a text in the field `{_FIELD}`")
+        yield text
+
+
+def _without_texts(names: Sequence[str]) -> str:
+    problem = f"it has no column `{_FIELD}`, but {shown_names(names)}" if names else "it is empty"
+    return f"{problem}: rename the column of the texts to `{_FIELD}`, or save the texts as .txt, a text per line."
+
+
+def _written(path: Path, texts: Iterable[str], notes: tuple[str, ...], field: str = _FIELD) -> PlainText:
+    """Write the texts, and note in which lines they begin."""
+    first_lines, line = array("Q"), 1
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for text in texts:
+            lines = text.replace("\r\n", "\n").replace("\r", "\n")
+            file.write(f"{lines}\n")
+            first_lines.append(line)
+            line += 1 + lines.count("\n")
+    read = f"{counted(len(first_lines), 'text')} read from the field `{safe_name(field)}`."
+    return PlainText(path, (read, *notes), first_lines)

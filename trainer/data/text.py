@@ -14,10 +14,18 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
-TABLE_SUFFIXES = (".jsonl", ".tsv")
+TABLE_SUFFIXES = (".jsonl", ".tsv", ".csv")
 _ABOUT = re.compile(r"(readme|licen[cs]es?|notices?|citations?|copying)([\W_\d].*)?", re.IGNORECASE)
 """Names of files that say what a folder is, and are no text of it."""
 ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
+OTHER_SUFFIXES = (
+    *(".json", ".ndjson", ".geojson", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml"),
+    *(".rtf", ".doc", ".docx", ".odt", ".pdf", ".epub", ".ps", ".ppt", ".pptx"),
+    *(".xls", ".xlsx", ".ods", ".tab", ".psv", ".parquet", ".arrow", ".feather", ".orc", ".avro", ".h5", ".hdf5"),
+    *(".db", ".sqlite", ".rds", ".rda", ".rdata", ".sav", ".dta", ".mat", ".npy", ".npz", ".pkl", ".pt", ".bin"),
+    *(".conll", ".conllu", ".ipynb", ".eaf", ".textgrid", ".srt", ".vtt"),
+)
+"""Endings of files that are neither a plain text nor a table that is read."""
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
@@ -66,16 +74,23 @@ def is_about(name: str) -> bool:
     return _ABOUT.fullmatch(name) is not None
 
 
-def check_no_archive(name: str) -> None:
-    """Raise UNSUPPORTED_MEDIA_TYPE for the name of an archive."""
-    if PurePosixPath(name).suffix.lower() in ARCHIVE_SUFFIXES:
-        endings = " or ".join((".txt", *TABLE_SUFFIXES))
-        message = f"'{shown_name(name)}' is an archive. Unpack it and upload a file whose name ends in {endings}."
+def check_text_name(name: str) -> None:
+    """Raise UNSUPPORTED_MEDIA_TYPE for the name of an archive, and of another format than a text or a table."""
+    suffix = PurePosixPath(name).suffix.lower()
+    endings = " or ".join((".txt", *TABLE_SUFFIXES))
+    if suffix in ARCHIVE_SUFFIXES:
+        message = f"'{shown_name(name)}' is an archive. Unpack it and give a file whose name ends in {endings}."
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    if suffix in OTHER_SUFFIXES:
+        message = (
+            f"'{shown_name(name)}' is no plain text and no table of texts: save its texts in a file whose name ends in"
+            f" {endings}."
+        )
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
 
 
 def is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_SUFFIXES
+    return path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir()
 
 
 def corpus_sha256(path: Path) -> str:

@@ -163,7 +163,7 @@ async def resolve_experiment(
     ratings = None
     if request.ratings is not None:
         ratings = await corpora.describe(request.ratings, "ratings")
-        read_ratings(corpora.find(request.ratings))
+        read_ratings(corpora.find(request.ratings, "ratings"))
     await _check_trainings(request, corpora, settings)
     batteries: dict[str, list[Battery]] = await asyncio.to_thread(_read_batteries, request, settings)
     infos = {code: tuple(battery.info for battery in of_language) for code, of_language in batteries.items()}

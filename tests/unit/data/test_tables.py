@@ -1,4 +1,4 @@
-"""Texts in tables: JSON lines and tab-separated columns become plain texts."""
+"""Texts in tables: JSON lines and columns become plain texts."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pytest
 
 from tests.support.refusals import refused
 from trainer.contracts.errors import ErrorCode
-from trainer.data.tables import as_text
+from trainer.data.tables import PlainText, as_text
+
+RATINGS = "listener,language,mean_rating\nkk,ky,6.5\n"
 
 
-def text_of(folder: Path, name: str, content: str) -> str:
+def plain_text_of(folder: Path, name: str, content: str) -> PlainText:
     path, plain = folder / name, folder / "plain"
     path.write_bytes(content.encode())
     plain.mkdir()
-    found = as_text(path, plain)
-    assert (found == path) == (path.suffix == ".txt"), "a plain text is taken as it is"
-    return found.read_text(encoding="utf-8")
+    return as_text(path, plain)
 
 
 @pytest.mark.parametrize(
@@ -23,27 +23,81 @@ def text_of(folder: Path, name: str, content: str) -> str:
     [
         ("a.jsonl", '{"id": 1, "text": "one"}\r\n\n"two"\n{"text": "three\\nfour"}', "one\ntwo\nthree\nfour\n"),
         ("a.jsonl", '\ufeff{"text": "қазақ"}\n', "қазақ\n"),
+        ("a.jsonl", '{"text": "a \\u0431 \\\\u0000 \\ud83d\\ude00"}', "a б \\u0000 😀\n"),
+        ("a.jsonl", '{"text": "one\\r\\ntwo\\rthree"}', "one\ntwo\nthree\n"),
         ("a.tsv", "id\ttext\r\n1\tone\r\n\r\n2\ttwo\r\n", "one\ntwo\n"),
         ("a.tsv", "text\none\n", "one\n"),
-        ("a.TSV", "one\ntwo", "one\ntwo\n"),
-        ("a.txt", "{}\tx\n", "{}\tx\n"),
+        ("a.TSV", "id\ttext\r1\tone\r2\ttwo", "one\ntwo\n"),
+        ("a.tsv", 'id\ttext\n1\t"say ""ah"", please"\n2\t"a\tb"\n', 'say "ah", please\na\tb\n'),
+        ("a.tsv", '"id"\t"text"\n1\t"say \\"ah\\""\n', 'say "ah"\n'),
+        ("a.tsv", 'id\ttext\n1\t"Ah" said one\n2\tsay "ah\n', '"Ah" said one\nsay "ah\n'),
+        ("a.csv", '\ufefflabel,text\n0,"one, two"\n1,"three\nfour"\n,\n', "one, two\nthree\nfour\n"),
+        ("a.CSV", "label;text\n0;one, two\n", "one, two\n"),
+        ("a.csv", '"text"\n"one"\n', "one\n"),
+        ("a.csv", "text,,\none,,\n", "one\n"),
+        ("a.tsv", "sentence\none two\n", "one two\n"),
+        ("a.tsv", "cümle\nKış geldi.\nEvet, geldi.\n", "Kış geldi.\nEvet, geldi.\n"),
     ],
 )
 def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, text: str) -> None:
-    assert text_of(tmp_path, name, content) == text
+    assert plain_text_of(tmp_path, name, content).path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "{}\tx\n"), ("a", "x"), ("a.en", "x"), ("r.csv", RATINGS)])
+def test_plain_text_and_ratings__are_taken_as_they_are(tmp_path: Path, name: str, content: str) -> None:
+    assert plain_text_of(tmp_path, name, content) == PlainText(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"text": "one"}\n{"text"', "line 2 is not JSON"),
-        ("a.jsonl", "[" * 100_000, "'a.jsonl' is not a table of texts: line 1 is not JSON"),
+        ("a.jsonl", "[" * 100_000, "'a.jsonl': line 1 is not JSON"),
         ("a.jsonl", '{"text": 1}', "line 1 must be a text"),
         ("a.jsonl", '{"line": "one"}', "line 1 must be a text"),
-        ("a.tsv", "id\tline\n1\tone", "first line must name a column `text`"),
-        ("a.tsv", "id\ttext\n1", "line 2 has no column `text`"),
+        ("a.jsonl", '{"text": "one", "text": "two"}', "line 1 names `text` more than once"),
+        ("a.jsonl", '\n{"text": "one", "of": [{"x": 1, "x": 2}]}', "line 2 names `x` more than once"),
+        ("a.jsonl", '"one"\n{"text": "\\ud83d"}', "line 2 has half of a surrogate pair"),
+        ("a.jsonl", '{"text": "one", "note": ["\\u0000"]}', "line 1 has a NUL character"),
+        ("a.tsv", "id\tline\n1\tone", "it has no column `text`, but `id`, `line`: rename the column"),
+        ("a.csv", "id,line\n1,one", "it has no column `text`, but `id`, `line`: rename the column"),
+        ("a.csv", "", "it is empty"),
+        ("a.csv", f"{','.join(map(str, range(22)))}\n", "`19` and 2 more: rename the column"),
+        ("a.tsv", "one\ntwo\n", "its first line may be a text or the name of its only column: write `text` above"),
+        ("a.csv", "one two\nthree four\n", "its first line may be a text or the name of its only column"),
+        ("a.tsv", "id\ttext\n1", "line 2 has 1 column, and the first line names 2."),
+        ("a.tsv", "id\ttext\n1\tone\n2\ta\tb\n", "line 3 has 3 columns, and the first line names 2."),
+        ("a.csv", "id,text,text\n1,one,two\n", "line 1 names the column 'text' more than once"),
+        ("a.csv", "text,,\none,,\ntwo,,x\n", "line 3 has text in one of several columns without a name"),
+        ("a.csv", "text,id\none\0,1\n", "byte 11 is NUL"),
     ],
 )
 def test_table__without_a_text_names_the_line(tmp_path: Path, name: str, content: str, said: str) -> None:
     with refused(ErrorCode.INVALID_INPUT, said):
-        text_of(tmp_path, name, content)
+        plain_text_of(tmp_path, name, content)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.NDJSON", "a.rtf", "a.docx", "a.txt.gz"])
+def test_other_formats__are_refused_by_their_names(tmp_path: Path, name: str) -> None:
+    with refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "whose name ends in .txt or .jsonl or .tsv or .csv."):
+        plain_text_of(tmp_path, name, "x")
+
+
+def test_table__says_how_many_texts_were_read_and_what_was_left_out(tmp_path: Path) -> None:
+    found = plain_text_of(tmp_path, "a.csv", 'id,text\n1,one\n,\n\n , \n2,"two\nlines"\n3,four\n')
+    assert found.notes == ("3 texts read from the field `text`.", "3 rows read, 2 empty rows left out.")
+    assert [found.number(line) for line in (1, 2, 3, 4)] == [1, 2, 2, 3]
+    assert PlainText(found.path).number(3) == 3
+    (tmp_path / "plain" / "a.csv").unlink()
+    (tmp_path / "plain").rmdir()
+    assert plain_text_of(tmp_path, "a.csv", "line\nthe sun\n").notes == (
+        "1 text read from the field `line`.",
+        "The first line, `line`, is read as the name of the column.",
+    )
+
+
+def test_table__that_is_not_there_or_is_a_folder_is_no_table(tmp_path: Path) -> None:
+    with refused(ErrorCode.DATA_NOT_FOUND, "The corpus file 'none.csv' cannot be read."):
+        as_text(tmp_path / "none.csv", tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    assert as_text(tmp_path / "folder.json", tmp_path) == PlainText(tmp_path / "folder.json")

@@ -42,7 +42,7 @@ function cells({ name, bytes, lines, languages, is_ipa }) {
  * @param {AbortSignal} signal
  */
 function form(refresh, signal) {
-  const file = h("input", { id: "corpus-file", type: "file", required: true, accept: ".txt,.text,.jsonl,.tsv" });
+  const file = h("input", { id: "corpus-file", type: "file", required: true, accept: ".txt,.text,.jsonl,.csv,.tsv" });
   const name = kept(h("input", { id: "corpus-name", maxlength: 100, required: true, autocomplete: "off" }), "corpus-name");
   const language = kept(
     h("input", { id: "corpus-language", size: 6, pattern: "[a-z]{2,8}(-[a-z0-9]{1,8})*", placeholder: "kk", autocomplete: "off" }),
@@ -77,7 +77,7 @@ function form(refresh, signal) {
       const noted = { language: language.value || null, is_ipa: spelling.value ? spelling.value === "true" : null };
       const corpus = await upload(chosen, { name: name.value, ...noted }, shown(state), ends);
       const facts = `${size(corpus.bytes)}, ${decimal(corpus.lines, 0)} lines`;
-      state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), `: ${facts}.`));
+      state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), `: ${[`${facts}.`, ...corpus.notes].join(" ")}`));
       announce(`The corpus ${corpus.name} is stored.`);
       await refresh();
     } catch (error) {
@@ -99,7 +99,7 @@ function form(refresh, signal) {
         void submit();
       },
     },
-    labelled("Text to upload (.txt, .jsonl or .tsv)", file),
+    labelled("Text to upload (.txt, .jsonl, .csv or .tsv)", file),
     labelled("Name", name),
     labelled("Language", language),
     labelled("Spelling", spelling),

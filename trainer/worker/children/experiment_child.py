@@ -103,7 +103,7 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
     def training_text(language: str) -> Iterator[str]:
         return split_lines(_held_out_request(record, language, corpora, settings), corpora, "train")
 
-    ratings = () if record.ratings is None else read_ratings(corpora.find(record.ratings.name))
+    ratings = () if record.ratings is None else read_ratings(corpora.find(record.ratings.name, "ratings"))
     result, section_scores = analyse(record, sections, listeners, training_text, ratings)
     stored = BatteryStore(settings.app.artifacts_root)
     jobs = {key: stored.get(cell.battery_id) for key, cell in experiment.batteries().items()}
