@@ -6,6 +6,7 @@ stream in one chunk. N-grams of characters are for text with few n-grams of word
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import Split, SplitCorpus
+from trainer.data.text import folded
 
 MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
@@ -25,7 +27,7 @@ _CHUNK_CHARACTERS = 1 << 15
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD1342543DE82EF95)
 """Odd, so that they have inverses modulo 2^64: of characters, and of words."""
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
-_PUNCTUATION = re.compile(r"[^\w\s]+")
+_JOINERS = "\u200c\u200d"
 _SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 Hashes: TypeAlias = "NDArray[np.uint64]"
@@ -319,7 +321,7 @@ class Leaked(NamedTuple):
 def find_leaked(texts: Sequence[str], training: Iterable[str], n_words: int) -> Leaked:
     """Look for texts of one line, and their n-grams of words, in blocks of training lines.
 
-    Words are compared without case and punctuation.
+    Words are compared without case and punctuation, composed or not.
     """
     hasher = _Hasher("line")
     wholes: list[tuple[int, int]] = []  # the number of words of each text, and their hash
@@ -366,4 +368,12 @@ def _found_ngrams(
 
 
 def _plain(text: str) -> str:
-    return _PUNCTUATION.sub(" ", text.casefold())
+    """Return the words of a text, with spaces for other signs; marks and joiners after a letter are parts of a word."""
+    plain = folded(text)
+    parts = _JOINERS
+    for sign in set(plain):
+        if unicodedata.category(sign)[0] == "M":
+            parts += sign
+        elif not (sign.isalnum() or sign.isspace() or sign == "_" or sign in _JOINERS):
+            plain = plain.replace(sign, " ")
+    return plain if plain.isascii() else re.sub(rf"(?<!\S)[{parts}]+", " ", plain)

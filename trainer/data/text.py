@@ -183,9 +183,14 @@ def plain_words(text: str) -> list[str]:
 
     Words of nothing but such signs are empty.
     """
-    folded = text.casefold()
-    signs = "".join(char for char in set(folded) if unicodedata.category(char)[0] in "PS")
-    return [word.strip(signs) for word in folded.split()]
+    plain = folded(text)
+    signs = "".join(char for char in set(plain) if unicodedata.category(char)[0] in "PS")
+    return [word.strip(signs) for word in plain.split()]
+
+
+def folded(text: str) -> str:
+    """Return a text in folded case, in the composed form (NFC)."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _without_blank_lines(text: str) -> str:

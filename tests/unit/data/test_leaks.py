@@ -1,7 +1,7 @@
 """Leaks between splits: shares of held-out lines and n-grams in the training split, compared with sets of strings."""
 
 import math
-import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,7 +103,8 @@ def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Pa
 
 
 def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
-    text_lists = st.lists(line.map(lambda text: text.replace("\u3000", "x, ")), min_size=1, max_size=6)
+    words = ["a", "Bé", "be\u0301", "🙂d", "x,", "❤\ufe0f", "क", "कि", "می\u200cخواهم", "👩\u200d🚀", "t͡ʃ"]
+    text_lists = st.lists(st.lists(st.sampled_from(words), max_size=40).map(" ".join), min_size=1, max_size=6)
 
     @for_all_pairs(text_lists, text_lists)
     def check(texts: list[str], training: list[str]) -> None:
@@ -119,8 +120,36 @@ def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
     check()
 
 
+@pytest.mark.parametrize(
+    ("text", "training"),
+    [
+        ("cafe\u0301", "«Café»"),
+        ("किताब", "यह किताब, है"),
+        ("t͡ʃoˑ", "ʔa t͡ʃoˑ"),
+        ("ที่นี่", "(ที่นี่)"),
+        ("می‌خواهم", "من می‌خواهم!"),
+        ("i ❤ you", "I ❤\ufe0f you"),
+    ],
+)
+def test_leaked_words__keep_marks_and_joiners(text: str, training: str) -> None:
+    assert find_leaked([text], [training], 1) == ([True], [True])
+
+
+@pytest.mark.parametrize(("text", "training"), [("क ब", "कि बा"), ("t", "t͡ʃ"), ("می", "می\u200cخواهم"), ("ท", "ที่")])
+def test_leaked_words__are_no_parts_of_words(text: str, training: str) -> None:
+    assert find_leaked([text], [training], 1) == ([False], [False])
+
+
 def words_of(text: str) -> list[str]:
-    return re.sub(r"[^\w\s]+", " ", text.casefold()).split()
+    """Runs of letters, each with the marks and joiners after it, in folded case and composed."""
+    words = [""]
+    for sign in unicodedata.normalize("NFC", text.casefold()):
+        is_mark = unicodedata.category(sign).startswith("M") or sign in "\u200c\u200d"
+        if sign.isalnum() or (is_mark and words[-1]):
+            words[-1] += sign
+        else:
+            words.append("")
+    return [word for word in words if word]
 
 
 def contains(line: Sequence[str], words: Sequence[str]) -> bool:

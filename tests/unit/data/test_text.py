@@ -179,6 +179,7 @@ def test_name__is_shown_without_folders_and_control_characters() -> None:
         ("oʻzbek tili; soʻz.", ["oʻzbek", "tili", "soʻz"]),
         ("[ˈkʰitʼap] t͡ʃoˑ ʔa!", ["ˈkʰitʼap", "t͡ʃoˑ", "ʔa"]),
         ("«كتاب»، بۇ؟ — 1871", ["كتاب", "بۇ", "", "1871"]),
+        ("Cafe\u0301 café कि,", ["café", "café", "कि"]),
         ("Straße STRASSE ΣΟΦΟΣ", ["strasse", "strasse", "σοφοσ"]),
     ],
 )
