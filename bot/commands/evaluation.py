@@ -144,5 +144,6 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
         ),
         f"{predicted}{unknown}",
         *unknown_warning(metrics.unknown_char_share),
+        *(f"⚠ {note}" for note in metrics.notes),
     ]
     return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, model)

@@ -9,7 +9,8 @@ import pytest
 from tests.support import ROOT, add_corpus, processes, some_text
 from tests.support.libraries import stand_ins
 from tests.support.run_shell import Shell, enter
-from trainer.contracts.runs import Leak, SplitSizes
+from trainer.contracts.base import changed
+from trainer.contracts.runs import Leak, Shares, SplitSizes
 from trainer.training.inspect_corpus import CorpusInspection
 
 STORED = ROOT / "tests" / "fixtures" / "tokenizers"
@@ -44,10 +45,11 @@ def test_words__are_counted_cut_and_decoded_as_by_hand(shell: Checker) -> None:
     assert (found.method, found.tokenizer_id, found.vocab_size) == ("word", None, 2 + 5)
     assert found.special_tokens == {"<UNK>": 0, "<eos>": 1}
     none = Leak(lines=0)
+    nowhere = changed(none, validation=Shares(lines=0))
     assert found.splits == {
         "train": SplitSizes(lines=3, chars=13, tokens=11, unknown_tokens=0, unknown_chars=0, bytes=13),
         "validation": SplitSizes(lines=1, chars=3, tokens=3, unknown_tokens=1, unknown_chars=1, bytes=3, leak=none),
-        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, unknown_chars=2, bytes=4, leak=none),
+        "test": SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=2, unknown_chars=2, bytes=4, leak=nowhere),
     }
     assert (found.unknown_share, found.unknown_char_share) == (1 / 2, 1 / 3)
     assert (found.longest_line_chars, found.longest_line_tokens) == (5, 3)
@@ -101,7 +103,8 @@ def test_folder_of_splits__is_used_by_its_files(shell: Checker) -> None:
             **{"train": (3, 9), "validation": (1, 3), "test": (2, 5)}
         }
     other = shell.found("three", "--set", "test_corpus=tested", *words)
-    expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=Leak(lines=0))
+    leak = Leak(lines=0, validation=Shares(lines=0))
+    expected = SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, unknown_chars=3, bytes=4, leak=leak)
     assert other.splits["test"] == expected
     uses = "train.txt for training, valid.txt for validation and test.txt for test."
     assert shell.found("mine", *words).notes == (f"The files of 'mine' are splits by their names: {uses}",)

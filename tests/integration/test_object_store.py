@@ -170,6 +170,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         parent = await told(queue, (await queue.train(continued, user_id=7)).run_id)
         await queue.delete(parent.run_id)
         assert parent.status == "completed"
+        assert {(leak.ancestors, leak.unsearched) for leak in parent.leaks.values()} == {((run_id,), ())}
         assert not any(parent.run_id in key for key in site.bucket.objects.tags("files/models/"))
 
 

@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, twin, wait_for_status
 from tests.support.lab import Lab
 from tests.support.refusals import refused
+from tests.support.tiny_models import lines_in
 from tests.support.worker_runs import finished, with_redis
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.inference import TrainingSample
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
+from trainer.data.corpus import Split
+from trainer.data.run_corpora import split_corpus
 from trainer.queue.resolve import resolve_request
 from trainer.training.progress import CurveRow
 
@@ -45,6 +50,28 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab:
     assert len(manifest.timings.epoch_seconds) == 1
     assert 0 < manifest.timings.epoch_seconds[0]
     assert (manifest.effective.data_num_workers, manifest.effective.data_pin_memory) == (0, False)
+
+
+async def test_lines_that_trained_an_ancestor__are_leaks_of_a_warm_start(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(50), "other")
+    async with lab.queue() as queue:
+        first = await finished(queue)
+        second = await finished(queue, init_from_run_id=first.run_id, corpus="other")
+        child = await finished(queue, init_from_run_id=second.run_id, split_seed=7)
+    trained_on = {line for run in (first, second, child) for line in lines_of(lab, run, "train")}
+    told, manifest = child.record().leaks, child.completed_manifest()
+    assert manifest.data is not None and manifest.data.leaks == told
+    for split, leak in told.items():
+        held_out = lines_of(lab, child, split)
+        assert leak.lines == pytest.approx(sum(line in trained_on for line in held_out) / len(held_out))
+        assert leak.lines > 0.5 and leak.ancestors == (second.run_id, first.run_id)
+    [evaluated] = manifest.eval
+    assert evaluated.leak == told["test"]
+    assert child.record().effective.leak_warnings(told)[1].endswith("equal corpora and splits hold out equal lines.")
+
+
+def lines_of(lab: Lab, run: RunDirectory, split: Split) -> list[str]:
+    return lines_in(split_corpus(CorpusStore(lab.settings), run.record().effective).lines(split))
 
 
 async def test_tokenizer_of_another_run__is_shared_by_its_id(lab: Lab) -> None:

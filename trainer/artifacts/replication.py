@@ -18,7 +18,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore, in_use
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
 
 if TYPE_CHECKING:
@@ -126,6 +126,16 @@ class Replication:
                 await asyncio.to_thread(fetch_corpus, self._objects, reference.sha256, folder)
                 if by_name:
                     await asyncio.to_thread(name_corpus, folder, reference.name, reference.sha256)
+
+    async def fetch_read_text(self, effective: EffectiveRequest) -> None:
+        """Download the corpora of a run and of its ancestors that this machine lacks."""
+        await self.fetch_corpora(effective.corpora)
+        parent_id = effective.parent_run_id
+        if self._objects is not None and parent_id is not None:
+            await self.fetch("models", parent_id)
+            parent = RunStore(self._root).find(parent_id)
+            if parent is not None:
+                await self.fetch_read_text(parent.record().effective)
 
     async def fetch_corpus(self, name: str | None) -> None:
         """Download the corpus that a request names, if it names one that is stored."""

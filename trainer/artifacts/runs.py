@@ -34,6 +34,7 @@ from trainer.contracts.events import (
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import (
     FINAL_STATES,
+    EffectiveRequest,
     EvalSummary,
     FinalState,
     RunManifest,
@@ -356,6 +357,15 @@ class RunStore(JobStore[RunDirectory]):
                 self.disk.remove_folder(temporary)
             raise
         return RunDirectory(path, self.disk)
+
+    def ancestors(self, effective: EffectiveRequest) -> Iterator[tuple[str, EffectiveRequest | None]]:
+        """Yield the runs that a training starts from, directly or not, with their requests; None for a deleted run."""
+        while effective.parent_run_id is not None:
+            run = self.find(effective.parent_run_id)
+            yield effective.parent_run_id, None if run is None else run.record().effective
+            if run is None:
+                return
+            effective = run.record().effective
 
     def delete(self, run: RunDirectory) -> None:
         """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if other runs start from it.

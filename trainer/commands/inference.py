@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, ModelOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import Inference, settings_for_any, with_installation, with_model
@@ -198,7 +199,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if run_of(options.run) != options.run:
             raise AppError(ErrorCode.INVALID_INPUT, "Evaluations of checkpoints are not stored: leave out `--latest`.")
         metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
-        terminal.show(metrics, _metrics_table(metrics, metrics.dataset, options.run))
+        terminal.show(metrics, *_metrics(metrics, metrics.dataset, options.run))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
@@ -208,13 +209,14 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if corpus is not None:
             await corpus.store()
         metrics = (await inference.ask(options.run, request)).measured()
-        terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split), options.run))
+        terminal.show(metrics, *_metrics(metrics, str(options.path or metrics.split), options.run))
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
 
 
-def _metrics_table(metrics: EvalMetrics, measured: str, model: str) -> Table:
+def _metrics(metrics: EvalMetrics, measured: str, model: str) -> Iterator[Table | Text]:
+    """Yield a table of the metrics, and warnings."""
     unknown = "" if metrics.unknown_share is None else f", {metrics.unknown_share:.2%} of the text's unknown"
     lengths = metrics.seq_len
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
@@ -230,10 +232,12 @@ def _metrics_table(metrics: EvalMetrics, measured: str, model: str) -> Table:
         "interval": None if metrics.lines is None else metrics.lines.missing_interval,
         "counting": None if metrics.baseline is None else metrics.baseline.described(),
         "unknown": describe_unknown(metrics.unknown_char_share),
+        "in training": None if metrics.leak is None else f"{metrics.leak.shares()} of the text",
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
         "tokens": f"{metrics.n_tokens:,} predicted{unknown}",
         "tokens per line": spread,
         "tokens per character, word": f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}",
         "samples: distinct-1, distinct-2; repetition": repeated if metrics.objective == "causal_lm" else None,
     }
-    return summary(f"{model}: {measured}", rows)
+    yield summary(f"{model}: {measured}", rows)
+    yield from (Text(f"Warning: {note}") for note in metrics.notes)

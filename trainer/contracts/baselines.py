@@ -34,6 +34,8 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     margin: float | None = None
     """Half the width of the 95 % interval of the difference in bits per character, paired over the lines of the split;
     None if it was not computed, or with too few lines."""
+    has_leak: bool = False
+    """True if more than 1 % of the split stands in training text: the difference says nothing about unseen text."""
 
     @property
     def name(self) -> str:
@@ -71,8 +73,11 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
         return text
 
     def warnings(self) -> tuple[str, ...]:
-        """Return the warning about a model that is worse than counting, or not clearly better, with what to do."""
-        return tuple(text for against, text in WARNINGS.items() if against == self.against)
+        """Return the warning about a model that is worse than counting, or not clearly better, with what to do.
+
+        There is none about a split that was trained on.
+        """
+        return tuple(text for against, text in WARNINGS.items() if against == self.against and not self.has_leak)
 
 
 Baselines = dict[Literal["validation", "test"], Baseline]

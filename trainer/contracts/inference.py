@@ -33,7 +33,7 @@ from trainer.contracts.inference_fields import (
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.items import ItemsRecord
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import CorpusName, EvalSummary
+from trainer.contracts.runs import CorpusName, EvalSummary, Leak
 from trainer.contracts.sequences import SequencesRecord
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
@@ -525,6 +525,10 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     artifacts: tuple[str, ...] = ()
     baseline: Baseline | None = None
     """Losses of counting on the split; None for another text, a masked model, and in runs of older versions."""
+    leak: Leak | None = None
+    """What of the text the run and its ancestors have trained on; None in evaluations of older versions."""
+    notes: tuple[str, ...] = ()
+    """Warnings about the text: how much of it was trained on, and what was not searched."""
 
 
 def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:

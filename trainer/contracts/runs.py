@@ -1,7 +1,7 @@
 """Records of a run: its request, its resolved request, its status and its manifest."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainSerializer, model_validator
@@ -136,21 +136,23 @@ MAX_LEAK_SHARE = 0.01
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Leak(Frozen, json_schema_extra=describe_fields):
-    """Shares of a held-out split that stand in the training split; of a long split, of a sample drawn by seed."""
+class Shares(Frozen, json_schema_extra=describe_fields):
+    """Shares of a text that stand in another text; of a long text, of a sample drawn by seed."""
 
     lines: _Share
-    """Share of the lines that are equal to a training line."""
+    """Share of the lines that are equal to a line of the other text."""
     words: _Share | None = None
-    """Share of the 13-grams of words that stand in training text; None if the split has none."""
+    """Share of the 13-grams of words that stand in the other text; None if the text has none."""
     characters: _Share | None = None
-    """Share of the 50-grams of characters that stand in training text; None if the split has none or many words."""
-    n_lines: int | None = None
-    """Lines of the split; None before the training has begun."""
+    """Share of the 50-grams of characters that stand in the other text; None if the text has none or many words."""
 
     @property
     def is_large(self) -> bool:
-        return max(self.lines, self.words or 0.0, self.characters or 0.0) > MAX_LEAK_SHARE
+        return self.largest > MAX_LEAK_SHARE
+
+    @property
+    def largest(self) -> float:
+        return max(self.lines, self.words or 0.0, self.characters or 0.0)
 
     def shares(self) -> str:
         """Return the shares that are known, in words."""
@@ -161,6 +163,33 @@ class Leak(Frozen, json_schema_extra=describe_fields):
         )
         *first, last = [f"{share:.1%} of the {what}" for share, what in shares if share is not None]
         return f"{', '.join(first)} and {last}" if first else last
+
+
+class Leak(Shares, json_schema_extra=describe_fields):
+    """Shares of a held-out split, or of another text, that stand in the training text of a run and of its ancestors."""
+
+    n_lines: int | None = None
+    """Lines of the split; None before the training has begun."""
+    ancestors: tuple[str, ...] = ()
+    """Runs from which the run started, directly or not, whose training text was searched too."""
+    unsearched: tuple[str, ...] = ()
+    """Runs whose training text was not searched, because it is deleted or has changed."""
+    validation: Shares | None = None
+    """Shares that stand in the validation text, which chooses the weights; None for a validation split."""
+
+    def notes(self, text: str, training_text: str, remedy: str = "") -> Iterator[str]:
+        """Yield sentences about a text, by its name: what of it was read in training, and what was not searched."""
+        if self.is_large:
+            where = " or in the training text of ".join((training_text, *(f"`{name}`" for name in self.ancestors)))
+            told = f"{self.shares()} of {text} stand in {where}: its loss says little about unseen text."
+            yield f"{told} {remedy}".rstrip()
+        if self.validation is not None and self.validation.is_large:
+            yield (
+                f"{self.validation.shares()} of {text} stand in the validation text, which chooses the weights: its"
+                " loss is a little too low."
+            )
+        for name in self.unsearched:
+            yield f"The training text of `{name}` is deleted or has changed, so {text} was not searched for in it."
 
 
 Leaks = dict[HeldOutSplit, Leak]
@@ -229,20 +258,23 @@ class EffectiveRequest(TrainingOptions):
         return {field: text for field, text in texts.items() if text is not None}
 
     def leak_warnings(self, leaks: Leaks) -> tuple[str, ...]:
-        """Return a warning for each held-out split of which much was trained on, or that is small, and what to do."""
+        """Return warnings of held-out splits that are small or of which much was trained on, with what to do."""
         of_tokenizer = (
             "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
             " Train the tokenizer with the split of the run, or let the run train its own.",
         )
         warnings = _small_split(leaks) + (of_tokenizer if self.tokenizer_saw_held_out else ())
         return warnings + tuple(
-            f"{leak.shares()} of the {split} split stand in the training split: its loss says little about unseen text."
-            f" {self._leak_remedy(split, leak)}"
+            note
             for split, leak in leaks.items()
-            if leak.is_large
+            for note in leak.notes(f"the {split} split", "the training split", self._leak_remedy(split, leak))
         )
 
     def _leak_remedy(self, split: HeldOutSplit, leak: Leak) -> str:
+        if leak.ancestors:
+            return (
+                "Hold out text that none of these runs has trained on: equal corpora and splits hold out equal lines."
+            )
         own = {"validation": self.validation_corpus, "test": self.test_corpus}
         if own[split] is not None:
             return f"Remove training text from `{split}_corpus`."
@@ -588,6 +620,8 @@ class EvalSummary(Frozen):
     """Share of unknown characters; above 0.001, `bits_per_char` is too low to compare."""
     lines: LineLosses | None = None
     """Losses of the lines of the text; None if an older version evaluated it."""
+    leak: Leak | None = None
+    """What of the text the run and its ancestors have trained on; None if an older version evaluated it."""
 
 
 class RunManifest(Frozen):

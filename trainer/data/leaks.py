@@ -1,21 +1,23 @@
-"""Measures leaks: the shares of held-out lines and n-grams that stand in the training split as well.
+"""Measures leaks: the shares of held-out lines and n-grams that stand in what a run and its ancestors have read.
 
 Held-out lines and n-grams are compared by hashes of 64 bits. Of more than 4,096 of a kind in a split, a sample is
-drawn by seed. The training split is read once, in chunks of about 32,000 characters. An n-gram lies in one line; in a
-stream in one chunk. N-grams of characters are for text with few n-grams of words: they take twice the time.
+drawn by seed. Training and validation text is read once, in chunks of about 32,000 characters. An n-gram lies in one
+line; in a stream in one chunk. N-grams of characters are for text with few n-grams of words: they take twice the time.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, HeldOutSplit, Leak, Leaks
+from trainer.contracts.runs import HELD_OUT_SPLITS, LEAK_CHARACTERS, LEAK_WORDS, Leak, Leaks, Shares
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import Split, SplitCorpus
+from trainer.data.run_corpora import ReadText
 from trainer.data.text import folded
 
 MAX_SAMPLE = 1 << 12
@@ -35,32 +37,77 @@ _Flags: TypeAlias = "NDArray[np.bool_]"
 _Places: TypeAlias = "NDArray[np.intp]"
 _Numbers: TypeAlias = "NDArray[np.float64]"
 _NONE: Hashes = np.empty(0, dtype=np.uint64)
+_NOTHING_READ = ReadText()
 
 
-def measure_leaks(corpus: SplitCorpus, documents: DocumentMode, seed: int) -> Leaks:
-    """Measure how much of each held-out split stands in the training split."""
+def measure_leaks(
+    corpus: SplitCorpus, documents: DocumentMode, seed: int, ancestors: ReadText = _NOTHING_READ
+) -> Leaks:
+    """Measure how much of each held-out split stands in the training split, and in the text that ancestors have read.
+
+    Of the test split also how much stands in the validation splits.
+    """
+    held_out: list[Split] = [split for split in HELD_OUT_SPLITS if split in corpus.splits]
+    read = chain(corpus.blocks(["train", "validation"]), ancestors.blocks())
+    return _measured(corpus.blocks(held_out), read, documents, seed, ancestors) if held_out else {}
+
+
+def measure_leak(text: Iterable[str], read: ReadText, documents: DocumentMode, seed: int) -> Leak:
+    """Measure how much of a text, in blocks of normalized lines, stands in what a run and its ancestors have read."""
+    blocks: Iterable[tuple[Split, str]] = (("test", lines) for lines in text)
+    return _measured(blocks, read.blocks(), documents, seed, read)["test"]
+
+
+def _measured(
+    text: Iterable[tuple[Split, str]],
+    read: Iterable[tuple[Split, str]],
+    documents: DocumentMode,
+    seed: int,
+    ancestors: ReadText,
+) -> Leaks:
+    """Look up samples of held-out text in training and validation text."""
     hasher = _Hasher(documents)
-    samples = _held_out(corpus, hasher, seed)
-    if not samples:
-        return {}
+    samples = _drawn(text, hasher, seed)
     tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
-    is_found = _find_in_training(corpus, tables, hasher)
+    searches: dict[Split, list[_Search]] = {
+        split: [_Search(table) for table in tables] for split in ("train", "validation")
+    }
+    for split, lines in read:
+        for chunk in _chunks(lines):
+            for search, hashes in zip(searches[split], hasher.hashes(chunk, is_training=True), strict=True):
+                search.look_up(hashes)
     leaks: Leaks = {}
-    for split, of_split in samples.items():
-        lines, words, characters = (_share(of_split[kind], tables[kind], is_found[kind]) for kind in range(_KINDS))
-        leaks[split] = Leak(lines=lines or 0.0, words=words, characters=characters)
+    for split in HELD_OUT_SPLITS:
+        if split in samples:
+            in_training, in_validation = (_shares(samples[split], tables, each) for each in searches.values())
+            leaks[split] = Leak(
+                lines=in_training.lines,
+                words=in_training.words,
+                characters=in_training.characters,
+                ancestors=ancestors.ancestors,
+                unsearched=ancestors.missing,
+                validation=None if split == "validation" else in_validation,
+            )
     return leaks
 
 
-def _held_out(corpus: SplitCorpus, hasher: "_Hasher", seed: int) -> dict[HeldOutSplit, list[Hashes]]:
-    """Draw hashes of lines, of n-grams of words and of n-grams of characters from each held-out split."""
-    held_out = [split for split in HELD_OUT_SPLITS if split in corpus.splits]
-    samples: dict[Split, list[_Sample]] = {split: [_Sample(seed) for _ in range(_KINDS)] for split in held_out}
-    for split, lines in corpus.blocks(held_out):
+def _shares(sample: Sequence[Hashes], tables: Sequence[Hashes], searches: Sequence["_Search"]) -> Shares:
+    """Return the shares of a sample's lines, n-grams of words and n-grams of characters that were found."""
+    lines, words, characters = (
+        _share(one, table, ~search.is_missing) for one, table, search in zip(sample, tables, searches, strict=True)
+    )
+    return Shares(lines=lines or 0.0, words=words, characters=characters)
+
+
+def _drawn(text: Iterable[tuple[Split, str]], hasher: "_Hasher", seed: int) -> dict[Split, list[Hashes]]:
+    """Draw hashes of lines, of n-grams of words and of n-grams of characters from each split of a text."""
+    samples: dict[Split, list[_Sample]] = {}
+    for split, lines in text:
+        of_split = samples.setdefault(split, [_Sample(seed) for _ in range(_KINDS)])
         for chunk in _chunks(lines):
-            for sample, hashes in zip(samples[split], hasher.hashes(chunk, is_training=False), strict=True):
+            for sample, hashes in zip(of_split, hasher.hashes(chunk, is_training=False), strict=True):
                 sample.add(hashes)
-    drawn = {split: [sample.drawn() for sample in samples[split]] for split in held_out}
+    drawn = {split: [sample.drawn() for sample in of_split] for split, of_split in samples.items()}
     if all(len(words) == MAX_SAMPLE for _, words, _ in drawn.values()):
         hasher.has_characters = False
         return {split: [lines, words, _NONE] for split, (lines, words, _) in drawn.items()}
@@ -73,16 +120,6 @@ def _sorted(samples: Sequence[Hashes]) -> Hashes:
     is_new: _Flags = np.ones(len(hashes), dtype=np.bool_)
     np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
     return hashes[is_new]
-
-
-def _find_in_training(corpus: SplitCorpus, tables: Sequence[Hashes], hasher: "_Hasher") -> Sequence[_Flags]:
-    """Return which hashes of each table the training split has."""
-    searches = [_Search(table) for table in tables]
-    for lines in corpus.lines("train"):
-        for chunk in _chunks(lines):
-            for search, hashes in zip(searches, hasher.hashes(chunk, is_training=True), strict=True):
-                search.look_up(hashes)
-    return [~search.is_missing for search in searches]
 
 
 def _share(sample: Hashes, table: Hashes, is_found: _Flags) -> float | None:

@@ -1,13 +1,13 @@
 """The corpora of a training: where they are, and their splits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
 
 
@@ -70,6 +70,45 @@ def split_corpus(corpora: CorpusStore, effective: EffectiveRequest) -> SplitCorp
     paths = corpus_paths(corpora, effective)
     check_unchanged(effective, paths)
     return split_paths(effective, paths)
+
+
+class ReadText(NamedTuple):
+    """The training and validation texts of a run and of its ancestors."""
+
+    corpora: tuple[SplitCorpus, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    """The ancestors whose text is here."""
+    missing: tuple[str, ...] = ()
+    """Runs whose text is deleted or has changed."""
+
+    def blocks(self) -> Iterator[tuple[Split, str]]:
+        """Yield the lines of the training and validation splits in blocks."""
+        for corpus in self.corpora:
+            yield from corpus.blocks(["train", "validation"])
+
+
+def read_text(
+    corpora: CorpusStore,
+    ancestors: Iterable[tuple[str, EffectiveRequest | None]],
+    own: tuple[str, EffectiveRequest] | None = None,
+) -> ReadText:
+    """Return what a run and its ancestors have read, equal splits once; without the request of a run it is missing."""
+    splits: dict[object, SplitCorpus] = {}
+    missing: list[str] = []
+    known = [*ancestors]
+    for name, effective in [own, *known] if own is not None else known:
+        if effective is None:
+            missing.append(name)
+            continue
+        form = effective.tokenizer.normalization, effective.documents
+        key = split_rule(effective), *form, *(text and text.sha256 for text in references_of(effective))
+        try:
+            if key not in splits:
+                splits[key] = split_corpus(corpora, effective)
+        except AppError:
+            missing.append(name)
+    here = tuple(name for name, _ in known if name not in missing)
+    return ReadText(tuple(splits.values()), here, tuple(missing))
 
 
 def training_text(corpora: CorpusStore, effective: EffectiveRequest) -> Iterator[str]:

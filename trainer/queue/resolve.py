@@ -144,7 +144,7 @@ async def preview_training(
     cost = await asyncio.to_thread(
         preview_cost, effective, found.measured, paths["corpus"], settings, n_runs=len(seeds), pace=found.pace
     )
-    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, paths)
+    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, paths, corpora, settings)
     return TrainingPreview(
         request=request,
         effective=effective,
@@ -397,12 +397,17 @@ class _PreviewedSplits(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _preview_splits(effective: EffectiveRequest, paths: Mapping[str, Path]) -> _PreviewedSplits:
+def _preview_splits(
+    effective: EffectiveRequest, paths: Mapping[str, Path], corpora: CorpusStore, settings: Settings
+) -> _PreviewedSplits:
     """Split a short text, and return the leaks between its splits and notes; the worker splits a long one."""
-    if sum(corpus.bytes for corpus in effective.corpora) > _MAX_LEAK_BYTES:
+    ancestors = [*RunStore(settings.app.artifacts_root).ancestors(effective)]
+    requests = [effective, *(request for _, request in ancestors if request is not None)]
+    if sum(corpus.bytes for request in requests for corpus in request.corpora) > _MAX_LEAK_BYTES:
         return _PreviewedSplits({}, ())
     from trainer.data.corpus import SplitCorpus, SplitRule  # numpy: not at the start of the bot
     from trainer.data.leaks import measure_leaks
+    from trainer.data.run_corpora import read_text
 
     split = SplitCorpus(
         paths["corpus"],
@@ -412,7 +417,7 @@ def _preview_splits(effective: EffectiveRequest, paths: Mapping[str, Path]) -> _
         validation=paths.get("validation_corpus"),
         test=paths.get("test_corpus"),
     )
-    leaks = measure_leaks(split, effective.documents, effective.split_seed)
+    leaks = measure_leaks(split, effective.documents, effective.split_seed, read_text(corpora, ancestors))
     lines = Counter(name for name, block in split.blocks([*leaks]) for _ in block.split("\n"))
     counted_leaks = {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}
     return _PreviewedSplits(counted_leaks, split.notes)

@@ -106,6 +106,7 @@ def _measured(
         ngram_loss=losses[1],
         ngram_bits_per_char=ngram_bits,
         bits_per_char=bits,
+        has_leak=sizes.leak is not None and sizes.leak.is_large,
     )
     return baseline, tuple(ngram_nats)
 

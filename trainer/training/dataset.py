@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config.validation import parse_json
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import HELD_OUT_SPLITS, EffectiveRequest, Leaks, SplitSizes, leaks_of
 from trainer.contracts.tokenizers import SpecialIds
@@ -56,6 +56,14 @@ class TokenizedCorpus(NamedTuple):
     def leaks(self) -> Leaks:
         """Return the leaks of the held-out splits."""
         return leaks_of({split: self.sizes.get(split) for split in HELD_OUT_SPLITS})
+
+    def with_leaks(self, leaks: Leaks) -> "TokenizedCorpus":
+        """Return the corpus with other leaks of its held-out splits."""
+        sizes = {
+            split: size if split == "train" else changed(size, leak=leaks.get(split))
+            for split, size in self.sizes.items()
+        }
+        return self._replace(sizes=sizes)
 
     def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
         """Return a split as training rows of `length` targets."""

@@ -114,12 +114,14 @@ def measure(
     *,
     run_id: str,
     evaluation: Evaluation | None = None,
+    what: str | None = None,
 ) -> Measured:
     """Return the metrics of a model on a split and samples from it; equal calls give equal numbers.
 
-    `evaluation` is the result of an earlier `evaluate`, if there was one. `bits_per_char` divides the bits of all
-    predicted tokens, with [EOS], by the characters of the lines, in a stream with their newlines; `bits_per_byte` by
-    their UTF-8 bytes. Both are None for masked models. Raises INVALID_INPUT if the run does not have the split.
+    `evaluation` is the result of an earlier `evaluate`, if there was one; `what` names a text other than the split.
+    `bits_per_char` divides the bits of all predicted tokens, with [EOS], by the characters of the lines, in a stream
+    with their newlines; `bits_per_byte` by their UTF-8 bytes. Both are None for masked models. Raises INVALID_INPUT if
+    the run does not have the split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
@@ -171,6 +173,10 @@ def measure(
         checkpoint=WEIGHTS_FILE,
         created_at=now(),
         artifacts=("eval/metrics.json", "eval/samples.jsonl"),
+        leak=sizes.leak,
+        notes=()
+        if sizes.leak is None
+        else tuple(sizes.leak.notes(what or f"the {split} split", f"the training text of `{run_id}`")),
     )
     return Measured(metrics, samples)
 

@@ -138,7 +138,7 @@ class InferenceJobs:
         if not await asyncio.to_thread(self._has_weights, record.response):
             await self._replication.fetch("models", run_id, with_weights=True)
         if kind.reads_training_text or kind.writes_run:
-            await self._replication.fetch_corpora(self._runs.get(run_id).record().effective.corpora)
+            await self._replication.fetch_read_text(self._runs.get(run_id).record().effective)
         return await self._compute_here(record)
 
     def _has_weights(self, response: Response) -> bool:
@@ -153,7 +153,7 @@ class InferenceJobs:
         if isinstance(record, SectionsRecord):
             await self._replication.fetch("experiments", record.request.experiment_id)
         await self._replication.fetch("models", run_id)
-        await self._replication.fetch_corpora(self._runs.get(run_id).record().effective.corpora)
+        await self._replication.fetch_read_text(self._runs.get(run_id).record().effective)
 
         async def measure() -> None:
             answers.append(await self._compute_here(record))

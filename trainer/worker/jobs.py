@@ -94,7 +94,7 @@ class Jobs:
         """Train a run until it ends or is paused, with everything that it starts from on this machine's disk."""
         effective = run.record().effective
         if run.manifest() is None and not run.pause_requested() and self._replication.is_on:
-            await self._replication.fetch_corpora(effective.corpora)
+            await self._replication.fetch_read_text(effective)
             if effective.parent_run_id is not None:
                 await self._replication.fetch("models", effective.parent_run_id, with_weights=True)
             if effective.tokenizer_id is not None:
@@ -158,7 +158,7 @@ class Jobs:
         if self._replication.is_on:
             for run in battery.record().runs:
                 await self._replication.fetch("models", run.run_id)
-                await self._replication.fetch_corpora(self._runs.get(run.run_id).record().effective.corpora)
+                await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
         await drive_battery(battery, self._settings, self._store)
 
 

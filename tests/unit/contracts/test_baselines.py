@@ -24,6 +24,7 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
         (BETTER, BETTER_LINE + BETTER_INTERVAL, ()),
         (WORSE, WORSE_LINE, (WORSE_WARNING,)),
         (UNCLEAR, UNCLEAR_LINE, (DOUBT,)),
+        (changed(UNCLEAR, has_leak=True), UNCLEAR_LINE, ()),
     ],
 )
 def test_baseline__is_one_line_and_a_warning_with_what_to_do(

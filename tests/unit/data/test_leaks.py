@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import NFC, write
-from trainer.contracts.runs import Leak, Leaks
+from trainer.contracts.base import changed
+from trainer.contracts.runs import Leak, Leaks, Shares
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leaks
+from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leak, measure_leaks
+from trainer.data.run_corpora import ReadText
 
 RULE = SplitRule(holdout_fraction=0.2, test_fraction=0.3, seed=7, by="position")
 WORDS, CHARACTERS = 13, 50
@@ -63,13 +65,48 @@ def test_leaks__are_the_shares_that_sets_of_strings_give(documents: DocumentMode
     check()
 
 
+@pytest.mark.parametrize("documents", ["line", "stream"])
+def test_leak_of_a_text__is_of_all_that_a_run_and_its_ancestors_have_read(documents: DocumentMode) -> None:
+    @for_all_pairs(some_lines, some_lines)
+    def check(train: list[str], text: list[str]) -> None:
+        joined, last = " ".join(train), text[-3:]
+        text = [*text, *train[:2], joined]
+        if documents == "line":
+            train, text, last = ([one for one in lines if one.strip()] for lines in (train, text, last))
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            own, parent = (
+                SplitCorpus(
+                    write(folder, trained_on),
+                    NFC,
+                    SplitRule(0.0, 0.0, 1, "position"),
+                    documents=documents,
+                    validation=write(folder, validation, "validation.txt"),
+                )
+                for trained_on, validation in ((train, last), ([joined], ["of the parent", *train[-1:]]))
+            )
+            found = measure_leak(["\n".join(text)], ReadText((own, parent), ("parent",), ("gone",)), documents, seed=1)
+        assert (found.ancestors, found.unsearched, found.validation is None) == (("parent",), ("gone",), False)
+        in_text = grams(text, documents)
+        for shares, read in ((found, (train, [joined])), (found.validation, (last, ["of the parent", *train[-1:]]))):
+            assert shares is not None
+            known = [grams(lines, documents) for lines in read]
+            wanted = [share(in_text[kind], [unit for of_one in known for unit in of_one[kind]]) for kind in range(3)]
+            assert [shares.lines, shares.words, shares.characters] == pytest.approx(wanted)
+
+    check()
+
+
 def test_leaks__the_same_text_in_every_role_leaks_completely(tmp_path: Path) -> None:
     lines = [" ".join(f"w{n * k}" for k in range(20)) for n in range(1, 30)]
     corpus = write(tmp_path, lines)
     same = SplitCorpus(corpus, NFC, RULE, validation=corpus, test=corpus)
-    complete = Leak(lines=1, words=1, characters=1)
+    complete, shares = Leak(lines=1, words=1, characters=1), Shares(lines=1, words=1, characters=1)
     assert measure_leaks(SplitCorpus(corpus, NFC, SplitRule(0.0, 0.0, 1)), "line", seed=1) == {}
-    assert measure_leaks(same, "line", seed=1) == {"validation": complete, "test": complete}
+    assert measure_leaks(same, "line", seed=1) == {
+        "validation": complete,
+        "test": changed(complete, validation=shares),
+    }
 
 
 def test_leaks__last_lines_of_a_stream_that_repeat_earlier_ones_are_found(tmp_path: Path) -> None:
@@ -99,7 +136,8 @@ def test_leaks__of_a_long_split_are_those_of_a_sample(tmp_path: Path) -> None:
 def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Path) -> None:
     enough = [" ".join(f"w{n}" for n in range(line, line + WORDS)) for line in range(MAX_SAMPLE)]
     many_leak, few_leak = (leaks_of(tmp_path, enough, test)["test"] for test in (enough, enough[1:]))
-    assert (many_leak, few_leak) == (Leak(lines=1, words=1), Leak(lines=1, words=1, characters=1))
+    assert (many_leak.lines, many_leak.words, many_leak.characters) == (1, 1, None)
+    assert (few_leak.lines, few_leak.words, few_leak.characters) == (1, 1, 1)
 
 
 def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:

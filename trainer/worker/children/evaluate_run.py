@@ -4,13 +4,15 @@ import asyncio
 from pathlib import Path
 
 from trainer.artifacts.checkpoints import checkpoint_folder
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.inference import EvalMetrics, EvalRequest, summary_of
-from trainer.contracts.runs import EffectiveRequest, RunManifest
+from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
 from trainer.data.corpora import CorpusStore
-from trainer.data.run_corpora import CorpusPaths, corpus_paths
+from trainer.data.corpus import read_blocks
+from trainer.data.leaks import measure_leak, measure_leaks
+from trainer.data.run_corpora import CorpusPaths, corpus_paths, read_text, split_corpus
 from trainer.system.files import write_atomically
 from trainer.training.baseline import compared
 from trainer.training.dataset import TokenizedCorpus, prepare
@@ -27,7 +29,7 @@ def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusP
 
 
 def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
-    """Evaluate a model on a split or on another corpus.
+    """Evaluate a model on a split or on another corpus, and look for the text in what the run has read.
 
     The metrics of a completed run are stored and added to its manifest, those of a checkpoint are not.
     """
@@ -45,7 +47,9 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
             corpus.special_ids,
             {split: corpus.line_chars["train"]},
         )
-    measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id)
+    corpus = corpus.with_leaks(_leaks(loaded, effective, request, corpus, settings))
+    what = None if request.path_override is None else "this text"
+    measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id, what=what)
     if request.path_override is None:
         measured = measured._replace(metrics=_beside_baseline(measured.metrics, run.manifest()))
     if step is not None:
@@ -55,6 +59,28 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
         store_evaluation(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override))
     return measured.metrics
+
+
+def _leaks(
+    loaded: LoadedRun, effective: EffectiveRequest, request: EvalRequest, corpus: TokenizedCorpus, settings: Settings
+) -> Leaks:
+    """Return how much of the evaluated text the run and its ancestors have read."""
+    run, own, corpora = loaded.named.run, loaded.named.effective, CorpusStore(settings)
+    if request.path_override is None:
+        return leaks_of_run(corpus, own, settings)
+    text = read_blocks(corpora.find_exact(effective.corpus), own.tokenizer.normalization, own.documents)
+    ancestors = RunStore(settings.app.artifacts_root).ancestors(own)
+    read = read_text(corpora, ancestors, (run.run_id, own))
+    return {request.split: measure_leak(text, read, own.documents, own.split_seed)}
+
+
+def leaks_of_run(corpus: TokenizedCorpus, effective: EffectiveRequest, settings: Settings) -> Leaks:
+    """Return the leaks of a run's splits, which were measured in its own text, in that of its ancestors too."""
+    if effective.init_from_run_id is None:
+        return corpus.leaks
+    corpora, runs = CorpusStore(settings), RunStore(settings.app.artifacts_root)
+    ancestors = read_text(corpora, runs.ancestors(effective))
+    return measure_leaks(split_corpus(corpora, effective), effective.documents, effective.split_seed, ancestors)
 
 
 def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> EvalMetrics:

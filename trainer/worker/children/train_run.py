@@ -76,7 +76,7 @@ from trainer.training.loop import (
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
 from trainer.training.search import SearchCallbacks, SearchPlaces, search
-from trainer.worker.children.evaluate_run import data_paths, store_evaluation
+from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -237,6 +237,9 @@ class TrainingAttempt:
     def _train(self) -> None:
         self._log_phase("reading", "Reading the corpus.")
         parts = load_parts(self._settings, self._run, self._processes)
+        parts = parts._replace(
+            corpus=parts.corpus.with_leaks(leaks_of_run(parts.corpus, self._effective, self._settings))
+        )
         if self._effective.search is not None:
             stopped = self._choose_values(parts)
             if stopped is not None:

@@ -15,7 +15,7 @@ from tests.support.baselines import UNCLEAR
 from tests.support.reference import ReferenceModel, losses_by_hand
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
-from tests.support.tiny_models import POEM, Run, lines_in, make_run
+from tests.support.tiny_models import NFC, POEM, Run, lines_in, make_run, reference, write
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
@@ -38,6 +38,7 @@ from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.runs import EvalSummary, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
+from trainer.data.run_corpora import split_rule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
@@ -79,6 +80,18 @@ class Finished(NamedTuple):
         response = self.answered(asked(EvalRecord, {"split": split, "path_override": path})).response
         assert response.metrics is not None, response.error
         return response.metrics
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.settings.app.artifacts_root)
+
+    def with_parent(self, name: str) -> "Finished":
+        """The run as it would be if it had started from the weights of another one."""
+        with self.run.wait_for_lock(PATIENCE_SECONDS):
+            manifest = self.run.completed_manifest()
+            effective = changed(manifest.effective, init_from_run_id=name)
+            self.run.replace_manifest(changed(manifest, effective=effective))
+        return self._replace(models=ModelCache(self.store, CorpusStore(self.settings), max_bytes=1 << 30))
 
     def losses(self, lines: list[str]) -> list[float]:
         """The loss of every predicted token of these lines, each read whole, by hand."""
@@ -147,9 +160,46 @@ def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finis
     (finished.made.folder / "corpus.txt").unlink()
     expected, metrics = finished.losses(OTHER), finished.measure(split, "other")
     assert (metrics.dataset, metrics.n_tokens, metrics.n_chars) == ("other", len(expected), sum(map(len, OTHER)))
+    assert metrics.notes == (
+        "The training text of `r` is deleted or has changed, so this text was not searched for in it.",
+    )
     assert metrics.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
     error = finished.answered(asked(EvalRecord, {})).response.error
     assert error is not None and error.code is ErrorCode.DATA_NOT_FOUND
+
+
+def test_evaluation__tells_how_much_of_a_text_the_run_and_its_ancestors_have_read(finished: Finished) -> None:
+    made, folder = finished.made, finished.made.folder
+    first = write(folder, [f"a line of the first run {n}" for n in range(10)], "first.txt")
+    effective = changed(made.effective, corpus=reference(first), init_from_run_id="twin")
+    finished.store.create(record("twin", None, effective=changed(made.effective, init_from_run_id="deleted")))
+    finished.store.create(record("parent", None, effective=effective))
+    [of_parent] = SplitCorpus(first, NFC, split_rule(effective)).lines("train")
+    training, validation = finished.lines("train")[0], finished.lines("validation")[0]
+    read = [training, training, validation, of_parent.split("\n")[0]]
+    write(folder, [*read, "a line that nobody has seen"], "mixed.txt")
+    own, inherited = finished.measure("test", "mixed"), finished.with_parent("parent@7").measure("test", "mixed")
+    assert own.leak is not None and inherited.leak is not None and inherited.leak.validation is not None
+    assert (own.leak.lines, own.leak.ancestors, own.leak.unsearched) == (0.4, (), ())
+    assert (inherited.leak.lines, inherited.leak.validation.lines) == (0.6, 0.2)
+    assert (inherited.leak.ancestors, inherited.leak.unsearched) == (("parent", "twin"), ("deleted",))
+    assert inherited.notes[0].startswith("60.0% of the lines")
+    assert "stand in the training text of `r` or in the training text of `parent`" in inherited.notes[0]
+    assert "of `deleted` is deleted or has changed, so this text was not searched for in it." in inherited.notes[-1]
+    [summary] = [one for one in finished.run.completed_manifest().eval if one.dataset == "mixed"]
+    assert summary.leak == inherited.leak
+
+
+def test_evaluation_of_a_split__looks_for_it_in_the_text_of_ancestors(finished: Finished) -> None:
+    """The parent has trained on all lines of the corpus, and the child holds some of them out."""
+    own = reference(finished.made.folder / "other.txt")
+    everything = changed(finished.made.effective, validation_corpus=own, test_fraction=0.0)
+    finished.store.create(record("parent", None, effective=everything))
+    child = finished.with_parent("parent")
+    for split in ("validation", "test"):
+        metrics = child.measure(split)
+        assert metrics.leak is not None and (metrics.leak.lines, metrics.leak.ancestors) == (1.0, ("parent",))
+        assert f"of the {split} split stand in the training text of `r`" in metrics.notes[0]
 
 
 def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Finished) -> None:
