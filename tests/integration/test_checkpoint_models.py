@@ -8,7 +8,7 @@ import torch
 import trainer
 from local_discord.state import StoredMessage
 from local_discord.wire import text
-from tests.support import ended, tiny_request, wait_for_status
+from tests.support import ended, some_text, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.bot import buttons
 from tests.support.checkpoints import keep_checkpoint
@@ -148,15 +148,18 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     summary = lab_shell.read(BatterySummary, "battery", "run", run.run_id, kept, "pairs.csv")
     assert [one.run.name for one in summary.runs] == [run.run_id, kept]
     assert [one.groups for one in summary.runs[1:]] == [one.groups for one in loaded.battery("pairs.csv").runs]
-    on_split, on_text = (
-        lab_shell.read(Comparison, "compare", run.run_id, kept, *words) for words in ([], ["--path", "text"])
+    unseen = str(lab_shell.write("unseen.txt", "\n".join(some_text(90).splitlines()[60:])))
+    on_split, on_unseen, on_training = (
+        lab_shell.read(Comparison, "compare", run.run_id, kept, *words)
+        for words in ([], ["--path", unseen], ["--path", "text"])
     )
     test = lab_shell.read(EvalMetrics, "eval", kept, "--split", "test")
     assert [one.run_id for one in on_split.runs] == [run.run_id, kept]
     assert on_split.runs[1].loss == pytest.approx(test.loss, abs=1e-6)
-    assert (on_split.against[0].verdict, on_text.against[0].verdict) == ("no_interval", "better"), (
-        "a split of few lines"
-    )
+    verdicts = [found.against[0].verdict for found in (on_split, on_unseen, on_training)]
+    assert verdicts == ["no_interval", "better", "not_comparable"], "of few lines; of others; of those trained on"
+    told = lab_shell.type("eval", kept, "--path", "text")
+    assert "in training" in told and f"stand in the training text of `{run.run_id}`" in told
     assert "cannot be compared with itself" in lab_shell.refuse("compare", kept, kept)
     refusals = {
         ("eval", kept, "--latest"): "are not stored",

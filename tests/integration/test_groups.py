@@ -178,7 +178,8 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     assert said in shell.refuse("score", name, "abc")
     assert "have already ended" in shell.refuse("cancel", name)
     single = shell.train("--corpus", "text", "--model", "char_lstm").run_id
-    compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", some_text(30))))
+    unseen = "\n".join(some_text(90).splitlines()[60:])
+    compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", unseen)))
     assert f"{name} against {single}: " in compared
     assert "2 runs against 1 (interval of one more run of the group)" in compared
     row = next(line for line in compared.splitlines() if line.startswith(f"{name}  "))

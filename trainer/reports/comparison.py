@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
-from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest, has_unknown_text
+from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text
 from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
 
 Basis = Literal["loss", "bits_per_char"]
@@ -302,6 +302,11 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     warnings = [warning for run in (*ours, *theirs) for warning in _unknown_text(run)]
     if warnings and basis == "bits_per_char":
         basis = None
+    leaks = [leak for runs in (ours, theirs) if (leak := _largest_leak(runs)) is not None]
+    if any(leak.is_large for _, leak in leaks):
+        basis = None
+    text = "this text" if split is None else f"the {split} split"
+    warnings += [note for name, leak in leaks for note in leak.notes(text, f"the training text of `{name}`")]
     rise = None if basis is None else _relative(mine[basis], its[basis])
     comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}
     delta = {name: _less(mine[name], its[name]) if name in comparable else None for name in mine}
@@ -470,6 +475,18 @@ def _unknown_text(one: Measurement) -> Iterator[str]:
             f"`{one.name}` does not know {share:.1%} of the characters, so its bits per character are too"
             " low to compare."
         )
+
+
+def _largest_leak(runs: Sequence[Measurement]) -> tuple[str, Leak] | None:
+    """Return the leak of the run that has read most of the text, with its name; None if none was measured."""
+    largest: tuple[str, Leak] | None = None
+    for one in runs:
+        summary, data = one.summary, one.manifest.data
+        of_splits = {} if data is None or summary.dataset is not None else data.leaks
+        leak = summary.leak or next((leak for split, leak in of_splits.items() if split == summary.split), None)
+        if leak is not None and (largest is None or leak.largest > largest[1].largest):
+            largest = one.name, leak
+    return largest
 
 
 def _vocabulary(manifest: RunManifest) -> str | None:

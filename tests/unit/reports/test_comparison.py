@@ -7,7 +7,7 @@ from scipy.stats import t
 
 from tests.support.baselines import BETTER, WORSE
 from tests.support.families import config_of, effective_of
-from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, line_losses, measured, of_fields
+from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, TEXT, line_losses, measured, of_fields
 from tests.support.refusals import refused
 from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
@@ -19,7 +19,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import NgramConfig
-from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.contracts.runs import DataFacts, EvalSummary, Leak, RunManifest, Shares, SplitSizes
 from trainer.reports.comparison import (
     Comparison,
     Difference,
@@ -281,6 +281,53 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
         assert one.notes[1:] == (note,)
     [alike] = pair(unread, measured("old", tokenizer="b")).against
     assert (alike.basis, alike.notes, alike.verdict) == ("loss", (note,), "equal")
+
+
+LEAKED, CLEAN = Leak(lines=0.8, ancestors=("parent",)), Leak(lines=0.01, unsearched=("gone",))
+WORDS_LEAK = "0.0% of the lines and 1.1% of the 13-grams of words"
+READ = (
+    "stand in the training text of `new` or in the training text of `parent`: its loss says little about unseen text."
+)
+NOT_SEARCHED = "The training text of `gone` is deleted or has changed, so this text was not searched for in it."
+CHOSEN = (
+    "50.0% of the lines of this text stand in the validation text, which chooses the weights: its loss is a little too"
+    " low."
+)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "expected", "notes"),
+    [
+        (CLEAN, None, "better", (NOT_SEARCHED,)),
+        (LEAKED, None, "not_comparable", (f"80.0% of the lines of this text {READ}",)),
+        (LEAKED, CLEAN, "not_comparable", (f"80.0% of the lines of this text {READ}", NOT_SEARCHED)),
+        (changed(LEAKED, lines=0, words=0.011), None, "not_comparable", (f"{WORDS_LEAK} of this text {READ}",)),
+        (changed(LEAKED, lines=0, validation=Shares(lines=0.5)), None, "better", (CHOSEN,)),
+    ],
+)
+def test_text_that_a_run_has_trained_on__gives_no_verdict(
+    new: Leak, old: Leak | None, expected: str, notes: tuple[str, ...]
+) -> None:
+    one = measured("new", summary={"loss": 1.0, "leak": new, "dataset": "text"})
+    two = measured("old", summary={"leak": old, "dataset": "text"})
+    [against] = pair(one, two, None).against
+    assert (against.verdict, against.delta.loss is None) == (expected, expected == "not_comparable")
+    reach = [ONE_SEED] if expected == "better" else []
+    assert against.notes == (*notes, *reach)
+    [of_group] = compare([two, MeasuredGroup("group", [measured("third", seed=7), one], ())]).against
+    assert (of_group.verdict == "not_comparable") is (expected == "not_comparable")
+    assert set(notes) <= {*of_group.notes}
+
+
+def test_split_that_a_run_has_trained_on__gives_no_verdict_on_earlier_evaluations() -> None:
+    size = SplitSizes(lines=1, chars=1, tokens=1)
+    data = DataFacts(corpus=TEXT, train=size, validation=size, test=changed(size, leak=LEAKED))
+    new = measured("new", summary={"loss": 1.0})
+    new = new._replace(manifest=changed(new.manifest, data=data))
+    [one] = pair(new, measured("old")).against
+    assert (one.verdict, one.notes) == ("not_comparable", (f"80.0% of the lines of the test split {READ}",))
+    elsewhere = new._replace(summary=changed(new.summary, dataset="text"))
+    assert pair(elsewhere, measured("old"), None).against[0].verdict == "better"
 
 
 def test_gaps_masked_by_different_seeds__differ_by_chance_too() -> None:
