@@ -287,6 +287,8 @@ def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
     Splits by line and by position are nested: one that holds out more holds out the lines of one that holds out less,
     unless lines are so frequent that only the larger split can have them.
     """
+    if tokenizer.method == "byte":
+        return False  # its vocabulary is the same for every text
     known = {corpus.sha256 for corpus in tokenizer.corpus}
     validation, test = run.validation_corpus, run.test_corpus
     if any(corpus.sha256 in known for corpus in (validation, test) if corpus is not None):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, settings_in
+from tests.support import add_corpus, settings_in, some_text
 from tests.support.refusals import refused
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.validation import parse
@@ -133,3 +133,12 @@ async def test_run__is_marked_where_its_tokenizer_saw_text_that_it_holds_out(
     known = [character for character in own if tokenizer.special_ids.unk not in tokenizer.encode(character)]
     assert effective.tokenizer_saw_held_out is saw is bool(known)
     assert len(effective.leak_warnings({})) == saw
+
+
+async def test_tokenizer_of_bytes__saw_nothing_although_it_was_trained_on_other_lines(tmp_path: Path) -> None:
+    tokenizer = await made(tmp_path, {"text": some_text().splitlines()}, corpora=["text"], method="byte", seed=7)
+    tokenizer.save(tmp_path / "artifacts" / "tokenizers" / tokenizer.manifest.tokenizer_id)
+    fields: dict[str, object] = {"model_family": "lstm", "corpus": "text"}
+    request = parse(TrainRequest, {**fields, "tokenizer_id": tokenizer.manifest.tokenizer_id})
+    effective = await resolve_request(request, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
+    assert effective.leak_warnings({}) == ()
