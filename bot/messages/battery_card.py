@@ -128,6 +128,7 @@ def _development(development: Development) -> Iterator[str]:
         words = "–" if point.words is None else count(point.words)
         rows.append([count(point.step), words, *(cells.get((point.step, *column), "–") for column in columns)])
     yield code_block("\n".join(_aligned(rows)), _MAX_TABLE)
+    yield from (f"⚠ {plain(note)}" for note in development.notes)
     ages = by_age(development)
     if development.acquisitions:
         share = {"words": count(len(ages)), "all": count(len(development.acquisitions))}
@@ -161,6 +162,7 @@ def _results(summary: BatterySummary) -> Iterator[str]:
         where = f"**{plain(titles[result.run.name])}** · " if len(summary.runs) > 1 else ""
         yield from (f"{where}{line}" for line in _odd_items(result, summary.measure))
         yield from (f"{where}{line}" for line in _controls(result))
+    yield from (f"⚠ {plain(note)}" for note in summary.notes[:_MAX_RUNS])
 
 
 def _table(summary: BatterySummary) -> list[str]:
@@ -241,3 +243,4 @@ def _controls(result: RunResult) -> Iterator[str]:
             ngrams=numeral(leak.ngrams, ".1%"),
         )
         yield f"{plain(leak.battery)}: {text}"
+        yield from (f"⚠ {plain(note)}" for note in [*leak.described()][1:])

@@ -19,9 +19,12 @@ from tests.support.shell import lab_shell_fixture
 from tests.support.suites import SUITE
 from tests.support.waiting import wait_until
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.config.settings import load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryList, BatteryStatus, BatterySummary, ItemScores
 from trainer.contracts.inference import ScoreResponse
+from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import split_corpus
 
 __all__ = ["lab_shell_fixture"]
 
@@ -162,12 +165,44 @@ def test_items_of_the_training_text__are_found(shell: Shell) -> None:
     [leak] = result.leaks
     assert leak.n_items == len(rows)
     assert 0.5 * len(lines) < leak.whole * len(rows) <= len(lines), "a tenth or two of the lines are held out"
+    split = split_corpus(CorpusStore(load_settings()), shell.runs.get(RUNS[0]).record().effective)
+    validation = {line for block in split.lines("validation") for line in block.split("\n")}
+    assert leak.validation_whole * len(rows) == pytest.approx(sum(line in validation for line in lines)) != 0
     corpus = shell.root / "data" / "corpus" / "text.txt"
     text = corpus.read_bytes()
     corpus.write_bytes(text + b"another line\n")
     [result] = shell.read(BatterySummary, "battery", "run", RUNS[0], "planted.tsv", "--measure", "char").runs
     corpus.write_bytes(text)
     assert result.leaks == () and result.controls[0].counts is None, "of another text than the run has read"
+
+
+def test_items_that_an_ancestor_has_read__are_found_and_not_compared(shell: Shell) -> None:
+    other = shell.root / "data" / "corpus" / "apart.txt"
+    other.write_text("\n".join(f"nothing of it {n}" for n in range(40)), encoding="utf-8")
+    for name, fields in (
+        ("apart", {}),
+        ("child", {"init_from_run_id": RUNS[0]}),
+        ("orphan", {"init_from_run_id": "no"}),
+    ):
+        finished_runs.finished_run(shell.root, "lstm", corpus=other, run_id=f"lstm-{name}", **fields)
+    lines = [line for line in some_text().splitlines() if len(line.split()) > 2][:40]
+    shell.write("read.tsv", "\n".join(f"{line}\t{line[::-1]}" for line in lines))
+    runs = ("lstm-child", "lstm-apart", "lstm-orphan", RUNS[0])
+    summary = shell.read(BatterySummary, "battery", "run", *runs, "read.tsv")
+    [child], [apart], [orphan], [parent] = (result.leaks for result in summary.runs)
+    assert child.whole == parent.whole > 0.5 and apart.whole == orphan.whole == 0
+    assert (child.ancestors, child.unsearched, parent.ancestors) == ((RUNS[0],), (), ())
+    assert (orphan.ancestors, orphan.unsearched) == ((), ("no",))
+    compared = {(one.first_run_id, one.second_run_id) for one in summary.comparisons}
+    assert compared == {("lstm-child", RUNS[0]), ("lstm-apart", "lstm-orphan")}
+    assert len(summary.notes) == 4
+    told = "read: `lstm-child` and `lstm-apart` are not compared, because one of them has trained on more of the items"
+    assert told in shell.type("battery", "show", folder_of(shell).battery_id)
+    assert "the training text of `no` is deleted or has changed" in shell.out
+    out = str(shell.folder / "of-ancestors")
+    shell.type("battery", "export", folder_of(shell).battery_id, out)
+    shell.type("battery", "recompute", out)
+    assert "All numbers are those of result.json." in shell.err
 
 
 def test_killed_worker__leaves_scores_that_the_next_one_continues(

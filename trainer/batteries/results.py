@@ -1,6 +1,7 @@
 """Computes all results of a job from its folder: the items, the scores, and the shares of leaked items."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from types import MappingProxyType
 
 from trainer.artifacts.batteries import BatteryDirectory
@@ -54,13 +55,31 @@ def summarize(
         for (battery, level, name), places in items.groups.items()
         if level == "paradigm"
     ]
+    compared = () if record.development_of is not None else comparisons_of(paradigms, outcomes)
+    unlike = _unlike(results)
     return BatterySummary(
         measure=measure,
         batteries=record.batteries,
         runs=tuple(results),
-        comparisons=() if record.development_of is not None else comparisons_of(paradigms, outcomes),
+        comparisons=tuple(one for one in compared if (one.battery, one.first_run_id, one.second_run_id) not in unlike),
         seeds=seed_bands({result.run: result.groups for result in results}, measure),
+        notes=tuple(
+            f"{battery}: `{first}` and `{second}` are not compared, because one of them has trained on more of the"
+            " items than the other."
+            for battery, first, second in unlike
+        ),
     )
+
+
+def _unlike(results: Sequence[RunResult]) -> list[tuple[str, str, str]]:
+    """Return batteries with two runs of which one has trained on more of the items, by more than 1 %."""
+    return [
+        (leak.battery, first.run.name, second.run.name)
+        for first, second in combinations(results, 2)
+        for leak in first.leaks
+        for other in second.leaks
+        if other.battery == leak.battery and not leak.is_like(other)
+    ]
 
 
 def development_of(
@@ -68,6 +87,7 @@ def development_of(
     summary: BatterySummary,
     frequencies: Mapping[str, float] | None = None,
     missing_words: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> tuple[Development, list[WordScores]]:
     """Return the development of a run from the summary of its checkpoints, and from what was measured besides.
 
@@ -96,6 +116,7 @@ def development_of(
         curves=tuple(curves),
         acquisitions=acquisitions(words, points, frequencies),
         missing_words=tuple(missing_words),
+        notes=tuple(notes),
         n_unscored=n_unscored,
     )
     return development, words
@@ -118,7 +139,7 @@ def recompute(folder: BatteryDirectory) -> tuple[BatterySummary, Development | N
             return summary, None
         of_words = {one.word: one.frequency_per_million for one in known.acquisitions}
         frequencies = {word: frequency for word, frequency in of_words.items() if frequency is not None} or None
-        return summary, development_of(folder, summary, frequencies, known.missing_words)[0]
+        return summary, development_of(folder, summary, frequencies, known.missing_words, known.notes)[0]
     except OSError:
         message = f"'{shown_name(folder.path.name)}' is no complete folder of results: a file of it cannot be read."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None

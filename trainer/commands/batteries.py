@@ -343,7 +343,12 @@ def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
     is_equal = (summary, development) == (folder.summary(), folder.development())
     if development is not None:
         tables = recomputed(development.run_id, {name: (folder.path / name).read_text("utf-8") for name in TABLES})
-        of_tables = changed(tables, missing_words=development.missing_words, n_unscored=development.n_unscored)
+        of_tables = changed(
+            tables,
+            missing_words=development.missing_words,
+            notes=development.notes,
+            n_unscored=development.n_unscored,
+        )
         is_equal = is_equal and of_tables == development
     terminal.note("All numbers are those of result.json." if is_equal else "Some numbers are NOT those of result.json.")
     return 0 if is_equal else 1

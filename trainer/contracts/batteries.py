@@ -1,6 +1,6 @@
 """Batteries: items to choose or to compare, the request to score them, and the results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from trainer.contracts.base import (
 )
 from trainer.contracts.errors import RunError
 from trainer.contracts.inference import EvalSplit
-from trainer.contracts.runs import FINAL_STATES, HttpOrigin, run_owner
+from trainer.contracts.runs import FINAL_STATES, MAX_LEAK_SHARE, HttpOrigin, run_owner
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
 Measure = Literal["sum", "token", "char", "byte", "end"]
@@ -324,7 +324,10 @@ class Controls(Frozen, extra="ignore"):
 
 
 class LeakedItems(Frozen):
-    """Shares of the items of which a sequence stands in the training text, compared by words without punctuation."""
+    """Shares of the items of which a sequence stands in the training text, compared by words without punctuation.
+
+    The training text is that of the run and of its ancestors.
+    """
 
     battery: str
     n_items: int
@@ -332,6 +335,37 @@ class LeakedItems(Frozen):
     """The share of items with a whole sequence in a line of the training text."""
     ngrams: float
     """The share of items with eight words in a row of a sequence in it."""
+    validation_whole: float = 0.0
+    """The share of items with a whole sequence in a line of the validation text, which chooses the weights."""
+    validation_ngrams: float = 0.0
+    """The share of items with eight words in a row of a sequence in the validation text."""
+    ancestors: tuple[str, ...] = ()
+    """Runs from which the run started, directly or not, whose text was searched too."""
+    unsearched: tuple[str, ...] = ()
+    """Ancestors whose text was not searched, because it is deleted or has changed."""
+
+    def described(self) -> Iterator[str]:
+        """Yield the shares of the items in training and validation text, and what was not searched."""
+        of_ancestors = "".join(f" or in that of `{name}`" for name in self.ancestors)
+        yield (
+            f"{self.battery}: {self.whole:.1%} of the items stand in the training text{of_ancestors},"
+            f" and {self.ngrams:.1%} with eight words in a row"
+        )
+        if self.validation_whole or self.validation_ngrams:
+            yield (
+                f"{self.battery}: {self.validation_whole:.1%} of the items stand in the validation text, which chooses"
+                f" the weights, and {self.validation_ngrams:.1%} with eight words in a row"
+            )
+        for name in self.unsearched:
+            yield (
+                f"{self.battery}: the training text of `{name}` is deleted or has changed, so the items were not"
+                " searched for in it"
+            )
+
+    def is_like(self, other: "LeakedItems") -> bool:
+        """Return True if two runs have read as many of the items, but for 1 % of them."""
+        whole, ngrams = abs(self.whole - other.whole), abs(self.ngrams - other.ngrams)
+        return max(whole, ngrams) <= MAX_LEAK_SHARE
 
 
 class RunResult(Frozen):
@@ -392,7 +426,10 @@ class BatterySummary(Frozen):
     batteries: tuple[BatteryInfo, ...]
     runs: tuple[RunResult, ...]
     comparisons: tuple[Comparison, ...] = ()
+    """None of two runs on a battery of which one has trained on more items than the other, by more than 1 %."""
     seeds: tuple[SeedBand, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences about comparisons that are left out."""
 
 
 class BatteryScores(Frozen):

@@ -115,5 +115,7 @@ class Development(Frozen):
     acquisitions: tuple[Acquisition, ...] = ()
     missing_words: tuple[str, ...] = ()
     """Wanted words that the text does not have."""
+    notes: tuple[str, ...] = ()
+    """How much of the items and of the split the run and its ancestors have trained on."""
     n_unscored: int = 0
     """Occurrences of words without a surprisal at the last checkpoint."""

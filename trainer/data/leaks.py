@@ -22,6 +22,7 @@ from trainer.data.text import folded
 
 MAX_SAMPLE = 1 << 12
 """Most held-out lines or n-grams of one kind that are looked up, for each split."""
+_READ_SPLITS: tuple[Split, ...] = ("train", "validation")
 _KINDS = 3
 _FILTER_SLOTS = 32
 """Slots of the filter for each hash, so that few other hashes pass it."""
@@ -48,7 +49,7 @@ def measure_leaks(
     Of the test split also how much stands in the validation splits.
     """
     held_out: list[Split] = [split for split in HELD_OUT_SPLITS if split in corpus.splits]
-    read = chain(corpus.blocks(["train", "validation"]), ancestors.blocks())
+    read = chain(corpus.blocks(_READ_SPLITS), ancestors.blocks())
     return _measured(corpus.blocks(held_out), read, documents, seed, ancestors) if held_out else {}
 
 
@@ -69,9 +70,7 @@ def _measured(
     hasher = _Hasher(documents)
     samples = _drawn(text, hasher, seed)
     tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
-    searches: dict[Split, list[_Search]] = {
-        split: [_Search(table) for table in tables] for split in ("train", "validation")
-    }
+    searches: dict[Split, list[_Search]] = {split: [_Search(table) for table in tables] for split in _READ_SPLITS}
     for split, lines in read:
         for chunk in _chunks(lines):
             for search, hashes in zip(searches[split], hasher.hashes(chunk, is_training=True), strict=True):
@@ -193,10 +192,11 @@ class _Search:
         if 2 * self._filtered < self._filled:
             self._fill_filter()
 
-    def found(self) -> Hashes:
+    def found(self) -> list[int]:
         """Return the hashes of the table that were found."""
         of_table: Hashes = self._table[~self.is_missing]
-        return of_table
+        found: list[int] = of_table.tolist()
+        return found
 
     def _fill_filter(self) -> None:
         self._filter: _Flags = np.zeros(1 << self._filter_bits, dtype=np.bool_)
@@ -355,8 +355,8 @@ class Leaked(NamedTuple):
     ngram: list[bool]
 
 
-def find_leaked(texts: Sequence[str], training: Iterable[str], n_words: int) -> Leaked:
-    """Look for texts of one line, and their n-grams of words, in blocks of training lines.
+def find_leaked(texts: Sequence[str], read: Iterable[tuple[Split, str]], n_words: int) -> Mapping[Split, Leaked]:
+    """Look for texts of one line, and their n-grams of words, in blocks of training lines and of validation lines.
 
     Words are compared without case and punctuation, composed or not.
     """
@@ -375,33 +375,31 @@ def find_leaked(texts: Sequence[str], training: Iterable[str], n_words: int) -> 
     for count, whole_hash in wholes:
         if count:
             by_length.setdefault(count, set()).add(whole_hash)
-    found = _found_ngrams(by_length, training, hasher)
-    return Leaked(
-        [count > 0 and whole_hash in found[count] for count, whole_hash in wholes],
-        [not found[n_words].isdisjoint(of_text) for of_text in ngrams],
-    )
+    searches: dict[Split, Mapping[int, _Search]] = {split: _searches(by_length) for split in _READ_SPLITS}
+    for split, lines in read:
+        for chunk in _chunks(lines):
+            block = hasher.read(_plain(chunk)).words
+            for length, search in searches[split].items():
+                search.look_up(block.ngrams(length))
+    leaked: dict[Split, Leaked] = {}
+    for split, by_words in searches.items():
+        found: dict[int, Set[int]] = {length: set(search.found()) for length, search in by_words.items()}
+        leaked[split] = Leaked(
+            [count > 0 and whole_hash in found[count] for count, whole_hash in wholes],
+            [not found.get(n_words, set()).isdisjoint(of_text) for of_text in ngrams],
+        )
+    return leaked
 
 
-def _found_ngrams(
-    by_length: Mapping[int, Set[int]], training: Iterable[str], hasher: _Hasher
-) -> Mapping[int, Set[int]]:
-    """Return those hashes of n-grams that training lines have, by their number of words."""
+def _searches(by_length: Mapping[int, Set[int]]) -> Mapping[int, _Search]:
+    """Return searches for hashes of n-grams by their number of words."""
     searches: dict[int, _Search] = {}
     for length, hashes in by_length.items():
         if hashes:
             table: Hashes = np.fromiter(hashes, dtype=np.uint64)
             table.sort()
             searches[length] = _Search(table)
-    for lines in training:
-        for chunk in _chunks(lines):
-            words = hasher.read(_plain(chunk)).words
-            for length, search in searches.items():
-                search.look_up(words.ngrams(length))
-    found: dict[int, Set[int]] = {length: set() for length in by_length}
-    for length, search in searches.items():
-        in_training: list[int] = search.found().tolist()
-        found[length] = set(in_training)
-    return found
+    return searches
 
 
 def _plain(text: str) -> str:

@@ -126,11 +126,8 @@ def notes(summary: BatterySummary) -> Iterator[str]:
                 yield f"{where}{name}: {_counts(control.counts)}"
         if result.controls and not result.leaks and all(control.counts is None for control in result.controls):
             yield f"{where}the training text was neither searched for the items nor counted"
-        for leak in result.leaks:
-            yield (
-                f"{where}{leak.battery}: {leak.whole:.1%} of the items stand in the training text,"
-                f" and {leak.ngrams:.1%} with eight words in a row"
-            )
+        yield from (f"{where}{note}" for leak in result.leaks for note in leak.described())
+    yield from (note.removesuffix(".") for note in summary.notes)
 
 
 def battery_notes(summary: BatterySummary) -> Iterator[str]:
@@ -234,8 +231,9 @@ def report_files(
     of_runs: dict[str, list[tuple[str, Frozen]]] = {
         "formulas": [(result.run.name, one) for result in summary.runs for one in result.formulas],
         "effects": [(result.run.name, one) for result in summary.runs for one in result.effects],
-        "leaks": [(result.run.name, one) for result in summary.runs for one in result.leaks],
     }
+    if any(result.leaks for result in summary.runs):
+        files["leaks.csv"] = _csv(_LEAK_COLUMNS, _leaks(summary))
     files |= {f"{name}.csv": _records(rows) for name, rows in of_runs.items() if rows}
     return files
 
@@ -252,6 +250,10 @@ _ACCURACY_COLUMNS = (
 _ITEM_COLUMNS = (
     *("run_id", "battery", "item", "paradigm", "sequence", "condition", "region", "context", "text"),
     *("nats", "n_tokens", "n_chars", "n_bytes", "unk_count", "end_nats"),
+)
+_LEAK_COLUMNS = (
+    *("run_id", "battery", "n_items", "whole", "ngrams", "validation_whole", "validation_ngrams"),
+    *("ancestors", "unsearched"),
 )
 _SEED_COLUMNS = ("battery", "level", "name", "run_ids", "mean", "deviation", "low", "high")
 
@@ -276,6 +278,16 @@ def _accuracies(summary: BatterySummary) -> Iterator[Sequence[object]]:
                     *(group.n_items, one.measure, one.n_right, one.n_wrong, one.n_ties),
                     *(one.accuracy, one.low, one.high, mean),
                 )
+
+
+def _leaks(summary: BatterySummary) -> Iterator[Sequence[object]]:
+    for result in summary.runs:
+        for one in result.leaks:
+            yield (
+                *(result.run.name, one.battery, one.n_items, one.whole, one.ngrams),
+                *(one.validation_whole, one.validation_ngrams),
+                *(" ".join(one.ancestors), " ".join(one.unsearched)),
+            )
 
 
 def _items(items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScores]]) -> Iterator[Sequence[object]]:

@@ -155,6 +155,7 @@ def notes(development: Development) -> Iterator[str]:
             yield f"{counted(len(words), 'word')} without an age, {text}: {' '.join(words)}"
     if development.missing_words:
         yield f"Not in the text: {', '.join(development.missing_words)}"
+    yield from (note.removesuffix(".") for note in development.notes)
     if development.n_unscored:
         yield f"{counted(development.n_unscored, 'occurrence')} of words without a surprisal are left out"
 

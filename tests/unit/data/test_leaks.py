@@ -14,7 +14,7 @@ from tests.support.tiny_models import NFC, write
 from trainer.contracts.base import changed
 from trainer.contracts.runs import Leak, Leaks, Shares
 from trainer.contracts.tokenizers import DocumentMode
-from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.leaks import MAX_SAMPLE, find_leaked, measure_leak, measure_leaks
 from trainer.data.run_corpora import ReadText
 
@@ -148,12 +148,16 @@ def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
     def check(texts: list[str], training: list[str]) -> None:
         planted = [f"{training[0].upper()}!", "; ".join(training[-1].split()[:3])]
         lines = [words_of(text) for text in training]
-        found = find_leaked([*texts, *planted], ["\n".join(training), "zz"], 4)
+        read: list[tuple[Split, str]] = [("train", "\n".join(training)), ("validation", "zz\n" + training[-1])]
+        in_texts = find_leaked([*texts, *planted], [*read, ("train", "zz")], 4)
         wanted = [words_of(text) for text in [*texts, *planted]]
-        assert found.whole == [any(contains(of_line, words) for of_line in lines) for words in wanted]
-        for has_ngram, words in zip(found.ngram, wanted, strict=True):
-            ngrams = [words[n : n + 4] for n in range(len(words) - 3)]
-            assert has_ngram == any(contains(of_line, ngram) for of_line in lines for ngram in ngrams)
+        of_splits: tuple[tuple[Split, list[list[str]]], ...] = (("train", lines), ("validation", lines[-1:]))
+        for split, known in of_splits:
+            found = in_texts[split]
+            assert found.whole == [any(contains(of_line, words) for of_line in known) for words in wanted]
+            for has_ngram, words in zip(found.ngram, wanted, strict=True):
+                ngrams = [words[n : n + 4] for n in range(len(words) - 3)]
+                assert has_ngram == any(contains(of_line, ngram) for of_line in known for ngram in ngrams)
 
     check()
 
@@ -170,12 +174,12 @@ def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
     ],
 )
 def test_leaked_words__keep_marks_and_joiners(text: str, training: str) -> None:
-    assert find_leaked([text], [training], 1) == ([True], [True])
+    assert find_leaked([text], [("train", training)], 1)["train"] == ([True], [True])
 
 
 @pytest.mark.parametrize(("text", "training"), [("क ब", "कि बा"), ("t", "t͡ʃ"), ("می", "می\u200cخواهم"), ("ท", "ที่")])
 def test_leaked_words__are_no_parts_of_words(text: str, training: str) -> None:
-    assert find_leaked([text], [training], 1) == ([False], [False])
+    assert find_leaked([text], [("train", training)], 1)["train"] == ([False], [False])
 
 
 def words_of(text: str) -> list[str]:

@@ -73,6 +73,18 @@ def test_notes__tell_of_odd_items_controls_and_leaks() -> None:
     ]
 
 
+def test_notes__tell_of_validation_text_ancestors_and_what_is_not_compared() -> None:
+    leak = changed(RESULT.leaks[0], validation_whole=0.6, ancestors=("first",), unsearched=("deleted",))
+    told = [*notes(changed(ONE, runs=(changed(RESULT, leaks=(leak,)),), notes=("These are not compared.",)))]
+    assert told[-4:] == [
+        "a&b: 20.0% of the items stand in the training text or in that of `first`, and 40.0% with eight words in a row",
+        "a&b: 60.0% of the items stand in the validation text, which chooses the weights, and 0.0% with eight words in"
+        " a row",
+        "a&b: the training text of `deleted` is deleted or has changed, so the items were not searched for in it",
+        "These are not compared",
+    ]
+
+
 def test_notes__say_where_the_training_text_is_gone() -> None:
     controls = tuple(changed(one, counts=None) for one in RESULT.controls)
     gone = changed(ONE, runs=(changed(RESULT, controls=controls, leaks=()),))
@@ -102,6 +114,11 @@ def test_files__have_every_row_and_escape_names() -> None:
     assert [(row["run_id"], row["measure"], row["accuracy"], row["low"]) for row in rows[:2]] == [
         ("lstm-1", "sum", "0.750000", "0.301000"),
         ("lstm-1", "char", "", ""),
+    ]
+    leaked: list[dict[str, str]] = list(csv.DictReader(StringIO(str(files["leaks.csv"]))))
+    assert [(row["run_id"], row["whole"], row["ancestors"]) for row in leaked] == [
+        ("lstm-1", "0.200000", ""),
+        ("lstm-2", "0.200000", ""),
     ]
     texts: list[dict[str, str]] = list(csv.DictReader(StringIO(str(files["items.csv"]))))
     assert [(row["text"], row["nats"]) for row in texts] == [("u", "1.500000"), ("v", "1.500000")]

@@ -206,12 +206,16 @@ function notesOf(summary, titles) {
   );
   const leaks = summary.runs.flatMap((one) =>
     one.leaks.map(
-      ({ battery, whole, ngrams }) =>
-        `${titles.get(nameOf(one.run))}, ${battery}: ${percent(whole)} of the items stand in the training text, and ${percent(ngrams)} with eight words in a row`,
+      ({ battery, whole, ngrams, validation_whole, validation_ngrams, ancestors, unsearched }) =>
+        `${titles.get(nameOf(one.run))}, ${battery}: ${percent(whole)} of the items stand in the training text${ancestors.map((name) => ` or in that of ${name}`).join("")}, and ${percent(ngrams)} with eight words in a row` +
+        (validation_whole || validation_ngrams
+          ? `; ${percent(validation_whole)} stand in the validation text, and ${percent(validation_ngrams)} with eight words in a row`
+          : "") +
+        unsearched.map((name) => `; the training text of ${name}, which is deleted or has changed, was not searched`).join(""),
     ),
   );
   const read = summary.batteries.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
-  return [...sources, ...read, ...odd, ...leaks];
+  return [...sources, ...read, ...odd, ...leaks, ...summary.notes];
 }
 
 /**

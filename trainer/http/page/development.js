@@ -203,7 +203,7 @@ function ages({ acquisitions }) {
 }
 
 /** @param {Development} development */
-function notes({ acquisitions, missing_words, n_unscored }) {
+function notes({ acquisitions, missing_words, notes: told, n_unscored }) {
   const n_fit = acquisitions.filter(({ fits }) => fits).length;
   const texts = [
     `${n_fit} of ${acquisitions.length} words have an age of acquisition.`,
@@ -214,6 +214,7 @@ function notes({ acquisitions, missing_words, n_unscored }) {
     n_unscored
       ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.`
       : "",
+    ...told,
   ];
   return texts.filter(Boolean).map((text) => h("p", {}, bdi(text)));
 }

@@ -194,7 +194,10 @@ export interface Controls {
   battery: string; suite: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
   counts: Counts | null;
 }
-export interface LeakedItems { battery: string; n_items: number; whole: number; ngrams: number }
+export interface LeakedItems {
+  battery: string; n_items: number; whole: number; ngrams: number; validation_whole: number; validation_ngrams: number;
+  ancestors: string[]; unsearched: string[];
+}
 export interface RunResult {
   run: BatteryRun; groups: GroupResult[]; formulas: FormulaResult[]; effects: Effect[]; controls: Controls[]; leaks: LeakedItems[];
 }
@@ -207,6 +210,7 @@ export interface SeedBand {
 }
 export interface BatterySummary {
   measure: Measure; batteries: BatteryInfo[]; runs: RunResult[]; comparisons: BatteryComparison[]; seeds: SeedBand[];
+  notes: string[];
 }
 export interface CheckpointPoint { step: number; epoch: number; words: number | null; tokens: number | null }
 export interface DevelopmentRow {
@@ -221,7 +225,7 @@ export interface Acquisition {
 }
 export interface Development {
   run_id: string; points: CheckpointPoint[]; curves: DevelopmentRow[]; acquisitions: Acquisition[];
-  missing_words: string[]; n_unscored: number;
+  missing_words: string[]; notes: string[]; n_unscored: number;
 }
 
 export interface Accepted { run_id: string; group: RunGroup | null }

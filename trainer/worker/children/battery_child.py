@@ -1,12 +1,13 @@
 """The battery child: looks for the items in the training texts, computes the results and writes the report."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.controls import Part
 from trainer.batteries.results import development_of, summarize
 from trainer.batteries.word_contexts import choose_words, frequencies_per_million, texts_of
@@ -16,8 +17,8 @@ from trainer.contracts.development import WordTexts
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.leaks import find_leaked
-from trainer.data.run_corpora import split_corpus
+from trainer.data.leaks import find_leaked, measure_leaks
+from trainer.data.run_corpora import read_text, split_corpus
 from trainer.reports.battery_charts import region_figures
 from trainer.reports.battery_tables import accuracy_csv, report_files
 from trainer.reports.development_charts import development_figures
@@ -53,18 +54,25 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
         battery.write_word_texts(_choose_words(options, effective, corpora))
         log.info("words_chosen")
         return
+    runs = RunStore(settings.app.artifacts_root)
     leaks: dict[str, list[LeakedItems]] = {}
     counts: dict[str, Mapping[Part, Counts]] = {}
+    if items and record.options.has_controls:
+        of_runs = {run_id: _leaks(run_id, runs, corpora, items) for run_id in {run.run_id for run in record.runs}}
+        leaks = {run.name: of_runs[run.run_id] for run in record.runs}
     if options is None and record.options.has_controls:
-        runs, counted = RunStore(settings.app.artifacts_root), CountedControls(record, items, settings)
-        for run in record.runs:
-            leaks[run.name] = _leaks(run.run_id, runs, corpora, items)
-            counts[run.name] = counted.of(runs.get(run.run_id))
+        counted = CountedControls(record, items, settings)
+        counts = {run.name: counted.of(runs.get(run.run_id)) for run in record.runs}
     summary = summarize(battery, leaks, counts)
     if options is not None:
         texts = battery.word_texts()
         frequencies, missing = (None, ()) if texts is None else (texts.frequencies or None, texts.missing)
-        development, words = development_of(battery, summary, frequencies, missing)
+        of_items = leaks.get(record.runs[-1].name, [])
+        notes = [
+            *_split_notes(options, runs.get(record.development_of or ""), runs, corpora),
+            *(note for leak in of_items for note in leak.described()),
+        ]
+        development, words = development_of(battery, summary, frequencies, missing, notes)
         report = development_files(development, words, development_figures(development, words))
         files = {"accuracy.csv": accuracy_csv(summary), **report} if items else report
         battery.write_result(summary, files, package_version("model-trainer"), development)
@@ -86,24 +94,49 @@ def _choose_words(options: DevelopmentOptions, effective: EffectiveRequest, corp
 
 
 def _leaks(run_id: str, runs: RunStore, corpora: CorpusStore, items: Sequence[BatteryItem]) -> list[LeakedItems]:
-    """Return the shares of items of each battery that stand in a run's training text; none if that is gone."""
+    """Return the shares of items of each battery that a run or its ancestors have read; none if its text is gone."""
     effective = runs.get(run_id).record().effective
-    try:
-        corpus = split_corpus(corpora, effective)
-    except AppError as error:
-        log.warning("training_text_not_found", run_id=run_id, error_code=error.code)
+    read = read_text(corpora, runs.ancestors(effective), (run_id, effective))
+    if run_id in read.missing:
+        log.warning("training_text_not_found", run_id=run_id)
         return []
     # every sequence counts: a model that has read the wrong one knows it as well
     texts = [(item.battery, sequence.text) for item in items for sequence in item.sequences]
-    found = find_leaked([text for _, text in texts], corpus.lines("train"), LEAK_WORDS)
-    sequences = iter(zip(found.whole, found.ngram, strict=True))
-    counts: dict[str, tuple[int, int, int]] = {}
-    for item in items:
-        of_item = [next(sequences) for _ in item.sequences]
-        n_items, whole, ngrams = counts.get(item.battery, (0, 0, 0))
-        is_whole, has_ngram = any(one for one, _ in of_item), any(other for _, other in of_item)
-        counts[item.battery] = n_items + 1, whole + is_whole, ngrams + has_ngram
+    found = find_leaked([text for _, text in texts], read.blocks(), LEAK_WORDS)
+    in_training, in_validation = found["train"], found["validation"]
+    columns = (in_training.whole, in_training.ngram, in_validation.whole, in_validation.ngram)
+    whole, ngrams, validation_whole, validation_ngrams = (_shares(items, column) for column in columns)
     return [
-        LeakedItems(battery=battery, n_items=n_items, whole=whole / n_items, ngrams=ngrams / n_items)
-        for battery, (n_items, whole, ngrams) in counts.items()
+        LeakedItems(
+            battery=battery,
+            n_items=n_items,
+            whole=whole[battery],
+            ngrams=ngrams[battery],
+            validation_whole=validation_whole[battery],
+            validation_ngrams=validation_ngrams[battery],
+            ancestors=read.ancestors,
+            unsearched=read.missing,
+        )
+        for battery, n_items in Counter(item.battery for item in items).items()
     ]
+
+
+def _shares(items: Sequence[BatteryItem], is_found: Iterable[bool]) -> dict[str, float]:
+    """Return the share of items by battery of which a sequence was found, given which of all sequences were."""
+    sequences, by_battery = iter(is_found), dict[str, list[bool]]()
+    for item in items:
+        by_battery.setdefault(item.battery, []).append(any([next(sequences) for _ in item.sequences]))
+    return {battery: sum(of_items) / len(of_items) for battery, of_items in by_battery.items()}
+
+
+def _split_notes(
+    options: DevelopmentOptions, run: RunDirectory, runs: RunStore, corpora: CorpusStore
+) -> tuple[str, ...]:
+    """Return warnings about the split of which losses and words are measured: what of it was trained on."""
+    if not (options.has_loss or options.has_words):
+        return ()
+    effective = run.record().effective
+    ancestors = read_text(corpora, runs.ancestors(effective))
+    leaks = measure_leaks(split_corpus(corpora, effective), effective.documents, effective.split_seed, ancestors)
+    leak = leaks.get(options.split)
+    return () if leak is None else tuple(leak.notes(f"the {options.split} split", "the training split"))

@@ -4,6 +4,7 @@ import pytest
 
 from bot.messages.battery_card import batteries_page, battery_card
 from tests.support.battery_results import ONE, SEVERAL
+from tests.support.development_results import DEVELOPMENT
 from trainer.contracts.base import RunState, changed, now
 from trainer.contracts.batteries import BatteryStatus
 
@@ -67,6 +68,16 @@ def test_suite__shows_each_of_its_formulas_and_some_controls() -> None:
     other = changed(suite, run=changed(suite.run, run_id="lstm-2"))
     both = battery_card(changed(STATUS, status="completed"), changed(ONE, runs=(suite, other))).description or ""
     assert ["formula", "1", "50.0%", "(15%…85%)", "50.0%", "(15%…85%)"] in [line.split() for line in both.splitlines()]
+
+
+def test_battery__tells_of_validation_text_and_of_what_is_not_compared() -> None:
+    leak = changed(ONE.runs[0].leaks[0], validation_whole=0.6, unsearched=("deleted",))
+    summary = changed(ONE, runs=(changed(ONE.runs[0], leaks=(leak,)),), notes=("These are not compared.",))
+    shown = battery_card(changed(STATUS, status="completed"), summary).description or ""
+    assert "⚠ a&b: 60.0% of the items stand in the validation text" in shown
+    assert "⚠ a&b: the training text of " in shown and "⚠ These are not compared." in shown
+    told = changed(DEVELOPMENT, notes=("Half of it was read.",))
+    assert "⚠ Half of it was read." in (battery_card(changed(STATUS, status="completed"), ONE, told).description or "")
 
 
 def test_long_battery__shows_its_first_paradigms() -> None:
