@@ -11,15 +11,16 @@ from tests.support.refusals import refused
 from tests.support.tiny_models import lines_in
 from tests.support.worker_runs import finished, with_redis
 from trainer.artifacts.runs import RunDirectory
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.inference import TrainingSample
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import RunManifest, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split
 from trainer.data.run_corpora import split_corpus
-from trainer.queue.resolve import resolve_request
+from trainer.queue.resolve import TrainingPreview, preview_training, resolve_request
 from trainer.training.progress import CurveRow
 
 
@@ -72,6 +73,48 @@ async def test_lines_that_trained_an_ancestor__are_leaks_of_a_warm_start(lab: La
 
 def lines_of(lab: Lab, run: RunDirectory, split: Split) -> list[str]:
     return lines_in(split_corpus(CorpusStore(lab.settings), run.record().effective).lines(split))
+
+
+BY_LOT: dict[str, object] = {
+    **{"split_by": "position", "split_seed": 7},
+    **{"holdout_fraction": 0.2, "test_fraction": 0.3, "max_seq_len": 24},
+}
+OF_OTHER_TEXTS: dict[str, object] = {"validation_corpus": "validated", "test_corpus": "tested"}
+
+
+async def test_warm_start__holds_out_the_lines_that_its_parent_holds_out(lab: Lab) -> None:
+    unseen = some_text(80).splitlines()
+    for name, lines in (("validated", unseen[60:65]), ("tested", unseen[65:70]), ("changed", unseen[70:])):
+        add_corpus(lab.folder, "\n".join(lines), name)
+
+    async def preview(**fields: object) -> TrainingPreview:
+        request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "text", **fields})
+        return await preview_training(request, CorpusStore(lab.settings), lab.settings)
+
+    parents: list[str] = []
+    async with lab.queue() as queue:
+        for held_out in (BY_LOT, OF_OTHER_TEXTS):
+            parent = await finished(queue, **held_out)
+            parents.append(parent.run_id)
+            found, own = await preview(init_from_run_id=parent.run_id), parent.record().effective
+            for field in (*BY_LOT, *OF_OTHER_TEXTS, "documents", "objective", "tokenizer"):
+                taken: object = getattr(found.effective, field)
+                wanted: object = getattr(own, field)
+                assert taken == wanted, field
+            assert {split: leak.lines for split, leak in found.leaks.items()} == {"validation": 0, "test": 0}
+            told = {choice.field: choice for choice in found.chosen}
+            assert held_out.keys() <= told.keys()
+            assert {told[field].reason for field in held_out} == {f"as in its parent '{parent.run_id}'"}
+            assert all(f"`{field}` {told[field].shown_value()}" in found.notes[0] for field in held_out)
+            assert not found.request.model_fields_set & held_out.keys(), "the request stays what was given"
+        given = await preview(init_from_run_id=parents[1], test_corpus="changed", split_seed=3)
+        assert given.effective.test_corpus is not None and given.effective.test_corpus.name == "changed"
+        assert given.effective.split_seed == 3
+        elsewhere = await preview(init_from_run_id=parents[1], corpus="changed")
+        assert elsewhere.effective.test_corpus is None
+        add_corpus(lab.folder, "\n".join(unseen[70:]), "tested")
+        cut = await preview(init_from_run_id=parents[1])
+        assert cut.effective.test_corpus is None and cut.leaks["test"].lines == 1.0, "as the text has changed"
 
 
 async def test_tokenizer_of_another_run__is_shared_by_its_id(lab: Lab) -> None:

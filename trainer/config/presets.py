@@ -281,6 +281,41 @@ def split_fields(request: TrainRequest) -> dict[str, object]:
     return {**split, "split_by": values.get("split_by"), "seed": values["split_seed"]}
 
 
+class Inherited(NamedTuple):
+    """The request of a warm start with values of its parent, and these values."""
+
+    request: TrainRequest
+    taken: tuple[ChosenValue, ...]
+
+
+def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corpus: bool) -> Inherited:
+    """Return the request of a warm start with values of its parent that it leaves out, and what was taken over.
+
+    Equal shares and seeds hold out equal lines of an equal corpus, of which none has trained the parent. The unit of
+    the splits is taken over for an equal corpus only, because another one may have no files to draw. Nothing is taken
+    over from another architecture, which is refused later.
+    """
+    if architecture(request.model_family) != parent.model.architecture:
+        return Inherited(request, ())
+    taken: list[ChosenValue] = []
+    fields = (*_OF_PARENT, "split_by") if is_same_corpus else _OF_PARENT
+    usual: dict[str, object] = request.model_dump()
+    usual |= _CHAR_LSTM_SPLIT if request.model_family == "char_lstm" else {}
+    reason = f"as in its parent '{request.init_from_run_id}'"
+    for field in fields:
+        value: bool | int | float | str | None = getattr(parent, field)
+        if value is not None and field not in request.model_fields_set and value != usual.get(field):
+            taken.append(ChosenValue(field=field, value=value, reason=reason))
+    values: dict[str, object] = {one.field: one.value for one in taken}
+    return Inherited(changed(request, **values), tuple(taken))
+
+
+_OF_PARENT = (
+    *("objective", "mlm_probability", "documents", "max_seq_len"),
+    *("holdout_fraction", "test_fraction", "split_seed"),
+)
+
+
 def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
     """Return True if a tokenizer was trained on text that a run holds out.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
@@ -104,11 +105,28 @@ def read_text(
         key = split_rule(effective), *form, *(text and text.sha256 for text in references_of(effective))
         try:
             if key not in splits:
-                splits[key] = split_corpus(corpora, effective)
+                splits[key] = split_corpus(corpora, _without_test(effective, corpora))
         except AppError:
             missing.append(name)
     here = tuple(name for name, _ in known if name not in missing)
     return ReadText(tuple(splits.values()), here, tuple(missing))
+
+
+def _without_test(effective: EffectiveRequest, corpora: CorpusStore) -> EffectiveRequest:
+    """Return a request with the splits that a run has read, without a validation corpus that is not here any more."""
+    own, validation = effective.test_corpus, effective.validation_corpus
+    changes: dict[str, object] = {} if own is None else {"test_corpus": None, "test_fraction": 0.0}
+    if validation is not None and not _is_unchanged(corpora, validation):
+        changes |= {"validation_corpus": None, "holdout_fraction": 0.0}
+    return changed(effective, **changes)
+
+
+def _is_unchanged(corpora: CorpusStore, reference: CorpusRef) -> bool:
+    """Return True if a corpus is still here with the same content."""
+    try:
+        return corpus_sha256(corpora.find_exact(reference)) == reference.sha256
+    except AppError:
+        return False
 
 
 def training_text(corpora: CorpusStore, effective: EffectiveRequest) -> Iterator[str]:

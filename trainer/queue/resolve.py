@@ -25,6 +25,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.defaults import PACE_SIZES, Pace, TrainingText
 from trainer.config.presets import (
     Bf16Trial,
+    Inherited,
     Resolved,
     architecture,
     check_bf16,
@@ -34,6 +35,7 @@ from trainer.config.presets import (
     request_hash,
     resolve_with_reasons,
     tokenizer_of,
+    with_parent,
     with_recorded,
     with_split,
 )
@@ -48,7 +50,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord
 from trainer.contracts.training_options import ChosenValue
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore, sample_lines
-from trainer.data.text import text_files
+from trainer.data.text import corpus_sha256, text_files
 from trainer.queue.cost import TextEstimate, measure_text, preview_cost
 from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
@@ -81,7 +83,7 @@ class TrainingPreview(NamedTuple):
     seeds: tuple[int, ...]
     """The seeds of the runs to start; `request` and `effective` are those of the first."""
     chosen: tuple[ChosenValue, ...]
-    """The values that rules have chosen."""
+    """The values that rules have chosen, those of the parent of a warm start first."""
 
     def is_of(self, record: RunRecord) -> bool:
         """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
@@ -181,11 +183,14 @@ async def _resolve_all(
     In one pass: parts, device, parent run and tokenizer, corpora, rules and presets, and the fit of corpus and
     tokenizer. `measures_pace` is for a new training: with `minutes`, its speed is measured. Raises AppError.
     """
-    check_parts(request)
     await _check_device(request, settings)
     parent = _find_parent(request, settings)
+    taken: tuple[ChosenValue, ...] = ()
     if parent is not None:
         request = changed(request, init_from_run_id=parent.name)
+        inherited = await asyncio.to_thread(_with_parent, request, parent.effective, corpora)
+        request, taken = inherited.request, inherited.taken
+    check_parts(request)
     folder = _tokenizer_folder(request, settings)
     tokenizer = None if folder is None else read_manifest(folder)
     with at_field("corpus"):
@@ -210,7 +215,7 @@ async def _resolve_all(
         parent=None if parent is None else parent.effective,
         tokenizer=tokenizer,
     )
-    effective, chosen = resolved(request)
+    effective, by_rule = resolved(request)
     if not request.allow_same_corpus:
         _check_different(effective)
     shown = corpora.shown(request.corpus)
@@ -221,8 +226,38 @@ async def _resolve_all(
         candidates = [resolved(changed(request, model_size=size)).effective for size in sizes]
         fitting = await asyncio.to_thread(_fitting, candidates, measured, paths["corpus"], settings)
         pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
-        effective, chosen = resolved(request, pace=pace)
-    return _Resolved(effective, chosen, paths, measured, pace, layout.notes)
+        effective, by_rule = resolved(request, pace=pace)
+    notes = (*_notes_on_parent(taken), *layout.notes)
+    return _Resolved(effective, (*taken, *by_rule), paths, measured, pace, notes)
+
+
+def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:
+    """Return a note on the values that a warm start takes over."""
+    values = ", ".join(f"`{one.field}` {one.shown_value()}" for one in taken)
+    return (f"As in its parent, unless you give others: {values}.",) if values else ()
+
+
+def _with_parent(request: TrainRequest, parent: EffectiveRequest, corpora: CorpusStore) -> Inherited:
+    """Return the request of a warm start with values of its parent that it leaves out, and what was taken over.
+
+    For an equal corpus, these are the validation and test corpora of the parent too, if they are still here.
+    """
+    with at_field("corpus"):
+        given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True)
+        folder = corpora.layout(request.corpus, given).files
+        is_same = corpus_sha256(corpora.find(folder.get("corpus", request.corpus))) == parent.corpus.sha256
+    request, taken = with_parent(request, parent, is_same_corpus=is_same)
+    for field, corpus in parent.corpora_by_field().items() if is_same else ():
+        named: str | None = getattr(request, field)
+        if named is None and field not in folder and _is_here(corpus, corpora):
+            request = changed(request, **{field: corpus.name})
+            reason = f"as in its parent '{request.init_from_run_id}'"
+            taken = (*taken, ChosenValue(field=field, value=corpora.shown(corpus.name), reason=reason))
+    return Inherited(request, taken)
+
+
+def _is_here(corpus: CorpusRef, corpora: CorpusStore) -> bool:
+    return corpora.has(corpus.name) and corpus_sha256(corpora.find(corpus.name)) == corpus.sha256
 
 
 def _fitting(

@@ -11,7 +11,7 @@ from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
-from trainer.config.presets import OF_STEPS, check_parts, request_hash, resolve
+from trainer.config.presets import OF_STEPS, check_parts, request_hash, resolve, with_parent
 from trainer.config.train_request import train_request
 from trainer.config.validation import parse, value_at
 from trainer.contracts.base import changed
@@ -282,6 +282,38 @@ def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:
     assert (run.init_from_run_id, run.learning_rate) == ("parent", 0.7)
     assert child(SMALL_LSTM, **SMALL_LSTM).model == parent.effective.model, "it may spell out what its parent has"
     assert child({}, model_size="small").model == effective().model
+
+
+OF_PARENT: Values = {
+    **{"documents": "stream", "split_by": "position", "max_seq_len": 32, "split_seed": 7},
+    **{"holdout_fraction": 0.2, "test_fraction": 0.3},
+}
+OF_MASKED: Values = {"objective": "masked_lm", "mlm_probability": 0.3, "max_seq_len": 32}
+
+
+@pytest.mark.parametrize(
+    ("parent", "given", "taken"),
+    [
+        (OF_PARENT, {}, OF_PARENT),
+        (OF_PARENT, {"split_seed": 42, "max_seq_len": 16}, {**OF_PARENT, "split_seed": 42, "max_seq_len": 16}),
+        (OF_MASKED, {}, OF_MASKED),
+        (OF_MASKED, {"objective": "causal_lm"}, {**OF_MASKED, "objective": "causal_lm"}),
+        ({"max_seq_len": 32}, {}, {"max_seq_len": 32}),
+    ],
+)
+def test_warm_start__takes_over_what_it_leaves_out(parent: Values, given: Values, taken: Values) -> None:
+    family: Values = {"model_family": "lstm", "tokenizer": CHAR}
+    request = request_of({**family, "init_from_run_id": "parent", **given})
+    found = with_parent(request, effective(**family, **parent), is_same_corpus=True)
+    assert found.request == request_of({**family, "init_from_run_id": "parent", **taken})
+    assert {one.field: one.value for one in found.taken} == {
+        field: value for field, value in taken.items() if field not in given
+    }
+    assert {one.reason for one in found.taken} == {"as in its parent 'parent'"}
+    elsewhere = with_parent(request, effective(**family, **parent), is_same_corpus=False)
+    assert elsewhere.request.split_by == "line", "another corpus may have no files"
+    other = request_of({"model_family": "gru", "init_from_run_id": "parent"})
+    assert with_parent(other, effective(**family, **parent), is_same_corpus=True) == (other, ())
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,7 @@ def test_evaluation_of_a_split__looks_for_it_in_the_text_of_ancestors(finished: 
         metrics = child.measure(split)
         assert metrics.leak is not None and (metrics.leak.lines, metrics.leak.ancestors) == (1.0, ("parent",))
         assert f"of the {split} split stand in the training text of `r`" in metrics.notes[0]
+        (finished.made.folder / "other.txt").unlink(missing_ok=True)  # its training text is still here
 
 
 def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Finished) -> None:
