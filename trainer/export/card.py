@@ -256,7 +256,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),
         ("unknown", describe_unknown(manifest.unknown_char_share), "{}"),
-        *((f"{split} split in the training split", leak.shares(), "{}") for split, leak in leaks.items()),
+        *((f"{split} split in training text", leak.shares(), "{}") for split, leak in leaks.items()),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),
         ("training text", text, "{}"),
         (
