@@ -19,8 +19,10 @@ from trainer.contracts.inference import TrainingSample
 from trainer.contracts.runs import RunManifest, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split
-from trainer.data.run_corpora import split_corpus
+from trainer.data.run_corpora import corpus_paths, read_text, split_corpus
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_request
+from trainer.tokenizers import load_tokenizer
+from trainer.training.inspect_corpus import inspect_corpus
 from trainer.training.progress import CurveRow
 
 
@@ -67,7 +69,12 @@ async def test_lines_that_trained_an_ancestor__are_leaks_of_a_warm_start(lab: La
         assert leak.lines == pytest.approx(sum(line in trained_on for line in held_out) / len(held_out))
         assert leak.lines > 0.5 and leak.ancestors == (second.run_id, first.run_id)
     [evaluated] = manifest.eval
-    assert evaluated.leak == told["test"]
+    assert evaluated.leak == changed(told["test"], n_lines=None)
+    effective, corpora = child.record().effective, CorpusStore(lab.settings)
+    ancestors = read_text(corpora, queue.runs.ancestors(effective))
+    paths, tokenizer = corpus_paths(corpora, effective), load_tokenizer(child.tokenizer)
+    checked = inspect_corpus(effective, paths, tokenizer, ancestors=ancestors)
+    assert checked.leaks == told
     assert child.record().effective.leak_warnings(told)[1].endswith("equal corpora and splits hold out equal lines.")
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 
+from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import Argument, Arguments, Commands, Options, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
@@ -101,13 +102,16 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
         options.model = "char_lstm" if options.tokenizer == "char" else "lstm"
     training = read_training(options, settings, terminal)
     effective = training.effective
-    from trainer.data.run_corpora import corpus_paths
+    from trainer.data.run_corpora import corpus_paths, read_text
     from trainer.tokenizers import load_tokenizer
     from trainer.training.inspect_corpus import inspect_corpus  # torch
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
-    found = inspect_corpus(effective, corpus_paths(training.corpora, effective), tokenizer, training.notes)
+    runs = RunStore(settings.app.artifacts_root).ancestors(effective)
+    ancestors = None if effective.init_from_run_id is None else read_text(training.corpora, runs)
+    paths = corpus_paths(training.corpora, effective)
+    found = inspect_corpus(effective, paths, tokenizer, training.notes, ancestors=ancestors)
     shown = safe_name(Path(options.corpus or effective.corpus.name).name)
     notes = [Text(f"Note: {note}") for note in found.notes]
     warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]

@@ -12,7 +12,8 @@ from trainer.contracts.runs import HELD_OUT_SPLITS, CorpusRef, EffectiveRequest,
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.wording import distinct
 from trainer.data.corpus import Split, read_lines
-from trainer.data.run_corpora import CorpusPaths
+from trainer.data.leaks import measure_leaks
+from trainer.data.run_corpora import CorpusPaths, ReadText, split_paths
 from trainer.tokenizers.base import Tokenizer
 from trainer.training.dataset import prepare
 from trainer.training.device import resolve
@@ -57,15 +58,24 @@ class CorpusInspection(Frozen):
 
 
 def inspect_corpus(
-    effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tokenizer | None, notes: Sequence[str] = ()
+    effective: EffectiveRequest,
+    paths: CorpusPaths,
+    tokenizer: Tokenizer | None,
+    notes: Sequence[str] = (),
+    *,
+    ancestors: ReadText | None = None,
 ) -> CorpusInspection:
     """Prepare a corpus as a run of the request would, and return a summary; `notes` are those on its files.
 
-    Raises the errors of `prepare`.
+    `ancestors` is what the ancestors of a warm start have read. Raises the errors of `prepare`.
     """
     compute = resolve(effective)
     with TemporaryDirectory() as scratch:
         used, corpus = prepare(effective, paths, Path(scratch), tokenizer)
+        if ancestors is not None:
+            split = split_paths(effective, paths, Path(scratch))
+            leaks = measure_leaks(split, effective.documents, effective.split_seed, ancestors)
+            corpus = corpus.with_leaks(leaks)
         rows = corpus.rows("train", effective.max_seq_len)
         batch = rows.batch(np.arange(min(compute.batch_size, len(rows))))
         longest_line_tokens = int(np.max(line_lengths(corpus, "train")))
