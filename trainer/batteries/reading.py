@@ -13,6 +13,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts
+from trainer.contracts.wording import counted
 from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
 
@@ -69,7 +70,7 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
         parts.append(_items_of(file, name, options))
     stems = [PurePosixPath(file.shown).stem for file in files]
     for file, found in zip(files, _with_own_paradigms(stems, parts), strict=True):
-        items += (_separated(item, options.separator) for item in found.items)
+        items += found.items
         suites |= found.suites
         for note in found.notes:
             notes.setdefault(note, []).append(file.shown)
@@ -116,8 +117,18 @@ def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
     text = file.text()
     with in_file(file.name):
         if suffix == ".json":
-            return read_suite(text, stem, battery)
-        return read_table(text, stem, suffix, battery, options)
+            found = read_suite(text, stem, battery)
+        else:
+            found = read_table(text, stem, suffix, battery, options)
+    items = [_separated(item, options.separator) for item in found.items]
+    n_spaces = sum(any(sequence.has_unwritten_space for sequence in item.sequences) for item in items)
+    if n_spaces and suffix != ".json":  # the suites of SyntaxGym are joined by spaces whatever they have
+        note = (
+            f"Joined with a space where usually none is written, as before punctuation: {counted(n_spaces, 'item')}."
+            " The option `separator` (`--separator`) gives another."
+        )
+        found = found._replace(notes=(*found.notes, note))
+    return found._replace(items=items)
 
 
 def _separated(item: BatteryItem, separator: str) -> BatteryItem:

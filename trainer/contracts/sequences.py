@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -65,6 +66,12 @@ class SequenceParts(Frozen):
     @property
     def text(self) -> str:
         return self.context + "".join(self.parts)
+
+    @property
+    def has_unwritten_space(self) -> bool:
+        """True if a part begins with a space that is not usually written after the text before it."""
+        texts = filter(None, (self.context, *self.parts))
+        return any(has_unwritten_space(before, after) for before, after in pairwise(texts))
 
     @model_validator(mode="after")
     def _one_scored_line(self) -> "SequenceParts":

@@ -284,6 +284,26 @@ def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, cont
     assert read(tmp_path, "a.tsv", content).info.notes[1].startswith(note)
 
 
+@pytest.mark.parametrize(
+    ("content", "n_items"),
+    [
+        ("context,good,bad\n\u4ed6,\u6211,\u4e86\n\u4ed6,a,b\n", "1 item"),
+        ("context,good,bad\nThe man,'s dog,'s dogs\nIt,\", he\",was\n", "2 items"),
+        ("context,good,bad\n\u0e40\u0e02\u0e32,\u0e01\u0e34\u0e19,\u0e44\u0e1b\n", "1 item"),
+        ("item,condition,region,text\n1,a,x,the door\n1,a,y,.\n1,b,x,the\n1,b,y,door\n", "1 item"),
+        ("context,good,bad\na .,b,c\na,'tis'.,(b)\n\uac00,\uac01,b\n", None),
+    ],
+)
+def test_space__that_is_usually_not_written_is_told_unless_a_separator_is_given(
+    tmp_path: Path, content: str, n_items: str | None
+) -> None:
+    notes = read(tmp_path, "a.csv", content).info.notes[1:]
+    assert [
+        note.startswith("Joined with a space where usually none") and f": {n_items}." in note for note in notes
+    ] == ([True] if n_items else [])
+    assert len(read(tmp_path, "a.csv", content, separator="").info.notes) == 1
+
+
 def test_notes__of_a_folder_name_the_files_that_they_are_about(tmp_path: Path) -> None:
     for name in "abcde":
         more = "\n,\n" if name != "e" else ""
