@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trainer.batteries.suites import Items, read_suite
 from trainer.batteries.tables import read_table
-from trainer.config.validation import decoded, parse
+from trainer.config.validation import decoded, parse, safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
@@ -100,7 +100,9 @@ def _with_own_paradigms(stems: Sequence[str], parts: Sequence[Items]) -> Iterato
             yield part
             continue
         items = [changed(item, paradigm=stem, phenomenon=item.phenomenon or name) for item in part.items]
-        yield part._replace(items=items, suites={stem: part.suites[name]} if part.suites else {})
+        suites = {stem: part.suites[name]} if part.suites else {}
+        note = f"Several files have the paradigm `{safe_name(name)}` only: each file is a paradigm, by its name."
+        yield Items(items, suites, (*part.notes, note))
 
 
 def _with_files(note: str, files: Sequence[str], n_files: int) -> str:

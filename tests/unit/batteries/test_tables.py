@@ -407,6 +407,10 @@ def test_files_of_one_phenomenon__are_paradigms_of_their_own(tmp_path: Path) -> 
         ("suite_2", "suite_2", "agreement"),
     }
     assert {name: len(one.formulas) for name, one in battery.info.suites.items()} == {"suite_1": 2, "suite_2": 1}
+    assert (
+        "scrambling_OVS.csv, scrambling_SOV.csv: Several files have the paradigm `scrambling` only: each file is a"
+        " paradigm, by its name."
+    ) in battery.info.notes
 
 
 def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:
