@@ -171,7 +171,7 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     Of a folder of splits, it reads the file for training.
     """
     config_of(request)
-    given = {} if request.split_by is None else {"split_by"}
+    given = {"split_by"} if request.split_by in ("line", "file") else set()
     with at_field("corpora"):
         names = tuple(corpora.layout(name, given).files.get("corpus", name) for name in request.corpora)
     request = changed(request, corpora=names)

@@ -56,7 +56,7 @@ def folder_layout(folder: Path, name: str, given: Collection[str] = ()) -> Folde
         message = (
             f"The files of '{name}' have names of splits, but are not one file each for training, validation and test"
             f" whose names are otherwise equal: {_shown(names)}. Rename them, name each file in `corpus`,"
-            " `validation_corpus` and `test_corpus`, or give `split_by`, which makes all files one text."
+            " `validation_corpus` and `test_corpus`, or give `split_by: line`, which makes all files one text."
         )
         raise AppError(ErrorCode.INVALID_INPUT, message)
     return joined

@@ -194,8 +194,7 @@ async def _resolve_all(
     folder = _tokenizer_folder(request, settings)
     tokenizer = None if folder is None else read_manifest(folder)
     with at_field("corpus"):
-        given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True)
-        layout = corpora.layout(request.corpus, given)
+        layout = corpora.layout(request.corpus, _given(request))
     request = changed(request, **layout.files)
     paths: dict[str, Path] = {}
     references: dict[str, CorpusRef] = {}
@@ -237,14 +236,19 @@ def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:
     return (f"As in its parent, unless you give others: {values}.",) if values else ()
 
 
+def _given(request: TrainRequest) -> set[str]:
+    """Return the fields that decide what the files of a folder are; a split by position keeps them as splits."""
+    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True)
+    return {field for field, value in given.items() if (field, value) != ("split_by", "position")}
+
+
 def _with_parent(request: TrainRequest, parent: EffectiveRequest, corpora: CorpusStore) -> Inherited:
     """Return the request of a warm start with values of its parent that it leaves out, and what was taken over.
 
     For an equal corpus, these are the validation and test corpora of the parent too, if they are still here.
     """
     with at_field("corpus"):
-        given: dict[str, object] = request.model_dump(exclude_unset=True, exclude_none=True)
-        folder = corpora.layout(request.corpus, given).files
+        folder = corpora.layout(request.corpus, _given(request)).files
         is_same = corpus_sha256(corpora.find(folder.get("corpus", request.corpus))) == parent.corpus.sha256
     request, taken = with_parent(request, parent, is_same_corpus=is_same)
     for field, corpus in parent.corpora_by_field().items() if is_same else ():

@@ -71,6 +71,8 @@ async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_pat
     add_corpus(tmp_path, "d\n" * 40 + some_text(60), "held")
     other = await preview(tmp_path, **fields, test_corpus="held")
     assert [corpus.name for corpus in other.effective.corpora] == [*names[:2], "held"]
+    by_position = await preview(tmp_path, **fields, split_by="position")
+    assert [corpus.name for corpus in by_position.effective.corpora] == names
     joined = await preview(tmp_path, **fields, split_by="file")
     assert [corpus.name for corpus in joined.effective.corpora] == ["bank"]
     assert joined.notes[0].startswith("All files of 'bank' are one text, also ")
