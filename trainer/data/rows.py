@@ -185,6 +185,8 @@ class Table(NamedTuple):
     delimiter: str
     verbatim_line: int | None
     """A line with a quotation mark that was read as a plain character; None where cells are quoted."""
+    joined_line: int | None
+    """A line with a quoted cell, of which each line could be a row; None without one."""
     read: Callable[[], Iterator["_Record"]]
 
     def records(self) -> Iterator[tuple[int, Sequence[str]]]:
@@ -214,6 +216,11 @@ class Table(NamedTuple):
             notes.append(
                 f"Quotation marks are read as plain characters: a cell of line {self.verbatim_line:,} begins with one"
                 " and does not end with one. `quoting` (`--quoting csv`) of scores and batteries reads quoted cells."
+            )
+        if self.joined_line is not None:
+            notes.append(
+                f"The quoted cell that begins in line {self.joined_line:,} has several lines, each with the columns of"
+                " a row: if its quotation marks are plain characters, give `quoting: none` (`--quoting none`)."
             )
         return tuple(notes)
 
@@ -254,10 +261,13 @@ def _of_quoted(lines: Lines, table: Table, quoting: Quoting | None) -> Table:
     """Return a table of quoted cells, or with plain quotation marks where these would join rows between tabs.
 
     A cell with both tabs and newlines, such that each of its lines has the columns of the table, is rarer than a
-    quotation mark at the beginning of a word that the next one ends rows later.
+    quotation mark at the beginning of a word that the next one ends rows later. Commas in cells are not rare.
     """
-    joins = quoting is None and table.delimiter == "\t" and any(one.n_lines > 1 for one in table.read())
-    return (_plain(lines, table.delimiter) if joins else None) or table
+    joined = next((one.number for one in table.read() if one.n_lines > 1), None) if quoting is None else None
+    plain = None if joined is None else _plain(lines, table.delimiter)
+    if plain is None:
+        return table
+    return plain if table.delimiter == "\t" else table._replace(joined_line=joined)
 
 
 class _Record(NamedTuple):
@@ -301,7 +311,7 @@ def _checked(lines: Lines, dialect: _Dialect) -> Table:
             raise bad_line(one.number, _wrong_columns(one, len(names), is_first=n_rows == 0))
         else:
             n_rows += 1
-    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, partial(_records_of, lines, dialect))
+    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, None, partial(_records_of, lines, dialect))
 
 
 def _records_of(lines: Lines, dialect: _Dialect) -> Iterator[_Record]:

@@ -118,8 +118,18 @@ def test_quotation_marks__are_those_of_cells_or_of_the_text(
 ) -> None:
     found = read_rows(text, suffix, quoting)
     assert [row[found.names[0]] for _, row in found.rows] == rows
-    notes = [note for note in found.notes if "plain characters" in note]
+    notes = [note for note in found.notes if note.startswith("Quotation marks are read as plain characters")]
     assert bool(notes) == (quoting is None and rows[0].startswith('"'))
+
+
+@pytest.mark.parametrize(("quoting", "is_told"), [(None, True), ("csv", False)])
+def test_quoted_cell__whose_lines_could_be_rows_is_told(quoting: Quoting | None, is_told: bool) -> None:
+    text = 'item,sentence,note\n1,The sun rose,"yes\n2,The moons rose,no\n3,A star fell,maybe"\n4,It rained,last\n'
+    found = read_rows(text, ".csv", quoting)
+    assert [row["item"] for _, row in found.rows] == ["1", "4"]
+    assert any(note.startswith("The quoted cell that begins in line 2") for note in found.notes) == is_told
+    plain = read_rows(text, ".csv", "none")
+    assert [row["item"] for _, row in plain.rows] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(
