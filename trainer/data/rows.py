@@ -186,7 +186,7 @@ class Table(NamedTuple):
     verbatim_line: int | None
     """A line with a quotation mark that was read as a plain character; None where cells are quoted."""
     joined_line: int | None
-    """A line with a quoted cell, of which each line could be a row; None without one."""
+    """The first line of a quoted cell with several lines, each of which could be a row; None without one."""
     read: Callable[[], Iterator["_Record"]]
 
     def records(self) -> Iterator[tuple[int, Sequence[str]]]:
@@ -263,11 +263,11 @@ def _of_quoted(lines: Lines, table: Table, quoting: Quoting | None) -> Table:
     A cell with both tabs and newlines, such that each of its lines has the columns of the table, is rarer than a
     quotation mark at the beginning of a word that the next one ends rows later. Commas in cells are not rare.
     """
-    joined = next((one.number for one in table.read() if one.n_lines > 1), None) if quoting is None else None
-    plain = None if joined is None else _plain(lines, table.delimiter)
+    could_join = quoting is None and table.joined_line is not None
+    plain = _plain(lines, table.delimiter) if could_join else None
     if plain is None:
-        return table
-    return plain if table.delimiter == "\t" else table._replace(joined_line=joined)
+        return table._replace(joined_line=None)
+    return plain if table.delimiter == "\t" else table
 
 
 class _Record(NamedTuple):
@@ -302,7 +302,10 @@ def _checked(lines: Lines, dialect: _Dialect) -> Table:
     """Read all of a table; raises INVALID_INPUT for a row with other columns than the first line."""
     names: Sequence[str] = ()
     number = n_rows = n_empty = 0
+    joined: int | None = None
     for one in _records(lines(), dialect):
+        if joined is None and one.n_lines > 1:
+            joined = one.number
         if one.is_empty:
             n_empty += len(one.cells) > 1  # a blank line is no row
         elif not names:
@@ -311,7 +314,7 @@ def _checked(lines: Lines, dialect: _Dialect) -> Table:
             raise bad_line(one.number, _wrong_columns(one, len(names), is_first=n_rows == 0))
         else:
             n_rows += 1
-    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, None, partial(_records_of, lines, dialect))
+    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, joined, partial(_records_of, lines, dialect))
 
 
 def _records_of(lines: Lines, dialect: _Dialect) -> Iterator[_Record]:
