@@ -61,7 +61,7 @@ class Chances(NamedTuple):
     """The shares of random draws for which formulas hold."""
 
     of_all: float
-    """That of all formulas at once."""
+    """The share for which all formulas hold."""
     of_each: tuple[float, ...]
 
 

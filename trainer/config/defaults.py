@@ -41,7 +41,7 @@ _ROTARY_EPOCHS_SHARE = 0.7
 
 
 class _Kind(NamedTuple):
-    """What the rules know of recurrent networks, and of transformers."""
+    """The constants of the rules for recurrent networks, or for transformers."""
 
     name: str
     muon_rate: float
