@@ -71,8 +71,8 @@ mt experiment run turkic --corpora TEXTS/ipa_clean --set 'seeds={seeds}'
 mt experiment export EXPERIMENT results/turkic
 ```
 """
-_SEEDS = """
-## The study of the seeds
+_TWO_PHASE = """
+## Two phases
 
 `char_lstm` of Kazakh, then of Kyrgyz and Turkish from its weights with a frozen embedding. The model of each phase
 scores the held-out text of six languages; no model is trained on Azerbaijani, Uzbek and Uyghur. The first table counts
@@ -80,8 +80,8 @@ characters that occur 100 times in each of the three training splits, the second
 characters of the shared tokenizer, so they cost it much.
 
 ```sh
-mt experiment run seeds --corpora TEXTS/ipa_clean --set 'seeds={seeds}'
-mt experiment export EXPERIMENT results/seeds
+mt experiment run two-phase --corpora TEXTS/ipa_clean --set 'seeds={seeds}'
+mt experiment export EXPERIMENT results/two-phase
 ```
 """
 _SOURCES = """
@@ -132,11 +132,11 @@ def _shakespeare(folder: Path) -> Iterator[str]:
 
 
 def _experiments(folder: Path) -> Iterator[str]:
-    for name, text in (("turkic", _TURKIC), ("seeds", _SEEDS)):
+    for name, text in (("turkic", _TURKIC), ("two-phase", _TWO_PHASE)):
         if (folder / name / "result.json").exists():
             result = read_record(folder / name / "result.json", ExperimentResult)
             yield text.format(seeds=f"[{','.join(map(str, result.seeds))}]")
-            yield from _perplexities(result) if name == "seeds" else _excess(result)
+            yield from _perplexities(result) if name == "two-phase" else _excess(result)
 
 
 def _excess(result: ExperimentResult) -> Iterator[str]:

@@ -36,7 +36,7 @@ from trainer.people.language import _
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 
-Recipe = Literal["smoke", "turkic", "paper", "transfer", "seeds"]
+Recipe = Literal["smoke", "turkic", "paper", "transfer", "two-phase"]
 
 _EXPORTED = {".csv", ".tex", ".pdf", ".html"}
 _TABLE, _LATEX = "matrix.csv", "table.tex"

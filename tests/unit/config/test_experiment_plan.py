@@ -21,11 +21,11 @@ def file_fixture(tmp_path: Path) -> Path:
 def test_recipes__are_read_by_their_names() -> None:
     requests = {name: read_plan(plan_path(name), {}) for name in recipes()}
     assert {name: request.name for name, request in requests.items()} == {name: name for name in requests}
-    seeds = {"turkic": 5, "transfer": 5, "seeds": 5, "paper": 1, "smoke": 1}  # too long, and no more than a check
+    seeds = {"turkic": 5, "transfer": 5, "two-phase": 5, "paper": 1, "smoke": 1}  # too long, and no more than a check
     assert {name: len(request.seeds) for name, request in requests.items()} == seeds
     assert len(requests["turkic"].languages) == 7
-    assert requests["seeds"].trained_languages == ("kk", "ky", "tr")
-    assert requests["seeds"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
+    assert requests["two-phase"].trained_languages == ("kk", "ky", "tr")
+    assert requests["two-phase"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
 
 
 def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
@@ -43,7 +43,7 @@ def test_plan__is_read_from_its_path_and_changed_by_options(file: Path) -> None:
 def test_unknown_plan__is_refused_with_the_recipes() -> None:
     for name, told in (
         ("smok", "did you mean `smoke`?"),
-        ("x.yaml", "the recipes are paper, seeds, smoke, transfer, turkic."),
+        ("x.yaml", "the recipes are paper, smoke, transfer, turkic, two-phase."),
     ):
         with refused(ErrorCode.CONFIG_INVALID, f"There is no plan '{name}'; {told}"):
             plan_path(name)
