@@ -1,9 +1,11 @@
-"""Writes the reference of the commands of Discord."""
+"""Writes the reference of the commands of Discord: python -m scripts.commands_page > docs/commands.md"""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from bot.app import BUTTONS
-from bot.commands.help import CommandInfo, audience, command_name, option_values
+from bot.app import BUTTONS, build
+from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
+from trainer.config.settings import Settings
 from trainer.people.permissions import RULES, Role, command_of, typed_command
 
 LABELS = {
@@ -65,8 +67,9 @@ _ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role
 """Permission of users, owners and admins, by role."""
 
 
-def commands_page(commands: Sequence[CommandInfo]) -> str:
-    """Return the text of the page."""
+def commands_page() -> str:
+    """Return the text of docs/commands.md."""
+    commands = all_commands(build(Settings()))
     buttons = ((label, f"`{typed_command(BUTTONS[action].command)}`") for action, label in LABELS.items())
     return "\n".join(
         [
@@ -123,3 +126,7 @@ def _options(command: CommandInfo) -> Iterator[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     for row in (head, ["---"] * len(head), *rows):
         yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(commands_page())

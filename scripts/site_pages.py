@@ -12,13 +12,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from bot.app import build
-from bot.commands.help import all_commands
 from scripts.api_page import api_page
-from scripts.commands_page import commands_page
 from scripts.mt_page import mt_page
 from scripts.python_page import python_page
-from trainer.config.settings import Settings
 from trainer.http.table import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +46,6 @@ def reference() -> Mapping[str, str]:
     http = api_page(OPERATIONS)
     records: list[str] = re.findall(r"^### (\w+)$", http, re.MULTILINE)
     return {
-        "reference/commands.md": commands_page(all_commands(build(Settings()))),
         "reference/mt.md": mt_page(),
         "reference/http.md": http,
         "reference/python.md": python_page(set(records)),

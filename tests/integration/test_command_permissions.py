@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from bot.app import BUTTONS, FORMS, build
+from bot.app import BUTTONS, FORMS
 from bot.commands.help import all_commands, command_name
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
@@ -17,12 +17,12 @@ from local_discord.limits import MESSAGE_MENU, TEXT_INPUT
 from local_discord.state import Call, User
 from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS, commands_page
+from tests.support import ROOT
 from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, running_bot, settings, with_buttons
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.batteries import BatteryStore
-from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.people.permissions import bare_command, typed_command
 
@@ -46,6 +46,7 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "experiment start": {"languages": "xx"},
 }
 """Options of the command besides the run."""
+PAGE = ROOT / "docs" / "commands.md"
 MAX_BUTTONS = 25  # of a message, by Discord
 FORM = 9  # the type of an answer that opens a form
 DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
@@ -55,8 +56,7 @@ DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
 
 def table(heading: str) -> list[list[str]]:
     """The rows of the table under a heading of the page, its head first."""
-    page = commands_page(all_commands(build(Settings())))
-    lines = page.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    lines = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return [rows[0], *rows[2:]]
 
@@ -68,6 +68,10 @@ def rights() -> dict[str, dict[str, bool]]:
         bare_command(command.strip("`")): {who: may == "yes" for who, may in zip(head[1:], people, strict=True)}
         for command, *people in commands
     }
+
+
+def test_page__of_the_repository_is_written_from_the_code() -> None:
+    assert PAGE.read_text(encoding="utf-8") == commands_page(), "python -m scripts.commands_page > docs/commands.md"
 
 
 def test_permissions__are_those_that_a_person_has_reviewed(snapshot: SnapshotAssertion) -> None:

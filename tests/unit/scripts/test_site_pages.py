@@ -19,7 +19,7 @@ from trainer.config.settings import PLAIN_NAMES, environment_names
 from trainer.http.table import OPERATIONS
 
 PAGES = sorted(file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md"))
-REFERENCE = {f"reference/{name}/" for name in ("commands", "mt", "http", "python", "settings")}
+REFERENCE = {f"reference/{name}/" for name in ("mt", "http", "python", "settings")}
 MARKDOWN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in PAGES)]
 FENCED = r"(?ms)^ *```.*?^ *```$"
 SHALLOW = r"(?m)^ {1,3}(?:[-*|] |\d+\. |```).*|(?<=\n\n) {1,3}\S.*"
