@@ -15,7 +15,7 @@ LIST, HASH = "mt:corpora:list", "a" * 64
 
 
 def corpus_files(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "data" / "corpus").glob("*"))
+    return sorted(path.name for path in (root / "artifacts" / "corpora").glob("*"))
 
 
 async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path
         of_table = await here.ask(here.bob, "corpus add", {"file": table, "name": "verses.txt"})
         assert "✅ Added: corpus verses\n16 bytes · 2 lines" in of_table.text
     assert corpus_files(tmp_path) == ["Kazakh_verses_1.json", "Kazakh_verses_1.txt", "verses.json", "verses.txt"]
-    folder = tmp_path / "data" / "corpus"
+    folder = tmp_path / "artifacts" / "corpora"
     note = CorpusNote.model_validate_json((folder / "Kazakh_verses_1.json").read_bytes())
     assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16)
     assert (folder / "verses.txt").read_bytes() == b"men bol\nsen bol\n"

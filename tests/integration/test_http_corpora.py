@@ -90,7 +90,7 @@ async def test_upload__in_portions_becomes_a_corpus_that_the_list_shows(at: Site
     assert (stored.name, stored.bytes, stored.lines) == ("kazakh", len(TEXT), 80)
     assert (stored.languages, stored.is_ipa) == (("kk",), False)
     assert stored in (await at.get("/corpora", key=BOB)).record(CorpusList).corpora
-    path = settings.app.data_root / "corpus" / "kazakh.txt"
+    path = settings.app.artifacts_root / "corpora" / "kazakh.txt"
     assert path.read_bytes() == TEXT
     assert read_record(path.with_suffix(".json"), CorpusNote).language == "kk"
     assert os.listdir(settings.app.artifacts_root / "uploads" / status.upload_id) == ["record.json"]
@@ -124,7 +124,7 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     status = await start(at, request_of(*files))
     await send(at, status, content[:100])
     answer = await send(at, changed(status, offset=100), content[100:])
-    folder = settings.app.data_root / "corpus" / "kazakh"
+    folder = settings.app.artifacts_root / "corpora" / "kazakh"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == dict(files[:3])
     assert answer.record(UploadStatus).corpus == (await start(at, request_of(*files), key=BOB)).corpus
     uses = "train.txt for training, valid.txt for validation and test.text for test."
@@ -155,7 +155,7 @@ async def test_upload__of_a_table_is_the_plain_text_of_its_rows(
 ) -> None:
     body = request_of((name, data))
     first = (await uploaded(at, data, body)).record(UploadStatus)
-    path = settings.app.data_root / "corpus" / "kazakh.txt"
+    path = settings.app.artifacts_root / "corpora" / "kazakh.txt"
     assert path.read_bytes() == text
     assert await start(at, body) == first
     path.unlink()
@@ -300,7 +300,7 @@ async def test_portion__that_breaks_off_or_takes_too_long_leaves_what_has_arrive
         while status.corpus is None:
             await send(at, status, text[status.offset :])  # refused while the server writes the rest
             status = (await at.get(path_of(status), key=ANA)).record(UploadStatus)
-    assert (settings.app.data_root / "corpus" / "kazakh.txt").read_bytes() == text
+    assert (settings.app.artifacts_root / "corpora" / "kazakh.txt").read_bytes() == text
 
 
 async def test_two_connections__with_the_same_upload_lose_and_double_nothing(at: Site, settings: Settings) -> None:
@@ -317,7 +317,7 @@ async def test_two_connections__with_the_same_upload_lose_and_double_nothing(at:
 
     refused = await asyncio.gather(*(send_all() for _ in range(3)))
     assert sum(refused) > 0
-    assert (settings.app.data_root / "corpus" / "kazakh.txt").read_bytes() == data
+    assert (settings.app.artifacts_root / "corpora" / "kazakh.txt").read_bytes() == data
 
 
 async def test_complete_upload__that_a_killed_server_has_not_stored_is_stored_by_the_next_request(

@@ -205,7 +205,7 @@ def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> No
         assert sentence in laptop.refuse("corpus", "add", *given)
     assert laptop.read(CorpusOverview, *words).bytes == 800
     assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl").bytes == 3
-    assert (laptop.folder / "data" / "corpus" / "Ана_тілі.txt").is_file()
+    assert (laptop.folder / "artifacts" / "corpora" / "Ана_тілі.txt").is_file()
 
 
 def test_corpus__is_checked_and_built_on_this_machine(laptop: Laptop) -> None:

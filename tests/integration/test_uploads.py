@@ -56,7 +56,7 @@ async def test_upload__continues_after_cuts_of_the_connection(server: LabServer,
     await proxy.stop()
     assert faults == []
     assert (stored.name, stored.lines) == (text.stem, 185_000)
-    assert corpus_sha256(server.lab.folder / "data" / "corpus" / f"{text.stem}.txt") == corpus_sha256(text)
+    assert corpus_sha256(server.lab.folder / "artifacts" / "corpora" / f"{text.stem}.txt") == corpus_sha256(text)
 
 
 def test_upload__of_a_new_process_continues_where_the_last_one_ended(server: LabServer, text: Path) -> None:
@@ -82,7 +82,7 @@ def test_upload__of_a_new_process_continues_where_the_last_one_ended(server: Lab
         seen.clear()
         again = client.upload(text, "continued", language="kk", progress=show)
         assert seen == [] and again in client.corpora()
-    assert (server.lab.folder / "data" / "corpus" / "continued.txt").read_bytes() == text.read_bytes()
+    assert (server.lab.folder / "artifacts" / "corpora" / "continued.txt").read_bytes() == text.read_bytes()
 
 
 def test_upload__continues_when_the_server_was_killed_and_started_again(tmp_path: Path, text: Path) -> None:
@@ -100,7 +100,7 @@ def test_upload__continues_when_the_server_was_killed_and_started_again(tmp_path
             wait_until(lambda: api.process.poll() is not None)
             with api_process(tmp_path, **environment):
                 assert uploading.result().lines == 185_000
-    assert (tmp_path / "data" / "corpus" / "killed.txt").read_bytes() == text.read_bytes()
+    assert (tmp_path / "artifacts" / "corpora" / "killed.txt").read_bytes() == text.read_bytes()
 
 
 def test_upload__of_a_folder_is_the_same_corpus(server: LabServer, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_upload__of_a_folder_is_the_same_corpus(server: LabServer, tmp_path: Pat
         stored = client.upload(folder)
         status = client.train(corpus="splits", model_family="char_lstm", model_size="tiny", max_steps=1)
         client.cancel(status.run_id)
-    copy = server.lab.folder / "data" / "corpus" / stored.name
+    copy = server.lab.folder / "artifacts" / "corpora" / stored.name
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
         path.name: path.read_bytes() for path in folder.glob("*.txt")
     }

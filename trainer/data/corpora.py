@@ -1,4 +1,4 @@
-"""Corpora by name: those of the data root, those shipped with the program, and stored attachments."""
+"""Corpora by name: those of the data root, those shipped with the program, added ones and stored attachments."""
 
 import asyncio
 import re
@@ -48,9 +48,10 @@ def bundled_licence(corpus: CorpusRef) -> str | None:
 
 
 class CorpusStore:
-    """Finds corpora by name and stores copies of attached corpora by their content.
+    """Finds corpora by name, and stores copies: of added corpora by name, of attached ones by their content.
 
-    A corpus is a file, or a folder's .txt and .text files in the order of their names.
+    A corpus is a file, or a folder's .txt and .text files in the order of their names. Copies go into the artifacts
+    folder, because the folder of the operator's corpora may be read-only.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,10 +71,10 @@ class CorpusStore:
 
     def names(self) -> list[str]:
         """Return the names of all corpora except attached ones."""
-        roots = (self._corpora, BUNDLED_CORPORA)
+        roots = (self._corpora, BUNDLED_CORPORA, self._stored)
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
-        return sorted(files | folders)
+        return sorted(name for name in files | folders if not _CONTENT_NAME.fullmatch(name))
 
     def find(self, name: str, field: str = "corpus") -> Path:
         """Return the file or folder of a corpus that a field names.
@@ -124,7 +125,7 @@ class CorpusStore:
             return path, await asyncio.to_thread(self._describe, name, path, minimum_lines)
 
     def add(self, name: str, path: Path, *, language: str | None = None, is_ipa: bool | None = None) -> bool:
-        """Copy a corpus into the corpus folder; return False if the same corpus is there by this name already.
+        """Store a copy of a corpus under its name; return False if the same corpus is there by this name already.
 
         Raises CONFLICT for the name of another corpus, and for the content as `describe` does.
         """
@@ -132,7 +133,7 @@ class CorpusStore:
         with _ADDING:
             if self.has_content(name, new.sha256):
                 return False
-            copy = self._corpora / (name if path.is_dir() else f"{name}.txt")
+            copy = self._stored / (name if path.is_dir() else f"{name}.txt")
             _store(copy, path)
             note = CorpusNote(language=language, is_ipa=is_ipa, lines=lines, bytes=new.bytes)
             write_atomically(copy.with_suffix(".json"), note.model_dump_json().encode())
