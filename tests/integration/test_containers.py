@@ -22,11 +22,13 @@ from ruamel.yaml import YAML
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text, tiny_request
 from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
+from tests.support.inference import RUN, finished_run
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
 from trainer.config.validation import block, merged, value_at
 from trainer.contracts.base import changed
+from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.store.store import connect
@@ -293,6 +295,30 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
         assert (volumes / "artifacts" / "models" / accepted.run_id / "model.safetensors").exists()
         assert f"\n{query.removeprefix('max(').removesuffix(')')} " in figures  # the autoscaler's
         assert [await stopped(process) for process in (worker, bot)] == [0, 0]
+
+
+def test_runs__of_a_folder_that_may_only_be_read_are_scored_and_nothing_is_trained(
+    tmp_path: Path, volumes: Path
+) -> None:
+    finished_run(tmp_path)
+    own = {
+        "APP__DATA_ROOT": str(volumes / "data"),
+        "HOME": str(volumes / "scratch"),
+        "TMPDIR": str(volumes / "scratch"),
+    }
+    environment = {**environment_in(tmp_path), **own, "COVERAGE_FILE": str(volumes / "scratch" / "coverage")}
+
+    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+        command = in_container(volumes, sys.executable, "-m", "trainer", *words)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    scored = typed("score", RUN, "the sun", "--json")
+    assert scored.returncode == 0, scored.stderr
+    assert ScoreResponse.model_validate_json(scored.stdout).n_scored == len("the sun")
+    refused = typed("train", "text", "--model", "ngram")
+    assert refused.returncode == 1
+    assert "could not be written to disk (Read-only file system); nothing was queued." in refused.stderr
+    assert [path.name for path in (tmp_path / "artifacts" / "models").iterdir()] == [RUN]
 
 
 async def stopped(process: Process) -> int:

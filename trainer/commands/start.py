@@ -15,7 +15,7 @@ from trainer.config.validation import safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
-from trainer.system.files import check_writable
+from trainer.system.files import check_writable, is_read_only
 from trainer.worker.child_process import child_server
 
 _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
@@ -82,8 +82,8 @@ def _replace_process(module: str, *words: str) -> int:
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-worker", level="INFO")
     require_extras("train")
-    for folder in (settings.app.artifacts_root, settings.app.corpus_cache):
-        check_writable(folder)
+    answers_only = is_read_only(settings.app.artifacts_root)
+    check_writable(settings.app.corpus_cache)
     with child_server(settings):
         pass  # it runs from now on, and loads torch while this process loads the rest
     from trainer.services.embedded import Services
@@ -93,7 +93,9 @@ def _work(options: _WorkerOptions, terminal: Terminal) -> int:
         services = Services(changed(settings, queue=changed(settings.queue, embedded_workers=0)))
         url = await services.start()
         try:
-            return await run_worker(settings, url, embedded=options.embedded, idle_seconds=options.until_idle)
+            return await run_worker(
+                settings, url, embedded=options.embedded, idle_seconds=options.until_idle, answers_only=answers_only
+            )
         finally:
             await services.stop()
 

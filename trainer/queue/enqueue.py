@@ -19,6 +19,7 @@ from trainer.contracts.runs import RunRecord
 from trainer.queue.cost import needs_of
 from trainer.store import keys
 from trainer.store.store import Store
+from trainer.system.files import READ_ONLY
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -80,9 +81,12 @@ class Enqueuer:
         return kind.queue(self._settings.queue), kind.function
 
     async def _artifacts_id(self) -> str:
-        self._artifacts = self._artifacts or await asyncio.to_thread(
-            own_artifacts_id, self._settings.app.artifacts_root
-        )
+        root = self._settings.app.artifacts_root
+        try:
+            self._artifacts = self._artifacts or await asyncio.to_thread(own_artifacts_id, root)
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise  # a request about a run of a folder that may only be read is for any worker
         return self._artifacts
 
 

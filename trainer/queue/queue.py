@@ -88,8 +88,9 @@ class QueueLoad(NamedTuple):
     """Jobs by queue, running ones included."""
 
 
-def _unwritten(word: str) -> AppError:
-    return AppError(ErrorCode.INSUFFICIENT_STORAGE, f"The {word} could not be written to disk; nothing was queued.")
+def _unwritten(word: str, error: OSError) -> AppError:
+    message = f"The {word} could not be written to disk ({error.strerror}); nothing was queued."
+    return AppError(ErrorCode.INSUFFICIENT_STORAGE, message)
 
 
 def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> WorkerInfo:
@@ -263,7 +264,7 @@ class JobQueue:
         try:
             runs: list[RunDirectory] = await asyncio.to_thread(create_runs, self.runs, record, origin)
         except OSError as error:
-            raise _unwritten("run") from error
+            raise _unwritten("run", error) from error
         try:
             return await self._enqueue_all(runs)
         except AppError:  # the object store does not answer
@@ -313,7 +314,7 @@ class JobQueue:
         try:
             job = await asyncio.to_thread(create)
         except OSError as error:
-            raise _unwritten(kind.store(self._settings.app.artifacts_root).folder_type.word) from error
+            raise _unwritten(kind.store(self._settings.app.artifacts_root).folder_type.word, error) from error
         if job.is_unfinished():
             await self.replication.store_corpora(self.corpora, corpora)
             await self.replication.publish(kind.name, job.job_id)

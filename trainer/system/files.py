@@ -22,7 +22,8 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 Record = TypeVar("Record", bound=BaseModel)
 
 _MAX_RECORD_BYTES = 64 << 20
-_FOLDER_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FOLDER_UNUSABLE = (*READ_ONLY, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 _LITTLE_ROOM_BYTES = 1 << 14
 _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
@@ -110,6 +111,17 @@ def check_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         file.write(bytes(_PROBE_BYTES))
+
+
+def is_read_only(folder: Path) -> bool:
+    """Return True if this user may read a folder but not write to it; raises OSError if it cannot be used."""
+    try:
+        check_writable(folder)
+    except OSError as error:
+        if error.errno not in READ_ONLY or not folder.is_dir():
+            raise
+        return True
+    return False
 
 
 def is_full(folder: Path) -> bool:

@@ -155,14 +155,17 @@ class WakingWorker(Worker):
         self.wake.set()
 
 
-async def run_worker(settings: Settings, redis_url: str, *, embedded: bool, idle_seconds: float | None = None) -> int:
+async def run_worker(
+    settings: Settings, redis_url: str, *, embedded: bool, idle_seconds: float | None = None, answers_only: bool = False
+) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
     With `idle_seconds`, the worker also ends once it has had no job for that time. It exits with 1 if one of its loops
-    fails: a supervisor restarts the worker, and runs resume from their checkpoints.
+    fails: a supervisor restarts the worker, and runs resume from their checkpoints. With `answers_only`, where the
+    artifacts folder may only be read, it takes inference requests and writes nothing there.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
-    working = asyncio.create_task(_work(settings, redis_url, idle_seconds))
+    working = asyncio.create_task(_work(settings, redis_url, idle_seconds, answers_only=answers_only))
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if working.done():
@@ -175,7 +178,7 @@ async def run_worker(settings: Settings, redis_url: str, *, embedded: bool, idle
     return 0
 
 
-async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) -> bool:
+async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, *, answers_only: bool) -> bool:
     """Work until cancelled; return True if there was no job for some seconds, False if one of the loops fails."""
     async with contextlib.AsyncExitStack() as undo:
         undo.enter_context(child_server(settings))
@@ -188,19 +191,25 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None) 
         for child in children:
             undo.push_async_callback(child.stop)
         jobs, inference = Jobs(settings, store), InferenceJobs(settings, store, *children)
-        await _reconcile(settings, store, replication)  # first, so that no run overtakes a run of the previous worker
+        if answers_only:
+            log.warning("artifacts_read_only")
+        else:  # first, so that no run overtakes a run of the previous worker
+            await _reconcile(settings, store, replication)
         presence = Presence(settings, store, await own_info(settings))
         undo.push_async_callback(presence.end)
         workers = _workers(settings, redis_url, jobs, inference, presence)
+        of_jobs = [] if answers_only else workers[: len(JOB_KINDS)]
+        workers = [*of_jobs, *workers[len(JOB_KINDS) :]]
         undo.push_async_callback(_close, workers, store)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
-            asyncio.create_task(_reconcile_for_ever(settings, store, replication)),
-            asyncio.create_task(presence.show(lambda: _has_jobs(workers), lambda: _hand_back(workers))),
+            asyncio.create_task(presence.show(lambda: _has_jobs(workers), lambda: _hand_back(of_jobs))),
             asyncio.create_task(drop_expired_for_ever(store)),
-            asyncio.create_task(clean_for_ever(settings)),
         ]
+        if not answers_only:
+            tasks.append(asyncio.create_task(_reconcile_for_ever(settings, store, replication)))
+            tasks.append(asyncio.create_task(clean_for_ever(settings)))
         idle = asyncio.create_task(wait_until_idle(workers, idle_seconds, presence))
         undo.push_async_callback(_cancel, [*tasks, idle])
         log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())
@@ -238,8 +247,8 @@ def _has_jobs(workers: Sequence[WakingWorker]) -> bool:
 
 
 def _hand_back(workers: Sequence[WakingWorker]) -> None:
-    """Give back the jobs that only wait; the workers are those of the kinds of jobs, and one more."""
-    for kind, worker in zip(JOB_KINDS, workers, strict=False):
+    """Give back the jobs that only wait; the workers are those of the kinds of jobs, or none."""
+    for kind, worker in zip(JOB_KINDS, workers, strict=bool(workers)):
         if kind.only_waits:
             worker.hand_back()
 
