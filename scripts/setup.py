@@ -3,7 +3,7 @@
     python scripts/setup.py [--extra NAME]… [COMMAND]
 
 COMMAND is demo, up, test, unit, check, lint, bench, browser, docs, pictures, constraints, chaos, fuzz,
-mutations, scale-test or slurm-test.
+mutations, scale-test or slurm-test. The commands start, stop, restart and clean need Docker instead of .venv.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -19,6 +19,7 @@ import hashlib
 import os
 import platform
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -70,7 +71,8 @@ def main() -> int:
     none: list[str] = []
     extra_help = "install this extra too, now and in later calls; repeatable"
     parser.add_argument("--extra", action="append", default=none, choices=known_extras(), help=extra_help)
-    choices = ["demo", "up", *commands]
+    containers = {"start": start, "stop": stop, "restart": restart, "clean": clean}
+    choices = ["demo", "up", *commands, *containers]
     parser.add_argument("command", nargs="?", choices=choices)
     given = Given()
     parser.parse_args(namespace=given)
@@ -78,6 +80,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
     try:
+        if command in containers:
+            return containers[command]()
         of_command = PROGRAM if command is None and given.extra else EXTRAS.get(command or "", TESTED)
         set_up(os.environ.get("TORCH") or "cpu", [*of_command, *given.extra])
         compile_step()
@@ -246,6 +250,57 @@ def constraints() -> int:
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not CUDA_PACKAGE.match(line)), encoding="utf-8")
     return code
+
+
+def compose(*words: str, env: Mapping[str, str] | None = None) -> int:
+    """Call Docker Compose; PROFILE of the environment is prod, or dev for logs as text."""
+    return run("docker", "compose", "--profile", os.environ.get("PROFILE") or "prod", *words, env=env)
+
+
+def start() -> int:
+    """Start bot, worker and Valkey as containers, with the folders and secrets that they need."""
+    folders, file = [ROOT / "corpus", ROOT / "artifacts"], ROOT / ".env"
+    if not file.exists():
+        raise SystemExit("There is no .env: copy .env.example to .env and set DISCORD__TOKEN in it.")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SystemExit("`.env` is not UTF-8: save it as UTF-8.") from None
+    of_file: list[str] = re.findall(r"(?m)^([A-Z_]+)=.", text)
+    given = {*of_file, *(name for name, value in os.environ.items() if value)}
+    secrets_of = {
+        "REDIS_PASSWORD": {"REDIS_PASSWORD"},
+        "SECURITY__API_KEY": {"SECURITY__API_KEY", "SECURITY__API_KEYS"},
+    }
+    with file.open("a", encoding="utf-8") as dotenv:
+        for name, names in secrets_of.items():
+            if not names & given:
+                dotenv.write(f"\n{name}={secrets.token_hex(16)}\n")
+    own: dict[str, str] = {}
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    if hasattr(os, "getuid") and "MT_USER" not in given:
+        if os.getuid() == 0:  # the containers have the user 1000
+            for folder in folders:
+                os.chown(folder, 1000, 1000)
+        else:
+            own = {"MT_USER": f"{os.getuid()}:{os.getgid()}"}
+    return compose("up", "--detach", "--build", env=own)
+
+
+def stop() -> int:
+    """Stop the containers; runs resume with the next start."""
+    return compose("stop")
+
+
+def restart() -> int:
+    """Restart the containers; runs resume."""
+    return compose("restart")
+
+
+def clean() -> int:
+    """Remove this stack's containers, images and volumes; ./artifacts and ./corpus stay."""
+    return compose("down", "--rmi", "local", "--volumes", "--remove-orphans")
 
 
 def set_up(torch: str, wanted: Sequence[str]) -> None:

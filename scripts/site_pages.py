@@ -56,7 +56,7 @@ def reference() -> Mapping[str, str]:
 def settings_page(example: str) -> str:
     """Return the page of settings: .env.example with its titles as headings and its comments as text."""
     titled = re.sub(r"(?m)^# --- (.+?) -+$", r"## \1", example)
-    fenced = re.sub(r"(?m)(?:^[A-Z_]+=.*\n)+", r"\n```ini\n\g<0>```\n\n", titled)
+    fenced = re.sub(r"(?m)(?:^#?[A-Z_]+=.*\n)+", r"\n```ini\n\g<0>```\n\n", titled)
     return f"# Settings\n\n{re.sub('(?m)^# ', '', fenced)}"
 
 

@@ -15,7 +15,13 @@ from ruamel.yaml import YAML
 from tests.support import ROOT
 from trainer.config.settings import PLAIN_NAMES, environment_names
 
-REDIS_PASSWORD = "${REDIS_PASSWORD:?set it in .env; make start does}"  # noqa: S105  (the name of one: none is committed)
+_MISSING = (
+    "set REDIS_PASSWORD, SECURITY__API_KEY, DISCORD__TOKEN and DISCORD__OWNER_ID in .env"
+    " (make start writes the first two)"
+)
+REDIS_PASSWORD = f"${{REDIS_PASSWORD:?{_MISSING}}}"
+PROFILES = [("prod", ""), ("dev", "-dev")]
+"""Profiles of docker-compose.yml, and the ends of the names of their services."""
 
 
 class Project(BaseModel):
@@ -95,9 +101,10 @@ def test_platform_page__names_settings_and_targets_that_exist() -> None:
 
 
 def test_services__have_both_profiles_and_no_more_rights_than_they_need(compose: Compose) -> None:
-    assert compose.services.keys() == {"redis", "bot", "worker"}
+    profiles = {name: service.profiles for name, service in compose.services.items()}
+    of_apps = {f"{name}{suffix}": [profile] for profile, suffix in PROFILES for name in ("bot", "worker")}
+    assert profiles == {"redis": ["dev", "prod"], **of_apps}
     for service in compose.services.values():
-        assert service.profiles == ["dev", "prod"]
         assert service.read_only
         assert service.tmpfs == ["/tmp"]  # noqa: S108  (a mount point, not a file)
         assert (service.cap_drop, service.security_opt) == (["ALL"], ["no-new-privileges:true"])
@@ -107,10 +114,11 @@ def test_services__have_both_profiles_and_no_more_rights_than_they_need(compose:
     assert set(compose.volumes) == {source for source in sources if not source.startswith(".")}
 
 
-def test_bot__leaves_the_work_to_the_worker(compose: Compose) -> None:
-    bot, worker = compose.services["bot"], compose.services["worker"]
+@pytest.mark.parametrize(("profile", "suffix"), PROFILES)
+def test_bot__leaves_the_work_to_the_worker(profile: str, suffix: str, compose: Compose) -> None:
+    bot, worker = compose.services[f"bot{suffix}"], compose.services[f"worker{suffix}"]
     shared = {
-        "APP__ENV": "${PROFILE:-prod}",
+        "APP__ENV": profile,
         "REDIS_URL": f"redis://:{REDIS_PASSWORD}@redis:6379/0",
         "APP__DATA_ROOT": "/data",
         "APP__ARTIFACTS_ROOT": "/data/artifacts",
@@ -200,55 +208,90 @@ def make_plan(*words: str) -> list[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "target", "demo up test unit check lint bench browser constraints mutations scale-test slurm-test".split()
+    "target",
+    "demo up test unit check lint bench browser constraints mutations scale-test slurm-test"
+    " start stop restart clean".split(),
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
 
 
-@pytest.mark.process
-def test_make__drives_the_containers() -> None:
-    compose_command = "docker compose --profile prod"
-    start, clean = make_plan("start"), make_plan("clean")
-    assert (start[0], start[-1]) == ("mkdir -p corpus artifacts", f"{compose_command} up --detach --build")
-    assert make_plan("stop") == [f"{compose_command} stop"]
-    assert make_plan("restart") == [f"{compose_command} restart"]
-    assert clean[0] == f"{compose_command} down --rmi local --volumes --remove-orphans"
-    assert clean[-len(start) :] == start
-    assert make_plan("stop", "PROFILE=dev") == ["docker compose --profile dev stop"]
-
-
-def make_start(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`make start` where `docker` says only which profile it is to be for, as docker-compose.yml reads it."""
-    docker = folder / "bin" / "docker"
-    docker.parent.mkdir(exist_ok=True)
-    docker.write_text('#!/bin/sh\necho docker "${PROFILE:-prod}"\n', encoding="ascii")
+@pytest.fixture(name="checkout")
+def checkout_fixture(tmp_path: Path) -> Path:
+    """A checkout on a machine where `docker` prints its words."""
+    for name in ("Makefile", "pyproject.toml", "scripts/setup.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\necho "MT_USER=$MT_USER" docker "$@"\n', encoding="ascii")
     docker.chmod(0o755)
-    environment["PATH"] = f"{docker.parent}:{os.environ['PATH']}"
-    return make(folder, "--silent", "--file", ROOT / "Makefile", "start", *words, **environment)
+    return tmp_path
+
+
+def make_in(checkout: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+    return make(checkout, "--silent", *words, PATH=path, MT_USER="", **environment)
 
 
 @pytest.mark.process
-def test_make_start__puts_a_redis_password_into_dotenv_once(tmp_path: Path) -> None:
-    started = make_start(tmp_path)
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("stop",), "--profile prod stop"),
+        (("restart", "PROFILE=dev"), "--profile dev restart"),
+        (("clean",), "--profile prod down --rmi local --volumes --remove-orphans"),
+    ],
+)
+def test_make__drives_the_containers(words: tuple[str, ...], command: str, checkout: Path) -> None:
+    done = make_in(checkout, *words)
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [f"MT_USER= docker compose {command}"]), done.stderr
+
+
+@pytest.mark.process
+def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -> None:
+    started = make_in(checkout, "start")
     assert started.returncode != 0
     assert "copy .env.example to .env" in started.stderr
-    (tmp_path / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=", encoding="utf-8")
-    assert make_start(tmp_path).stdout == "docker prod\n"
-    first = dotenv_values(tmp_path / ".env")
-    assert make_start(tmp_path, "PROFILE=dev").stdout == "docker dev\n"
-    assert first == dotenv_values(tmp_path / ".env")
+    (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=\n#SECURITY__API_KEYS=x", encoding="utf-8")
+    [_, command] = make_in(checkout, "start").stdout.splitlines()
+    user = "" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+    assert command == f"MT_USER={user} docker compose --profile prod up --detach --build"
+    first = dotenv_values(checkout / ".env")
+    assert "--profile dev up" in make_in(checkout, "start", "PROFILE=dev").stdout
+    assert first == dotenv_values(checkout / ".env")
     assert first["DISCORD__TOKEN"] == "t0ken"  # noqa: S105
-    assert re.fullmatch("[0-9a-f]{32}", first["REDIS_PASSWORD"] or "")
+    assert all(re.fullmatch("[0-9a-f]{32}", first[name] or "") for name in ("REDIS_PASSWORD", "SECURITY__API_KEY"))
 
 
 @pytest.mark.process
-def test_make_start__keeps_a_given_password_and_draws_an_api_key_once(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("", encoding="utf-8")
-    assert make_start(tmp_path, REDIS_PASSWORD="own").returncode == 0  # noqa: S106
-    assert "REDIS_PASSWORD" not in (tmp_path / ".env").read_text(encoding="utf-8")
-    (tmp_path / ".env").write_text("REDIS_PASSWORD=own", encoding="utf-8")
-    assert make_start(tmp_path).returncode == make_start(tmp_path).returncode == 0
-    password, key = (tmp_path / ".env").read_text(encoding="utf-8").split()
-    assert password == "REDIS_PASSWORD=own"  # noqa: S105
-    assert re.fullmatch("SECURITY__API_KEY=[0-9a-f]{32}", key)
+@pytest.mark.parametrize("own", ["SECURITY__API_KEYS=a:admin:0123456789abcdef", "SECURITY__API_KEY=0123456789abcdef"])
+def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
+    (checkout / ".env").write_text(own, encoding="utf-8")
+    assert make_in(checkout, "start", REDIS_PASSWORD="own").returncode == 0  # noqa: S106
+    assert (checkout / ".env").read_text(encoding="utf-8") == own
+
+
+@pytest.mark.process
+def test_make_start__makes_folders_for_the_user_of_the_containers(checkout: Path) -> None:
+    (checkout / ".env").touch()
+    assert make_in(checkout, "start").returncode == 0
+    owner = 1000 if os.getuid() == 0 else os.getuid()
+    assert {(checkout / name).stat().st_uid for name in ("corpus", "artifacts")} == {owner}
+
+
+@pytest.mark.process
+def test_make_start__refuses_a_dotenv_that_is_not_utf8(checkout: Path) -> None:
+    (checkout / ".env").write_text("DISCORD__TOKEN=t\n", encoding="utf-16")
+    started = make_in(checkout, "start")
+    assert "`.env` is not UTF-8: save it as UTF-8." in started.stderr and "Traceback" not in started.stderr
+
+
+def test_env_example__names_the_variables_of_the_containers_with_their_defaults() -> None:
+    files = ["docker-compose.yml", "docker-compose.gpu.yml"]
+    used: list[tuple[str, str]] = re.findall(
+        r"(?<!\$)\$\{(\w+):[-?]([^}]*)\}", "\n".join(map("\n".join, map(lines_of, files)))
+    )
+    example: list[tuple[str, str]] = re.findall(r"^#(\w+)=(.*)$", "\n".join(lines_of(".env.example")), re.MULTILINE)
+    defaults = {name: value for name, value in used if name != "REDIS_PASSWORD"} | {"TORCH_BACKEND": "cpu"}
+    assert defaults | {"REDIS_PASSWORD": ""} == {name: value for name, value in example if name in dict(used)}
