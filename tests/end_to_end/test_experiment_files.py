@@ -166,7 +166,7 @@ def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
 def test_cost__is_told_before_a_training_and_what_cannot_fit_is_refused(shell: Shell) -> None:
     config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
     out = shell.type("validate", config)
-    assert "It needs about 9" in out and "parameters, about 0.4 GiB of memory and" in out
+    assert "It has about 9" in out and "parameters and needs about 0.4 GiB of memory and" in out
     words = (config, *sets("model={num_layers: 500, hidden_size: 30000}", "device=cpu"))
     told = [shell.refuse("validate", *words), shell.refuse("train", *words), shell.error("validate", *words).message]
     assert all("This training needs at least" in one and "and this machine has" in one for one in told)

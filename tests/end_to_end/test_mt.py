@@ -303,7 +303,7 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
         with suppress(ProcessLookupError):
             prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
     out, err = training.communicate(timeout=PATIENCE_SECONDS)
-    assert cost.startswith("It needs about")
+    assert cost.startswith("It has about")
     assert run.startswith("run char_lstm-") and said == f"mt: {WAIT_MESSAGES['disk_space']}\n"
     assert (training.wait(), "completed" in out) == (0, True)
     assert len(err.strip().splitlines()) == 1, "the bar as it was at last"

@@ -160,7 +160,7 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     shell.write("two.yaml", "corpus: text\nmodel_family: char_lstm\nseed: 8\nseeds: 2\n")
     group = shell.read(GroupStatus, "train", "two.yaml", *TINY, "--name", "pair")
     assert (group.seeds, group.status, group.label) == ((8, 9), "completed", "pair")
-    assert "Each of the 2 runs needs" in shell.err
+    assert "Each of the 2 runs has" in shell.err
     name = group.group_id
     assert shell.read(GroupStatus, "status", name[:-1]) == group
     shown = shell.type("status", name)

@@ -218,7 +218,7 @@ async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_pat
         )
         _, said = await process.communicate()
     assert process.returncode == 1
-    lines = [line for line in said.decode().splitlines() if not line.startswith("It needs about ")]
+    lines = [line for line in said.decode().splitlines() if not line.startswith("It has about ")]
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 

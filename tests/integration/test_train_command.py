@@ -50,7 +50,7 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
             {"corpus": "cats", "model": "gru", "size": "tiny", "epochs": 2, "name": "small gru", "early_stopping": 3},
         )
         record = accepted(here)
-        assert "It needs about" in answer.text and "parameters, about 0.4 GiB of memory and" in answer.text
+        assert "It has about" in answer.text and "parameters and needs about 0.4 GiB of memory and" in answer.text
         assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · word tokenizer · 2 epochs" in answer.text
         assert record.user_id == here.bob.id
         assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled

@@ -330,7 +330,7 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
             correlations=result.correlations,
             batteries=tuple(battery_rows(result, model).values()),
         ),
-        Text(f"{title}; rows: listeners\n{seeds_note(result)}"),
+        Text(f"{title}; a row per model, a column per text\n{seeds_note(result)}"),
         columns(_matrix_rows(result.languages, matrix)),
         *(
             part
@@ -413,5 +413,5 @@ def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
     )
     languages = sorted({row.listener_language for row in tables.matrix})
     matrix = columns(_matrix_rows(languages, tables.matrix))
-    terminal.show(found, Text("Excess surprisal, nats per position; rows: listeners"), matrix)
+    terminal.show(found, Text("Excess surprisal, nats per position; a row per model, a column per text"), matrix)
     return 0

@@ -40,12 +40,12 @@ class Cost(Frozen):
         kept = ""
         if self.kept_checkpoints:
             kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
-        who = "It needs" if n_runs == 1 else f"Each of the {n_runs} runs needs"
+        who = "It has" if n_runs == 1 else f"Each of the {n_runs} runs has"
         disk = f"{self.disk_bytes / MIB:,.1f} MiB of disk"
         if n_runs > 1:
             disk += f" ({n_runs * self.disk_bytes / MIB:,.1f} MiB in all)"
         needs = (
-            f"{who} {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory and {disk}.{kept}"
+            f"{who} {params} parameters and needs about {self.memory_bytes / GIB:.1f} GiB of memory and {disk}.{kept}"
             f" Training for {steps} {time}."
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]

@@ -173,7 +173,7 @@ def test_bf16__pays_for_wide_models_and_long_trainings_where_there_is_bf16(
 def test_lines__name_estimated_and_unknown_figures() -> None:
     cost = Cost(params=1_234_567, memory_bytes=3 * GIB // 2, disk_bytes=5 * MIB, steps=12_345, is_exact=False)
     assert cost.lines() == [
-        "It needs about 1,230,000 parameters, about 1.5 GiB of memory and 5.0 MiB of disk."
+        "It has about 1,230,000 parameters and needs about 1.5 GiB of memory and 5.0 MiB of disk."
         " Training for 12,300 steps takes an unknown time: no comparable run has finished here yet."
     ]
     [line] = changed(cost, is_exact=True, seconds=400.0, steps=1).lines()

@@ -152,7 +152,7 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
   const least = Math.min(0, ...rows.map((row) => row.excess_cross_entropy));
   const texts = [...new Set(rows.map((row) => row.text_language))];
   const matrix = heatTable(
-    "Excess cross-entropy in nats per character; rows are listeners, columns are languages of the text",
+    "Excess cross-entropy in nats per character: a row per model, a column per language of the text",
     ["Listener", ...texts],
     result.languages.map((listener) => ({
       title: bdi(listener),
