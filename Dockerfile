@@ -37,7 +37,7 @@ USER 1000
 FROM app AS worker
 COPY --from=build-worker /opt/venv /opt/venv
 # The worker's own record in Redis, which it renews while its event loop runs.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "trainer.worker.health_check"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-P", "-m", "trainer.worker.health_check"]
 CMD ["mt", "worker"]
 
 FROM app AS bot
@@ -45,5 +45,5 @@ COPY --from=build-bot /opt/venv /opt/venv
 ENV QUEUE__EMBEDDED_WORKERS=0
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+    CMD ["python", "-P", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 CMD ["mt", "up"]

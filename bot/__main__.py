@@ -3,8 +3,11 @@
 import gc
 import sys
 
+from trainer.system.python import leave_out_working_folder
+
 
 def run() -> int:
+    leave_out_working_folder()  # `-m` has put it first
     words = sys.argv[1:]
     if words not in ([], ["--no-discord"]):
         sys.stderr.write("Usage: python -m bot [--no-discord]\n")

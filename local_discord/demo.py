@@ -15,6 +15,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from sysconfig import get_path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -31,6 +32,7 @@ from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import BUNDLED_CORPORA, CHECKOUT
 from trainer.services.embedded import die_with_parent
+from trainer.system.python import python_command
 
 TOKEN = "demo-token"  # noqa: S105
 CORPUS = "demo"
@@ -73,7 +75,7 @@ class Demo:
         seconds = time.monotonic() - started
         saved = f"Cards and charts: {_shown(self._folder)}/"
         self._console.print(f"\n[bold green]All checks passed in {seconds:.0f} s.[/] {saved}", soft_wrap=True)
-        mt = "mt" if CHECKOUT is None else _shown(Path(sys.executable).with_name("mt"))
+        mt = "mt" if CHECKOUT is None else _shown(Path(get_path("scripts"), "mt"))
         self._console.print(f"Next, train on a text of your own:  {mt} train FILE", soft_wrap=True)
         self._console.print(f"or set DISCORD__TOKEN and DISCORD__OWNER_ID in .env:  {mt} up", soft_wrap=True)
 
@@ -146,7 +148,7 @@ class Demo:
         }
         with (self._folder / "bot.log").open("wb") as log:
             bot = await asyncio.create_subprocess_exec(
-                *(*die_with_parent(), sys.executable, "-m", "bot"),
+                *(*die_with_parent(), *python_command("-m", "bot")),
                 env={**os.environ, **environment},
                 stdin=PIPE,
                 stdout=log,

@@ -1,7 +1,6 @@
 """Builds corpora by `mt corpus build` in a child process, one at a time; the next process of the bot continues it."""
 
 import asyncio
-import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError, f
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
 from trainer.services.embedded import die_with_parent, end, pipe
+from trainer.system.python import python_command
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -137,7 +137,7 @@ class CorpusBuilder:
     async def _run(self, directory: BuildDirectory, status: BuildStatus) -> CorpusBuild:
         process = await asyncio.create_subprocess_exec(
             *die_with_parent(),
-            *(sys.executable, "-m", "trainer", *_words(status.request, self._folder)),
+            *python_command("-m", "trainer", *_words(status.request, self._folder)),
             env=child_environment(self._settings),
             stdin=PIPE,
             stdout=PIPE,

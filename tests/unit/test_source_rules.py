@@ -16,6 +16,10 @@ EVERYTHING = (*PRODUCT, "local_discord", "scripts", "tests", "benchmarks")
 
 KEYS_MODULE = "trainer/store/keys.py"
 GPU_MODULES = {"trainer/training/device.py"}
+PYTHON_MODULES = {
+    "trainer/system/python.py",  # `python_command`
+    "trainer/native/build.py",  # needs only the library
+}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/responses.py",  # command tree
@@ -152,10 +156,22 @@ def gpu_lines(file: Path) -> int:
     return len(excluded)
 
 
+def unsafe_children(source: Source) -> list[str]:
+    """Commands of Python that are not from `python_command`, and lack `-P`: they run code of the working folder."""
+    found = [node.lineno for node in ast.walk(source.tree) if isinstance(node, ast.Attribute) and is_python(node)]
+    has_flag = source.path in PYTHON_MODULES and len(found) == source.text.count('[sys.executable, "-P", ')
+    return [] if has_flag else [f"{line}: use python_command()" for line in found]
+
+
+def is_python(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("sys", "executable")
+
+
 RULES: dict[Callable[[Source], list[str]], tuple[str, ...]] = {
     type_escapes: EVERYTHING,
     dataclasses: PRODUCT,
     coverage_escapes: PRODUCT,
     swallowed_errors: PRODUCT,
     redis_key_literals: PRODUCT,
+    unsafe_children: (*PRODUCT, "local_discord"),
 }

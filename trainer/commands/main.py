@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from trainer.commands.catalogue import overview
+from trainer.system.python import leave_out_working_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    if argv is None:  # this process is the command's own
+        leave_out_working_folder()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(overview())

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import re
-import sys
 
 import shtab
 
@@ -16,6 +15,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
 from trainer.system.files import check_writable, is_read_only
+from trainer.system.python import python_command
 from trainer.worker.child_process import child_server
 
 _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
@@ -76,7 +76,8 @@ def _up(options: _UpOptions, terminal: Terminal) -> int:
 
 
 def _replace_process(module: str, *words: str) -> int:
-    os.execv(sys.executable, [sys.executable, "-m", module, *words])
+    program, *options = python_command("-m", module, *words)
+    os.execv(program, [program, *options])
 
 
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:

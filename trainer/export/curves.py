@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from trainer.reports.comparison import flat
 from trainer.reports.score_table import csv_lines
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular, storage_errors
+from trainer.system.python import python_command
 from trainer.training.progress import CurveRow
 
 CurveFolderFormat = Literal["csv", "tensorboard"]
@@ -173,7 +173,7 @@ def add_to_trackio(run: RunDirectory, folder: Path) -> None:
         "config": curve.settings,
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _TRACKIO_PROGRAM],
+        python_command("-c", _TRACKIO_PROGRAM),
         env=os.environ | {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"},
         input=to_json(values),
         capture_output=True,

@@ -41,7 +41,7 @@ def compiler() -> list[str] | None:
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and shutil.which(name.split()[0]):
             return name.split()
-    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else None
+    return [sys.executable, "-P", "-m", "ziglang", "cc"] if find_spec("ziglang") else None
 
 
 def _compile(program: list[str], folder: Path, options: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":

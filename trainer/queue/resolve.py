@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -56,6 +55,7 @@ from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
 from trainer.system.hardware import instruction_set, may_have_cuda
+from trainer.system.python import python_command
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -512,7 +512,7 @@ def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
 
 
 def _run_trial(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:
-    command = [sys.executable, "-m", "trainer.training.bf16", architecture]
+    command = python_command("-m", "trainer.training.bf16", architecture)
     try:
         tried = subprocess.run(
             command, env=tuned_environment(settings), capture_output=True, text=True, timeout=seconds, check=True

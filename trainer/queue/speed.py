@@ -1,7 +1,6 @@
 """Measures the speed of a training that has `minutes`, in a child process, to choose the size of its model."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 
 import structlog
@@ -11,6 +10,7 @@ from trainer.config.defaults import Candidate, Pace, TrainingText, best_pace
 from trainer.config.settings import Settings
 from trainer.contracts.runs import EffectiveRequest
 from trainer.system.child_environment import tuned_environment
+from trainer.system.python import python_command
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -24,7 +24,7 @@ def measure_pace(requests: Sequence[EffectiveRequest], text: TrainingText, setti
 
     Returns None if the measurement fails: the run then measures itself, and its size is chosen by its text.
     """
-    command = [sys.executable, "-m", "trainer.training.speed", str(text.vocab_size)]
+    command = python_command("-m", "trainer.training.speed", str(text.vocab_size))
     try:
         tried = subprocess.run(
             command,

@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate
 from math import log, nan
+from pathlib import Path
 
+from matplotlib import matplotlib_fname, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
@@ -18,6 +20,14 @@ from trainer.reports.bands import band_of
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
+
+def leave_out_matplotlibrc() -> None:
+    """Undo what matplotlib has read from a `matplotlibrc` of the working folder, which could start LaTeX."""
+    if Path(matplotlib_fname()).absolute().parent == Path.cwd():
+        rcdefaults()
+
+
+leave_out_matplotlibrc()
 _DOTS_PER_INCH = 100
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Okabe and Ito

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
+from trainer.reports.charts import leave_out_matplotlibrc
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
     HeatScale,
@@ -30,6 +31,7 @@ from trainer.reports.experiment_tables import (
     spread_note,
 )
 
+leave_out_matplotlibrc()
 _DOTS_PER_INCH = 200
 BACKGROUND, TEXT, QUIET, GRID = "#ffffff", "#1b1f26", "#525b6a", "#d9dee6"
 _OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f26")

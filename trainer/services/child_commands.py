@@ -1,7 +1,6 @@
 """Commands of `mt` in child processes, for work that imports torch."""
 
 import asyncio
-import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from trainer.config.validation import parse_json
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.services.embedded import die_with_parent, end
 from trainer.system.child_environment import tuned_environment
+from trainer.system.python import python_command
 
 
 class CommandResult(NamedTuple):
@@ -31,7 +31,7 @@ class CommandResult(NamedTuple):
 async def run_command(words: Sequence[str], settings: Settings, seconds: float, failure: str) -> CommandResult:
     """Run a command of `mt` with `--json`; raises SERVICE_UNAVAILABLE with the message `failure` after `seconds`."""
     child = await asyncio.create_subprocess_exec(
-        *(*die_with_parent(), sys.executable, "-m", "trainer", *words, "--json"),
+        *(*die_with_parent(), *python_command("-m", "trainer", *words, "--json")),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=DEVNULL,

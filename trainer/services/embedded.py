@@ -19,6 +19,7 @@ from trainer.config.settings import Settings, worker_environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
 from trainer.system.files import check_writable, try_lock
+from trainer.system.python import python_command
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
@@ -138,7 +139,7 @@ class Services:
             if self._worker is not None:
                 await end(self._worker, 2.0)
             self._worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer", "worker", "--embedded"),
+                *python_command("-m", "trainer", "worker", "--embedded"),
                 stdin=PIPE,
                 env=worker_environment(self._settings, self._url),
                 pass_fds=(lock.fileno(),),
@@ -216,7 +217,7 @@ def die_with_parent() -> Sequence[str]:
     setpriv = shutil.which("setpriv")
     if sys.platform == "linux" and setpriv:
         return (setpriv, "--pdeathsig", "TERM", "--")
-    return (sys.executable, "-m", "trainer.system.parent_watch")
+    return python_command("-m", "trainer.system.parent_watch")
 
 
 def pipe(stream: Stream | None) -> Stream:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -14,6 +13,7 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.services.embedded import answering_server, find_server
 from trainer.system.hardware import may_have_cuda
+from trainer.system.python import python_command
 
 if TYPE_CHECKING:
     from trainer.store.connection import Durability
@@ -63,7 +63,7 @@ class Torch(Frozen):
 
 def check_torch(seconds: float = 120.0) -> Finding:
     """Import torch in its own process, since a broken build can crash it."""
-    code, output, errors = _run(seconds, sys.executable, "-c", _TORCH_PROBE)
+    code, output, errors = _run(seconds, *python_command("-c", _TORCH_PROBE))
     try:
         return describe_torch(Torch.model_validate_json(output.strip().rpartition("\n")[2]))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""`python -m trainer.worker.health_check`: the health check of a container that runs one worker; exit code 0 or 1."""
+"""Health check of a container with one worker, as `python -P -m trainer.worker.health_check`; exit code 0 or 1."""
 
 import asyncio
 import socket

@@ -5,7 +5,6 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis, tolerate_no_redis
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
+from trainer.system.python import python_command
 from trainer.worker.child_process import child_server
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
@@ -361,7 +361,7 @@ async def clean_for_ever(settings: Settings) -> None:
 
 async def _clean(settings: Settings) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trainer", "gc"),
+        *python_command("-m", "trainer", "gc"),
         stdin=DEVNULL,
         stdout=DEVNULL,
         env=child_environment(settings) | object_store_environment(settings),

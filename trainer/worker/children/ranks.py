@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from trainer.config.settings import Settings
 from trainer.config.validation import parse_json
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.system.child_environment import tuned_environment
+from trainer.system.python import python_command
 from trainer.training.device import check_devices
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -58,8 +58,9 @@ def launch_ranks(settings: Settings, run: RunDirectory, devices: int) -> int:
         virtual_local_rank=True,  # each process sees its own GPU only
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
+    program, *options = python_command("-m", "trainer.worker.children.rank", run.run_id, str(os.getpid()))
     try:
-        elastic_launch(config, sys.executable)("-m", "trainer.worker.children.rank", run.run_id, str(os.getpid()))
+        elastic_launch(config, program)(*options)
     except SignalException:
         return 0  # the first process has saved a checkpoint
     except ChildFailedError as error:
