@@ -48,6 +48,8 @@ FILES: dict[str, bytes] = {
     "bomb.yaml": BOMB.encode(),
     "huge.yaml": b"#" * 300_000,
     "latin.yaml": "a: \xe9\n".encode("latin-1"),
+    "wide.yaml": "a: b\n".encode("utf-16"),
+    "nul.yaml": b"a: b\0\n",
     "old.yaml": b"%YAML 1.1\n---\na: yes\n",
     "code.yaml": b"a: !!python/object/apply:os.system [ls]\n",
 }

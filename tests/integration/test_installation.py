@@ -101,7 +101,7 @@ def test_generation__without_a_compiled_step_is_a_warning() -> None:
     compiled = check_generation([Build(name, lambda task, thread: None) for name in ("plain", "AVX2")])
     assert (compiled.state, "AVX2" in compiled.message) == ("ok", True)
     missing = check_generation(())
-    assert (missing.state, "then run `python -m trainer.native.build`" in missing.message) == ("warning", True)
+    assert (missing.state, "then run `python -P -m trainer.native.build`" in missing.message) == ("warning", True)
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
@@ -133,6 +133,11 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     assert (worker.state, "start one with `mt worker`" in worker.message) == ("warning", True)
     told = str(await check_installation())
     assert "very-secret" not in told and "424242424242424242" not in told
+
+
+async def test_settings__in_another_encoding_are_a_failure(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("QUEUE__NAME=a\n".encode("utf-16"))
+    assert await found("settings") == ("failure", "'.env' is UTF-16 text. Save it as UTF-8.")
 
 
 async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:

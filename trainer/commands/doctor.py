@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
 
-from dotenv import dotenv_values
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.text import Text
@@ -19,7 +18,7 @@ from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, fla
 from trainer.commands.connection import local_run_id, settings_for, settings_for_here
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
+from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings, read_dotenv
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for, extras_needed, missing_extras
 from trainer.contracts.wording import counted
@@ -139,7 +138,7 @@ def check_generation(found: Sequence[Build]) -> Finding:
     """Say which of the builds of the decode step generates, and the cost if there is none."""
     if found:
         return Finding("ok", f"The compiled step reads each token, in its build for {found[-1].name} CPUs.")
-    repair = "install a C compiler or `ziglang`, then run `python -m trainer.native.build`"
+    repair = "install a C compiler or `ziglang`, then run `python -P -m trainer.native.build`"
     return Finding("warning", f"{_NO_STEP}: {repair}.")
 
 
@@ -152,7 +151,7 @@ def _sources_of_settings() -> str:
 
     file = Path(os.environ.get("APP__CONFIG_FILE") or "mt.toml")
     in_file = f"{file.name} {'is read' if file.exists() else 'does not exist'}"
-    return f"{in_file}; .env sets {listed(dotenv_values('.env'))}; the environment sets {listed(os.environ)}."
+    return f"{in_file}; .env sets {listed(read_dotenv())}; the environment sets {listed(os.environ)}."
 
 
 def _check_discord(settings: Settings) -> Finding:

@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
@@ -25,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from trainer.config.validation import did_you_mean, field_problems, set_path
+from trainer.config.validation import decoded, did_you_mean, field_problems, set_path, unreadable
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.installation import default_folder
 
@@ -440,7 +441,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     config_file = environ.get("APP__CONFIG_FILE")
     toml_path = Path(config_file) if config_file else folder / "mt.toml"
     values = _read_toml(toml_path) if config_file or toml_path.exists() else {}
-    dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
+    dotenv = read_dotenv(folder)
     known = environment_names()
     for given, value in chain(sorted(dotenv.items(), key=_rank), sorted(environ.items(), key=_rank)):
         name = PLAIN_NAMES.get(given.upper(), given.upper())
@@ -456,6 +457,22 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     except ValidationError as error:
         problems = [one.named(one.path.upper().replace(".", "__")) for one in field_problems(error, Settings)]
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
+
+
+def read_dotenv(folder: Path = Path()) -> dict[str, str]:
+    """Return the variables of a folder's `.env`, unless it is a virtual environment; raises CONFIG_INVALID."""
+    path = folder / ".env"
+    if not os.path.exists(path) or os.path.exists(path / "pyvenv.cfg"):
+        return {}
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(_read_text(path))).items()}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AppError(ErrorCode.CONFIG_INVALID, unreadable(path.name, error)) from None
+    return decoded(data, f"'{path.name}'", ErrorCode.CONFIG_INVALID).removeprefix("\ufeff")
 
 
 def _rank(variable: tuple[str, str]) -> int:
@@ -509,9 +526,7 @@ def _by_name(group: Group, before: str = "") -> Iterator[tuple[str, object]]:
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        loaded: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"The settings file '{path.name}' cannot be read.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        loaded: dict[str, object] = tomllib.loads(_read_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{path.name}' is not a TOML file: {error}.") from None
     return loaded

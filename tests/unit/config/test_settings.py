@@ -10,6 +10,7 @@ from tests.support.refusals import refused
 from trainer.config.settings import (
     PLAIN_NAMES,
     HttpSettings,
+    QueueSettings,
     Settings,
     child_environment,
     environment_names,
@@ -63,7 +64,7 @@ REFUSED: list[tuple[dict[str, str], str]] = [
     ({"QUEU__NAME": "x"}, "Unknown setting `QUEU__NAME`; did you mean `QUEUE__NAME`?"),
     ({"QUEUE__TRAINING_SLOT": "1"}, "Unknown setting `QUEUE__TRAINING_SLOT`; did you mean `QUEUE__TRAINING_SLOTS`?"),
     ({"DISCORD__ZZZ": "1"}, "Unknown setting `DISCORD__ZZZ`"),
-    ({"APP__CONFIG_FILE": "a/folder/no.toml"}, "The settings file 'no.toml' cannot be read."),
+    ({"APP__CONFIG_FILE": "a/folder/no.toml"}, "There is no file 'no.toml'."),
     ({"MT_URL": "lab:8000"}, "`CLIENT__URL`"),
     ({"MT_KEY": "t0ken"}, "`CLIENT__KEY` must have at least 16 characters, without spaces."),
     ({"SECURITY__API_KEYS": f"ana:user:{KEY},ana:admin:{KEY}x"}, "`SECURITY__API_KEYS` must have different names."),
@@ -90,6 +91,47 @@ def test_refusal__names_setting_and_remedy_but_no_secret(given: dict[str, str], 
     assert caught.value.code is ErrorCode.CONFIG_INVALID
     assert caught.value.message.startswith(sentence)
     assert not any(secret in caught.value.message for secret in ("t0ken", SECRET, KEY[1:], "xxx"))
+
+
+_LINE = "QUEUE__TRAINING_SLOTS=2  # две дорожки\n"
+_UTF_16 = "'{}' is UTF-16 text. Save it as UTF-8."
+_NOT_UTF_8 = "'{}' is not UTF-8: byte "
+UNREADABLE = [
+    (_LINE.encode("utf-16"), _UTF_16),
+    (_LINE.encode("utf-16-le"), _UTF_16),
+    (_LINE.encode("utf-16-be"), _UTF_16),
+    (_LINE.encode("cp1251"), _NOT_UTF_8),
+    ("X=\xe9\n".encode("latin-1"), _NOT_UTF_8),
+    (b"X=a\0b\n", "'{}' is not a text file: byte 3 is NUL. Give a plain text in UTF-8."),
+    (None, "'{}' is a folder: give a file."),
+]
+
+
+@pytest.mark.parametrize("name", [".env", "mt.toml"])
+@pytest.mark.parametrize(("data", "sentence"), UNREADABLE)
+def test_file_of_settings__that_is_no_text_in_utf_8_is_named_with_the_remedy(
+    tmp_path: Path, name: str, data: bytes | None, sentence: str
+) -> None:
+    if data is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(AppError) as caught:
+        load(tmp_path)
+    assert caught.value.code is ErrorCode.CONFIG_INVALID
+    assert caught.value.message.startswith(sentence.format(name))
+
+
+def test_file_of_settings__may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(_LINE, encoding="utf-8-sig")
+    (tmp_path / "mt.toml").write_text("[queue]\nlease_seconds = 3\n", encoding="utf-8-sig")
+    assert load(tmp_path).queue == QueueSettings(training_slots=2, lease_seconds=3)
+
+
+def test_virtual_environment__with_the_name_of_the_settings_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    (tmp_path / ".env" / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="ascii")
+    assert load(tmp_path) == Settings()
 
 
 MALFORMED = [f"ana:boss:{KEY}", f"ana:user:{KEY[1:]}", f"ana:{KEY}", f":user:{KEY}", f"a b:user:{KEY}", KEY, "ana"]
