@@ -5,7 +5,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from shutil import unpack_archive
+from shutil import copy, unpack_archive
 from zipfile import ZipFile
 
 import pytest
@@ -122,6 +122,8 @@ def test_wheel__trains_in_an_empty_folder_and_keeps_data_with_the_user(tmp_path:
     assert f'"decode_step":"{"torch" if compiler() is None else "compiled"}"' in answer
     assert place not in user.mt("tokenizer", "train", "--method", "word", "--corpus", "demo")
     assert [path.name for path in user.folder.iterdir()] == ["mine.txt"]
+    copy(ROOT / ".env.example", user.folder / ".env")
+    assert run.name in user.mt("runs")
     assert needed("discord") in user.refusal("trainer", "demo") and needed("discord") in user.refusal("bot")
 
 

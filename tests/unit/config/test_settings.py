@@ -1,5 +1,7 @@
 """Settings: one model, every source, and a clear refusal that names the key."""
 
+import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -34,12 +36,24 @@ def load(folder: Path, dotenv: str = "", toml: str = "", **environ: str) -> Sett
     return load_settings(environ, folder)
 
 
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
 def test_env_example__documents_every_setting_with_its_default(tmp_path: Path) -> None:
-    names = dotenv_values(ROOT / ".env.example")
+    own = re.sub(r"# --- Containers -.*?(?=# --- )", "", EXAMPLE, flags=re.DOTALL)  # which the program does not read
+    example = re.sub(r"(?m)^#(?=[A-Z])", "", own)
+    names = dotenv_values(stream=StringIO(example))
     assert "HF_TOKEN" in names
     assert {PLAIN_NAMES.get(name, name) for name in names} == set(environment_names())
-    assert load(tmp_path, (ROOT / ".env.example").read_text(encoding="utf-8")) == Settings()
+    assert load(tmp_path, example) == Settings()
     assert load(tmp_path / "nothing here", PATH="/bin", SOME__OTHER="x", HF_HOME="y") == Settings()
+
+
+def test_env_example__copied_hides_no_setting_of_another_source(tmp_path: Path) -> None:
+    toml = '[app]\ndata_root = "/there"\n[queue]\ntraining_slots = 2\n[redis]\nurl = "redis://there"\n'
+    alone = load(tmp_path, toml=toml)
+    assert (load(tmp_path, EXAMPLE), alone == Settings()) == (alone, False)
+    assert dotenv_values(tmp_path / ".env") == {"DISCORD__TOKEN": "", "DISCORD__OWNER_ID": ""}  # to be filled in
 
 
 def test_sources__environment_wins_over_dotenv_over_toml(tmp_path: Path) -> None:
