@@ -51,6 +51,8 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     match status.status:
         case "queued":
             lines = [*_recipe_with_weights(record, status), _place_in_queue(status), _shown_message(status)]
+            if status.step:  # its worker has ended
+                lines += [f"{progress_bar(status.progress)} {_steps_in_epochs(status)}", *_checkpoint(status)]
             return make_embed(GREY, f"⏳ {_('Queued: {name}', name=name)}", lines, status.run_id)
         case "running" if not status.reachable:
             return make_embed(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from arq.worker import func
 
-from tests.support import add_corpus, some_text, tiny_request
+from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
 from tests.support.redis_servers import address, embedded, served
 from tests.support.waiting import PATIENCE_SECONDS, until
-from tests.support.worker_runs import log_of_worker, worker_in
+from tests.support.worker_runs import LONG, log_of_worker, worker_in
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.contracts.jobs import FolderJobPayload
@@ -36,6 +36,29 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
     assert "worker_idle" in log_of_worker(tmp_path)
     ran = [manifest.environment for manifest in manifests if manifest is not None and manifest.environment is not None]
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
+
+
+async def test_run_of_a_worker_that_has_ended__is_shown_as_queued_without_a_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        async with worker_in(tmp_path, REDIS__URL=server.url) as worker:
+            run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+            await wait_for_status(queue, run_id, lambda status: status.eta_seconds is not None)
+            worker.terminate()
+            await worker.wait()
+        status = await queue.status(run_id)
+    assert (status.status, status.eta_seconds) == ("queued", None)
+    assert status.step > 0 and status.last_checkpoint_step == status.step
+    for name, value in environment_in(tmp_path, COLUMNS="200").items():
+        monkeypatch.setenv(name, value)
+    shown: dict[tuple[str, ...], str] = {}
+    for words in (("runs",), ("queue",), ("status", run_id)):
+        assert await asyncio.to_thread(main, words) == 0
+        shown[words] = capsys.readouterr().out
+    assert [words for words, text in shown.items() if "running" in text or "left" in text] == []
+    assert all("Paused by the end of the worker" in text for words, text in shown.items() if words != ("runs",))
 
 
 async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ class Story:
     def pause(self) -> "Story":
         return self._append(JobPaused, "paused")
 
+    def end_worker(self) -> "Story":
+        """The end of the worker, which saves a checkpoint."""
+        message = "Paused by the end of the worker; the next worker resumes it."
+        return self._append(JobProgress, "worker_ended", progress=0.0, message=message, cause="worker_ended")
+
     def cancel(self) -> "Story":
         return self._append(JobCancelled, "cancelled")
 

@@ -128,8 +128,8 @@ class RunFollower:
             case JobProgress():
                 # a later attempt, while it reads its corpus again, does not lower the progress
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
-                waits_for = None if event.cause is None else _WAITS.get(event.cause)
-                changes |= {"phase": event.phase, "stopped_by": event.cause, "waits_for": waits_for}
+                changes |= {"phase": event.phase, "stopped_by": event.cause, "waits_for": None}
+                changes |= {} if event.cause is None else _stopped_by(event.cause)
             case MetricsConfig():
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
                 warnings = self.record.effective.leak_warnings(event.leaks)
@@ -184,6 +184,12 @@ def _telling(lines: Sequence[bytes]) -> Iterator[bytes]:
         is_replaced = are_progress[index] and are_progress[index + 1]
         if not (is_replaced and _NO_EVALUATION[0] in line and _NO_EVALUATION[1] in line):
             yield line
+
+
+def _stopped_by(cause: StopCause) -> dict[str, object]:
+    """Return the changes of a status by the end of an attempt, after which the run continues."""
+    waits_for = "turn" if cause == "worker_ended" else _WAITS.get(cause)
+    return {"waits_for": waits_for, "eta_seconds": None} | ({"status": "queued"} if cause == "worker_ended" else {})
 
 
 def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[str, object]:

@@ -80,7 +80,7 @@ def next_of(status: RunStatus) -> str:
         return f"paused at step {status.step:,}; continues with: mt resume {status.run_id}"
     if status.status == "running":
         left = "" if status.eta_seconds is None else f", {duration(status.eta_seconds)} left"
-        return f"{status.progress:.0f} %{left}" + ("" if status.reachable else "; the worker is not responding")
+        return f"{status.progress:.0f} %{left if status.reachable else '; the worker is not responding'}"
     return status.message
 
 

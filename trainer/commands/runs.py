@@ -222,7 +222,7 @@ def _status_table(status: RunStatus) -> Table:
         "counting": None if status.baseline is None else status.baseline.described(),
         "unknown": describe_unknown(status.unknown_char_share),
         "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
-        "time left": None if status.eta_seconds is None else duration(status.eta_seconds),
+        "time left": duration(status.eta_seconds) if status.reachable and status.eta_seconds is not None else None,
         "last checkpoint": None if step is None else f"step {step:,}",
         "last heartbeat": age,
         "attempt": str(status.attempt) if status.attempt > 1 else None,

@@ -25,6 +25,16 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (list(story.curves().train), list(story.curves().validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
 
 
+def test_status__of_a_run_whose_worker_has_ended_is_queued_until_the_next_worker_starts_it(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(2, 1.0, eta_seconds=120.0)
+    assert story.follower().status.eta_seconds == 120.0
+    status = story.end_worker().follower().status
+    assert (status.status, status.eta_seconds, status.step, status.progress) == ("queued", None, 2, 2.0)
+    assert status.message == "Paused by the end of the worker; the next worker resumes it."
+    resumed = story.restart(2).follower().status
+    assert (resumed.status, resumed.step) == ("running", 2)
+
+
 def test_status__has_the_baseline_and_what_is_wrong_with_the_model(tmp_path: Path) -> None:
     leaks: Leaks = {"test": Leak(lines=0.5)}
     for name, baseline in {"better": BETTER, "worse": WORSE}.items():

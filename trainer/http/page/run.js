@@ -142,7 +142,7 @@ function factsOf(run) {
     ["Speed", run.tokens_per_second === null ? "–" : `${decimal(run.tokens_per_second, 0)} tokens per second`],
     ["Owner", bdi(run.owner ?? "command line")],
     ["Created", date(run.created_at)],
-    run.finished_at === null ? ["Time left", duration(run.eta_seconds)] : ["Finished", date(run.finished_at)],
+    run.finished_at === null ? ["Time left", duration(run.reachable ? run.eta_seconds : null)] : ["Finished", date(run.finished_at)],
   ];
   if (run.queue_position !== null) pairs.push(["Position in the queue", String(run.queue_position)]);
   if (run.learning_rate !== null) pairs.push(["Learning rate", run.learning_rate.toPrecision(3)]);

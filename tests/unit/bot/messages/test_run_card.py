@@ -40,6 +40,12 @@ def test_card__of_a_running_run_has_its_losses_in_three_units() -> None:
     assert max(map(len, lines)) <= 80, "a phone breaks longer lines twice"
 
 
+def test_card__of_a_run_whose_worker_has_ended_is_queued_with_its_progress() -> None:
+    shown = card(status_of(lambda story: story.start().step(25, 2.0).checkpoint(25).end_worker()))
+    assert shown.title.startswith("⏳ Queued")
+    assert shown.text.endswith("\n▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ 25 steps in 2 epochs\nKept: checkpoint at step 25")
+
+
 @pytest.mark.parametrize("status", [RUNNING, COMPLETED])
 def test_card__warns_of_bits_per_character_of_unknown_text(status: RunStatus) -> None:
     warning = "⚠ 0.2% of the characters are unknown to the tokenizer: bits per character are too low to compare."
