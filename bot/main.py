@@ -1,19 +1,23 @@
 """The bot's process: settings, logs, signals and the exit code."""
 
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
+from socket import gethostname
 from typing import BinaryIO
 
 import structlog
 
 from trainer.config.settings import Settings, load_settings
+from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.http.backend import Backend
 from trainer.people.permissions import AccessList, Permissions, no_member
 from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
-from trainer.system.logs import setup_logging
+from trainer.system.logs import say, setup_logging
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -61,13 +65,24 @@ def _only_bot(settings: Settings) -> BinaryIO:
 
     Two bots on one folder would send every message twice.
     """
-    lock = try_lock(settings.app.artifacts_root / "bot.lock")
+    path = settings.app.artifacts_root / "bot.lock"
+    lock = try_lock(path)
     if lock is None:
         raise AppError(
             ErrorCode.SERVICE_UNAVAILABLE,
-            "Another bot uses the same `APP__ARTIFACTS_ROOT`. Stop it first, or set another folder.",
+            f"Another bot uses the same `APP__ARTIFACTS_ROOT`{_holder(path)}. Stop it first, or set another folder.",
         )
+    port = f", port {settings.http.port}" if settings.http.port else ""
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} of {gethostname()}{port}".encode())
+    lock.flush()
     return lock
+
+
+def _holder(lock: Path) -> str:
+    """Return what the bot that holds a lock has written into it, in parentheses."""
+    written = safe_name(lock.read_text(encoding="utf-8", errors="replace"))
+    return f" ({written})" if written else ""
 
 
 def _stop_signal() -> asyncio.Event:
@@ -87,6 +102,7 @@ async def _run_alone(settings: Settings) -> int:
     backend = Backend(settings, Permissions(settings.discord, no_member, access))
     try:
         await backend.start()
+        say(settings, "Discord: off. Stop with Ctrl-C.")
         waking = asyncio.create_task(backend.wake_webhooks())
         await stop.wait()
         waking.cancel()

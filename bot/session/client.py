@@ -24,6 +24,7 @@ from trainer.people.limits import UsageLimits
 from trainer.people.permissions import AccessList, Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
+from trainer.system.logs import say
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -168,6 +169,7 @@ class Bot(discord.Client):
 
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
+        say(self.settings, f"Discord: connected as {self.user}.")
 
     async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
         """Answer buttons and forms, also those of an earlier process."""

@@ -1,6 +1,7 @@
 """The HTTP API as a process of its own, and beside a bot that cannot reach Discord."""
 
 import asyncio
+import re
 import resource
 import socket
 import sys
@@ -89,9 +90,38 @@ async def test_process__that_cannot_start_says_why(tmp_path: Path) -> None:
             for folder, word, given in zip(folders, words, (str(port), "", ""), strict=True)
         ]
         ends = await asyncio.gather(*map(ended, starting))
-    in_use = "HTTP__HOST and HTTP__PORT cannot be used (Address already in use). Set another port, or 0 for any.\n"
+    remedy = "Set another port with `mt up --port PORT` or HTTP__PORT, or 0 for any.\n"
+    in_use = f"Another program uses port {port} of 127.0.0.1. {remedy}"
     empty = "HTTP__PORT is empty: without Discord, there is nothing to run.\n"
     assert ends == [(2, in_use), (2, empty), (2, "Usage: python -m bot [--no-discord]\n")]
+    assert await gone(tmp_path)
+
+
+async def test_up__prints_its_address_for_people_and_a_second_one_says_who_runs(tmp_path: Path) -> None:
+    settings = {"APP__ENV": "dev", "HTTP__PORT": "1"}
+    first = await started(tmp_path, "trainer", "up", "--no-discord", "--port", "0", **settings)
+    assert first.stdout is not None
+    printed = ""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while "Discord:" not in printed:
+            printed += (await first.stdout.readline()).decode()
+    second = await ended(await started(tmp_path, "trainer", "up", "--no-discord", "--port", "0"))
+    mistake = await ended(await started(tmp_path, "trainer", "up", "--no-discord", "--port", "x"))
+    first.terminate()
+    await ended(first)
+    address = re.search(r"^The page is at (http://127\.0\.0\.1:\d+/)\.$", printed, re.MULTILINE)
+    assert address is not None and f"page={address[1]} " in printed
+    lines = [
+        f"Runs are kept in {tmp_path}/artifacts, corpora in {tmp_path}/data/corpus.",
+        "Discord: off. Stop with Ctrl-C.",
+    ]
+    assert set(lines) <= set(printed.splitlines())
+    holder = f"(process {first.pid} of {socket.gethostname()})"
+    assert second == (
+        1,
+        f"Another bot uses the same `APP__ARTIFACTS_ROOT` {holder}. Stop it first, or set another folder.\n",
+    )
+    assert mistake[0] == 2 and mistake[1].startswith("mt: `HTTP__PORT` must be a valid integer")
     assert await gone(tmp_path)
 
 

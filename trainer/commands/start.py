@@ -43,6 +43,7 @@ class _WorkerOptions(Options):
 
 class _UpOptions(Options):
     no_discord = flag("--no-discord", "run the HTTP API and its page without Discord")
+    port = option("--port PORT", str, "port of the HTTP API and its page, in place of HTTP__PORT; 0: any free one")
 
 
 class _CompletionOptions(Options):
@@ -68,6 +69,8 @@ def _demo(options: Options, terminal: Terminal) -> int:
 
 
 def _up(options: _UpOptions, terminal: Terminal) -> int:
+    if options.port is not None:
+        os.environ["HTTP__PORT"] = options.port
     settings = settings_for()
     workers = ["train"] if settings.queue.embedded_workers else []
     require_extras("server", *([] if options.no_discord else ["discord"]), *workers)

@@ -14,6 +14,7 @@ from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
 from trainer.services.exports import Exports
 from trainer.store.store import connect
+from trainer.system.logs import say
 
 _QUEUE_RETRIES = 4
 """Few enough that a command fails within 3 seconds while Redis is unavailable."""
@@ -65,6 +66,7 @@ class Backend:
             self._started.push_async_callback(self.exports.stop)
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
+        say(self.settings, self.settings.app.place())
 
     @property
     def public_url(self) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from errno import EADDRINUSE
 from hashlib import sha256
 from html import escape
 from os import strerror
@@ -27,6 +28,7 @@ from trainer.http.operations import MAX_BODY_BYTES, Operation
 from trainer.http.table import OPERATIONS
 from trainer.services.exports import Exports
 from trainer.system.files import to_app_error
+from trainer.system.logs import say
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -84,13 +86,15 @@ class HttpServer:
         except OSError as error:
             await self._runner.cleanup()
             reason = error.strerror if isinstance(error, gaierror) else strerror(error.errno or 0)
-            raise AppError(
-                ErrorCode.CONFIG_INVALID,
-                f"HTTP__HOST and HTTP__PORT cannot be used ({reason}). Set another port, or 0 for any.",
-            ) from None
+            problem = f"HTTP__HOST and HTTP__PORT cannot be used ({reason})"
+            if error.errno == EADDRINUSE:
+                problem = f"Another program uses port {http.port} of {http.host}"
+            remedy = "Set another port with `mt up --port PORT` or HTTP__PORT, or 0 for any."
+            raise AppError(ErrorCode.CONFIG_INVALID, f"{problem}. {remedy}") from None
         port: int = self._server.sockets[0].getsockname()[1]
         shown = "127.0.0.1" if http.host in ("0.0.0.0", "::") else f"[{http.host}]" if ":" in http.host else http.host  # noqa: S104
         page = str(http.public_url or f"http://{shown}:{port}/")
+        say(self._api.settings, f"The page is at {page}.")
         log.info("http_started", port=port, page=page, artifacts=str(self._api.settings.app.artifacts_root.absolute()))
         return port
 

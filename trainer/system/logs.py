@@ -120,6 +120,13 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
     )
 
 
+def say(settings: Settings, sentence: str) -> None:
+    """Write a sentence for people among the log lines, where these are text."""
+    if settings.app.env == "dev":
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
+
+
 def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
     """Also write lines from a level on as JSON to a run's `logs.jsonl`, which keeps the last 10 to 20 MB."""
     handler = RotatingFileHandler(path, maxBytes=_LOG_FILE_BYTES, backupCount=1, encoding="utf-8")
