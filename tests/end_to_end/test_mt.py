@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -253,6 +254,23 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     shell.type("delete", waiting.run_id, "--yes")
     assert shell.err == f"{waiting.run_id} is deleted.\n"
     assert not waiting.path.exists()
+
+
+def test_interrupt__of_a_job_says_who_continues_it(shell: Shell, lab_shell: Shell) -> None:
+    """The worker of the command ends with it, and that of the lab continues."""
+    words = ("experiment", "run", "smoke", "--set", "models.lstm.train.num_epochs=1000")
+    again = "Follow it with the same command.\n"
+    err = interrupt(shell, signal.SIGINT, *words, awaited="2 trainings")
+    assert re.search(rf"Interrupted; smoke-[0-9a-f]+ stays in the queue for the next worker\. {again}$", err)
+    beside = lab_shell.start(*words, QUEUE__EMBEDDED_WORKERS="0")
+    assert beside.stderr is not None
+    experiment_id = beside.stderr.readline().split()[1]
+    beside.stderr.readline()
+    beside.send_signal(signal.SIGINT)
+    _, err = beside.communicate(timeout=PATIENCE_SECONDS)
+    lab_shell.type("experiment", "cancel", experiment_id)
+    left = f"Interrupted; {experiment_id} continues without this terminal. {again}"
+    assert (beside.wait(), err.endswith(left)) == (130, True), err
 
 
 def interrupt(shell: Shell, number: signal.Signals, *words: str, awaited: str = "") -> str:

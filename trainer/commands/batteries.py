@@ -24,7 +24,7 @@ from trainer.commands.connection import (
     with_server,
 )
 from trainer.commands.copies import export_job, report_places
-from trainer.commands.terminal import Terminal, columns, duration, local_time
+from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
@@ -192,6 +192,7 @@ def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Sett
 
     async def run(queue: "JobQueue") -> int:
         accepted = await queue.batteries.accept(record, items)
+        terminal.queued = Queued(accepted.battery_id, is_job=True)
         return await _follow_to_end(accepted.battery_id, ThisMachine(settings, queue), terminal)
 
     return with_queue(settings, terminal, run)

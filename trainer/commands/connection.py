@@ -268,8 +268,8 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
                 try:
                     return await command(queue)
                 except asyncio.CancelledError:
-                    if services.has_own_worker and terminal.queued is not None:
-                        await _stop_runs(terminal.queued, queue, services, terminal)
+                    if terminal.queued is not None:
+                        await _interrupt(terminal.queued, queue, services, terminal)
                     raise
         finally:
             await services.stop()
@@ -277,11 +277,14 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
     return _run(connected_command())
 
 
-async def _stop_runs(queued: Queued, queue: JobQueue, services: Services, terminal: Terminal) -> None:
-    """Pause the runs of an interrupted command whose worker ends with it, or leave them to the next worker."""
+async def _interrupt(queued: Queued, queue: JobQueue, services: Services, terminal: Terminal) -> None:
+    """Pause the runs of an interrupted command whose worker ends with it; leave other jobs to the next worker."""
     name = queued.name
-    terminal.interruption = f"{name} stays in the queue for the next worker. Follow it with: mt resume {name}"
-    if not terminal.pauses:
+    if not services.has_own_worker and await queue.has_worker():
+        terminal.interruption = f"{name} continues without this terminal. {queued.follow}"
+        return
+    terminal.interruption = f"{name} stays in the queue for the next worker. {queued.follow}"
+    if not services.has_own_worker or queued.is_job or not terminal.pauses:
         return
     await _pause(queued, queue)  # before their worker ends, so that no other one starts them
     terminal.interruption = f"{name} is paused. Continue with: mt resume {name}"

@@ -15,7 +15,7 @@ from trainer.commands.arguments import Argument, Commands, Options, assign, opti
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.copies import export_job, report_places
 from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
-from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan, recipes
@@ -138,6 +138,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
     async def run(queue: "JobQueue") -> int:
         await corpora.store_offered()
         accepted = await queue.experiments.accept(record, items)
+        terminal.queued = Queued(accepted.experiment_id, is_job=True)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(record.request)}")
         return await _follow_to_end(accepted.experiment_id, ThisMachine(settings, queue), terminal)
 

@@ -26,17 +26,24 @@ EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class Queued(NamedTuple):
-    """A run or a group that a command has queued."""
+    """A run, a group or another job that a command has queued."""
 
     name: str
-    run_ids: Sequence[str]
+    run_ids: Sequence[str] = ()
+    """The runs that an interruption pauses."""
+    is_job: bool = False
+    """True for a job that the same command follows again; `mt resume` follows runs and groups."""
+
+    @property
+    def follow(self) -> str:
+        return "Follow it with the same command." if self.is_job else f"Follow it with: mt resume {self.name}"
 
 
 class Terminal:
     """Standard output for the result, standard error for progress, notes and errors."""
 
     queued: Queued | None = None
-    """The run, or the group of runs, that this command has queued."""
+    """What this command has queued."""
     pauses = True
     """False if an interruption of this command does not pause its run."""
     interruption: str | None = None

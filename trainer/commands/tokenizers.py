@@ -13,7 +13,7 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
 from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
-from trainer.commands.terminal import Terminal, columns, summary
+from trainer.commands.terminal import Queued, Terminal, columns, summary
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk
 from trainer.config.validation import parse
@@ -59,6 +59,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     async def train(queue: "JobQueue") -> int:
         await corpora.store_offered()
         accepted = await queue.accept_tokenizer(record)
+        terminal.queued = Queued(accepted.tokenizer_id, is_job=True)
         return await _follow_to_end(accepted.tokenizer_id, ThisMachine(settings, queue), terminal)
 
     return with_queue(settings, terminal, train)
