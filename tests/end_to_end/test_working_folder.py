@@ -58,7 +58,11 @@ class Trap:
 
     def run(self, *words: str) -> str:
         log = self.folder.parent / "command.log"
-        code = self.start(*words, log=log).wait(PATIENCE_SECONDS)
+        command = self.start(*words, log=log)
+        try:
+            code = command.wait(PATIENCE_SECONDS)
+        finally:
+            command.terminate()
         assert (self.ran(), code) == ("", 0), (words, log.read_text(encoding="utf-8"))
         return log.read_text(encoding="utf-8")
 
