@@ -1,5 +1,6 @@
 """No command runs code of the folder that it is typed in, or of the data folder."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,7 +13,10 @@ import httpx2
 import pytest
 from pydantic import TypeAdapter
 
+from local_discord import LocalDiscord
+from local_discord.driver import shown_text
 from tests.support import ROOT, add_corpus, environment_in, some_text
+from tests.support.bot import TOKEN, environment_on
 from tests.support.run_shell import TINY
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.runs import RunStore
@@ -48,9 +52,9 @@ class Trap:
         self._mt.parent.mkdir()
         self._mt.write_text("import sys\nfrom trainer.commands.main import main\nsys.exit(main())\n", encoding="ascii")
 
-    def start(self, *words: str, log: Path) -> "subprocess.Popen[bytes]":
+    def start(self, *words: str, log: Path, **settings: str) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join([".", "", os.environ["PATH"], ""])
-        more = {"HTTP__PORT": "0", "APP__CLEANUP__ENABLED": "true", "DISCORD__TOKEN": ""}
+        more = {"HTTP__PORT": "0", "APP__CLEANUP__ENABLED": "true", "DISCORD__TOKEN": "", **settings}
         environment = environment_in(self.folder, PATH=path, PYTHONPATH=str(ROOT), **more)
         command = [sys.executable, str(self._mt), *words]
         with log.open("wb") as output:
@@ -117,9 +121,28 @@ def test_code_of_the_working_folder_and_of_the_data_folder__never_runs(trap: Tra
     assert (trap.ran(), verified.is_success) == ("", True), verified.text
 
 
-@pytest.mark.slow
-def test_code_of_the_working_folder__never_runs_in_the_bot(trap: Trap) -> None:
-    trap.run("demo")
+async def test_code_of_the_working_folder__never_runs_in_the_bot(trap: Trap, tmp_path: Path) -> None:
+    name = add_corpus(trap.folder, some_text())
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        more = {"DISCORD__OWNER_ID": str(ana.id), "DISCORD__CDN_BASE_URL": server.cdn_base_url}
+        environment = environment_on(server, **more, QUEUE__EMBEDDED_WORKERS="1")
+        bot = trap.start("up", "--port", "0", log=tmp_path / "up.log", **environment)
+        try:
+            await server.synced(PATIENCE_SECONDS)
+            await server.connected(PATIENCE_SECONDS)
+            await server.slash(ana, "mt train", {"corpus": name, "model": "gru", "size": "tiny", "max_steps": 30})
+            channel = server.dm_channel(ana)
+            final = await server.wait_for_message(channel, "Completed|Failed", timeout=PATIENCE_SECONDS)
+            [run] = RunStore(trap.folder / "artifacts").all()
+            call = await server.slash(ana, "mt status", {"run": run.run_id})
+            status = await call.reply(PATIENCE_SECONDS)
+        finally:
+            bot.terminate()
+            await asyncio.to_thread(bot.wait, PATIENCE_SECONDS)
+    assert (trap.ran(), "Completed" in shown_text(final.payload)) == ("", True)
+    assert [file["filename"] for file in status.attachments] == ["loss.png"]
+    assert "Discord: connected as model-trainer.\n" in (tmp_path / "up.log").read_text(encoding="utf-8")
 
 
 _CASES = [

@@ -326,7 +326,7 @@ async def test_guardian__stands_in_for_a_parent_death_signal(tmp_path: Path, mon
     monkeypatch.setattr("sys.platform", "darwin")
     _, *guardian = die_with_parent()
     monkeypatch.undo()
-    assert guardian == ["-m", "trainer.system.parent_watch"]
+    assert guardian == ["-P", "-m", "trainer.system.parent_watch"]
     hasty = ("sh", "-c", "kill -TERM $PPID; exec sleep 60")
     starting = [await start_python(tmp_path, *guardian, *hasty) for _ in range(4)]
     assert 0 not in [await process.wait() for process in starting]
