@@ -21,6 +21,8 @@ pytestmark = needs_chromium
 FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
 LOSSES = [9.0 if step == 1500 else 4 * exp(-step / 800) + 1 + 0.2 * (step % 2) for step in range(1, 3001)]
 LINE = "document.querySelector('path.line')?.getAttribute('d')"
+FINER = "document.querySelector('.chart + input').max > 700"
+"""The zoom to half of the steps or less has points between those of the whole curve."""
 
 
 @asynccontextmanager
@@ -99,6 +101,8 @@ async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path
 
 async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
+        await browser.see("document.querySelector('.facts dd')")  # stands above the chart
+        await browser.screen(1200, 800)
         whole = await browser.evaluate(LINE)
         await browser.evaluate("document.querySelector('.chart').scrollIntoView({block: 'center'})")
         box = "(({left, top, width}) => [left + width / 2, top + 100, left + width / 4])"
@@ -108,8 +112,21 @@ async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
         for kind, x in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             await browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=height, button="left", clickCount=1)
         await browser.see(f"{LINE} !== {whole!r}")
+        await browser.see(FINER)
         await browser.evaluate("[...document.querySelectorAll('.tools button')][4].click()")
-        await browser.see(f"{LINE} === {whole!r}")
+        assert await browser.evaluate(LINE) == whole
+
+
+async def test_zoom__that_another_axis_ends_leaves_no_finer_points(tmp_path: Path) -> None:
+    async with shown(tmp_path) as browser:
+        await browser.screen(1200, 800)
+        await choose(browser, 1, "tokens")
+        whole = await browser.evaluate(LINE)
+        await choose(browser, 1, "step")
+        await browser.evaluate("document.querySelector('.tools button').click()")
+        await browser.see(FINER)
+        await choose(browser, 1, "tokens")
+        assert await browser.evaluate(LINE) == whole
 
 
 async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ export class TrainingCurves {
   async #zoom(range) {
     const curves = this.#found.map(({ curve }) => curve);
     this.#detail = null;
-    if (!range || curves.every((curve) => curve.total_points <= curve.train.length)) return; // all points are here
+    if (!range || curves.every((curve) => curve.total_points <= curve.train.length)) return this.#draw(); // all are here
     const { axis } = this.#settings;
     const { factor } = axisOf(axis, curves);
     const places = curves.flatMap((curve) => range.map((place) => stepAt(curve, axis, place / factor)));
@@ -163,15 +163,15 @@ export class TrainingCurves {
   #draw() {
     this.#isDrawing = false;
     if (this.#found.length === 0) return;
-    const detail = this.#detail;
-    const found = this.#found.map((one, at) => (detail ? joined(one, detail.steps, detail.found[at] ?? one) : one));
-    const curves = found.map(({ curve }) => curve);
+    const curves = this.#found.map(({ curve }) => curve);
     const { series, axis, isLog } = this.#settings;
     const { x, factor } = axisOf(axis, curves);
     const { title, y } = SERIES[series];
     this.#chart.set({ title, x, y: { ...y, isLog } });
+    const detail = this.#chart.range && this.#detail; // another axis has ended the zoom
+    const found = this.#found.map((one, at) => (detail ? joined(one, detail.steps, detail.found[at] ?? one) : one));
     const lines = found.flatMap((one, at) => this.#linesOf(one, at, factor));
-    const [first] = curves;
+    const first = found[0]?.curve;
     if (first && lines[0]) {
       lines[0].marks = this.#checkpoints.map(({ step, mark }) => ({
         ...mark,
