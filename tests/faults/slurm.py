@@ -44,8 +44,6 @@ class Interruption(NamedTuple):
     run: RunDirectory
     job_id: str
     """The worker's job in Slurm."""
-    at: float
-    """In seconds since 1970."""
     is_preemption: bool
 
 
@@ -126,7 +124,7 @@ class Campaign:
                     if status.status == "running" and is_early:
                         jobs = await self.cluster.jobs()
                         job_id = next((job.job_id for job in jobs if job.node == node), "unknown")
-                        self.interruptions.append(Interruption(run, job_id, time.time(), is_preemption))
+                        self.interruptions.append(Interruption(run, job_id, is_preemption))
                         return run
                 await asyncio.sleep(0.1)
         raise StuckError(f"All runs ended before one on {node} could be interrupted.")
@@ -186,7 +184,7 @@ async def hold(folder: Path) -> Verdict:
 
 def _resume_faults(one: Interruption) -> list[str]:
     """Return what is wrong with the pause and the resume of an interrupted run."""
-    name, is_paused = one.run.run_id, one.is_preemption
+    is_paused = one.is_preemption
     events = one.run.reader().read_new()
     starts = [number for number, event in enumerate(events) if isinstance(event, JobStarted)]
     if len(starts) < 2:
@@ -195,10 +193,10 @@ def _resume_faults(one: Interruption) -> list[str]:
     saved = [event.step for event in first if isinstance(event, CheckpointSaved)]
     if not saved:
         return ["it had no checkpoint when its worker was interrupted"]
-    paused = [event for event in first if isinstance(event, JobProgress) and event.event_id == f"{name}:paused:1:1"]
-    if not is_paused and paused:
+    was_paused = any(isinstance(event, JobProgress) and event.cause == "worker_ended" for event in first)
+    if not is_paused and was_paused:
         return ["it was paused, although its node was lost"]
-    if is_paused and (not paused or paused[0].ts.timestamp() < one.at):
+    if is_paused and not was_paused:
         return ["it was not paused when its worker was preempted"]
     steps = _steps_of_attempts(one.run)
     last, resumed = steps[0][-1], steps[1][0]
