@@ -52,9 +52,9 @@ async def exported(here: Place, user: User, **options: str) -> StoredMessage:
     return message
 
 
-async def test_export__attaches_files_that_other_programs_read(answers: Path, tmp_path: Path) -> None:
-    async with place(answers) as here, here.bot(workers=0):
-        story = Story(answers / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
+async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot(workers=0):
+        story = Story(tmp_path / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
         early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
         assert "Run not ready" in said(await here.ask(here.bob, "export", run="lstm-told"))
@@ -74,7 +74,7 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         record, _, _ = load_export(tmp_path / f"{RUN}-hf")
         assert (record.run_id, (tmp_path / f"{RUN}-torchscript" / "model.pt").is_file()) == (RUN, True)
         assert import_archive(files[f"{RUN}.tar"], tmp_path / "other").run_id == RUN
-        assert list((answers / "artifacts" / "exports").iterdir()) == []
+        assert list((tmp_path / "artifacts" / "exports").iterdir()) == []
         story.step(10, 3.0).step(20, 2.0, 2.25)
         curves = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         name, data = attached(here, curves)
@@ -145,15 +145,15 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
 
 @pytest.mark.parametrize("http", [{}, {"public_url": PUBLIC, "port": None}])
 async def test_large_export__without_a_public_address_says_how_to_get_it(
-    answers: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
-    async with place(answers) as here, served(here, **http):
+    async with place(tmp_path) as here, served(here, **http):
         message = await exported(here, here.ana, run=RUN, format="archive")
     assert number(message.embeds[0]["color"]) == AMBER and message.attachments == []
     assert re.search(r"The export has \d+\.\d kB, and Discord takes at most 1\.0 kB here\.", said(message))
     assert f"`mt export {RUN} --format archive --out NAME`" in said(message)
-    assert list((answers / "artifacts" / "exports").iterdir()) == []
+    assert list((tmp_path / "artifacts" / "exports").iterdir()) == []
 
 
 def children() -> list[int]:
