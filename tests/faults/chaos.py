@@ -386,7 +386,7 @@ class Campaign(driver.Campaign):
         for event in self.system.queue.runs.get(run_id).reader().read_new():
             if isinstance(event, CheckpointSaved):
                 crashes = 0
-            elif isinstance(event, JobProgress) and "crashed" in event.event_id:
+            elif isinstance(event, JobProgress) and event.cause == "crashed":
                 crashes += 1
         return crashes <= _IN_VAIN
 
