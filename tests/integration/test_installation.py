@@ -1,11 +1,15 @@
 """`mt doctor`: each trouble is one finding that says what to do, and is never a crash."""
 
+import errno
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import environment_in
+from tests.support import ROOT, environment_in
 from tests.support.redis_servers import served
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
@@ -120,6 +124,85 @@ def test_folder__must_be_one_that_can_be_written_and_should_have_room(tmp_path: 
     assert "set APP__DATA_ROOT to another folder" in none.message
     assert "free some space, or set APP__DATA_ROOT to another disk" in full.message
     assert not check_folder("data", tmp_path).message.endswith("when needed.")
+
+
+NO_LOCKS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+int flock(int descriptor, int operation) {
+  const char *number = getenv("FAILING_LOCK");
+  if (!number) return ((int (*)(int, int))dlsym(RTLD_NEXT, "flock"))(descriptor, operation);
+  errno = atoi(number);
+  return -1;
+}
+int fsync(int descriptor) {
+  const char *number = getenv("FAILING_FOLDER_SYNC");
+  struct stat found;
+  int fails = number && fstat(descriptor, &found) == 0 && S_ISDIR(found.st_mode);
+  if (!fails) return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(descriptor);
+  errno = atoi(number);
+  return -1;
+}
+"""
+"""File locks and syncs of folders as some network disks have them: none."""
+COMPILER = shutil.which("cc")
+on_other_disks = pytest.mark.skipif(COMPILER is None or sys.platform != "linux", reason="needs cc on Linux")
+
+
+@pytest.fixture(scope="module", name="shim")
+def shim_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(NO_LOCKS)
+    assert COMPILER is not None
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", folder / "shim.so", folder / "shim.c", "-ldl"], check=True)
+    return folder / "shim.so"
+
+
+def on_disk(folder: Path, shim: Path, *words: str, **failing: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "text.txt").write_text("ab ba abba\n" * 40)
+    environment = environment_in(folder, PYTHONPATH=str(ROOT), LD_PRELOAD=str(shim), HTTP__PORT="0", **failing)
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+TRAIN = ("trainer", "train", "--corpus", "text.txt", "--set", "model_size=tiny", "--set", "max_steps=2")
+START = (TRAIN, ("trainer", "worker"), ("bot", "--no-discord"), ("trainer", "gc"))
+
+
+@on_other_disks
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("words", START, ids=" ".join)
+def test_disk_without_locks__is_refused_in_one_sentence(
+    tmp_path: Path, shim: Path, words: tuple[str, ...], number: int
+) -> None:
+    done = on_disk(tmp_path, shim, *words, FAILING_LOCK=str(number))
+    said = done.stderr.splitlines()
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [line for line in said if "file locks" in line] == said[-1:]
+    assert f"has no file locks ({os.strerror(number)})" in said[-1] and "set APP__DATA_ROOT" in said[-1]
+    assert not [*(tmp_path / "artifacts").glob("models/*/manifest.json")]
+
+
+@on_other_disks
+def test_disk_without_locks__is_a_failure_of_doctor(tmp_path: Path, shim: Path) -> None:
+    done = on_disk(tmp_path, shim, "trainer", "doctor", FAILING_LOCK=str(errno.ENOLCK))
+    rows = [line.split() for line in done.stdout.splitlines() if "file locks" in line]
+    assert ([row[:2] for row in rows], done.returncode) == ([["failure", "data"], ["failure", "artifacts"]], 1)
+
+
+@on_other_disks
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_disk_that_syncs_no_folders__trains_and_is_a_warning_of_doctor(tmp_path: Path, shim: Path, number: int) -> None:
+    trained = on_disk(tmp_path, shim, *TRAIN, FAILING_FOLDER_SYNC=str(number))
+    assert trained.returncode == 0, trained.stderr
+    done = on_disk(tmp_path, shim, "trainer", "doctor", FAILING_FOLDER_SYNC=str(number))
+    rows = [line.split() for line in done.stdout.splitlines() if "cannot sync folders" in line]
+    assert ([row[:2] for row in rows], done.returncode) == ([["warning", "data"], ["warning", "artifacts"]], 0)
+    failed = on_disk(tmp_path, shim, *TRAIN, FAILING_FOLDER_SYNC=str(errno.EIO))
+    assert (failed.returncode, failed.stderr.count("The disk failed (")) == (1, 1), "an error that is one"
 
 
 async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

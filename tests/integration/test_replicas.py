@@ -15,6 +15,7 @@ import pytest
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
+from tests.support.http import site, with_api
 from tests.support.object_stores import (
     RUN,
     Bucket,
@@ -26,7 +27,9 @@ from tests.support.object_stores import (
     server_fixture,
 )
 from tests.support.properties import for_all
+from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
+from tests.support.reverse_proxy import reverse_proxy
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
@@ -34,9 +37,11 @@ from trainer.artifacts.replication import Replication, stored_check
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
 from trainer.config.settings import ObjectStoreSettings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256
+from trainer.services.health import check_data
 from trainer.system.files import open_regular
 
 __all__ = ["bucket_fixture", "server_fixture"]
@@ -331,6 +336,40 @@ def test_store_that_does_not_answer__is_one_sentence(tmp_path: Path) -> None:
         with refused(ErrorCode.SERVICE_UNAVAILABLE, "object store of `OBJECT_STORE__URL` does not answer"):
             call()
     assert unstored(tmp_path, "models") == [RUN]
+
+
+@pytest.mark.parametrize(
+    ("drops", "refused_header"),
+    [
+        (("If-None-Match", "If-Match"), None),
+        (("If-None-Match",), None),
+        (("If-Match",), None),
+        ((), "If-None-Match"),
+        ((), "If-Match"),
+    ],
+)
+async def test_store_without_conditional_writes__is_refused_at_the_start_and_by_doctor(
+    tmp_path: Path, bucket: Bucket, drops: tuple[str, ...], refused_header: str | None
+) -> None:
+    said = "ignores the headers If-None-Match and If-Match"
+    async with reverse_proxy(bucket.address, drops=drops) as proxy, embedded(tmp_path) as (settings, _, _):
+        proxy.refused_header = refused_header
+        behind = changed(settings, object_store=bucket.behind(proxy.url))
+        with refused(ErrorCode.CONFIG_INVALID, said):
+            await Replication(behind).check()
+        with refused(ErrorCode.CONFIG_INVALID, said):
+            async with site(with_api(behind)):
+                pass
+        found = (await check_data(behind))["object store"]
+        assert found.state == "failure" and said in found.message
+    assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
+
+
+async def test_store_with_conditional_writes__is_taken(tmp_path: Path, bucket: Bucket) -> None:
+    settings = machine(tmp_path, bucket)
+    await Replication(settings).check()
+    assert (await check_data(settings))["object store"].state == "ok"
+    assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
 
 
 class ShortlyBefore(ObjectStore):

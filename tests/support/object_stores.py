@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
+from pydantic import HttpUrl
 
 from tests.support import settings_in
 from tests.support.runs import record
@@ -31,6 +32,7 @@ class Bucket:
     """A new bucket of a running S3 server."""
 
     def __init__(self, host: str, port: int, name: str) -> None:
+        self.address = f"http://{host}:{port}"
         self._endpoint, self._name = f"http://{host}:{port}", name
         connection = http.client.HTTPConnection(host, port)
         connection.request("PUT", f"/{name}")
@@ -46,6 +48,10 @@ class Bucket:
             "OBJECT_STORE__ACCESS_KEY_ID": _KEY,
             "OBJECT_STORE__SECRET_ACCESS_KEY": _KEY,
         }
+
+    def behind(self, address: str) -> ObjectStoreSettings:
+        """The settings for the bucket at the address of a proxy."""
+        return changed(self.settings, endpoint=HttpUrl(address))
 
     @property
     def settings(self) -> ObjectStoreSettings:

@@ -5,7 +5,7 @@ import re
 import secrets
 from pathlib import Path
 
-from trainer.system.files import DISK, BrokenFile, open_regular
+from trainer.system.files import DISK, BrokenFile, open_regular, take_lock
 
 _NAME = "installation"
 _ID = re.compile(rb"[0-9a-f]{16}")
@@ -26,7 +26,7 @@ def own_artifacts_id(artifacts_root: Path, name: str = _NAME, *, new_id: str | N
         return found
     DISK.make_folder(artifacts_root)
     with open_regular(artifacts_root / name, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # only one of several processes writes the id
+        take_lock(file.fileno(), fcntl.LOCK_EX)  # only one of several processes writes the id
         file.seek(0)
         found = _read(file.read(64))
         if not found:

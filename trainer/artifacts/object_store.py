@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import obstore
 import structlog
@@ -29,6 +30,11 @@ _CHUNK_BYTES = 8 << 20
 _NO_ANSWER = (
     "The object store of `OBJECT_STORE__URL` does not answer, or refuses the key: try again in a minute, or see the"
     " log."
+)
+_ANOTHER_ETAG = '"00000000000000000000000000000000"'
+_NO_CONDITIONS = (
+    "The object store of `OBJECT_STORE__URL` ignores the headers If-None-Match and If-Match, so two workers could train"
+    " one run: use a store with conditional writes, such as Amazon S3 or MinIO."
 )
 
 
@@ -91,6 +97,21 @@ class ObjectStore:
         with _store_errors(key), suppress(PreconditionError, FileNotFoundError):
             return obstore.put(self._store, key, data, mode={"e_tag": etag})["e_tag"]
         return None
+
+    def check_conditions(self) -> None:
+        """Raise CONFIG_INVALID for a store without conditional writes, which keep two machines apart."""
+        key = f"probes/{uuid4().hex}"
+        self.put(key, b"1")
+        try:
+            is_conditional = self.put_new(key, b"2") is None and self.replace(key, b"3", _ANOTHER_ETAG) is None
+        except AppError as error:
+            if "NotImplemented" not in str(error.__cause__):
+                raise
+            is_conditional = False
+        finally:
+            self.delete([key])
+        if not is_conditional:
+            raise AppError(ErrorCode.CONFIG_INVALID, _NO_CONDITIONS)
 
     def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
         """Write the first bytes of an object into a file; raises FileNotFoundError if there is none."""

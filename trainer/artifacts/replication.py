@@ -54,6 +54,11 @@ class Replication:
         if self._objects is not None:
             await asyncio.to_thread(join_store, self._objects, self._root)
 
+    async def check(self) -> None:
+        """Raise CONFIG_INVALID for a store that cannot keep two writers of a folder apart."""
+        if self._objects is not None:
+            await asyncio.to_thread(self._objects.check_conditions)
+
     async def publish(self, kind: KindName, item_id: str) -> None:
         """Store what this machine has accepted, before it is enqueued."""
         await self._with(kind, item_id, Replica.publish)

@@ -39,6 +39,7 @@ from trainer.system.files import (
     open_regular,
     read_record,
     storage_errors,
+    take_lock,
     write_atomically,
 )
 
@@ -99,7 +100,7 @@ class CorpusUploads:
     def append(self, upload_id: str, offset: int, data: bytes) -> None:
         """Append bytes to an upload; raises WrongOffset if another connection has appended some."""
         with self._opened(upload_id) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_lock(file.fileno(), fcntl.LOCK_EX)
             size = os.fstat(file.fileno()).st_size
             if size != offset:
                 raise WrongOffset(size)

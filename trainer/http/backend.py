@@ -45,6 +45,7 @@ class Backend:
         await (await connect(redis_url)).close()  # waits for another server: one of a killed process ends by itself
         self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
+        await self.queue.replication.check()
         await self.queue.replication.join()
         publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)

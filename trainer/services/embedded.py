@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings, worker_environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
@@ -136,6 +137,7 @@ class Services:
         require_extras("train")
         # the worker inherits the open file and with it the lock, which the kernel releases when the worker ends
         with lock:
+            await Replication(self._settings).check()
             if self._worker is not None:
                 await end(self._worker, 2.0)
             self._worker = await asyncio.create_subprocess_exec(

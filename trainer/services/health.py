@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.services.embedded import answering_server, find_server
+from trainer.system.files import DISK, check_writable, to_app_error
 from trainer.system.hardware import may_have_cuda
 from trainer.system.python import python_command
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 _MIN_FREE = 2 * GIB
 _VERSION_SECONDS = 10.0
+_NO_SYNC = "This disk cannot sync folders: after a power cut the newest files may be missing."
 _TORCH_PROBE = """
 import json, torch
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -41,6 +44,8 @@ async def check_data(settings: Settings) -> dict[str, Finding]:
         "data": check_folder("data", settings.app.data_root.resolve()),
         "artifacts": check_folder("artifacts", settings.app.artifacts_root.resolve()),
     }
+    if settings.object_store.url:
+        findings["object store"] = await _check_object_store(settings)
     try:
         return findings | await _check_services(settings)
     except AppError as error:
@@ -99,11 +104,26 @@ def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Finding:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         remedy = f"give this user write access, or set {setting} to another folder"
         return Finding("failure", f"It cannot be written: {remedy}.")
+    try:
+        check_writable(existing)
+        can_sync = DISK.sync(existing)
+    except (AppError, OSError) as error:
+        return Finding("failure", to_app_error(error, {setting: folder}).message)
     free = shutil.disk_usage(existing).free
     message = f"{free / GIB:.1f} GiB free{'' if existing == folder else '; it is created when needed'}"
     if free < min_free:
         return Finding("warning", f"{message}: free some space, or set {setting} to another disk.")
+    if not can_sync:
+        return Finding("warning", f"{message}. {_NO_SYNC}")
     return Finding("ok", f"{message}.")
+
+
+async def _check_object_store(settings: Settings) -> Finding:
+    try:
+        await Replication(settings).check()
+    except AppError as error:
+        return Finding("failure", error.message)
+    return Finding("ok", "It responds, and has conditional writes.")
 
 
 async def _check_services(settings: Settings) -> dict[str, Finding]:

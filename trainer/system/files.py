@@ -24,6 +24,9 @@ Record = TypeVar("Record", bound=BaseModel)
 _MAX_RECORD_BYTES = 64 << 20
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FOLDER_UNUSABLE = (*READ_ONLY, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+_UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_NO_LOCKS = (*_UNSUPPORTED, errno.ENOLCK)
+_NO_SYNC = (*_UNSUPPORTED, errno.EINVAL)
 _LITTLE_ROOM_BYTES = 1 << 14
 _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
@@ -75,12 +78,18 @@ class Disk:
         else:
             folder.unlink()
 
-    def sync(self, folder: Path) -> None:
+    def sync(self, folder: Path) -> bool:
+        """Make the names in a folder durable; return False for a file system that does this by itself, or never."""
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             self.flush(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+            return False
         finally:
             os.close(descriptor)
+        return True
 
     def flush(self, descriptor: int) -> None:
         os.fsync(descriptor)
@@ -107,10 +116,14 @@ def storage_errors(lost: str) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder if it is missing, and check that files can be written to it; raises OSError if not."""
+    """Create a folder if it is missing, and check that files can be written and locked in it.
+
+    Raises OSError if they cannot be written, and CONFIG_INVALID if they cannot be locked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         file.write(bytes(_PROBE_BYTES))
+        take_lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_read_only(folder: Path) -> bool:
@@ -256,13 +269,33 @@ def changed_files(folder: Path, records: Iterable[FileRecord]) -> list[str]:
     return [record.path for record in records if not _is_unchanged(folder, record)]
 
 
+def take_lock(descriptor: int, operation: int) -> None:
+    """Lock an open file or folder.
+
+    Raises BlockingIOError while another process has a lock, and CONFIG_INVALID for a disk without locks.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        message = (
+            f"The disk of the data or artifacts folder has no file locks ({error.strerror}), so two processes could"
+            " damage a run: mount it with locks (Lustre: `-o flock`; NFS: its lock service), or set APP__DATA_ROOT and"
+            " APP__ARTIFACTS_ROOT to another disk."
+        )
+        raise AppError(ErrorCode.CONFIG_INVALID, message) from error
+
+
 def try_lock(path: Path) -> BinaryIO | None:
     """Take a kernel lock that ends with the process holding the open file; None if another process has it."""
     file = open_regular(path, "ab")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        take_lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, AppError) as error:
         file.close()
+        if isinstance(error, AppError):
+            raise
         return None
     return file
 
@@ -283,11 +316,16 @@ def claim_folder(folder: Path) -> int | None:
 def _lock_folder(folder: Path, operation: int) -> int | None:
     with suppress(FileNotFoundError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(descriptor, operation)
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):  # else it was removed while this process waited
-                return descriptor
-        os.close(descriptor)
+        is_held = False
+        try:
+            with suppress(BlockingIOError, FileNotFoundError):
+                take_lock(descriptor, operation)
+                # else it was removed while this process waited
+                is_held = os.path.samestat(os.fstat(descriptor), folder.stat())
+        finally:
+            if not is_held:
+                os.close(descriptor)
+        return descriptor if is_held else None
     return None
 
 

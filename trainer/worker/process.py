@@ -186,6 +186,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
         undo.push_async_callback(store.close)
         await warn_of_loss(store)
         replication = Replication(settings)
+        await replication.check()
         await replication.join()
         children = InferenceChild(settings), InferenceChild(settings)
         for child in children:
