@@ -17,6 +17,7 @@ from trainer.http.backend import Backend
 from trainer.people.permissions import AccessList, Permissions, no_member
 from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
+from trainer.system.hardware import raise_descriptor_limit
 from trainer.system.logs import say, setup_logging
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -31,6 +32,7 @@ def main(*, with_discord: bool = True) -> int:
         settings = load_settings()
         token = _token(settings) if with_discord else None
         setup_logging(settings, "model-trainer")
+        raise_descriptor_limit()
         check_writable(settings.app.artifacts_root)
         check_folder(settings)
         with _only_bot(settings):

@@ -161,7 +161,7 @@ async def test_surprisals__of_single_words_and_tokens_are_for_owner_and_admins(
         opened = [set((await statuses(path, body)).values()) for path, body in SUMMED]
         detailed = [await statuses(path, body) for path, body in DETAILED]
         scored = await here.post(f"/runs/{run_id}/score", DETAILED[0][1])
-        read = {key: (await here.get(scored.headers["Location"], key=key)).status for key in KEYS}
+        read = {key: (await here.get(scored.location, key=key)).status for key in KEYS}
     others = {200, 202} if surprisals == "all" else {403}
     assert all(one <= {200, 202} for one in opened)
     for one in (*detailed, read):
@@ -239,6 +239,8 @@ async def test_server__that_others_reach_starts_with_a_key(lab: Lab) -> None:
     async with site(own) as here:
         foreign = await here.get("/runs", headers={"Host": "example.org", "Origin": "https://example.org"})
         assert foreign.status == 200, "its page has a key"
+        behind = dict.fromkeys(FORWARDED, "198.51.100.7")
+        assert (await here.get("/runs", headers=behind)).status == 200, "a proxy's clients have keys"
         assert (await here.get("/runs", key=None)).status == 401
 
 
@@ -246,8 +248,15 @@ HOSTS = ("example.org", "127.0.0.1.example.org", "localhost.example.org:8000", "
 ORIGINS = ("https://example.org", "null", "http://127.0.0.1:1")
 FOREIGN = [*({"Host": host} for host in HOSTS), *({"Origin": origin} for origin in ORIGINS)]
 
+FORWARDED = (
+    *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix"),
+    *("X-Real-IP", "X-Original-URI", "X-Client-IP", "X-Cluster-Client-Ip", "True-Client-IP", "CF-Connecting-IP"),
+    *("CF-Ray", "CDN-Loop", "Fastly-Client-IP", "Fly-Client-IP", "X-Envoy-External-Address", "x-forwarded"),
+    *("X-Amzn-Trace-Id", "X-Azure-ClientIP", "Tailscale-User-Login", "Proxy-Connection", "Client-IP"),
+)
 
-async def test_server_without_keys__is_for_all_here_and_no_page_of_other_sites(lab: Lab) -> None:
+
+async def test_server_without_keys__is_for_all_here_and_nobody_through_a_page_or_proxy(lab: Lab) -> None:
     async with lab_site(lab, "") as here:
         own = {"Host": f"localhost:{here.port}", "Origin": f"http://localhost:{here.port}"}
         assert (await here.get("/runs", key=None)).status == 200
@@ -257,7 +266,14 @@ async def test_server_without_keys__is_for_all_here_and_no_page_of_other_sites(l
             for path in ("/runs", "/healthz", "/openapi.json", "/no-such-page"):
                 refused = await here.get(path, key=None, headers=headers)
                 assert refused.outcome == (403, "FORBIDDEN"), headers
-        assert (await here.say(b"GET /runs HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 403 ")
+        for name in FORWARDED:
+            for method, path in (("GET", "/runs"), ("POST", "/runs/train"), ("DELETE", "/runs/x"), ("GET", "/")):
+                refused = await here.ask(method, path, key=None, headers={name: "198.51.100.7"})
+                assert refused.outcome == (403, "FORBIDDEN") and "proxy" in refused.error.message, (name, path)
+                assert "SECURITY__API_KEYS" in refused.error.message
+        # nginx's plain proxy_pass adds no header
+        bare = await here.say(f"GET /runs HTTP/1.0\r\nHost: 127.0.0.1:{here.port}\r\n\r\n".encode())
+        assert bare.startswith(b"HTTP/1.0 403 ") and b"proxy" in bare
         run_id = (await here.post("/runs/train", tiny_request(**LONG), key=None)).record(Accepted).run_id
         record = here.queue.runs.get(run_id).record()
         assert (record.user_id, record.http) == (None, HttpOrigin(api_key=None))

@@ -70,16 +70,34 @@ async def test_body__without_a_key_is_not_read(hasty: Site) -> None:
     writer.close()
 
 
-async def test_connections__above_the_limit_are_closed_until_one_is_free(hasty: Site) -> None:
-    open_ones = [await hasty.connect() for _ in range(3)]
-    for reader, writer in open_ones:
-        writer.write(HEALTH)
-        await reader.readuntil(b'{"status":"ok"}')
-    assert await hasty.say(b"") == b""
-    for _, writer in open_ones:
-        writer.close()
-        await writer.wait_closed()
-    assert (await hasty.get("/healthz")).status == 200
+async def test_connection__above_the_limit_takes_the_place_of_the_oldest_idle_one(tmp_path: Path) -> None:
+    async with (
+        embedded(tmp_path) as (settings, queue, _),
+        inside(queue, with_api(settings, http={"max_connections": 3})) as (site, _),
+    ):
+        open_ones = [await site.connect() for _ in range(3)]
+        for reader, writer in open_ones:
+            writer.write(HEALTH)
+            await reader.readuntil(b'{"status":"ok"}')
+        with captured_logs() as logs:
+            for reader, writer in open_ones[:2]:
+                writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+                await reader.readuntil(b"100 Continue")
+            assert b'{"status":"ok"}' in await site.say(HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert await open_ones[2][0].read() == b"", "the idle one"
+            reader, writer = await site.connect()
+            writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+            await reader.readuntil(b"100 Continue")
+            assert await site.say(b"") == b"", "all are busy"
+            open_ones.append((reader, writer))
+            for _, one in open_ones:
+                one.transport.abort()
+                one.close()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while len(logs) < 5:
+                    await asyncio.sleep(0.01)
+        assert (await site.get("/healthz")).status == 200
+    assert sorted(str(entry["event"]) for entry in logs) == ["http_connections_full", *["http_request"] * 4]
 
 
 async def test_requests__in_one_packet_are_answered_in_their_order(hasty: Site) -> None:

@@ -4,35 +4,39 @@ import asyncio
 import re
 import resource
 import socket
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 from pydantic import TypeAdapter
 
 from bot.app import build
 from local_discord import LocalDiscord
-from tests.support import ROOT, environment_in, gone, processes, settings_in
+from tests.support import ROOT, environment_in, gone, processes, settings_in, tiny_request
 from tests.support.bot import TOKEN, ended
 from tests.support.bot import settings as bot_settings
 from tests.support.finished_runs import finished_run
-from tests.support.http import ADMIN, ALL_KEYS, Site, with_api
+from tests.support.http import ADMIN, ALL_KEYS, ANA, Site, with_api
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
+from trainer.contracts.runs import Accepted
 
 _line = TypeAdapter(dict[str, object])
 
 
-async def started(folder: Path, *words: str, **environment: str) -> Process:
+async def started(folder: Path, *words: str, descriptors: int | None = None, **environment: str) -> Process:
+    """Start a program, with a limit of open files that it cannot raise."""
+    limited: tuple[str, ...] = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh")
     given = {"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *words),
+        *(*limited, sys.executable, "-m", *words),
         cwd=folder,
         env=environment_in(folder, **{"PYTHONPATH": str(ROOT), **given, **environment}),
         stdout=PIPE,
@@ -76,6 +80,62 @@ async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
     assert (before.status, failed.status, error.code) == (200, 503, ErrorCode.SERVICE_UNAVAILABLE)
     assert (code, errors) == (0, "")
     assert await gone(tmp_path)
+
+
+@pytest.mark.parametrize("begun", ["", "GET /he", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=len)
+async def test_process__with_few_descriptors_answers_beside_more_idle_clients_than_it_can_hold(
+    tmp_path: Path, begun: str
+) -> None:
+    run = finished_run(tmp_path, "lstm")
+    process = await started(tmp_path, "bot", "--no-discord", descriptors=256)
+    port = await port_of(process)
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]
+    for _, writer in idle:
+        writer.write(begun.encode())
+    async with ClientSession(f"http://127.0.0.1:{port}", headers={"X-Api-Key": ADMIN}) as session:
+        for path in ("/healthz", f"/runs/{run.run_id}/config.yaml", "/healthz"):
+            async with session.get(path) as answer:
+                assert answer.status == 200
+    for _, writer in idle:
+        writer.transport.abort()
+    process.terminate()
+    printed, errors = await process.communicate()
+    lines = [_line.validate_json(line)["message"] for line in printed.splitlines()]
+    others = [line for line in lines if line != "http_request"]
+    assert (others.count("http_connections_full"), len(others) < 5, errors) == (1, True, b"")
+
+
+async def test_process__with_few_descriptors_answers_beside_as_many_streams_as_it_serves(tmp_path: Path) -> None:
+    (tmp_path / "data" / "corpus").mkdir(parents=True)
+    (tmp_path / "data" / "corpus" / "text.txt").write_text("abc abc\n" * 500, encoding="utf-8")
+    process = await started(tmp_path, "bot", "--no-discord", descriptors=256)
+    url = f"http://127.0.0.1:{await port_of(process)}"
+    async with ClientSession(url, connector=TCPConnector(limit=0)) as session:
+        key, body = {"X-Api-Key": ADMIN, "Content-Type": "application/json"}, tiny_request().model_dump_json().encode()
+        async with session.post("/runs/train", data=body, headers=key) as accepted:
+            address = f"/runs/{Accepted.model_validate_json(await accepted.read()).run_id}/events"
+        statuses: list[int] = []
+        async with AsyncExitStack() as streams:
+            for key in ({"X-Api-Key": ADMIN}, {"X-Api-Key": ANA}) * 50:
+                opened = await streams.enter_async_context(session.get(address, headers=key))
+                statuses.append(opened.status)
+            async with session.get("/healthz") as health:
+                assert health.status == 200
+    process.terminate()
+    printed, errors = await process.communicate()
+    assert statuses.count(200) >= 20 and {*statuses} == {200, 429}
+    assert b"Too many open files" not in printed + errors
+
+
+def test_limit_of_descriptors__is_raised_to_what_the_system_allows() -> None:
+    program = "from trainer.system.hardware import *; raise_descriptor_limit(); print(descriptor_limit())"
+    raised = []
+    for soft, hard in ((100, 200), (64, "hard")):
+        limits = f"ulimit -S -n {soft}" + ("" if hard == "hard" else f"; ulimit -H -n {hard}")
+        words = ["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-c", program]
+        raised.append(int(subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert raised == [200, 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)]
 
 
 async def test_process__that_cannot_start_says_why(tmp_path: Path) -> None:

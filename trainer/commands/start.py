@@ -15,6 +15,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
 from trainer.system.files import check_writable, is_read_only
+from trainer.system.hardware import raise_descriptor_limit
 from trainer.system.python import python_command
 from trainer.worker.child_process import child_server
 
@@ -86,6 +87,7 @@ def _replace_process(module: str, *words: str) -> int:
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-worker", level="INFO")
     require_extras("train")
+    raise_descriptor_limit()
     answers_only = is_read_only(settings.app.artifacts_root)
     check_writable(settings.app.corpus_cache)
     with child_server(settings):

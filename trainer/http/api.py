@@ -25,7 +25,10 @@ from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, owner_number
 from trainer.services.exports import Exports
 from trainer.services.verifications import Verifications
+from trainer.system.hardware import descriptor_limit
 
+_OWN_DESCRIPTORS = 96
+"""File descriptors for everything but clients: logs, Redis, event logs, child processes, Discord."""
 _MAX_LISTS = 16
 """Lists of runs that stay in memory."""
 
@@ -177,10 +180,20 @@ class Api:
             raise AppError(ErrorCode.FORBIDDEN, message)
         return tokenizer
 
+    @property
+    def max_connections(self) -> int:
+        """The most connections: each may need two file descriptors, its own and that of a file."""
+        return min(self.settings.http.max_connections, max(8, (descriptor_limit() - _OWN_DESCRIPTORS) // 2))
+
+    @property
+    def max_streams(self) -> int:
+        """The most streams and waiting requests: where connections are few, others keep a quarter of them."""
+        return min(self.settings.http.max_streams, self.max_connections * 3 // 4)
+
     @contextmanager
     def stream(self, client: ApiClient) -> Iterator[None]:
         """Count an open stream or waiting request; raises RATE_LIMIT_EXCEEDED above the limits."""
-        most = self.settings.http.max_streams
+        most = self.max_streams
         own = self._streams.get(client.name, 0)
         if own >= max(1, most // 2) or sum(self._streams.values()) >= most:
             raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Too many streams are open. Close some, or try again later.")

@@ -34,8 +34,8 @@ _ONLY_HERE = "x-"
 """Prefix of JSON schema keywords of the records that describe the API only, and change no other message."""
 
 
-def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> Json:
-    """Return the description of the API as JSON values."""
+def describe_api(operations: Sequence[Operation], *, has_keys: bool = True, address: str = ".") -> Json:
+    """Return the description of the API as JSON values; `address` is that of the server, or relative to the text's."""
     models = list(_models(operations))
     found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
     schemas = _for_api(found[1]["$defs"])
@@ -73,6 +73,7 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> J
             "description": "Train small language models and query them.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": address}],
         "paths": paths,
         "components": {
             "schemas": schemas,

@@ -13,15 +13,14 @@ from socket import gaierror
 from time import monotonic
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
-from aiohttp.web_protocol import RequestHandler
 from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api, ApiClient, ApiKeys
 from trainer.http.artifacts import is_known_etag, requested_range
+from trainer.http.connections import Connections
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, Operation
@@ -34,6 +33,12 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_FORWARDED = re.compile(
+    r"forwarded|via|x-(forwarded|original|real|remote|envoy|amzn|azure|appengine)-.+|x-forwarded|x-scheme"
+    r"|(.+-)?(client|connecting|proxyuser)-ip|(cf|cdn|proxy|remote|tailscale)-.+",
+    re.IGNORECASE,
+)
+"""Headers that proxies, load balancers and tunnels add."""
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _FOLDER = Path(__file__).with_name("page")
 CONTENT_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -45,8 +50,6 @@ _SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_MAX_URL_BYTES = 8000
-"""Below the limit of a header, so that a long URL is not taken for a long header."""
 _IS_STARTED = web.RequestKey("is_started", bool)
 """Set when the header of the answer is sent: from then on, no other answer can be sent."""
 
@@ -59,11 +62,13 @@ class HttpServer:
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_start_answer)
-        app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        address = str(api.settings.http.public_url or ".").rstrip("/")
+        pages = page_routes(OPERATIONS, has_keys=not self._keys.is_open, address=address)
+        app.add_routes([*pages, *map(self._route, OPERATIONS)])
         app.add_routes([_export_route(api.exports)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
-        self._server: asyncio.Server | None = None
+        self._connections = Connections(self._runner, api.max_connections, api.timeouts.idle_seconds)
 
     async def start(self) -> int:
         """Listen, and return the port.
@@ -78,11 +83,8 @@ class HttpServer:
                 f"HTTP__HOST is '{http.host}', which other machines can reach: set SECURITY__API_KEYS as well.",
             )
         await self._runner.setup()
-        connections = _Connections(self._runner, http.max_connections, self._api.timeouts.idle_seconds)
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                connections, http.host, http.port, backlog=512
-            )
+            port = await self._connections.listen(http.host, http.port or 0)
         except OSError as error:
             await self._runner.cleanup()
             reason = error.strerror if isinstance(error, gaierror) else strerror(error.errno or 0)
@@ -91,18 +93,16 @@ class HttpServer:
                 problem = f"Another program uses port {http.port} of {http.host}"
             remedy = "Set another port with `mt up --port PORT` or HTTP__PORT, or 0 for any."
             raise AppError(ErrorCode.CONFIG_INVALID, f"{problem}. {remedy}") from None
-        port: int = self._server.sockets[0].getsockname()[1]
         shown = "127.0.0.1" if http.host in ("0.0.0.0", "::") else f"[{http.host}]" if ":" in http.host else http.host  # noqa: S104
-        page = str(http.public_url or f"http://{shown}:{port}/")
+        page = str(http.public_url or f"http://{shown}:{port}").rstrip("/") + "/"
         say(self._api.settings, f"The page is at {page}.")
         log.info("http_started", port=port, page=page, artifacts=str(self._api.settings.app.artifacts_root.absolute()))
         return port
 
     async def stop(self) -> None:
         """Stop listening and end all requests."""
-        if self._server is not None:
-            self._server.close()
-            await self._runner.cleanup()
+        self._connections.stop()
+        await self._runner.cleanup()
         await self._api.verifications.stop()
 
     def _route(self, operation: Operation) -> web.RouteDef:
@@ -168,15 +168,19 @@ class HttpServer:
         return error_answer(request, failure)
 
     def _check_source(self, request: web.Request) -> None:
-        """Refuse requests of another site's page to a server without keys; raises FORBIDDEN.
+        """Refuse requests of others to a server without keys, whose clients are all admins; raises FORBIDDEN.
 
-        Such a page knows no key. Its requests have a foreign Host (after DNS rebinding), or a foreign Origin.
+        Another site's page knows no key: its requests have a foreign Host (after DNS rebinding), or a foreign Origin.
+        A proxy on this machine passes on requests of strangers: it adds a header, or speaks HTTP/1.0 as nginx does.
         """
         if self._keys.is_open:
             host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
             is_foreign = origin is not None and origin.rpartition("/")[2] != host
             if is_foreign or not _LOOPBACK_HOST.fullmatch(host):
                 raise AppError(ErrorCode.FORBIDDEN, "Without API keys, only programs of this machine may connect.")
+            if request.version < HttpVersion11 or any(map(_FORWARDED.fullmatch, request.headers)):
+                message = "This request came through a proxy: set SECURITY__API_KEYS, as without keys all are admins."
+                raise AppError(ErrorCode.FORBIDDEN, message)
 
 
 def _check_route(request: web.Request) -> None:
@@ -232,70 +236,6 @@ def _as_app_error(error: Exception) -> AppError:
     return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
 
 
-class _Connections:
-    """Makes the protocol of each new connection."""
-
-    def __init__(self, runner: web.AppRunner, max_connections: int, idle_seconds: float) -> None:
-        self._runner = runner
-        self._max_connections = max_connections
-        self._idle_seconds = idle_seconds
-        """The time to send the complete header of a request."""
-
-    def __call__(self) -> asyncio.BaseProtocol:
-        server = self._runner.server
-        if server is None or len(server.connections) >= self._max_connections:
-            return _Refusal()
-        loop = asyncio.get_running_loop()
-        return _Connection(
-            server,
-            loop=loop,
-            keepalive_timeout=self._idle_seconds,
-            lingering_time=self._idle_seconds,
-            max_line_size=_MAX_URL_BYTES,
-            auto_decompress=False,  # a compressed body could be far larger than it looks
-        )
-
-
-class _Refusal(asyncio.Protocol):
-    """A connection above the limit, which is closed at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-class _Connection(RequestHandler):
-    """A connection of a client. aiohttp would log what a malformed request holds, and each client that leaves."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer a request that is not HTTP; other errors end the connection."""
-        if exc is not None and not isinstance(exc, HttpProcessingError):
-            raise exc
-        if _has_long_address(exc):
-            message = f"The address has more than {_MAX_URL_BYTES:,} bytes. Send a shorter one."
-            refused = AppError(ErrorCode.URI_TOO_LONG, message)
-        else:
-            refused = AppError(ErrorCode.BAD_REQUEST, "This is not a valid HTTP request.")
-        answer = error_answer(request, refused)
-        answer.force_close()
-        return answer
-
-
-def _has_long_address(error: BaseException | None) -> bool:
-    """Return True for a line above the limit of addresses; that of headers is another."""
-    if not isinstance(error, LineTooLong):
-        return False
-    line_and_limit: tuple[object, ...] = error.args
-    return _MAX_URL_BYTES in line_and_limit
-
-
 def _export_route(exports: Exports) -> web.RouteDef:
     """Return the route of the signed links to exports, which need no key."""
 
@@ -311,13 +251,15 @@ def _export_route(exports: Exports) -> web.RouteDef:
     return web.get("/exports/{folder}/{name}", download)
 
 
-def page_routes(operations: Sequence[Operation], *, has_keys: bool) -> list[web.RouteDef]:
+def page_routes(operations: Sequence[Operation], *, has_keys: bool, address: str) -> list[web.RouteDef]:
     """Return the routes; the files are read here, once, so that no request leads to the disk."""
     described: list[Handler] = []
 
     async def get_openapi(request: web.Request) -> web.StreamResponse:
         if not described:  # it takes half a second
-            content = await asyncio.to_thread(lambda: to_json(describe_api(operations, has_keys=has_keys)))
+            content = await asyncio.to_thread(
+                lambda: to_json(describe_api(operations, has_keys=has_keys, address=address))
+            )
             described.append(_handler(content, "application/json"))
         return await described[0](request)
 

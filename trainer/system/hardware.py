@@ -21,6 +21,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OWN_STATUS = Path("/proc/self/status")
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_MAX_DESCRIPTORS, _MAX_DESCRIPTORS_OF_MACOS = 65_536, 10_240
 _MAX_THREADS = 1024
 """The maximum of a request."""
 _ISA_LIMITS = frozenset(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
@@ -107,6 +108,26 @@ def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = [limit.read_text(encoding="ascii").strip() for limit in limits if limit.exists()]
     return min(memory, *(int(limit) for limit in found if limit.isdecimal()), memory)
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the number of files and connections that this process may have open, as far as the system lets it.
+
+    The soft limit, often 1,024, is for programs that use `select`, which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS_OF_MACOS):
+        raised = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if soft != resource.RLIM_INFINITY and soft < raised:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+                return
+
+
+def descriptor_limit() -> int:
+    """Return the number of files and connections that this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def most_memory_bytes(status: Path = _OWN_STATUS) -> int:

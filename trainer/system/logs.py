@@ -82,6 +82,8 @@ class LoggingExtra(TypedDict, total=False):
     http_status: int
     seconds: float
     port: int
+    connections: int
+    """The most connections of the HTTP server."""
     page: str
     """Address of the page."""
     artifacts: str
