@@ -14,6 +14,7 @@ from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.many_runs import write_runs
+from tests.support.reverse_proxy import PREFIX, reverse_proxy
 from tests.support.served_page import KEY, finish, served
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.waiting import until
@@ -351,3 +352,66 @@ async def test_page__goes_on_by_itself_when_the_server_is_back(lab: Lab, tmp_pat
         async with served(lab, port=port):
             await browser.see("document.querySelectorAll('.heat [role=option]').length === 3")
             assert not await browser.evaluate("document.querySelector('.notice')")
+
+
+async def test_page__works_below_a_path_of_a_proxy_and_tells_its_answers_from_the_servers(
+    lab: Lab, tmp_path: Path
+) -> None:
+    async with (
+        lab.queue() as queue,
+        browsing(tmp_path) as browser,
+        served(lab, f"page:admin:{KEY}") as address,
+        reverse_proxy(address) as proxy,
+    ):
+        run_id = await finish(queue, "page below")
+        live = (await queue.train(tiny_request(label="page below live", **LONG), user_id=None)).run_id
+        await wait_for_status(queue, live, training)
+        await browser.open(f"{proxy.url}/docs")
+        await browser.evaluate(f"sessionStorage.setItem('api-key', {KEY!r})")
+        await browser.see_text("ErrorBody")
+        links = "[...document.querySelectorAll('a')].map((link) => new URL(link.href).pathname)"
+        assert all(
+            str(one).startswith(PREFIX) for one in TypeAdapter(list[str]).validate_python(await browser.evaluate(links))
+        )
+        await browser.open(f"{proxy.url}/#/runs/{live}")
+        await browser.see(CURVE)
+        drawn = await browser.evaluate(CURVE)
+        await browser.see(f"{CURVE} !== {drawn!r}")
+        await queue.cancel(live)
+        await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
+        await browser.open(f"{proxy.url}/#/runs/{run_id}")
+        await browser.see_text("model.safetensors")
+        await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await browser.evaluate("[...document.querySelectorAll('a')].find((a) => a.text === 'config.json').click()")
+        await until((tmp_path / "config.json").exists)
+        await browser.evaluate("document.querySelector('#export-format').value = 'csv'")
+        await browser.evaluate("[...document.querySelectorAll('button')].find((b) => b.innerText === 'Export').click()")
+        await browser.see(f"document.activeElement.textContent === '{run_id}-csv.zip'")
+        await browser.press("Enter")
+        await until((tmp_path / f"{run_id}-csv.zip").exists)
+        await browser.evaluate("document.querySelector('#text').focus()")
+        await browser.type("abc")
+        await browser.press("Tab")
+        await browser.press("Enter")
+        await browser.see("document.querySelectorAll('.heat [role=option]').length === 3")
+        assert (proxy.outside, browser.errors) == ([], [])
+        proxy.status = 503
+        await browser.evaluate("location.hash = '#/corpora'")
+        await browser.see("document.querySelector('.notice')")
+        proxy.status = None
+        await browser.see("!document.querySelector('.notice') && document.body.innerText.includes('udhr_ipa')")
+        for status, said in FOREIGN:
+            proxy.status = status
+            await browser.evaluate("location.hash = location.hash === '#/batteries' ? '#/experiments' : '#/batteries'")
+            await browser.see_text(said)
+        assert await browser.evaluate("sessionStorage.getItem('api-key')") == KEY
+
+
+FOREIGN = [
+    (200, "A proxy or a portal before the server asks for a login."),
+    (302, "A proxy or a portal before the server asks for a login."),
+    (401, "A proxy before the server answered 401 (Unauthorized)."),
+    (403, "A proxy before the server answered 403 (Forbidden)."),
+    (413, "A proxy before the server answered 413 (Request Entity Too Large)."),
+    (500, "A proxy before the server answered 500 (Internal Server Error)."),
+]

@@ -8,6 +8,9 @@ from pydantic import BaseModel
 from tests.support.api_process import api_process
 from tests.support.browser import Browser, browsing, faults, needs_chromium
 from tests.support.faulty_proxy import free_port
+from tests.support.lab import Lab
+from tests.support.reverse_proxy import reverse_proxy
+from tests.support.served_page import KEY, served
 from trainer.data.text import corpus_sha256
 
 pytestmark = needs_chromium
@@ -58,6 +61,27 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             await browser.see_text("There is another corpus 'demo': give another `name`.")
             assert await faults(browser) == []
     stored = server / "artifacts" / "corpora" / "қазақ_тілі.txt"
+    assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
+
+
+async def test_page__uploads_through_a_proxy_that_takes_small_bodies(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "through-a-proxy.txt"
+    file.write_text("ana dili 12\n" * 100_000, encoding="utf-8")
+    async with (
+        browsing(tmp_path) as browser,
+        served(lab, f"page:admin:{KEY}") as address,
+        reverse_proxy(address, 300_000) as proxy,
+    ):
+        await browser.open(f"{proxy.url}/docs")
+        await browser.evaluate(f"sessionStorage.setItem('api-key', {KEY!r})")
+        await browser.open(f"{proxy.url}/#/corpora")
+        await browser.see("document.querySelector('#corpus-file')")
+        await choose(browser, file)
+        await browser.tab_to(".upload button")
+        await browser.press("Enter")
+        await browser.see_text("Stored as corpus through-a-proxy: ")
+        assert (proxy.refused_bytes, proxy.outside) == ([1_200_000, 1_200_000, 1_048_576, 524_288], [])
+    stored = lab.folder / "data" / "corpus" / file.name
     assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
 
 

@@ -1,6 +1,7 @@
 """`trainer.Client`: the runs and models of a server, with the numbers of `trainer.load`."""
 
 import threading
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -251,7 +252,8 @@ def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_client, "_RATE_SECONDS", -1.0)
     limited = refusal_of(ErrorCode.RATE_LIMIT_EXCEEDED, 429)
     with prepared(Prepared(503, b"busy"), limited) as server, Client(server.url, KEY) as client:
-        with pytest.raises(AppError, match="answers with HTTP 503, which is no answer of Model Trainer"):
+        said = f"A proxy before {server.url} answered 503 (Service Unavailable): the server behind it does not answer"
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, said):
             next(client.runs())
         with refused(ErrorCode.RATE_LIMIT_EXCEEDED, "Later."):
             model_of(client).predict_next("a")
@@ -267,6 +269,48 @@ def test_answer_of_another_program__is_named(monkeypatch: pytest.MonkeyPatch) ->
             assert list(client.runs()) == []
         assert server.sent[0].path.startswith("/under/runs?limit=200")
         assert server.sent[0].headers["X-Api-Key"] == KEY
+
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+FOREIGN = [
+    (Prepared(200, b"<title>Welcome to the hotel</title>", HTML), "answers with a web page, such as that of a login"),
+    (
+        Prepared(302, b"", {"Location": "https://u:p@login.example.org/in?token=x"}),
+        "to https://login.example.org/in. Set",
+    ),
+    (Prepared(308, b"", {"Location": "/mt/runs"}), "redirects to http://127.0.0.1:"),
+    (
+        Prepared(401, b"<h1>401</h1>", HTML | {"WWW-Authenticate": "Basic"}),
+        "answered 401 (Unauthorized): it wants a login",
+    ),
+    (Prepared(403, b"<h1>403</h1>", HTML), "answered 403 (Forbidden): it wants a login"),
+    (Prepared(511, b"<h1>511</h1>", HTML), "it wants a login"),
+    (Prepared(413, b"<h1>413</h1>", HTML), "answered 413 ("),
+    (Prepared(500, b'{"message": "no"}'), "answers with HTTP 500, which is no answer of Model Trainer"),
+    *((Prepared(status, b"<h1>no</h1>", HTML), f"answered {status} (") for status in (502, 503, 504, 521, 530)),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), FOREIGN)
+def test_answer_of_a_proxy__is_told_as_what_it_is(
+    answer: Prepared, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
+    code = ErrorCode.PAYLOAD_TOO_LARGE if answer.status == 413 else ErrorCode.SERVICE_UNAVAILABLE
+    calls: list[Callable[[Client], object]] = [
+        lambda client: next(client.runs()),
+        lambda client: client.cancel("run"),
+        lambda client: next(client.logs("run")),
+        lambda client: client.download("run", tmp_path / "here"),
+        lambda client: client.train({"corpus": "demo"}),
+    ]
+    with prepared(*[answer] * len(calls)) as server, Client(f"{server.url}/mt", KEY) as client:
+        for call in calls:
+            with refused(code, said) as caught:
+                call(client)
+            assert "token" not in caught.value.message and "u:p" not in caught.value.message
+        assert all(one.path.startswith("/mt/") for one in server.sent)
+    assert not list(tmp_path.iterdir())
 
 
 def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> None:

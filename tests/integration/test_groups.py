@@ -40,7 +40,7 @@ async def start(here: Site, body: object, *, key: str = ANA, idempotency: str | 
     answer = await here.post("/runs/train", body, key=key, headers=headers)
     accepted = answer.record(Accepted)
     assert answer.status == 202 and accepted.group is not None
-    assert answer.headers["Location"] == f"/groups/{accepted.group.group_id}"
+    assert answer.location == f"/groups/{accepted.group.group_id}"
     return accepted
 
 

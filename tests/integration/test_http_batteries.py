@@ -15,7 +15,7 @@ def body(run: RunDirectory, name: str = "pairs.csv") -> dict[str, object]:
 
 async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> None:
     accepted = await here.post("/batteries", body(run), key=ANA)
-    address = accepted.headers["Location"]
+    address = accepted.location
     done = accepted.record(BatteryStatus)
     while done.status in ("queued", "running"):
         done = (await here.get(f"{address}?wait=60", key=ANA)).record(BatteryStatus)
@@ -54,7 +54,7 @@ async def test_development__of_a_run_over_its_checkpoints_is_measured(here: Site
         if outcome[1]:
             assert answer.outcome == outcome
         else:  # the words are read with the text
-            ended = await here.get(f"{answer.headers['Location']}?wait=60", key=ANA)
+            ended = await here.get(f"{answer.location}?wait=60", key=ANA)
             error = ended.record(BatteryStatus).error
             assert error is not None and "is not one word" in error.message
 

@@ -58,7 +58,7 @@ async def start(at: Site, body: Mapping[str, object], key: str = ANA) -> UploadS
     answer = await at.post("/corpora", body, key=key)
     status = answer.record(UploadStatus)
     assert answer.status == (201 if status.corpus is None else 200)
-    assert answer.headers["Location"] == path_of(status)
+    assert answer.location == path_of(status)
     assert answer.headers["Upload-Offset"] == f"{status.offset}"
     return status
 

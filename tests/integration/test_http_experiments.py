@@ -27,7 +27,7 @@ def long_plan(name: str) -> ExperimentRequest:
 
 async def test_smoke__runs_to_its_report(here: Site) -> None:
     accepted = await here.post("/experiments", SMOKE)
-    address = accepted.headers["Location"]
+    address = accepted.location
     done = accepted.record(ExperimentStatus)
     while done.status in ("queued", "running"):
         done = (await here.get(f"{address}?wait=60", key=ANA)).record(ExperimentStatus)

@@ -23,7 +23,7 @@ async def started(here: Site, name: str, **body: object) -> str:
     """The address of a new export."""
     answer = await here.post(f"/runs/{name}/export", body)
     assert (answer.status, answer.record(ExportStatus).status) == (202, "running"), answer.body
-    return answer.headers["Location"]
+    return answer.location
 
 
 async def ended(here: Site, address: str) -> ExportStatus:
@@ -58,7 +58,7 @@ async def test_export__is_for_the_owner_of_the_run_and_admins(here: Site, tmp_pa
     run = (await here.post("/runs/train?wait=60", body, key=ANA)).record(RunStatus)
     path, form = f"/runs/{run.run_id}/export", {"format": "archive"}
     assert (await here.post(path, form, key=BOB)).outcome == (403, "FORBIDDEN")
-    address = (await here.post(path, form, key=ANA)).headers["Location"]
+    address = (await here.post(path, form, key=ANA)).location
     assert (await here.get(f"{address}?wait=60", key=BOB)).outcome == (403, "FORBIDDEN")
     status = (await here.get(f"{address}?wait=60", key=ANA)).record(ExportStatus)
     assert status.file is not None and status.file.name == f"{run.run_id}.tar"

@@ -53,18 +53,18 @@ async def test_request__is_queued_and_then_completed(here: Site, run: RunDirecto
     answers = [accepted]
     while answers[-1].status == 202:
         assert answers[-1].fields["status"] in ("queued", "running")
-        answers.append(await here.get(accepted.headers["Location"]))
+        answers.append(await here.get(accepted.location))
         await asyncio.sleep(0.01)
     waited = await here.post(f"/runs/{run.run_id}/{kind}?wait=60", body)
     assert accepted.status == 202
     assert answers[-1].record(model).status == "completed"
     assert answers[-1].record(model).request_id == accepted.fields["request_id"]
     assert waited.status == 200
-    assert waited.record(model).request_id in waited.headers["Location"]
-    assert (await here.get(waited.headers["Location"])).body == waited.body
+    assert waited.record(model).request_id in waited.location
+    assert (await here.get(waited.location)).body == waited.body
     if kind != "chat":  # which is deleted as a whole
-        assert (await here.ask("DELETE", waited.headers["Location"])).status == 204
-        assert (await here.get(waited.headers["Location"])).outcome == (404, "DATA_NOT_FOUND")
+        assert (await here.ask("DELETE", waited.location)).status == 204
+        assert (await here.get(waited.location)).outcome == (404, "DATA_NOT_FOUND")
     if kind != "evaluate":  # it has the time at which it was made
         own = {"request_id", "session_id"}
         assert len({one.record(model).model_dump_json(exclude=own) for one in (answers[-1], waited)}) == 1
@@ -172,7 +172,7 @@ async def test_key__of_a_resumption_starts_one_run(here: Site) -> None:
         once = {"Idempotency-Key": "resumed-once"}
         answers = [await here.post(path, body, headers=once) for _ in range(2)]
         [run_id] = {answer.record(Accepted).run_id for answer in answers}
-        assert {(answer.status, answer.headers["Location"]) for answer in answers} == {(202, f"/runs/{run_id}")}
+        assert {(answer.status, answer.location) for answer in answers} == {(202, f"/runs/{run_id}")}
         record = here.queue.runs.get(run_id).record()
         assert record.resumed_from_run_id == first and record.http is not None
 
@@ -256,7 +256,7 @@ async def test_wait__leaves_a_request_in_the_queue(run: RunDirectory, tmp_path: 
         leaving.cancel()
         await asyncio.wait([leaving])
         assert (in_queue.status, in_queue.fields["status"]) == (202, "queued")
-        assert (await site.get(f"{in_queue.headers['Location']}?wait=0.2")).status == 202
+        assert (await site.get(f"{in_queue.location}?wait=0.2")).status == 202
         assert await queued(store) == 2
         await until(lambda: api.open_streams == 0)
         leaving = asyncio.create_task(site.post("/v1/completions", {"model": run.run_id, "prompt": "ab"}))

@@ -261,11 +261,11 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
     accepted = await here.post("/runs/train", tiny_request(num_epochs=3, label="moving"))
     run_id = accepted.record(Accepted).run_id
     assert accepted.status == 202
-    assert accepted.headers["Location"] == f"/runs/{run_id}"
+    assert accepted.location == f"/runs/{run_id}"
     assert accepted.record(Accepted) == Accepted(run_id=run_id, job_id=run_id, status="queued")
     seen: list[RunStatus] = []
     while not seen or not seen[-1].has_ended:
-        seen.append((await here.get(accepted.headers["Location"])).record(RunStatus))
+        seen.append((await here.get(accepted.location)).record(RunStatus))
         await asyncio.sleep(0.01)
     assert [status.progress for status in seen] == sorted(status.progress for status in seen)
     assert [status.step for status in seen] == sorted(status.step for status in seen)
@@ -278,7 +278,7 @@ async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))
     short = answer.record(RunStatus)
     assert (short.label, short.owner) == ("text", "root"), "the name of its corpus, and that of the key"
-    assert (answer.status, short.status, answer.headers["Location"]) == (200, "completed", f"/runs/{short.run_id}")
+    assert (answer.status, short.status, answer.location) == (200, "completed", f"/runs/{short.run_id}")
     assert (await here.get(f"/runs/{short.run_id}?wait=60")).record(RunStatus) == short
     complete = (await here.post("/runs/train?wait=60", tiny_request(num_epochs=2, seed=7))).record(RunStatus)
     manifests = [here.queue.runs.get(status.run_id).completed_manifest() for status in (short, complete)]
@@ -408,7 +408,7 @@ async def test_tokenizer__is_trained_and_read(here: Site) -> None:
     request: dict[str, object] = {"method": "bpe", "corpora": ["text"], "vocab_size": 60}
     accepted = await here.post("/tokenizers/train", request)
     name = accepted.record(TokenizerAccepted).tokenizer_id
-    assert (accepted.status, accepted.headers["Location"]) == (202, f"/tokenizers/{name}")
+    assert (accepted.status, accepted.location) == (202, f"/tokenizers/{name}")
     status = (await here.get(f"/tokenizers/{name}?wait=60")).record(TokenizerStatus)
     again = await here.post("/tokenizers/train?wait=60", request)
     listed = (await here.get("/tokenizers")).record(TokenizerList).tokenizers

@@ -112,7 +112,7 @@ async def test_page__has_no_other_files(here: Site) -> None:
 
 def test_files__of_the_folder_are_served_and_name_only_each_other() -> None:
     everything = "".join(SOURCES.values())
-    named = set(all_of(r"(?:src|href)=\"(/page/[^\"]+)", everything))
+    named = set(all_of(r"(?:src|href)=\"\.(/page/[^\"]+)", everything))
     imported = set(all_of(r"(?:^import [^;(]+ from |\bimport\()\"\./([^\"]+)\"", everything))
     typed = set(all_of(r"@import [^;]+? from \"\./([^\"]+)\"", everything))
     assert {path.name for path in FOLDER.iterdir()} == set(FILES.values()) | DEVELOPMENT

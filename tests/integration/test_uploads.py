@@ -15,6 +15,7 @@ from tests.support.api_process import api_process
 from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared, server_fixture
 from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
 from tests.support.refusals import refused
+from tests.support.reverse_proxy import reverse_proxy
 from tests.support.waiting import wait_until
 from trainer.client import uploads
 from trainer.client.client import Client
@@ -57,6 +58,27 @@ async def test_upload__continues_after_cuts_of_the_connection(server: LabServer,
     assert faults == []
     assert (stored.name, stored.lines) == (text.stem, 185_000)
     assert corpus_sha256(server.lab.folder / "artifacts" / "corpora" / f"{text.stem}.txt") == corpus_sha256(text)
+
+
+@pytest.mark.parametrize("most_bytes", [MIB, 300_000])
+async def test_upload__through_a_proxy_that_takes_small_bodies_sends_smaller_ones(
+    server: LabServer, text: Path, most_bytes: int
+) -> None:
+    async with reverse_proxy(server.url, most_bytes) as proxy:
+        with Client(proxy.url, KEY) as client:
+            stored = await asyncio.to_thread(client.upload, text, progress=lambda done, total: None)
+    assert (stored.name, stored.lines, proxy.outside) == (text.stem, 185_000, [])
+    assert proxy.refused_bytes == ([2 * MIB] if most_bytes == MIB else [MIB, MIB // 2])
+    assert corpus_sha256(server.lab.folder / "data" / "corpus" / f"{text.stem}.txt") == corpus_sha256(text)
+
+
+async def test_upload__through_a_proxy_that_takes_no_bodies_says_so(server: LabServer, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("ab\n" * 4000, encoding="utf-8")
+    async with reverse_proxy(server.url, 400) as proxy:
+        said = f"A proxy before {proxy.url} answered 413 (Request Entity Too Large): it takes no body of 750 bytes."
+        with Client(proxy.url, KEY) as client, refused(ErrorCode.PAYLOAD_TOO_LARGE, said):
+            await asyncio.to_thread(client.upload, tmp_path / "own.txt", progress=lambda done, total: None)
+    assert proxy.refused_bytes == [12_000, 6000, 3000, 1500, 750]
 
 
 def test_upload__of_a_new_process_continues_where_the_last_one_ended(server: LabServer, text: Path) -> None:

@@ -54,6 +54,12 @@ class Got(NamedTuple):
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
+    url: URL
+
+    @property
+    def location(self) -> str:
+        """The path in the header Location, which is relative to the request's address."""
+        return self.url.join(URL(self.headers["Location"])).path
 
     @property
     def text(self) -> str:
@@ -124,7 +130,7 @@ class Site:
             method, self.url(path), data=data, headers={**sent, **(headers or {})}, allow_redirects=False
         )
         async with request as response:
-            return Got(response.status, response.headers, await response.read())
+            return Got(response.status, response.headers, await response.read(), response.url)
 
     async def get(self, path: str, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None) -> Got:
         return await self.ask("GET", path, key=key, headers=headers)

@@ -23,8 +23,10 @@ _READ_SECONDS = 60.0
 _PATIENCE_SECONDS = 60.0
 """Time for which a request without an answer is repeated, enough for a restart of the server."""
 _MAX_PAUSE_SECONDS = 2.0
-_GATEWAY = frozenset({502, 503, 504})
-"""Statuses of a proxy whose server does not answer."""
+_GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 530})
+"""Statuses of a proxy whose server does not answer; those from 520 on are Cloudflare's."""
+_LOGIN = frozenset({401, 403, 407, 511})
+"""Statuses of a proxy that wants a login."""
 
 
 class Body(Protocol):
@@ -45,7 +47,7 @@ class HttpApi:
             message = "No server is named: set MT_URL to the address of its HTTP API, such as http://lab:8000."
             raise AppError(ErrorCode.CONFIG_INVALID, message)
         url = httpx2.URL(str(settings.url))
-        self._origin = f"{url.scheme}://{url.host}" + ("" if url.port is None else f":{url.port}")
+        self._address = _shown(url)
         headers = {} if settings.key is None else {"X-Api-Key": settings.key.get_secret_value()}
         self._http = httpx2.AsyncClient(base_url=url, headers=headers)
         self._has_answered = False
@@ -156,8 +158,10 @@ class HttpApi:
             )
             try:
                 response = await self._http.send(request, stream=is_streamed)
-                if response.status_code in _GATEWAY:
+                if response.status_code in _GATEWAY or _is_web_page(response):
                     await response.aread()
+                if _is_web_page(response):
+                    raise self._error(response)
                 if response.status_code not in _GATEWAY or _body_of(response) is not None:
                     self._has_answered = True
                     return response
@@ -175,15 +179,34 @@ class HttpApi:
         body = _body_of(response)
         if body is not None:
             return AppError(body.code, body.message, body.details)
-        what = f"HTTP {response.status_code}, which is no answer of Model Trainer"
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{self._origin} answers with {what}. Check MT_URL.")
+        status, address = response.status_code, self._address
+        proxy = f"A proxy before {address} answered {status} ({response.reason_phrase or 'no reason'})"
+        if status == ErrorCode.PAYLOAD_TOO_LARGE.http_status:
+            limit = f"it takes no body of {len(response.request.content):,} bytes"
+            message = f"{proxy}: {limit}. Raise its limit (nginx: client_max_body_size 16m)."
+            return AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+        if status in _GATEWAY:
+            message = f"{proxy}: the server behind it does not answer. Check that it is running."
+        elif status in _LOGIN:
+            message = f"{proxy}: it wants a login. Set MT_URL to an address that takes the key of Model Trainer."
+        elif response.has_redirect_location:
+            target = _shown(response.url.join(response.headers["Location"]))
+            message = (
+                f"{address} redirects to {target}. Set MT_URL to the address of Model Trainer itself, not of a login."
+            )
+        elif response.is_success:
+            what = "with a web page, such as that of a login or a captive portal"
+            message = f"{address} answers {what}, not as Model Trainer. Check MT_URL and the network."
+        else:
+            message = f"{address} answers with HTTP {status}, which is no answer of Model Trainer. Check MT_URL."
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
     def _unreachable(self, error: httpx2.RequestError) -> AppError:
         reason = next((one.reason for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
         if reason is not None:
-            message = f"No server answers at {self._origin}: TLS failed ({reason})."
+            message = f"No server answers at {self._address}: TLS failed ({reason})."
         else:
-            message = f"No server answers at {self._origin}. Check MT_URL, and that the server is running."
+            message = f"No server answers at {self._address}. Check MT_URL, and that the server is running."
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
     def _parsed(self, record: type[RecordT], content: bytes) -> RecordT:
@@ -191,7 +214,7 @@ class HttpApi:
             return record.model_validate_json(content)
         except ValidationError:
             message = (
-                f"The answer of {self._origin} cannot be read. Install the server's version of Model Trainer here."
+                f"The answer of {self._address} cannot be read. Install the server's version of Model Trainer here."
             )
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from None
 
@@ -210,6 +233,18 @@ def _parameters(query: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, value in query.items():
         if value is not None:
             yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shown(url: httpx2.URL) -> str:
+    """Return an address without what may be secret in it: user, password and query."""
+    port = "" if url.port is None else f":{url.port}"
+    return f"{url.scheme}://{url.host}{port}{url.path.rstrip('/')}"
+
+
+def _is_web_page(response: httpx2.Response) -> bool:
+    """Return True for a success of another program; all answers of Model Trainer have an id."""
+    is_html = response.headers.get("Content-Type", "").startswith("text/html")
+    return response.is_success and is_html and "X-Request-ID" not in response.headers
 
 
 def _body_of(response: httpx2.Response) -> ErrorBody | None:

@@ -22,6 +22,8 @@ UploadProgress = Callable[[int, int], None]
 
 _PORTION_BYTES = 1 << 20
 _MIN_PORTION_BYTES, _MAX_PORTION_BYTES = 1 << 16, 16 << 20
+_LEAST_PORTION_BYTES = 1 << 10
+"""A proxy that refuses even this many bytes takes no upload."""
 _SHORT_SECONDS, _LONG_SECONDS = 1.0, 10.0
 """Times of a portion below which the next one is larger, and above which it is smaller."""
 
@@ -48,18 +50,24 @@ async def upload_corpus(
     corpus: _Described = await asyncio.to_thread(_described, path, name, language, is_ipa)
     files, request = corpus
     status = await api.post(UploadStatus, "/corpora", request)
-    size = _PORTION_BYTES
+    size, most = _PORTION_BYTES, _MAX_PORTION_BYTES
     show = progress or _show_nothing
     while status.corpus is None:
         show(status.offset, status.bytes)
         portion = await asyncio.to_thread(_read, files, status.offset, size)
         started = monotonic()
-        status = await _sent(api, request, status, portion)
+        try:
+            status = await _sent(api, request, status, portion)
+        except AppError as error:  # a proxy takes smaller bodies than the server
+            if error.code is not ErrorCode.PAYLOAD_TOO_LARGE or len(portion) <= _LEAST_PORTION_BYTES:
+                raise
+            size = most = len(portion) // 2
+            continue
         seconds = monotonic() - started
         if seconds < _SHORT_SECONDS:
-            size = min(2 * size, _MAX_PORTION_BYTES)
+            size = min(2 * size, most)
         elif seconds > _LONG_SECONDS:
-            size = max(size // 2, _MIN_PORTION_BYTES)
+            size = min(most, max(size // 2, _MIN_PORTION_BYTES))
         if status.corpus is not None:
             show(status.offset, status.bytes)
     notes = distinct((*folder_notes(path, name or path.name), *status.corpus.notes))  # only here, all files are known

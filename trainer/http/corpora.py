@@ -26,6 +26,7 @@ from trainer.http.operations import (
     QueryT,
     ResponseSpec,
     check_uncompressed,
+    located,
     operation,
     reply,
 )
@@ -59,7 +60,9 @@ async def start_upload(call: ApiRequest[NoQuery, NoQuery, UploadRequest]) -> web
     status = await asyncio.to_thread(uploads.start, call.body, client.name, is_limited=not client.is_admin)
     status = await _stored(call, status)
     address = f"/corpora/uploads/{status.upload_id}"
-    return reply(status, 201 if status.corpus is None else 200, {"Location": address, **_offset(status.offset)})
+    return reply(
+        status, 201 if status.corpus is None else 200, {**located(call.request, address), **_offset(status.offset)}
+    )
 
 
 async def get_upload(call: ApiRequest[UploadPath, NoQuery, NoBody]) -> web.StreamResponse:

@@ -32,6 +32,7 @@ from trainer.http.operations import (
     RunPath,
     Wait,
     WaitQuery,
+    located,
     operation,
     reply,
 )
@@ -184,7 +185,7 @@ async def _answer(call: ApiRequest[PathT, WaitT, BodyT], response: ResponseT) ->
     """Answer with a response and its address, and 202 while it has no result."""
     location = "/".join(("/runs", response.run_id, kind_of(response).name, *response.place))
     wait_seconds = call.query.wait
-    answer = WaitingAnswer(call.request, {"Location": location}, wait_seconds)
+    answer = WaitingAnswer(call.request, located(call.request, location), wait_seconds)
     with call.api.stream(call.client) if wait_seconds and _is_pending(response) else nullcontext(), answer.errors():
         while _is_pending(response) and (left := await answer.seconds_left()):
             response = await call.api.queue.inference.follow(response, wait_seconds=min(left, _LOOK_SECONDS))

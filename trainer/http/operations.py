@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import posixpath
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -238,6 +239,11 @@ def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     """Return a record as JSON."""
     body = record.model_dump_json().encode()
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+def located(request: web.Request, address: str) -> dict[str, str]:
+    """Return the header Location for an address of this server, relative to the request's: a proxy may add a path."""
+    return {"Location": posixpath.relpath(address, posixpath.dirname(request.path))}
 
 
 def _single_values(request: web.Request) -> dict[str, str]:

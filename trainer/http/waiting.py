@@ -18,7 +18,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.verification import VerificationStatus
 from trainer.http.event_streams import has_left
-from trainer.http.operations import ApiRequest, BodyT, PathT, QueryT, WaitQuery, reply
+from trainer.http.operations import ApiRequest, BodyT, PathT, QueryT, WaitQuery, located, reply
 from trainer.queue.inference_client import SAME_KEY
 
 _BLANK_SECONDS = 3.0
@@ -86,7 +86,7 @@ async def reply_accepted(
     read: Callable[[], Awaitable[JobStatus]],
 ) -> web.StreamResponse:
     """Answer with what was accepted and its address; with `wait`, with its status as `reply_at_end` does."""
-    headers = {"Location": address}
+    headers = located(call.request, address)
     return await reply_at_end(call, read, headers) if call.query.wait else reply(accepted, 202, headers)
 
 

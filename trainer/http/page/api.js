@@ -1,11 +1,10 @@
 /** Requests to the server, with the API key of this tab where the server wants one, repeated where it does not answer. */
 
-import { untilReachable } from "./connection.js";
+import { addressOf, isGateway, untilReachable } from "./connection.js";
 import { forgetDrafts } from "./drafts.js";
 
 const KEY = "api-key";
-/** Statuses of a proxy whose server does not answer. */
-const GATEWAY = new Set([502, 504]);
+const LOGIN = "A proxy or a portal before the server asks for a login. Load this page again to log in.";
 const NO_ANSWER = "The server does not answer. What you have entered is kept: try again when it is back.";
 
 /** A refusal of the server. */
@@ -41,8 +40,8 @@ export async function call(path, options = {}) {
   /** @type {Response} */
   let response;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
-    if (GATEWAY.has(response.status)) throw new ApiError(response.status, NO_ANSWER);
+    response = await fetch(addressOf(path), { ...options, headers, cache: "no-store", redirect: "manual" });
+    if (isGateway(response)) throw new ApiError(response.status, `${proxyAnswered(response)} ${NO_ANSWER}`);
   } catch (error) {
     if (options.signal?.aborted) throw error;
     const back = untilReachable(options.signal);
@@ -50,7 +49,8 @@ export async function call(path, options = {}) {
     await back;
     return call(path, options);
   }
-  if (response.status === 401) {
+  if (isForeign(response)) throw new ApiError(0, LOGIN);
+  if (response.status === 401 && !isWebPage(response)) {
     if (sessionStorage.getItem(KEY) === key) await (asking ??= askForKey(key !== null));
     options.signal?.throwIfAborted();
     return call(path, options);
@@ -93,14 +93,41 @@ export function forgetKey() {
   sessionStorage.removeItem(KEY);
 }
 
+/**
+ * Return the address in the header Location of an answer.
+ * @param {Response} response
+ */
+export function located(response) {
+  return new URL(response.headers.get("Location") ?? "", response.url).href;
+}
+
 /** @param {Response} response */
 async function refusal(response) {
   try {
-    const { message, details } = await response.json();
-    return new ApiError(response.status, String(message), details);
+    const { code, message, details } = await response.json();
+    return new ApiError(response.status, code ? String(message) : proxyAnswered(response), details);
   } catch {
-    return new ApiError(response.status, `The server answered ${response.status}.`);
+    return new ApiError(response.status, proxyAnswered(response));
   }
+}
+
+/** @param {Response} response */
+function proxyAnswered({ status, statusText }) {
+  return `A proxy before the server answered ${status}${statusText && ` (${statusText})`}.`;
+}
+
+/**
+ * Return true for the page of a login or of a captive portal, or a redirection there; all answers of the server have an id.
+ * @param {Response} response
+ */
+function isForeign(response) {
+  const isPage = response.ok && isWebPage(response) && !response.headers.has("X-Request-ID");
+  return isPage || response.type === "opaqueredirect";
+}
+
+/** @param {Response} response */
+function isWebPage(response) {
+  return response.headers.get("Content-Type")?.startsWith("text/html") ?? false;
 }
 
 /**

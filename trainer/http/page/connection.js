@@ -3,9 +3,27 @@
 import { h } from "./elements.js";
 
 const PAUSE_MILLISECONDS = 2000;
+/** Statuses of a proxy whose server does not answer; those from 520 on are Cloudflare's. */
+const GATEWAY = new Set([502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 530]);
 
 /** @type {Promise<void> | null} */
 let waiting = null;
+
+/**
+ * Return the address of a path of this server, which a proxy may have put below a path of its own.
+ * @param {string} path
+ */
+export function addressOf(path) {
+  return path.startsWith("/") ? `.${path}` : path;
+}
+
+/**
+ * Return true for an answer of a proxy whose server does not answer.
+ * @param {Response} response
+ */
+export function isGateway(response) {
+  return GATEWAY.has(response.status) && !response.headers.get("Content-Type")?.startsWith("application/json");
+}
 
 /**
  * Show the notice until the server answers; ends early with the view.
@@ -36,7 +54,8 @@ async function reachable() {
 
 async function answers() {
   try {
-    return (await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PAUSE_MILLISECONDS) })).ok;
+    const signal = AbortSignal.timeout(PAUSE_MILLISECONDS);
+    return !isGateway(await fetch(addressOf("/healthz"), { cache: "no-store", redirect: "manual", signal }));
   } catch {
     return false;
   }

@@ -9,6 +9,8 @@ import { Sha256 } from "./sha256.js";
 /** @import { CorpusList, CorpusOverview, UploadStatus } from "./records.js" */
 
 const PORTION_BYTES = 4 * 1024 * 1024;
+/** A proxy that refuses even this many bytes takes no upload. */
+const LEAST_PORTION_BYTES = 1024;
 
 /**
  * @param {HTMLElement} main
@@ -136,14 +138,20 @@ async function upload(file, about, show, signal) {
   const hash = new Sha256();
   for (let offset = 0; offset < file.size; offset += PORTION_BYTES) {
     show("Reading", offset, file.size);
-    hash.add(new Uint8Array(await portion(file, offset).arrayBuffer()));
+    hash.add(new Uint8Array(await portion(file, offset, PORTION_BYTES).arrayBuffer()));
     signal.throwIfAborted();
   }
   const request = { ...about, files: [{ name: file.name, bytes: file.size, sha256: hash.hex() }] };
   let status = await started(request, signal);
+  let length = PORTION_BYTES;
   while (status.corpus === null) {
     show("Uploading", status.offset, status.bytes);
-    status = status.offset < status.bytes ? await sent(file, status, signal) : await started(request, signal);
+    try {
+      status = status.offset < status.bytes ? await sent(file, status, length, signal) : await started(request, signal);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 413 || length <= LEAST_PORTION_BYTES) throw error;
+      length /= 2; // a proxy takes smaller bodies than the server
+    }
   }
   return status.corpus;
 }
@@ -161,15 +169,16 @@ async function started(request, signal) {
  * Send the next portion; where the server has other bytes than expected, read how many.
  * @param {File} file
  * @param {UploadStatus} status
+ * @param {number} length
  * @param {AbortSignal} signal
  * @returns {Promise<UploadStatus>}
  */
-async function sent(file, { upload_id, offset }, signal) {
+async function sent(file, { upload_id, offset }, length, signal) {
   const path = `/corpora/uploads/${upload_id}`;
   // a portion can be repeated: the server takes it at its offset only
   const headers = { "Content-Type": "application/octet-stream", "Idempotency-Key": `${upload_id}-${offset}` };
   try {
-    const body = portion(file, offset);
+    const body = portion(file, offset, length);
     return await (await call(`${path}?offset=${offset}`, { method: "PATCH", headers, body, signal })).json();
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 409) throw error;
@@ -181,7 +190,7 @@ async function sent(file, { upload_id, offset }, signal) {
   }
 }
 
-/** @param {File} file @param {number} offset */
-function portion(file, offset) {
-  return file.slice(offset, offset + PORTION_BYTES);
+/** @param {File} file @param {number} offset @param {number} length */
+function portion(file, offset, length) {
+  return file.slice(offset, offset + length);
 }

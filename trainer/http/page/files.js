@@ -1,6 +1,7 @@
 /** Files: those of artifacts, with their table and links that download them, and those that the page makes itself. */
 
 import { call, hasKey } from "./api.js";
+import { addressOf } from "./connection.js";
 import { bdi, failure, h, table } from "./elements.js";
 import { size } from "./numbers.js";
 
@@ -37,7 +38,7 @@ export function download(artifact, path) {
   const name = path.replaceAll("/", "-");
   const link = h(
     "a",
-    { href: address, download: name, onclick: (event) => hasKey() && (event.preventDefault(), save()) },
+    { href: addressOf(address), download: name, onclick: (event) => hasKey() && (event.preventDefault(), save()) },
     bdi(path),
   );
   const save = async () => {

@@ -1,6 +1,7 @@
 /** The form that exports a run, or one of its checkpoints, as a file for other programs. */
 
-import { read, send } from "./api.js";
+import { located, read, send } from "./api.js";
+import { addressOf } from "./connection.js";
 import { announce, failure, h } from "./elements.js";
 import { date, size } from "./numbers.js";
 
@@ -61,13 +62,13 @@ export function exportForm(runId, signal) {
     try {
       const body = { format: form.value, license: license.value.trim() || null };
       const answer = await send(`/runs/${model.value}/export`, body, signal);
-      const address = answer.headers.get("Location");
+      const address = located(answer);
       /** @type {ExportStatus} */
       let status = await answer.json();
       while (status.status === "running") status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
       if (status.file === null) throw new Error(status.error?.message);
       const { name, bytes, sha256, url, expires_at } = status.file;
-      const link = h("a", { href: url, download: name }, name);
+      const link = h("a", { href: addressOf(url), download: name }, name);
       files.append(h("li", {}, link, ` ${size(bytes)}, until ${date(expires_at)}, SHA-256 `, h("code", {}, sha256)));
       trouble.replaceChildren();
       announce("The export is ready.");

@@ -1,6 +1,6 @@
 /** Samples of a run over its training: those that it has stored, and new ones by its kept checkpoints. */
 
-import { call, read } from "./api.js";
+import { call, located, read } from "./api.js";
 import { announce, failure, h, labelled, section, table } from "./elements.js";
 
 /** @import { KeptCheckpoint, Sample, TrainingSamples } from "./records.js" */
@@ -144,7 +144,7 @@ async function generated(model, body, signal) {
     signal,
   });
   while (response.status === 202)
-    response = await call(`${response.headers.get("Location")}?wait=${WAIT_SECONDS}`, { signal });
+    response = await call(`${located(response)}?wait=${WAIT_SECONDS}`, { signal });
   /** @type {{outputs: string[] | null, error: {message: string} | null}} */
   const { outputs, error } = await response.json();
   if (error) throw new Error(error.message);

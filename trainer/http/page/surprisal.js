@@ -1,6 +1,6 @@
 /** A form for a text, and the surprisals of one model or of two side by side. */
 
-import { ApiError, call, read, send } from "./api.js";
+import { ApiError, call, located, read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { announce, failure, h } from "./elements.js";
 import { comparedText, scoredText } from "./surprisal_maps.js";
@@ -168,7 +168,7 @@ async function scored(model, text, count, signal) {
 export async function answered(model, kind, request, signal) {
   let response = await send(`/runs/${model}/${kind}?wait=${WAIT_SECONDS}`, request, signal);
   while (response.status === 202)
-    response = await call(`${response.headers.get("Location")}?wait=${WAIT_SECONDS}`, { signal });
+    response = await call(`${located(response)}?wait=${WAIT_SECONDS}`, { signal });
   /** @type {Answer} */
   const answer = await response.json();
   if (answer.error) throw new Error(answer.error.message);
