@@ -81,7 +81,7 @@ async def test_page__uploads_through_a_proxy_that_takes_small_bodies(lab: Lab, t
         await browser.press("Enter")
         await browser.see_text("Stored as corpus through-a-proxy: ")
         assert (proxy.refused_bytes, proxy.outside) == ([1_200_000, 1_200_000, 1_048_576, 524_288], [])
-    stored = lab.folder / "data" / "corpus" / file.name
+    stored = lab.folder / "artifacts" / "corpora" / file.name
     assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
 
 

@@ -31,9 +31,9 @@ from trainer.contracts.runs import Accepted
 _line = TypeAdapter(dict[str, object])
 
 
-async def started(folder: Path, *words: str, descriptors: int | None = None, **environment: str) -> Process:
+async def started(folder: Path, *words: str, descriptors: str = "", **environment: str) -> Process:
     """Start a program, with a limit of open files that it cannot raise."""
-    limited: tuple[str, ...] = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh")
+    limited: tuple[str, ...] = () if not descriptors else ("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh")
     given = {"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"}
     return await asyncio.create_subprocess_exec(
         *(*limited, sys.executable, "-m", *words),
@@ -87,7 +87,7 @@ async def test_process__with_few_descriptors_answers_beside_more_idle_clients_th
     tmp_path: Path, begun: str
 ) -> None:
     run = finished_run(tmp_path, "lstm")
-    process = await started(tmp_path, "bot", "--no-discord", descriptors=256)
+    process = await started(tmp_path, "bot", "--no-discord", descriptors="256")
     port = await port_of(process)
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]
     for _, writer in idle:
@@ -108,7 +108,7 @@ async def test_process__with_few_descriptors_answers_beside_more_idle_clients_th
 async def test_process__with_few_descriptors_answers_beside_as_many_streams_as_it_serves(tmp_path: Path) -> None:
     (tmp_path / "data" / "corpus").mkdir(parents=True)
     (tmp_path / "data" / "corpus" / "text.txt").write_text("abc abc\n" * 500, encoding="utf-8")
-    process = await started(tmp_path, "bot", "--no-discord", descriptors=256)
+    process = await started(tmp_path, "bot", "--no-discord", descriptors="256")
     url = f"http://127.0.0.1:{await port_of(process)}"
     async with ClientSession(url, connector=TCPConnector(limit=0)) as session:
         key, body = {"X-Api-Key": ADMIN, "Content-Type": "application/json"}, tiny_request().model_dump_json().encode()

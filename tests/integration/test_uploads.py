@@ -69,7 +69,7 @@ async def test_upload__through_a_proxy_that_takes_small_bodies_sends_smaller_one
             stored = await asyncio.to_thread(client.upload, text, progress=lambda done, total: None)
     assert (stored.name, stored.lines, proxy.outside) == (text.stem, 185_000, [])
     assert proxy.refused_bytes == ([2 * MIB] if most_bytes == MIB else [MIB, MIB // 2])
-    assert corpus_sha256(server.lab.folder / "data" / "corpus" / f"{text.stem}.txt") == corpus_sha256(text)
+    assert corpus_sha256(server.lab.folder / "artifacts" / "corpora" / f"{text.stem}.txt") == corpus_sha256(text)
 
 
 async def test_upload__through_a_proxy_that_takes_no_bodies_says_so(server: LabServer, tmp_path: Path) -> None:
