@@ -49,7 +49,8 @@ LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}
 MATPLOTLIB_MODULES = {
-    f"trainer.reports.{name}" for name in ("charts", "experiment_charts", "battery_charts", "development_charts")
+    f"trainer.reports.{name}"
+    for name in ("charts", "experiment_charts", "battery_charts", "development_charts", "fonts")
 }
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 

@@ -361,6 +361,20 @@ def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
     assert value_of(modules, "visible, spoken", "scored_text.js", expression) == signs
 
 
+@pytest.mark.parametrize("letters", ["कि|न्दी", "t͡s|ʰ", "и́|қ", "ที่|น้ำ", "👍🏽|🇰🇿", "a|b", "\u0301|\n|x"])
+def test_letter__keeps_its_marks_and_the_values_of_its_characters(modules: Path, letters: str) -> None:
+    units = [{"text": char, "before": "", "nats": 1} for char in letters.replace("|", "")]
+    join = "(parts) => ({text: parts.map((one) => one.text).join(''), nats: parts.length})"
+    found = value_of(modules, "joinedLetters", "heat_map.js", f"joinedLetters({json.dumps(units)}, {join})")
+    expected = [(letter, len(letter)) for letter in letters.split("|")]
+    assert [
+        (one["text"], one["nats"]) for one in TypeAdapter(list[dict[str, object]]).validate_python(found)
+    ] == expected
+    apart = [{"text": "a", "before": ""}, {"text": "\u0301", "before": " "}, {"text": "", "before": ""}]
+    grouped = f"letterGroups({json.dumps(apart)}).length"
+    assert value_of(modules, "letterGroups", "scored_text.js", grouped) == 3
+
+
 def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
     written = {
         "decimal(null)": "–",

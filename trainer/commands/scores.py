@@ -235,7 +235,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
                         text = normalized(part.text, normalization)
                         writer.add(response, text, part.number)
                         if options.heatmap is not None:
-                            _draw_heatmap(options.heatmap, response, text)
+                            _draw_heatmap(terminal, options.heatmap, response, text)
                     elif is_one:
                         raise response
                     else:
@@ -411,12 +411,15 @@ def _check_heatmap(file: Path, head: Sequence[Portion | BadLine]) -> None:
         )
 
 
-def _draw_heatmap(file: Path, response: ScoreResponse, text: str) -> None:
+def _draw_heatmap(terminal: Terminal, file: Path, response: ScoreResponse, text: str) -> None:
     if file.suffix == ".html":
         data = heatmap_html(response, text).encode()
     else:
-        from trainer.reports.charts import heat_map  # matplotlib: half a second
+        from trainer.reports.charts import heat_map, missing_fonts  # matplotlib: half a second
 
-        data = heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats")
+        rows = heatmap_rows(token_rows(response, text), text, "nats")
+        data = heat_map(rows, "nats")
+        if (note := missing_fonts(rows)) is not None:
+            terminal.note(f"mt: {note}")
     with write_errors(file):
         file.write_bytes(data)

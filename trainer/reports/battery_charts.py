@@ -15,6 +15,7 @@ from trainer.reports.experiment_charts import (
     label_axes,
     marker,
 )
+from trainer.reports.fonts import drawable
 
 _WIDTH, _HEIGHT, _DOTS_PER_INCH = 6.5, 3.6, 120
 _MAX_NAME_CHARACTERS, _MAX_LEVEL_CHARACTERS = 24, 70
@@ -58,15 +59,15 @@ def _figure(title: str, suite: Suite, effects: list[Effect]) -> Figure:
             markersize=4.5,
             linewidth=1.2,
             capsize=2.5,
-            label=condition,
+            label=drawable(condition),
         )
     names = [f"{region} {suite.regions.get(region, '')}".strip()[:_MAX_NAME_CHARACTERS] for region in regions]
     is_crowded = sum(map(len, names)) > _MAX_LEVEL_CHARACTERS
-    axes.set_xticks(range(len(regions)), names, rotation=25 if is_crowded else 0)
+    axes.set_xticks(range(len(regions)), [*map(drawable, names)], rotation=25 if is_crowded else 0)
     axes.grid(visible=True, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     label_axes(axes, "region", "surprisal (nats)")
-    axes.set_title(title, fontsize=TICK_SIZE)
+    axes.set_title(drawable(title), fontsize=TICK_SIZE)
     axes.legend(frameon=False, fontsize=TICK_SIZE)
     return figure
 

@@ -2,8 +2,7 @@
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from io import BytesIO
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import log, nan
 from pathlib import Path
 
@@ -12,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from trainer.reports.bands import band_of
+from trainer.reports.fonts import drawable, font_note, fonts_of, is_drawable, save_figure
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
+from trainer.reports.letters import without_forms
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
 
@@ -40,12 +41,11 @@ _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
 _SPIKE_SHARE = 0.02  # of the losses may leave the picture at its top, so that the rest has room
 _CELL_WIDTH, _CELL_HEIGHT, _GAP_POINTS = 30, 38, 1.7  # pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 84  # pixels around the cells
+_NOTE_HEIGHT = 20
 _MIN_COLUMNS = 24  # so that the legend has room
 _SCALE_ENDS: dict[Unit, float] = {"bits": 8.0, "nats": SCALE_END_NATS}
 _HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
-_FONT = get_font(findfont("DejaVu Sans"))
-"""Part of matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
 
 
 def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes:
@@ -53,7 +53,7 @@ def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = Non
 
     `bits_per_nat`: bits per character of the validation split for one nat per token; None draws no second axis.
     """
-    return _png(loss_figure(train, validation, bits_per_nat))
+    return save_figure(loss_figure(train, validation, bits_per_nat), "png")
 
 
 def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> Figure:
@@ -100,7 +100,7 @@ def group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_na
     _style(axes)
     if bits_per_nat is not None:
         _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
-    return _png(figure)
+    return save_figure(figure, "png")
 
 
 def _draw_band(axes: Axes, curves: Sequence[Curve], colour: str, name: str, marker: str = "") -> None:
@@ -128,11 +128,11 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
             linestyle="--" if name in dashed else "-",
             marker=_MARKERS[number // len(_MANY) % len(_MARKERS)],
             markevery=0.1,
-            label=name,
+            label=drawable(name),
         )
     _style(axes)
     _add_second_axis(axes, 1 / log(2), "bits per token")
-    return _png(figure)
+    return save_figure(figure, "png")
 
 
 def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
@@ -150,22 +150,24 @@ def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
     _set_limits(axes, [loss for curve in shown.values() for _, loss in curve], [])
     _style(axes)
     axes.set_ylabel(unit, color=_TEXT, fontsize=11)
-    return _png(figure)
+    return save_figure(figure, "png")
 
 
 def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     """Draw the characters of a text as coloured cells over a colour bar, as a PNG; unknown ones have a frame.
 
-    A character without a glyph is written as its code point. A row of a right-to-left script begins at the right.
+    A letter stands with its marks in the middle of the cells of its characters. Arabic letters have the forms of their
+    words. A letter without a glyph is written as the code points of its characters, and the picture says so. A row of a
+    right-to-left script begins at the right.
     """
     columns = max(_MIN_COLUMNS, *(len(cells) for _, cells in rows))
     width, height = columns * _CELL_WIDTH, len(rows) * _CELL_HEIGHT
-    figure = Figure(
-        figsize=((_LEFT + width + _RIGHT) / _DOTS_PER_INCH, (_TOP + height + _BOTTOM) / _DOTS_PER_INCH),
-        dpi=_DOTS_PER_INCH,
-        facecolor=_BACKGROUND,
-    )
-    axes = _axes_at(figure, _LEFT, _BOTTOM, width, height)
+    note = missing_fonts(rows)
+    below = 0 if note is None else _NOTE_HEIGHT
+    whole_width, whole_height = _LEFT + width + _RIGHT, _TOP + height + _BOTTOM + below
+    size = whole_width / _DOTS_PER_INCH, whole_height / _DOTS_PER_INCH
+    figure = Figure(figsize=size, dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND)
+    axes = _axes_at(figure, _LEFT, _BOTTOM + below, width, height)
     axes.set_axis_off()
     axes.set_xlim(0, columns)
     axes.set_ylim(len(rows), 0)
@@ -178,12 +180,24 @@ def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     )
     for y, (first, cells) in enumerate(rows):
         axes.text(-0.3, y + 0.5, f"{first:,}", color=_FAINT, fontsize=9, ha="right", va="center")
-        for x, (sign, value, is_known) in zip(_columns(cells, columns), cells, strict=False):
-            _write_sign(axes, x, y, sign, is_light=value > LIGHT_SHARE * _SCALE_ENDS[unit])
+        places = _columns(cells, columns)
+        for first_cell, after in pairwise([at for at, (sign, _, _) in enumerate(cells) if sign] + [len(cells)]):
+            spanned = places[first_cell:after]
+            lights = [value > LIGHT_SHARE * _SCALE_ENDS[unit] for _, value, _ in cells[first_cell:after]]
+            _write_letter(axes, spanned, y, cells[first_cell][0], lights)
+        for x, (_, _, is_known) in zip(places, cells, strict=False):
             if not is_known:
                 axes.add_patch(_frame(x + 0.05, y + 0.05, 0.9, 0.9))
-    _draw_legend(figure, heat, unit, has_unknown=any(not is_known for _, cells in rows for _, _, is_known in cells))
-    return _png(figure)
+    has_unknown = any(not is_known for _, cells in rows for _, _, is_known in cells)
+    _draw_legend(figure, below, heat, unit, has_unknown=has_unknown)
+    if note is not None:
+        figure.text(_LEFT / whole_width, 7 / whole_height, note, color=_FAINT, fontsize=8)
+    return save_figure(figure, "png")
+
+
+def missing_fonts(rows: Sequence[CellRow]) -> str | None:
+    """Return what a heat map says about signs without a font."""
+    return font_note(sign for _, cells in rows for sign, _, _ in cells if sign)
 
 
 def _columns(cells: Sequence[Cell], columns: int) -> Sequence[int]:
@@ -207,12 +221,6 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 def _empty_chart(width_inches: float = 8.0, height_inches: float = 4.0) -> tuple[Figure, Axes]:
     figure = Figure((width_inches, height_inches), _DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _png(figure: Figure) -> bytes:
-    image = BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()
 
 
 def _thinned(curve: Curve) -> Curve:
@@ -265,10 +273,19 @@ def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: f
     return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
 
-def _write_sign(axes: Axes, x: int, y: int, sign: str, *, is_light: bool) -> None:
-    has_glyphs = all(part.isprintable() and _FONT.get_char_index(ord(part)) for part in sign)
-    text, size, base = (sign, 14, 0.66) if has_glyphs else (_code_point(sign), 6.5, 0.72)
-    axes.text(x + 0.5, y + base, text, color="black" if is_light else "white", fontsize=size, ha="center")
+def _write_letter(axes: Axes, columns: Sequence[int], y: int, sign: str, lights: Sequence[bool]) -> None:
+    """Write a letter in the middle of its columns, with an outline where dark and light cells meet."""
+    colours = ["black" if is_light else "white" for is_light in lights]
+    drawn = next((one for one in (sign, without_forms(sign)) if is_drawable(one)), None)
+    if drawn is None:
+        for x, char, colour in zip(columns, without_forms(sign).removeprefix("◌"), colours, strict=False):
+            axes.text(x + 0.5, y + 0.72, _code_point(char), color=colour, fontsize=6.5, ha="center")
+        return
+    middle, colour = (min(columns) + max(columns) + 1) / 2, colours[0]
+    written = axes.text(middle, y + 0.66, drawn, color=colour, fontsize=14, ha="center", fontfamily=fonts_of(drawn))
+    if len({*lights}) > 1:
+        outline = withStroke(linewidth=1.6, foreground="white" if colour == "black" else "black")
+        written.set_path_effects([outline])
 
 
 def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
@@ -276,25 +293,21 @@ def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
     return Rectangle((x, y), width, height, fill=False, edgecolor=_UNKNOWN, linewidth=2)
 
 
-def drawable(name: str) -> str:
-    """Return a name as matplotlib can write it: no formula, and a box for each character without a glyph."""
-    boxed = "".join(char if char.isprintable() and _FONT.get_char_index(ord(char)) else "□" for char in name)
-    return boxed.replace("$", r"\$")
-
-
-def _code_point(sign: str) -> str:
-    """Return the last code point of a sign in hexadecimal digits, in two lines that fit into a cell."""
-    digits = f"{ord(sign[-1]):04X}"
+def _code_point(char: str) -> str:
+    """Return the code point of a character in hexadecimal digits, in two lines that fit into a cell."""
+    digits = f"{ord(char):04X}"
     return f"{digits[:-3]}\n{digits[-3:]}" if len(digits) > 4 else f"{digits[:2]}\n{digits[2:]}"
 
 
-def _draw_legend(figure: Figure, heat: QuadMesh, unit: Unit, *, has_unknown: bool) -> None:
-    bar = figure.colorbar(heat, cax=_axes_at(figure, _LEFT, 46, 360, 14), orientation="horizontal", extend="max")
+def _draw_legend(figure: Figure, below: int, heat: QuadMesh, unit: Unit, *, has_unknown: bool) -> None:
+    bar = figure.colorbar(
+        heat, cax=_axes_at(figure, _LEFT, below + 46, 360, 14), orientation="horizontal", extend="max"
+    )
     bar.set_label(f"surprisal ({unit})", color=_TEXT, fontsize=10)
     bar.ax.tick_params(colors=_TEXT, length=0, labelsize=9)
     bar.outline.set_visible(False)
     if has_unknown:
-        axes = _axes_at(figure, _LEFT + 420, 42, 300, 22)
+        axes = _axes_at(figure, _LEFT + 420, below + 42, 300, 22)
         axes.set_axis_off()
         axes.set_xlim(0, 300)
         axes.set_ylim(0, 22)

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from trainer.contracts.batteries import LEVELS
 from trainer.contracts.development import Acquisition, Development, DevelopmentRow, WordScores
 from trainer.contracts.wording import counted
-from trainer.reports.charts import drawable
 from trainer.reports.development_tables import MEASURE_TITLES, by_age, spread
 from trainer.reports.experiment_charts import (
     BACKGROUND,
@@ -26,6 +25,7 @@ from trainer.reports.experiment_charts import (
     label_axes,
     marker,
 )
+from trainer.reports.fonts import drawable
 
 _WIDTH, _HEIGHT, _DOTS_PER_INCH = 7.2, 3.8, 120
 _MAX_LINES, _MANY_LINES = 8, 4

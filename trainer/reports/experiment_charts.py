@@ -4,7 +4,6 @@ The same numbers give the same bytes. No state outlives a call.
 """
 
 from collections.abc import Mapping, Sequence, Set
-from io import BytesIO
 from itertools import chain
 from math import nan
 from typing import Literal, NamedTuple
@@ -30,6 +29,7 @@ from trainer.reports.experiment_tables import (
     seeds_note,
     spread_note,
 )
+from trainer.reports.fonts import drawable, save_figure
 
 leave_out_matplotlibrc()
 _DOTS_PER_INCH = 200
@@ -74,7 +74,7 @@ def batteries_figure(result: ExperimentResult) -> Figure:
     own = {place for place, row in rows.items() if row.model_language == row.battery_language}
     heat = _Heat(result.languages, [*{title: None for _, title in rows}], cells, own)
     figure, axes, bar = _draw_heat_map(result, heat, HeatScale(0.0, 100.0))
-    names = [title[:_MAX_NAME_CHARACTERS] for title in heat.columns]
+    names = [drawable(title[:_MAX_NAME_CHARACTERS]) for title in heat.columns]
     axes.set_xticks([place + 0.5 for place in range(len(names))], names, rotation=30, ha="left")
     figure.supxlabel(battery_spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "battery, after its language", "language of the model")
@@ -131,13 +131,13 @@ def curves_figure(result: ExperimentResult) -> Figure:
     areas = figure.add_subplot(1, 2, 2, sharey=losses)
     _draw_dots(losses, result, [(row, row.best_val_loss) for row in result.curves], models)
     _draw_dots(areas, result, [(row, row.auc) for row in result.curves], models)
-    losses.set_yticks(range(len(result.languages)), result.languages)
+    losses.set_yticks(range(len(result.languages)), [*map(drawable, result.languages)])
     losses.set_ylim(len(result.languages) - 0.5, -0.5)
     label_axes(losses, "best validation loss (nats per token)", "language of the model")
     areas.tick_params(labelleft=False)
     label_axes(areas, "area under the training loss (nats · steps)", "")
     handles = [
-        Line2D([], [], color=colour(number), marker=marker(number), linestyle="", label=model)
+        Line2D([], [], color=colour(number), marker=marker(number), linestyle="", label=drawable(model))
         for number, model in enumerate(models)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=TICK_SIZE)
@@ -148,12 +148,10 @@ def figure_bytes(figure: Figure, file_format: Literal["png", "pdf", "svg"]) -> b
     """Return a figure as PNG, PDF or SVG, without dates and versions; texts of a PDF or an SVG stay texts."""
     unwanted = {"png": ("Software",), "pdf": ("CreationDate", "Producer"), "svg": ("Date", "Creator")}
     metadata: dict[str, str | None] = {name: None for name in unwanted[file_format]}
-    image = BytesIO()
     with rc_context():
         rc("pdf", fonttype=42)  # TrueType, which journals ask for
         rc("svg", fonttype="none", hashsalt="")  # ids that are the same each time
-        figure.savefig(image, format=file_format, metadata=metadata)
-    return image.getvalue()
+        return save_figure(figure, file_format, metadata)
 
 
 def _figure(result: ExperimentResult, width: float, height: float) -> Figure:
@@ -205,8 +203,8 @@ def _draw_heat_map(result: ExperimentResult, heat: _Heat, scale: HeatScale) -> t
     axes.set_ylim(len(heat.rows), 0)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xticks([number + 0.5 for number in range(len(heat.columns))], heat.columns)
-    axes.set_yticks([number + 0.5 for number in range(len(heat.rows))], heat.rows)
+    axes.set_xticks([number + 0.5 for number in range(len(heat.columns))], [*map(drawable, heat.columns)])
+    axes.set_yticks([number + 0.5 for number in range(len(heat.rows))], [*map(drawable, heat.rows)])
     bar = figure.colorbar(mesh, ax=axes, aspect=28, pad=0.02)
     bar.ax.tick_params(colors=TEXT, labelsize=TICK_SIZE)
     bar.outline.set_visible(False)
@@ -219,7 +217,7 @@ def _write(axes: Axes, x: float, y: float, text: str, colour: str, font_size: fl
 
 def _leaf_title(result: ExperimentResult, language: str) -> str:
     group = "control" if language in result.controls else result.branches.get(language)
-    return language if group is None else f"{language} ({group})"
+    return drawable(language if group is None else f"{language} ({group})")
 
 
 def _draw_dots(

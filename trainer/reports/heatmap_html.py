@@ -1,12 +1,14 @@
 """The heat map of a text as one HTML page without external files: each token in the colour of its surprisal."""
 
+from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import log
 
 from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.wording import counted
+from trainer.reports.letters import clusters
 from trainer.reports.score_table import TokenRow, code_points, token_rows
 
 HEAT_COLOURS = ("#3a3d44", "#4f3f78", "#8c2f74", "#d14a4f", "#f39a3d", "#fcf3a4")
@@ -42,7 +44,7 @@ def heatmap_html(score: ScoreResponse, text: str) -> str:
     return _PAGE.format(
         title=escape(f"Surprisal under {score.run_id}"),
         figures=_figures(score),
-        lines="\n".join(f'<p dir="auto">{"".join(map(_token, rows))}</p>' for _, rows in lines),
+        lines="\n".join(f'<p dir="auto">{"".join(map(_letter, _joined(rows)))}</p>' for _, rows in lines),
         colours=", ".join(HEAT_COLOURS),
         end=f"{SCALE_END_NATS} ({SCALE_END_NATS / log(2):.1f})",
     )
@@ -65,19 +67,42 @@ def _figures(score: ScoreResponse) -> str:
     return " · ".join(figures)
 
 
-def _token(row: TokenRow) -> str:
-    shown, name = escape(row.text), code_points(row.text)
+def _joined(rows: Iterable[TokenRow]) -> list[list[TokenRow]]:
+    """Group the tokens of a line into letters: a token that begins inside a letter belongs to the token before it."""
+    tokens = list(rows)
+    starts = frozenset(accumulate(map(len, clusters("".join(row.text for row in tokens))), initial=0))
+    letters, at, after = list[list[TokenRow]](), 0, 0
+    for row in tokens:
+        if letters and row.text and at not in starts and row.start == after:
+            letters[-1].append(row)
+        else:
+            letters.append([row])
+        at, after = at + len(row.text), row.start + len(row.text)
+    return letters
+
+
+def _letter(rows: Sequence[TokenRow]) -> str:
+    """Show tokens as one text in the colour of the sum of their surprisals; each has its own lines of details."""
+    shown = escape("".join(row.text for row in rows))
+    details = escape("\n".join(line for row in rows for line in _details(row)))
+    scored = [row.surprisal for row in rows if row.surprisal is not None]
+    kinds = [*(["unknown"] if not all(row.is_known for row in rows) else []), *([] if scored else ["unscored"])]
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    style = f' style="{_style(sum(scored))}"' if scored else ""
+    return f'<span{kind}{style} title="{details}">{shown}</span>'
+
+
+def _details(row: TokenRow) -> list[str]:
+    name = code_points(row.text)
     if row.surprisal is None:
-        return f'<span class="unscored" title="{name}: not scored">{shown}</span>'
-    details = [
+        return [f"{name}: not scored"]
+    return [
         f"{name}{'' if row.is_known else ', unknown'}",
         f"surprisal {row.surprisal:.3f} nats ({row.surprisal / log(2):.3f} bits)",
         f"rank {row.rank or 0:,}",
         f"entropy {row.entropy or 0.0:.3f} nats",
         *(f"{token} {probability:.3f}" for token, probability in row.expected),
     ]
-    kind = "" if row.is_known else ' class="unknown"'
-    return f'<span{kind} style="{_style(row.surprisal)}" title="{escape(chr(10).join(details))}">{shown}</span>'
 
 
 def _style(nats: float) -> str:

@@ -9,7 +9,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from math import log
 from typing import Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.events import Event, MetricsProgress
 from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Span, WordScore
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
+from trainer.reports.letters import clusters, joined
 
 _MAX_COLUMNS, _MAX_ROWS = 40, 25
 _LINE_COLUMNS = (
@@ -30,7 +31,7 @@ _CURVE_COLUMNS = ["step", "epoch", *_LOSS_COLUMNS, "learning_rate", "grad_norm",
 Curve = Sequence[tuple[int, float]]
 """(step, mean loss in nats per token), oldest first."""
 Cell = tuple[str, float, bool]
-"""A character as it is drawn, its surprisal, and whether the model knows it."""
+"""A character: the letter as it is drawn, "" but for its first character; its surprisal; and if the model knows it."""
 CellRow = tuple[int, Sequence[Cell]]
 """The number of the first cell, and at most 40 cells."""
 Unit = Literal["bits", "nats"]
@@ -221,26 +222,44 @@ def csv_lines(rows: Iterable[Sequence[object]], delimiter: str) -> str:
 def heatmap_rows(tokens: Iterable[TokenRow], text: str, unit: Unit) -> list[tuple[int, list[Cell]]]:
     """Return the first 25 rows of a heat map; each has the number of its first character in the text, from 1.
 
-    Every line of the text begins a new row. Tokens without a score are left out.
+    Every line of the text begins a new row, and a letter that does not fit with its marks. Tokens without a score are
+    left out.
     """
     rows: list[tuple[int, list[Cell]]] = []
     end = 0
-    for token in tokens:
-        for number, char in enumerate(token.text if token.surprisal is not None else "", token.start + 1):
-            if not rows or len(rows[-1][1]) == _MAX_COLUMNS or "\n" in text[end : number - 1]:
-                if len(rows) == _MAX_ROWS:
-                    return rows
-                rows.append((number, []))
-            rows[-1][1].append((sign(char), in_unit(token.surprisal, unit), token.is_known))
-            end = number
+    for number, cells in _letters(tokens, text, unit):
+        if not rows or len(rows[-1][1]) + len(cells) > _MAX_COLUMNS or "\n" in text[end : number - 1]:
+            if len(rows) == _MAX_ROWS:
+                return rows
+            rows.append((number, []))
+        rows[-1][1].extend(cells)
+        end = number
     return rows
 
 
-def sign(char: str) -> str:
-    """Return a character as it is drawn: ␣ for a space, a dotted circle below a combining mark."""
-    if char == " ":
-        return "␣"
-    return f"◌{char}" if unicodedata.category(char).startswith("M") else char
+def _letters(tokens: Iterable[TokenRow], text: str, unit: Unit) -> Iterator[tuple[int, list[Cell]]]:
+    """Yield the letters of a text, each with the number of its first character and the cells of all."""
+    starts = frozenset(accumulate(map(len, clusters(text)), initial=0))
+    forms, number, letter, cells = joined(text), 0, "", list[Cell]()
+    for token in tokens:
+        for at in range(token.start, token.start + len(token.text)) if token.surprisal is not None else ():
+            if at in starts or at != number + len(cells) - 1 or len(cells) == _MAX_COLUMNS:
+                if cells:
+                    yield number, cells
+                number, letter, cells = at + 1, "", []
+            letter += forms[at]
+            cells.append(("", in_unit(token.surprisal, unit), token.is_known))
+            _, nats, is_known = cells[0]
+            cells[0] = sign(letter), nats, is_known
+    if cells:
+        yield number, cells
+
+
+def sign(letter: str) -> str:
+    """Return a letter as it is drawn: ␣ for a space, a dotted circle below a mark that has no letter."""
+    if letter.startswith(" "):
+        return letter.replace(" ", "␣", 1)
+    return f"◌{letter}" if unicodedata.category(letter[0]).startswith("M") else letter
 
 
 def code_points(text: str) -> str:

@@ -1,5 +1,7 @@
 """The loss chart and the heat map: pictures of the right size whatever is in them, and honest about the numbers."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import combinations
@@ -14,6 +16,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.support import ROOT
 from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
 from trainer.reports.charts import (
@@ -119,9 +122,10 @@ def test_chart_of_curves__shows_each_of_many() -> None:
     assert png != curves_chart({**curves, "model 9": [(1, 3.0), (2, 3.0)]}, dashed={"model 3"})
 
 
+@pytest.mark.process
 def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
     line: Curve = [(step, 2.0) for step in range(100)]
-    names = ("a: $x$ $", "b: _ мәтін", "c: 漢字", "d: \u202e")
+    names = ("a: $x$ $", "b: _ мәтін", "c: ^{x}", "d: \u202e")
     pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits per character")) for name in names]
     four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats per token")
     assert size_of(four) == (800, 400)
@@ -181,6 +185,7 @@ def test_heat_map__is_as_large_as_its_rows_with_room_for_the_legend(unit: Unit, 
     assert size_of(heat_map(rows, unit)) == (width, 2 * 38 + 98)
 
 
+@pytest.mark.process
 def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytest.WarningsRecorder) -> None:
     signs = sorted(set(cells(SCRIPTS)))
     picture = pixels(heat_map([(1, [*signs, signs[0]])], "bits"))
@@ -216,3 +221,84 @@ def test_heat_map__frames_unknown_characters_and_explains_the_frame() -> None:
     in_cells, below = places(differs[:52].any(dim=0)), places(differs[52:].any(dim=0))
     assert 62 + 30 <= min(in_cells) and max(in_cells) <= 62 + 61  # the second cell and its edge
     assert min(below) > 62 + 360  # beside the colour bar
+
+
+def test_heat_map__writes_a_letter_with_its_marks_over_the_cells_of_its_characters() -> None:
+    apart: list[Cell] = [("o", 1.0, True), ("◌\u0303", 7.0, True), ("a", 1.0, True)]
+    together: list[Cell] = [("o\u0303", 1.0, True), ("", 7.0, True), ("a", 1.0, True)]
+    plain: list[Cell] = [("␣", 1.0, True), ("␣", 7.0, True), ("a", 1.0, True)]
+    one, two, empty = (pixels(heat_map([(1, row)], "bits")) for row in (apart, together, plain))
+    corners = [62 + 3, 62 + 33, 62 + 63]
+    assert one[18, corners].equal(two[18, corners]), "each character has its own colour"
+    assert (two != empty)[14:52, 62 + 26 : 62 + 34].any(), "the letter stands in the middle"
+    assert not (one != empty)[14:52, 62 + 27 : 62 + 33].any()
+
+
+FONT = """
+import sys
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+signs = {"g" + str(number): ord(char) for number, char in enumerate(sys.argv[2])}
+pen = TTGlyphPen(None)
+pen.moveTo((100, 0)); pen.lineTo((100, 700)); pen.lineTo((800, 700)); pen.lineTo((800, 0)); pen.closePath()
+glyph = pen.glyph()
+names = [".notdef", *signs]
+font = FontBuilder(1000, isTTF=True)
+font.setupGlyphOrder(names)
+font.setupCharacterMap({number: name for name, number in signs.items()})
+font.setupGlyf({name: glyph for name in names})
+font.setupHorizontalMetrics({name: (900, 100) for name in names})
+font.setupHorizontalHeader(ascent=800, descent=-200)
+font.setupNameTable({"familyName": "Tiny Squares", "styleName": "Regular"})
+font.setupOS2()
+font.setupPost()
+font.save(sys.argv[1])
+"""
+DRAW = """
+import sys
+from pathlib import Path
+from matplotlib import font_manager
+folder, signs, name = sys.argv[1:]
+fonts = font_manager.fontManager.ttflist
+fonts[:] = [font for font in fonts if font.name == "DejaVu Sans" and "mpl-data" in font.fname]
+font_manager.X11FontDirectories[:] = [folder]
+font_manager.OSXFontDirectories[:] = [folder]
+from trainer.reports.charts import comparison_chart, heat_map, missing_fonts
+rows = [(1, [(sign, 0.0, True) for sign in signs])]
+Path(folder, "map.png").write_bytes(heat_map(rows, "bits"))
+Path(folder, "chart.png").write_bytes(comparison_chart({name: [(1, 2.0), (2, 1.0)]}, "nats"))
+print(missing_fonts(rows))
+"""
+
+
+def drawn_with(folder: Path, signs: str, font_of: str) -> tuple[Tensor, Tensor, str]:
+    """Draw a heat map and a legend of signs where the only fonts are matplotlib's own and one of some signs."""
+    folder.mkdir()
+    if font_of:
+        subprocess.run([sys.executable, "-c", FONT, str(folder / "tiny.ttf"), font_of], check=True)
+    environment = {"MPLCONFIGDIR": str(folder), "PATH": "", "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
+    command = [sys.executable, "-W", "error", "-c", DRAW, str(folder), signs, f"a {signs}"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    heat, chart = (pixels((folder / f"{name}.png").read_bytes()) for name in ("map", "chart"))
+    return heat, chart, done.stdout.strip()
+
+
+@pytest.mark.process
+def test_picture__takes_the_first_font_that_has_a_sign_and_says_which_to_install(tmp_path: Path) -> None:
+    signs = "हन中"
+    squares, chart, note = drawn_with(tmp_path / "with", signs, signs)
+    assert note == "None"
+    for x in range(3):
+        cell = squares[20:40, 62 + 30 * x + 8 : 62 + 30 * x + 22, :3]
+        assert int((cell > 0.9).all(dim=-1).sum()) > 100, "a white square"
+    codes, boxes, note = drawn_with(tmp_path / "without", signs, "")
+    assert note == (
+        "No font of this machine has 3 signs of this picture: install one (on Debian and Ubuntu fonts-noto-cjk and"
+        " fonts-noto-core)."
+    )
+    assert codes.shape[0] > squares.shape[0] and not chart.equal(boxes)
+    _, _, note = drawn_with(tmp_path / "some", signs, "中")
+    assert note == (
+        "No font of this machine has 2 signs of this picture: install one (on Debian and Ubuntu fonts-noto-core)."
+    )

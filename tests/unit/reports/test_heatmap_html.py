@@ -91,3 +91,17 @@ def test_scale__runs_from_its_first_to_its_last_colour() -> None:
     assert [scale.colour(value) for value in (1.0, 2.0, 3.0)] == [SCALE_COLOURS[0], SCALE_COLOURS[4], SCALE_COLOURS[-1]]
     assert HeatScale(2.0, 2.0).colour(2.0) == SCALE_COLOURS[0]
     assert contrast(luminance("#ffffff"), luminance("#000000")) == pytest.approx(21.0)
+
+
+def test_page__keeps_a_letter_with_its_marks_and_lists_the_surprisal_of_each_character() -> None:
+    text = "कि t͡s"
+    page = Page(heatmap_html(score_of(text, [1.0, 0.5, 2.0, 0.25, 0.25, 4.0], unknown="s"), text))
+    letters = [one for one in page.of("span") if one.get("title")]
+    assert [(one["title"] or "").count("surprisal") for one in letters] == [2, 1, 3]
+    assert [one.get("class") for one in letters] == [None, None, "unknown"]
+    assert (letters[0]["title"] or "").splitlines() == [
+        *("U+0915", "surprisal 1.000 nats (1.443 bits)", "rank 2", "entropy 0.693 nats"),
+        *("U+093F", "surprisal 0.500 nats (0.721 bits)", "rank 2", "entropy 0.693 nats"),
+    ]
+    alone = Page(heatmap_html(score_of("a", [1.5]), "a")).of("span")
+    assert letters[0]["style"] == alone[0]["style"], "the colour of the sum"

@@ -134,6 +134,28 @@ def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("क्षि a", ["क्षि", "", "", "", "␣", "a"]),
+        ("\u0301t͡s", ["◌\u0301", "t͡s", "", ""]),
+        ("بب", ["\ufe91", "\ufe90"]),
+    ],
+)
+def test_picture__has_a_cell_for_each_character_and_a_letter_at_its_first(text: str, letters: list[str]) -> None:
+    values = [float(place) for place in range(len(text))]
+    [(first, cells)] = cells_of(score_of(text, values), text)
+    assert (first, [sign for sign, _, _ in cells], [value for _, value, _ in cells]) == (1, letters, values)
+    unscored = changed(score_of(text, values), surprisal=(None, *values[1:]))
+    assert [value for _, row in cells_of(unscored, text) for _, value, _ in row] == values[1:]
+
+
+def test_picture__keeps_a_letter_in_one_row() -> None:
+    text = "a" * 39 + "ि" + "क्षि" + "\u0301" * 90
+    rows = cells_of(score_of(text, [1.0] * len(text)), text)
+    assert [(first, len(cells)) for first, cells in rows] == [(1, 40), (41, 40), (81, 40), (121, 14)]
+
+
+@pytest.mark.parametrize(
     ("text", "shown"),
     [
         *((" ", "␣"), ("ғ", "ғ"), ("\u0303", "◌\u0303"), ("\u200d", "U+200D"), ("\t", "U+0009")),

@@ -15,7 +15,7 @@ import { unitTable } from "./unit_table.js";
 /**
  * A generated token with its ln p, and the likeliest tokens with their probabilities.
  * @typedef {{number: number, name: string, text: string, before: string, logprob: number,
- *   expected: [string, number][]}} Step
+ *   expected: [string, number][], parts?: Step[]}} Step `parts`: those of a letter with its marks
  */
 
 const SHOWN = 5;
@@ -169,11 +169,19 @@ function continuation(prompt, answer, model) {
     ...heatMap("Generated tokens", linesOf(steps), {
       kind: ({ logprob }) => `h${levelOf(bits(-logprob), FIXED_LIMITS)}`,
       label: (step) => `${nameOf(step)}: ${percent(Math.exp(step.logprob))}`,
-      details: (step) => [
-        bdi(nameOf(step)),
-        `: ${percent(Math.exp(step.logprob))} = ${decimal(bits(-step.logprob))} bits · likeliest: `,
-        ...likeliest(step.expected),
-      ],
+      details: (step) =>
+        (step.parts ?? [step]).flatMap((one, index) => [
+          index ? " · " : "",
+          bdi(nameOf(one)),
+          `: ${percent(Math.exp(one.logprob))} = ${decimal(bits(-one.logprob))} bits · likeliest: `,
+          ...likeliest(one.expected),
+        ]),
+      join: (parts) => {
+        const { number = 0, before = "" } = parts[0] ?? {};
+        const text = parts.map((part) => part.text).join("");
+        const logprob = parts.reduce((sum, part) => sum + part.logprob, 0);
+        return { number, name: text, text, before, logprob, expected: [], parts };
+      },
     }).elements,
     h("p", { class: "quiet" }, "Probabilities are those of the model at temperature 1, before top k and top p."),
     unitTable(

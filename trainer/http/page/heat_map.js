@@ -2,13 +2,14 @@
 
 import { afterPaint } from "./after_paint.js";
 import { h } from "./elements.js";
-import { visible } from "./scored_text.js";
+import { letterGroups, visible } from "./scored_text.js";
 
 /**
- * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map.
+ * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map;
+ * `join` makes one unit of those that share a letter with its marks.
  * @template {Cell} Unit
  * @typedef {{kind: (unit: Unit) => string, label: (unit: Unit) => string,
- *   details: (unit: Unit) => (Node | string)[]}} Look
+ *   details: (unit: Unit) => (Node | string)[], join: (parts: Unit[]) => Unit}} Look
  */
 /** @typedef {{text: string, name: string, before: string}} Cell a unit without text is shown by its name */
 
@@ -21,11 +22,12 @@ const MARGIN = "300px 0px";
  * Make the map of the lines of a text, and the place for the details of a unit.
  * @template {Cell} Unit
  * @param {string} name
- * @param {Unit[][]} lines
+ * @param {Unit[][]} pieces the units of each line
  * @param {Look<Unit>} look
  * @returns {{elements: HTMLElement[], recolour: () => void}} `recolour` gives the units in view their classes anew
  */
-export function heatMap(name, lines, look) {
+export function heatMap(name, pieces, look) {
+  const lines = pieces.map((line) => joinedLetters(line, look.join));
   const units = lines.flat();
   const details = h(
     "p",
@@ -100,6 +102,16 @@ export function heatMap(name, lines, look) {
   const first = blocks[0]?.option(0);
   if (first) first.tabIndex = 0;
   return { elements: [map, details], recolour: () => blocks.forEach((block) => block.recolour()) };
+}
+
+/**
+ * Return the units of a line; those of one letter with its marks are one.
+ * @template {Cell} Unit
+ * @param {Unit[]} line
+ * @param {(parts: Unit[]) => Unit} join
+ */
+export function joinedLetters(line, join) {
+  return letterGroups(line).flatMap((parts) => (parts.length > 1 ? [join(parts)] : parts));
 }
 
 /** @param {Event} event */

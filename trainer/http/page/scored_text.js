@@ -8,7 +8,8 @@ import { characterNats } from "./alignment.js";
 /**
  * A token, word or character of the text; `text` is what it covers.
  * @typedef {{text: string, name: string, isKnown: boolean, nats: number | null, rank: number | null,
- *   expected: [string, number][], before: string, span: Span}} Token `before`: characters since the one before, in none
+ *   expected: [string, number][], before: string, span: Span, parts?: Token[]}} Token `before`: characters since the one
+ *   before, in none; `parts`: those of a letter with its marks
  */
 
 /** @type {[string, number][]} */
@@ -20,6 +21,10 @@ const SIGNS = new Map([
   ["\u00a0", "⍽"],
   ["\u3000", "□"],
 ]);
+/** Characters that may belong to the letter before them. */
+const JOINING = /[\p{M}\u200c\u200d\u0e33\u0eb3\u1100-\u11ff\u{1f1e6}-\u{1f1ff}\u{1f3fb}-\u{1f3ff}]/u;
+/** Marks over or under two letters. */
+const TIE_BARS = /[\u035c-\u0362\u1dcd\u1dfc]/u;
 const NAMES = new Map([
   ["\n", "line end"],
   [" ", "space"],
@@ -221,6 +226,36 @@ function joinBytes(tokens) {
     bytes = [];
   }
   return joined;
+}
+
+/**
+ * Group the units of a line into letters: a unit that begins inside a letter belongs to the unit before it.
+ *
+ * Letters are the grapheme clusters of Unicode, and two letters below a tie bar.
+ * @template {{text: string, before: string}} Piece
+ * @param {Piece[]} line
+ */
+export function letterGroups(line) {
+  const text = line.map(({ before, text }) => before + text).join("");
+  const starts = JOINING.test(text) ? letterStarts(text) : null;
+  /** @type {Piece[][]} */
+  const groups = [];
+  let at = 0;
+  for (const unit of line) {
+    const start = at + unit.before.length;
+    at = start + unit.text.length;
+    const isInside = starts !== null && unit.text !== "" && unit.before === "" && !starts.has(start);
+    if (isInside && groups.length > 0) groups.at(-1)?.push(unit);
+    else groups.push([unit]);
+  }
+  return groups;
+}
+
+/** @param {string} text */
+function letterStarts(text) {
+  const segments = [...new Intl.Segmenter("en", { granularity: "grapheme" }).segment(text)];
+  const isTied = (/** @type {number} */ index) => TIE_BARS.test(text[index - 1] ?? "");
+  return new Set(segments.map(({ index }) => index).filter((index) => !isTied(index)));
 }
 
 /**

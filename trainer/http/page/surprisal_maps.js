@@ -5,7 +5,7 @@ import { aligned, characterNats, rangeNats } from "./alignment.js";
 import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./color_scale.js";
 import { kept } from "./drafts.js";
 import { bdi, h, table } from "./elements.js";
-import { heatMap } from "./heat_map.js";
+import { heatMap, joinedLetters } from "./heat_map.js";
 import { bits, bitsPerChar, decimal, percent, signed } from "./numbers.js";
 import { codePoints, covered, normalized, spoken, tokenLines, unitLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
@@ -16,7 +16,7 @@ import { unitTable } from "./unit_table.js";
 /** @typedef {{name: string, score: ScoreResponse & {withheld?: string}}} Scored */
 /**
  * A character and its bits under both models; NaN where it is not scored.
- * @typedef {{text: string, name: string, before: string, first: number, second: number}} Change
+ * @typedef {{text: string, name: string, before: string, first: number, second: number, parts?: Change[]}} Change
  */
 /** @typedef {{limits: number[], least: number, most: number}} Range limits of classes fitted to values, in bits */
 
@@ -181,7 +181,8 @@ function remembered(compute) {
 function rangeOf(texts) {
   const values = [];
   for (const lines of texts)
-    for (const line of lines) for (const { nats } of line) if (nats !== null) values.push(bits(nats));
+    for (const line of lines)
+      for (const { nats } of joinedLetters(line, joined)) if (nats !== null) values.push(bits(nats));
   const sorted = Float64Array.from(values).sort();
   return { limits: quantileLimits(sorted), least: sorted[0] ?? 0, most: sorted.at(-1) ?? 0 };
 }
@@ -228,7 +229,30 @@ function mapOf(name, lines, limits) {
     },
     label: (token) => `${spoken(token.text)}: ${surprisal(token)}`,
     details: detailsOf,
+    join: joined,
   });
+}
+
+/**
+ * Join the tokens of a letter with its marks: surprisals add up, and there is no rank.
+ * @param {Token[]} parts
+ * @returns {Token}
+ */
+function joined(parts) {
+  const [first, last] = /** @type {[Token, Token]} */ ([parts[0], parts.at(-1)]);
+  const text = parts.map((part) => part.text).join("");
+  const scored = parts.flatMap(({ nats }) => (nats === null ? [] : [nats]));
+  return {
+    text,
+    name: text,
+    isKnown: parts.every(({ isKnown }) => isKnown),
+    nats: scored.length === parts.length ? scored.reduce((sum, nats) => sum + nats, 0) : null,
+    rank: null,
+    expected: [],
+    before: first.before,
+    span: [first.span[0], last.span[1]],
+    parts,
+  };
 }
 
 /** @param {Token} token */
@@ -237,7 +261,10 @@ function surprisal({ nats, isKnown }) {
   return isKnown ? value : `${value}, unknown to the model`;
 }
 
-/** @param {Token} token */
+/**
+ * @param {Token} token
+ * @returns {(Node | string)[]}
+ */
 function detailsOf(token) {
   const { nats, rank, isKnown } = token;
   const parts = [
@@ -246,7 +273,8 @@ function detailsOf(token) {
     isKnown ? "" : " · unknown to the model",
     token.expected.length ? " · expected: " : "",
   ];
-  return [bdi(spoken(token.text)), `: ${parts.join("")}`, ...likeliest(token.expected)];
+  const ofParts = (token.parts ?? []).flatMap((part) => [" · ", ...detailsOf(part)]);
+  return [bdi(spoken(token.text)), `: ${parts.join("")}`, ...likeliest(token.expected), ...ofParts];
 }
 
 /** @param {[string, number][]} tokens with their probabilities */
@@ -422,10 +450,17 @@ function changeMap(lines, models) {
     ...heatMap("Differences of characters", lines, {
       kind: (change) => (isNaN(difference(change)) ? "unscored" : kind(difference(change))),
       label: (change) => `${spoken(change.text)}: ${described(change)}`,
-      details: (change) => [
-        bdi(spoken(change.text)),
-        `: ${described(change)} · A ${decimal(known(change.first))}, B ${decimal(known(change.second))} bits`,
-      ],
+      details: (change) =>
+        [change, ...(change.parts ?? [])].flatMap((one, index) => [
+          index ? " · " : "",
+          bdi(spoken(one.text)),
+          `: ${described(one)} · A ${decimal(known(one.first))}, B ${decimal(known(one.second))} bits`,
+        ]),
+      join: (parts) => {
+        const text = parts.map((part) => part.text).join("");
+        const sum = (/** @type {(change: Change) => number} */ value) => parts.reduce((all, one) => all + value(one), 0);
+        return { text, name: text, before: "", first: sum(({ first }) => first), second: sum(({ second }) => second), parts };
+      },
     }).elements,
     unitTable(
       "Differences of characters",
