@@ -17,7 +17,7 @@ from trainer.commands.connection import (
     with_installation,
 )
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
+from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal, wrapped
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
@@ -38,7 +38,7 @@ from trainer.reports.comparison import (
     verdict,
 )
 
-_TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
+_TOLERANCE_HELP = f"relative rise of the loss up to which RUN counts as no worse; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
 _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "N-gram", "Top-1", "Top-5", "Tokens/s", "Label")
 
@@ -118,10 +118,12 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
         measured = [one.measured(left) for one in found]
         compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
-        lines = [line for one in compared.against for line in (*_result(compared, one), "")]
-        lines += [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, compared.runs)]).plain]
-        lines += [line for one in compared.against if one.differences for line in ("", _settings(compared, one))]
-        terminal.show(compared, Text("\n".join(lines)))
+        prose = [line for one in compared.against for line in (*_result(compared, one), "")]
+        prose.append(f"{text}; losses in nats per token:")
+        lines = Text("\n".join(part for line in prose for part in wrapped(line, terminal.width)))
+        differing = [one for one in compared.against if one.differences]
+        settings_of_all = [part for one in differing for part in (Text(), _settings(compared, one))]
+        terminal.show(compared, lines, Listing([_TITLES, *map(_row, compared.runs)]), *settings_of_all)
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
     models = [model for one in found for model in one.models()]
@@ -187,9 +189,9 @@ def _result(found: Comparison, one: Against) -> list[str]:
     return lines
 
 
-def _settings(found: Comparison, one: Against) -> str:
+def _settings(found: Comparison, one: Against) -> Listing:
     rows = [(each.field, _shortened(each.run), _shortened(each.other)) for each in one.differences]
-    return columns([("setting", found.runs[0].run_id, one.run_id), *rows]).plain
+    return Listing([("setting", found.runs[0].run_id, one.run_id), *rows])
 
 
 def _shortened(value: str) -> str:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.queue.queue import JobQueue
     from trainer.services.embedded import Services
 
+_SILENT_SECONDS = 1.0
+"""After so long without an answer a person reads what a command waits for."""
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
@@ -334,10 +336,21 @@ def with_installation(settings: Settings, command: Callable[[Installation], Awai
 
 
 def with_inference(settings: Settings, terminal: Terminal, command: Callable[[Inference], Awaitable[int]]) -> int:
-    """Run a command that sends requests to models, on the server of MT_URL or with this machine's services."""
+    """Run a command that sends requests to models, on the server of MT_URL or with this machine's services.
+
+    A person who waits for longer than a second reads why.
+    """
+
+    async def noting(inference: Inference) -> int:
+        note = asyncio.create_task(terminal.note_if_silent("Loading the model …", _SILENT_SECONDS))
+        try:
+            return await command(inference)
+        finally:
+            note.cancel()
+
     if settings.client.url is not None:
-        return with_server(settings, lambda server: command(server.inference))
-    return with_queue(settings, terminal, lambda queue: command(queue.inference))
+        return with_server(settings, lambda server: noting(server.inference))
+    return with_queue(settings, terminal, lambda queue: noting(queue.inference))
 
 
 def with_model(

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Iterable
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from trainer.commands.connection import Installation
-from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
+from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import describe_unknown, has_unknown_text
@@ -31,10 +32,10 @@ def show_group(group: GroupStatus, terminal: Terminal, *after: str) -> None:
         for one in group.members
     ]
     head = Text(f"{group.group_id}: {group.status}. {group.message}")
-    parts = [head, columns([titles, *members])]
+    parts: list[RenderableType] = [head, Listing([titles, *members])]
     if group.numbers:
         rows = [_row(title, group.numbers[name]) for name, title in _TITLES.items() if name in group.numbers]
-        parts.append(columns([(f"{counted(group.n_completed, 'run')}", "mean", "sd", "95 % interval", "range"), *rows]))
+        parts.append(Listing([(f"{counted(group.n_completed, 'run')}", "mean", "sd", "95 % interval", "range"), *rows]))
     if (share := group.unknown_char_share) is not None and has_unknown_text(share):
         parts.append(Text(f"unknown: {describe_unknown(share)}"))
     parts += [Text(f"{one.run_id}: {one.message}") for one in group.of_state("failed")]

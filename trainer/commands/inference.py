@@ -155,6 +155,7 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
 def _chat(options: _ChatOptions, terminal: Terminal) -> int:
     fields = options.given(ChatRequest)
     parse(ChatRequest, {**fields, "message": "a"})
+    terminal.is_conversation = True
 
     async def chat(inference: Inference) -> int:
         async for line in _typed_lines():

@@ -11,7 +11,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.groups import short_spread
-from trainer.commands.terminal import Terminal, columns, duration, local_time
+from trainer.commands.terminal import Listing, Terminal, duration, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.baselines import Baseline, signed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -51,7 +51,7 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     titles = ("run", "status", "family", "progress", "best validation", "against counting", "created", "label")
     rows = [*_rows(listed, groups)]
     table = (
-        columns([titles, *rows])
+        Listing([titles, *rows])
         if rows
         else Text("No run has this status." if has_runs else f"No runs yet {place}. {_START_ONE}")
     )
@@ -63,7 +63,7 @@ def _queue(options: Options, terminal: Terminal) -> int:
     unfinished = with_installation(settings_for_any(), lambda installation: installation.unfinished())
     listed = sorted(unfinished, key=_turn)
     rows = [(status.run_id, status.status, next_of(status), status.label or "") for status in listed]
-    table = columns([("run", "status", "next", "label"), *rows]) if rows else Text("No run trains or waits.")
+    table = Listing([("run", "status", "next", "label"), *rows]) if rows else Text("No run trains or waits.")
     terminal.show({"runs": listed}, table)
     return 0
 
@@ -118,7 +118,7 @@ def _row(status: RunStatus) -> tuple[str, ...]:
     return (
         status.run_id,
         status.status,
-        status.model_family,
+        f"{status.model_family}{' (masked)' if status.objective == 'masked_lm' else ''}",
         f"{status.progress:.0f} %",
         ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char{mark}"),
         _counting([status.baseline]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, RootModel
-from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +53,8 @@ class Terminal:
     """True for commands that continue an interrupted job when they are given again."""
     options: Mapping[str, str] = {}
     """The options of this command by the fields that its errors name."""
+    is_conversation = False
+    """True for commands that wait for lines of a person before they send a request."""
     lists_problems = False
     """True for commands that show several problems one a line."""
 
@@ -66,6 +69,7 @@ class Terminal:
         )
         self._tasks: dict[str, TaskID] = {}
         self._noted: set[str] = set()
+        self._has_written = False
 
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
@@ -110,6 +114,7 @@ class Terminal:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """End the program when standard output cannot be written to; silently when its reader has closed."""
+        self._has_written = True
         try:
             yield
         except OSError as error:
@@ -119,9 +124,21 @@ class Terminal:
                 self.note(f"mt: The result could not be written to standard output: {error.strerror}.")
             raise SystemExit(1) from None
 
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal; None where the output goes to a file or a program."""
+        return self._out.width if self._out.is_terminal or "COLUMNS" in os.environ else None
+
     def note(self, text: str) -> None:
         """Write a line to standard error."""
         self._err.print(text, markup=False)
+
+    async def note_if_silent(self, text: str, seconds: float) -> None:
+        """Write a line for a person if nothing of the result, and no progress, has come after some seconds."""
+        await asyncio.sleep(seconds)
+        has_started = self._has_written or bool(self._tasks)
+        if self._err.is_terminal and not (self._as_json or self.is_conversation or has_started):
+            self.note(text)
 
     def note_once(self, text: str) -> None:
         """Write a line to standard error, the first time only."""
@@ -175,6 +192,44 @@ def columns(rows: Sequence[Sequence[str]]) -> Text:
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)) for row in rows)
     return Text("\n".join(line.rstrip() for line in lines))
+
+
+class Listing:
+    """Rows below a row of titles: in columns, or stacked where they are wider than the terminal."""
+
+    def __init__(self, rows: Sequence[Sequence[str]]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, _: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines for a terminal; a file or a program gets columns of any width."""
+        yield self.text(console.width if console.is_terminal or "COLUMNS" in os.environ else None)
+
+    def text(self, width: int | None) -> Text:
+        """Return the rows in lines of at most `width` columns; of any length if it is None."""
+        aligned = columns(self._rows)
+        if width is None or all(cell_len(line) <= width for line in aligned.plain.split("\n")):
+            return aligned
+        titles, *rows = self._rows
+        lines: list[str] = []
+        for first, *others in rows:
+            named = [f"{title} {cell}".strip() for title, cell in zip(titles[1:], others, strict=True) if cell]
+            lines += [*wrapped(first, width), *(f"  {line}" for line in wrapped(" · ".join(named), width - 2))]
+        return Text("\n".join(lines))
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return a text in lines of at most `width` columns, words whole where they fit."""
+    if width is None:
+        return [text]
+    lines = [""]
+    for word in text.split(" "):
+        for part in chop_cells(word, width) or [""]:
+            longer = f"{lines[-1]} {part}" if lines[-1] else part
+            if cell_len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+    return lines
 
 
 def duration(seconds: float) -> str:

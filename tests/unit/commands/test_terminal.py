@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.listing import next_of
-from trainer.commands.terminal import Terminal, columns, duration, loss_figures
+from trainer.commands.terminal import Listing, Terminal, columns, duration, loss_figures, wrapped
 from trainer.commands.training import busy_note
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
@@ -102,3 +103,70 @@ def test_busy_machine__is_named_where_other_programs_use_half_of_its_cores() -> 
     assert busy_note(0.9, 2) == ""
     assert busy_note(1.44, 2) == " Other programs use 1.4 of 2 cores, so it takes longer now."
     assert busy_note(9.0, 8) == " Other programs use 8.0 of 8 cores, so it takes longer now."
+
+
+LONG = ("char_lstm-20261122-74f34df5", "completed, 3 of 3 runs", "1.234 ± 0.010 nats, 1.780 bits/char (!)")
+LABELS = ["kk-ipa", "a label of many words " * 5, "漢字" * 60, "x" * 300, ""]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_listing__is_no_wider_than_the_terminal_and_keeps_every_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], label: str
+) -> None:
+    titles, row = ("run", "status", "best validation", "label"), (*LONG, label)
+    monkeypatch.setenv("COLUMNS", "80")
+    Terminal(as_json=False).show({}, Listing([titles, row, row]))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    shown = "".join("".join(lines).split())
+    assert all(shown.count("".join(cell.split())) >= 2 for cell in row if cell)
+    monkeypatch.delenv("COLUMNS")
+    Terminal(as_json=False).show({}, Listing([titles, row]))
+    assert capsys.readouterr().out.splitlines() == columns([titles, row]).plain.splitlines()
+
+
+def test_listing__has_columns_where_they_fit() -> None:
+    rows = [("run", "status"), ("a", "completed")]
+    assert Listing(rows).text(80).plain == columns(rows).plain == "run  status\na    completed"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("ab cd ef", 5, ["ab cd", "ef"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("", 5, [""]),
+        ("ab cd", None, ["ab cd"]),
+    ],
+)
+def test_wrapped__keeps_words_whole_where_they_fit(text: str, width: int | None, lines: list[str]) -> None:
+    assert wrapped(text, width) == lines
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "as_json", "is_conversation", "writes", "notes"),
+    [
+        ("1", False, False, False, "Loading the model …\n"),
+        ("0", False, False, False, ""),
+        ("1", True, False, False, ""),
+        ("1", False, True, False, ""),
+        ("1", False, False, True, ""),
+    ],
+)
+async def test_note__comes_if_a_person_waits(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_terminal: str,
+    as_json: bool,
+    is_conversation: bool,
+    writes: bool,
+    notes: str,
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", is_terminal)
+    terminal = Terminal(as_json=as_json)
+    terminal.is_conversation = is_conversation
+    if writes:
+        terminal.line("a result")
+    await terminal.note_if_silent("Loading the model …", 0.0)
+    assert capsys.readouterr().err == notes
