@@ -16,6 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
 from trainer.contracts.intervals import LineLosses, margin
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.seeds import listed_seeds
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate
 from trainer.inference.model_files import WEIGHTS_FILE
@@ -208,15 +209,15 @@ def _line_start(ids: Ids, position: int, tokenizer: Tokenizer) -> list[int]:
 def draw_samples(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], seed: int, run_id: str
 ) -> tuple[Sample, ...]:
-    """Generate SAMPLES_PER_PROMPT continuations of each prompt; equal seeds give equal samples."""
+    """Generate SAMPLES_PER_PROMPT continuations of each prompt, each with the next seed; equal seeds, equal samples."""
     samples: list[Sample] = []
-    for prompt in prompts:
+    for prompt, prompt_seed in zip(prompts, listed_seeds(len(prompts), seed), strict=False):
         request = GenerateRequest(
-            prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=SAMPLES_PER_PROMPT, seed=seed
+            prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=SAMPLES_PER_PROMPT, seed=prompt_seed
         )
         response = generate(model, tokenizer, request, run_id=run_id, request_id="samples")
         columns = zip(response.outputs or (), response.steps or (), response.stop_reason or (), strict=True)
-        samples += [Sample(prompt=prompt, text=t, seed=seed, steps=n, stop_reason=why) for t, n, why in columns]
+        samples += [Sample(prompt=prompt, text=t, seed=prompt_seed, steps=n, stop_reason=why) for t, n, why in columns]
     return tuple(samples)
 
 

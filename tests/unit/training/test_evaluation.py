@@ -227,6 +227,11 @@ def test_measure__tells_what_the_lines_are(run: Run) -> None:
     metrics, samples = measured(run, model)
     first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
     assert first == again
+    assert [(sample.prompt, sample.seed) for sample in first] == [("", 1)] * 4 + [("sea", 2)] * 4, (
+        "another seed for each prompt"
+    )
+    last = draw_samples(model, run.tokenizer, ["", "sea"], 2**32 - 1, "r")
+    assert [sample.seed for sample in last] == [2**32 - 1] * 4 + [0] * 4
     assert [sample.text for sample in first] != [sample.text for sample in other]
     lengths = sorted(len(line) for line in lines)
     assert metrics.loss == evaluated(model, run).loss_nats
