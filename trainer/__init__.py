@@ -1,8 +1,10 @@
 """Train and query small language models: `trainer.load` returns a model, `trainer.Client` those of a server."""
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from trainer.api import Model
@@ -16,13 +18,28 @@ def load(source: "str | Path") -> "Model":
     `trainer.load("RUN").surprisal("text")` returns the surprisal of each token in nats with its position in the text.
     Raises `trainer.contracts.errors.AppError`.
     """
-    from trainer.api import Model  # imports torch
     from trainer.contracts.errors import AppError
 
     try:
-        return Model.load(source)
+        with _naming_extra("train"):
+            from trainer.api import Model  # imports torch
+
+            return Model.load(source)
     except AppError as error:  # its sentence tells a user all that its traceback would
         raise error.with_traceback(None) from None
+
+
+@contextmanager
+def _naming_extra(extra: str) -> "Iterator[None]":
+    """Raise UNSUPPORTED_BACKEND with the command that installs an extra, where a library of it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        from trainer.contracts.installation import extras_needed, missing_extras
+
+        if extra not in missing_extras():
+            raise
+        raise extras_needed(extra) from error
 
 
 def __getattr__(name: str) -> object:

@@ -142,6 +142,8 @@ def test_client__works_with_the_libraries_of_the_base(tmp_path: Path, site: Path
         assert (done.returncode, math.isfinite(float(done.stdout))) == (0, True), done.stderr
     assert needed("train") in user.refusal("trainer", "train", "mine.txt")
     assert needed("server") in user.refusal("bot", "--no-discord")
+    loading = user.run("-c", "import trainer; trainer.load('lstm')")
+    assert loading.stderr.splitlines()[-1].endswith(needed("train"))
     assert "without the extras train, server, discord" in user.mt("doctor")
     assert not user.data.exists()
 
