@@ -312,7 +312,7 @@ async def test_compare__shows_differences_and_refuses_unmeasured_runs(here: Plac
     story(here, here.bob, "lstm-open")
     worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
     assert "⚖ new \\*one\\* against old" in worse.text
-    assert "✗ regression: loss +10.00% (95 % interval +10.00% to +10.00%), more than 1.00%" in worse.text
+    assert "✗ worse: loss +10.00% (95 % interval +10.00% to +10.00%), more than 1.00%" in worse.text
     assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, False)
     message = next(iter(here.discord.messages(here.discord.dm_channel(here.bob))))

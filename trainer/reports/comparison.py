@@ -235,7 +235,7 @@ def verdict(one: Against, tolerance: float) -> str:
     if one.interval is not None:
         change += f" (95 % interval {one.interval.low:+.2%} to {one.interval.high:+.2%})"
     if one.is_regression:
-        return f"✗ regression: {change}, more than {tolerance:.2%}"
+        return f"✗ worse: {change}, more than {tolerance:.2%}"
     within = " within the tolerance" if one.verdict == "worse" and one.rise <= tolerance else ""
     return f"{one.verdict.replace('_', ' ')}{within}: {change}"
 

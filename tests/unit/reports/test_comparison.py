@@ -56,7 +56,7 @@ def trained_by(one: Measurement, environment: Environment) -> Measurement:
 @pytest.mark.parametrize(
     ("loss", "spread", "tolerance", "expected", "said"),
     [
-        (2.1, 0.2, 0.01, "worse", "✗ regression: loss +5.00% (95 % interval +1.76% to +8.24%), more than 1.00%"),
+        (2.1, 0.2, 0.01, "worse", "✗ worse: loss +5.00% (95 % interval +1.76% to +8.24%), more than 1.00%"),
         (2.1, 0.2, 0.06, "worse", "worse within the tolerance: loss +5.00% (95 % interval +1.76% to +8.24%)"),
         (2.1, 0.4, 0.01, "no_clear_difference", "no clear difference: loss +5.00% (95 % interval -1.48% to +11.48%)"),
         (1.9, 0.4, 0.0, "no_clear_difference", "no clear difference: loss -5.00% (95 % interval -11.48% to +1.48%)"),

@@ -119,7 +119,7 @@ def test_groups__are_compared_by_their_means_with_the_interval_over_seeds() -> N
     assert (one.run_id, one.basis, one.verdict, one.is_regression) == ("fast", "loss", "worse", True)
     assert one.rise == pytest.approx((mean - other) / other)
     assert one.interval is not None and one.interval.low == pytest.approx(low / other, rel=1e-4)
-    assert verdict(one, 0.01).startswith("✗ regression: loss +2.97% (95 % interval ")
+    assert verdict(one, 0.01).startswith("✗ worse: loss +2.97% (95 % interval ")
     assert [each.field for each in one.differences] == ["learning_rate"]
     assert one.notes[0].startswith("Paired over 5 seeds: +0.0580 nats per token (95 % interval ")
     differences = [A[seed] - B[seed] for seed in A]

@@ -177,7 +177,7 @@ const SAID = {
 
 /** @param {Against} one */
 function verdict(one) {
-  const said = one.is_regression ? "regression" : SAID[one.verdict];
+  const said = one.is_regression ? "✗ worse" : SAID[one.verdict];
   if (one.rise === null) return `${said}.`;
   const name = one.basis === "loss" ? "loss" : "bits per character";
   if (one.verdict === "equal") return `${said}: same ${name} within rounding.`;

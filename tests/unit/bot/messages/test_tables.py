@@ -24,7 +24,7 @@ def test_compare__has_the_verdict_the_numbers_and_what_differs() -> None:
     worse: dict[str, object] = {"loss": 2.5, "top1_accuracy": None}
     shown = Read(compare_answer(compare([measured("new", summary=worse), measured("old")], split="test")))
     assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ new against old", "new · old")
-    assert shown.text.startswith("**✗ regression: loss +25.00%")
+    assert shown.text.startswith("**✗ worse: loss +25.00%")
     assert shown.text.split("\n\n", 1)[1].split("\n") == [
         "**new** · old",
         "LSTM-2x16 · LSTM-2x16 · test split",
@@ -45,7 +45,7 @@ def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
     assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ a against b, c, d", "a · b · c · d")
     assert [line for line in shown.text.split("\n") if line.startswith("**against")] == [
         "**against b: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
-        "**against c: ✗ regression: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**",
+        "**against c: ✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**",
         "**against d: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
     ]
     assert "Loss **1.9000** · 2.0000 · 1.8000 · 2.0000\n" in shown.text and "learning" not in shown.text
