@@ -13,7 +13,7 @@ _EXIT_CODES = {0: "success", EXIT_FAILED: "failure", EXIT_USER: "mistake in the 
 
 def mt_page() -> str:
     """Return the text of the page."""
-    parsers = dict(_parsers(MtParser()))
+    found = dict(parsers(MtParser()))
     sections: tuple[Section, ...] = get_args(Section)
     lines = [
         "# `mt` commands",
@@ -28,18 +28,18 @@ def mt_page() -> str:
         lines += ["", f"## {section}"]
         for name, info in COMMANDS.items():
             if info.section == section:
-                lines += _command(name, info, parsers[name])
+                lines += _command(name, info, found[name])
     return "\n".join([*lines, ""])
 
 
-def _parsers(parser: Parser, before: str = "") -> Iterator[tuple[str, Parser]]:
+def parsers(parser: Parser, before: str = "") -> Iterator[tuple[str, Parser]]:
     """Yield the name and the parser of each command."""
     for action in parser._actions:
         below: object = action.choices
         if isinstance(below, Mapping):
             for name, inner in below.items():
                 if isinstance(inner, Parser):
-                    yield from _parsers(inner, f"{before}{name} ")
+                    yield from parsers(inner, f"{before}{name} ")
             return
     yield before.strip(), parser
 

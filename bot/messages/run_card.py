@@ -127,6 +127,8 @@ def recipe(record: RunRecord) -> list[str]:
     """Return a run's model, tokenizer, corpus and origin in two lines, or three for one that starts from another."""
     request = record.effective
     size = f" {request.model_size}" if request.model_size else ""
+    kind = f" · {_('masked tokens')}" if request.objective == "masked_lm" else ""
+    kind += f" · {_('both directions')}" if request.is_bidirectional else ""
     origin = []
     if record.resumed_from_run_id is not None:
         origin = [_("Resumes {run_id}", run_id=f"`{record.resumed_from_run_id}`")]
@@ -136,7 +138,7 @@ def recipe(record: RunRecord) -> list[str]:
     corpus = _("attached text") if request.corpus.is_attached else plain(request.corpus.name)
     length = count(request.num_epochs, "step") if request.counts_steps else count(request.num_epochs, "epoch")
     return [
-        f"{request.model_family}{size} · {request.model.sizes()}"
+        f"{request.model_family}{size}{kind} · {request.model.sizes()}"
         f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {length}",
         _(
             "Corpus: {corpus}, {size} · seed {seed}",
@@ -306,6 +308,8 @@ def _best_validation(status: RunStatus, loss: float) -> str:
     shown = f"{numeral(loss, '.3f')}{margin}{_unit(status.best_val_bits_per_char, status)}"
     if status.best_epoch is None:
         return _("Validation {loss} (best)", loss=shown)
+    if status.best_epoch == 0:
+        return _("Validation {loss} (best, epoch 0: the parent's weights)", loss=shown)
     return _("Validation {loss} (best, epoch {epoch})", loss=shown, epoch=status.best_epoch)
 
 

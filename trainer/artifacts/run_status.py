@@ -77,6 +77,7 @@ class RunFollower:
             owner=None if record.owner is None else str(record.owner),
             model_family=record.effective.model_family,
             objective=record.effective.objective,
+            is_bidirectional=record.effective.is_bidirectional,
             model_size=record.effective.model_size,
             attempt=0,
             label=record.effective.label,

@@ -17,6 +17,12 @@ from trainer.data.folders import folder_notes
 if TYPE_CHECKING:
     from trainer.client.server import Server
 
+_KNOWN_DATA_SETS = tuple(
+    "babylm bookcorpus c4 enwik8 gutenberg lambada openwebtext penntreebank ptb shakespeare text8 tinyshakespeare"
+    " tinystories wikipedia wikitext".split()
+)
+"""Beginnings of the names of data sets that people expect by name."""
+
 
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
     """Return the name by which requests find a corpus; raises DATA_NOT_FOUND for the path of no file.
@@ -26,6 +32,8 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
     if corpora.has(name):
         return name
     found = _local_path(name, yaml_file)
+    if found is None:
+        _check_known_elsewhere(name)
     if found is None and (os.sep in name or Path(name).suffix):
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
     return name if found is None else await corpora.offer(found)
@@ -40,6 +48,8 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
     if found is None:
         if name.startswith((os.sep, ".")):
             raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
+        if name not in {corpus.name for corpus in (await server.corpora()).corpora}:
+            _check_known_elsewhere(name)
         return name
     if name in {corpus.name for corpus in (await server.corpora()).corpora}:
         return name
@@ -50,6 +60,20 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
     for note in added.notes:
         terminal.note(f"Note: '{safe_name(found.name)}': {note}")
     return added.name
+
+
+def _check_known_elsewhere(name: str) -> None:
+    """Raise DATA_NOT_FOUND for the name of a well-known data set, with the way to get it."""
+    plain = "".join(filter(str.isalnum, name.rpartition("/")[2].lower()))
+    builds = {"wikitext2": "wikitext-2", "oscar": "oscar --langs LANGS", "culturax": "culturax --langs LANGS"}
+    build = next((build for known, build in builds.items() if plain.startswith(known)), None)
+    if build is not None:
+        advice = f"Download it with `mt corpus build --source {build}`"
+    elif plain.startswith(_KNOWN_DATA_SETS):
+        advice = "Download its text, and give the path of the file"
+    else:
+        return
+    raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{safe_name(name)}' yet. {advice}.")
 
 
 def _local_path(name: str, yaml_file: Path | None) -> Path | None:

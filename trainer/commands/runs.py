@@ -47,7 +47,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.verification import Check
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
@@ -209,7 +209,9 @@ def _status_table(status: RunStatus) -> Table:
             age += "; the worker is not responding"
     rows = {
         "label": status.label,
-        "family": " ".join(part for part in (status.model_family, status.model_size) if part),
+        "model": described_model(
+            status.model_family, status.model_size, status.objective, is_bidirectional=status.is_bidirectional
+        ),
         "message": status.message + position,
         "progress": f"{status.progress:.0f} %",
         "epoch, step": f"{status.epoch} of {status.total_epochs}, {status.step:,}{of_steps}",
@@ -217,6 +219,7 @@ def _status_table(status: RunStatus) -> Table:
         or ("– (shorter than an epoch)" if status.status == "completed" else None),
         "validation": losses(status.val_loss, status.val_bits_per_char),
         "best validation": losses(status.best_val_loss, status.best_val_bits_per_char, status.best_val_margin),
+        "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
         "test": losses(status.test_loss, status.bits_per_char),
         "search": None if status.search is None else status.search.described(),
         "counting": None if status.baseline is None else status.baseline.described(),

@@ -52,7 +52,7 @@ from trainer.contracts.runs import (
     has_unknown_text,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import PARENTS_WEIGHTS, counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import TrainingPreview, count_splits, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
@@ -325,7 +325,7 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
     rows = counted(effective.batch_size, "row")
     rows_of_all: list[tuple[str, str]] = [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
-        ("objective", effective.objective),
+        ("objective", effective.objective + (", both directions" if effective.is_bidirectional else "")),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
         *((name, f"{text.name}, {counted(text.bytes, 'byte')}") for name, text in corpora.items() if text is not None),
         ("training", length),
@@ -351,6 +351,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
             share,
             margin_nats=status.best_val_margin,
         ),
+        "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
         "search": None if status.search is None else status.search.described(),
         "counting": None if status.baseline is None else status.baseline.described(),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,

@@ -535,6 +535,12 @@ class CurveRow(Frozen):
     auc: float | None
     """The area under the training loss over steps, in nats times steps; None for a curve with one row."""
 
+    @property
+    def has_parents_weights(self) -> bool:
+        """True if no evaluation was better than that of the weights with which the training started."""
+        first, best = self.initial_val_loss, self.best_val_loss
+        return self.phase != "single" and first is not None and best is not None and best >= first
+
 
 class Replacement(Frozen):
     """A row of `assimilation.csv`: a character that a listener's model does not know, and the one read instead."""

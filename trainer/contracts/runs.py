@@ -30,7 +30,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import MIN_LINES, LineLosses
-from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.models import BertConfig, ModelBlock, ModelConfig, ModelFamily, Objective, RnnConfig
 from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
 from trainer.contracts.tokenizers import TokenizerConfig
@@ -232,6 +232,13 @@ class EffectiveRequest(TrainingOptions):
     def counts_steps(self) -> bool:
         """True if `max_steps` alone gives the length of the training."""
         return self.num_epochs == self.max_steps
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """True if the model reads a line in both directions."""
+        if isinstance(self.model, RnnConfig):
+            return self.model.bidirectional
+        return isinstance(self.model, BertConfig)
 
     @property
     def parent_run_id(self) -> str | None:
@@ -445,6 +452,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     model_family: ModelFamily
     objective: Objective = "causal_lm"
     """With masked_lm, each loss is per masked token."""
+    is_bidirectional: bool = False
+    """True if the model reads lines in both directions."""
     model_size: str | None = None
     tokenizer_id: str | None = None
     attempt: int

@@ -220,7 +220,8 @@ class Table(NamedTuple):
         if self.joined_line is not None:
             notes.append(
                 f"The quoted cell that begins in line {self.joined_line:,} has several lines, each with the columns of"
-                " a row: if its quotation marks are plain characters, give `quoting: none` (`--quoting none`)."
+                " a row: if its quotation marks are plain characters, give scores and batteries `quoting: none`"
+                " (`--quoting none`)."
             )
         return tuple(notes)
 

@@ -20,7 +20,7 @@ from trainer.contracts.experiments import (
     SeedRow,
     TextKind,
 )
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import PARENTS_WEIGHTS, counted
 from trainer.reports.score_table import csv_lines
 
 SCALE_COLOURS = ("#fdfdf0", "#e3f4c1", "#b4e0ba", "#6fc5bf", "#35a1c3", "#2279b5", "#25509c", "#1f2f7a", "#0b1a4f")
@@ -112,6 +112,9 @@ class ListenerFigures(NamedTuple):
     """The mean over seeds of the area under the training loss; None for the baseline and without a training loss."""
     area_sd: float | None
     """None for fewer than two seeds."""
+    n_seeds: int = 1
+    n_of_parent: int = 0
+    """The number of seeds whose training lowered no validation loss, so that the model has its parent's weights."""
 
 
 def csv_text(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
@@ -156,6 +159,8 @@ def listener_figures(result: ExperimentResult, model: str, kind: TextKind, mode:
                 perplexities={row.text_language: row for row in rows if row.listener_language == language},
                 area=fmean(areas) if areas else None,
                 area_sd=stdev(areas) if len(areas) > 1 else None,
+                n_seeds=len(curves),
+                n_of_parent=sum(one.has_parents_weights for one in curves),
             )
         )
     return found
@@ -171,9 +176,16 @@ def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) ->
     for each in figures:
         found = [each.perplexities.get(text) for text in result.text_languages]
         cells = [MISSING if row is None else with_spread(row.perplexity, row.perplexity_sd) for row in found]
-        title = each.language if each.phase is None else f"{each.language} ({each.phase} phase)"
+        title = each.language if each.phase is None else f"{each.language} ({each.phase} phase{_of_parent(each)})"
         rows.append([title, *cells, MISSING if each.area is None else with_spread(each.area, each.area_sd)])
     return rows
+
+
+def _of_parent(figures: ListenerFigures) -> str:
+    if not figures.n_of_parent:
+        return ""
+    seeds = "" if figures.n_seeds == 1 else f" in {figures.n_of_parent} of {counted(figures.n_seeds, 'seed')}"
+    return f"; {PARENTS_WEIGHTS}{seeds}"
 
 
 def battery_rows(result: ExperimentResult, model: str) -> dict[tuple[str, str], BatteryRow]:

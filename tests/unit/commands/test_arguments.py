@@ -1,7 +1,9 @@
 """The parser of `mt`: order of words, sections, examples, help for every option, shell completion."""
 
 import argparse
+import ast
 import importlib.metadata
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.mt_page import parsers
+from tests.support import ROOT
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
@@ -167,3 +171,46 @@ def test_completion__is_a_script_that_bash_accepts(capsys: pytest.CaptureFixture
     script = capsys.readouterr().out
     assert "--early-stopping" in script and "artifacts" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_hints__name_only_commands_and_options_that_exist() -> None:
+    found = dict(parsers(MtParser()))
+    options = {name: {one for action in found[name]._actions for one in action.option_strings} for name in found}
+    of_module: dict[str, set[str]] = {}
+    for name, info in COMMANDS.items():
+        of_module.setdefault(info.module, set()).update(options[name])
+    wrong: list[str] = []
+    for path in sorted([*(ROOT / "trainer").rglob("*.py"), *(ROOT / "bot").rglob("*.py")]):
+        own = of_module.get(path.stem) if path.parent == ROOT / "trainer" / "commands" else None
+        for text in texts_of(path):
+            wrong += [
+                f"{path.name}: {hint}" for hint in matches(r"`mt ([a-z][^`\n]*)`", text) if not is_right(hint, options)
+            ]
+            alone = {*matches(r"`(--[a-z][a-z-]*)", text)}
+            if own is not None and not alone <= own:
+                wrong.append(f"{path.name}: {alone - own}")
+    assert wrong == []
+
+
+def is_right(hint: str, options: dict[str, set[str]]) -> bool:
+    """True if a command exists, or is a group of commands, and has the options that follow it."""
+    words = hint.split()
+    name = next((one for one in (" ".join(words[:2]), words[0]) if one in options), None)
+    if name is None:
+        return any(one.startswith(f"{words[0]} ") for one in options)
+    return options[name].issuperset(matches(r"(?<!\S)(--[a-z][a-z-]*)", hint))
+
+
+def matches(pattern: str, text: str) -> list[str]:
+    """The texts of the only group of a pattern."""
+    return [str(found[1]) for found in re.finditer(pattern, text)]
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The texts of a module, with an X for each value in them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

@@ -34,6 +34,8 @@ from trainer.reports.experiment_tables import (
     battery_caption,
     correlation_line,
     correlation_rows,
+    figure_rows,
+    headline_figures,
     latex_batteries,
     latex_perplexities,
     latex_table,
@@ -228,6 +230,19 @@ def test_latex__is_balanced_and_escaped_and_shows_gaps() -> None:
     first = FINISHED.models[0]
     incomplete = changed(first, tables=changed(first.tables, matrix=()))
     assert "–" in latex_table(changed(FINISHED, models=(incomplete,)))
+
+
+def test_table__names_a_second_phase_that_improved_nothing() -> None:
+    seconds = [row for row in WITH_PHASES.curves if (row.phase, row.language) == ("second", "ky")]
+    initial = changed(seconds[0], initial_val_loss=seconds[0].best_val_loss)
+    titles = []
+    for same in (1, len(seconds)):
+        parents = {row.run_id: changed(row, initial_val_loss=row.best_val_loss) for row in seconds[:same]}
+        rows = tuple(parents.get(row.run_id, row) for row in WITH_PHASES.curves)
+        result = changed(WITH_PHASES, curves=rows)
+        titles += [row[0] for row in figure_rows(result, headline_figures(result)) if row[0].startswith("ky")]
+    assert initial.has_parents_weights and not seconds[0].has_parents_weights
+    assert titles == [f"ky (second phase; best epoch 0: the parent's weights in {same} of 2 seeds)" for same in (1, 2)]
 
 
 def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) -> None:

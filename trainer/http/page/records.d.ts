@@ -28,8 +28,8 @@ export interface RunStatus {
   bits_per_char: number | null; test_perplexity: number | null; unknown_char_share: number | null;
   tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;
   device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
-  model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
-  owner: string | null; created_at: string; finished_at: string | null; warnings: string[]; notes: string[];
+  model_family: string; model_size: string | null; objective: string; is_bidirectional: boolean;
+  attempt: number; error: RunError | null; owner: string | null; created_at: string; finished_at: string | null; warnings: string[]; notes: string[];
   seed: number | null; group: RunGroup | null; last_checkpoint_step: number | null; params: number | null;
   learning_rate: number | null; grad_norm: number | null; gpu_memory_bytes: number[] | null; best_epoch: number | null;
   early_stopped: boolean | null; baseline: Baseline | null; search: Search | null;

@@ -136,7 +136,7 @@ function factsOf(run) {
       `${run.step.toLocaleString("en")} of ${run.total_steps?.toLocaleString("en") ?? "–"}, epoch ${run.epoch} of ${run.total_epochs}`,
     ],
     ["Weights", run.params?.toLocaleString("en") ?? "–"],
-    ["Model", `${run.model_family}${run.model_size ? ` ${run.model_size}` : ""}, ${run.objective}`],
+    ["Model", `${run.model_family}${run.model_size ? ` ${run.model_size}` : ""}, ${run.objective}${run.is_bidirectional ? ", both directions" : ""}`],
     ["Tokenizer", `${run.tokenizer_id ?? "–"}, ${run.vocab_size?.toLocaleString("en") ?? "–"} tokens`],
     ["Device", `${run.device ?? "–"}, ${run.precision ?? "–"}`],
     ["Speed", run.tokens_per_second === null ? "–" : `${decimal(run.tokens_per_second, 0)} tokens per second`],
@@ -148,7 +148,7 @@ function factsOf(run) {
   if (run.learning_rate !== null) pairs.push(["Learning rate", run.learning_rate.toPrecision(3)]);
   if (run.grad_norm !== null) pairs.push(["Gradient norm", decimal(run.grad_norm)]);
   if (run.gpu_memory_bytes !== null) pairs.push(["GPU memory", run.gpu_memory_bytes.map(size).join(", ")]);
-  if (run.best_epoch !== null) pairs.push(["Best epoch", `${run.best_epoch}${run.early_stopped ? ", stopped early" : ""}`]);
+  if (run.best_epoch !== null) pairs.push(["Best epoch", `${run.best_epoch}${run.best_epoch === 0 ? ": the parent's weights" : ""}${run.early_stopped ? ", stopped early" : ""}`]);
   if (run.attempt > 1) pairs.push(["Attempt", String(run.attempt)]);
   if (run.unknown_char_share) pairs.push(["Unknown characters", percent(run.unknown_char_share, 2)]);
   const unit = run.objective === "masked_lm" ? "masked token" : "token";

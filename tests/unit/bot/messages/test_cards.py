@@ -95,7 +95,12 @@ STOPPING = changed(
 ATTACHED = changed(
     RECORD, effective=changed(RECORD.effective, corpus=changed(RECORD.effective.corpus, name=HASH, bytes=999))
 )
-MASKED = changed(RECORD, effective=changed(RECORD.effective, objective="masked_lm"))
+MASKED = changed(
+    RECORD,
+    effective=changed(
+        RECORD.effective, objective="masked_lm", model=changed(RECORD.effective.model, bidirectional=True)
+    ),
+)
 LEAKS: Leaks = {"test": Leak(lines=0.5)}
 MEASURED: dict[str, object] = {
     "learning_rate": 7.4e-4,
@@ -144,6 +149,7 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "better than counting": (RECORD, changed(COMPLETED, baseline=BETTER)),
     "worse than counting": (RECORD, changed(COMPLETED, baseline=WORSE, warnings=WORSE.warnings())),
     "not clearly better": (RECORD, changed(COMPLETED, baseline=UNCLEAR, warnings=UNCLEAR.warnings())),
+    "weights of the parent": (RECORD, changed(COMPLETED, best_epoch=0)),
     "masked": (MASKED, changed(COMPLETED, objective="masked_lm", bits_per_char=None)),
     "diverged at once": (RECORD, changed(DIVERGED, learning_rate=None)),
     "ahead of its last step": (RECORD, status_of(lambda story: story.start().step(30, 2.0).checkpoint(34).cancel())),
