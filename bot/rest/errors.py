@@ -74,8 +74,8 @@ def retry_after_seconds(error: BaseException) -> float:
     if isinstance(error, discord.RateLimited):
         return error.retry_after
     response: object = getattr(error, "response", None)
-    said = response.headers.get("Retry-After", "") if isinstance(response, aiohttp.ClientResponse) else ""
-    return float(said) if said.isdecimal() else 0.0
+    seconds = response.headers.get("Retry-After", "") if isinstance(response, aiohttp.ClientResponse) else ""
+    return float(seconds) if seconds.isdecimal() else 0.0
 
 
 async def retry(

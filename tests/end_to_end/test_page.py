@@ -178,7 +178,7 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
         with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
             await browser.screen(1200, 800)
             await browser.open(f"{api.url}/")
-            await browser.see_text("552 runs, a group counts once")
+            await browser.see_text("552 runs (a group counts as one)")
             await browser.see(f"{FIRST} === 'run-599'")
             assert await browser.evaluate("document.querySelector('.runs').ariaRowCount") == "553"
             assert await browser.evaluate("document.querySelectorAll('.runs tr').length < 60")

@@ -354,7 +354,7 @@ def test_worker_for_the_cpu__hides_gpus_from_its_trainings(tmp_path: Path) -> No
 
 async def test_mt_workers__lists_pauses_and_drains(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUE__EMBEDDED_WORKERS", "0")
-    nobody = "mt: No worker is running, nor its server: start one with `mt worker`.\n"
+    nobody = "mt: Neither a worker nor its Redis server is running: start both with `mt worker`.\n"
     assert await asyncio.to_thread(shell.refuse, "workers", code=1) == nobody
     story = Story(shell.artifacts, run_record("lstm-1", user_id=None), now())
     async with embedded(shell.folder) as (_, _, store):

@@ -96,7 +96,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
                 self.disk.sync(path.parent)
 
     def extend(self, runs: Sequence[BatteryRun]) -> None:
-        """Write the request with other models: those that another look at the checkpoints of a run has found."""
+        """Replace the models of the request: later looks at the checkpoints of a run find more."""
         record = changed(self.record(), runs=tuple(runs))
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
 

@@ -38,7 +38,7 @@ from trainer.contracts.intervals import t_quantile
 _FALL = 2 * log(9)
 """A sigmoid of slope 1 falls from 90 % to 10 % of its height within this distance."""
 _SLOPES, _MIDPOINTS = 24, 64
-"""The starts: so many slopes, each at so many midpoints."""
+"""A fit starts from each of these numbers of slopes and midpoints."""
 _PROFILE_SLOPES, _PROFILE_MIDPOINTS, _PROFILES_AT_ONCE = 32, 512, 64
 _ITERATIONS = 150
 """Among 1,000 noisy curves, the slowest needed fewer than 100."""

@@ -42,7 +42,7 @@ _TITLES = ("model", "objective", "parameters", "test loss", "bits/char", "tokens
 
 
 class _BenchOptions(Options):
-    corpus = Argument[str]("CORPUS", help="corpus to train on: its name, or the path of a text file")
+    corpus = Argument[str]("CORPUS", help="name of the corpus to train on, or path of a text file")
     size = option("--size SIZE", str, f"size of the models: {', '.join(_LEARNING_RATES)}; default: tiny", "tiny")
     tokens = option("--tokens N", int, f"tokens that each training reads; default: {_TOKENS:,}", _TOKENS)
     families = option("--families A,B", str, f"architectures, separated by commas: {', '.join(_NAMES)}; default: all")

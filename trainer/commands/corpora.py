@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class _CheckOptions(TrainOptions):
     arguments: ClassVar[Arguments] = {
         **{name: argument for name, argument in TrainOptions.arguments.items() if name != "file"},
-        "corpus": Argument("NAME", help="corpus to check: its name, or the path of a text file"),
+        "corpus": Argument("NAME", help="name of the corpus to check, or path of a text file"),
     }
 
 

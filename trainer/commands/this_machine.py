@@ -212,7 +212,7 @@ class ThisMachine:
     async def workers(self, order: WorkerOrder | None = None) -> WorkersState:
         async with running_queue(self._settings) as queue:
             if queue is None:
-                message = "No worker is running, nor its server: start one with `mt worker`."
+                message = "Neither a worker nor its Redis server is running: start both with `mt worker`."
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
             if order is not None:
                 await queue.order_workers(order.action, order.name)

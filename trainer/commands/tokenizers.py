@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class _TrainOptions(Options):
     record: ClassVar[type[BaseModel] | None] = TokenizerTrainRequest
     method = option("--method METHOD", str, f"tokenizer method: {', '.join(METHODS)}")
-    corpus = repeatable("--corpus NAME", "corpus to train on: its name, or the path of a text file")
+    corpus = repeatable("--corpus NAME", "name of the corpus to train on, or path of a text file")
     set = repeatable("--set KEY=VALUE", "set a field of the tokenizer train request")
 
 

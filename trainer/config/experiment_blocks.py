@@ -362,13 +362,13 @@ def _contradictions(document: Mapping[str, object], run: Mapping[str, object]) -
     """Yield errors about values that contradict each other, and about corpora that are not relative paths."""
     precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
-        said = f"contradicts `training.use_amp` {format_value(use_amp)}: give one of both"
-        message = f" '{safe_name(precision)}' {said}"
+        problem = f"contradicts `training.use_amp` {format_value(use_amp)}: give only one of them"
+        message = f" '{safe_name(precision)}' {problem}"
         allowed = "'auto', 'fp16' or 'bf16'" if use_amp else "'fp32'"
         yield _error("run.precision", message, value=precision, allowed=allowed)
     path = "training.auto_generate_checkpoints"
     if value_at(document, path) is True and value_at(document, "training.checkpoint_schedule") not in (None, []):
-        message = " contradicts `training.checkpoint_schedule`: give one of both"
+        message = " contradicts `training.checkpoint_schedule`: give only one of them"
         yield _error(path, message, value=True, allowed="false")
     yield from corpus_path_errors(run, "run.")
 

@@ -99,28 +99,30 @@ def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
     config = models.CONFIGS[architecture(family)]
     is_bidirectional = bool((request.model or models.ModelBlock()).bidirectional)
     if objective not in config.objectives and objective == "causal_lm":
-        said = f"must be 'masked_lm' for {family}: it reads both sides and would see what it is to predict"
-        yield _problem("objective", said, "'masked_lm'")
+        reason = f"must be 'masked_lm' for {family}: it reads both sides and would see what it is to predict"
+        yield _problem("objective", reason, "'masked_lm'")
     if objective not in config.objectives and objective == "masked_lm":
-        said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
-        yield _problem("objective", said, "'causal_lm'")
+        reason = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
+        yield _problem("objective", reason, "'causal_lm'")
     if family == "char_lstm" and request.tokenizer is not None and request.tokenizer.method != "char":
-        said = "must be 'char' for char_lstm: take lstm for another tokenizer"
-        yield _problem("tokenizer.method", said, "'char'")
+        reason = "must be 'char' for char_lstm: take lstm for another tokenizer"
+        yield _problem("tokenizer.method", reason, "'char'")
     if is_bidirectional and family == "char_lstm":
-        said = "must be false for char_lstm, which has one direction: take lstm"
-        yield _problem("model.bidirectional", said, "false")
+        reason = "must be false for char_lstm, which has one direction: take lstm"
+        yield _problem("model.bidirectional", reason, "false")
     elif is_bidirectional and objective == "causal_lm":
-        said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
-        yield _problem("model.bidirectional", said, "false")
+        reason = (
+            "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
+        )
+        yield _problem("model.bidirectional", reason, "false")
     if not issubclass(config, models.TransformerConfig) and request.compute.gradient_checkpointing:
-        said = f"is for transformers: with {family} it must be false"
-        yield _problem("compute.gradient_checkpointing", said, "false")
+        reason = f"is for transformers: with {family} it must be false"
+        yield _problem("compute.gradient_checkpointing", reason, "false")
     if config is models.NgramConfig:
         yield from _problems_of_counting(request)
     if objective == "masked_lm" and request.sample_every_steps is not None:
-        said = "must be left out: a model that was trained to fill gaps generates no text"
-        yield _problem("sample_every_steps", said, "null")
+        reason = "must be left out: a model that was trained to fill gaps generates no text"
+        yield _problem("sample_every_steps", reason, "null")
 
 
 def _problems_of_counting(request: TrainRequest) -> Iterator[FieldProblem]:
@@ -134,8 +136,8 @@ def _problems_of_counting(request: TrainRequest) -> Iterator[FieldProblem]:
         yield _problem("device", "must be 'cpu' or 'auto': ngram counts on the CPU", "'cpu' or 'auto'")
 
 
-def _problem(path: str, said: str, allowed: str) -> FieldProblem:
-    return FieldProblem.of(path, f" {said}", allowed=allowed)
+def _problem(path: str, problem: str, allowed: str) -> FieldProblem:
+    return FieldProblem.of(path, f" {problem}", allowed=allowed)
 
 
 def resolve(

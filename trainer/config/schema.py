@@ -88,8 +88,8 @@ class Schema(BaseModel):
 
     def words(self) -> str:
         """Describe the allowed values."""
-        said: dict[str, None] = dict.fromkeys(member._words() for member in self.members)
-        return " or ".join(said)
+        words: dict[str, None] = dict.fromkeys(member._words() for member in self.members)
+        return " or ".join(words)
 
     def _words(self) -> str:
         if self.choices:
@@ -121,8 +121,8 @@ class Schema(BaseModel):
 
     def _bounds(self) -> str:
         bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
-        said = [f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None]
-        return f" {' and '.join(said)}" if said else ""
+        limits = [f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None]
+        return f" {' and '.join(limits)}" if limits else ""
 
 
 _schemas: dict[type[BaseModel], Schema] = {}

@@ -39,7 +39,7 @@ class RequestOption(NamedTuple):
 
 
 TRAIN_OPTIONS = {
-    "corpus": RequestOption("corpus", "Corpus to train on: its name, or the path of a text file on the command line"),
+    "corpus": RequestOption("corpus", "Name of the corpus to train on; on the command line also the path of a file"),
     "model": RequestOption("model_family", "Model family: char_lstm, lstm, gru, rnn, gpt2, llama, qwen, bert or ngram"),
     "size": RequestOption("model_size", "Preset of the model's sizes, such as tiny, small or base"),
     "epochs": RequestOption("num_epochs", "Passes over the training split"),

@@ -82,7 +82,7 @@ class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_
     @model_validator(mode="after")
     def _one_text(self) -> "ScoreRequest":
         if (self.text is None) == (self.path is None):
-            raise ValueError("give `text` or `path`, one of both")
+            raise ValueError("give either `text` or `path`")
         return self
 
 
@@ -315,7 +315,7 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
         if (self.prompt_text is None) == (self.prompt_path is None):
-            raise ValueError("give `prompt_text` or `prompt_path`, one of both")
+            raise ValueError("give either `prompt_text` or `prompt_path`")
         return self
 
 

@@ -181,8 +181,8 @@ class Leak(Shares, json_schema_extra=describe_fields):
         """Yield sentences about a text, by its name: what of it was read in training, and what was not searched."""
         if self.is_large:
             where = " or in the training text of ".join((training_text, *(f"`{name}`" for name in self.ancestors)))
-            told = f"{self.shares()} of {text} stand in {where}: its loss says little about unseen text."
-            yield f"{told} {remedy}".rstrip()
+            warning = f"{self.shares()} of {text} stand in {where}: its loss says little about unseen text."
+            yield f"{warning} {remedy}".rstrip()
         if self.validation is not None and self.validation.is_large:
             yield (
                 f"{self.validation.shares()} of {text} stand in the validation text, which chooses the weights: its"

@@ -304,7 +304,7 @@ class TrainingOptions(Options):
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Seed of every other random choice: initial weights, order of rows, dropout, masks in training, samples."""
+    """Seed of the initial weights, the order of rows, dropout, masks in training and samples; not of the splits."""
     tokenizer_id: Identifier | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
     init_from_run_id: ModelName | None = None

@@ -40,10 +40,10 @@ def folder_layout(folder: Path, name: str, given: Collection[str] = ()) -> Folde
     names = [file.name for file in text_files(folder)]
     left_out = folder_notes(folder, name)
     readings = {file: _readings(file) for file in names}
-    said = [file for file, fields in readings.items() if fields]
-    if not said:
+    described = [file for file, fields in readings.items() if fields]
+    if not described:
         return FolderLayout({}, left_out)
-    joined = FolderLayout({}, (f"All files of '{name}' are one text, also {_shown(said)}.", *left_out))
+    joined = FolderLayout({}, (f"All files of '{name}' are one text, also {_shown(described)}.", *left_out))
     if "split_by" in given:
         return joined
     if (files := _complete(readings)) is not None:
@@ -52,7 +52,7 @@ def folder_layout(folder: Path, name: str, given: Collection[str] = ()) -> Folde
             (_described(files, name, given), *left_out),
         )
     fields = {field for of_file in readings.values() for field in of_file.values()}
-    if len(fields) > 1 or (len(said) == len(names) and fields != {"corpus"}):
+    if len(fields) > 1 or (len(described) == len(names) and fields != {"corpus"}):
         message = (
             f"The files of '{name}' have names of splits, but are not one file each for training, validation and test"
             f" whose names are otherwise equal: {_shown(names)}. Rename them, name each file in `corpus`,"

@@ -231,7 +231,7 @@ class _Powers(NamedTuple):
         hashes: Hashes = at_ends - at_starts
         hashes *= down
         high: Hashes = hashes >> np.uint64(32)
-        hashes ^= high  # so that hashes of these hashes are no polynomials, too
+        hashes ^= high  # otherwise a hash of these hashes would be a polynomial of the text
         hashes *= _MIXER
         return hashes
 

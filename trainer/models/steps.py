@@ -42,7 +42,7 @@ class Steps(ABC):
 
     @abstractmethod
     def fork(self) -> Self:
-        """Return a copy; tokens that one of both reads do not change the other."""
+        """Return a copy; tokens that one of them reads do not change the other."""
 
     @abstractmethod
     def memory_bytes(self) -> int:

@@ -14,7 +14,10 @@ from typing import NamedTuple
 LIBRARY = Path(__file__).parent / "step.so"
 LEVELS = ("plain", "AVX2", "AVX-512")
 BLOCK, OUTPUTS, PANEL = 16, 32, 64
-"""Gates and heads have a multiple of BLOCK numbers, products a multiple of OUTPUTS, at most PANEL of them at once."""
+"""Gates and heads are padded to a multiple of BLOCK numbers, products to a multiple of OUTPUTS.
+
+One call of a product computes at most PANEL numbers.
+"""
 LOGITS = -1
 """The output of the last product."""
 _OPERATION, _TASK = struct.Struct("@4i10q3P2f"), struct.Struct("@13P11q2i")

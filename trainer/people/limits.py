@@ -19,7 +19,7 @@ _ACCEPTED_SECONDS = 5.0
 
 
 class LimitReached(AppError):
-    """A refusal above a limit, with the time to try again, which Discord shows in another form."""
+    """A refusal above a limit, with the time of the next try, which Discord shows in the reader's time zone."""
 
     def __init__(
         self, reason: str, retry_at: float | None = None, *, otherwise: str = "", has_own_runs: bool = False

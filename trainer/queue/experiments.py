@@ -231,7 +231,7 @@ def _check_parts(request: ExperimentRequest) -> None:
         for name, model in request.models.items():
             if model.train.get("model_family") == "ngram":
                 message = (
-                    "is 'ngram', which keeps no checkpoints that `development` could measure: leave one of both out."
+                    "is 'ngram', which keeps no checkpoints that `development` could measure: leave out one of them."
                 )
                 raise field_error(ErrorCode.INVALID_INPUT, f"models.{name}.train.model_family", message)
             if model.train.get("checkpoint_schedule") is None:

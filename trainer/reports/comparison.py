@@ -119,7 +119,7 @@ class Against(Frozen):
     p_holm: float | None = None
     """p adjusted for the number of comparisons with the first run (Holm 1979); None for one comparison."""
     over_seeds: SeedDifference | None = None
-    """Difference of the means of that metric, if one of both is a group of several completed runs."""
+    """Difference of the means of that metric, if one or both are groups of several completed runs."""
     verdict: Verdict
     """`better` and `worse` only where the interval excludes zero and, of several comparisons, `p_holm` is below 0.05.
 

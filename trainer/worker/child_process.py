@@ -38,7 +38,7 @@ _PRELOADED = [
     "trainer.worker.child_process",
 ]
 _UNKNOWN_EXIT_CODE = 255
-"""Of multiprocessing, for a child whose server process was killed."""
+"""What multiprocessing reports for a child whose server process was killed."""
 _MAX_LAST_LINES = 120
 _MAX_LINE_BYTES = 1 << 30
 """An answer is one line, and so is a traceback in the log."""

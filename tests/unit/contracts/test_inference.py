@@ -82,7 +82,7 @@ def test_bounds__a_value_on_them_is_taken_and_read_again(kind: Request, values: 
 @pytest.mark.parametrize(("kind", "prefix"), [(ScoreRequest, ""), (GenerateRequest, "prompt_")])
 def test_source__is_exactly_one(kind: Request, prefix: str) -> None:
     for given in ([], [f"{prefix}text", f"{prefix}path"]):
-        with refused(ErrorCode.INVALID_INPUT, f"give `{prefix}text` or `{prefix}path`, one of both."):
+        with refused(ErrorCode.INVALID_INPUT, f"give either `{prefix}text` or `{prefix}path`."):
             parse(kind, dict.fromkeys(given, "a"))
 
 

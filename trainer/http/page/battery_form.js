@@ -113,7 +113,7 @@ export async function showBatteryForm(main, signal, _argument, query) {
       known,
       field(upload, "Files of items of your own (.jsonl, .tsv, .csv, .json)"),
       field(items, "Or items pasted here"),
-      field(itemsName, "Name of the pasted items; its suffix tells the form"),
+      field(itemsName, "File name of the pasted items; its suffix gives the format"),
       field(measure, "Measure of comparisons"),
       field(hasControls, "Controls: the untrained architecture, counts, and the training text"),
       field(isWithinWord, "Masked models: mask the later tokens of a word too"),

@@ -177,13 +177,13 @@ const SAID = {
 
 /** @param {Against} one */
 function verdict(one) {
-  const said = one.is_regression ? "✗ worse" : SAID[one.verdict];
-  if (one.rise === null) return `${said}.`;
+  const word = one.is_regression ? "✗ worse" : SAID[one.verdict];
+  if (one.rise === null) return `${word}.`;
   const name = one.basis === "loss" ? "loss" : "bits per character";
-  if (one.verdict === "equal") return `${said}: same ${name} within rounding.`;
+  if (one.verdict === "equal") return `${word}: same ${name} within rounding.`;
   const range = one.interval;
   const interval = range === null ? "" : ` (95 % interval ${signed(range.low)} to ${signed(range.high)})`;
-  return `${said}: ${name} ${signed(one.rise)}${interval}.`;
+  return `${word}: ${name} ${signed(one.rise)}${interval}.`;
 }
 
 /** @param {number} share */

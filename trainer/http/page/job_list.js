@@ -90,7 +90,7 @@ export async function showJobs(main, signal, kind) {
       if (!row.hidden) count += 1;
     }
     const unfinished = jobs.filter((job) => !hasEnded(job)).length;
-    const text = `${count} of ${jobs.length}, ${unfinished} not ended`;
+    const text = `${count} of ${jobs.length} shown, ${unfinished} unfinished`;
     if (found.textContent !== text) found.textContent = text;
   }
 

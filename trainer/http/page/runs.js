@@ -46,7 +46,7 @@ export async function showRuns(main, signal, _, query) {
       sort,
       changed: () => {
         trouble.replaceChildren();
-        table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"}, a group counts once`;
+        table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"} (a group counts as one)`;
       },
       failed: (error) => {
         isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
@@ -117,9 +117,9 @@ export async function showRuns(main, signal, _, query) {
           "div",
           { class: "filters" },
           choice("family", "Family", FAMILIES),
-          field("corpus", "Corpus has the part"),
+          field("corpus", "Corpus name contains"),
           field("owner", "Owner"),
-          field("label", "Label has the part"),
+          field("label", "Label contains"),
           field("where", "Numbers", "test_loss<3.2,progress>=50"),
         ),
         h("p", { class: "quiet" }, `Names of the numbers: ${numberNames()}.`),
