@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
+from arq.connections import RedisSettings
 from arq.worker import Worker, func
 
 from benchmarks.rows import Row
@@ -26,7 +27,7 @@ from trainer.config.settings import AppSettings, QueueSettings, Settings, load_s
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.services.embedded import Services
-from trainer.store.connection import dumps, loads, read_streams, redis_settings
+from trainer.store.connection import dumps, loads, read_streams
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
 from trainer.worker.children.train_child import NICENESS
@@ -193,7 +194,7 @@ async def work(kind: str, url: str, file: str) -> None:
             plain = Worker(
                 functions=functions,
                 queue_name=QUEUE,
-                redis_settings=redis_settings(url),
+                redis_settings=RedisSettings.from_dsn(url),
                 job_serializer=dumps,
                 job_deserializer=loads,
             )

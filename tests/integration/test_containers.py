@@ -355,7 +355,7 @@ async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: 
         await store.close()
         for address, code, said in (
             (url, 0, ""),
-            (server.url, 1, "Redis refuses the user name or the password of `REDIS__URL`.\n"),
+            (server.url, 1, "Redis asks for a password. Put it into `REDIS__URL`: redis://:PASSWORD@HOST:6379/0.\n"),
         ):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer.worker.health_check"),

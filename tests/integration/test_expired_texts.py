@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
 
+import pytest
+
 from tests.support import settings_in
 from tests.support.inference import RUN, finished_run
 from tests.support.redis_servers import served, told_server
@@ -76,18 +78,22 @@ async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None
         assert kept_on_disk(tmp_path) == []
 
 
-async def test_redis_down_or_refusing_a_rewrite__is_logged_and_retried(tmp_path: Path) -> None:
+async def test_redis_down_or_refusing_a_rewrite__is_logged_and_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with served(tmp_path, "--appendonly", "yes") as server:
         store = await connect(server.url, retries=0)
         await told_server(store, "ACL", "SETUSER", "default", "-bgrewriteaof")
         refused = await logged_by(drop_expired_for_ever(store))
         await server.kill()
+        monkeypatch.setattr("trainer.store.refusals._last_logged", {})
         away = await logged_by(drop_expired_for_ever(store))
         settings = settings_in(tmp_path)
         presence = Presence(settings, store, await own_info(settings))
+        monkeypatch.setattr("trainer.store.refusals._last_logged", {})
         unseen = await logged_by(presence.show(lambda: False, lambda: None))
         await store.close()
-    assert (refused, away, unseen) == ("aof_rewrite_forbidden", "aof_rewrite_failed", "worker_presence_failed")
+    assert (refused, away, unseen) == ("aof_rewrite_forbidden", "redis_unavailable", "redis_unavailable")
 
 
 async def logged_by(work: Coroutine[None, None, None]) -> str:

@@ -5,6 +5,8 @@ import contextlib
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.support import add_corpus, some_text, tiny_request
 from tests.support.redis_servers import embedded, served, told
 from tests.support.waiting import captured_logs, until
@@ -54,13 +56,14 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
                 assert await told(store, run.run_id) == [event.seq for event in events]
 
 
-async def test_workers_bell__that_is_away_is_listened_to_again(tmp_path: Path) -> None:
+async def test_workers_bell__that_is_away_is_listened_to_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.store.refusals._last_logged", {})
     async with served(tmp_path) as server:
         store = await connect(server.url, retries=0)
         with captured_logs() as logs:
             listening = asyncio.create_task(listen(store, []))
             await server.kill()
-            await until(lambda: any(line["event"] == "job_notifications_unavailable" for line in logs))
+            await until(lambda: any(line["event"] == "redis_unavailable" for line in logs))
             await server.start()
             position = await store.wait_for_job("0-0", wait_seconds=0.1)
         listening.cancel()

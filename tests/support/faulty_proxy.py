@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 import struct
 from typing import Literal
 
@@ -12,10 +13,11 @@ _LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
 
 
 class FaultyProxy:
-    """Passes bytes on between its own port and a server's, as long as nothing is wrong with it."""
+    """Passes bytes on between its own port, with TLS if it is given, and a server's, as long as nothing is wrong."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, tls: ssl.SSLContext | None = None) -> None:
         self._server_port = server_port
+        self._tls = tls
         self._writers: set[asyncio.StreamWriter] = set()
         self._passing = asyncio.Event()
         self._passing.set()
@@ -24,7 +26,7 @@ class FaultyProxy:
         self.port = free_port()
 
     async def start(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def stop(self) -> None:
         if self._listener is not None:
@@ -73,6 +75,9 @@ class FaultyProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
+    if writer.is_closing():
+        writer.transport.abort()
+        return
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is not None and connection.fileno() != -1:  # it may have ended by itself
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)

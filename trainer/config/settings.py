@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -81,7 +82,6 @@ Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
 _MIN_SECRET_BYTES = 16
 _BASE64_SECRET = "whsec_"  # noqa: S105
 _RUN_ENDS = ("trainer.job.completed", "trainer.job.failed", "trainer.job.cancelled")
-_LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}|\[::1\])([:/?]|$)")
 
 
 _YEARS_SECONDS = 10 * 365 * 86400
@@ -95,6 +95,10 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
@@ -181,7 +185,11 @@ class RedisSettings(Group):
     @property
     def is_local(self) -> bool:
         """True if the server runs on this machine; then its workers do too."""
-        return self.url is None or _LOCAL_URL.match(self.url.get_secret_value()) is not None
+        try:
+            address = None if self.url is None else urlsplit(self.url.get_secret_value())
+        except ValueError:
+            return False
+        return address is None or address.scheme == "unix" or _is_loopback(address.hostname or "localhost")
 
 
 class ObjectStoreSettings(Group):
@@ -286,7 +294,7 @@ class HttpSettings(Group):
     @property
     def is_loopback(self) -> bool:
         """True if only programs of this machine can connect."""
-        return self.host == "localhost" or (_is_address(self.host) and ip_address(self.host).is_loopback)
+        return _is_loopback(self.host)
 
 
 class ApiKey(NamedTuple):

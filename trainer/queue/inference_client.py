@@ -34,6 +34,7 @@ from trainer.queue.enqueue import Enqueuer
 from trainer.queue.inference_kinds import KINDS, kind_of, new_record
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
+from trainer.store.refusals import refusal
 from trainer.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -352,11 +353,11 @@ def _outputs(response: Response) -> Iterator[tuple[str, FinishReason]]:
 
 @contextlib.contextmanager
 def _redis_errors() -> Iterator[None]:
-    """Raise SERVICE_UNAVAILABLE in place of errors of Redis."""
+    """Raise SERVICE_UNAVAILABLE with the reason in place of errors of Redis."""
     try:
         yield
     except STORE_ERRORS as error:
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, NO_RESULT) from error
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, refusal(error) or NO_RESULT) from error
 
 
 def _parse(model: type[RecordT], stored: bytes) -> RecordT:

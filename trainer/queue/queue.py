@@ -59,7 +59,15 @@ from trainer.queue.inference_client import InferenceClient
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.services.embedded import embedded_worker_lives
 from trainer.store import keys
-from trainer.store.connection import LIMIT_SECONDS, STORE_ERRORS, require_redis, tolerate_no_redis, value_or
+from trainer.store.connection import (
+    LIMIT_SECONDS,
+    STORE_ERRORS,
+    require_redis,
+    tolerate_no_redis,
+    tolerate_outage,
+    value_or,
+)
+from trainer.store.refusals import log_outage
 from trainer.store.store import Store, connect
 from trainer.system.hardware import package_version
 
@@ -449,7 +457,7 @@ class JobQueue:
         version = package_version("model-trainer")
         while True:
             artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
-            async with tolerate_no_redis("version_unpublished"):
+            async with tolerate_outage(seconds=LIMIT_SECONDS):
                 await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
             await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
 
@@ -561,7 +569,7 @@ class JobQueue:
                     self.replication.watch("models", run_id)
                     yield run_id
             except STORE_ERRORS as error:
-                log.warning("redis_unavailable", error=type(error).__name__)
+                log_outage(error)
                 await asyncio.sleep(1)
             for run_id in await self._refreshed():
                 yield run_id

@@ -51,15 +51,19 @@ class Services:
     async def start(self) -> str:
         """Start a server and a worker unless they run; return the server's address.
 
-        Raises SERVICE_UNAVAILABLE if the server of REDIS__URL does not answer, and OSError if the data root is full or
-        not writable.
+        Raises SERVICE_UNAVAILABLE if the server of REDIS__URL does not answer or refuses the program's commands, and
+        OSError if the data root is full or not writable.
         """
         check_folder(self._settings)
         url = self._settings.redis.url
         if url is not None:
             from trainer.store.store import connect  # an embedded server starts before this import
 
-            await (await connect(url.get_secret_value())).close()
+            store = await connect(url.get_secret_value())
+            try:
+                await store.check(self._settings.queue.name)
+            finally:
+                await store.close()
         self._url = url.get_secret_value() if url else f"unix://{self._prepare_socket()}"
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
@@ -178,16 +182,16 @@ def embedded_worker_lives(settings: Settings) -> bool:
 async def answering_server(settings: Settings) -> str | None:
     """Return the address of a running server, or None; starts nothing."""
     if settings.redis.url is not None:
-        from trainer.store.connection import redis_settings
+        from trainer.store.address import parse_address
 
         url = settings.redis.url.get_secret_value()
-        server = redis_settings(url)
+        server = parse_address(url)
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                if server.unix_socket_path:
-                    _, writer = await asyncio.open_unix_connection(server.unix_socket_path)
+                if server.path is not None:
+                    _, writer = await asyncio.open_unix_connection(server.path)
                 else:
-                    _, writer = await asyncio.open_connection(str(server.host), server.port)
+                    _, writer = await asyncio.open_connection(server.host, server.port)
         except OSError:  # a timeout is one too
             return None
         writer.close()

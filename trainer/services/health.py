@@ -137,12 +137,15 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     found = {"server": _check_embedded(is_running=True)} if settings.redis.url is None else {}
     store = await connect(address)
     try:
+        await store.check(settings.queue.name)
         durability = await store.durability()
         found["redis"] = _check_durability(durability)
         found["worker"] = _check_worker(settings, is_running=await store.has_worker())
         for worker in await store.workers(seconds=settings.queue.lease_seconds):
             if worker.reason is not None:
                 found["worker"] = Finding("warning", f"{worker.name} takes no job: {worker.reason}")
+    except AppError as error:
+        found["redis"] = Finding("failure", error.message)
     except STORE_ERRORS as error:
         message = f"The server hides its settings ({type(error).__name__}): make sure AOF is on and eviction off."
         found["redis"] = Finding("warning", message)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
 import structlog
-from arq.connections import ArqRedis, RedisSettings
+from arq.connections import ArqRedis
 from pydantic import BaseModel, TypeAdapter
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
@@ -20,6 +20,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.store import keys
+from trainer.store.address import parse_address
+from trainer.store.refusals import log_outage, refusal
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)
 """Errors of a command if no server answers, or another program answers in its place."""
@@ -29,6 +31,7 @@ STORE_ERRORS = (*CONNECTION_ERRORS, ResponseError)
 RETRIES = 5
 LIMIT_SECONDS = 5.0
 """Time for the Redis commands of one request while Redis is down; the reconciler repeats what has to be repeated."""
+_CONNECT_TIMEOUT_SECONDS = 1.0
 _RESPONSE_TIMEOUT_SECONDS = 10.0  # longer than any command blocks, which is 5 s at most
 
 Entries = list[tuple[bytes, dict[bytes, bytes] | None]]
@@ -42,12 +45,13 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 @asynccontextmanager
 async def require_redis() -> AsyncIterator[None]:
-    """Limit the time of Redis commands, and raise SERVICE_UNAVAILABLE in place of an error of Redis."""
+    """Limit the time of Redis commands, and raise SERVICE_UNAVAILABLE with the reason in place of an error of Redis."""
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             yield
     except STORE_ERRORS as error:
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Redis is unavailable; try again in a minute.") from error
+        reason = refusal(error) or "Redis is unavailable; try again in a minute."
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason) from error
 
 
 @asynccontextmanager
@@ -57,7 +61,17 @@ async def tolerate_no_redis(event: str, *, seconds: float | None = None, **names
         async with asyncio.timeout(LIMIT_SECONDS if seconds is None else seconds):
             yield
     except STORE_ERRORS as error:
-        log.warning(event, error=type(error).__name__, **names)
+        log.warning(event, error=type(error).__name__, reason=refusal(error), **names)
+
+
+@asynccontextmanager
+async def tolerate_outage(*, seconds: float | None = None) -> AsyncIterator[None]:
+    """Let a loop that repeats its Redis commands continue after an error of Redis, which is logged once a minute."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except STORE_ERRORS as error:
+        log_outage(error)
 
 
 async def value_or(fallback: T, commands: Awaitable[T], *, seconds: float | None = None) -> T:
@@ -118,35 +132,30 @@ def loads(data: bytes) -> dict[str, object]:
     return _job_adapter.validate_json(data)
 
 
-def redis_settings(url: str) -> RedisSettings:
-    """Parse the address of a server; raises CONFIG_INVALID."""
-    try:
-        return RedisSettings.from_dsn(url)
-    except (RuntimeError, ValueError):
-        raise AppError(
-            ErrorCode.CONFIG_INVALID, "`REDIS__URL` must look like redis://host:6379/0, rediss://… or unix:///path."
-        ) from None
-
-
 def open_redis(url: str, *, retries: int = RETRIES) -> ArqRedis:
     """Return a pool of connections, none of them open yet, that reconnects after a restart of the server.
 
     Unlike arq's own pool it has a response timeout. A command is repeated `retries` times while Redis is unavailable:
-    5 retries take 1.7 seconds, 3 take 0.7.
+    5 retries take 1.7 seconds, 3 take 0.7. Raises CONFIG_INVALID for an address that cannot be used.
     """
-    settings = redis_settings(url)
+    address = parse_address(url)
     retried: list[type[Exception]] = [*CONNECTION_ERRORS]
     redis = ArqRedis(
         job_serializer=dumps,
         job_deserializer=loads,
-        host=settings.host,
-        port=settings.port,
-        unix_socket_path=settings.unix_socket_path,
-        db=settings.database,
-        username=settings.username,
-        password=settings.password,
-        ssl=settings.ssl,
-        socket_connect_timeout=settings.conn_timeout,
+        host=address.host,
+        port=address.port,
+        unix_socket_path=address.path,
+        db=address.db,
+        username=address.username,
+        password=None if address.password is None else address.password.get_secret_value(),
+        ssl=address.is_tls,
+        ssl_ca_certs=address.ssl_ca_certs,
+        ssl_certfile=address.ssl_certfile,
+        ssl_keyfile=address.ssl_keyfile or address.ssl_certfile,
+        ssl_cert_reqs=address.ssl_cert_reqs,
+        ssl_check_hostname=address.checks_hostname,
+        socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         socket_timeout=_RESPONSE_TIMEOUT_SECONDS,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         retry_on_error=retried,
@@ -197,6 +206,14 @@ class Connection:
 
     async def close(self) -> None:
         await self.redis.aclose()
+
+    async def is_cluster(self) -> bool:
+        """Return whether the server is a node of a Redis Cluster; False if it does not report it."""
+        try:
+            about: Awaitable[dict[str, object]] = self.redis.info("cluster")
+            return (await about).get("cluster_enabled") == 1
+        except ResponseError:
+            return False
 
     async def durability(self) -> Durability:
         """Return the server's durability settings; raises ResponseError if the server does not report them."""

@@ -6,15 +6,15 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
-from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDefinition, JobNeeds, JobPayload, WorkerInfo, job_id_adapter
 from trainer.store import keys
 from trainer.store.answers import Answers
 from trainer.store.connection import (
-    CONNECTION_ERRORS,
     RETRIES,
+    STORE_ERRORS,
     Script,
     dumps,
     entries_adapter,
@@ -22,6 +22,7 @@ from trainer.store.connection import (
     read_streams,
 )
 from trainer.store.events import EventStreams
+from trainer.store.refusals import CLUSTER, NO_ANSWER, refusal
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -153,33 +154,34 @@ end
 """
 """Delete the keys that a process holds: another process may hold some of them by now."""
 
-_NO_REDIS = "Another program than Redis answers at `REDIS__URL`. Correct the address, or leave the setting empty."
-_NO_ANSWER = (
-    "No Redis answers at `REDIS__URL`. Start it, correct the address (rediss:// for TLS), or leave the setting empty."
-)
-
 
 async def connect(url: str, *, retries: int = RETRIES) -> "Store":
-    """Connect to Redis; raises SERVICE_UNAVAILABLE if no Redis answers or if it refuses the user."""
+    """Connect to Redis; raises SERVICE_UNAVAILABLE with the reason if no Redis answers or if it refuses the user."""
     redis = open_redis(url, retries=retries)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(redis.aclose)
         try:
             answer: Awaitable[object] = redis.ping()
             await answer
-        except (AuthenticationError, ResponseError):
-            reason = "Redis refuses the user name or the password of `REDIS__URL`."
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason) from None
-        except InvalidResponse:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from None
-        except CONNECTION_ERRORS:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from None
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, refusal(error) or NO_ANSWER) from None
         undo.pop_all()
     return Store(redis)
 
 
 class Store(Answers, EventStreams):
     """A connected Redis: job queues, events, inference requests."""
+
+    async def check(self, queue: str) -> None:
+        """Raise SERVICE_UNAVAILABLE with the reason if the server refuses to read a queue or to write."""
+        try:
+            if await self.is_cluster():
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, CLUSTER)
+            await self.queue_order(queue)
+            probe: Awaitable[object] = self.redis.set(keys.DELETED, 1, xx=True, keepttl=True)  # writes nothing
+            await probe
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, refusal(error) or NO_ANSWER) from None
 
     async def enqueue(
         self,

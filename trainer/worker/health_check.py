@@ -8,6 +8,7 @@ from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
 from trainer.services.embedded import answering_server
 from trainer.store.connection import STORE_ERRORS
+from trainer.store.refusals import refusal
 from trainer.store.store import connect
 
 _NO_REDIS = "Redis does not respond."
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         found = asyncio.run(trouble(load_settings()))
     except (AppError, *STORE_ERRORS) as error:
-        found = str(error)
+        found = error.message if isinstance(error, AppError) else refusal(error) or _NO_REDIS
     sys.stderr.write(f"{found}\n" if found else "")
     return 1 if found else 0
 

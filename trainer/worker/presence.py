@@ -1,7 +1,6 @@
 """A worker's presence in Redis: its host, devices and state, why it refuses jobs, and the drain orders of admins."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,7 +11,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import Refusal, WorkerInfo, WorkerState
 from trainer.store import keys
-from trainer.store.connection import tolerate_no_redis
+from trainer.store.connection import tolerate_no_redis, tolerate_outage
 from trainer.store.store import Store
 from trainer.system.hardware import find_gpus, may_have_cuda, memory_bytes, package_version, process_name
 
@@ -50,7 +49,7 @@ class Presence:
     async def show(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
         """Renew the worker's record, without end; log each change of its state, and call `on_drain` while it drains."""
         while True:
-            async with tolerate_no_redis("worker_presence_failed", seconds=math.inf):
+            async with tolerate_outage():
                 await self._renew(has_jobs, on_drain)
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
 

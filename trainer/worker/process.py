@@ -21,7 +21,16 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings, child_environment, object_store_environment
 from trainer.contracts.errors import AppError
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis, tolerate_no_redis
+from trainer.store.connection import (
+    STORE_ERRORS,
+    LogState,
+    dumps,
+    loads,
+    open_redis,
+    tolerate_no_redis,
+    tolerate_outage,
+)
+from trainer.store.refusals import log_outage, refusal
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.system.python import python_command
@@ -100,7 +109,7 @@ class WakingWorker(Worker):
             except NoPermissionError:
                 raise
             except STORE_ERRORS as error:
-                log.warning("redis_unavailable", error=type(error).__name__)
+                log_outage(error)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def heart_beat(self) -> None:
@@ -219,7 +228,8 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
             log.info("worker_idle", seconds=idle_seconds)
             return True
         for task in ended:
-            log.error("worker_loop_failed", exc_info=task.exception())
+            error = task.exception()
+            log.error("worker_loop_failed", reason=None if error is None else refusal(error), exc_info=error)
         return False
 
 
@@ -302,7 +312,7 @@ async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
         try:
             position = await store.wait_for_job(position, wait_seconds=5)
         except STORE_ERRORS as error:
-            log.warning("job_notifications_unavailable", error=type(error).__name__)
+            log_outage(error)
             await asyncio.sleep(1)
         for worker in workers:
             worker.wake.set()
@@ -319,7 +329,7 @@ async def _reconcile(settings: Settings, store: Store, replication: Replication)
         await replication.refresh()
     except (AppError, OSError) as error:
         log.warning("refresh_failed", error=str(error))
-    async with tolerate_no_redis("reconciliation_failed", seconds=math.inf):
+    async with tolerate_outage():
         await restore_pause(settings, store)
         await reconcile(settings, store)
 
@@ -345,7 +355,7 @@ async def drop_expired_for_ever(store: Store) -> None:
             log.warning("aof_rewrite_forbidden", error=str(error))
             seconds = _REFUSED_DROP_SECONDS
         except STORE_ERRORS as error:
-            log.warning("aof_rewrite_failed", error=type(error).__name__)
+            log_outage(error)
         await asyncio.sleep(seconds)
 
 

@@ -14,7 +14,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.queue.enqueue import EventPublisher
-from trainer.store.connection import tolerate_no_redis
+from trainer.store.connection import tolerate_outage
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
@@ -142,7 +142,7 @@ async def _end_when_stalled(
 
 async def _keep_lease(job_id: str, settings: Settings, store: Store) -> None:
     while True:
-        async with tolerate_no_redis("lease_renewal_failed", seconds=math.inf, job_id=job_id):
+        async with tolerate_outage():
             await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds, heartbeat=time.time())
         await asyncio.sleep(_LEASE_SECONDS)
 
@@ -152,7 +152,7 @@ async def _publish_new_events(run: RunDirectory, store: Store) -> None:
     while True:
         grown = run.event_log_bytes()
         if grown != size:
-            async with tolerate_no_redis("event_publication_failed", seconds=math.inf, run_id=run.run_id):
+            async with tolerate_outage():
                 await publisher.publish()
                 size = grown
         await asyncio.sleep(_PUBLISH_SECONDS)

@@ -203,8 +203,9 @@ def test_children__learn_nothing_of_discord_api_and_webhooks(tmp_path: Path, mon
 
 def test_redis_and_host__are_known_to_be_of_this_machine_only(tmp_path: Path) -> None:
     local = ["", "unix:///run/redis.sock", "redis://localhost", "redis://:pass%40word@127.0.0.1:6379/0"]
-    local += ["rediss://[::1]:6379?db=1"]
+    local += ["rediss://[::1]:6379?db=1", "valkey://localhost", "valkeys://me:word@LOCALHOST/0", "redis:///0"]
     remote = ["redis://localhost.example.org:6379/0", "redis://user:localhost@redis:6379/0", "redis://10.0.0.7/0"]
+    remote += ["redis://[::1/0", "valkeys://valkey/0"]
     assert [url for url in local + remote if load(tmp_path, REDIS__URL=url).redis.is_local] == local
     ours = ["127.0.0.1", "127.1.2.3", "::1", "localhost"]
     others = ["0.0.0.0", "::", "192.0.2.1", "localhost.example.org"]  # noqa: S104
