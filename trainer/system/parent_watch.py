@@ -27,7 +27,8 @@ def guard(command: list[str]) -> int:
         end_child()
 
     signal.signal(signal.SIGTERM, end_child)  # before there is a program that we could leave behind
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # it inherits the files that our parent passes on: a lock that the program holds while it lives
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     if is_told:
         child.terminate()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
