@@ -1,5 +1,6 @@
 """Files of a run on disk, each with its recorded hash."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -70,10 +71,9 @@ def run_files(run: RunDirectory, step: int | None = None) -> RunFiles:
     folders = dict(_checkpoint_folders(run))
     found: list[RunFile] = []
     of_folder = defaultdict[Path, list[RunFile]](list)
-    for path in sorted((run.path if step is None else checkpoint_folder(run, step)).rglob("*")):
+    for path, size in sorted(_files(run.path if step is None else checkpoint_folder(run, step))):
         name = path.relative_to(run.path).as_posix()
-        if path.is_file() and not path.name.startswith(".") and name not in _MARKERS:
-            size = path.stat().st_size
+        if name not in _MARKERS:
             found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=folders.get(path.parent)))
             of_folder[path.parent].append(found[-1])
     scheduled = scheduled_folder(run.checkpoints)
@@ -94,6 +94,16 @@ def named_files(runs: RunStore, name: str) -> RunFiles:
     """
     run = runs.get(run_of(name))
     return run_files(run, None if name == run.run_id else named_model(runs, name).step)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the files in a folder and their sizes, without hidden and unfinished ones; a training may delete them."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, path.stat().st_size
 
 
 def _checkpoint_folders(run: RunDirectory) -> Iterator[tuple[Path, int]]:
