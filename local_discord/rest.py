@@ -1,5 +1,6 @@
 """HTTP requests: authentication, faults, rate limits, validation, and files."""
 
+import asyncio
 import math
 import re
 import socket
@@ -29,6 +30,7 @@ class Limit(NamedTuple):
 MESSAGES = Limit(5, 5.0)
 OVERALL = Limit(50, 1.0)
 _LIMITED = ("create_message", "update_message")
+_LOOK_SECONDS = 0.1
 
 
 class _Window:
@@ -77,7 +79,9 @@ class RateLimiter:
         return {**headers, "Retry-After": str(math.ceil(ends)), "X-RateLimit-Scope": "user"}, ends
 
 
-FaultAction = Literal[429, 500, 502, 503, "blocked", "reset", "reply_lost"] | Refusal
+FaultAction = Literal[429, 500, 502, 503, "blocked", "reset", "reply_lost", "late_500", "silent"] | Refusal
+
+_AFTER_WORK = ("reply_lost", "late_500")
 
 FILES = "/attachments"
 """Route of the files, for `Fault`."""
@@ -86,7 +90,8 @@ FILES = "/attachments"
 class Fault(NamedTuple):
     """A fault of the next request that matches: an error status, a refusal, a reset before or after the work.
 
-    "blocked" is the HTML page that a proxy in front of Discord sends after too many requests.
+    "blocked" is the HTML page that a proxy in front of Discord sends after too many requests; "silent" is no answer.
+    "late_500" is an error after the work.
     """
 
     method: str
@@ -150,8 +155,10 @@ class Rest:
     async def _handle(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> web.Response | None:
         """Return the answer, from fault injection to the checked one; None resets the connection."""
         fault = self._next_fault(operation.method, operation.template)
-        if fault is not None and fault.action != "reply_lost":
+        if fault is not None and fault.action not in _AFTER_WORK:
             self.faults.remove(fault)
+            while fault.action == "silent" and request.transport is not None:
+                await asyncio.sleep(_LOOK_SECONDS)
             return _faulty(fault)
         channel_id = ids.get("channel_id", "")
         headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
@@ -161,9 +168,9 @@ class Rest:
         for problem in DISCORD.answer_problems(operation, status, body):
             self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
         fault = self._next_fault(operation.method, operation.template)
-        if fault is not None and fault.action == "reply_lost":  # used up here: only work that was done has a reply
+        if fault is not None and fault.action in _AFTER_WORK:  # used up here: only work that was done has a reply
             self.faults.remove(fault)
-            return None
+            return _faulty(fault)
         return _answer_of(status, body, headers)
 
     async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> tuple[int, JsonValue]:
@@ -180,6 +187,8 @@ class Rest:
                 for detail in details or [f"{refusal.code} {refusal.message}"]:
                     self._world.violate(refusal.violation, operation.name, detail)
             error: Json = {"message": refusal.message, "code": refusal.code}
+            if refusal.retry_after_seconds is not None:
+                error |= {"retry_after": refusal.retry_after_seconds, "global": False}
             if refusal.problems:
                 error["errors"] = form_errors(refusal.problems)
             return refusal.status, error
@@ -226,16 +235,18 @@ def _faulty(fault: Fault) -> web.Response | None:
             return web.Response(status=429, text=page, content_type="text/html", headers=wait)
         case Refusal(status=status, code=code, message=message):
             return _error(status, code, message)
+        case "late_500":
+            return _error(500, 0, "500: Server Error")
         case int(status):
             return _error(status, 0, f"{status}: Server Error")
-        case "reset" | "reply_lost":
+        case "reset" | "reply_lost" | "silent":
             return None
 
 
 def _limited(retry_after_seconds: float, headers: Mapping[str, str]) -> web.Response:
     body: Json = {"message": "You are being rate limited.", "retry_after": retry_after_seconds, "code": 0}
     body["global"] = "X-RateLimit-Global" in headers
-    return _answer_of(429, body, {**headers, "Via": "1.1 local"})
+    return _answer_of(429, body, headers)
 
 
 def _error(status: int, code: int, message: str) -> web.Response:
@@ -246,7 +257,8 @@ def _answer_of(status: int, body: JsonValue, headers: Mapping[str, str]) -> web.
     if body is None:
         return web.Response(status=status, headers=headers)
     # discord.py reads JSON only under exactly this content type, so no charset here.
-    return web.Response(status=status, body=encode(body), headers={"Content-Type": "application/json", **headers})
+    kept = {"Content-Type": "application/json", "Via": "1.1 local", **headers}
+    return web.Response(status=status, body=encode(body), headers=kept)
 
 
 def _reset(request: web.Request) -> web.Response:

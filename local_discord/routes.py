@@ -45,7 +45,7 @@ class Routes:
             "list_messages": self._list_messages,
             "create_message": self._create_message,
             "get_message": lambda request: self._message(request).payload,
-            "update_message": lambda request: self._edit(self._message(request), request),
+            "update_message": self._update_message,
             "delete_message": lambda request: self._delete(self._message(request)),
             "get_user": lambda request: self._user(request).payload(),
             "get_guild_member": self._get_member,
@@ -246,6 +246,12 @@ class Routes:
         if message is None or message.visible_to is not None or message.deleted:
             raise Refusal(404, 10008, "Unknown Message")
         return message
+
+    def _update_message(self, request: Request) -> JsonValue:
+        message = self._message(request)
+        if message.edit_refusal is not None:
+            raise message.edit_refusal
+        return self._edit(message, request)
 
     def _edit(self, message: StoredMessage, request: Request) -> JsonValue:
         _check_filled({**message.payload, **request.body}, request)

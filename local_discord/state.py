@@ -47,6 +47,8 @@ class Refusal(Exception):
     message: str
     problems: Sequence[Problem] = ()
     violation: ViolationKind | None = None
+    retry_after_seconds: float | None = None
+    """Of a rate limit (429): the seconds that Discord demands before the next try."""
 
 
 def invalid_form(problems: Sequence[Problem]) -> Refusal:
@@ -141,6 +143,8 @@ class StoredMessage:
         self.channel, self.visible_to = channel, visible_to
         self.versions = [Version(time.monotonic(), payload)]
         self.deleted = False
+        self.edit_refusal: Refusal | None = None
+        """The answer to every edit, for example 30046 for a message that is older than an hour."""
 
     @property
     def payload(self) -> Json:

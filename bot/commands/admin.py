@@ -24,7 +24,7 @@ from bot.messages.text import (
     relative_time,
     shown_name,
 )
-from bot.session.client import Bot
+from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import RunRecord
@@ -154,6 +154,8 @@ async def _doctor(context: CommandContext) -> Answer:
     findings["gpu"] = await asyncio.to_thread(check_gpu)
     findings["direct messages"] = _OWNER_DM[bot.owner_dm]
     findings["commands"] = await _check_commands(bot)
+    if bot.has_rival:
+        findings["token"] = Finding("failure", RIVAL)
     return Answer(doctor_answer(findings))
 
 

@@ -1,6 +1,7 @@
 """Answers to commands and buttons: defer, check permissions and limits, answer, report errors."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -17,8 +18,17 @@ from bot.commands.channels import origin_of
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
 from bot.people.user_settings import set_language
-from bot.rest.errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
-from bot.session.client import Bot
+from bot.rest.errors import (
+    CALL_ERRORS,
+    NOT_FOUND,
+    error_code,
+    has_token_ended,
+    is_expired,
+    is_transient,
+    retry,
+    server_errors,
+)
+from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
 from trainer.people.permissions import RULES, Caller, is_limited
@@ -120,8 +130,7 @@ async def respond(
     deferred = nullcontext() if in_place else bot.deferred.store(interaction, command, number)
     with bot.answering():
         async with deferred, _answered_errors(interaction, first, bound):
-            if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
-                bound.warning("interaction_expired")
+            if not await _defer(interaction, bound, is_hidden=rule.is_ephemeral, is_new=not in_place):
                 return
             caller = await _permitted_caller(interaction, command)
             with bot.limits.request(caller) if is_limited(command) else nullcontext():
@@ -144,11 +153,15 @@ async def open_form(
         async with _answered_errors(interaction, "none", bound):
             caller = await _permitted_caller(interaction, command)
             form = await work(CommandContext(bot, caller))
-            try:
-                await interaction.response.send_modal(form)
-                bound.info("form_opened")
-            except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
-                bound.warning("form_not_confirmed", error=str(error))
+            with server_errors() as failures:
+                try:
+                    await interaction.response.send_modal(form)
+                    bound.info("form_opened")
+                except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
+                    if error_code(error) == _ALREADY_ACKNOWLEDGED and not failures:
+                        _report_rival(bot, bound)
+                    else:
+                        bound.warning("form_not_confirmed", error=str(error))
 
 
 def speak_to(interaction: discord.Interaction[Bot]) -> None:
@@ -189,27 +202,43 @@ def request_id(interaction: discord.Interaction[Bot]) -> str:
     return sha256(str(interaction.id).encode()).hexdigest()[:8]
 
 
-async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> bool:
-    """Give the first answer once; return False if Discord no longer accepts it.
+async def _defer(
+    interaction: discord.Interaction[Bot], bound: structlog.stdlib.BoundLogger, *, is_hidden: bool, is_new: bool
+) -> bool:
+    """Give the first answer once; return False if Discord no longer accepts it, or has one of another process.
 
     After a lost reply, checks for the answer before sending it again.
     """
     deadline = time.monotonic() + _ANSWER_SECONDS
-    while True:
-        try:
-            await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
-            return True
-        except CALL_ERRORS as error:
-            code = error_code(error)
-            if code in (_ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION):
-                return code == _ALREADY_ACKNOWLEDGED
-            log.warning("first_answer_failed", request_id=request_id(interaction), error=str(error))
-        with suppress(*CALL_ERRORS):
-            await interaction.original_response()
-            return True
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_FIRST_RETRY_SECONDS)
+    with server_errors() as failures:
+        for number in itertools.count():
+            try:
+                await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
+                return True
+            except CALL_ERRORS as error:
+                code = error_code(error)
+                if code == _ALREADY_ACKNOWLEDGED and (number or failures):
+                    return True
+                if code == _ALREADY_ACKNOWLEDGED:
+                    _report_rival(interaction.client, bound)
+                    return False
+                if code == _UNKNOWN_INTERACTION:
+                    break
+                bound.warning("first_answer_failed", error=str(error))
+            with suppress(*CALL_ERRORS):
+                await interaction.original_response()
+                return True
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_FIRST_RETRY_SECONDS)
+    bound.warning("interaction_expired")
+    return False
+
+
+def _report_rival(bot: Bot, bound: structlog.stdlib.BoundLogger) -> None:
+    """Report that another process has answered an interaction first, so that this one must not run its command."""
+    bot.has_rival = True
+    bound.error("token_used_twice", reason=RIVAL)
 
 
 def _numbered(answer: Answer, number: str) -> Answer:

@@ -1,7 +1,9 @@
 """Messages about one subject to one watcher: a card that is edited, and one final message."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
@@ -15,7 +17,17 @@ from bot.messages.text import AMBER, make_embed
 from bot.notifications.inbox import Inbox
 from bot.notifications.subjects import Message, Subject, View, no_files
 from bot.people.watchers import SentMessage, Watcher
-from bot.rest.errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
+from bot.rest.errors import (
+    CALL_ERRORS,
+    HTTP_ERROR,
+    NOT_FOUND,
+    error_code,
+    is_closed,
+    is_refusal,
+    is_transient,
+    retry,
+    seconds_before_retry,
+)
 from bot.rest.pacing import Pace
 from trainer.people.language import _, use_language
 from trainer.system.retries import back_off
@@ -29,6 +41,8 @@ _NONCE_CHARACTERS = 25  # Discord's limit
 _HISTORY_MESSAGES = 200
 _CLOCK_DIFFERENCE = timedelta(minutes=1)
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
+_EDIT_SECONDS = 15.0
+"""Longest time of an edit: discord.py waits up to a minute after a rate limit, while other edits wait for it."""
 
 
 class Delivery:
@@ -55,7 +69,13 @@ class Delivery:
         self._client = client
         self._pace = pace
         self._poll_seconds = poll_seconds
-        self._is_card_deleted = False
+        self._is_card_lost = False
+        """The card was deleted, or Discord refuses its edits."""
+        self._edits_from = 0.0
+        """Monotonic time before which the card is not edited, after a failure."""
+        self._waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
+        self._given_up: set[asyncio.Task[object]] = set()
+        """Edits that are ending after their cancellation, for which nothing waits."""
         self._log = log.bind(**{subject.id_name: subject.subject_id}, user_id=watcher.user_id)
 
     async def deliver(self) -> None:
@@ -67,15 +87,15 @@ class Delivery:
             while not self._watcher.is_done:
                 shown = await self._show_next(channel, shown)
         except HTTP_ERROR as error:
-            if not is_closed(error):
+            if not is_refusal(error):
                 raise
-            await self._close()
+            await self._close(error_code(error))
         finally:
             self.tried.set()
 
-    async def _close(self) -> None:
-        """Remember that the channel refuses messages."""
-        self._log.warning("channel_closed")
+    async def _close(self, code: int = 0) -> None:
+        """Remember that the channel refuses messages, with Discord's error code or 0."""
+        self._log.warning("channel_closed", error_code=str(code))
         await self._mention()
         await self._update(is_closed=True)
 
@@ -99,11 +119,15 @@ class Delivery:
         if not self._watcher.in_dm or origin_id is None:
             return
         channel = self._client.get_partial_messageable(origin_id)
-        try:
+
+        async def send() -> None:
             async with self._pace.turn(origin_id, is_new=True):
                 await self._send("mention", channel, _closed_message(self.subject.subject_id))
+
+        try:
+            await self._retry(send)
         except HTTP_ERROR as error:
-            if not is_closed(error):
+            if not is_refusal(error):
                 raise
 
     async def _show_next(self, channel: discord.PartialMessageable, shown: View | None) -> View | None:
@@ -125,7 +149,27 @@ class Delivery:
             await self._wait()
             return shown
         is_final = state.has_ended and not self._watcher.has_final
-        async with self._pace.turn(channel.id, is_new=is_final or self._watcher.card is None):
+        is_new = is_final or self._watcher.card is None
+        if not is_new and (seconds := self._edits_from - time.monotonic()) > 0:
+            await self._wait(seconds)
+            return shown
+        try:
+            shown = await self._show(channel, shown, is_new=is_new)
+        except CALL_ERRORS as error:
+            if not is_transient(error):
+                raise
+            seconds = seconds_before_retry(error, next(self._waits), self._log)
+            if is_new:
+                await asyncio.sleep(seconds)
+            else:
+                self._edits_from = time.monotonic() + seconds
+        else:
+            self._waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
+        return shown
+
+    async def _show(self, channel: discord.PartialMessageable, shown: View | None, *, is_new: bool) -> View | None:
+        """Send or edit one message in a turn, with one try; return the view that the watcher has then."""
+        async with self._pace.turn(channel.id, is_new=is_new):
             view = await self.subject.view(shown)
             if not view.state.has_ended:
                 if self.subject.has_line and self.inbox.digest is not None:  # it began during the wait for the turn
@@ -139,9 +183,10 @@ class Delivery:
         self.tried.set()
         return view
 
-    async def _wait(self) -> None:
-        with suppress(TimeoutError):  # a wake-up can be lost: the log is polled as well
-            async with asyncio.timeout(self._poll_seconds()):
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Wait for news, at most these seconds; without a number until the next poll, as a wake-up can be lost."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(self._poll_seconds(), seconds or math.inf)):
                 await self.wake_up.wait()
 
     async def _remove_card(self, channel: discord.PartialMessageable) -> None:
@@ -152,16 +197,18 @@ class Delivery:
         footer = (await self.subject.view(None)).card(self.user_id).embed.footer.text
         message_id = card.message_id or await self._retry(lambda: self._find(footer, channel))
         if message_id is not None:
-            with suppress(NOT_FOUND):
+            try:
                 await self._retry(channel.get_partial_message(message_id).delete)
+            except HTTP_ERROR as error:  # the old card stays
+                if not is_refusal(error):
+                    raise
         await self._update(card=None, has_second_card=True)
 
     async def _finish_card(self, channel: discord.PartialMessageable, view: View) -> None:
         """Show the end in the card; a card whose arrival is unknown is searched for, and not sent again."""
         card = self._watcher.card
         if card is not None and card.message_id is None:
-            footer = view.card(self.user_id).embed.footer.text
-            message_id = await self._retry(lambda: self._find(footer, channel))
+            message_id = await self._find(view.card(self.user_id).embed.footer.text, channel)
             sent = None if message_id is None else SentMessage(nonce=card.nonce, message_id=message_id)
             await self._update(card=sent)
         await self._edit(channel, view)
@@ -169,56 +216,82 @@ class Delivery:
 
     async def _edit(self, channel: discord.PartialMessageable, view: View) -> None:
         card = self._watcher.card
-        if card is None or card.message_id is None or self._is_card_deleted:
+        if card is None or card.message_id is None or self._is_card_lost:
             return
         message = channel.get_partial_message(card.message_id)
         new = view.card(self.user_id)
         try:
-            await self._retry(lambda: message.edit(embed=new.embed, attachments=new.files(), view=new.buttons))
-        except NOT_FOUND as error:
-            if is_closed(error):
+            await self._edit_briefly(
+                message.edit(embed=new.embed, attachments=new.files(), view=new.buttons), has_ended=view.state.has_ended
+            )
+        except HTTP_ERROR as error:
+            if is_closed(error) or not is_refusal(error):
                 raise
-            self._log.warning("card_deleted")
-            self._is_card_deleted = self._watcher.has_second_card or view.state.has_ended
-            if not self._is_card_deleted:
+            is_deleted = isinstance(error, NOT_FOUND)
+            self._log.warning("card_deleted" if is_deleted else "card_refused", error_code=str(error_code(error)))
+            self._is_card_lost = not is_deleted or self._watcher.has_second_card or view.state.has_ended
+            if not self._is_card_lost:
                 await self._update(card=None, has_second_card=True)
                 await self._send("card", channel, new)
 
+    async def _edit_briefly(self, edit: Coroutine[None, None, object], *, has_ended: bool) -> None:
+        """Run an edit until the subject ends, because the final message comes first.
+
+        Raises TimeoutError after some seconds, and what the edit raises.
+        """
+        editing: asyncio.Task[object] = asyncio.create_task(edit)
+        tasks = {editing} if has_ended else {editing, asyncio.create_task(self._wait_for_end())}
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=_EDIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise TimeoutError
+            if editing in done:
+                editing.result()
+        finally:
+            for task in tasks:  # discord.py can take seconds to leave a cancelled call
+                task.cancel()
+                self._given_up.add(task)
+                task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._given_up.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen
+
+    async def _wait_for_end(self) -> None:
+        """Wait until the subject ends."""
+        while not (await self.subject.state()).has_ended:
+            await self._wait()
+            self.wake_up.clear()
+
     async def _send(self, slot: Slot, channel: discord.PartialMessageable, message: Message) -> bool:
-        """Create the slot's message once, over any number of tries; return whether it was created just now."""
+        """Try to create the slot's message, once over any number of tries; return whether it was created just now."""
         stored = {"card": self._watcher.card, "final": self._watcher.final, "mention": self._watcher.mention}[slot]
         if stored is not None and stored.message_id is not None:
             return False
-        may_exist, is_new = stored is not None, True
         sent = stored or SentMessage(nonce=self._nonce(slot, channel))
         await self._update(**{slot: sent})
-
-        async def find_or_send() -> int:
-            nonlocal may_exist, is_new
-            message_id = await self._find(message.embed.footer.text, channel) if may_exist else None
-            may_exist = True
-            if message_id is not None:
-                is_new = False
-                return message_id
-            # a direct message notifies by itself
-            notifies = slot == "mention" or (slot == "final" and not self._watcher.in_dm)
-            users = [discord.Object(self.user_id)] if notifies else False
-            created = await channel.send(
-                f"<@{self.user_id}>" if notifies else None,
-                embed=message.embed,
-                files=message.files(),
-                view=message.buttons,
-                nonce=sent.nonce,
-                allowed_mentions=discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users),
-            )
-            return created.id
-
-        message_id = await self._retry(find_or_send)
+        known_id = None if stored is None else await self._find(message.embed.footer.text, channel)
+        message_id = known_id or await self._create(slot, channel, message, sent.nonce)
         changes: dict[str, object] = {slot: SentMessage(nonce=sent.nonce, message_id=message_id)}
         if slot == "final":
             changes["card_is_stale"] = self._watcher.card is not None
         await self._update(**changes)
-        return is_new
+        return known_id is None
+
+    async def _create(self, slot: Slot, channel: discord.PartialMessageable, message: Message, nonce: str) -> int:
+        # a direct message notifies by itself
+        notifies = slot == "mention" or (slot == "final" and not self._watcher.in_dm)
+        users = [discord.Object(self.user_id)] if notifies else False
+        created = await channel.send(
+            f"<@{self.user_id}>" if notifies else None,
+            embed=message.embed,
+            files=message.files(),
+            view=message.buttons,
+            nonce=nonce,
+            allowed_mentions=discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users),
+        )
+        return created.id
 
     async def _find(self, footer: str | None, channel: discord.PartialMessageable) -> int | None:
         """Return the id of a message from the channel's history, by its footer; skip other watchers' ones."""

@@ -92,7 +92,10 @@ async def download(url: str, limit_bytes: int, option: str = "file") -> bytes:
     waits = islice(back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _MAX_RETRIES)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SOCKET_SECONDS, sock_read=_SOCKET_SECONDS)
     try:
-        async with asyncio.timeout(_DOWNLOAD_SECONDS), aiohttp.ClientSession(timeout=timeout) as session:
+        async with (
+            asyncio.timeout(_DOWNLOAD_SECONDS),
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+        ):
             return await retry(lambda: _fetch(session, url, limit_bytes, option), waits, log)
     except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
         raise _not_downloaded(option) from None

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Protocol, TypeVar
 
 import aiohttp
@@ -32,25 +35,39 @@ _CLOSED = (
     *(10003, 50001, 50013),  # "Unknown Channel", "Missing Access", "Missing Permissions"
 )
 
-_TOO_FAST = 40003
-""""You are opening direct messages too fast"."""
+_LATER = (
+    *(40003, 20016),  # "You are opening direct messages too fast", "… due to slowmode rate limit"
+    *(20022, 20028, 20029),  # rate limits of announcements, and of writing to a channel and a server
+    *(30046, 130000),  # "Maximum number of edits to messages older than 1 hour reached", "API resource is overloaded"
+)
+_UNKNOWN_MESSAGE = 10008
 _TOKEN_ENDED = (50027, 10015)
 """"Invalid Webhook Token", "Unknown Webhook": 15 minutes after the command."""
-_EXPIRED = (*_TOKEN_ENDED, 10008)
-"""The last one is "Unknown Message": the caller has dismissed the answer."""
+_EXPIRED = (*_TOKEN_ENDED, _UNKNOWN_MESSAGE)
+"""With an unknown message, the caller has dismissed the answer."""
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same call may succeed later."""
     if isinstance(error, HTTP_ERROR):
         status: int = getattr(error, "status", 0)
-        return status == 429 or status >= 500 or error_code(error) == _TOO_FAST
+        return status == 429 or status >= 500 or error_code(error) in _LATER
     return isinstance(error, CALL_ERRORS)
 
 
 def is_closed(error: BaseException) -> bool:
     """Return whether a channel or a person's direct messages refuse messages of this bot."""
     return error_code(error) in _CLOSED
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether Discord will refuse the same message each time, for a reason that it names.
+
+    A wrong token (401) is none: the next token may be right. Nor is a page of a proxy, which has no code.
+    """
+    is_known = isinstance(error, HTTP_ERROR) and error_code(error) != 0
+    status: int = getattr(error, "status", 0)
+    return is_known and status != 401 and not is_transient(error)
 
 
 def is_expired(error: BaseException) -> bool:
@@ -61,6 +78,29 @@ def is_expired(error: BaseException) -> bool:
 def has_token_ended(error: BaseException) -> bool:
     """Return whether an answer came more than 15 minutes after its command."""
     return error_code(error) in _TOKEN_ENDED
+
+
+_server_errors: ContextVar[list[int] | None] = ContextVar("server_errors", default=None)
+
+
+@contextmanager
+def server_errors() -> Iterator[list[int]]:
+    """Yield a list that gets the status of each server error in the block: discord.py retries after them by itself."""
+    statuses: list[int] = []
+    token = _server_errors.set(statuses)
+    try:
+        yield statuses
+    finally:
+        _server_errors.reset(token)
+
+
+async def note_server_error(
+    session: aiohttp.ClientSession, context: SimpleNamespace, answer: aiohttp.TraceRequestEndParams
+) -> None:
+    """Add a server error to the list of `server_errors`; a callback of aiohttp's trace."""
+    statuses = _server_errors.get()
+    if statuses is not None and answer.response.status >= 500:
+        statuses.append(answer.response.status)
 
 
 def error_code(error: BaseException) -> int:
@@ -93,7 +133,12 @@ async def retry(
             seconds = next(waits, None)
             if seconds is None or not is_transient(error) or not is_wanted():
                 raise
-            is_plain = isinstance(error, discord.DiscordException)  # others can hold an address with its token
-            log.warning("discord_retry", error=str(error) if is_plain else type(error).__name__)
-            seconds = max(seconds, retry_after_seconds(error))
+            seconds = seconds_before_retry(error, seconds, log)
         await asyncio.sleep(seconds)
+
+
+def seconds_before_retry(error: BaseException, seconds: float, log: structlog.stdlib.BoundLogger) -> float:
+    """Log a transient failure; return the seconds to wait, at least as many as Discord demands."""
+    is_plain = isinstance(error, discord.DiscordException)  # others can hold an address with its token
+    log.warning("discord_retry", error=str(error) if is_plain else type(error).__name__)
+    return max(seconds, retry_after_seconds(error))

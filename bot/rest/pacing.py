@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 
 _Ticket = tuple[bool, int]
 """True for an edit, and a number that keeps the order of equal tickets."""
+_SLOW_SECONDS = 5.0
+"""Time after which an edit is slow, and the next turn starts before its end."""
 
 
 class Pace:
@@ -25,7 +27,10 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self, channel_id: int, *, is_new: bool) -> AsyncIterator[None]:
-        """Wait for a turn to write into a channel; the next turn starts `interval_seconds` after the block."""
+        """Wait for a turn to write into a channel; the next turn starts `interval_seconds` after the block.
+
+        It does not wait longer than some seconds for an edit.
+        """
         lane = self._lanes[channel_id]
         ticket = not is_new, next(self._numbers)
         insort(lane.waiting, ticket)
@@ -33,14 +38,17 @@ class Pace:
         try:
             while (seconds := lane.seconds_until(ticket, 0.0 if is_new else self._edits_from)) > 0:
                 await lane.wait(seconds)
-            lane.free_at = math.inf
-            try:
-                yield
-            finally:
-                lane.free_at = time.monotonic() + self._interval_seconds
         finally:
             lane.waiting.remove(ticket)
             lane.wake()
+        slow_seconds = math.inf if is_new else max(_SLOW_SECONDS, self._interval_seconds)
+        lane.newest, lane.free_at = ticket, time.monotonic() + slow_seconds
+        try:
+            yield
+        finally:
+            if lane.newest == ticket:
+                lane.free_at = time.monotonic() + self._interval_seconds
+                lane.wake()
 
 
 class _Lane:
@@ -49,6 +57,8 @@ class _Lane:
     def __init__(self) -> None:
         self.waiting: list[_Ticket] = []
         self.free_at = 0.0
+        self.newest: _Ticket | None = None
+        """The last turn that has started."""
         self._changed = asyncio.Event()
 
     def seconds_until(self, ticket: _Ticket, earliest: float) -> float:

@@ -16,7 +16,8 @@ from bot.notifications.notifier import Notifier
 from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
 from bot.processes.chart_process import ChartProcess
 from bot.processes.corpus_build import CorpusBuilder
-from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
+from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, note_server_error, retry
+from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
@@ -34,6 +35,10 @@ T = TypeVar("T")
 _MAX_RATE_LIMIT_SECONDS = 60.0
 _UNREACHABLE = "Discord is not reachable from this machine. The bot tries again; `mt up --no-discord` runs without it."
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
+RIVAL = (
+    "Another process answers commands with the same DISCORD__TOKEN. Stop one of the two, or create an application for"
+    " each of them in Discord's developer portal."
+)
 
 
 class Bot(discord.Client):
@@ -54,15 +59,20 @@ class Bot(discord.Client):
         self.permissions = Permissions(settings.discord, self._is_member, self.access)
         self.user_settings = UserSettingsStore(root / "users")
         self.backend = Backend(settings, self.permissions)
+        trace = self.backend.metrics.discord_trace()
+        trace.on_request_end.append(note_server_error)
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
             max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
-            http_trace=self.backend.metrics.discord_trace(),
+            http_trace=trace,
+            proxy=proxy_for(settings.discord),
         )
         self.settings = settings
         self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
         """State of the owner's direct messages as of the start."""
+        self.has_rival = False
+        """True if another process has answered a command with the same token."""
         self.charts = ChartProcess()
         self.deferred = DeferredInteractions(root / "deferred")
         self.offered_files: dict[str, discord.Attachment] = {}

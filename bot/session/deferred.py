@@ -112,7 +112,8 @@ class DeferredInteractions:
 
     async def _answer_all(self, records: list[Deferred], user_agent: str) -> None:
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
-        async with aiohttp.ClientSession(headers={"User-Agent": user_agent}, timeout=timeout) as session:
+        headers = {"User-Agent": user_agent}
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=True) as session:
             await asyncio.gather(*(self._answer(session, record) for record in records))
 
     async def _answer(self, session: aiohttp.ClientSession, record: Deferred) -> None:

@@ -8,13 +8,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+import pytest
 
 from bot.session.client import Bot
 from bot.session.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from local_discord.state import Call, Refusal, User
-from tests.support.bot import EPHEMERAL, ORIGINAL, discord_alone, environment_on, running_bot, settings, start_bot
+from local_discord.state import Call, Refusal, Upload, User
+from tests.support.bot import (
+    AMBER,
+    EPHEMERAL,
+    GREY,
+    ORIGINAL,
+    RED,
+    TEXT,
+    discord_alone,
+    environment_on,
+    read,
+    running_bot,
+    settings,
+    start_bot,
+)
 from tests.support.inference import finished_run
 from tests.support.redis_servers import address, embedded
 from tests.support.waiting import captured_logs, until
@@ -78,12 +92,21 @@ async def place(root: Path) -> AsyncIterator[Place]:
         yield Place(server, server.add_user("ana"), root)
 
 
-async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_behind_proxy", [False, True])
+async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path, *, is_behind_proxy: bool) -> None:
     finished_run(tmp_path)
     async with embedded(tmp_path) as (_, _, store), place(tmp_path) as here:
         await store.renew_worker(seconds=600)  # so the models are asked, and nobody answers
         own = {"DISCORD__OWNER_ID": str(here.ana.id), "REDIS__URL": address(tmp_path)}
         environment = environment_on(here.discord, **own)
+        if is_behind_proxy:  # the local Discord is the proxy, too; nothing else knows these names
+            environment |= {
+                "DISCORD__API_BASE_URL": "http://discord.invalid/api/v10",
+                "DISCORD__GATEWAY_URL": "ws://gateway.invalid/gateway",
+                "DISCORD__CDN_BASE_URL": "http://cdn.invalid",
+                "HTTP_PROXY": here.discord.cdn_base_url.replace("://", "://user:password@"),
+                "NO_PROXY": "",
+            }
         killed = await start_bot(tmp_path, environment)
         await here.discord.connected(60)
         await here.discord.synced(60)
@@ -98,10 +121,15 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
         next_bot = await start_bot(tmp_path, environment)
         answers = [await hidden.reply(60), await public.reply(60)]
         await until(lambda: here.records() == [], 60)
+        await here.discord.connected(60)
+        added = await read(
+            await here.discord.slash(here.ana, "mt corpus add", {"file": Upload("new.txt", TEXT), "name": "new"})
+        )
         next_bot.terminate()
         _, next_log = await next_bot.communicate()
         assert all(AGAIN in shown_text(answer.payload) for answer in answers)
         assert answers[0].payload["flags"] == EPHEMERAL
+        assert "new" in added.text and added.colour not in (AMBER, GREY, RED)
         assert all(call.token not in (first_log + next_log).decode() for call in (hidden, public))
 
 

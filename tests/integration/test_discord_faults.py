@@ -24,7 +24,7 @@ from tests.support.bot import GREY, ORIGINAL, Read, discord_alone, environment_o
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
-from tests.support.notifier import MESSAGE, MESSAGES, place, told_ids, until_delivered
+from tests.support.notifier import MESSAGE, MESSAGES, Place, place, told_ids, until_delivered
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
@@ -41,7 +41,16 @@ FAST = Refusal(403, 40003, "Fast")
 SERVER_FAULTS: Sequence[FaultAction] = (429, "blocked", 500, 502, 503, "reset", "reply_lost", FAST)
 CANNOT_WRITE = {
     DM_CHANNELS: (Refusal(400, 50033, "Invalid Recipient(s)"), Refusal(404, 10013, "Unknown User")),
-    MESSAGES: (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(403, 50278, "No mutual guilds")),
+    MESSAGES: (
+        Refusal(403, 50007, "Cannot send messages to this user"),
+        Refusal(403, 50278, "No mutual guilds"),
+        Refusal(400, 20009, "Explicit content cannot be sent to the desired recipient(s)"),
+        Refusal(400, 50083, "Thread is archived"),
+        Refusal(403, 160005, "Thread is locked"),
+        Refusal(400, 200000, "Message was blocked by automatic moderation"),
+        Refusal(400, 50035, "Invalid Form Body"),
+        Refusal(413, 40005, "Request entity too large"),
+    ),
 }
 
 
@@ -123,8 +132,11 @@ async def test_unreachable_person__is_tried_once_and_holds_up_nobody(tmp_path: P
         for number, refusal in enumerate(CANNOT_WRITE[template]):
             lost = here.story(here.discord.add_user(f"lost{number}"), f"char_lstm-lost{number}")
             here.discord.fail_next("POST", template, refusal)
-            async with here.listening():
-                await until_delivered(lost)
+            with captured_logs() as logs:
+                async with here.listening():
+                    await until_delivered(lost)
+            said = [(line["event"], line["error_code"]) for line in logs if line["log_level"] != "info"]
+            assert said == [("channel_closed", str(refusal.code))]
             assert [watcher.closed_place for watcher in read_ledger(lost.run).watchers] == ["dm"]
         tries = len(here.discord.requests)
         open_ = here.story(here.ana, "char_lstm-open").cancel()
@@ -385,3 +397,42 @@ WRITTEN: Sequence[tuple[str, dict[str, str | int | Upload]]] = [
 def outside_of_blocks(message: StoredMessage) -> str:
     """Return the text outside of code blocks, in which Discord interprets markdown."""
     return re.sub(r"```.*?```", "", shown_text(message.payload), flags=re.DOTALL)
+
+
+# Edits that are refused or slow
+
+TOO_OLD = "Maximum number of edits to messages older than 1 hour reached. Try again later"
+EDIT_FAULTS: dict[str, FaultAction] = {
+    "sleeps": Refusal(429, 30046, TOO_OLD, retry_after_seconds=50),
+    "raises": Refusal(429, 30046, TOO_OLD, retry_after_seconds=3600),
+    "bad request": Refusal(400, 30046, TOO_OLD),
+    "slow": "silent",
+    "archived": Refusal(400, 50083, "Thread is archived"),
+    "invalid": Refusal(400, 50035, "Invalid Form Body"),
+    "too large": Refusal(413, 40005, "Request entity too large"),
+}
+
+
+@pytest.mark.parametrize("fault", EDIT_FAULTS)
+async def test_edit__that_is_refused_or_slow_holds_no_other_message_of_its_channel(tmp_path: Path, fault: str) -> None:
+    action = EDIT_FAULTS[fault]
+    async with place(tmp_path) as here:
+        old, other = here.story(here.ana, "char_lstm-old"), here.story(here.ana, "char_lstm-other")
+        async with here.listening():
+            cards = [await here.message(here.ana, f"Queued(.|\\n)*{story.record.run_id}") for story in (old, other)]
+            await until(lambda: all(len(told_ids(story)) == 1 for story in (old, other)))
+            if isinstance(action, Refusal):
+                cards[0].edit_refusal = action
+            else:
+                here.discord.fail_next("PATCH", MESSAGE, action)
+            old.start().step(10, 2.0)
+            await until(lambda: not here.discord.faults and has_refused_edit(here) == isinstance(action, Refusal))
+            other.start().step(10, 2.0).cancel()
+            await here.message(here.ana, "char_lstm-other · result")
+            old.cancel()
+            await here.message(here.ana, "char_lstm-old · result")
+            await until(lambda: "Cancelled" in shown_text(cards[1].payload))
+
+
+def has_refused_edit(here: Place) -> bool:
+    return any(one.operation_id == "update_message" and one.status >= 400 for one in here.discord.requests)

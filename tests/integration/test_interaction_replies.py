@@ -11,7 +11,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import FaultAction
 from local_discord.state import Refusal, User
 from tests.support.bot import AMBER, ORIGINAL, RED, TOKEN, left, place, read, running_bot, settings
-from tests.support.waiting import captured_logs, until
+from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
 
 CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
@@ -59,6 +59,34 @@ async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> 
         server.fail_next("POST", CALLBACK, "reply_lost")
         server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
         answer = await read(await server.slash(ana, "mt status", {}))
+    assert "There is no run yet" in answer.text
+
+
+async def test_command__that_another_process_has_answered_does_not_run(tmp_path: Path) -> None:
+    answered = Refusal(400, 40060, "Interaction has already been acknowledged.")
+    async with fragile(tmp_path, answer_seconds=ANSWER_SECONDS) as (server, ana):
+        hall = server.add_guild("lab", [ana])
+        with captured_logs() as logs:
+            for command, options in (("mt train", {"corpus": "demo"}), ("mt settings", {}), ("mt status", {})):
+                server.fail_next("POST", CALLBACK, answered)
+                await server.slash(ana, command, options)
+                await until(lambda: not server.faults)
+            await until(lambda: [line["event"] for line in logs].count("token_used_twice") == 3)
+            told = await read(await server.slash(ana, "mt-admin doctor", guild=hall))
+        ran = ("command_answered", "form_opened", "command_failed")
+        events = {str(line["command"]): line["event"] for line in logs if line["event"] in (*ran, "token_used_twice")}
+        events.pop("mt-admin doctor", None)
+        assert events == dict.fromkeys(("train", "settings", "status"), "token_used_twice")
+        assert list((tmp_path / "artifacts" / "models").glob("*")) == []
+    assert "Another process answers commands with the same DISCORD__TOKEN" in told.text
+
+
+async def test_first_answer__that_discord_takes_with_an_error_counts(tmp_path: Path) -> None:
+    async with fragile(tmp_path, answer_seconds=ANSWER_SECONDS) as (server, ana):
+        server.fail_next("POST", CALLBACK, "late_500")  # discord.py tries again: "already acknowledged"
+        with captured_logs() as logs:
+            answer = await read(await server.slash(ana, "mt status", {}))
+        assert [line for line in logs if line["event"] == "token_used_twice"] == []
     assert "There is no run yet" in answer.text
 
 

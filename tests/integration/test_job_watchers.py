@@ -200,7 +200,7 @@ async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> 
     ana = here.discord.add_user("ana", dms_open=False)
     hall = here.discord.add_guild("home", [ana]).channels[0]
     story = here.story(None)
-    for refusal in (CANNOT_SEND, Refusal(400, 50035, "Invalid")):
+    for refusal in (CANNOT_SEND, Refusal(401, 0, "401: Unauthorized")):
         here.discord.fail_next("POST", MESSAGES, refusal)
     with captured_logs() as logs:
         async with here.listening() as listener:

@@ -235,7 +235,7 @@ async def test_delivery_that_fails__is_logged_restarted_and_delays_nobody(here: 
 
 async def test_other_refusal__is_logged_as_an_error(here: Place) -> None:
     here.story(here.ana)
-    here.discord.fail_next("POST", MESSAGES, Refusal(400, 50035, "Invalid Form Body"))
+    here.discord.fail_next("POST", MESSAGES, Refusal(401, 0, "401: Unauthorized"))
     with captured_logs() as logs:
         async with here.listening():
             await until(lambda: len(logs) > 0)

@@ -57,6 +57,14 @@ async def test_writing__is_one_at_a_time() -> None:
     await asyncio.gather(*(write() for _ in range(4)))
 
 
+async def test_edit_that_does_not_end__holds_up_no_other_turn() -> None:
+    pace = Pace(0.01)
+    async with asyncio.timeout(60), pace.turn(7, is_new=False):
+        for is_new in (False, True):
+            async with pace.turn(7, is_new=is_new):
+                pass
+
+
 async def test_channels__do_not_wait_for_each_other() -> None:
     pace = Pace(3600)
     async with asyncio.timeout(60):
