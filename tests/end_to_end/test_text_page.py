@@ -185,7 +185,18 @@ async def test_text__of_a_run_of_somebody_else_has_totals_only(lab: Lab, tmp_pat
             await browser.see_text("Bits per character")
             await browser.evaluate("document.querySelector('.score details').open = true")
             await browser.see("document.querySelectorAll('.score tbody tr').length === 2")
+            await browser.tab_to("#prompt")
+            await browser.type("abc")
+            await browser.tab_to("#stop_on_eos")
+            await browser.press("Tab")
+            await browser.press("Enter")
+            await browser.see("document.querySelector('figure blockquote')?.textContent.startsWith('abc')")
+            await browser.see_text("Others get the probabilities of the 10 likeliest next tokens")
             assert not await browser.evaluate("document.querySelector('.heat')")
+            await browser.tab_to("#temperature")
+            await fill(browser, "0")
+            await browser.press("Enter")
+            await browser.see("document.querySelector('.heat')")
             assert await faults(browser) == []
 
 

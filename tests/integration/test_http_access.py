@@ -130,20 +130,36 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
 
 
 ITEMS: dict[str, object] = {"table": {"text": ["abc"]}, "text_column": "text"}
+PROMPT: dict[str, object] = {"model": "{run}", "prompt": "abc", "max_tokens": 1}
+GREEDY: dict[str, object] = {"prompt_text": "ab", "temperature": 0}
 DETAILED: list[tuple[str, dict[str, object]]] = [
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_word"}),
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_char"}),
     ("/runs/{run}/items", {**ITEMS, "per": "word"}),
     ("/runs/{run}/items", {**ITEMS, "per": "char"}),
     ("/runs/{run}/items", {**ITEMS, "group_column": "text"}),
-    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1, "echo": True}),
+    ("/v1/completions", {**PROMPT, "temperature": 0, "logprobs": 1, "echo": True}),
+    ("/v1/completions", {**PROMPT, "temperature": 0, "logprobs": 11}),
+    ("/v1/completions", {**PROMPT, "logprobs": 0}),  # of any sampled token
+    ("/v1/completions", {**PROMPT, "logprobs": 1, "stream": True}),
+    ("/runs/{run}/predict", {"text": "ab", "k": 11}),
+    ("/predict?run_id={run}", {"text": "ab", "k": 100}),
+    ("/runs/{run}/generate", {"prompt_text": "ab", "logprobs": True}),
+    ("/runs/{run}/generate", {"prompt_text": "ab", "top_logprobs": 1, "temperature": 0.5}),
+    ("/runs/{run}/generate", {**GREEDY, "top_logprobs": 11}),
+    ("/runs/{run}/generate", {**GREEDY, "top_logprobs": 1, "banned_tokens": ["a"]}),  # the likeliest of the others
+    ("/runs/{run}/generate", {**GREEDY, "logprobs": True, "alphabet": "a"}),
+    ("/runs/{run}/generate", {**GREEDY, "logprobs": True, "repetition_penalty": 9}),
 ]
 SUMMED: list[tuple[str, dict[str, object]]] = [
     ("/runs/{run}/score", {"text": "abc"}),
     ("/runs/{run}/score", {"text": "abc", "detail_level": "per_line"}),
     ("/runs/{run}/items", ITEMS),
-    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "echo": True}),
-    ("/v1/completions", {"model": "{run}", "prompt": "abc", "max_tokens": 1, "logprobs": 1}),
+    ("/v1/completions", {**PROMPT, "echo": True}),
+    ("/v1/completions", {**PROMPT, "temperature": 0, "logprobs": 10}),
+    ("/runs/{run}/predict", {"text": "ab", "k": 10}),
+    ("/runs/{run}/generate", {"prompt_text": "ab", "banned_tokens": ["a"]}),
+    ("/runs/{run}/generate", {**GREEDY, "logprobs": True, "top_logprobs": 10}),
 ]
 
 

@@ -332,8 +332,8 @@ class SecuritySettings(Group):
     api_key: Annotated[Secret, AfterValidator(_long_enough)] = None
     """The key of one client with the name and the role admin."""
     surprisals: Literal["owner", "all"] = "owner"
-    """Clients that get surprisals of words and tokens over HTTP. owner: of their own runs, and admins; all: of all runs
-    that they see."""
+    """Clients that get surprisals of words and tokens, and probabilities beyond the ten likeliest next tokens, over
+    HTTP. owner: of their own runs, and admins; all: of all runs that they see."""
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:

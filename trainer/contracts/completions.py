@@ -13,6 +13,7 @@ from trainer.contracts.inference_fields import (
     InferenceRequest,
     Response,
     Seed,
+    has_hidden_tokens,
     limited,
 )
 
@@ -56,13 +57,19 @@ class CompletionRequest(InferenceRequest):
         return CompletionResponse
 
     @property
-    def has_surprisals(self) -> bool:
+    def scores_prompts(self) -> bool:
         """True if the response has the log probabilities of the prompts' tokens."""
         return self.echo and self.logprobs is not None
 
+    @property
+    def has_surprisals(self) -> bool:
+        if self.logprobs is None:
+            return False
+        return self.echo or has_hidden_tokens(self.logprobs, is_greedy=self.temperature == 0)
+
     @model_validator(mode="after")
     def _check(self) -> "CompletionRequest":
-        entries = 1 + (self.logprobs or 0) if self.has_surprisals else 1
+        entries = 1 + (self.logprobs or 0) if self.scores_prompts else 1
         if entries * sum(map(len, self.prompts)) > MAX_TEXT_CHARACTERS:
             raise AppError(
                 ErrorCode.PAYLOAD_TOO_LARGE,

@@ -28,6 +28,7 @@ from trainer.contracts.inference_fields import (
     Response,
     ScoringMethod,
     Seed,
+    has_hidden_tokens,
     limited,
 )
 from trainer.contracts.intervals import LineLosses
@@ -312,6 +313,12 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     def corpus(self) -> str | None:
         return self.prompt_path
 
+    @property
+    def has_surprisals(self) -> bool:
+        is_changed = self.repetition_penalty is not None or self.alphabet is not None or bool(self.banned_tokens)
+        is_greedy = self.temperature == 0 and not is_changed
+        return (self.logprobs or self.top_logprobs > 0) and has_hidden_tokens(self.top_logprobs, is_greedy=is_greedy)
+
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
         if (self.prompt_text is None) == (self.prompt_path is None):
@@ -376,6 +383,10 @@ class PredictRequest(InferenceRequest, json_schema_extra=describe_fields):
     @classmethod
     def response_type(cls) -> "type[PredictResponse]":
         return PredictResponse
+
+    @property
+    def has_surprisals(self) -> bool:
+        return has_hidden_tokens(self.k, is_greedy=True)
 
 
 class Suggestion(Frozen):

@@ -53,6 +53,18 @@ class Response(Frozen, json_schema_extra=describe_fields):
         return (self.request_id,)
 
 
+SHARED_TOKENS = 10
+"""Likeliest next tokens whose probabilities everybody gets who may use a run."""
+
+
+def has_hidden_tokens(n_likeliest: int, *, is_greedy: bool) -> bool:
+    """Return whether a response has probabilities of other tokens than the `SHARED_TOKENS` likeliest ones.
+
+    A token that is not chosen greedily can be any token, and its probability is a surprisal.
+    """
+    return n_likeliest > SHARED_TOKENS or not is_greedy
+
+
 class InferenceRequest(Frozen):
     """A request to a finished run."""
 
@@ -68,7 +80,7 @@ class InferenceRequest(Frozen):
 
     @property
     def has_surprisals(self) -> bool:
-        """True if the response has surprisals of single words or tokens."""
+        """True if the response has surprisals of single words or tokens, which only owner and admins of a run get."""
         return False
 
 

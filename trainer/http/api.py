@@ -15,6 +15,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import ApiKey, Settings
 from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference_fields import SHARED_TOKENS
 from trainer.data.corpus_uploads import CorpusUploads
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
@@ -156,13 +157,19 @@ class Api:
         return run
 
     async def check_surprisals(self, client: ApiClient, name: str) -> None:
-        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run or its model."""
+        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run or its model.
+
+        Requests name those that need this: `has_surprisals`.
+        """
         if self.settings.security.surprisals == "all":
             return
         record = await asyncio.to_thread(self.queue.runs.get(run_of(name)).record)
         if not self.permissions.can_run("resume", client.caller, record):
-            message = "Only the owner of this run and admins get surprisals of single words and tokens here."
-            raise AppError(ErrorCode.FORBIDDEN, message)
+            raise AppError(
+                ErrorCode.FORBIDDEN,
+                "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
+                f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0).",
+            )
 
     async def tokenizers(self, client: ApiClient, command: str = "status") -> Callable[[TokenizerDirectory], bool]:
         """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""

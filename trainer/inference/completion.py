@@ -110,7 +110,7 @@ def complete_together(
     """
     for job in jobs:
         yield from job.opening_chunks()
-    _score_prompts(model, [job for job in jobs if job.request.has_surprisals])
+    _score_prompts(model, [job for job in jobs if job.request.scores_prompts])
     active = {job.request_id: job for job in jobs if job.generates}
     yield from (job.completed() for job in jobs if not job.generates)
     unfinished = Counter({request_id: len(job.generations) for request_id, job in active.items()})
@@ -245,7 +245,7 @@ class CompletionJob:
     def completed(self) -> CompletionResponse:
         choices: list[CompletionChoice] = []
         for number, (read, generation) in enumerate(zip(self.prompts, self.generations, strict=True)):
-            echoed = list(self._echoed_tokens(read, self._scores[number])) if self.request.has_surprisals else []
+            echoed = list(self._echoed_tokens(read, self._scores[number])) if self.request.scores_prompts else []
             for sequence in generation.sequences:
                 choices.append(self._choice(len(choices), read, echoed, sequence))
         return changed(

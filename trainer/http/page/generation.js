@@ -1,5 +1,6 @@
 /** A form for a prompt, its continuation, and the likeliest tokens at each step. */
 
+import { ApiError } from "./api.js";
 import { FIXED_LIMITS, levelOf } from "./color_scale.js";
 import { kept } from "./drafts.js";
 import { announce, bdi, failure, h } from "./elements.js";
@@ -7,7 +8,7 @@ import { heatMap } from "./heat_map.js";
 import { bits, decimal, percent } from "./numbers.js";
 import { spoken } from "./scored_text.js";
 import { answered } from "./surprisal.js";
-import { likeliest } from "./surprisal_maps.js";
+import { likeliest, notice } from "./surprisal_maps.js";
 import { unitTable } from "./unit_table.js";
 
 /** @import { GenerateResponse } from "./records.js" */
@@ -99,9 +100,8 @@ export function generationForm(models, signal, chosen) {
     const text = prompt.value;
     const shown = { top_logprobs: SHOWN, stop_on_eos: end.value === "true" };
     try {
-      /** @type {GenerateResponse} */
-      const answer = await answered(model.value, "generate", { ...options, ...shown, prompt_text: text }, signal);
-      result.replaceChildren(...continuation(text, answer, model.value));
+      const { withheld, ...answer } = await generated(model.value, { ...options, ...shown, prompt_text: text }, signal);
+      result.replaceChildren(...continuation(text, answer, model.value, withheld));
       result.append(
         h(
           "p",
@@ -139,25 +139,48 @@ function randomSeed() {
 }
 
 /**
- * Show a continuation with its tokens.
+ * Generate a text; where the server keeps probabilities back, without them, with its reason as `withheld`.
+ * @param {string} model
+ * @param {Record<string, unknown>} request
+ * @param {AbortSignal} signal
+ * @returns {Promise<GenerateResponse & {withheld?: string}>}
+ */
+async function generated(model, request, signal) {
+  try {
+    return await answered(model, "generate", request, signal);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 403) throw error;
+    /** @type {GenerateResponse} */
+    const answer = await answered(model, "generate", { ...request, top_logprobs: 0 }, signal);
+    return { ...answer, withheld: error.message };
+  }
+}
+
+/**
+ * Show a continuation with its tokens, or the reason why their probabilities are withheld.
  * @param {string} prompt
  * @param {GenerateResponse} answer
  * @param {string} model
+ * @param {string} [withheld]
  * @returns {HTMLElement[]}
  */
-function continuation(prompt, answer, model) {
-  const text = answer.outputs?.[0] ?? "";
+function continuation(prompt, answer, model, withheld) {
   const steps = stepsOf(answer);
-  const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), text);
+  const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), answer.outputs?.[0] ?? "");
   const end = answer.stop_reason?.[0] ?? "";
-  return [
+  const count = withheld ? "" : `${steps.length} tokens, `;
+  const text = [
     h(
       "figure",
       {},
       words,
-      h("figcaption", {}, `seed ${answer.seed_used}, ${steps.length} tokens, ended by ${ENDS[end] ?? end}`),
+      h("figcaption", {}, `seed ${answer.seed_used}, ${count}ended by ${ENDS[end] ?? end}`),
     ),
     ...answer.notes.map((note) => h("p", { class: "quiet" }, note)),
+  ];
+  if (withheld) return [...text, notice(withheld)];
+  return [
+    ...text,
     h(
       "p",
       { class: "scale" },

@@ -99,7 +99,7 @@ export function comparedText(text, one, two) {
 }
 
 /** @param {string} message */
-function notice(message) {
+export function notice(message) {
   return h("p", { class: "warning" }, `⚠ ${message}`);
 }
 
