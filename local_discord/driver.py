@@ -231,6 +231,9 @@ class LocalDiscord(World):
         if contexts and (1 if guild is None else 0) not in contexts:
             raise ClientRefusal(f"/{command['name']} is not offered {'in DMs' if guild is None else 'in guilds'}.")
         if guild is None:
+            shares_guild = any(one.bot_present and user in one.members for one in self.guilds.values())
+            if not (shares_guild or 1 in items(command.get("integration_types"))):
+                raise ClientRefusal(f"/{command['name']} cannot be installed by {user.name} for direct messages.")
             return self.dm_channel(user)
         if user not in guild.members or not (guild.bot_present or 1 in items(command.get("integration_types"))):
             raise ClientRefusal(f"/{command['name']} is not offered to {user.name} in {guild.name}.")

@@ -50,12 +50,15 @@ TAKES = {"cpu": "runs on the CPU only", "gpu": "runs for GPUs only"}
 
 
 def admin_group() -> app_commands.Group:
-    """Return `/mt-admin` with all its commands; Discord shows it to managers of a server, but they get no rights."""
+    """Return `/mt-admin` with all its commands.
+
+    Discord shows it to managers of a server and in direct messages. That gives no rights: each command checks them.
+    """
     group = app_commands.Group(
         name="mt-admin",
         description="Manage this installation; for its admins only.",
-        allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
-        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
         default_permissions=discord.Permissions(manage_guild=True),
     )
     group.add_command(workers)

@@ -10,7 +10,7 @@ import discord
 
 from bot.messages.group_card import group_alt_text, group_buttons, group_card
 from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
-from bot.people.watchers import GroupMessages, Ledger, Watcher
+from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -84,8 +84,9 @@ class GroupSubject(Subject):
         can_receive: Callable[[int, RunRecord], bool],
         *,
         interval_seconds: float,
+        owner: OwnerWatch | None = None,
     ) -> None:
-        super().__init__(messages.job_id, Ledger(messages), interval_seconds)
+        super().__init__(messages.job_id, Ledger(messages, owner), interval_seconds)
         self._record = messages.record()
         self._runs, self._charts, self._feeds = runs, charts, feeds
         self._can_receive = can_receive

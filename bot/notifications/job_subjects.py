@@ -15,7 +15,7 @@ from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
-from bot.people.watchers import GroupMessages, HasLedger, Ledger, Watcher
+from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
@@ -58,16 +58,21 @@ class SubjectKind(NamedTuple):
 
 
 def subject_kinds(
-    root: Path, charts: ChartProcess, feeds: RunFeeds, can_receive: CanReceive, interval_seconds: float
+    root: Path,
+    charts: ChartProcess,
+    feeds: RunFeeds,
+    can_receive: CanReceive,
+    interval_seconds: float,
+    owner: OwnerWatch | None = None,
 ) -> tuple[SubjectKind, ...]:
     """Return the kinds of jobs, in the order in which an id is looked for."""
     runs, each = RunStore(root), interval_seconds
 
     def group(messages: GroupMessages) -> Subject:
-        return GroupSubject(messages, runs, charts, feeds, can_receive, interval_seconds=each)
+        return GroupSubject(messages, runs, charts, feeds, can_receive, interval_seconds=each, owner=owner)
 
     return (
-        _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each)),
+        _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each, owner=owner)),
         _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
         _kind(BatteryStore(root), lambda one: BatterySubject(one, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),

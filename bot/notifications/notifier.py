@@ -17,9 +17,10 @@ from bot.notifications.delivery import Delivery
 from bot.notifications.inbox import Digest, Inbox, InboxKey, inbox_key, stored_digests
 from bot.notifications.job_subjects import CanReceive, Watched, subject_kinds
 from bot.notifications.subjects import Subject
-from bot.people.watchers import Watcher, read_ledger
+from bot.people.watchers import OwnerWatch, Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
+from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.seeds import group_id_of
 from trainer.queue.run_feeds import RunFeeds
@@ -46,7 +47,8 @@ class UndeliveredResult(NamedTuple):
 class Notifier:
     """Runs one delivery per subject and watcher; a failed delivery is logged and restarted, and affects no other.
 
-    `listeners` are called with the id of each run that has new events.
+    `listeners` are called with the id of each run that has new events. `owner` returns the watcher of new runs that no
+    Discord user has started.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Notifier:
         *,
         edit_interval_seconds: float,
         listeners: Sequence[Callable[[str], None]] = (),
+        owner: Callable[[], Watcher | None] | None = None,
         poll_seconds: float = 3.0,
         retry_seconds: float = 5.0,
         steady_seconds: float = _STEADY_SECONDS,
     ) -> None:
-        self._kinds = subject_kinds(artifacts_root, charts, feeds, can_receive, edit_interval_seconds)
+        of_owner = None if owner is None else OwnerWatch(owner, now())
+        self._kinds = subject_kinds(artifacts_root, charts, feeds, can_receive, edit_interval_seconds, of_owner)
         self._digests = artifacts_root / "digests"
         self._feeds = feeds
         self._client = client

@@ -10,7 +10,7 @@ from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
 from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Subject, View
-from bot.people.watchers import Ledger, Watcher
+from bot.people.watchers import Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
@@ -82,8 +82,9 @@ class RunSubject(Subject):
         can_receive: Callable[[int, RunRecord], bool],
         *,
         interval_seconds: float,
+        owner: OwnerWatch | None = None,
     ) -> None:
-        super().__init__(run.run_id, Ledger(run), interval_seconds)
+        super().__init__(run.run_id, Ledger(run, owner), interval_seconds)
         self._run = run
         self._feeds = feeds
         self._feed = feeds.of(run)

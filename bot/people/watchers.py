@@ -1,9 +1,11 @@
 """A ledger `dm.json`: the watchers of a run, an experiment or a tokenizer, and the messages sent to each of them."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
@@ -83,6 +85,7 @@ class GroupMessages:
         self.message_ledger = run.path / "group_dm.json"
         self.disk = run.disk
         self.record = run.record
+        self.result = run.result
 
 
 class HasLedger(Protocol):
@@ -92,30 +95,43 @@ class HasLedger(Protocol):
     disk: Disk
 
 
-def read_ledger(item: HasLedger) -> MessageLedger:
-    """Read a ledger; a run's or a group's owner watches it by default, but no run of an experiment or a group.
+class OwnerWatch(NamedTuple):
+    """The owner of the bot as watcher of runs that no Discord user has started."""
 
-    Raises ValueError for a broken file.
+    watcher: Callable[[], Watcher | None]
+    """Returns the owner's entry; None if the owner wants no messages."""
+    since: datetime
+    """Start of the bot: a run that had ended before is not reported."""
+
+
+def read_ledger(item: HasLedger, owner: OwnerWatch | None = None) -> MessageLedger:
+    """Read a ledger; a run's or a group's starter watches it by default, but no run of an experiment or a group.
+
+    Without a Discord user who has started it, the owner of the bot does. Raises ValueError for a broken file.
     """
     try:
         return MessageLedger.model_validate_json(read_regular(item.message_ledger))
     except FileNotFoundError:
         record = item.record() if isinstance(item, RunDirectory | GroupMessages) else None
-        if record is None or record.user_id is None or record.experiment_id is not None:
+        if record is None or not isinstance(item, RunDirectory | GroupMessages) or record.experiment_id is not None:
             return MessageLedger()
         if isinstance(item, RunDirectory) and record.group is not None:
             return MessageLedger()
-        return MessageLedger(watchers=(Watcher(user_id=record.user_id),))
+        watcher = None if record.user_id is None else Watcher(user_id=record.user_id)
+        is_new = owner is not None and (record.created_at >= owner.since or not item.result.exists())
+        if watcher is None and owner is not None and is_new:
+            watcher = owner.watcher()
+        return MessageLedger(watchers=() if watcher is None else (watcher,))
 
 
 class Ledger:
     """A ledger in memory and on disk; all writers of this process share one instance."""
 
-    def __init__(self, item: HasLedger) -> None:
+    def __init__(self, item: HasLedger, owner: OwnerWatch | None = None) -> None:
         self._path, self._disk = item.message_ledger, item.disk
         for leftover in self._path.parent.glob(f".{self._path.name}.*.tmp"):  # of a bot that was killed
             self._disk.remove(leftover)
-        self.current = read_ledger(item)
+        self.current = read_ledger(item, owner)
         self._saving = Lock()
 
     async def update(self, watcher: Watcher, **changes: object) -> Watcher:

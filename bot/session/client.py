@@ -14,6 +14,7 @@ from discord.gateway import DiscordWebSocket
 from bot.messages.buttons import ButtonPress, parse_press
 from bot.notifications.notifier import Notifier
 from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
+from bot.people.watchers import Watcher
 from bot.processes.chart_process import ChartProcess
 from bot.processes.corpus_build import CorpusBuilder
 from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, note_server_error, retry
@@ -132,6 +133,7 @@ class Bot(discord.Client):
             self.permissions.can_receive,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
             listeners=[self.backend.webhooks.wake],
+            owner=self._owner_as_watcher,
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
@@ -140,6 +142,14 @@ class Bot(discord.Client):
         await self.corpus_builder.resume()
         self._answers.add(asyncio.create_task(self._check_owner_dm()))
         self._started.push_async_callback(self._end_answers)
+
+    def _owner_as_watcher(self) -> Watcher | None:
+        """Return the owner as the watcher of a run that no Discord user has started; None if that is switched off."""
+        owner_id = self.settings.discord.owner_id
+        if owner_id is None or not self.settings.discord.notify_owner:
+            return None
+        chosen = self.user_settings.of(owner_id)
+        return None if chosen.notify == "off" else Watcher(user_id=owner_id, language=chosen.language or "en")
 
     async def _check_owner_dm(self) -> None:
         """Open the owner's direct messages and show there that the bot types, which sends no message."""

@@ -71,6 +71,30 @@ async def test_access__is_given_and_taken_at_once_and_survives_a_restart(tmp_pat
         assert [here.bot.access.of(user_id) for user_id in ids] == ["user", "none"]
 
 
+async def test_admin_commands__work_without_a_server_and_for_admins_only(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ended(here.story(here.bob))
+        calls: list[tuple[str, dict[str, str | User]]] = [
+            ("workers", {"action": "pause"}),
+            ("access", {"member": here.eve, "level": "user"}),
+            ("delete", {"run": "char_lstm-1"}),
+            ("doctor", {}),
+        ]
+        for user in (here.bob, here.eve):
+            for command, options in calls:
+                refused = await read(await here.discord.slash(user, f"mt-admin {command}", options))
+                assert "Forbidden" in refused.text and refused.is_ephemeral
+            assert await here.discord.autocomplete(user, "mt-admin delete", "run", "char") == []
+        assert here.bot.access.of(here.eve.id) is None
+        told = [await here.discord.slash(here.ana, f"mt-admin {command}", options) for command, options in calls]
+        deleted = await here.submit(told.pop(2), {"name": "char_lstm-1"})
+        answers = [await read(call) for call in told]
+    assert "Deleted" in deleted.text and all(answer.is_ephemeral for answer in answers)
+    assert [phrase in one.text for one, phrase in zip(answers, ("Paused", "may use", "Installation"), strict=True)] == [
+        True
+    ] * 3
+
+
 async def test_taken_access__ends_messages_about_runs_of_others(hall: Hall) -> None:
     here = hall.place
     others, own = here.story(here.ana, "lstm-1").start(), here.story(here.bob, "lstm-2").start()

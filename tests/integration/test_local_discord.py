@@ -37,7 +37,8 @@ class Bot(discord.Client):
         intents = discord.Intents.none()
         intents.guilds = True
         super().__init__(intents=intents, allowed_mentions=discord.AllowedMentions.none())
-        self.tree = app_commands.CommandTree(self)
+        installs = app_commands.AppInstallationType(guild=True, user=True)
+        self.tree = app_commands.CommandTree(self, allowed_installs=installs)
         self.resumes = 0
         self.is_late = asyncio.Event()
 

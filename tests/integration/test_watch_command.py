@@ -1,16 +1,22 @@
 """`/mt watch`, `/mt unwatch` and their buttons, with the real bot: recipients, channels and permissions."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from bot.people.user_settings import Notify, UserSettings
 from bot.people.watchers import Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.state import Channel, StoredMessage, User
+from tests.support import add_corpus, some_text, tiny_request
 from tests.support.bot import Place, buttons, place
 from tests.support.stories import Story
 from tests.support.waiting import until
+from trainer.artifacts.runs import manifest_of
+from trainer.contracts.base import now
+from trainer.contracts.runs import HttpOrigin
 
 WATCH, UNWATCH = "mt:watch:char_lstm-1", "mt:unwatch:char_lstm-1"
 RUN = {"run": "char_lstm-1"}
@@ -151,3 +157,41 @@ def entry(story: Story, user: User) -> Watcher:
 
 def watches(story: Story, user: User) -> bool:
     return entry(story, user).watches
+
+
+# Runs that nobody has started in Discord
+
+
+@pytest.mark.parametrize("http", [None, HttpOrigin(api_key="admin"), HttpOrigin(api_key="lab")])
+async def test_run_of_no_discord_user__is_reported_to_the_owner(tmp_path: Path, http: HttpOrigin | None) -> None:
+    add_corpus(tmp_path, some_text())
+    async with place(tmp_path) as here:
+        run_id = (await here.bot.queue.train(tiny_request(), user_id=None, http=http)).run_id
+        card = await here.message(here.ana, f"Queued(.|\\n)*{run_id}")
+        group = (await here.bot.queue.train(tiny_request(seeds=(1, 2)), user_id=None, http=http)).group
+        assert group is not None
+        await here.message(here.ana, f"Queued(.|\\n)*{group.group_id}")
+        await here.bot.queue.cancel(run_id)
+        await here.message(here.ana, f"{run_id} · result")
+        await here.discord.wait_for_edit(card, "Cancelled")
+        assert told(here, here.bob) == []
+
+
+@pytest.mark.parametrize(("is_wanted", "notify"), [(False, "dm"), (True, "off")])
+async def test_owner__who_wants_no_message_about_such_runs_gets_none(
+    tmp_path: Path, is_wanted: bool, notify: Notify
+) -> None:
+    async with place(tmp_path, notify_owner=is_wanted) as here:
+        await here.bot.user_settings.save(here.ana.id, UserSettings(notify=notify))
+        here.bot.notifier.follow(here.story(None).record.run_id)
+        assert here.bot.notifier.watched_by(here.ana.id) == []
+
+
+async def test_owner__gets_no_message_about_a_run_that_had_ended_before_the_bot_started(here: Place) -> None:
+    before, since = now() - timedelta(days=1), now() + timedelta(days=1)
+    stories = [here.story(None, f"char_lstm-{n}", created_at=at) for n, at in enumerate((before, before, since))]
+    for story in stories[1:]:
+        story.run.write_manifest(manifest_of(story.record, "cancelled"))
+    for story in stories:
+        here.bot.notifier.follow(story.record.run_id)  # as after an evaluation of an old run
+    assert here.bot.notifier.watched_by(here.ana.id) == ["char_lstm-0", "char_lstm-2"]

@@ -268,6 +268,9 @@ class DiscordSettings(Group):
     admin_ids: Ids = ()
     allowed_user_ids: Ids = ()
     allowed_guild_ids: Ids = ()
+    notify_owner: bool = True
+    """True: the owner gets direct messages about runs that no Discord user has started: those of `mt train` beside the
+    bot and of API keys."""
     private_runs: bool = False
     """True: users see and use only their own runs."""
     api_base_url: Url = None
