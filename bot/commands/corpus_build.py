@@ -1,7 +1,7 @@
-"""`/mt corpus build`: IPA corpora of equal size, built by a child process, with a card in the direct messages."""
+"""`/mt corpus build`: IPA corpora of equal size, built by a worker, with a card in the direct messages."""
 
 import asyncio
-from contextlib import suppress
+from time import monotonic
 
 import discord
 from discord import app_commands
@@ -10,13 +10,14 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.started_jobs import watch_job
 from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
-from trainer.artifacts.corpus_builds import BuildRequest, SourceName
+from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus, SourceName
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
+from trainer.queue.corpus_builds import start_build
 
 _DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 _DEFAULT_THRESHOLD = 0.9
-_FIRST_SECONDS = 10.0
+_FIRST_SECONDS, _POLL_SECONDS = 10.0, 0.1
 """The answer waits this long for the first progress: most mistakes show until then."""
 
 
@@ -52,15 +53,16 @@ def _names(text: str) -> list[str]:
 
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:
-    build = await context.bot.corpus_builder.start(request)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_SECONDS):
-            await build.changed.wait()
-    error = build.status.error
-    if error is not None:
-        await asyncio.to_thread(build.directory.remove)
-        raise AppError(error.code, error.message)
-    notes = await watch_job(context, build.directory, "corpus list", needs_worker=False)
-    embed = corpus_build_card(build.directory.build_id, build.status)
+    bot = context.bot
+    build = await start_build(request, bot.settings, bot.queue)
+    status, until = BuildStatus(request=request), monotonic() + _FIRST_SECONDS
+    if await bot.queue.has_worker():
+        while status == BuildStatus(request=request) and monotonic() < until:
+            await asyncio.sleep(_POLL_SECONDS)
+            status = await asyncio.to_thread(build.status)
+    if status.error is not None:
+        raise AppError(status.error.code, status.error.message)
+    notes = await watch_job(context, build, "corpus list")
+    embed = corpus_build_card(build.build_id, status)
     embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed)

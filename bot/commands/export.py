@@ -15,9 +15,10 @@ from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ModelFormat
 from trainer.contracts.runs import RunRecord
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _
+from trainer.queue.exports import LINK_SECONDS
 from trainer.reports.score_table import curves_csv
-from trainer.services.exports import LINK_SECONDS
 
 Format = Literal[ModelFormat, "curves_csv", "config"]
 
@@ -53,6 +54,8 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
     """Answer at once with a note, which the file replaces: an export takes seconds, and one runs at a time."""
     await asyncio.to_thread(run.directory.completed_manifest)
     note = exporting_answer(run.record, to)
+    if not await context.bot.queue.has_worker():
+        note.description = f"{note.description}\n⚠ {_(WAIT_MESSAGES['worker'])}"
     return Answer(note, later=lambda: _exported_model(context, run, to, limit_bytes))
 
 
@@ -60,7 +63,6 @@ async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, li
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
     bot, record = context.bot, run.record
     exports = bot.backend.exports
-    await context.bot.queue.replication.fetch("models", record.run_id, with_weights=True)
     file = await exports.export(run.model, to)
     size = file.stat().st_size
     if size <= limit_bytes:

@@ -16,7 +16,6 @@ from bot.notifications.notifier import Notifier
 from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
 from bot.people.watchers import Watcher
 from bot.processes.chart_process import ChartProcess
-from bot.processes.corpus_build import CorpusBuilder
 from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, note_server_error, retry
 from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
@@ -49,7 +48,6 @@ class Bot(discord.Client):
     limits: UsageLimits
     index: RunIndex
     notifier: Notifier
-    corpus_builder: CorpusBuilder
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -137,9 +135,6 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
-        self.corpus_builder = CorpusBuilder(self.settings)
-        self._started.push_async_callback(self.corpus_builder.stop)
-        await self.corpus_builder.resume()
         self._answers.add(asyncio.create_task(self._check_owner_dm()))
         self._started.push_async_callback(self._end_answers)
 

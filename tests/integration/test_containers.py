@@ -10,12 +10,14 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import pytest
 from aiohttp import ClientSession
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 from ruamel.yaml import YAML
 
@@ -28,9 +30,12 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
 from trainer.config.validation import block, merged, value_at
 from trainer.contracts.base import changed
+from trainer.contracts.exports import ExportFormat, ExportStatus
 from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.verification import VerificationStatus
 from trainer.store.store import connect
 from trainer.system.hardware import process_name
 from trainer.worker.health_check import trouble
@@ -42,6 +47,8 @@ JSON = {"Content-Type": "application/json"}
 SERVICES = {"prod": ["redis", "bot", "worker"], "dev": ["redis", "bot-dev", "worker-dev"]}
 Table = dict[str, object]
 _table = TypeAdapter(Table)
+Record = TypeVar("Record", bound=BaseModel)
+FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "archive", "csv")
 _OVERRIDES = pytest.mark.parametrize("overrides", [(), ("docker-compose.gpu.yml",)], ids=["base", "gpu"])
 _PROFILES = pytest.mark.parametrize("profile", ["dev", "prod"])
 
@@ -109,7 +116,8 @@ def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
     assert value_at(on_cpu, "bot.build.target") == "bot" and value_at(on_cpu, "bot.build.args") is None
     assert value_at(on_cpu, "worker.build.target") == "worker"
     for services, backend in ((on_cpu, "cpu"), (on_gpu, "cu130")):
-        assert value_at(services, "worker.build.args") == {"TORCH_BACKEND": f"${{TORCH_BACKEND:-{backend}}}"}
+        given = {"TORCH_BACKEND": f"${{TORCH_BACKEND:-{backend}}}", "EXTRAS": "${WORKER_EXTRAS:-}"}
+        assert value_at(services, "worker.build.args") == given
     assert [name for name in on_cpu if value_at(on_cpu, f"{name}.deploy") is not None] == []
     assert [name for name in on_gpu if "gpu" in str(value_at(on_gpu, f"{name}.deploy"))] == ["worker"]
 
@@ -242,7 +250,10 @@ def bot_python_fixture(tmp_path: Path) -> Path:
     folder = tmp_path / "bot"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    link_libraries(folder / "lib" / version / "site-packages", *extras_of("build-bot"))
+    packages = folder / "lib" / version / "site-packages"
+    link_libraries(packages, *extras_of("build-bot"))
+    [record] = {file.parts[0] for file in distribution(DISTRIBUTION).files or [] if ".dist-info" in file.parts[0]}
+    (packages / record).symlink_to(str(distribution(DISTRIBUTION).locate_file(record)))  # has the version
     python = folder / "bin" / "python"
     find = "import importlib.util as u; print([u.find_spec(name) for name in ('torch', 'transformers', 'safetensors')])"
     printed = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout
@@ -250,7 +261,7 @@ def bot_python_fixture(tmp_path: Path) -> Path:
     return python
 
 
-async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
+async def test_containers__do_all_jobs_with_a_read_only_root_and_a_bot_without_torch(
     tmp_path: Path, volumes: Path, bot_python: Path
 ) -> None:
     async with served(tmp_path) as server, AsyncExitStack() as undo:
@@ -258,6 +269,7 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
         environment = environment_in(
             volumes,
             **{"PYTHONPATH": str(ROOT), "HOME": scratch, "TMPDIR": scratch, "REDIS__URL": server.url},
+            **{"ONEDNN_MAX_CPU_ISA": "AVX2"},  # whose CPU has no bf16, which oneDNN needs for LSTMs
             **{"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "QUEUE__EMBEDDED_WORKERS": "0", "APP__ENV": "prod"},
         )
         # their files of coverage would be on the read-only side
@@ -289,11 +301,24 @@ async def test_containers__train_with_a_read_only_root_and_a_bot_without_torch(
                 accepted = Accepted.model_validate_json(await answer.read())
             while (status := await run_of(session, accepted.run_id)).status in ("queued", "running"):
                 await asyncio.sleep(0.05)
+            run = f"/runs/{accepted.run_id}"
+            exports = [await posted(session, f"{run}/export", {"format": form}, ExportStatus) for form in FORMATS]
+            checked = await posted(session, f"{run}/verify", None, VerificationStatus)
+            in_bf16 = await posted(session, "/runs/train", tiny_request(precision="bf16"), RunStatus)
             async with session.get("/metrics") as answer:
                 figures = await answer.text()
         [query] = [trigger["query"] for trigger in triggers()]
         assert (status.status, status.error) == ("completed", None)
         assert (volumes / "artifacts" / "models" / accepted.run_id / "model.safetensors").exists()
+        assert [(one.format, one.status, one.error) for one in exports] == [
+            (form, "completed", None) for form in FORMATS
+        ]
+        assert checked.verification is not None and checked.verification.ok, checked
+        assert in_bf16.status == "failed" and in_bf16.error is not None
+        assert in_bf16.error.message == (
+            "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train LSTM models in bf16."
+            " GRU models work in bf16."
+        )
         assert f"\n{query.removeprefix('max(').removesuffix(')')} " in figures  # the autoscaler's
         assert [await stopped(process) for process in (worker, bot)] == [0, 0]
 
@@ -328,6 +353,14 @@ async def stopped(process: Process) -> int:
         process.terminate()
     async with asyncio.timeout(PATIENCE_SECONDS):
         return await process.wait()
+
+
+async def posted(session: ClientSession, path: str, body: object, model: type[Record]) -> Record:
+    """Send a request for a job, and return its status at the end."""
+    data = None if body is None else to_json(body)
+    async with session.post(f"{path}?wait=60", data=data, headers={} if body is None else JSON) as answer:
+        assert answer.status == 200, await answer.text()
+        return model.model_validate_json(await answer.read())
 
 
 async def status_of(session: ClientSession, path: str) -> int:

@@ -1,19 +1,20 @@
-"""`/mt corpus build`: the real builder in a child process, with stand-ins for its optional libraries."""
+"""`/mt corpus build`: the real builder in a real worker, with stand-ins for its optional libraries."""
 
-import asyncio
-import os
 import re
-import shutil
-import signal
 from pathlib import Path
 
 import pytest
 
+from bot.commands import corpus_build
 from local_discord.driver import shown_text
+from tests.support import settings_in
 from tests.support.bot import AMBER, Place, discord_alone, place, running_bot, settings
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.worker_runs import log_of_worker, worker_in
 from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
 from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.corpora import CorpusStore
 
 TO_IPA = "def to_ipa(text, lang):\n    return text.lower()\n"
 WAITING = "import pathlib, time\ndef to_ipa(text, lang):\n    while not pathlib.Path({gate!r}).exists():\n"
@@ -50,7 +51,7 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
 ) -> None:
     libraries(tmp_path, monkeypatch)
     local_texts(tmp_path)
-    async with place(tmp_path) as here:
+    async with place(tmp_path) as here, worker_in(tmp_path):
         started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
         # a short build may have ended before the answer is read
         assert re.search("orpora( built)?: local", started.text)
@@ -65,7 +66,9 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
         assert "**local\\_kk\\_ipa** · " in listed and "2 lines · kk · IPA" in listed
 
 
-async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_build__runs_alone_and_continues_after_a_killed_worker_and_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = tmp_path / "gate"
     code = WAITING.format(gate=str(gate)).replace("    while", "    if lang == 'tr':\n      while")
     code = code.replace("        time.sleep", "          time.sleep")
@@ -74,68 +77,74 @@ async def test_build__runs_alone_and_continues_after_a_restart(tmp_path: Path, m
     async with discord_alone() as server:
         ana = server.add_user("ana")
         chosen = settings(tmp_path, server, owner_id=ana.id)
-        async with running_bot(chosen, server) as bot:
+        async with running_bot(chosen, server) as bot, worker_in(tmp_path) as worker:
             here = Place(server, bot, tmp_path, ana, ana, ana)
+            await until(lambda: "worker_ready" in log_of_worker(tmp_path))
             started = await here.ask(ana, "corpus build", BUILD | {"chars": 20})
-            assert "🏗 Building corpora: local" in started.text and "**tr** · waiting" in started.text
-            assert "▰▰▰▰▰▰▰▰▰▰" in started.text and "1 document, 0 rejected · kept 1 line" in started.text
+            assert "🏗 Building corpora: local" in started.text
+            [build] = BuildStore(tmp_path / "artifacts").all()
+            await until(lambda: [one.language for one in build.status().progress] == ["kk"])
             second = await here.ask(ana, "corpus build", BUILD)
             assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER
-            current = bot.corpus_builder.current
-            assert current is not None
-        with pytest.raises(ProcessLookupError):
-            os.kill(current.pid, 0)
-        [before] = texts(here)
-        assert "🏗 Building corpora: local" in before
-        gate.touch()
-        async with running_bot(chosen, server) as bot:
+            worker.kill()
+            await worker.wait()
+            assert "🏗 Building corpora: local" in texts(here)[0]
+            gate.touch()
+        async with running_bot(chosen, server) as bot, worker_in(tmp_path):
             await here.message(ana, "· result")
             await until(lambda: bot.notifier.watched_by(ana.id) == [])
             told = ["✅ Corpora built: local" in text for text in texts(here)]
             assert told == [True, True], "the card, and one final message"
-        async with running_bot(chosen, server) as bot:
-            assert bot.corpus_builder.current is None, "an ended build is not continued"
+    assert [one.documents for one in build.status().progress] == [1, 1]
 
 
-async def test_build__that_is_unanswered_or_damaged_is_not_continued(tmp_path: Path) -> None:
-    local_texts(tmp_path)
-    record = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
-    unanswered, damaged = (BuildStore(tmp_path / "artifacts").create(record) for _ in range(2))
-    (damaged.path / "progress.json").write_text("{", encoding="utf-8")
-    async with place(tmp_path) as here:
-        assert here.bot.corpus_builder.current is None
-        assert not unanswered.exists() and damaged.exists()
-
-
-async def test_build__whose_state_cannot_be_stored_ends_all_the_same(
+async def test_build__waits_for_a_worker_and_is_not_kept_from_it_by_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = tmp_path / "gate"
-    libraries(tmp_path, monkeypatch, WAITING.format(gate=str(gate)))
+    libraries(tmp_path, monkeypatch)
     local_texts(tmp_path)
+    damaged = BuildStore(tmp_path / "artifacts").create(
+        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+    )
+    damaged.fail(AppError(ErrorCode.INTERNAL_ERROR, "It ended."))
+    (damaged.path / "progress.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
-        builder = here.bot.corpus_builder
-        current = await builder.start(BuildRequest(source="local", languages=("kk",), threshold=0.0))
-        shutil.rmtree(current.directory.path)
-        current.directory.path.touch()
-        gate.touch()
-        await until(lambda: current.status.has_ended)
-        assert current.status.manifest is not None
-        current.directory.path.unlink()
+        answer = await here.ask(here.ana, "corpus build", BUILD)
+        assert "No worker is running. The job stays in the queue until one starts." in answer.text
+        async with worker_in(tmp_path):
+            text = shown_text((await here.message(here.ana, "· result")).payload)
+    assert "✅ Corpora built: local" in text
 
 
-async def test_build__that_dies_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    libraries(tmp_path, monkeypatch, WAITING.format(gate=str(tmp_path / "gate")))
+async def test_build__that_crashes_fails_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries(tmp_path, monkeypatch, "import os\ndef to_ipa(text, lang):\n    os.abort()\n")
     local_texts(tmp_path)
-    async with place(tmp_path) as here:
-        asking = asyncio.create_task(here.ask(here.ana, "corpus build", BUILD))
-        await until(lambda: here.bot.corpus_builder.current is not None)
-        current = here.bot.corpus_builder.current
-        assert current is not None
-        os.kill(current.pid, signal.SIGKILL)
-        answer = await asking
-    assert "The build ended unexpectedly. Run the same command again: it continues." in answer.text
-    assert [*BuildStore(tmp_path / "artifacts").all()] == [], "the answer has said it"
+    async with place(tmp_path) as here, worker_in(tmp_path):
+        await here.ask(here.ana, "corpus build", BUILD)
+        text = shown_text((await here.message(here.ana, "· result")).payload)
+    assert "The build crashed 3 times. See the worker's log for its last lines." in text
+
+
+async def test_build__in_a_read_only_corpus_folder_has_its_corpora_beside_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers mount the corpus folder read-only; a file in its place is as unwritable, for root too."""
+    libraries(tmp_path, monkeypatch)
+    local_texts(tmp_path)
+    corpora = tmp_path / "data" / "corpus"
+    build = BuildStore(tmp_path / "artifacts").create(
+        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+    )
+    chosen = settings_in(tmp_path)
+    assert build.start(chosen)[-3] == str(corpora)
+    corpora.rename(tmp_path / "elsewhere")
+    corpora.touch()
+    folder = tmp_path / "artifacts" / "corpora"
+    assert build.start(chosen)[-3] == str(folder)
+    folder.mkdir()
+    (folder / "local_kk_ipa.txt").write_text("beda\n")
+    found = CorpusStore(chosen)
+    assert "local_kk_ipa" in found.names() and found.find("local_kk_ipa") == folder / "local_kk_ipa.txt"
 
 
 async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:
@@ -147,13 +156,17 @@ async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:
         ):
             answer = await here.ask(here.ana, "corpus build", {"source": source, "languages": languages})
             assert refusal in answer.text and answer.colour == AMBER
-            assert here.bot.corpus_builder.current is None
+            assert BuildStore(tmp_path / "artifacts").all() == []
 
 
-async def test_missing_libraries__are_named_in_the_words_of_discord(tmp_path: Path) -> None:
+async def test_missing_libraries__are_named_in_the_words_of_discord(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_build, "_FIRST_SECONDS", PATIENCE_SECONDS)
     local_texts(tmp_path)
     needs_turkic = "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`, or build from text in IPA."
-    async with place(tmp_path) as here:
+    async with place(tmp_path) as here, worker_in(tmp_path):
+        await until(lambda: "worker_ready" in log_of_worker(tmp_path))
         ipa = (await here.ask(here.ana, "corpus build", BUILD)).text
         identification = (await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})).text
     assert needs_turkic in ipa

@@ -20,20 +20,25 @@ from local_discord import limits
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
-from tests.support import children_of_this_test, settings_in
+from tests.support import settings_in
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
-from tests.support.refusals import refused
+from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
+from tests.support.worker_runs import worker_in
+from trainer.artifacts.command_jobs import ExportStore
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
-from trainer.services.exports import LINK_SECONDS, Exports
+from trainer.queue.exports import LINK_SECONDS, Exports
+from trainer.queue.queue import JobQueue
+from trainer.store.connection import open_redis
+from trainer.store.store import Store
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
@@ -53,7 +58,7 @@ async def exported(here: Place, user: User, **options: str) -> StoredMessage:
 
 
 async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot(workers=0):
+    async with place(tmp_path) as here, here.bot(workers=0), worker_in(tmp_path):
         story = Story(tmp_path / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
         early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
@@ -111,7 +116,7 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
-    async with place(tmp_path) as here:
+    async with place(tmp_path) as here, worker_in(tmp_path):
         async with served(here, public_url=PUBLIC):
             message = await exported(here, here.ana, run=RUN, format="archive")
         async with served(here, public_url=PUBLIC) as bot:
@@ -148,7 +153,7 @@ async def test_large_export__without_a_public_address_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
 ) -> None:
     monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
-    async with place(tmp_path) as here, served(here, **http):
+    async with place(tmp_path) as here, served(here, **http), worker_in(tmp_path):
         message = await exported(here, here.ana, run=RUN, format="archive")
     assert number(message.embeds[0]["color"]) == AMBER and message.attachments == []
     assert re.search(r"The export has \d+\.\d kB, and Discord takes at most 1\.0 kB here\.", said(message))
@@ -156,35 +161,64 @@ async def test_large_export__without_a_public_address_says_how_to_get_it(
     assert list((tmp_path / "artifacts" / "exports").iterdir()) == []
 
 
-def children() -> list[int]:
-    """The processes of this one that export."""
-    every = children_of_this_test()
-    return [pid for pid in every if b"\0export\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def exporting(folder: Path) -> list[int]:
+    """The processes that export into an artifacts folder."""
+    commands = Path("/proc").glob("[0-9]*/cmdline")
+    place = f"\0{folder / 'exports'}/".encode()
+    return [int(path.parent.name) for path in commands if place in _words(path)]
 
 
-async def test_export__that_is_killed_cancelled_or_too_slow_leaves_nothing(tmp_path: Path) -> None:
+def _words(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_starts_again(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    chosen = settings_in(tmp_path)
-    working = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
-    await until(lambda: bool(children()))
-    os.kill(children()[0], signal.SIGKILL)
-    with refused(ErrorCode.SERVICE_UNAVAILABLE, "The export failed"):
-        await working
-    working = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
-    await until(lambda: bool(children()))
-    working.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await working
-    with refused(ErrorCode.SERVICE_UNAVAILABLE, "The export failed"):
-        await Exports(chosen, export_seconds=0.01).export(RUN, "hf")
-    with pytest.raises(AppError, match="There is no run 'nowhere'"):
-        await Exports(chosen).export("nowhere", "hf")
-    assert children() == [] and list((tmp_path / "artifacts" / "exports").iterdir()) == []
+    async with embedded(tmp_path) as (chosen, queue, _), worker_in(tmp_path) as worker:
+        root = chosen.app.artifacts_root
+        exports = Exports(chosen, queue)
+        working = asyncio.create_task(exports.export(RUN, "hf"))
+        await until(lambda: bool(exporting(root)))
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        await until(lambda: exporting(root) == [])
+        [cancelled] = ExportStore(root).all()
+        assert (await exports.status(cancelled.job_id)).status == "failed" and not cancelled.is_unfinished()
+        with pytest.raises(AppError, match="There is no run 'nowhere'"):
+            await exports.export("nowhere", "hf")
+        working = asyncio.create_task(exports.export(RUN, "hf"))
+        await until(lambda: bool(exporting(root)))
+        [killed] = exporting(root)
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: exporting(root) not in ([], [killed]))
+        worker.kill()
+        await worker.wait()
+        async with worker_in(tmp_path):
+            file = await working
+        with zipfile.ZipFile(file) as packed:
+            assert packed.testzip() is None and f"{RUN}-hf/model.safetensors" in packed.namelist()
+        assert {path.name for path in file.parent.glob(".*")} == set()
+
+
+async def test_export__without_a_worker_says_so_and_is_not_written_later(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot(workers=0) as bot:
+        bot.backend.exports = Exports(bot.settings, bot.queue, export_seconds=0.01)
+        message = await exported(here, here.ana, run=RUN)
+        [export] = ExportStore(tmp_path / "artifacts").all()
+        assert export.cancel_requested() and not export.is_unfinished()
+    told = [shown_text(version.payload) for version in message.versions]
+    waits = "No worker is running. The job stays in the queue until one starts."
+    assert ["Exporting…" in text for text in told if waits in text] == [True, False]
 
 
 async def test_key_of_links__that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    exports, key = Exports(settings_in(tmp_path)), tmp_path / "artifacts" / "links.key"
+    settings, key = settings_in(tmp_path), tmp_path / "artifacts" / "links.key"
+    exports = Exports(settings, JobQueue(settings, Store(open_redis("redis://127.0.0.1:1/0", retries=0))))
     key.write_bytes(b"short")
     file = tmp_path / "artifacts" / "exports" / "folder" / "a file.zip"
     file.parent.mkdir(parents=True)

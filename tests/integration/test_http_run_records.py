@@ -1,13 +1,12 @@
 """What a run has stored, over HTTP: the request that trains it again, its training samples, and its verification."""
 
 import asyncio
-from pathlib import Path
+import os
 
-import pytest
-
-from tests.support import settings_in, tiny_request
+from tests.support import tiny_request
 from tests.support.http import ANA, BOB, Site
-from tests.support.waiting import until
+from tests.support.lab import Lab
+from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
@@ -15,8 +14,7 @@ from trainer.contracts.inference import Sample, TrainingSample
 from trainer.contracts.runs import Accepted
 from trainer.contracts.verification import VerificationStatus
 from trainer.http.run_records import RunRequest, TrainingSamples
-from trainer.services import verifications
-from trainer.services.verifications import Verifications
+from trainer.queue.verifications import Verifications
 
 SAMPLES = [
     TrainingSample(step=step, sample=Sample(prompt="a", text=f"b{step}", seed=1, steps=2, stop_reason="eos"))
@@ -64,18 +62,17 @@ async def test_verification__finds_a_changed_file_and_is_not_run_again(here: Sit
     assert str(run.path.parent) not in second.model_dump_json()
 
 
-async def test_verification__that_fails_says_why_and_its_result_is_kept_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_verification__that_fails_says_why_and_its_key_is_for_one_run(
+    here: Site, run: RunDirectory, copied: RunDirectory, lab: Lab
 ) -> None:
-    running = Verifications(settings_in(tmp_path))
-    running.start("first", "nowhere")
-    assert await running.status("first", "nowhere") == VerificationStatus(run_id="nowhere", status="running")
-    while not (status := await running.status("first", "nowhere")).has_ended:
+    verifications, once = Verifications(lab.settings, here.queue), {"Idempotency-Key": "one-verification"}
+    await verifications.start("nowhere", "nowhere")
+    while not (status := await verifications.status("nowhere")).has_ended:
         await asyncio.sleep(0.01)
     assert (status.status, status.error and status.error.code) == ("failed", ErrorCode.RUN_NOT_FOUND)
-    monkeypatch.setattr(verifications, "_KEPT_SECONDS", 0.05)
-    running.start("second", "nowhere")
-    await until(lambda: not running.is_started("second"))
-    running.start("third", "nowhere")
-    await asyncio.sleep(0)
-    await running.stop()
+    assert (await here.post(f"/runs/{run.run_id}/verify", headers=once)).status == 200
+    with refused(ErrorCode.CONFLICT):
+        await verifications.is_started("nowhere", copied.run_id)
+    os.utime(lab.settings.app.artifacts_root / "verifications" / "nowhere", (0, 0))
+    await here.post(f"/runs/{run.run_id}/verify?wait=60")
+    assert not await verifications.is_started("nowhere", "nowhere")

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,23 +26,28 @@ from tests.support.refusals import refused
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, with_redis
+from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunStore
 from trainer.commands.this_machine import ThisMachine
 from trainer.config.settings import Settings
-from trainer.contracts.base import RunState, changed
+from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
+from trainer.contracts.corpora import BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
+from trainer.contracts.exports import ExportRequest
 from trainer.contracts.inference import EvalRequest, ScoreRequest, inference_adapter
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
+from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
+from trainer.queue.verifications import Verifications
 from trainer.services.embedded import die_with_parent, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -211,6 +217,77 @@ async def test_tokenizer__trains_on_another_machine(site: Site) -> None:
         while tokenizer.is_unfinished():
             await queue.replication.refresh()
         assert tokenizer.completed_manifest().vocab_size == 40
+
+
+async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> None:
+    """That one has the weights; the file and the result come here."""
+    exports_folder = site.here.app.artifacts_root / "exports" / "an-export"
+    async with site.queue() as queue:
+        run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+        await told(queue, run_id)
+        exports, verifications = Exports(site.here, queue), Verifications(site.here, queue)
+        await exports.start("an-export", run_id, ExportRequest(format="hf"))
+        await verifications.start("a-check", run_id)
+        while not (
+            (exported := await exports.status("an-export")).has_ended
+            and (checked := await verifications.status("a-check")).has_ended
+        ):
+            await queue.replication.refresh()
+        assert not queue.runs.get(run_id).weights.exists()
+        assert exported.file is not None and checked.verification is not None, (exported, checked)
+        assert checked.verification.ok, checked
+        written = FileRecord(path=exported.file.name, bytes=exported.file.bytes, sha256=exported.file.sha256)
+        assert changed_files(exports_folder, [written]) == []
+        os.utime(exports_folder, (0, 0))
+        await exports.start("another", "nowhere", ExportRequest(format="csv"))
+        while not (failed := await exports.status("another")).has_ended:
+            await queue.replication.refresh()
+        assert failed.error is not None and failed.error.code is ErrorCode.RUN_NOT_FOUND
+    assert not exports_folder.exists()
+    assert not any("an-export" in key for key in site.bucket.objects.tags("files/exports/"))
+
+
+async def test_corpora__that_another_machine_has_built_are_found_here(site: Site, tmp_path: Path) -> None:
+    builder = machine(tmp_path, site.bucket, site.url)
+    text = "beda\n"
+    add_corpus(tmp_path, text, "local_kk_ipa")
+    file = FileRecord(path="local_kk_ipa.txt", bytes=len(text), sha256=sha256(text.encode()).hexdigest())
+    built = BuiltLanguage(
+        file=file,
+        source_sha256=None,
+        lines=1,
+        characters=5,
+        threshold=0,
+        documents=1,
+        rejected_documents=0,
+        rejected_share=0,
+        steps=(),
+        removed=(),
+    )
+    manifest = CorpusManifest(
+        source="local",
+        dataset=None,
+        is_ipa=True,
+        min_ipa_share=0,
+        min_line_characters=0,
+        off=(),
+        budget_characters=None,
+        languages={"kk": built},
+        versions={},
+    )
+    build = BuildStore(builder.app.artifacts_root).create(
+        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+    )
+    async with site.queue() as queue:
+        await Replication(builder).publish("corpus_builds", build.job_id)
+        build.complete(manifest.model_dump_json().encode())
+        store = await connect(site.url)
+        await Jobs(builder, store).functions()["build_corpora"]({}, {"job_id": build.job_id})
+        await store.close()
+        while not queue.corpora.has("local_kk_ipa"):
+            await queue.replication.refresh(with_ended=True)
+        assert "local_kk_ipa" in queue.corpora.names()
+        assert queue.corpora.find("local_kk_ipa").read_text(encoding="utf-8") == text
 
 
 async def test_request_without_the_object_store__is_refused_and_leaves_nothing(site: Site) -> None:

@@ -29,10 +29,10 @@ from trainer.http.metrics import Metrics
 from trainer.http.server import HttpServer
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions, no_member
+from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
-from trainer.services.exports import Exports
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
 STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
@@ -274,7 +274,7 @@ async def inside(
     feeds = RunFeeds(queue)
     index = RunIndex(queue, feeds, settings.app.artifacts_root)
     permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
-    exports = Exports(settings)
+    exports = Exports(settings, queue)
     api = Api(settings, queue, feeds, index, limits, permissions, Metrics(), exports, timeouts)
     server = HttpServer(api)
     port = await server.start()
@@ -283,4 +283,3 @@ async def inside(
             yield Inside(Site(queue, port, session), api)
     finally:
         await server.stop()
-        await exports.stop()

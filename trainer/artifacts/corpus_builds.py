@@ -1,15 +1,20 @@
-"""Builds of corpora on disk, one folder each; the bot's process runs them."""
+"""Builds of corpora on disk, one folder each; workers run them."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from trainer.artifacts.job_folder import JobFolder, JobStore
+from trainer.artifacts.command_jobs import CommandDirectory
+from trainer.artifacts.job_folder import JobStore
+from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
-from trainer.contracts.errors import AppError, RunError
+from trainer.contracts.errors import RunError
+from trainer.contracts.runs import CorpusRef
 from trainer.system.files import DISK, Disk, read_record, write_atomically
 
 SourceName = Literal["oscar", "culturax", "local"]
@@ -52,16 +57,37 @@ class _Progress(Frozen):
     languages: tuple[BuildProgress, ...] = ()
 
 
-class BuildDirectory(JobFolder[BuildRecord]):
+class BuildDirectory(CommandDirectory[BuildRecord]):
     """Folder of one build: its result is the manifest of the corpora."""
 
     word = "build"
     record_type = BuildRecord
+    needs_network = True
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         super().__init__(path, disk)
         self.build_id = self.job_id
         self._progress = path / "progress.json"
+
+    def start(self, settings: Settings) -> list[str]:
+        request = self.record().request
+        local = (settings.app.data_root / "corpus" / request.source).resolve()
+        words = ["corpus", "build", "--source", str(local) if request.source == "local" else request.source]
+        words += ["--langs", ",".join(request.languages), "--threshold", f"{request.threshold}"]
+        words += [word for name in request.keep for word in ("--keep", name)]
+        words += [] if request.characters is None else ["--characters", f"{request.characters}"]
+        return [*words, "--out-dir", str(_corpus_folder(settings)), "--log-format", "json"]
+
+    def receive(self, line: bytes) -> None:
+        with suppress(ValidationError):  # a warning of a library
+            one = BuildProgress.model_validate_json(line)
+            known = {before.language: before for before in self.status().progress} | {one.language: one}
+            content = _Progress(languages=tuple(known.values())).model_dump_json().encode()
+            write_atomically(self._progress, content, self.disk)
+
+    def complete(self, output: bytes) -> None:
+        manifest = CorpusManifest.model_validate_json(output)
+        write_atomically(self.result, manifest.model_dump_json().encode(), self.disk)
 
     def status(self) -> BuildStatus:
         """Read the status; raises OSError or BrokenFile."""
@@ -71,18 +97,11 @@ class BuildDirectory(JobFolder[BuildRecord]):
             request=self.record().request, progress=progress.languages, manifest=manifest, error=self.failure()
         )
 
-    def save(self, status: BuildStatus) -> None:
-        """Write the progress of a build, or its end."""
-        if status.manifest is not None:
-            write_atomically(self.result, status.manifest.model_dump_json().encode(), self.disk)
-        elif status.error is not None:
-            self.fail(AppError(status.error.code, status.error.message))
-        else:
-            content = _Progress(languages=status.progress).model_dump_json().encode()
-            write_atomically(self._progress, content, self.disk)
-
-    def remove(self) -> None:
-        self.disk.remove_folder(self.path)
+    def corpora(self) -> list[CorpusRef]:
+        """Return the corpora of a completed build; raises OSError or BrokenFile."""
+        built = read_record(self.result, CorpusManifest).languages.values() if self.has_completed() else ()
+        files = [one.file for one in built]
+        return [CorpusRef(name=Path(file.path).stem, sha256=file.sha256, bytes=file.bytes) for file in files]
 
 
 class BuildStore(JobStore[BuildDirectory]):
@@ -94,3 +113,13 @@ class BuildStore(JobStore[BuildDirectory]):
     def create(self, record: BuildRecord) -> BuildDirectory:
         """Create the folder of a new build; raises OSError."""
         return self.create_or_continue(f"build-{token_hex(4)}", record)
+
+
+def _corpus_folder(settings: Settings) -> Path:
+    """Return the folder of the corpora, or the one in the artifacts folder if that is read-only, as in containers."""
+    folder = settings.app.data_root / "corpus"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return settings.app.artifacts_root / "corpora"

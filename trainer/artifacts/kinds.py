@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeAlias
 
 from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.command_jobs import ExportStore, VerificationStore
+from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
 
-KindName = Literal["models", "tokenizers", "experiments", "batteries"]
+KindName = Literal["models", "tokenizers", "experiments", "batteries", "exports", "verifications", "corpus_builds"]
 """The folder of a kind below the artifacts root, and in the object store."""
 
 
@@ -42,6 +44,9 @@ RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
 TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", TOKENIZER_QUEUE)
 EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4, only_waits=True)
 BATTERIES = JobKind("batteries", BatteryStore, "run_battery", BATTERY_QUEUE, own_slots=2, only_waits=True)
+EXPORTS = JobKind("exports", ExportStore, "export", "exports")
+VERIFICATIONS = JobKind("verifications", VerificationStore, "verify", "verifications")
+BUILDS = JobKind("corpus_builds", BuildStore, "build_corpora", "corpus_builds")
 AnyKind: TypeAlias = JobKind[AnyJob]
-JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS, BATTERIES)
+JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS, BATTERIES, EXPORTS, VERIFICATIONS, BUILDS)
 KINDS_BY_NAME: dict[KindName, AnyKind] = {kind.name: kind for kind in JOB_KINDS}

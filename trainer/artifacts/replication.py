@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from trainer.artifacts.cleanup import CleanupReport, remove_kept
+from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
 from trainer.artifacts.run_groups import is_group_of_experiment
@@ -172,6 +173,8 @@ class Replication:
                 await self.fetch(kind, item_id)
                 if kind == "models":
                     await self._fetch_tokenizer(item_id)
+                if kind == "corpus_builds":
+                    await self.fetch_corpora(BuildDirectory(self._root / kind / item_id).corpora(), by_name=True)
             except FolderDamaged as error:  # the next call tries again; the others do not wait for it
                 log.warning("refresh_failed", names=item_id, error=str(error))
                 tags.pop(key, None)

@@ -74,7 +74,8 @@ class CorpusStore:
         roots = (self._corpora, BUNDLED_CORPORA, self._stored)
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
-        return sorted(name for name in files | folders if not _CONTENT_NAME.fullmatch(name))
+        built = {path.name for path in self._stored.glob("[!.]*") if path.is_symlink()}  # on another machine
+        return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
 
     def find(self, name: str, field: str = "corpus") -> Path:
         """Return the file or folder of a corpus that a field names.

@@ -21,11 +21,11 @@ from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Caller, Permissions
+from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, owner_number
-from trainer.services.exports import Exports
-from trainer.services.verifications import Verifications
+from trainer.queue.verifications import Verifications
 from trainer.system.hardware import descriptor_limit
 
 _OWN_DESCRIPTORS = 96
@@ -134,7 +134,7 @@ class Api:
         self.tails = Tails(feeds)
         self.metrics = metrics
         self.exports = exports
-        self.verifications = Verifications(settings)
+        self.verifications = Verifications(settings, queue)
         self.timeouts = timeouts
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""

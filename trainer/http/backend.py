@@ -8,11 +8,11 @@ from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
+from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
-from trainer.services.exports import Exports
 from trainer.store.store import connect
 from trainer.system.logs import say
 
@@ -26,6 +26,7 @@ class Backend:
     queue: JobQueue
     feeds: RunFeeds
     index: RunIndex
+    exports: Exports
     limits: UsageLimits
     webhooks: WebhookSender
 
@@ -33,7 +34,6 @@ class Backend:
         self.settings = settings
         self.permissions = permissions
         self.metrics = Metrics()
-        self.exports = Exports(settings)
         self.port: int | None = None
         """The port of the HTTP API, once it listens."""
         self._services = Services(settings)
@@ -49,6 +49,7 @@ class Backend:
         await self.queue.replication.join()
         publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)
+        self.exports = Exports(self.settings, self.queue)
         self.limits = UsageLimits(self.settings.limits)
         self.feeds = RunFeeds(self.queue)
         self._started.push_async_callback(self.feeds.stop)
@@ -64,7 +65,6 @@ class Backend:
 
             parts = self.queue, self.feeds, self.index, self.limits, self.permissions, self.metrics, self.exports
             server = HttpServer(Api(self.settings, *parts))
-            self._started.push_async_callback(self.exports.stop)
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
         say(self.settings, self.settings.app.place())

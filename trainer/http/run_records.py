@@ -83,14 +83,14 @@ def _complete_lines(path: Path) -> list[bytes]:
 async def verify_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Check every file of a run against its recorded hash, and with `wait` answer at the end or after this time.
 
-    A request with the same Idempotency-Key asks for the same verification, whose result is kept for ten minutes.
+    A request with the same Idempotency-Key asks for the same verification, whose result is kept for a day.
     """
     run = await call.api.run(call.client, call.path.run_id)
     verifications, verification_id = call.api.verifications, call.request_id or secrets.token_hex(16)
-    if not verifications.is_started(verification_id):
+    if not await verifications.is_started(verification_id, run.run_id):
         with call.api.limits.request(call.client.caller):
-            verifications.start(verification_id, run.run_id)
-    return await reply_at_end(call, lambda: verifications.status(verification_id, run.run_id))
+            await verifications.start(verification_id, run.run_id)
+    return await reply_at_end(call, lambda: verifications.status(verification_id))
 
 
 OPERATIONS: tuple[Operation, ...] = (

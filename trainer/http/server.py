@@ -25,7 +25,7 @@ from trainer.http.error_answers import SERVER, HttpError, error_answer, request_
 from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, Operation
 from trainer.http.table import OPERATIONS
-from trainer.services.exports import Exports
+from trainer.queue.exports import Exports
 from trainer.system.files import to_app_error
 from trainer.system.logs import say
 
@@ -103,7 +103,6 @@ class HttpServer:
         """Stop listening and end all requests."""
         self._connections.stop()
         await self._runner.cleanup()
-        await self._api.verifications.stop()
 
     def _route(self, operation: Operation) -> web.RouteDef:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -1,48 +1,64 @@
-"""Commands of `mt` in child processes, for work that imports torch."""
+"""Commands of `mt` in child processes of the worker."""
 
 import asyncio
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Sequence
+from asyncio.subprocess import PIPE
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from trainer.config.settings import Settings
-from trainer.config.validation import parse_json
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
-from trainer.services.embedded import die_with_parent, end
-from trainer.system.child_environment import tuned_environment
+from trainer.services.embedded import die_with_parent, end, pipe
+from trainer.system.heartbeat import StallDetector, processor_ticks
 from trainer.system.python import python_command
+
+_END_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
+_LINE_BYTES = 1 << 22
+_MAX_LAST_LINES = 20
 
 
 class CommandResult(NamedTuple):
-    """The result of a command that prints JSON."""
+    """The end of a command that prints JSON."""
 
     exit_code: int | None
     output: bytes
-
-    def error(self, failure: str) -> AppError:
-        """Return the error that the command has printed; SERVICE_UNAVAILABLE with this message if it was killed."""
-        try:
-            body = parse_json(ErrorBody, self.output)
-        except AppError:
-            return AppError(ErrorCode.SERVICE_UNAVAILABLE, failure)
-        return AppError(body.code, body.message, body.details)
+    last_lines: Sequence[str]
+    """The last lines of its error output."""
 
 
-async def run_command(words: Sequence[str], settings: Settings, seconds: float, failure: str) -> CommandResult:
-    """Run a command of `mt` with `--json`; raises SERVICE_UNAVAILABLE with the message `failure` after `seconds`."""
+async def run_command(
+    words: Sequence[str], environment: Mapping[str, str], on_line: Callable[[bytes], None], stall_seconds: float
+) -> CommandResult:
+    """Run a command of `mt` with `--json`; `on_line` receives each line of its error output in a thread.
+
+    A command that uses no processor time for `stall_seconds` is ended.
+    """
     child = await asyncio.create_subprocess_exec(
         *(*die_with_parent(), *python_command("-m", "trainer", *words, "--json")),
-        stdin=DEVNULL,
+        env=environment,
+        stdin=PIPE,
         stdout=PIPE,
-        stderr=DEVNULL,
-        env=tuned_environment(settings),
+        stderr=PIPE,
+        limit=_LINE_BYTES,
     )
+    last_lines: deque[str] = deque(maxlen=_MAX_LAST_LINES)
+    output = asyncio.create_task(pipe(child.stdout).read())
+    watching = asyncio.create_task(_end_when_stalled(child, stall_seconds))
     try:
-        async with asyncio.timeout(seconds):
-            output, _ = await child.communicate()
-    except (asyncio.CancelledError, TimeoutError) as error:
-        await end(child, 2.0)
-        if isinstance(error, TimeoutError):
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, failure) from None
+        async for line in pipe(child.stderr):
+            last_lines.append(line.decode(errors="replace"))
+            await asyncio.to_thread(on_line, line)
+        return CommandResult(await child.wait(), await output, tuple(last_lines))
+    except asyncio.CancelledError:
+        await end(child, _END_SECONDS)
         raise
-    return CommandResult(child.returncode, output)
+    finally:
+        watching.cancel()
+        output.cancel()
+
+
+async def _end_when_stalled(child: asyncio.subprocess.Process, stall_seconds: float) -> None:
+    watch = StallDetector(stall_seconds, partial(processor_ticks, child.pid))
+    while not watch.is_stalled(_WATCH_SECONDS):
+        await asyncio.sleep(_WATCH_SECONDS)
+    await end(child, _END_SECONDS)

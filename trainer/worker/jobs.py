@@ -8,23 +8,39 @@ import structlog
 from arq import Retry
 
 from trainer.artifacts.batteries import BatteryDirectory
+from trainer.artifacts.command_jobs import ExportDirectory, VerificationDirectory
+from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.job_folder import FolderT
-from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, RUNS, TOKENIZERS, JobKind, KindName
+from trainer.artifacts.kinds import (
+    BATTERIES,
+    BUILDS,
+    EXPERIMENTS,
+    EXPORTS,
+    RUNS,
+    TOKENIZERS,
+    VERIFICATIONS,
+    JobKind,
+    KindName,
+)
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
+from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
+from trainer.contracts.runs import EffectiveRequest
+from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
 from trainer.worker.battery import drive as drive_battery
+from trainer.worker.commands import drive_command
 from trainer.worker.experiment import drive
 from trainer.worker.supervisor import supervise, supervise_tokenizer
 
@@ -55,6 +71,9 @@ class Jobs:
             TOKENIZERS.function: self._function(TOKENIZERS, self._train_tokenizer),
             EXPERIMENTS.function: self._function(EXPERIMENTS, self._run_experiment),
             BATTERIES.function: self._function(BATTERIES, self._run_battery),
+            EXPORTS.function: self._function(EXPORTS, self._export),
+            VERIFICATIONS.function: self._function(VERIFICATIONS, self._verify),
+            BUILDS.function: self._function(BUILDS, self._build_corpora),
         }
 
     def _function(
@@ -95,10 +114,7 @@ class Jobs:
         effective = run.record().effective
         if run.manifest() is None and not run.pause_requested() and self._replication.is_on:
             await self._replication.fetch_read_text(effective)
-            if effective.parent_run_id is not None:
-                await self._replication.fetch("models", effective.parent_run_id, with_weights=True)
-            if effective.tokenizer_id is not None:
-                await self._replication.fetch("tokenizers", effective.tokenizer_id)
+            await self._fetch_start(effective)
         if run.manifest() is None:
             await supervise(run, self._settings, self._store)
         if run.is_deleted():
@@ -107,6 +123,13 @@ class Jobs:
         manifest = run.manifest()
         if manifest is not None and manifest.tokenizer is not None:
             await self._replication.publish("tokenizers", manifest.tokenizer.id)
+
+    async def _fetch_start(self, effective: EffectiveRequest) -> None:
+        """Download the parent and the tokenizer that a run starts from."""
+        if effective.parent_run_id is not None:
+            await self._replication.fetch("models", effective.parent_run_id, with_weights=True)
+        if effective.tokenizer_id is not None:
+            await self._replication.fetch("tokenizers", effective.tokenizer_id)
 
     async def _fetch(self, kind: KindName, item_id: str) -> None:
         """Bring what a job names to its stored state; raises Retry while the object store does not answer."""
@@ -160,6 +183,30 @@ class Jobs:
                 await self._replication.fetch("models", run.run_id)
                 await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
         await drive_battery(battery, self._settings, self._store)
+
+    async def _export(self, export: ExportDirectory) -> None:
+        if export.is_unfinished():
+            await self._replication.fetch("models", run_of(export.record().model), with_weights=True)
+            await drive_command(export, self._settings, self._store)
+
+    async def _verify(self, verification: VerificationDirectory) -> None:
+        """Verify a run with everything that it starts from on this machine's disk."""
+        if not verification.is_unfinished():
+            return
+        run_id = verification.record().run_id
+        await self._replication.fetch("models", run_id, with_weights=True)
+        run = self._runs.find(run_id)
+        if run is not None and self._replication.is_on:
+            effective = run.record().effective
+            await self._fetch_start(effective)
+            await self._replication.fetch_corpora(effective.corpora, by_name=True)
+        await drive_command(verification, self._settings, self._store)
+
+    async def _build_corpora(self, build: BuildDirectory) -> None:
+        """Build corpora, and store them for the other machines."""
+        if build.is_unfinished():
+            await drive_command(build, self._settings, self._store)
+        await self._replication.store_corpora(CorpusStore(self._settings), build.corpora())
 
 
 _STORE_RETRY_SECONDS = 5.0

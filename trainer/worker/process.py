@@ -1,4 +1,4 @@
-"""The worker process: one arq worker each for training, tokenizers, experiments and inference requests."""
+"""The worker process: one arq worker for each kind of job, and one for inference requests."""
 
 import asyncio
 import contextlib
