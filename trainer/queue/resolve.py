@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -490,8 +490,8 @@ def count_splits(request: TrainRequest) -> int:
 async def check_bf16_here(architecture: Architecture, settings: Settings) -> None:
     """Raise INVALID_INPUT if this machine's CPU cannot train an architecture in bf16.
 
-    The first call runs a trial in a new process, which takes some seconds, and stores the result. If the trial itself
-    fails, the worker decides.
+    The first call runs a trial in a new process, which takes some seconds, and stores the result. The worker decides if
+    the trial itself fails, and where torch is not installed, as in the bot's container.
     """
     trial = await asyncio.to_thread(_trial, architecture, settings)
     if trial is not None:
@@ -499,7 +499,10 @@ async def check_bf16_here(architecture: Architecture, settings: Settings) -> Non
 
 
 def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
-    key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
+    try:
+        key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
+    except PackageNotFoundError:
+        return None
     stored = settings.app.data_root / "bf16_trials" / f"{sha256(key).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError):
         return read_record(stored, Bf16Trial)
