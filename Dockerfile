@@ -1,5 +1,6 @@
 # Two images: `bot` (no torch) and `worker`; docker-compose.yml builds both.
 # docker build --target worker --build-arg TORCH_BACKEND=cu130 .    (cpu, the default, or a CUDA version as uv names it)
+# EXTRAS=corpora,turkic adds what `/mt corpus build` needs.
 FROM python:3.11-slim AS build
 RUN pip install --no-cache-dir uv==0.13.9 && python -m venv --without-pip /opt/venv
 ENV VIRTUAL_ENV=/opt/venv
@@ -15,9 +16,10 @@ RUN uv pip install --no-cache --no-deps --compile-bytecode .
 FROM build AS build-worker
 ARG TORCH_BACKEND=cpu
 RUN uv pip install --no-cache --compile-bytecode --torch-backend=${TORCH_BACKEND} \
-    --constraint constraints.txt --requirement pyproject.toml --extra train
+    --constraint constraints.txt --requirement pyproject.toml --extra train --extra onnx
+ARG EXTRAS=""
 COPY . .
-RUN uv pip install --no-cache --no-deps --compile-bytecode .
+RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:3.11-slim AS app
 # Volumes start with the rights of these folders, so that each user of compose's MT_USER can write to them.
