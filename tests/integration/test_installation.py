@@ -14,9 +14,10 @@ from tests.support.redis_servers import served
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import check_generation, check_installation, check_libraries, check_machine
+from trainer.contracts import installation
 from trainer.contracts.installation import DISTRIBUTION
 from trainer.native.library import Build
-from trainer.services.health import Finding, Torch, check_folder, check_torch, describe_torch
+from trainer.services.health import Finding, Torch, check_folder, check_gpu, check_torch, describe_torch
 from trainer.system.hardware import memory_bytes
 
 QUICK_TORCH = """
@@ -99,6 +100,12 @@ def test_torch__says_what_can_be_computed_on() -> None:
     assert (gpu.state, gpu.message) == ("ok", "2.13.0 with NVIDIA H200.")
     assert lost.state == "warning"
     assert "built for CUDA 13.0, but no GPU responds" in lost.message
+
+
+def test_gpu__of_a_bot_without_torch_is_that_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch"})
+    found = "The bot needs none: the workers compute. `/mt-admin workers` shows their devices."
+    assert check_gpu() == ("ok", found)
 
 
 def test_generation__without_a_compiled_step_is_a_warning() -> None:

@@ -12,6 +12,7 @@ from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
+from trainer.contracts.installation import missing_extras
 from trainer.services.embedded import answering_server, find_server, last_lines, server_elsewhere, unreadable_files
 from trainer.system.files import DISK, check_writable, to_app_error
 from trainer.system.hardware import may_have_cuda
@@ -55,7 +56,9 @@ async def check_data(settings: Settings) -> dict[str, Finding]:
 
 
 def check_gpu() -> Finding:
-    """Check torch's GPU if this machine may have one."""
+    """Check torch's GPU if this machine may have one; the bot may have no torch, as in its container."""
+    if "train" in missing_extras():
+        return Finding("ok", "The bot needs none: the workers compute. `/mt-admin workers` shows their devices.")
     return check_torch() if may_have_cuda() else Finding("ok", "None; models compute on the CPU.")
 
 
