@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load(source: "str | Path") -> "Model":
-    """Load a finished run by its id, a beginning of it or its folder, or a folder of `mt export --format hf`.
+    """Load a finished run by its name, its id, `last` or its folder, or a folder of `mt export --format hf`.
 
     Needs no server.
     `trainer.load("RUN").surprisal("text")` returns the surprisal of each token in nats with its position in the text.

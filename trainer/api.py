@@ -50,15 +50,15 @@ class Model(NotebookModel):
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
-        """Load a run by its id or the beginning of it, its folder or a downloaded folder of it, or an exported folder.
+        """Load a run by its id, its label, `last` or the beginning of its id, its folder or an exported folder.
 
         `RUN@1200`, `RUN@best`, `RUN@words:1M` and `RUN@epoch:2` are checkpoints of a run. Raises RUN_NOT_FOUND,
         RUN_NOT_READY, DATA_NOT_FOUND for a checkpoint that was not kept, and MODEL_LOAD_FAILED or CHECKPOINT_CORRUPT
         for a damaged or changed file.
         """
-        folder, checkpoint = Path(source), None
+        folder, checkpoint, name = Path(source), None, str(source)
         if not os.path.lexists(folder) and "@" in str(source):
-            given, _, checkpoint = str(source).rpartition("@")
+            given, _, checkpoint = name.rpartition("@")
             source, folder = given, Path(given)
         run = RunDirectory(folder)
         if not any(os.path.isfile(folder / name) for name in _RUN_FILES):  # unlike Path.is_file, for long names too
@@ -69,7 +69,9 @@ class Model(NotebookModel):
                 return cls(record.run_id, model, tokenizer, checkpoint=record.checkpoint)
             settings = load_settings()
             place = f" in '{settings.app.artifacts_root.absolute()}', and no such folder"
-            run = complete_run(settings, full_run_id(settings, str(source), place))
+            run_id, at, checkpoint = full_run_id(settings, name, place, or_checkpoint=True).partition("@")
+            checkpoint = checkpoint if at else None
+            run = complete_run(settings, run_id)
         named, manifest = model_of(run, checkpoint), run.manifest()
         run_id = (run.record() if manifest is None else manifest).run_id  # a downloaded folder has no request
         text = partial(training_text, CorpusStore(load_settings()), named.effective)

@@ -136,7 +136,7 @@ async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> N
 
 async def _show(context: CommandContext, battery_id: str) -> Answer:
     battery = await _find(context, "battery show", battery_id)
-    status = await context.bot.queue.batteries.status(battery_id, has_files=False)
+    status = await context.bot.queue.batteries.status(battery.battery_id, has_files=False)
     if status.status != "completed":
         return Answer(battery_card(status), view=battery_buttons(status))
     development = await asyncio.to_thread(battery.development)
@@ -160,14 +160,20 @@ async def cancel_battery(interaction: discord.Interaction[Bot], battery: str) ->
 
 
 async def _cancel(context: CommandContext, battery_id: str) -> Answer:
-    await _find(context, "battery cancel", battery_id)
-    status = await context.bot.queue.batteries.cancel(battery_id)
+    battery = await _find(context, "battery cancel", battery_id)
+    status = await context.bot.queue.batteries.cancel(battery.battery_id)
     return Answer(battery_card(status), view=battery_buttons(status))
 
 
 async def _find(context: CommandContext, command: str, battery_id: str) -> BatteryDirectory:
-    """Return a battery; raises FORBIDDEN if the caller may not run the command on it, and DATA_NOT_FOUND."""
-    battery = context.bot.queue.batteries.stored.get(battery_id)
+    """Return the battery that a name is meant for.
+
+    Raises FORBIDDEN if the caller may not run the command on it, and the errors of `find_named`.
+    """
+    stored, permissions = context.bot.queue.batteries.stored, context.bot.permissions
+    battery = await asyncio.to_thread(
+        stored.find_named, battery_id, lambda name: permissions.may_see(context.caller, stored.get(name).record())
+    )
     context.bot.permissions.check_battery(command, context.caller, await asyncio.to_thread(battery.record))
     return battery
 

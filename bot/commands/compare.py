@@ -10,7 +10,7 @@ from discord import app_commands
 
 from bot.commands.groups import find_group
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
-from bot.commands.run_options import corpus_name, find_run, suggested_runs
+from bot.commands.run_options import corpus_name, find_run, full_run_name, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, clamp, display_name, make_embed, plain, shown_name
 from bot.session.client import Bot
@@ -101,6 +101,7 @@ async def compare(
 
 async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: EvalSplit = "test") -> Answer:
     """Answer with the comparison of the first run with the others."""
+    run_ids = [await full_run_name(context, run_id, or_group=True) for run_id in run_ids]
     compared = [await _compared(context, run_id, split) for run_id in run_ids]
     check_different(run_ids)
     comparison = compare_measurements([one.measured for one in compared], split=split)

@@ -147,7 +147,7 @@ async def show_experiment(interaction: discord.Interaction[Bot], experiment: str
 
 async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> Answer:
     experiment = _find(context, experiment_id)
-    status = await context.bot.queue.experiments.status(experiment_id)
+    status = await context.bot.queue.experiments.status(experiment.experiment_id)
     buttons = experiment_buttons(status)
     if status.status != "completed":
         return Answer(experiment_card(status), view=buttons)
@@ -186,14 +186,18 @@ async def cancel_experiment(interaction: discord.Interaction[Bot], experiment: s
 
 
 async def _cancel(context: CommandContext, experiment_id: str) -> Answer:
-    status = await context.bot.queue.experiments.cancel(experiment_id)
+    experiments = context.bot.queue.experiments
+    status = await experiments.cancel(experiments.stored.find_named(experiment_id).experiment_id)
     return Answer(experiment_card(status), view=experiment_buttons(status))
 
 
 def _find(context: CommandContext, experiment_id: str) -> ExperimentDirectory:
-    """Return an experiment; raises FORBIDDEN if the caller may not see it, and DATA_NOT_FOUND."""
+    """Return the experiment that a name is meant for.
+
+    Raises FORBIDDEN if the caller may not see it, and the errors of `find_named`.
+    """
     _check_may_see(context)
-    return context.bot.queue.experiments.stored.get(experiment_id)
+    return context.bot.queue.experiments.stored.find_named(experiment_id)
 
 
 def _check_may_see(context: CommandContext) -> None:

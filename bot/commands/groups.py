@@ -8,6 +8,7 @@ import discord
 
 from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext
+from bot.commands.run_options import full_run_name
 from bot.messages.answers import cancel_question, watch_answer
 from bot.messages.buttons import button, button_row
 from bot.messages.group_card import group_buttons, group_card
@@ -17,6 +18,7 @@ from bot.people.watchers import GroupMessages, read_ledger
 from bot.session.client import Bot
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
@@ -39,19 +41,27 @@ class Group(NamedTuple):
 async def find_group(context: CommandContext, command: str, name: str | None) -> Group | None:
     """Return the group of a name; None for the name of a run, of nothing, or without one.
 
-    Raises FORBIDDEN if the caller may not run the command on one of its runs.
+    Raises FORBIDDEN if the caller may not run the command on one of its runs, and the errors of `one_run_id`.
     """
     bot = context.bot
     if name is None or bot.queue.runs.find(name.strip()) is not None:
         return None
     await bot.index.refresh()
     entries = [run for run in bot.index.runs if run.group_id == name.strip()]
+    if not entries and "@" not in name:
+        try:
+            found = await full_run_name(context, name, or_group=True)
+        except AppError as error:
+            if error.code is not ErrorCode.RUN_NOT_FOUND:  # `find_run` says so
+                raise
+            return None
+        entries = [run for run in bot.index.runs if run.group_id == found != run.run_id]
     if not entries:
         return None
     for entry in entries:
         bot.permissions.check_run(command, context.caller, entry)
     first = bot.queue.runs.get(min(entry.run_id for entry in entries))
-    record = changed(await asyncio.to_thread(first.record), run_id=name.strip())
+    record = changed(await asyncio.to_thread(first.record), run_id=entries[0].group_id)
     return Group(await read_group(record.run_id, bot.queue.runs, bot.backend.feeds), first, record)
 
 

@@ -12,7 +12,6 @@ from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
 from trainer.config.train_request import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import clean_label
 from trainer.people.language import _
 
 _DEFAULT_MODEL = "char_lstm"
@@ -52,12 +51,11 @@ async def _train_form(
     offered[key] = found
     while len(offered) > _MAX_OFFERED:
         del offered[next(iter(offered))]
-    name = clean_label((found.title or found.filename).rsplit(".", 1)[0]) or ""
     return form(
         "trainfile",
         key,
         _("Train on {file}", file=found.filename),
-        Field("name", _("Name of the run"), name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
+        Field("name", _("Name of the run"), is_required=False, max_characters=_MAX_NAME),
         Field("model", _("Model family"), _DEFAULT_MODEL, max_characters=_MAX_MODEL),
         Field("epochs", _("Epochs"), is_required=False, max_characters=_MAX_NUMBER),
     )

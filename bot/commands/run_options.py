@@ -14,7 +14,9 @@ from bot.messages.text import clamp, count, isolated, shown_bits
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
+from trainer.artifacts.run_ids import LAST, one_run_id, without_model
 from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.base import RunState, model_name, now, run_of
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
@@ -72,8 +74,8 @@ class Run(NamedTuple):
 async def find_run(context: CommandContext, command: str, run_id: str | None) -> Run:
     """Find the named run, or the caller's newest run for which the command is meant, or else anybody's.
 
-    Commands that use a model find a checkpoint too: `RUN@1200`. Raises RUN_NOT_FOUND, FORBIDDEN if the caller may not
-    run the command on this run, and DATA_NOT_FOUND for a checkpoint that was not kept.
+    Commands that use a model find a checkpoint too: `RUN@1200`. Raises the errors of `one_run_id`, FORBIDDEN if
+    the caller may not run the command on this run, and DATA_NOT_FOUND for a checkpoint that was not kept.
     """
     if run_id is None:
         await context.bot.index.refresh()
@@ -87,13 +89,30 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )
         run_id = runs[0].run_id
-    name = run_id.strip()
-    directory = context.bot.queue.runs.get(run_of(name) if _takes_checkpoint(command) else name)
+    name = await full_run_name(context, run_id, or_checkpoint=_takes_checkpoint(command))
+    directory = context.bot.queue.runs.get(run_of(name))
     record = await asyncio.to_thread(directory.record)
     context.bot.permissions.check_run(command, context.caller, record)
     if name != record.run_id:
         name = (await asyncio.to_thread(named_model, context.bot.queue.runs, name)).name
     return Run(directory, record, name)
+
+
+async def full_run_name(
+    context: CommandContext, given: str, *, or_group: bool = False, or_checkpoint: bool = False
+) -> str:
+    """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
+    name, bot = given.strip(), context.bot
+    if bot.queue.runs.find(run_of(name) if or_checkpoint else name) is not None:
+        return name
+    await bot.index.refresh()
+    return one_run_id(name, seen_runs(context), or_group=or_group, or_checkpoint=or_checkpoint)
+
+
+def seen_runs(context: CommandContext) -> list[RunEntry]:
+    """Return the runs that the caller may see, newest first, as of the last refresh of the index."""
+    bot = context.bot
+    return [run for run in bot.index.runs if bot.permissions.may_see(context.caller, run)]
 
 
 def _takes_checkpoint(command: str) -> bool:
@@ -118,7 +137,7 @@ def corpus_name(context: CommandContext, corpus: str) -> str:
     """Return the shown name of a corpus; an attached text is named after the first run that was trained on it."""
     for run in reversed(context.bot.index.runs):
         if run.has_attached_text and run.corpus == corpus and context.bot.permissions.may_see(context.caller, run):
-            return _("{name} (attached)", name=run.name)
+            return _("{name} (attached)", name=without_model(run.name, run.family))
     return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
 
 
@@ -142,7 +161,10 @@ def suggested_runs(command: str) -> Suggest:
         if "@" in typed and _takes_checkpoint(command):
             yield from _checkpoints(context, command, typed)
             return
-        found, groups = matching(typed, fitting_runs(context, command), run_names), set[str]()
+        fitting, newest = fitting_runs(context, command), seen_runs(context)[:1]
+        if typed.strip() and LAST.startswith(typed.strip()) and newest and newest[0] in fitting:
+            yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
+        found, groups = matching(typed, fitting, run_names), set[str]()
         for run in found:
             if run.group_id is not None and command in _WITH_GROUP and run.group_id not in groups:
                 groups.add(run.group_id)
@@ -169,7 +191,9 @@ def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggesti
     names: dict[str, str] = {}
     for run in context.bot.index.runs:
         if run.user_id == context.caller.user_id:
-            names.setdefault(run.corpus, _("{name} (attached)", name=run.name) if run.has_attached_text else run.corpus)
+            stem = without_model(run.name, run.family)
+            shown = _("{name} (attached)", name=stem) if run.has_attached_text else run.corpus
+            names.setdefault(run.corpus, shown)
     for name in context.bot.index.corpora:
         names.setdefault(name, name)
     yield from matching(typed, names.items(), lambda suggestion: (suggestion[1],))
@@ -194,6 +218,14 @@ def hidden_tokenizers(context: CommandContext) -> set[str | None]:
     bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     return hidden - {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
+
+
+async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirectory:
+    """Return the tokenizer that a name is meant for, as `find_named` does."""
+    hidden = hidden_tokenizers(context)
+    return await asyncio.to_thread(
+        context.bot.queue.tokenizers.find_named, given.strip(), lambda name: name not in hidden
+    )
 
 
 def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:

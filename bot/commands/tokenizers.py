@@ -13,6 +13,7 @@ from bot.commands.run_options import (
     autocomplete,
     corpus_name,
     corpus_suggestions,
+    find_tokenizer,
     hidden_tokenizers,
     suggested_trained_tokenizers,
 )
@@ -93,9 +94,9 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
 
 async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
     await context.bot.index.refresh()
-    if tokenizer_id in hidden_tokenizers(context):
+    tokenizer = await find_tokenizer(context, tokenizer_id)
+    if tokenizer.tokenizer_id in hidden_tokenizers(context):
         raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
-    tokenizer = context.bot.queue.tokenizers.get(tokenizer_id)
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
     return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], notes))

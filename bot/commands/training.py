@@ -13,6 +13,8 @@ from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
+    find_tokenizer,
+    seen_runs,
     suggested_corpora,
     suggested_runs,
     suggested_sizes,
@@ -22,6 +24,7 @@ from bot.messages.answers import accepted_answer
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
+from trainer.artifacts.run_ids import default_label, without_model
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, refusal
@@ -114,12 +117,6 @@ async def train(
     await respond(interaction, "train", work)
 
 
-def with_label(fields: dict[str, object], corpus_name: str) -> dict[str, object]:
-    """Return the fields with a label; the default is the corpus's name, reduced to plain characters."""
-    label = fields.get("label")
-    return {**fields, "label": clean_label(PurePosixPath(corpus_name).stem) if label is None else label}
-
-
 async def answer_accepted(
     context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None
 ) -> Answer:
@@ -207,7 +204,7 @@ async def _accept_draft(
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
-    """Add the caller's last corpus, the corpus's name as label, and the family of the run to start from."""
+    """Add the caller's last corpus, a label, the family of the run to start from, and complete ids for names."""
     fields = draft.fields
     own = [run for run in context.bot.index.runs if run.user_id == context.caller.user_id]
     if "corpus" not in fields and draft.place("corpus") == "corpus":  # a file of blocks names its corpus
@@ -220,10 +217,19 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     family: ModelFamily | None = None
     init_from = fields.get("init_from_run_id")
     if isinstance(init_from, str):
-        family = (await find_run(context, "train", init_from)).record.effective.model_family
-    corpus = str(fields.get("corpus") or "")
-    names = (run.label or "" for run in own if run.has_attached_text and run.corpus == corpus)
-    return draft._replace(fields=with_label(fields, next(names, corpus))).with_family(family)
+        parent = await find_run(context, "train", init_from)
+        fields["init_from_run_id"], family = parent.model, parent.record.effective.model_family
+    if isinstance(tokenizer_id := fields.get("tokenizer_id"), str):
+        fields["tokenizer_id"] = (await find_tokenizer(context, tokenizer_id)).tokenizer_id
+    corpus, draft = str(fields.get("corpus") or ""), draft.with_family(family)
+    if fields.get("label") is None:
+        attached = (run for run in own if run.has_attached_text and run.corpus == corpus)
+        stems = (without_model(run.label or "", run.family) for run in attached)
+        stem = clean_label(PurePosixPath(next(stems, corpus)).stem) or ""
+        resumes = fields.get("resume") is True
+        label = default_label(stem, draft.fields.get("model_family"), seen_runs(context), resumes=resumes)
+        draft.fields["label"] = label
+    return draft
 
 
 def _draft(typed: dict[str, object], file: Path | None) -> "RequestDraft":

@@ -110,7 +110,7 @@ def test_validate__takes_some_fields_from_a_file_and_the_rest_as_typed(shell: Sh
     fields = sets("model_size=tiny", "max_seq_len=16")
     made = shell.read(TrainRequest, "validate", "x.yaml", "--corpus", "text", *fields)
     assert shell.err == ""
-    assert (made.model_family, made.model_size, made.corpus, made.label) == ("gru", "tiny", "text", "text")
+    assert (made.model_family, made.model_size, made.corpus, made.label) == ("gru", "tiny", "text", "text-gru")
 
 
 @pytest.mark.parametrize("said", ["", "model: {dropout: 0.5}\n"])

@@ -397,8 +397,11 @@ def test_run__is_named_by_any_beginning_that_no_other_run_has(shell: Shell) -> N
     assert shell.type("compare", "char", "lstm-21").startswith(f"{run.run_id} against lstm-21: ")
     request = shell.read(TrainRequest, "validate", "--corpus", "text", "--init-from", "char")
     assert request.init_from_run_id == run.run_id
-    several = "'lstm' is the beginning of 2 run ids: lstm-2, lstm-21. Give more of the id."
+    several = "'lstm' names 2 runs: lstm-21, lstm-2. Give one of these ids; the newest is lstm-21 (`last`)."
     assert shell.error("cancel", "lstm").message == several
+    assert shell.type("status", "last").startswith("lstm-21: ")
+    guessed = "'last' names lstm-21. With `--yes`, give this id or the name of the run."
+    assert shell.error("delete", "last", "--yes").message == guessed
     near = f"There is no run 'x{run.run_id}'; did you mean `{run.run_id}`?"
     assert shell.error("verify", f"x{run.run_id}").message == near
-    assert shell.error("files", "").message == "There is no run '': check its id, or list the runs."
+    assert shell.error("files", "").message == "There is no run '': check its name, or list the runs."

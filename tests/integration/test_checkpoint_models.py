@@ -130,7 +130,7 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     assert [line] == loaded.generate("ab", temperature=0, max_new_tokens=5)
     assert lab_shell.type("chat", kept, typed="ab\n").count("\n") == 1
     token = loaded.predict_next("ab", 1)[0].token
-    assert token in lab_shell.type("predict", kept, "--text", "ab", "--k", "1")
+    assert token in lab_shell.type("predict", kept, "ab", "--k", "1")
     assert f"step-{STEP}/model.safetensors" in lab_shell.type("files", kept)
     assert "loss_curve" not in lab_shell.out
     lab_shell.type("export", kept, "--format", "hf", "--out", "exported")

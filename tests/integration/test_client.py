@@ -1,5 +1,6 @@
 """`trainer.Client`: the runs and models of a server, with the numbers of `trainer.load`."""
 
+import re
 import threading
 from collections.abc import Callable
 from hashlib import sha256
@@ -26,6 +27,7 @@ from trainer.contracts.inference import PredictResponse, ScoreResponse
 __all__ = ["server_fixture"]
 
 TEXT = "abc cab\n\nab"
+LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"
 EMPTY_PAGE = RunPage(runs=(), total=0, next_cursor=None).model_dump_json().encode()
 
 
@@ -40,6 +42,20 @@ def model_of(client: Client) -> RemoteModel:
 
 def refusal_of(code: ErrorCode, status: int) -> Prepared:
     return Prepared(status, ErrorBody(code=code, message="Later.", request_id="r").model_dump_json().encode())
+
+
+def test_model__is_loaded_by_its_label_last_and_the_beginning_of_its_id(server: LabServer) -> None:
+    with client_of(server) as client:
+        newest = client.wait(client.train(tiny_request(max_steps=1), label="Менің үлгім").run_id).run_id
+        named = [client.load(name) for name in ("Менің үлгім", "last", newest[:-1])]
+        assert [model.run_id for model in named] == [newest] * 3
+        assert client.status("last").run_id == client.wait("Менің үлгім").run_id == newest
+        assert named[0].score(TEXT).nats == trainer.load(server.run.path.with_name(newest)).score(TEXT).nats
+        with refused(ErrorCode.INVALID_INPUT, f"Only a complete id names what is deleted: give '{newest}'."):
+            client.delete("last")
+        with refused(ErrorCode.INVALID_INPUT, "`label` must not be 'last'"):
+            client.train(tiny_request(), label="last")
+        client.delete(newest)
 
 
 def test_model__has_the_methods_and_the_numbers_of_a_loaded_run(server: LabServer) -> None:
@@ -80,7 +96,8 @@ def test_train__takes_fields_a_request_an_experiment_file_or_a_run(
         ]
         ended = [client.wait(run.run_id) for run in runs]
         assert {run.status for run in ended} == {"completed"} and ended[-1].model_family == "char_lstm"
-        assert [run.label for run in ended] == ["a mapping", "a request", "a file", "keywords", "text"]
+        labels = [run.label or "" for run in ended]
+        assert labels[:4] == ["a mapping", "a request", "a file", "keywords"] and re.fullmatch(LABEL, labels[4])
         assert [run.run_id for run in client.runs(search="keywords")] == [runs[3].run_id]
         assert list(client.runs(search="a label of no run")) == []
         assert {run.model_family for run in client.runs(status="completed", family="char_lstm")} == {"char_lstm"}
@@ -193,7 +210,7 @@ def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, m
         prepared(listed("a/file", b"0123456789"), broken, partial, complete) as server,
         Client(server.url, KEY) as client,
     ):
-        client.download("run", tmp_path)
+        client.download(UNKNOWN, tmp_path)
         sent = [(one.headers.get("Range"), one.headers.get("If-Range")) for one in server.sent[1:]]
     etag = f'"{sha256(b"0123456789").hexdigest()}"'
     assert (tmp_path / "a" / "file").read_bytes() == b"0123456789"
@@ -207,7 +224,7 @@ def test_download__writes_nothing_outside_of_its_folder(path: str, tmp_path: Pat
         Client(server.url, KEY) as client,
         pytest.raises(AppError, match="outside of the folder"),
     ):
-        client.download("run", tmp_path / "here")
+        client.download(UNKNOWN, tmp_path / "here")
     assert not list(tmp_path.iterdir())
 
 
@@ -335,21 +352,21 @@ def test_stream_that_breaks_off__continues_after_its_last_event(
     one = f"id: 1\nevent: x\ndata: {first.model_dump_json()}\n\n".encode()
     two = f"id: 2\nevent: x\ndata: {last.model_dump_json()}\n\n".encode()
     with prepared(Prepared(200, one, cut), Prepared(200, two, stream)) as fake, Client(fake.url, KEY) as client:
-        assert list(client.events("run")) == [first, last]
+        assert list(client.events(UNKNOWN)) == [first, last]
         assert [sent.headers.get("Last-Event-ID") for sent in fake.sent] == [None, "1"]
     lines = [f'{{"timestamp": "2026-01-01T00:00:0{i}Z", "level": "info", "message": "m{i}"}}' for i in range(3)]
     sent = [f"data: {line}\n\n".encode() for line in [*lines, "not JSON"]]
     answers = [Prepared(body=status), Prepared(200, b"".join(sent[:2]), cut)]
     answers += [Prepared(body=status), Prepared(200, b"".join(sent), stream)]
     with prepared(*answers) as fake, Client(fake.url, KEY) as client:
-        assert [line[-2:] for line in client.logs("run", tail=5, follow=True)] == ["m0", "m1", "m2", "ON"]
+        assert [line[-2:] for line in client.logs(UNKNOWN, tail=5, follow=True)] == ["m0", "m1", "m2", "ON"]
         assert [one.path for one in fake.sent[1::2]] == [
-            "/runs/run/logs/stream?tail=5&stored=true",
-            "/runs/run/logs/stream?tail=10000&stored=true",
+            f"/runs/{UNKNOWN}/logs/stream?tail=5&stored=true",
+            f"/runs/{UNKNOWN}/logs/stream?tail=10000&stored=true",
         ]
     broken = Prepared(200, b"", stream | {"Content-Length": "9"})
     ended = Prepared(body=status)
     with prepared(ended, broken, ended, refusal_of(ErrorCode.NOT_FOUND, 404)) as fake, Client(fake.url, KEY) as client:
         with refused(ErrorCode.NOT_FOUND, "Later."):
-            list(client.logs("run", tail=0, follow=True))
+            list(client.logs(UNKNOWN, tail=0, follow=True))
         assert fake.sent[-1].path.endswith("?tail=0&stored=true")

@@ -49,14 +49,14 @@ async def test_seeds__start_a_group_with_one_card_and_one_final_message(here: Pl
     assert second == f"{group_id}-s43"
     assert "2 seeds: 42, 43" in answer.text and "Each of the 2 runs has" in answer.text
     assert group_id in answer.text and first not in answer.text
-    card = await here.message(here.bob, f"Queued: cats · 2 seeds(?s:.*){group_id}")
+    card = await here.message(here.bob, f"Queued: cats-gru · 2 seeds(?s:.*){group_id}")
     assert {"Cancel", "Unwatch", "Refresh"} <= buttons(card).keys()
     await here.click(here.bob, card, buttons(card)["Cancel"])
     for run_id in (first, second):
         await wait_for_status(here.bot.queue, run_id, ended)
     final = await here.message(here.bob, f"{group_id} · result")
     assert "⏹ 2 cancelled" in shown_text(final.payload)
-    await here.discord.wait_for_edit(card, "Cancelled: cats · 2 seeds")
+    await here.discord.wait_for_edit(card, "Cancelled: cats-gru · 2 seeds")
     assert direct(here, here.bob) == [card, final], "the runs send nothing of their own"
 
 

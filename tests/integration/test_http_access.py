@@ -1,6 +1,7 @@
 """Access to the HTTP API: each route needs a key, and a key opens what its role and its runs allow."""
 
 from typing import Literal
+from urllib.parse import quote
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +13,7 @@ from tests.support.refusals import refused
 from tests.support.worker_runs import LONG, training
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Accepted, HttpOrigin
 
@@ -75,6 +77,32 @@ async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Sit
             assert (await here.ask(method, path.format(run=run_id), key=key)).status in (200, 409, 422), path
     warm = tiny_request(init_from_run_id=run_id, max_steps=1)
     assert (await here.post("/runs/train", warm, key=BOB)).status == 202
+
+
+async def test_name__is_meant_for_a_run_that_the_client_may_see(lab: Lab) -> None:
+    async with lab_site(lab, private_runs=True) as here:
+        label = quote("Соңғы үлгі")
+        of_ana, of_bob = [await ended_run(here, key, label="Соңғы үлгі") for key in (ANA, BOB)]
+        newest = await ended_run(here, ADMIN)
+        for key, run_id in ((ANA, of_ana), (BOB, of_bob), (ADMIN, newest)):
+            assert (await here.get("/runs/last", key=key)).fields["run_id"] == run_id
+            scored = await here.post("/runs/last/score?wait=60", {"text": "abc"}, key=key)
+            assert (scored.status, scored.fields["run_id"]) == (200, run_id)
+            warm = await here.post("/runs/check", tiny_request(init_from_run_id="last", max_steps=1), key=key)
+            assert warm.record(CheckedTraining).effective.init_from_run_id == run_id
+        for key, run_id in ((ANA, of_ana), (BOB, of_bob)):
+            for path in (f"/runs/{label}/config.yaml", f"/artifacts/models/{label}", f"/v1/models/{run_id[:-1]}"):
+                assert (await here.get(path, key=key)).status == 200, path
+        several = await here.get(f"/runs/{label}", key=ADMIN)
+        assert several.outcome == (422, "INVALID_INPUT")
+        assert f"'Соңғы үлгі' names 2 runs: {of_bob}, {of_ana}." in several.error.message
+        refused = await here.ask("DELETE", "/runs/last", key=ANA)
+        assert refused.outcome == (422, "INVALID_INPUT") and f"give '{of_ana}'" in refused.error.message
+        completed = await here.post("/v1/completions", {"model": "last", "prompt": "abc", "max_tokens": 1}, key=ANA)
+        assert completed.fields["model"] == of_ana
+        assert (await here.get(f"/runs/{of_ana[:-1]}x", key=BOB)).outcome == (404, "RUN_NOT_FOUND")
+        for key, run_id in ((ANA, of_ana), (BOB, of_bob)):
+            assert (await here.ask("DELETE", f"/runs/{run_id}", key=key)).status == 204
 
 
 async def test_workers__are_listed_for_all_and_take_orders_of_admins(lab: Lab) -> None:

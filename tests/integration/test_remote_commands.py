@@ -87,13 +87,13 @@ def other_fixture(client: Client) -> str:
         ("score", "RUN", "abc cab", "--top-k", "3"),
         ("score", "RUN", "abc cab", "--pll-within-word"),
         ("score", "RUN", "abc cab\nab", "--format", "csv"),
-        ("predict", "RUN", "--text", "ab", "--k", "3"),
-        ("predict", "RUN", "--text", ""),
-        ("predict", "KEPT", "--text", "ab"),
+        ("predict", "RUN", "ab", "--k", "3"),
+        ("predict", "RUN", ""),
+        ("predict", "KEPT", "ab"),
         ("score", "KEPT", "abc"),
         ("eval", "KEPT"),
         ("files", "KEPT"),
-        ("predict", "LOST", "--text", "ab"),
+        ("predict", "LOST", "ab"),
         ("score", "LOST", "abc"),
         ("queue",),
         ("validate", "char_lstm_ipa", "--corpus", "text", "--set", "max_seq_len=16"),
@@ -102,6 +102,15 @@ def other_fixture(client: Client) -> str:
         ("tokenizer", "list"),
         ("tokenizer", "show", "char-0123456789abcdef"),
         ("status", "none"),
+        ("status", "last", "--json"),
+        ("status", "other"),
+        ("compare", "RUN", "other"),
+        ("score", "other", "abc"),
+        ("validate", "--corpus", "text", "--init-from", "other", "--json"),
+        ("compare", "last", "other", "RUN@3"),
+        ("experiment", "show", "last"),
+        ("battery", "show", "nothing"),
+        ("tokenizer", "show", "last"),
         ("score", "none", "a"),
         ("generate", "none", "a"),
     ],
@@ -152,7 +161,10 @@ def test_file_of_this_machine__is_uploaded(laptop: Laptop, other: str) -> None:
     (laptop.folder / "plans" / "run.yaml").write_text("corpus: theirs.txt\n", encoding="utf-8")
     (laptop.folder / "plans" / "theirs.txt").write_text(text, encoding="utf-8")
     trained = [laptop.read(RunStatus, "train", name, *TINY) for name in ("mine.txt", "plans/run.yaml")]
-    assert [(status.status, status.label) for status in trained] == [("completed", "mine"), ("completed", "theirs")]
+    assert [(status.status, status.label) for status in trained] == [
+        ("completed", "mine-lstm"),
+        ("completed", "theirs-lstm"),
+    ]
     digest = sha256(text.encode()).hexdigest()
     assert {laptop.runs.get(status.run_id).record().effective.corpus.name for status in trained} == {digest}
     assert "max_seq_len" in laptop.refuse("train", "mine.txt", "--set", "max_seq_len=1")

@@ -9,6 +9,7 @@ from typing import BinaryIO, Generic, TypeAlias, TypeVar
 
 import structlog
 
+from trainer.artifacts.run_ids import Named, one_job_id
 from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.system.files import (
@@ -62,6 +63,10 @@ class JobFolder(Generic[RecordT_co]):
 
     def exists(self) -> bool:
         return self._request.exists()
+
+    def names(self) -> Named:
+        """Return the names by which people find the job."""
+        return Named(self.job_id)
 
     def record(self) -> RecordT_co:
         """Read `request.json`; raises BrokenFile if it is damaged."""
@@ -179,6 +184,19 @@ class JobStore(Generic[FolderT_co]):
             words = self.folder_type.words or f"{word}s"
             raise AppError(self.not_found, f"There is no {word}{shown}: check its id, or list the {words}.")
         return job
+
+    def find_named(self, given: str, is_visible: Callable[[str], bool] = lambda _: True) -> FolderT_co:
+        """Return the job that a name is meant for, as `one_job_id` does: a complete id, else one of the visible jobs.
+
+        Raises the error for a name of none, and INVALID_INPUT for that of several.
+        """
+        job = self.find(given)
+        if job is not None:
+            return job
+        word = self.folder_type.word
+        words = self.folder_type.words or f"{word}s"
+        named = [job.names() for job in self.all() if is_visible(job.job_id)]
+        return self.directory(one_job_id(given, named, word, words, self.not_found))
 
     def ids(self) -> list[str]:
         """Return the ids of all jobs, in no order, without reading them."""

@@ -13,7 +13,6 @@ from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
-from trainer.artifacts.run_groups import is_group_of_experiment
 from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
@@ -208,23 +207,19 @@ class Replication:
             await asyncio.to_thread(lambda: call(Replica(objects, self._root, kind, item_id)))
 
 
-def full_run_id(settings: Settings, given: str, place: str = "", *, or_group: bool = False) -> str:
-    """Return the id of the only run, or with `or_group` of the only group, that begins with a text.
-
-    Looks on this machine and in the object store. Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several
-    ids.
-    """
+def full_run_id(
+    settings: Settings, given: str, place: str = "", *, or_group: bool = False, or_checkpoint: bool = False
+) -> str:
+    """Return the id that a name is meant for, as `one_run_id` does, of the runs here and in the object store."""
     runs, objects = RunStore(settings.app.artifacts_root), _object_store(settings)
-    run_ids = set(runs.ids())
-    if objects is not None and given not in run_ids:
-        heads = [key for state in (OPEN, ENDED) for key in objects.tags(f"{state}models/")]
-        run_ids.update(_kind_and_id(key)[1] for key in heads)
-    try:
-        return one_run_id(given, run_ids, place, or_group=or_group)
-    except AppError:
-        if or_group and is_group_of_experiment(runs, given):
-            return given
-        raise
+    if runs.find(given) is not None:
+        return given
+    if objects is not None:
+        heads = (key for state in (OPEN, ENDED) for key in objects.tags(f"{state}models/"))
+        for run_id in {_kind_and_id(key)[1] for key in heads}.difference(runs.ids()):
+            with _if_stored():
+                Replica(objects, settings.app.artifacts_root, "models", run_id).pull()
+    return one_run_id(given, runs.named(), place, or_group=or_group, or_checkpoint=or_checkpoint)
 
 
 def complete_run(settings: Settings, run_id: str, *, with_weights: bool = True) -> RunDirectory:

@@ -115,10 +115,5 @@ def runs_of_group(runs: RunStore, group_id: str) -> list[RunDirectory]:
     return found
 
 
-def is_group_of_experiment(runs: RunStore, group_id: str) -> bool:
-    """Return True if the requests of an experiment's runs name a group; reads the requests of all runs."""
-    return next(_of_experiment(runs, group_id), None) is not None
-
-
 def _of_experiment(runs: RunStore, group_id: str) -> Iterator[RunDirectory]:
     return (run for run in runs.all() if (group := run.record().group) is not None and group.group_id == group_id)

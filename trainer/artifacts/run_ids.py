@@ -1,41 +1,141 @@
-"""Ids of runs: new ones, and the one that is meant by its beginning."""
+"""Ids of runs and of other jobs: new ones, and the one that is meant by a name."""
 
+import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import PurePath
+from typing import NamedTuple, Protocol
 
 from trainer.config.validation import did_you_mean, safe_name
 from trainer.contracts.base import Timestamp
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.seeds import group_id_of, is_group
 
-_SHOWN_RUNS = 5
+LAST = "last"
+"""The name of the newest run, tokenizer, battery or experiment; no label may be equal to it."""
+_MAX_LABEL = 64
+_SHOWN_NAMES = 5
+_OF_RUNS = ("run", "runs", ErrorCode.RUN_NOT_FOUND)
 
 
-def one_run_id(given: str, run_ids: Collection[str], place: str = "", *, or_group: bool = False) -> str:
-    """Return the id that is given, or the only one that begins with the given text; `place` says where they are.
+class Named(NamedTuple):
+    """The names of a run or another job."""
 
-    With `or_group`, also the id of a group of runs. Raises INVALID_INPUT for a checkpoint and the beginning of several
-    ids, and RUN_NOT_FOUND with an id that is near.
+    run_id: str
+    label: str | None = None
+    group_id: str | None = None
+    """The group of runs over seeds that a run belongs to."""
+    resumes: str | None = None
+    """The failed or cancelled run that a run resumes."""
+
+
+class AnyNamed(Protocol):
+    """A record with the names of a run."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def group_id(self) -> str | None: ...
+    @property
+    def resumes(self) -> str | None: ...
+
+
+def one_run_id(
+    given: str, runs: Sequence[AnyNamed], place: str = "", *, or_group: bool = False, or_checkpoint: bool = False
+) -> str:
+    """Return the id of the run that a name is meant for.
+
+    `runs` are sorted from new to old; `place` says where they are. A name is an id, `last`, a label, or the beginning
+    of an id, in this order. With `or_group`, also the id of a group of runs; with `or_checkpoint`, also the name of a
+    checkpoint, `RUN@1200`. Raises INVALID_INPUT for the name of several runs and of what is not wanted, and
+    RUN_NOT_FOUND with a name that is near.
     """
-    if "@" in given:
-        run_id = safe_name(given.partition("@")[0])
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{safe_name(given)}' is a checkpoint: name its run here, '{run_id}'.")
-    found = [given] if given in run_ids else sorted(one for one in run_ids if given and one.startswith(given))
-    groups = {group_id_of(one) or "" for one in found}
-    group_id = groups.pop() if len(groups) == 1 else ""
-    if group_id.startswith(given) and (len(found) > 1 or given == group_id) and group_id:
+    found = _found(given, runs)
+    groups = {run.group_id for run in found}
+    group_id = next(iter(groups)) if len(groups) == 1 else None
+    is_named = given == group_id or len(found) > 1 or (given == LAST and or_group)
+    if group_id is not None and is_named and (group_id.startswith(given) or given in (LAST, found[0].label)):
         if or_group:
             return group_id
-        raise AppError(ErrorCode.INVALID_INPUT, is_group(group_id, found))
-    if not found:
-        near = did_you_mean(given, sorted(run_ids)) or ": check its id, or list the runs."
-        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run '{safe_name(given)}'{place}{near}")
-    if len(found) > 1:
-        shown = ", ".join(found[:_SHOWN_RUNS]) + (", …" if len(found) > _SHOWN_RUNS else "")
-        message = f"'{safe_name(given)}' is the beginning of {len(found)} run ids: {shown}. Give more of the id."
+        raise AppError(ErrorCode.RUN_NOT_FOUND, is_group(group_id, sorted(run.run_id for run in found)))
+    if "@" in given and not found:
+        name, _, checkpoint = given.rpartition("@")
+        if or_checkpoint:
+            return f"{one_run_id(name, runs, place)}@{checkpoint}"
+        message = f"'{safe_name(given)}' is a checkpoint: name its run here, '{safe_name(name)}'."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    return found[0]
+    return _one(given, found, runs, place, _OF_RUNS)
+
+
+def one_job_id(given: str, jobs: Sequence[AnyNamed], word: str, words: str, not_found: ErrorCode) -> str:
+    """Return the id of the tokenizer, battery or experiment that a name is meant for, as `one_run_id` does."""
+    return _one(given, _found(given, jobs), jobs, "", (word, words, not_found))
+
+
+def _found(given: str, named: Sequence[AnyNamed]) -> list[AnyNamed]:
+    """Return what a name can be meant for, from new to old."""
+    if exact := [one for one in named if given in (one.run_id, one.group_id)]:
+        return [one for one in exact if one.run_id == given] or exact
+    if given == LAST:
+        return [*named[:1]]
+    labelled = [one for one in named if one.label == given]
+    resumed = {one.resumes for one in labelled}
+    labelled = [one for one in labelled if one.run_id not in resumed]
+    return labelled or [one for one in named if given and one.run_id.startswith(given)]
+
+
+def _one(
+    given: str, found: Sequence[AnyNamed], named: Sequence[AnyNamed], place: str, kind: tuple[str, str, ErrorCode]
+) -> str:
+    word, words, not_found = kind
+    if len(found) == 1:
+        return found[0].run_id
+    if found:
+        shown = ", ".join(one.run_id for one in found[:_SHOWN_NAMES]) + (", …" if len(found) > _SHOWN_NAMES else "")
+        last = f" (`{LAST}`)" if found[0] == named[0] else ""
+        message = (
+            f"'{safe_name(given)}' names {len(found)} {words}: {shown}. Give one of these ids;"
+            f" the newest is {found[0].run_id}{last}."
+        )
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if given == LAST:
+        raise AppError(not_found, f"There is no {word} yet{place}.")
+    known = {name for one in named for name in (one.run_id, one.label) if name is not None}
+    near = did_you_mean(given, sorted(known)) or f": check its name, or list the {words}."
+    raise AppError(not_found, f"There is no {word} '{safe_name(given)}'{place}{near}")
+
+
+def check_label(label: str | None) -> None:
+    """Raise INVALID_INPUT for the label that names the newest run."""
+    if label == LAST:
+        message = f"must not be '{LAST}', which names the newest one: give another name"
+        raise field_error(ErrorCode.INVALID_INPUT, "label", message)
+
+
+def default_label(corpus: str, family: object, runs: Iterable[AnyNamed], *, resumes: bool = False) -> str:
+    """Return the label of a run without one: corpus and family, with the next number where another run has it.
+
+    That of a request that `resumes` an earlier run has no number.
+    """
+    taken = set[str | None]() if resumes else {run.label for run in runs}
+    stem = "".join(sign for sign in PurePath(corpus).stem if sign.isprintable()).strip()
+    architecture = _short(str(family))
+    ends = (architecture if number == 1 else f"{architecture}-{number}" for number in count(1))
+    labels = (f"{stem[: _MAX_LABEL - len(end) - 1]}-{end}".removeprefix("-") for end in ends)
+    return next(label for label in labels if label not in taken)
+
+
+def without_model(label: str, family: str) -> str:
+    """Return the name of the corpus in a default label."""
+    return re.sub(f"-{_short(family)}(-[0-9]+)?$", "", label)
+
+
+def _short(family: str) -> str:
+    return "lstm" if family == "char_lstm" else family
 
 
 def new_run_id(family: str, created_at: Timestamp) -> str:

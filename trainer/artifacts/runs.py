@@ -18,6 +18,7 @@ from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, 
 from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
+from trainer.artifacts.run_ids import Named
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
@@ -308,6 +309,23 @@ class RunDirectory(JobFolder[RunRecord]):
         return EventReader(self._events)
 
 
+class _GroupName(BaseModel):
+    group_id: str
+
+
+class _Label(BaseModel):
+    label: str | None = None
+
+
+class _Names(BaseModel):
+    """What of a request names its run: a tenth of the time of a complete record."""
+
+    created_at: datetime
+    effective: _Label
+    group: _GroupName | None = None
+    resumed_from_run_id: str | None = None
+
+
 class Origin(NamedTuple):
     """A run to resume, and the state of its newest intact checkpoint."""
 
@@ -452,6 +470,20 @@ class RunStore(JobStore[RunDirectory]):
     def ids(self) -> list[str]:
         """Return the ids of all runs, in no order, without reading them."""
         return [run_id for _, run_id in self._found()]
+
+    def named(self) -> list[Named]:
+        """Return the names of all runs, from new to old; runs whose requests cannot be read come last, by their ids."""
+        read: list[tuple[datetime, Named]] = []
+        unreadable: list[Named] = []
+        for run_id in self.ids():
+            try:
+                names = read_record(self.directory(run_id).path / REQUEST_FILE, _Names)
+            except (OSError, ValueError):
+                unreadable.append(Named(run_id))
+                continue
+            group_id = None if names.group is None else names.group.group_id
+            read.append((names.created_at, Named(run_id, names.effective.label, group_id, names.resumed_from_run_id)))
+        return [*(one for _, one in sorted(read, reverse=True)), *unreadable]
 
     def ids_by_end(self) -> tuple[list[str], list[str]]:
         """Return the ids of the runs whose end is not completely written, and of the others, without reading them."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from trainer.artifacts.job_folder import JobFolder, JobStore, modified_at, with_manifest
+from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
 from trainer.contracts.base import FileRecord, JobState, changed, now
@@ -43,6 +44,11 @@ class TokenizerDirectory(JobFolder[TokenizerRecord]):
     def created_at(self) -> datetime:
         """Return when the tokenizer was accepted, or stored by its run."""
         return super().created_at() if self.has_request() else modified_at(self.result)
+
+    def names(self) -> Named:
+        """Return the id, and the label of a tokenizer that was trained alone."""
+        status = self.status()
+        return Named(self.job_id, None if status.is_of_run else status.label)
 
     def has_request(self) -> bool:
         """Return False for the tokenizer of a run of an older version."""
@@ -171,6 +177,7 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     Of a folder of splits, it reads the file for training.
     """
     config_of(request)
+    check_label(request.label)
     given = {"split_by"} if request.split_by in ("line", "file") else set()
     with at_field("corpora"):
         names = tuple(corpora.layout(name, given).files.get("corpus", name) for name in request.corpora)

@@ -45,6 +45,7 @@ T = TypeVar("T")
 class Client:
     """Runs and models of the server at `url`, by default that of MT_URL and MT_KEY.
 
+    A run is named by its id, its label, `last` or the beginning of its id; `delete` takes its complete id only.
     Methods raise `trainer.contracts.errors.AppError`. A request that gets no answer is repeated for a minute, without
     being run twice.
     """
@@ -123,7 +124,7 @@ class Client:
 
     def wait(self, run_id: str) -> RunStatus:
         """Wait for the end of a run and return its status."""
-        return self._loop.call(self._server.ended(run_id))
+        return self._loop.call(self._server.ended(self._full_id(run_id)))
 
     def cancel(self, run_id: str) -> RunStatus:
         """Cancel a run, which ends after its current step, and return its status."""
@@ -139,11 +140,12 @@ class Client:
 
     def events(self, run_id: str) -> Iterator[Event]:
         """Iterate over the events of a run, from the first one until it has ended."""
-        yield from self._loop.iterate(self._server.events(run_id))
+        yield from self._loop.iterate(self._server.events(self._full_id(run_id)))
 
     def logs(self, run_id: str, *, tail: int = 200, follow: bool = False) -> Iterator[str]:
         """Iterate over the last lines of a run's log, and with `follow` over each new line until it has ended."""
-        yield from map(readable_line, self._loop.iterate(self._server.log_lines(run_id, tail, follow=follow)))
+        lines = self._server.log_lines(self._full_id(run_id), tail, follow=follow)
+        yield from map(readable_line, self._loop.iterate(lines))
 
     def verify(self, run_id: str) -> Verification:
         """Let the server check every file of a run against its recorded hash, and return the results."""
@@ -155,7 +157,7 @@ class Client:
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""
-        self._loop.call(download_artifact(self._server.api, "models", run_id, Path(folder)))
+        self._loop.call(download_artifact(self._server.api, "models", self._full_id(run_id), Path(folder)))
         return Path(folder)
 
     def pull(self, run_id: str) -> Path:
@@ -163,7 +165,7 @@ class Client:
 
         An interrupted download is continued. Raises CONFLICT if this machine has another run of this id.
         """
-        root = load_settings().app.artifacts_root
+        root, run_id = load_settings().app.artifacts_root, self._full_id(run_id)
         return self._loop.call(self._server.pull(run_id, root, transfer_bar(run_id)))[0].path
 
     def export(self, name: str, format: ExportFormat, out: str | Path, *, license: str | None = None) -> Path:
@@ -209,6 +211,7 @@ class Client:
 
     def run(self, run_id: str) -> RunCard:
         """Return a run as a card for notebooks, which follows the run until it has ended."""
+        run_id = self._full_id(run_id)
         return RunCard(run_id, lambda wait: self._loop.call(self._server.snapshot(run_id, wait=wait)))
 
     def load(self, name: str) -> "RemoteModel":
@@ -216,8 +219,13 @@ class Client:
 
         Raises RUN_NOT_READY.
         """
+        name = self._full_id(name)
         effective = self._loop.call(self._server.effective(name))
         return RemoteModel(name, effective.objective, self._server, self._loop, self)
+
+    def _full_id(self, name: str) -> str:
+        """Return the name of a run or a checkpoint with its complete id: `last` is another run later."""
+        return self._loop.call(self._server.full_run_id(name, or_checkpoint=True))
 
     async def _trained_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerStatus:
         tokenizer_id = (await self._server.train_tokenizer(request)).tokenizer_id

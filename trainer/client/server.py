@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.run_files import RunFiles
-from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.downloads import Progress
 from trainer.client.exports import export_run, pull_run
@@ -26,7 +26,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.exports import ExportRequest
 from trainer.contracts.groups import GroupStatus, RunRows
-from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage
+from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, JobKindName, RunPage
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.jobs import WorkerOrder, WorkersState
@@ -99,18 +99,27 @@ class Server:
             if cursor is None:
                 return
 
-    async def full_run_id(self, given: str, *, or_group: bool = False) -> str:
-        """Return the id of the only run, or with `or_group` of the only group, that begins with a text.
+    async def full_run_id(self, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
+        """Return the id that a name is meant for, as `one_run_id` does; a complete id of a run is not looked up."""
+        name, at, checkpoint = given.rpartition("@")
+        try:
+            if or_group:
+                return (await self.group(given)).group_id
+            return given if _COMPLETE_ID.fullmatch(given) else (await self.status(given)).run_id
+        except AppError as error:
+            if or_group and error.code is ErrorCode.RUN_NOT_FOUND:
+                return await self.full_run_id(given, or_checkpoint=or_checkpoint)
+            if or_checkpoint and at and error.code is ErrorCode.INVALID_INPUT:  # it is no label
+                return f"{await self.full_run_id(name)}@{checkpoint}"
+            raise
 
-        A complete id of a run is not looked up. Raises RUN_NOT_FOUND, and INVALID_INPUT for the beginning of several
-        ids.
-        """
-        if _COMPLETE_ID.fullmatch(given) and not or_group:
-            return given
-        runs = [run async for run in self.all_runs(search=given)] or [run async for run in self.all_runs()]
-        if or_group and any(run.group is not None and run.group.group_id == given for run in runs):
-            return given
-        return one_run_id(given, [run.run_id for run in runs], or_group=or_group)
+    async def job_id(self, kind: JobKindName | Literal["tokenizers"], given: str) -> str:
+        """Return the id of the experiment, battery or tokenizer that a name is meant for."""
+        if kind == "experiments":
+            return (await self.jobs.experiment(given)).experiment_id
+        if kind == "batteries":
+            return (await self.jobs.battery(given)).battery_id
+        return (await self.tokenizer(given)).tokenizer_id
 
     async def group(self, group_id: str, *, wait: float = 0.0) -> GroupStatus:
         """Return the status of a group of runs at its end, or after `wait` seconds."""

@@ -37,9 +37,14 @@ RUN_IDS: Mapping[str, object] = shtab.cmd(
     f'ls "${{APP__ARTIFACTS_ROOT:-{default_folder("artifacts")}}}/models" 2>/dev/null'
 )
 """The completion of a run id by the shell."""
-_RUN_HELP = "run id, or a beginning that no other run has"
+RUN_HELP = "name of a run, `last` for the newest one, its id or the beginning of its id"
 QUOTING = "of tables: quotation marks are around cells (csv) or plain characters (none); default: as fits"
-MODEL_HELP = "run id, or a beginning of it; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
+MODEL_HELP = f"{RUN_HELP}; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
+
+
+def job_help(word: str) -> str:
+    """Return the help of an argument that names a job of a kind."""
+    return f"{word}: its id, `last` for the newest one or the beginning of its id, as `mt {word} list` shows it"
 
 
 class _Keywords(TypedDict, total=False):
@@ -132,7 +137,7 @@ class Options(argparse.Namespace):
 class RunOptions(Options):
     """Options of a command that needs a run."""
 
-    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help=_RUN_HELP)
+    run = Argument[str]("RUN", type=full_run_id, completion=RUN_IDS, help=RUN_HELP)
 
 
 class ModelOptions(Options):
@@ -145,7 +150,10 @@ class RunOrGroupOptions(Options):
     """Options of a command that needs a run or a group of runs."""
 
     run = Argument[str](
-        "RUN", type=run_or_group_id, completion=RUN_IDS, help="id of a run or a group, or a beginning of only one id"
+        "RUN",
+        type=run_or_group_id,
+        completion=RUN_IDS,
+        help=RUN_HELP.replace("a run", "a run or a group"),
     )
 
 

@@ -13,9 +13,10 @@ from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunStore
 from trainer.batteries.reading import Battery, battery_request, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
-from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, option, repeatable
+from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
+    full_job_id,
     full_model_name,
     full_run_id,
     settings_for_any,
@@ -128,7 +129,7 @@ class _DevelopOptions(_ItemOptions):
 
 
 class _ShowOptions(Options):
-    battery = Argument[str]("ID", help="battery id, as `mt battery list` shows it")
+    battery = Argument[str]("ID", type=full_job_id("batteries"), help=job_help("battery"))
 
 
 class _ExportOptions(_ShowOptions):
@@ -239,7 +240,7 @@ def _is_battery(name: str, settings: Settings) -> bool:
     """Return True for a path, and for a name that no run can have or that a known battery has."""
     base, colon, _ = name.partition(":")
     is_here = settings.client.url is None and (settings.app.data_root / "batteries" / base).exists()
-    return Path(name).exists() or bool(colon) or base in HUB_BATTERIES or is_here
+    return Path(name).exists() or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
 
 
 def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:

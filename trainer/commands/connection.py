@@ -156,6 +156,9 @@ class Installation(Protocol):
     ) -> CorpusOverview:
         """Store a file or a folder as a corpus; raises CONFLICT for the name of another corpus."""
 
+    async def job_id(self, kind: JobKindName | Literal["tokenizers"], given: str) -> str:
+        """Return the id of the experiment, battery or tokenizer that a name is meant for, as `one_job_id` does."""
+
     async def tokenizers(self) -> TokenizerList:
         """List tokenizers, newest first."""
 
@@ -218,37 +221,44 @@ def note_new_place(settings: Settings, terminal: Terminal) -> None:
         terminal.note(f"mt: {place}")
 
 
-def full_run_id(given: str) -> str:
-    """Return the id of the only run that begins with a text, on the server of MT_URL or on this machine."""
+def full_run_id(given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
+    """Return the id that a name is meant for, as `one_run_id` does, on the server of MT_URL or on this machine."""
     settings = settings_for_any()
     if settings.client.url is not None:
-        return with_server(settings, lambda server: server.full_run_id(given))
-    return local_run_id(given)
+        return with_server(
+            settings, lambda server: server.full_run_id(given, or_group=or_group, or_checkpoint=or_checkpoint)
+        )
+    from trainer.artifacts import replication
+
+    return replication.full_run_id(settings, given, or_group=or_group, or_checkpoint=or_checkpoint)
 
 
 def full_model_name(given: str) -> str:
-    """Return the name of a model, as `RUN@1200`, with the complete id of its run, as `full_run_id` does."""
-    run_id, at, checkpoint = given.partition("@")
-    return f"{full_run_id(run_id)}{at}{checkpoint}"
+    """Return the name of a run or a checkpoint, as `RUN@1200`, with the complete id of its run."""
+    return full_run_id(given, or_checkpoint=True)
 
 
 def run_or_group_id(given: str) -> str:
-    """Return the id of the only run, or of the only group of runs, that begins with a text, as `full_run_id` does."""
-    settings = settings_for_any()
-    if settings.client.url is not None:
-        return with_server(settings, lambda server: server.full_run_id(given, or_group=True))
-    from trainer.artifacts import replication
-
-    return replication.full_run_id(settings, given, or_group=True)
+    """Return the id of the run or the group of runs that a name is meant for."""
+    return full_run_id(given, or_group=True)
 
 
 def compared_name(given: str) -> str:
-    """Return the name of a run, a group of runs or a checkpoint, as `run_or_group_id` and `full_model_name` do."""
-    return full_model_name(given) if "@" in given else run_or_group_id(given)
+    """Return the name of a run, a group of runs or a checkpoint, with its complete id."""
+    return full_run_id(given, or_group=True, or_checkpoint=True)
+
+
+def full_job_id(kind: JobKindName | Literal["tokenizers"]) -> Callable[[str], str]:
+    """Return a function that returns the id of the job of a kind that a name is meant for."""
+
+    def full_id(given: str) -> str:
+        return with_installation(settings_for_any(), lambda installation: installation.job_id(kind, given))
+
+    return full_id
 
 
 def local_run_id(given: str) -> str:
-    """Return the id of the only run of this machine that begins with a text; raises CONFIG_INVALID if MT_URL is set."""
+    """Return the id of the run of this machine that a name is meant for; raises CONFIG_INVALID if MT_URL is set."""
     settings = settings_for()
     from trainer.artifacts import replication
 

@@ -11,7 +11,7 @@ from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore, only_name
 from trainer.data.folders import folder_notes
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _KNOWN_DATA_SETS = tuple(
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
     """Return the name by which requests find a corpus; raises DATA_NOT_FOUND for the path of no file.
 
-    A path relative to the working directory or to the YAML file is offered to the corpus store, by its hash.
+    A path relative to the working directory or to the YAML file is offered to the corpus store, by its hash. The
+    beginning of a name stands for it where only one corpus begins so.
     """
     if corpora.has(name):
         return name
@@ -36,7 +37,7 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
         _check_known_elsewhere(name)
     if found is None and (os.sep in name or Path(name).suffix):
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
-    return name if found is None else await corpora.offer(found)
+    return corpora.full_name(name) or name if found is None else await corpora.offer(found)
 
 
 async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server", terminal: Terminal) -> str:
@@ -48,11 +49,16 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
     if found is None:
         if name.startswith((os.sep, ".")):
             raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
-        if name not in {corpus.name for corpus in (await server.corpora()).corpora}:
+    names = [corpus.name for corpus in (await server.corpora()).corpora]
+    if name in names:
+        return name
+    if found is None:
+        full_name = only_name(name, names)
+        if full_name is None:
             _check_known_elsewhere(name)
-        return name
-    if name in {corpus.name for corpus in (await server.corpora()).corpora}:
-        return name
+        else:
+            terminal.note(f"Note: '{safe_name(name)}' names the corpus '{full_name}'.")
+        return full_name or name
     for note in folder_notes(found, safe_name(found.name)):  # the server does not get what is left out
         terminal.note(f"Note: {note}")
     with terminal.transferring(f"upload {safe_name(found.name)}") as progress:

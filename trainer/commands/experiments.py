@@ -11,8 +11,15 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.experiments import ExperimentStore, without_details
-from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
-from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
+from trainer.commands.connection import (
+    Installation,
+    full_job_id,
+    settings_for_any,
+    with_installation,
+    with_queue,
+    with_server,
+)
 from trainer.commands.copies import export_job, report_places
 from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
 from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time, loss_figures
@@ -101,7 +108,7 @@ class _RunOptions(Options):
 
 
 class _ShowOptions(Options):
-    experiment = Argument[str]("ID", help="experiment id, as `mt experiment list` shows it")
+    experiment = Argument[str]("ID", type=full_job_id("experiments"), help=job_help("experiment"))
 
 
 class _ExportOptions(_ShowOptions):

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import (
+    RUN_HELP,
     RUN_IDS,
     Argument,
     Commands,
@@ -42,6 +43,7 @@ from trainer.commands.terminal import (
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import NO_PAUSE, accept, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
+from trainer.config.validation import safe_name
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
@@ -66,7 +68,10 @@ class _ResumeOptions(RunOrGroupOptions):
 
 class _DeleteOptions(Options):
     runs = Argument[list[str]](
-        "RUN", nargs="+", type=full_run_id, completion=RUN_IDS, help="run ids, as `mt runs` lists them"
+        "RUN",
+        nargs="+",
+        completion=RUN_IDS,
+        help=RUN_HELP,
     )
     yes = flag("--yes", "do not ask for the names of the runs")
 
@@ -120,16 +125,20 @@ def _cancelled(status: RunStatus) -> str:
 
 def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    for run_id in options.runs:
-        _delete_run(run_id, settings, terminal, asks=not options.yes)
-    terminal.show({"deleted": options.runs})
+    run_ids = {full_run_id(given): given for given in options.runs}  # before `last` is another one
+    for run_id, given in run_ids.items():
+        _delete_run(run_id, given, settings, terminal, asks=not options.yes)
+    terminal.show({"deleted": [*run_ids]})
     return 0
 
 
-def _delete_run(run_id: str, settings: Settings, terminal: Terminal, *, asks: bool) -> None:
-    """Delete a run, after its name was typed if `asks`."""
+def _delete_run(run_id: str, given: str, settings: Settings, terminal: Terminal, *, asks: bool) -> None:
+    """Delete a run, after its name was typed if `asks`; else it must be given by its name or its complete id."""
     status = with_installation(settings, lambda installation: installation.status(run_id))
     name = status.label or run_id
+    if not asks and given not in (name, run_id):
+        message = f"'{safe_name(given)}' names {run_id}. With `--yes`, give this id or the name of the run."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     if asks:
         terminal.note(f"Type the name of {run_id} to delete it with all its files: {name}")
         with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:

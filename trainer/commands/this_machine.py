@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, delete_run, without_details
 from trainer.artifacts.job_folder import FolderT
-from trainer.artifacts.kinds import RUNS, TOKENIZERS, JobKind, KindName
+from trainer.artifacts.kinds import KINDS_BY_NAME, RUNS, TOKENIZERS, JobKind, KindName
 from trainer.artifacts.replication import Replication, complete_run
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_groups import runs_of_group
@@ -241,6 +241,10 @@ class ThisMachine:
             await asyncio.to_thread(corpora.add, clean, text.path, language=language, is_ipa=is_ipa)
         overview: CorpusOverview = await asyncio.to_thread(corpus_overview, corpora, clean)
         return changed(overview, notes=(*overview.notes, *text.notes))
+
+    async def job_id(self, kind: JobKindName | Literal["tokenizers"], given: str) -> str:
+        store = KINDS_BY_NAME[kind].store(self._settings.app.artifacts_root)
+        return (await asyncio.to_thread(store.find_named, given)).job_id
 
     async def tokenizers(self) -> TokenizerList:
         stored = TokenizerStore(self._settings.app.artifacts_root).all()

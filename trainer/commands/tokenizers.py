@@ -10,8 +10,15 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
-from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
-from trainer.commands.connection import Installation, settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
+from trainer.commands.connection import (
+    Installation,
+    full_job_id,
+    settings_for_any,
+    with_installation,
+    with_queue,
+    with_server,
+)
 from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
 from trainer.commands.terminal import Queued, Terminal, columns, summary
 from trainer.commands.this_machine import ThisMachine
@@ -32,11 +39,12 @@ class _TrainOptions(Options):
     record: ClassVar[type[BaseModel] | None] = TokenizerTrainRequest
     method = option("--method METHOD", str, f"tokenizer method: {', '.join(METHODS)}")
     corpus = repeatable("--corpus NAME", "name of the corpus to train on, or path of a text file")
+    name = option("--name NAME", str, "name of the tokenizer; default: the names of the corpora")
     set = repeatable("--set KEY=VALUE", "set a field of the tokenizer train request")
 
 
 class _ShowOptions(Options):
-    tokenizer = Argument[str]("ID", help="tokenizer id, as `mt tokenizer list` shows it")
+    tokenizer = Argument[str]("ID", type=full_job_id("tokenizers"), help=job_help("tokenizer"))
 
 
 def add_to(commands: Commands) -> None:
@@ -84,6 +92,8 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
         fields["corpora"] = list(corpora)
         label = ", ".join(Path(name).stem for name in options.corpus)[:64]
         fields["label"] = label if label.isprintable() else None
+    if options.name is not None:
+        fields["label"] = options.name
     for assignment in options.set:
         assign(TokenizerTrainRequest, fields, assignment)
     return parse(TokenizerTrainRequest, fields)

@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.text import Text
 
+from trainer.artifacts.run_ids import Named, default_label
 from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import (
     Installation,
@@ -31,7 +33,6 @@ from trainer.config.train_request import (
     CORPORA,
     TRAIN_OPTIONS,
     RequestDraft,
-    default_label,
     request_fields,
     train_request,
 )
@@ -163,6 +164,18 @@ def _is_experiment_file(path: Path) -> bool:
 
 def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:
     draft = _draft(options)
+    root, fields = settings.app.artifacts_root, draft.fields
+    names: dict[str, Callable[[str], str]] = {
+        "init_from_run_id": full_model_name,
+        "tokenizer_id": lambda name: TokenizerStore(root).find_named(name).tokenizer_id,
+    }
+    for field, full_name in names.items():
+        name = fields.get(field)
+        try:
+            fields[field] = full_name(name) if isinstance(name, str) else name
+        except AppError as error:
+            if error.code is ErrorCode.INVALID_INPUT:  # the name of several; that of none is reported later
+                raise draft.combined([draft.located(error, field)]) from None
     parent: ModelFamily | None = None
     with suppress(AppError):  # a run to initialise from that does not exist is reported later
         run = RunStore(settings.app.artifacts_root).get(run_of(str(draft.fields.get("init_from_run_id"))))
@@ -188,7 +201,9 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
             errors.append(draft.located(error, field))
     corpus = draft.fields.get("corpus")
     if isinstance(corpus, str) and fields.get("label") is None:
-        fields["label"] = default_label(corpus)
+        runs = RunStore(settings.app.artifacts_root).named()
+        stem = corpora.shown(str(fields.get("corpus")))
+        fields["label"] = default_label(stem, fields.get("model_family"), runs, resumes=fields.get("resume") is True)
     if not errors:
         try:
             request, unused = train_request(fields), draft.unused_settings
@@ -246,14 +261,17 @@ async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Serv
 
 async def _uploaded(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> RequestDraft:
     """Return the draft with the names of its corpora on the server, after uploading those of this machine."""
-    await server.request(draft)  # before anything is uploaded
+    request = await server.request(draft)  # before anything is uploaded
     fields, corpus = dict(draft.fields), draft.fields.get("corpus")
     for field in CORPORA:
         name = fields.get(field)
         if isinstance(name, str):
             fields[field] = await server_corpus_name(name, file, server, terminal)
-    if isinstance(corpus, str) and fields["corpus"] != corpus and fields.get("label") is None:
-        fields["label"] = default_label(corpus)
+    is_uploaded = isinstance(corpus, str) and not str(fields["corpus"]).startswith(corpus)
+    if is_uploaded and fields.get("label") is None:
+        label = default_label(str(corpus), request.model_family, (), resumes=True)
+        runs = [Named(run.run_id, run.label) async for run in server.all_runs(search=label)]
+        fields["label"] = default_label(str(corpus), request.model_family, runs, resumes=request.resume)
     return draft._replace(fields=fields)
 
 

@@ -1,7 +1,6 @@
 """Drafts of train requests: fields from options and files, merged, checked, and their problems located."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
@@ -51,7 +50,7 @@ TRAIN_OPTIONS = {
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),
     "seed": RequestOption("seed", "Seed of every random choice but the splits"),
     "seeds": RequestOption("seeds", "A run for each of N seeds from `seed` on, or for each of these seeds: 1,2,3"),
-    "name": RequestOption("label", "Name of the run; default: the name of the corpus"),
+    "name": RequestOption("label", "Name of the run; default: corpus and model"),
     "init_from": RequestOption("init_from_run_id", "Completed run to take the initial weights and the tokenizer from"),
     "freeze_embeddings": RequestOption("freeze_embeddings", "Do not train the embedding taken over by init_from"),
     "devices": RequestOption(
@@ -172,12 +171,6 @@ def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float | str]:
     architecture = "lstm" if family == "char_lstm" else family
     presets = next((presets for name, presets in PRESETS.items() if name == architecture), {})
     return next((preset for name, preset in presets.items() if name == fields.get("model_size")), {})
-
-
-def default_label(corpus: str) -> str | None:
-    """Return the label of a run without one: the name of its corpus."""
-    name = PurePath(corpus).stem[:64]
-    return name if name.isprintable() and name else None
 
 
 def train_request(fields: dict[str, object]) -> TrainRequest:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from trainer.contracts.base import (
     FileRecord,
     Frozen,
+    GivenName,
     Identifier,
     JobRecord,
     ModelName,
@@ -142,7 +143,7 @@ class BatteryRequest(BatteryOptions):
     """A request to score batteries by runs."""
 
     runs: Annotated[
-        tuple[ModelName, ...],
+        tuple[GivenName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
         requires(lambda runs: len(set(runs)) == len(runs), "different from each other", "Runs must be"),
     ]

@@ -19,8 +19,8 @@ from pydantic.config import JsonDict, JsonValue
 from trainer.contracts.base import (
     Count,
     Frozen,
+    GivenName,
     Identifier,
-    ModelName,
     Positive,
     Probability,
     describe_fields,
@@ -307,7 +307,7 @@ class TrainingOptions(Options):
     """Seed of the initial weights, the order of rows, dropout, masks in training and samples; not of the splits."""
     tokenizer_id: Identifier | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
-    init_from_run_id: ModelName | None = None
+    init_from_run_id: GivenName | None = None
     """Completed run, or kept checkpoint as RUN@1200, to take the initial weights and the tokenizer from."""
     freeze_embeddings: bool = False
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
@@ -344,7 +344,7 @@ class TrainingOptions(Options):
     provenance: Provenance | None = None
     """Origin of the corpus; recorded only."""
     label: Label | None = None
-    """Name of the run; default: the name of the corpus."""
+    """Name of the run; default: corpus and model, as `demo-lstm`, with a number where another run has this name."""
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
     """Tags; recorded only."""
 

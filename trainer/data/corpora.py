@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -37,6 +37,7 @@ _CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 
 
+_SHOWN_NAMES = 5
 _BUNDLED_LICENCES = {"demo": "CC0-1.0", "udhr_ipa": "text of the United Nations, free to reproduce"}
 
 
@@ -76,6 +77,13 @@ class CorpusStore:
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
         built = {path.name for path in self._stored.glob("[!.]*") if path.is_symlink()}  # on another machine
         return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
+
+    def full_name(self, begun: str) -> str | None:
+        """Return the only name of a corpus that begins with a text, with a note on it; None if none begins so."""
+        found = only_name(begun, self.names())
+        if found is not None:
+            self.table_notes[found] = (f"'{shown_name(begun)}' names the corpus '{found}'.",)
+        return found
 
     def find(self, name: str, field: str = "corpus") -> Path:
         """Return the file or folder of a corpus that a field names.
@@ -203,6 +211,16 @@ class CorpusStore:
         known = self.names()
         known_names = f"known are {', '.join(known[:20])}" if known else "none has been added yet"
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
+
+
+def only_name(begun: str, names: Sequence[str]) -> str | None:
+    """Return the only name that begins with a text, None for none; raises INVALID_INPUT for several."""
+    found = [name for name in names if begun and name.startswith(begun)]
+    if len(found) > 1:
+        shown = ", ".join(found[:_SHOWN_NAMES]) + (", …" if len(found) > _SHOWN_NAMES else "")
+        message = f"'{shown_name(begun)}' names {len(found)} corpora: {shown}. Give more of the name."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return found[0] if found else None
 
 
 def _find_below(root: Path, name: str, field: str) -> Path | None:

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
+from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import ApiKey, Settings
@@ -28,6 +29,9 @@ from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, ow
 from trainer.queue.verifications import Verifications
 from trainer.system.hardware import descriptor_limit
 
+PathT = TypeVar("PathT", bound=BaseModel)
+_NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
+"""Parameters of paths that take names."""
 _OWN_DESCRIPTORS = 96
 """File descriptors for everything but clients: logs, Redis, event logs, child processes, Discord."""
 _MAX_LISTS = 16
@@ -143,6 +147,60 @@ class Api:
         """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
         self.lists: deque[Listed] = deque(maxlen=_MAX_LISTS)
         self._streams: dict[str | None, int] = {}
+
+    async def with_ids(self, client: ApiClient, path: PathT, method: str, *, or_checkpoint: bool) -> PathT:
+        """Return the parameters of a path with complete ids in place of names of what the client may see.
+
+        Only a complete id names what is deleted; raises INVALID_INPUT for another name of it.
+        """
+        given: dict[str, object] = path.model_dump()
+        ids: dict[str, object] = {}
+        for field, name in given.items():
+            if isinstance(name, str) and field in _NAMED:
+                ids[field] = await self.full_id(client, field, name, or_checkpoint=or_checkpoint)
+        if method == "DELETE" and ids != {field: given[field] for field in ids}:
+            message = f"Only a complete id names what is deleted: give {' and '.join(map(repr, ids.values()))}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        return path.model_copy(update=ids)
+
+    async def full_id(self, client: ApiClient, field: str, given: str, *, or_checkpoint: bool = False) -> str:
+        """Return the id of the run, group or job that a name is meant for in a field of a path."""
+        see, caller = self.permissions.may_see, client.caller
+        match field:
+            case "experiment_id":
+                stored = self.queue.experiments.stored
+                return (await asyncio.to_thread(stored.find_named, given)).experiment_id
+            case "battery_id":
+                batteries = self.queue.batteries.stored
+                found = await asyncio.to_thread(
+                    batteries.find_named, given, lambda name: see(caller, batteries.get(name).record())
+                )
+                return found.battery_id
+            case "tokenizer_id":
+                tokenizers, is_usable = self.queue.tokenizers, await self.tokenizers(client)
+                tokenizer = await asyncio.to_thread(
+                    tokenizers.find_named, given, lambda name: is_usable(tokenizers.get(name))
+                )
+                return tokenizer.tokenizer_id
+            case _:
+                or_group = field == "group_id"
+                return await self.run_name(client, given, or_group=or_group, or_checkpoint=or_checkpoint)
+
+    async def run_name(
+        self, client: ApiClient, given: str, *, or_group: bool = False, or_checkpoint: bool = False
+    ) -> str:
+        """Return the id that a name is meant for, as `one_run_id` does, of the runs that the client may see."""
+        exact = given if or_group or not or_checkpoint else run_of(given)
+        if self.queue.runs.find(exact) is not None:
+            return given
+        await self.index.refresh()
+        seen = [run for run in self.index.runs if self.permissions.may_see(client.caller, run)]
+        try:
+            return one_run_id(given, seen, or_group=or_group, or_checkpoint=or_checkpoint)
+        except AppError as error:
+            if error.code is ErrorCode.RUN_NOT_FOUND and or_group:
+                return given  # of runs that the client may not see
+            raise
 
     async def run(self, client: ApiClient, name: str, command: str = "status") -> RunDirectory:
         """Return a run, also by the name of a model of it.

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, assert_never
 from aiohttp import web
 from pydantic import Field
 
-from trainer.contracts.base import FileRecord, Identifier
+from trainer.contracts.base import FileRecord, GivenName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.http.batteries import seen_battery
@@ -31,13 +31,20 @@ from trainer.http.operations import (
 )
 from trainer.system.files import BrokenFile, open_regular
 
+_FIELDS: dict[ArtifactKind, str] = {
+    "models": "run_id",
+    "tokenizers": "tokenizer_id",
+    "experiments": "experiment_id",
+    "batteries": "battery_id",
+}
+"""Which names an item of a kind has."""
 _CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 
 
 class ArtifactPath(Query):
     kind: ArtifactKind
-    item_id: Identifier
+    item_id: GivenName
 
 
 class FileQuery(Query):
@@ -54,16 +61,16 @@ class ByteRange(NamedTuple):
 
 async def list_files(call: ApiRequest[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
     """List the files of a completed run, tokenizer, experiment or battery."""
-    _, files = await _artifact(call)
+    folder, files = await _artifact(call)
     size = sum(file.bytes for file in files)
-    return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files, result_bytes=size))
+    return reply(ArtifactFiles(kind=call.path.kind, id=folder.name, files=files, result_bytes=size))
 
 
 async def download_file(call: ApiRequest[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
     """Download a file, or one range of its bytes; the ETag is its SHA-256."""
     folder, files = await _artifact(call)
     if call.path.kind == "models":
-        await call.api.queue.replication.fetch("models", call.path.item_id, with_weights=True)
+        await call.api.queue.replication.fetch("models", folder.name, with_weights=True)
     record = next((file for file in files if file.path == call.query.path), None)
     if record is None:
         raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")
@@ -103,8 +110,9 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
 
 async def _artifact(call: ApiRequest[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
     """Return the folder of an artifact and its files; those of a run are for its owner and admins."""
-    item_id, queue = call.path.item_id, call.api.queue
-    match call.path.kind:
+    kind, queue = call.path.kind, call.api.queue
+    item_id = await call.api.full_id(call.client, _FIELDS[kind], call.path.item_id)
+    match kind:
         case "models":
             run = await call.api.run(call.client, item_id, "resume")
             return run.path, await asyncio.to_thread(run.result_files)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from trainer.artifacts.batteries import BatteryDirectory
-from trainer.contracts.base import Identifier
+from trainer.contracts.base import GivenName, changed
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
 from trainer.http.operations import (
     RUN,
@@ -29,7 +29,7 @@ from trainer.http.waiting import check_first, reply_accepted, reply_at_end, repl
 
 
 class BatteryPath(Query):
-    battery_id: Identifier
+    battery_id: GivenName
 
 
 async def list_batteries(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
@@ -42,9 +42,13 @@ async def list_batteries(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.Stre
 async def start_battery(call: ApiRequest[NoQuery, WaitQuery, BatteryRequest]) -> web.StreamResponse:
     """Score batteries by runs; an equal request names the same job."""
     batteries = call.api.queue.batteries
-    await _check_runs(call, call.body.runs)
+    names: dict[str, None] = {}
+    for name in call.body.runs:
+        names[await call.api.run_name(call.client, name, or_checkpoint=True)] = None
+    await _check_runs(call, [*names])
     with call.api.limits.request(call.client.caller):
-        record, items = await batteries.resolve(call.body, user_id=call.client.user_id, http=call.origin)
+        body = changed(call.body, runs=tuple(names))
+        record, items = await batteries.resolve(body, user_id=call.client.user_id, http=call.origin)
         await check_first(call, record.battery_id)
         accepted = await batteries.accept(record, items)
     address = f"/batteries/{record.battery_id}"

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, JsonValue
 
 from trainer.config.validation import parse
-from trainer.contracts.base import Frozen, Identifier, ModelName, changed
+from trainer.contracts.base import Frozen, GivenName, Identifier, ModelName, changed
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
@@ -62,8 +62,8 @@ class StreamOptions(Frozen):
 class CompletionBody(Frozen):
     """A request for completions, as OpenAI's clients send it; a null stands for the default."""
 
-    model: ModelName
-    """The id of a run, or a checkpoint of it: RUN@1200."""
+    model: GivenName
+    """A run, or a checkpoint of it as RUN@1200."""
     prompt: Annotated[_Prompt, AfterValidator(_check_batch)]
     """A text or token ids, or a batch of either; the start token is read before both, unless ids begin with it."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None
@@ -154,7 +154,7 @@ class ModelList(Frozen):
 
 
 class ModelPath(Query):
-    model: Identifier
+    model: GivenName
 
 
 async def list_models(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
@@ -175,7 +175,9 @@ async def get_model(call: ApiRequest[ModelPath, NoQuery, NoBody]) -> web.StreamR
 
 async def complete(call: ApiRequest[NoQuery, NoQuery, CompletionBody]) -> web.StreamResponse:
     """Continue or score prompts: OpenAI's completions, with `echo` and log probabilities of the prompt."""
-    body, request = call.body, call.body.request()
+    request, model = call.body.request(), await call.api.run_name(call.client, call.body.model, or_checkpoint=True)
+    call = call._replace(body=changed(call.body, model=model))
+    body = call.body
     await call.api.run(call.client, body.model, "generate")
     if request.has_surprisals:
         await call.api.check_surprisals(call.client, body.model)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from trainer.artifacts.experiments import without_details
-from trainer.contracts.base import Identifier
+from trainer.contracts.base import GivenName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.http.operations import (
@@ -29,7 +29,7 @@ from trainer.queue.experiments import resolve_experiment
 
 
 class ExperimentPath(Query):
-    experiment_id: Identifier
+    experiment_id: GivenName
 
 
 async def list_experiments(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from aiohttp import web
 from trainer.artifacts.curves import Points, RunCurves
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.base import Frozen, GivenName, Identifier
 from trainer.contracts.groups import GroupStatus, cancel_unfinished, group_status
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.http.api import Api, ApiClient
@@ -31,7 +31,7 @@ from trainer.reports.score_table import Curve
 
 
 class GroupPath(Query):
-    group_id: Identifier
+    group_id: GivenName
 
 
 class CurveBand(Frozen):

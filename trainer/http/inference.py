@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from trainer.contracts.base import Identifier, ModelName
+from trainer.contracts.base import GivenName, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatHistory,
@@ -64,21 +64,23 @@ class PredictQuery(WaitQuery):
 
 
 class AnyRunQuery(PredictQuery):
-    run_id: ModelName | None = None
+    run_id: GivenName | None = None
     """The run, or a checkpoint of it; default: the newest completed run that predicts the next token."""
 
 
 async def predict_with_newest(call: ApiRequest[NoQuery, AnyRunQuery, PredictRequest]) -> web.StreamResponse:
     """Predict the next token of a text with the newest completed run, or with a given one."""
-    model = call.query.run_id
-    if model is None:
+    model = named = call.query.run_id
+    if model is not None:
+        model = named = await call.api.run_name(call.client, model, or_checkpoint=True)
+    else:
         await call.api.index.refresh()
         model = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
         if model is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
     if call.idempotency is not None:  # by now, another run may be the newest
         model = await call.api.queue.first_value(call.idempotency, model)
-        if call.query.run_id not in (None, model):
+        if named not in (None, model):
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     return await _submit(call, model)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.base import Frozen, Identifier, ModelName, describe_fields
+from trainer.contracts.base import Frozen, GivenName, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import HttpOrigin
 from trainer.http.api import ApiClient
@@ -73,11 +73,11 @@ class NoBody(Frozen):
 
 
 class RunPath(Query):
-    run_id: Identifier
+    run_id: GivenName
 
 
 class ModelPath(Query):
-    run_id: ModelName
+    run_id: GivenName
 
 
 MAX_WAIT_SECONDS = 60
@@ -196,7 +196,8 @@ def operation(
 
     async def run(api: "Api", client: ApiClient, request: web.Request) -> web.StreamResponse:
         given: dict[str, str] = dict(request.match_info)
-        found = parse(path_model, given)
+        named, or_checkpoint = parse(path_model, given), issubclass(path_model, ModelPath)
+        found = await api.with_ids(client, named, request.method, or_checkpoint=or_checkpoint)
         query = parse(query_model, _single_values(request))
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.timeouts.body_seconds) if has_body else b"{}"

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from trainer.artifacts.outcome import shown_line, without_paths
 from trainer.artifacts.run_files import RunFiles, named_files
+from trainer.artifacts.run_ids import default_label
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
-from trainer.config.train_request import default_label, train_request
+from trainer.config.train_request import train_request
 from trainer.config.validation import format_value
 from trainer.contracts.base import Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
@@ -74,7 +75,7 @@ _IS_CONDITIONS = matches(
     "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
     f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
 )
-_RUN_IDS = r"^[a-z0-9][a-z0-9_-]{0,63}(,[a-z0-9][a-z0-9_-]{0,63}){1,9}$"
+_RUN_NAMES = r"^[^,]{1,100}(,[^,]{1,100}){1,9}$"
 
 
 class RunsQuery(Query):
@@ -118,8 +119,8 @@ class LogsQuery(Query):
 
 
 class CompareQuery(Query):
-    runs: Annotated[str, Field(pattern=_RUN_IDS)]
-    """Ids of two to ten runs or groups, separated by commas; the first one is compared with the others."""
+    runs: Annotated[str, Field(pattern=_RUN_NAMES)]
+    """Names of two to ten runs or groups, separated by commas; the first one is compared with the others."""
     split: EvalSplit = "test"
 
 
@@ -230,12 +231,21 @@ async def check_training(call: ApiRequest[NoQuery, NoQuery, TrainRequest]) -> we
 
 async def _allowed_request(call: ApiRequest[PathT, QueryT, TrainRequest]) -> TrainRequest:
     """Return the request with a label; raises AppError for a run or tokenizer that the client may not use."""
-    if call.body.init_from_run_id is not None:
-        await call.api.run(call.client, call.body.init_from_run_id, "train")
-    if call.body.tokenizer_id is not None:
+    body, parent, tokenizer_id = call.body, call.body.init_from_run_id, call.body.tokenizer_id
+    if parent is not None:
+        with at_field("init_from_run_id"):
+            parent = await call.api.run_name(call.client, parent, or_checkpoint=True)
+        await call.api.run(call.client, parent, "train")
+    if tokenizer_id is not None:
         with at_field("tokenizer_id"):
-            await call.api.tokenizer(call.client, call.body.tokenizer_id, "train")
-    return changed(call.body, label=call.body.label or default_label(call.body.corpus))
+            tokenizer_id = await call.api.full_id(call.client, "tokenizer_id", tokenizer_id)
+            await call.api.tokenizer(call.client, tokenizer_id, "train")
+    label = body.label
+    if label is None:
+        await call.api.index.refresh()
+        seen = [run for run in call.api.index.runs if call.api.permissions.may_see(call.client.caller, run)]
+        label = default_label(body.corpus, body.model_family, seen, resumes=body.resume)
+    return changed(body, init_from_run_id=parent, tokenizer_id=tokenizer_id, label=label)
 
 
 async def get_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -330,9 +340,12 @@ async def get_config(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamRe
 
 async def compare_runs(call: ApiRequest[NoQuery, CompareQuery, NoBody]) -> web.StreamResponse:
     """Compare metrics and settings of runs, or groups of runs over seeds, on a split."""
-    split, names = call.query.split, call.query.runs.split(",")
+    split = call.query.split
+    names: list[str] = []
     measured: list[Measured] = []
-    for name in names:
+    for given in call.query.runs.split(","):
+        name = await call.api.run_name(call.client, given, or_group=True)
+        names.append(name)
         if call.api.queue.runs.find(name) is not None:
             measured.append(await _measured(call, name))
             continue

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from trainer.artifacts.tokenizers import resolve_tokenizer
-from trainer.contracts.base import Identifier, changed
+from trainer.contracts.base import GivenName, changed
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.http.operations import (
     ApiRequest,
@@ -26,7 +26,7 @@ from trainer.http.waiting import check_first, reply_accepted, reply_at_end
 
 
 class TokenizerPath(Query):
-    tokenizer_id: Identifier
+    tokenizer_id: GivenName
 
 
 async def list_tokenizers(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:

@@ -252,11 +252,15 @@ class JobQueue:
         return await self._accept(record, origin)
 
     def _find_interrupted(self, preview: TrainingPreview, owner: int | str | None) -> RunDirectory | None:
-        """Return the newest run of this owner, label and request; None if it completed or has no whole checkpoint."""
-        label = preview.effective.label
+        """Return the newest run of this owner, label and request; None if it completed or has no whole checkpoint.
+
+        The label may have a number after it, as a default label has.
+        """
+        label = re.compile(re.escape(preview.effective.label or "") + "(-[0-9]+)?")
         for run in self.runs.all():
             record = run.record()
-            if (record.owner, record.effective.label) == (owner, label) and preview.is_of(record):
+            is_named = label.fullmatch(record.effective.label or "") is not None
+            if is_named and record.owner == owner and preview.is_of(record):
                 end = run.manifest()
                 if end is not None and (end.status == "completed" or newest_whole(run.checkpoints) is None):
                     return None

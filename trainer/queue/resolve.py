@@ -18,6 +18,7 @@ from pydantic_core import to_json
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import NamedModel, named_model
+from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -138,6 +139,7 @@ async def preview_training(
     `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
+    check_label(request.label)
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)

@@ -73,6 +73,8 @@ class RunEntry(NamedTuple):
     """Hash of the Idempotency-Key of the HTTP request that started the run."""
     group_id: str | None = None
     """The group of runs over seeds that it belongs to."""
+    resumes: str | None = None
+    """The failed or cancelled run that it resumes."""
     parents: tuple[str, ...] = ()
     """The runs that it started from: the one that it resumes, and the one of its initial weights."""
     owner: str | None = None
@@ -307,6 +309,7 @@ def _entry(record: RunRecord) -> RunEntry:
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
         group_id=None if record.group is None else record.group.group_id,
+        resumes=record.resumed_from_run_id,
         parents=tuple(run_id for run_id in (record.resumed_from_run_id, request.parent_run_id) if run_id is not None),
         owner=None if record.owner is None else str(record.owner),
     )

@@ -13,11 +13,10 @@ from tests.support.waiting import captured_logs
 from trainer.artifacts.run_groups import (
     complete_groups,
     create_runs,
-    is_group_of_experiment,
     member,
     runs_of_group,
 )
-from trainer.artifacts.run_ids import id_of_resumed, one_run_id
+from trainer.artifacts.run_ids import Named, id_of_resumed, one_run_id
 from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, RunStore
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
@@ -171,7 +170,7 @@ def test_group_of_an_experiment__is_found_by_the_requests_of_its_runs(tmp_path: 
     assert not run.has_open_group()
     assert Accepted.of(first).group is None, "the experiment starts its runs one by one"
     assert names(runs_of_group(store, group.group_id)) == [run.run_id]
-    assert is_group_of_experiment(store, group.group_id) and not is_group_of_experiment(store, "smoke")
+    assert one_run_id(group.group_id, store.named(), or_group=True) == group.group_id
     again = id_of_resumed(first, first.created_at)
     assert not again.startswith(run.run_id)
     create_runs(store, first)
@@ -181,12 +180,17 @@ def test_group_of_an_experiment__is_found_by_the_requests_of_its_runs(tmp_path: 
 
 
 def test_beginning_of_an_id__names_a_group_where_one_is_meant(tmp_path: Path) -> None:
-    assert one_run_id("char", IDS, or_group=True) == one_run_id(GROUP, IDS[:1], or_group=True) == GROUP
-    assert one_run_id("char", IDS[:1], or_group=True) == one_run_id(IDS[0], IDS, or_group=True) == IDS[0]
-    with refused(ErrorCode.INVALID_INPUT, f"'{GROUP}' is a group of 3 runs: name one of them, such as '{IDS[2]}'"):
-        one_run_id("char", IDS)
-    with refused(ErrorCode.INVALID_INPUT, "is the beginning of 4 run ids"):
-        one_run_id("char", [*IDS, "char_lstm-1"], or_group=True)
+    members = [Named(run_id, "kk", GROUP) for run_id in IDS]
+    for name in ("char", GROUP, "kk", "last"):
+        assert one_run_id(name, members, or_group=True) == GROUP
+    assert one_run_id(GROUP, members[:1], or_group=True) == GROUP
+    assert one_run_id("char", members[:1], or_group=True) == one_run_id(IDS[0], members, or_group=True) == IDS[0]
+    assert one_run_id("last", members) == IDS[0]
+    for name in ("char", GROUP, "kk"):
+        with refused(ErrorCode.RUN_NOT_FOUND, f"'{GROUP}' is a group of 3 runs: name one of them, such as '{IDS[2]}'"):
+            one_run_id(name, members)
+    with refused(ErrorCode.INVALID_INPUT, "'char' names 4 runs"):
+        one_run_id("char", [*members, Named("char_lstm-1")], or_group=True)
     group_stories(tmp_path, SEEDS)
     with refused(ErrorCode.RUN_NOT_FOUND, f"'{GROUP}' is a group of 3 runs"):
         RunStore(tmp_path).get(GROUP)

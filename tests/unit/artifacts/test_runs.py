@@ -18,7 +18,7 @@ from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
 from tests.support.waiting import captured_logs
-from trainer.artifacts.run_ids import new_run_id, one_run_id
+from trainer.artifacts.run_ids import Named, default_label, new_run_id, one_run_id
 from trainer.artifacts.runs import (
     RunDirectory,
     RunStore,
@@ -31,7 +31,7 @@ from trainer.artifacts.runs import (
 from trainer.contracts.base import RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobFailed, JobStarted, stamp
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import RunManifest, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 from trainer.system.files import read_record
@@ -71,8 +71,88 @@ def test_accepted_run__is_found_again_with_its_request_and_first_event(store: Ru
 
 
 def test_beginning_of_several_ids__is_refused_with_some_of_them() -> None:
-    with refused(ErrorCode.INVALID_INPUT, "of 6 run ids: a0, a1, a2, a3, a4, …"):
-        one_run_id("a", [f"a{number}" for number in range(6)])
+    several = "'a' names 6 runs: a0, a1, a2, a3, a4, …. Give one of these ids; the newest is a0 (`last`)."
+    with refused(ErrorCode.INVALID_INPUT, several):
+        one_run_id("a", [Named(f"a{number}") for number in range(6)])
+
+
+RUNS_OF_A_LAB = (
+    Named("gru-20261127-00000004", "gru-20261126-00000001"),
+    Named("gru-20261126-00000003", "lstm", resumes="gru-20261126-00000002"),
+    Named("gru-20261126-00000002", "lstm"),
+    Named("gru-20261126-00000001", "a@b"),
+    Named("lstm-20261126-00000001", "two"),
+    Named("lstm-20261126-00000000", "two"),
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "run_id"),
+    [
+        ("gru-20261126-00000001", "gru-20261126-00000001"),  # an id comes before a label
+        (
+            "lstm",
+            "gru-20261126-00000003",
+        ),  # a label before beginnings of ids; of an interrupted run the one that went on
+        ("lstm@best", "gru-20261126-00000003@best"),
+        ("last", "gru-20261127-00000004"),
+        ("last@1200", "gru-20261127-00000004@1200"),
+        ("gru-20261127", "gru-20261127-00000004"),
+        ("a@b", "gru-20261126-00000001"),
+        ("a@b@words:1M", "gru-20261126-00000001@words:1M"),
+    ],
+)
+def test_name_of_a_run__is_an_id_then_last_then_a_label_then_the_beginning_of_an_id(given: str, run_id: str) -> None:
+    assert one_run_id(given, RUNS_OF_A_LAB, or_checkpoint=True) == run_id
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (
+            "two",
+            ErrorCode.INVALID_INPUT,
+            "'two' names 2 runs: lstm-20261126-00000001, lstm-20261126-00000000. Give one",
+        ),
+        ("gru", ErrorCode.INVALID_INPUT, "'gru' names 4 runs: gru-20261127-00000004, gru"),
+        ("gru", ErrorCode.INVALID_INPUT, "the newest is gru-20261127-00000004 (`last`)."),
+        ("tow", ErrorCode.RUN_NOT_FOUND, "There is no run 'tow'; did you mean `two`?"),
+        ("", ErrorCode.RUN_NOT_FOUND, "There is no run ''"),
+        ("last@5", ErrorCode.INVALID_INPUT, "'last@5' is a checkpoint: name its run here, 'last'."),
+    ],
+)
+def test_name_of_no_run_or_of_several__is_refused_with_what_is_near(given: str, code: ErrorCode, message: str) -> None:
+    with refused(code, message):
+        one_run_id(given, RUNS_OF_A_LAB)
+
+
+def test_last_of_no_runs__is_refused() -> None:
+    with refused(ErrorCode.RUN_NOT_FOUND, "There is no run yet here."):
+        one_run_id("last", [], " here")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "family", "taken", "label"),
+    [
+        ("demo", "char_lstm", [], "demo-lstm"),
+        ("texts/kk.txt", "gru", ["kk-gru"], "kk-gru-2"),
+        ("texts/kk.txt", "gru", ["kk-gru", "kk-gru-2", "kk-gru-4", None], "kk-gru-3"),
+        ("Қазақ мәтіні.txt", "ngram", [], "Қазақ мәтіні-ngram"),
+        ("a\u200cb\n.txt", "gpt2", [], "ab-gpt2"),  # a label has no invisible signs
+        ("\n.txt", "gpt2", ["gpt2"], "gpt2-2"),
+        ("क" * 100, "lstm", ["क" * 59 + "-lstm"], "क" * 57 + "-lstm-2"),
+    ],
+)
+def test_default_label__says_corpus_and_model_and_is_new(
+    corpus: str, family: str, taken: list[str | None], label: str
+) -> None:
+    runs = [Named(f"lstm-{number}", one) for number, one in enumerate(taken)]
+    assert default_label(corpus, family, runs) == label
+    assert TrainRequest(model_family="lstm", corpus="a", label=label).label == label
+
+
+def test_default_label__of_a_request_that_resumes_has_no_number() -> None:
+    assert default_label("demo", "gru", [Named("gru-1", "demo-gru")], resumes=True) == "demo-gru"
 
 
 def test_hundred_runs_created_at_once__have_a_hundred_readable_ids(store: RunStore) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from bot.commands.generate import GenerateOptions
-from bot.commands.training import with_label, with_option_names
+from bot.commands.training import with_option_names
 from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
@@ -82,7 +82,7 @@ def test_train__an_option_changes_its_field_and_no_other(
 ) -> None:
     def request(given: Mapping[str, object]) -> dict[str, object]:
         every: dict[str, object] = {name: given.get(name) for name in TRAIN_OPTIONS}
-        made = train_request(with_family(with_label(request_fields({**every, "corpus": "my_text.txt"}), "my_text.txt")))
+        made = train_request(with_family(request_fields({**every, "corpus": "my_text.txt"})))
         values: dict[str, object] = dict(made)
         return values
 
@@ -90,13 +90,13 @@ def test_train__an_option_changes_its_field_and_no_other(
 
 
 def test_train__without_options_is_the_contract_s_default() -> None:
-    made = train_request(with_family(with_label(request_fields({"corpus": "my_text.txt"}), "my_text.txt")))
-    assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
+    made = train_request(with_family(request_fields({"corpus": "my_text.txt"})))
+    assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt")
 
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
     with pytest.raises(AppError) as refused:
-        train_request(with_family(with_label(request_fields({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x")))
+        train_request(with_family(request_fields({"corpus": "x", "epochs": 0, "name": "a\nb"})))
     told = with_option_names(refused.value)
     assert told.code is ErrorCode.INVALID_INPUT
     assert "`epochs`" in told.message and "`name`" in told.message
