@@ -57,7 +57,7 @@ def test_tiny_config__does_all_that_its_family_can(config: Path, lab_shell: Shel
     words = ("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1")
     if fills_gaps:
         assert "cannot generate text" in shell.error(*words).message
-        shell.refuse("predict", run.run_id, "--text", "ab")
+        shell.refuse("predict", run.run_id, "ab")
     else:
         steps = shell.read(GenerateResponse, *words).steps
         assert steps is not None and 1 <= steps[0] <= 5

@@ -191,13 +191,13 @@ def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell,
     several = shell.type(*words, "--stream", "--samples", "2").splitlines()
     assert {line.split(":")[0] for line in several} >= {"0", "1"}
     assert "Give `--stream` or `--json`, not both" in shell.error(*words, "--stream").message
-    ranked = shell.type("predict", run_id, "--text", "ab a", "--k", "4")
-    found = shell.read(PredictResponse, "predict", run_id, "--text", "ab a").suggestions
+    ranked = shell.type("predict", run_id, "ab a", "--k", "4")
+    found = shell.read(PredictResponse, "predict", run_id, "ab a").suggestions
     assert found is not None and len(found) == 5
     shown = [f"{one.prob:.4f}" in ranked and f"{one.logp:.4f}" in ranked for one in found]
     assert shown == [True] * 4 + [False]
     empty = "mt: Prefix is empty after tokenization. Provide at least one word.\n"
-    assert shell.refuse("predict", run_id, "--text", "") == empty
+    assert shell.refuse("predict", run_id, "") == empty
 
 
 def test_people__chat_and_type_on_after_the_end_of_a_chat(lab_shell: Shell, run_id: str) -> None:

@@ -80,7 +80,7 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "inference",
         "Use a model",
         "list the likeliest next tokens of a text",
-        'mt predict RUN --text "once upon" --k 10',
+        'mt predict RUN "once upon" --k 10',
     ),
     "chat": CommandInfo(
         "inference", "Use a model", "chat with a model: one line of input, one line of answer", "mt chat RUN"

@@ -54,7 +54,7 @@ class _GenerateOptions(SamplingOptions):
 
 
 class _PredictOptions(ModelOptions):
-    text = Argument[str]("--text TEXT", required=True, help="text to continue")
+    text = Argument[str]("TEXT", help="text to continue")
     k = option("--k K", int, "number of tokens; default: 5")
 
 
