@@ -400,6 +400,8 @@ def test_run__is_named_by_any_beginning_that_no_other_run_has(shell: Shell) -> N
     several = "'lstm' names 2 runs: lstm-21, lstm-2. Give one of these ids; the newest is lstm-21 (`last`)."
     assert shell.error("cancel", "lstm").message == several
     assert shell.type("status", "last").startswith("lstm-21: ")
+    shell.write("warm.yaml", "corpus: text\ninit_from_run_id: last\n")
+    assert shell.read(TrainRequest, "validate", "warm.yaml").init_from_run_id == "lstm-21"
     guessed = "'last' names lstm-21. With `--yes`, give this id or the name of the run."
     assert shell.error("delete", "last", "--yes").message == guessed
     near = f"There is no run 'x{run.run_id}'; did you mean `{run.run_id}`?"

@@ -39,7 +39,11 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_of_a_run(shell: Shell)
         f"1.000 per character, {stats.avg_tokens_per_word:.3f} per word",
     ):
         assert shown in people
-    run = shell.train("--corpus", "text", "--set", f"tokenizer_id={status.tokenizer_id}")
+    other = shell.read(TokenizerStatus, *TRAIN, "--name", "plain words")
+    for name, found in {"plain words": other, "last": other, "text, mine": status}.items():
+        assert shell.type("tokenizer", "show", name).startswith(f"{found.tokenizer_id}: ")
+    assert shell.error(*TRAIN, "--name", "last").message.startswith("`label` must not be 'last'")
+    run = shell.train("--corpus", "text", "--tokenizer", "text, mine")
     used = run.completed_manifest().tokenizer
     assert used is not None and used.id == status.tokenizer_id
 

@@ -88,3 +88,20 @@ def test_results_of_an_earlier_version__are_read_without_the_control_that_is_gon
     assert of_before != of_now
     job.result.write_text(of_before, encoding="utf-8")
     assert job.summary() == ONE
+
+
+def test_job__is_found_by_its_id_last_and_the_beginning_of_its_id_among_the_visible_ones(tmp_path: Path) -> None:
+    store = BatteryStore(tmp_path)
+    with refused(ErrorCode.DATA_NOT_FOUND, "There is no battery yet."):
+        store.find_named("last")
+    for battery_id in ("pairs-1", "pairs-12", "blimp-3"):
+        store.create(*battery_record(battery_id, RUN))
+    hidden = {"blimp-3"}
+    names = {"pairs-1": "pairs-1", "pairs-12": "pairs-12", "blimp-3": "blimp-3", "last": "pairs-12"}
+    found = {name: store.find_named(name, lambda one: one not in hidden).battery_id for name in names}
+    assert found == names
+    assert store.find_named("last").battery_id == store.find_named("bl").battery_id == "blimp-3"
+    with refused(ErrorCode.INVALID_INPUT, "'pairs' names 2 batteries: pairs-12, pairs-1. Give one of these ids"):
+        store.find_named("pairs")
+    with refused(ErrorCode.DATA_NOT_FOUND, "There is no battery 'bl': check its name, or list the batteries."):
+        store.find_named("bl", lambda one: one not in hidden)

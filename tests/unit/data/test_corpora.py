@@ -79,6 +79,14 @@ async def test_names__that_lead_out_or_nowhere_are_refused(corpora: CorpusStore,
             await corpora.describe(name)
 
 
+def test_beginning_of_a_name__names_the_only_corpus_that_begins_so(corpora: CorpusStore) -> None:
+    assert [corpora.full_name(begun) for begun in ("k", "si", "none", "")] == ["kk", "six", None, None]
+    assert corpora.table_notes == {"kk": ("'k' names the corpus 'kk'.",), "six": ("'si' names the corpus 'six'.",)}
+    with refused(ErrorCode.INVALID_INPUT, "'s' names 2 corpora: six, sub. Give more of the name."):
+        corpora.full_name("s")
+    assert not corpora.has("k")
+
+
 async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, root: Path) -> None:
     found = await corpora.describe("six", minimum_lines=3)
     assert corpora.find("six") == root / "six"
