@@ -183,8 +183,8 @@ async def _accept_draft(
 ) -> Accepted:
     corpora = CorpusStore(context.bot.settings)
     draft = await asyncio.to_thread(_draft, typed, config)  # a long file takes seconds
-    draft = await _with_defaults(context, draft)
     try:
+        draft = await _with_defaults(context, draft)
         request = draft.request()
     except AppError as error:
         raise with_option_names(error, draft.is_in_file) from None
@@ -220,7 +220,10 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         parent = await find_run(context, "train", init_from)
         fields["init_from_run_id"], family = parent.model, parent.record.effective.model_family
     if isinstance(tokenizer_id := fields.get("tokenizer_id"), str):
-        fields["tokenizer_id"] = (await find_tokenizer(context, tokenizer_id)).tokenizer_id
+        try:
+            fields["tokenizer_id"] = (await find_tokenizer(context, tokenizer_id)).tokenizer_id
+        except AppError as error:
+            raise draft.located(error, "tokenizer_id") from None
     corpus, draft = str(fields.get("corpus") or ""), draft.with_family(family)
     if fields.get("label") is None:
         attached = (run for run in own if run.has_attached_text and run.corpus == corpus)

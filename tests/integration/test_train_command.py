@@ -106,7 +106,7 @@ async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tm
         here.discord.fail_next("GET", FILES, 503)
         for name, data in (("мәтін", TEXT), ("мәтін 2", TEXT + b"a\n")):
             answer = await here.ask(here.bob, "train", {"file": Upload(f"{name}.txt", data)})
-            assert f"⏳ Queued: {name}\n" in answer.text
+            assert f"⏳ Queued: {name}-lstm\n" in answer.text
         offered = await here.suggested(here.bob, "train", "corpus", "мәт")
         assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
         settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}

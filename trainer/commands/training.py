@@ -171,8 +171,10 @@ def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:
     }
     for field, full_name in names.items():
         name = fields.get(field)
+        if not isinstance(name, str):
+            continue
         try:
-            fields[field] = full_name(name) if isinstance(name, str) else name
+            fields[field] = full_name(name)
         except AppError as error:
             if error.code is ErrorCode.INVALID_INPUT:  # the name of several; that of none is reported later
                 raise draft.combined([draft.located(error, field)]) from None

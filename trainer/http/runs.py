@@ -231,21 +231,22 @@ async def check_training(call: ApiRequest[NoQuery, NoQuery, TrainRequest]) -> we
 
 async def _allowed_request(call: ApiRequest[PathT, QueryT, TrainRequest]) -> TrainRequest:
     """Return the request with a label; raises AppError for a run or tokenizer that the client may not use."""
-    body, parent, tokenizer_id = call.body, call.body.init_from_run_id, call.body.tokenizer_id
-    if parent is not None:
+    body = call.body
+    if body.init_from_run_id is not None:
         with at_field("init_from_run_id"):
-            parent = await call.api.run_name(call.client, parent, or_checkpoint=True)
+            parent = await call.api.run_name(call.client, body.init_from_run_id, or_checkpoint=True)
         await call.api.run(call.client, parent, "train")
-    if tokenizer_id is not None:
+        body = changed(body, init_from_run_id=parent)
+    if body.tokenizer_id is not None:
         with at_field("tokenizer_id"):
-            tokenizer_id = await call.api.full_id(call.client, "tokenizer_id", tokenizer_id)
+            tokenizer_id = await call.api.full_id(call.client, "tokenizer_id", body.tokenizer_id)
             await call.api.tokenizer(call.client, tokenizer_id, "train")
-    label = body.label
-    if label is None:
+        body = changed(body, tokenizer_id=tokenizer_id)
+    if body.label is None:
         await call.api.index.refresh()
         seen = [run for run in call.api.index.runs if call.api.permissions.may_see(call.client.caller, run)]
-        label = default_label(body.corpus, body.model_family, seen, resumes=body.resume)
-    return changed(body, init_from_run_id=parent, tokenizer_id=tokenizer_id, label=label)
+        body = changed(body, label=default_label(body.corpus, body.model_family, seen, resumes=body.resume))
+    return body
 
 
 async def get_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
