@@ -5,6 +5,7 @@ import ast
 import importlib.metadata
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 
 from scripts.mt_page import parsers
 from tests.support import ROOT
+from tests.support.batteries import battery_record
+from tests.support.cross_language import experiment_record
 from tests.support.runs import record
+from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
 from trainer.commands.catalogue import COMMANDS, CommandInfo
@@ -142,13 +147,19 @@ def test_every_option__has_a_help_line_and_every_command_an_example(
     runs = {"RUN": "lstm-1", "OTHER": "gru-1"}
     for run_id in runs.values():
         RunStore(tmp_path).create(record(run_id))
+    experiment = experiment_record()
+    ExperimentStore(tmp_path).create(experiment)
+    BatteryStore(tmp_path).create(*battery_record("pairs-1"))
+    shutil.copytree(ROOT / "tests" / "fixtures" / "tokenizers", tmp_path / "tokenizers")
+    ids = {"experiment": experiment.experiment_id, "battery": "pairs-1", "tokenizer": "char-222eba1359b17193"}
     for path, command in commands_of(MtParser()):
         assert str(command.epilog).startswith((f"Example: {path}", "Example: eval")), path
         assert all(action.help for action in command._actions), path
         words = shlex.split(str(command.epilog).removeprefix("Example: "), comments=True)
         if path != "mt completion":
             given = [word for word in words[len(path.split()) :] if word not in (">", "again.yaml")]
-            command.parse_args([runs.get(word, word) for word in given])
+            names = {**runs, "ID": ids.get(path.split()[1], "")}
+            command.parse_args([names.get(word, word) for word in given])
 
 
 def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:
