@@ -78,7 +78,7 @@ class Mistake(NamedTuple):
 def mistakes() -> list[Mistake]:
     table = re.sub(r"\bRUN\b", RUN, (FIXTURES / "mistakes.tsv").read_text(encoding="utf-8"))
     found = [Mistake(*line.split("\t")) for line in table.splitlines() if not line.startswith("#")]
-    long = Mistake("RUN_NOT_FOUND", f"config {'a' * 65}", f"There is no run '{'a' * 64}': check its id")
+    long = Mistake("RUN_NOT_FOUND", f"config {'a' * 65}", f"There is no run '{'a' * 64}': check its name")
     many = Mistake("CONFIG_INVALID", f"train --corpus text --set max_steps={'9' * 5000}", "holds a value that cannot")
     text = Mistake("PAYLOAD_TOO_LARGE", f"score {RUN} {'x' * 10_001} --heatmap f.png", "at most 10,000 characters")
     return [*found, long, many, text]
