@@ -99,10 +99,13 @@ async def compare(
     await respond(interaction, "compare", lambda context: compare_runs(context, run_ids, split))
 
 
-async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: EvalSplit = "test") -> Answer:
+async def compare_runs(context: CommandContext, names: Sequence[str], split: EvalSplit = "test") -> Answer:
     """Answer with the comparison of the first run with the others."""
-    run_ids = [await full_run_name(context, run_id, or_group=True) for run_id in run_ids]
-    compared = [await _compared(context, run_id, split) for run_id in run_ids]
+    run_ids: list[str] = []
+    compared: list[_Compared] = []
+    for name in names:
+        run_ids.append(await full_run_name(context, name, or_group=True))
+        compared.append(await _compared(context, run_ids[-1], split))
     check_different(run_ids)
     comparison = compare_measurements([one.measured for one in compared], split=split)
     embed = compare_answer(comparison)
