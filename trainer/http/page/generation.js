@@ -83,7 +83,7 @@ export function generationForm(models, signal, chosen) {
       "div",
       { class: "options" },
       ...Object.entries(fields).map(([name, field]) =>
-        h("div", {}, h("label", { for: name }, names[/** @type {keyof fields} */ (name)]), field),
+        h("div", {}, h("label", { for: name }, names[/** @type {keyof typeof fields} */ (name)]), field),
       ),
       h("div", {}, h("label", { for: "stop_on_eos" }, "Ends"), end),
     ),
