@@ -1,7 +1,7 @@
-"""Draws the pictures of docs/discord.md from a conversation with the real bot: python -m scripts.pictures [FOLDER].
+"""Draws the pictures of README.md and docs/discord.md: python -m scripts.pictures [FOLDER].
 
-The bot, its Valkey and its worker use a local Discord. A person types the commands; each picture is a message that
-Discord has received from the bot.
+They show a conversation with the real bot. The bot, its Valkey and its worker use a local Discord. A person types the
+commands; each picture is a message that Discord has received from the bot.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from trainer.services.embedded import die_with_parent
 
 TARGET = Path("docs/pictures")
 TOKEN = "picture-token"  # noqa: S105
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 TEXT = "Бүгін ауа райы жақсы."
 LONG, WAITING = "kazakh-long", 5
 """The name of a long run, and the number of runs that wait for it."""
@@ -59,12 +59,15 @@ class Pictures:
         """Hold the conversation: train, use and compare models, see failures, and run an experiment."""
         await self._discord.synced(PATIENCE_SECONDS)
         await self._discord.connected(PATIENCE_SECONDS)
-        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh", "epochs": 6})
+        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh"})
         await self._ask("help", "mt help", {})
         for name, person in (("settings", self.owner), ("settings-turkish", self.reader)):
             await self._form(name, await self._discord.slash(person, "mt settings", {}))
         await self._ask("mistake", "mt train", {"corpus": "demo", "init_from": "no-such-run"})
         await self._ask("corpora", "mt corpus list", {})
+        card = await self._message_of("kazakh")
+        await self._draw("training", card, r"[4-8]\d %")
+        await self._ask("status", "mt status", {}, until="Validation")
         await self._draw("completed", await self._message_of("Completed: kazakh"))
         await self._use_model()
         await self._ask("", "mt train", {"corpus": "demo", "name": "tiny", "size": "tiny", "epochs": 3})
@@ -116,7 +119,7 @@ class Pictures:
         }
         await self._ask("", "mt train", options)
         card = await self._message_of(LONG)
-        await self._draw("training", card, r"epoch (1[5-9]|[2-9]\d|\d{3})/.*checkpoint at step")
+        await self._edited(card, "checkpoint at step")
         await self._crash(bot, self._runs.all()[0])
         failed = await self._message_of(f"Failed: {LONG}", after=card)
         await self._draw("failed", failed)
