@@ -15,6 +15,8 @@ CODE_BLOCK_MARKS = 8
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
+_MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
+"""The place in a mention of people, channels, commands or emojis that must be broken."""
 
 
 def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:
@@ -97,8 +99,9 @@ def isolated(text: str) -> str:
 
 
 def without_links(message: str) -> str:
-    """Disable links and code blocks in a message of the bot that can quote a user; other markdown stays."""
+    """Disable links, mentions and code blocks in a message of the bot that can quote a user; other markdown stays."""
     inert = _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+    inert = _MENTION.sub(_ZERO_WIDTH_SPACE, inert)
     return inert.replace("```", f"`{_ZERO_WIDTH_SPACE}`{_ZERO_WIDTH_SPACE}`")
 
 

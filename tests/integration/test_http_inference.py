@@ -197,8 +197,9 @@ async def test_key__of_a_prediction_keeps_its_run(here: Site, run: RunDirectory)
     first = (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse)
     await here.post("/runs/train?wait=60", tiny_request(max_steps=1))
     assert (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse) == first
-    assert (await here.post("/predict", PREDICT)).record(PredictResponse).run_id != first.run_id
-    assert (await here.post("/predict?run_id=another", PREDICT, headers=once)).outcome == (409, "CONFLICT")
+    newest = (await here.post("/predict", PREDICT)).record(PredictResponse).run_id
+    assert newest != first.run_id
+    assert (await here.post(f"/predict?run_id={newest}", PREDICT, headers=once)).outcome == (409, "CONFLICT")
 
 
 async def test_answer__that_waits_begins_with_blanks(

@@ -168,6 +168,7 @@ class Api:
         see, caller = self.permissions.may_see, client.caller
         match field:
             case "experiment_id":
+                self.permissions.check_experiments(is_admin=client.is_admin)
                 stored = self.queue.experiments.stored
                 return (await asyncio.to_thread(stored.find_named, given)).experiment_id
             case "battery_id":

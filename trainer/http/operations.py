@@ -197,11 +197,11 @@ def operation(
     async def run(api: "Api", client: ApiClient, request: web.Request) -> web.StreamResponse:
         given: dict[str, str] = dict(request.match_info)
         named, or_checkpoint = parse(path_model, given), issubclass(path_model, ModelPath)
-        found = await api.with_ids(client, named, request.method, or_checkpoint=or_checkpoint)
         query = parse(query_model, _single_values(request))
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.timeouts.body_seconds) if has_body else b"{}"
         body = await asyncio.to_thread(_parse_body, body_model, data, read)
+        found = await api.with_ids(client, named, request.method, or_checkpoint=or_checkpoint)
         return await handler(ApiRequest(api, client, request, found, query, body, key))
 
     return Operation(
