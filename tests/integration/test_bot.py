@@ -229,6 +229,7 @@ async def _nothing(interaction: discord.Interaction, typed: str) -> list[app_com
 
 
 @app_commands.command(description="A command that is no more.")
+@app_commands.allowed_installs(guilds=True, users=True)
 @app_commands.autocomplete(what=_nothing)
 async def ancient(interaction: discord.Interaction, what: str) -> None:
     await interaction.response.defer()
@@ -248,6 +249,7 @@ async def test_form_of_an_older_version__does_nothing_and_is_no_fault(tmp_path: 
 
 
 @app_commands.command(name="ancient-form", description="A form that is no more.")
+@app_commands.allowed_installs(guilds=True, users=True)
 async def ancient_form(interaction: discord.Interaction[Bot]) -> None:
     await interaction.response.send_modal(form("dance", "char_lstm-1", "Dance", Field("steps", "Steps")))
 

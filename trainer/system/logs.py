@@ -31,7 +31,6 @@ class LoggingExtra(TypedDict, total=False):
     tokenizer_id: str
     experiment_id: str
     battery_id: str
-    build_id: str
     user_id: int | None
     kind: str
     """Id of an inference request."""

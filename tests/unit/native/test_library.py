@@ -51,7 +51,7 @@ def test_build__says_why_there_is_no_library(
     monkeypatch.setattr(build, "find_spec", {}.get)
     assert build.build(tmp_path) == "There is no C compiler: install gcc or clang, or the Python package ziglang."
     monkeypatch.setattr(build, "find_spec", {"ziglang": "found"}.get)
-    assert build.compiler() == [sys.executable, "-m", "ziglang", "cc"]
+    assert build.compiler() == [sys.executable, "-P", "-m", "ziglang", "cc"]
 
 
 @pytest.mark.slow
