@@ -83,21 +83,25 @@ async def test_connection__above_the_limit_takes_the_place_of_the_oldest_idle_on
             for reader, writer in open_ones[:2]:
                 writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
                 await reader.readuntil(b"100 Continue")
-            assert b'{"status":"ok"}' in await site.say(HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            once = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            assert b'{"status":"ok"}' in await site.say(once)
             assert await open_ones[2][0].read() == b"", "the idle one"
             reader, writer = await site.connect()
             writer.write(POST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
             await reader.readuntil(b"100 Continue")
-            assert await site.say(b"") == b"", "all are busy"
             open_ones.append((reader, writer))
+            waiting, writer = await site.connect()
+            writer.write(once)
             for _, one in open_ones:
                 one.transport.abort()
                 one.close()
+            assert b'{"status":"ok"}' in await waiting.read(), "it has waited for a place, because all were busy"
+            writer.close()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while len(logs) < 5:
+                while len(logs) < 6:
                     await asyncio.sleep(0.01)
         assert (await site.get("/healthz")).status == 200
-    assert sorted(str(entry["event"]) for entry in logs) == ["http_connections_full", *["http_request"] * 4]
+    assert sorted(str(entry["event"]) for entry in logs) == ["http_connections_full", *["http_request"] * 5]
 
 
 async def test_requests__in_one_packet_are_answered_in_their_order(hasty: Site) -> None:

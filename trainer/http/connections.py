@@ -23,7 +23,7 @@ _MAX_URL_BYTES = 8000
 _WAITING = 512
 """Connections that wait in the kernel until they are accepted."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE_SECONDS, _LOG_SECONDS = 1.0, 60.0
+_BUSY_SECONDS, _PAUSE_SECONDS, _LOG_SECONDS = 0.05, 1.0, 60.0
 
 
 class Connections:
@@ -67,22 +67,26 @@ class Connections:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket) -> None:
+        if not self._makes_place_for_one():
+            self._pause(listening, _BUSY_SECONDS)  # each connection has a request, whose end makes place
+            return
         try:
             accepted, _ = listening.accept()
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
                 self._log_full(error)
                 self._make_place()
-                loop = asyncio.get_running_loop()
-                loop.remove_reader(listening)
-                loop.call_later(_PAUSE_SECONDS, self._accept_from, listening)
+                self._pause(listening, _PAUSE_SECONDS)
             return
-        if self._makes_place_for_one():
-            task = asyncio.create_task(self._start(accepted))
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
-        else:
-            accepted.close()
+        task = asyncio.create_task(self._start(accepted))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    def _pause(self, listening: socket, seconds: float) -> None:
+        """Leave new connections in the kernel for some time."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(seconds, self._accept_from, listening)
 
     async def _start(self, accepted: socket) -> None:
         with suppress(OSError):  # the client has left
