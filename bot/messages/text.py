@@ -17,6 +17,8 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 """Control characters of terminals, line separators and marks of text direction."""
 _MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
 """The place in a mention of people, channels, commands or emojis that must be broken."""
+_QUOTED = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
+"""What a message quotes; the bot itself mentions admins, outside of quotes."""
 
 
 def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:
@@ -99,10 +101,15 @@ def isolated(text: str) -> str:
 
 
 def without_links(message: str) -> str:
-    """Disable links, mentions and code blocks in a message of the bot that can quote a user; other markdown stays."""
+    """Disable links, code blocks and quoted mentions in a message of the bot that can quote a user."""
     inert = _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
-    inert = _MENTION.sub(_ZERO_WIDTH_SPACE, inert)
+    inert = _QUOTED.sub(_without_mentions, inert)
     return inert.replace("```", f"`{_ZERO_WIDTH_SPACE}`{_ZERO_WIDTH_SPACE}`")
+
+
+def _without_mentions(quoted: re.Match[str]) -> str:
+    text: str = quoted[0]
+    return _MENTION.sub(_ZERO_WIDTH_SPACE, text)
 
 
 def relative_time(unix_seconds: float) -> str:

@@ -1,5 +1,6 @@
 """`/mt corpus build`: the real builder in a real worker, with stand-ins for its optional libraries."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -166,7 +167,9 @@ async def test_missing_libraries__are_named_in_the_words_of_discord(
     local_texts(tmp_path)
     needs_turkic = "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`, or build from text in IPA."
     async with place(tmp_path) as here, worker_in(tmp_path):
-        await until(lambda: "worker_ready" in log_of_worker(tmp_path))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await here.bot.queue.has_worker():
+                await asyncio.sleep(0.05)
         ipa = (await here.ask(here.ana, "corpus build", BUILD)).text
         identification = (await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})).text
     assert needs_turkic in ipa

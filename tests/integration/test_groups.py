@@ -157,7 +157,7 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell = enter(monkeypatch, capsys, tmp_path, lab.folder)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     shell.write("two.yaml", "corpus: text\nmodel_family: char_lstm\nseed: 8\nseeds: 2\n")
     group = shell.read(GroupStatus, "train", "two.yaml", *TINY, "--name", "pair")
     assert (group.seeds, group.status, group.label) == ((8, 9), "completed", "pair")
