@@ -16,9 +16,9 @@ _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
 _MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
-"""The place in a mention of people, channels, commands or emojis that must be broken."""
+"""The position in a mention of people, channels, commands or emojis where a sign makes it plain text."""
 _QUOTED = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
-"""What a message quotes; the bot itself mentions admins, outside of quotes."""
+"""A quoted part of a message, such as a name that a user typed. The bot mentions admins outside of quotes."""
 
 
 def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:

@@ -318,7 +318,7 @@ class _Label(BaseModel):
 
 
 class _Names(BaseModel):
-    """What of a request names its run: a tenth of the time of a complete record."""
+    """The names of a run in its stored request; the complete record takes ten times as long to read."""
 
     created_at: datetime
     effective: _Label

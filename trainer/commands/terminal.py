@@ -44,7 +44,7 @@ class Terminal:
     """Standard output for the result, standard error for progress, notes and errors."""
 
     queued: Queued | None = None
-    """What this command has queued."""
+    """A job that this command has queued."""
     pauses = True
     """False if an interruption of this command does not pause its run."""
     interruption: str | None = None

@@ -78,11 +78,11 @@ class CorpusStore:
         built = {path.name for path in self._stored.glob("[!.]*") if path.is_symlink()}  # on another machine
         return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
 
-    def full_name(self, begun: str) -> str | None:
+    def full_name(self, prefix: str) -> str | None:
         """Return the only name of a corpus that begins with a text, with a note on it; None if none begins so."""
-        found = only_name(begun, self.names())
+        found = only_name(prefix, self.names())
         if found is not None:
-            self.table_notes[found] = (f"'{shown_name(begun)}' names the corpus '{found}'.",)
+            self.table_notes[found] = (f"'{shown_name(prefix)}' names the corpus '{found}'.",)
         return found
 
     def find(self, name: str, field: str = "corpus") -> Path:
@@ -213,12 +213,12 @@ class CorpusStore:
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
 
 
-def only_name(begun: str, names: Sequence[str]) -> str | None:
+def only_name(prefix: str, names: Sequence[str]) -> str | None:
     """Return the only name that begins with a text, None for none; raises INVALID_INPUT for several."""
-    found = [name for name in names if begun and name.startswith(begun)]
+    found = [name for name in names if prefix and name.startswith(prefix)]
     if len(found) > 1:
         shown = ", ".join(found[:_SHOWN_NAMES]) + (", …" if len(found) > _SHOWN_NAMES else "")
-        message = f"'{shown_name(begun)}' names {len(found)} corpora: {shown}. Give more of the name."
+        message = f"'{shown_name(prefix)}' names {len(found)} corpora: {shown}. Give more of the name."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     return found[0] if found else None
 

@@ -38,7 +38,7 @@ _PRELOADED = [
     "trainer.worker.child_process",
 ]
 _UNKNOWN_EXIT_CODE = 255
-"""What multiprocessing reports for a child whose server process was killed."""
+"""The exit code that multiprocessing reports for a child whose fork server was killed."""
 _MAX_LAST_LINES = 120
 _MAX_LINE_BYTES = 1 << 30
 """An answer is one line, and so is a traceback in the log."""
