@@ -80,7 +80,7 @@ async def check_tree(browser: Browser, result: ExperimentResult, files: Path) ->
     leaves = TypeAdapter(list[str]).validate_python(await browser.evaluate(texts.format("leaf")))
     assert tuple(leaf.split()[0] for leaf in leaves) == leaf_order(result.languages, joins)
     assert leaves[0] == "fi (control)" and "kk (kipchak)" in leaves
-    assert await browser.evaluate(texts.format("over")) == [f"{join.height:.3f}" for join in joins]
+    await browser.see_value(texts.format("over"), [f"{join.height:.3f}" for join in joins])
     await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
     name = "tree-of-the-languages-lstm-on-the-passages"
     for ending in ("svg", "png", "csv"):
@@ -112,12 +112,12 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.press("ArrowRight")
         row = rows[LANGUAGES[0], LANGUAGES[1]]
         interval = f"95 % interval {row.interval_low:.3f} to {row.interval_high:.3f}"
-        assert interval in await browser.text(".details")
+        await browser.see_text(interval, ".details")
         assert interval in str(await browser.evaluate("document.activeElement.ariaLabel"))
         await browser.press("End")
         assert (await browser.text(".details")).startswith(f"{LANGUAGES[0]} on {LANGUAGES[-1]}: ")
         await browser.see(f"{PICTURES}.join() === Array(3).fill('data:image/png;base64,true').join()")
-        assert await browser.evaluate("[...document.images].every((image) => image.alt)") is True
+        await browser.see("[...document.images].every((image) => image.alt)")
         text = await browser.text()
         primary = next(one for one in CORRELATIONS if one.is_primary)
         assert f"{primary.r:.3f}" in text and "✗ failed, shuffled" in text and "90.0 %" in text
@@ -142,7 +142,7 @@ async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site
         await browser.evaluate("document.querySelector('#search').focus()")
         await browser.type("wait0")
         await browser.see(f"{NAMES} === '{WAITING}'")
-        assert "0 of 56 cells" in await browser.text(".jobs tbody")
+        await browser.see_text("0 of 56 cells", ".jobs tbody")
         assert await faults(browser) == []
         await browser.open(f"{site.address}/#/experiments/{WAITING}")
         await browser.see_text("0 of 56 cells")
@@ -179,7 +179,7 @@ async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Sit
         right = summary.runs[0].groups[0].accuracies[0]
         assert right.low is not None and right.high is not None
         interval = f"95 % interval {100 * right.low:.1f} % to {100 * right.high:.1f} %"
-        assert interval in await browser.text(".details")
+        await browser.see_text(interval, ".details")
         text = await browser.text()
         assert "✗ NOT at chance" in text and "-25.0 % to 75.0 %" in text and "eight words in a row" in text
         await browser.see(f"{PICTURES}.join() === Array(2).fill('data:image/png;base64,true').join()")
@@ -212,7 +212,7 @@ async def test_development__shows_curves_with_checkpoints_and_ages(site: Site, t
             assert word.word in text
         assert "3 of 4 words have an age" in text and "Not in the text: moon" in text
         await browser.see(f"{PICTURES}.join() === Array(3).fill('data:image/png;base64,true').join()")
-        assert await browser.evaluate("document.querySelectorAll('path.band').length") == 2
+        await browser.see_value("document.querySelectorAll('path.band').length", 2)
         drawn = "document.querySelector('path.line').getAttribute('d')"
         before = await browser.evaluate(drawn)
         await browser.evaluate("document.querySelector('#axis').value = 'step'")
@@ -281,9 +281,9 @@ async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, t
             assert shown == pytest.approx([row.excess_cross_entropy for row in rows], abs=0.00051)
             await browser.evaluate(DETAILS)
             await browser.see("document.querySelectorAll('path.line').length === 2")
-            assert await browser.evaluate("document.querySelectorAll('path.band').length") == 2
+            await browser.see_value("document.querySelectorAll('path.band').length", 2)
             links = "[...document.querySelectorAll('.states a')].map((link) => link.hash)"
-            assert await browser.evaluate(links) == [f"#/runs/{row.run_id}" for row in by_language(result)]
+            await browser.see_value(links, [f"#/runs/{row.run_id}" for row in by_language(result)])
             await check_looks(browser)
             assert browser.errors == []
 

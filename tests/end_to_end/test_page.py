@@ -38,9 +38,9 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.open(f"{address}/")
         await browser.see(f"{LABELS}.length >= 3")
         await browser.press("Tab")
-        assert await browser.text(":focus") == "Skip to the content"
+        await browser.see_value("document.querySelector(':focus')?.innerText", "Skip to the content")
         await browser.press("Enter")
-        assert await browser.evaluate("document.activeElement.id") == "main"
+        await browser.see_value("document.activeElement.id", "main")
         await browser.tab_to("#search")
         await browser.type("alpha")
         await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
@@ -48,7 +48,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.tab_to(f"a[href='#/runs/{live}']")
         await browser.press("Enter")
         await browser.see("document.querySelector('h1')?.textContent === 'alpha live'")
-        assert await browser.evaluate("document.activeElement.localName") == "h1"
+        await browser.see_value("document.activeElement.localName", "h1")
         await browser.see(CURVE)
         drawn = await browser.evaluate(CURVE)
         await browser.see(f"{CURVE} !== {drawn!r}")
@@ -57,7 +57,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
         await browser.evaluate("history.back()")
         await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
-        assert await browser.evaluate("document.querySelector('#search').value") == "alpha"
+        await browser.see_value("document.querySelector('#search').value", "alpha")
         for label in ("alpha two", "alpha one"):
             await browser.tab_to(f"input[aria-label='Compare {label}']")
             await browser.press(" ")
@@ -67,9 +67,9 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.press("Enter")
         await browser.see_text("Settings that differ")
         await browser.see_text("Bits per character")
-        assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
+        await browser.see_value("document.querySelectorAll('path.line').length", 4)
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
-        assert "A against B: " in await browser.text("[aria-labelledby=about-verdict]")
+        await browser.see_text("A against B: ", "[aria-labelledby=about-verdict]")
         assert await faults(browser) == []
         assert browser.errors == []
         assert browser.hosts == {address.removeprefix("http://")}
@@ -94,7 +94,7 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.tab_to("tbody button")
         await browser.press("Enter")
         await browser.see(f"{LABELS}.length === 4")
-        assert await browser.evaluate("document.querySelectorAll('.member a[href*=\"-s4\"]').length") == 2
+        await browser.see_value("document.querySelectorAll('.member a[href*=\"-s4\"]').length", 2)
         assert await faults(browser) == []
         await browser.tab_to("tbody button")
         await browser.press("Enter")
@@ -104,7 +104,7 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.tab_to("form[role=search] button")
         await browser.press("Enter")
         await browser.see_text("2 runs against 1 (interval of one more run of the group)")
-        assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
+        await browser.see_value("document.querySelectorAll('path.line').length", 4)
         gru = await finish(queue, "page group other", model_family="gru", num_epochs=3)
         await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}", tmp_path / "files")
         child = await finish(queue, "page group child", init_from_run_id=accepted.run_ids[0])
@@ -116,7 +116,8 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.see_text("Numbers of 2 completed runs")
         await browser.see("document.querySelectorAll('path.band').length === 2")
         await browser.see("document.querySelector('h1')?.textContent === 'page group'")
-        assert "2 runs: 2 completed." in await browser.text() and "seed 43" in await browser.text()
+        await browser.see_text("2 runs: 2 completed.")
+        await browser.see_text("seed 43")
         for width in (320, 1200):
             await browser.screen(width, 800)
             assert await faults(browser) == []
@@ -132,7 +133,7 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     await browser.see("document.querySelectorAll('path.line').length === 8")
     await browser.see("document.querySelector('.differences')")
     titles = "[...document.querySelectorAll('main h2')].map((title) => title.textContent).join()"
-    assert await browser.evaluate(titles) == "Verdict,Curves,Metrics,Settings"
+    await browser.see_value(titles, "Verdict,Curves,Metrics,Settings")
     verdicts = await browser.text("[aria-labelledby=about-verdict]")
     assert "A against B: no interval: loss " in verdicts and "A against C: not comparable" in verdicts
     assert re.search(r"A against D: [a-z ]+: loss [+-][\d.]+ % \(95 % interval [+-][\d.]+ % to ", verdicts)
@@ -180,27 +181,27 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
             await browser.open(f"{api.url}/")
             await browser.see_text("552 runs (a group counts as one)")
             await browser.see(f"{FIRST} === 'run-599'")
-            assert await browser.evaluate("document.querySelector('.runs').ariaRowCount") == "553"
-            assert await browser.evaluate("document.querySelectorAll('.runs tr').length < 60")
+            await browser.see_value("document.querySelector('.runs').ariaRowCount", "553")
+            await browser.see("document.querySelectorAll('.runs tr').length < 60")
             assert await faults(browser) == []
             for top in (12_000, 1_000_000):
                 await browser.evaluate(f"document.querySelector('.rows').scrollTop = {top}")
                 await browser.see(f"{IN_VIEW}.length > 40 && {newest(600)!r}.includes({IN_VIEW})")
             await browser.see("document.querySelector('.runs tbody:not(.space) tr:last-child').ariaRowIndex === '553'")
-            assert await browser.evaluate("document.querySelectorAll('.runs tr').length < 60")
+            await browser.see("document.querySelectorAll('.runs tr').length < 60")
             await browser.tab_to("[data-column=test_loss] button")
             await browser.press("Enter")
             await browser.see(f"{FIRST} === {best!r}")
-            assert await browser.evaluate("document.activeElement.textContent") == "Test loss"
-            assert await browser.evaluate("document.querySelector('[aria-sort]').ariaSort") == "ascending"
-            assert await browser.evaluate("location.hash") == "#/?sort=test_loss&order=asc"
+            await browser.see_value("document.activeElement.textContent", "Test loss")
+            await browser.see_value("document.querySelector('[aria-sort]').ariaSort", "ascending")
+            await browser.see_value("location.hash", "#/?sort=test_loss&order=asc")
             await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
             assert await faults(browser) == []
             await browser.evaluate("document.querySelector('#where').focus()")
             await browser.type("test_loss<oops")
             await browser.see_text("must be conditions such as test_loss<3.2")
             await asyncio.sleep(2 * REFRESH_SECONDS)
-            assert "must be conditions such as test_loss<3.2" in await browser.text("#where + div")
+            await browser.see_text("must be conditions such as test_loss<3.2", "#where + div")
             assert await faults(browser) == []
             await browser.evaluate("document.querySelector('#where').select()")
             await browser.type("test_loss>3.9")
@@ -216,7 +217,7 @@ async def test_list_of_many_runs__shows_those_in_view_in_the_order_of_the_addres
             shown = await browser.evaluate(IN_VIEW)
             await browser.open(link)
             await browser.see(f"{IN_VIEW} === {shown!r}")
-            assert await browser.evaluate("document.querySelector('#where').value") == "test_loss>3.9"
+            await browser.see_value("document.querySelector('#where').value", "test_loss>3.9")
             await browser.evaluate("document.querySelector('[data-column=label] button').click()")
             await browser.see("document.querySelector('[aria-sort]')?.dataset.column === 'label'")
             await browser.evaluate("history.back()")
@@ -254,7 +255,7 @@ async def test_open_list__shows_new_runs_and_numbers_and_keeps_its_place(tmp_pat
             boxes = "document.querySelectorAll('.runs tbody input')"
             await browser.evaluate(f"[...{boxes}].slice(0, 10).forEach((box) => box.click())")
             await browser.see_text("Compare 10 runs")
-            assert await browser.evaluate(f"{boxes}[10].disabled && !{boxes}[9].disabled")
+            await browser.see(f"{boxes}[10].disabled && !{boxes}[9].disabled")
             await browser.evaluate("document.querySelector('.rows').scrollLeft = 2000")
             await browser.see("!document.body.innerText.includes('Scroll sideways')")
             assert browser.errors == []
@@ -270,11 +271,11 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.press("Tab")
         await browser.press("Enter")
         await browser.see("document.querySelectorAll('.heat [role=option]').length === 16")  # x has its mark
-        assert await browser.text(".heat div div") == "abc→\u200bcab"
+        await browser.see_value("document.querySelector('.heat div div')?.innerText", "abc→\u200bcab")
         directions = (
             "[...document.querySelectorAll('.heat div div')].map((line) => getComputedStyle(line).direction).join()"
         )
-        assert await browser.evaluate(directions) == "ltr,rtl,ltr"
+        await browser.see_value(directions, "ltr,rtl,ltr")
         await browser.tab_to(".heat [role=option]")
         for key, wanted in (("ArrowRight", "b: "), ("ArrowDown", "c: "), ("ArrowRight", "tab: "), ("End", "ʃ: ")):
             await browser.press(key)
@@ -287,8 +288,8 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
         await browser.see_text("model_family: char_lstm")
         await browser.see_text("run_ended status=completed")
-        assert await browser.evaluate("document.querySelectorAll('table').length") == 4
-        assert "manifest.json" in await browser.text()
+        await browser.see_value("document.querySelectorAll('table').length", 4)
+        await browser.see_text("manifest.json")
         for width in (320, 1200):
             for dark in (False, True):
                 await browser.screen(width, 800, dark=dark)
@@ -310,7 +311,7 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         run_id = await finish(queue, "page key")
         await browser.open(f"{address}/#/runs/{run_id}")
         await browser.see("document.querySelector('dialog').open")
-        assert await browser.evaluate("document.activeElement.id") == "key-field"
+        await browser.see_value("document.activeElement.id", "key-field")
         assert await faults(browser) == []
         await browser.type("wrong-key-0123456789")
         await browser.press("Enter")
@@ -319,14 +320,14 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         await browser.type(KEY)
         await browser.press("Enter")
         await browser.see_text("model.safetensors")
-        assert await browser.evaluate("document.cookie + JSON.stringify(localStorage)") == "{}"
+        await browser.see_value("document.cookie + JSON.stringify(localStorage)", "{}")
         await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         await browser.evaluate("[...document.querySelectorAll('a')].find((a) => a.text === 'config.json').click()")
         await until((tmp_path / "config.json").exists)
         assert (tmp_path / "config.json").read_bytes() == (queue.runs.get(run_id).path / "config.json").read_bytes()
         await browser.evaluate("document.querySelector('#forget').click()")
         await browser.see("document.querySelector('dialog')?.open")
-        assert await browser.evaluate("sessionStorage.length") == 0
+        await browser.see_value("sessionStorage.length", 0)
         assert all("401" in error for error in browser.errors)
 
 
@@ -404,7 +405,7 @@ async def test_page__works_below_a_path_of_a_proxy_and_tells_its_answers_from_th
             proxy.status = status
             await browser.evaluate("location.hash = location.hash === '#/batteries' ? '#/experiments' : '#/batteries'")
             await browser.see_text(said)
-        assert await browser.evaluate("sessionStorage.getItem('api-key')") == KEY
+        await browser.see_value("sessionStorage.getItem('api-key')", KEY)
 
 
 FOREIGN = [

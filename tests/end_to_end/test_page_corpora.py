@@ -38,7 +38,7 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             await browser.open(f"{api.url}/#/corpora")
             await browser.see_text("udhr_ipa")
             await choose(browser, file)
-            assert await browser.evaluate("document.querySelector('#corpus-name').value") == file.stem
+            await browser.see_value("document.querySelector('#corpus-name').value", file.stem)
             await browser.tab_to("#corpus-language")
             await browser.type("kk")
             await browser.evaluate("document.querySelector('#corpus-spelling').value = 'false'")
@@ -50,7 +50,7 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
         with api_process(server, **environment) as api:
             await browser.see_text("Stored as corpus қазақ_тілі: ")
             await browser.see_text("usual spelling")
-            assert "The corpus қазақ_тілі is stored." in await browser.text("#news")
+            await browser.see_text("The corpus қазақ_тілі is stored.", "#news")
             for width, dark in SIZES:
                 await browser.screen(width, 800, dark=dark)
                 assert await faults(browser) == []

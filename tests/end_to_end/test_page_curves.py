@@ -47,7 +47,7 @@ async def shown(folder: Path, *, is_group: bool = False) -> AsyncIterator[Browse
 
 async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
-        assert await browser.evaluate("document.querySelector('path.raw')") is None
+        await browser.see_value("document.querySelector('path.raw')", None)
         await browser.tab_to("#smoothing")
         await browser.press("End")
         await browser.see("document.querySelector('path.raw') && document.querySelector('output').value === '0.99'")
@@ -76,7 +76,7 @@ async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Pa
         await browser.see("document.querySelector('svg').textContent.includes('160K')")
         await browser.evaluate("(window.isOld = true) && location.reload()")
         await browser.see("!window.isOld && document.querySelector('svg')?.textContent.includes('gradient norm')")
-        assert await browser.evaluate("document.querySelector('#smoothing').value") == "0.99"
+        await browser.see_value("document.querySelector('#smoothing').value", "0.99")
 
 
 async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
         await browser.see(f"{LINE} !== {whole!r}")
         await browser.see(FINER)
         await browser.evaluate("[...document.querySelectorAll('.tools button')][4].click()")
-        assert await browser.evaluate(LINE) == whole
+        await browser.see_value(LINE, whole)
 
 
 async def test_zoom__that_another_axis_ends_leaves_no_finer_points(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_zoom__that_another_axis_ends_leaves_no_finer_points(tmp_path: Pat
         await browser.evaluate("document.querySelector('.tools button').click()")
         await browser.see(FINER)
         await choose(browser, 1, "tokens")
-        assert await browser.evaluate(LINE) == whole
+        await browser.see_value(LINE, whole)
 
 
 async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:

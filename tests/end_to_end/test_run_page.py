@@ -68,7 +68,7 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         await press_button(browser, "Delete")
         await browser.see("document.querySelector('dialog[open]')?.textContent.includes('Delete this run')")
         assert await faults(browser) == []
-        assert await browser.text(":focus") == "No"
+        await browser.see_value("document.querySelector(':focus')?.innerText", "No")
         await browser.press("Enter")
         assert queue.runs.find(resumed) is not None
         await press_button(browser, "Delete")
@@ -91,7 +91,7 @@ async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: 
         with log.open("a", encoding="utf-8") as file:
             file.writelines(f"line {number}\n" for number in range(5000))
         await browser.see(f"document.querySelector({LOG!r}).textContent.includes('line 4999')")
-        assert await browser.evaluate(IS_AT_END)
+        await browser.see(IS_AT_END)
         await browser.see_text("The last 2,000 lines are shown.")
         await browser.evaluate("document.querySelector('.log').scrollTop = 100")
         with log.open("a", encoding="utf-8") as file:
@@ -99,7 +99,7 @@ async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: 
         await browser.see(f"document.querySelector({LOG!r}).textContent.includes('one more line')")
         assert not await browser.evaluate(IS_AT_END)
         await press_button(browser, "Jump to the end")
-        assert await browser.evaluate(IS_AT_END)
+        await browser.see(IS_AT_END)
         await press_button(browser, "Pause")
         await queue.cancel(run_id)
         await browser.see("/Paused: [1-9]/.test(document.body.innerText)")
@@ -123,8 +123,8 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         await browser.type("0")
         await browser.press("Enter")
         await browser.see("document.querySelector('#field-max_steps').ariaInvalid === 'true'")
-        assert await browser.evaluate("document.activeElement.id") == "field-max_steps"
-        assert "`max_steps` must be greater than 0" in await browser.text("#field-max_steps-problem")
+        await browser.see_value("document.activeElement.id", "field-max_steps")
+        await browser.see_text("`max_steps` must be greater than 0", "#field-max_steps-problem")
         await fits(browser)
         await browser.open(f"{address}/#/train?from={run_id}")
         await browser.see("document.querySelector('#field-max_steps')?.value === '0'")
@@ -141,7 +141,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         assert again.optimizer.betas == (0.8, 0.9)
         assert again == changed(before, max_steps=3, optimizer=again.optimizer)
         assert again.model_fields_set == {*before.model_fields_set, "max_steps", "optimizer"}
-        assert await browser.evaluate("sessionStorage.length") == 0
+        await browser.see_value("sessionStorage.length", 0)
         assert all("422" in error for error in browser.errors)
 
 
@@ -178,6 +178,6 @@ async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp
         await browser.type("ab")
         await browser.press("Enter")
         await browser.see(f"{ROWS}.length === {len(kept)}")
-        assert await browser.evaluate(f"{ROWS}.every((text) => text.includes('ab'))")
+        await browser.see(f"{ROWS}.every((text) => text.includes('ab'))")
         await fits(browser)
         assert browser.errors == []

@@ -61,11 +61,11 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
             await browser.press("Tab")
             await browser.press("Enter")
             await browser.see("document.querySelectorAll('.heat').length === 3")
-            assert await browser.evaluate("location.hash") == f"#/text/{char},{bpe}"
+            await browser.see_value("location.hash", f"#/text/{char},{bpe}")
             first, second = score(api, char), score(api, bpe)
             assert first.bits_per_char is not None and second.bits_per_char is not None
             difference = f"{second.bits_per_char - first.bits_per_char:+.3f}".replace("-", "−")
-            assert difference in await browser.text(".score table")
+            await browser.see_text(difference, ".score table")
             await browser.evaluate("document.querySelectorAll('.score details')[2].open = true")
             await browser.see("document.querySelectorAll('.score table').length === 2")
             of_rows = "[...document.querySelectorAll('.score details tbody tr')]"
@@ -82,7 +82,7 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
             await browser.open(f"{api.url}/#/text/{char}@1,{bpe}")
             await browser.see("document.querySelector('#text')")
             kept = "[...document.querySelectorAll('#text, #model, #second-model')].map((field) => field.value)"
-            assert await browser.evaluate(kept) == [f"{char}@1", bpe, TEXT]
+            await browser.see_value(kept, [f"{char}@1", bpe, TEXT])
         assert browser.errors == []
 
 
@@ -109,7 +109,7 @@ async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab
             await browser.tab_to(".heat [role=option]")
             await browser.press("End")
             place = "[document.activeElement.ariaPosInSet, document.activeElement.ariaSetSize]"
-            assert await browser.evaluate(place) == [str(tokens)] * 2
+            await browser.see_value(place, [str(tokens)] * 2)
             # the block of the focus keeps its options; others get and lose theirs for some frames after the key
             block = "document.activeElement.closest('.pair .heat > div')"
             classes = f"[...{block}.querySelectorAll('[role=option]')].map((option) => option.className).join()"
@@ -118,8 +118,8 @@ async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab
             await browser.see(f"{classes} !== {json.dumps(fitted)}")
             await choose(browser, "#scale", "quantiles")
             await browser.see(f"{classes} === {json.dumps(fitted)}")
-            assert await browser.evaluate("document.querySelector('.score details').open")
-            assert await browser.evaluate(place) == [str(tokens)] * 2
+            await browser.see("document.querySelector('.score details').open")
+            await browser.see_value(place, [str(tokens)] * 2)
             assert await faults(browser) == []
         assert browser.errors == []
 
@@ -145,7 +145,7 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
             assert (
                 await browser.evaluate("document.querySelector('blockquote').textContent") == "abc" + wanted.outputs[0]
             )
-            assert await browser.evaluate(OPTIONS) == str(len(wanted.tokens[0]))
+            await browser.see_value(OPTIONS, str(len(wanted.tokens[0])))
             await browser.tab_to(".heat [role=option]")
             await browser.press("End")
             likeliest = wanted.top_logprobs[0][-1]
@@ -164,7 +164,7 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
             typed = await browser.evaluate(drafts)
             await browser.open(f"{api.url}/#/text/{run_id}")
             await browser.see("document.querySelector('#prompt')")
-            assert await browser.evaluate(drafts) == typed
+            await browser.see_value(drafts, typed)
         assert browser.errors == []
 
 

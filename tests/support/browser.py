@@ -5,6 +5,7 @@ elsewhere.
 """
 
 import asyncio
+import json
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -114,8 +115,13 @@ class Browser:
         except TimeoutError:
             pytest.fail(f"{expression} never held in:\n{await self.text()}\n{self.errors}")
 
-    async def see_text(self, text: str) -> None:
-        await self.see(f"document.body.innerText.includes({text!r})")
+    async def see_value(self, expression: str, value: object) -> None:
+        """Wait until an expression has a value in the page."""
+        wanted = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        await self.see(f"JSON.stringify({expression}) === {json.dumps(wanted)}")
+
+    async def see_text(self, text: str, selector: str = "body") -> None:
+        await self.see(f"document.querySelector({selector!r})?.innerText.includes({text!r})")
 
     async def open(self, address: str) -> None:
         """Load a page anew."""
