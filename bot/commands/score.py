@@ -23,9 +23,9 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRecord, ScoreRecord, ScoreRequest
 from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.units import Unit
 from trainer.data.text import with_newlines
 from trainer.people.language import _
-from trainer.reports.score_table import Unit
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 
 Detail = Literal["summary", "per_char"]

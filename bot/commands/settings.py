@@ -13,8 +13,8 @@ from bot.messages.text import GREEN, make_embed, plain
 from bot.people.user_settings import Notify, UserSettings, set_language
 from bot.session.client import Bot
 from trainer.config.validation import parse
+from trainer.contracts.units import Unit
 from trainer.people.language import LANGUAGE_NAMES, _
-from trainer.reports.score_table import Unit
 
 _OWN = "own"
 _DEFAULT = "default"

@@ -33,8 +33,8 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.contracts.units import Unit, in_unit
 from trainer.people.language import _, numeral, plural
-from trainer.reports.score_table import Unit, in_unit
 from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
 
 STOPS: dict[FinishReason, str] = {

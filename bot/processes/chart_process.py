@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from trainer.reports.score_table import Curve, Unit
+from trainer.contracts.units import Unit
+from trainer.reports.score_table import Curve
 from trainer.reports.surprisal_report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

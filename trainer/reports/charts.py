@@ -15,11 +15,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from trainer.contracts.units import Unit
 from trainer.reports.bands import band_of
 from trainer.reports.fonts import drawable, font_note, fonts_of, is_drawable, save_figure
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
 from trainer.reports.letters import without_forms
-from trainer.reports.score_table import Cell, CellRow, Curve, Unit
+from trainer.reports.score_table import Cell, CellRow, Curve
 
 
 def leave_out_matplotlibrc() -> None:

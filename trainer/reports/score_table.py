@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from math import log
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.events import Event, MetricsProgress
 from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Span, WordScore
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
+from trainer.contracts.units import Unit, in_unit
 from trainer.reports.letters import clusters, joined
 
 _MAX_COLUMNS, _MAX_ROWS = 40, 25
@@ -34,11 +35,6 @@ Cell = tuple[str, float, bool]
 """A character: the letter as it is drawn, "" but for its first character; its surprisal; and if the model knows it."""
 CellRow = tuple[int, Sequence[Cell]]
 """The number of the first cell, and at most 40 cells."""
-Unit = Literal["bits", "nats"]
-
-
-def in_unit(nats: float | None, unit: Unit) -> float:
-    return (nats or 0.0) / (log(2) if unit == "bits" else 1.0)
 
 
 class TokenRow(NamedTuple):

@@ -10,12 +10,11 @@ from statistics import median
 from typing import NamedTuple
 
 from trainer.contracts.inference import Expected, ScoreResponse
+from trainer.contracts.units import Unit, in_unit
 from trainer.reports.score_table import (
     TokenRow,
-    Unit,
     code_points,
     csv_lines,
-    in_unit,
     scored_lines,
     sign,
     table_rows,

@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.support import ROOT
 from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
+from trainer.contracts.units import Unit
 from trainer.reports.charts import (
     comparison_chart,
     curves_chart,
@@ -28,7 +29,7 @@ from trainer.reports.charts import (
     loss_figure,
     smoothed,
 )
-from trainer.reports.score_table import Cell, CellRow, Curve, Unit
+from trainer.reports.score_table import Cell, CellRow, Curve
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "nothing": ([], []),

@@ -12,8 +12,9 @@ from tests.support.properties import for_all
 from tests.support.scores import score_of
 from trainer.contracts.base import changed
 from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.units import Unit
 from trainer.reports.heatmap_html import heatmap_html
-from trainer.reports.score_table import CellRow, TokenRow, Unit, heatmap_rows, token_rows
+from trainer.reports.score_table import CellRow, TokenRow, heatmap_rows, token_rows
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, expected_instead, score_csv, summarize, visible
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024

@@ -14,7 +14,7 @@ from tests.support.stories import run_record
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.inference import FinishReason, GenerateRequest, GenerateResponse, PredictResponse, Suggestion
-from trainer.reports.score_table import Unit
+from trainer.contracts.units import Unit
 
 REASONS: tuple[FinishReason, ...] = ("eos", "stop_sequence", "max_new_tokens", "context_full")
 

@@ -10,7 +10,7 @@ from tests.support.properties import for_all
 from tests.support.refusals import refused
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.reports.score_table import Unit
+from trainer.contracts.units import Unit
 
 LONGEST_ID = "r" * 64
 
