@@ -30,6 +30,7 @@ from pydantic import (
 from trainer.config.validation import decoded, did_you_mean, field_problems, set_path, unreadable
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.installation import default_folder
+from trainer.contracts.units import Unit
 
 _NOT_FOR_CHILDREN = (
     *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__", "OBJECT_STORE__"),
@@ -149,6 +150,8 @@ class AppSettings(Group):
     """Corpora (`corpus/`, read-only), caches and the embedded server's files."""
     artifacts_root: Path = default_folder("artifacts")
     """Runs, tokenizers and stored attachments."""
+    unit: Unit = "bits"
+    """Unit of losses and surprisals that people read; files, HTTP and conditions are in nats."""
     cleanup: CleanupSettings = CleanupSettings()
     corpus_cache_cleanup: CorpusCacheCleanupSettings = CorpusCacheCleanupSettings()
     tokenizer_cleanup: TokenizerCleanupSettings = TokenizerCleanupSettings()
