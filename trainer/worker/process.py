@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import math
 import os
-import signal
 import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from trainer.store.refusals import log_outage, refusal
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.system.python import python_command
+from trainer.system.signals import stop_signals
 from trainer.worker.child_process import child_server
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
@@ -167,7 +167,7 @@ class WakingWorker(Worker):
 async def run_worker(
     settings: Settings, redis_url: str, *, embedded: bool, idle_seconds: float | None = None, answers_only: bool = False
 ) -> int:
-    """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
+    """Work until a signal to stop or (embedded) the end of standard input; return the exit code.
 
     With `idle_seconds`, the worker also ends once it has had no job for that time. It exits with 1 if one of its loops
     fails: a supervisor restarts the worker, and runs resume from their checkpoints. With `answers_only`, where the
@@ -399,10 +399,10 @@ async def warn_of_loss(store: Store) -> None:
 
 
 def _stop_event(*, embedded: bool) -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set, and for an embedded worker the end of its standard input."""
+    """Return an event that the signals to stop set, and for an embedded worker the end of its standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.set)
 
     def pipe_closed() -> None:
