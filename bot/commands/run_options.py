@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.messages.text import clamp, count, isolated, shown_bits
+from bot.messages.text import clamp, count, isolated, plain, shown_bits
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
@@ -85,6 +85,14 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
             runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
             noun = NOUNS.get(command, "run")
+            unfinished = fitting_runs(context, "cancel") if command in NOUNS else []
+            if unfinished:
+                message = _(
+                    "There is no {kind} yet. {name} is not completed: `/mt status` shows its progress.",
+                    kind=_(noun),
+                    name=plain(unfinished[0].name),
+                )
+                raise AppError(ErrorCode.RUN_NOT_FOUND, message)
             raise AppError(
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )

@@ -50,15 +50,15 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
         )
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     if ending not in endings:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            _(
-                "`{option}` must be {kind} whose name ends in {endings}.",
-                option=option,
-                kind=kind,
-                endings=_(" or ").join(endings),
-            ),
+        message = _(
+            "`{option}` must be {kind} whose name ends in {endings}.",
+            option=option,
+            kind=kind,
+            endings=_(" or ").join(endings),
         )
+        if is_corpus:
+            message += " " + _("Save the text of a document as plain text, and attach that file.")
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     return f"{title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if title else filename
 
 

@@ -118,6 +118,13 @@ async def test_default_run__is_the_newest_of_the_caller_or_else_of_all(here: Pla
         assert {choice.value for choice in await here.suggested(here.bob, command, "run")} == offered
 
 
+async def test_default_run__that_is_not_completed_yet_is_named(here: Place) -> None:
+    story(here, here.bob, "lstm-waits", label="kazakh")
+    for command, options in (("generate", {}), ("score", {"text": "a"})):
+        early = await here.ask(here.bob, command, {**options})
+        assert "yet. kazakh is not completed: `/mt status` shows its progress." in early.text
+
+
 def fills_gaps(one: Story) -> None:
     """Make a run one of a masked model."""
     record = changed(one.record, effective=changed(one.record.effective, objective="masked_lm"))

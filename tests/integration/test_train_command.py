@@ -213,7 +213,7 @@ MISTAKES: Sequence[tuple[Options, str]] = [
     ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
     ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
     ({"file": Upload("cats.zip", b"x")}, f"`file` is an archive. Unpack it and attach a file {ENDINGS}"),
-    ({"file": Upload("cats.docx", b"x")}, f"`file` must be a plain text or a table {ENDINGS}"),
+    ({"file": Upload("cats.docx", b"x")}, f"a plain text or a table {ENDINGS} Save the text of a document as plain"),
     ({"file": Upload("cats.jsonl", b"x")}, "'cats.jsonl': line 1 is not JSON."),
     ({"corpus": "no_such_corpus"}, "no corpus"),
     ({"corpus": "../secret"}, "corpus"),

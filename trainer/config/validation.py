@@ -20,6 +20,10 @@ _COMPRESSED = {
     **{b"\xfd7zXZ": "an xz", b"BZh": "a bzip2"},
 }
 """Names of compressed formats by their first bytes."""
+_DOCUMENTS = {b"%PDF-": "a PDF", b"{\\rtf": "an RTF", b"\xd0\xcf\x11\xe0": "an Office"}
+"""Names of document formats by their first bytes."""
+_ZIP, _OFFICE_PARTS = b"PK\x03\x04", (b"[Content_Types].xml", b"mimetypeapplication/")
+"""The first bytes of a zip file, and names in those that are documents."""
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ISO_2022 = {b"\x1b$B": "JP", b"\x1b$@": "JP", b"\x1b$(D": "JP", b"\x1b$)C": "KR", b"\x1b$)A": "CN"}
 """The encodings by the escape sequences before their characters."""
@@ -67,14 +71,18 @@ def decoded(
 
 
 def format_problem(data: bytes, name: str) -> str | None:
-    """Return a sentence about UTF-16, ISO-2022 or a compressed file, given its first bytes; None for anything else.
+    """Return a sentence about UTF-16, ISO-2022, a document or a compressed file by its first bytes; None for others.
 
     UTF-16 without a byte order mark has NUL bytes at even positions only, or at odd positions only.
     """
+    start = data[:_EXAMINED_BYTES]
+    is_office = start.startswith(_ZIP) and any(part in start for part in _OFFICE_PARTS)
+    kinds = ["an Office"] if is_office else [kind for magic, kind in _DOCUMENTS.items() if start.startswith(magic)]
+    if kinds:
+        return f"{name} is {kinds[0]} document, not a text. Save it as plain text in UTF-8 and give that file."
     for magic, program in _COMPRESSED.items():
         if data.startswith(magic):
             return f"{name} is {program} file, not a text. Unpack it and give the text."
-    start = data[:_EXAMINED_BYTES]
     zeros = [position for position, byte in enumerate(start) if byte == 0]
     has_one_parity = len({position % 2 for position in zeros}) == 1
     has_many = len(zeros) >= max(_MIN_ZERO_BYTES, _MIN_ZERO_SHARE * len(start))
