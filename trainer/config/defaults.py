@@ -308,7 +308,8 @@ class _Rules:
         dropout = kind.dropout + kind.dropout_per_doubling * math.log2(per_token)
         dropout += _DROPOUT_PER_DOUBLED_EPOCHS * math.log2(times_read / self._epochs_share / _EPOCHS_OF_DROPOUT)
         dropout = round(_clamped(dropout, 0.0, _MAX_DROPOUT), 2)
-        why = f"{float(f'{per_token:.2g}'):g} weights of hidden layers per training token, {times_read:.2g} epochs"
+        weights, epochs = (float(f"{number:.2g}") for number in (per_token, times_read))
+        why = f"{weights:g} weights of hidden layers per training token, {epochs:g} epochs"
         for field in model.dropouts:
             yield ChosenValue(field=f"model.{field}", value=dropout, reason=why)
         if value_at(self._basis.given, "model_family") == "char_lstm":

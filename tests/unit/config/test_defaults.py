@@ -144,6 +144,12 @@ def test_reasons__stand_beside_exactly_the_values_that_were_left_out() -> None:
     assert resolved(MIDDLE, {"model_family": "ngram"}).chosen[0].value == "base"
 
 
+def test_reason__has_no_number_with_an_exponent() -> None:
+    many = resolved(SHORT, LSTM | {"num_epochs": 400})
+    [reason] = [choice.reason for choice in many.chosen if choice.field == "model.dropout"]
+    assert reason.endswith(", 400 epochs")
+
+
 @pytest.mark.parametrize("tokens", [SHORT, LONG])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(tokens: int, optimizer: str) -> None:
