@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from socket import gethostname
@@ -19,12 +18,16 @@ from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.hardware import raise_descriptor_limit
 from trainer.system.logs import say, setup_logging
+from trainer.system.signals import stop_signals
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+_MISNAMED = (".env.txt", "env.txt", "env", "_.env", ".env.example")
+"""Names that editors and people give to the file of the settings."""
+
 
 def main(*, with_discord: bool = True) -> int:
-    """Run the bot, or the HTTP API alone, until SIGTERM or SIGINT.
+    """Run the bot, or the HTTP API alone, until a signal to stop.
 
     Return 0, 2 for a mistake in the settings, 1 for another failure.
     """
@@ -47,11 +50,7 @@ def _token(settings: Settings) -> str:
     """Return the bot's token; raises CONFIG_INVALID without a token or without any permitted user."""
     discord_settings = settings.discord
     if discord_settings.token is None:
-        raise AppError(
-            ErrorCode.CONFIG_INVALID,
-            "DISCORD__TOKEN is not set. Copy the bot's token from Discord's developer portal to `.env`, or start"
-            " without Discord: `mt up --no-discord`.",
-        )
+        raise AppError(ErrorCode.CONFIG_INVALID, f"DISCORD__TOKEN is not set. {_where_to_set_it(Path.cwd())}")
     people: tuple[int, ...] = (
         discord_settings.admin_ids + discord_settings.allowed_user_ids + discord_settings.allowed_guild_ids
     )
@@ -60,6 +59,18 @@ def _token(settings: Settings) -> str:
             ErrorCode.CONFIG_INVALID, "Nobody may use the bot. Set DISCORD__OWNER_ID to your own Discord user id."
         )
     return discord_settings.token.get_secret_value()
+
+
+def _where_to_set_it(folder: Path) -> str:
+    """Return what to do without a token, which depends on the files of the working folder."""
+    misnamed = next((name for name in _MISNAMED if (folder / name).is_file()), None)
+    if (folder / ".env").exists():
+        where = f"to `.env` in {folder}"
+    elif misnamed is None:
+        where = f"to a new file `.env` in {folder}, or run `mt up` in the folder that has one"
+    else:
+        return f"The file must be called `.env`: rename `{misnamed}` in {folder}."
+    return f"Copy the bot's token from Discord's developer portal {where}. Without Discord: `mt up --no-discord`."
 
 
 def _only_bot(settings: Settings) -> BinaryIO:
@@ -72,7 +83,7 @@ def _only_bot(settings: Settings) -> BinaryIO:
     if lock is None:
         raise AppError(
             ErrorCode.SERVICE_UNAVAILABLE,
-            f"Another bot uses the same `APP__ARTIFACTS_ROOT`{_holder(path)}. Stop it first, or set another folder.",
+            f"The bot already runs{_holder(path)}. Stop it first; a second bot needs another `APP__ARTIFACTS_ROOT`.",
         )
     port = f", port {settings.http.port}" if settings.http.port else ""
     lock.truncate(0)
@@ -88,9 +99,9 @@ def _holder(lock: Path) -> str:
 
 
 def _stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that the signals to stop set."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.set)
     return stop
 

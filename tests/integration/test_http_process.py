@@ -179,7 +179,7 @@ async def test_up__prints_its_address_for_people_and_a_second_one_says_who_runs(
     holder = f"(process {first.pid} of {socket.gethostname()})"
     assert second == (
         1,
-        f"Another bot uses the same `APP__ARTIFACTS_ROOT` {holder}. Stop it first, or set another folder.\n",
+        f"The bot already runs {holder}. Stop it first; a second bot needs another `APP__ARTIFACTS_ROOT`.\n",
     )
     assert mistake[0] == 2 and mistake[1].startswith("mt: `HTTP__PORT` must be a valid integer")
     assert await gone(tmp_path)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     AnyUrl,
@@ -74,7 +75,17 @@ def _or_none(value: object) -> object:
     return None if value == "" else value
 
 
-_Snowflake = Annotated[int, Field(gt=0, lt=2**64)]
+def _check_id(value: object) -> object:
+    """Refuse names in place of ids, and say where Discord shows an id."""
+    if isinstance(value, str) and not value.strip().isdecimal():
+        raise ValueError(
+            "must have numbers such as 123456789012345678 (in Discord switch on Settings, Advanced, Developer Mode;"
+            " then right-click the name and copy the id)"
+        )
+    return value
+
+
+_Snowflake = Annotated[int, Field(gt=0, lt=2**64), BeforeValidator(_check_id)]
 """An id of Discord."""
 Ids = Annotated[tuple[_Snowflake, ...], BeforeValidator(_split)]
 Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
@@ -85,6 +96,7 @@ _BASE64_SECRET = "whsec_"  # noqa: S105
 _RUN_ENDS = ("trainer.job.completed", "trainer.job.failed", "trainer.job.cancelled")
 
 
+_PLACE_IN_LIST = re.compile(r"\.\d+$", re.ASCII)
 _YEARS_SECONDS = 10 * 365 * 86400
 _KEY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KEY = re.compile(r"[!-~]{16,512}")
@@ -106,6 +118,12 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and not _KEY.fullmatch(secret.get_secret_value()):
         raise ValueError("must have at least 16 characters, without spaces")
     return secret
+
+
+def _is_one_word(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and len(token.get_secret_value().split()) != 1:
+        raise ValueError("must be the token alone, without spaces; each setting has a line of its own")
+    return token
 
 
 class Group(BaseModel):
@@ -266,7 +284,7 @@ class LimitSettings(Group):
 
 
 class DiscordSettings(Group):
-    token: Secret = None
+    token: Annotated[Secret, AfterValidator(_is_one_word)] = None
     owner_id: Id = None
     admin_ids: Ids = ()
     allowed_user_ids: Ids = ()
@@ -469,7 +487,10 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = [one.named(one.path.upper().replace(".", "__")) for one in field_problems(error, Settings)]
+        problems = [
+            one.named(_PLACE_IN_LIST.sub("", one.path).upper().replace(".", "__"))
+            for one in field_problems(error, Settings)
+        ]
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
@@ -478,7 +499,12 @@ def read_dotenv(folder: Path = Path()) -> dict[str, str]:
     path = folder / ".env"
     if not os.path.exists(path) or os.path.exists(path / "pyvenv.cfg"):
         return {}
-    return {name: value or "" for name, value in dotenv_values(stream=StringIO(_read_text(path))).items()}
+    text = _read_text(path)
+    for line in parse_stream(StringIO(text)):
+        if line.error:
+            message = f"Line {line.original.line} of '{path.name}' is no setting. Write it as NAME=VALUE."
+            raise AppError(ErrorCode.CONFIG_INVALID, message)
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
 
 
 def _read_text(path: Path) -> str:

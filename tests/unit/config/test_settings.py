@@ -136,6 +136,15 @@ def test_file_of_settings__that_is_no_text_in_utf_8_is_named_with_the_remedy(
     assert caught.value.message.startswith(sentence.format(name))
 
 
+@pytest.mark.parametrize("line", ["DISCORD__TOKEN: t0ken", "DISCORD TOKEN=t0ken"])
+def test_dotenv__line_that_is_no_setting_is_named_without_its_text(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"# mine\nAPP__ENV=prod\n{line}\n", encoding="utf-8")
+    with pytest.raises(AppError) as caught:
+        load(tmp_path)
+    message = "Line 3 of '.env' is no setting. Write it as NAME=VALUE."
+    assert (caught.value.code, caught.value.message) == (ErrorCode.CONFIG_INVALID, message)
+
+
 def test_file_of_settings__may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(_LINE, encoding="utf-8-sig")
     (tmp_path / "mt.toml").write_text("[queue]\nlease_seconds = 3\n", encoding="utf-8-sig")
