@@ -24,7 +24,7 @@ from bot.messages.text import (
     relative_time,
     shown_name,
 )
-from bot.session.client import RIVAL, Bot
+from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import RunRecord
@@ -38,7 +38,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _NAME = "name"
 _OWNER_DM = {
     "open": Finding("ok", "The owner's are open to this bot."),
-    "closed": Finding("warning", "The owner's are closed to this bot: allow them, then restart the bot."),
+    "closed": Finding("warning", f"{OWNER_DM_CLOSED} Then restart the bot."),
     "unknown": Finding("warning", "Not checked: `DISCORD__OWNER_ID` is not set, or Discord did not answer."),
 }
 """The finding for each state of the owner's direct messages, as of the start of the bot."""

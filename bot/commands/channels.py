@@ -2,21 +2,17 @@
 
 import discord
 
-from bot.session.client import Bot
+from bot.session.client import POSTING, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.people.language import _
 
 
 def may_post(interaction: discord.Interaction[Bot]) -> bool:
-    """Return whether the bot may post in the channel of a command.
-
-    The bot needs the history, too, to find out after a crash whether a message has arrived.
-    """
-    rights = interaction.app_permissions
+    """Return whether the bot may post in the channel of a command."""
     is_thread = isinstance(interaction.channel, discord.Thread)
-    may_send = rights.send_messages_in_threads if is_thread else rights.send_messages
-    needed = (rights.view_channel, may_send, rights.embed_links, rights.attach_files, rights.read_message_history)
-    return interaction.is_guild_integration() and all(needed)
+    needed = discord.Permissions(POSTING.value)
+    needed.update(send_messages=not is_thread, send_messages_in_threads=is_thread)
+    return interaction.is_guild_integration() and needed <= interaction.app_permissions
 
 
 def channel_id_of(interaction: discord.Interaction[Bot], instead: str) -> int | None:

@@ -35,6 +35,18 @@ T = TypeVar("T")
 _MAX_RATE_LIMIT_SECONDS = 60.0
 _UNREACHABLE = "Discord is not reachable from this machine. The bot tries again; `mt up --no-discord` runs without it."
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
+POSTING = discord.Permissions(
+    **{"view_channel": True, "send_messages": True, "send_messages_in_threads": True, "embed_links": True},
+    **{"attach_files": True, "read_message_history": True},
+)
+"""Rights that the bot needs for cards in the channels of a server.
+
+It needs the history, too, to find out after a crash whether a message has arrived.
+"""
+OWNER_DM_CLOSED = (
+    "The bot cannot send direct messages to the owner. Add it to your account, or to a server where you are a member,"
+    " and allow direct messages there."
+)
 RIVAL = (
     "Another process answers commands with the same DISCORD__TOKEN. Stop one of the two, or create an application for"
     " each of them in Discord's developer portal."
@@ -70,6 +82,7 @@ class Bot(discord.Client):
         self.settings = settings
         self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
         """State of the owner's direct messages as of the start."""
+        self._is_introduced = self._is_unreachable = False
         self.has_rival = False
         """True if another process has answered a command with the same token."""
         self.charts = ChartProcess()
@@ -109,6 +122,9 @@ class Bot(discord.Client):
             await self.login(token)
         except CALL_ERRORS as error:
             if not isinstance(error, discord.DiscordException):
+                if not self._is_unreachable:
+                    say(self.settings, _UNREACHABLE)
+                self._is_unreachable = True
                 log.warning("discord_unreachable", reason=_UNREACHABLE)
             await self.http.close()  # each try opens a session of its own
             self.http.connector = discord.utils.MISSING
@@ -163,6 +179,7 @@ class Bot(discord.Client):
             if is_closed(error):
                 self.owner_dm = "closed"
                 log.warning("owner_dm_closed", user_id=owner_id)
+                say(self.settings, OWNER_DM_CLOSED)
             else:
                 log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
 
@@ -185,6 +202,11 @@ class Bot(discord.Client):
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
         say(self.settings, f"Discord: connected as {self.user}.")
+        if self.application_id is not None and not self._is_introduced:
+            self._is_introduced = True
+            for_account, for_server = install_links(self.application_id)
+            say(self.settings, f"To add it to your account, open {for_account}")
+            say(self.settings, f"To add it to a server, open {for_server}")
 
     async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
         """Answer buttons and forms, also those of an earlier process."""
@@ -213,6 +235,14 @@ class Bot(discord.Client):
                 await guild.fetch_member(user_id)
                 return True
         return False
+
+
+def install_links(application_id: int) -> tuple[str, str]:
+    """Return the addresses that add an application to a person's account, and to a server."""
+    commands = "applications.commands"
+    account = discord.utils.oauth_url(application_id, scopes=(commands,))
+    server = discord.utils.oauth_url(application_id, scopes=("bot", commands), permissions=POSTING)
+    return f"{account}&integration_type=1", f"{server}&integration_type=0"
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]

@@ -296,7 +296,8 @@ async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None
             await bot.start(TOKEN)
 
 
-async def test_process__answers_and_exits_0_on_a_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_process__answers_and_exits_0_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     async with discord_alone() as server:
         ana = server.add_user("ana")
         changes = {"DISCORD__OWNER_ID": str(ana.id), "QUEUE__EMBEDDED_WORKERS": "1"}
@@ -304,10 +305,28 @@ async def test_process__answers_and_exits_0_on_a_signal(tmp_path: Path) -> None:
         await server.connected()
         await server.synced()
         answer = await read(await server.slash(ana, "mt status", {}))
-        bot.send_signal(signal.SIGINT)
+        await until(lambda: "add it to a server" in log_of(tmp_path).read_text(encoding="utf-8"))
+        bot.send_signal(number)
         code, errors = await ended(bot)
     assert "There is no run yet" in answer.text
     assert code == 0, errors
+    log = log_of(tmp_path).read_text(encoding="utf-8")
+    address = f"https://discord.com/oauth2/authorize?client_id={server.application_id}&scope="
+    rights = 1 << 10 | 1 << 11 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 38  # view, send, embed, attach, history, in threads
+    assert f"add it to your account, open {address}applications.commands&integration_type=1\n" in log
+    assert (
+        f"add it to a server, open {address}bot+applications.commands&permissions={rights}&integration_type=0\n" in log
+    )
+    assert log.count("To add it to") == 2
+
+
+async def test_process__says_at_the_start_that_the_owner_cannot_be_written_to(tmp_path: Path) -> None:
+    async with discord_alone() as server:
+        ana = server.add_user("ana", dms_open=False)
+        bot = await start_bot(tmp_path, environment_on(server, DISCORD__OWNER_ID=str(ana.id)))
+        await until(lambda: "cannot send direct messages to the owner. Add it" in log_of(tmp_path).read_text("utf-8"))
+        bot.send_signal(signal.SIGTERM)
+        assert (await ended(bot))[0] == 0
 
 
 @pytest.mark.parametrize("is_away", [False, True])
@@ -322,7 +341,7 @@ async def test_process__ends_on_a_signal_while_it_connects(tmp_path: Path, is_aw
     assert code == 0, errors
     assert "Unclosed" not in errors
     log = log_of(tmp_path).read_text(encoding="utf-8")
-    assert ("Discord is not reachable from this machine." in log) == is_away
+    assert log.count("\nDiscord is not reachable from this machine.") == is_away
 
 
 _REFUSED = "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n"
@@ -334,6 +353,12 @@ _REFUSED = "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's 
         ({"DISCORD__OWNER": "7"}, "did you mean `DISCORD__OWNER_ID`"),
         ({"DISCORD__TOKEN": ""}, "DISCORD__TOKEN is not set"),
         ({"DISCORD__OWNER_ID": ""}, "Set DISCORD__OWNER_ID"),
+        ({"DISCORD__TOKEN": "Bot token"}, "`DISCORD__TOKEN` must be the token alone, without spaces; each setting has"),
+        (
+            {"DISCORD__OWNER_ID": "aigul"},
+            "then right-click the name and copy the id), you gave 'aigul'",
+        ),
+        ({"DISCORD__ALLOWED_USER_IDS": "7, <@8>"}, "`DISCORD__ALLOWED_USER_IDS` must have numbers such as 123456789"),
     ],
 )
 def test_wrong_settings__are_one_sentence(
@@ -352,6 +377,27 @@ def test_wrong_settings__are_one_sentence(
     assert main() == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("", "to a new file `.env` in {}, or run `mt up` in the folder that has one."),
+        (".env", "to `.env` in {}."),
+        ("env.txt", "The file must be called `.env`: rename `env.txt` in {}.\n"),
+        (".env.txt", "The file must be called `.env`: rename `.env.txt` in {}.\n"),
+    ],
+)
+def test_missing_token__names_the_file_and_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, remedy: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISCORD__TOKEN", raising=False)
+    if name:
+        (tmp_path / name).touch()
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("DISCORD__TOKEN is not set.") and remedy.format(tmp_path) in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -389,7 +435,7 @@ async def test_process__waits_for_discord_and_ends_when_refused_for_good(tmp_pat
         await server.connected()
         server.drop_gateway(4004)
         refused = await ended(third)
-    assert (twin[0], twin[1].count("\n")) == (1, 1) and "Another bot uses the same" in twin[1]
+    assert (twin[0], twin[1].count("\n")) == (1, 1) and twin[1].startswith("The bot already runs (process ")
     assert code == 1 and "refuses the bot's connection (code 4014)" in errors
     assert refused == (2, _REFUSED)
     assert "Unclosed" not in errors + twin[1]

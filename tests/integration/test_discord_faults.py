@@ -244,7 +244,11 @@ async def test_undelivered_results__are_shown_once_at_the_next_command(tmp_path:
 @pytest.mark.parametrize(
     ("refusal", "event", "finding"),
     [
-        (Refusal(403, 50007, "Cannot send messages to this user"), "owner_dm_closed", "The owner's are closed"),
+        (
+            Refusal(403, 50007, "Cannot send messages to this user"),
+            "owner_dm_closed",
+            "cannot send direct messages to the owner",
+        ),
         (Refusal(400, 50035, "Invalid Form Body"), "owner_dm_unknown", "Not checked"),
     ],
 )
