@@ -22,7 +22,7 @@ from trainer.system.signals import stop_signals
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_MISNAMED = (".env.txt", "env.txt", "env", "_.env", ".env.example")
+_MISNAMED = (".env.txt", "env.txt", "env")
 """Names that editors and people give to the file of the settings."""
 
 
@@ -50,7 +50,7 @@ def _token(settings: Settings) -> str:
     """Return the bot's token; raises CONFIG_INVALID without a token or without any permitted user."""
     discord_settings = settings.discord
     if discord_settings.token is None:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"DISCORD__TOKEN is not set. {_where_to_set_it(Path.cwd())}")
+        raise AppError(ErrorCode.CONFIG_INVALID, _no_token(Path.cwd()))
     people: tuple[int, ...] = (
         discord_settings.admin_ids + discord_settings.allowed_user_ids + discord_settings.allowed_guild_ids
     )
@@ -61,16 +61,15 @@ def _token(settings: Settings) -> str:
     return discord_settings.token.get_secret_value()
 
 
-def _where_to_set_it(folder: Path) -> str:
-    """Return what to do without a token, which depends on the files of the working folder."""
+def _no_token(folder: Path) -> str:
+    """Return what to do without a token; the working folder may have the settings under another name."""
     misnamed = next((name for name in _MISNAMED if (folder / name).is_file()), None)
-    if (folder / ".env").exists():
-        where = f"to `.env` in {folder}"
-    elif misnamed is None:
-        where = f"to a new file `.env` in {folder}, or run `mt up` in the folder that has one"
-    else:
-        return f"The file must be called `.env`: rename `{misnamed}` in {folder}."
-    return f"Copy the bot's token from Discord's developer portal {where}. Without Discord: `mt up --no-discord`."
+    if misnamed is not None and not (folder / ".env").exists():
+        return f"DISCORD__TOKEN is not set. The file with it must be called `.env`: rename `{misnamed}` in {folder}."
+    return (
+        f"DISCORD__TOKEN is not set: neither a file `.env` in {folder} nor the environment has it. Copy the bot's token"
+        " from Discord's developer portal to this file, or start without Discord: `mt up --no-discord`."
+    )
 
 
 def _only_bot(settings: Settings) -> BinaryIO:

@@ -205,6 +205,8 @@ class Bot(discord.Client):
         if self.application_id is not None and not self._is_introduced:
             self._is_introduced = True
             for_account, for_server = install_links(self.application_id)
+            if self.settings.app.env == "prod":
+                log.info("bot_links", account_link=for_account, server_link=for_server)
             say(self.settings, f"To add it to your account, open {for_account}")
             say(self.settings, f"To add it to a server, open {for_server}")
 

@@ -63,6 +63,8 @@ class LoggingExtra(TypedDict, total=False):
     pid: int
     slots: int
     guilds: int
+    account_link: str
+    server_link: str
     task: str
     admin_id: int
     level: str
