@@ -261,13 +261,15 @@ def start() -> int:
     """Start bot, worker and Valkey as containers, with the folders and secrets that they need."""
     folders, file = [ROOT / "corpus", ROOT / "artifacts"], ROOT / ".env"
     if not file.exists():
-        raise SystemExit("There is no .env: copy .env.example to .env and set DISCORD__TOKEN in it.")
+        raise SystemExit("There is no .env: copy .env.example to .env, and set its first two settings.")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SystemExit("`.env` is not UTF-8: save it as UTF-8.") from None
     of_file: list[str] = re.findall(r"(?m)^([A-Z_]+)=.", text)
     given = {*of_file, *(name for name, value in os.environ.items() if value)}
+    if not {"DISCORD__TOKEN", "DISCORD_TOKEN"} & given:
+        raise SystemExit("`.env` lacks the bot's token: set DISCORD__TOKEN and DISCORD__OWNER_ID in it.")
     secrets_of = {
         "REDIS_PASSWORD": {"REDIS_PASSWORD"},
         "SECURITY__API_KEY": {"SECURITY__API_KEY", "SECURITY__API_KEYS"},

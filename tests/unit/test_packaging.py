@@ -253,6 +253,10 @@ def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -
     started = make_in(checkout, "start")
     assert started.returncode != 0
     assert "copy .env.example to .env" in started.stderr
+    (checkout / ".env").write_text("DISCORD__TOKEN=\nDISCORD__OWNER_ID=7\n", encoding="utf-8")
+    started = make_in(checkout, "start")
+    assert started.returncode != 0 and started.stdout.count("docker") == 0
+    assert "`.env` lacks the bot's token: set DISCORD__TOKEN and DISCORD__OWNER_ID in it." in started.stderr
     (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=\n#SECURITY__API_KEYS=x", encoding="utf-8")
     [_, command] = make_in(checkout, "start").stdout.splitlines()
     user = "" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
@@ -267,6 +271,7 @@ def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -
 @pytest.mark.process
 @pytest.mark.parametrize("own", ["SECURITY__API_KEYS=a:admin:0123456789abcdef", "SECURITY__API_KEY=0123456789abcdef"])
 def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
+    own = f"DISCORD__TOKEN=t0ken\n{own}"
     (checkout / ".env").write_text(own, encoding="utf-8")
     assert make_in(checkout, "start", REDIS_PASSWORD="own").returncode == 0  # noqa: S106
     assert (checkout / ".env").read_text(encoding="utf-8") == own
@@ -274,7 +279,7 @@ def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
 
 @pytest.mark.process
 def test_make_start__makes_folders_for_the_user_of_the_containers(checkout: Path) -> None:
-    (checkout / ".env").touch()
+    (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\n", encoding="utf-8")
     assert make_in(checkout, "start").returncode == 0
     owner = 1000 if os.getuid() == 0 else os.getuid()
     assert {(checkout / name).stat().st_uid for name in ("corpus", "artifacts")} == {owner}
