@@ -265,7 +265,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
 
 
 def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(http_api, "_FIRST_PATIENCE_SECONDS", -1.0)
     monkeypatch.setattr(server_client, "_RATE_SECONDS", -1.0)
     limited = refusal_of(ErrorCode.RATE_LIMIT_EXCEEDED, 429)
     with prepared(Prepared(503, b"busy"), limited) as server, Client(server.url, KEY) as client:
@@ -303,6 +303,7 @@ FOREIGN = [
     (Prepared(403, b"<h1>403</h1>", HTML), "answered 403 (Forbidden): it wants a login"),
     (Prepared(511, b"<h1>511</h1>", HTML), "it wants a login"),
     (Prepared(413, b"<h1>413</h1>", HTML), "answered 413 ("),
+    (Prepared(429, b"<h1>429</h1>", HTML), "answered 429 (Too Many Requests): it takes no more requests for now"),
     (Prepared(500, b'{"message": "no"}'), "answers with HTTP 500, which is no answer of Model Trainer"),
     *((Prepared(status, b"<h1>no</h1>", HTML), f"answered {status} (") for status in (502, 503, 504, 521, 530)),
 ]
@@ -312,7 +313,7 @@ FOREIGN = [
 def test_answer_of_a_proxy__is_told_as_what_it_is(
     answer: Prepared, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(http_api, "_FIRST_PATIENCE_SECONDS", -1.0)
     code = ErrorCode.PAYLOAD_TOO_LARGE if answer.status == 413 else ErrorCode.SERVICE_UNAVAILABLE
     calls: list[Callable[[Client], object]] = [
         lambda client: next(client.runs()),

@@ -22,6 +22,8 @@ _READ_SECONDS = 60.0
 """Besides the time that a request waits for its result; a stream has a comment every 15 seconds."""
 _PATIENCE_SECONDS = 60.0
 """Time for which a request without an answer is repeated, enough for a restart of the server."""
+_FIRST_PATIENCE_SECONDS = 5.0
+"""The same time before the server has answered at all, when the address may be wrong or the server not started."""
 _MAX_PAUSE_SECONDS = 2.0
 _GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 530})
 """Statuses of a proxy whose server does not answer; those from 520 on are Cloudflare's."""
@@ -151,7 +153,8 @@ class HttpApi:
         seconds = _READ_SECONDS + (wait if isinstance(wait, int | float) else 0.0)
         timeout = httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
         params = dict(_parameters(query))
-        deadline, pause = monotonic() + _PATIENCE_SECONDS, 0.1
+        patience_seconds = _PATIENCE_SECONDS if self._has_answered else _FIRST_PATIENCE_SECONDS
+        deadline, pause = monotonic() + patience_seconds, 0.1
         while True:
             request = self._http.build_request(
                 method, path, params=params, headers=headers, content=content, timeout=timeout
@@ -187,6 +190,8 @@ class HttpApi:
             return AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
         if status in _GATEWAY:
             message = f"{proxy}: the server behind it does not answer. Check that it is running."
+        elif status == ErrorCode.RATE_LIMIT_EXCEEDED.http_status:
+            message = f"{proxy}: it takes no more requests for now. Wait, or raise its limit."
         elif status in _LOGIN:
             message = f"{proxy}: it wants a login. Set MT_URL to an address that takes the key of Model Trainer."
         elif response.has_redirect_location:
