@@ -17,6 +17,7 @@ import structlog
 from trainer.contracts.units import Unit
 from trainer.reports.score_table import Curve
 from trainer.reports.surprisal_report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
+from trainer.system.signals import outliving_terminal
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -107,11 +108,12 @@ class ChartProcess:
 
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
-    try:
-        pool.submit(int).result()  # starts the process, outside of the event loop
-    except (EOFError, OSError) as error:
-        raise BrokenProcessPool("The server process that forks it has died.") from error
+    with outliving_terminal():
+        pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
+        try:
+            pool.submit(int).result()  # starts the process, outside of the event loop
+        except (EOFError, OSError) as error:
+            raise BrokenProcessPool("The server process that forks it has died.") from error
     return pool
 
 

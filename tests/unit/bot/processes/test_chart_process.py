@@ -9,11 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from bot.processes.chart_process import ChartProcess
-from tests.support import is_running, servers_of_this_test
+from tests.support import ROOT, is_running, servers_of_this_test
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
@@ -104,6 +105,27 @@ async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> N
 def connections_to_server() -> int:
     """The sockets of this process's fork server, with those that it has not accepted yet."""
     return Path("/proc/net/unix").read_text(encoding="utf-8").count(f"{get_temp_dir()}/listener-")
+
+
+def test_process__draws_for_the_bot_after_its_terminal_is_closed() -> None:
+    program = """
+        import asyncio, os, signal
+        from bot.processes.chart_process import ChartProcess
+
+        async def draw():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
+            charts = ChartProcess()
+            before = await charts.loss_chart([(1, 3.0), (2, 2.0)], [])
+            os.killpg(0, signal.SIGHUP)
+            after = await charts.loss_chart([(1, 3.0), (2, 1.0)], [])
+            charts.close()
+            print(before is not None, after is not None)
+
+        asyncio.run(draw())
+    """
+    words = [sys.executable, "-c", dedent(program)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, start_new_session=True, check=True)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
 def test_process__ends_when_the_bot_is_killed_which_its_work_leaves_small() -> None:
