@@ -254,6 +254,8 @@ def constraints() -> int:
 
 def compose(*words: str, env: Mapping[str, str] | None = None) -> int:
     """Call Docker Compose; PROFILE of the environment is prod, or dev for logs as text."""
+    if shutil.which("docker") is None or captured("docker", "compose", "version")[0] != 0:
+        raise SystemExit("This needs Docker with its plugin Compose: see https://docs.docker.com/engine/install.")
     return run("docker", "compose", "--profile", os.environ.get("PROFILE") or "prod", *words, env=env)
 
 
@@ -266,7 +268,7 @@ def start() -> int:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SystemExit("`.env` is not UTF-8: save it as UTF-8.") from None
-    of_file: list[str] = re.findall(r"(?m)^([A-Z_]+)=.", text)
+    of_file: list[str] = re.findall(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Z_]+)[ \t]*=[ \t]*\S", text)
     given = {*of_file, *(name for name, value in os.environ.items() if value)}
     if not {"DISCORD__TOKEN", "DISCORD_TOKEN"} & given:
         raise SystemExit("`.env` lacks the bot's token: set DISCORD__TOKEN and DISCORD__OWNER_ID in it.")

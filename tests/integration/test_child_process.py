@@ -23,6 +23,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.support.lab import Lab
+from tests.support.pages import find
 from tests.support.refusals import refused
 from tests.support.waiting import until
 from tests.support.worker_runs import training, worker_in
@@ -53,6 +54,8 @@ async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_
         await until(lambda: any("libtorch" in about(server, "maps").read_text() for server in servers(tmp_path)))
         [server] = servers(tmp_path)
         assert len([*about(server, "task").iterdir()]) == 1
+        [ignored] = find(r"^SigIgn:\s+(\w+)$", about(server, "status").read_text())
+        assert int(ignored, 16) & 1 << signal.SIGHUP - 1, "as when the terminal is closed"
         os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
         worker.kill()
     assert await gone(tmp_path)

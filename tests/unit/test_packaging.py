@@ -249,6 +249,14 @@ def test_make__drives_the_containers(words: tuple[str, ...], command: str, check
 
 
 @pytest.mark.process
+def test_make__without_compose_says_what_it_needs(checkout: Path) -> None:
+    (checkout / "bin" / "docker").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
+    stopped = make_in(checkout, "stop")
+    assert stopped.returncode != 0 and "Traceback" not in stopped.stderr
+    assert "This needs Docker with its plugin Compose: see https://" in stopped.stderr
+
+
+@pytest.mark.process
 def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -> None:
     started = make_in(checkout, "start")
     assert started.returncode != 0
@@ -269,7 +277,9 @@ def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("own", ["SECURITY__API_KEYS=a:admin:0123456789abcdef", "SECURITY__API_KEY=0123456789abcdef"])
+@pytest.mark.parametrize(
+    "own", ["SECURITY__API_KEYS=a:admin:0123456789abcdef", "export SECURITY__API_KEY = 0123456789abcdef"]
+)
 def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
     own = f"DISCORD__TOKEN=t0ken\n{own}"
     (checkout / ".env").write_text(own, encoding="utf-8")
