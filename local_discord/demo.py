@@ -31,6 +31,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import BUNDLED_CORPORA, CHECKOUT
+from trainer.contracts.units import loss_number
 from trainer.services.embedded import die_with_parent
 from trainer.system.python import python_command
 
@@ -106,7 +107,7 @@ class Demo:
             async with asyncio.timeout(TRAIN_SECONDS):
                 while not follower.ended:
                     status = follower.refresh()
-                    loss = "" if status.train_loss is None else f"loss {status.train_loss:.3f}"
+                    loss = "" if status.train_loss is None else f"loss {loss_number(status.train_loss, 'bits')} bits"
                     epoch = f"epoch {status.epoch}/{status.total_epochs}"
                     bar.update(task, completed=status.progress, now=f"{epoch} {loss}")
                     await asyncio.sleep(0.1)
@@ -117,9 +118,10 @@ class Demo:
         test, unigram = manifest.metrics.test, unigram_entropy_nats(BUNDLED_CORPORA / f"{CORPUS}.txt")
         if test is None or unigram - test < MARGIN_NATS:
             raise Failed(f"The test loss {test} is not {MARGIN_NATS} nats under the unigram entropy {unigram:.3f}.")
+        loss, less, entropy = (loss_number(nats, "bits") for nats in (test, unigram - test, unigram))
         self._passed(
-            f"test loss {test:.3f} nats per character, {unigram - test:.2f} under the unigram entropy"
-            f" ({unigram:.3f}), after {manifest.timings.train_seconds:.0f} s of training"
+            f"test loss {loss} bits per character, {less} under the unigram entropy"
+            f" ({entropy}), after {manifest.timings.train_seconds:.0f} s of training"
         )
 
     async def _ask(self, command: str, options: Mapping[str, str | int | float]) -> None:

@@ -64,7 +64,7 @@ def test_comparison__of_two_families_is_one_table_and_one_chart(shell: Shell) ->
 def test_comparison__of_causal_models_says_nothing_of_masked_tokens(shell: Shell) -> None:
     shell.write("mine.txt", some_text())
     shown = shell.type("bench", "architectures", "mine.txt", "--families", "lstm", "--tokens", "200")
-    assert "Losses in nats per predicted token." in shown
+    assert "Losses in bits per predicted token and per character." in shown
     assert "masked" not in shown
     assert "\nmine.txt: " in shown
 

@@ -191,10 +191,14 @@ def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell,
     several = shell.type(*words, "--stream", "--samples", "2").splitlines()
     assert {line.split(":")[0] for line in several} >= {"0", "1"}
     assert "Give `--stream` or `--json`, not both" in shell.error(*words, "--stream").message
+    in_bits, in_nats = (shell.type(*words, "--stream", "--unit", unit).splitlines()[-1] for unit in ("bits", "nats"))
+    per_nat = [float(bits) * math.log(2) for bits in in_bits.split()]
+    assert per_nat == pytest.approx([*map(float, in_nats.split())], abs=0.01) and min(per_nat) > 0
+    assert "surprisal (nats)" in shell.type("predict", run_id, "ab a", "--unit", "nats")
     ranked = shell.type("predict", run_id, "ab a", "--k", "4")
     found = shell.read(PredictResponse, "predict", run_id, "ab a").suggestions
     assert found is not None and len(found) == 5
-    shown = [f"{one.prob:.4f}" in ranked and f"{one.logp:.4f}" in ranked for one in found]
+    shown = [f"{one.prob:.4f}" in ranked and f"{-one.logp / math.log(2):.2f}" in ranked for one in found]
     assert shown == [True] * 4 + [False]
     empty = "mt: Prefix is empty after tokenization. Provide at least one word.\n"
     assert shell.refuse("predict", run_id, "") == empty
@@ -352,8 +356,9 @@ def test_loss__of_a_split_is_one_number_wherever_it_is_shown(lab_shell: Shell) -
     for run in runs.values():
         metrics = run.completed_manifest().metrics
         row = next(line for line in compared.splitlines() if line.startswith(f"{run.run_id}  "))
-        bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.4f}"
-        assert f"{metrics.test:.4f}" in row.split() and bits in row
+        assert metrics.test is not None
+        bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.3f}"
+        assert f"{metrics.test / math.log(2):.3f}" in row.split() and bits in row
     assert "masked_context_one_sided" in runs["masked"].logs.read_text(encoding="utf-8")
 
 
@@ -373,13 +378,15 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         assert measured.bits_per_char == (None if masked else pytest.approx(in_bits))
         assert bits == (None if masked else pytest.approx(in_bits, abs=1e-6))
         per_char = "" if bits is None else f", {bits:.3f} bits per character"
-        figures = f" nats per {unit}{per_char}, perplexity"
-        margin = f" ± {metrics.best_margin:.4f} (95 %)" if split == "validation" and metrics.best_margin else ""
-        assert f"{loss:.4f}{margin}{figures}" in shown
+        figures = f" bits per {unit}{per_char}, perplexity {math.exp(loss):.2f}"
+        half = metrics.best_margin if split == "validation" else None
+        margin = f" ± {half / math.log(2):.3f} (95 %)" if half else ""
+        assert f"{loss / math.log(2):.3f}{margin}{figures}" in shown
         half = None if measured.lines is None else measured.lines.margin_nats
-        interval = "" if half is None else f" ± {half:.4f} (95 %)"
+        interval = "" if half is None else f" ± {half / math.log(2):.3f} (95 %)"
         evaluated = shell.type("eval", run.run_id, "--latest")
-        assert f"{loss:.4f}{interval}{figures}" in evaluated and ("No interval" in evaluated) == (half is None)
+        assert f"{loss / math.log(2):.3f}{interval}{figures}" in evaluated
+        assert ("No interval" in evaluated) == (half is None)
         in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
     baseline = run.completed_manifest().reported_baseline
@@ -387,10 +394,12 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
     if baseline is not None:
         assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char, abs=1e-6)
         assert shell.read(EvalMetrics, "eval", run.run_id, "--split", "test").baseline == baseline
-        line = baseline.described()
+        line = baseline.described("bits")
         assert line in shown and line in shell.type("eval", run.run_id, "--latest")
-        assert line.partition(", 95 %")[0] in card and line.partition(", 95 %")[0] in final
+        counted = f"{baseline.name}: {baseline.ngram_bits_per_char:.3f} "
+        assert counted in card and counted in final
     best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
-    assert f"{metrics.best:.3f} nats{best} " in shell.type("runs")
-    assert not masked or not any("bits" in text for text in (shown, card, final))
+    assert metrics.best is not None
+    assert f"{metrics.best / math.log(2):.3f} bits{best} " in shell.type("runs")
+    assert not masked or not any("per char" in text or "bits/char" in text for text in (shown, card, final))
     assert (status.test_loss, status.bits_per_char) == (metrics.test, metrics.bits_per_char)

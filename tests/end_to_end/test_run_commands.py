@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from hashlib import sha256
+from math import log
 
 import pytest
 import torch
@@ -15,11 +17,13 @@ from syrupy.assertion import SnapshotAssertion
 
 from tests.support import ROOT, add_corpus, some_text, twin
 from tests.support.baselines import BETTER, BETTER_INTERVAL, BETTER_LINE, WORSE, WORSE_LINE, WORSE_WARNING
+from tests.support.groups import GROUP, group_stories
 from tests.support.lab import running_worker
 from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, sets, shell_fixture
 from tests.support.runs import ended as end
 from tests.support.runs import record
+from tests.support.stored_jobs import finish_battery, finished_development, finished_experiment, waiting_battery
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.unit.export.test_verification import accepted
@@ -70,7 +74,9 @@ def test_runs__are_listed_newest_first_with_loss_and_label(shell: Shell) -> None
     head, first, second = shell.type("runs").splitlines()
     assert head.split() == "run status family progress best validation against counting created label".split()
     assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
-    best = f"{done.completed_manifest().metrics.best:.3f}"
+    loss = done.completed_manifest().metrics.best
+    assert loss is not None
+    best = f"{loss / log(2):.3f} bits, "
     assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {best}")
     end(shell.runs.create(changed(waiting, run_id="last", created_at=now())), "cancelled")
     for words, expected in {
@@ -91,15 +97,16 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
     assert (status.test_loss, status.best_val_loss) == (metrics.test, metrics.best)
     assert status.train_loss == metrics.train, "the mean of the last epoch"
     table = shell.type("status", run.run_id)
-    assert f"{metrics.test:.4f} nats per token, {metrics.bits_per_char:.3f} bits" in table
+    assert metrics.test is not None
+    assert f"{metrics.test / log(2):.3f} bits per token, {metrics.bits_per_char:.3f} bits" in table
     assert f"2 of 2, {steps} of {steps}" in table and "last heartbeat" not in table
 
 
 @pytest.mark.parametrize(
     ("baseline", "line", "listed"),
     [
-        (BETTER, BETTER_LINE + BETTER_INTERVAL, "−0.31 bits/char (5-gram)"),
-        (WORSE, WORSE_LINE, "+0.25 bits/char (5-gram)"),
+        (BETTER, BETTER_LINE + BETTER_INTERVAL, "−0.313 bits/char (5-gram)"),
+        (WORSE, WORSE_LINE, "+0.250 bits/char (5-gram)"),
     ],
 )
 def test_run__stands_beside_what_counting_reaches(shell: Shell, baseline: Baseline, line: str, listed: str) -> None:
@@ -107,6 +114,100 @@ def test_run__stands_beside_what_counting_reaches(shell: Shell, baseline: Baseli
     shown = shell.type("status", run.run_id)
     assert line in shown and (WORSE_WARNING in shown) == (baseline == WORSE)
     assert listed in shell.type("runs").splitlines()[1]
+
+
+def a_group(shell: Shell) -> str:
+    for seed, story in enumerate(group_stories(shell.artifacts)):
+        story.start().step(100, 2.0, 1.5 + seed).complete()
+    return GROUP
+
+
+def a_development(shell: Shell) -> str:
+    return finished_development(shell.artifacts, "development-1", "lstm-1").battery_id
+
+
+def a_battery(shell: Shell) -> str:
+    battery = waiting_battery(shell.artifacts, "pairs-1", "lstm-1", "lstm-2")
+    finish_battery(battery)
+    return battery.battery_id
+
+
+def a_run(shell: Shell) -> str:
+    story = Story(shell.artifacts, run_record()).start().step(100, 2.0, 2.1, margin=0.25)
+    return story.complete(baseline=BETTER).run.run_id
+
+
+VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Sequence[str]]]] = {
+    "a status": (
+        "status {}",
+        a_run,
+        lambda unit, per: (
+            f"{2.1 / per:.3f} ± {0.25 / per:.3f} (95 %) {unit} per token, {4.2 / per:.3f} {unit} per character,",
+            f"5-gram: {1.8128 * log(2) / per:.3f} {unit} per character; this model {1.5 * log(2) / per:.3f}",
+        ),
+    ),
+    "the list of runs": (
+        "runs",
+        a_run,
+        lambda unit, per: (
+            f"{2.1 / per:.3f} {unit}, {4.2 / per:.3f} {unit}/char",
+            f"{0.3128 * log(2) / per:.3f} {unit}/char (5-gram)",
+        ),
+    ),
+    "the list of groups": (
+        "runs",
+        a_group,
+        lambda unit, per: (
+            f"{2.5 / per:.3f} ± {1 / per:.3f} ({1.5 / per:.3f}–{3.5 / per:.3f}) {unit}, {5 / per:.3f} ±",
+        ),
+    ),
+    "a group": (
+        "status {}",
+        a_group,
+        lambda unit, per: (f"validation, {unit} per token", f"validation, {unit} per character", f"{5 / per:.3f}"),
+    ),
+    "a comparison": (
+        "compare {}",
+        lambda shell: " ".join(pair(shell, 2.2, 0.1, learning_rate=0.5)),
+        lambda unit, per: (f"loss +{0.2 / per:.3f}, perplexity +", f"losses in {unit} per token", f"{2.2 / per:.3f}"),
+    ),
+    "an evaluation": (
+        "eval {} --latest",
+        lambda shell: shell.add_finished_run().run_id,
+        lambda unit, _: (f" {unit} per token, ", f" {unit} per character"),
+    ),
+    "an experiment": (
+        "experiment show {}",
+        lambda shell: finished_experiment(shell.artifacts).experiment_id,
+        lambda unit, per: (f"surprisal, {unit} per position", f"loss, {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
+    ),
+    "a battery": ("battery show {}", a_battery, lambda unit, per: (f"right / {unit}", f"{2.5 / per:.2f}")),
+    "a development": (
+        "battery show {}",
+        a_development,
+        lambda unit, per: (
+            *(f"test: {unit} per character", f"{5 * log(2) / per:.3f} ("),
+            *(f"from {unit}", f"{9 / per:.2f}"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_view__has_one_unit(shell: Shell, monkeypatch: pytest.MonkeyPatch, view: str, unit: str) -> None:
+    words, prepare, expected = VIEWS[view]
+    command = words.format(prepare(shell)).split()
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("APP__UNIT", "nats" if unit == "bits" else "bits")
+    other = shell.type(*command)
+    shown = shell.type(*command, "--unit", unit)
+    texts = expected(unit, log(2) if unit == "bits" else 1.0)
+    assert [text for text in texts if text not in shown] == [], shown
+    assert re.search(r"\bnats\b" if unit == "bits" else r"\bbits\b", shown) is None
+    assert re.search(rf"\b{unit}\b", other) is None, "the unit of the settings"
+    as_record = shell.type(*command, "--json", "--unit", unit)
+    assert as_record == shell.type(*command, "--json"), "numbers for programs have no unit to choose"
 
 
 def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shell) -> None:
@@ -261,8 +362,9 @@ def test_selftest__takes_an_experiment_and_shows_how_the_loss_fell(shell: Shell)
     sizes = ("model.embedding_size=32", "model.hidden_size=64", "max_seq_len=8")
     before = set(shell.folder.rglob("*"))
     fields = sets(*sizes, "learning_rate=0.01", "checkpoint_schedule=[0,1]")
-    out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), *fields)
-    assert out.splitlines()[0] == "step  loss"
+    out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), "--unit", "nats", *fields)
+    assert out.splitlines()[0] == "step  loss (nats per token)"
+    assert " nats per token in " in out and "bits" not in out
     assert "Training works: the loss of one batch fell from" in out
     assert set(shell.folder.rglob("*")) == before, "nothing is kept of it"
 
@@ -343,7 +445,7 @@ def test_latest_evaluation__is_shown_and_nothing_is_measured(shell: Shell) -> No
     metrics = shell.read(EvalMetrics, "eval", run.run_id, "--latest")
     assert (metrics.split, metrics.status, metrics.artifacts[0]) == ("test", "completed", "eval/metrics.json")
     assert metrics.perplexity == pytest.approx(math.exp(metrics.loss), abs=1e-6)
-    assert f"{metrics.loss:.4f} nats per token" in shell.type("eval", run.run_id, "--latest")
+    assert f"{metrics.loss / math.log(2):.3f} bits per token" in shell.type("eval", run.run_id, "--latest")
     assert shell.has_started_nothing()
     run.metrics.unlink()
     assert shell.error("eval", run.run_id, "--latest").code is ErrorCode.EVAL_NOT_FOUND

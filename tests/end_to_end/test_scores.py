@@ -117,10 +117,18 @@ def test_table__for_people_names_lines_words_and_tokens_first(shell: Shell) -> N
     assert [line.split("\t")[0] for line in by_word[:2]] == ["ab", "c"]
     assert [line.split("\t")[0] for line in by_token[:4]] == ["a", "b", " ", "c"]
     assert by_token[0] == "a\t"
+    for unit, per in (("bits", math.log(2)), ("nats", 1.0)):
+        response = response_of(shell, "ab c", "--detail-level", "per_word")
+        assert response.words is not None and response.nats is not None and response.loss is not None
+        shown = shell.type("score", RUN, "ab c", "--detail-level", "per_word", "--unit", unit)
+        surprisals = [word.surprisal or 0.0 for word in response.words]
+        assert [line.split("\t")[1] for line in shown.splitlines()[:2]] == [f"{one / per:.2f}" for one in surprisals]
+        assert f"{response.loss / per:.3f} {unit} per token" in shown and f"{response.nats / per:.2f} {unit}" in shown
+        assert f"mt: surprisals in {unit}\n" in shell.err and ("nats" if unit == "bits" else "bits") not in shown
     windows = shell.type("score", RUN, "ab c" * 50, "--max-window", "64")
     assert "64 tokens, of which 16 are context only" in windows
     assert "48 tokens; lines longer than a window: 1" in windows
-    assert "nats in 200 tokens" in windows
+    assert "bits in 200 tokens" in windows
     short = shell.type("score", RUN, "ab c", "--max-window", "64")
     assert "none: no line is longer than 64 tokens" in short
 
@@ -152,7 +160,7 @@ def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> 
     end_nats = sum(part.end_nats or 0.0 for part in parts)
     assert (whole.end_nats, whole.n_ends) == pytest.approx((end_nats, 2))
     assert whole.loss == pytest.approx(((whole.nats or 0.0) + end_nats) / 20)
-    assert "use `--format jsonl`" in refusal and "nats per token" in score(shell, "--path vast.txt")
+    assert "use `--format jsonl`" in refusal and "bits per token" in score(shell, "--path vast.txt")
     long = "the sun was " * 6 + "\n"
     shell.write("wide.txt", f"{long}{blank}{long}")
     windowed = ScoreResponse.model_validate_json(score(shell, "--path wide.txt --format json --max-window 64"))

@@ -34,8 +34,8 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_of_a_run(shell: Shell)
         f"{status.tokenizer_id}: completed",
         f"{status.vocab_size} tokens",
         f"{stats.holdout_lines} lines, {stats.token_count} tokens",
-        f"{stats.coverage:.2%} of tokens",
-        f"{stats.oov_rate:.2%} of tokens",
+        f"{stats.coverage:.1%} of tokens",
+        f"{stats.oov_rate:.1%} of tokens",
         f"1.000 per character, {stats.avg_tokens_per_word:.3f} per word",
     ):
         assert shown in people

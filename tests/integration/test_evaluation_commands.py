@@ -10,7 +10,6 @@ from tests.support.inference import RUN
 from tests.support.inference_bot import Place, answer, is_hidden, place, said
 from tests.support.lab import Lab
 from tests.support.messages import MASKED_EVALUATION
-from trainer.commands.terminal import loss_figures
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
@@ -39,7 +38,9 @@ async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
             shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
             unknown = f"{metrics.unknown_char_share:.2%} of the text unknown"
             margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
-            assert str(loss_figures(metrics.loss, metrics.bits_per_char, margin_nats=margin_nats)) in shown
+            margin = "" if margin_nats is None else f" ± {margin_nats:.4f} (95 %)"
+            figures = f"{metrics.loss:.4f}{margin} nats per token, {metrics.bits_per_char:.3f} bits per character"
+            assert f"{figures}, perplexity {metrics.perplexity:.3f}" in shown
             assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
             assert f"{metrics.n_tokens:,} predicted tokens, {unknown}" in shown
             assert measured in shown and is_hidden(message)

@@ -1,6 +1,7 @@
 """Groups of runs over seeds, over HTTP and in the terminal: started, followed, cancelled, resumed and listed."""
 
 import os
+from math import log
 from pathlib import Path
 
 import pytest
@@ -166,12 +167,14 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     assert shell.read(GroupStatus, "status", name[:-1]) == group
     shown = shell.type("status", name)
     mean = group.numbers["test_loss"]
-    assert "test, nats per token" in shown and f"{mean.mean:.4f}" in shown and f"{mean.deviation:.4f}" in shown
+    assert "test, bits per token" in shown and f"{mean.mean / log(2):.3f}" in shown
     listed = shell.read(Listed, "runs", "--limit", "1")
     assert ({run.run_id for run in listed.runs}, listed.groups) == ({f"{name}-s8", f"{name}-s9"}, [group])
     row = next(line for line in shell.type("runs").splitlines() if line.startswith(name))
     best = group.numbers["best_val_loss"]
-    assert f"{best.mean:.3f} ± {best.deviation:.3f} ({best.minimum:.3f}–{best.maximum:.3f}) nats" in row
+    assert best.deviation is not None
+    numbers = [f"{nats / log(2):.3f}" for nats in (best.mean, best.deviation, best.minimum, best.maximum)]
+    assert "{} ± {} ({}–{}) bits".format(*numbers) in row
     assert "completed, 2 of 2 runs" in row and row.endswith("pair")
     members = shell.type("runs", "--members", "--limit", "2")
     assert f"{name}-s8 " in members and f"{name}-s9 " in members and "±" not in members
@@ -226,7 +229,7 @@ def test_failed_run__does_not_spoil_its_group(shell: Shell) -> None:
     )
     shown = shell.type("status", GROUP)
     assert f"{GROUP}: completed. 3 runs: 2 completed, 1 failed." in shown
-    assert "1.6000" in shown and f"{GROUP}-s3: Memory ran out." in shown
+    assert f"{1.6 / log(2):.3f}" in shown and f"{GROUP}-s3: Memory ran out." in shown
     assert "No run" in shell.type("runs", "--status", "paused")
     [row] = [line for line in shell.type("runs", "--status", "failed").splitlines() if line.startswith(GROUP)]
     assert "completed, 2 of 3 runs" in row

@@ -46,7 +46,7 @@ async def test_finished_run__answers_by_corpus_name_in_windows_and_repeatedly(
             return (await asyncio.to_thread(mt, tmp_path, *words, QUEUE__EMBEDDED_WORKERS="0")).stdout
 
         shown = await typed_by_a_person("score", run_id, "--path", "other", "--max-window", "64")
-        assert "64 tokens, of which 16 are context only" in shown and "nats in 320 tokens" in shown
+        assert "64 tokens, of which 16 are context only" in shown and "bits in 320 tokens" in shown
         exact = await typed_by_a_person("score", run_id, LINE, "--max-window", "64")
         assert "none: no line is longer than 64 tokens" in exact
         text_of_both = ("--path", "mine.txt", "--json")

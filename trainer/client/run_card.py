@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunStatus
+from trainer.contracts.units import Unit, loss_number
 
 _WIDTH, _HEIGHT, _MARGIN = 320, 96, 4
 _UPDATE_SECONDS = 2.0
+_UNIT: Unit = "bits"
 _COLORS = {"training": "#2563eb", "validation": "#d97706"}
 """Colours of the curves, which have contrast on white and on black."""
 
@@ -93,7 +95,7 @@ def _bundle(snapshot: RunSnapshot, note: str = "") -> Bundle:
 
 def _as_text(status: RunStatus) -> str:
     figures = ", ".join(f"{name} {value}" for name, value in _figures(status))
-    counting = [] if status.baseline is None else [status.baseline.described()]
+    counting = [] if status.baseline is None else [status.baseline.described(_UNIT)]
     title = f"{_title(status)}: {status.status}, {status.progress:.0f} %"
     return "\n".join([title, figures or status.message, *counting, *status.warnings])
 
@@ -103,14 +105,15 @@ def _title(status: RunStatus) -> str:
 
 
 def _figures(status: RunStatus) -> list[tuple[str, str]]:
-    """Return the numbers of a run that are known, with their names; losses in nats per token."""
+    """Return the numbers of a run that are known, with their names."""
     losses = {
         "training loss": status.train_loss,
         "validation loss": status.val_loss,
         "best validation loss": status.best_val_loss,
         "test loss": status.test_loss,
     }
-    found = [(name, f"{value:.4f}") for name, value in losses.items() if value is not None]
+    per = f"{_UNIT} per token"
+    found = [(name, f"{loss_number(value, _UNIT)} {per}") for name, value in losses.items() if value is not None]
     if status.tokens_per_second and not status.has_ended:
         found.append(("tokens per second", f"{status.tokens_per_second:,.0f}"))
     return found
@@ -123,7 +126,7 @@ def _as_html(snapshot: RunSnapshot, note: str) -> str:
         for name, value in _figures(status)
     )
     epoch = f"epoch {status.epoch} of {status.total_epochs}, step {status.step:,}"
-    counting = [] if status.baseline is None else [status.baseline.described()]
+    counting = [] if status.baseline is None else [status.baseline.described(_UNIT)]
     lines = [status.message, *counting, *status.notes, *status.warnings, *([note] if note else [])]
     return (
         "<div style='font-family:system-ui,sans-serif;max-width:40em'>"
@@ -147,7 +150,8 @@ def _chart(curves: LossCurves) -> Iterator[str]:
     first, low = min(steps), min(losses)
     x_scale = (_WIDTH - 2 * _MARGIN) / (max(steps) - first)
     y_scale = (_HEIGHT - 2 * _MARGIN) / (max(losses) - low or 1.0)
-    label = f"losses from step {first:,} to {max(steps):,}, between {low:.3f} and {max(losses):.3f} nats per token"
+    ends = " and ".join(loss_number(loss, _UNIT) for loss in (low, max(losses)))
+    label = f"losses from step {first:,} to {max(steps):,}, between {ends} {_UNIT} per token"
     yield f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}' role='img' aria-label='{label}'>"
     for name, line in lines.items():
         path = " ".join(

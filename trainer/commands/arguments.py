@@ -21,6 +21,7 @@ from trainer.config.validation import did_you_mean, safe_name, set_path, takes_a
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.contracts.installation import default_folder, extras_needed
+from trainer.contracts.units import UNIT_NOTE, UNITS, Unit
 from trainer.system.files import BrokenFile, to_app_error
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ RUN_IDS: Mapping[str, object] = shtab.cmd(
 """The completion of a run id by the shell."""
 RUN_HELP = "name of a run, `last` for the newest one, its id or the beginning of its id"
 QUOTING = "of tables: quotation marks are around cells (csv) or plain characters (none); default: as fits"
+UNIT_HELP = f"unit of losses and surprisals for people, not of files and `--json`; default: APP__UNIT. {UNIT_NOTE}"
 MODEL_HELP = f"{RUN_HELP}; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
 
 
@@ -124,6 +126,8 @@ class Options(argparse.Namespace):
     record: ClassVar[type[BaseModel] | None] = None
     """The record of which `--set` sets fields."""
     json: bool = False
+    unit: Unit | None = None
+    """Unit of `--unit`; None: that of the settings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,9 +206,18 @@ class Commands:
         self._named: dict[str, _Run] = {}
 
     def add(
-        self, name: str, options: type[OptionsT], run: Callable[[OptionsT, Terminal], int], *, with_json: bool = True
+        self,
+        name: str,
+        options: type[OptionsT],
+        run: Callable[[OptionsT, Terminal], int],
+        *,
+        with_json: bool = True,
+        with_unit: bool = False,
     ) -> Parser:
-        """Add a command with the arguments of its options; return its parser."""
+        """Add a command with the arguments of its options; return its parser.
+
+        `with_unit`: the command shows losses or surprisals, in the unit of the terminal.
+        """
         info = self._infos[f"{self._before}{name}"]
         parser = self._subparsers.add_parser(
             name,
@@ -214,16 +227,22 @@ class Commands:
         )
         if with_json:
             flag("--json", "print exactly one JSON object").add_to(parser, "json")
+        if with_unit:
+            Argument[Unit](f"--unit {'|'.join(UNITS)}", choices=UNITS, help=UNIT_HELP).add_to(parser, "unit")
         for attribute, argument in options.arguments.items():
             argument.add_to(parser, attribute)
-        flags = {"--help", *(["--json"] if with_json else []), *(one.flag for one in options.arguments.values())}
+        shared = [*(["--json"] if with_json else []), *(["--unit"] if with_unit else [])]
+        flags = {"--help", *shared, *(one.flag for one in options.arguments.values())}
 
         def run_words(words: Sequence[str], terminal: Terminal) -> int:
             if unknown := _unknown_option(words, flags, options.record):
                 parser.error(unknown)
             end = _end_of_options(words)
             plain = [f"{_PLAIN}{word}" for word in words[end + 1 :]]
-            return run(parser.parse_intermixed_args([*words[:end], *plain], options()), terminal)
+            given = parser.parse_intermixed_args([*words[:end], *plain], options())
+            if with_unit and not given.json:  # the sentences of a JSON object are in the default unit
+                terminal.unit = given.unit or load_settings().app.unit
+            return run(given, terminal)
 
         self._named[name] = run_words
         return parser

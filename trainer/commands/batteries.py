@@ -142,13 +142,13 @@ class _RecomputeOptions(Options):
 
 def add_to(commands: Commands) -> None:
     battery = commands.group("battery", "test what runs know by batteries of items")
-    commands.add("develop", _DevelopOptions, _develop)
-    battery.add("run", _RunOptions, _run)
-    battery.add("show", _ShowOptions, _show)
+    commands.add("develop", _DevelopOptions, _develop, with_unit=True)
+    battery.add("run", _RunOptions, _run, with_unit=True)
+    battery.add("show", _ShowOptions, _show, with_unit=True)
     battery.add("list", Options, _list)
     battery.add("cancel", _ShowOptions, _cancel)
     battery.add("export", _ExportOptions, _export)
-    battery.add("recompute", _RecomputeOptions, _recompute)
+    battery.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
@@ -285,7 +285,7 @@ def _show_results(summary: BatterySummary, development: Development | None, term
         if result.effects:
             parts += [
                 Text(f"\n{run_titles(summary)[result.run.name]}: regions"),
-                columns(effect_rows(summary, result)),
+                columns(effect_rows(summary, result, terminal.unit)),
             ]
     if summary.comparisons:
         parts += [Text("\nDifferences between runs"), columns(comparison_rows(summary))]
@@ -296,9 +296,9 @@ def _show_results(summary: BatterySummary, development: Development | None, term
 
 
 def _show_development(development: Development, summary: BatterySummary, terminal: Terminal) -> None:
-    parts = [columns(curve_rows(development))]
+    parts = [columns(curve_rows(development, terminal.unit))]
     if words := by_age(development):
-        parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS)))]
+        parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS), terminal.unit))]
     parts.append(Text("\n".join(["", *battery_notes(summary), *development_notes(development)])))
     terminal.show(development, *parts)
 

@@ -22,6 +22,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS, RnnArchitecture
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import METHODS
+from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
@@ -38,7 +39,6 @@ _NAMES = (*_IN_STEPS, *(f"{name}{_BOTH}" for name in _RECURRENT))
 _LEARNING_RATES = {"tiny": 3e-3, "small": 1e-3, "base": 5e-4}
 """Learning rate after warm-up, by model size."""
 _TOKENS, _SEED = 400_000, 42
-_TITLES = ("model", "objective", "parameters", "test loss", "bits/char", "tokens/s", "peak memory")
 
 
 class _BenchOptions(Options):
@@ -54,7 +54,7 @@ class _BenchOptions(Options):
 
 def add_to(commands: Commands) -> None:
     bench = commands.group("bench", "compare what this program can train")
-    bench.add("architectures", _BenchOptions, _compare_architectures)
+    bench.add("architectures", _BenchOptions, _compare_architectures, with_unit=True)
 
 
 def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
@@ -69,11 +69,13 @@ def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
     notes = [
         f"{safe_name(Path(options.corpus).name)}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')};"
         f" tested on {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
-        " Losses in nats per predicted token."
+        f" Losses in {terminal.unit} per predicted token and per character."
     ]
     if any(row.objective == "masked_lm" for row in table.rows):
         notes.append("* per masked token: not comparable with the causal ones.")
-    rows = [_TITLES, *map(_cells, table.rows)]
+    unit = terminal.unit
+    titles = ("model", "objective", "parameters", f"{unit}/token", f"{unit}/char", "tokens/s", "peak memory")
+    rows = [titles, *(_cells(row, unit) for row in table.rows)]
     terminal.show(table, columns(rows), Text("\n".join([*notes, f"stored in {folder}"])))
     return 0
 
@@ -169,7 +171,8 @@ def _train_all(
         from trainer.reports.charts import curves_chart  # matplotlib: not while the memory of trainings is measured
 
         curves = {_label(row): [(point.step, point.train_loss) for point in row.curve] for row in rows}
-        chart = curves_chart(curves, dashed={_label(row) for row in rows if row.objective == "masked_lm"})
+        dashed = {_label(row) for row in rows if row.objective == "masked_lm"}
+        chart = curves_chart(curves, dashed, terminal.unit)
         write_atomically(temporary / "curves.png", chart)
         write_atomically(temporary / "table.tsv", _tsv(table).encode())
         write_atomically(temporary / "table.json", table.model_dump_json(indent=1).encode())
@@ -200,15 +203,14 @@ def _label(row: BenchmarkRow) -> str:
     return f"{row.name} (masked tokens)" if row.objective == "masked_lm" else row.name
 
 
-def _cells(row: BenchmarkRow) -> tuple[str, ...]:
+def _cells(row: BenchmarkRow, unit: Unit) -> tuple[str, ...]:
     mark = "*" if row.objective == "masked_lm" else ""
-    bits = "–" if row.bits_per_char is None else f"{row.bits_per_char:.3f}"
     return (
         row.name,
         row.objective,
         f"{row.params:,}",
-        f"{row.test_loss:.4f}{mark}",
-        bits,
+        f"{loss_number(row.test_loss, unit)}{mark}",
+        "–" if row.bits_per_char is None else per_char_number(row.bits_per_char, unit),
         f"{row.tokens_per_second:,.0f}",
         f"{row.peak_memory_bytes / 1e6:,.0f} MB",
     )

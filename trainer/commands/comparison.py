@@ -1,6 +1,6 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +24,13 @@ from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
+from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number, share_number
 from trainer.reports.comparison import (
     TOLERANCE,
     Against,
     ComparedRun,
     Comparison,
+    Figures,
     Measured,
     MeasuredGroup,
     Measurement,
@@ -40,7 +42,7 @@ from trainer.reports.comparison import (
 
 _TOLERANCE_HELP = f"relative rise of the loss up to which RUN counts as no worse; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
-_TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "N-gram", "Top-1", "Top-5", "Tokens/s", "Label")
+_TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Per char", "N-gram", "Top-1", "Top-5", "Tokens/s", "Label")
 
 
 class _CompareOptions(RunOptions):
@@ -74,7 +76,7 @@ class _Found(NamedTuple):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("compare", _CompareOptions, _compare)
+    commands.add("compare", _CompareOptions, _compare, with_unit=True)
 
 
 def _compare(options: _CompareOptions, terminal: Terminal) -> int:
@@ -114,16 +116,18 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
     """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
     def show(summaries: Sequence[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
-        left = iter(summaries)
+        left, unit = iter(summaries), terminal.unit
         measured = [one.measured(left) for one in found]
-        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
+        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance, unit=unit)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
-        prose = [line for one in compared.against for line in (*_result(compared, one), "")]
-        prose.append(f"{text}; losses in nats per token:")
+        prose = [line for one in compared.against for line in (*_result(compared, one, unit), "")]
+        prose.append(f"{text}; losses in {unit} per token and per character:")
         lines = Text("\n".join(part for line in prose for part in wrapped(line, terminal.width)))
         differing = [one for one in compared.against if one.differences]
         settings_of_all = [part for one in differing for part in (Text(), _settings(compared, one))]
-        terminal.show(compared, lines, Listing([_TITLES, *map(_row, compared.runs)]), *settings_of_all)
+        terminal.show(
+            compared, lines, Listing([_TITLES, *(_row(run, unit) for run in compared.runs)]), *settings_of_all
+        )
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
     models = [model for one in found for model in one.models()]
@@ -152,40 +156,37 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
     return with_inference(settings, terminal, measure)
 
 
-def _row(run: ComparedRun) -> tuple[str, ...]:
-    figures: tuple[tuple[float | None, str], ...] = (
-        (run.params, ",d"),
-        (run.loss, ".4f"),
-        (run.perplexity, ".3f"),
-        (run.bits_per_char, ".4f"),
-        (run.ngram_bits_per_char, ".4f"),
-        (run.top1_accuracy, ".1%"),
-        (run.top5_accuracy, ".1%"),
-        (run.tokens_per_second, ",.0f"),
+def _row(run: ComparedRun, unit: Unit) -> tuple[str, ...]:
+    shown = _shown(run, unit)
+    if run.deviations is not None:
+        deviations = _shown(run.deviations, unit)
+        for name in ("loss", "per char"):
+            shown[name] += f" ± {deviations[name]}" if deviations[name] else ""
+    ngram = "" if run.ngram_bits_per_char is None else per_char_number(run.ngram_bits_per_char, unit)
+    cells = (*(shown[name] for name in ("params", "loss", "perplexity", "per char")), ngram)
+    return (run.run_id, run.model, *cells, *(shown[name] for name in ("top-1", "top-5", "tokens/s")), run.label or "")
+
+
+def _shown(figures: Figures, unit: Unit, sign: str = "") -> dict[str, str]:
+    """Return figures of a run, or differences of them, as text; a figure that is not known is empty."""
+    forms: Sequence[tuple[str, float | None, Callable[[float], str]]] = (
+        ("loss", figures.loss, lambda value: loss_number(value, unit, sign)),
+        ("perplexity", figures.perplexity, lambda value: perplexity_number(value, sign)),
+        ("per char", figures.bits_per_char, lambda value: per_char_number(value, unit, sign)),
+        ("top-1", figures.top1_accuracy, lambda value: share_number(value, sign)),
+        ("top-5", figures.top5_accuracy, lambda value: share_number(value, sign)),
+        ("params", figures.params, lambda value: f"{value:{sign},.0f}"),
+        ("tokens/s", figures.tokens_per_second, lambda value: f"{value:{sign},.0f}"),
     )
-    shown = ["" if value is None else format(value, form) for value, form in figures]
-    if run.deviations is not None and run.deviations.loss is not None:
-        shown[1] += f" ± {run.deviations.loss:.4f}"
-    if run.deviations is not None and run.deviations.bits_per_char is not None:
-        shown[3] += f" ± {run.deviations.bits_per_char:.4f}"
-    return (run.run_id, run.model, *shown, run.label or "")
+    return {name: "" if value is None else form(value) for name, value, form in forms}
 
 
-def _result(found: Comparison, one: Against) -> list[str]:
-    first, delta = found.runs[0], one.delta
+def _result(found: Comparison, one: Against, unit: Unit) -> list[str]:
+    first = found.runs[0]
     lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
     if found.split is not None and not one.is_on_one_text:
         lines.append(f"`mt compare {first.run_id} {one.run_id} --path FILE` measures both on one text.")
-    figures: list[tuple[str, float | None, str]] = [
-        ("loss", delta.loss, "+.4f"),
-        ("perplexity", delta.perplexity, "+.3f"),
-        ("bits/char", delta.bits_per_char, "+.4f"),
-        ("top-1", delta.top1_accuracy, "+.1%"),
-        ("top-5", delta.top5_accuracy, "+.1%"),
-        ("params", delta.params, "+,d"),
-        ("tokens/s", delta.tokens_per_second, "+,.0f"),
-    ]
-    lines.append(", ".join(f"{name} {value:{form}}" for name, value, form in figures if value is not None))
+    lines.append(", ".join(f"{name} {value}" for name, value in _shown(one.delta, unit, "+").items() if value))
     return lines
 
 

@@ -19,6 +19,7 @@ from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.runs import describe_unknown
+from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
@@ -139,7 +140,7 @@ def _rows(found: "CorpusInspection", name: str) -> list[tuple[str, str]]:
         *(("in training", f"{leak.shares()} of the {split} split") for split, leak in found.leaks.items()),
         (
             "unknown",
-            f"of the text held out for validation {found.unknown_share:.2%} of tokens,"
+            f"of the text held out for validation {share_number(found.unknown_share)} of tokens,"
             f" {describe_unknown(found.unknown_char_share)}",
         ),
         ("longest line", f"{counted(found.longest_line_chars, 'character')}; {longest} to train on"),

@@ -21,6 +21,7 @@ from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings, read_dotenv
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import DISTRIBUTION, EXTRA_MODULES, command_for, extras_needed, missing_extras
+from trainer.contracts.units import loss_number
 from trainer.contracts.wording import counted
 from trainer.native.library import Build, builds
 from trainer.services.health import GIB, Finding, check_data, check_torch
@@ -43,7 +44,7 @@ class _CleanupOptions(Options):
 
 def add_to(commands: Commands) -> None:
     commands.add("doctor", Options, _doctor)
-    commands.add("selftest", TrainOptions, _selftest)
+    commands.add("selftest", TrainOptions, _selftest, with_unit=True)
     commands.add("gc", _CleanupOptions, _clean_up)
 
 
@@ -64,8 +65,10 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
     training = read_training(options, settings, terminal)
     from trainer.training.selftest import overfit_one_batch  # torch
 
-    found = overfit_one_batch(training.effective, training.corpora.find(training.effective.corpus.name))
-    rows = [("step", "loss"), *((str(point.step), f"{point.loss:.4f}") for point in found.curve)]
+    path, unit = training.corpora.find(training.effective.corpus.name), terminal.unit
+    found = overfit_one_batch(training.effective, path, unit)
+    points = ((str(point.step), loss_number(point.loss, unit)) for point in found.curve)
+    rows = [("step", f"loss ({unit} per token)"), *points]
     terminal.show(found, columns(rows), Text(found.message))
     return 0 if found.ok else EXIT_FAILED
 

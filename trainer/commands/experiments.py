@@ -45,8 +45,10 @@ from trainer.contracts.experiments import (
     Tables,
     Validity,
 )
+from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
+from trainer.experiments.validity import message_of
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     battery_caption,
@@ -121,12 +123,12 @@ class _RecomputeOptions(Options):
 
 def add_to(commands: Commands) -> None:
     experiment = commands.group("experiment", "run cross-language experiments and show their results")
-    experiment.add("run", _RunOptions, _run)
-    experiment.add("show", _ShowOptions, _show)
+    experiment.add("run", _RunOptions, _run, with_unit=True)
+    experiment.add("show", _ShowOptions, _show, with_unit=True)
     experiment.add("list", Options, _list)
     experiment.add("cancel", _ShowOptions, _cancel)
     experiment.add("export", _ExportOptions, _export)
-    experiment.add("recompute", _RecomputeOptions, _recompute)
+    experiment.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
@@ -271,7 +273,8 @@ async def _follow_to_end(experiment_id: str, installation: Installation, termina
             for cell in status.cells:
                 if cell.status == "completed" and cell not in shown:
                     shown.add(cell)
-                    terminal.note(f"{len(shown)}/{len(status.cells)}  {await _cell_line(cell, installation)}")
+                    line = await _cell_line(cell, installation, terminal.unit)
+                    terminal.note(f"{len(shown)}/{len(status.cells)}  {line}")
     await _show_status(status, installation, terminal)
     return exit_code(status)
 
@@ -283,13 +286,13 @@ def _trainings(request: ExperimentRequest) -> str:
     return f"{counted(prod(numbers.values()), 'training')}: {factors}"
 
 
-async def _cell_line(cell: Cell, installation: Installation) -> str:
+async def _cell_line(cell: Cell, installation: Installation, unit: Unit) -> str:
     name = f"{cell.model} {cell.language}, seed {cell.seed}"
     if cell.kind != "train" or cell.run_id is None:
         return f"{name}: {'batteries' if cell.kind == 'battery' else 'texts'} scored"
     manifest = await installation.completed_manifest(cell.run_id)
     metrics, share = manifest.metrics, manifest.unknown_char_share
-    figures = loss_figures(metrics.test, metrics.bits_per_char, manifest.effective.objective, share)
+    figures = loss_figures(metrics.test, metrics.bits_per_char, unit, manifest.effective.objective, share)
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
 
 
@@ -317,7 +320,8 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
     model, kind = result.headline
     figures = {mode: listener_figures(result, model, kind, mode) for mode in result.modes}
     perplexities = tuple(row for of_mode in figures.values() for each in of_mode for row in each.perplexities.values())
-    title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
+    unit, kind_word = terminal.unit, kind.replace("_", "-")
+    title = f"{status.experiment_id}: excess surprisal, {unit} per position ({model}, {kind_word} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", jobs.page("experiments", experiment_id), f"mt experiment export {experiment_id}")
     primary = correlation_line(result)
@@ -339,35 +343,39 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
             batteries=tuple(battery_rows(result, model).values()),
         ),
         Text(f"{title}; a row per model, a column per text\n{seeds_note(result)}"),
-        columns(_matrix_rows(result.languages, matrix)),
+        columns(_matrix_rows(result.languages, matrix, unit)),
         *(
             part
             for mode, of_mode in figures.items()
             for part in (
                 Text(
-                    f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, nats · steps\n"
+                    f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, {unit} · steps\n"
                     f"{spread_note(result)}"
                 ),
-                columns(figure_rows(result, of_mode)),
+                columns(figure_rows(result, of_mode, unit)),
             )
         ),
         *batteries,
         *developments,
-        Text("\n".join(_validity_lines(result.validity)) + ratings),
+        Text("\n".join(_validity_lines(result.validity, unit)) + ratings),
         Text(f"{took}\n{where}"),
     )
 
 
-def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow]) -> list[list[str]]:
-    excess = {(row.listener_language, row.text_language): f"{row.excess_cross_entropy:.3f}" for row in matrix}
+def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:
+    excess = {(row.listener_language, row.text_language): loss_number(row.excess_cross_entropy, unit) for row in matrix}
     rows = [[listener, *(excess.get((listener, text), "–") for text in languages)] for listener in languages]
     return [["", *languages], *rows]
 
 
-def _validity_lines(validity: Validity) -> list[str]:
+def _validity_lines(validity: Validity, unit: Unit) -> list[str]:
     if validity.passed is None:
         return ["validity: nothing to check, because the plan has no two branches with two languages"]
-    return [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.message}" for check in validity.checks]
+    held_out = next((check.gap for check in validity.checks if check.name == "held_out"), None)
+    return [
+        f"{'passed' if check.passed else 'FAILED'}  {check.name}: {message_of(check, held_out, unit)}"
+        for check in validity.checks
+    ]
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
@@ -420,6 +428,7 @@ def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
         batteries=language_rows(file.batteries),
     )
     languages = sorted({row.listener_language for row in tables.matrix})
-    matrix = columns(_matrix_rows(languages, tables.matrix))
-    terminal.show(found, Text("Excess surprisal, nats per position; a row per model, a column per text"), matrix)
+    matrix = columns(_matrix_rows(languages, tables.matrix, terminal.unit))
+    title = f"Excess surprisal, {terminal.unit} per position; a row per model, a column per text"
+    terminal.show(found, Text(title), matrix)
     return 0

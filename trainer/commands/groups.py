@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from math import log
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -11,30 +12,35 @@ from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import describe_unknown, has_unknown_text
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SURPRISAL_DIGITS, Unit, in_unit, loss_number
 from trainer.contracts.wording import counted
 
 _TITLES: dict[GroupNumber, str] = {
-    "train_loss": "training, nats per token",
-    "best_val_loss": "best validation, nats per token",
-    "best_val_bits_per_char": "best validation, bits per character",
-    "test_loss": "test, nats per token",
-    "bits_per_char": "test, bits per character",
+    "train_loss": "training, {unit} per token",
+    "best_val_loss": "best validation, {unit} per token",
+    "best_val_bits_per_char": "best validation, {unit} per character",
+    "test_loss": "test, {unit} per token",
+    "bits_per_char": "test, {unit} per character",
     "test_perplexity": "test, perplexity",
-    "auc": "area under the training loss curve",
+    "auc": "area under the training loss curve, {unit} · steps",
 }
 
 
 def show_group(group: GroupStatus, terminal: Terminal, *after: str) -> None:
     """Show the runs of a group and the spread of the numbers of those that have completed."""
-    titles = ("run", "seed", "status", "progress", "best validation", "test")
+    unit = terminal.unit
+    titles = ("run", "seed", "status", "progress", f"best validation ({unit})", "test")
     members = [
-        (one.run_id, str(one.seed), one.status, f"{one.progress:.0f} %", _loss(one.best_val_loss), _loss(one.test_loss))
+        (
+            *(one.run_id, str(one.seed), one.status, f"{one.progress:.0f} %"),
+            *("" if loss is None else loss_number(loss, unit) for loss in (one.best_val_loss, one.test_loss)),
+        )
         for one in group.members
     ]
     head = Text(f"{group.group_id}: {group.status}. {group.message}")
     parts: list[RenderableType] = [head, Listing([titles, *members])]
     if group.numbers:
-        rows = [_row(title, group.numbers[name]) for name, title in _TITLES.items() if name in group.numbers]
+        rows = [_row(name, group.numbers[name], unit) for name in _TITLES if name in group.numbers]
         parts.append(Listing([(f"{counted(group.n_completed, 'run')}", "mean", "sd", "95 % interval", "range"), *rows]))
     if (share := group.unknown_char_share) is not None and has_unknown_text(share):
         parts.append(Text(f"unknown: {describe_unknown(share)}"))
@@ -43,14 +49,25 @@ def show_group(group: GroupStatus, terminal: Terminal, *after: str) -> None:
     terminal.show(group, *spaced[:-1], *map(Text, after))
 
 
-def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _row(name: GroupNumber, found: Spread, unit: Unit) -> tuple[str, ...]:
+    mean, deviation, low, high, least, most = _numbers(name, found, unit)
+    interval = f"{low} to {high}" if low and high else ""
+    return _TITLES[name].format(unit=unit), mean, deviation, interval, f"{least} to {most}"
 
 
-def _row(title: str, found: Spread) -> tuple[str, ...]:
-    interval = "" if found.low is None or found.high is None else f"{found.low:.4f} to {found.high:.4f}"
-    deviation = "" if found.deviation is None else f"{found.deviation:.4f}"
-    return title, f"{found.mean:.4f}", deviation, interval, f"{found.minimum:.4f} to {found.maximum:.4f}"
+def _numbers(name: GroupNumber, found: Spread, unit: Unit) -> list[str]:
+    """Return mean, deviation, the ends of the interval and the range in a unit; an unknown number is empty."""
+    digits = {"test_perplexity": PERPLEXITY_DIGITS, "auc": SURPRISAL_DIGITS}.get(name, LOSS_DIGITS)
+    scale = _scale(name, unit)
+    numbers = (found.mean, found.deviation, found.low, found.high, found.minimum, found.maximum)
+    return ["" if number is None else f"{number * scale:.{digits}f}" for number in numbers]
+
+
+def _scale(name: GroupNumber, unit: Unit) -> float:
+    """Return the number by which a figure of runs is multiplied to have it in a unit."""
+    if name == "test_perplexity":
+        return 1.0
+    return in_unit(log(2) if name in ("bits_per_char", "best_val_bits_per_char") else 1.0, unit)
 
 
 async def follow_group_to_end(group_id: str, terminal: Terminal, installation: Installation) -> int:
@@ -75,10 +92,9 @@ def _next(group: GroupStatus) -> Iterable[str]:
         yield f"`mt resume {group.group_id}` resumes its failed runs."
 
 
-def short_spread(found: Spread | None, digits: int = 3) -> str:
-    """Return a mean with its deviation and range in a few characters; empty if it is not known."""
+def short_spread(name: GroupNumber, found: Spread | None, unit: Unit) -> str:
+    """Return a mean in a unit with its deviation and range in a few characters; empty if it is not known."""
     if found is None:
         return ""
-    deviation = "" if found.deviation is None else f" ± {found.deviation:.{digits}f}"
-    several = "" if found.deviation is None else f" ({found.minimum:.{digits}f}–{found.maximum:.{digits}f})"
-    return f"{found.mean:.{digits}f}{deviation}{several}"
+    mean, deviation, _, _, least, most = _numbers(name, found, unit)
+    return f"{mean} ± {deviation} ({least}–{most})" if deviation else mean

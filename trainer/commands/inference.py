@@ -28,6 +28,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.runs import describe_unknown
+from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
@@ -48,7 +49,7 @@ class _GenerateOptions(SamplingOptions):
     )
     banned_tokens = repeatable("--ban-token TOKEN", "never generate this token")
     alphabet = option("--allowed-chars CHARACTERS", str, "generate only tokens made of these characters")
-    logprobs = flag("--logprobs", "show ln p of every token")
+    logprobs = flag("--logprobs", "show the surprisal of every token")
     precision = option("--precision fp32|bf16", str, "bf16: faster with large transformers; default: fp32")
     stream = flag("--stream", "show the text while it is generated")
 
@@ -69,10 +70,10 @@ class _EvalOptions(ModelOptions):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("generate", _GenerateOptions, _generate)
-    commands.add("predict", _PredictOptions, _predict)
+    commands.add("generate", _GenerateOptions, _generate, with_unit=True)
+    commands.add("predict", _PredictOptions, _predict, with_unit=True)
     commands.add("chat", _ChatOptions, _chat, with_json=False)
-    commands.add("eval", _EvalOptions, _evaluate)
+    commands.add("eval", _EvalOptions, _evaluate, with_unit=True)
 
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
@@ -94,8 +95,10 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
                 if not options.stream:
                     terminal.line(output)
                 terminal.note(f"({end_note(reason, response)}, seed {response.seed_used})")
+            if response.logprobs:
+                terminal.note(f"(surprisals of the tokens in {terminal.unit})")
             for logprobs in response.logprobs or ():
-                terminal.line(" ".join(f"{logprob:.4f}" for logprob in logprobs))
+                terminal.line(" ".join(surprisal_number(-logprob, terminal.unit) for logprob in logprobs))
         return 0
 
     return with_model(options.run, settings, terminal, generate)
@@ -145,8 +148,9 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
     async def predict(inference: Inference) -> int:
         response = await inference.ask(options.run, request)
         ranked = enumerate(response.suggestions or (), 1)
-        rows = [(str(rank), one.token, f"{one.prob:.4f}", f"{one.logp:.4f}") for rank, one in ranked]
-        terminal.show(response, columns([("", "token", "p", "log p"), *rows]))
+        unit = terminal.unit
+        rows = [(str(rank), one.token, f"{one.prob:.4f}", surprisal_number(-one.logp, unit)) for rank, one in ranked]
+        terminal.show(response, columns([("", "token", "p", f"surprisal ({unit})"), *rows]))
         return 0
 
     return with_model(options.run, settings_for_any(), terminal, predict)
@@ -200,7 +204,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if run_of(options.run) != options.run:
             raise AppError(ErrorCode.INVALID_INPUT, "Evaluations of checkpoints are not stored: leave out `--latest`.")
         metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
-        terminal.show(metrics, *_metrics(metrics, metrics.dataset, options.run))
+        terminal.show(metrics, *_metrics(metrics, metrics.dataset, options.run, terminal.unit))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
@@ -210,15 +214,16 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if corpus is not None:
             await corpus.store()
         metrics = (await inference.ask(options.run, request)).measured()
-        terminal.show(metrics, *_metrics(metrics, str(options.path or metrics.split), options.run))
+        name = str(options.path or metrics.split)
+        terminal.show(metrics, *_metrics(metrics, name, options.run, terminal.unit))
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
 
 
-def _metrics(metrics: EvalMetrics, measured: str, model: str) -> Iterator[Table | Text]:
+def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Iterator[Table | Text]:
     """Yield a table of the metrics, and warnings."""
-    unknown = "" if metrics.unknown_share is None else f", {metrics.unknown_share:.2%} of the text's unknown"
+    unknown = "" if metrics.unknown_share is None else f", {share_number(metrics.unknown_share)} of the text's unknown"
     lengths = metrics.seq_len
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
@@ -226,12 +231,13 @@ def _metrics(metrics: EvalMetrics, measured: str, model: str) -> Iterator[Table 
         "loss": loss_figures(
             metrics.loss,
             metrics.bits_per_char,
+            unit,
             metrics.objective,
             metrics.unknown_char_share,
             margin_nats=None if metrics.lines is None else metrics.lines.margin_nats,
         ),
         "interval": None if metrics.lines is None else metrics.lines.missing_interval,
-        "counting": None if metrics.baseline is None else metrics.baseline.described(),
+        "counting": None if metrics.baseline is None else metrics.baseline.described(unit),
         "unknown": describe_unknown(metrics.unknown_char_share),
         "in training": None if metrics.leak is None else f"{metrics.leak.shares()} of the text",
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",

@@ -17,6 +17,7 @@ from trainer.contracts.baselines import Baseline, signed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunStatus, has_unknown_text
+from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted
 
 _STATES: tuple[str, ...] = get_args(RunState)
@@ -30,7 +31,7 @@ class _RunsOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("runs", _RunsOptions, _runs)
+    commands.add("runs", _RunsOptions, _runs, with_unit=True)
     commands.add("queue", Options, _queue)
 
 
@@ -49,7 +50,7 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     listed, groups, has_runs = with_installation(settings, read)
     place = f"in '{settings.app.artifacts_root.absolute()}'" if settings.client.url is None else "on this server"
     titles = ("run", "status", "family", "progress", "best validation", "against counting", "created", "label")
-    rows = [*_rows(listed, groups)]
+    rows = [*_rows(listed, groups, terminal.unit)]
     table = (
         Listing([titles, *rows])
         if rows
@@ -84,53 +85,54 @@ def next_of(status: RunStatus) -> str:
     return status.message
 
 
-def _rows(listed: Sequence[RunStatus], groups: Sequence[GroupStatus]) -> Iterator[tuple[str, ...]]:
+def _rows(listed: Sequence[RunStatus], groups: Sequence[GroupStatus], unit: Unit) -> Iterator[tuple[str, ...]]:
     """Yield a row for each run; the runs of one of the groups have one row, where the newest of them would be."""
     unlisted, by_id = {group.group_id for group in groups}, {group.group_id: group for group in groups}
     for run in listed:
         name = "" if run.group is None else run.group.group_id
         if name not in by_id:
-            yield _row(run)
+            yield _row(run, unit)
         elif name in unlisted:
             unlisted.remove(name)
-            yield _group_row(by_id[name])
+            yield _group_row(by_id[name], unit)
 
 
-def _group_row(group: GroupStatus) -> tuple[str, ...]:
-    best = short_spread(group.numbers.get("best_val_loss"))
-    bits = short_spread(group.numbers.get("best_val_bits_per_char"))
+def _group_row(group: GroupStatus, unit: Unit) -> tuple[str, ...]:
+    best = short_spread("best_val_loss", group.numbers.get("best_val_loss"), unit)
+    per_char = short_spread("best_val_bits_per_char", group.numbers.get("best_val_bits_per_char"), unit)
     mark = " (!)" if has_unknown_text(group.unknown_char_share) else ""
     return (
         group.group_id,
         f"{group.status}, {group.n_completed} of {counted(len(group.members), 'run')}",
         group.model_family,
         f"{group.progress:.0f} %",
-        (f"{best} nats" if best else "") + (f", {bits} bits/char{mark}" if bits else ""),
-        _counting([one.baseline for one in group.members]),
+        (f"{best} {unit}" if best else "") + (f", {per_char} {unit}/char{mark}" if per_char else ""),
+        _counting([one.baseline for one in group.members], unit),
         local_time(group.created_at),
         group.label or "",
     )
 
 
-def _row(status: RunStatus) -> tuple[str, ...]:
-    best, bits = status.best_val_loss, status.best_val_bits_per_char
+def _row(status: RunStatus, unit: Unit) -> tuple[str, ...]:
+    loss, bits = status.best_val_loss, status.best_val_bits_per_char
+    best = "" if loss is None else f"{loss_number(loss, unit)} {unit}"
     mark = " (!)" if has_unknown_text(status.unknown_char_share) else ""
     return (
         status.run_id,
         status.status,
         f"{status.model_family}{' (masked)' if status.objective == 'masked_lm' else ''}",
         f"{status.progress:.0f} %",
-        ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char{mark}"),
-        _counting([status.baseline]),
+        best + ("" if bits is None else f", {per_char_number(bits, unit)} {unit}/char{mark}"),
+        _counting([status.baseline], unit),
         local_time(status.created_at),
         status.label or "",
     )
 
 
-def _counting(baselines: Sequence[Baseline | None]) -> str:
+def _counting(baselines: Sequence[Baseline | None], unit: Unit) -> str:
     """Return the mean difference of models from the best n-grams of their texts."""
     known = [one for one in baselines if one is not None]
     if not known:
         return ""
     names = ", ".join(sorted({one.name for one in known}))
-    return f"{signed(fmean(one.difference for one in known))} bits/char ({names})"
+    return f"{signed(fmean(one.difference for one in known), unit)} {unit}/char ({names})"

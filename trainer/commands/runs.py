@@ -48,6 +48,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunStatus, describe_unknown
+from trainer.contracts.units import Unit
 from trainer.contracts.verification import Check
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model
 from trainer.data.corpora import CorpusStore
@@ -83,11 +84,11 @@ class _LogsOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("status", RunOrGroupOptions, _status)
+    commands.add("status", RunOrGroupOptions, _status, with_unit=True)
     commands.add("logs", _LogsOptions, _logs, with_json=False)
     commands.add("cancel", RunOrGroupOptions, _cancel)
     commands.add("delete", _DeleteOptions, _delete)
-    commands.add("resume", _ResumeOptions, _resume)
+    commands.add("resume", _ResumeOptions, _resume, with_unit=True)
     commands.add("config", RunOptions, _config)
     commands.add("files", ModelOptions, _files)
     commands.add("verify", RunOptions, _verify)
@@ -99,7 +100,9 @@ def _status(options: RunOrGroupOptions, terminal: Terminal) -> int:
         if isinstance(status, GroupStatus):
             show_group(status, terminal)
             return 0
-        terminal.show(status, _status_table(status), *map(Text, await recovery_hint(status, installation)))
+        terminal.show(
+            status, _status_table(status, terminal.unit), *map(Text, await recovery_hint(status, installation))
+        )
         return 0
 
     return with_installation(settings_for_any(), show)
@@ -203,10 +206,10 @@ async def _resume_on_server(name: str, server: "Server", terminal: Terminal) -> 
     return await follow_to_end(run_id, terminal, server)
 
 
-def _status_table(status: RunStatus) -> Table:
+def _status_table(status: RunStatus, unit: Unit) -> Table:
     def losses(loss_nats: float | None, bits_per_char: float | None, margin_nats: float | None = None) -> str | None:
         share = status.unknown_char_share
-        return loss_figures(loss_nats, bits_per_char, status.objective, share, margin_nats=margin_nats)
+        return loss_figures(loss_nats, bits_per_char, unit, status.objective, share, margin_nats=margin_nats)
 
     position = "" if status.queue_position is None else f" (position {status.queue_position} in the queue)"
     of_steps = "" if status.total_steps is None else f" of {status.total_steps:,}"
@@ -230,8 +233,8 @@ def _status_table(status: RunStatus) -> Table:
         "best validation": losses(status.best_val_loss, status.best_val_bits_per_char, status.best_val_margin),
         "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
         "test": losses(status.test_loss, status.bits_per_char),
-        "search": None if status.search is None else status.search.described(),
-        "counting": None if status.baseline is None else status.baseline.described(),
+        "search": None if status.search is None else status.search.described(unit),
+        "counting": None if status.baseline is None else status.baseline.described(unit),
         "unknown": describe_unknown(status.unknown_char_share),
         "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
         "time left": duration(status.eta_seconds) if status.reachable and status.eta_seconds is not None else None,

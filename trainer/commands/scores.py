@@ -25,6 +25,7 @@ from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.items import Cell, Columns, ItemOptions, ItemUnit, item_notes
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizers import DocumentMode
+from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
@@ -118,7 +119,7 @@ class _ScoreOptions(ModelOptions):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("score", _ScoreOptions, _score)
+    commands.add("score", _ScoreOptions, _score, with_unit=True)
 
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
@@ -228,7 +229,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     async def score(inference: Inference) -> int:
         responses = in_order(_response_to(inference, options.run, *one, is_kept=is_one) for one in parts)
         with output_to(options.out, terminal) as write:
-            writer = _ScoreWriter(options, write, source.number)
+            writer = _ScoreWriter(options, write, source.number, terminal.unit)
             async with aclosing(responses):
                 async for part, response in responses:
                     if not isinstance(response, AppError):
@@ -274,8 +275,9 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
 class _ScoreWriter:
     """Writes scores in the chosen format as they arrive."""
 
-    def __init__(self, options: _ScoreOptions, write: Write, number: Callable[[int], int]) -> None:
+    def __init__(self, options: _ScoreOptions, write: Write, number: Callable[[int], int], unit: Unit) -> None:
         self._options = options
+        self._unit = unit
         self._write = write
         self._number = number  # of the text of a table in which a line lies
         self._index = 1
@@ -303,7 +305,7 @@ class _ScoreWriter:
             if options.format == "jsonl":
                 rows.append(line.as_json())
             elif options.format == "table":
-                rows.append(_plain_rows(line, level))
+                rows.append(_plain_rows(line, level, self._unit))
             else:
                 cells = table_rows(line, level, self._index)
                 self._index += len(cells)
@@ -326,7 +328,9 @@ class _ScoreWriter:
         if self._options.format == "json":
             self._write(response.model_dump_json())
         elif self._options.format == "table":
-            terminal.show(response, _summary(response))
+            if self._options.detail_level != "summary":
+                terminal.note(f"mt: surprisals in {self._unit}")
+            terminal.show(response, _summary(response, self._unit))
 
 
 def _source(options: _ScoreOptions, settings: Settings, folder: Path) -> PlainText:
@@ -361,28 +365,30 @@ def _read_portions(options: _ScoreOptions, source: PlainText, documents: Documen
         yield Portion(1, text)
 
 
-def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
+def _plain_rows(line: ScoredLine, level: DetailLevel, unit: Unit) -> str:
     """Return a row for the line, or for each of its words or tokens; the newlines of a stream are escaped."""
     if level == "per_line":
-        return f"{_escaped(line.text or '')}\t{line.nats:.4f}"
+        return f"{_escaped(line.text or '')}\t{surprisal_number(line.nats or 0.0, unit)}"
     units = [(word.text, word.surprisal) for word in line.words or ()]
     if level == "per_char":
         units = [(name, surprisal) for name, _, (surprisal, _, _), _ in token_scores(line)]
-    return "\n".join(f"{_escaped(name)}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
+    shown = ((name, "" if nats is None else surprisal_number(nats, unit)) for name, nats in units)
+    return "\n".join(f"{_escaped(name)}\t{number}" for name, number in shown)
 
 
 def _escaped(text: str) -> str:
     return text.replace("\n", "\\n")
 
 
-def _summary(response: ScoreResponse) -> Table:
+def _summary(response: ScoreResponse, unit: Unit) -> Table:
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
-    per_byte = "" if response.bits_per_byte is None else f", {response.bits_per_byte:.3f} bits per byte with line ends"
+    bits, share = response.bits_per_byte, response.unknown_char_share
+    per_byte = "" if bits is None else f", {per_char_number(bits, unit)} {unit} per byte with line ends"
     rows = {
-        "loss": loss_figures(response.loss, response.bits_per_char, unknown_char_share=response.unknown_char_share),
-        "unknown": describe_unknown(response.unknown_char_share),
-        "mean surprisal": f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text",
-        "total": f"{response.totals.nats:.4f} nats{per_byte}",
+        "loss": loss_figures(response.loss, response.bits_per_char, unit, unknown_char_share=share),
+        "unknown": describe_unknown(share),
+        "mean surprisal": f"{loss_number(response.mean_surprisal or 0.0, unit)} {unit} per {masked}token of the text",
+        "total": f"{surprisal_number(response.totals.nats, unit)} {unit}{per_byte}",
         "tokens, unknown": f"{response.totals.n_scored}, {response.totals.unk_count}",
     }
     window = response.window
@@ -392,7 +398,7 @@ def _summary(response: ScoreResponse) -> Table:
         rows["windows"] = f"{window.window_tokens:,} tokens, of which {window.context_tokens:,} are context only"
         rows["stride"] = f"{window.stride_tokens:,} tokens; lines longer than a window: {window.cut_lines:,}"
         if window.compared_tokens:
-            difference = f"{window.max_difference_nats:.1e} nats in {window.compared_tokens:,} tokens"
+            difference = f"{in_unit(window.max_difference_nats, unit):.1e} {unit} in {window.compared_tokens:,} tokens"
             rows["not exact"] = f"off by up to {difference}"
     return summary(response.run_id, rows)
 
@@ -413,12 +419,12 @@ def _check_heatmap(file: Path, head: Sequence[Portion | BadLine]) -> None:
 
 def _draw_heatmap(terminal: Terminal, file: Path, response: ScoreResponse, text: str) -> None:
     if file.suffix == ".html":
-        data = heatmap_html(response, text).encode()
+        data = heatmap_html(response, text, terminal.unit).encode()
     else:
         from trainer.reports.charts import heat_map, missing_fonts  # matplotlib: half a second
 
-        rows = heatmap_rows(token_rows(response, text), text, "nats")
-        data = heat_map(rows, "nats")
+        rows = heatmap_rows(token_rows(response, text), text, terminal.unit)
+        data = heat_map(rows, terminal.unit)
         if (note := missing_fonts(rows)) is not None:
             terminal.note(f"mt: {note}")
     with write_errors(file):

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.contracts.errors import ErrorBody, FieldProblem, sentence
+from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number
 
 if TYPE_CHECKING:  # `mt worker` starts the server of its children before these imports
     from trainer.contracts.models import Objective
@@ -43,6 +44,8 @@ class Queued(NamedTuple):
 class Terminal:
     """Standard output for the result, standard error for progress, notes and errors."""
 
+    unit: Unit = "bits"
+    """Unit of the losses and surprisals that this command shows."""
     queued: Queued | None = None
     """A job that this command has queued."""
     pauses = True
@@ -73,7 +76,7 @@ class Terminal:
 
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
-        self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status))
+        self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status, self.unit))
 
     def progress_of(self, title: str, job_id: str, percent: float, figures: str) -> None:
         """Show the progress of a job in one line that is redrawn, after a line with its title."""
@@ -251,14 +254,15 @@ def local_time(moment: datetime) -> str:
 def loss_figures(
     loss_nats: float | None,
     bits_per_char: float | None,
+    unit: Unit,
     objective: Objective = "causal_lm",
     unknown_char_share: float | None = None,
     *,
     margin_nats: float | None = None,
 ) -> str | None:
-    """Return a loss with its bits per character and its perplexity; None without a loss.
+    """Return a loss per token and per character, with its perplexity; None without a loss.
 
-    The margin is half the width of the 95 % interval of the loss. A mark shows bits per character that are too low to
+    The margin is half the width of the 95 % interval of the loss. A mark shows losses per character that are too low to
     compare, which `describe_unknown` explains.
     """
     from trainer.contracts.inference import perplexity
@@ -267,10 +271,11 @@ def loss_figures(
     if loss_nats is None:
         return None
     mark = " (!)" if has_unknown_text(unknown_char_share) else ""
-    bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character{mark}"
+    per_char = "" if bits_per_char is None else f", {per_char_number(bits_per_char, unit)} {unit} per character{mark}"
     token = "token" if objective == "causal_lm" else "masked token"
-    margin = "" if margin_nats is None else f" ± {margin_nats:.4f} (95 %)"
-    return f"{loss_nats:.4f}{margin} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
+    margin = "" if margin_nats is None else f" ± {loss_number(margin_nats, unit)} (95 %)"
+    loss = f"{loss_number(loss_nats, unit)}{margin} {unit} per {token}"
+    return f"{loss}{per_char}, perplexity {perplexity_number(perplexity(loss_nats))}"
 
 
 def _in_words(problem: FieldProblem) -> str:
@@ -281,19 +286,22 @@ def _in_words(problem: FieldProblem) -> str:
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
-def _figures(status: RunStatus) -> str:
+def _figures(status: RunStatus, unit: Unit) -> str:
     if status.train_loss is None or status.status in ("queued", "paused"):
         return status.message
     share, val_loss = status.unknown_char_share, status.val_loss
-    loss = _short_loss(status.train_loss, status.train_bits_per_char, share)
-    validation = "" if val_loss is None else f", val {_short_loss(val_loss, status.val_bits_per_char, share)}"
+    loss = f"{loss_number(status.train_loss, unit)} {unit}{_per_char(status.train_bits_per_char, unit, share)}"
+    validation = ""
+    if val_loss is not None:
+        validation = f", val {loss_number(val_loss, unit)}{_per_char(status.val_bits_per_char, unit, share)}"
     left = "" if status.eta_seconds is None else f", ETA {timedelta(seconds=round(status.eta_seconds))}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
     return f"{epoch}, loss {loss}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
 
 
-def _short_loss(loss_nats: float, bits_per_char: float | None, unknown_char_share: float | None) -> str:
+def _per_char(bits_per_char: float | None, unit: Unit, unknown_char_share: float | None) -> str:
+    """Return a loss per character in parentheses; nothing if it is not known."""
     from trainer.contracts.runs import has_unknown_text
 
     mark = " (!)" if has_unknown_text(unknown_char_share) else ""
-    return f"{loss_nats:.3f}" if bits_per_char is None else f"{loss_nats:.3f} ({bits_per_char:.3f} bits/char{mark})"
+    return "" if bits_per_char is None else f" ({per_char_number(bits_per_char, unit)}/char{mark})"

@@ -27,6 +27,7 @@ from trainer.config.validation import parse
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
+from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 
@@ -132,12 +133,12 @@ def _show_status(status: TokenizerStatus, terminal: Terminal) -> None:
     after = f"next: mt train{model} --tokenizer {status.tokenizer_id} --corpus …"
     rows: dict[str, str] = {}
     if (stats := status.stats) is not None:
-        unknown = describe_unknown(stats.unknown_char_share)
+        coverage, unknown = share_number(stats.coverage), describe_unknown(stats.unknown_char_share)
         rows = {
             "vocabulary": f"{status.vocab_size:,} tokens",
             "held out": f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}",
-            "coverage": f"{stats.coverage:.2%} of tokens, {stats.char_coverage:.2%} of distinct characters",
-            "unknown": f"{stats.oov_rate:.2%} of tokens" + ("" if unknown is None else f", {unknown}"),
+            "coverage": f"{coverage} of tokens, {share_number(stats.char_coverage)} of distinct characters",
+            "unknown": f"{share_number(stats.oov_rate)} of tokens" + ("" if unknown is None else f", {unknown}"),
             "tokens": f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word",
         }
     table = summary(f"{status.tokenizer_id}: {status.status}", rows)

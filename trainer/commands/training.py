@@ -119,7 +119,7 @@ class _TrainOptions(TrainOptions):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("train", _TrainOptions, _train).describe_fields = describe_request
+    commands.add("train", _TrainOptions, _train, with_unit=True).describe_fields = describe_request
     commands.add("validate", TrainOptions, _validate)
 
 
@@ -361,19 +361,20 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     """Show the progress of a run until it has ended, then its results; return the exit code."""
     await follow(run_id, terminal, installation)
     status = await installation.status(run_id)
-    share = status.unknown_char_share
+    share, unit = status.unknown_char_share, terminal.unit
     losses = {
-        "test": loss_figures(status.test_loss, status.bits_per_char, status.objective, share),
+        "test": loss_figures(status.test_loss, status.bits_per_char, unit, status.objective, share),
         "best validation": loss_figures(
             status.best_val_loss,
             status.best_val_bits_per_char,
+            unit,
             status.objective,
             share,
             margin_nats=status.best_val_margin,
         ),
         "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
-        "search": None if status.search is None else status.search.described(),
-        "counting": None if status.baseline is None else status.baseline.described(),
+        "search": None if status.search is None else status.search.described(unit),
+        "counting": None if status.baseline is None else status.baseline.described(unit),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }
     after = f'next: mt score {run_id} "…"'

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.units import Unit, per_char_number
 
 MAX_COUNTED_TOKENS = 5_000_000
 """Tokens of a training split that are counted; more would take more than about ten seconds."""
@@ -59,15 +60,13 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
             return "better"
         return "worse" if self.difference > (self.margin or 0.0) else "no_clear_difference"
 
-    def described(self) -> str:
-        """Return the bits per character of the n-gram and of the model, and their difference with its interval."""
-        text = (
-            f"{self.name}: {self.ngram_bits_per_char:.3f} bits per character; this model {self.bits_per_char:.3f}"
-            f" ({signed(self.difference)})"
-        )
+    def described(self, unit: Unit) -> str:
+        """Return the losses per character of the n-gram and of the model, and their difference with its interval."""
+        ngram, model = (per_char_number(bits, unit) for bits in (self.ngram_bits_per_char, self.bits_per_char))
+        text = f"{self.name}: {ngram} {unit} per character; this model {model} ({signed(self.difference, unit)})"
         if self.margin is not None:
             low, high = self.difference - self.margin, self.difference + self.margin
-            text += f", 95 % interval {signed(low)} to {signed(high)}"
+            text += f", 95 % interval {signed(low, unit)} to {signed(high, unit)}"
         if self.is_of_sample:
             text += f"; counted in {self.counted_tokens:,} of {self.train_tokens:,} tokens"
         return text
@@ -83,6 +82,6 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
 Baselines = dict[Literal["validation", "test"], Baseline]
 
 
-def signed(difference: float) -> str:
-    """Return a difference to two decimals with its sign, a minus sign instead of a hyphen."""
-    return f"{difference:+z.2f}".replace("-", "−")
+def signed(bits: float, unit: Unit) -> str:
+    """Return a difference of bits per character in a unit with its sign, a minus sign instead of a hyphen."""
+    return per_char_number(bits, unit, "+").replace("-", "−")

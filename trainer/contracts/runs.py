@@ -43,6 +43,7 @@ from trainer.contracts.training_options import (
     Schedule,
     TrainingOptions,
 )
+from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
 
 FinalState = Literal["completed", "failed", "cancelled"]
@@ -501,8 +502,8 @@ def describe_unknown(unknown_char_share: float | None) -> str | None:
     """Return the share of unknown characters, and a warning if it is too large; None if it is not known."""
     if unknown_char_share is None:
         return None
-    warning = "; (!) bits per character are too low to compare" if has_unknown_text(unknown_char_share) else ""
-    return f"{unknown_char_share:.2%} of the characters{warning}"
+    warning = "; (!) figures per character are too low to compare" if has_unknown_text(unknown_char_share) else ""
+    return f"{share_number(unknown_char_share)} of the characters{warning}"
 
 
 class SplitSizes(Frozen):

@@ -5,7 +5,9 @@ from itertools import combinations
 from math import fsum
 from typing import Literal, NamedTuple
 
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
+from trainer.contracts.units import Unit, loss_number
 
 
 def average_linkage(languages: Sequence[str], distances: Mapping[tuple[str, str], float]) -> tuple[TreeJoin, ...]:
@@ -95,40 +97,46 @@ def validity(measured: Mapping[TextKind, Measured], headline: TextKind, family: 
 
 
 def _gap_check(name: Literal["passages", "held_out"], found: Gap, *, joins_branches_first: bool) -> ValidityCheck:
-    tree = "joins" if joins_branches_first else "does not join"
-    return ValidityCheck(
-        name=name,
-        passed=found.gap > 0 and joins_branches_first,
-        message=(
-            f"The mean distance is {found.within:.3f} nats within branches and {found.across:.3f} across branches:"
-            f" a gap of {found.gap:.3f}, which should be above 0."
-            f" The tree {tree} the languages of each branch first."
-        ),
-        gap=found,
-        joins_branches_first=joins_branches_first,
+    passed = found.gap > 0 and joins_branches_first
+    return _worded(
+        ValidityCheck(name=name, passed=passed, message="", gap=found, joins_branches_first=joins_branches_first)
     )
 
 
 def _shuffled_check(shuffled: Gap, held_out: Gap) -> ValidityCheck:
-    return ValidityCheck(
-        name="shuffled",
-        passed=shuffled.gap < held_out.gap / 2,
-        message=(
-            f"With shuffled characters the gap is {shuffled.gap:.3f} nats;"
-            f" it should be below half of the {held_out.gap:.3f} of the held-out text."
-        ),
-        gap=shuffled,
-    )
+    passed = shuffled.gap < held_out.gap / 2
+    return _worded(ValidityCheck(name="shuffled", passed=passed, message="", gap=shuffled), held_out)
 
 
 def _control_check(found: Gap) -> ValidityCheck:
-    nearest = min(found.control_distances, key=found.control_distances.__getitem__)
-    return ValidityCheck(
-        name="control",
-        passed=found.control_distances[nearest] > found.across,
-        message=(
-            f"The smallest distance of a control is {found.control_distances[nearest]:.3f} nats ({nearest});"
-            f" it should be above the mean distance across branches, {found.across:.3f}."
-        ),
-        gap=found,
+    passed = min(found.control_distances.values()) > found.across
+    return _worded(ValidityCheck(name="control", passed=passed, message="", gap=found))
+
+
+def _worded(check: ValidityCheck, held_out: Gap | None = None) -> ValidityCheck:
+    return changed(check, message=message_of(check, held_out, "nats"))
+
+
+def message_of(check: ValidityCheck, held_out: Gap | None, unit: Unit) -> str:
+    """Return the sentence of a check with its distances in a unit; `held_out` is the gap of the held-out text."""
+    found = check.gap
+    if found is None:
+        return check.message
+    within, across, gap = (loss_number(nats, unit) for nats in (found.within, found.across, found.gap))
+    if check.name == "shuffled":
+        bound = "gap" if held_out is None else loss_number(held_out.gap, unit)
+        return (
+            f"With shuffled characters the gap is {gap} {unit};"
+            f" it should be below half of the {bound} of the held-out text."
+        )
+    if check.name == "control":
+        nearest = min(found.control_distances, key=found.control_distances.__getitem__)
+        return (
+            f"The smallest distance of a control is {loss_number(found.control_distances[nearest], unit)} {unit}"
+            f" ({nearest}); it should be above the mean distance across branches, {across}."
+        )
+    tree = "joins" if check.joins_branches_first else "does not join"
+    return (
+        f"The mean distance is {within} {unit} within branches and {across} across branches: a gap of {gap}, which"
+        f" should be above 0. The tree {tree} the languages of each branch first."
     )

@@ -9,6 +9,7 @@ from trainer.contracts.environment import Environment
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
 from trainer.contracts.runs import RunManifest, describe_unknown
 from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, loss_number
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
@@ -235,23 +236,21 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     """Yield the facts of a training; the losses at its end are not those of a checkpoint."""
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
-    best_margin = _plus_minus(metrics.best_margin)
     lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
     baseline = manifest.reported_baseline
-    test_margin = _plus_minus(None if lines is None else lines.margin_nats)
     data = manifest.data
     leaks = {} if data is None else data.leaks
     text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     measured: tuple[tuple[str, float | str | None, str], ...] = (
-        ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
+        ("training loss", _loss(metrics.train, per), "{}"),
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
-        ("validation loss", metrics.best, f"{{:.4f}}{best_margin} nats per {per}"),
-        ("validation", metrics.best_bits_per_char, "{:.4f} bits per character"),
-        ("test loss", metrics.test, f"{{:.4f}}{test_margin} nats per {per}"),
-        ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
-        ("test", metrics.bits_per_char, "{:.4f} bits per character"),
-        ("search", None if manifest.search is None else manifest.search.described(), "{}"),
-        ("counting", None if baseline is None else ". ".join((baseline.described(), *baseline.warnings())), "{}"),
+        ("validation loss", _loss(metrics.best, per, metrics.best_margin), "{}"),
+        ("validation", metrics.best_bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
+        ("test loss", _loss(metrics.test, per, None if lines is None else lines.margin_nats), "{}"),
+        ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
+        ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
+        ("search", None if manifest.search is None else manifest.search.described("bits"), "{}"),
+        ("counting", None if baseline is None else ". ".join((baseline.described("bits"), *baseline.warnings())), "{}"),
     )
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),
@@ -272,8 +271,10 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     yield from ((name, form.format(value)) for name, value, form in rows if value is not None)
 
 
-def _plus_minus(half: float | None) -> str:
-    return "" if half is None else f" ± {half:.4f} (95 %)"
+def _loss(nats: float | None, per: str, margin_nats: float | None = None) -> str | None:
+    """Return a loss in bits, the default unit of people, with its 95 % interval; None without a loss."""
+    margin = "" if margin_nats is None else f" ± {loss_number(margin_nats, 'bits')} (95 %)"
+    return None if nats is None else f"{loss_number(nats, 'bits')}{margin} bits per {per}"
 
 
 def _cpu(environment: Environment) -> Iterator[str]:

@@ -19,6 +19,7 @@ from trainer.contracts.batteries import (
     RunResult,
     SeedBand,
 )
+from trainer.contracts.units import Unit, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.reports.experiment_html import PAGE, cell_style, figure_html, section, table_of
 from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_row, latex_text, values_of
@@ -170,20 +171,23 @@ def _counts(counts: Counts) -> str:
     return f"unigrams of the training text {shares[0]}{ngrams}"
 
 
-def effect_rows(summary: BatterySummary, result: RunResult) -> Rows:
+def effect_rows(summary: BatterySummary, result: RunResult, unit: Unit = "nats") -> Rows:
     """Return the formulas of a run's suites, the regions of their conditions, and the compared differences."""
     suites = {(one.name, paradigm): suite for one in summary.batteries for paradigm, suite in one.suites.items()}
-    rows = [["suite", "what", "region", "items", "undecided", "right / nats", "95 % interval", "chance"]]
+    rows = [["suite", "what", "region", "items", "undecided", f"right / {unit}", "95 % interval", "chance"]]
     for one in result.formulas:
         share = [percent(one.accuracy), interval_text(one.low, one.high), percent(one.chance)]
         rows.append([one.paradigm, one.formula, "", f"{one.n_items:,}", f"{one.n_undecided:,}", *share])
     for effect in result.effects:
-        ends = _MISSING if effect.low is None or effect.high is None else f"{effect.low:.2f} to {effect.high:.2f}"
+        ends = _MISSING
+        if effect.low is not None and effect.high is not None:
+            ends = f"{surprisal_number(effect.low, unit)} to {surprisal_number(effect.high, unit)}"
         region = ""
         if effect.region is not None:
             name = suites[effect.battery, effect.paradigm].regions.get(effect.region, "")
             region = f"{effect.region} {name}".strip()
-        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", "", f"{effect.nats:.2f}", ends, ""])
+        mean = surprisal_number(effect.nats, unit)
+        rows.append([effect.paradigm, effect.what, region, f"{effect.n_items:,}", "", mean, ends, ""])
     return rows
 
 

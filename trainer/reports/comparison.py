@@ -14,9 +14,9 @@ from trainer.contracts.inference import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text
-from trainer.reports.seed_differences import SeedDifference, described, difference_over_seeds
+from trainer.contracts.units import Unit
+from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
 
-Basis = Literal["loss", "bits_per_char"]
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
 TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
@@ -176,8 +176,9 @@ def compare(
     split: EvalSplit | None = None,
     dataset: str | None = None,
     tolerance: float = TOLERANCE,
+    unit: Unit = "bits",
 ) -> Comparison:
-    """Compare the first run or group with each other one, on the evaluations given."""
+    """Compare the first run or group with each other one, on the evaluations given; notes have losses in `unit`."""
     first, *others = measured
     check_different([run.name for one in measured for run in _runs(one)])
     return Comparison(
@@ -185,7 +186,7 @@ def compare(
         dataset=dataset,
         tolerance=tolerance,
         runs=tuple(_row(one) for one in measured),
-        against=tuple(_adjusted([_against(first, other, split, tolerance) for other in others])),
+        against=tuple(_adjusted([_against(first, other, split, tolerance, unit) for other in others])),
     )
 
 
@@ -228,7 +229,7 @@ def verdict(one: Against, tolerance: float) -> str:
     """Return the result of a comparison in a few words."""
     if one.rise is None:
         return "not comparable"
-    name = "loss" if one.basis == "loss" else "bits per character"
+    name = "loss" if one.basis == "loss" else "loss per character"
     if one.verdict == "equal":
         return f"equal: same {name} within rounding"
     change = f"{name} {one.rise:+.2%}"
@@ -294,7 +295,7 @@ def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
     return fmean(found) if len(found) == len(runs) else None
 
 
-def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float) -> Against:
+def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float, unit: Unit) -> Against:
     first, other, unpaired = _paired(first, other)
     mine, its = _means(first), _means(other)
     ours, theirs = _runs(first), _runs(other)
@@ -325,8 +326,8 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     found = _verdict(rise, interval)
     fields = {each.field for each in differing} | ({"seed"} if is_of_groups else set())
     chance = _chance(fields, ours[0].manifest.environment, theirs[0].manifest.environment)
-    if over_seeds is not None:
-        reach = [described(over_seeds, "nats per token" if basis == "loss" else "bits per character")]
+    if over_seeds is not None and basis is not None:
+        reach = [described(over_seeds, basis, unit)]
         reach += [chance] if chance is not None else []
     else:
         reach = [*_reach(found, ours[0].summary, theirs[0].summary, chance)]
@@ -462,17 +463,17 @@ def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> t
         return "loss", []
     if one.effective.objective == "masked_lm":
         return None, ["Their tokenizers differ, so losses per token are not comparable."]
-    notes = ["Their tokenizers differ: only bits per character are comparable."]
+    notes = ["Their tokenizers differ: only losses per character are comparable."]
     known = first.summary.bits_per_char is not None and other.summary.bits_per_char is not None
     return ("bits_per_char" if known else None), notes
 
 
 def _unknown_text(one: Measurement) -> Iterator[str]:
-    """Yield the reason why the bits per character of a run are too low to compare, if they are."""
+    """Yield the reason why the losses per character of a run are too low to compare, if they are."""
     share = one.summary.unknown_char_share
     if one.summary.bits_per_char is not None and share is not None and has_unknown_text(share):
         yield (
-            f"`{one.name}` does not know {share:.1%} of the characters, so its bits per character are too"
+            f"`{one.name}` does not know {share:.1%} of the characters, so its losses per character are too"
             " low to compare."
         )
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from trainer.contracts.batteries import LEVELS
 from trainer.contracts.development import Acquisition, Development, DevelopmentRow, WordScores
+from trainer.contracts.units import bits_in_unit
 from trainer.contracts.wording import counted
 from trainer.reports.development_tables import MEASURE_TITLES, by_age, spread
 from trainer.reports.experiment_charts import (
@@ -82,7 +83,7 @@ def _curves(development: Development, rows: Sequence[DevelopmentRow], names: Seq
     read = words if has_words else {point.step: point.step for point in development.points}
     first = min((place for place in read.values() if place > 0), default=1)
     places = {step: place or first / _ZERO_DIVISOR for step, place in read.items()}
-    factor = 100.0 if rows[0].measure == "accuracy" else 1.0
+    factor = {"accuracy": 100.0, "loss": 1.0, "bits_per_char": bits_in_unit(1.0, "nats")}[rows[0].measure]
     for number, name in enumerate(names):
         of_name = sorted((row for row in rows if row.name == name), key=_step)
         xs = [places[row.step] for row in of_name]
@@ -100,7 +101,7 @@ def _curves(development: Development, rows: Sequence[DevelopmentRow], names: Seq
     axes.set_xscale("log")
     if 0 in read.values():
         _name_zero(axes, [*places.values()], first)
-    unit = "accuracy (%)" if rows[0].measure == "accuracy" else MEASURE_TITLES[rows[0].measure]
+    unit = "accuracy (%)" if rows[0].measure == "accuracy" else MEASURE_TITLES[rows[0].measure].format(unit="nats")
     label_axes(axes, "words that the model has read" if has_words else "step", unit)
     _legend(figure, f"{n_left_out:,} more in development.csv" if n_left_out else "")
     return figure

@@ -24,6 +24,7 @@ from trainer.contracts.development import (
     WordScores,
 )
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.units import Unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.reports.battery_tables import Rows, interval_text, percent
 from trainer.reports.experiment_html import PAGE, figure_html, section, table_of
@@ -32,8 +33,8 @@ from trainer.reports.score_table import csv_lines
 
 MEASURE_TITLES: Mapping[CurveMeasure, str] = {
     "accuracy": "accuracy",
-    "loss": "loss in nats per token",
-    "bits_per_char": "bits per character",
+    "loss": "loss in {unit} per token",
+    "bits_per_char": "{unit} per character",
 }
 REASONS: Mapping[Misfit, str] = {
     "too_few_checkpoints": f"fewer than {MIN_CHECKPOINTS} checkpoints after step 0",
@@ -80,12 +81,15 @@ def read_csv(row_type: type[RowT], text: str) -> tuple[RowT, ...]:
     return tuple(found)
 
 
-def curve_rows(development: Development) -> Rows:
+def curve_rows(development: Development, unit: Unit = "nats") -> Rows:
     """Return a row for each checkpoint: the accuracies on whole batteries and the losses, with 95 % intervals."""
     shown = [row for row in development.curves if row.level in ("battery", "split")]
     columns = [*{(row.measure, row.name): None for row in shown}]
-    cells = {(row.step, row.measure, row.name): _value(row) for row in shown}
-    titles = [name if measure == "accuracy" else f"{name}: {MEASURE_TITLES[measure]}" for measure, name in columns]
+    cells = {(row.step, row.measure, row.name): _value(row, unit) for row in shown}
+    titles = [
+        name if measure == "accuracy" else f"{name}: {MEASURE_TITLES[measure].format(unit=unit)}"
+        for measure, name in columns
+    ]
     rows = [["step", "epoch", "words", *titles]]
     for point in development.points:
         words = MISSING if point.words is None else f"{point.words:,}"
@@ -94,12 +98,14 @@ def curve_rows(development: Development) -> Rows:
     return rows
 
 
-def _value(row: DevelopmentRow) -> str:
+def _value(row: DevelopmentRow, unit: Unit) -> str:
     """Return a value with its interval."""
     if row.measure == "accuracy":
         return f"{percent(row.value)} ({interval_text(row.low, row.high)})"
-    ends = "" if row.low is None or row.high is None else f" ({row.low:.3f} to {row.high:.3f})"
-    return f"{row.value:.3f}{ends}"
+    number = loss_number if row.measure == "loss" else per_char_number
+    has_ends = row.low is not None and row.high is not None
+    ends = f" ({number(row.low or 0.0, unit)} to {number(row.high or 0.0, unit)})" if has_ends else ""
+    return f"{number(row.value, unit)}{ends}"
 
 
 def by_age(development: Development) -> list[Acquisition]:
@@ -118,15 +124,16 @@ def spread(rows: Sequence[SpreadT], most: int) -> list[SpreadT]:
     return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
 
 
-def age_rows(words: Sequence[Acquisition]) -> Rows:
+def age_rows(words: Sequence[Acquisition], unit: Unit = "nats") -> Rows:
     """Return a row for each word that has an age, with the 95 % intervals of the ages."""
-    rows = [["word", "contexts", "per million", "age (steps)", "age (words)", "from nats", "to nats", "R²"]]
+    rows = [["word", "contexts", "per million", "age (steps)", "age (words)", f"from {unit}", f"to {unit}", "R²"]]
     for word in words:
         ages = [
             _with_ends(word.age_steps, word.age_steps_low, word.age_steps_high, 1),
             _with_ends(word.age_words, word.age_words_low, word.age_words_high, 0),
         ]
-        ends = [_number(one, 2) for one in (word.start_nats, word.end_nats, word.r_squared)]
+        nats = (word.start_nats, word.end_nats)
+        ends = [*(MISSING if one is None else surprisal_number(one, unit) for one in nats), _number(word.r_squared, 2)]
         rows.append([word.word, f"{word.n_contexts:,}", _number(word.frequency_per_million, 1), *ages, *ends])
     return rows
 

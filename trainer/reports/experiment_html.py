@@ -6,6 +6,7 @@ from html import escape
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiments import ExperimentResult, ModelTables
+from trainer.contracts.units import loss_number
 from trainer.contracts.wording import counted
 from trainer.reports.experiment_tables import (
     KIND_WORDS,
@@ -150,10 +151,12 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
         cells = [f'<th scope="row">{escape(listener)}</th>']
         for text in result.languages:
             row, seed = rows[listener, text], seeds.get((listener, text))
-            spread = "" if seed is None or seed.excess_sd is None else f" ±{seed.excess_sd:.3f}"
-            interval = f"[{row.interval_low:z.3f}, {row.interval_high:z.3f}]"
+            spread = "" if seed is None or seed.excess_sd is None else f" ±{loss_number(seed.excess_sd, 'nats')}"
+            interval = f"[{loss_number(row.interval_low, 'nats')}, {loss_number(row.interval_high, 'nats')}]"
             is_own = listener == text
-            shown = f"{row.excess_cross_entropy:z.3f}" + ("" if is_own else f"{spread}<small>{interval}</small>")
+            shown = loss_number(row.excess_cross_entropy, "nats") + (
+                "" if is_own else f"{spread}<small>{interval}</small>"
+            )
             style = cell_style(scale, row.excess_cross_entropy)
             cells.append(f'<td{" class=own" if is_own else ""} style="{style}">{shown}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -200,7 +203,7 @@ def cell_style(scale: HeatScale, value: float) -> str:
 
 
 def _joins(tables: ModelTables, note: str) -> str:
-    rows = [(" ".join(join.left), " ".join(join.right), f"{join.height:z.4f}") for join in tables.tree]
+    rows = [(" ".join(join.left), " ".join(join.right), loss_number(join.height, "nats")) for join in tables.tree]
     return table_of(["left", "right", "distance in nats"], rows, f"Joins, the nearest first. {note}")
 
 
@@ -226,10 +229,10 @@ def _other(result: ExperimentResult, tables: ModelTables) -> str:
     title = f"{tables.model} on {KIND_WORDS[tables.kind]}"
     rows = pair_rows(tables, result.modes[0])
     cells = [
-        (listener, *(f"{rows[listener, text].excess_cross_entropy:z.3f}" for text in result.languages))
+        (listener, *(loss_number(rows[listener, text].excess_cross_entropy, "nats") for text in result.languages))
         for listener in result.languages
     ]
-    gap = "" if tables.gap is None else f" The gap between branches is {tables.gap.gap:z.3f} nats."
+    gap = "" if tables.gap is None else f" The gap between branches is {loss_number(tables.gap.gap, 'nats')} nats."
     caption = f"Excess cross-entropy in nats per character, {MODE_WORDS[result.modes[0]]}.{gap}"
     table = table_of(["", *result.languages], cells, f"{caption} {seeds_note(result, tables.model)}")
     return f"<details><summary>{escape(title)}</summary>{table}</details>"

@@ -20,6 +20,7 @@ from trainer.contracts.experiments import (
     SeedRow,
     TextKind,
 )
+from trainer.contracts.units import PERPLEXITY_DIGITS, SURPRISAL_DIGITS, Unit, in_unit, loss_number
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted
 from trainer.reports.score_table import csv_lines
 
@@ -170,14 +171,21 @@ def headline_figures(result: ExperimentResult) -> list[ListenerFigures]:
     return listener_figures(result, *result.headline, result.modes[0])
 
 
-def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures]) -> list[list[str]]:
+def figure_rows(result: ExperimentResult, figures: Sequence[ListenerFigures], unit: Unit = "nats") -> list[list[str]]:
     """Return a header and a row per listener: perplexity on each text and area, with the deviation over seeds."""
     rows = [["", *result.text_languages, "area"]]
     for each in figures:
         found = [each.perplexities.get(text) for text in result.text_languages]
-        cells = [MISSING if row is None else with_spread(row.perplexity, row.perplexity_sd) for row in found]
+        cells = [
+            MISSING if row is None else with_spread(row.perplexity, row.perplexity_sd, PERPLEXITY_DIGITS)
+            for row in found
+        ]
         title = each.language if each.phase is None else f"{each.language} ({each.phase} phase{_of_parent(each)})"
-        rows.append([title, *cells, MISSING if each.area is None else with_spread(each.area, each.area_sd)])
+        area = MISSING
+        if each.area is not None:
+            deviation = None if each.area_sd is None else in_unit(each.area_sd, unit)
+            area = with_spread(in_unit(each.area, unit), deviation, SURPRISAL_DIGITS)
+        rows.append([title, *cells, area])
     return rows
 
 
@@ -246,9 +254,9 @@ def spread_note(result: ExperimentResult) -> str:
     return seeds_note(result) + (" ±: standard deviation over seeds." if len(result.seeds) > 1 else "")
 
 
-def with_spread(value: float, sd: float | None) -> str:
+def with_spread(value: float, sd: float | None, digits: int) -> str:
     """Return a number with its standard deviation over seeds, if there is one."""
-    return f"{value:.3f}" if sd is None else f"{value:.3f}±{sd:.3f}"
+    return f"{value:.{digits}f}" if sd is None else f"{value:.{digits}f}±{sd:.{digits}f}"
 
 
 def primary_correlation(result: ExperimentResult) -> Correlation | None:
@@ -308,7 +316,7 @@ def latex_table(result: ExperimentResult) -> str:
     mode = result.modes[0]
     pairs = headline_rows(result)
     own = [pairs.get((language, language)) for language in result.languages]
-    native = [MISSING if row is None else f"{row.native_cross_entropy:.3f}" for row in own]
+    native = [MISSING if row is None else loss_number(row.native_cross_entropy, "nats") for row in own]
     scored = [MISSING if row is None else rf"{100 * row.fraction_scored:.1f}\,\%" for row in own]
     return "\n".join(
         [
@@ -410,13 +418,13 @@ def _latex_listener(listener: str, pairs: PairRows, languages: Sequence[str]) ->
 
 
 def _latex_excess(row: MatrixRow | None) -> str:
-    return MISSING if row is None or _is_own(row) else f"${row.excess_cross_entropy:z.3f}$"
+    return MISSING if row is None or _is_own(row) else f"${loss_number(row.excess_cross_entropy, 'nats')}$"
 
 
 def _latex_interval(row: MatrixRow | None) -> str:
     if row is None or _is_own(row):
         return ""
-    return rf"{{\scriptsize $[{row.interval_low:z.3f}, {row.interval_high:z.3f}]$}}"
+    return rf"{{\scriptsize $[{loss_number(row.interval_low, 'nats')}, {loss_number(row.interval_high, 'nats')}]$}}"
 
 
 def _latex_number(cell: str) -> str:

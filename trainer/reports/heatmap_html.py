@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import accumulate, groupby
-from math import log
 
 from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.reports.letters import clusters
 from trainer.reports.score_table import TokenRow, code_points, token_rows
@@ -31,22 +31,24 @@ p {{ font-size: 1.4em; line-height: 1.7; margin: 0.3em 0; white-space: pre-wrap;
 <h1>{title}</h1>
 <div>{figures}</div>
 {lines}
-<div class="scale"></div><div class="ends"><span>0</span><span>surprisal in nats (bits)</span><span>{end}</span></div>
+<div class="scale"></div><div class="ends"><span>0</span><span>surprisal in {unit}</span><span>{end}</span></div>
 <div><span class="unknown">unknown to the model</span> · <span class="unscored">not scored</span> · point at a token
 for its surprisal, its rank, the entropy of the prediction, and the likeliest tokens.</div>
 </body></html>
 """
 
 
-def heatmap_html(score: ScoreResponse, text: str) -> str:
-    """Return the page for a normalized text and its `per_char` score."""
+def heatmap_html(score: ScoreResponse, text: str, unit: Unit = "bits") -> str:
+    """Return the page for a normalized text and its `per_char` score, with surprisals in `unit`."""
     lines = groupby(token_rows(score, text), key=_line_of)
+    shown = ("".join(_letter(letter, unit) for letter in _joined(rows)) for _, rows in lines)
     return _PAGE.format(
         title=escape(f"Surprisal under {score.run_id}"),
-        figures=_figures(score),
-        lines="\n".join(f'<p dir="auto">{"".join(map(_letter, _joined(rows)))}</p>' for _, rows in lines),
+        figures=_figures(score, unit),
+        lines="\n".join(f'<p dir="auto">{line}</p>' for line in shown),
         colours=", ".join(HEAT_COLOURS),
-        end=f"{SCALE_END_NATS} ({SCALE_END_NATS / log(2):.1f})",
+        unit=unit,
+        end=f"{in_unit(SCALE_END_NATS, unit):.1f}",
     )
 
 
@@ -54,16 +56,17 @@ def _line_of(row: TokenRow) -> int:
     return row.line
 
 
-def _figures(score: ScoreResponse) -> str:
+def _figures(score: ScoreResponse, unit: Unit) -> str:
     totals = score.totals
     mean = totals.nats / max(1, totals.n_scored)
-    figures = [f"{totals.nats:.2f} nats in total, {mean:.3f} per token of {totals.n_scored:,}"]
+    in_total = f"{surprisal_number(totals.nats, unit)} {unit} in total"
+    figures = [f"{in_total}, {loss_number(mean, unit)} per token of {totals.n_scored:,}"]
     if score.bits_per_char is not None and score.bits_per_byte is not None:
-        bits = f"{score.bits_per_char:.3f} bits per character, {score.bits_per_byte:.3f} per byte"
-        figures.append(f"{bits}, with line ends")
+        per_char, per_byte = (per_char_number(bits, unit) for bits in (score.bits_per_char, score.bits_per_byte))
+        figures.append(f"{per_char} {unit} per character, {per_byte} per byte, with line ends")
     figures.append(counted(totals.unknown_chars, "unknown character"))
     if has_unknown_text(score.unknown_char_share):
-        figures.append("⚠ bits per character are too low to compare")
+        figures.append("⚠ figures per character are too low to compare")
     return " · ".join(figures)
 
 
@@ -81,10 +84,10 @@ def _joined(rows: Iterable[TokenRow]) -> list[list[TokenRow]]:
     return letters
 
 
-def _letter(rows: Sequence[TokenRow]) -> str:
+def _letter(rows: Sequence[TokenRow], unit: Unit) -> str:
     """Show tokens as one text in the colour of the sum of their surprisals; each has its own lines of details."""
     shown = escape("".join(row.text for row in rows))
-    details = escape("\n".join(line for row in rows for line in _details(row)))
+    details = escape("\n".join(line for row in rows for line in _details(row, unit)))
     scored = [row.surprisal for row in rows if row.surprisal is not None]
     kinds = [*(["unknown"] if not all(row.is_known for row in rows) else []), *([] if scored else ["unscored"])]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
@@ -92,15 +95,15 @@ def _letter(rows: Sequence[TokenRow]) -> str:
     return f'<span{kind}{style} title="{details}">{shown}</span>'
 
 
-def _details(row: TokenRow) -> list[str]:
+def _details(row: TokenRow, unit: Unit) -> list[str]:
     name = code_points(row.text)
     if row.surprisal is None:
         return [f"{name}: not scored"]
     return [
         f"{name}{'' if row.is_known else ', unknown'}",
-        f"surprisal {row.surprisal:.3f} nats ({row.surprisal / log(2):.3f} bits)",
+        f"surprisal {surprisal_number(row.surprisal, unit)} {unit}",
         f"rank {row.rank or 0:,}",
-        f"entropy {row.entropy or 0.0:.3f} nats",
+        f"entropy {surprisal_number(row.entropy or 0.0, unit)} {unit}",
         *(f"{token} {probability:.3f}" for token, probability in row.expected),
     ]
 

@@ -7,8 +7,11 @@ from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
 from trainer.contracts.intervals import StandardError
+from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted
 
+Basis = Literal["loss", "bits_per_char"]
+"""A metric of which runs are compared."""
 Method = Literal["paired", "welch", "single"]
 
 
@@ -77,8 +80,11 @@ def _satterthwaite(shares: tuple[float, float], sizes: tuple[int, int]) -> float
     return sum(shares) ** 2 / total if total else sum(sizes) - 2.0
 
 
-def described(found: SeedDifference, unit: str) -> str:
+def described(found: SeedDifference, basis: Basis, unit: Unit) -> str:
     """Return the difference, its interval and its effect size in a sentence."""
+    form = loss_number if basis == "loss" else per_char_number
+    difference, low, high = (form(value, unit, "+") for value in (found.difference, found.low, found.high))
+    name = f"{unit} per {'token' if basis == 'loss' else 'character'}"
     runs = f"{counted(found.n_first, 'run')} against {found.n_second}"
     how = {
         "paired": f"Paired over {found.n_first} seeds",
@@ -86,7 +92,7 @@ def described(found: SeedDifference, unit: str) -> str:
         "single": f"{runs} (interval of one more run of the group)",
     }[found.method]
     size = "" if found.effect_size is None else f", {_EFFECTS[found.effect]} {found.effect_size:+.2f}"
-    return f"{how}: {found.difference:+.4f} {unit} (95 % interval {found.low:+.4f} to {found.high:+.4f}){size}."
+    return f"{how}: {difference} {name} (95 % interval {low} to {high}){size}."
 
 
 _EFFECTS = {"d_z": "Cohen's d_z", "g": "Hedges' g"}

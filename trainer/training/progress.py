@@ -15,6 +15,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.units import loss_number
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.training.dataset import TokenizedCorpus
@@ -312,10 +313,11 @@ class TrainingProgress:
         """Return a mean loss. Raises TRAINING_NAN_LOSS if it is far above the uniform baseline and the initial loss."""
         baseline = max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
         if loss_nats > _MAX_LOSS_RATIO * baseline:
+            loss, guess = loss_number(loss_nats, "bits"), loss_number(baseline, "bits")
             raise AppError(
                 ErrorCode.TRAINING_NAN_LOSS,
-                f"The training diverged: at step {self.state.step} the loss is {loss_nats:.3g} nats per token, and"
-                f" guessing has {baseline:.3g}. Use a smaller `learning_rate` or `gradient_clipping`.",
+                f"The training diverged: at step {self.state.step} the loss is {loss} bits per token, and guessing has"
+                f" {guess}. Use a smaller `learning_rate` or `gradient_clipping`.",
             )
         return loss_nats
 

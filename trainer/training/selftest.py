@@ -11,6 +11,7 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes
 from trainer.contracts.training_options import EarlyStopping
+from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
 from trainer.data.corpus import Split, SplitRule, read_blocks
 from trainer.models import build
@@ -53,11 +54,12 @@ class SelfTest(Frozen):
     message: str
 
 
-def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
+def overfit_one_batch(effective: EffectiveRequest, corpus: Path, unit: Unit = "bits") -> SelfTest:
     """Train a new model on the first rows of a corpus with the training loop; the test passes below LEARNED_NATS.
 
     The model, the tokenizer method, the optimizer and its learning rate are those of the request; the schedule is
-    constant. Raises MODEL_INCOMPATIBLE for an n-gram model, and the errors of `train`, such as TRAINING_NAN_LOSS.
+    constant. The message has losses in `unit`. Raises MODEL_INCOMPATIBLE for an n-gram model, and the errors of
+    `train`, such as TRAINING_NAN_LOSS.
     """
     if effective.model_family == "ngram":
         message = "An n-gram model is counted at once: the self-test is for models that are trained in steps."
@@ -97,7 +99,8 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     callbacks = TrainingCallbacks(on_row=add, should_stop=stop)
     train(model, batch_corpus, effective, compute, NoCheckpoints(Path()), callbacks=callbacks)
     first, last = curve[0], curve[-1]
-    change = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {counted(last.step, 'step')}"
+    start, end, bound = (loss_number(nats, unit) for nats in (first.loss, last.loss, LEARNED_NATS))
+    change = f"from {start} to {end} {unit} per token in {counted(last.step, 'step')}"
     ok = last.loss < LEARNED_NATS
     return SelfTest(
         ok=ok,
@@ -111,7 +114,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         curve=tuple(point for point in curve if point.step.bit_count() == 1 or point is last),
         message=f"Training works: the loss of one batch fell {change}."
         if ok
-        else f"Training did not overfit one batch: the loss went {change}, not below {LEARNED_NATS}.",
+        else f"Training did not overfit one batch: the loss went {change}, not below {bound}.",
     )
 
 

@@ -42,13 +42,14 @@ def html(bundle: Bundle) -> ElementTree.Element:
 def test_card__has_state_progress_losses_and_curves() -> None:
     shown = card(label="my run")
     bundle = shown._repr_mimebundle_()
-    text = f"my run ({RUN}): running, 25 %\ntraining loss 2.0000, validation loss 2.5000, tokens per second 1,234"
+    losses = "training loss 2.885 bits per token, validation loss 3.607 bits per token"
+    text = f"my run ({RUN}): running, 25 %\n{losses}, tokens per second 1,234"
     assert bundle["text/plain"] == repr(shown) == text
     page = html(bundle)
     [progress] = page.iter("progress")
     assert (progress.get("value"), progress.get("max")) == ("25.0", "100")
     said = "".join(page.itertext())
-    assert "epoch 2 of 4, step 100" in said and "Epoch 2 of 4." in said and "2.5000" in said
+    assert "epoch 2 of 4, step 100" in said and "Epoch 2 of 4." in said and "3.607 bits per token" in said
     train, validation = (line.get("points") for line in page.iter("polyline"))
     # 312 x 88 within a margin of 4: steps 0 to 100 from left to right, losses 2 to 4 from bottom to top
     assert (train, validation) == ("4.0,4.0 160.0,48.0 316.0,92.0", "316.0,70.0")

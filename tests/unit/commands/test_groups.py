@@ -1,5 +1,6 @@
 """A group of runs in the terminal: its runs, the spread of their numbers, and what comes next."""
 
+from math import log
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,15 @@ def test_group_with_unknown_text__has_a_warning(tmp_path: Path, capsys: pytest.C
     runs = [story.start().complete().follower().status for story in group_stories(tmp_path)]
     group = group_status(GROUP, [changed(run, unknown_char_share=0.5) for run in runs])
     show_group(group, Terminal(as_json=False))
-    assert "unknown: 50.00% of the characters; (!) bits per character are too low" in capsys.readouterr().out
+    assert "unknown: 50.0% of the characters; (!) figures per character are too low" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("values", "shown"), [([], ""), ([1.5], "1.500"), ([1.0, 2.0, 4.0], "2.333 ± 1.528 (1.000–4.000)")]
 )
 def test_spread__is_short_in_a_list(values: list[float], shown: str) -> None:
-    assert short_spread(spread(values, 0.0) if values else None) == shown
+    assert short_spread("test_loss", spread(values, 0.0) if values else None, "nats") == shown
+    in_nats = [bits * log(2) for bits in values]
+    assert short_spread("test_loss", spread(in_nats, 0.0) if values else None, "bits") == shown
+    in_bits = [nats / log(2) for nats in values]
+    assert short_spread("bits_per_char", spread(in_bits, 0.0) if values else None, "nats") == shown

@@ -22,15 +22,15 @@ def waiting_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStatu
     return RunStore(tmp_path).create(record()).follow().refresh()
 
 
-def test_unknown_characters__mark_the_bits_per_character() -> None:
-    figures = "0.5000 nats per token, 0.899 bits per character{}, perplexity 1.649"
-    for share, shown in ((None, None), (0.0, "0.00% of the characters"), (0.001, "0.10% of the characters")):
-        assert loss_figures(0.5, 0.899, unknown_char_share=share) == figures.format("")
+def test_unknown_characters__mark_the_loss_per_character() -> None:
+    figures = "0.500 nats per token, 0.623 nats per character{}, perplexity 1.65"
+    for share, shown in ((None, None), (0.0, "0.0% of the characters"), (0.001, "0.1% of the characters")):
+        assert loss_figures(0.5, 0.899, "nats", unknown_char_share=share) == figures.format("")
         assert describe_unknown(share) == shown
-    assert loss_figures(0.5, 0.899, unknown_char_share=0.845) == figures.format(" (!)")
-    with_margin = figures.format("").replace("0.5000", "0.5000 ± 0.0123 (95 %)")
-    assert loss_figures(0.5, 0.899, margin_nats=0.0123) == with_margin
-    assert describe_unknown(0.845) == "84.50% of the characters; (!) bits per character are too low to compare"
+    assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.845) == figures.format(" (!)")
+    with_margin = "0.721 ± 0.018 (95 %) bits per token, 0.899 bits per character, perplexity 1.65"
+    assert loss_figures(0.5, 0.899, "bits", margin_nats=0.0123) == with_margin
+    assert describe_unknown(0.845) == "84.5% of the characters; (!) figures per character are too low to compare"
 
 
 @pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.001, ""), (0.0011, " (!)")])
@@ -45,8 +45,8 @@ def test_progress__shows_losses_and_marks_unknown_text(
     bits = {"train_bits_per_char": 3.607, "val_loss": 2.25, "val_bits_per_char": 3.246}
     rest = ", 1,235 tokens/s, ETA 0:01:05"
     for status, losses in (
-        (training, "loss 2.500"),
-        (changed(training, **bits), f"loss 2.500 (3.607 bits/char{mark}), val 2.250 (3.246 bits/char{mark})"),
+        (training, "loss 3.607 bits"),
+        (changed(training, **bits), f"loss 3.607 bits (3.607/char{mark}), val 3.246 (3.246/char{mark})"),
     ):
         terminal = Terminal(as_json=False)
         terminal.progress(waiting)

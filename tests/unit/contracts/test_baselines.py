@@ -30,7 +30,7 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
 def test_baseline__is_one_line_and_a_warning_with_what_to_do(
     baseline: Baseline, line: str, warnings: tuple[str, ...]
 ) -> None:
-    assert (baseline.described(), baseline.warnings()) == (line, warnings)
+    assert (baseline.described("bits"), baseline.warnings()) == (line, warnings)
 
 
 @pytest.mark.parametrize(

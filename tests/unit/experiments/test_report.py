@@ -247,12 +247,12 @@ def test_table__names_a_second_phase_that_improved_nothing() -> None:
 
 def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) -> None:
     # the cross-entropy of fi by the model of kk is 1.64 + 1.6 - 4 * 0.02; the area of seed n is 1.82 + 0.01 n + 0.3
-    perplexity, area, spread = f"{exp(1.64 + 1.6 - 0.08):.3f}", "2.135", "0.007"
+    perplexity, area, spread = f"{exp(1.64 + 1.6 - 0.08):.2f}", "2.13", "0.01"
     page = Page((folder / "report.html").read_text(encoding="utf-8")).text
-    assert f"{perplexity}±0.034{area}±{spread}" in page and "kk (first phase)" in page
+    assert f"{perplexity}±0.03{area}±{spread}" in page and "kk (first phase)" in page
     latex = (folder / "perplexity.tex").read_text(encoding="utf-8")
     [row] = [line for line in latex.splitlines() if line.startswith("    kk (first phase) &")]
-    assert row.endswith(rf"& ${perplexity} \pm 0.034$ & ${area} \pm {spread}$ \\")
+    assert row.endswith(rf"& ${perplexity} \pm 0.03$ & ${area} \pm {spread}$ \\")
     assert "ky (second phase)" in latex
     keys = ("model", "kind", "scoring_mode", "listener_language", "text_language")
     found = {tuple(row[key] for key in keys): row["perplexity"] for row in rows_of(folder / "perplexity.csv")}

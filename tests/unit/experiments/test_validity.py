@@ -1,15 +1,16 @@
 """The average-linkage tree by hand and against scipy, and the validity battery on distances by hand."""
 
 from itertools import combinations, product
-from math import sqrt
+from math import log, sqrt
 
 import pytest
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 
 from tests.support.properties import for_all
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
-from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, validity
+from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, message_of, validity
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 """Their square roots keep means of different pairs apart."""
@@ -98,6 +99,12 @@ def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
         "The smallest distance of a control is 1.200 nats (fi);"
         " it should be above the mean distance across branches, 0.900."
     )
+    in_bits = {name: message_of(check, found["held_out"].gap, "bits") for name, check in found.items()}
+    shuffled, bound, nearest = (f"{nats / log(2):.3f}" for nats in (0.2, 0.5, 1.2))
+    assert f"gap is {shuffled} bits; it should be below half of the {bound} of" in in_bits["shuffled"]
+    assert f"of a control is {nearest} bits (fi)" in in_bits["control"] and "0.577 bits within" in in_bits["passages"]
+    assert not any("nats" in message for message in in_bits.values())
+    assert message_of(changed(found["control"], gap=None), None, "bits") == found["control"].message, "no distances"
 
 
 def test_validity__fails_where_it_is_not() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from math import exp, sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 from statistics import stdev
 
@@ -50,7 +50,7 @@ def exported(run: RunDirectory, folder: Path, form: FolderFormat) -> str:
 def test_card__says_how_to_load_a_model_and_its_numbers(name: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     card = exported(finished_run(tmp_path, name), tmp_path / "out", "hf")
     assert without_hash(card) == snapshot
-    assert f"| test perplexity | {exp(2.125):.3f} per {'masked token' if name in MASKED else 'token'} |" in card
+    assert f"| test perplexity | {exp(2.125):.2f} per {'masked token' if name in MASKED else 'token'} |" in card
     is_recurrent = name in ("lstm", "gru both")
     assert ("trust_remote_code=True" in card) == is_recurrent == (tmp_path / "out" / "modeling_recurrent.py").exists()
 
@@ -131,7 +131,7 @@ def test_card__compares_the_model_with_counting(baseline: Baseline, text: str, t
     assert f"| counting | {UNCLEAR_LINE}. " in without_test
     trial = Trial(number=1, learning_rate=0.005, round=1, steps=90, val_loss=1.25)
     searched = changed(manifest, search=Search(variants=2, trials=(trial,)))
-    line = "| search | learning rate 0.005: best of 2 variants (1.250 nats after 90 steps) |"
+    line = "| search | learning rate 0.005: best of 2 variants (1.803 bits after 90 steps) |"
     assert line in model_card(searched, tokenizer, "hf", None)
     other_weights = model_card(manifest, tokenizer, "hf", None, 500)
     assert "counting" not in other_weights, "the numbers at the end are not those of a checkpoint"
@@ -144,7 +144,7 @@ def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:
     lines = LineLosses(nats=nats, tokens=tokens, chars=tokens)
     summary = EvalSummary(split="test", loss=2.125, perplexity=8.373, lines=lines)
     manifest = changed(run.completed_manifest(), eval=(changed(summary, split="validation"), summary))
-    half = 2.306004 * stdev(nats) / 10 / sqrt(9)  # Student's t for lines of equal length
-    assert f"| test loss | 2.1250 ± {half:.4f} (95 %) nats" in model_card(
+    half = 2.306004 * stdev(nats) / 10 / sqrt(9) / log(2)  # Student's t for lines of equal length
+    assert f"| test loss | {2.125 / log(2):.3f} ± {half:.3f} (95 %) bits" in model_card(
         manifest, read_manifest(run.tokenizer), "hf", None
     )

@@ -262,10 +262,10 @@ def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
     [one] = pair(new, measured("old")).against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
-    assert "only bits per character are comparable" in one.notes[0]
+    assert "only losses per character are comparable" in one.notes[0]
     assert one.notes[1:] == (ONE_SEED,)
     # lines of 90 and 20 nats in 20 characters: the same difference in each of them, of 20 / 20 nats per character
-    assert verdict(one, 0.01) == "better: bits per character -6.67% (95 % interval -6.67% to -6.67%)"
+    assert verdict(one, 0.01) == "better: loss per character -6.67% (95 % interval -6.67% to -6.67%)"
     assert (one.delta.loss, one.delta.perplexity, one.delta.top1_accuracy) == (None, None, None)
     assert one.delta.bits_per_char == pytest.approx(-0.1)
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
@@ -274,7 +274,7 @@ def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
 
 def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> None:
     unread = measured("new", tokenizer="b", summary={"bits_per_char": 0.899, "unknown_char_share": 0.845})
-    note = "`new` does not know 84.5% of the characters, so its bits per character are too low to compare."
+    note = "`new` does not know 84.5% of the characters, so its losses per character are too low to compare."
     for found in (pair(unread, measured("old")), pair(measured("old"), unread)):
         [one] = found.against
         assert (one.basis, one.rise, found.is_passed) == (None, None, False)

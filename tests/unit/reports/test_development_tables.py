@@ -24,8 +24,8 @@ EMPTY = Development(run_id="lstm-1", points=())
 
 def test_curves__have_a_row_for_each_checkpoint() -> None:
     header, first, *_, last = curve_rows(DEVELOPMENT)
-    assert header == ["step", "epoch", "words", "a&b", "test: bits per character"]
-    assert first == ["0", "0", "0", "50.0% (40.0% to 60.0%)", "5.000 (4.950 to 5.050)"]
+    assert header == ["step", "epoch", "words", "a&b", "test: nats per character"]
+    assert first == ["0", "0", "0", "50.0% (40.0% to 60.0%)", "3.466 (3.431 to 3.500)"]  # 5 ± 0.05 bits
     assert last[:3] == ["1,024", "10", "122,880"]
 
 

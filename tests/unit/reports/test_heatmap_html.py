@@ -48,9 +48,9 @@ def test_rows__of_bytes_are_characters_with_the_sum_of_their_surprisals() -> Non
 
 
 @pytest.mark.parametrize(("unknown", "is_warned"), [("b", True), ("", False)])
-def test_page__warns_about_bits_per_character_of_unknown_text(unknown: str, is_warned: bool) -> None:
+def test_page__warns_about_figures_per_character_of_unknown_text(unknown: str, is_warned: bool) -> None:
     page = heatmap_html(score_of("abab", [1.0] * 4, unknown=unknown), "abab")
-    assert ("· 2 unknown characters · ⚠ bits per character are too low to compare" in page) == is_warned
+    assert ("· 2 unknown characters · ⚠ figures per character are too low to compare" in page) == is_warned
     assert ("0 unknown characters</" in page) == (not is_warned)
 
 
@@ -64,7 +64,7 @@ def test_page__shows_every_character_and_takes_none_as_markup() -> None:
     assert {tag for tag, _ in page.tags} <= {"html", "head", "meta", "title", "style", "body", "h1", "div", "p", "span"}
     assert [attributes["dir"] for attributes in page.of("p")] == ["auto", "auto"]
     title = (spans[0]["title"] or "").splitlines()
-    assert title == ["U+003C", "surprisal 1.000 nats (1.443 bits)", "rank 2", "entropy 0.693 nats", "<i> 0.500"]
+    assert title == ["U+003C", "surprisal 1.44 bits", "rank 2", "entropy 1.00 bits", "<i> 0.500"]
     assert [attributes.get("class") for attributes in spans].count("unknown") == 1
     assert not any("src" in attributes or "href" in attributes for _, attributes in page.tags)
 
@@ -100,8 +100,8 @@ def test_page__keeps_a_letter_with_its_marks_and_lists_the_surprisal_of_each_cha
     assert [(one["title"] or "").count("surprisal") for one in letters] == [2, 1, 3]
     assert [one.get("class") for one in letters] == [None, None, "unknown"]
     assert (letters[0]["title"] or "").splitlines() == [
-        *("U+0915", "surprisal 1.000 nats (1.443 bits)", "rank 2", "entropy 0.693 nats"),
-        *("U+093F", "surprisal 0.500 nats (0.721 bits)", "rank 2", "entropy 0.693 nats"),
+        *("U+0915", "surprisal 1.44 bits", "rank 2", "entropy 1.00 bits"),
+        *("U+093F", "surprisal 0.72 bits", "rank 2", "entropy 1.00 bits"),
     ]
     alone = Page(heatmap_html(score_of("a", [1.5]), "a")).of("span")
     assert letters[0]["style"] == alone[0]["style"], "the colour of the sum"

@@ -1,7 +1,7 @@
 """Differences of means over seeds, their 95 % intervals and effect sizes, against scipy and closed forms."""
 
 from collections.abc import Mapping
-from math import sqrt
+from math import log, sqrt
 from statistics import fmean, stdev
 from typing import Protocol
 
@@ -92,7 +92,9 @@ def test_runs_without_any_deviation__have_no_effect_size(second: dict[int, float
     found = difference_over_seeds(first, second)
     assert (found.difference, found.low, found.high) == (-1.0, -1.0, -1.0)
     assert (found.degrees, found.effect_size) == (None, None)
-    assert described(found, "nats").endswith("-1.0000 nats (95 % interval -1.0000 to -1.0000).")
+    in_bits, in_nats = described(found, "loss", "bits"), described(found, "bits_per_char", "nats")
+    assert in_bits.endswith("-1.443 bits per token (95 % interval -1.443 to -1.443).")
+    assert in_nats.endswith("-0.693 nats per character (95 % interval -0.693 to -0.693).")
 
 
 def group(name: str, losses: Mapping[int, float], *left_out: str, **fields: object) -> MeasuredGroup:
@@ -121,7 +123,7 @@ def test_groups__are_compared_by_their_means_with_the_interval_over_seeds() -> N
     assert one.interval is not None and one.interval.low == pytest.approx(low / other, rel=1e-4)
     assert verdict(one, 0.01).startswith("✗ worse: loss +2.97% (95 % interval ")
     assert [each.field for each in one.differences] == ["learning_rate"]
-    assert one.notes[0].startswith("Paired over 5 seeds: +0.0580 nats per token (95 % interval ")
+    assert one.notes[0].startswith(f"Paired over 5 seeds: +{0.058 / log(2):.3f} bits per token (95 % interval ")
     differences = [A[seed] - B[seed] for seed in A]
     assert one.notes[0].endswith(f"Cohen's d_z {fmean(differences) / stdev(differences):+.2f}.")
     assert one.notes[1:] == ("`fast`: no completed run, so left out: seed 6 (failed), seed 7 (deleted).",)
@@ -150,21 +152,21 @@ def test_failed_run__leaves_the_groups_paired_over_their_common_seeds(is_first: 
 def test_groups_with_one_common_seed__keep_all_runs_and_say_so() -> None:
     [one] = pair(group("new", {1: 2.5, 2: 2.6}), group("old", {2: 2.0, 3: 2.1})).against
     assert one.over_seeds is not None and (one.over_seeds.method, one.over_seeds.n_first) == ("welch", 2)
-    assert one.notes[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.5000")
+    assert one.notes[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.721")
 
 
 def test_groups_of_one_setting__are_no_regression() -> None:
     [one] = pair(group("new", {6: 2.5, 7: 2.51}), group("old", {1: 2.0, 2: 2.01})).against
     assert (one.verdict, one.is_regression, one.differences) == ("worse", True, ()), "no environment is known"
     assert one.over_seeds is not None and one.over_seeds.method == "welch"
-    assert "2 runs against 2, fewer than two common seeds (Welch's t): +0.5000 nats per token" in one.notes[0]
+    assert "2 runs against 2, fewer than two common seeds (Welch's t): +0.721 bits per token" in one.notes[0]
 
 
 def test_group__is_compared_in_what_all_of_its_runs_have_in_common() -> None:
     mixed = MeasuredGroup("mixed", [measured("a", seed=1), measured("b", seed=2, tokenizer="b")])
     [one] = pair(mixed, group("old", A)).against
     assert one.basis == "bits_per_char"
-    assert one.notes[0] == "Their tokenizers differ: only bits per character are comparable."
+    assert one.notes[0] == "Their tokenizers differ: only losses per character are comparable."
     masked = MeasuredGroup("m", [measured("c", seed=1), measured("d", seed=2, documents="stream")])
     [none] = pair(masked, group("old", A)).against
     assert (none.basis, none.interval, none.over_seeds, none.verdict) == (None, None, None, "not_comparable")

@@ -325,7 +325,7 @@ class TrainingAttempt:
             return found
         self._search = found
         self._effective = chosen_request(self._effective, found)
-        log.info("searched", reason=found.described())
+        log.info("searched", reason=found.described("nats"))
         return None
 
     def _seeded_model(self, tokenizer: Tokenizer, effective: EffectiveRequest) -> LanguageModel:
