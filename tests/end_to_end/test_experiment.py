@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from io import StringIO
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -108,7 +108,7 @@ def test_smoke__trains_scores_and_reports(shell: Shell, smoke: Smoke) -> None:
     before = files_of(shell.artifacts)
     again = shell.type("experiment", "run", "smoke")
     assert files_of(shell.artifacts) == before
-    assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again
+    assert f"kk  0.000  {matrix['kk', 'tr'] / log(2):.3f}" in again
     assert "validity: nothing to check" in again
     note = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
     assert again.count(note) == 1 + 3, "with the matrix and with the perplexities of each mode"
@@ -118,7 +118,8 @@ def test_smoke__trains_scores_and_reports(shell: Shell, smoke: Smoke) -> None:
     [area] = [row.auc for row in found.curves or () if row.language == "kk"]
     assert area is not None
     for mode in ("skip", "unk", "assimilate"):
-        cells = [f"{number:.3f}" for number in (perplexities[mode, "kk", "kk"], perplexities[mode, "kk", "tr"], area)]
+        numbers = perplexities[mode, "kk", "kk"], perplexities[mode, "kk", "tr"], area / log(2)
+        cells = [f"{number:.2f}" for number in numbers]
         assert " ".join(["kk", *cells]) in " ".join(again.split())
     assert "report.html" in again
 
