@@ -326,6 +326,7 @@ async def _deliver_end(watchers: int) -> Cost:
             notifier = Notifier(
                 *(artifacts, RunFeeds(_NoEvents(artifacts)), client, charts),
                 lambda user_id, record: True,
+                lambda user_id: "bits",
                 edit_interval_seconds=1.0,
                 poll_seconds=600.0,
             )

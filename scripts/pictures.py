@@ -92,7 +92,7 @@ class Pictures:
         await self._form("generate-form", await self._click(generated, "Edit…"))
         await self._ask("predict", "mt predict", {"text": "Бүгін ауа рай"})
         await self._ask("chat", "mt chat", {"message": "Сен кімсің?"})
-        await self._ask("eval", "mt eval", {"split": "validation"}, until="nats")
+        await self._ask("eval", "mt eval", {"split": "validation"}, until="perplexity")
 
     async def _evaluating(self) -> None:
         """Draw the card of a run that is evaluated on a long text."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import discord
 from discord import app_commands
@@ -12,12 +12,28 @@ from bot.commands.groups import find_group
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, full_run_name, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
-from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, clamp, display_name, make_embed, plain, shown_name
+from bot.messages.text import (
+    AMBER,
+    BLURPLE,
+    GREEN,
+    GREY,
+    clamp,
+    display_name,
+    figure,
+    figure_per_char,
+    make_embed,
+    plain,
+    shown_name,
+    unit_of,
+    unit_per,
+)
+from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
 from trainer.people.language import _, numeral
 from trainer.reports.bands import band_of
 from trainer.reports.comparison import (
@@ -50,16 +66,18 @@ _SETTINGS = {
     "tokenizer_id": "tokenizer",
 }
 """Names of settings: the option's name, or plain words."""
-FIGURES: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
-    ("Loss", ".4f", lambda run: run.loss),
-    ("Perplexity", ".2f", lambda run: run.perplexity),
-    ("Bits/char", ".4f", lambda run: run.bits_per_char),
-    ("Top-1", ".1%", lambda run: run.top1_accuracy),
-    ("Top-5", ".1%", lambda run: run.top5_accuracy),
-    ("Parameters", ",d", lambda run: run.params),
-    ("Tokens/s", ",.0f", lambda run: run.tokens_per_second),
+Shown: TypeAlias = Callable[[float, str], str]
+"""Returns a figure in the reader's form; the second text is the sign of a format."""
+FIGURES: tuple[tuple[str, Shown, Callable[[Figures], float | None]], ...] = (
+    ("Loss ({per_token})", lambda value, sign: figure(value, sign=sign), lambda run: run.loss),
+    ("Loss ({per_char})", figure_per_char, lambda run: run.bits_per_char),
+    ("Perplexity", lambda value, sign: numeral(value, f"{sign}.{PERPLEXITY_DIGITS}f"), lambda run: run.perplexity),
+    ("Top-1", lambda value, sign: numeral(value, f"{sign}.{SHARE_DIGITS}%"), lambda run: run.top1_accuracy),
+    ("Top-5", lambda value, sign: numeral(value, f"{sign}.{SHARE_DIGITS}%"), lambda run: run.top5_accuracy),
+    ("Parameters", lambda value, sign: numeral(value, f"{sign},.0f"), lambda run: run.params),
+    ("Tokens/s", lambda value, sign: numeral(value, f"{sign},.0f"), lambda run: run.tokens_per_second),
 )
-"""The title, the format and the value of each metric."""
+"""The title, the form and the value of each metric."""
 VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
@@ -107,7 +125,7 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
         run_ids.append(await full_run_name(context, name, or_group=True))
         compared.append(await _compared(context, run_ids[-1], split))
     check_different(run_ids)
-    comparison = compare_measurements([one.measured for one in compared], split=split)
+    comparison = compare_measurements([one.measured for one in compared], split=split, unit=current_unit())
     embed = compare_answer(comparison)
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
@@ -149,15 +167,14 @@ async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> t
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
-    """Return the training losses by letter and name, and their unit: bits per character where all runs have them."""
+    """Return the training losses by letter and name, and their unit: per character where all runs have that."""
     has_bits = all(one.bits_per_nat is not None for one in compared)
-    curves: dict[str, Curve] = {
-        f"{letter}: {one.name}": tuple(
-            (step, loss * (one.bits_per_nat or 1.0) if has_bits else loss) for step, loss in one.losses
-        )
-        for letter, one in zip(_LETTERS, compared, strict=False)
-    }
-    return curves, _("bits per character") if has_bits else _("nats per token")
+    unit = current_unit()
+    curves: dict[str, Curve] = {}
+    for letter, one in zip(_LETTERS, compared, strict=False):
+        scale = bits_in_unit(one.bits_per_nat or 0.0, unit) if has_bits else in_unit(1.0, unit)
+        curves[f"{letter}: {one.name}"] = tuple((step, scale * loss) for step, loss in one.losses)
+    return curves, unit_per("char" if has_bits else "token")
 
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:
@@ -192,10 +209,11 @@ def compare_answer(comparison: Comparison) -> discord.Embed:
         f"{' · '.join(run.model for run in comparison.runs)} · {_('{split} split', split=_(str(comparison.split)))}",
     ]
     deltas = [comparison.against[0].delta] if len(names) == 2 else []
-    for title, form, figure in FIGURES:
-        shown = [figure(run) for run in comparison.runs]
-        if any(value is not None for value in shown):
-            lines.append(_metric_line(title, form, shown, [figure(delta) for delta in deltas]))
+    units = {"per_token": unit_of(comparison.runs[0].objective), "per_char": unit_per("char")}
+    for title, shown, value_of in FIGURES:
+        values = [value_of(run) for run in comparison.runs]
+        if any(value is not None for value in values):
+            lines.append(_metric_line(_(title, **units), shown, values, [value_of(delta) for delta in deltas]))
     title = _("{name} against {others}", name=names[0], others=", ".join(names[1:]))
     return make_embed(_colour(comparison), f"⚖ {title}", lines, " · ".join(run.run_id for run in comparison.runs))
 
@@ -218,7 +236,7 @@ def attach_comparison(
     if png is None:
         return []
     embed.set_image(url=f"attachment://{_CHART_NAME}")
-    ends = ", ".join(f"{name} {numeral(curve[-1][1], '.3f')}" for name, curve in curves.items() if curve)
+    ends = ", ".join(f"{name} {numeral(curve[-1][1], f'.{LOSS_DIGITS}f')}" for name, curve in curves.items() if curve)
     text = clamp(
         _("Training of each run over steps, in {unit}. The last values: {ends}.", unit=unit, ends=ends), _MAX_ALT_TEXT
     )
@@ -234,14 +252,10 @@ def _colour(comparison: Comparison) -> int:
     return GREEN if verdicts == {"better"} else BLURPLE
 
 
-def _metric_line(title: str, form: str, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:
-    first, *others = (_figure(value, form) for value in values)
-    changes = "".join(f" ({_figure(delta, '+' + form)})" for delta in deltas if delta is not None)
-    return f"{_(title)} {' · '.join([f'**{first}**', *others])}{changes}"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else numeral(value, form)
+def _metric_line(title: str, shown: Shown, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:
+    first, *others = ("–" if value is None else shown(value, "") for value in values)
+    changes = "".join(f" ({shown(delta, '+')})" for delta in deltas if delta is not None)
+    return f"{title} {' · '.join([f'**{first}**', *others])}{changes}"
 
 
 def _differences(differences: Iterable[Difference], corpus_name: Callable[[str], str]) -> Iterator[str]:

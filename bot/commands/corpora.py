@@ -15,7 +15,7 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import download_to
-from bot.messages.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, plain
+from bot.messages.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, percent, plain
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
@@ -176,7 +176,7 @@ def _facts(corpus: CorpusOverview) -> str:
 
 def _table(statistics: CorpusStatistics) -> list[str]:
     rows = [
-        (_shown(char), f"U+{ord(char):04X}", numeral(number), numeral(number / statistics.characters, ".2%"))
+        (_shown(char), f"U+{ord(char):04X}", numeral(number), percent(number / statistics.characters))
         for char, number in statistics.most_frequent
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (2, 3)]

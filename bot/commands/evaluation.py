@@ -8,13 +8,25 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
 from bot.messages.run_card import counting_line
-from bot.messages.text import BLURPLE, count, make_embed, plain, shown_name, unknown_warning
+from bot.messages.text import (
+    BLURPLE,
+    count,
+    figure,
+    make_embed,
+    per_char,
+    percent,
+    plain,
+    shown_name,
+    shown_perplexity,
+    unit_of,
+    unknown_warning,
+)
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _, numeral
+from trainer.people.language import _
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
@@ -119,19 +131,18 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     """Return the metrics of a run on a split or a corpus."""
     margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
     missing = None if metrics.lines is None else metrics.lines.missing_interval
-    margin = "" if margin_nats is None else f" ± {numeral(margin_nats, '.4f')} (95 %)"
-    loss = f"**{numeral(metrics.loss, '.4f')}**{margin}"
+    margin = "" if margin_nats is None else f" ± {figure(margin_nats)} (95 %)"
+    figures = [f"**{figure(metrics.loss)}**{margin} {unit_of(metrics.objective)}"]
     if metrics.objective == "causal_lm":
-        figures, predicted = [_("{loss} nats per token", loss=loss)], count(metrics.n_tokens, "predicted token")
+        predicted = count(metrics.n_tokens, "predicted token")
     else:
-        figures = [_("{loss} nats per masked token", loss=loss)]
         predicted = count(metrics.n_tokens, "predicted masked token")
     if metrics.bits_per_char is not None:
-        figures.append(_("{bits} bits per character", bits=f"**{numeral(metrics.bits_per_char, '.3f')}**"))
-    figures.append(_("perplexity {perplexity}", perplexity=f"**{numeral(metrics.perplexity, '.3f')}**"))
+        figures.append(per_char(metrics.bits_per_char, metrics.unknown_char_share))
+    figures.append(shown_perplexity(metrics.perplexity))
     unknown = ""
     if metrics.unknown_char_share is not None:
-        unknown = f" · {_('{share} of the text unknown', share=numeral(metrics.unknown_char_share, '.2%'))}"
+        unknown = f" · {_('{share} of the text unknown', share=percent(metrics.unknown_char_share))}"
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
@@ -139,8 +150,8 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
         *counting_line(metrics.baseline),
         _(
             "Accuracy {top1} · top-5 {top5}",
-            top1=numeral(metrics.top1_accuracy, ".1%"),
-            top5=numeral(metrics.top5_accuracy, ".1%"),
+            top1=percent(metrics.top1_accuracy),
+            top5=percent(metrics.top5_accuracy),
         ),
         f"{predicted}{unknown}",
         *unknown_warning(metrics.unknown_char_share),

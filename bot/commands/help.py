@@ -8,8 +8,10 @@ from discord import AppCommandOptionType, app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.messages.text import BLURPLE, make_embed
+from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.units import UNIT_NOTE
 from trainer.people.language import _
 from trainer.people.permissions import RULES, bare_command, command_of, typed_command
 from trainer.queue.run_index import matching
@@ -63,6 +65,8 @@ async def _help(context: CommandContext, topic: str | None) -> Answer:
     if topic is None:
         lines = [f"**{typed_command(name)}** · {_(command.description)}" for name, command in commands.items()]
         lines.append(_("`/mt help topic:train` shows the options of a command."))
+        unit = _("Losses and surprisals are in {unit}; `/mt settings` changes the unit.", unit=_(current_unit()))
+        lines.append(f"{unit} {_(UNIT_NOTE)}")
         return Answer(make_embed(BLURPLE, f"❔ {_('Commands')}", lines))
     command = commands.get(bare_command(topic.strip()).casefold())
     if command is None:

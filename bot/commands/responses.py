@@ -17,7 +17,7 @@ from discord import app_commands
 from bot.commands.channels import origin_of
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
-from bot.people.user_settings import set_language
+from bot.people.user_settings import set_language, use_unit
 from bot.rest.errors import (
     CALL_ERRORS,
     NOT_FOUND,
@@ -165,8 +165,10 @@ async def open_form(
 
 
 def speak_to(interaction: discord.Interaction[Bot]) -> None:
-    """Set the language of the answers to a caller: the chosen one, or else that of the caller's Discord."""
-    set_language(interaction.client.user_settings.of(interaction.user.id).language, interaction.locale)
+    """Set language and unit of the answers to a caller: those of the settings, or else the defaults."""
+    settings = interaction.client.user_settings
+    set_language(settings.of(interaction.user.id).language, interaction.locale)
+    use_unit(settings.unit_of(interaction.user.id))
 
 
 async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:

@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.messages.text import clamp, count, isolated, plain, shown_bits
+from bot.messages.text import clamp, count, figure, isolated, per_char, plain, unit_of
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
@@ -23,7 +23,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
-from trainer.people.language import _, numeral
+from trainer.people.language import _
 from trainer.queue.run_index import RunEntry, matching
 
 Suggestion: TypeAlias = tuple[str, str]
@@ -155,11 +155,11 @@ def run_names(run: RunEntry) -> Sequence[str]:
 
 
 def described(run: RunEntry) -> str:
-    """Return a run's state, age and bits per character, or its loss where it has none: a list shows plain text."""
-    figure = "" if run.loss_nats is None else f" · {numeral(run.loss_nats, '.3f')} {_('nats/token')}"
+    """Return a run's state, age and loss per character, or per token where it has none: a list shows plain text."""
+    loss = "" if run.loss_nats is None else f" · {figure(run.loss_nats)} {unit_of(run.objective)}"
     if run.bits_per_char is not None:
-        figure = f" · {shown_bits(run.bits_per_char, run.unknown_char_share)}"
-    return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
+        loss = f" · {per_char(run.bits_per_char, run.unknown_char_share)}"
+    return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{loss}"
 
 
 def suggested_runs(command: str) -> Suggest:

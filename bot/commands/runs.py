@@ -17,6 +17,7 @@ from bot.messages.buttons import button, button_row
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
 from bot.messages.text import GREY, make_embed, shown_name
+from bot.people.user_settings import current_unit
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
 from trainer.artifacts.outcome import last_lines
@@ -105,7 +106,8 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         is_owner = context.bot.permissions.can_run("cancel", context.caller, run.record)
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
-    chart = await context.bot.charts.loss_chart(curves.train, curves.validation, status.bits_per_nat)
+    charts = context.bot.charts
+    chart = await charts.loss_chart(curves.train, curves.validation, current_unit(), status.bits_per_nat)
     return Answer(embed, attach_chart(embed, chart, status), buttons)
 
 

@@ -16,6 +16,7 @@ from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
 from bot.messages.text import display_name
+from bot.people.user_settings import current_unit, use_unit
 from bot.rest.attachments import read_attachment
 from bot.session.client import Bot
 from trainer.config.validation import decoded, parse
@@ -40,7 +41,7 @@ class ScoreOptions(Frozen):
 
     detail: Detail = "summary"
     top_k: Annotated[int, Bounds(ge=0, le=10)] = 5
-    unit: Unit = "bits"
+    unit: Unit = Bounds(default_factory=current_unit)
 
     @property
     def code(self) -> str:
@@ -53,14 +54,14 @@ class ScoreOptions(Frozen):
         return cls() if found is None else parse(cls, {**found.groupdict(), "top_k": int(found["top_k"])})
 
 
-@app_commands.command(description="Score a text: loss, bits per character and perplexity.")
+@app_commands.command(description="Score a text: loss and perplexity.")
 @app_commands.describe(
     text="Text to score; without text and file, a form opens",
     file="Text file to score (.txt, UTF-8)",
     run=RUN_HELP,
     detail="per_char (admins only): surprisal of every character as picture, CSV and JSON; default: summary",
     top_k="With per_char: number of likelier characters to list per position; default: 5",
-    unit="Unit of losses and surprisals; default: that of your settings, else bits",
+    unit="Unit of losses and surprisals; default: that of your settings",
 )
 @app_commands.autocomplete(run=suggested_runs("score"))
 async def score(
@@ -72,7 +73,7 @@ async def score(
     top_k: app_commands.Range[int, 0, 10] = 5,
     unit: Unit | None = None,
 ) -> None:
-    unit = unit or interaction.client.user_settings.of(interaction.user.id).unit
+    unit = unit or interaction.client.user_settings.unit_of(interaction.user.id)
     options = ScoreOptions(detail=detail, top_k=top_k, unit=unit)
     if text is None and file is None:
         await open_form(interaction, "score", lambda context: _score_form(context, run, options))
@@ -122,6 +123,7 @@ async def _score_input(
 async def score_text(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
     """Answer with the report if it is requested and permitted, or else with the summary."""
     bot = context.bot
+    use_unit(options.unit)
     request = parse(ScoreRequest, {"text": text})
     manifest = await require_worker(context, run)
     refusal: str | None = None
@@ -137,7 +139,7 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     if manifest is not None and not has_unknown_text(manifest.unknown_char_share):
         own_bits_per_char = manifest.metrics.bits_per_char
     unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()
-    embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
+    embed = score_answer(run.record, text, response, own_bits_per_char, unknown, refusal)
     buttons = [button("score", run.model, _("Score another…"), detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):
         buttons.append(button("detail", run.model, _("Detail"), detail=response.request_id))
@@ -160,6 +162,7 @@ async def _report(
     context: CommandContext, run: Run, text: str, options: ScoreOptions, *, is_table: bool = False
 ) -> Answer:
     """Score every character of a text, or of its first part if it is too long."""
+    use_unit(options.unit)
     inference, model = context.bot.queue.inference, run.model
     normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     scored_text = normalized[:MAX_REPORT_CHARACTERS]

@@ -13,7 +13,7 @@ from bot.messages.text import GREEN, make_embed, plain
 from bot.people.user_settings import Notify, UserSettings, set_language
 from bot.session.client import Bot
 from trainer.config.validation import parse
-from trainer.contracts.units import Unit
+from trainer.contracts.units import UNIT_NOTE, Unit
 from trainer.people.language import LANGUAGE_NAMES, _
 
 _OWN = "own"
@@ -37,7 +37,10 @@ async def _form(context: CommandContext) -> discord.ui.Modal:
     await context.bot.index.catch_up()
     languages = {_DEFAULT: _("That of your Discord"), **{str(code): name for code, name in LANGUAGE_NAMES.items()}}
     notify: dict[str, str] = {value: _(label) for value, label in NOTIFY_LABELS.items()}
-    units: dict[str, str] = {value: _(label) for value, label in UNIT_LABELS.items()}
+    units = {
+        _DEFAULT: _default_unit(context.bot.user_settings.default_unit),
+        **{str(value): _(label) for value, label in UNIT_LABELS.items()},
+    }
     return form(
         "settings",
         _OWN,
@@ -45,7 +48,7 @@ async def _form(context: CommandContext) -> discord.ui.Modal:
         Selection("language", _("Language of answers"), _options(languages, current.language or _DEFAULT)),
         Selection("notify", _("Messages about new runs"), _options(notify, current.notify)),
         Selection("default_run", _("Default run"), _options(_runs(context, current), current.default_run or _DEFAULT)),
-        Selection("unit", _("Unit of scores"), _options(units, current.unit)),
+        Selection("unit", _("Unit"), _options(units, current.unit or _DEFAULT), _(UNIT_NOTE)),
     )
 
 
@@ -79,20 +82,25 @@ async def _save(context: CommandContext, press: ButtonPress) -> Answer:
     await context.bot.user_settings.save(context.caller.user_id, chosen)
     if chosen.language is not None:
         set_language(chosen.language, discord.Locale.american_english)
-    return Answer(settings_answer(chosen, name))
+    return Answer(settings_answer(chosen, name, context.bot.user_settings.default_unit))
 
 
 SETTINGS_FORMS = {"settings": ButtonAnswer("settings", _save)}
 
 
-def settings_answer(settings: UserSettings, run_name: str | None) -> discord.Embed:
-    """Return the stored settings; `run_name` is the name of the default run."""
+def settings_answer(settings: UserSettings, run_name: str | None, default_unit: Unit) -> discord.Embed:
+    """Return the stored settings; `run_name` is the name of the default run, `default_unit` the unit of the bot."""
     language = _("That of your Discord") if settings.language is None else LANGUAGE_NAMES[settings.language]
     run = _("The newest completed run") if run_name is None else plain(run_name)
     rows = [
         (_("Language of answers"), language),
         (_("Messages about new runs"), _(NOTIFY_LABELS[settings.notify])),
         (_("Default run"), run),
-        (_("Unit of scores"), _(UNIT_LABELS[settings.unit])),
+        (_("Unit"), _default_unit(default_unit) if settings.unit is None else _(UNIT_LABELS[settings.unit])),
     ]
-    return make_embed(GREEN, f"⚙ {_('Settings saved')}", [f"{label}: **{value}**" for label, value in rows])
+    lines = [*(f"{label}: **{value}**" for label, value in rows), _(UNIT_NOTE)]
+    return make_embed(GREEN, f"⚙ {_('Settings saved')}", lines)
+
+
+def _default_unit(unit: Unit) -> str:
+    return _("That of this bot: {unit}", unit=_(unit))

@@ -19,7 +19,19 @@ from bot.commands.run_options import (
 )
 from bot.commands.started_jobs import watch_job
 from bot.messages.answers import STATE_SIGNS
-from bot.messages.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, relative_time, without_links
+from bot.messages.text import (
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    count,
+    make_embed,
+    percent,
+    plain,
+    relative_time,
+    without_links,
+)
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
@@ -143,8 +155,8 @@ def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], notes: Seq
                 "Known in {lines} of {tokens}: {share}, of distinct characters {characters}",
                 lines=count(stats.holdout_lines, "held-out line"),
                 tokens=count(stats.token_count, "token"),
-                share=numeral(stats.coverage, ".2%"),
-                characters=numeral(stats.char_coverage, ".2%"),
+                share=percent(stats.coverage),
+                characters=percent(stats.char_coverage),
             ),
             _(
                 "{per_char} tokens per character, {per_word} per word",

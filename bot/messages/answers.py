@@ -1,7 +1,7 @@
 """Answers to commands about runs, and errors."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -18,11 +18,14 @@ from bot.messages.text import (
     clamp,
     code_block,
     count,
+    figure,
+    figure_per_char,
     make_embed,
+    per_char,
     plain,
     relative_time,
-    shown_bits,
     shown_name,
+    unit_of,
     without_links,
 )
 from bot.people.user_settings import Notify
@@ -241,12 +244,12 @@ def _run_lines(row: RunRow) -> list[str]:
         state = state_counts(Counter(one.state for one in row.runs))
         shown = tuple(one for one in row.runs if one.state == "completed")
     losses = [one.loss_nats for one in shown if one.loss_nats is not None]
-    loss = f" · {_mean(losses, '.3f')} {_('nats/token')}" if losses else ""
+    loss = f" · {figure(fmean(losses))}{_deviation(losses, figure)} {unit_of(run.objective)}" if losses else ""
     of_chars = [one.bits_per_char for one in shown if one.bits_per_char is not None]
     bits = ""
     if of_chars:
         share = max(one.unknown_char_share or 0.0 for one in shown)
-        bits = f" · {shown_bits(fmean(of_chars), share, _deviation(of_chars, '.2f'))}"
+        bits = f" · {per_char(fmean(of_chars), share, _deviation(of_chars, figure_per_char))}"
     corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
     owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
     return [
@@ -255,9 +258,5 @@ def _run_lines(row: RunRow) -> list[str]:
     ]
 
 
-def _mean(values: Sequence[float], form: str) -> str:
-    return f"{numeral(fmean(values), form)}{_deviation(values, form)}"
-
-
-def _deviation(values: Sequence[float], form: str) -> str:
-    return f" ± {numeral(stdev(values), form)}" if len(values) > 1 else ""
+def _deviation(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    return f" ± {shown(stdev(values))}" if len(values) > 1 else ""

@@ -1,6 +1,6 @@
 """The card of a battery: its progress, and in the end the accuracies with the controls; and the list of batteries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import discord
 
@@ -15,9 +15,13 @@ from bot.messages.text import (
     clamp,
     code_block,
     count,
+    figure,
+    figure_per_char,
     make_embed,
+    percent,
     plain,
     relative_time,
+    unit_per,
     without_links,
 )
 from trainer.contracts.batteries import (
@@ -30,14 +34,13 @@ from trainer.contracts.batteries import (
     RunResult,
 )
 from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
-from trainer.people.language import _, numeral, plural
+from trainer.people.language import _, plural
 from trainer.reports.battery_tables import battery_notes, control_name, run_titles
 from trainer.reports.development_tables import by_age, spread
 
 REFRESH = "again"
 _MAX_COLUMNS, _MAX_WORDS, _MAX_ALT_TEXT = 4, 8, 1024
 _SHOWN = ("battery", "split")
-_UNITS: Mapping[CurveMeasure, str] = {"loss": "nats/token", "bits_per_char": "bits/char"}
 _MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
 _MAX_CONTROLS = 10
 
@@ -107,7 +110,7 @@ def _line(status: BatteryStatus) -> str:
 def alt_of(development: Development) -> str:
     """Return the picture of a development in words, for screen readers."""
     last = [row for row in development.curves if row.step == development.points[-1].step and row.level in _SHOWN]
-    values = ", ".join(f"{row.name} {_value(row)}" for row in last)
+    values = ", ".join(" ".join(filter(None, (row.name, _value(row), _unit(row.measure)))) for row in last)
     return clamp(_("Curves over the checkpoints. The last values: {values}.", values=values), _MAX_ALT_TEXT)
 
 
@@ -122,7 +125,7 @@ def _development(development: Development) -> Iterator[str]:
     shown = [row for row in development.curves if row.level in _SHOWN]
     columns = [*{(row.measure, row.name): None for row in shown}][:_MAX_COLUMNS]
     cells = {(row.step, row.measure, row.name): _value(row) for row in shown}
-    titles = [name if measure == "accuracy" else _UNITS[measure] for measure, name in columns]
+    titles = [_unit(measure) or name for measure, name in columns]
     rows = [[_("step"), _("words"), *(clamp(title, _MAX_CELL) for title in titles)]]
     for point in spread(development.points, _MAX_ROWS):
         words = "–" if point.words is None else count(point.words)
@@ -145,8 +148,15 @@ def _age(word: Acquisition) -> str:
     return f"{count(round(word.age_steps or 0))}{interval}"
 
 
+def _unit(measure: CurveMeasure) -> str:
+    """Return the unit of a measure; empty for a share."""
+    return "" if measure == "accuracy" else unit_per("token" if measure == "loss" else "char")
+
+
 def _value(row: DevelopmentRow) -> str:
-    return numeral(row.value, ".1%" if row.measure == "accuracy" else ".3f")
+    if row.measure == "accuracy":
+        return percent(row.value)
+    return figure(row.value) if row.measure == "loss" else figure_per_char(row.value)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -200,7 +210,7 @@ def _numbers(found: Sequence[Accuracy | FormulaResult | None]) -> list[str]:
         if share is None or low is None or high is None:
             cells += ["–", "–"] if len(found) == 1 else ["–"]
             continue
-        text, ends = numeral(share, ".1%"), (numeral(low, ".0%"), numeral(high, ".0%"))
+        text, ends = percent(share), (percent(low), percent(high))
         cells += [text, " … ".join(ends)] if len(found) == 1 else [f"{text} ({'…'.join(ends)})"]
     return cells
 
@@ -223,13 +233,13 @@ def _controls(result: RunResult) -> Iterator[str]:
         name, untrained = plain(control_name(control)), control.untrained
         if untrained.accuracy is not None:
             numbers = {"share": untrained.accuracy, "low": untrained.low or 0.0, "high": untrained.high or 0.0}
-            shown = {key: numeral(number, ".1%") for key, number in (*numbers.items(), ("chance", control.chance))}
+            shown = {key: percent(number) for key, number in (*numbers.items(), ("chance", control.chance))}
             note = _("untrained {share} ({low} … {high}), chance {chance}", **shown)
             sign = "" if control.is_at_chance else f" ⚠ {_('not at chance')}"
             yield f"{name}: {note}{sign}"
         if control.counts is not None and control.counts.unigram.accuracy is not None:
             unigram, ngram = control.counts.unigram, control.counts.ngram
-            shares = [numeral(one.accuracy or 0.0, ".1%") for one in (unigram, ngram)]
+            shares = [percent(one.accuracy or 0.0) for one in (unigram, ngram)]
             note = _("counts: unigrams {share}", share=shares[0])
             if control.counts.order > 1:
                 note += _(", {order}-grams {share}", order=control.counts.order, share=shares[1])
@@ -239,8 +249,8 @@ def _controls(result: RunResult) -> Iterator[str]:
     for leak in result.leaks:
         text = _(
             "{whole} of the items stand in the training text, {ngrams} with eight words in a row",
-            whole=numeral(leak.whole, ".1%"),
-            ngrams=numeral(leak.ngrams, ".1%"),
+            whole=percent(leak.whole),
+            ngrams=percent(leak.ngrams),
         )
         yield f"{plain(leak.battery)}: {text}"
         yield from (f"⚠ {plain(note)}" for note in [*leak.described()][1:])

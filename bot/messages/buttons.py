@@ -49,6 +49,8 @@ class Selection(NamedTuple):
     name: str
     label: str
     options: Sequence[discord.SelectOption]
+    note: str | None = None
+    """A sentence below the label."""
 
 
 def button(
@@ -118,7 +120,7 @@ def _labelled(field: Field | Selection) -> discord.ui.Label[discord.ui.Modal]:
         selection: discord.ui.Select[discord.ui.Modal] = discord.ui.Select(
             custom_id=field.name, options=[*field.options]
         )
-        return discord.ui.Label(text=field.label, component=selection)
+        return discord.ui.Label(text=field.label, component=selection, description=field.note)
     entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
         style=_LINE if field.max_characters <= _SHORT else _LINES,
         custom_id=field.name,

@@ -10,14 +10,16 @@ from bot.messages.text import (
     clamp,
     count,
     display_name,
+    figure,
     make_embed,
+    per_char,
     plain,
     relative_time,
-    shown_bits,
+    unit_of,
     utf16_length,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.people.language import _, numeral, plural
+from trainer.people.language import _, plural
 
 _MAX_NAME = 24
 _MAX_CHARACTERS = 3900
@@ -40,9 +42,9 @@ def run_line(record: RunRecord, status: RunStatus) -> str:
     else:
         parts.append(f"{int(status.progress)} %" if status.reachable else _("worker not responding"))
     if status.train_loss is not None:
-        parts.append(_("loss {loss}", loss=numeral(status.train_loss, ".3f")))
+        parts.append(_("loss {loss}", loss=f"{figure(status.train_loss)} {unit_of(status.objective)}"))
         if status.train_bits_per_char is not None:
-            parts.append(shown_bits(status.train_bits_per_char, status.unknown_char_share))
+            parts.append(per_char(status.train_bits_per_char, status.unknown_char_share))
     if status.reachable and status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         parts.append(_("ETA {time}", time=relative_time(status.last_heartbeat_ts + status.eta_seconds)))
     return " · ".join(parts)

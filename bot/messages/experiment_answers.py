@@ -9,9 +9,11 @@ import discord
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.buttons import button, button_row, option, select
 from bot.messages.experiment_card import matrix_lines, perplexity_lines, seeds_note
-from bot.messages.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
+from bot.messages.text import BLURPLE, GREEN, code_block, count, figure, make_embed, plain, relative_time, unit_per
+from bot.people.user_settings import current_unit
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
-from trainer.people.language import _, numeral
+from trainer.contracts.units import SURPRISAL_DIGITS
+from trainer.people.language import _
 from trainer.reports.experiment_tables import MISSING
 
 Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
@@ -41,21 +43,26 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
     match metric:
         case "perplexity":
             title = _(
-                "Perplexity per character {what}, and area under the training loss in nats · steps."
+                "Perplexity per character {what}, and area under the training loss in {unit} · steps."
                 " Rows: model of a language; columns: text.",
                 what=what,
+                unit=_(current_unit()),
             )
             table = perplexity_lines(result)
         case "asymmetry":
             title = _(
-                "Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
-                " surprised by b than b by a.",
+                "Asymmetry of the excess surprisal, {unit} {what}. Row a, column b: positive if a is more surprised by"
+                " b than b by a.",
                 what=what,
+                unit=unit_per("char"),
             )
             asymmetries = _asymmetries(result)
             table = matrix_lines(result.languages, result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
         case _:
-            title = _("Area under the training loss, nats · steps, by model: mean ± standard deviation over seeds.")
+            title = _(
+                "Area under the training loss, {unit} · steps, by model: mean ± standard deviation over seeds.",
+                unit=_(current_unit()),
+            )
             table = _areas(result)
     lines = [f"{title} {seeds_note(result)}", code_block("\n".join(table), _MAX_TABLE)]
     return make_embed(
@@ -76,8 +83,8 @@ def _asymmetries(result: ExperimentResult) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for row in result.models[0].tables.asymmetry:
         if row.scoring_mode == result.modes[0]:
-            found[row.language_a, row.language_b] = numeral(row.asymmetry, "+.2f")
-            found[row.language_b, row.language_a] = numeral(-row.asymmetry, "+.2f")
+            found[row.language_a, row.language_b] = figure(row.asymmetry, sign="+")
+            found[row.language_b, row.language_a] = figure(-row.asymmetry, sign="+")
     return found
 
 
@@ -97,8 +104,8 @@ def _areas(result: ExperimentResult) -> list[str]:
 def _mean(values: Sequence[float]) -> str:
     if not values:
         return MISSING
-    spread = f"±{numeral(stdev(values), '.3f')}" if len(values) > 1 else ""
-    return f"{numeral(fmean(values), '.3f')}{spread}"
+    spread = f"±{figure(stdev(values), SURPRISAL_DIGITS)}" if len(values) > 1 else ""
+    return f"{figure(fmean(values), SURPRISAL_DIGITS)}{spread}"
 
 
 def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:

@@ -16,13 +16,18 @@ from bot.messages.text import (
     clamp,
     code_block,
     count,
+    figure,
     make_embed,
+    percent,
     plain,
+    unit_per,
     without_links,
 )
+from bot.people.user_settings import current_unit
 from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryRow
-from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
+from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus, ValidityCheck
+from trainer.contracts.units import PERPLEXITY_DIGITS, SURPRISAL_DIGITS
 from trainer.people.language import _, numeral
 from trainer.reports.experiment_tables import (
     MISSING,
@@ -139,8 +144,8 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     text = kind.replace("_", "-")
     lines = [
         _(
-            "Excess surprisal, nats per character ({model}, {kind}, {seeds})."
-            " Rows: model of a language; columns: text.",
+            "Excess surprisal, {unit} ({model}, {kind}, {seeds}). Rows: model of a language; columns: text.",
+            unit=unit_per("char"),
             model=plain(model),
             kind=text,
             seeds=count(len(result.seeds), "seed"),
@@ -150,14 +155,15 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines.append(
         _(
-            "Perplexity per character, and area under the training loss in nats · steps."
-            " Rows: model of a language; columns: text."
+            "Perplexity per character, and area under the training loss in {unit} · steps."
+            " Rows: model of a language; columns: text.",
+            unit=_(current_unit()),
         )
         + f" {seeds_note(result)}"
     )
     lines.append(code_block("\n".join(perplexity_lines(result)), _MAX_LINES))
     lines += [
-        f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
+        f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {_check(check, result)}"
         for check in result.validity.checks
     ]
     lines += _asymmetry(result) + _correlation(result) + _batteries(result)
@@ -179,10 +185,8 @@ def _matrix(result: ExperimentResult) -> list[str]:
 
     def cell(listener: str, text: str) -> str:
         seed = seeds.get((listener, text))
-        spread = (
-            "" if listener == text or seed is None or seed.excess_sd is None else f"±{numeral(seed.excess_sd, '.2f')}"
-        )
-        return f"{numeral(rows[listener, text].excess_cross_entropy, 'z.2f')}{spread}"
+        spread = "" if listener == text or seed is None or seed.excess_sd is None else f"±{figure(seed.excess_sd)}"
+        return f"{figure(rows[listener, text].excess_cross_entropy)}{spread}"
 
     return matrix_lines(result.languages, result.languages, cell)
 
@@ -193,9 +197,10 @@ def perplexity_lines(result: ExperimentResult) -> list[str]:
     area = _("area")
 
     def cell(listener: str, column: str) -> str:
-        row = figures[listener].perplexities.get(column)
-        number = figures[listener].area if column == area else None if row is None else row.perplexity
-        return MISSING if number is None else numeral(number, ".2f")
+        row, steps = figures[listener].perplexities.get(column), figures[listener].area
+        if column == area:
+            return MISSING if steps is None else figure(steps, SURPRISAL_DIGITS)
+        return MISSING if row is None else numeral(row.perplexity, f".{PERPLEXITY_DIGITS}f")
 
     return matrix_lines(list(figures), [*result.text_languages, area], cell)
 
@@ -219,19 +224,54 @@ def matrix_lines(rows: Sequence[str], columns: Sequence[str], cell: Callable[[st
     return found if len(across) == len(columns) else [*found, _("… the report has all languages")]
 
 
+def _check(check: ValidityCheck, result: ExperimentResult) -> str:
+    """Return the numbers of a validity check in the reader's unit, and what they should be."""
+    gap, unit = check.gap, unit_per("char")
+    if gap is None:
+        return without_links(check.message)
+    if check.name == "shuffled":
+        text = _("With shuffled characters, the gap is {gap} {unit}.", gap=figure(gap.gap), unit=unit)
+        held_out = [one.gap.gap for one in result.validity.checks if one.name == "held_out" and one.gap is not None]
+        limits = [_("It should be below half of the {gap} of the held-out text.", gap=figure(one)) for one in held_out]
+        return " ".join([text, *limits])
+    if check.name == "control":
+        nearest = min(gap.control_distances, key=gap.control_distances.__getitem__)
+        return _(
+            "The nearest control is {language}, {distance} {unit} away; that should be more than the mean across"
+            " branches, {across}.",
+            language=plain(nearest),
+            distance=figure(gap.control_distances[nearest]),
+            unit=unit,
+            across=figure(gap.across),
+        )
+    tree = (
+        _("The tree joins the languages of each branch first.")
+        if check.joins_branches_first
+        else _("The tree does not join the languages of each branch first.")
+    )
+    distances = _(
+        "The mean distance is {within} {unit} within branches and {across} across; the gap, {gap}, should be above 0.",
+        within=figure(gap.within),
+        unit=unit,
+        across=figure(gap.across),
+        gap=figure(gap.gap),
+    )
+    return f"{distances} {tree}"
+
+
 def _asymmetry(result: ExperimentResult) -> list[str]:
     rows = [row for row in result.models[0].tables.asymmetry if row.scoring_mode == result.modes[0]]
     by_size = {abs(row.asymmetry): row for row in rows}
     most = by_size[max(by_size)]
     first, second = (most.language_a, most.language_b) if most.asymmetry < 0 else (most.language_b, most.language_a)
-    interval = ", ".join(numeral(end, "z.2f") for end in (most.interval_low, most.interval_high))
+    interval = ", ".join(map(figure, (most.interval_low, most.interval_high)))
     return [
         _(
             "Most asymmetric pair: the model of {first} is less surprised by {second} than that of {second} by {first}:"
             " {difference}, a 95 % interval",
             first=first,
             second=second,
-            difference=f"{numeral(most.asymmetry, 'z.2f')} [{interval}]",
+            difference=f"{figure(most.asymmetry)} [{interval}] {unit_per('char')}",
         )
     ]
 
@@ -249,8 +289,8 @@ def _batteries(result: ExperimentResult) -> list[str]:
 def _accuracy(title: str, row: BatteryRow) -> str:
     if row.accuracy is None or row.low is None or row.high is None:
         return f"{plain(title)} {MISSING}"
-    interval = ", ".join(numeral(end, ".0%") for end in (row.low, row.high))
-    return f"{plain(title)} **{numeral(row.accuracy, '.1%')}** [{interval}]"
+    interval = ", ".join(percent(end) for end in (row.low, row.high))
+    return f"{plain(title)} **{percent(row.accuracy)}** [{interval}]"
 
 
 def _correlation(result: ExperimentResult) -> list[str]:

@@ -8,7 +8,20 @@ from bot.messages.answers import STATE_SIGNS, state_counts
 from bot.messages.buttons import button, button_row
 from bot.messages.run_buttons import CARD, OWN_CARD, watch_button
 from bot.messages.run_card import leak_warnings, notes_of, progress_bar, recipe
-from bot.messages.text import BLURPLE, GREEN, GREY, RED, count, make_embed, shown_bits, shown_name, unknown_warning
+from bot.messages.text import (
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    count,
+    figure,
+    figure_per_char,
+    make_embed,
+    per_char,
+    shown_name,
+    unit_of,
+    unknown_warning,
+)
 from trainer.contracts.base import RunState
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.intervals import Spread
@@ -56,32 +69,30 @@ def _numbers(group: GroupStatus) -> Iterator[str]:
     """Yield the means of the completed runs, with deviation, 95 % interval and range."""
     test, bits = group.numbers.get("test_loss"), group.numbers.get("bits_per_char")
     if test is not None:
-        yield _("Test {loss}", loss=_spread(test, bits, group.unknown_char_share))
+        yield _("Test {loss}", loss=_spread(group, test, bits))
         yield from _interval(test)
     best, bits = group.numbers.get("best_val_loss"), group.numbers.get("best_val_bits_per_char")
     if best is not None:
-        yield _("Validation {loss} (best)", loss=_spread(best, bits, group.unknown_char_share))
+        yield _("Validation {loss} (best)", loss=_spread(group, best, bits))
 
 
-def _spread(loss: Spread, bits: Spread | None, unknown_char_share: float | None) -> str:
-    shown = f"**{numeral(loss.mean, '.3f')}{_deviation(loss, '.3f')}** {_('nats/token')}"
+def _spread(group: GroupStatus, loss: Spread, bits: Spread | None) -> str:
+    deviation = "" if loss.deviation is None else f" ± {figure(loss.deviation)}"
+    shown = f"**{figure(loss.mean)}{deviation}** {unit_of(group.members[0].objective)}"
     if bits is None:
         return shown
-    return f"{shown} · {shown_bits(bits.mean, unknown_char_share, _deviation(bits, '.2f'))}"
-
-
-def _deviation(found: Spread, form: str) -> str:
-    return "" if found.deviation is None else f" ± {numeral(found.deviation, form)}"
+    deviation = "" if bits.deviation is None else f" ± {figure_per_char(bits.deviation)}"
+    return f"{shown} · {per_char(bits.mean, group.unknown_char_share, deviation)}"
 
 
 def _interval(found: Spread) -> Iterator[str]:
     if found.low is not None and found.high is not None:
         yield _(
             "95 % interval of the mean {low} to {high}, range {least} to {most}",
-            low=numeral(found.low, ".3f"),
-            high=numeral(found.high, ".3f"),
-            least=numeral(found.minimum, ".3f"),
-            most=numeral(found.maximum, ".3f"),
+            low=figure(found.low),
+            high=figure(found.high),
+            least=figure(found.minimum),
+            most=figure(found.maximum),
         )
 
 
@@ -93,9 +104,9 @@ def _line(run: RunStatus) -> str:
     if run.status in ("running", "paused"):
         parts.append(f"{numeral(run.progress, '.0f')} %")
     if loss is not None:
-        parts.append(f"{numeral(loss, '.3f')} {_('nats/token')}")
+        parts.append(f"{figure(loss)} {unit_of(run.objective)}")
     if bits is not None:
-        parts.append(shown_bits(bits, run.unknown_char_share))
+        parts.append(per_char(bits, run.unknown_char_share))
     if run.error is not None:
         parts.append(run.error.code)
     return " · ".join(parts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from io import BytesIO
-from math import log
 from operator import itemgetter
 
 import discord
@@ -16,14 +15,20 @@ from bot.messages.text import (
     clamp_start,
     code_block,
     count,
+    figure,
+    figure_per_char,
     isolated,
     make_embed,
+    per_char,
+    percent,
     plain,
-    shown_bits,
     shown_name,
+    shown_perplexity,
+    unit_per,
     unknown_warning,
     utf16_length,
 )
+from bot.people.user_settings import current_unit
 from trainer.contracts.inference import (
     ChatResponse,
     FinishReason,
@@ -33,9 +38,9 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.runs import RunRecord, has_unknown_text
-from trainer.contracts.units import Unit, in_unit
+from trainer.contracts.units import LOSS_DIGITS, SURPRISAL_DIGITS, bits_in_unit, in_unit
 from trainer.people.language import _, numeral, plural
-from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
+from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_NATS, ReportFiles, Summary, expected_instead, visible
 
 STOPS: dict[FinishReason, str] = {
     "eos": "ended by the model",
@@ -51,7 +56,6 @@ def score_answer(
     record: RunRecord,
     text: str,
     score: ScoreResponse,
-    unit: Unit,
     own_bits_per_char: float | None,
     unknown_signs: Mapping[str, int],
     refusal: str | None = None,
@@ -64,22 +68,19 @@ def score_answer(
     unknown = ""
     if score.unknown_chars:
         unknown = f" · {count(score.unknown_chars, 'unknown character')}{_signs(unknown_signs)}"
-    mean = in_unit(score.mean_surprisal, unit)
-    total = _("{number} {unit} in total", number=numeral(in_unit(score.nats, unit), ".1f"), unit=_(unit))
+    mean = figure(score.mean_surprisal)
+    total = _("{number} {unit} in total", number=figure(score.nats, SURPRISAL_DIGITS), unit=_(current_unit()))
     total += f" · {count(score.n_scored or 0, 'token')}{unknown}"
     if score.loss is None:
-        lines = [_("**{mean}** {unit}/masked token", mean=numeral(mean, ".3f"), unit=_(unit)), total]
+        lines = [f"**{mean}** {unit_per('masked token')}", total]
     else:
-        loss = _("**{loss}** {unit}/token", loss=numeral(in_unit(score.loss, unit), ".3f"), unit=_(unit))
-        without = _("{mean} {unit}/token without line ends", mean=numeral(mean, ".3f"), unit=_(unit))
-        lines = [
-            f"{loss} · {_line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)}",
-            f"{without} · {total}",
-        ]
+        without = _("{loss} without line ends", loss=f"{mean} {unit_per('token')}")
+        figures = _line_figures(score.bits_per_char, score.perplexity, score.unknown_char_share)
+        lines = [f"**{figure(score.loss)}** {unit_per('token')} · {figures}", f"{without} · {total}"]
     lines += unknown_warning(score.unknown_char_share)
     is_comparable = score.bits_per_char is not None and not has_unknown_text(score.unknown_char_share)
     if own_bits_per_char is not None and score.bits_per_char is not None and is_comparable:
-        lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
+        lines.append(_against_own_text(score.bits_per_char - own_bits_per_char))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = _("Score of {length} with {name}", length=count(len(text), "character"), name=shown_name(record))
     return make_embed(BLURPLE, f"📏 {title}", lines, score.model)
@@ -105,15 +106,15 @@ def report_answer(record: RunRecord, report: ReportFiles, model: str, *, left_ou
         )
     lines = [
         _(
-            "Mean **{mean}** {unit} · median {median} · max {most} at {place} «{sign}» · above {limit} bits: {number}"
+            "Mean **{mean}** {unit} · median {median} · max {most} at {place} «{sign}» · above {limit}: {number}"
             " of {total}",
-            mean=numeral(summary.mean, ".2f"),
-            unit=_(summary.unit),
-            median=numeral(summary.median, ".2f"),
-            most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+            mean=figure(summary.mean),
+            unit=_(current_unit()),
+            median=figure(summary.median, SURPRISAL_DIGITS),
+            most=figure(top.surprisal, SURPRISAL_DIGITS),
             place=count(top.start + 1),
             sign=plain(visible(top.text)),
-            limit=HIGH_BITS,
+            limit=numeral(in_unit(HIGH_NATS, current_unit()), ".3g"),
             number=count(summary.n_high),
             total=count(summary.n_tokens, "character") if has_characters else count(summary.n_tokens, "token"),
         ),
@@ -137,8 +138,8 @@ def table_answer(record: RunRecord, report: ReportFiles, model: str) -> discord.
     summary = report.summary
     lines = [
         plural(
-            "{count} row, one per token: its characters, surprisal in nats and rank.",
-            "{count} rows, one per token: its characters, surprisal in nats and rank.",
+            "{count} row, one per token: its characters, surprisal and rank.",
+            "{count} rows, one per token: its characters, surprisal and rank.",
             summary.n_tokens,
         )
     ]
@@ -153,9 +154,9 @@ def report_files(report: ReportFiles) -> list[discord.File]:
     text = _(
         "Surprisal of each character as the colour of its cell, dark for low surprisal: mean {mean} {unit}, highest"
         " {most} at {place}.",
-        mean=numeral(summary.mean, ".2f"),
-        unit=_(summary.unit),
-        most=numeral(in_unit(top.surprisal, summary.unit), ".2f"),
+        mean=figure(summary.mean),
+        unit=_(current_unit()),
+        most=figure(top.surprisal, SURPRISAL_DIGITS),
         place=top.start + 1,
     )
     return [
@@ -198,15 +199,14 @@ def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> disc
     return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, response.model)
 
 
-def _against_own_text(more_bits: float, unit: Unit) -> str:
+def _against_own_text(more_bits: float) -> str:
     """Compare the surprise per character with that on the test split of the run."""
-    difference = round(abs(more_bits if unit == "bits" else more_bits * log(2)), 2)
-    if difference == 0:
+    difference = f"{figure_per_char(abs(more_bits))} {unit_per('char')}"
+    if round(bits_in_unit(more_bits, current_unit()), LOSS_DIGITS) == 0:
         return _("As surprised as on its own test set.")
-    number = numeral(difference, ".2f")
     if more_bits > 0:
-        return _("More surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
-    return _("Less surprised than on its own test set by {number} {unit}/char.", number=number, unit=_(unit))
+        return _("More surprised than on its own test set by {difference}.", difference=difference)
+    return _("Less surprised than on its own test set by {difference}.", difference=difference)
 
 
 def _signs(unknown: Mapping[str, int]) -> str:
@@ -219,7 +219,7 @@ def _signs(unknown: Mapping[str, int]) -> str:
 def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> discord.Embed:
     """Return the likeliest next tokens with their probabilities, after the end of the text."""
     lines = [code_block(clamp_start(text, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS)]
-    rows = [f"{numeral(one.prob, '7.2%')}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
+    rows = [f"{percent(one.prob).rjust(6)}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
     lines.append(code_block("\n".join(rows), _MAX_TABLE))
     lines += (
         [plural("{count} unknown sign in the text", "{count} unknown signs in the text", response.unk_count)]
@@ -232,8 +232,8 @@ def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> d
 def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:
     return " · ".join(
         [
-            shown_bits(bits or 0.0, unknown_char_share),
-            _("perplexity {perplexity}", perplexity=numeral(perplexity or 0.0, ".2f")),
+            per_char(bits or 0.0, unknown_char_share),
+            shown_perplexity(perplexity or 0.0),
         ]
     )
 
@@ -243,11 +243,10 @@ def _surprising_table(summary: Summary) -> str:
     lines = [_("Most surprising, and the expected tokens") if has_expected else _("Most surprising")]
     for row in summary.most_surprising:
         expected = "  ".join(
-            f"{isolated(visible(token))} {numeral(share, '.0%')}"
-            for token, share in expected_instead(row)[:_MAX_EXPECTED]
+            f"{isolated(visible(token))} {percent(share)}" for token, share in expected_instead(row)[:_MAX_EXPECTED]
         )
         sign = isolated(visible(row.text)) + ("" if row.is_known else _(" unknown"))
-        surprisal = numeral(in_unit(row.surprisal, summary.unit), "6.2f")
+        surprisal = figure(row.surprisal, SURPRISAL_DIGITS).rjust(6)
         lines.append(f"{_position(row.start + 1)} {surprisal}  {sign}   {expected}".rstrip())
     return "\n".join(lines)
 

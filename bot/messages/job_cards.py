@@ -5,7 +5,19 @@ from collections.abc import Iterator
 import discord
 
 from bot.messages.run_card import progress_bar
-from bot.messages.text import BLURPLE, GREEN, GREY, RED, clamp, code_block, count, make_embed, plain, without_links
+from bot.messages.text import (
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    percent,
+    plain,
+    without_links,
+)
 from trainer.artifacts.corpus_builds import BuildStatus
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -44,9 +56,9 @@ def _result(status: TokenizerStatus) -> list[str]:
 def _fit(stats: TokenizerStats) -> str:
     return _(
         "Held-out text: {share} unknown characters · {per_char} tokens/character · {per_word} tokens/word",
-        share=numeral(stats.unknown_char_share or 0.0, ".2%"),
+        share=percent(stats.unknown_char_share or 0.0),
         per_char=numeral(stats.avg_tokens_per_char, ".3f"),
-        per_word=numeral(stats.avg_tokens_per_word, ".2f"),
+        per_word=numeral(stats.avg_tokens_per_word, ".3f"),
     )
 
 
@@ -101,7 +113,7 @@ def _warnings(manifest: CorpusManifest) -> Iterator[str]:
                     "**{language}**: `{filter}` removed {share} of the characters; `{switch}` leaves it out.",
                     language=language,
                     filter=each.step,
-                    share=numeral(each.share, ".1%"),
+                    share=percent(each.share),
                     switch=switch,
                 )
                 yield f"⚠ {text}"
@@ -112,7 +124,7 @@ def _table(manifest: CorpusManifest) -> list[str]:
     for language, built in manifest.languages.items():
         numbers = (
             numeral(built.documents),
-            numeral(built.rejected_share, ".1%"),
+            percent(built.rejected_share),
             numeral(built.lines),
             numeral(built.characters),
         )

@@ -20,20 +20,27 @@ from bot.messages.text import (
     clamp_start,
     code_block,
     count,
+    figure,
+    figure_per_char,
     make_embed,
+    per_char,
     plain,
     relative_time,
-    shown_bits,
     shown_name,
+    shown_perplexity,
+    unit_of,
+    unit_per,
     unknown_warning,
     without_links,
 )
+from bot.people.user_settings import current_unit
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search
+from trainer.contracts.units import SURPRISAL_DIGITS
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import _, numeral, plural
 
@@ -178,9 +185,9 @@ def chart_alt_text(status: RunStatus) -> str:
     """Describe a run's loss chart for screen readers."""
     text = _("Loss over steps up to step {step}", step=status.step)
     if status.train_loss is not None:
-        text += _(": training loss {loss} nats per token", loss=numeral(status.train_loss, ".3f"))
+        text += _(": training loss {loss}", loss=f"{figure(status.train_loss)} {unit_of(status.objective)}")
     if status.val_loss is not None:
-        text += _(", validation loss {loss}", loss=numeral(status.val_loss, ".3f"))
+        text += _(", validation loss {loss}", loss=figure(status.val_loss))
     return f"{text}."
 
 
@@ -221,15 +228,15 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         f"{progress_bar(status.progress)} **{int(status.progress)} %** · "
         + _("epoch {epoch}/{epochs}", epoch=status.epoch, epochs=status.total_epochs)
         + f" · {_('step {step}', step=steps)}",
-        f"{_('Loss')} **{numeral(status.train_loss, '.3f')}**{_unit(status.train_bits_per_char, status)}"
-        f" · {_perplexity(status.train_loss)}  {sparkline(losses)}",
+        f"{_('Loss')} **{figure(status.train_loss)}**{_unit(status.train_bits_per_char, status)}"
+        f" · {shown_perplexity(perplexity(status.train_loss))}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
         epoch = "" if status.best_epoch is None else f" ({_('epoch {epoch}', epoch=status.best_epoch)})"
         best = ""
         if status.best_val_loss is not None:
-            best = f" · {_('best {loss}', loss=numeral(status.best_val_loss, '.3f'))}{epoch}"
-        last_value = f"{numeral(status.val_loss, '.3f')}{_unit(status.val_bits_per_char, status)}"
+            best = f" · {_('best {loss}', loss=figure(status.best_val_loss))}{epoch}"
+        last_value = f"{figure(status.val_loss)}{_unit(status.val_bits_per_char, status)}"
         lines.append(f"{_('Validation {loss}', loss=last_value)}{best}")
     lines += unknown_warning(status.unknown_char_share)
     speed = _shown_message(status)
@@ -290,8 +297,8 @@ def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
 def _result(status: RunStatus) -> list[str]:
     lines = []
     if status.test_loss is not None:
-        test = f"**{numeral(status.test_loss, '.3f')}**{_unit(status.bits_per_char, status)}"
-        lines.append(f"{_('Test {loss}', loss=test)} · {_perplexity(status.test_loss)}")
+        test = f"**{figure(status.test_loss)}**{_unit(status.bits_per_char, status)}"
+        lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
     lines += counting_line(status.baseline)
@@ -299,13 +306,14 @@ def _result(status: RunStatus) -> list[str]:
     lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
-        lines.append(_("Area under the loss curve: {area} nats · steps", area=numeral(status.auc, ".1f")))
+        area, unit = figure(status.auc, SURPRISAL_DIGITS), _(current_unit())
+        lines.append(_("Area under the loss curve: {area} {unit} · steps", area=area, unit=unit))
     return lines
 
 
 def _best_validation(status: RunStatus, loss: float) -> str:
-    margin = "" if status.best_val_margin is None else f" ± {numeral(status.best_val_margin, '.3f')} (95 %)"
-    shown = f"{numeral(loss, '.3f')}{margin}{_unit(status.best_val_bits_per_char, status)}"
+    margin = "" if status.best_val_margin is None else f" ± {figure(status.best_val_margin)} (95 %)"
+    shown = f"{figure(loss)}{margin}{_unit(status.best_val_bits_per_char, status)}"
     if status.best_epoch is None:
         return _("Validation {loss} (best)", loss=shown)
     if status.best_epoch == 0:
@@ -316,10 +324,6 @@ def _best_validation(status: RunStatus, loss: float) -> str:
 def _steps_in_epochs(status: RunStatus) -> str:
     epochs = plural("in {count} epoch", "in {count} epochs", status.epoch)
     return f"{count(status.step, 'step')} {epochs}"
-
-
-def _perplexity(loss: float) -> str:
-    return _("perplexity {perplexity}", perplexity=numeral(perplexity(loss), ".2f"))
 
 
 def _shown_message(status: RunStatus) -> str:
@@ -355,16 +359,17 @@ def _search_line(search: Search | None) -> list[str]:
 
 
 def counting_line(baseline: Baseline | None) -> list[str]:
-    """Return the bits per character of the best n-gram beside those of the model."""
+    """Return the loss per character of the best n-gram beside that of the model."""
     if baseline is None:
         return []
     return [
         _(
-            "{ngram}: {bits} bits per character; this model {own} ({difference})",
+            "{ngram}: {loss} {unit}; this model {own} ({difference})",
             ngram=_("unigram") if baseline.order == 1 else _("{order}-gram", order=baseline.order),
-            bits=numeral(baseline.ngram_bits_per_char, ".3f"),
-            own=numeral(baseline.bits_per_char, ".3f"),
-            difference=numeral(baseline.difference, "+z.2f").replace("-", "−"),
+            loss=figure_per_char(baseline.ngram_bits_per_char),
+            unit=unit_per("char"),
+            own=figure_per_char(baseline.bits_per_char),
+            difference=figure_per_char(baseline.difference, "+").replace("-", "−"),
         )
     ]
 
@@ -380,8 +385,8 @@ def _warning(status: RunStatus) -> list[str]:
         _(
             "⚠ The model has learned almost nothing: its loss is {loss}, and the uniform baseline has {baseline}."
             " Train longer, on more text or with another learning rate.",
-            loss=numeral(loss, ".2f") + _unit(None, status),
-            baseline=numeral(log(status.vocab_size), ".2f"),
+            loss=figure(loss) + _unit(None, status),
+            baseline=figure(log(status.vocab_size)),
         ),
     ]
 
@@ -397,7 +402,7 @@ def _checkpoint(status: RunStatus) -> list[str]:
         return [_("No checkpoint was saved.")]
     loss = ""
     if status.best_val_loss is not None:
-        best = numeral(status.best_val_loss, ".3f") + _unit(status.best_val_bits_per_char, status)
+        best = figure(status.best_val_loss) + _unit(status.best_val_bits_per_char, status)
         loss = f" ({_('best validation {loss}', loss=best)})"
     return [_("Kept: checkpoint at step {step}", step=count(status.last_checkpoint_step)) + loss]
 
@@ -443,8 +448,6 @@ def _duration(status: RunStatus) -> str:
 
 
 def _unit(bits_per_char: float | None, status: RunStatus) -> str:
-    """Return the unit of a run's loss, and the loss in bits per character if it is known."""
-    unit = _("nats/token") if status.objective == "causal_lm" else _("nats/masked token")
-    if bits_per_char is None:
-        return f" {unit}"
-    return f" {unit} · {shown_bits(bits_per_char, status.unknown_char_share)}"
+    """Return the unit of a run's loss, and the loss per character if it is known."""
+    of_char = [] if bits_per_char is None else [per_char(bits_per_char, status.unknown_char_share)]
+    return f" {' · '.join([unit_of(status.objective), *of_char])}"

@@ -3,10 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import discord
 
+from bot.people.user_settings import current_unit
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
 from trainer.people.language import _, numeral, plural
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
@@ -15,6 +19,7 @@ CODE_BLOCK_MARKS = 8
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
+Per = Literal["token", "masked token", "char"]
 _MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
 """The position in a mention of people, channels, commands or emojis where a sign makes it plain text."""
 _QUOTED = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
@@ -27,20 +32,48 @@ def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None
     return discord.Embed(colour=colour, title=title, description=description).set_footer(text=footer)
 
 
-def shown_bits(bits: float, unknown_char_share: float | None, deviation: str = "") -> str:
-    """Return bits per character, with a deviation if there is one, and ⚠ if they are too low to compare."""
+def figure(nats: float | None, digits: int = LOSS_DIGITS, sign: str = "") -> str:
+    """Return a loss or a surprisal in the reader's unit, without the unit's name; `sign` is of a format."""
+    return numeral(in_unit(nats, current_unit()), f"{sign}z.{digits}f")
+
+
+def figure_per_char(bits: float, sign: str = "") -> str:
+    """Return bits per character in the reader's unit, without the unit's name; `sign` is of a format."""
+    return numeral(bits_in_unit(bits, current_unit()), f"{sign}z.{LOSS_DIGITS}f")
+
+
+def unit_per(what: Per) -> str:
+    """Return the reader's unit per token, masked token or character: bits/token."""
+    return _(f"{current_unit()}/{what}")
+
+
+def unit_of(objective: Objective) -> str:
+    """Return the reader's unit of a model's losses."""
+    return unit_per("token" if objective == "causal_lm" else "masked token")
+
+
+def per_char(bits: float, unknown_char_share: float | None, deviation: str = "") -> str:
+    """Return bits per character in the reader's unit, with a deviation if given; with ⚠ if too low to compare."""
     mark = " ⚠" if has_unknown_text(unknown_char_share) else ""
-    return _("{number} bits/char", number=f"{numeral(bits, '.2f')}{deviation}") + mark
+    return f"{figure_per_char(bits)}{deviation} {unit_per('char')}{mark}"
+
+
+def percent(share: float) -> str:
+    return numeral(share, f".{SHARE_DIGITS}%")
+
+
+def shown_perplexity(number: float) -> str:
+    return _("perplexity {perplexity}", perplexity=numeral(number, f".{PERPLEXITY_DIGITS}f"))
 
 
 def unknown_warning(unknown_char_share: float | None) -> list[str]:
-    """Warn about bits per character that are too low to compare, because of unknown characters."""
+    """Warn about figures per character that are too low to compare, because of unknown characters."""
     if unknown_char_share is None or not has_unknown_text(unknown_char_share):
         return []
     return [
         _(
-            "⚠ {share} of the characters are unknown to the tokenizer: bits per character are too low to compare.",
-            share=numeral(unknown_char_share, ".1%"),
+            "⚠ {share} of the characters are unknown to the tokenizer: figures per character are too low to compare.",
+            share=percent(unknown_char_share),
         )
     ]
 

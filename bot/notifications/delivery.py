@@ -16,6 +16,7 @@ from bot.messages.buttons import button_row
 from bot.messages.text import AMBER, make_embed
 from bot.notifications.inbox import Inbox
 from bot.notifications.subjects import Message, Subject, View, no_files
+from bot.people.user_settings import use_unit
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import (
     CALL_ERRORS,
@@ -29,6 +30,7 @@ from bot.rest.errors import (
     seconds_before_retry,
 )
 from bot.rest.pacing import Pace
+from trainer.contracts.units import Unit
 from trainer.people.language import _, use_language
 from trainer.system.retries import back_off
 
@@ -55,6 +57,7 @@ class Delivery:
         inbox: Inbox,
         client: discord.Client,
         pace: Pace,
+        unit_of: Callable[[int], Unit],
         *,
         poll_seconds: Callable[[], float],
     ) -> None:
@@ -68,6 +71,7 @@ class Delivery:
         self._watcher = watcher
         self._client = client
         self._pace = pace
+        self._unit_of = unit_of
         self._poll_seconds = poll_seconds
         self._is_card_lost = False
         """The card was deleted, or Discord refuses its edits."""
@@ -136,6 +140,7 @@ class Delivery:
         The final message comes first, since it notifies; then the card shows the end, too.
         """
         self.wake_up.clear()
+        use_unit(self._unit_of(self.user_id))
         state = await self.subject.state()
         if await self.inbox.update(self.subject.subject_id, state):
             if self.inbox.is_closed:

@@ -10,6 +10,7 @@ import discord
 
 from bot.messages.group_card import group_alt_text, group_buttons, group_card
 from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
+from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.run_groups import runs_of_group
@@ -116,4 +117,5 @@ async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) 
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
     curves = [await feeds.curves(run.run_id) for run in shown]
     bits_per_nat = next((run.bits_per_nat for run in shown if run.bits_per_nat is not None), None)
-    return await charts.group_chart([one.train for one in curves], [one.validation for one in curves], bits_per_nat)
+    train, validation = [one.train for one in curves], [one.validation for one in curves]
+    return await charts.group_chart(train, validation, current_unit(), bits_per_nat)

@@ -23,6 +23,7 @@ from bot.rest.pacing import Pace
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.seeds import group_id_of
+from trainer.contracts.units import Unit
 from trainer.queue.run_feeds import RunFeeds
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -58,6 +59,7 @@ class Notifier:
         client: discord.Client,
         charts: ChartProcess,
         can_receive: CanReceive,
+        unit_of: Callable[[int], Unit],
         *,
         edit_interval_seconds: float,
         listeners: Sequence[Callable[[str], None]] = (),
@@ -71,6 +73,7 @@ class Notifier:
         self._digests = artifacts_root / "digests"
         self._feeds = feeds
         self._client = client
+        self._unit_of = unit_of
         self._edit_interval_seconds = edit_interval_seconds
         self._listeners = listeners
         self._poll_seconds = poll_seconds
@@ -242,7 +245,13 @@ class Notifier:
                 if subject.has_line:
                     inbox.join(subject.subject_id)
                 delivery = Delivery(
-                    subject, watcher, inbox, self._client, self.pace, poll_seconds=self._seconds_between_polls
+                    subject,
+                    watcher,
+                    inbox,
+                    self._client,
+                    self.pace,
+                    self._unit_of,
+                    poll_seconds=self._seconds_between_polls,
                 )
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))

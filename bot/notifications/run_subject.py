@@ -10,6 +10,7 @@ from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
 from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Subject, View
+from bot.people.user_settings import current_unit
 from bot.people.watchers import Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.outcome import read_outcome
@@ -108,5 +109,5 @@ class RunSubject(Subject):
         curves = await asyncio.to_thread(self._feed.read_curves)
         losses = [loss for _, loss in curves.train]
         bits = state.status.bits_per_nat
-        chart = await self._charts.loss_chart(curves.train, curves.validation, bits)
+        chart = await self._charts.loss_chart(curves.train, curves.validation, current_unit(), bits)
         return RunView(state, self._run, losses, chart, heartbeat_ts)

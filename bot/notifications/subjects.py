@@ -9,7 +9,9 @@ from typing import NamedTuple, Protocol
 
 import discord
 
+from bot.people.user_settings import current_unit
 from bot.people.watchers import Ledger, Watcher
+from trainer.contracts.units import Unit
 from trainer.system.shared_calls import SharedCalls
 
 RESULT = " · result"
@@ -77,8 +79,9 @@ class Subject(ABC):
         self._interval_seconds = interval_seconds
         self._readings: SharedCalls[Reading] = SharedCalls()
         self._drawing = asyncio.Lock()
-        self._view: View | None = None
-        self._fresh_until = 0.0
+        self._views: dict[Unit, View] = {}
+        """The current view in each unit, whose charts differ."""
+        self._fresh_until: dict[Unit, float] = {}
 
     @abstractmethod
     def may_receive(self, user_id: int) -> bool:
@@ -95,15 +98,17 @@ class Subject(ABC):
     async def view(self, shown: View | None) -> View:
         """Return the current view for a watcher who has seen `shown`.
 
-        All watchers share a view for `interval_seconds`, so that a chart is drawn once; the end is shown at once.
+        All watchers with one unit share a view for `interval_seconds`, so that a chart is drawn once; the end is shown
+        at once.
         """
+        unit = current_unit()
         async with self._drawing:
             state, draw = await self._readings.result(self._read)
-            view = self._view
-            is_fresh = time.monotonic() < self._fresh_until and view is not shown and not state.has_ended
+            view = self._views.get(unit)
+            is_fresh = time.monotonic() < self._fresh_until.get(unit, 0.0) and view is not shown and not state.has_ended
             if view is None or (state != view.state and not is_fresh):
-                view = self._view = await draw()
-                self._fresh_until = time.monotonic() + self._interval_seconds
+                view = self._views[unit] = await draw()
+                self._fresh_until[unit] = time.monotonic() + self._interval_seconds
             return view
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,6 +19,17 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 Notify = Literal["dm", "here", "off"]
 
+_unit: ContextVar[Unit] = ContextVar("unit", default="bits")
+
+
+def use_unit(unit: Unit) -> None:
+    """Set the unit of losses and surprisals in the current task's messages."""
+    _unit.set(unit)
+
+
+def current_unit() -> Unit:
+    return _unit.get()
+
 
 class UserSettings(Frozen):
     """The choices of a user in `/mt settings`."""
@@ -29,15 +41,16 @@ class UserSettings(Frozen):
     """Place of the messages about a new run: direct messages, the channel of its command, or none."""
     default_run: Identifier | None = None
     """Run of commands that use a completed run, if no run is given."""
-    unit: Unit = "bits"
-    """Unit of `/mt score`."""
+    unit: Unit | None = None
+    """Unit of losses and surprisals; None: that of the bot's settings."""
 
 
 class UserSettingsStore:
     """All users' settings, in memory and in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, default_unit: Unit = "bits") -> None:
         self._folder = folder
+        self.default_unit = default_unit
         self._settings: dict[int, UserSettings] = {}
         for path in folder.glob("[0-9]*.json"):
             try:
@@ -48,6 +61,10 @@ class UserSettingsStore:
     def of(self, user_id: int) -> UserSettings:
         """Return the settings of a user, or the defaults."""
         return self._settings.get(user_id) or UserSettings()
+
+    def unit_of(self, user_id: int) -> Unit:
+        """Return the unit of a user: the chosen one, or else the default."""
+        return self.of(user_id).unit or self.default_unit
 
     async def save(self, user_id: int, settings: UserSettings) -> None:
         """Store the settings of a user; durable on return."""

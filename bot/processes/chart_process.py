@@ -44,17 +44,19 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
-        self._waited_for: WeakValueDictionary[tuple[_Curve, _Curve, float | None], _SharedChart]
+        self._waited_for: WeakValueDictionary[tuple[_Curve, _Curve, Unit, float | None], _SharedChart]
         self._waited_for = WeakValueDictionary()
 
-    async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
+    async def loss_chart(
+        self, train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None
+    ) -> bytes | None:
         """Return the loss chart as PNG; None without a curve, or, logged, if the process died.
 
         Callers that wait for the same chart share it: many people look at the same run.
         """
         if len(train) < 2:
             return None
-        key = tuple(train), tuple(validation), bits_per_nat
+        key = tuple(train), tuple(validation), unit, bits_per_nat
         chart = self._waited_for.setdefault(key, _SharedChart())
         async with chart.lock:
             if chart.png is None:
@@ -62,12 +64,12 @@ class ChartProcess:
             return chart.png
 
     async def group_chart(
-        self, train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None = None
+        self, train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None = None
     ) -> bytes | None:
         """Return the chart of a group as PNG; None without a curve, or, logged, if the process died."""
         drawn: list[_Curve] = [tuple(curve) for curve in train if len(curve) > 1]  # a follower appends to its own
         validated: list[_Curve] = [tuple(curve) for curve in validation if curve]
-        return await self._draw(partial(_group_chart, drawn, validated, bits_per_nat)) if drawn else None
+        return await self._draw(partial(_group_chart, drawn, validated, unit, bits_per_nat)) if drawn else None
 
     async def comparison_chart(self, curves: Mapping[str, Curve], unit: str) -> bytes | None:
         """Return the chart of several runs as PNG; None without a curve, or, logged, if the process died."""
@@ -133,16 +135,16 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> bytes:
+def _loss_chart(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None) -> bytes:
     from trainer.reports.charts import loss_chart  # in the child only
 
-    return loss_chart(train, validation, bits_per_nat)
+    return loss_chart(train, validation, unit, bits_per_nat)
 
 
-def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None) -> bytes:
+def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None) -> bytes:
     from trainer.reports.charts import group_chart  # in the child only
 
-    return group_chart(train, validation, bits_per_nat)
+    return group_chart(train, validation, unit, bits_per_nat)
 
 
 def _comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
@@ -160,11 +162,11 @@ def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
     response = ScoreRecord.model_validate_json(scored).response
     rows = heatmap_rows(token_rows(response, text), text, unit)
     return ReportFiles(
-        summary=summarize(response, text, unit),
+        summary=summarize(response, text),
         shown_characters=sum(len(cells) for _, cells in rows),
         files={
             HEATMAP_NAME: heat_map(rows, unit),
-            "surprisal.html": heatmap_html(response, text).encode(),
+            "surprisal.html": heatmap_html(response, text, unit).encode(),
             TABLE_NAME: score_csv(response, text),
             "surprisal.json": response.model_dump_json().encode(),
         },

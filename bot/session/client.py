@@ -68,7 +68,7 @@ class Bot(discord.Client):
         root = settings.app.artifacts_root
         self.access = AccessList(root / "access.json")
         self.permissions = Permissions(settings.discord, self._is_member, self.access)
-        self.user_settings = UserSettingsStore(root / "users")
+        self.user_settings = UserSettingsStore(root / "users", settings.app.unit)
         self.backend = Backend(settings, self.permissions)
         trace = self.backend.metrics.discord_trace()
         trace.on_request_end.append(note_server_error)
@@ -145,6 +145,7 @@ class Bot(discord.Client):
             self,
             self.charts,
             self.permissions.can_receive,
+            self.user_settings.unit_of,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
             listeners=[self.backend.webhooks.wake],
             owner=self._owner_as_watcher,

@@ -1,5 +1,6 @@
 """`/mt eval`: its answer, its buttons, and results that come after the bot's restart or after 15 minutes."""
 
+from math import log
 from pathlib import Path
 
 from local_discord.driver import shown_text
@@ -25,7 +26,7 @@ async def result(call: Call) -> StoredMessage:
     return message
 
 
-async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
+async def test_eval__has_the_figures_of_its_metrics(lab: Lab) -> None:
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
         of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
@@ -36,18 +37,18 @@ async def test_eval__has_the_digits_of_the_command_line(lab: Lab) -> None:
         ):
             metrics = (await queue.inference.ask(run_id, request)).measured()
             shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
-            unknown = f"{metrics.unknown_char_share:.2%} of the text unknown"
+            unknown = f"{metrics.unknown_char_share:.1%} of the text unknown"
             margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
-            margin = "" if margin_nats is None else f" ± {margin_nats:.4f} (95 %)"
-            figures = f"{metrics.loss:.4f}{margin} nats per token, {metrics.bits_per_char:.3f} bits per character"
-            assert f"{figures}, perplexity {metrics.perplexity:.3f}" in shown
+            margin = "" if margin_nats is None else f" ± {margin_nats / log(2):.3f} (95 %)"
+            figures = f"{metrics.loss / log(2):.3f}{margin} bits/token, {metrics.bits_per_char:.3f} bits/char"
+            assert f"{figures}, perplexity {metrics.perplexity:.2f}" in shown
             assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
             assert f"{metrics.n_tokens:,} predicted tokens, {unknown}" in shown
             assert measured in shown and is_hidden(message)
         status = await here.ask(here.bob, "status", run=run_id)
         tested = (await queue.inference.ask(run_id, EvalRequest(split="test"))).measured()
-        bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.2f} bits/char"
-        figures = f"Test **{tested.loss:.3f}** nats/token{bits} · perplexity {tested.perplexity:.2f}"
+        bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.3f} bits/char"
+        figures = f"Test **{tested.loss / log(2):.3f}** bits/token{bits} · perplexity {tested.perplexity:.2f}"
         assert figures in said(status), "the card has the digits of `mt eval`"
         choice = await here.click(here.bob, status, "Eval on…")
         [select] = [one for one in components(choice) if "options" in one]
@@ -91,8 +92,8 @@ async def test_result__replaces_the_note_also_for_a_pressed_button(tmp_path: Pat
         await finish(here, note, status="completed", metrics=MASKED_EVALUATION)
         await result(waiting)
     figures = said(note).replace("**", "")
-    assert "📐 Evaluation of" in figures and "2.0000 nats per masked token · perplexity 7.389" in figures
-    assert "bits per character" not in figures and buttons(note) == {}
+    assert "📐 Evaluation of" in figures and f"{2 / log(2):.3f} bits/masked token · perplexity 7.39" in figures
+    assert "bits/char" not in figures and buttons(note) == {}
     assert "its own validation split" in shown_text(note.versions[1].payload)
 
 

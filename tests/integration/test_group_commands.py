@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from math import log
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ async def test_card__follows_all_runs_and_ends_with_their_mean(tmp_path: Path) -
             await until(lambda: not read_ledger(GroupMessages(GROUP, stories[0].run)).pending)
             listener.follow(GROUP)
     shown = shown_text(final.payload)
-    assert "✅ 2 completed · ❌ 1 failed" in shown and "**1.000 ± 0.000** nats/token" in shown
+    assert "✅ 2 completed · ❌ 1 failed" in shown and "**1.443 ± 0.000** bits/token" in shown
     assert here.messages(here.ana) == [card, final]
     [chart] = card.attachments
     assert "Training and validation losses of 3 runs" in str(chart["description"])
@@ -119,7 +120,8 @@ async def test_group__is_one_row_and_one_suggestion_before_its_runs(here: Place)
     listed = await here.reply(here.bob, "runs")
     shown = shown_text(listed.payload)
     assert "Your runs: 1" in shown
-    assert "**kk-ipa** · ⏳ 1 queued · ✅ 2 completed · 1.600 ± 0.141 nats/token · 3.20 ± 0.28 bits/char" in shown
+    figures = f"{1.6 / log(2):.3f} ± {0.1414214 / log(2):.3f} bits/token · 3.200 ± 0.283 bits/char"
+    assert f"**kk-ipa** · ⏳ 1 queued · ✅ 2 completed · {figures}" in shown
     assert f"`{GROUP}` · kk\\_ipa" in shown and f"{GROUP}-s1" not in shown
     offered = await here.suggested(here.bob, "status", "run")
     assert [choice.value for choice in offered] == [GROUP, *(story.record.run_id for story in stories)][:1] + sorted(

@@ -40,9 +40,9 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         of_csv = await here.click(here.ana, summary, "CSV")
         strange = await here.ask(here.bob, "score", text="the Ж sun Ж")
         blank = await here.ask(here.bob, "score", text=" ")
-        assert re.search(r"\*\*\d\.\d{3}\*\* bits/token · \d\.\d\d bits/char · perplexity", said(summary))
+        assert re.search(r"\*\*\d\.\d{3}\*\* bits/token · \d\.\d{3} bits/char · perplexity", said(summary))
         assert f"📏 Score of {len(VERSE)} characters" in said(summary) and is_hidden(summary)
-        assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char", said(in_nats))
+        assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d{3} nats/char", said(in_nats))
         assert said(in_file).split("request")[0] == said(summary).split("request")[0]
         assert list(buttons(summary)) == ["Score another…", "Detail", "CSV"]
         assert list(buttons(in_nats)) == ["Score another…"]

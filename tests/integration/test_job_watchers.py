@@ -328,7 +328,7 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(tmp_
                 story.step(1, 2.0)
                 await here.queue.signals.put(story.record.run_id)
             digest = await here.message(first, f"Watching {WATCHED} runs")
-            await until(lambda: "loss 2.000" in shown_text(digest.payload))
+            await until(lambda: "loss 2.885 bits/token" in shown_text(digest.payload))
             await until(lambda: all(any(card.edit_seconds for card in here.messages(user)) for user in others))
             for story in stories:
                 story.cancel()

@@ -1,7 +1,9 @@
 """Messages in the language of each reader: answers, cards, final messages and refusals, in one bot."""
 
+from math import log
 from pathlib import Path
 
+from bot.people.user_settings import UserSettings
 from local_discord.driver import shown_text
 from local_discord.state import User
 from tests.support import add_corpus
@@ -34,10 +36,11 @@ async def test_messages__are_in_the_language_of_their_reader(tmp_path: Path) -> 
         story = here.story(reader, "languages-ru")
         for user in (reader, here.bob):
             await here.ask(user, "watch", {"run": story.record.run_id})
+        await here.bot.user_settings.save(reader.id, UserSettings(unit="nats"))
         story.start().complete()
         here.bot.notifier.follow(story.record.run_id)
         for user, figures in (
-            (reader, "Тест **1,000** нат/токен · 1,50 бит/символ · перплексия 2,72"),
-            (here.bob, "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72"),
+            (reader, f"Тест **1,000** нат/токен · {1.5 * log(2):.3f} нат/символ · перплексия 2,72".replace(".", ",")),
+            (here.bob, f"Test **{1 / log(2):.3f}** bits/token · 1.500 bits/char · perplexity 2.72"),
         ):
             assert figures in shown_text((await here.message(user, "languages-ru · result")).payload)

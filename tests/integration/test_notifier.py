@@ -50,7 +50,7 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message(here: Plac
     assert shown_text(card.payload).startswith("\n✅ Completed: kk-ipa in 11 min 8 s")
     (chart,) = card.attachments
     assert mapping(card.embeds[0]["image"])["url"] == chart["url"]
-    assert "training loss 1.900 nats per token" in str(chart["description"])
+    assert "training loss 2.741 bits/token" in str(chart["description"])
     assert here.discord.read(chart).startswith(b"\x89PNG")
     assert final.attachments == [], "the chart stands in the card"
     assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]

@@ -86,7 +86,7 @@ async def test_runs__are_chosen_by_state_starter_and_words_also_on_later_pages(h
     every = await here.ask(here.ana, "runs", {"mine": False, "query": "lstm"})
     assert "All runs with «lstm»: 4" in every.text
     assert f"<@{here.bob.id}>" in every.text and "command line" in every.text
-    assert "running 40 % · 2.000 nats/token" in every.text
+    assert "running 40 % · 2.885 bits/token" in every.text
     assert "No runs found" in (await here.ask(here.ana, "runs", {"query": "zebra"})).text
     message = await here.reply(here.ana, "runs", {"mine": False, "query": "қазақша"})
     turned = await (await here.discord.click(here.ana, message, buttons(message)["Next »"])).reply()
@@ -320,11 +320,11 @@ async def test_compare__shows_differences_and_refuses_unmeasured_runs(here: Plac
     worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
     assert "⚖ new \\*one\\* against old" in worse.text
     assert "✗ worse: loss +10.00% (95 % interval +10.00% to +10.00%), more than 1.00%" in worse.text
-    assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
+    assert "Loss (bits/token) **3.174** · 2.885 (+0.289)" in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, False)
     message = next(iter(here.discord.messages(here.discord.dm_channel(here.bob))))
     [picture] = message.attachments
-    alt = "Training of each run over steps, in bits per character. The last values: a: new *one* 5.771, b: old 4.328."
+    alt = "Training of each run over steps, in bits/char. The last values: a: new *one* 5.771, b: old 4.328."
     assert picture["filename"] == "comparison.png" and picture["description"] == alt
     [menu] = components(message)
     same, forbidden = [

@@ -1,16 +1,21 @@
 """`/mt settings`: the form, what it stores, and what it changes."""
 
 import stat
+from math import log
 from pathlib import Path
 
 from bot.people.user_settings import UserSettings, UserSettingsStore
 from local_discord import Upload
+from local_discord.driver import shown_text
 from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text
 from tests.support.bot import TEXT, place
 from tests.support.inference import finished_run
 from tests.support.stopped_runs import stopped_run
 from tests.support.waiting import captured_logs
+from trainer.artifacts.runs import manifest_of
+from trainer.config.settings import AppSettings
+from trainer.contracts.base import changed
 
 
 def lists(form: Json) -> dict[str, dict[str, bool]]:
@@ -30,9 +35,11 @@ async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path)
             "language": {"default": True, "en": False, "tr": False, "ru": False},
             "notify": {"dm": True, "here": False, "off": False},
             "default_run": {"default": True, "char_lstm-1": False},
-            "unit": {"bits": True, "nats": False},
+            "unit": {"default": True, "bits": False, "nats": False},
         }
         saved = await here.submit(call, {"unit": "nats", "notify": "off", "language": "tr"})
+        [unit] = [part for part in rows((await call.form())["components"]) if part.get("description") is not None]
+        assert unit["description"] == "1 nat = 1.443 bits; one bit is the surprisal of a fair coin's toss."
         assert "Ayarlar kaydedildi" in saved.text and "Nat" in saved.text
         expected = UserSettings(language="tr", notify="off", unit="nats")
         assert here.bot.user_settings.of(here.bob.id) == expected
@@ -83,6 +90,37 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         await here.bot.index.refresh()
         assert other not in text((await form_of("score"))[1]["custom_id"])
         assert "There is no run" in (await here.submit(call, {})).text
+
+
+async def test_unit__of_the_settings_holds_for_cards_answers_and_suggestions(tmp_path: Path) -> None:
+    app = AppSettings(data_root=tmp_path / "data", artifacts_root=tmp_path / "artifacts", unit="nats")
+    async with place(tmp_path, groups={"app": app}) as here:
+        story = here.story(here.bob).start().step(25, 2.0, 2.0).checkpoint(25)
+        await here.ask(here.bob, "watch", {"run": story.record.run_id})
+        card = await here.message(here.bob, "checkpoint at step 25")
+        assert "(best validation 2.000 nats/token · 4.000 nats/char)" in shown_text(card.payload)
+        said = "Losses and surprisals are in nats; `/mt settings` changes the unit."
+        assert said in (await here.ask(here.bob, "help")).text
+        call = await here.discord.slash(here.bob, "mt settings")
+        saved = await here.submit(call, {"unit": "bits"})
+        assert "Unit: **Bits**" in saved.text
+        story.step(50, 1.0, 1.0).checkpoint(50)
+        here.bot.notifier.follow(story.record.run_id)
+        await here.discord.wait_for_edit(card, "best validation 1.443 bits/token")
+        [file] = card.attachments
+        assert f"training loss {1 / log(2):.3f} bits/token" in text(file["description"])
+        story.complete()
+        manifest = manifest_of(story.record, "completed")
+        measured = changed(manifest.metrics, test=1.0, bits_per_char=1.5)
+        story.run.write_manifest(changed(manifest, metrics=measured))
+        for user, per_token, per_char in (
+            (here.bob, f"{1 / log(2):.3f}** bits/token", "1.500 bits/char"),
+            (here.ana, "1.000** nats/token", f"{1.5 * log(2):.3f} nats/char"),
+        ):
+            assert f"Test **{per_token} · {per_char}" in (await here.ask(user, "status", {"run": "char_lstm-1"})).text
+            assert f"{per_token} · {per_char}".replace("**", "") in (await here.ask(user, "runs", {"mine": False})).text
+            [offered] = await here.suggested(user, "status", "run", "char")
+            assert per_char in offered.name
 
 
 async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path) -> None:

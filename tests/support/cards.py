@@ -1,9 +1,29 @@
 """The text, buttons and limits of Discord messages."""
 
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import TypeVar
+
 import discord
 from hypothesis import strategies as st
 
+from bot.people.user_settings import use_unit
+from trainer.contracts.units import Unit
+from trainer.people.language import Language, use_language
+
+T = TypeVar("T")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+def for_reader(make: Callable[[], T], unit: Unit, language: Language = "en") -> T:
+    """Make something for a reader with this unit and this language."""
+
+    def made() -> T:
+        use_language(language)
+        use_unit(unit)
+        return make()
+
+    return copy_context().run(made)
 
 
 class Read:

@@ -114,7 +114,7 @@ def report(given: str) -> discord.Embed:
     nats = [3.0] * sum(char != "\n" for char in signs)
     score = score_of(signs, nats, unknown=signs, expected=((given[:40], 0.5), ("`", 0.2)))
     record = record_of(given)
-    return report_answer(record, ReportFiles(summarize(score, signs, "bits"), len(nats), {}), record.run_id, left_out=3)
+    return report_answer(record, ReportFiles(summarize(score, signs), len(nats), {}), record.run_id, left_out=3)
 
 
 def generated(given: str) -> discord.Embed:
@@ -206,7 +206,7 @@ MESSAGES: Mapping[str, Make] = {
     "runs": lambda given: runs_page(
         rows_of([entry(given)]) * 8, title=f"Your runs with «{plain(given)}»", total=8, page=1, pages=2
     ),
-    "score": lambda given: score_answer(record_of(given), given, SCORE, "bits", 2.0, {given: 3, "`": 1}),
+    "score": lambda given: score_answer(record_of(given), given, SCORE, 2.0, {given: 3, "`": 1}),
     "report": report,
     "generate": generated,
     "chat": chatted,
@@ -235,7 +235,7 @@ MESSAGES: Mapping[str, Make] = {
     "queue": lambda given: queue_answer(
         [QueueRow(entry(given), is_running=False)] * 30, has_worker=True, is_paused=False
     ),
-    "settings": lambda given: settings_answer(UserSettings(), given),
+    "settings": lambda given: settings_answer(UserSettings(), given, "bits"),
     "tokenizers": lambda given: tokenizers_page([tokenizer(given, "queued")] * 8, total=8, page=""),
     "tokenizer": lambda given: tokenizer_answer(tokenizer(given, "failed"), [given] * 3),
     "tokenizer card": lambda given: tokenizer_card(tokenizer(given, "failed")),

@@ -19,6 +19,7 @@ from tests.support.hand_queue import HandQueue
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunStore
+from trainer.contracts.units import Unit
 from trainer.people.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.reports.score_table import Curve
@@ -43,9 +44,11 @@ class CountedCharts(ChartProcess):
         super().__init__()
         self.drawn = 0
 
-    async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
+    async def loss_chart(
+        self, train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None
+    ) -> bytes | None:
         self.drawn += 1
-        return await super().loss_chart(train, validation, bits_per_nat)
+        return await super().loss_chart(train, validation, unit, bits_per_nat)
 
 
 class Place:
@@ -60,6 +63,8 @@ class Place:
         self.charts = CountedCharts()
         self.private_to: User | None = None
         """The one who may see runs; None: everybody."""
+        self.units: dict[int, Unit] = {}
+        """The units of users who have chosen one."""
 
     def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
         return Story(self.root, run_record(name, user_id=user and user.id))
@@ -78,6 +83,7 @@ class Place:
             self.client,
             self.charts,
             self.can_receive,
+            lambda user_id: self.units.get(user_id, "bits"),
             edit_interval_seconds=edit_interval_seconds,
             poll_seconds=poll_seconds,
             retry_seconds=0.1,

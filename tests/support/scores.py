@@ -14,7 +14,7 @@ REPORT_FILES = {f"surprisal.{kind}": kind.encode() for kind in ("png", "html", "
 def report_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
     """The report of a text whose characters have these surprisals."""
     score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
-    return ReportFiles(summarize(score, text, "bits"), len(text), REPORT_FILES)
+    return ReportFiles(summarize(score, text), len(text), REPORT_FILES)
 
 
 def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expected | None = None) -> ScoreResponse:

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from trainer.contracts.units import Unit
+from trainer.contracts.units import Unit, in_unit
 from trainer.reports.bands import band_of
 from trainer.reports.fonts import drawable, font_note, fonts_of, is_drawable, save_figure
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
@@ -49,18 +49,19 @@ _HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
 
 
-def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes:
+def loss_chart(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None) -> bytes:
     """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps as a PNG of 800 x 400.
 
-    `bits_per_nat`: bits per character of the validation split for one nat per token; None draws no second axis.
+    Losses are given in nats per token and drawn in `unit`. `bits_per_nat`: bits per character of the validation split
+    for one nat per token; None draws no second axis.
     """
-    return save_figure(loss_figure(train, validation, bits_per_nat), "png")
+    return save_figure(loss_figure(train, validation, unit, bits_per_nat), "png")
 
 
-def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> Figure:
+def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None) -> Figure:
     """Return the figure of `loss_chart`."""
     figure, axes = _empty_chart()
-    shown = _thinned(train)
+    shown, validation = _in_unit(_thinned(train), unit), _in_unit(validation, unit)
     if shown:
         steps = [step for step, _ in shown]
         losses = [loss for _, loss in shown]
@@ -81,16 +82,24 @@ def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
             zorder=3,
         )
     _set_limits(axes, [loss for _, loss in shown], [loss for _, loss in validation])
-    _style(axes)
+    _style(axes, f"{unit} per token")
     if bits_per_nat is not None:
-        _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
+        _add_second_axis(axes, bits_per_nat, unit)
     return figure
 
 
-def group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_nat: float | None = None) -> bytes:
+def group_chart(
+    train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None = None
+) -> bytes:
     """Draw the losses of a group of runs over steps, as `loss_chart`: each run thin, their mean, and their range."""
+    return save_figure(group_figure(train, validation, unit, bits_per_nat), "png")
+
+
+def group_figure(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None) -> Figure:
+    """Return the figure of `group_chart`."""
     figure, axes = _empty_chart()
-    shown = [_thinned(curve) for curve in train]
+    shown = [_in_unit(_thinned(curve), unit) for curve in train]
+    validation = [_in_unit(curve, unit) for curve in validation]
     for curve in shown:
         losses = smoothed([loss for _, loss in curve])
         axes.plot([step for step, _ in curve], losses, color=_TRAIN, linewidth=0.8, alpha=0.45)
@@ -98,10 +107,10 @@ def group_chart(train: Sequence[Curve], validation: Sequence[Curve], bits_per_na
     _draw_band(axes, validation, _VALIDATION, "validation", marker="o")
     trained = [loss for curve in shown for _, loss in curve]
     _set_limits(axes, trained, [loss for curve in validation for _, loss in curve])
-    _style(axes)
+    _style(axes, f"{unit} per token")
     if bits_per_nat is not None:
-        _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
-    return save_figure(figure, "png")
+        _add_second_axis(axes, bits_per_nat, unit)
+    return figure
 
 
 def _draw_band(axes: Axes, curves: Sequence[Curve], colour: str, name: str, marker: str = "") -> None:
@@ -116,11 +125,19 @@ def _draw_band(axes: Axes, curves: Sequence[Curve], colour: str, name: str, mark
     axes.plot(steps, mean, color=colour, linewidth=2.0, marker=marker, markersize=5, label=label)
 
 
-def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> bytes:
-    """Draw the training losses of several models over steps, smoothed, as a PNG of 1000 x 600."""
+def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = (), unit: Unit = "bits") -> bytes:
+    """Draw the training losses of several models over steps, smoothed, as a PNG of 1000 x 600.
+
+    Losses are given in nats per token and drawn in `unit`.
+    """
+    return save_figure(curves_figure(curves, dashed, unit), "png")
+
+
+def curves_figure(curves: Mapping[str, Curve], dashed: Collection[str], unit: Unit) -> Figure:
+    """Return the figure of `curves_chart`."""
     figure, axes = _empty_chart(10.0, 6.0)
     for number, (name, curve) in enumerate(curves.items()):
-        shown = _thinned(curve)
+        shown = _in_unit(_thinned(curve), unit)
         axes.plot(
             [step for step, _ in shown],
             smoothed([loss for _, loss in shown]),
@@ -131,15 +148,14 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
             markevery=0.1,
             label=drawable(name),
         )
-    _style(axes)
-    _add_second_axis(axes, 1 / log(2), "bits per token")
-    return save_figure(figure, "png")
+    _style(axes, f"{unit} per token")
+    return figure
 
 
 def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
     """Draw the training losses of up to four runs over steps, smoothed, in colours and line styles, as PNG.
 
-    `unit` is the unit of the losses. A picture has 800 x 400 pixels.
+    `unit` names the unit of the losses: "bits per character". A picture has 800 x 400 pixels.
     """
     figure, axes = _empty_chart()
     shown = {name: _thinned(curve) for name, curve in curves.items()}
@@ -149,8 +165,7 @@ def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
         label = drawable(name)
         axes.plot(steps, smoothed(losses), color=colour, linewidth=2.2, linestyle=style, label=label)
     _set_limits(axes, [loss for curve in shown.values() for _, loss in curve], [])
-    _style(axes)
-    axes.set_ylabel(unit, color=_TEXT, fontsize=11)
+    _style(axes, unit)
     return save_figure(figure, "png")
 
 
@@ -244,10 +259,14 @@ def _set_limits(axes: Axes, train: Sequence[float], validation: Sequence[float])
     axes.set_ylim(bottom - room, top + room)
 
 
-def _style(axes: Axes) -> None:
+def _in_unit(curve: Curve, unit: Unit) -> Curve:
+    return [(step, in_unit(loss, unit)) for step, loss in curve]
+
+
+def _style(axes: Axes, unit: str) -> None:
     axes.set_facecolor(_BACKGROUND)
     axes.set_xlabel("step", color=_TEXT, fontsize=11)
-    axes.set_ylabel("loss (nats per token)", color=_TEXT, fontsize=11)
+    axes.set_ylabel(f"loss ({unit})", color=_TEXT, fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.grid(visible=True, color=_GRID, linewidth=0.7)
     axes.margins(x=0.015)
@@ -258,12 +277,13 @@ def _style(axes: Axes) -> None:
         axes.legend(loc="upper right", frameon=False, labelcolor=_TEXT, fontsize=10)
 
 
-def _add_second_axis(axes: Axes, per_nat: float, label: str) -> None:
-    """Show the loss in another unit on the right; `per_nat` converts from nats per token."""
+def _add_second_axis(axes: Axes, bits_per_nat: float, unit: Unit) -> None:
+    """Show the loss per character of the validation split on the right, in the unit of the loss per token."""
     second = axes.twinx()
     bottom, top = axes.get_ylim()
-    second.set_ylim(bottom * per_nat, top * per_nat)
-    second.set_ylabel(label, color=_TEXT, fontsize=11)
+    tokens_per_char = bits_per_nat * log(2)
+    second.set_ylim(bottom * tokens_per_char, top * tokens_per_char)
+    second.set_ylabel(f"{unit} per character (validation)", color=_TEXT, fontsize=11)
     second.tick_params(colors=_TEXT, length=0, labelsize=10)
     second.set_frame_on(False)
 

@@ -1,6 +1,6 @@
 """The surprisal report for Discord: a summary, a heat map as PNG and HTML, and the scores as CSV and JSON.
 
-CSV and JSON are those of `mt score --format csv` and `--format json`, in nats; summary and heat map are in `unit`.
+CSV and JSON are those of `mt score --format csv` and `--format json`, in nats; the heat map is in `unit`.
 """
 
 from collections import Counter
@@ -10,7 +10,6 @@ from statistics import median
 from typing import NamedTuple
 
 from trainer.contracts.inference import Expected, ScoreResponse
-from trainer.contracts.units import Unit, in_unit
 from trainer.reports.score_table import (
     TokenRow,
     code_points,
@@ -24,14 +23,13 @@ from trainer.reports.score_table import (
 
 MAX_REPORT_CHARACTERS = 10_000
 """Keeps the files far below Discord's 10 MiB; the bot needs 20 MB of memory to pass them on."""
-HEATMAP_NAME, TABLE_NAME, HIGH_BITS = "surprisal.png", "surprisal.csv", 6
+HEATMAP_NAME, TABLE_NAME, HIGH_NATS = "surprisal.png", "surprisal.csv", 6 * log(2)
 _MAX_MOST_SURPRISING = 8
 
 
 class Summary(NamedTuple):
-    """The part of a report that is shown as text; surprisals in `unit`."""
+    """The part of a report that is shown as text; surprisals in nats."""
 
-    unit: Unit
     mean: float
     median: float
     bits_per_char: float | None
@@ -42,7 +40,7 @@ class Summary(NamedTuple):
     n_characters: int
     n_unknown: int
     n_high: int
-    """Tokens above 6 bits."""
+    """Tokens above 6 bits, or 4.16 nats."""
     most_surprising: Sequence[TokenRow]
     """At most eight tokens, the most surprising first."""
 
@@ -57,14 +55,13 @@ class ReportFiles(NamedTuple):
     """Content by name."""
 
 
-def summarize(score: ScoreResponse, text: str, unit: Unit) -> Summary:
+def summarize(score: ScoreResponse, text: str) -> Summary:
     """Summarize the `per_char` score of a normalized text."""
     rows = [row for row in token_rows(score, text) if row.surprisal is not None]
-    surprisals = [in_unit(row.surprisal, unit) for row in rows]
+    surprisals = [row.surprisal or 0.0 for row in rows]
     order = sorted(range(len(rows)), key=surprisals.__getitem__, reverse=True)
     return Summary(
-        unit=unit,
-        mean=in_unit(score.mean_surprisal, unit),
+        mean=score.mean_surprisal or 0.0,
         median=median(surprisals),
         bits_per_char=score.bits_per_char,
         perplexity=score.perplexity,
@@ -72,7 +69,7 @@ def summarize(score: ScoreResponse, text: str, unit: Unit) -> Summary:
         n_tokens=len(rows),
         n_characters=sum(len(row.text) for row in rows),
         n_unknown=sum(not row.is_known for row in rows),
-        n_high=sum(value > in_unit(HIGH_BITS * log(2), unit) for value in surprisals),
+        n_high=sum(value > HIGH_NATS for value in surprisals),
         most_surprising=[rows[i] for i in order[:_MAX_MOST_SURPRISING]],
     )
 

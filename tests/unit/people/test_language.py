@@ -18,6 +18,7 @@ from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.messages.inference import STOPS
+from bot.messages.text import Per
 from bot.people.user_settings import CatalogueTranslator, set_language
 from local_discord.limits import command_problems
 from local_discord.wire import Json
@@ -26,12 +27,14 @@ from trainer.config.settings import Settings
 from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
+from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import CATALOGUES, Language, _, numeral, plural
 from trainer.people.permissions import Role
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
+PER: tuple[str, ...] = get_args(Per)
 WORKER_STATES: tuple[str, ...] = get_args(WorkerState)
 TRANSLATED: tuple[Language, ...] = ("tr", "ru")
 FORMS = {"tr": 1, "ru": 3}
@@ -55,7 +58,8 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
             yield f"{{count}} {texts[0]}", True
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
-    labels += [*(title for title, form, figure in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
+    labels += [*(title for title, _shown, _value in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
+    labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
     yield from ((label, False) for label in labels)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from trainer.contracts.units import Unit
 from trainer.reports.charts import (
     comparison_chart,
     curves_chart,
+    curves_figure,
     group_chart,
+    group_figure,
     heat_map,
     loss_chart,
     loss_figure,
@@ -50,18 +53,18 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", CURVES)
 def test_chart__is_a_png_of_800_by_400(name: str) -> None:
-    assert size_of(loss_chart(*CURVES[name])) == (800, 400)
+    assert size_of(loss_chart(*CURVES[name], "bits")) == (800, 400)
 
 
 def test_chart__of_equal_numbers_is_equal() -> None:
-    assert loss_chart([(1, 2.0), (2, 1.0)], []) == loss_chart([(1, 2.0), (2, 1.0)], [])
-    assert loss_chart([(1, 2.0), (2, 1.0)], []) != loss_chart([(1, 2.0), (2, 1.5)], [])
+    assert loss_chart([(1, 2.0), (2, 1.0)], [], "bits") == loss_chart([(1, 2.0), (2, 1.0)], [], "bits")
+    assert loss_chart([(1, 2.0), (2, 1.0)], [], "bits") != loss_chart([(1, 2.0), (2, 1.5)], [], "bits")
 
 
 @pytest.mark.parametrize("points", [1, 2, 49])
 def test_chart__of_a_short_run_shows_its_highest_loss(points: int) -> None:
     losses = [5.0] + [1.0 + 1 / step for step in range(1, points)]
-    drawn = curve_rows(pixels(loss_chart([*enumerate(losses)], []))[:, :450])  # left of the legend
+    drawn = curve_rows(pixels(loss_chart([*enumerate(losses)], [], "bits"))[:, :450])  # left of the legend
     assert drawn, "nothing is to be seen"
     assert points == 1 or drawn[0] < 80, "the highest point is near the top"
 
@@ -71,21 +74,33 @@ def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> No
     flat = [(step, 2.0 if step == 0 else loss) for step, loss in tall]
 
     def height(curve: Curve) -> int:
-        drawn = curve_rows(pixels(loss_chart(curve, []))[:, 300:500])
+        drawn = curve_rows(pixels(loss_chart(curve, [], "bits"))[:, 300:500])
         return drawn[-1] - drawn[0]
 
     assert height(tall) > 0.9 * height(flat)
 
 
-def test_second_axis__reads_the_bits_per_character_of_validation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unit", "nats"), [("bits", log(2)), ("nats", 1.0)])
+def test_axes_of_losses__have_one_unit(tmp_path: Path, unit: Unit, nats: float) -> None:
     validation = SplitSizes(lines=1, chars=300, tokens=100)
     status = status_with(tmp_path, validation.bits_per_char(2.0, "causal_lm"))
-    axes, second = loss_figure(*LOSSES, status.bits_per_nat).axes
-    bottom, top = axes.get_ylim()
-    # 100 tokens over 300 characters; the axis is linear, so that its two ends tell all of it
-    assert bottom < 2.0 < top
-    assert second.get_ylim() == pytest.approx((bottom / log(2) / 3, top / log(2) / 3))
-    assert second.get_ylabel() == "bits per character (validation)"
+    train, valid = LOSSES
+    figures = [
+        loss_figure(train, valid, unit, status.bits_per_nat),
+        group_figure([train], [valid], unit, status.bits_per_nat),
+        curves_figure({"a": train, "b": valid}, (), unit),
+    ]
+    for figure in figures:
+        axes, *others = figure.axes
+        assert losses_of(axes.lines[0]) == pytest.approx([3.0 / nats, 2.1 / nats])
+        assert losses_of(axes.lines[-1]) == pytest.approx([2.0 / nats])
+        assert axes.get_ylabel() == f"loss ({unit} per token)"
+        bottom, top = axes.get_ylim()
+        assert bottom < 2.0 / nats < top
+        for second in others:  # 100 tokens over 300 characters; linear, so that its two ends tell all of it
+            assert second.get_ylim() == pytest.approx((bottom / 3, top / 3))
+            assert second.get_ylabel() == f"{unit} per character (validation)"
+    assert [len(figure.axes) for figure in figures] == [2, 2, 1]
 
 
 def test_second_axis__is_for_causal_models_with_a_validation_only(tmp_path: Path) -> None:
@@ -94,7 +109,12 @@ def test_second_axis__is_for_causal_models_with_a_validation_only(tmp_path: Path
     unmeasured = Story(tmp_path / "unmeasured", run_record()).step(1, 3.0).follower().status
     assert masked.best_val_loss == 2.0
     for status in (masked, unmeasured):
-        assert len(loss_figure(*LOSSES, status.bits_per_nat).axes) == 1
+        assert len(loss_figure(*LOSSES, "bits", status.bits_per_nat).axes) == 1
+
+
+def losses_of(line: Line2D) -> list[float]:
+    values: list[float] = torch.as_tensor(line.get_ydata()).tolist()
+    return values
 
 
 def status_with(folder: Path, bits_per_char: float | None) -> RunStatus:
@@ -127,22 +147,22 @@ def test_chart_of_curves__shows_each_of_many() -> None:
 def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
     line: Curve = [(step, 2.0) for step in range(100)]
     names = ("a: $x$ $", "b: _ мәтін", "c: ^{x}", "d: \u202e")
-    pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits per character")) for name in names]
-    four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats per token")
+    pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits/char")) for name in names]
+    four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats/token")
     assert size_of(four) == (800, 400)
     alone = curve_rows(pictures[0][:, 300:500])
     assert all(curve_rows(picture[:, 300:500]) == alone for picture in pictures)  # the first colour, whatever the name
     styles = [{**{str(i): [] for i in range(number)}, "x": line} for number in range(4)]
-    drawn = [pixels(comparison_chart(curves, "nats per token"))[150:250, 100:500] for curves in styles]
+    drawn = [pixels(comparison_chart(curves, "nats/token"))[150:250, 100:500] for curves in styles]
     coloured = [int((picture[..., :3].amax(dim=2) - picture[..., :3].amin(dim=2) > 0.2).sum()) for picture in drawn]
     assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
 
 
 def test_chart_of_a_group__shows_the_mean_of_its_runs_in_a_band() -> None:
     runs: list[Curve] = [[(1, 3.0), (50, 2.0), (100, low)] for low in (1.0, 1.6, 1.3)]
-    png = group_chart(runs, [[(100, 1.5)], [(100, 1.2)], []], 1.4)
+    png = group_chart(runs, [[(100, 1.5)], [(100, 1.2)], []], "bits", 1.4)
     assert size_of(png) == (800, 400)
-    same = group_chart([runs[2]] * 3, [], None)
+    same = group_chart([runs[2]] * 3, [], "bits")
     band, line = (count_blue(pixels(one)) for one in (png, same))
     assert band > 3 * line, "a band, where equal runs have only a line"
 

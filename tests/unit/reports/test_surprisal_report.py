@@ -18,7 +18,6 @@ from trainer.reports.score_table import CellRow, TokenRow, heatmap_rows, token_r
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, expected_instead, score_csv, summarize, visible
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024
-UNITS: tuple[Unit, ...] = ("bits", "nats")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).map("x".__add__)
 
 
@@ -48,7 +47,7 @@ def test_row__of_a_text_that_spells_the_unknown_token_is_known() -> None:
 
 def test_summary_and_heat_map__leave_out_a_token_without_a_score() -> None:
     score = changed(score_of("ab", [1.0, 1.0]), surprisal=(None, 1.0), rank=(None, 1), entropy=(None, 1.0))
-    summary = summarize(score, "ab", "nats")
+    summary = summarize(score, "ab")
     assert [row.start for row in summary.most_surprising] == [1]
     assert (summary.n_tokens, cells_of(score, "ab")) == (1, [(2, [("b", 1.0, True)])])
     assert score_csv(score, "ab").splitlines()[1:] == [b"1,1,a,0,1,U+0061,,,", b"2,1,b,1,2,U+0062,1.0,1.0,1"]
@@ -61,15 +60,15 @@ def whole_token(token: str) -> dict[str, object]:
 
 def test_summary__is_what_the_rows_say() -> None:
     bits = [1.0, 7.0, 2.0, 7.0, 0.5, 6.0]
-    summary = summarize(score_of("abcdeғ", [value * log(2) for value in bits], unknown="ғ"), "abcdeғ", "bits")
-    assert summary.mean == pytest.approx(sum(bits) / 6) == summary.bits_per_char
-    assert summary.median == pytest.approx(4.0)
+    summary = summarize(score_of("abcdeғ", [value * log(2) for value in bits], unknown="ғ"), "abcdeғ")
+    assert summary.bits_per_char == pytest.approx(sum(bits) / 6)
+    assert (summary.mean, summary.median) == pytest.approx((sum(bits) / 6 * log(2), 4 * log(2)))
     assert (summary.n_tokens, summary.n_characters, summary.n_unknown, summary.n_high) == (6, 6, 1, 2)
     assert [row.start for row in summary.most_surprising] == [1, 3, 5, 2, 0, 4]  # the first of equals comes first
     above_six = score_of("abc", [5.9 * log(2), 6.1 * log(2), 9.0])
-    assert [summarize(above_six, "abc", unit).n_high for unit in UNITS] == [2, 2]
+    assert summarize(above_six, "abc").n_high == 2
     text = "abcdefghijkl"
-    summary = summarize(score_of(text, [float(k) for k in range(12)]), text, "nats")
+    summary = summarize(score_of(text, [float(k) for k in range(12)]), text)
     assert "".join(row.text for row in summary.most_surprising) == "lkjihgfe", "eight of them"
 
 

@@ -39,7 +39,7 @@ def test_card__shows_the_state(state: RunState, title: str, said: str) -> None:
 def test_completed_battery__has_accuracies_and_controls() -> None:
     shown = battery_card(changed(STATUS, status="completed"), ONE).description or ""
     rows = [line.split() for line in shown.splitlines()]
-    assert ["a&b", "75.0%", "30%", "…", "95%"] in rows
+    assert ["a&b", "75.0%", "30.1%", "…", "95.4%"] in rows
     assert ["empty", "–", "–"] in rows
     assert "a&b: ⚠ 2 items with one text that begins the other: the shorter one wins. Try `measure:end`." in shown
     assert "a&b: untrained 75.0% (30.1% … 95.4%), chance 50.0%" in shown and "not at chance" not in shown
@@ -50,7 +50,7 @@ def test_completed_battery__has_accuracies_and_controls() -> None:
 def test_several_runs__stand_side_by_side_with_what_is_wrong() -> None:
     shown = battery_card(changed(STATUS, status="completed"), SEVERAL).description or ""
     rows = [line.split() for line in shown.splitlines()]
-    assert ["x", "75.0%", "(30%…95%)", "75.0%", "(30%…95%)"] in rows and ["empty", "–", "–"] in rows
+    assert ["x", "75.0%", "(30.1%…95.4%)", "75.0%", "(30.1%…95.4%)"] in rows and ["empty", "–", "–"] in rows
     assert "**second** · a&b: 1 tie\n" in shown
     assert "**second** · a&b: untrained 75.0% (30.1% … 95.4%), chance 50.0% ⚠ not at chance" in shown
     assert "**second** · a&b: counts: unigrams 50.0%\n" in shown, "which are its best n-grams"
@@ -62,12 +62,14 @@ def test_suite__shows_each_of_its_formulas_and_some_controls() -> None:
     controls = (changed(result.controls[0], suite="x"),) * 11
     suite = changed(result, formulas=formulas, controls=controls)
     one = battery_card(changed(STATUS, status="completed"), changed(ONE, runs=(suite,))).description or ""
-    assert ["formula", "2", "50.0%", "15%", "…", "85%"] in [line.split() for line in one.splitlines()]
+    assert ["formula", "2", "50.0%", "15.0%", "…", "85.0%"] in [line.split() for line in one.splitlines()]
     assert "formula 3" not in one and "formula 1" in one
     assert one.count("a&b: x: untrained") == 10 and "\n…\n" in one
     other = changed(suite, run=changed(suite.run, run_id="lstm-2"))
     both = battery_card(changed(STATUS, status="completed"), changed(ONE, runs=(suite, other))).description or ""
-    assert ["formula", "1", "50.0%", "(15%…85%)", "50.0%", "(15%…85%)"] in [line.split() for line in both.splitlines()]
+    assert ["formula", "1", "50.0%", "(15.0%…85.0%)", "50.0%", "(15.0%…85.0%)"] in [
+        line.split() for line in both.splitlines()
+    ]
 
 
 def test_battery__tells_of_validation_text_and_of_what_is_not_compared() -> None:

@@ -1,7 +1,7 @@
 """The text of every message in each of its states, as a snapshot in each language."""
 
-from collections.abc import Callable, Mapping
-from contextvars import copy_context
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import log
 
@@ -15,6 +15,7 @@ from bot.commands.corpora import added_answer, corpora_page
 from bot.commands.evaluation import evaluation_answer
 from bot.commands.export import export_link_answer, exporting_answer
 from bot.commands.queue import queue_answer
+from bot.commands.run_options import described
 from bot.commands.settings import settings_answer
 from bot.commands.tokenizers import tokenizers_page
 from bot.messages.answers import (
@@ -26,16 +27,18 @@ from bot.messages.answers import (
     status_answer,
     watch_answer,
 )
+from bot.messages.battery_card import alt_of, battery_card
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
 from bot.messages.experiment_card import experiment_card
 from bot.messages.group_card import group_card
-from bot.messages.inference import chat_answer, report_answer, score_answer, table_answer
+from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
-from bot.messages.run_card import final_message, run_card
-from bot.people.user_settings import UserSettings
+from bot.messages.run_card import chart_alt_text, final_message, run_card
+from bot.people.user_settings import UserSettings, current_unit
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
-from tests.support.cards import within_limits
+from tests.support.cards import for_reader, within_limits
+from tests.support.development_results import DEVELOPMENT
 from tests.support.experiment_results import experiment_status, finished_experiment, with_one_seed
 from tests.support.measured_runs import line_losses, measured
 from tests.support.messages import (
@@ -56,11 +59,12 @@ from tests.support.messages import (
     tokenizer,
 )
 from tests.support.scores import report_of
-from tests.support.stories import run_record
+from tests.support.stories import BEGIN, run_record
 from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, RunState, changed
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
@@ -72,9 +76,10 @@ from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue, EarlyStopping
-from trainer.people.language import LANGUAGE_NAMES, Language, use_language
+from trainer.contracts.units import Unit
+from trainer.people.language import LANGUAGE_NAMES, Language
 from trainer.queue.run_index import RunRow
-from trainer.reports.comparison import compare
+from trainer.reports.comparison import MeasuredGroup, compare
 from trainer.services.health import Finding
 
 RECORD = run_record()
@@ -182,6 +187,17 @@ MANIFEST = parse(CorpusManifest, BUILD_FIELDS)
 HALF = BuildProgress(language="kk", documents=3, rejected_documents=1, lines=2, characters=500)
 PROBLEMS = tuple(FieldProblem(path=name, message=f"`{name}` must be text") for name in "ab")
 FINDINGS = {state: Finding(state, "Found.") for state in ("ok", "warning", "failure")}
+BATTERY = BatteryStatus(
+    battery_id="ab-1",
+    status="completed",
+    message="Done.",
+    runs=("lstm-1",),
+    batteries=("a&b",),
+    done=20,
+    total=20,
+    created_at=BEGIN,
+    elapsed_seconds=2.0,
+)
 CHAT = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
 
 CODES = (ErrorCode.INVALID_INPUT, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMIT_EXCEEDED, ErrorCode.INTERNAL_ERROR)
@@ -222,6 +238,12 @@ def table_of(metric: Metric) -> discord.Embed:
 def run(state: str) -> discord.Embed:
     record, status = RUN_STATES[state]
     return run_card(record, status, [3.0, 2.0])
+
+
+def seeds(name: str, *losses: float) -> MeasuredGroup:
+    """A group with a completed run for each test loss."""
+    runs = [measured(f"{name}-{seed}", seed=seed, summary={"loss": loss}) for seed, loss in enumerate(losses)]
+    return MeasuredGroup(name, runs)
 
 
 def group(*statuses: RunStatus) -> discord.Embed:
@@ -273,11 +295,11 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "errors of fields": lambda: error(ErrorCode.INVALID_INPUT, *PROBLEMS),
     "no runs": lambda: runs_page([], title="Your runs", total=0, page=1, pages=1),
     "runs": lambda: runs_page(ROWS, title="Your runs", total=17, page=2, pages=3),
-    "score in nats": lambda: score_answer(RECORD, "g" * 1214, LOSS, "nats", 2.6, {}, "Ask <@1>."),
-    "score less surprised": lambda: score_answer(RECORD, "g", LOSS, "bits", 3.885, {}),
-    "score as surprised": lambda: score_answer(RECORD, "g", LOSS, "bits", 2.884, {}),
-    "score of unknown text": lambda: score_answer(RECORD, "g", changed(LOSS, unknown_char_share=0.8), "bits", 2.0, {}),
-    "score of unknown signs": lambda: score_answer(RECORD, "g", LOSS, "bits", None, UNKNOWN_SIGNS),
+    "score in nats": lambda: for_reader(lambda: score_answer(RECORD, "g" * 1214, LOSS, 2.6, {}, "Ask <@1>."), "nats"),
+    "score less surprised": lambda: score_answer(RECORD, "g", LOSS, 3.885, {}),
+    "score as surprised": lambda: score_answer(RECORD, "g", LOSS, 2.8849, {}),
+    "score of unknown text": lambda: score_answer(RECORD, "g", changed(LOSS, unknown_char_share=0.8), 2.0, {}),
+    "score of unknown signs": lambda: score_answer(RECORD, "g", LOSS, None, UNKNOWN_SIGNS),
     "report": lambda: report_answer(
         RECORD, report_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ"), RECORD.run_id, left_out=0
     ),
@@ -307,8 +329,15 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "group of many": lambda: group(*[QUEUED] * 21),
     "group failed": lambda: group(FAILED, CANCELLED),
     "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
+    "development": lambda: battery_card(BATTERY, development=DEVELOPMENT),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
+    "groups": lambda: compare_answer(
+        compare([seeds("new", 1.9, 1.8), seeds("old", 2.0, 2.2)], split="test", unit=current_unit())
+    ),
+    "other tokenizers": lambda: compare_answer(
+        compare([measured("new", tokenizer="b"), measured("old", summary={"unknown_char_share": 0.8})], split="test")
+    ),
     "equal": lambda: compare_answer(compare([measured("new"), measured("old")], split="test")),
     "not comparable": lambda: compare_answer(compare([measured("new", split_seed=1), measured("old")], split="test")),
     "already there": lambda: added_answer(OVERVIEW, is_new=False),
@@ -317,12 +346,13 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "build waiting": lambda: corpus_build_card("build-1", BUILD),
     "build running": lambda: corpus_build_card("build-1", changed(BUILD, progress=(HALF,))),
     "build ended": lambda: corpus_build_card("build-1", changed(BUILD, manifest=MANIFEST)),
+    "unit of the bot": lambda: settings_answer(UserSettings(), None, "nats"),
     "digest": lambda: digest_card((run_line(*one) for one in LISTED), "digest-1"),
     "empty digest": lambda: digest_card([], "digest-1"),
     "full digest": lambda: digest_card(["🏃 **" + "🐈" * 24 + "** · 41 % · loss 1.234"] * 500, "digest-1"),
     "empty queue": lambda: queue_answer([], has_worker=False, is_paused=False),
     "paused queue": lambda: queue_answer([], has_worker=False, is_paused=True),
-    "settings": lambda: settings_answer(UserSettings(language="ru", notify="off", unit="nats"), None),
+    "settings": lambda: settings_answer(UserSettings(language="ru", notify="off", unit="nats"), None, "bits"),
     "no tokenizers": lambda: tokenizers_page([], total=0, page=""),
     **{f"tokenizer {state}": partial(tokenizer_in, state) for state in TOKENIZER_STATES},
     "exporting": lambda: exporting_answer(RECORD, "hf"),
@@ -348,18 +378,104 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
 }
 
 
-def text_of(language: Language, make: Callable[[], discord.Embed]) -> str:
+def text_of(language: Language, make: Callable[[], discord.Embed], unit: Unit = "bits") -> str:
     """The colour, the title, the lines and the footer of a message in a language."""
-
-    def shown() -> str:
-        use_language(language)
-        embed = make()
-        assert within_limits(embed) and embed.colour is not None
-        return f"{embed.colour} {embed.title}\n{embed.description}\n-- {embed.footer.text or ''}"
-
-    return copy_context().run(shown)
+    embed = for_reader(make, unit, language)
+    assert within_limits(embed) and embed.colour is not None
+    return f"{embed.colour} {embed.title}\n{embed.description}\n-- {embed.footer.text or ''}"
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_message__has_the_text_of_its_state_in_each_language(case: str, snapshot: SnapshotAssertion) -> None:
     assert "\n\n".join(text_of(language, CASES[case]) for language in LANGUAGE_NAMES) == snapshot
+
+
+WORDS: Mapping[str, Callable[[], str]] = {
+    "picture of a run": lambda: chart_alt_text(RUNNING),
+    "picture of a report": lambda: report_files(PART)[0].description or "",
+    "picture of a development": lambda: alt_of(DEVELOPMENT),
+    "suggestion": lambda: described(ENTRIES[2]),
+    "suggestion without characters": lambda: described(ENTRIES[2]._replace(bits_per_char=None, objective="masked_lm")),
+}
+"""Texts that are not in a message: descriptions of pictures, and what is suggested while a person types."""
+UNITS: tuple[Unit, ...] = ("bits", "nats")
+UNIT_WORDS = {"bits": r"\b(bit|бит)(s|а|ы|ов|ах)?\b", "nats": r"\b(nat|нат)(s|а|ы|ов|ах)?\b"}
+EXPLAINING = ("any settings", "settings", "unit of the bot")
+"""Messages that say what the units are."""
+
+
+def words_of(case: str, unit: Unit, language: Language = "en") -> str:
+    return for_reader(WORDS[case], unit, language) if case in WORDS else text_of(language, CASES[case], unit)
+
+
+@pytest.mark.parametrize("case", sorted({*CASES, *WORDS} - {*EXPLAINING, "score in nats"}))
+def test_message__has_one_unit_that_of_its_reader(case: str) -> None:
+    for language in LANGUAGE_NAMES:
+        in_bits, in_nats = (words_of(case, unit, language) for unit in UNITS)
+        assert re.search(UNIT_WORDS["nats"], in_bits) is None, in_bits
+        assert re.search(UNIT_WORDS["bits"], in_nats) is None, in_nats
+        assert (re.search(UNIT_WORDS["bits"], in_bits) is None) == (in_bits == in_nats), "a figure without a unit"
+
+
+BIT = log(2)
+"""Nats."""
+FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
+    ("card running", "Loss **{:.3f}** {u}/token · {:.3f} {u}/char · perplexity 7.39", (2.0, 4.0)),
+    ("card running", "Validation {:.3f} {u}/token · {:.3f} {u}/char · best {:.3f}", (2.1, 4.2, 2.1)),
+    ("card without checkpoint", "Loss **{:.3f}** {u}/token · {:.3f} {u}/char", (3.0, 6.0)),
+    ("card completed", "Test **{:.3f}** {u}/token · {:.3f} {u}/char · perplexity 2.72", (1.0, 1.5 * BIT)),
+    ("card completed early", "Area under the loss curve: {:.2f} {u} · steps", (201.44,)),
+    ("card completed early", "Validation {:.3f} ± {:.3f} (95 %) {u}/token", (2.1, 0.05)),
+    ("card learned nothing", "its loss is {:.3f} {u}/token, and the uniform baseline has {:.3f}.", (3.64837, 3.76120)),
+    ("card masked", "Test **{:.3f}** {u}/masked token · perplexity 2.72", (1.0,)),
+    (
+        "card better than counting",
+        "5-gram: {:.3f} {u}/char; this model {:.3f} (−{:.3f})",
+        (1.8128 * BIT, 1.5 * BIT, 0.3128 * BIT),
+    ),
+    ("digest", "25 % · loss {:.3f} {u}/token · {:.3f} {u}/char · ETA", (2.0, 4.0)),
+    (
+        "group completed",
+        "Test **{:.3f} ± {:.3f}** {u}/token · {:.3f} ± {:.3f} {u}/char",
+        (1.1, 0.1414214, 1.65 * BIT, 0.2121320 * BIT),
+    ),
+    ("group of masked models", "Validation **{:.3f} ± 0.000** {u}/token", (2.1,)),
+    ("runs", "running 42 % · {:.3f} {u}/token", (2.5,)),
+    ("runs", "completed · {:.3f} {u}/token · {:.3f} {u}/char ⚠", (0.5, 0.899 * BIT)),
+    ("evaluation", "**{:.3f}** {u}/token · {:.3f} {u}/char ⚠ · perplexity 7.39", (2.0, 1.5 * BIT)),
+    ("masked evaluation", "**{:.3f}** {u}/masked token · perplexity 7.39", (2.0,)),
+    ("score less surprised", "**{:.3f}** {u}/token · {:.3f} {u}/char", (2.0, 2.885 * BIT)),
+    ("score less surprised", "{:.3f} {u}/token without line ends · {:.2f} {u} in total", (1.9, 2306.6)),
+    ("score less surprised", "by {:.3f} {u}/char.", (1.0 * BIT,)),
+    ("report", "Mean **{:.3f}** {u} · median {:.2f} · max {:.2f} at 4", (5.1 * BIT, 4 * BIT, 11.4 * BIT)),
+    ("report", "· above {:.3g}: 1 of 4 characters", (6 * BIT,)),
+    ("better", "Loss ({u}/token) **{:.3f}** · {:.3f} ({:+.3f})", (1.9, 2.0, -0.1)),
+    ("better", "Loss ({u}/char) **{:.3f}** · {:.3f} (+0.000)", (1.5 * BIT, 1.5 * BIT)),
+    ("groups", "Paired over 2 seeds: {:+.3f}", (-0.25,)),
+    ("groups", " {u} per token (95 % interval -", ()),
+    ("experiment result", "Excess surprisal, {u}/char (lstm, passages, 2 seeds).", ()),
+    ("experiment result", "{:.3f}±{:.3f} ", (0.99, 0.012)),
+    ("experiment result", "by fi than that of fi by tr: {:.3f} [{:.3f}, {:.3f}] {u}/char", (0.24, 0.209, 0.271)),
+    (
+        "experiment result",
+        "passages: The mean distance is {:.3f} {u}/char within branches and {:.3f} across; the gap, {:.3f},",
+        (0.443333, 0.883333, 0.44),
+    ),
+    ("experiment result", "shuffled: With shuffled characters, the gap is {:.3f} {u}/char.", (0.44,)),
+    ("metric asymmetry", "+{:.3f}", (0.24,)),
+    ("metric auc", "kk  {:.2f}", (2.135,)),
+    ("development", "{u}/char", ()),
+    ("development", "  {:.3f}\n4 ", (14 / 3 * BIT,)),
+    ("picture of a run", "training loss {:.3f} {u}/token, validation loss {:.3f}.", (2.0, 2.1)),
+    ("picture of a development", "test {:.3f} {u}/char.", (3.0 * BIT,)),
+    ("picture of a report", "mean {:.3f} {u}, highest {:.2f} at 4.", (2.5 * BIT, 4 * BIT)),
+    ("suggestion", "· {:.3f} {u}/char", (2.164 * BIT,)),
+    ("suggestion without characters", "· {:.3f} {u}/masked token", (1.5,)),
+]
+"""A message, a text in it, and its figures in nats."""
+
+
+@pytest.mark.parametrize(("unit", "nats"), [("bits", BIT), ("nats", 1.0)])
+def test_message__has_its_figures_in_the_unit_of_its_reader(unit: Unit, nats: float) -> None:
+    for case, text, figures in FIGURES:
+        assert text.format(*(figure / nats for figure in figures), u=unit) in words_of(case, unit), case

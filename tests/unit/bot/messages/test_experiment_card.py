@@ -1,6 +1,6 @@
 """The card of an experiment in each of its states, within Discord's limits."""
 
-from math import exp
+from math import exp, log
 from typing import Literal
 
 from bot.messages.experiment_answers import metric_answer
@@ -13,7 +13,7 @@ from tests.support.experiment_results import (
     with_batteries,
 )
 from trainer.contracts.base import RunState, changed
-from trainer.contracts.experiments import ExperimentResult, ModelTables
+from trainer.contracts.experiments import ExperimentResult, ModelTables, Validity
 
 
 def shown(status: RunState, *states: RunState, result: ExperimentResult | None = None) -> tuple[str, str]:
@@ -28,17 +28,37 @@ def test_completed_card__has_the_matrix_and_the_checks() -> None:
     rows = [line.split() for line in text.splitlines()]
     assert list(LANGUAGES) in rows
     # the distance of kk and ky is 0.36; ky comes one place later, and each place counts 0.02
-    assert ["kk", "0.99±0.01", "0.97±0.01", "0.00", "0.34±0.01", "0.76±0.01", "0.74±0.01", "1.52±0.01"] in rows
-    assert "✓ passages: Passages: the gap is 0.440 nats" in text
-    assert "✗ shuffled: Shuffled: the gap is 0.300 nats" in text
+    nats, bit = (0.99, 0.97, 0.0, 0.34, 0.76, 0.74, 1.52), log(2)
+    assert ["kk", *(f"{one / bit:.3f}±{0.012 / bit:.3f}" if one else "0.000" for one in nats)] in rows
+    shown_gap = f"the gap, {0.44 / bit:.3f}, should be above 0. The tree joins the languages of each branch first."
+    assert "✓ passages: The mean distance is " in text and shown_gap in text
+    assert f"✗ shuffled: With shuffled characters, the gap is {0.44 / bit:.3f} bits/char.\n" in text
     pair = "the model of tr is less surprised by fi than that of fi by tr"
-    assert f"Most asymmetric pair: {pair}: 0.24 [0.21, 0.27], a 95 % interval" in text
+    interval = f"{0.24 / bit:.3f} [{0.209 / bit:.3f}, {0.271 / bit:.3f}]"
+    assert f"Most asymmetric pair: {pair}: {interval} bits/char, a 95 % interval" in text
     assert "(lstm, passages, 2 seeds). Rows: model of a language; columns: text." in text
     rated = "primary test: Spearman's ρ -0.79, p = 0.0833 over 12 pairs of 4 languages. Other tests are exploratory: 2."
     assert f"Human ratings, {rated}" in text
     # exp(1.82) of kk by its own model, and the mean area of both seeds: 1.82 + 0.015 + 0.3
     [perplexities] = [row for row in rows if row[0] == "kk" and "±" not in row[1]]
-    assert (perplexities[3], perplexities[-1]) == (f"{exp(1.82):.2f}", "2.13")
+    assert (perplexities[3], perplexities[-1]) == (f"{exp(1.82):.2f}", f"{2.135 / bit:.2f}")
+
+
+def test_checks__say_what_their_numbers_should_be() -> None:
+    [joined, shuffled] = finished_experiment().validity.checks
+    checks = (
+        changed(joined, name="held_out", joins_branches_first=False),
+        shuffled,
+        changed(shuffled, name="control", passed=True),
+        changed(joined, gap=None, message="An older version said so."),
+    )
+    _, text = shown("completed", result=changed(finished_experiment(), validity=Validity(passed=False, checks=checks)))
+    assert "✓ held-out: The mean distance is " in text
+    assert "The tree does not join the languages of each branch first.\n" in text
+    assert f"It should be below half of the {0.44 / log(2):.3f} of the held-out text.\n" in text
+    control = f"✓ control: The nearest control is fi, {1.6 / log(2):.3f} bits/char away; that should be more than"
+    assert f"{control} the mean across branches, {0.883333 / log(2):.3f}.\n" in text
+    assert "✓ passages: An older version said so.\n" in text
 
 
 def test_completed_card__names_the_phases_and_texts_without_a_model() -> None:
@@ -79,7 +99,7 @@ def test_figures__have_texts_for_screen_readers() -> None:
 def test_batteries__have_a_line_a_figure_and_cells_of_their_own() -> None:
     result = with_batteries()
     _, text = shown("completed", result=result)
-    own = "tr: multiblimp:tur **90.0%** [82%, 98%] · kk: kk\\_words **90.0%** [82%, 98%] · kk: ties –"
+    own = "tr: multiblimp:tur **90.0%** [82.0%, 98.0%] · kk: kk\\_words **90.0%** [82.0%, 98.0%] · kk: ties –"
     assert text.splitlines()[-2] == f"Accuracy on batteries, each by the model of its language: {own}"
     assert figure_names(finished_experiment()) == ["heat_map.png", "tree.png"]
     card, figures = experiment_card(experiment_status("completed"), result), dict.fromkeys(figure_names(result), b"png")

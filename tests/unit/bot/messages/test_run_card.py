@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bot.messages.advice import advice, can_retry, retry_batch
 from bot.messages.answers import files_answer
 from bot.messages.run_card import attach_chart, final_message, progress_bar, run_card, sparkline, weight_count
-from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, WORSE, WORSE_LINE, WORSE_WARNING
+from tests.support.baselines import BETTER, UNCLEAR, WORSE, WORSE_WARNING
 from tests.support.cards import Read, within_limits
 from tests.support.messages import CANCELLED, COMPLETED, FAILED, QUEUED, RUN, RUNNING, status_of
 from tests.support.properties import for_all
@@ -22,6 +22,8 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunStatus
 
 RECORD = run_record()
+BIT = log(2)
+"""Nats."""
 
 
 def card(status: RunStatus) -> Read:
@@ -32,11 +34,11 @@ def failed(code: ErrorCode, checkpoint: int | None = 3) -> RunStatus:
     return changed(FAILED, error=RunError.of(AppError(code, "x")), last_checkpoint_step=checkpoint)
 
 
-def test_card__of_a_running_run_has_its_losses_in_three_units() -> None:
+def test_card__of_a_running_run_has_its_losses_in_one_unit() -> None:
     lines = card(RUNNING).text.split("\n")  # two tokens per character; 25 of 100 steps
     assert lines[0].startswith("▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · epoch 2/5 · step 25 / 100")
-    assert lines[1] == f"Loss **2.000** nats/token · {2 * 2 / log(2):.2f} bits/char · perplexity {exp(2):.2f}  █▁"
-    assert lines[2] == f"Validation 2.100 nats/token · {2 * 2.1 / log(2):.2f} bits/char · best 2.100"
+    assert lines[1] == f"Loss **{2 / BIT:.3f}** bits/token · {4 / BIT:.3f} bits/char · perplexity {exp(2):.2f}  █▁"
+    assert lines[2] == f"Validation {2.1 / BIT:.3f} bits/token · {4.2 / BIT:.3f} bits/char · best {2.1 / BIT:.3f}"
     assert max(map(len, lines)) <= 80, "a phone breaks longer lines twice"
 
 
@@ -47,8 +49,8 @@ def test_card__of_a_run_whose_worker_has_ended_is_queued_with_its_progress() -> 
 
 
 @pytest.mark.parametrize("status", [RUNNING, COMPLETED])
-def test_card__warns_of_bits_per_character_of_unknown_text(status: RunStatus) -> None:
-    warning = "⚠ 0.2% of the characters are unknown to the tokenizer: bits per character are too low to compare."
+def test_card__warns_of_figures_per_character_of_unknown_text(status: RunStatus) -> None:
+    warning = "⚠ 0.2% of the characters are unknown to the tokenizer: figures per character are too low to compare."
     unread = card(changed(status, unknown_char_share=0.002)).text
     assert "bits/char ⚠" in unread and warning in unread.split("\n")
     assert "⚠" not in card(changed(status, unknown_char_share=0.001)).text
@@ -67,7 +69,7 @@ def test_run_that_learned_almost_nothing__is_no_plain_success(share: float, is_w
     loss = share * log(43)  # the vocabulary of the story has 43 tokens
     status = changed(COMPLETED, **{"test_loss": None, "best_val_loss": None, measured: loss})
     for shown in (Read(final_message(RECORD, status, Outcome())), card(status)):
-        warning = f"⚠ The model has learned almost nothing: its loss is {loss:.2f} nats/token, and the uniform"
+        warning = f"⚠ The model has learned almost nothing: its loss is {loss / BIT:.3f} bits/token, and the uniform"
         assert (warning in shown.text) == is_warned
         assert shown.title.startswith("⚠ Completed" if is_warned else "✅ Completed")
         assert shown.colour == (0xFAA61A if is_warned else 0x57F287)
@@ -76,9 +78,9 @@ def test_run_that_learned_almost_nothing__is_no_plain_success(share: float, is_w
 @pytest.mark.parametrize(
     ("baseline", "line", "warning"),
     [
-        (BETTER, BETTER_LINE, None),
-        (WORSE, WORSE_LINE, WORSE_WARNING),
-        (UNCLEAR, "unigram: 1.531 bits per character; this model 1.500 (−0.03)", "is not clearly better than counting"),
+        (BETTER, "5-gram: 1.813 bits/char; this model 1.500 (−0.313)", None),
+        (WORSE, "5-gram: 1.250 bits/char; this model 1.500 (+0.250)", WORSE_WARNING),
+        (UNCLEAR, "unigram: 1.531 bits/char; this model 1.500 (−0.031)", "is not clearly better than counting"),
     ],
 )
 def test_run_that_is_no_better_than_counting__is_no_plain_success(
@@ -105,7 +107,7 @@ def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it() -> None:
     embed = discord.Embed()
     (file,) = attach_chart(embed, b"png", RUNNING)
     assert embed.image.url == "attachment://loss.png" and file.filename == "loss.png"
-    losses = "training loss 2.000 nats per token, validation loss 2.100"
+    losses = f"training loss {2 / BIT:.3f} bits/token, validation loss {2.1 / BIT:.3f}"
     assert file.description == f"Loss over steps up to step 25: {losses}."
     (file,) = attach_chart(embed, b"png", QUEUED)
     assert file.description == "Loss over steps up to step 0."

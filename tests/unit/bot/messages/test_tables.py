@@ -1,6 +1,7 @@
 """Pages of runs and comparisons: their text, within Discord's limits."""
 
 import re
+from math import log
 
 import discord
 from hypothesis import strategies as st
@@ -28,9 +29,9 @@ def test_compare__has_the_verdict_the_numbers_and_what_differs() -> None:
     assert shown.text.split("\n\n", 1)[1].split("\n") == [
         "**new** · old",
         "LSTM-2x16 · LSTM-2x16 · test split",
-        "Loss **2.5000** · 2.0000 (+0.5000)",
+        f"Loss (bits/token) **{2.5 / log(2):.3f}** · {2 / log(2):.3f} (+{0.5 / log(2):.3f})",
+        "Loss (bits/char) **1.500** · 1.500 (+0.000)",
         "Perplexity **7.39** · 7.39 (+0.00)",
-        "Bits/char **1.5000** · 1.5000 (+0.0000)",
         "Top-1 **–** · 25.0%",
         "Top-5 **50.0%** · 50.0% (+0.0%)",
         "Parameters **100** · 100 (+0)",
@@ -48,7 +49,8 @@ def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
         "**against c: ✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**",
         "**against d: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
     ]
-    assert "Loss **1.9000** · 2.0000 · 1.8000 · 2.0000\n" in shown.text and "learning" not in shown.text
+    first, *others = (f"{loss / log(2):.3f}" for loss in losses.values())
+    assert " · ".join([f"\nLoss (bits/token) **{first}**", *others]) in shown.text and "learning" not in shown.text
 
 
 def test_compare__names_settings_and_texts_as_people_do() -> None:
@@ -93,5 +95,5 @@ def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str
 
 def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
-    assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats per token") == []
+    assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats/token") == []
     assert embed.image.url is None

@@ -45,60 +45,61 @@ async def charts_fixture() -> AsyncIterator[ChartProcess]:
 
 
 async def test_process__draws_what_several_wait_for_once_and_builds_reports(charts: ChartProcess) -> None:
-    assert await charts.loss_chart(CURVE[:1], []) is None
-    assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token") is None
-    assert await charts.group_chart([CURVE[:1], []], []) is None
+    assert await charts.loss_chart(CURVE[:1], [], "bits") is None
+    assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats/token") is None
+    assert await charts.group_chart([CURVE[:1], []], [], "bits") is None
     assert multiprocessing.active_children() == [], "a chart needs two losses of a run"
-    png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
+    png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats/token")
     assert png is not None and png.startswith(PNG)
     assert len(multiprocessing.active_children()) == 1, "drawn in another process"
-    drawn = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(3)))
-    later, with_bits = await charts.loss_chart(CURVE, []), await charts.loss_chart(CURVE, [], 0.5)
+    drawn = await asyncio.gather(*(charts.loss_chart(CURVE, [], "bits") for _ in range(3)))
+    later, of_chars = await charts.loss_chart(CURVE, [], "bits"), await charts.loss_chart(CURVE, [], "bits", 0.5)
     assert drawn[0] is not None and drawn[0].startswith(PNG)
     assert drawn[1] is drawn[0] and drawn[2] is drawn[0]
     assert later == drawn[0] and later is not drawn[0], "it is not kept"
-    assert with_bits is not None and with_bits != drawn[0], "it has a second axis"
+    assert of_chars is not None and of_chars != drawn[0], "it has a second axis"
+    assert await charts.loss_chart(CURVE, [], "nats") != drawn[0]
     made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
     assert made is not None and made.files["surprisal.png"].startswith(PNG)
-    page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
+    page, numbers = heatmap_html(SCORED, TEXT, "nats").encode(), SCORED.model_dump_json().encode()
     files = {"surprisal.html": page, "surprisal.csv": score_csv(SCORED, TEXT), "surprisal.json": numbers}
-    summary = summarize(SCORED, TEXT, "nats")
+    summary = summarize(SCORED, TEXT)
     assert made == ReportFiles(summary, 4, {"surprisal.png": made.files["surprisal.png"], **files})
 
 
 async def test_process__ends_when_idle_and_starts_again() -> None:
     charts = ChartProcess(idle_seconds=0.05)
-    assert await charts.loss_chart(CURVE, []) is not None
+    assert await charts.loss_chart(CURVE, [], "bits") is not None
     await until(lambda: not multiprocessing.active_children())
-    again = await charts.loss_chart([*CURVE, (3, 1.0)], [])
+    again = await charts.loss_chart([*CURVE, (3, 1.0)], [], "bits")
     charts.close()
     assert again is not None
 
 
 async def test_process__killed_while_drawing_costs_one_chart(charts: ChartProcess) -> None:
-    assert await charts.loss_chart(CURVE, []) is not None
+    assert await charts.loss_chart(CURVE, [], "bits") is not None
     for child in multiprocessing.active_children():
         child.kill()
     longer = [*CURVE, (3, 1.0)]
-    assert await charts.loss_chart(longer, []) is None
-    assert await charts.loss_chart(longer, []) is not None
+    assert await charts.loss_chart(longer, [], "bits") is None
+    assert await charts.loss_chart(longer, [], "bits") is not None
 
 
 async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> None:
     before = ChartProcess()
-    assert await before.loss_chart(CURVE, []) is not None
+    assert await before.loss_chart(CURVE, [], "bits") is not None
     before.close()
     await until(lambda: not multiprocessing.active_children())
     [server] = servers_of_this_test()
     charts = ChartProcess()
     os.kill(server, signal.SIGSTOP)  # it takes the request, and does not answer
     known = connections_to_server()
-    starting = asyncio.create_task(charts.loss_chart(CURVE, []))
+    starting = asyncio.create_task(charts.loss_chart(CURVE, [], "bits"))
     await until(lambda: connections_to_server() > known)
     os.kill(server, signal.SIGKILL)
     assert await starting is None
     await until(lambda: not is_running(server))  # while it is dying, no other one is started
-    assert await charts.loss_chart(CURVE, []) is not None
+    assert await charts.loss_chart(CURVE, [], "bits") is not None
     charts.close()
 
 
@@ -115,9 +116,9 @@ def test_process__draws_for_the_bot_after_its_terminal_is_closed() -> None:
         async def draw():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
             charts = ChartProcess()
-            before = await charts.loss_chart([(1, 3.0), (2, 2.0)], [])
+            before = await charts.loss_chart([(1, 3.0), (2, 2.0)], [], "bits")
             os.killpg(0, signal.SIGHUP)
-            after = await charts.loss_chart([(1, 3.0), (2, 1.0)], [])
+            after = await charts.loss_chart([(1, 3.0), (2, 1.0)], [], "bits")
             charts.close()
             print(before is not None, after is not None)
 
@@ -135,7 +136,7 @@ from bot.processes.chart_process import ChartProcess
 
 async def main():
     charts = ChartProcess()
-    await charts.loss_chart([(1, 3.0), (2, 2.0)], [])
+    await charts.loss_chart([(1, 3.0), (2, 2.0)], [], "bits")
     await charts.report(sys.argv[1].encode(), sys.argv[2], "nats")
     print(multiprocessing.active_children()[0].pid, "matplotlib" in sys.modules, flush=True)
     time.sleep(60)
