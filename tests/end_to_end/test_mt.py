@@ -387,7 +387,7 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         evaluated = shell.type("eval", run.run_id, "--latest")
         assert f"{loss / math.log(2):.3f}{interval}{figures}" in evaluated
         assert ("No interval" in evaluated) == (half is None)
-        in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
+        in_discord = f" bits/{unit}" + ("" if bits is None else f" · {bits:.3f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
     baseline = run.completed_manifest().reported_baseline
     assert (baseline is None) == masked and status.baseline == baseline
@@ -396,8 +396,9 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         assert shell.read(EvalMetrics, "eval", run.run_id, "--split", "test").baseline == baseline
         line = baseline.described("bits")
         assert line in shown and line in shell.type("eval", run.run_id, "--latest")
-        counted = f"{baseline.name}: {baseline.ngram_bits_per_char:.3f} "
-        assert counted in card and counted in final
+        counted = f"{baseline.name}: {baseline.ngram_bits_per_char:.3f} bits/char; this model"
+        in_discord = f"{counted} {baseline.bits_per_char:.3f} ("
+        assert in_discord in card and in_discord in final
     best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
     assert metrics.best is not None
     assert f"{metrics.best / math.log(2):.3f} bits{best} " in shell.type("runs")

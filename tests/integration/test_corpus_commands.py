@@ -50,8 +50,8 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
         answer = await here.ask(here.bob, "corpus show", {"corpus": "text"})
     assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
     assert "9 characters, 5 distinct" in answer.text
-    assert "a U+0061   4 44.44%\nb U+0062   2 22.22%\n  U+0020   1 11.11%" in answer.text
-    assert "  U+0301   1 11.11%" in answer.text
+    assert "a U+0061   4 44.4%\nb U+0062   2 22.2%\n  U+0020   1 11.1%" in answer.text
+    assert "  U+0301   1 11.1%" in answer.text
     assert "1 run trained on it: of bob" in answer.text and answer.is_ephemeral
 
 

@@ -38,8 +38,8 @@ async def test_eval__has_the_figures_of_its_metrics(lab: Lab) -> None:
             metrics = (await queue.inference.ask(run_id, request)).measured()
             shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
             unknown = f"{metrics.unknown_char_share:.1%} of the text unknown"
-            margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
-            margin = "" if margin_nats is None else f" ± {margin_nats / log(2):.3f} (95 %)"
+            half = None if metrics.lines is None else metrics.lines.margin_nats
+            margin = "" if half is None else f" ± {half / log(2):.3f} (95 %)"
             figures = f"{metrics.loss / log(2):.3f}{margin} bits/token, {metrics.bits_per_char:.3f} bits/char"
             assert f"{figures}, perplexity {metrics.perplexity:.2f}" in shown
             assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown

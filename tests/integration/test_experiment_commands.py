@@ -2,6 +2,7 @@
 
 import os
 from io import BytesIO
+from math import log
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -42,7 +43,7 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         write_report(folder, changed(with_batteries(), experiment_id=experiment_id), section_scores())
         call = await here.discord.slash(here.bob, "mt experiment show", options)
         surprisal = await read(call)
-        assert "0.34±0.01" in surprisal.text and not surprisal.is_ephemeral
+        assert f"{0.34 / log(2):.3f}±{0.012 / log(2):.3f}" in surprisal.text and not surprisal.is_ephemeral
         message = await call.reply()
         assert labels(message) == ["Metric", "CSV", "LaTeX"]
         files = {text(one["filename"]): here.discord.read(one) for one in message.attachments}
@@ -50,13 +51,13 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         for metric, figures in (
             # exp(1.82) of kk by its own model; of ky, one place later, exp(1.86 + 0.36 - 0.02)
             ("perplexity", ["6.17", "9.03"]),
-            ("asymmetry", ["–", "-0.04"]),
+            ("asymmetry", ["–", f"{-0.04 / log(2):.3f}"]),
         ):
             shown = (await here.ask(here.bob, "experiment show", options | {"metric": metric})).text
             assert [line.split()[3:5] for line in shown.splitlines() if line.startswith("kk ")] == [figures]
         auc = (await here.ask(here.bob, "experiment show", options | {"metric": "auc"})).text
         # 0.3 above the best validation loss: 1.82 + 0.01 and 1.82 + 0.02; the standard deviation of two is 0.01/√2
-        assert "kk  2.135±0.007" in auc
+        assert f"kk  {2.135 / log(2):.2f}±0.01" in auc
         chosen = await here.click(here.bob, message, f"mt:expmetric:{experiment_id}", ["auc"])
         assert chosen.text.split(" · request")[0] == auc.split(" · request")[0]
         assert f"✅ `{experiment_id}` · completed" in (await here.ask(here.bob, "experiment list")).text
