@@ -19,6 +19,7 @@ CODE_BLOCK_MARKS = 8
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
+_FENCE = re.compile("`(?=``)")
 Per = Literal["token", "masked token", "char"]
 _MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
 """The position in a mention of people, channels, commands or emojis where a sign makes it plain text."""
@@ -137,7 +138,7 @@ def without_links(message: str) -> str:
     """Disable links, code blocks and quoted mentions in a message of the bot that can quote a user."""
     inert = _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
     inert = _QUOTED.sub(_without_mentions, inert)
-    return inert.replace("```", f"`{_ZERO_WIDTH_SPACE}`{_ZERO_WIDTH_SPACE}`")
+    return _FENCE.sub(f"`{_ZERO_WIDTH_SPACE}", inert)
 
 
 def _without_mentions(quoted: re.Match[str]) -> str:

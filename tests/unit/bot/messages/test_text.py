@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from bot.messages.text import clamp, plain
+from bot.messages.text import clamp, plain, without_links
 from tests.support.cards import texts
 from tests.support.properties import for_all_pairs
 
@@ -17,6 +17,10 @@ def test_clamp__keeps_short_texts_and_marks_what_was_cut(text: str, limit: int) 
         assert len(clamped.encode("utf-16-le")) // 2 <= limit
         assert clamped.endswith("…")
         assert text.startswith(clamped[:-1])
+
+
+def test_message__has_no_three_backticks_in_a_row_whatever_it_quotes() -> None:
+    assert [without_links("`" * n).count("```") for n in range(1, 9)] == [0] * 8
 
 
 def test_plain__leaves_no_mention_link_or_markdown_alive() -> None:
