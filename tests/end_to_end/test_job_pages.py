@@ -1,6 +1,7 @@
 """The pages of experiments, batteries and developments in a browser: lists, results, starting and cancelling."""
 
 from collections.abc import Iterator
+from math import log
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ async def check_tree(browser: Browser, result: ExperimentResult, files: Path) ->
     leaves = TypeAdapter(list[str]).validate_python(await browser.evaluate(texts.format("leaf")))
     assert tuple(leaf.split()[0] for leaf in leaves) == leaf_order(result.languages, joins)
     assert leaves[0] == "fi (control)" and "kk (kipchak)" in leaves
-    await browser.see_value(texts.format("over"), [f"{join.height:.3f}" for join in joins])
+    await browser.see_value(texts.format("over"), [f"{join.height / log(2):.3f}" for join in joins])
     await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
     name = "tree-of-the-languages-lstm-on-the-passages"
     for ending in ("svg", "png", "csv"):
@@ -90,7 +91,7 @@ async def check_tree(browser: Browser, result: ExperimentResult, files: Path) ->
     assert "fi (control)" in image and "class=" not in image
     assert (files / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     head, *rows = (files / f"{name}.csv").read_text(encoding="utf-8").splitlines()
-    assert head == "left,right,height"
+    assert head == "left,right,height (nats per character)"
     assert rows == [f"{' '.join(join.left)},{' '.join(join.right)},{join.height}" for join in joins]
 
 
@@ -107,11 +108,11 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         rows = {(row.listener_language, row.text_language): row for row in reversed(result.models[0].tables.matrix)}
         for listener, *cells in shown:
             for text, cell in zip(LANGUAGES, cells, strict=True):
-                assert float(cell) == pytest.approx(rows[listener, text].excess_cross_entropy, abs=0.00051)
+                assert float(cell) == pytest.approx(rows[listener, text].excess_cross_entropy / log(2), abs=0.00051)
         await browser.tab_to(".heat-table td")
         await browser.press("ArrowRight")
         row = rows[LANGUAGES[0], LANGUAGES[1]]
-        interval = f"95 % interval {row.interval_low:.3f} to {row.interval_high:.3f}"
+        interval = f"95 % interval {row.interval_low / log(2):.3f} to {row.interval_high / log(2):.3f}"
         await browser.see_text(interval, ".details")
         assert interval in str(await browser.evaluate("document.activeElement.ariaLabel"))
         await browser.press("End")
@@ -126,7 +127,8 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.evaluate("document.querySelector('#tables').selectedIndex = 2")
         await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
         gru = {(one.listener_language, one.text_language): one for one in reversed(result.models[2].tables.matrix)}
-        assert float((await table(browser))[0][2]) == pytest.approx(gru["tr", "az"].excess_cross_entropy, abs=0.00051)
+        excess = gru["tr", "az"].excess_cross_entropy / log(2)
+        assert float((await table(browser))[0][2]) == pytest.approx(excess, abs=0.00051)
         await browser.evaluate("document.querySelector('[aria-labelledby=about-trainings] details').remove()")
         await check_looks(browser)
         assert browser.errors == []
@@ -278,7 +280,7 @@ async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, t
             result = read_record(queue.experiments.stored.get(experiment_id).result, ExperimentResult)
             rows = [row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0]]
             shown = [float(cell) for row in await table(browser) for cell in row[1:]]
-            assert shown == pytest.approx([row.excess_cross_entropy for row in rows], abs=0.00051)
+            assert shown == pytest.approx([row.excess_cross_entropy / log(2) for row in rows], abs=0.00051)
             await browser.evaluate(DETAILS)
             await browser.see("document.querySelectorAll('path.line').length === 2")
             await browser.see_value("document.querySelectorAll('path.band').length", 2)

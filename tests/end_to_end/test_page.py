@@ -1,7 +1,6 @@
 """The page in a browser: runs, live curve, comparison, surprisals and the API key; without a mouse, small and dark."""
 
 import asyncio
-import math
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter
 
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, faults, needs_chromium
+from tests.support.browser import Browser, browsing, faults, needs_chromium, see_both_units
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.many_runs import write_runs
@@ -21,6 +20,7 @@ from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed
+from trainer.reports.comparison import Comparison
 
 pytestmark = needs_chromium
 
@@ -136,13 +136,26 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     await browser.see_value(titles, "Verdict,Curves,Metrics,Settings")
     verdicts = await browser.text("[aria-labelledby=about-verdict]")
     assert "A against B: no interval: loss " in verdicts and "A against C: not comparable" in verdicts
-    assert re.search(r"A against D: [a-z ]+: loss [+-][\d.]+ % \(95 % interval [+-][\d.]+ % to ", verdicts)
+    assert re.search(r"A against D: [a-z ]+: loss [+−][\d.]+ % \(95 % interval [+−][\d.]+ % to ", verdicts)
     rows = "[...document.querySelectorAll('.differences tbody tr')]"
     cells = await browser.evaluate(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText))")
     settings = {name: values for name, *values in TypeAdapter(list[list[str]]).validate_python(cells)}
     assert settings["model_family"] == ["char_lstm", "char_lstm", "gru", "char_lstm"]
     assert settings["tokenizer.mask_token"] == ["false", "false", "", "false"]
     assert "null" not in await browser.text(".differences")
+    compared = f"{address.partition('/#')[0]}/compare?runs={address.rpartition('/')[2].replace('~', '')}"
+    text = await browser.evaluate(f"fetch({compared!r}).then((answer) => answer.text())")
+    comparison = Comparison.model_validate_json(str(text))
+    losses = [run.loss for run in comparison.runs if run.loss is not None]
+    over_seeds = comparison.against[2].over_seeds
+    assert len(losses) == 4 and over_seeds is not None
+    await see_both_units(
+        browser,
+        ("Loss, {unit} per token" + 4 * "\t{:.3f}", *losses),
+        ("{Unit} per character of the n-gram",),
+        (": {:+.3f} {unit} per token (95 % interval ", over_seeds.difference),
+        ("loss, {unit} per token by step",),
+    )
     await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
     for ending in ("svg", "csv"):
         await browser.evaluate(f"document.querySelector('button[aria-label=\"{ending.upper()}: Loss\"]').click()")
@@ -150,7 +163,7 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     assert "D val." in (files / "loss.svg").read_text(encoding="utf-8")
     head = (files / "loss.csv").read_text(encoding="utf-8").splitlines()[0]
     for letter in "ABCD":
-        assert f",{letter} train," in head and f",{letter} validation" in head
+        assert f",{letter} train (nats per token)," in head and f",{letter} validation (nats per token)" in head
     for width, dark in ((320, True), (1200, False)):
         await browser.screen(width, 800, dark=dark)
         assert await faults(browser) == []
@@ -282,8 +295,7 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
             assert (await browser.text(".details")).startswith(wanted)
             assert str(await browser.evaluate("document.activeElement.ariaLabel")).startswith(wanted)
         details = await browser.text(".details")
-        found = re.search(r"([\d.]+) bits = ([\d.]+) nats", details)
-        assert found is not None and abs(float(found[1]) * math.log(2) - float(found[2])) < 0.002
+        assert re.search(r"[\d.]+ bits ", details) and "nats" not in details
         assert "unknown to the model" in details and "rank" in details and "expected" in details
         await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
         await browser.see_text("model_family: char_lstm")

@@ -57,7 +57,7 @@ async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Pa
         await browser.see(f"{LINE} !== {linear!r}")
         await browser.tab_to(".chart + input")
         await browser.press("Home")
-        await browser.see("document.querySelector('.readout').textContent.startsWith('step 1: train 5')")
+        await browser.see("document.querySelector('.readout').textContent.startsWith('step 1: train 7')")
         await browser.press("End")
         await browser.see("document.querySelector('.readout').textContent.startsWith('step 3,000: train ')")
         await browser.tab_to(".tools button")
@@ -93,7 +93,8 @@ async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path
         await until((tmp_path / "loss.csv").exists)
         with (tmp_path / "loss.csv").open(encoding="utf-8", newline="") as file:
             head, *rows = csv.reader(file)
-        assert head[:4] == ["step", "train, mean", "train, mean, lowest", "train, mean, highest"]
+        names = ("train, mean", "train, mean, lowest", "train, mean, highest")
+        assert head[:4] == ["step", *(f"{name} (nats per token)" for name in names)]
         numbers = {int(step): (float(mean), float(low), float(high)) for step, mean, low, high, *_ in rows}
         for step, loss in list(enumerate(LOSSES, 1))[2625:]:
             assert numbers[step] == pytest.approx((loss + 0.5, loss, loss + 1))
@@ -145,9 +146,42 @@ async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:
         assert picture.startswith(b"\x89PNG") and int.from_bytes(picture[16:20]) == 2 * width
         with (files / "loss.csv").open(encoding="utf-8", newline="") as file:
             head, *rows = csv.reader(file)
-        assert head == ["step", "train"] and 500 < len(rows) <= 1002
+        assert head == ["step", "train (nats per token)"] and 500 < len(rows) <= 1002
         assert {(int(step), float(loss)) for step, loss in rows} <= set(enumerate(LOSSES, 1))
         assert ["1500", "9"] in rows
+
+
+async def test_unit__is_changed_by_the_keyboard_and_leaves_the_view_in_its_place(tmp_path: Path) -> None:
+    async with shown(tmp_path) as browser:
+        files = tmp_path / "files"
+        await browser.screen(1200, 400)
+        await browser.see_value("localStorage.length", 0)
+        await browser.see_value("document.querySelector('#unit').labels[0].innerText.split('\\n')[0].trim()", "Unit")
+        await browser.evaluate("document.querySelector('.tools button').click()")
+        await browser.see(FINER)
+        await browser.evaluate("document.querySelector('.chart ~ details').open = true")
+        await browser.see("document.querySelectorAll('.chart ~ details td').length > 100")
+        await browser.evaluate("document.querySelector('.chart ~ details .scroll').scrollIntoView()")
+        place = (
+            "[scrollY, document.querySelector('.chart + input').max, document.querySelector('.chart ~ details').open]"
+        )
+        before, drawn = await browser.evaluate(place), await browser.evaluate(LINE)
+        await browser.evaluate("document.querySelector('#unit').focus({preventScroll: true})")
+        await browser.press("ArrowDown")
+        await browser.see("document.querySelector('svg').textContent.includes('loss, nats per token')")
+        await browser.see_value("localStorage.unit", "nats")
+        readout = f"step 3,000: train {LOSSES[-1]:.3f}"
+        await browser.see_value("document.querySelector('.readout').textContent", readout)
+        await browser.see(f"document.querySelector('.chart ~ details').innerText.endsWith('{LOSSES[-1]:.3f}')")
+        await browser.see_value(place, before)
+        await browser.see_value(LINE, drawn)
+        await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
+        await browser.evaluate("document.querySelector('button[aria-label=\"SVG: Loss\"]').click()")
+        await until((files / "loss.svg").exists)
+        assert "loss, nats per token" in (files / "loss.svg").read_text(encoding="utf-8")
+        await browser.evaluate("(window.isOld = true) && location.reload()")
+        await browser.see("!window.isOld && document.querySelector('svg')?.textContent.includes('nats per token')")
+        await browser.see_value("document.querySelector('#unit').value", "nats")
 
 
 async def choose(browser: Browser, number: int, value: str) -> None:

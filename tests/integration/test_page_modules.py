@@ -19,16 +19,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
 from tests.support import ROOT
-from tests.support.baselines import (
-    BETTER,
-    BETTER_INTERVAL,
-    BETTER_LINE,
-    UNCLEAR,
-    UNCLEAR_LINE,
-    WORSE,
-    WORSE_LINE,
-)
-from trainer.contracts.baselines import Baseline
+from tests.support.baselines import BETTER, UNCLEAR, WORSE
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
@@ -217,17 +208,19 @@ def test_words_and_characters__have_the_surprisals_of_the_text(modules: Path) ->
         "topk": None,
     }
 
-    def units(unit: str) -> object:
-        program = "((chars, score) => unitLines(chars, score, '%s', tokenLines(chars, score)))([...'abc 𝔸x\\nقل'], %s)"
-        lines = program % (unit, json.dumps(score))
+    def segments(kind: str) -> object:
+        program = (
+            "((chars, score) => segmentLines(chars, score, '%s', tokenLines(chars, score)))([...'abc 𝔸x\\nقل'], %s)"
+        )
+        lines = program % (kind, json.dumps(score))
         expression = f"{lines}.map((line) => line.map((one) => [one.text, one.before, one.isKnown, one.nats]))"
-        return value_of(modules, "unitLines, tokenLines", "scored_text.js", expression)
+        return value_of(modules, "segmentLines, tokenLines", "scored_text.js", expression)
 
-    assert units("words") == [
+    assert segments("words") == [
         [["abc", "", False, 2.5], ["𝔸x", " ", True, None]],
         [["قل", "", True, 4.0]],
     ]
-    assert units("characters") == [
+    assert segments("characters") == [
         [
             *[["a", "", True, 1.5], ["b", "", False, 1.0], ["c", "", False, 1.0], [" ", "", True, None]],
             *[["𝔸", "", True, None], ["x", "", True, 0.5]],
@@ -389,12 +382,49 @@ def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
     assert value_of(modules, names, "numbers.js", expression) == [*written.values()]
 
 
-@pytest.mark.parametrize(
-    ("baseline", "line"),
-    [(BETTER, BETTER_LINE + BETTER_INTERVAL), (WORSE, WORSE_LINE), (UNCLEAR, UNCLEAR_LINE)],
-)
-def test_counting__is_compared_as_in_the_terminal(modules: Path, baseline: Baseline, line: str) -> None:
-    assert value_of(modules, "counting", "numbers.js", f"counting({baseline.model_dump_json()})") == line
+FIGURES = {
+    "loss(1)": ("1.443", "1.000"),
+    "loss(null)": ("–", "–"),
+    "perChar(1.5)": ("1.500", "1.040"),
+    "perChar(0, 0.01)": ("0.000 ⚠ unknown characters", "0.000 ⚠ unknown characters"),
+    "surprisal(2)": ("2.89", "2.00"),
+    "signed(-0.5, loss)": ("−0.721", "−0.500"),
+    "signed(0.25, perChar)": ("+0.250", "+0.173"),
+    "signed(0.1234, percent)": ("+12.3 %", "+12.3 %"),
+    "meanOf([1, 2, null, 4], loss)": ("3.366 ± 2.204", "2.333 ± 1.528"),
+    "perplexity(2.71828)": ("2.72", "2.72"),
+    "told('at step 5 it is 12 nats per token, not 6.91 nats per token')": (
+        "at step 5 it is 17 bits per token, not 9.97 bits per token",
+        "at step 5 it is 12 nats per token, not 6.91 nats per token",
+    ),
+    "told('`8 bits`: its bits per character are too low, 1.2e+03 nats per character')": (
+        "`8 bits`: its bits per character are too low, 1,731.2 bits per character",
+        "`8 bits`: its nats per character are too low, 1,200.0 nats per character",
+    ),
+}
+COUNTED = [
+    (BETTER, 0, "5-gram: 1.813 bits per character; this model 1.500 (−0.313), 95 % interval −0.375 to −0.250"),
+    (BETTER, 1, "5-gram: 1.257 nats per character; this model 1.040 (−0.217), 95 % interval −0.260 to −0.173"),
+    (WORSE, 1, "5-gram: 0.866 nats per character; this model 1.040 (+0.173)"),
+    (
+        UNCLEAR,
+        0,
+        "unigram: 1.531 bits per character; this model 1.500 (−0.031), 95 % interval −0.094 to +0.031; counted in"
+        " 40,000 of 90,000 tokens",
+    ),
+]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_figures__are_in_the_chosen_unit_with_the_digits_of_their_kind(modules: Path, index: int) -> None:
+    wanted = {call: lines[index] for call, lines in FIGURES.items()}
+    wanted |= {f"counting({one.model_dump_json()})": line for one, at, line in COUNTED if at == index}
+    program = (
+        'import { counting, loss, meanOf, perChar, percent, perplexity, signed, surprisal, told } from "./numbers.js";'
+        f'import {{ setUnit }} from "./units.js"; setUnit("{("bits", "nats")[index]}");'
+        f" console.log(JSON.stringify([{', '.join(wanted)}]));"
+    )
+    assert TypeAdapter(list[str]).validate_json(output_of(modules, program)) == [*wanted.values()]
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])
@@ -442,9 +472,9 @@ def test_labels__keep_their_distance_and_stay_above_the_bottom(modules: Path) ->
 def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
     lines = """[{name: 'a, "b"', points: [[1, 0.1], [3, 1 / 3]], raw: [[1, 2], [3, 4]]},
         {name: "c", points: [[2, 1e-9]], band: {mean: [], low: [[2, 0]], high: [[2, 5]]}}]"""
-    text = value_of(modules, "csvOf", "chart_files.js", f"csvOf('step', {lines})")
+    text = value_of(modules, "csvOf", "chart_files.js", f"csvOf('step', {lines}, 'nats')")
     assert list(csv.reader(io.StringIO(str(text), newline=""))) == [
-        ["step", 'a, "b"', 'a, "b", not smoothed', "c", "c, lowest", "c, highest"],
+        ["step", *(f"{name} (nats)" for name in ('a, "b"', 'a, "b", not smoothed', "c", "c, lowest", "c, highest"))],
         ["1", "0.1", "2", "", "", ""],
         ["2", "", "", "1e-9", "0", "5"],
         ["3", "0.3333333333333333", "4", "", "", ""],

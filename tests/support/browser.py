@@ -6,9 +6,11 @@ elsewhere.
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import log
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +33,11 @@ _VIOLATIONS = """
 axe.run().then(({ violations }) =>
   violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`)))
 """
+_READ = """(({innerText}, hint) => [
+  innerText.replace(hint, "").replaceAll("\\u00a0", " "),
+  ...[...document.querySelectorAll("main *")].flatMap((one) => [one.ariaLabel, one.ariaValueText, one.title]),
+].join("\\n"))(document.querySelector("main"), document.querySelector("#where-help")?.innerText ?? "")"""
+"""What the page says, but the hint that conditions are in nats."""
 _OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
@@ -195,6 +202,21 @@ async def faults(browser: Browser) -> list[str]:
     if await browser.evaluate("typeof axe === 'undefined'"):
         await browser.evaluate(f"{_AXE.read_text(encoding='utf-8')}; true")
     return texts.validate_python(found) + texts.validate_python(await browser.evaluate(_VIOLATIONS))
+
+
+async def see_both_units(browser: Browser, *figures: tuple[str, *tuple[float, ...]]) -> None:
+    """Choose nats, then bits, and see texts with numbers of nats in that unit, and nowhere the name of the other unit.
+
+    The texts are templates: `{unit}` and `{Unit}` stand for the name of the unit, other fields for the numbers.
+    """
+    for unit, other, size in (("nats", "bits", 1.0), ("bits", "nats", log(2))):
+        field = "document.querySelector('#unit')"
+        await browser.evaluate(f"{field}.value = '{unit}'; {field}.dispatchEvent(new Event('change'))")
+        for template, *nats in figures:
+            numbers = [number / size for number in nats]
+            text = re.sub(r"-(?=\d\.)", "−", template.format(*numbers, unit=unit, Unit=unit.capitalize()))
+            await browser.see(f"{_READ}.includes({json.dumps(text)})")
+        await browser.see(rf"!/\b{other}\b/i.test({_READ})")
 
 
 @asynccontextmanager

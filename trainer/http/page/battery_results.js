@@ -5,6 +5,7 @@ import { heatTable } from "./heat_table.js";
 import { decimal, percent } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
+import { unit } from "./units.js";
 
 /** @import { Accuracy, BatteryRun, BatterySummary, FileRecord, GroupResult, Level, Measure } from "./records.js" */
 
@@ -30,7 +31,13 @@ export function batteryResults(artifact, summary, files, signal) {
   const pictures = files.map(({ path }) => /^(regions-\d+)\.png$/.exec(path)?.[1]).filter((name) => name !== undefined);
   const notes = notesOf(summary, titles);
   const effects = summary.runs.flatMap((one) =>
-    one.effects.map((effect) => ({ run: titles.get(nameOf(one.run)) ?? "", ...effect })),
+    one.effects.map(({ nats, low, high, ...effect }) => ({
+      run: titles.get(nameOf(one.run)) ?? "",
+      ...effect,
+      surprisal: nats,
+      surprisal_low: low,
+      surprisal_high: high,
+    })),
   );
   const formulas = summary.runs.flatMap((one) =>
     one.formulas.map((formula) => ({ run: titles.get(nameOf(one.run)) ?? "", ...formula })),
@@ -54,18 +61,18 @@ export function batteryResults(artifact, summary, files, signal) {
             "high",
             "chance",
           ]),
-          recordTable("Mean surprisals of regions, and differences, in nats", effects, [
+          recordTable(() => `Mean surprisals of regions, and differences, in ${unit()}`, effects, [
             "run",
             "battery",
             "paradigm",
             "what",
             "region",
             "n_items",
-            "nats",
-            "low",
-            "high",
+            "surprisal",
+            "surprisal_low",
+            "surprisal_high",
           ]),
-          ...pictures.map((name) => picture(artifact, files, name, "Mean surprisal by region.", signal)),
+          ...pictures.map((name) => picture(artifact, files, name, "Mean surprisal by region; its axis has the unit.", signal)),
         )
       : null,
     summary.comparisons.length ? section("Differences between runs", differences(summary, titles)) : null,
@@ -118,7 +125,7 @@ function accuracies(summary, titles) {
             return {
               text: percent(found?.accuracy ?? null),
               share: found?.accuracy ?? null,
-              details: `${titles.get(nameOf(one.run))}, ${titleOf(group)}: ${said(found)}`,
+              details: () => `${titles.get(nameOf(one.run))}, ${titleOf(group)}: ${said(found)}`,
             };
           }),
         })),

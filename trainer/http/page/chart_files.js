@@ -14,8 +14,9 @@ const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-li
  * Return the numbers of lines as CSV: a row for each x, an empty field where a line has no number.
  * @param {string} xName
  * @param {Line[]} lines
+ * @param {string} unit of the numbers
  */
-export function csvOf(xName, lines) {
+export function csvOf(xName, lines, unit) {
   const columns = lines.flatMap((line) => {
     /** @type {[string, Points | undefined][]} */
     const sets = [
@@ -28,7 +29,7 @@ export function csvOf(xName, lines) {
   });
   const places = [...new Set(columns.flatMap(({ values }) => [...values.keys()]))].sort((one, two) => one - two);
   const rows = places.map((place) => [place, ...columns.map(({ values }) => values.get(place) ?? null)]);
-  return csvText([[xName, ...columns.map(({ name }) => name)], ...rows]);
+  return csvText([[xName, ...columns.map(({ name }) => (unit ? `${name} (${unit})` : name))], ...rows]);
 }
 
 /**

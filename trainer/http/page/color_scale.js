@@ -1,7 +1,7 @@
 /** Classes of a colour scale: their limits, from the quantiles of a text or fixed, and the class of a value. */
 
 export const CLASSES = 8;
-/** Whole bits. */
+/** Whole units of surprisal. */
 export const FIXED_LIMITS = [1, 2, 3, 4, 5, 6, 7];
 
 /**

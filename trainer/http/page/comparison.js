@@ -2,15 +2,19 @@
 
 import { read } from "./api.js";
 import { announce, bdi, failure, h, section, table } from "./elements.js";
-import { decimal, percent } from "./numbers.js";
+import { capital, decimal, loss, perChar, percent, perplexity, signed, told } from "./numbers.js";
 import { TrainingCurves } from "./run_curves.js";
+import { unit } from "./units.js";
 
+/** @import { LiveText } from "./elements.js" */
 /** @import { Against, Comparison, GroupStatus, RunStatus } from "./records.js" */
 
 const LETTERS = [..."ABCDEFGHIJ"];
 /** Stands before the id of a group in the address of a comparison. */
 export const GROUP_MARK = "~";
 const MOST_SETTINGS = 20;
+/** What the server says of the difference of two means, before and after its numbers. */
+const DIFFERENCE = /: \S+ (?:bits|nats) per \w+ \(95 % interval .*?\)/;
 
 /**
  * @param {HTMLElement} main
@@ -90,7 +94,7 @@ function verdictsOf({ runs, against }) {
   return section(
     "Verdict",
     ...against.flatMap((one, index) => [
-      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), [verdict(one), ...one.notes].join(" ")),
+      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), () => [verdict(one), ...notesOf(one)].join(" ")),
       one.is_on_one_text
         ? null
         : h("p", {}, h("code", {}, `mt compare ${runs[0]?.run_id} ${one.run_id} --path FILE`), " measures both on one text."),
@@ -101,20 +105,20 @@ function verdictsOf({ runs, against }) {
 /** @param {Comparison} comparison */
 function resultsOf(comparison) {
   const { runs } = comparison;
-  /** @type {[string, (run: Comparison["runs"][number]) => string][]} */
+  /** @type {[LiveText, (run: Comparison["runs"][number]) => string][]} */
   const figures = [
     ["Model", (run) => run.model],
     ["Objective", (run) => run.objective],
     ["Parameters", (run) => decimal(run.params, 0)],
-    ["Loss, nats per token", (run) => decimal(run.loss)],
-    ["Perplexity", (run) => decimal(run.perplexity, 2)],
-    ["Bits per character", (run) => decimal(run.bits_per_char)],
-    ["Bits per character of the n-gram", (run) => decimal(run.ngram_bits_per_char)],
+    [() => `Loss, ${unit()} per token`, (run) => loss(run.loss)],
+    ["Perplexity", (run) => perplexity(run.perplexity)],
+    [() => `${capital(unit())} per character`, (run) => perChar(run.bits_per_char)],
+    [() => `${capital(unit())} per character of the n-gram`, (run) => perChar(run.ngram_bits_per_char)],
     ["Accuracy, top 1", (run) => percent(run.top1_accuracy)],
     ["Accuracy, top 5", (run) => percent(run.top5_accuracy)],
     ["Tokens per second", (run) => decimal(run.tokens_per_second, 0)],
   ];
-  const rows = figures.map(([name, value]) => [name, ...runs.map(value)]);
+  const rows = figures.map(([name, value]) => [name, ...runs.map((run) => () => value(run))]);
   const letter = (/** @type {number} */ index) => LETTERS[index] ?? "";
   return [
     section(
@@ -179,14 +183,21 @@ const SAID = {
 function verdict(one) {
   const word = one.is_regression ? "✗ worse" : SAID[one.verdict];
   if (one.rise === null) return `${word}.`;
-  const name = one.basis === "loss" ? "loss" : "bits per character";
+  const name = one.basis === "loss" ? "loss" : `${unit()} per character`;
   if (one.verdict === "equal") return `${word}: same ${name} within rounding.`;
   const range = one.interval;
-  const interval = range === null ? "" : ` (95 % interval ${signed(range.low)} to ${signed(range.high)})`;
-  return `${word}: ${name} ${signed(one.rise)}${interval}.`;
+  const interval = range === null ? "" : ` (95 % interval ${signed(range.low, percent)} to ${signed(range.high, percent)})`;
+  return `${word}: ${name} ${signed(one.rise, percent)}${interval}.`;
 }
 
-/** @param {number} share */
-function signed(share) {
-  return `${share > 0 ? "+" : ""}${percent(share, 2)}`;
+/**
+ * Return the notes on a comparison, with the difference of means in the unit of the page.
+ * @param {Against} one
+ */
+function notesOf({ basis, notes, over_seeds }) {
+  if (over_seeds === null) return notes.map(told);
+  const [write, per] = basis === "loss" ? [loss, "token"] : [perChar, "character"];
+  const [difference, low, high] = [over_seeds.difference, over_seeds.low, over_seeds.high].map((value) => signed(value, write));
+  const figures = `: ${difference} ${unit()} per ${per} (95 % interval ${low} to ${high})`;
+  return notes.map((note) => told(note.replace(DIFFERENCE, "\0"))).map((note) => note.replace("\0", figures));
 }

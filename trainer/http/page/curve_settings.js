@@ -9,7 +9,7 @@ import { h } from "./elements.js";
 
 /** @type {Record<SeriesName, {title: string, y: Axis, factor: number}>} */
 export const SERIES = {
-  loss: { title: "Loss", y: { name: "loss", unit: "nats per token" }, factor: 1 },
+  loss: { title: "Loss", y: { name: "loss", per: "token" }, factor: 1 },
   grad_norm: { title: "Gradient norm", y: { name: "gradient norm" }, factor: 1 },
   learning_rate: { title: "Learning rate", y: { name: "learning rate" }, factor: 1 },
   tokens_per_second: { title: "Speed", y: { name: "speed", unit: "tokens per second" }, factor: 1 },

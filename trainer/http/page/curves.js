@@ -2,10 +2,15 @@
 
 import { chartTools, csvOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
+import { capital, loss } from "./numbers.js";
 import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
+import { inUnit, onUnitChange, unit } from "./units.js";
 
 /** @import { CurveBand, Points } from "./records.js" */
-/** @typedef {{name: string, unit?: string, isLog?: boolean}} Axis */
+/**
+ * `per`: the numbers are nats per token or character, and are shown in the unit of the page.
+ * @typedef {{name: string, unit?: string, per?: "token" | "character", isLog?: boolean}} Axis
+ */
 /** @typedef {{x: number, label: string, href: string}} Mark a link on the line */
 /** @typedef {[low: number, high: number]} Range */
 /**
@@ -74,10 +79,11 @@ export class Chart {
       ...chartTools(options.title, () => ({
         title: this.#options.title,
         image: this.#image.querySelector("svg"),
-        csv: () => csvOf(named(this.#options.x), this.#lines),
+        csv: () => csvOf(named(this.#options.x), this.#lines, unitOf(this.#options.y, "nats")),
       })),
     );
     this.element = h("div", {}, this.#drawing, this.#slider, this.#readout, this.#tools, this.#details);
+    onUnitChange(this.element, () => this.#draw());
     this.#listen();
     new ResizeObserver(() => this.#draw()).observe(this.#drawing);
   }
@@ -127,11 +133,13 @@ export class Chart {
     const xOf = across.isLog ? Math.log10 : Number;
     const yOf = up.isLog ? Math.log10 : Number;
     const isPoint = (/** @type {[number, number]} */ [one, two]) => Number.isFinite(xOf(one)) && Number.isFinite(yOf(two));
+    const pointsOf = (/** @type {Points} */ points) =>
+      (up.per ? points.map(([place, nats]) => /** @type {[number, number]} */ ([place, inUnit(nats)])) : points).filter(isPoint);
     const sets = lines.map(({ points, raw = [], band }) => ({
-      points: points.filter(isPoint),
-      raw: raw.filter(isPoint),
-      low: (band?.low ?? []).filter(isPoint),
-      high: (band?.high ?? []).filter(isPoint),
+      points: pointsOf(points),
+      raw: pointsOf(raw),
+      low: pointsOf(band?.low ?? []),
+      high: pointsOf(band?.high ?? []),
     }));
     const all = sets.flatMap(({ points, raw, low, high }) => [points, raw, low, high]);
     const [first, last] = extent(all.flatMap((points) => points.map(([place]) => xOf(place))));
@@ -359,7 +367,7 @@ export class Chart {
     const values = this.#lines.map((line) => {
       const point = valueAt(line.points, place);
       if (!point) return `${line.name} –`;
-      return `${line.name} ${numberOf(point[1])}${point[0] === place ? "" : ` (at ${numberOf(point[0])})`}`;
+      return `${line.name} ${up.per ? loss(point[1]) : numberOf(point[1])}${point[0] === place ? "" : ` (at ${numberOf(point[0])})`}`;
     });
     const text = `${named(across)} ${numberOf(place)}: ${values.join(", ")}`;
     this.#slider.setAttribute("aria-label", `Position on the curves of ${up.name}`);
@@ -374,10 +382,10 @@ export class Chart {
     const places = [...new Set(maps.flatMap((map) => [...map.keys()]))].sort((one, two) => one - two);
     const rows = thinned(places, MAX_ROWS).map((place) => [
       place.toLocaleString("en", { maximumFractionDigits: 3 }),
-      ...maps.map((map) => tableNumber(map.get(place))),
+      ...maps.map((map) => () => written(map.get(place), up)),
     ]);
     this.#numbers.replaceChildren(
-      table(`${capital(named(up))} by ${named(across)}`, [capital(named(across)), ...this.#lines.map(({ name }) => name)], rows),
+      table(() => `${capital(named(up))} by ${named(across)}`, [capital(named(across)), ...this.#lines.map(({ name }) => name)], rows),
     );
   }
 }
@@ -427,21 +435,29 @@ function nearest(numbers, wanted) {
   return wanted - (numbers[at - 1] ?? 0) < (numbers[at] ?? 0) - wanted ? at - 1 : at;
 }
 
-/** @param {number | undefined} value */
-function tableNumber(value) {
+/**
+ * @param {number | undefined} value
+ * @param {Axis} axis
+ */
+function written(value, { per }) {
   if (value === undefined) return "–";
+  if (per) return loss(value);
   if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(3);
   return value.toLocaleString("en", Math.abs(value) < 1000 ? { minimumFractionDigits: 4, maximumFractionDigits: 4 } : { maximumFractionDigits: 0 });
 }
 
-/** @param {Axis} axis */
-function named({ name, unit }) {
-  return unit ? `${name} (${unit})` : name;
+/**
+ * @param {Axis} axis
+ * @param {string} measured bits or nats
+ */
+function unitOf({ unit: name = "", per }, measured) {
+  return per ? `${measured} per ${per}` : name;
 }
 
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+/** @param {Axis} axis */
+function named(axis) {
+  const name = unitOf(axis, unit());
+  return name ? `${axis.name}, ${name}` : axis.name;
 }
 
 /**
@@ -452,11 +468,11 @@ function describe(lines, { x, y }) {
   const parts = lines.map(({ name, points }) => {
     const [first, last] = [points[0], points.at(-1)];
     return first && last
-      ? `${name} from ${tableNumber(first[1])} at ${first[0]} to ${tableNumber(last[1])} at ${last[0]}`
+      ? `${name} from ${written(first[1], y)} at ${first[0]} to ${written(last[1], y)} at ${last[0]}`
       : name;
   });
   return `${named(y)} by ${named(x)}: ${parts.join("; ")}`;
 }
 
 /** The axes of a chart of losses. */
-export const LOSS = { title: "Loss", x: { name: "step" }, y: { name: "loss", unit: "nats per token" } };
+export const LOSS = { title: "Loss", x: { name: "step" }, y: /** @type {Axis} */ ({ name: "loss", per: "token" }) };

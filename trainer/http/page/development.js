@@ -2,14 +2,20 @@
 
 import { Chart } from "./curves.js";
 import { bdi, h, labelled, section, table } from "./elements.js";
-import { decimal, percent } from "./numbers.js";
+import { decimal, loss, perChar, percent, surprisal } from "./numbers.js";
 import { picture } from "./pictures.js";
+import { natsOf, unit } from "./units.js";
 
 /** @import { Development, DevelopmentRow, FileRecord } from "./records.js" */
-/** @typedef {"words" | "tokens" | "step"} Axis */
+/** @import { Axis } from "./curves.js" */
+/** @typedef {"words" | "tokens" | "step"} AxisName */
 
-/** @type {Record<DevelopmentRow["measure"], string>} */
-const MEASURES = { accuracy: "accuracy", loss: "loss in nats per token", bits_per_char: "bits per character" };
+/** @type {Record<DevelopmentRow["measure"], {title: () => string, write: (value: number | null) => string, y: Axis}>} */
+const MEASURES = {
+  accuracy: { title: () => "accuracy", write: percent, y: { name: "accuracy", unit: "share" } },
+  loss: { title: () => `loss in ${unit()} per token`, write: loss, y: { name: "loss", per: "token" } },
+  bits_per_char: { title: () => `loss in ${unit()} per character`, write: perChar, y: { name: "loss", per: "character" } },
+};
 const REASONS = {
   too_few_checkpoints: "too few checkpoints after step 0",
   no_fall: "the surprisal does not fall",
@@ -35,7 +41,7 @@ export function developmentResults(artifact, development, files, signal) {
           ...curves(development),
           checkpoints(development),
           figure("accuracy", "Accuracy over the words that the model has read, with 95 % intervals."),
-          figure("loss", "Loss over the words that the model has read, with 95 % intervals."),
+          figure("loss", "Loss over the words that the model has read, with 95 % intervals; its axis has the unit."),
         )
       : null,
     development.acquisitions.length
@@ -44,7 +50,7 @@ export function developmentResults(artifact, development, files, signal) {
           h("p", { class: "quiet" }, "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022)."),
           ages(development),
           ...notes(development),
-          figure("words", "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses."),
+          figure("words", "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses; its axis has the unit."),
         )
       : null,
   ].filter((part) => part !== null);
@@ -53,7 +59,7 @@ export function developmentResults(artifact, development, files, signal) {
 /** @param {Development} development */
 function curves({ run_id, points, curves }) {
   const places = new Map(points.map((point) => [point.step, point]));
-  const axes = /** @type {Axis[]} */ (["words", "tokens", "step"]).filter((axis) =>
+  const axes = /** @type {AxisName[]} */ (["words", "tokens", "step"]).filter((axis) =>
     points.every((point) => point[axis] !== null),
   );
   const axis = h(
@@ -65,15 +71,12 @@ function curves({ run_id, points, curves }) {
   const measures = [...new Set(curves.map(({ measure }) => measure))];
   const charts = measures.map((measure) => {
     const names = [...new Set(curves.filter((row) => row.measure === measure).map(({ name }) => name))];
-    const y = measure === "accuracy" ? { name: "accuracy", unit: "share" } : { name: MEASURES[measure] };
-    return {
-      measure,
-      names,
-      chart: new Chart({ title: `Development, ${MEASURES[measure]}`, x: { name: "words" }, y }),
-    };
+    const { y } = MEASURES[measure];
+    const title = `Development, ${y.per ? `${y.name} per ${y.per}` : y.name}`;
+    return { measure, names, chart: new Chart({ title, x: { name: "words" }, y }) };
   });
   function draw() {
-    const name = /** @type {Axis} */ (axis.value);
+    const name = /** @type {AxisName} */ (axis.value);
     for (const { measure, names, chart } of charts) {
       chart.set({ x: { name: name === "step" ? "steps" : name, isLog: isLog.checked } });
       chart.show(
@@ -93,7 +96,7 @@ function curves({ run_id, points, curves }) {
       labelled("Logarithmic", isLog),
     ),
     ...charts.flatMap(({ measure, names, chart }) => [
-      h("h3", {}, MEASURES[measure]),
+      h("h3", {}, MEASURES[measure].title),
       names.length > MAX_LINES
         ? h("p", { class: "quiet" }, `The first ${MAX_LINES} of ${names.length} curves; all are in development.csv.`)
         : null,
@@ -114,7 +117,8 @@ function lineOf(rows, index, placeOf, isLog, run) {
   const points = (/** @type {(row: DevelopmentRow) => number | null} */ value) =>
     rows.flatMap((row) => {
       const found = value(row);
-      return found === null ? [] : [/** @type {[number, number]} */ ([placeOf(row.step), found])];
+      if (found === null) return [];
+      return [/** @type {[number, number]} */ ([placeOf(row.step), row.measure === "bits_per_char" ? natsOf(found) : found])];
     });
   const mean = points((row) => row.value);
   const low = points((row) => row.low);
@@ -147,14 +151,14 @@ function checkpoints({ run_id, points, curves }) {
       "Epoch",
       "Words",
       "Tokens",
-      ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : `${name}: ${MEASURES[measure]}`)),
+      ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : () => `${name}: ${MEASURES[measure].title()}`)),
     ],
     points.map((point) => [
       h("a", { href: `#/text/${run_id}@${point.step}` }, count(point.step)),
       count(point.epoch),
       count(point.words),
       count(point.tokens),
-      ...columns.map(({ measure, name }) =>
+      ...columns.map(({ measure, name }) => () =>
         valueOf(shown.find((row) => row.step === point.step && row.measure === measure && row.name === name)),
       ),
     ]),
@@ -164,7 +168,7 @@ function checkpoints({ run_id, points, curves }) {
 /** @param {DevelopmentRow | undefined} row */
 function valueOf(row) {
   if (!row) return "–";
-  const text = row.measure === "accuracy" ? percent : decimal;
+  const text = MEASURES[row.measure].write;
   return text(row.value) + (row.low === null || row.high === null ? "" : ` (${text(row.low)} to ${text(row.high)})`);
 }
 
@@ -187,15 +191,15 @@ function ages({ acquisitions }) {
   );
   return table(
     "Ages of words, the youngest first",
-    ["Word", "Contexts", "Per million", "Age (steps)", "Age (words)", "From nats", "To nats", "R²", "Why no age"],
+    ["Word", "Contexts", "Per million", "Age (steps)", "Age (words)", () => `From ${unit()}`, () => `To ${unit()}`, "R²", "Why no age"],
     sorted.map((one) => [
       bdi(one.word),
       one.n_contexts,
       decimal(one.frequency_per_million, 1),
       within(one.age_steps, one.age_steps_low, one.age_steps_high, 1),
       within(one.age_words, one.age_words_low, one.age_words_high, 0),
-      decimal(one.start_nats, 2),
-      decimal(one.end_nats, 2),
+      () => surprisal(one.start_nats),
+      () => surprisal(one.end_nats),
       decimal(one.r_squared, 2),
       one.reason === null ? "" : REASONS[one.reason],
     ]),

@@ -1,10 +1,13 @@
 /** Elements made from a tag, attributes and children; text of the server only becomes text nodes and attribute values. */
 
-/** @typedef {Node | string | number | null} Child */
+import { onUnitChange } from "./units.js";
+
+/** @typedef {string | (() => string)} LiveText a function is called again when the unit of surprisals changes */
+/** @typedef {Node | LiveText | number | null} Child */
 /** @typedef {Record<string, string | number | boolean | ((event: Event) => void)>} Attributes */
 
 /**
- * Make an HTML element; an attribute that is a function is a listener (`onclick`), and false leaves it out.
+ * Make an HTML element; an attribute that is a function is a listener (`onclick`) or a `LiveText`, and false leaves it out.
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {Attributes} attributes
@@ -27,8 +30,8 @@ export function svg(tag, attributes = {}, ...children) {
 
 /**
  * Make a table that scrolls within itself.
- * @param {string} caption
- * @param {string[]} head an empty name is no header
+ * @param {LiveText} caption
+ * @param {LiveText[]} head an empty name is no header
  * @param {Child[][]} rows the first cell of each row is its header
  */
 export function table(caption, head, rows) {
@@ -46,7 +49,7 @@ export function table(caption, head, rows) {
 
 /**
  * Make a part that the keyboard can scroll.
- * @param {string} label
+ * @param {LiveText} label
  * @param {Node} content
  */
 export function scrolling(label, content) {
@@ -73,8 +76,18 @@ export function section(title, ...children) {
 }
 
 /**
+ * Make a text that changes with the unit of surprisals.
+ * @param {() => string} text
+ */
+export function live(text) {
+  const node = document.createTextNode(text());
+  onUnitChange(node, () => (node.data = text()));
+  return node;
+}
+
+/**
  * Make a text in whatever direction its letters have.
- * @param {string} text
+ * @param {LiveText} text
  */
 export function bdi(text) {
   return h("bdi", {}, text);
@@ -115,6 +128,12 @@ function cell(content, column) {
   return column ? h("td", {}, content) : h("th", { scope: "row" }, content);
 }
 
+/** @param {Node | LiveText | number} child */
+function nodeOf(child) {
+  if (typeof child === "function") return live(child);
+  return child instanceof Node ? child : String(child);
+}
+
 /**
  * @template {Element} Made
  * @param {Made} element
@@ -123,11 +142,13 @@ function cell(content, column) {
  */
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") element.addEventListener(name.slice(2), value);
-    else if (value !== false) element.setAttribute(name, value === true ? "" : String(value));
+    if (typeof value === "function" && name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (typeof value === "function") {
+      const set = () => element.setAttribute(name, /** @type {() => string} */ (value)());
+      onUnitChange(element, set);
+      set();
+    } else if (value !== false) element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(
-    ...children.filter((child) => child !== null).map((child) => (child instanceof Node ? child : String(child))),
-  );
+  element.append(...children.filter((child) => child !== null).map(nodeOf));
   return element;
 }

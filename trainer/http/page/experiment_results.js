@@ -4,12 +4,13 @@ import { bdi, h, labelled, section, table } from "./elements.js";
 import { download, fileTable } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { decimal, meanOf, percent, size } from "./numbers.js";
+import { decimal, loss, meanOf, percent, perplexity, size } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
 import { trainingCurves } from "./training_curves.js";
+import { unit } from "./units.js";
 
-/** @import { BatteryRow, Correlation, ExperimentResult, FileRecord, ModelTables, ScoringMode } from "./records.js" */
+/** @import { BatteryRow, Correlation, ExperimentResult, FileRecord, ModelTables, ScoringMode, ValidityCheck } from "./records.js" */
 
 const KINDS = {
   passages: "the passages",
@@ -58,13 +59,18 @@ export function experimentResults(artifact, result, files, signal) {
   draw();
   const { validity, correlations, batteries } = result;
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  const checks = validity.checks.map(({ name, passed, message }) =>
-    h("li", {}, h("b", {}, `${passed ? "✓ passed" : "✗ failed"}, ${name.replaceAll("_", "-")}: `), message),
+  const checks = validity.checks.map((check) =>
+    h(
+      "li",
+      {},
+      h("b", {}, `${check.passed ? "✓ passed" : "✗ failed"}, ${check.name.replaceAll("_", "-")}: `),
+      () => described(check, validity.checks),
+    ),
   );
   return [
     section(
       "Excess surprisal",
-      h("p", { class: "quiet" }, seedsNote(result)),
+      h("p", { class: "quiet" }, () => seedsNote(result)),
       h(
         "div",
         { class: "bar" },
@@ -76,7 +82,7 @@ export function experimentResults(artifact, result, files, signal) {
     section(
       "Pictures of the report",
       h("p", { class: "quiet" }, "They show the first model and text, in the first mode."),
-      figure("heat_map", "Heat map of the excess cross-entropy: the numbers of the matrix."),
+      figure("heat_map", "Heat map of the excess cross-entropy: the numbers of the matrix. Its scale has the unit."),
     ),
     section(
       "Validity",
@@ -99,12 +105,12 @@ export function experimentResults(artifact, result, files, signal) {
       "Trainings",
       trainingCurves(result, signal),
       folded("All trainings", () => trainings(result)),
-      figure("curves", "Best validation loss and area under the training loss of each training."),
+      figure("curves", "Best validation loss and area under the training loss of each training; their axes have the units."),
     ),
     section(
       "Other tables",
       folded("Mean and standard deviation over seeds", () =>
-        recordTable("Seeds", result.seed_rows, [
+        recordTable(() => `Seeds; ${unit()} per character`, result.seed_rows, [
           "model",
           "kind",
           "listener_language",
@@ -152,36 +158,36 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
   const least = Math.min(0, ...rows.map((row) => row.excess_cross_entropy));
   const texts = [...new Set(rows.map((row) => row.text_language))];
   const matrix = heatTable(
-    "Excess cross-entropy in nats per character: a row per model, a column per language of the text",
+    () => `Excess cross-entropy in ${unit()} per character: a row per model, a column per language of the text`,
     ["Listener", ...texts],
     result.languages.map((listener) => ({
       title: bdi(listener),
       cells: texts.map((text) => {
         const row = pairs.get(`${listener} ${text}`);
-        if (!row) return { text: "–", share: null, details: `${listener} on ${text}: none` };
+        if (!row) return { text: "–", share: null, details: () => `${listener} on ${text}: none` };
         const sd = seeds.get(`${listener} ${text}`)?.excess_sd ?? null;
-        const interval =
+        const interval = () =>
           listener === text
             ? "its own model"
-            : `95 % interval ${decimal(row.interval_low)} to ${decimal(row.interval_high)}`;
-        const spread = sd === null || listener === text ? "" : `, deviation over seeds ${decimal(sd)}`;
+            : `95 % interval ${loss(row.interval_low)} to ${loss(row.interval_high)}`;
+        const spread = () => (sd === null || listener === text ? "" : `, deviation over seeds ${loss(sd)}`);
         return {
-          text: decimal(row.excess_cross_entropy),
+          text: () => loss(row.excess_cross_entropy),
           share: most > least ? (row.excess_cross_entropy - least) / (most - least) : 0,
-          details:
-            `${listener} on ${text}: ${decimal(row.excess_cross_entropy)} nats per character, ${interval}${spread};` +
-            ` cross-entropy ${decimal(row.cross_entropy)}, own model ${decimal(row.native_cross_entropy)}`,
+          details: () =>
+            `${listener} on ${text}: ${loss(row.excess_cross_entropy)} ${unit()} per character, ${interval()}${spread()};` +
+            ` cross-entropy ${loss(row.cross_entropy)}, own model ${loss(row.native_cross_entropy)}`,
           isOwn: listener === text,
         };
       }),
     })),
-    `from ${decimal(least)} to ${decimal(most)} nats per character`,
+    () => `from ${loss(least)} to ${loss(most)} ${unit()} per character`,
   );
   const inMode = (/** @type {{scoring_mode: ScoringMode}} */ row) => row.scoring_mode === mode;
   return [
     matrix,
     folded("The matrix as a table, with intervals", () =>
-      recordTable("Excess cross-entropy, nats per character", rows, [
+      recordTable(() => `Excess cross-entropy, ${unit()} per character`, rows, [
         "listener_language",
         "text_language",
         "excess_cross_entropy",
@@ -200,10 +206,11 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
       : h(
           "p",
           {},
-          `Mean distance within branches ${decimal(gap.within)}, across branches ${decimal(gap.across)}: gap ${decimal(gap.gap)} nats.`,
+          () =>
+            `Mean distance within branches ${loss(gap.within)}, across branches ${loss(gap.across)}: gap ${loss(gap.gap)} ${unit()} per character.`,
         ),
     folded("Asymmetry: both directions of each pair", () =>
-      recordTable("Asymmetry", tables.asymmetry.filter(inMode), [
+      recordTable(() => `Asymmetry, ${unit()} per character`, tables.asymmetry.filter(inMode), [
         "language_a",
         "language_b",
         "excess_a_on_b",
@@ -214,7 +221,7 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
       ]),
     ),
     folded("Differences between listeners of one text", () =>
-      recordTable("Listeners", tables.listeners.filter(inMode), [
+      recordTable(() => `Listeners, ${unit()} per character`, tables.listeners.filter(inMode), [
         "text_language",
         "listener_a",
         "listener_b",
@@ -230,7 +237,7 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
         ]
       : []),
     folded("Joins of the tree, the nearest first", () =>
-      recordTable("Joins; heights are distances in nats", tree, ["left", "right", "height"]),
+      recordTable(() => `Joins; heights are distances in ${unit()} per character`, tree, ["left", "right", "height"]),
     ),
   ].filter((part) => part !== null);
 }
@@ -258,15 +265,17 @@ function perplexities(result, model, kind, mode) {
   );
   const texts = [...new Set(rows.map((row) => row.text_language))];
   return table(
-    "Perplexity per character, and the area under the training loss in nats times steps",
-    ["Listener", ...texts, "Area"],
+    () => `Perplexity per character, and the area under the training loss in ${unit()} · steps`,
+    ["Listener", ...texts, () => `Area, ${unit()} · steps`],
     result.languages.map((listener) => {
       const areas = result.curves.filter((row) => row.model === model && row.language === listener && row.auc !== null);
       const cells = texts.map((text) => {
         const row = rows.find((one) => one.listener_language === listener && one.text_language === text);
-        return row ? spread(row.perplexity, row.perplexity_sd) : "–";
+        if (!row) return "–";
+        const deviation = row.perplexity_sd === null ? "" : `\u00a0±\u00a0${perplexity(row.perplexity_sd)}`;
+        return perplexity(row.perplexity) + deviation;
       });
-      return [bdi(listener), ...cells, meanOf(areas.map((row) => row.auc)).replaceAll(" ", "\u00a0")];
+      return [bdi(listener), ...cells, () => meanOf(areas.map((row) => row.auc), loss).replaceAll(" ", "\u00a0")];
     }),
   );
 }
@@ -274,7 +283,7 @@ function perplexities(result, model, kind, mode) {
 /** @param {ExperimentResult} result */
 function trainings(result) {
   return recordTable(
-    "Trainings; losses in nats per token, area in nats times steps",
+    () => `Trainings; losses in ${unit()} per token, area in ${unit()} · steps`,
     result.curves,
     [
       "run_id",
@@ -332,7 +341,7 @@ function batteryTables({ batteries, seeds }) {
               return {
                 text: percent(row?.accuracy ?? null),
                 share: row?.accuracy ?? null,
-                details: `${language} on ${column}: ${percent(row?.accuracy ?? null)}, ${range}, ${row?.n_items ?? 0} items`,
+                details: () => `${language} on ${column}: ${percent(row?.accuracy ?? null)}, ${range}, ${row?.n_items ?? 0} items`,
                 isOwn: row !== undefined && language === row.battery_language,
               };
             }),
@@ -376,6 +385,34 @@ function jobLinks(title, ids) {
 }
 
 /**
+ * Describe a check with its numbers.
+ * @param {ValidityCheck} check
+ * @param {ValidityCheck[]} checks
+ */
+function described({ name, gap, joins_branches_first, message }, checks) {
+  if (gap === null) return message;
+  if (name === "shuffled") {
+    const heldOut = checks.find((one) => one.name === "held_out")?.gap ?? null;
+    return (
+      `With shuffled characters the gap is ${loss(gap.gap)} ${unit()} per character; it should be below half of the` +
+      ` ${loss(heldOut && heldOut.gap)} of the held-out text.`
+    );
+  }
+  if (name === "control") {
+    const [nearest, distance] = Object.entries(gap.control_distances).sort(([, one], [, two]) => one - two)[0] ?? ["", null];
+    return (
+      `The smallest distance of a control is ${loss(distance)} ${unit()} per character (${nearest}); it should be above the` +
+      ` mean distance across branches, ${loss(gap.across)}.`
+    );
+  }
+  return (
+    `The mean distance is ${loss(gap.within)} ${unit()} per character within branches and ${loss(gap.across)} across branches:` +
+    ` a gap of ${loss(gap.gap)}, which should be above 0. The tree ${joins_branches_first ? "joins" : "does not join"} the` +
+    " languages of each branch first."
+  );
+}
+
+/**
  * Say what intervals cover.
  * @param {ExperimentResult} result
  */
@@ -389,17 +426,9 @@ function seedsNote({ seeds, common_characters }) {
       ? ""
       : ` Characters that every model knows (${common_characters.length}): ${common_characters.map((one) => (one === " " ? "␣" : one)).join(" ")}`;
   return (
-    "The excess is the cross-entropy of a listener's model on a text, above that of the text's own model, in nats per" +
+    `The excess is the cross-entropy of a listener's model on a text, above that of the text's own model, in ${unit()} per` +
     ` character. ${covered}${characters}`
   );
-}
-
-/**
- * @param {number} value
- * @param {number | null} sd
- */
-function spread(value, sd) {
-  return decimal(value) + (sd === null ? "" : `\u00a0±\u00a0${decimal(sd)}`);
 }
 
 /**

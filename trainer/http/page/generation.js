@@ -3,13 +3,14 @@
 import { ApiError } from "./api.js";
 import { FIXED_LIMITS, levelOf } from "./color_scale.js";
 import { kept } from "./drafts.js";
-import { announce, bdi, failure, h } from "./elements.js";
+import { announce, bdi, failure, h, live } from "./elements.js";
 import { heatMap } from "./heat_map.js";
-import { bits, decimal, percent } from "./numbers.js";
+import { percent, surprisal } from "./numbers.js";
 import { spoken } from "./scored_text.js";
 import { answered } from "./surprisal.js";
 import { likeliest, notice } from "./surprisal_maps.js";
 import { unitTable } from "./unit_table.js";
+import { inUnit, unit } from "./units.js";
 
 /** @import { GenerateResponse } from "./records.js" */
 
@@ -184,19 +185,19 @@ function continuation(prompt, answer, model, withheld) {
     h(
       "p",
       { class: "scale" },
-      "bits:\u00a0",
+      () => `${unit()}:\u00a0`,
       ...[0, ...FIXED_LIMITS].map((from, level) =>
         h("span", { class: `h${level}` }, level < FIXED_LIMITS.length ? `${from}–${from + 1}` : `${from}+`),
       ),
     ),
     ...heatMap("Generated tokens", linesOf(steps), {
-      kind: ({ logprob }) => `h${levelOf(bits(-logprob), FIXED_LIMITS)}`,
+      kind: ({ logprob }) => `h${levelOf(inUnit(-logprob), FIXED_LIMITS)}`,
       label: (step) => `${nameOf(step)}: ${percent(Math.exp(step.logprob))}`,
       details: (step) =>
         (step.parts ?? [step]).flatMap((one, index) => [
           index ? " · " : "",
           bdi(nameOf(one)),
-          `: ${percent(Math.exp(one.logprob))} = ${decimal(bits(-one.logprob))} bits · likeliest: `,
+          live(() => `: ${percent(Math.exp(one.logprob))} = ${surprisal(-one.logprob)} ${unit()} · likeliest: `),
           ...likeliest(one.expected),
         ]),
       join: (parts) => {

@@ -2,19 +2,21 @@
 
 import { read } from "./api.js";
 import { bdi, h, section, setTitle, table } from "./elements.js";
-import { bitsPerChar, decimal, percent } from "./numbers.js";
+import { capital, loss, perChar, percent, perplexity, told } from "./numbers.js";
 import { groupCurves } from "./run_curves.js";
 import { originLinks, startedFrom } from "./run_relatives.js";
 import { badge, hasEnded, repeat } from "./states.js";
+import { unit } from "./units.js";
 
 /** @import { GroupStatus, RunRequest, Spread } from "./records.js" */
 
+/** @type {[name: string, title: () => string, write: (value: number | null) => string][]} */
 const NUMBERS = [
-  ["best_val_loss", "Validation, best: nats per token"],
-  ["best_val_bits_per_char", "Validation, best: bits per character"],
-  ["test_loss", "Test: nats per token"],
-  ["bits_per_char", "Test: bits per character"],
-  ["test_perplexity", "Test: perplexity"],
+  ["best_val_loss", () => `Validation, best: ${unit()} per token`, loss],
+  ["best_val_bits_per_char", () => `Validation, best: ${unit()} per character`, perChar],
+  ["test_loss", () => `Test: ${unit()} per token`, loss],
+  ["bits_per_char", () => `Test: ${unit()} per character`, perChar],
+  ["test_perplexity", () => "Test: perplexity", perplexity],
 ];
 
 /**
@@ -54,33 +56,43 @@ export async function showGroup(main, signal, groupId) {
 
 /** @param {GroupStatus} group */
 function factsOf(group) {
-  const numbers = NUMBERS.flatMap(([name, title]) => {
-    const found = group.numbers[name ?? ""];
-    return found ? [[title ?? "", ...spread(found)]] : [];
+  const numbers = NUMBERS.flatMap(([name, title, write]) => {
+    const found = group.numbers[name];
+    return found ? [[title, ...spread(found, write)]] : [];
   });
   return [
-    h("p", {}, badge({ ...group, reachable: true }), ` ${group.message}`),
+    h("p", {}, badge({ ...group, reachable: true }), " ", () => told(group.message)),
     numbers.length
       ? table(`Numbers of ${group.n_completed} completed runs`, ["", "Mean", "Deviation", "95 % interval", "Range"], numbers)
       : null,
     table(
       "Runs",
-      ["Run", "Status", "Progress", "Validation, best", "Test", "Bits per character"],
+      [
+        "Run",
+        "Status",
+        "Progress",
+        () => `Validation, best: ${unit()} per token`,
+        () => `Test: ${unit()} per token`,
+        () => `${capital(unit())} per character`,
+      ],
       group.members.map((run) => [
         h("a", { href: `#/runs/${run.run_id}` }, bdi(`seed ${run.seed}`)),
         badge(run),
         percent(run.progress / 100, 0),
-        decimal(run.best_val_loss),
-        decimal(run.test_loss),
-        bitsPerChar(run.bits_per_char, run.unknown_char_share),
+        () => loss(run.best_val_loss),
+        () => loss(run.test_loss),
+        () => perChar(run.bits_per_char, run.unknown_char_share),
       ]),
     ),
   ].filter((part) => part !== null);
 }
 
-/** @param {Spread} found */
-function spread(found) {
-  const range = (/** @type {number | null} */ low, /** @type {number | null} */ high) =>
-    low === null || high === null ? "–" : `${decimal(low)} to ${decimal(high)}`;
-  return [decimal(found.mean), decimal(found.deviation), range(found.low, found.high), range(found.minimum, found.maximum)];
+/**
+ * @param {Spread} found
+ * @param {(value: number | null) => string} write
+ */
+function spread({ mean, deviation, low, high, minimum, maximum }, write) {
+  const range = (/** @type {number | null} */ from, /** @type {number | null} */ to) => () =>
+    from === null || to === null ? "–" : `${write(from)} to ${write(to)}`;
+  return [() => write(mean), () => write(deviation), range(low, high), range(minimum, maximum)];
 }

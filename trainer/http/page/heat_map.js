@@ -3,6 +3,7 @@
 import { afterPaint } from "./after_paint.js";
 import { h } from "./elements.js";
 import { letterGroups, visible } from "./scored_text.js";
+import { onUnitChange } from "./units.js";
 
 /**
  * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map;
@@ -24,7 +25,7 @@ const MARGIN = "300px 0px";
  * @param {string} name
  * @param {Unit[][]} pieces the units of each line
  * @param {Look<Unit>} look
- * @returns {{elements: HTMLElement[], recolour: () => void}} `recolour` gives the units in view their classes anew
+ * @returns {{elements: HTMLElement[], repaint: () => void}} `repaint` gives the units in view their classes and labels anew
  */
 export function heatMap(name, pieces, look) {
   const lines = pieces.map((line) => joinedLetters(line, look.join));
@@ -101,7 +102,9 @@ export function heatMap(name, pieces, look) {
   afterPaint(() => map.isConnected && blocks.forEach((block) => block.isFilled || block.empty())); // to be found
   const first = blocks[0]?.option(0);
   if (first) first.tabIndex = 0;
-  return { elements: [map, details], recolour: () => blocks.forEach((block) => block.recolour()) };
+  const repaint = () => blocks.forEach((block) => block.repaint());
+  onUnitChange(map, repaint);
+  return { elements: [map, details], repaint };
 }
 
 /**
@@ -196,11 +199,13 @@ class Block {
     this.element.replaceChildren(...lines);
   }
 
-  recolour() {
+  repaint() {
     const units = this._parts.flatMap((part) => part.units);
     this._options.forEach((option, at) => {
       const unit = units[at];
-      if (unit) option.className = this._look.kind(unit);
+      if (!unit) return;
+      option.className = this._look.kind(unit);
+      option.ariaLabel = this._look.label(unit);
     });
   }
 

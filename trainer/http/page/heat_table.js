@@ -1,17 +1,18 @@
 /** A table whose cells are coloured by their numbers, and say more of them on hover and focus. */
 
-import { h, scrolling } from "./elements.js";
+import { h, live, scrolling } from "./elements.js";
 
-/** @typedef {{text: string, share: number | null, details: string, isOwn?: boolean}} HeatCell `share` of the scale, 0 to 1 */
+/** @import { LiveText } from "./elements.js" */
+/** @typedef {{text: LiveText, share: number | null, details: () => string, isOwn?: boolean}} HeatCell `share` of the scale, 0 to 1 */
 
 const SHADES = 8;
 
 /**
  * Arrow keys, Home and End move between the cells.
- * @param {string} caption
+ * @param {LiveText} caption
  * @param {string[]} columns the first one names the rows
  * @param {{title: Node | string, cells: HeatCell[]}[]} rows
- * @param {string} scale what the lowest and the highest colour mean
+ * @param {LiveText} scale what the lowest and the highest colour mean
  */
 export function heatTable(caption, columns, rows, scale) {
   const details = h(
@@ -23,7 +24,7 @@ export function heatTable(caption, columns, rows, scale) {
   const at = new Map(cells.flatMap((row, y) => row.map((cell, x) => [cell, { x, y }])));
   const tell = (/** @type {Event} */ event) => {
     const cell = /** @type {Element} */ (event.target).closest("td");
-    if (cell) details.textContent = cell.ariaLabel;
+    if (cell) details.replaceChildren(live(() => cell.ariaLabel ?? ""));
   };
   const body = h(
     "tbody",
@@ -71,7 +72,8 @@ export function heatTable(caption, columns, rows, scale) {
       "p",
       { class: "shades" },
       ...Array.from({ length: SHADES }, (_, shade) => h("span", { class: `h${shade}` }, " ")),
-      ` ${scale}`,
+      " ",
+      scale,
     ),
     details,
   );

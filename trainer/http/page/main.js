@@ -2,6 +2,7 @@
 
 import { forgetKey, hasKey } from "./api.js";
 import { failure, h, setTitle } from "./elements.js";
+import { chooseUnitWith } from "./units.js";
 
 /** @typedef {(main: HTMLElement, signal: AbortSignal, argument: string, query: URLSearchParams) => Promise<void>} View */
 
@@ -51,6 +52,7 @@ async function show(isFirst) {
   }
 }
 
+chooseUnitWith(/** @type {HTMLSelectElement} */ (document.getElementById("unit")));
 forget.hidden = !hasKey();
 forget.addEventListener("click", () => {
   forgetKey();

@@ -1,5 +1,7 @@
 /** Numbers, sizes and times as text. */
 
+import { inUnit, natsOf, unit } from "./units.js";
+
 /** @import { Baseline } from "./records.js" */
 
 /** Formats by their number of decimals: it takes long to make one. */
@@ -19,24 +21,56 @@ export function decimal(value, digits = 3) {
 }
 
 /**
+ * Write nats per token or character, a mean or a difference of them, in the unit of the page.
+ * @param {number | null} nats
+ */
+export function loss(nats) {
+  return decimal(nats && inUnit(nats), 3);
+}
+
+/**
+ * Write bits per character in the unit of the page, with a warning if too many characters are unknown to compare them.
+ * @param {number | null} bits
+ * @param {number | null} unknownShare
+ */
+export function perChar(bits, unknownShare = null) {
+  return `${loss(bits && natsOf(bits))}${bits !== null && (unknownShare ?? 0) > 0.001 ? " ⚠ unknown characters" : ""}`;
+}
+
+/**
+ * Write the surprisal of a token, a word or a region, or a sum of them, in the unit of the page.
+ * @param {number | null} nats
+ */
+export function surprisal(nats) {
+  return decimal(nats && inUnit(nats), 2);
+}
+
+/** @param {number | null} value */
+export function perplexity(value) {
+  return decimal(value, 2);
+}
+
+/**
  * Write a number with its sign.
  * @param {number | null} value
+ * @param {(value: number | null) => string} write
  */
-export function signed(value, digits = 3) {
-  return `${value !== null && value > 0 ? "+" : ""}${decimal(value, digits).replace("-", "−")}`;
+export function signed(value, write) {
+  return `${value !== null && value > 0 ? "+" : ""}${write(value).replace("-", "−")}`;
 }
 
 /**
  * Write the mean of the known numbers with their standard deviation; a dash without any.
  * @param {(number | null)[]} values
+ * @param {(value: number) => string} write
  */
-export function meanOf(values, digits = 3) {
+export function meanOf(values, write = decimal) {
   const known = values.filter((value) => value !== null);
   if (known.length === 0) return "–";
   const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
   const squares = known.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  const deviation = known.length > 1 ? ` ± ${decimal(Math.sqrt(squares / (known.length - 1)), digits)}` : "";
-  return `${decimal(mean, digits)}${deviation}`;
+  const deviation = known.length > 1 ? ` ± ${write(Math.sqrt(squares / (known.length - 1)))}` : "";
+  return `${write(mean)}${deviation}`;
 }
 
 /** @param {number | null} value */
@@ -45,33 +79,36 @@ export function percent(value, digits = 1) {
 }
 
 /**
- * Write bits per character, with a warning if so many characters are unknown that they are too low to compare.
- * @param {number | null} value
- * @param {number | null} unknownShare
- */
-export function bitsPerChar(value, unknownShare) {
-  return `${decimal(value)}${value !== null && (unknownShare ?? 0) > 0.001 ? " ⚠ unknown characters" : ""}`;
-}
-
-/**
  * Compare a model with the best n-gram of its training text.
  * @param {Baseline} baseline
  */
 export function counting({ order, ngram_bits_per_char, bits_per_char, margin, counted_tokens, train_tokens }) {
   const difference = bits_per_char - ngram_bits_per_char;
-  const [low, high] = [-1, 1].map((side) => signed(difference + side * (margin ?? 0), 2));
+  const [low, high] = [-1, 1].map((side) => signed(difference + side * (margin ?? 0), perChar));
   const interval = margin === null ? "" : `, 95 % interval ${low} to ${high}`;
   const [counted, all] = [counted_tokens, train_tokens].map((tokens) => decimal(tokens, 0));
   return (
-    `${order === 1 ? "unigram" : `${order}-gram`}: ${decimal(ngram_bits_per_char)} bits per character; this model` +
-    ` ${decimal(bits_per_char)} (${signed(difference, 2)})${interval}` +
+    `${order === 1 ? "unigram" : `${order}-gram`}: ${perChar(ngram_bits_per_char)} ${unit()} per character; this model` +
+    ` ${perChar(bits_per_char)} (${signed(difference, perChar)})${interval}` +
     (counted_tokens < train_tokens ? `; counted in ${counted} of ${all} tokens` : "")
   );
 }
 
-/** @param {number} nats */
-export function bits(nats) {
-  return nats / Math.LN2;
+/**
+ * Write a sentence of the server, and the numbers in it that have a unit, in the unit of the page.
+ * @param {string} text
+ */
+export function told(text) {
+  return text.replace(/(?:([+-]?\d+(?:\.(\d+))?(?:e[+-]\d+)?) )?\b(bits|nats)(?= per )/g, (_, number, decimals = "", name) => {
+    if (number === undefined) return unit();
+    const nats = name === "bits" ? natsOf(Number(number)) : Number(number);
+    return `${decimal(inUnit(nats), Math.min(decimals.length, 6))} ${unit()}`;
+  });
+}
+
+/** @param {string} text */
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** @param {number} value */

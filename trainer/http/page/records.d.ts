@@ -74,10 +74,11 @@ export interface ComparedRun {
 }
 export interface Interval { low: number; high: number }
 export interface Difference { field: string; run: string; other: string }
+export interface SeedDifference { difference: number; low: number; high: number }
 export interface Against {
   run_id: string; basis: "loss" | "bits_per_char" | null; rise: number | null; interval: Interval | null;
   verdict: "better" | "worse" | "equal" | "no_clear_difference" | "no_interval" | "not_comparable";
-  is_regression: boolean; is_on_one_text: boolean; notes: string[]; differences: Difference[];
+  over_seeds: SeedDifference | null; is_regression: boolean; is_on_one_text: boolean; notes: string[]; differences: Difference[];
 }
 export interface Comparison { runs: ComparedRun[]; against: Against[] }
 
@@ -127,7 +128,7 @@ export interface AsymmetryRow {
 }
 export interface Tables { matrix: MatrixRow[]; listeners: ListenersRow[]; asymmetry: AsymmetryRow[] }
 export interface TreeJoin { left: string[]; right: string[]; height: number }
-export interface Gap { within: number; across: number; gap: number }
+export interface Gap { within: number; across: number; gap: number; control_distances: Record<string, number> }
 export interface ModelTables { model: string; kind: TextKind; tables: Tables; tree: TreeJoin[]; gap: Gap | null }
 export interface SeedRow {
   model: string; kind: TextKind; listener_language: string; text_language: string; scoring_mode: ScoringMode;
@@ -151,7 +152,10 @@ export interface Correlation {
   n_languages: number; n_pairs: number; n_permutations: number; r: number | null; p: number | null;
   p_holm: number | null; is_primary: boolean;
 }
-export interface ValidityCheck { name: string; passed: boolean; message: string }
+export interface ValidityCheck {
+  name: "passages" | "held_out" | "shuffled" | "control"; passed: boolean; message: string; gap: Gap | null;
+  joins_branches_first: boolean | null;
+}
 export interface Validity { passed: boolean | null; checks: ValidityCheck[] }
 export interface BatteryRow {
   model: string; model_language: string; battery_language: string; battery: string; level: Level; name: string;

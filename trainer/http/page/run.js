@@ -4,7 +4,7 @@ import { call, read } from "./api.js";
 import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { fileAddress, fileTable } from "./files.js";
-import { bitsPerChar, counting, date, decimal, duration, percent, size } from "./numbers.js";
+import { capital, counting, date, decimal, duration, loss, perChar, percent, perplexity, size, told } from "./numbers.js";
 import { actionsOf } from "./run_actions.js";
 import { runCurves } from "./run_curves.js";
 import { exportForm } from "./run_export.js";
@@ -13,7 +13,9 @@ import { originLinks, startedFrom } from "./run_relatives.js";
 import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_samples.js";
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
+import { unit } from "./units.js";
 
+/** @import { LiveText } from "./elements.js" */
 /** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunRequest, RunStatus, Trial } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
@@ -118,10 +120,10 @@ export async function showRun(main, signal, runId) {
 
 /** @param {RunStatus} run */
 function factsOf(run) {
-  /** @type {[string, Node | string][]} */
+  /** @type {[string, Node | LiveText][]} */
   const pairs = [
     ["Status", badge(run)],
-    ["Message", run.message],
+    ["Message", () => told(run.message)],
     [
       "Progress",
       h(
@@ -150,30 +152,34 @@ function factsOf(run) {
   if (run.gpu_memory_bytes !== null) pairs.push(["GPU memory", run.gpu_memory_bytes.map(size).join(", ")]);
   if (run.best_epoch !== null) pairs.push(["Best epoch", `${run.best_epoch}${run.best_epoch === 0 ? ": the parent's weights" : ""}${run.early_stopped ? ", stopped early" : ""}`]);
   if (run.attempt > 1) pairs.push(["Attempt", String(run.attempt)]);
-  if (run.unknown_char_share) pairs.push(["Unknown characters", percent(run.unknown_char_share, 2)]);
-  const unit = run.objective === "masked_lm" ? "masked token" : "token";
-  const inBits = (/** @type {number | null} */ value) => bitsPerChar(value, run.unknown_char_share);
+  const unknown = run.unknown_char_share;
+  if (unknown) pairs.push(["Unknown characters", unknown < 0.0005 ? "less than 0.1 %" : percent(unknown)]);
+  const token = run.objective === "masked_lm" ? "masked token" : "token";
+  const perToken = (/** @type {number | null} */ nats) => () => loss(nats);
+  const perCharacter = (/** @type {number | null} */ bits) => () => perChar(bits, run.unknown_char_share);
+  const perplexityOf = (/** @type {number | null} */ nats) => perplexity(nats === null ? null : Math.exp(nats));
+  const { best_val_loss, best_val_margin, baseline, error } = run;
   return [
     h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    ...(run.error ? [h("p", { class: "error" }, run.error.message)] : []),
-    ...run.notes.map((note) => h("p", {}, bdi(note))),
-    ...run.warnings.map((warning) => h("p", { class: "warning" }, `⚠ ${warning}`)),
+    ...(error ? [h("p", { class: "error" }, () => told(error.message))] : []),
+    ...run.notes.map((note) => h("p", {}, bdi(() => told(note)))),
+    ...run.warnings.map((warning) => h("p", { class: "warning" }, () => `⚠ ${told(warning)}`)),
     table(
       "Losses",
-      ["Split", `Nats per ${unit}`, "Bits per character", "Perplexity"],
+      ["Split", () => `${capital(unit())} per ${token}`, () => `${capital(unit())} per character`, "Perplexity"],
       [
-        ["Train", decimal(run.train_loss), inBits(run.train_bits_per_char), perplexity(run.train_loss)],
-        ["Validation", decimal(run.val_loss), inBits(run.val_bits_per_char), perplexity(run.val_loss)],
+        ["Train", perToken(run.train_loss), perCharacter(run.train_bits_per_char), perplexityOf(run.train_loss)],
+        ["Validation", perToken(run.val_loss), perCharacter(run.val_bits_per_char), perplexityOf(run.val_loss)],
         [
           "Validation, best",
-          decimal(run.best_val_loss) + (run.best_val_margin === null ? "" : ` ± ${decimal(run.best_val_margin)} (95 %)`),
-          inBits(run.best_val_bits_per_char),
-          perplexity(run.best_val_loss),
+          () => loss(best_val_loss) + (best_val_margin === null ? "" : ` ± ${loss(best_val_margin)} (95 %)`),
+          perCharacter(run.best_val_bits_per_char),
+          perplexityOf(best_val_loss),
         ],
-        ["Test", decimal(run.test_loss), inBits(run.bits_per_char), decimal(run.test_perplexity, 2)],
+        ["Test", perToken(run.test_loss), perCharacter(run.bits_per_char), perplexity(run.test_perplexity)],
       ],
     ),
-    ...(run.baseline === null ? [] : [h("p", {}, counting(run.baseline))]),
+    ...(baseline === null ? [] : [h("p", {}, () => counting(baseline))]),
     ...(run.search === null ? [] : [trialTable(run.search.trials)]),
   ];
 }
@@ -182,21 +188,16 @@ function factsOf(run) {
 function trialTable(trials) {
   return table(
     "Trials of the search",
-    ["Round", "Variant", "Learning rate", "Dropout", "Steps", "Validation, nats"],
+    ["Round", "Variant", "Learning rate", "Dropout", "Steps", () => `Validation, ${unit()} per token`],
     trials.map((one) => [
       String(one.round),
       String(one.number),
       one.learning_rate.toPrecision(2),
       decimal(one.dropout, 2),
       one.steps.toLocaleString("en"),
-      one.val_loss === null ? "diverged" : decimal(one.val_loss),
+      one.val_loss === null ? "diverged" : () => loss(one.val_loss),
     ]),
   );
-}
-
-/** @param {number | null} loss */
-function perplexity(loss) {
-  return decimal(loss === null ? null : Math.exp(loss), 2);
 }
 
 /**

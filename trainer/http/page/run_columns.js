@@ -1,9 +1,11 @@
 /** The columns of the list of runs: what each shows of a run, and of the runs of a group over seeds. */
 
 import { bdi, h } from "./elements.js";
-import { bitsPerChar, date, decimal, meanOf, percent } from "./numbers.js";
+import { capital, date, decimal, loss, meanOf, perChar, percent } from "./numbers.js";
 import { badge } from "./states.js";
+import { unit } from "./units.js";
 
+/** @import { LiveText } from "./elements.js" */
 /** @import { RunStatus } from "./records.js" */
 
 /**
@@ -16,11 +18,11 @@ import { badge } from "./states.js";
 /**
  * @typedef {object} Column
  * @property {string} id a field of the status of a run, by which the server can sort
- * @property {string} title
+ * @property {LiveText} title
  * @property {boolean} isUsual shown unless the address names other columns
  * @property {number} width in rem
- * @property {(run: RunStatus) => Node | string} cell
- * @property {(runs: RunStatus[]) => Node | string} groupCell
+ * @property {(run: RunStatus) => Node | LiveText} cell
+ * @property {(runs: RunStatus[]) => Node | LiveText} groupCell
  */
 
 /** @type {Column[]} */
@@ -45,15 +47,15 @@ export const COLUMNS = [
   number("train_loss", "Train loss", (run) => run.train_loss),
   number("val_loss", "Validation loss", (run) => run.val_loss),
   number("best_val_loss", "Best validation loss", (run) => run.best_val_loss, { isUsual: false }),
-  number("best_val_bits_per_char", "Best validation bits per character", (run) => run.best_val_bits_per_char, {
+  number("best_val_bits_per_char", () => `Best validation ${unit()} per character`, (run) => run.best_val_bits_per_char, {
     isUsual: false,
-    text: (run) => bitsPerChar(run.best_val_bits_per_char, run.unknown_char_share),
+    write: perChar,
   }),
   number("test_loss", "Test loss", (run) => run.test_loss),
-  number("bits_per_char", "Bits per character", (run) => run.bits_per_char, {
-    text: (run) => bitsPerChar(run.bits_per_char, run.unknown_char_share),
+  number("bits_per_char", () => `${capital(unit())} per character`, (run) => run.bits_per_char, {
+    write: perChar,
   }),
-  number("params", "Parameters", (run) => run.params, { isUsual: false, digits: 0 }),
+  number("params", "Parameters", (run) => run.params, { isUsual: false, write: (value) => decimal(value, 0) }),
   column("owner", "Owner", 7.5, (run) => bdi(run.owner ?? "–")),
   column("created_at", "Created", 11.5, (run) => date(run.created_at)),
 ];
@@ -73,13 +75,20 @@ function column(id, title, width, cell) {
 /**
  * Make a column of numbers; a group has the mean of its completed runs with their deviation.
  * @param {string} id
- * @param {string} title
+ * @param {LiveText} title
  * @param {(run: RunStatus) => number | null} value
- * @param {{isUsual?: boolean, digits?: number, text?: (run: RunStatus) => string}} options
+ * @param {{isUsual?: boolean, write?: (value: number | null, unknownShare?: number | null) => string}} options
  * @returns {Column}
  */
-function number(id, title, value, { isUsual = true, digits = 3, text = (run) => decimal(value(run), digits) } = {}) {
-  return { id, title, isUsual, width: 9, cell: text, groupCell: (runs) => meanOf(completed(runs).map(value), digits) };
+function number(id, title, value, { isUsual = true, write = loss } = {}) {
+  return {
+    id,
+    title,
+    isUsual,
+    width: 9,
+    cell: (run) => () => write(value(run), run.unknown_char_share),
+    groupCell: (runs) => () => meanOf(completed(runs).map(value), write),
+  };
 }
 
 /** @param {RunStatus[]} runs */

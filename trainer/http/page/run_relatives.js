@@ -2,8 +2,9 @@
 
 import { read } from "./api.js";
 import { bdi, failure, h, section, table } from "./elements.js";
-import { date, decimal } from "./numbers.js";
+import { date, loss } from "./numbers.js";
 import { badge } from "./states.js";
+import { unit } from "./units.js";
 
 /** @import { RunPage, RunRequest, RunStatus } from "./records.js" */
 
@@ -38,7 +39,8 @@ export function startedFrom(id, signal) {
     const rows = runs.filter(({ group }) => group?.group_id !== id).map(cells);
     if (rows.length === 0) return;
     const left = total > MAX_CHILDREN ? h("p", { class: "quiet" }, `The newest ${MAX_CHILDREN} of ${total} runs.`) : null;
-    const head = ["Run", "Status", "Validation, best", "Test", "Created"];
+    const losses = ["Validation, best", "Test"].map((name) => () => `${name}: ${unit()} per token`);
+    const head = ["Run", "Status", ...losses, "Created"];
     place.append(section("Runs that started from it", left, table("Runs with its weights or checkpoints", head, rows)));
   };
   load().catch((error) => signal.aborted || place.append(failure(error)));
@@ -48,5 +50,5 @@ export function startedFrom(id, signal) {
 /** @param {RunStatus} run */
 function cells(run) {
   const link = h("a", { href: `#/runs/${run.run_id}` }, bdi(run.label ?? run.run_id));
-  return [h("span", {}, link, h("small", {}, run.run_id)), badge(run), decimal(run.best_val_loss), decimal(run.test_loss), date(run.created_at)];
+  return [h("span", {}, link, h("small", {}, run.run_id)), badge(run), () => loss(run.best_val_loss), () => loss(run.test_loss), date(run.created_at)];
 }

@@ -2,14 +2,17 @@
 
 import { bdi, h } from "./elements.js";
 import { COLUMNS, runLink } from "./run_columns.js";
+import { unit } from "./units.js";
 
 /** @import { Column, Row } from "./run_columns.js" */
+/** @import { LiveText } from "./elements.js" */
 /** @import { RunStatus } from "./records.js" */
 
 /** @typedef {{rows: Row[], total: number}} Part rows of the list from some place on, and how many the list has */
 /** @typedef {{row: Row | undefined, turn: number}} Known a row that was read in a turn; undefined if it cannot be read */
-/** @typedef {{key: string, isMember: boolean, cells: (Node | string)[]}} Line */
+/** @typedef {{key: string, isMember: boolean, cells: (Node | LiveText)[]}} Line */
 
+const CAPTION = () => `Runs; losses in ${unit()} per token`;
 const ROW_REM = 3;
 const MARGIN_ROWS = 8;
 const LARGEST_PART = 200;
@@ -49,7 +52,7 @@ export class RunTable {
   #table = h(
     "table",
     { class: "runs" },
-    h("caption", { class: "unseen" }, "Runs; losses in nats per token"),
+    h("caption", { class: "unseen" }, CAPTION),
     this.#widths,
     h("thead", {}, this.#head),
     this.#above,
@@ -58,7 +61,7 @@ export class RunTable {
   );
   #region = h(
     "div",
-    { class: "scroll rows", role: "region", tabindex: 0, "aria-label": "Runs; losses in nats per token" },
+    { class: "scroll rows", role: "region", tabindex: 0, "aria-label": CAPTION },
     this.#table,
   );
   #hint = h("p", { class: "hint quiet", hidden: true }, "Scroll sideways for more columns →");
@@ -356,7 +359,7 @@ function space() {
 /**
  * Put new cells into a row, but leave those alone that say the same as before, as one may have the focus.
  * @param {HTMLTableRowElement} row
- * @param {(Node | string)[]} contents
+ * @param {(Node | LiveText)[]} contents
  */
 function fill(row, contents) {
   contents.forEach((content, index) => {

@@ -2,10 +2,11 @@
 
 import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
-import { announce, failure, h, labelled } from "./elements.js";
+import { announce, failure, h, labelled, live } from "./elements.js";
 import { COLUMNS } from "./run_columns.js";
 import { RunTable } from "./run_table.js";
 import { repeat } from "./states.js";
+import { unit } from "./units.js";
 
 /** @import { Row } from "./run_columns.js" */
 /** @import { RunPage, RunStatus } from "./records.js" */
@@ -46,7 +47,8 @@ export async function showRuns(main, signal, _, query) {
       sort,
       changed: () => {
         trouble.replaceChildren();
-        table.about.textContent = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"} (a group counts as one)`;
+        const count = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"} (a group counts as one)`;
+        table.about.replaceChildren(live(() => `${count}; losses in ${unit()} per token`));
       },
       failed: (error) => {
         isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
@@ -71,6 +73,7 @@ export async function showRuns(main, signal, _, query) {
       placeholder: example,
       autocomplete: "off",
       spellcheck: "false",
+      "aria-describedby": name === "where" && "where-help",
       oninput: (event) => {
         wanted.filters[name] = /** @type {HTMLInputElement} */ (event.target).value.trim();
         remember(false);
@@ -122,7 +125,7 @@ export async function showRuns(main, signal, _, query) {
           field("label", "Label contains"),
           field("where", "Numbers", "test_loss<3.2,progress>=50"),
         ),
-        h("p", { class: "quiet" }, `Names of the numbers: ${numberNames()}.`),
+        h("p", { id: "where-help", class: "quiet" }, `Names of the numbers: ${numberNames()}. Give losses in nats per token here.`),
       ),
       h(
         "details",

@@ -3,7 +3,7 @@
 import { characterNats } from "./alignment.js";
 
 /** @import { ScoreResponse, Span, WordScore } from "./records.js" */
-/** @typedef {"tokens" | "words" | "characters"} Unit */
+/** @typedef {"tokens" | "words" | "characters"} Segments what a text is divided into */
 
 /**
  * A token, word or character of the text; `text` is what it covers.
@@ -64,15 +64,15 @@ export function covered(chars, start, end) {
 }
 
 /**
- * Return the units of each line of a text.
+ * Return the segments of each line of a text.
  * @param {string[]} chars the normalized text
  * @param {ScoreResponse} score
- * @param {Unit} unit
+ * @param {Segments} segments
  * @param {Token[][]} tokens of each line
  */
-export function unitLines(chars, score, unit, tokens) {
-  if (unit === "words") return wordLines(chars, score, tokens);
-  return unit === "characters" ? characterLines(chars, score, tokens) : tokens;
+export function segmentLines(chars, score, segments, tokens) {
+  if (segments === "words") return wordLines(chars, score, tokens);
+  return segments === "characters" ? characterLines(chars, score, tokens) : tokens;
 }
 
 /**

@@ -4,24 +4,26 @@ import { afterPaint } from "./after_paint.js";
 import { aligned, characterNats, rangeNats } from "./alignment.js";
 import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./color_scale.js";
 import { kept } from "./drafts.js";
-import { bdi, h, table } from "./elements.js";
+import { bdi, h, live, table } from "./elements.js";
 import { heatMap, joinedLetters } from "./heat_map.js";
-import { bits, bitsPerChar, decimal, percent, signed } from "./numbers.js";
-import { codePoints, covered, normalized, spoken, tokenLines, unitLines } from "./scored_text.js";
+import { capital, decimal, loss, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
+import { codePoints, covered, normalized, segmentLines, spoken, tokenLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
+import { inUnit, onUnitChange, unit } from "./units.js";
 
 /** @import { LineScore, ScoreResponse } from "./records.js" */
-/** @import { Token, Unit } from "./scored_text.js" */
+/** @import { LiveText } from "./elements.js" */
+/** @import { Segments, Token } from "./scored_text.js" */
 
 /** @typedef {{name: string, score: ScoreResponse & {withheld?: string}}} Scored */
 /**
- * A character and its bits under both models; NaN where it is not scored.
+ * A character and its surprisals under both models, in nats; NaN where it is not scored.
  * @typedef {{text: string, name: string, before: string, first: number, second: number, parts?: Change[]}} Change
  */
-/** @typedef {{limits: number[], least: number, most: number}} Range limits of classes fitted to values, in bits */
+/** @typedef {{limits: number[], least: number, most: number}} Range limits of classes fitted to values, in nats */
 
-/** @type {Unit[]} */
-const UNITS = ["tokens", "words", "characters"];
+/** @type {Segments[]} */
+const SEGMENTS = ["tokens", "words", "characters"];
 /** Classes of the sizes of differences. */
 const SIZES = 4;
 const NO_PLL =
@@ -45,12 +47,12 @@ export function scoredText(text, model) {
   if (score.withheld) return [notice(score.withheld), facts, lineTable(model)];
   const chars = normalized(text, score.words ?? []);
   const tokens = tokenLines(chars, score);
-  const linesBy = remembered((unit) => unitLines(chars, score, unit, tokens));
-  const rangeBy = remembered((unit) => rangeOf([linesBy(unit)]));
-  const show = (/** @type {Unit} */ unit, /** @type {() => number[]} */ limits) => {
-    const lines = linesBy(unit);
-    const map = mapOf(titleOf(unit), lines, limits);
-    return { maps: [map], elements: [...map.elements, unitsTable(titleOf(unit), lines, model.name)] };
+  const linesBy = remembered((segments) => segmentLines(chars, score, segments, tokens));
+  const rangeBy = remembered((segments) => rangeOf([linesBy(segments)]));
+  const show = (/** @type {Segments} */ segments, /** @type {() => number[]} */ limits) => {
+    const lines = linesBy(segments);
+    const map = mapOf(capital(segments), lines, limits);
+    return { maps: [map], elements: [...map.elements, segmentsTable(capital(segments), lines, model.name)] };
   };
   return [facts, ...chooser(rangeBy, show)];
 }
@@ -79,19 +81,19 @@ export function comparedText(text, one, two) {
     );
   });
   const linesBy = (/** @type {typeof first} */ { score, chars, tokens }) =>
-    remembered((unit) => unitLines(chars, score, unit, tokens));
+    remembered((segments) => segmentLines(chars, score, segments, tokens));
   const [leftBy, rightBy] = [linesBy(first), linesBy(second)];
-  const rangeBy = remembered((unit) => rangeOf([leftBy(unit), rightBy(unit)]));
-  const show = (/** @type {Unit} */ unit, /** @type {() => number[]} */ limits) => {
-    const [left, right] = [leftBy(unit), rightBy(unit)];
-    const maps = [mapOf(`${titleOf(unit)}, A`, left, limits), mapOf(`${titleOf(unit)}, B`, right, limits)];
+  const rangeBy = remembered((segments) => rangeOf([leftBy(segments), rightBy(segments)]));
+  const show = (/** @type {Segments} */ segments, /** @type {() => number[]} */ limits) => {
+    const [left, right] = [leftBy(segments), rightBy(segments)];
+    const maps = [mapOf(`${capital(segments)}, A`, left, limits), mapOf(`${capital(segments)}, B`, right, limits)];
     const titled = maps.map(({ elements }, index) =>
       h("div", {}, h("h3", {}, index ? "B: " : "A: ", h("code", {}, (index ? two : one).name)), ...elements),
     );
     const elements = [
       h("div", { class: "pair" }, ...titled),
-      unitsTable(`${titleOf(unit)} of A`, left, one.name),
-      unitsTable(`${titleOf(unit)} of B`, right, two.name),
+      segmentsTable(`${capital(segments)} of A`, left, one.name),
+      segmentsTable(`${capital(segments)} of B`, right, two.name),
     ];
     return { maps, elements };
   };
@@ -103,53 +105,49 @@ export function notice(message) {
   return h("p", { class: "warning" }, `⚠ ${message}`);
 }
 
-/** @param {Unit} unit */
-function titleOf(unit) {
-  return { tokens: "Tokens", words: "Words", characters: "Characters" }[unit];
-}
-
 /**
- * Make the choice of a unit and of a scale, and what is shown with them; another scale only changes colours.
- * @param {(unit: Unit) => Range} rangeBy
- * @param {(unit: Unit, limits: () => number[]) => {maps: {recolour: () => void}[], elements: HTMLElement[]}} show
+ * Make the choice of segments and of a scale, and what is shown with them; another scale only changes colours.
+ * @param {(segments: Segments) => Range} rangeBy
+ * @param {(segments: Segments, limits: () => number[]) => {maps: {repaint: () => void}[], elements: HTMLElement[]}} show
  */
 function chooser(rangeBy, show) {
   const place = h("div");
   const select = (
     /** @type {string} */ id,
     /** @type {() => void} */ onchange,
-    /** @type {[string, string][]} */ choices,
+    /** @type {[string, LiveText][]} */ choices,
   ) => kept(h("select", { id, onchange }, ...choices.map(([value, name]) => h("option", { value }, name))), id);
   const draw = () => {
-    const chosen = /** @type {Unit} */ (unit.value);
+    const chosen = /** @type {Segments} */ (segments.value);
     const isFixed = () => scale.value === "fixed";
-    const limits = () => (isFixed() ? FIXED_LIMITS : rangeBy(chosen).limits);
+    const limits = () => (isFixed() ? fixedLimits() : rangeBy(chosen).limits);
     const { maps, elements } = show(chosen, limits);
     const colours = h("p", { class: "scale" });
     const explain = () => colours.replaceChildren(...legend(rangeBy(chosen), isFixed()));
-    recolour = () => {
+    repaint = () => {
       explain();
-      for (const map of maps) map.recolour();
+      for (const map of maps) map.repaint();
     };
     explain();
+    onUnitChange(colours, explain);
     place.replaceChildren(colours, ...elements);
   };
-  let recolour = () => {};
-  const unit = select(
-    "unit",
+  let repaint = () => {};
+  const segments = select(
+    "segments",
     draw,
-    UNITS.map((name) => [name, name]),
+    SEGMENTS.map((name) => [name, name]),
   );
-  const scale = select("scale", () => recolour(), [
+  const scale = select("scale", () => repaint(), [
     ["quantiles", "fitted to this text"],
-    ["fixed", "whole bits"],
+    ["fixed", () => `whole ${unit()}`],
   ]);
   draw();
   return [
     h(
       "div",
       { class: "options" },
-      h("div", {}, h("label", { for: "unit" }, "Unit"), unit),
+      h("div", {}, h("label", { for: "segments" }, "Segments"), segments),
       h("div", {}, h("label", { for: "scale" }, "Colours"), scale),
     ),
     place,
@@ -157,19 +155,19 @@ function chooser(rangeBy, show) {
 }
 
 /**
- * Compute a value for each unit once: those of other units after the first is painted, so that a choice shows at once.
+ * Compute a value for each kind of segments once: the others after the first is painted, so that a choice shows at once.
  * @template Value
- * @param {(unit: Unit) => Value} compute
+ * @param {(segments: Segments) => Value} compute
  */
 function remembered(compute) {
-  /** @type {Map<Unit, Value>} */
+  /** @type {Map<Segments, Value>} */
   const found = new Map();
-  const valueOf = (/** @type {Unit} */ unit) => {
-    const value = found.get(unit) ?? compute(unit);
-    found.set(unit, value);
+  const valueOf = (/** @type {Segments} */ segments) => {
+    const value = found.get(segments) ?? compute(segments);
+    found.set(segments, value);
     return value;
   };
-  for (const unit of UNITS) afterPaint(() => void valueOf(unit));
+  for (const segments of SEGMENTS) afterPaint(() => void valueOf(segments));
   return valueOf;
 }
 
@@ -182,19 +180,24 @@ function rangeOf(texts) {
   const values = [];
   for (const lines of texts)
     for (const line of lines)
-      for (const { nats } of joinedLetters(line, joined)) if (nats !== null) values.push(bits(nats));
+      for (const { nats } of joinedLetters(line, joined)) if (nats !== null) values.push(nats);
   const sorted = Float64Array.from(values).sort();
   return { limits: quantileLimits(sorted), least: sorted[0] ?? 0, most: sorted.at(-1) ?? 0 };
 }
 
+/** Return the limits between whole units, in nats. */
+function fixedLimits() {
+  return FIXED_LIMITS.map((limit) => limit / inUnit(1));
+}
+
 /**
- * Return the range of each colour, in bits.
+ * Return the range of each colour.
  * @param {Range} range
  * @param {boolean} isFixed
  */
 function legend({ least, most, ...fitted }, isFixed) {
-  const limits = isFixed ? FIXED_LIMITS : fitted.limits;
-  const written = (/** @type {number} */ value) => decimal(value, isFixed ? 0 : 2);
+  const limits = isFixed ? fixedLimits() : fitted.limits;
+  const written = (/** @type {number} */ nats) => (isFixed ? decimal(inUnit(nats), 0) : surprisal(nats));
   const ranges = [isFixed ? 0 : least, ...limits].map((from, level) => {
     const to = limits[level] ?? (isFixed ? null : most);
     return h(
@@ -205,7 +208,7 @@ function legend({ least, most, ...fitted }, isFixed) {
   });
   const ties = !isFixed && limits.length + 1 < CLASSES ? " Equal surprisals have one colour." : "";
   return [
-    "bits:\u00a0",
+    `${unit()}:\u00a0`,
     ...ranges,
     " ",
     h("span", { class: "unknown" }, "unknown"),
@@ -224,10 +227,10 @@ function mapOf(name, lines, limits) {
   return heatMap(name, lines, {
     kind: ({ nats, isKnown }) => {
       const steps = limits();
-      const kind = nats === null ? "unscored" : `h${colourOf(levelOf(bits(nats), steps), steps.length + 1)}`;
+      const kind = nats === null ? "unscored" : `h${colourOf(levelOf(nats, steps), steps.length + 1)}`;
       return isKnown ? kind : `${kind} unknown`;
     },
-    label: (token) => `${spoken(token.text)}: ${surprisal(token)}`,
+    label: (token) => `${spoken(token.text)}: ${surprisalOf(token)}`,
     details: detailsOf,
     join: joined,
   });
@@ -256,8 +259,8 @@ function joined(parts) {
 }
 
 /** @param {Token} token */
-function surprisal({ nats, isKnown }) {
-  const value = nats === null ? "not scored" : `${decimal(bits(nats))} bits`;
+function surprisalOf({ nats, isKnown }) {
+  const value = nats === null ? "not scored" : `${surprisal(nats)} ${unit()}`;
   return isKnown ? value : `${value}, unknown to the model`;
 }
 
@@ -267,14 +270,14 @@ function surprisal({ nats, isKnown }) {
  */
 function detailsOf(token) {
   const { nats, rank, isKnown } = token;
+  const value = live(() => (nats === null ? "not scored" : `${surprisal(nats)} ${unit()}`));
   const parts = [
-    nats === null ? "not scored" : `${decimal(bits(nats))} bits = ${decimal(nats)} nats`,
     rank === null ? "" : ` · rank ${rank}`,
     isKnown ? "" : " · unknown to the model",
     token.expected.length ? " · expected: " : "",
   ];
   const ofParts = (token.parts ?? []).flatMap((part) => [" · ", ...detailsOf(part)]);
-  return [bdi(spoken(token.text)), `: ${parts.join("")}`, ...likeliest(token.expected), ...ofParts];
+  return [bdi(spoken(token.text)), ": ", value, parts.join(""), ...likeliest(token.expected), ...ofParts];
 }
 
 /** @param {[string, number][]} tokens with their probabilities */
@@ -287,7 +290,7 @@ export function likeliest(tokens) {
  * @param {Token[][]} lines
  * @param {string} model
  */
-function unitsTable(title, lines, model) {
+function segmentsTable(title, lines, model) {
   /** @type {import("./unit_table.js").Column<Token>[]} */
   const columns = [
     {
@@ -297,12 +300,7 @@ function unitsTable(title, lines, model) {
     },
     { title: "Code points", value: ({ text }) => codePoints(text), order: ({ text }) => text },
     { title: "Start", value: ({ span }) => span[0] },
-    { title: "Surprisal, nats", value: ({ nats }) => nats, show: ({ nats }) => decimal(nats) },
-    {
-      title: "Bits",
-      value: ({ nats }) => (nats === null ? null : bits(nats)),
-      show: ({ nats }) => decimal(nats === null ? null : bits(nats)),
-    },
+    ofNats("Surprisal", ({ nats }) => nats),
   ];
   const units = lines.flat();
   if (units.some(({ rank }) => rank !== null)) columns.push({ title: "Rank", value: ({ rank }) => rank });
@@ -315,6 +313,22 @@ function unitsTable(title, lines, model) {
   return unitTable(title, columns, units, `${model}-${title.toLowerCase().replaceAll(" ", "-")}.csv`);
 }
 
+/**
+ * Make a column of surprisals, which are in nats in the file.
+ * @template Row
+ * @param {string} title
+ * @param {(row: Row) => number | null} value
+ * @returns {import("./unit_table.js").Column<Row>}
+ */
+function ofNats(title, value, write = surprisal) {
+  return {
+    title: `${title}, nats`,
+    shownTitle: () => `${title}, ${unit()}`,
+    value,
+    show: (row) => () => write(value(row)),
+  };
+}
+
 /** @param {Scored} model */
 function lineTable({ name, score }) {
   /** @type {import("./unit_table.js").Column<LineScore>[]} */
@@ -322,18 +336,23 @@ function lineTable({ name, score }) {
     { title: "Line", value: ({ number }) => number },
     { title: "Characters", value: ({ n_chars }) => n_chars },
     { title: "Tokens", value: ({ n_tokens }) => n_tokens },
-    { title: "Surprisal, nats", value: ({ nats }) => nats, show: ({ nats }) => decimal(nats) },
+    ofNats("Surprisal", ({ nats }) => nats),
   ];
   return unitTable(`Lines of ${name}`, columns, score.lines ?? [], `${name}-lines.csv`);
 }
 
+function perCharacter() {
+  return `${capital(unit())} per character`;
+}
+
 /** @param {ScoreResponse} score */
 function totals(score) {
+  /** @type {[LiveText, LiveText][]} */
   const pairs = [
-    ["Total", `${decimal(score.nats, 2)} nats`],
-    ["Bits per character", bitsPerChar(score.bits_per_char, score.unknown_char_share)],
-    ["Perplexity", decimal(score.perplexity, 2)],
-    ["Mean per token", `${decimal(score.mean_surprisal)} nats`],
+    ["Total", () => `${surprisal(score.nats)} ${unit()}`],
+    [perCharacter, () => perChar(score.bits_per_char, score.unknown_char_share)],
+    ["Perplexity", perplexity(score.perplexity)],
+    ["Mean per token", () => `${loss(score.mean_surprisal)} ${unit()}`],
     ["Scored tokens", decimal(score.n_scored, 0)],
     ["Unknown characters", decimal(score.unknown_chars, 0)],
   ];
@@ -341,7 +360,7 @@ function totals(score) {
   return h(
     "dl",
     { class: "facts" },
-    ...pairs.map(([name = "", value = ""]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
   );
 }
 
@@ -350,23 +369,19 @@ function totals(score) {
  * @param {Scored} two
  */
 function comparedTotals(one, two) {
-  const inBits = (/** @type {Scored} */ { score }) => (score.nats === null ? null : bits(score.nats));
-  /** @type {[string, (scored: Scored) => number | null, number][]} */
+  const count = (/** @type {number | null} */ value) => decimal(value, 0);
+  /** @type {[LiveText, (scored: Scored) => number | null, (value: number | null) => string][]} */
   const numbers = [
-    ["Total without line ends, bits", inBits, 2],
-    ["Bits per character", ({ score }) => score.bits_per_char, 3],
-    ["Perplexity", ({ score }) => score.perplexity, 2],
-    ["Scored tokens", ({ score }) => score.n_scored, 0],
-    ["Unknown characters", ({ score }) => score.unknown_chars, 0],
+    [() => `Total without line ends, ${unit()}`, ({ score }) => score.nats, surprisal],
+    [perCharacter, ({ score }) => score.bits_per_char, perChar],
+    ["Perplexity", ({ score }) => score.perplexity, perplexity],
+    ["Scored tokens", ({ score }) => score.n_scored, count],
+    ["Unknown characters", ({ score }) => score.unknown_chars, count],
   ];
-  const rows = numbers.map(([name, number, digits]) => {
+  const rows = numbers.map(([name, number, write]) => {
     const [first, second] = [number(one), number(two)];
-    return [
-      name,
-      decimal(first, digits),
-      decimal(second, digits),
-      signed(first === null || second === null ? null : second - first, digits),
-    ];
+    const difference = first === null || second === null ? null : second - first;
+    return [name, () => write(first), () => write(second), () => signed(difference, write)];
   });
   return h(
     "div",
@@ -396,7 +411,7 @@ function changesOf(one, two) {
       if (at >= start) {
         // not in a blank line or at the end of one
         const text = covered(one.chars, at, after);
-        line.push({ text, name: text, before: "", first: bits(first[index] ?? NaN), second: bits(second[index] ?? NaN) });
+        line.push({ text, name: text, before: "", first: first[index] ?? NaN, second: second[index] ?? NaN });
       }
       at = after;
     }
@@ -431,18 +446,18 @@ function changeMap(lines, models) {
   const ends = [...limits, most];
   const steps = limits.map((limit, index) => ({ limit, to: ends[index + 1] ?? most }));
   const range = (/** @type {string} */ sign, /** @type {{limit: number, to: number}} */ { limit, to }) =>
-    h("span", { class: kind(sign === "+" ? limit : -limit) }, `${sign}${decimal(limit, 2)}–${decimal(to, 2)}`);
+    h("span", { class: kind(sign === "+" ? limit : -limit) }, () => `${sign}${surprisal(limit)}–${surprisal(to)}`);
   const described = (/** @type {Change} */ change) =>
-    isNaN(difference(change)) ? "not scored" : `${signed(difference(change))} bits`;
+    isNaN(difference(change)) ? "not scored" : `${signed(difference(change), surprisal)} ${unit()}`;
   return [
     h("h3", {}, "Difference of each character, B − A"),
     h("p", { class: "quiet" }, ON_DIFFERENCES),
     h(
       "p",
       { class: "scale" },
-      "bits:\u00a0",
+      () => `${unit()}:\u00a0`,
       ...steps.toReversed().map((step) => range("−", step)),
-      h("span", { class: "same" }, limits.length ? `less than ${decimal(limits[0] ?? 0, 2)}` : "0"),
+      h("span", { class: "same" }, () => (limits.length ? `less than ${surprisal(limits[0] ?? 0)}` : "0")),
       ...steps.map((step) => range("+", step)),
       " ",
       h("span", { class: "unscored" }, "not scored"),
@@ -454,7 +469,7 @@ function changeMap(lines, models) {
         [change, ...(change.parts ?? [])].flatMap((one, index) => [
           index ? " · " : "",
           bdi(spoken(one.text)),
-          `: ${described(one)} · A ${decimal(known(one.first))}, B ${decimal(known(one.second))} bits`,
+          live(() => `: ${described(one)} · A ${surprisal(known(one.first))}, B ${surprisal(known(one.second))} ${unit()}`),
         ]),
       join: (parts) => {
         const text = parts.map((part) => part.text).join("");
@@ -467,13 +482,9 @@ function changeMap(lines, models) {
       [
         { title: "Text", value: ({ text }) => text, show: ({ text }) => bdi(spoken(text)) },
         { title: "Code points", value: ({ text }) => codePoints(text), order: ({ text }) => text },
-        { title: "A, bits", value: ({ first }) => known(first), show: ({ first }) => decimal(known(first)) },
-        { title: "B, bits", value: ({ second }) => known(second), show: ({ second }) => decimal(known(second)) },
-        {
-          title: "B − A, bits",
-          value: (change) => known(difference(change)),
-          show: (change) => signed(known(difference(change))),
-        },
+        ofNats("A", ({ first }) => known(first)),
+        ofNats("B", ({ second }) => known(second)),
+        ofNats("B − A", (change) => known(difference(change)), (nats) => signed(nats, surprisal)),
       ],
       changes,
       `${models}-differences.csv`,

@@ -24,7 +24,7 @@ export function trainingCurves({ curves, languages }, signal) {
     const chart = new Chart({
       title: "Loss curves",
       x: { name: "step" },
-      y: { name: "loss", unit: "nats per token" },
+      y: { name: "loss", per: "token" },
       empty: "Reading …",
     });
     const trouble = h("div");

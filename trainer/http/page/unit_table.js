@@ -3,11 +3,12 @@
 import { announce, h, table } from "./elements.js";
 import { csvText, saveFile } from "./files.js";
 
-/** @typedef {Node | string | number | null} Child */
+/** @import { Child } from "./elements.js" */
 /**
- * A column: the value that is written to the file and sorted, if `order` gives no other one, and what is shown of it.
+ * A column: the value that is written to the file and sorted, if `order` gives no other one, and what is shown of it; the
+ * file has its title.
  * @template Row
- * @typedef {{title: string, value: (row: Row) => string | number | null, show?: (row: Row) => Child,
+ * @typedef {{title: string, shownTitle?: () => string, value: (row: Row) => string | number | null, show?: (row: Row) => Child,
  *   order?: (row: Row) => string | number | null}} Column
  */
 
@@ -23,6 +24,7 @@ const PAGE_ROWS = 200;
  */
 export function unitTable(caption, columns, rows, fileName) {
   const place = h("div");
+  const titles = columns.map(({ title, shownTitle }) => shownTitle ?? (() => title));
   let rowsAt = (/** @type {number} */ from, /** @type {number} */ end) => rows.slice(from, end);
   let [sortedBy, isDescending, start] = [-1, false, 0];
   const sort = (/** @type {number} */ column) => {
@@ -31,7 +33,7 @@ export function unitTable(caption, columns, rows, fileName) {
     rowsAt = inOrder(rows, columns[column]?.order ?? columns[column]?.value ?? (() => null), isDescending);
     start = 0;
     draw();
-    announce(`Sorted by ${columns[column]?.title}, ${isDescending ? "descending" : "ascending"}.`);
+    announce(`Sorted by ${titles[column]?.()}, ${isDescending ? "descending" : "ascending"}.`);
   };
   const turn = (/** @type {number} */ by) => {
     start = Math.max(0, Math.min(start + by, rows.length - 1));
@@ -41,7 +43,7 @@ export function unitTable(caption, columns, rows, fileName) {
     const shown = rowsAt(start, Math.min(start + PAGE_ROWS, rows.length));
     const made = table(
       caption,
-      columns.map(({ title }) => title),
+      titles,
       shown.map((row) => columns.map(({ value, show }) => (show ?? value)(row) ?? "–")),
     );
     made.querySelectorAll("thead th").forEach((head, column) => {
@@ -49,7 +51,7 @@ export function unitTable(caption, columns, rows, fileName) {
       if (isSorted) head.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
       const sign = isSorted ? (isDescending ? " ▼" : " ▲") : "";
       head.replaceChildren(
-        h("button", { type: "button", class: "sort", onclick: () => sort(column) }, `${head.textContent}${sign}`),
+        h("button", { type: "button", class: "sort", onclick: () => sort(column) }, titles[column] ?? "", sign),
       );
     });
     const focused = [...place.querySelectorAll("button")].indexOf(

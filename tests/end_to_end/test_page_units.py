@@ -1,0 +1,96 @@
+"""The unit of the page, bits or nats: every view has the figures of the chosen one, and nothing in the other."""
+
+from collections.abc import Iterator
+from math import log
+from pathlib import Path
+
+import pytest
+
+from tests.support.api_process import api_process
+from tests.support.baselines import BETTER
+from tests.support.browser import browsing, faults, needs_chromium, see_both_units
+from tests.support.experiment_results import EXPERIMENT, GAP
+from tests.support.groups import GROUP, group_stories
+from tests.support.stored_jobs import finish_battery, finished_development, finished_experiment, waiting_battery
+from tests.support.stories import Story, run_record
+
+pytestmark = needs_chromium
+
+RUN, BATTERY, DEVELOPMENT = "lstm-1", "words-1a2b3c4d", "grown-1a2b3c4d"
+NOTE = "The parent has 2.00 nats per token."
+CHARS = BETTER.bits_per_char * log(2)
+"""Nats per character of the test split."""
+VIEWS: dict[str, list[tuple[str, *tuple[float, ...]]]] = {
+    "/": [
+        ("losses in {unit} per token",),
+        ("\n{Unit} per character",),
+        ("100 %\t{:.3f}\t{:.3f}\t{:.3f}\t{:.3f}\t", 1.5, 1.75, 1.0, CHARS),
+        ("\t{:.3f} ± {:.3f}\t", 1.0, 0.0),
+    ],
+    f"/runs/{RUN}": [
+        ("Split\t{Unit} per token\t{Unit} per character\tPerplexity",),
+        ("Train\t{:.3f}\t–\t4.48", 1.5),
+        ("Validation, best\t{:.3f} ± {:.3f} (95 %)\t{:.3f}", 1.75, 0.03, 3.5),
+        ("Test\t{:.3f}\t{:.3f}\t2.72", 1.0, CHARS),
+        ("5-gram: {:.3f} {unit} per character; this model {:.3f} (", BETTER.ngram_bits_per_char * log(2), CHARS),
+        ("The parent has {:.2f} {unit} per token.", 2.0),
+        ("loss, {unit} per token by step: train from {:.3f} at 1 to {:.3f} at 2;", 2.5, 1.5),
+        ("step 2: train {:.3f}, validation {:.3f}", 1.5, 1.75),
+        ("Loss, {unit} per token by step",),
+    ],
+    f"/groups/{GROUP}": [
+        ("Test: {unit} per token\t{:.3f}\t{:.3f}\t", 1.0, 0.0),
+        ("Test: {unit} per character\t{:.3f}\t", CHARS),
+        ("100 %\t{:.3f}\t{:.3f}\t{:.3f}", 1.75, 1.0, CHARS),
+    ],
+    f"/experiments/{EXPERIMENT}": [
+        ("above that of the text's own model, in {unit} per character.",),
+        (
+            "Mean distance within branches {:.3f}, across branches {:.3f}: gap {:.3f} {unit} per character.",
+            *(GAP.within, GAP.across, GAP.gap),
+        ),
+        ("The mean distance is {:.3f} {unit} per character within branches", GAP.within),
+        ("tr on az: {:.3f} {unit} per character, 95 % interval {:.3f} to {:.3f}, ", 0.4, 0.369, 0.431),
+        ("kk and ky at {:.3f}; az and tr at {:.3f}", 0.36, 0.42),
+        ("Area, {unit} · steps",),
+        ("best val loss\ttest loss\ttest perplexity\t{unit} per character\tauc\n",),
+        ("\tfalse\t{:.3f}\t{:.3f}\t6.20\t{:.3f}\t{:.3f}\n", 1.72, 1.74, 2.5 * log(2), 2.02),
+    ],
+    f"/batteries/{BATTERY}": [
+        ("Mean surprisals of regions, and differences, in {unit}",),
+        ("\tc\t1\t4\t{:.2f}\t{:.2f}\t{:.2f}\n", 2.5, 2.0, 3.0),
+    ],
+    f"/batteries/{DEVELOPMENT}": [
+        ("test: loss in {unit} per character",),
+        ("{:.3f} ({:.3f} to {:.3f})", 5 * log(2), 4.95 * log(2), 5.05 * log(2)),
+        ("loss, {unit} per character by words: test from {:.3f} at 0", 5 * log(2)),
+        ("From {unit}\tTo {unit}",),
+    ],
+}
+
+
+@pytest.fixture(name="address", scope="module")
+def address_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server without workers, whose jobs are written by hand."""
+    folder = tmp_path_factory.mktemp("units")
+    artifacts = folder / "artifacts"
+    for story in (Story(artifacts, run_record(RUN)), *group_stories(artifacts, (1, 2))):
+        story.start(notes=(NOTE,)).step(1, 2.5).step(2, 1.5, 1.75, 0.03).complete(1.5, BETTER)
+    finished_experiment(artifacts)
+    finish_battery(waiting_battery(artifacts, BATTERY, "lstm-1", "lstm-2"))
+    finished_development(artifacts, DEVELOPMENT, RUN)
+    with api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+        yield api.url
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_view__has_one_unit(address: str, tmp_path: Path, view: str) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{address}/#{view}")
+        await browser.see("document.querySelector('main td')")
+        await browser.see_value("document.querySelector('#unit').value", "bits")
+        await browser.evaluate("document.querySelector('[aria-labelledby=about-trainings] details')?.remove()")
+        await browser.evaluate("document.querySelectorAll('main details').forEach((one) => (one.open = true))")
+        await see_both_units(browser, *VIEWS[view])
+        assert await faults(browser) == []
+        assert all(" 409 " in error for error in browser.errors), "only a run without files has none"
