@@ -133,6 +133,34 @@ async def test_events__continue_behind_the_last_one_after_a_lost_connection(modu
     assert asked == [(None, "a-key"), ("2", "a-key")]
 
 
+async def test_answer_of_a_job__is_read_again_until_the_job_has_ended(modules: Path) -> None:
+    """The time to wait of the first answer is over after its status 200 was sent."""
+    answers: list[dict[str, object]] = [
+        {"status": "running", "nats": None},
+        {"status": "queued", "nats": None},
+        {"status": "completed", "nats": 2},
+    ]
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        status = 202 if len(asked) == 2 else 200
+        return web.json_response(answers[len(asked) - 1] | {"error": None}, status=status, headers={"Location": "/it"})
+
+    app = web.Application()
+    app.add_routes([web.get("/{name}", answer)])
+    async with TestServer(app) as server:
+        program = f"""
+            import {{ endOf }} from "./api.js";
+            globalThis.sessionStorage = {{ getItem: () => "a-key" }};
+            const {{ signal }} = new AbortController();
+            console.log((await endOf(await fetch("{server.make_url("/score")}"), signal)).nats);
+        """
+        printed = await asyncio.to_thread(output_of, modules, program)
+    assert printed == "2\n"
+    assert asked == ["/score", "/it?wait=10", "/it?wait=10"]
+
+
 def test_text_in_the_lower_case_of_a_language__counts_as_the_server_counts(modules: Path) -> None:
     words = [{"text": "ışık", "span": [0, 4]}, {"text": "izmir", "span": [5, 10]}]
     expression = f"normalized('IŞIK I\u0307ZMİR', {json.dumps(words)})"

@@ -4,6 +4,7 @@ import { addressOf, isGateway, untilReachable } from "./connection.js";
 import { forgetDrafts } from "./drafts.js";
 
 const KEY = "api-key";
+const WAIT_SECONDS = 10;
 const LOGIN = "A proxy or a portal before the server asks for a login. Load this page again to log in.";
 const NO_ANSWER = "The server does not answer. What you have entered is kept: try again when it is back.";
 
@@ -99,6 +100,22 @@ export function forgetKey() {
  */
 export function located(response) {
   return new URL(response.headers.get("Location") ?? "", response.url).href;
+}
+
+/**
+ * Wait for the end of an inference request; an answer whose time to wait is over may have the status 200 without a result.
+ * @template {{status: string, error: {message: string} | null}} Answer
+ * @param {Response} response
+ * @param {AbortSignal} signal
+ * @returns {Promise<Answer>}
+ */
+export async function endOf(response, signal) {
+  const address = `${located(response)}?wait=${WAIT_SECONDS}`;
+  /** @type {Answer} */
+  let answer = await response.json();
+  while (answer.status === "queued" || answer.status === "running") answer = await read(address, signal);
+  if (answer.error) throw new Error(answer.error.message);
+  return answer;
 }
 
 /** @param {Response} response */

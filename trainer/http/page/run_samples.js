@@ -1,9 +1,9 @@
 /** Samples of a run over its training: those that it has stored, and new ones by its kept checkpoints. */
 
-import { call, located, read } from "./api.js";
+import { call, endOf, read } from "./api.js";
 import { announce, failure, h, labelled, section, table } from "./elements.js";
 
-/** @import { KeptCheckpoint, Sample, TrainingSamples } from "./records.js" */
+/** @import { GenerateResponse, KeptCheckpoint, Sample, TrainingSamples } from "./records.js" */
 
 const MAX_SAMPLES = 1000;
 const MAX_ROWS = 24;
@@ -137,17 +137,14 @@ export function finalSamples(lines) {
  */
 async function generated(model, body, signal) {
   const content = JSON.stringify(body);
-  let response = await call(`/runs/${model}/generate?wait=${WAIT_SECONDS}`, {
+  const response = await call(`/runs/${model}/generate?wait=${WAIT_SECONDS}`, {
     method: "POST",
     headers: { "Content-Type": "application/json", "Idempotency-Key": `sample-${fingerprint(content)}` },
     body: content,
     signal,
   });
-  while (response.status === 202)
-    response = await call(`${located(response)}?wait=${WAIT_SECONDS}`, { signal });
-  /** @type {{outputs: string[] | null, error: {message: string} | null}} */
-  const { outputs, error } = await response.json();
-  if (error) throw new Error(error.message);
+  /** @type {GenerateResponse} */
+  const { outputs } = await endOf(response, signal);
   return outputs?.[0] ?? "";
 }
 

@@ -1,6 +1,6 @@
 /** A form for a text, and the surprisals of one model or of two side by side. */
 
-import { ApiError, call, located, read, send } from "./api.js";
+import { ApiError, endOf, read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { announce, failure, h } from "./elements.js";
 import { comparedText, scoredText } from "./surprisal_maps.js";
@@ -158,7 +158,7 @@ async function scored(model, text, count, signal) {
 
 /**
  * Send an inference request and wait for its answer.
- * @template {{error: {message: string} | null}} Answer
+ * @template {{status: string, error: {message: string} | null}} Answer
  * @param {string} model
  * @param {"score" | "generate"} kind
  * @param {Record<string, unknown>} request
@@ -166,11 +166,5 @@ async function scored(model, text, count, signal) {
  * @returns {Promise<Answer>}
  */
 export async function answered(model, kind, request, signal) {
-  let response = await send(`/runs/${model}/${kind}?wait=${WAIT_SECONDS}`, request, signal);
-  while (response.status === 202)
-    response = await call(`${located(response)}?wait=${WAIT_SECONDS}`, { signal });
-  /** @type {Answer} */
-  const answer = await response.json();
-  if (answer.error) throw new Error(answer.error.message);
-  return answer;
+  return endOf(await send(`/runs/${model}/${kind}?wait=${WAIT_SECONDS}`, request, signal), signal);
 }
