@@ -80,7 +80,10 @@ def corpus_build_card(build_id: str, status: BuildStatus) -> discord.Embed:
             _("Next: {commands}", commands=f"`/mt train corpus:{corpus}`"),
         ]
         return make_embed(GREEN, f"✅ {_('Corpora built: {source}', source=source)}", lines, build_id)
-    return make_embed(BLURPLE, f"🏗 {_('Building corpora: {source}', source=source)}", [*_lines(status)], build_id)
+    lines = [*_lines(status)]
+    if status.status == "queued":
+        return make_embed(GREY, f"⏳ {_('Queued: corpora from {source}', source=source)}", lines, build_id)
+    return make_embed(BLURPLE, f"🏗 {_('Building corpora: {source}', source=source)}", lines, build_id)
 
 
 def _lines(status: BuildStatus) -> Iterator[str]:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.support import environment_in, finished_runs, some_text
 from tests.support.batteries import PAIRS
 from tests.support.run_shell import Shell, enter
 from tests.support.shell import lab_shell_fixture
+from tests.support.stored_jobs import is_free
 from tests.support.suites import SUITE
 from tests.support.waiting import wait_until
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
@@ -52,12 +52,6 @@ def folder_of(shell: Shell) -> BatteryDirectory:
     """The job that was started last."""
     stored = BatteryStore(shell.artifacts)
     return stored.directory(stored.names()[0])
-
-
-def is_free(battery: BatteryDirectory) -> bool:
-    """Return whether no process works on a job."""
-    with battery.lock() or nullcontext() as lock:
-        return lock is not None
 
 
 def scores_of(battery: BatteryDirectory, run: str) -> list[ItemScores]:
@@ -228,7 +222,7 @@ def test_killed_worker__leaves_scores_that_the_next_one_continues(
     before = file.read_bytes()
     with file.open("ab") as scores:
         scores.write(b'{"item": 3')
-    assert shell.read(BatteryStatus, "battery", "show", battery.battery_id).status == "running"
+    assert shell.read(BatteryStatus, "battery", "show", battery.battery_id).status == "queued"
     summary = shell.read(BatterySummary, "battery", "run", run, "long.tsv")
     assert summary.runs[0].groups[0].n_items == 600
     assert file.read_bytes().startswith(before)

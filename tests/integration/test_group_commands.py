@@ -75,10 +75,11 @@ async def test_card__follows_all_runs_and_ends_with_their_mean(tmp_path: Path) -
             await here.queue.signals.put(stories[0].record.run_id)
             card = await here.message(here.ana, "Queued: kk-ipa · 3 seeds")
             end(stories[0], 1.5)
+            stories[2].start().step(40, 2.0, 1.9)
             await here.queue.signals.put(stories[0].record.run_id)
             await here.discord.wait_for_edit(card, "Training: kk-ipa · 3 seeds")
             end(stories[1], 1.7)
-            stories[2].start().step(40, 2.0, 1.9).fail()
+            stories[2].fail()
             await here.queue.signals.put(stories[2].record.run_id)
             final = await here.message(here.ana, f"{GROUP} · result")
             await until(lambda: not read_ledger(GroupMessages(GROUP, stories[0].run)).pending)
@@ -95,12 +96,12 @@ async def test_group__is_shown_watched_and_cancelled_by_its_id(here: Place) -> N
     stories = group_stories(here.root / "artifacts", user_id=here.bob.id)
     end(stories[0], 1.5)
     shown = await here.reply(here.ana, "status", {"run": GROUP})
-    assert "Training: kk-ipa · 3 seeds" in shown_text(shown.payload)
+    assert "Queued: kk-ipa · 3 seeds" in shown_text(shown.payload)
     assert {"Cancel", "Watch", "Refresh"} <= buttons(shown).keys(), "an admin may cancel it"
     assert len(shown.attachments) == 1
     watched = await here.ask(here.ana, "watch", {"run": GROUP})
     assert "A card with the progress" in watched.text
-    await here.message(here.ana, "Training: kk-ipa · 3 seeds")
+    await here.message(here.ana, "Queued: kk-ipa · 3 seeds")
     unwatched = await here.ask(here.ana, "unwatch", {"run": GROUP})
     assert "Not watching: kk-ipa" in unwatched.text and GROUP in unwatched.text
     refused = await here.ask(here.ana, "logs", {"run": GROUP})

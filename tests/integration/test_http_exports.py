@@ -21,7 +21,7 @@ from trainer.export.folders import load_export
 async def started(here: Site, name: str, **body: object) -> str:
     """The address of a new export."""
     answer = await here.post(f"/runs/{name}/export", body)
-    assert (answer.status, answer.record(ExportStatus).status) == (202, "running"), answer.body
+    assert (answer.status, answer.record(ExportStatus).status) == (202, "queued"), answer.body
     return answer.location
 
 

@@ -54,7 +54,7 @@ async def test_verification__finds_a_changed_file_and_is_not_run_again(here: Sit
     samples = run.samples.read_bytes()
     run.samples.write_bytes(b"")
     assert (await here.post(path, headers=once, key=BOB)).record(VerificationStatus) == first
-    assert (await here.post(path)).record(VerificationStatus).status == "running"
+    assert (await here.post(path)).record(VerificationStatus).status in ("queued", "running")
     second = (await here.post(f"{path}?wait=60")).record(VerificationStatus).verification
     run.samples.write_bytes(samples)
     assert second is not None and not second.ok

@@ -1,6 +1,7 @@
 """Every kind of job that workers run keeps the same promises: on disk, in Redis and in the object store."""
 
 import asyncio
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -140,11 +141,32 @@ def test_job__is_created_once_and_begins_again_after_a_failure(tmp_path: Path, n
     job.logs.touch()
     begun = contents(job.path)
     assert contents(create().path) == begun
-    assert (job.state(), job.is_unfinished()) == ("running", True)
+    assert (job.state(), job.is_unfinished()) == ("queued", True)
     job.fail(FAILURE)
     assert (job.state(), job.is_unfinished(), job.failure()) == ("failed", False, RunError.of(FAILURE))
     again = create()
     assert (again.is_unfinished(), again.failure(), again.ended_at()) == (True, None, None)
+
+
+@NAMES
+async def test_job__runs_until_the_process_that_does_it_stops_or_is_killed(tmp_path: Path, name: KindName) -> None:
+    job = KINDS[name].create(tmp_path, 1)
+    states = [job.unfinished_state()]
+    with job.running():
+        states.append(job.unfinished_state())
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    job.logs.touch()
+    states.append(job.unfinished_state())
+    for process in (f"{socket.gethostname()}:{gone.pid}", "another-host:1"):
+        (job.path / "process").write_text(process, encoding="utf-8")
+        states.append(job.unfinished_state())
+    with job.running():
+        shutil.rmtree(job.path)  # as a run that is deleted while it trains
+    with captured_logs() as logs, job.running():
+        states.append(job.unfinished_state())
+    assert states == ["queued", "running", "queued", "queued", "running", "queued"]
+    assert [line["event"] for line in logs] == ["process_unnamed"]
 
 
 @REPEATED

@@ -18,6 +18,7 @@ from tests.support import ROOT
 from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
 from tests.support.notifier import MESSAGE, MESSAGES, Place, place, until_delivered
+from tests.support.stored_jobs import begin
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildRequest, BuildStore
@@ -70,7 +71,7 @@ async def test_final_message_of_an_experiment__has_matrix_and_figures(
         await listener.watch(job, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
         assert listener.watched_by(here.ana.id) == [job.job_id]
-    job.logs.touch()
+    begin(job)
     async with here.listening():
         await here.discord.wait_for_edit(card, "Running: experiment small")
         complete(job, *figures)
@@ -130,9 +131,9 @@ def experiment(root: Path) -> ExperimentDirectory:
 
 NO_MEMORY = AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out.")
 KINDS = {
-    "experiment small": ("Queued", "Failed", experiment),
-    "tokenizer mine": ("Queued", "Failed", tokenizer),
-    "local": ("Building corpora", "Corpora not built", build),
+    "experiment small": ("Queued:", "Failed:", experiment),
+    "tokenizer mine": ("Queued:", "Failed:", tokenizer),
+    "local": ("Queued: corpora from", "Corpora not built:", build),
 }
 
 
@@ -142,13 +143,13 @@ async def test_job_of_each_kind__has_one_card_and_one_final_message(here: Place,
     job = create(tmp_path)
     async with here.listening() as listener:
         await listener.watch(job, here.ana.id, None)
-        await here.message(here.ana, f"{before}: {name}")
+        await here.message(here.ana, f"{before} {name}")
         assert listener.watched_by(here.ana.id) == [job.job_id]
     async with here.listening():
         job.fail(NO_MEMORY)
         final = await here.message(here.ana, f"{job.job_id} · result")
         await until_told(job)
-    assert [text.split("\n")[1] for text in here.texts(here.ana)] == [f"❌ {after}: {name}"] * 2
+    assert [text.split("\n")[1] for text in here.texts(here.ana)] == [f"❌ {after} {name}"] * 2
     assert "Memory ran out." in shown_text(final.payload)
 
 

@@ -1,6 +1,7 @@
 """Workers that end: when they have had no job for a while, or politely, so that others can continue at once."""
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 from arq.worker import func
 
 from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
+from tests.support.cross_language import add_languages, plan_with
 from tests.support.redis_servers import address, embedded, served
+from tests.support.stored_jobs import is_free
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, log_of_worker, worker_in
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
+from trainer.contracts.batteries import BatteryRequest, DevelopmentOptions
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.store import keys
 from trainer.worker.presence import Presence, own_info
@@ -59,6 +63,41 @@ async def test_run_of_a_worker_that_has_ended__is_shown_as_queued_without_a_time
         shown[words] = capsys.readouterr().out
     assert [words for words, text in shown.items() if "running" in text or "left" in text] == []
     assert all("Paused by the end of the worker" in text for words, text in shown.items() if words != ("runs",))
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
+    end: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_languages(tmp_path)
+    request = plan_with({**LONG, "checkpoint_schedule": [1]})
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        async with worker_in(tmp_path, REDIS__URL=server.url, QUEUE__TRAINING_SLOTS="2") as worker:
+            experiment_id = (await queue.experiments.start(request, user_id=None)).experiment_id
+            experiment = queue.experiments.stored.get(experiment_id)
+            await until(lambda: len(experiment.runs()) == 2)
+            runs = [queue.runs.get(cell.run_id) for cell in experiment.runs().values()]
+            run_id = runs[0].run_id
+            await wait_for_status(queue, run_id, lambda status: status.step > 1)
+            options = DevelopmentOptions(split="validation", follows=True)
+            battery = await queue.batteries.resolve(BatteryRequest(runs=(run_id,), development=options))
+            battery_id = (await queue.batteries.accept(*battery)).battery_id
+            jobs = [experiment, queue.batteries.stored.get(battery_id), runs[0]]
+            await until(lambda: [job.state() for job in jobs] == ["running"] * 3)
+            before = await queue.experiments.status(experiment_id)
+            worker.send_signal(end)
+            await worker.wait()
+            await until(lambda: all(map(is_free, runs)))  # the children die with their worker
+        states = [(await queue.batteries.status(battery_id)).status]
+        after = await queue.experiments.status(experiment_id)
+    assert "running" in [cell.status for cell in before.cells]
+    assert (states, after.status, {cell.status for cell in after.cells}) == (["queued"], "queued", {"queued"})
+    for name, value in environment_in(tmp_path, COLUMNS="200").items():
+        monkeypatch.setenv(name, value)
+    for words in (("experiment", "list"), ("experiment", "show", experiment_id), ("battery", "list")):
+        assert await asyncio.to_thread(main, words) == 0
+        shown = capsys.readouterr().out
+        assert "running" not in shown and "queued" in shown, words
 
 
 async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:

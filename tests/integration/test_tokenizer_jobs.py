@@ -96,7 +96,7 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         os.kill(child.pid, signal.SIGCONT)
         await until(lambda: child not in processes(tmp_path))
         assert cores == 1
-        assert is_in(queue, accepted.tokenizer_id, "running")
+        assert is_in(queue, accepted.tokenizer_id, "queued", "running")
         assert (await end_of(queue, accepted)).status == "completed"
 
 

@@ -1,5 +1,6 @@
 """Completed experiments, batteries and developments in an artifacts folder, with the results of other test support."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from tests.support.batteries import battery_record, pairs
@@ -17,6 +18,7 @@ from tests.support.experiment_results import (
 )
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys
+from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.base import changed, now
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary, DevelopmentOptions
 from trainer.contracts.experiments import ExperimentRecord
@@ -25,8 +27,20 @@ from trainer.reports.battery_charts import region_figures
 from trainer.reports.battery_tables import report_files
 from trainer.reports.development_charts import development_figures
 from trainer.reports.development_tables import report_files as development_files
+from trainer.system.hardware import process_name
 
 VERSION = "1.0.0"
+
+
+def begin(job: AnyJob) -> None:
+    """Let a job count as one that this process does."""
+    (job.path / "process").write_text(process_name(), encoding="utf-8")
+
+
+def is_free(job: AnyJob) -> bool:
+    """Return whether no process works on a job."""
+    with job.lock() or nullcontext() as lock:
+        return lock is not None
 
 
 def waiting_experiment(artifacts: Path, experiment_id: str = EXPERIMENT) -> ExperimentDirectory:

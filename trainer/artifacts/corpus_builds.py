@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from trainer.artifacts.command_jobs import CommandDirectory
 from trainer.artifacts.job_folder import JobStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen, JobRecord
+from trainer.contracts.base import Frozen, JobRecord, RunState
 from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import CorpusRef
@@ -42,6 +42,7 @@ class BuildStatus(Frozen):
     """A build, its progress by language, and in the end its manifest or an error."""
 
     request: BuildRequest
+    status: RunState = "queued"
     progress: tuple[BuildProgress, ...] = ()
     manifest: CorpusManifest | None = None
     error: RunError | None = None
@@ -94,7 +95,11 @@ class BuildDirectory(CommandDirectory[BuildRecord]):
         progress = read_record(self._progress, _Progress) if self._progress.exists() else _Progress()
         manifest = read_record(self.result, CorpusManifest) if self.has_completed() else None
         return BuildStatus(
-            request=self.record().request, progress=progress.languages, manifest=manifest, error=self.failure()
+            request=self.record().request,
+            status=self.state(),
+            progress=progress.languages,
+            manifest=manifest,
+            error=self.failure(),
         )
 
     def corpora(self) -> list[CorpusRef]:

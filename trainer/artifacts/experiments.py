@@ -145,8 +145,8 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
 
     def report_files(self) -> list[Path]:
         """Return the files of the report, tables in folders included."""
-        own = {self._request, self._texts, self._runs, self._error, self._cancel, self._lock, self.logs}
-        own |= {self.message_ledger, self.items_file}
+        own = {self._request, self._texts, self._runs, self._error, self._cancel, self._lock, self._process}
+        own |= {self.logs, self.message_ledger, self.items_file}
         found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
         return sorted(path for path in found if path not in own and path.parent != self.path / "texts")
 
@@ -173,7 +173,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
     def _cells(self, record: ExperimentRecord, runs: RunStore) -> Iterator[Cell]:
         """Yield the training and the scores of each model, language and seed."""
         known, texts, batteries = self.runs(), self.texts(), self.batteries()
-        has_completed = self.has_completed()
+        has_completed, unfinished = self.has_completed(), self.unfinished_state()
         for key in cell_keys(record.request):
             run_id = known[key].run_id if key in known else None
             states: dict[CellKind, RunState] = {"train": "queued", "score": "queued"}
@@ -187,7 +187,7 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
                 else:
                     states["train"] = _run_state(run)
                     if states["train"] == "completed" and texts is not None:
-                        states["score"] = "completed" if self.is_scored(run.path, texts) else "running"
+                        states["score"] = "completed" if self.is_scored(run.path, texts) else unfinished
             if record.batteries:
                 job = batteries.get((key.model, key.seed))
                 states["battery"] = "completed" if has_completed else "queued"
@@ -276,8 +276,8 @@ def without_details(status: ExperimentStatus) -> ExperimentStatus:
 
 
 def _run_state(run: RunDirectory) -> RunState:
-    """Return the state of a run without reading its events; a run that has started has a log."""
+    """Return the state of a run without reading its events."""
     manifest = run.manifest()
     if manifest is not None:
         return manifest.status
-    return "running" if run.logs.exists() else "queued"
+    return "paused" if run.is_paused else run.unfinished_state()

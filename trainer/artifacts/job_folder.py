@@ -2,10 +2,11 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeAlias, TypeVar
+from typing import BinaryIO, Generic, Literal, TypeAlias, TypeVar
 
 import structlog
 
@@ -14,13 +15,16 @@ from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.system.files import (
     DISK,
+    BrokenFile,
     Disk,
     file_records,
     read_record,
+    read_regular,
     storage_errors,
     try_lock,
     write_atomically,
 )
+from trainer.system.hardware import is_dead, process_name
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -55,6 +59,7 @@ class JobFolder(Generic[RecordT_co]):
         self._error = path / "error.json"
         self._cancel = path / "cancel"
         self._lock = path / "lock"
+        self._process = path / "process"
 
     @property
     def log_id(self) -> dict[str, str]:
@@ -107,8 +112,27 @@ class JobFolder(Generic[RecordT_co]):
             (self._error, "failed"),
             (self._cancel, "cancelled"),
         )
-        unfinished: RunState = "running" if self.has_begun() else "queued"
-        return next((state for file, state in ends if file.exists()), unfinished)
+        return next((state for file, state in ends if file.exists()), self.unfinished_state())
+
+    def unfinished_state(self) -> Literal["queued", "running"]:
+        """Return the state of a job that has not ended: it runs while a process that is not known as dead does it."""
+        try:
+            name = read_regular(self._process).decode(errors="replace")
+        except (FileNotFoundError, BrokenFile):
+            return "queued"
+        return "queued" if is_dead(name) else "running"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the job count as running in the block; the caller holds the lock."""
+        try:
+            write_atomically(self._process, process_name().encode(), self.disk)
+        except (AppError, OSError) as error:  # the job has its own means against a disk that fails
+            log.warning("process_unnamed", **self.log_id, error=type(error).__name__)
+        try:
+            yield
+        finally:
+            self.disk.remove(self._process)
 
     def lock(self) -> BinaryIO | None:
         """Take the lock for work on the job, or return None if another process has it; closing the file releases it."""

@@ -79,7 +79,7 @@ class TokenizerDirectory(JobFolder[TokenizerRecord]):
     def status(self) -> TokenizerStatus:
         """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
         record = self.record() if self.has_request() else None
-        state: JobState = "running" if self.logs.exists() else "queued"
+        state: JobState = self.unfinished_state()
         manifest: TokenizerManifest | None = None
         error = self.failure()
         if self.result.exists():

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
+from trainer.contracts.base import Frozen, Identifier, JobState, ModelName, Sha256, Timestamp
 from trainer.contracts.errors import RunError
 
 ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive", "ro-crate"]
@@ -41,12 +41,12 @@ class ExportStatus(Frozen):
     """The run, or its checkpoint as RUN@1200."""
     format: ExportFormat
     license: str | None = None
-    status: Literal["running", "completed", "failed"]
-    """running: also while other exports are written, as one is written at a time."""
+    status: JobState
+    """queued: also while other exports are written, as one is written at a time."""
     file: ExportedFile | None = None
     """The file of a completed export."""
     error: RunError | None = None
 
     @property
     def has_ended(self) -> bool:
-        return self.status != "running"
+        return self.status in ("completed", "failed")

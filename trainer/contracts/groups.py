@@ -141,13 +141,10 @@ def _created_at(status: RunStatus) -> Timestamp:
 
 
 def _state(members: Sequence[RunStatus]) -> RunState:
-    """Return the state that all unfinished runs share, else running; of ended runs, the best."""
+    """Return the state of the unfinished runs that is nearest to their end; of ended runs, the best."""
     states: set[RunState] = {member.status for member in members}
-    ended: tuple[RunState, ...] = ("completed", "failed", "cancelled")
-    if best := next((state for state in ended if state in states and states <= {*ended}), None):
-        return best
-    has_begun = "running" in states or len(states) > 1
-    return "paused" if states - {*ended} == {"paused"} else "running" if has_begun else "queued"
+    order: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
+    return next(state for state in order if state in states)
 
 
 def _message(members: Sequence[RunStatus]) -> str:

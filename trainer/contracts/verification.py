@@ -1,8 +1,6 @@
 """Verification of a run: the result of each check, and its status over HTTP."""
 
-from typing import Literal
-
-from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.base import Frozen, Identifier, JobState
 from trainer.contracts.errors import RunError
 
 
@@ -28,12 +26,12 @@ class VerificationStatus(Frozen):
     """The state of a verification on a server."""
 
     run_id: Identifier
-    status: Literal["running", "completed", "failed"]
-    """running: also while others are verified, as one run is verified at a time."""
+    status: JobState
+    """queued: also while others are verified, as one run is verified at a time."""
     verification: Verification | None = None
     """The results, once it is completed."""
     error: RunError | None = None
 
     @property
     def has_ended(self) -> bool:
-        return self.status != "running"
+        return self.status in ("completed", "failed")

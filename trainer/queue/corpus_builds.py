@@ -23,8 +23,10 @@ async def start_build(request: BuildRequest, settings: Settings, queue: JobQueue
         message = "There is no folder `local` in the corpus folder: put a text per language into it, as `kk.txt`."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     builds = BuildStore(settings.app.artifacts_root)
-    for running in await asyncio.to_thread(builds.unfinished):
-        raise AppError(ErrorCode.CONFLICT, f"A build is running: {_summary(running.status())}.")
+    for earlier in await asyncio.to_thread(builds.unfinished):
+        status = earlier.status()
+        verb = "waits for a worker" if status.status == "queued" else "is running"
+        raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
     record = BuildRecord(created_at=now(), request=request)
     return await queue.accept_job(BUILDS, lambda: builds.create(record), ())
 

@@ -120,7 +120,7 @@ class Exports:
             run_id=record.model,
             format=record.request.format,
             license=record.request.license,
-            status="completed" if file is not None else "running" if error is None else "failed",
+            status="completed" if file is not None else export.unfinished_state() if error is None else "failed",
             file=file,
             error=error,
         )

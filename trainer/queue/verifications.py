@@ -43,4 +43,6 @@ class Verifications:
         if job.has_completed():
             return VerificationStatus(run_id=run_id, status="completed", verification=job.verification())
         error = job.failure()
-        return VerificationStatus(run_id=run_id, status="running" if error is None else "failed", error=error)
+        return VerificationStatus(
+            run_id=run_id, status=job.unfinished_state() if error is None else "failed", error=error
+        )

@@ -42,7 +42,7 @@ class Steps:
         lock = self.job.lock()
         if lock is None:
             raise Retry(defer=self.settings.queue.retry_seconds)
-        with lock:
+        with lock, self.job.running():
             try:
                 await work()
             except AppError as error:

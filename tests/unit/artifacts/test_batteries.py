@@ -8,6 +8,7 @@ from tests.support.batteries import battery_record
 from tests.support.battery_results import ONE
 from tests.support.disk_failures import CODES, FailingDisk
 from tests.support.refusals import refused
+from tests.support.stored_jobs import begin
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.contracts.batteries import BatteryProgress, ItemScores
 from trainer.contracts.errors import AppError, ErrorCode
@@ -55,6 +56,7 @@ def test_scores__that_a_failing_disk_refuses_are_written_by_another_try(
 
 def test_status__counts_items_and_survives_a_damaged_count(job: BatteryDirectory) -> None:
     assert (job.status().status, job.status().done, job.status().total) == ("queued", 0, 4)
+    begin(job)
     job.write_progress(BatteryProgress(done=5, total=12))
     assert (job.status().status, job.status().message) == ("running", "5 of 12 items scored.")
     job.write_progress(BatteryProgress(done=12, total=12))

@@ -7,6 +7,7 @@ import pytest
 from tests.support.cross_language import SHA, cell_run, experiment_record, plan
 from tests.support.runs import ended
 from tests.support.runs import record as run_record
+from tests.support.stored_jobs import begin
 from trainer.artifacts.experiments import (
     ExperimentDirectory,
     ExperimentStore,
@@ -46,7 +47,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert (status.status, status.message, status.cells_done) == ("queued", "Waiting for a worker.", 0)
     cells = [(kind, language, None) for language in ("kk", "tr") for kind in ("train", "score")]
     assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == cells
-    experiment.logs.touch()
+    begin(experiment)
     add_text(experiment)
     texts = experiment.texts()
     assert texts is not None and experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
@@ -55,7 +56,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
     assert experiment.status(runs).message == "1 of 4 cells done."
     assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
-    tr.logs.touch()
+    begin(tr)
     for encoding in ("raw", "assimilated"):
         path = losses_path(kk.path, SHA, encoding)
         path.parent.mkdir(exist_ok=True)

@@ -86,8 +86,8 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
     assert (queued.method, queued.created_at) == ("char", record.created_at)
     assert (queued.vocab_size, queued.stats, queued.error) == (None, None, None)
     lab.refused(name, ErrorCode.CONFLICT, "is still being trained")
-    tokenizer.logs.touch()
-    assert lab.status(name).status == "running"
+    with tokenizer.running():
+        assert lab.status(name).status == "running"
     assert lab.unfinished() == [name]
     lab.finish(record)
     completed, manifest = lab.status(name), lab.store.get(name).completed_manifest()

@@ -40,10 +40,10 @@ def in_state(story: Story, state: RunState) -> Story:
     ("states", "state"),
     [
         (("queued", "queued", "queued"), "queued"),
-        (("completed", "queued", "queued"), "running"),
+        (("completed", "queued", "queued"), "queued"),
         (("running", "queued", "failed"), "running"),
         (("paused", "paused", "completed"), "paused"),
-        (("paused", "queued", "queued"), "running"),
+        (("paused", "queued", "queued"), "queued"),
         (("completed", "failed", "cancelled"), "completed"),
         (("cancelled", "failed", "failed"), "failed"),
         (("cancelled", "cancelled", "cancelled"), "cancelled"),

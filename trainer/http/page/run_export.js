@@ -65,7 +65,8 @@ export function exportForm(runId, signal) {
       const address = located(answer);
       /** @type {ExportStatus} */
       let status = await answer.json();
-      while (status.status === "running") status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
+      while (status.status === "queued" || status.status === "running")
+        status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
       if (status.file === null) throw new Error(status.error?.message);
       const { name, bytes, sha256, url, expires_at } = status.file;
       const link = h("a", { href: addressOf(url), download: name }, name);

@@ -32,7 +32,7 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
     lock = tokenizer.lock()
     if lock is None:
         return LOCKED_EXIT_CODE
-    with lock:
+    with lock, tokenizer.running():
         if not tokenizer.is_unfinished():
             return 0
         threads = tokenizer.record().request.threads

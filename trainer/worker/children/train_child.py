@@ -60,7 +60,7 @@ def _train(settings: Settings, run: RunDirectory, processes: Processes) -> int:
     if lock is None:
         return LOCKED_EXIT_CODE
     os.nice(NICENESS)
-    with lock, run.open_log() as events:
+    with lock, run.running(), run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(run.logs, "model-trainer-worker", run.record().effective.logging.level)
         structlog.contextvars.bind_contextvars(run_id=run.run_id)

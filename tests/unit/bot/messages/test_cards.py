@@ -344,7 +344,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "no corpora": lambda: corpora_page([], total=0, page=""),
     "corpora in IPA": lambda: corpora_page([changed(OVERVIEW, is_ipa=True, lines=None)], total=1, page=" · page"),
     "build waiting": lambda: corpus_build_card("build-1", BUILD),
-    "build running": lambda: corpus_build_card("build-1", changed(BUILD, progress=(HALF,))),
+    "build running": lambda: corpus_build_card("build-1", changed(BUILD, status="running", progress=(HALF,))),
     "build ended": lambda: corpus_build_card("build-1", changed(BUILD, manifest=MANIFEST)),
     "unit of the bot": lambda: settings_answer(UserSettings(), None, "nats"),
     "digest": lambda: digest_card((run_line(*one) for one in LISTED), "digest-1"),
