@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -11,6 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 import trainer
+from tests.support import api_process as processes
+from tests.support import environment_in, finished_runs
 from tests.support.api_server import USER_KEY, LabServer, server_fixture
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
@@ -297,3 +301,26 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
     assert f"{experiment_id}: cancelled" in laptop.type("experiment", "cancel", experiment_id)
     with refused(ErrorCode.CANCELLED, "Cancelled."):
         check_completed_job(client._loop.call(jobs.experiment(experiment_id)))
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_command_that_waits__says_that_no_worker_is_running(tmp_path: Path, *, is_remote: bool) -> None:
+    run = finished_runs.finished_run(tmp_path, "lstm").run_id
+    (tmp_path / "pairs.csv").write_text(PAIRS, encoding="utf-8")
+    of_jobs = [
+        ("tokenizer", "train", "--method", "char", "--corpus", "demo"),
+        ("experiment", "run", "smoke"),
+        ("battery", "run", run, "pairs.csv"),
+    ]
+    of_models = [("score", run, "the sun"), ("generate", run, "the sun"), ("predict", run, "the sun"), ("eval", run)]
+    of_server = [("verify", run), ("export", run, "--format", "hf", "--out", "exported")]
+    with processes.api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0") as api:
+        server = {"MT_URL": api.url, "MT_KEY": processes.KEY} if is_remote else {}
+        environment = environment_in(tmp_path, QUEUE__EMBEDDED_WORKERS="0", PYTHONUNBUFFERED="1", **server)
+        for words in [*of_jobs, *of_models, *(of_server if is_remote else [])]:
+            command = [sys.executable, "-m", "trainer", *words]
+            with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
+                assert waiting.stderr is not None
+                is_said = any("No worker is running. The job stays" in line for line in waiting.stderr)
+                waiting.send_signal(signal.SIGINT)
+            assert is_said, (is_remote, words)

@@ -19,6 +19,7 @@ from trainer.commands.connection import (
     full_job_id,
     full_model_name,
     full_run_id,
+    noting_wait,
     settings_for_any,
     with_installation,
     with_queue,
@@ -251,7 +252,8 @@ def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
 
 async def _follow_to_end(battery_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show the progress until the job has ended, then its results; return the exit code."""
-    async with aclosing(installation.jobs.follow_battery(battery_id)) as statuses:
+    waiting, following = noting_wait(installation, terminal), installation.jobs.follow_battery(battery_id)
+    async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             percent = 100 * status.done / max(1, status.total)
             terminal.progress_of(f"battery {battery_id}", battery_id, percent, status.message)

@@ -15,6 +15,7 @@ from trainer.commands.terminal import Queued, Terminal
 from trainer.config.settings import ClientSettings, Settings, load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.logs import setup_logging
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
@@ -351,16 +352,37 @@ def with_inference(settings: Settings, terminal: Terminal, command: Callable[[In
     A person who waits for longer than a second reads why.
     """
 
-    async def noting(inference: Inference) -> int:
-        note = asyncio.create_task(terminal.note_if_silent("Loading the model …", _SILENT_SECONDS))
-        try:
+    async def noting(inference: Inference, installation: Installation) -> int:
+        async with noting_wait(installation, terminal, "Loading the model …"):
             return await command(inference)
-        finally:
-            note.cancel()
 
     if settings.client.url is not None:
-        return with_server(settings, lambda server: noting(server.inference))
-    return with_queue(settings, terminal, lambda queue: noting(queue.inference))
+        return with_server(settings, lambda server: noting(server.inference, server))
+    from trainer.commands.this_machine import ThisMachine
+
+    return with_queue(settings, terminal, lambda queue: noting(queue.inference, ThisMachine(settings, queue)))
+
+
+@contextlib.asynccontextmanager
+async def noting_wait(installation: Installation, terminal: Terminal, waits_for: str = "") -> AsyncIterator[None]:
+    """Say, after a second in the block, that no worker is running, or else what a person waits for."""
+
+    async def note() -> None:
+        await asyncio.sleep(_SILENT_SECONDS)
+        with contextlib.suppress(AppError):  # the block waits for the same server, and raises its error
+            state = await installation.workers()
+            if not (state.workers or state.is_starting):
+                terminal.note_once(f"mt: {WAIT_MESSAGES['worker']}")
+                return
+        if waits_for:
+            terminal.note_if_silent(waits_for)
+
+    noting = asyncio.create_task(note())
+    try:
+        yield
+    finally:
+        noting.cancel()
+        await asyncio.wait([noting])
 
 
 def with_model(

@@ -15,6 +15,7 @@ from trainer.commands.arguments import Argument, Commands, Options, assign, job_
 from trainer.commands.connection import (
     Installation,
     full_job_id,
+    noting_wait,
     settings_for_any,
     with_installation,
     with_queue,
@@ -268,7 +269,8 @@ def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
 async def _follow_to_end(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show each finished cell until the experiment has ended, then its results; return the exit code."""
     shown: set[Cell] = set()
-    async with aclosing(installation.jobs.follow_experiment(experiment_id)) as statuses:
+    waiting, following = noting_wait(installation, terminal), installation.jobs.follow_experiment(experiment_id)
+    async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             for cell in status.cells:
                 if cell.status == "completed" and cell not in shown:

@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.replication import complete_run
 from trainer.commands.arguments import Argument, Commands, ModelOptions, Options, flag, option
-from trainer.commands.connection import command_here, settings_for_any, with_server
+from trainer.commands.connection import command_here, noting_wait, settings_for_any, with_server
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.contracts.base import model_name
@@ -112,7 +112,8 @@ async def _download(options: _ExportOptions, server: "Server", terminal: Termina
     """Export a run of the server to this machine; return the name of the run or the checkpoint."""
     request = ExportRequest(format=options.format, license=options.license)
     with terminal.transferring(f"export {options.run}") as progress:
-        return await server.export(options.run, request, options.out, progress, force=options.force)
+        async with noting_wait(server, terminal):
+            return await server.export(options.run, request, options.out, progress, force=options.force)
 
 
 def _import(options: _ImportOptions, terminal: Terminal) -> int:

@@ -11,7 +11,7 @@ from rich.text import Text
 from trainer.artifacts.replication import complete_run
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.arguments import Argument, Commands, Options, RunOptions, flag, option
-from trainer.commands.connection import command_here, note_new_place, settings_for_any, with_server
+from trainer.commands.connection import command_here, note_new_place, noting_wait, settings_for_any, with_server
 from trainer.commands.export import check_license
 from trainer.commands.terminal import Terminal, columns, summary
 from trainer.config.settings import Settings
@@ -158,7 +158,8 @@ def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> in
 async def _pulled(server: "Server", run_id: str, artifacts_root: Path, terminal: Terminal) -> tuple[RunDirectory, bool]:
     """Bring a run of the server to an artifacts folder, with a progress bar."""
     with terminal.transferring(f"pull {run_id}") as progress:
-        return await server.pull(run_id, artifacts_root, progress)
+        async with noting_wait(server, terminal):
+            return await server.pull(run_id, artifacts_root, progress)
 
 
 def _show_pulled(run_id: str, settings: Settings, terminal: Terminal, *, is_new: bool) -> int:

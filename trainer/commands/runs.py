@@ -1,7 +1,7 @@
 """`mt status`, `logs`, `cancel`, `delete`, `resume`, `config`, `files` and `verify`: commands on one run."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -23,6 +23,7 @@ from trainer.commands.arguments import (
 from trainer.commands.connection import (
     Installation,
     full_run_id,
+    noting_wait,
     run_or_group,
     settings_for_any,
     with_installation,
@@ -49,7 +50,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.units import Unit
-from trainer.contracts.verification import Check
+from trainer.contracts.verification import Check, Verification
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_origin
@@ -312,7 +313,14 @@ def _number(number: int | None) -> str:
 
 
 def _verify(options: RunOptions, terminal: Terminal) -> int:
-    report = with_installation(settings_for_any(), lambda installation: installation.verification(options.run))
+    settings = settings_for_any()
+
+    async def verify(installation: Installation) -> Verification:
+        needs_worker = settings.client.url is not None
+        async with noting_wait(installation, terminal) if needs_worker else nullcontext():
+            return await installation.verification(options.run)
+
+    report = with_installation(settings, verify)
     rows = [(_verdict(check), check.name, check.message) for check in report.checks]
     verdict = "Everything is as recorded." if report.ok else "Some checks failed: see WRONG above."
     if report.ok and any(check.is_skipped for check in report.checks):

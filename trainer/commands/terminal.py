@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,9 +135,8 @@ class Terminal:
         """Write a line to standard error."""
         self._err.print(text, markup=False)
 
-    async def note_if_silent(self, text: str, seconds: float) -> None:
-        """Write a line for a person if nothing of the result, and no progress, has come after some seconds."""
-        await asyncio.sleep(seconds)
+    def note_if_silent(self, text: str) -> None:
+        """Write a line for a person if nothing of the result, and no progress, has been written."""
         has_started = self._has_written or bool(self._tasks)
         if self._err.is_terminal and not (self._as_json or self.is_conversation or has_started):
             self.note(text)

@@ -14,6 +14,7 @@ from trainer.commands.arguments import Argument, Commands, Options, assign, job_
 from trainer.commands.connection import (
     Installation,
     full_job_id,
+    noting_wait,
     settings_for_any,
     with_installation,
     with_queue,
@@ -108,7 +109,8 @@ async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal
 
 async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
-    async with aclosing(installation.follow_tokenizer(tokenizer_id)) as statuses:
+    waiting, following = noting_wait(installation, terminal), installation.follow_tokenizer(tokenizer_id)
+    async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             note_waiting_for_disk(status, terminal)
     return await installation.tokenizer(tokenizer_id)

@@ -153,7 +153,7 @@ def test_wrapped__keeps_words_whole_where_they_fit(text: str, width: int | None,
         ("1", False, False, True, ""),
     ],
 )
-async def test_note__comes_if_a_person_waits(
+def test_note__comes_if_a_person_waits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     *,
@@ -168,5 +168,5 @@ async def test_note__comes_if_a_person_waits(
     terminal.is_conversation = is_conversation
     if writes:
         terminal.line("a result")
-    await terminal.note_if_silent("Loading the model …", 0.0)
+    terminal.note_if_silent("Loading the model …")
     assert capsys.readouterr().err == notes
