@@ -25,7 +25,7 @@ from bot.messages.buttons import (
 from bot.messages.text import BLURPLE, display_name, make_embed, shown_name
 from bot.session.client import Bot
 from trainer.config.presets import halved_batch
-from trainer.contracts.base import FileRecord
+from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
@@ -70,7 +70,7 @@ async def _config(context: CommandContext, press: ButtonPress) -> Answer:
 
 async def _change_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     run = await find_run(context, "status", press.run_id)
-    text = await asyncio.to_thread(_yaml, run.record)
+    text = await asyncio.to_thread(_yaml_of_another, run.record)
     if len(text) > MAX_TEXT:
         message = _("The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`.")
         raise AppError(ErrorCode.INVALID_INPUT, message)
@@ -95,7 +95,7 @@ async def _retry(context: CommandContext, press: ButtonPress, interaction: disco
     if batch is not None:
         of_step = run.record.effective.gradient_accumulation
         options = {"batch_size": batch, "gradient_accumulation": halved_batch(2 * batch, of_step)[1]}
-    text = await asyncio.to_thread(_yaml, run.record)
+    text = await asyncio.to_thread(_yaml_of_another, run.record)
     watch = new_run_watch(interaction)
     return await answer_accepted(context, lambda: accept_yaml(context, text, options), watch)
 
@@ -122,6 +122,11 @@ def _yaml(record: RunRecord) -> str:
     from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
 
     return experiment_yaml(record)
+
+
+def _yaml_of_another(record: RunRecord) -> str:
+    """Return the settings of a run without its label, which would then name two runs."""
+    return _yaml(changed(record, effective=changed(record.effective, label=None)))
 
 
 ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {

@@ -117,7 +117,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         await browser.see(f"{STATUS} === 'completed'")
         await browser.tab_to("a[href^='#/train?']")
         await browser.press("Enter")
-        await browser.see("document.querySelector('#field-label')?.value === 'page again'")
+        await browser.see("document.querySelector('#field-corpus')?.value === 'text'")
         await fits(browser)
         await browser.tab_to("#field-max_steps")
         await browser.type("0")
@@ -139,7 +139,8 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         again = queue.runs.get(str(await browser.evaluate("location.hash.split('/').pop()"))).record().request
         before = queue.runs.get(run_id).record().request
         assert again.optimizer.betas == (0.8, 0.9)
-        assert again == changed(before, max_steps=3, optimizer=again.optimizer)
+        assert again == changed(before, label=again.label, max_steps=3, optimizer=again.optimizer)
+        assert again.label != "page again"  # which would then name two runs
         assert again.model_fields_set == {*before.model_fields_set, "max_steps", "optimizer"}
         await browser.see_value("sessionStorage.length", 0)
         assert all("422" in error for error in browser.errors)

@@ -47,7 +47,7 @@ export async function showTraining(main, signal, _argument, query) {
   if (from !== null) {
     /** @type {RunRequest} */
     const { request } = await read(`/runs/${encodeURIComponent(from)}/request`, signal);
-    values = { ...request, resume: undefined };
+    values = { ...request, label: undefined, resume: undefined }; // a label would then name two runs
     setTitle("Train again with changes");
     main.append(h("p", {}, "The fields are those of the run ", h("a", { href: `#/runs/${from}` }, from), "."));
   }
