@@ -214,19 +214,16 @@ async def _defer(
     deadline = time.monotonic() + _ANSWER_SECONDS
     with server_errors() as failures:
         for number in itertools.count():
-            try:
-                await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
+            error = await _error_of_defer(interaction, is_hidden=is_hidden, is_new=is_new)
+            code = None if error is None else error_code(error)
+            if error is None or (code == _ALREADY_ACKNOWLEDGED and (number or failures)):
                 return True
-            except CALL_ERRORS as error:
-                code = error_code(error)
-                if code == _ALREADY_ACKNOWLEDGED and (number or failures):
-                    return True
-                if code == _ALREADY_ACKNOWLEDGED:
-                    _report_rival(interaction.client, bound)
-                    return False
-                if code == _UNKNOWN_INTERACTION:
-                    break
-                bound.warning("first_answer_failed", error=str(error))
+            if code == _ALREADY_ACKNOWLEDGED:
+                _report_rival(interaction.client, bound)
+                return False
+            if code == _UNKNOWN_INTERACTION:
+                break
+            bound.warning("first_answer_failed", error=str(error))
             with suppress(*CALL_ERRORS):
                 await interaction.original_response()
                 return True
@@ -235,6 +232,15 @@ async def _defer(
             await asyncio.sleep(_FIRST_RETRY_SECONDS)
     bound.warning("interaction_expired")
     return False
+
+
+async def _error_of_defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> Exception | None:
+    """Send the first answer; return the error of the call, None if Discord has accepted the answer."""
+    try:
+        await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
+    except CALL_ERRORS as error:
+        return error
+    return None
 
 
 def _report_rival(bot: Bot, bound: structlog.stdlib.BoundLogger) -> None:
