@@ -229,11 +229,12 @@ def hidden_tokenizers(context: CommandContext) -> set[str | None]:
 
 
 async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirectory:
-    """Return the tokenizer that a name is meant for, as `find_named` does."""
-    hidden = hidden_tokenizers(context)
-    return await asyncio.to_thread(
-        context.bot.queue.tokenizers.find_named, given.strip(), lambda name: name not in hidden
-    )
+    """Return the tokenizer that a name is meant for, as `find_named` does; raises FORBIDDEN for a hidden one's id."""
+    hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
+    found = await asyncio.to_thread(store.find_named, given.strip(), lambda name: name not in hidden)
+    if found.tokenizer_id in hidden:
+        raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
+    return found
 
 
 def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:

@@ -35,7 +35,6 @@ from bot.messages.text import (
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.people.language import _, numeral
@@ -107,8 +106,6 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
 async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
     await context.bot.index.refresh()
     tokenizer = await find_tokenizer(context, tokenizer_id)
-    if tokenizer.tokenizer_id in hidden_tokenizers(context):
-        raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
     return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], notes))
