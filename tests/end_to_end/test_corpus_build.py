@@ -58,7 +58,7 @@ def test_help__shows_the_flags_and_their_defaults(shell: Shell, capsys: pytest.C
 def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(shell: Shell) -> None:
     write_texts(shell.folder / "texts", 4)
     out = shell.type(*BUILD, "--from-ipa", *LANGUAGES, "--progress-every", "2")
-    corpora = shell.folder / "data" / "corpus"
+    corpora = shell.artifacts / "corpora"
     kazakh = (corpora / "texts_kk_ipa.txt").read_text(encoding="utf-8")
     assert kazakh == "".join(f"{text}\n" for text in documents("kk", 4))
     assert [line.split() for line in out.splitlines()[1:3]] == [

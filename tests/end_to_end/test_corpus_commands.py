@@ -138,7 +138,7 @@ def load_dataset(name, configuration):
 
 @pytest.mark.parametrize("away", [False, True])
 def test_corpus_build__fetches_three_splits_or_names_them(shell: Checker, tmp_path: Path, *, away: bool) -> None:
-    folder = shell.folder / "data" / "corpus" / "wikitext-2"
+    folder = shell.artifacts / "corpora" / "wikitext-2"
     words = ("corpus", "build", "--source", "wikitext-2")
     with stand_ins(tmp_path / "libraries", {"datasets.py": LIBRARY.format(away=away)}):
         out = shell.type(*words, "--json", code=int(away))

@@ -1,6 +1,5 @@
 """Builds of corpora on disk, one folder each; workers run them."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -13,9 +12,11 @@ from trainer.artifacts.job_folder import JobStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, JobRecord, RunState
 from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
-from trainer.contracts.errors import RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusRef
+from trainer.data.corpora import CorpusStore
 from trainer.system.files import DISK, Disk, read_record, write_atomically
+from trainer.system.hardware import process_name
 
 SourceName = Literal["oscar", "culturax", "local"]
 
@@ -71,13 +72,22 @@ class BuildDirectory(CommandDirectory[BuildRecord]):
         self._progress = path / "progress.json"
 
     def start(self, settings: Settings) -> list[str]:
+        """Return the words of the command; raises DATA_NOT_FOUND without the folder of local texts."""
         request = self.record().request
-        local = (settings.app.data_root / "corpus" / request.source).resolve()
-        words = ["corpus", "build", "--source", str(local) if request.source == "local" else request.source]
+        corpora = CorpusStore(settings)
+        source = (corpora.own / request.source).resolve() if request.source == "local" else request.source
+        if isinstance(source, Path) and not source.is_dir():
+            host = process_name().rpartition(":")[0]
+            message = (
+                f"The worker's machine '{host}' has no folder `corpus/local` below its APP__DATA_ROOT: put a text per"
+                " language into it there, as `kk.txt`."
+            )
+            raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+        words = ["corpus", "build", "--source", str(source)]
         words += ["--langs", ",".join(request.languages), "--threshold", f"{request.threshold}"]
         words += [word for name in request.keep for word in ("--keep", name)]
         words += [] if request.characters is None else ["--characters", f"{request.characters}"]
-        return [*words, "--out-dir", str(_corpus_folder(settings)), "--log-format", "json"]
+        return [*words, "--out-dir", str(corpora.stored), "--log-format", "json"]
 
     def receive(self, line: bytes) -> None:
         with suppress(ValidationError):  # a warning of a library
@@ -118,13 +128,3 @@ class BuildStore(JobStore[BuildDirectory]):
     def create(self, record: BuildRecord) -> BuildDirectory:
         """Create the folder of a new build; raises OSError."""
         return self.create_or_continue(f"build-{token_hex(4)}", record)
-
-
-def _corpus_folder(settings: Settings) -> Path:
-    """Return the folder of the corpora, or the one in the artifacts folder if that is read-only, as in containers."""
-    folder = settings.app.data_root / "corpus"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    return settings.app.artifacts_root / "corpora"

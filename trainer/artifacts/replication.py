@@ -39,6 +39,7 @@ class Replication:
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.app.artifacts_root
+        self._corpora = CorpusStore(settings).stored
         self._objects = _object_store(settings)
         self._open_tags: dict[str, str] = {}
         self._watched: set[str] = set()
@@ -126,11 +127,10 @@ class Replication:
         A corpus that is not stored may be on this machine by its name.
         """
         if self._objects is not None:
-            folder = self._root / "corpora"
             for reference in references:
-                await asyncio.to_thread(fetch_corpus, self._objects, reference.sha256, folder)
+                await asyncio.to_thread(fetch_corpus, self._objects, reference.sha256, self._corpora)
                 if by_name:
-                    await asyncio.to_thread(name_corpus, folder, reference.name, reference.sha256)
+                    await asyncio.to_thread(name_corpus, self._corpora, reference.name, reference.sha256)
 
     async def fetch_read_text(self, effective: EffectiveRequest) -> None:
         """Download the corpora of a run and of its ancestors that this machine lacks."""
@@ -145,7 +145,7 @@ class Replication:
     async def fetch_corpus(self, name: str | None) -> None:
         """Download the corpus that a request names, if it names one that is stored."""
         if self._objects is not None and name is not None:
-            await asyncio.to_thread(fetch_named_corpus, self._objects, name, self._root / "corpora")
+            await asyncio.to_thread(fetch_named_corpus, self._objects, name, self._corpora)
 
     async def refresh(self, *, with_ended: bool = False) -> list[str]:
         """Bring the folders of unfinished work, and of work that has just ended, to the stored state.

@@ -14,6 +14,7 @@ from trainer.config.validation import safe_name
 from trainer.contracts.corpora import FILTERS, BuildFilter, BuildProgress, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import counted
+from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
 from trainer.data.corpus_sources import (
     HUB_SOURCES,
@@ -53,7 +54,7 @@ class CorpusBuildOptions(Options):
         f"languages, of kk, ky, tr, az, ug, uz and, as a control, fi; default: {DEFAULT_LANGUAGES}",
         DEFAULT_LANGUAGES,
     )
-    out_dir = option("--out-dir FOLDER", Path, "folder of the corpora; default: the corpus folder")
+    out_dir = option("--out-dir FOLDER", Path, "folder of the corpora; default: the folder of added corpora")
     characters = option(
         "--characters N",
         int,
@@ -80,7 +81,7 @@ _FLAGS = {"source": "--source", "languages": "--langs", "threshold": "--threshol
 
 def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    out_folder = options.out_dir or settings.app.data_root / "corpus"
+    out_folder = options.out_dir or CorpusStore(settings).stored
     if options.source in SOURCES:
         folder = build_corpus(options.source, out_folder)
         _upload([_Built(folder, None, is_ipa=None)], settings, terminal)

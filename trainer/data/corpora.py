@@ -51,13 +51,14 @@ def bundled_licence(corpus: CorpusRef) -> str | None:
 class CorpusStore:
     """Finds corpora by name, and stores copies: of added corpora by name, of attached ones by their content.
 
-    A corpus is a file, or a folder's .txt and .text files in the order of their names. Copies go into the artifacts
-    folder, because the folder of the operator's corpora may be read-only.
+    A corpus is a file, or a folder's .txt and .text files in the order of their names.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._corpora = settings.app.data_root / "corpus"
-        self._stored = settings.app.artifacts_root / "corpora"
+        self.own = settings.app.data_root / "corpus"
+        """Folder of the operator's corpora, which may be read-only."""
+        self.stored = settings.app.artifacts_root / "corpora"
+        """Folder of added, built and attached corpora."""
         self._corpus_bytes = settings.limits.corpus_bytes
         self._offered: dict[str, Path] = {}
         self.table_notes: dict[str, tuple[str, ...]] = {}
@@ -72,10 +73,10 @@ class CorpusStore:
 
     def names(self) -> list[str]:
         """Return the names of all corpora except attached ones."""
-        roots = (self._corpora, BUNDLED_CORPORA, self._stored)
+        roots = (self.own, BUNDLED_CORPORA, self.stored)
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
-        built = {path.name for path in self._stored.glob("[!.]*") if path.is_symlink()}  # on another machine
+        built = {path.name for path in self.stored.glob("[!.]*") if path.is_symlink()}  # on another machine
         return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
 
     def full_name(self, prefix: str) -> str | None:
@@ -96,7 +97,7 @@ class CorpusStore:
                 found = _find_below(self._offered[offered], within, field) if within else self._offered[offered]
                 if found is not None:
                     return found
-            for root in (self._corpora, BUNDLED_CORPORA, self._stored):
+            for root in (self.own, BUNDLED_CORPORA, self.stored):
                 found = _find_below(root, name, field)
                 if found is not None:
                     return found
@@ -106,7 +107,7 @@ class CorpusStore:
 
     def find_exact(self, reference: CorpusRef) -> Path:
         """Return a corpus by its content if it is stored by that, else by its name; raises DATA_NOT_FOUND."""
-        stored = self._stored / reference.sha256
+        stored = self.stored / reference.sha256
         return stored if stored.exists() else self.find(reference.name)
 
     def layout(self, name: str, given: Collection[str] = ()) -> FolderLayout:
@@ -142,7 +143,7 @@ class CorpusStore:
         with _ADDING:
             if self.has_content(name, new.sha256):
                 return False
-            copy = self._stored / (name if path.is_dir() else f"{name}.txt")
+            copy = self.stored / (name if path.is_dir() else f"{name}.txt")
             _store(copy, path)
             note = CorpusNote(language=language, is_ipa=is_ipa, lines=lines, bytes=new.bytes)
             write_atomically(copy.with_suffix(".json"), note.model_dump_json().encode())
@@ -159,7 +160,7 @@ class CorpusStore:
     def store(self, path: Path) -> str:
         """Store a copy of a corpus under the hash of its content, which is its name; raises as `describe` does."""
         sha256 = self._describe(path.name, path, 1).sha256
-        _store(self._stored / sha256, path)
+        _store(self.stored / sha256, path)
         return sha256
 
     async def offer(self, path: Path) -> str:
@@ -187,7 +188,7 @@ class CorpusStore:
     async def store_offered(self) -> None:
         """Store copies of the offered corpora under the hash of their content."""
         for name, path in self._offered.items():
-            await asyncio.to_thread(_store, self._stored / name, path)
+            await asyncio.to_thread(_store, self.stored / name, path)
 
     def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
         return self._checked(name, path, minimum_lines)[0]

@@ -14,14 +14,11 @@ from trainer.queue.queue import JobQueue
 
 
 async def start_build(request: BuildRequest, settings: Settings, queue: JobQueue) -> BuildDirectory:
-    """Start a build; raises INVALID_INPUT, DATA_NOT_FOUND, and CONFLICT while another build runs."""
+    """Start a build; raises INVALID_INPUT, and CONFLICT while another build runs."""
     unknown = [language for language in request.languages if language not in ALPHABETS]
     if unknown:
         message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
         raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
-    if request.source == "local" and not (settings.app.data_root / "corpus" / request.source).is_dir():
-        message = "There is no folder `local` in the corpus folder: put a text per language into it, as `kk.txt`."
-        raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     builds = BuildStore(settings.app.artifacts_root)
     for earlier in await asyncio.to_thread(builds.unfinished):
         status = earlier.status()
