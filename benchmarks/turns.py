@@ -2,10 +2,11 @@
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from subprocess import PIPE, Popen
@@ -148,6 +149,15 @@ def adopt_orphans() -> None:
     """Make the descendants of this process its children when their parents end: the services of a command."""
     control_process: Callable[[int, int], int] = ctypes.CDLL(None).prctl
     control_process(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_descendants() -> None:
+    """Kill the descendants of this process until there are none; it has adopted the orphans among them."""
+    while found := with_descendants(os.getpid())[1:]:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.wait()
 
 
 def own_ticks() -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import os
 import platform
@@ -487,11 +488,13 @@ def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for an interrupted process, which ends what it started; end it where that takes minutes."""
     try:
-        process.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait(timeout=5)
+        for _ in range(2):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=60)
+                return
+            process.terminate()
     finally:
         process.kill()  # does nothing to a process that has ended
 

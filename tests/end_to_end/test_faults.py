@@ -1,10 +1,16 @@
-"""A short campaign of random faults; and bot, workers and Valkey killed at once, in the middle of three runs."""
+"""A short campaign of random faults; and bot, workers and Valkey killed at once, in the middle of three runs.
+
+Also campaigns and benchmarks that are interrupted.
+"""
 
 import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
@@ -14,7 +20,7 @@ from tests.faults.chaos import Campaign, Submission, hold, judge, started
 from tests.faults.driver import attempts_at
 from tests.faults.mutations import mutations
 from tests.support import ROOT, processes, run_of, tiny_request
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
 from trainer.contracts.events import CheckpointSaved
 
 SEED, SECONDS, FAULTS = 5, 12.0, 8
@@ -27,6 +33,42 @@ def test_mutations__change_texts_and_name_tests_that_are_there() -> None:
         file, _, name = mutation.test.partition("::")
         assert mutation.applied(source) != source
         assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8"), mutation.test
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "child"),
+    [
+        ("tests.faults chaos MINUTES=60", "trainer worker"),
+        ("tests.faults fuzz CASES=100000", "schemathesis"),
+        ("tests.faults scale", "trainer worker"),
+        ("benchmarks queue", "valkey"),
+    ],
+)
+def test_interrupted_campaign__ends_in_one_sentence_and_leaves_no_process(
+    words: str, child: str, number: signal.Signals
+) -> None:
+    """Ctrl-C signals the processes of a terminal, `kill` and `make` the campaign alone."""
+    with TemporaryDirectory(prefix="mt-") as folder:  # a path that is short enough for sockets below it
+        environment = {**os.environ, "TMPDIR": folder}
+        with subprocess.Popen(
+            [sys.executable, "-m", *words.split()],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as campaign:
+            wait_until(lambda: bool(processes(Path(folder), child)) or campaign.poll() is not None)
+            if number is signal.SIGINT:
+                os.killpg(campaign.pid, number)
+            else:
+                campaign.send_signal(number)
+            printed, trouble = campaign.communicate(timeout=PATIENCE_SECONDS)
+        assert (campaign.returncode, trouble, processes(Path(folder))) == (130, "", [])
+        assert ["Interrupted; nothing is left running." in line for line in printed.splitlines()][-1:] == [True]
 
 
 @pytest.mark.slow

@@ -201,11 +201,16 @@ class System:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.undo.aclose()
-        while left := processes(self.folder):
-            for one in left:
-                with contextlib.suppress(ProcessLookupError):
-                    kill(one.pid)
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(kill_all, self.folder)
+
+
+def kill_all(folder: Path) -> None:
+    """Kill the processes of a folder until there are none."""
+    while left := processes(folder):
+        for one in left:
+            with contextlib.suppress(ProcessLookupError):
+                kill(one.pid)
+        time.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -353,14 +358,18 @@ def run_kit(name: str, kit: Kit, words: Sequence[str]) -> int:
     """Hold a campaign in a folder of its own, which is kept where a promise is broken; return the exit code."""
     given = {**os.environ, **dict(word.split("=", 1) for word in words)}
     numbers = {key: float(given.get(key) or default) for key, default in kit.numbers.items()}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # asyncio then cancels the campaign
     console = Console(width=160)
     folder = Path(tempfile.mkdtemp(prefix=f"mt-{name}-"))
     console.print(name, *(f"{key}={value:g}" for key, value in numbers.items()), f"in {folder}", soft_wrap=True)
     try:
         holds = kit.hold(folder, numbers, console)
-    except KeyboardInterrupt:
-        console.print(f"Interrupted; nothing is left running. What there was is in {folder}")
+    except BaseException as error:
+        if not _is_interruption(error):
+            raise
+        kill_all(folder)
+        console.print(f"Interrupted; nothing is left running. What there was is in {folder}", soft_wrap=True)
         return 130
     if not holds:
         console.print(f"Something does not hold; what there was is in {folder}", style="bold red", soft_wrap=True)
@@ -368,3 +377,10 @@ def run_kit(name: str, kit: Kit, words: Sequence[str]) -> int:
     shutil.rmtree(folder)
     console.print("Everything held.", style="bold green")
     return 0
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return True for Ctrl-C and SIGTERM, and for an error of what they ended."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        error = error.__context__
+    return error is not None

@@ -133,7 +133,7 @@ def short_runs(prepared: Prepared) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
-        end_runs(prepared.api)
+    end_runs(prepared.api)
 
 
 def end_runs(api: ApiProcess) -> None:

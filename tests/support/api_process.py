@@ -53,7 +53,10 @@ def api_process(folder: Path, **environment: str) -> Iterator[ApiProcess]:
     words = [*die_with_parent(), sys.executable, "-m", "bot", "--no-discord"]
     with log.open("wb") as printed:
         environ = environment_in(folder, **settings)
-        server = subprocess.Popen(words, cwd=folder, env=environ, stdout=printed, stderr=printed)
+        # Ctrl-C reaches the tests, which end the server
+        server = subprocess.Popen(
+            words, cwd=folder, env=environ, stdout=printed, stderr=printed, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (port := search(r"http_started.*\bport=(\d+)", log.read_text(encoding="utf-8"))) is None:

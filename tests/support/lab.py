@@ -104,12 +104,13 @@ def running_worker(folder: Path) -> Iterator[None]:
     words = [*die_with_parent(), sys.executable, "-m", "trainer", "worker"]
     path = folder / "worker.log"
     with path.open("wb") as log:
-        worker = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stderr=log)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while "worker_ready" not in (lines := path.read_text(encoding="utf-8")):
-        assert time.monotonic() < deadline, lines
-        time.sleep(0.05)
+        environment = environment_in(folder)  # Ctrl-C reaches the tests, which end the worker
+        worker = subprocess.Popen(words, cwd=folder, env=environment, stderr=log, start_new_session=True)
     try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "worker_ready" not in (lines := path.read_text(encoding="utf-8")):
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.05)
         yield
     finally:
         worker.terminate()
