@@ -257,10 +257,9 @@ async def test_open_list__shows_new_runs_and_numbers_and_keeps_its_place(tmp_pat
             record = run_record("run-young", label="young")
             told = Story(tmp_path / "artifacts", changed(record, created_at=BEGIN + timedelta(days=1))).start()
             await browser.see_text("92 runs")
-            assert shown.split(",")[1] in str(await browser.evaluate(IN_VIEW)).split(",")
-            assert (
-                await browser.evaluate("document.activeElement.getAttribute('href')") == f"#/runs/{shown.split(',')[1]}"
-            )
+            focused = shown.split(",")[1]
+            await browser.see(f"{IN_VIEW}.split(',').includes({focused!r})")
+            await browser.see_value("document.activeElement.getAttribute('href')", f"#/runs/{focused}")
             await browser.evaluate("document.querySelector('.rows').scrollTop = 0")
             await browser.see(f"{FIRST} === 'run-young'")
             told.step(50, 2.125)
@@ -292,8 +291,8 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.tab_to(".heat [role=option]")
         for key, wanted in (("ArrowRight", "b: "), ("ArrowDown", "c: "), ("ArrowRight", "tab: "), ("End", "ʃ: ")):
             await browser.press(key)
-            assert (await browser.text(".details")).startswith(wanted)
-            assert str(await browser.evaluate("document.activeElement.ariaLabel")).startswith(wanted)
+            await browser.see_start(wanted, ".details")
+            await browser.see(f"document.activeElement.ariaLabel.startsWith({wanted!r})")
         details = await browser.text(".details")
         assert re.search(r"[\d.]+ bits ", details) and "nats" not in details
         assert "unknown to the model" in details and "rank" in details and "expected" in details
@@ -364,7 +363,7 @@ async def test_page__goes_on_by_itself_when_the_server_is_back(lab: Lab, tmp_pat
         await browser.see("document.querySelector('.notice')")
         async with served(lab, port=port):
             await browser.see("document.querySelectorAll('.heat [role=option]').length === 3")
-            assert not await browser.evaluate("document.querySelector('.notice')")
+            await browser.see("!document.querySelector('.notice')")
 
 
 async def test_page__works_below_a_path_of_a_proxy_and_tells_its_answers_from_the_servers(

@@ -41,7 +41,8 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
             await browser.press("Enter")
             n_tokens = len(score(api, char).tokens or ())
             await browser.see(f"{OPTIONS} === '{n_tokens - N_MARKS}'")
-            assert await browser.evaluate("document.querySelectorAll('.scale span').length") in range(4, 12)
+            steps = "document.querySelectorAll('.scale span').length"
+            await browser.see(f"{steps} >= 4 && {steps} < 12")
             words = score(api, char).words or ()
             await choose(browser, "#segments", "words")
             await browser.see(f"{OPTIONS} === '{len(words)}'")
@@ -49,7 +50,7 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
             await browser.press("End")
             nats = words[-1].surprisal
             assert nats is not None
-            assert (await browser.text(".details")).startswith(f"cab: {nats / math.log(2):.2f} bits")
+            await browser.see_start(f"cab: {nats / math.log(2):.2f} bits", ".details")
             whole, of_first = score(api, char), words[0].surprisal
             assert whole.nats is not None and whole.mean_surprisal is not None and of_first is not None
             assert whole.bits_per_char is not None
@@ -123,8 +124,7 @@ async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab
             await browser.see(f"{shown} === '{','.join([''.join(text.split())] * 3)}'")
             tokens = len(text) - text.count("\n")
             options = "document.querySelectorAll('.heat [role=option]').length"
-            await browser.see(f"{options} > 600")
-            assert await browser.evaluate(options) in range(600, tokens)
+            await browser.see(f"{options} > 600 && {options} < {tokens}")
 
             await browser.evaluate("document.querySelector('.score details').open = true")
             await browser.see("document.querySelector('.score details tbody')")
@@ -164,12 +164,11 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
             await browser.see("document.querySelector('figure blockquote')")
             wanted = generate(api, run_id, prompt_text="abc", top_k=4, seed=7)
             assert wanted.outputs is not None and wanted.tokens is not None and wanted.top_logprobs is not None
-            assert (
-                await browser.evaluate("document.querySelector('blockquote').textContent") == "abc" + wanted.outputs[0]
-            )
+            await browser.see_value("document.querySelector('blockquote').textContent", "abc" + wanted.outputs[0])
             await browser.see_value(OPTIONS, str(len(wanted.tokens[0])))
             await browser.tab_to(".heat [role=option]")
             await browser.press("End")
+            await browser.see_text("likeliest", ".details")
             likeliest = wanted.top_logprobs[0][-1]
             shown: list[str] = re.findall(r"([\d.]+) %", (await browser.text(".details")).partition("likeliest")[2])
             assert [float(share) for share in shown] == [round(100 * math.exp(value), 1) for _, value in likeliest]

@@ -108,20 +108,20 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path, *,
                 "NO_PROXY": "",
             }
         killed = await start_bot(tmp_path, environment)
-        await here.discord.connected(60)
-        await here.discord.synced(60)
+        await here.discord.connected()
+        await here.discord.synced()
         hidden = await here.discord.slash(here.ana, "mt score", {"text": "the sun"})
         public = await here.discord.slash(here.ana, "mt generate", {"prompt": "a"})
-        await until(lambda: len(here.discord.unresolved) == 2, 60)
+        await until(lambda: len(here.discord.unresolved) == 2)
         assert here.records() == sorted(str(call.id) for call in (hidden, public))
         assert {os.stat(path).st_mode & 0o777 for path in here.folder.iterdir()} == {0o600}
         killed.kill()
         _, first_log = await killed.communicate()
         await here.discord.disconnected()
         next_bot = await start_bot(tmp_path, environment)
-        answers = [await hidden.reply(60), await public.reply(60)]
-        await until(lambda: here.records() == [], 60)
-        await here.discord.connected(60)
+        answers = [await hidden.reply(), await public.reply()]
+        await until(lambda: here.records() == [])
+        await here.discord.connected()
         added = await read(
             await here.discord.slash(here.ana, "mt corpus add", {"file": Upload("new.txt", TEXT), "name": "new"})
         )

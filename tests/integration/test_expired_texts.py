@@ -47,7 +47,7 @@ async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: 
     await queue.inference.ask(RUN, ScoreRequest(text=WITHDRAWN), is_kept=False)
     await queue.inference.ask(RUN, GenerateRequest(prompt_text=PROMPT, max_new_tokens=2))
     await queue.inference.ask(RUN, ChatRequest(message=SAID, max_new_tokens=2))
-    await until(lambda: kept_on_disk(tmp_path) == [], 120)
+    await until(lambda: kept_on_disk(tmp_path) == [])
     await queue.close()
     await services.stop()
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.http import ADMIN, ANA, Site, inside, with_api
 from tests.support.lab import Lab
-from tests.support.waiting import captured_logs
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import MAX_BODY_BYTES
 
@@ -194,7 +194,7 @@ async def test_log__has_one_line_a_request_whatever_is_in_it(here: Site, sign: s
         await here.get("/runs?search=" + "".join(f"%{byte:02x}" for byte in forged.encode()))
         await here.get("/" + "".join(f"%{byte:02x}" for byte in forged.encode()))
         await here.post("/runs/train", {"corpus": "text", "model_family": "char_lstm", "label": forged, forged: 1})
-    assert len(logs) == 3
+        await until(lambda: len(logs) == 3)
     assert "forged" not in repr(logs)
     assert {frozenset(log) for log in logs} == {
         frozenset(("event", "log_level", "request_id", "method", "route", "http_status", "seconds"))
@@ -206,5 +206,5 @@ async def test_key__is_in_no_log(here: Site) -> None:
         await here.get("/runs")
         await here.get(f"/runs?{ADMIN}=1")
         await here.get(f"/{ADMIN}", key=None)
-    assert len(logs) == 3
+        await until(lambda: len(logs) == 3)
     assert ADMIN not in repr(logs)

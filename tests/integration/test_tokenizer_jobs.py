@@ -22,6 +22,7 @@ from tests.support import (
 from tests.support.cleanups import contents
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.worker_runs import LONG
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.kinds import TOKENIZER_QUEUE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
@@ -52,7 +53,7 @@ async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatu
 async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab) -> None:
     add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq\nqɑz ˈʃɑːr", "ipa")
     async with lab.queue() as queue:
-        run_id = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda status: status.step > 0)
         accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
         assert (accepted.status, accepted.job_id) == ("queued", accepted.tokenizer_id)

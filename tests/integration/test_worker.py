@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded, served
 from tests.support.refusals import refused
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, events_of, training, with_redis, worker_in
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -261,13 +262,20 @@ async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp
     async with lab.queue() as queue, lab.store() as store:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
-        run = queue.runs.get(run_id)
+        run, child = queue.runs.get(run_id), child_of(lab.folder, run_id)
         run.path.rename(tmp_path / run_id)
         run.checkpoints.mkdir(parents=True, exist_ok=True)  # as its training does when it saves a checkpoint
-        kill(processes(lab.folder, "train-child")[0].pid)
-        async with asyncio.timeout(30):  # not the minute after which a failed attempt is tried again
-            while await store.redis.zcard("training"):
+        kill(child.pid)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while waiting := await queued_at(store):
+                assert max(waiting) < 1000 * (time.time() + 30), "a failed attempt is tried again after a minute"
                 await asyncio.sleep(0.02)
+
+
+async def queued_at(store: Store) -> list[float]:
+    """Return the times from which the queued trainings may start, in milliseconds since 1970."""
+    queued: list[tuple[bytes, float]] = await store.redis.zrange("training", 0, -1, withscores=True)
+    return [at_ms for _, at_ms in queued]
 
 
 async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: Lab) -> None:

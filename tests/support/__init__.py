@@ -128,8 +128,12 @@ def children_of_this_test() -> set[int]:
 
 
 def processes(folder: Path, word: str = "") -> list[Process]:
-    """List living processes that name a folder in command line or environment, and children that this test forked."""
+    """List living processes that name a folder in command line or environment, and children that this test forked.
+
+    A child that has neither a name nor a command line of its own yet is left out: it counts as its parent.
+    """
     found: list[Process] = []
+    parents: dict[int, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -142,7 +146,8 @@ def processes(folder: Path, word: str = "") -> list[Process]:
         ours = (is_forked_here or str(folder) in command + environment) and word in command
         if ours and state != "Z" and int(process.name) != os.getpid():
             found.append(Process(int(process.name), command))
-    return found
+            parents[int(process.name)] = int(parent)
+    return [one for one in found if Process(parents[one.pid], one.command) not in found]
 
 
 def is_running(pid: int) -> bool:
@@ -163,9 +168,14 @@ _JOBS: tuple[str, ...] = get_args(Job)
 
 def child_of(folder: Path, run_id: str) -> Process:
     """Return the child that trains a run, or a tokenizer: the one that has opened files of it."""
-    children = processes(folder, "train-")
-    [child] = [child for child in children if any(run_id in path for path in _open_files(child))]
+    [child] = [child for child in processes(folder, "train-") if _has_open(child, run_id)]
     return child
+
+
+def _has_open(process: Process, word: str) -> bool:
+    with contextlib.suppress(OSError):  # it has just ended
+        return any(word in path for path in _open_files(process))
+    return False
 
 
 def run_of(child: Process) -> str | None:

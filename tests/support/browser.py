@@ -130,6 +130,9 @@ class Browser:
     async def see_text(self, text: str, selector: str = "body") -> None:
         await self.see(f"document.querySelector({selector!r})?.innerText.includes({text!r})")
 
+    async def see_start(self, text: str, selector: str) -> None:
+        await self.see(f"document.querySelector({selector!r})?.innerText.startsWith({text!r})")
+
     async def open(self, address: str) -> None:
         """Load a page anew."""
         await self.call("Page.navigate", url="about:blank")
