@@ -96,7 +96,7 @@ async def test_everything_killed__runs_end_as_undisturbed_told_once(tmp_path: Pa
         assert campaign.kill_all()
         for pid in standing:
             os.kill(pid, signal.SIGCONT)
-        await campaign.settle(300)
+        await campaign.settle()
         verdict = await judge(campaign)
         assert before == [None] * USERS
         assert verdict.holds, verdict.broken

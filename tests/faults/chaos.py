@@ -66,8 +66,7 @@ _SECONDS_A_RUN, _SECONDS_A_FAULT = 11.0, 2.1
 _SUBMITTING_SHARE = 0.75
 """In the last part of the time nothing new is submitted, so that faults meet runs that are about to end."""
 _REPLY_SECONDS, _TRIES = 25.0, 6
-_VICTIM_SECONDS, _NEXT_ATTEMPT_SECONDS, _LINGER_SECONDS = 4.0, 90.0, 60.0
-_SETTLE_SECONDS = _START_SECONDS = PATIENCE_SECONDS
+_VICTIM_SECONDS = 4.0
 _SAMPLE_SECONDS, _SEEN_SECONDS = 0.2, 15.0
 """A run during which the bot was there for so long has to have a card; a shorter one may be told by its end alone."""
 _IN_VAIN = 1
@@ -168,8 +167,8 @@ class System(driver.System):
             process.start()
         sampling = asyncio.create_task(self._sample())
         self.undo.callback(lambda: sampling.cancel())
-        await self.server.synced(_START_SECONDS)
-        await self.server.connected(_START_SECONDS)
+        await self.server.synced(PATIENCE_SECONDS)
+        await self.server.connected(PATIENCE_SECONDS)
 
     async def stop(self) -> list[str]:
         """Ask all to end; return what did not end well, and helper processes that remain some seconds later."""
@@ -177,7 +176,7 @@ class System(driver.System):
         codes = [*await asyncio.gather(*(process.stop() for process in users)), await self.valkey.stop()]
         ended = zip((*users, self.valkey), codes, strict=True)
         faults = [f"{process.name} exited with {code}" for process, code in ended if code != 0]
-        is_gone = await gone(self.folder, _LINGER_SECONDS)
+        is_gone = await gone(self.folder)
         return faults if is_gone else [*faults, *(process.command for process in processes(self.folder))]
 
     def training_of(self, worker: Supervised) -> str | None:
@@ -272,7 +271,7 @@ class Campaign(driver.Campaign):
         await self.carry_out([*steps, *((one.at_seconds, partial(self.submit, one)) for one in self.plan.submissions)])
         names = {action: name for name, action in DISCORD.items()}
         self.faults.subtract(names[fault.action] for fault in self.system.server.faults)  # no request has met them
-        await self.settle(_SETTLE_SECONDS)
+        await self.settle()
 
     async def train_references(self) -> None:
         """Train each request undisturbed."""
@@ -571,10 +570,10 @@ async def deploy(folder: Path, console: Console) -> Verdict:
         await campaign.submit(Submission(at_seconds=0, request=0, user=0))
         [run] = campaign.runs
         for number in range(1, DEPLOYS + 1):
-            await until(lambda: attempts_at(run) >= number, _NEXT_ATTEMPT_SECONDS)  # noqa: B023  awaited at once
+            await until(lambda: attempts_at(run) >= number)  # noqa: B023  awaited at once
             for worker in system.workers:
                 campaign.faults["worker SIGTERM"] += worker.send(signal.SIGTERM)
-        await campaign.settle(_SETTLE_SECONDS)
+        await campaign.settle()
         verdict = await judge(campaign)
     verdict.show(console, ["worker SIGTERM"])
     return verdict

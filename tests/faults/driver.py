@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.support import ROOT, add_corpus, kill, processes, settings_in, some_text
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
@@ -34,7 +34,6 @@ from trainer.services.embedded import die_with_parent, find_server
 
 LEASE_SECONDS = 3.0
 _RESTART_SECONDS = 0.3
-_STOP_SECONDS = 120.0
 _row_adapter: TypeAdapter[dict[str, float | None]] = TypeAdapter(dict[str, float | None])
 
 
@@ -103,7 +102,7 @@ class Supervised:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 return await process.wait()
         except TimeoutError:
             process.kill()
@@ -244,11 +243,11 @@ class Campaign(ABC):
                 await asyncio.sleep(begin + at_seconds - time.monotonic())
                 group.create_task(do())
 
-    async def settle(self, seconds: float) -> None:
-        """Wait until nothing is left; give up where nothing ends for so many seconds."""
+    async def settle(self) -> None:
+        """Wait until nothing is left; give up where nothing ends for minutes."""
         begin = last_moved = time.monotonic()
         before = -1
-        while (left := self.left()) and time.monotonic() - last_moved < seconds:
+        while (left := self.left()) and time.monotonic() - last_moved < PATIENCE_SECONDS:
             if left != before:
                 before, last_moved = left, time.monotonic()
             await asyncio.sleep(0.25)

@@ -48,7 +48,6 @@ _AT_ONCE_SHARE, _LAST_SHARE = 0.5, 0.8
 _CORPUS_LINES, _STEPS, _ROWS = 800, 120, 2500
 _LONG_CURVE, _FROM_TOKENIZER, _FROM_FIRST_RUN = 1, 2, 3
 """The numbers of runs: one has a loss curve that is too long to be stored after each change."""
-_SETTLE_SECONDS = 120.0
 _WATCH_SECONDS = 0.3
 _VICTIM_SECONDS = 5.0
 """So long a fault waits until its machine trains a run."""
@@ -232,7 +231,7 @@ class Campaign(driver.Campaign):
         try:
             steps = [(fault.at_seconds, partial(self._hurt, fault)) for fault in self.plan.faults]
             await self.carry_out([(0.0, partial(self._queue, time.monotonic())), *steps])
-            await self.settle(_SETTLE_SECONDS)
+            await self.settle()
         finally:
             for task in beside:
                 task.cancel()
@@ -395,7 +394,8 @@ async def hold(folder: Path, plan: Plan, console: Console) -> Verdict:
     """Hold one campaign in a folder of its own."""
     async with driver.undisturbed(folder / "undisturbed", _CORPUS_LINES) as queue:
         runs = {label: queue.runs.get(run_id) async for label, run_id in queued(queue, plan, None)}
-        await until(lambda: all(run.seal.exists() for run in runs.values()))
+        for run in runs.values():
+            await until(run.seal.exists)
     references = {label: result_of(run) for label, run in runs.items()}
     network = Network()
     console.print(f"{MACHINES} machines: {network.words}")

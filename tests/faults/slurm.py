@@ -29,7 +29,7 @@ RUNS = 12
 _EPOCHS, _LONG_EPOCHS = 2, 40
 _IDLE_SECONDS = 20
 """Longer than a lease, so that a worker waits for the run of a lost node."""
-_CORPUS_LINES, _LONGEST_SECONDS, _LINGER_SECONDS = 120, 900.0, 30.0
+_CORPUS_LINES, _LONGEST_SECONDS = 120, 900.0
 _EARLY_PERCENT = 50.0
 """A worker is interrupted before this share of its run, because the interruption takes some seconds."""
 
@@ -171,7 +171,7 @@ async def hold(folder: Path) -> Verdict:
         if one.job_id not in jobs[one.is_preemption]:
             broken[one.run.run_id].append(f"Slurm's log has no interruption of job {one.job_id}, which trained it")
     tasks = ["one ended otherwise than by --until-idle" for log in logs if "worker_idle" not in log]
-    left = [] if await gone(folder, _LINGER_SECONDS) else [process.command for process in processes(folder)]
+    left = [] if await gone(folder) else [process.command for process in processes(folder)]
     figures = {
         "runs": len(runs),
         "attempts": sum(map(attempts_at, runs)),
