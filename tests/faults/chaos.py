@@ -455,7 +455,7 @@ async def judge(campaign: Campaign) -> Verdict:
 
 
 def _look_at_messages(campaign: Campaign, run: RunDirectory, found: Mapping[str, list[str]]) -> None:
-    """One card and one final message a watcher; the ledger says where, the channel what is there."""
+    """One card, or a line of a digest, and one final message a watcher; the ledger says where, the channel what."""
     record, ledger = run.record(), read_ledger(run)
     users = {user.id: user for user in campaign.system.users}
     if record.user_id is not None and ledger.of(record.user_id) is None:
@@ -467,7 +467,8 @@ def _look_at_messages(campaign: Campaign, run: RunDirectory, found: Mapping[str,
             found["missing" if finals == 0 else "duplicate"].append(f"{run.run_id}: {finals} final messages")
         if cards > 1:
             found["duplicate"].append(f"{run.run_id}: {cards} cards")
-        if cards == 0 and (watcher.card is not None or _was_seen(campaign, run)):
+        is_due = watcher.card is not None or (_was_seen(campaign, run) and not _is_in_digest(campaign, run, channel))
+        if cards == 0 and is_due:
             found["missing"].append(f"{run.run_id}: no card")
 
 
@@ -477,6 +478,16 @@ def _count(campaign: Campaign, channel: Channel, footer: str) -> int:
         any(text(mapping(embed.get("footer")).get("text")) == footer for embed in message.embeds)
         for message in campaign.system.server.messages(channel)
         if "interaction_metadata" not in message.payload
+    )
+
+
+def _is_in_digest(campaign: Campaign, run: RunDirectory, channel: Channel) -> bool:
+    """Return True if a user's digest has had a line about the run: many unfinished runs have no cards of their own."""
+    line = f"**{run.record().effective.label}**"
+    return any(
+        line in (shown := shown_text(version.payload)) and "digest-" in shown
+        for message in campaign.system.server.messages(channel)
+        for version in message.versions
     )
 
 

@@ -54,6 +54,7 @@ class _Request(BaseModel):
 class _Entry(BaseModel):
     level: str
     text: str
+    url: str = ""
 
 
 class _Event(BaseModel):
@@ -189,7 +190,7 @@ class Browser:
             if address.scheme in ("http", "https", "ws", "wss"):
                 self.hosts.add(address.netloc)
         elif method == "Log.entryAdded" and event.entry is not None and event.entry.level == "error":
-            self.errors.append(event.entry.text)
+            self.errors.append(f"{event.entry.text} {event.entry.url}".rstrip())
         elif method == "Runtime.consoleAPICalled" and event.type in ("error", "assert"):
             self.errors.append(str(event.args))
         elif method == "Runtime.exceptionThrown":
