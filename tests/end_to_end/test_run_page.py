@@ -70,8 +70,10 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         assert await faults(browser) == []
         await browser.see_value("document.querySelector(':focus')?.innerText", "No")
         await browser.press("Enter")
+        await browser.see("!document.querySelector('#question')")  # before, the button does nothing
         assert queue.runs.find(resumed) is not None
         await press_button(browser, "Delete")
+        await browser.see_value("document.querySelector(':focus')?.innerText", "No")
         await browser.press("Tab")
         await browser.press("Enter")
         await browser.see("location.hash === '#/' && document.querySelector('#search')")
