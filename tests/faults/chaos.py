@@ -67,7 +67,7 @@ _SUBMITTING_SHARE = 0.75
 """In the last part of the time nothing new is submitted, so that faults meet runs that are about to end."""
 _REPLY_SECONDS, _TRIES = 25.0, 6
 _VICTIM_SECONDS = 4.0
-_SAMPLE_SECONDS, _SEEN_SECONDS = 0.2, 15.0
+_SAMPLE_SECONDS, SEEN_SECONDS = 0.2, 15.0
 """A run during which the bot was there for so long has to have a card; a shorter one may be told by its end alone."""
 _IN_VAIN = 1
 """A child that has crashed so often since its last checkpoint is left alone: three times would be its end by right."""
@@ -498,7 +498,7 @@ def _was_seen(campaign: Campaign, run: RunDirectory) -> bool:
         return True
     clock = time.time() - time.monotonic()
     begin, end = (moment.timestamp() - clock for moment in (manifest.timings.created, manifest.timings.finished))
-    return campaign.system.longest_connected_seconds(begin, end) > _SEEN_SECONDS
+    return campaign.system.longest_connected_seconds(begin, end) > SEEN_SECONDS
 
 
 def _look_at_requests(campaign: Campaign, found: Mapping[str, list[str]]) -> None:
