@@ -1,9 +1,10 @@
 """Hashes, checks and reads the files of a corpus, a few MiB at a time; imports no numpy, because the bot reads too."""
 
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import file_digest, sha256
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ OTHER_SUFFIXES = (
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
+_SAMPLE_CHUNKS, _SAMPLE_CHUNK_BYTES = 8, 32 << 10
 _BOM = "\ufeff"
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
@@ -67,6 +69,26 @@ def text_files(path: Path) -> list[Path]:
                 " to a file.",
             )
     return files
+
+
+def sample_text(corpus: Path) -> tuple[str, int]:
+    """Read chunks spread evenly over a corpus, or all of a short one; return the text and its bytes."""
+    files, chunks = text_files(corpus), list[bytes]()
+    for file in files[:: math.ceil(len(files) / _SAMPLE_CHUNKS)]:
+        size = file.stat().st_size
+        with file.open("rb") as data:
+            for start in range(0, size, max(_SAMPLE_CHUNK_BYTES, math.ceil(size / _SAMPLE_CHUNKS))):
+                data.seek(start)
+                chunks.append(data.read(_SAMPLE_CHUNK_BYTES))
+    raw = b"".join(chunks)
+    return raw.decode(errors="ignore"), len(raw)
+
+
+def count_kinds(units: Sequence[str], growth: float) -> float:
+    """Estimate the distinct units of a text `growth` times as long, which grow with a power of it (Heaps' law)."""
+    kinds, kinds_in_half = len(set(units)), len(set(units[: len(units) // 2]))
+    power = math.log2(kinds / kinds_in_half) if kinds_in_half else 1.0
+    return kinds * math.pow(growth, min(1.0, power))
 
 
 def is_about(name: str) -> bool:

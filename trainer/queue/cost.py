@@ -38,7 +38,7 @@ from trainer.contracts.tokenizers import (
 )
 from trainer.contracts.wording import WAIT_MESSAGES, counted
 from trainer.data.normalization import normalized
-from trainer.data.text import text_files
+from trainer.data.text import count_kinds, sample_text, text_files
 from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -64,13 +64,13 @@ _COUNTING_BYTES = 110
 """Memory for each token of the text while n-grams are counted, after the last step (measured)."""
 _MAX_CHECKPOINTS = 3
 """Two complete checkpoints and the one that is being written."""
-_CHARACTERS_PER_SUBWORD = 3.5
+_CHARACTERS_PER_SUBWORD, _FEWER_PER_HALVING, _USUAL_SUBWORDS = 3.5, 0.37, 8000
+"""A vocabulary of half the size has subwords that are shorter by so many characters (measured)."""
 _SPECIAL_TOKENS = 4
 _MIN_BF16_WIDTH = 128
 """Models of this width or more train 1.3 to 2 times as fast in bf16 (measured)."""
 _MIN_BF16_FLOPS, _FLOPS_PER_WEIGHT = 1e13, 6
 """A training with less work takes about a minute on two cores, and is not worth a hint."""
-_SAMPLE_CHUNKS, _CHUNK_BYTES = 8, 32 << 10
 _MAX_COMPARED_RUNS = 24
 _MIN_TRAIN_SECONDS = 0.5
 """A shorter training says more about its start than about its speed."""
@@ -164,19 +164,6 @@ def measure_text(
     return TextEstimate(vocabulary, TrainText(train_bytes * vocabulary.tokens_per_byte, words))
 
 
-def sample_text(corpus: Path) -> tuple[str, int]:
-    """Read chunks spread evenly over a corpus, or all of a short one; return the text and its bytes."""
-    files, chunks = text_files(corpus), list[bytes]()
-    for file in files[:: math.ceil(len(files) / _SAMPLE_CHUNKS)]:
-        size = file.stat().st_size
-        with file.open("rb") as data:
-            for start in range(0, size, max(_CHUNK_BYTES, math.ceil(size / _SAMPLE_CHUNKS))):
-                data.seek(start)
-                chunks.append(data.read(_CHUNK_BYTES))
-    raw = b"".join(chunks)
-    return raw.decode(errors="ignore"), len(raw)
-
-
 def estimate_vocabulary(
     config: TokenizerConfig, documents: DocumentMode, train_bytes: float, sample: str, sample_bytes: int
 ) -> Vocabulary:
@@ -200,18 +187,13 @@ def estimate_vocabulary(
             min_size = count_kinds(characters, min(1.0, growth))
             min_size += len(BYTE_NAMES) if has_byte_fallback(config) else 0
             size = min_size + count_kinds(words, growth / 2)  # a subword occurs at least twice
-            per_token = min(_CHARACTERS_PER_SUBWORD, len(characters) / max(1, len(words)))
+            share = min(1.0, config.vocab_size / _USUAL_SUBWORDS)
+            per_token = _CHARACTERS_PER_SUBWORD + _FEWER_PER_HALVING * math.log2(share)
+            per_token = min(per_token, len(characters) / max(1, len(words)))
             tokens = round(len(characters) / max(1.0, per_token)) + marks * lines
     cap = config.vocab_size or math.inf
     size, min_size = (round(min(cap, kinds + _SPECIAL_TOKENS)) for kinds in (size, min_size))
     return Vocabulary(size, min_size, tokens / max(1, sample_bytes))
-
-
-def count_kinds(units: Sequence[str], growth: float) -> float:
-    """Estimate the distinct units of a text `growth` times as long, which grow with a power of it (Heaps' law)."""
-    kinds, kinds_in_half = len(set(units)), len(set(units[: len(units) // 2]))
-    power = math.log2(kinds / kinds_in_half) if kinds_in_half else 1.0
-    return kinds * math.pow(growth, min(1.0, power))
 
 
 def count_ngrams(sample: str, tokens: float, growth: float, max_order: int) -> float:

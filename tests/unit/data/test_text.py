@@ -17,8 +17,10 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import (
     MAX_LINE_BYTES,
     corpus_sha256,
+    count_kinds,
     line_blocks,
     plain_words,
+    sample_text,
     shown_name,
     stream_blocks,
     text_files,
@@ -190,3 +192,21 @@ def test_plain_words__have_no_case_and_no_signs_at_their_ends(text: str, words: 
 @for_all(texts)
 def test_plain_words__are_one_for_each_word_between_white_space(text: str) -> None:
     assert len(plain_words(text)) == len(text.split())
+
+
+def test_kinds__grow_as_the_halves_of_a_text_show() -> None:
+    assert count_kinds(["same"] * 100, 1000) == 1
+    assert count_kinds([str(i) for i in range(100)], 1000) == pytest.approx(100_000)
+    assert count_kinds([str(i) for i in range(100)], 0.5) == pytest.approx(50)
+    assert count_kinds("x", 8) == 8
+    assert count_kinds([*"abcd", "a", "b", "c", "d"], 2) == 4
+
+
+def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"{name} " * 200_000)
+    text, size = sample_text(tmp_path)
+    assert size < 900_000
+    assert {"a", "b", "c"} <= set(text.split())
+    (tmp_path / "short.txt").write_text("all of it " * 100)
+    assert sample_text(tmp_path / "short.txt") == ("all of it " * 100, 1000)

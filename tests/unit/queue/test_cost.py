@@ -31,12 +31,10 @@ from trainer.queue.cost import (
     Machine,
     TrainText,
     check_fits,
-    count_kinds,
     count_ngrams,
     estimate,
     find_speed,
     measure_text,
-    sample_text,
     this_machine,
     train_share,
 )
@@ -324,15 +322,28 @@ async def demo(folder: Path, **fields: object) -> EffectiveRequest:
     return await resolve_request(request, CorpusStore(settings), settings)
 
 
-@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece", "char stream", "bpe stream"])
-async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "documents", "fields"),
+    [
+        ("char", "line", {}),
+        ("word", "line", {}),
+        ("bpe", "line", {"vocab_size": 8000}),
+        ("bpe", "line", {"vocab_size": 1000}),
+        ("bpe", "line", {"vocab_size": 256}),
+        ("wordpiece", "line", {"vocab_size": 4000}),
+        ("sentencepiece", "line", {"vocab_size": 8000}),
+        ("char", "stream", {}),
+        ("bpe", "stream", {"vocab_size": 8000}),
+    ],
+)
+async def test_vocabulary__is_estimated_from_the_text(
+    tmp_path: Path, method: str, documents: str, fields: dict[str, object]
+) -> None:
     """Near the vocabulary that a run trains, and near the number of tokens of the corpus."""
-    method, *documents = method.split()
-    fields: dict[str, object] = {"documents": documents[0] if documents else "line"}
     splits: dict[str, object] = {"test_fraction": 0.1, "holdout_fraction": 0.01}
-    effective = await demo(tmp_path, tokenizer={"method": method}, **splits, **fields)
+    effective = await demo(tmp_path, tokenizer={"method": method, **fields}, documents=documents, **splits)
     lines = DEMO.read_text(encoding="utf-8").splitlines()
-    tokenizer = tokenizer_of(method, lines, lines[:9], **fields)
+    tokenizer = tokenizer_of(method, lines, lines[:9], documents=documents, **fields)
     tokens = len(tokenizer.encode_documents("\n".join(lines)))
     found, _ = measure_text(effective, effective.tokenizer, DEMO, None)
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
@@ -358,23 +369,6 @@ async def test_train_share__is_the_rest_beside_the_held_out_splits(tmp_path: Pat
     assert await share() == pytest.approx(0.5)
     assert await share(validation_corpus="held") == pytest.approx(0.7)
     assert await share(validation_corpus="held", test_corpus="held", allow_same_corpus=True) == 1
-
-
-def test_kinds__grow_as_the_halves_of_a_text_show() -> None:
-    assert count_kinds(["same"] * 100, 1000) == 1
-    assert count_kinds([str(i) for i in range(100)], 1000) == pytest.approx(100_000)
-    assert count_kinds([str(i) for i in range(100)], 0.5) == pytest.approx(50)
-    assert count_kinds("x", 8) == 8
-    assert count_kinds([*"abcd", "a", "b", "c", "d"], 2) == 4
-
-
-def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
-    for name in "abc":
-        (tmp_path / f"{name}.txt").write_text(f"{name} " * 200_000)
-    text, size = sample_text(tmp_path)
-    assert size < 900_000
-    assert {"a", "b", "c"} <= set(text.split())
-    assert sample_text(DEMO)[1] == DEMO.stat().st_size
 
 
 def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
