@@ -56,7 +56,7 @@ def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 @app_commands.describe(
     corpora="Names of corpora, with commas; the vocabulary covers all of them",
     method="Tokenizer method; default: char",
-    vocab_size="Largest vocabulary; default: 8000, for char and word everything",
+    vocab_size="Largest vocabulary; default: by the text, char and word: all",
     name="Name of the tokenizer in lists",
 )
 @app_commands.autocomplete(corpora=autocomplete(_last_corpus))

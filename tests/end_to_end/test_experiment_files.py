@@ -161,6 +161,9 @@ def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
     assert reasons["early_stopping.patience"] == ["6", "a fifth of the epochs, at least 3"]
     assert "learning_rate" not in reasons
     assert "Values by rule" not in shell.type("validate", "test_ngram_tiny")
+    of_characters = "tokenizer.method char better with a short text: 90,000 training characters"
+    out = shell.type("validate", "--corpus", "demo", "--model", "gpt2")
+    assert of_characters in [" ".join(line.split()) for line in out.splitlines()]
 
 
 def test_cost__is_told_before_a_training_and_what_cannot_fit_is_refused(shell: Shell) -> None:

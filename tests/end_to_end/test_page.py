@@ -105,7 +105,8 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.press("Enter")
         await browser.see_text("2 runs against 1 (interval of one more run of the group)")
         await browser.see_value("document.querySelectorAll('path.line').length", 4)
-        gru = await finish(queue, "page group other", model_family="gru", num_epochs=3)
+        words: dict[str, object] = {"model_family": "gru", "tokenizer": {"method": "word"}}
+        gru = await finish(queue, "page group other", num_epochs=3, **words)
         await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}", tmp_path / "files")
         child = await finish(queue, "page group child", init_from_run_id=accepted.run_ids[0])
         await browser.open(f"{address}/#/runs/{child}")

@@ -118,6 +118,21 @@ async def test_threads__change_nothing_in_a_tokenizer(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
+async def test_vocabulary__is_chosen_by_the_text_and_a_given_one_wins(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "abcdefg\n" * 100_000)
+    add_corpus(tmp_path, "hijklmn\n" * 100_000, "other")
+    corpora = CorpusStore(settings_in(tmp_path))
+
+    async def size(method: str, *names: str, **fields: object) -> int | None:
+        asked = request(method=method, corpora=names, **fields)
+        return (await resolve_tokenizer(asked, corpora)).request.vocab_size
+
+    # 80 % of 800,000 characters, and a token for each 500 of them
+    assert [await size(method, "text") for method in ("bpe", "sentencepiece", "char")] == [1280, 1280, None]
+    assert await size("bpe", "text", "other") == 2560
+    assert await size("bpe", "text", vocab_size=300) == 300
+
+
 @asynccontextmanager
 async def held(lab: Lab, asked: TokenizerTrainRequest) -> AsyncIterator[TokenizerDirectory]:
     """A tokenizer that waits for its training, and that no child can train in the block."""

@@ -51,7 +51,7 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
         )
         record = accepted(here)
         assert "It has about" in answer.text and "parameters and needs about 0.4 GiB of memory and" in answer.text
-        assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · word tokenizer · 2 epochs" in answer.text
+        assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · char tokenizer · 2 epochs" in answer.text
         assert record.user_id == here.bob.id
         assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled
         assert record.request.seed == 42 and "seed" not in record.request.model_fields_set

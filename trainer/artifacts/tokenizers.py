@@ -1,5 +1,6 @@
 """Tokenizers on disk, one directory each, trained by a job or by a run; imports no torch and no numpy."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,12 +10,13 @@ from pathlib import Path
 from trainer.artifacts.job_folder import JobFolder, JobStore, modified_at, with_manifest
 from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
+from trainer.config.defaults import chosen_vocab_size
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
 from trainer.contracts.base import FileRecord, JobState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError, at_field, field_error
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
-from trainer.contracts.tokenizers import TokenizerManifest
-from trainer.data.corpora import CorpusStore
+from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest
+from trainer.data.corpora import CorpusStore, training_characters
 from trainer.system.files import DISK, Disk, read_regular, write_atomically
 
 _MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": "Training.", "completed": "Completed."}
@@ -172,11 +174,11 @@ class TokenizerStore(JobStore[TokenizerDirectory]):
 
 
 async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:
-    """Check a tokenizer request and its corpora; raises AppError, having changed nothing.
+    """Check a tokenizer request and its corpora, and choose its vocabulary if it gives none.
 
-    Of a folder of splits, it reads the file for training.
+    Of a folder of splits, it reads the file for training. Raises AppError, having changed nothing.
     """
-    config_of(request)
+    config = config_of(request)
     check_label(request.label)
     given = {"split_by"} if request.split_by in ("line", "file") else set()
     with at_field("corpora"):
@@ -186,6 +188,11 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     described = tuple([await corpora.describe(name, "corpora", minimum_lines=splits) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):
         raise field_error(ErrorCode.INVALID_INPUT, "corpora", "must name different texts: two of them are the same.")
+    if isinstance(config, SubwordConfig) and request.vocab_size is None:
+        paths = [corpora.find(name, "corpora") for name in request.corpora]
+        share = 1 - request.holdout_fraction - request.test_fraction
+        text = await asyncio.to_thread(training_characters, paths, share)
+        request = changed(request, vocab_size=chosen_vocab_size(config, text).value)
     return TokenizerRecord(
         tokenizer_id=tokenizer_id_of(request, described), created_at=now(), request=request, corpora=described
     )

@@ -8,7 +8,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from trainer.config.validation import value_at
-from trainer.contracts.models import Architecture, ModelConfig, NgramConfig, RnnConfig
+from trainer.contracts.models import (
+    Architecture,
+    ModelConfig,
+    ModelFamily,
+    NgramConfig,
+    RnnConfig,
+    default_tokenizer_method,
+)
+from trainer.contracts.tokenizers import BYTE_NAMES, SubwordConfig, has_byte_fallback
 from trainer.contracts.training_options import ChosenValue
 
 _Value = bool | int | float | str
@@ -27,6 +35,10 @@ STANDARDS: Mapping[Standard, Mapping[str, _Value]] = {
 """Values of the standard models, which hold for texts of at least 200 such steps."""
 _STANDARD_SIZES: Mapping[Standard, str] = {"char_lstm": "small", "keyboard": "base"}
 
+_LONG_UNITS_FROM_CHARACTERS = 1_600_000
+"""With fewer training characters, a model of characters is better than one of words or subwords."""
+_CHARACTERS_PER_SUBWORD, _MIN_SUBWORDS, _MAX_VOCABULARY = 500, 256, 8000
+"""A subword that occurs seldom is learned badly."""
 _STEPS_PER_EPOCH = 200
 """With fewer and larger steps, an epoch of a short text teaches less."""
 _ROW_TOKENS, _SHORT_ROW_TOKENS, _MIN_ROW_TOKENS, _ROWS_IN_TEXT = 128, 64, 8, 4
@@ -87,6 +99,34 @@ _ENOUGH_EPOCHS_SHARE, _FULL_TOKENS_PER_WEIGHT, _MAX_WEIGHTS_PER_TOKEN = 0.35, 10
 """With `minutes`: a model with this share of the usual epochs is better than a smaller one with more. A model has
 learned all it can from so many tokens per weight. One with more weights per training token is too large for the text.
 """
+
+
+class TextCharacters(NamedTuple):
+    """The characters of a training split, and the different ones among them; estimated from a sample."""
+
+    total: int
+    kinds: int
+
+    def __str__(self) -> str:
+        return f"{float(f'{self.total:.2g}'):,.0f} training characters"
+
+
+def chosen_method(family: ModelFamily, text: TextCharacters) -> ChosenValue | None:
+    """Return the method of a tokenizer that a request leaves out; None if the text does not decide it."""
+    usual = default_tokenizer_method(family)
+    if usual not in ("bpe", "word"):
+        return None
+    if text.total >= _LONG_UNITS_FROM_CHARACTERS:
+        return ChosenValue(field="tokenizer.method", value=usual, reason=f"usual for {family}: {text}")
+    return ChosenValue(field="tokenizer.method", value="char", reason=f"better with a short text: {text}")
+
+
+def chosen_vocab_size(config: SubwordConfig, text: TextCharacters) -> ChosenValue:
+    """Return the vocabulary of a subword tokenizer: its characters, and as many subwords as the text can teach."""
+    characters = 2 * text.kinds if config.method == "wordpiece" else text.kinds
+    characters += len(BYTE_NAMES) if has_byte_fallback(config) else 0
+    size = max(characters + _MIN_SUBWORDS, min(_MAX_VOCABULARY, text.total // _CHARACTERS_PER_SUBWORD))
+    return ChosenValue(field="tokenizer.vocab_size", value=size, reason=f"for {text}")
 
 
 class TrainingText(NamedTuple):

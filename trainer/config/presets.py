@@ -10,9 +10,12 @@ from trainer.config.defaults import (
     Basis,
     Pace,
     Standard,
+    TextCharacters,
     TrainingText,
+    chosen_method,
     chosen_size,
     chosen_values,
+    chosen_vocab_size,
     is_long_enough,
     row_length,
 )
@@ -178,7 +181,9 @@ def resolve_with_reasons(
     defaults.py choose values for the text, and for the measured pace of a request with `minutes`.
     """
     given = _given_fields(request)
-    standard = _standard(request)
+    config = request.tokenizer or tokenizer
+    usual = models.default_tokenizer_method(request.model_family)
+    standard = _standard(request, usual if config is None else config.method)
     is_standard = standard is not None and request.minutes is None and is_long_enough(standard, text)
     standard = standard if is_standard else None
     longest = value_at(given, "max_seq_len") or row_length(text, architecture(request.model_family)).tokens
@@ -241,8 +246,9 @@ def with_recorded(resolved: Resolved, recorded: EffectiveRequest) -> EffectiveRe
     values: dict[str, object] = resolved.effective.model_dump()
     before: dict[str, object] = recorded.model_dump()
     fields = {choice.field for choice in resolved.chosen}
-    if "optimizer.name" in fields:  # each optimizer has settings of its own
-        fields.add("optimizer")
+    for name in ("optimizer", "tokenizer"):  # each has settings of its own
+        if any(field.startswith(f"{name}.") for field in fields):
+            fields.add(name)
     if "model_size" in fields:
         fields.add("model")
     elif "max_seq_len" in fields:
@@ -283,14 +289,14 @@ def split_fields(request: TrainRequest) -> dict[str, object]:
     return {**split, "split_by": values.get("split_by"), "seed": values["split_seed"]}
 
 
-class Inherited(NamedTuple):
-    """The request of a warm start with values of its parent, and these values."""
+class Filled(NamedTuple):
+    """A request with values that it left out, and these values."""
 
     request: TrainRequest
-    taken: tuple[ChosenValue, ...]
+    values: tuple[ChosenValue, ...]
 
 
-def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corpus: bool) -> Inherited:
+def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corpus: bool) -> Filled:
     """Return the request of a warm start with values of its parent that it leaves out, and what was taken over.
 
     Equal shares and seeds hold out equal lines of an equal corpus, of which none has trained the parent. The unit of
@@ -298,7 +304,7 @@ def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corp
     over from another architecture, which is refused later.
     """
     if architecture(request.model_family) != parent.model.architecture:
-        return Inherited(request, ())
+        return Filled(request, ())
     taken: list[ChosenValue] = []
     fields = (*_OF_PARENT, "split_by") if is_same_corpus else _OF_PARENT
     usual: dict[str, object] = request.model_dump()
@@ -309,13 +315,33 @@ def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corp
         if value is not None and field not in request.model_fields_set and value != usual.get(field):
             taken.append(ChosenValue(field=field, value=value, reason=reason))
     values: dict[str, object] = {one.field: one.value for one in taken}
-    return Inherited(changed(request, **values), tuple(taken))
+    return Filled(changed(request, **values), tuple(taken))
 
 
 _OF_PARENT = (
     *("objective", "mlm_probability", "documents", "max_seq_len"),
     *("holdout_fraction", "test_fraction", "split_seed"),
 )
+
+
+def with_tokenizer(request: TrainRequest, text: TextCharacters) -> Filled:
+    """Return the request with the tokenizer that rules choose for its training split, and their values.
+
+    A request whose tokenizer is trained already is returned as it is.
+    """
+    if request.tokenizer_id is not None or request.init_from_run_id is not None:
+        return Filled(request, ())
+    config, chosen = request.tokenizer, list[ChosenValue]()
+    if config is None:
+        method = chosen_method(request.model_family, text)
+        chosen += [] if method is None else [method]
+        usual = models.default_tokenizer_method(request.model_family)
+        config = tokenizers.CONFIGS[usual if method is None else str(method.value)]()
+    if isinstance(config, tokenizers.SubwordConfig) and "vocab_size" not in config.model_fields_set:
+        size = chosen_vocab_size(config, text)
+        chosen.append(size)
+        config = changed(config, vocab_size=size.value)
+    return Filled(changed(request, tokenizer=config) if chosen else request, tuple(chosen))
 
 
 def _saw_held_out(tokenizer: TokenizerManifest, run: EffectiveRequest) -> bool:
@@ -355,13 +381,13 @@ def request_hash(effective: EffectiveRequest) -> str:
     return sha256(to_json(values)).hexdigest()
 
 
-def _standard(request: TrainRequest) -> Standard | None:
-    """Return the standard model that a request stands for: char_lstm, or a recurrent family without sizes."""
+def _standard(request: TrainRequest, method: TokenizerMethod) -> Standard | None:
+    """Return the standard model that a request stands for: char_lstm, or a recurrent family of words without sizes."""
     family = request.model_family
     if family == "char_lstm":
         return "char_lstm"
-    is_recurrent = models.CONFIGS[family] is models.RnnConfig
-    return "keyboard" if is_recurrent and request.model is None and request.model_size is None else None
+    is_of_words = models.CONFIGS[family] is models.RnnConfig and method == "word"
+    return "keyboard" if is_of_words and request.model is None and request.model_size is None else None
 
 
 def has_free_size(request: TrainRequest) -> bool:

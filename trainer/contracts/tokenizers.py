@@ -154,9 +154,18 @@ class WordTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     normalization: Normalization = Normalization()
 
 
-class _SubwordOptions(Frozen, json_schema_extra=describe_fields):
+def _describe_subwords(schema: JsonDict, record: type[BaseModel]) -> None:
+    """Describe the fields without the default of `vocab_size`, because a run chooses it by its text."""
+    describe_fields(schema, record)
+    fields = schema["properties"]
+    size = fields["vocab_size"] if isinstance(fields, dict) else None
+    if isinstance(size, dict):
+        del size["default"]
+
+
+class _SubwordOptions(Frozen, json_schema_extra=_describe_subwords):
     vocab_size: VocabularySize = 8000
-    """Largest vocabulary, special tokens and characters included."""
+    """Largest vocabulary, special tokens and characters included. By rule: by the length of the text."""
     special_style: SpecialStyle | None = None
     """Style of the special tokens; default: that of the model."""
     special_tokens: RenamedTokens = None

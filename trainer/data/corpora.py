@@ -12,21 +12,26 @@ from tempfile import mkdtemp
 from threading import Lock
 from weakref import finalize
 
+from trainer.config.defaults import TextCharacters
 from trainer.config.settings import Settings
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
 from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef
+from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.wording import counted
 from trainer.data.folders import FolderLayout, folder_layout
+from trainer.data.normalization import normalized
 from trainer.data.tables import PlainText, as_text
 from trainer.data.text import (
     SUFFIXES,
     check_text_name,
     corpus_sha256,
+    count_kinds,
     count_lines,
     is_table,
     line_blocks,
+    sample_text,
     shown_name,
     text_files,
 )
@@ -275,6 +280,15 @@ def require_lines(name: str, lines: int, minimum: int = 1) -> None:
             f"The corpus has {counted(lines, 'line')} with text; it needs at least {minimum}:"
             " lines to train on and lines held out.",
         )
+
+
+def training_characters(corpora: Sequence[Path], share: float) -> TextCharacters:
+    """Estimate the characters of training splits that are this share of the corpora."""
+    samples = [sample_text(path) for path in corpora]
+    text = normalized("".join(sample for sample, _ in samples), Normalization())
+    sample_bytes = max(1, sum(size for _, size in samples))
+    growth = share * sum(file.stat().st_size for path in corpora for file in text_files(path)) / sample_bytes
+    return TextCharacters(round(growth * len(text)), round(count_kinds(text, max(1.0, growth))))
 
 
 def sample_lines(path: Path, count: int, seed: int) -> list[str]:

@@ -15,7 +15,8 @@ from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.batteries.reading import Battery
 from trainer.batteries.sources import find_battery
-from trainer.config.presets import split_fields
+from trainer.config.defaults import TextCharacters
+from trainer.config.presets import split_fields, with_split, with_tokenizer
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import merged, parse
@@ -34,9 +35,10 @@ from trainer.contracts.experiments import (
 from trainer.contracts.runs import EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore, training_characters
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.batteries import Items
+from trainer.queue.cost import train_share
 from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
@@ -164,6 +166,7 @@ async def resolve_experiment(
     if request.ratings is not None:
         ratings = await corpora.describe(request.ratings, "ratings")
         read_ratings(corpora.find(request.ratings, "ratings"))
+    request = await asyncio.to_thread(_with_equal_tokenizers, request, corpora)
     await _check_trainings(request, corpora, settings)
     batteries: dict[str, list[Battery]] = await asyncio.to_thread(_read_batteries, request, settings)
     infos = {code: tuple(battery.info for battery in of_language) for code, of_language in batteries.items()}
@@ -286,6 +289,22 @@ def _refuse_added(train: Mapping[str, JsonValue], place: str) -> None:
         if field in train:
             message = f"{place}.{field}` is set by the experiment itself: leave it out."
             raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def _with_equal_tokenizers(request: ExperimentRequest, corpora: CorpusStore) -> ExperimentRequest:
+    """Return the request with the tokenizers that rules choose: those of the shortest text for all languages."""
+    models: dict[str, ModelOptions] = {}
+    for name, model in request.models.items():
+        models[name] = model
+        training = training_request(request, CellKey(name, next(iter(request.languages)), request.seeds[0]), Start())
+        paths = [corpora.find(corpus_of(request, language), "corpora") for language in request.languages]
+        texts = [training_characters([path], train_share(with_split(training))) for path in paths]
+        shortest = TextCharacters(min(text.total for text in texts), max(text.kinds for text in texts))
+        config = with_tokenizer(training, shortest).request.tokenizer
+        if config not in (None, training.tokenizer) and not model.has_shared_tokenizer:
+            options: dict[str, JsonValue] = config.model_dump(mode="json", exclude_unset=True)
+            models[name] = changed(model, train={**model.train, "tokenizer": {"method": config.method, **options}})
+    return changed(request, models=models)
 
 
 async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, settings: Settings) -> None:

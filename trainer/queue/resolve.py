@@ -25,7 +25,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.defaults import PACE_SIZES, Pace, TrainingText
 from trainer.config.presets import (
     Bf16Trial,
-    Inherited,
+    Filled,
     Resolved,
     architecture,
     check_bf16,
@@ -38,6 +38,7 @@ from trainer.config.presets import (
     with_parent,
     with_recorded,
     with_split,
+    with_tokenizer,
 )
 from trainer.config.settings import Settings
 from trainer.config.train_request import with_stored_tokenizer
@@ -49,9 +50,9 @@ from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.training_options import ChosenValue
 from trainer.contracts.wording import counted
-from trainer.data.corpora import CorpusStore, sample_lines
+from trainer.data.corpora import CorpusStore, sample_lines, training_characters
 from trainer.data.text import corpus_sha256, text_files
-from trainer.queue.cost import TextEstimate, measure_text, preview_cost
+from trainer.queue.cost import TextEstimate, measure_text, preview_cost, train_share
 from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
@@ -191,7 +192,7 @@ async def _resolve_all(
     if parent is not None:
         request = changed(request, init_from_run_id=parent.name)
         inherited = await asyncio.to_thread(_with_parent, request, parent.effective, corpora)
-        request, taken = inherited.request, inherited.taken
+        request, taken = inherited.request, inherited.values
     check_parts(request)
     folder = _tokenizer_folder(request, settings)
     tokenizer = None if folder is None else read_manifest(folder)
@@ -204,6 +205,8 @@ async def _resolve_all(
         name: str | None = getattr(request, field)
         if name is not None:
             paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
+    characters = await asyncio.to_thread(training_characters, [paths["corpus"]], train_share(with_split(request)))
+    request, by_text = with_tokenizer(request, characters)
     config = tokenizer_of(request, tokenizer)
     measured = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
     text = TrainingText(round(measured.text.tokens), measured.vocabulary.size)
@@ -229,7 +232,7 @@ async def _resolve_all(
         pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
         effective, by_rule = resolved(request, pace=pace)
     notes = (*_notes_on_parent(taken), *layout.notes)
-    return _Resolved(effective, (*taken, *by_rule), paths, measured, pace, notes)
+    return _Resolved(effective, (*taken, *by_text, *by_rule), paths, measured, pace, notes)
 
 
 def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:
@@ -244,7 +247,7 @@ def _given(request: TrainRequest) -> set[str]:
     return {field for field, value in given.items() if (field, value) != ("split_by", "position")}
 
 
-def _with_parent(request: TrainRequest, parent: EffectiveRequest, corpora: CorpusStore) -> Inherited:
+def _with_parent(request: TrainRequest, parent: EffectiveRequest, corpora: CorpusStore) -> Filled:
     """Return the request of a warm start with values of its parent that it leaves out, and what was taken over.
 
     For an equal corpus, these are the validation and test corpora of the parent too, if they are still here.
@@ -259,7 +262,7 @@ def _with_parent(request: TrainRequest, parent: EffectiveRequest, corpora: Corpu
             request = changed(request, **{field: corpus.name})
             reason = f"as in its parent '{request.init_from_run_id}'"
             taken = (*taken, ChosenValue(field=field, value=corpora.shown(corpus.name), reason=reason))
-    return Inherited(request, taken)
+    return Filled(request, taken)
 
 
 def _is_here(corpus: CorpusRef, corpora: CorpusStore) -> bool:

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from tests.support.families import CAUSAL
 from tests.support.properties import for_all_pairs
-from trainer.config.defaults import TrainingText
-from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded
+from trainer.config.defaults import TextCharacters, TrainingText, chosen_vocab_size
+from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded, with_tokenizer
 from trainer.config.train_request import train_request
 from trainer.config.validation import value_at
 from trainer.contracts.base import changed
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.tokenizers import BpeTokenizerConfig, WordPieceTokenizerConfig
 
 Values = Mapping[str, object]
 CHARACTERS = 97
@@ -104,6 +105,65 @@ def test_rule__chooses_what_is_left_out_and_a_given_value_wins(tokens: int, fiel
     assert {path: value(effective, path) for path in expected} == expected
 
 
+LONG_TEXT = TextCharacters(1_600_000, 90)  # 80 % of a text of two million characters
+SHORT_TEXT = LONG_TEXT._replace(total=LONG_TEXT.total - 1)
+TOKENIZERS: list[tuple[TextCharacters, Values, Values]] = [
+    (SHORT_TEXT, {"model_family": "gpt2"}, {"method": "char"}),
+    (SHORT_TEXT, {"model_family": "llama"}, {"method": "char"}),
+    (SHORT_TEXT, {"model_family": "qwen"}, {"method": "char"}),
+    (SHORT_TEXT, {"model_family": "gru"}, {"method": "char"}),
+    # a subword for each 500 characters, up to 8,000 tokens
+    (LONG_TEXT, {"model_family": "gpt2"}, {"method": "bpe", "vocab_size": 3200}),
+    (TextCharacters(3_999_999, 90), {"model_family": "llama"}, {"method": "bpe", "vocab_size": 7999}),
+    (TextCharacters(50_000_000, 90), {"model_family": "qwen"}, {"method": "bpe", "vocab_size": 8000}),
+    (LONG_TEXT, {"model_family": "lstm"}, {"method": "word"}),
+    (TextCharacters(88_000, 80), {"model_family": "bert"}, {"method": "wordpiece", "vocab_size": 416}),  # 2 * 80 + 256
+    # what is given stays
+    (TextCharacters(88_000, 80), GPT2 | {"tokenizer": {"method": "bpe"}}, {"method": "bpe", "vocab_size": 336}),
+    (SHORT_TEXT, GPT2 | {"tokenizer": {"method": "bpe"}}, {"method": "bpe", "vocab_size": 3199}),
+    (SHORT_TEXT, GPT2 | {"tokenizer": {"method": "bpe", "vocab_size": 8000}}, {"vocab_size": 8000}),
+    (SHORT_TEXT, {"model_family": "gpt2", "tokenizer": {"vocab_size": 300}}, {"method": "bpe", "vocab_size": 300}),
+    (SHORT_TEXT, GPT2 | {"tokenizer": {"method": "word"}}, {"method": "word", "vocab_size": None}),
+    (LONG_TEXT, GPT2, {"method": "char"}),
+    # every character has a token: 7,000 of a text in Chinese, and 256 bytes
+    (TextCharacters(100_000, 7000), GPT2 | {"tokenizer": {"method": "bpe"}}, {"vocab_size": 7256}),
+    (TextCharacters(100_000, 7000), GPT2 | {"tokenizer": {"method": "wordpiece"}}, {"vocab_size": 14_256}),
+    (
+        TextCharacters(50_000, 100),
+        GPT2 | {"tokenizer": {"method": "sentencepiece", "byte_fallback": True}},
+        {"vocab_size": 612},
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "fields", "expected"), TOKENIZERS)
+def test_tokenizer__suits_the_length_of_the_text_and_a_given_value_wins(
+    text: TextCharacters, fields: Values, expected: Values
+) -> None:
+    request = train_request(dict[str, object](corpus="kk") | dict(fields))
+    found = with_tokenizer(request, text)
+    values: dict[str, object] = found.request.model_dump(include={"tokenizer"})
+    assert {name: value_at(values, f"tokenizer.{name}") for name in expected} == expected
+    assert {value_at(values, one.field) == one.value for one in found.values} <= {True}
+    given: dict[str, object] = request.model_dump(exclude_unset=True)
+    assert all(value_at(given, one.field) is None and f"{text}" in one.reason for one in found.values)
+
+
+@for_all_pairs(st.integers(min_value=0, max_value=10**10), st.integers(min_value=1, max_value=20_000))
+def test_vocabulary__has_room_for_every_character_and_grows_with_the_text(total: int, kinds: int) -> None:
+    def size(config: BpeTokenizerConfig | WordPieceTokenizerConfig, total: int) -> int:
+        return int(chosen_vocab_size(config, TextCharacters(total, kinds)).value)
+
+    for config, units in ((BpeTokenizerConfig(), kinds), (WordPieceTokenizerConfig(), 2 * kinds)):
+        assert units + 256 <= size(config, total) <= size(config, 2 * total) <= max(8000, units + 256)
+
+
+@pytest.mark.parametrize("fields", [{"tokenizer_id": "char-1"}, {"init_from_run_id": "parent"}])
+def test_trained_tokenizer__stays(fields: Values) -> None:
+    request = train_request(dict[str, object](corpus="kk", model_family="gpt2") | dict(fields))
+    assert with_tokenizer(request, LONG_TEXT) == (request, ())
+
+
 STANDARDS: list[tuple[Values, int, Values]] = [
     ({}, 200 * 64 * 256, {"max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002, "model.dropout": 0.1}),
     ({}, 200 * 64 * 256, {"model.dropout_places": "between_layers", "model.hidden_size": 256}),
@@ -111,6 +171,11 @@ STANDARDS: list[tuple[Values, int, Values]] = [
     ({"model_family": "gru"}, 200 * 64 * 30, {"optimizer.name": "adam", "model.initialization": "keyboard"}),
     ({"model_family": "gru"}, 200 * 64 * 30, {"model.dropout": 0.2, "model.hidden_size": 512}),
 ]
+
+
+def test_keyboard__is_a_model_of_words() -> None:
+    effective = resolved(200 * 64 * 30, {"model_family": "gru", "tokenizer": {"method": "char"}}).effective
+    assert (effective.max_seq_len, effective.optimizer.name, effective.model.hidden_size) == (128, "adamw", 256)
 
 
 @pytest.mark.parametrize(("fields", "tokens", "fixed"), STANDARDS)
@@ -148,6 +213,19 @@ def test_reason__has_no_number_with_an_exponent() -> None:
     many = resolved(SHORT, LSTM | {"num_epochs": 400})
     [reason] = [choice.reason for choice in many.chosen if choice.field == "model.dropout"]
     assert reason.endswith(", 400 epochs")
+
+
+@pytest.mark.parametrize("method", ["char", "bpe"])
+def test_run_of_another_tokenizer__keeps_it(method: str) -> None:
+    """A run of before a rule, or of another one, continues with its own tokenizer."""
+    fields: dict[str, object] = {"model_family": "gpt2"}
+    then = resolved(MIDDLE, fields | {"tokenizer": {"method": method, "vocab_size": 4000}}).effective
+    for text in (SHORT_TEXT, LONG_TEXT):
+        request, chosen = with_tokenizer(train_request(dict[str, object](corpus="kk") | fields), text)
+        given: dict[str, object] = request.model_dump(exclude_unset=True)
+        today = resolved(MIDDLE, given)
+        assert today.effective != then
+        assert with_recorded(Resolved(today.effective, (*chosen, *today.chosen)), then) == then
 
 
 @pytest.mark.parametrize("tokens", [SHORT, LONG])

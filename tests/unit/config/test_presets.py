@@ -131,7 +131,8 @@ def test_defaults__are_the_familys_and_given_values_win_also_null(fields: Values
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"model_family": "gru"}, ("keyboard", "all", False)),
+        ({"model_family": "gru", "tokenizer": {"method": "word"}}, ("keyboard", "all", False)),
+        ({"model_family": "gru"}, ("torch", "all", False)),  # of characters, so not the word model
         ({"model_family": "gru", "model_size": "base"}, ("torch", "all", False)),
         (of("lstm", tie_word_embeddings=True), ("keyboard", "between_layers", True)),
         ({"model_family": "char_lstm"}, ("keyboard", "between_layers", True)),
@@ -141,7 +142,7 @@ def test_defaults__are_the_familys_and_given_values_win_also_null(fields: Values
     ],
 )
 def test_first_weights_and_dropout__are_those_of_each_preset(fields: Values, expected: tuple[str, str, bool]) -> None:
-    model: Values = dict(effective(**{**fields, "tokenizer": CHAR}).model)
+    model: Values = dict(effective(**{"tokenizer": CHAR, **fields}).model)
     assert (model["initialization"], model["dropout_places"], model["tie_word_embeddings"]) == expected
 
 
@@ -306,10 +307,10 @@ def test_warm_start__takes_over_what_it_leaves_out(parent: Values, given: Values
     request = request_of({**family, "init_from_run_id": "parent", **given})
     found = with_parent(request, effective(**family, **parent), is_same_corpus=True)
     assert found.request == request_of({**family, "init_from_run_id": "parent", **taken})
-    assert {one.field: one.value for one in found.taken} == {
+    assert {one.field: one.value for one in found.values} == {
         field: value for field, value in taken.items() if field not in given
     }
-    assert {one.reason for one in found.taken} == {"as in its parent 'parent'"}
+    assert {one.reason for one in found.values} == {"as in its parent 'parent'"}
     elsewhere = with_parent(request, effective(**family, **parent), is_same_corpus=False)
     assert elsewhere.request.split_by == "line", "another corpus may have no files"
     other = request_of({"model_family": "gru", "init_from_run_id": "parent"})

@@ -14,6 +14,7 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import Start, corpus_of, resolve_experiment, shared_tokenizer, training_request
+from trainer.queue.resolve import resolve_request
 
 Fields = dict[str, object]
 
@@ -222,3 +223,24 @@ def test_shared_tokenizer__leaves_out_the_held_out_splits(given: Fields, fractio
     tokenizer = shared_tokenizer(shared(train), "lstm")
     assert (tokenizer.split, tokenizer.seed) == ("position", 7)
     assert (tokenizer.holdout_fraction, tokenizer.test_fraction) == fractions
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"tokenizer": {"method": "bpe"}}, {"method": "bpe", "vocab_size": 480}),  # of 60 % of 400,000 characters
+        ({"tokenizer": {"method": "bpe", "vocab_size": 60}}, {"method": "bpe", "vocab_size": 60}),
+        ({"model_family": "gpt2", "model": None, "model_size": "tiny", "tokenizer": None}, {"method": "char"}),
+    ],
+)
+async def test_languages__of_a_model_have_equal_tokenizers(folder: Path, train: Fields, expected: Fields) -> None:
+    """The shortest text chooses them: the other one alone would have subwords, and twice as many or more."""
+    add_corpus(folder, "abcdefg\n" * 50_000, "kk")
+    add_corpus(folder, "hijklmn\n" * 400_000, "tr")
+    record = await resolved(folder, plan_with(train))
+    for language in ("kk", "tr"):
+        request = training_request(record.request, CellKey("lstm", language, 1), Start())
+        corpora, settings = CorpusStore(settings_in(folder)), settings_in(folder)
+        effective = await resolve_request(request, corpora, settings)
+        tokenizer: Fields = effective.tokenizer.model_dump(include=set(expected))
+        assert tokenizer == expected

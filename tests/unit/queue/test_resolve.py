@@ -48,6 +48,21 @@ async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) ->
     assert (await preview(tmp_path)).leaks == {}, "left to the worker"
 
 
+@pytest.mark.parametrize(("lines", "method"), [(250_000, "bpe"), (249_999, "char")])
+async def test_tokenizer__is_chosen_by_the_text_and_the_request_stays_as_sent(
+    tmp_path: Path, lines: int, method: str
+) -> None:
+    add_corpus(tmp_path, "abcdefg\n" * lines)
+    found = await preview(tmp_path, model_family="gpt2", model=None)
+    assert found.effective.tokenizer.method == method
+    assert {one.field: one.value for one in found.chosen}["tokenizer.method"] == method
+    assert found.chosen == found.checked().chosen
+    assert found.request.tokenizer is None
+    given = await preview(tmp_path, model_family="gpt2", model=None, tokenizer={"method": "bpe", "vocab_size": 77})
+    assert given.effective.tokenizer.vocab_size == 77
+    assert not any(one.field.startswith("tokenizer") for one in given.chosen)
+
+
 async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "corpus" / "bank"
     folder.mkdir(parents=True)
