@@ -264,7 +264,7 @@ async def test_open_list__shows_new_runs_and_numbers_and_keeps_its_place(tmp_pat
             await browser.evaluate("document.querySelector('.rows').scrollTop = 0")
             await browser.see(f"{FIRST} === 'run-young'")
             told.step(50, 2.125)
-            await browser.see("document.querySelector('.runs').textContent.includes('2.125')")
+            await browser.see("document.querySelector('.runs').textContent.includes('3.066')")
             boxes = "document.querySelectorAll('.runs tbody input')"
             await browser.evaluate(f"[...{boxes}].slice(0, 10).forEach((box) => box.click())")
             await browser.see_text("Compare 10 runs")

@@ -62,7 +62,7 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
                 ("Mean per token\n{:.3f} {unit}\n", whole.mean_surprisal),
                 ("\tSurprisal, {unit}",),
                 ("\t0\t{:.2f}\n", of_first),
-                ("\nabc: {:.2f} {unit}", of_first),
+                ("): {:.2f} {unit}", of_first),
                 ("\ncab: {:.2f} {unit}", nats),
                 ("whole {unit}",),
             )

@@ -35,7 +35,7 @@ from trainer.http.groups import CurveBand, GroupCurve
 from trainer.http.run_records import RunRequest, TrainingSamples
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.http.table import OPERATIONS
-from trainer.reports import comparison
+from trainer.reports import comparison, seed_differences
 
 FOLDER = ROOT / "trainer" / "http" / "page"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}
@@ -47,6 +47,7 @@ INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
 RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
 RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
+RECORDS += [seed_differences.SeedDifference]
 RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, inference.GenerateResponse]
 RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentList, experiments.ExperimentResult]
