@@ -172,7 +172,7 @@ def stop_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
 
 def test_people__read_tables_and_what_to_do_next(lab_shell: Shell, run_id: str, shown: dict[str, str]) -> None:
     shell, out = lab_shell, shown[run_id]
-    assert "bits per character" in out and f"next: mt generate {run_id}" in out
+    assert "bits per character" in out and "next: mt generate char-lstm-ipa " in out
     assert "top-1, top-5" in shell.type("eval", run_id)
     assert "perplexity" in shell.type("score", run_id, "abc", "--detail-level", "per_char")
     shell.type("generate", run_id, "ab", "--max-new-tokens", "3", "--seed", "1")
@@ -239,21 +239,21 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(3000))
     err = interrupt(shell, signal.SIGINT, "train", *LONG)
     [run] = shell.runs.unfinished()
-    paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume {run.run_id}\n"
+    paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume text-lstm\n"
     assert err.endswith(paused)
     before = run.follow().refresh()
     assert (before.status, before.message) == ("paused", "Paused until it is resumed.")
-    assert f"{run.run_id}  paused" in shell.type("queue")
+    assert re.search(f"{run.run_id}  paused .* mt resume text-lstm ", shell.type("queue"))
     assert f"{run.run_id}  paused" in shell.type("runs", "--status", "paused")
     assert interrupt(shell, signal.SIGTERM, "resume", run.run_id).endswith(paused)
     assert run.follow().refresh().step >= before.step
-    left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume {run.run_id}\n"
+    left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume text-lstm\n"
     assert interrupt(shell, signal.SIGINT, "resume", run.run_id, "--no-pause").endswith(left)
     assert not run.pause_requested()
     err = interrupt(shell, signal.SIGINT, "train", *LONG, awaited="which trains now")
     *_, waiting = shell.runs.unfinished()
     assert f"Waiting for {run.run_id}, which trains now" in err
-    assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume {waiting.run_id}\n")
+    assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume text-lstm-2\n")
     assert "is cancelled" in shell.type("cancel", waiting.run_id)
     shell.type("delete", waiting.run_id, "--yes")
     assert shell.err == f"{waiting.run_id} is deleted.\n"

@@ -36,12 +36,14 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_of_a_run(shell: Shell)
         f"{stats.holdout_lines} lines, {stats.token_count} tokens",
         f"{stats.coverage:.1%} of tokens",
         f"{stats.oov_rate:.1%} of tokens",
+        f"--tokenizer {status.tokenizer_id} --corpus",  # its name needs quotes
         f"1.000 per character, {stats.avg_tokens_per_word:.3f} per word",
     ):
         assert shown in people
-    other = shell.read(TokenizerStatus, *TRAIN, "--name", "plain words")
-    for name, found in {"plain words": other, "last": other, "text, mine": status}.items():
+    other = shell.read(TokenizerStatus, *TRAIN, "--name", "plain-words")
+    for name, found in {"plain-words": other, "last": other, "text, mine": status}.items():
         assert shell.type("tokenizer", "show", name).startswith(f"{found.tokenizer_id}: ")
+    assert "--tokenizer plain-words --corpus" in shell.type("tokenizer", "show", "last")
     assert shell.error(*TRAIN, "--name", "last").message.startswith("`label` must not be 'last'")
     run = shell.train("--corpus", "text", "--tokenizer", "text, mine")
     used = run.completed_manifest().tokenizer

@@ -199,7 +199,7 @@ def test_group__is_cancelled_and_resumed_in_the_terminal(
     is_away: bool,
 ) -> None:
     here, away = {"QUEUE__EMBEDDED_WORKERS": "0"}, {"MT_URL": server.url, "MT_KEY": KEY}
-    settings, label = away if is_away else here, f"long {is_away}"
+    settings, label = away if is_away else here, f"long-{is_away}"
     shell = enter(monkeypatch, capsys, tmp_path, server.lab.folder, **settings)
     words = ("train", "--corpus", "text", "--model", "char_lstm", "--name", label, "--seeds", "3,9", *TINY)
     started = shell.start(*words, *sets("num_epochs=40", "checkpoint_every_steps=5"), **settings)
@@ -213,6 +213,7 @@ def test_group__is_cancelled_and_resumed_in_the_terminal(
     assert f"{name}-s3 " in cancelled and f"{name}-s9 " in cancelled
     shown, _ = started.communicate(timeout=PATIENCE_SECONDS)
     assert (started.returncode, f"{name}: cancelled. 2 runs: 2 cancelled." in shown) == (1, True)
+    assert f"next: mt compare {label} OTHER   ·   mt status {label}\n" in shown
     code, out, _ = shell.run("resume", name, "--json")
     resumed = GroupStatus.model_validate_json(out)
     assert resumed.members[0].status == "completed" and resumed.members[0].run_id.startswith(f"{name}-s3-")

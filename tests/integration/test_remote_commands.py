@@ -141,8 +141,8 @@ def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop:
     assert (status.status, status.label) == ("completed", "from a laptop")
     assert f"run {status.run_id}" in laptop.err
     assert laptop.runs.get(status.run_id).path.is_dir()
-    again = laptop.type("train", *TINY, "--corpus", "text", "--init-from", status.run_id, "--set", "num_epochs=1")
-    assert "next: mt generate" in again
+    again = laptop.type("train", *TINY, "--corpus", "text", "--init-from", status.run_id, "--name", "again")
+    assert 'next: mt generate again "…"   ·   mt score again "…"' in again
 
 
 def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -> None:
@@ -270,12 +270,12 @@ def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop, clien
 
 
 def test_paused_run__is_listed_and_resumed_on_the_server(laptop: Laptop, client: Client) -> None:
-    run_id = client.train(tiny_request(**LONG)).run_id
+    run_id = client.train(tiny_request(**LONG, label="paused")).run_id
     wait_until(lambda: client.status(run_id).last_checkpoint_step is not None)
     laptop.runs.get(run_id).request_pause()
     wait_until(lambda: client.status(run_id).status == "paused")
     for shown in (laptop.type("queue"), laptop.locally("queue")[1]):
-        assert f"continues with: mt resume {run_id}" in shown
+        assert "continues with: mt resume paused" in shown
     with once(lambda: client.status(run_id).status == "running", lambda: client.cancel(run_id)):
         status = laptop.read(RunStatus, "resume", run_id, code=1)
     assert (status.status, status.run_id) == ("cancelled", run_id)

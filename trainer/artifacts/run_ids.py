@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import PurePath
 from typing import NamedTuple, Protocol
@@ -17,6 +18,8 @@ LAST = "last"
 """The name of the newest run, tokenizer, battery or experiment; no label may be equal to it."""
 _MAX_LABEL = 64
 _SHOWN_NAMES = 5
+_UNQUOTED = re.compile(r"\w[\w.+-]*")
+"""A label that a shell reads as one word."""
 _OF_RUNS = ("run", "runs", ErrorCode.RUN_NOT_FOUND)
 
 
@@ -107,6 +110,19 @@ def _one(
     known = {name for one in named for name in (one.run_id, one.label) if name is not None}
     near = did_you_mean(given, sorted(known)) or f": check its name, or list the {words}."
     raise AppError(not_found, f"There is no {word} '{safe_name(given)}'{place}{near}")
+
+
+async def short_name(item_id: str, label: str | None, find: Callable[[str], Awaitable[str]]) -> str:
+    """Return the label of a run or another job if it names exactly this one and needs no quotes, else its id.
+
+    `find` returns the id that a name is meant for, or raises AppError. A checkpoint has the label of its run.
+    """
+    named, at, checkpoint = item_id.partition("@")
+    if label is not None and _UNQUOTED.fullmatch(label):
+        with suppress(AppError):
+            if await find(label) == named:
+                return f"{label}{at}{checkpoint}"
+    return item_id
 
 
 def check_label(label: str | None) -> None:

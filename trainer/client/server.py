@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -112,6 +113,10 @@ class Server:
             if or_checkpoint and at and error.code is ErrorCode.INVALID_INPUT:  # it is no label
                 return f"{await self.full_run_id(name)}@{checkpoint}"
             raise
+
+    async def run_finder(self) -> Callable[[str], Awaitable[str]]:
+        """Return a function that returns the id of the run or group that a name is meant for."""
+        return partial(self.full_run_id, or_group=True)
 
     async def job_id(self, kind: JobKindName | Literal["tokenizers"], given: str) -> str:
         """Return the id of the experiment, battery or tokenizer that a name is meant for."""

@@ -1,11 +1,12 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.text import Text
 
+from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import (
     Inference,
@@ -64,6 +65,10 @@ class _Found(NamedTuple):
     """The seeds of the group without a completed run; None for a run."""
     runs: Sequence[tuple[RunManifest, float | None]]
 
+    async def hint_name(self, find: Callable[[str], Awaitable[str]]) -> str:
+        """Return the shortest name for a command."""
+        return await short_name(self.name, self.runs[0][0].effective.label, find) if self.runs else self.name
+
     def models(self) -> list[str]:
         """Return the names of the models to measure."""
         return [self.name if "@" in self.name else manifest.run_id for manifest, _ in self.runs]
@@ -89,10 +94,13 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     names = [options.run, *options.others]
     check_different(names)
 
-    async def read(installation: Installation) -> list[_Found]:
-        return [await _find(name, installation) for name in names]
+    async def read(installation: Installation) -> tuple[list[_Found], dict[str, str]]:
+        found = [await _find(name, installation) for name in names]
+        find = await installation.run_finder()
+        return found, {one.name: await one.hint_name(find) for one in found}
 
-    return _show(with_installation(settings, read), options, settings, terminal)
+    found, hint_names = with_installation(settings, read)
+    return _show(found, hint_names, options, settings, terminal)
 
 
 async def _find(name: str, installation: Installation) -> _Found:
@@ -112,7 +120,13 @@ async def _find(name: str, installation: Installation) -> _Found:
     return _Found(name, status.left_out(), manifests)
 
 
-def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings, terminal: Terminal) -> int:
+def _show(
+    found: Sequence[_Found],
+    hint_names: Mapping[str, str],
+    options: _CompareOptions,
+    settings: Settings,
+    terminal: Terminal,
+) -> int:
     """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
     def show(summaries: Sequence[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
@@ -120,7 +134,7 @@ def _show(found: Sequence[_Found], options: _CompareOptions, settings: Settings,
         measured = [one.measured(left) for one in found]
         compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance, unit=unit)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
-        prose = [line for one in compared.against for line in (*_result(compared, one, unit), "")]
+        prose = [line for one in compared.against for line in (*_result(compared, one, hint_names, unit), "")]
         prose.append(f"{text}; losses in {unit} per token and per character:")
         lines = Text("\n".join(part for line in prose for part in wrapped(line, terminal.width)))
         differing = [one for one in compared.against if one.differences]
@@ -181,11 +195,12 @@ def _shown(figures: Figures, unit: Unit, sign: str = "") -> dict[str, str]:
     return {name: "" if value is None else form(value) for name, value, form in forms}
 
 
-def _result(found: Comparison, one: Against, unit: Unit) -> list[str]:
+def _result(found: Comparison, one: Against, hint_names: Mapping[str, str], unit: Unit) -> list[str]:
     first = found.runs[0]
     lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
     if found.split is not None and not one.is_on_one_text:
-        lines.append(f"`mt compare {first.run_id} {one.run_id} --path FILE` measures both on one text.")
+        names = f"{hint_names[first.run_id]} {hint_names[one.run_id]}"
+        lines.append(f"`mt compare {names} --path FILE` measures both on one text.")
     lines.append(", ".join(f"{name} {value}" for name, value in _shown(one.delta, unit, "+").items() if value))
     return lines
 

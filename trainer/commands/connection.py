@@ -95,6 +95,9 @@ class Installation(Protocol):
     async def group(self, group_id: str) -> GroupStatus:
         """Return the status of a group of runs; raises RUN_NOT_FOUND."""
 
+    async def run_finder(self) -> Callable[[str], Awaitable[str]]:
+        """Return a function that returns the id of the run or group that a name is meant for, as `one_run_id` does."""
+
     async def unfinished(self) -> Sequence[RunStatus]:
         """List the runs that have not ended, with their places in the queue."""
 
@@ -268,7 +271,7 @@ def local_run_id(given: str) -> str:
 
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
-    from trainer.commands.this_machine import connected
+    from trainer.commands.this_machine import ThisMachine, connected
     from trainer.services.embedded import Services
 
     note_new_place(settings, terminal)
@@ -282,7 +285,7 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
                     return await command(queue)
                 except asyncio.CancelledError:
                     if terminal.queued is not None:
-                        await _interrupt(terminal.queued, queue, services, terminal)
+                        await _interrupt(terminal.queued, ThisMachine(settings, queue), queue, services, terminal)
                     raise
         finally:
             await services.stop()
@@ -290,17 +293,21 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
     return _run(connected_command())
 
 
-async def _interrupt(queued: Queued, queue: JobQueue, services: Services, terminal: Terminal) -> None:
+async def _interrupt(
+    queued: Queued, installation: Installation, queue: JobQueue, services: Services, terminal: Terminal
+) -> None:
     """Pause the runs of an interrupted command whose worker ends with it; leave other jobs to the next worker."""
     name = queued.name
+    resume = f"mt resume {await hint_name(name, queued.label, installation)}"
+    follow = "Follow it with the same command." if queued.is_job else f"Follow it with: {resume}"
     if not services.has_own_worker and await queue.has_worker():
-        terminal.interruption = f"{name} continues without this terminal. {queued.follow}"
+        terminal.interruption = f"{name} continues without this terminal. {follow}"
         return
-    terminal.interruption = f"{name} stays in the queue for the next worker. {queued.follow}"
+    terminal.interruption = f"{name} stays in the queue for the next worker. {follow}"
     if not services.has_own_worker or queued.is_job or not terminal.pauses:
         return
     await _pause(queued, queue)  # before their worker ends, so that no other one starts them
-    terminal.interruption = f"{name} is paused. Continue with: mt resume {name}"
+    terminal.interruption = f"{name} is paused. Continue with: {resume}"
     await services.stop_worker()
     await _pause(queued, queue)  # if a process was killed before it had written the pause
 
@@ -308,6 +315,16 @@ async def _interrupt(queued: Queued, queue: JobQueue, services: Services, termin
 async def _pause(queued: Queued, queue: JobQueue) -> None:
     for run_id in queued.run_ids:
         await queue.pause_run(run_id)
+
+
+async def hint_name(name: str, label: str | None, installation: Installation) -> str:
+    """Return the shortest name of a run, a group or a checkpoint for a command that a person types next."""
+    from trainer.artifacts.run_ids import short_name
+
+    async def find(given: str) -> str:
+        return await (await installation.run_finder())(given)
+
+    return await short_name(name, label, find)
 
 
 async def run_or_group(installation: Installation, name: str) -> RunStatus | GroupStatus:

@@ -7,7 +7,7 @@ from math import log
 from rich.console import RenderableType
 from rich.text import Text
 
-from trainer.commands.connection import Installation
+from trainer.commands.connection import Installation, hint_name
 from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
@@ -77,7 +77,7 @@ async def follow_group_to_end(group_id: str, terminal: Terminal, installation: I
         for member in group.members:
             following.create_task(_follow(member.run_id, terminal, installation))
     group = await installation.group(group_id)
-    show_group(group, terminal, *_next(group))
+    show_group(group, terminal, *_next(group, await hint_name(group_id, group.label, installation)))
     return 0 if group.n_completed == len(group.members) else EXIT_FAILED
 
 
@@ -86,10 +86,10 @@ async def _follow(run_id: str, terminal: Terminal, installation: Installation) -
         terminal.progress(status)
 
 
-def _next(group: GroupStatus) -> Iterable[str]:
-    yield f"next: mt compare {group.group_id} OTHER   ·   mt status {group.group_id}"
+def _next(group: GroupStatus, name: str) -> Iterable[str]:
+    yield f"next: mt compare {name} OTHER   ·   mt status {name}"
     if group.of_state("failed"):
-        yield f"`mt resume {group.group_id}` resumes its failed runs."
+        yield f"`mt resume {name}` resumes its failed runs."
 
 
 def short_spread(name: GroupNumber, found: Spread | None, unit: Unit) -> str:

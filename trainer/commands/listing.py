@@ -8,6 +8,7 @@ from typing import get_args
 
 from rich.text import Text
 
+from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import Argument, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.groups import short_spread
@@ -61,9 +62,15 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
 
 
 def _queue(options: Options, terminal: Terminal) -> int:
-    unfinished = with_installation(settings_for_any(), lambda installation: installation.unfinished())
-    listed = sorted(unfinished, key=_turn)
-    rows = [(status.run_id, status.status, next_of(status), status.label or "") for status in listed]
+    async def read(installation: Installation) -> tuple[list[RunStatus], dict[str, str]]:
+        listed = sorted(await installation.unfinished(), key=_turn)
+        paused = [one for one in listed if one.status == "paused"]
+        find = await installation.run_finder() if paused else None
+        names = {} if find is None else {one.run_id: await short_name(one.run_id, one.label, find) for one in paused}
+        return listed, names
+
+    listed, names = with_installation(settings_for_any(), read)
+    rows = [(one.run_id, one.status, next_of(one, names.get(one.run_id)), one.label or "") for one in listed]
     table = Listing([("run", "status", "next", "label"), *rows]) if rows else Text("No run trains or waits.")
     terminal.show({"runs": listed}, table)
     return 0
@@ -75,10 +82,10 @@ def _turn(status: RunStatus) -> tuple[int, int | float, datetime]:
     return ("running", "queued", "paused").index(status.status), place, status.created_at
 
 
-def next_of(status: RunStatus) -> str:
-    """Return what happens next to an unfinished run."""
+def next_of(status: RunStatus, name: str | None = None) -> str:
+    """Return what happens next to an unfinished run; `name` is the one for its command, else its id."""
     if status.status == "paused":
-        return f"paused at step {status.step:,}; continues with: mt resume {status.run_id}"
+        return f"paused at step {status.step:,}; continues with: mt resume {name or status.run_id}"
     if status.status == "running":
         left = "" if status.eta_seconds is None else f", {duration(status.eta_seconds)} left"
         return f"{status.progress:.0f} %{left if status.reachable else '; the worker is not responding'}"

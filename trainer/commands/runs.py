@@ -171,7 +171,7 @@ def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
             accepting = queue.resume_unfinished(run)
         # an experiment waits for its runs
         terminal.pauses = not options.no_pause and run.record().experiment_id is None
-        run_id = (await accept(accepting, terminal)).run_id
+        run_id = (await accept(accepting, run.record().effective.label, terminal)).run_id
         return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
 
     return with_queue(settings, terminal, resume)
@@ -183,7 +183,7 @@ def _resume_group(group: GroupStatus, options: _ResumeOptions, settings: Setting
     async def resume(queue: "JobQueue") -> int:
         terminal.pauses = not options.no_pause
         resumed = [await queue.resume(one.run_id, user_id=None) for one in _resumable(group)]
-        terminal.queued = Queued(group.group_id, [one.run_id for one in resumed])
+        terminal.queued = Queued(group.group_id, group.label, [one.run_id for one in resumed])
         return await follow_group_to_end(group.group_id, terminal, ThisMachine(settings, queue))
 
     return with_queue(settings, terminal, resume)

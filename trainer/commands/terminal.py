@@ -30,14 +30,11 @@ class Queued(NamedTuple):
     """A run, a group or another job that a command has queued."""
 
     name: str
+    label: str | None = None
     run_ids: Sequence[str] = ()
     """The runs that an interruption pauses."""
     is_job: bool = False
     """True for a job that the same command follows again; `mt resume` follows runs and groups."""
-
-    @property
-    def follow(self) -> str:
-        return "Follow it with the same command." if self.is_job else f"Follow it with: mt resume {self.name}"
 
 
 class Terminal:
@@ -49,6 +46,8 @@ class Terminal:
     """A job that this command has queued."""
     pauses = True
     """False if an interruption of this command does not pause its run."""
+    followed_as: str | None = None
+    """The name that `mt resume` gets after Ctrl-C; None for the id."""
     interruption: str | None = None
     """The sentence about the run after Ctrl-C; None if the command has left the run alone."""
     continues_when_repeated = False
@@ -158,7 +157,8 @@ class Terminal:
         elif run_id is None:
             self.note("Interrupted.")
         else:
-            self.note(f"Interrupted; {run_id} continues without this terminal. Follow it with: mt resume {run_id}")
+            follow = f"Follow it with: mt resume {self.followed_as or run_id}"
+            self.note(f"Interrupted; {run_id} continues without this terminal. {follow}")
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else to standard error."""

@@ -20,6 +20,7 @@ from trainer.artifacts.kinds import KINDS_BY_NAME, RUNS, TOKENIZERS, JobKind, Ki
 from trainer.artifacts.replication import Replication, complete_run
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_groups import runs_of_group
+from trainer.artifacts.run_ids import Named, one_run_id
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
@@ -110,6 +111,15 @@ class ThisMachine:
     async def group(self, group_id: str) -> GroupStatus:
         runs: list[RunDirectory] = await asyncio.to_thread(runs_of_group, self._runs, group_id)
         return group_status(group_id, [await self.status(run.run_id) for run in runs])
+
+    async def run_finder(self) -> Callable[[str], Awaitable[str]]:
+        """Return a function that knows no run if there is an object store: other machines may use its label too."""
+        named: list[Named] = [] if self._replication.is_on else await asyncio.to_thread(self._runs.named)
+
+        async def find(given: str) -> str:
+            return one_run_id(given, named, or_group=True)
+
+        return find
 
     async def unfinished(self) -> list[RunStatus]:
         runs = await asyncio.to_thread(self._runs.unfinished)

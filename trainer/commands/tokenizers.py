@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 from rich.text import Text
 
+from trainer.artifacts.run_ids import short_name
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
 from trainer.commands.connection import (
@@ -103,7 +105,7 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
 
 async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
     status = await wait_for_tokenizer(tokenizer_id, installation, terminal)
-    _show_status(status, terminal)
+    await _show_status(status, installation, terminal)
     return exit_code(status)
 
 
@@ -117,9 +119,11 @@ async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, term
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    status = with_installation(settings_for_any(), lambda installation: installation.tokenizer(options.tokenizer))
-    _show_status(status, terminal)
-    return 0
+    async def show(installation: Installation) -> int:
+        await _show_status(await installation.tokenizer(options.tokenizer), installation, terminal)
+        return 0
+
+    return with_installation(settings_for_any(), show)
 
 
 def _list(options: Options, terminal: Terminal) -> int:
@@ -130,9 +134,10 @@ def _list(options: Options, terminal: Terminal) -> int:
     return 0
 
 
-def _show_status(status: TokenizerStatus, terminal: Terminal) -> None:
+async def _show_status(status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:
     model = "" if status.method == "char" else " --model lstm"
-    after = f"next: mt train{model} --tokenizer {status.tokenizer_id} --corpus …"
+    name = await short_name(status.tokenizer_id, status.label, partial(installation.job_id, "tokenizers"))
+    after = f"next: mt train{model} --tokenizer {name} --corpus …"
     rows: dict[str, str] = {}
     if (stats := status.stats) is not None:
         coverage, unknown = share_number(stats.coverage), describe_unknown(stats.unknown_char_share)

@@ -17,6 +17,7 @@ from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, O
 from trainer.commands.connection import (
     Installation,
     full_model_name,
+    hint_name,
     settings_for_any,
     with_queue,
     with_server,
@@ -281,22 +282,22 @@ async def _enqueue(
     training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: "JobQueue"
 ) -> int:
     terminal.pauses = not options.no_pause
-    accepted = await accept(queue.accept(training, user_id=None), terminal)
+    accepted = await accept(queue.accept(training, user_id=None), training.request.label, terminal)
     resumed = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
     if resumed is not None:
         terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
     return await follow_accepted(accepted, terminal, ThisMachine(settings, queue))
 
 
-async def accept(accepting: Coroutine[object, object, Accepted], terminal: Terminal) -> Accepted:
-    """Accept a run or a group; an interruption waits until it is accepted, and then pauses it."""
+async def accept(accepting: Coroutine[object, object, Accepted], label: str | None, terminal: Terminal) -> Accepted:
+    """Accept a run or a group with this label; an interruption waits until it is accepted, and then pauses it."""
     task = asyncio.ensure_future(accepting)
     try:
         await asyncio.shield(task)
     finally:
         accepted = await task
         name = accepted.run_id if accepted.group is None else accepted.group.group_id
-        terminal.queued = Queued(name, accepted.run_ids)
+        terminal.queued = Queued(name, label, accepted.run_ids)
     return accepted
 
 
@@ -377,11 +378,12 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
         "counting": None if status.baseline is None else status.baseline.described(unit),
         "unknown": describe_unknown(share) if has_unknown_text(share) else None,
     }
-    after = f'next: mt score {run_id} "…"'
-    if status.status != "completed":
+    if status.status == "completed":
+        name = await hint_name(run_id, status.label, installation)
+        generate = f'mt generate {name} "…"   ·   ' if status.objective == "causal_lm" else ""
+        after = f'next: {generate}mt score {name} "…"'
+    else:
         after = " ".join([status.message, *await recovery_hint(status, installation)])
-    elif status.objective == "causal_lm":
-        after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
     warnings = [Text(f"Note: {note}") for note in status.notes]
     warnings += [Text(f"Warning: {warning}") for warning in status.warnings]
     terminal.show(status, summary(f"{run_id}: {status.status}", losses), *warnings, Text(after))
@@ -399,6 +401,8 @@ async def follow(run_id: str, terminal: Terminal, installation: Installation) ->
     """Show the progress of a run until it has ended."""
     async with aclosing(installation.follow(run_id)) as statuses:
         async for status in statuses:
+            if terminal.queued is None and terminal.followed_as is None:
+                terminal.followed_as = await hint_name(run_id, status.label, installation)
             terminal.progress(status)
             note_waiting_for_disk(status, terminal)
 
@@ -414,10 +418,11 @@ async def recovery_hint(status: RunStatus, installation: Installation) -> list[s
     if status.error is None or status.error.code in FAILS_AGAIN:
         return []
     step = await installation.saved_step(status)
+    name = await hint_name(status.run_id, status.label, installation)
     resume = "start it again with `mt train`"
     if step is not None:
-        resume = f"resume it from step {step} with `mt resume {status.run_id}`"
-    return [f"See its log with `mt logs {status.run_id}`; {resume}."]
+        resume = f"resume it from step {step} with `mt resume {name}`"
+    return [f"See its log with `mt logs {name}`; {resume}."]
 
 
 _FIELDS_HEAD = """\

@@ -18,7 +18,7 @@ from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
 from tests.support.waiting import captured_logs
-from trainer.artifacts.run_ids import Named, default_label, new_run_id, one_run_id
+from trainer.artifacts.run_ids import Named, default_label, new_run_id, one_run_id, short_name
 from trainer.artifacts.runs import (
     RunDirectory,
     RunStore,
@@ -86,6 +86,9 @@ RUNS_OF_A_LAB = (
 )
 
 
+LABELS = ("түн.2+1_b", "my run", "-x", "$HOME")
+
+
 @pytest.mark.parametrize(
     ("given", "run_id"),
     [
@@ -124,6 +127,36 @@ def test_name_of_a_run__is_an_id_then_last_then_a_label_then_the_beginning_of_an
 def test_name_of_no_run_or_of_several__is_refused_with_what_is_near(given: str, code: ErrorCode, message: str) -> None:
     with refused(code, message):
         one_run_id(given, RUNS_OF_A_LAB)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "label", "shown"),
+    [
+        ("gru-20261126-00000003", "lstm", "lstm"),
+        ("gru-20261126-00000003@1200", "lstm", "lstm@1200"),
+        ("gru-20261126-00000002", "lstm", "gru-20261126-00000002"),  # its label names the run that resumed it
+        ("lstm-20261126-00000001", "two", "lstm-20261126-00000001"),
+        ("gru-20261126-00000001", "a@b", "gru-20261126-00000001"),  # it reads like a checkpoint
+        ("gru-20261127-00000004", "gru-20261126-00000001", "gru-20261127-00000004"),  # the id of another run
+        ("gru-20261127-00000004", None, "gru-20261127-00000004"),
+        ("bert-20261127-00000001-s1", "seeds", "bert-20261127-00000001-s1"),
+        ("bert-20261127-00000001", "seeds", "seeds"),
+        ("bert-20261127-00000002", "түн.2+1_b", "түн.2+1_b"),
+        ("bert-20261127-00000003", "my run", "bert-20261127-00000003"),
+        ("bert-20261127-00000004", "-x", "bert-20261127-00000004"),
+        ("bert-20261127-00000005", "$HOME", "bert-20261127-00000005"),
+        ("bert-20261127-00000006", "new", "bert-20261127-00000006"),  # it is in no list
+    ],
+)
+async def test_hint__names_a_run_by_the_label_that_names_only_it(run_id: str, label: str | None, shown: str) -> None:
+    own = (Named(f"bert-20261127-0000000{number}", name) for number, name in enumerate(LABELS, 2))
+    group = (Named(f"bert-20261127-00000001-s{seed}", "seeds", "bert-20261127-00000001") for seed in (1, 2))
+    runs = (*RUNS_OF_A_LAB, *own, *group)
+
+    async def find(given: str) -> str:
+        return one_run_id(given, runs, or_group=True)
+
+    assert await short_name(run_id, label, find) == shown
 
 
 def test_last_of_no_runs__is_refused() -> None:

@@ -25,7 +25,7 @@ async def test_end_of_a_group__names_its_failed_runs(tmp_path: Path, capsys: pyt
     shown, _ = capsys.readouterr()
     assert f"{GROUP}: completed. 3 runs: 2 completed, 1 failed." in shown
     assert f"{GROUP}-s3: Memory ran out." in shown
-    assert f"`mt resume {GROUP}` resumes its failed runs." in shown
+    assert "`mt resume kk-ipa` resumes its failed runs." in shown
 
 
 def test_group_with_unknown_text__has_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,8 +80,10 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
     terminal = Terminal(as_json=False)
     assert line(terminal) == "Interrupted."
     terminal.progress(waiting)
-    followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume char_lstm-1"
-    assert line(terminal) == followed
+    followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume"
+    assert line(terminal) == f"{followed} char_lstm-1"
+    terminal.followed_as = "kk"
+    assert line(terminal) == f"{followed} kk"
     terminal.continues_when_repeated = True
     assert line(terminal) == "Interrupted. Continue with the same command."
 
