@@ -65,6 +65,7 @@ async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
 async def _show(context: CommandContext, name: str) -> Answer:
     bot, caller = context
     await bot.index.refresh()
+    name = await asyncio.to_thread(bot.queue.corpora.full_name, name)
     runs = [run for run in bot.index.runs if run.corpus == name and bot.permissions.may_see(caller, run)]
     corpora = bot.queue.corpora
     if _HASH.fullmatch(name) and not runs:

@@ -1,5 +1,7 @@
 """`/mt eval` and its buttons: metrics of a run on one of its splits, or on a corpus."""
 
+import asyncio
+
 import discord
 from discord import app_commands
 
@@ -55,6 +57,8 @@ async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | N
         raise AppError(
             ErrorCode.INVALID_INPUT, _("Give `corpus` or `split`, not both: a corpus is measured as a whole.")
         )
+    if corpus is not None:
+        corpus = await asyncio.to_thread(context.bot.queue.corpora.full_name, corpus)
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
     inference, user_id = context.bot.queue.inference, context.caller.user_id

@@ -224,7 +224,11 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
             fields["tokenizer_id"] = (await find_tokenizer(context, tokenizer_id)).tokenizer_id
         except AppError as error:
             raise draft.located(error, "tokenizer_id") from None
-    corpus, draft = str(fields.get("corpus") or ""), draft.with_family(family)
+    try:
+        corpus = await asyncio.to_thread(context.bot.queue.corpora.full_name, str(fields.get("corpus") or ""))
+    except AppError as error:
+        raise draft.located(error, "corpus") from None
+    draft = draft.with_family(family)
     if fields.get("label") is None:
         attached = (run for run in own if run.has_attached_text and run.corpus == corpus)
         stems = (without_model(run.label or "", run.family) for run in attached)

@@ -47,7 +47,7 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
         for user, name in ((here.ana, "lstm-1"), (here.bob, "lstm-2")):
             effective = changed(run_record().effective, corpus=corpus, label=f"of {user.name}")
             here.story(user, name, effective=effective)
-        answer = await here.ask(here.bob, "corpus show", {"corpus": "text"})
+        answer = await here.ask(here.bob, "corpus show", {"corpus": "tex"})
     assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
     assert "9 characters, 5 distinct" in answer.text
     assert "a U+0061   4 44.4%\nb U+0062   2 22.2%\n  U+0020   1 11.1%" in answer.text

@@ -30,7 +30,7 @@ async def test_eval__has_the_figures_of_its_metrics(lab: Lab) -> None:
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
         of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
-        of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "text"}))
+        of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "tex"}))
         for message, request, measured in (
             (of_split, EvalRequest(), "validation split"),
             (of_corpus, EvalRequest(path_override="text"), "corpus text"),

@@ -22,7 +22,7 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
 from trainer.contracts.events import MetricsProgress
-from trainer.contracts.http_answers import RunPage
+from trainer.contracts.http_answers import CheckedTraining, RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
@@ -294,6 +294,18 @@ async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here:
     assert complete.train_loss == manifests[1].metrics.train == epochs[-1]
     bits = epochs[-1] / math.log(2) * train.train.tokens / train.train.chars
     assert complete.train_bits_per_char == pytest.approx(bits, rel=1e-12)
+
+
+async def test_beginning_of_the_name_of_a_corpus__names_it_in_a_request(here: Site, run: RunDirectory) -> None:
+    body = {"corpus": "tex", "model_family": "gru", "model_size": "tiny", "tokenizer": {"method": "char"}}
+    checked = (await here.post("/runs/check", body)).record(CheckedTraining)
+    assert checked.effective.corpus.name == "text" and "'tex' names the corpus 'text'." in checked.notes
+    trained = (await here.post("/runs/train?wait=60", body | {"max_steps": 1})).record(RunStatus)
+    assert re.fullmatch(r"text-gru(-\d+)?", trained.label or "") and "'tex' names the corpus 'text'." in trained.notes
+    assert here.queue.runs.get(trained.run_id).record().request.corpus == "text"
+    for kind, field in (("evaluate", "path_override"), ("generate", "prompt_path")):
+        answer = await here.post(f"/runs/{run.run_id}/{kind}?wait=60", {field: "tex"})
+        assert (answer.status, answer.fields["status"]) == (200, "completed"), kind
 
 
 async def test_wait__returns_when_its_time_is_up_or_the_run_ends(idle: Site, tmp_path: Path) -> None:

@@ -179,12 +179,18 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
 
 async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(TEXT)
+    for name in ("cats", "catwalk"):
+        add_corpus(tmp_path, TEXT.decode(), name)
     async with place(tmp_path) as here:
         path = YAML.replace(b"training_corpus: demo", f"training_corpus: {tmp_path}/secret.txt".encode())
         relative = YAML.replace(b"training_corpus: demo", b"training_corpus: secret")
         refused = [await here.ask(here.bob, "train", {"config": Upload("kk.yml", data)}) for data in (path, relative)]
         assert all(one.colour == AMBER for one in refused) and here.runs() == []
         assert "There is no corpus 'secret'" in refused[1].text
+        several = await here.ask(here.bob, "train", {"corpus": "cat"})
+        assert "'cat' names 2 corpora: cats, catwalk. Give more of the name." in several.text
+        await here.ask(here.bob, "train", {"corpus": "catw", "size": "tiny", "tokenizer": "char"})
+        assert (accepted(here).effective.label, accepted(here).request.corpus) == ("catwalk-lstm", "catwalk")
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
 

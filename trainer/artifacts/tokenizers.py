@@ -182,7 +182,8 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     check_label(request.label)
     given = {"split_by"} if request.split_by in ("line", "file") else set()
     with at_field("corpora"):
-        names = tuple(corpora.layout(name, given).files.get("corpus", name) for name in request.corpora)
+        full_names = [corpora.full_name(name, "corpora") for name in request.corpora]
+        names = tuple(corpora.layout(name, given).files.get("corpus", name) for name in full_names)
     request = changed(request, corpora=names)
     splits = 2 + (request.test_fraction > 0)  # each needs a line
     described = tuple([await corpora.describe(name, "corpora", minimum_lines=splits) for name in request.corpora])

@@ -11,7 +11,7 @@ from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name, unreadable
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.corpora import CorpusStore, only_name
+from trainer.data.corpora import CorpusStore, note_on_name, only_name
 from trainer.data.folders import folder_notes
 
 if TYPE_CHECKING:
@@ -33,11 +33,16 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
     if corpora.has(name):
         return name
     found = _local_path(name, yaml_file)
-    if found is None:
-        _check_known_elsewhere(name)
-    if found is None and (os.sep in name or Path(name).suffix):
+    if found is not None:
+        return await corpora.offer(found)
+    full_name = corpora.full_name(name)
+    if full_name != name:
+        corpora.table_notes[full_name] = note_on_name(name, full_name)
+        return full_name
+    _check_known_elsewhere(name)
+    if os.sep in name or Path(name).suffix:
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
-    return corpora.full_name(name) or name if found is None else await corpora.offer(found)
+    return name
 
 
 async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server", terminal: Terminal) -> str:
@@ -57,7 +62,8 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
         if full_name is None:
             _check_known_elsewhere(name)
         else:
-            terminal.note(f"Note: '{safe_name(name)}' names the corpus '{full_name}'.")
+            for note in note_on_name(name, full_name):
+                terminal.note(f"Note: {note}")
         return full_name or name
     for note in folder_notes(found, safe_name(found.name)):  # the server does not get what is left out
         terminal.note(f"Note: {note}")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
@@ -50,6 +50,8 @@ class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_
     A run with `documents` stream scores the text as one line, with its newlines as tokens.
     """
 
+    corpus_field: ClassVar[str | None] = "path"
+
     text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)] | None = None
     path: CorpusName | None = None
     detail_level: DetailLevel = "summary"
@@ -71,10 +73,6 @@ class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_
     @classmethod
     def response_type(cls) -> "type[ScoreResponse]":
         return ScoreResponse
-
-    @property
-    def corpus(self) -> str | None:
-        return self.path
 
     @property
     def has_surprisals(self) -> bool:
@@ -293,6 +291,8 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     With a stream, it starts from a newline, and nothing but the other options ends a continuation.
     """
 
+    corpus_field: ClassVar[str | None] = "prompt_path"
+
     prompt_text: Annotated[str, limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
     prompt_path: CorpusName | None = None
     stop_on_eos: bool = True
@@ -308,10 +308,6 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
     @classmethod
     def response_type(cls) -> "type[GenerateResponse]":
         return GenerateResponse
-
-    @property
-    def corpus(self) -> str | None:
-        return self.prompt_path
 
     @property
     def has_surprisals(self) -> bool:
@@ -456,16 +452,14 @@ EvalSplit = Literal["validation", "test"]
 class EvalRequest(InferenceRequest, json_schema_extra=describe_fields):
     """A request to evaluate a run on one of its splits, or on another corpus."""
 
+    corpus_field: ClassVar[str | None] = "path_override"
+
     split: EvalSplit = "validation"
     path_override: CorpusName | None = None
 
     @classmethod
     def response_type(cls) -> "type[EvalResponse]":
         return EvalResponse
-
-    @property
-    def corpus(self) -> str | None:
-        return self.path_override
 
 
 class SequenceLengths(Frozen):

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt
 
@@ -68,6 +68,8 @@ def has_hidden_tokens(n_likeliest: int, *, is_greedy: bool) -> bool:
 class InferenceRequest(Frozen):
     """A request to a finished run."""
 
+    corpus_field: ClassVar[str | None] = None  # the field that may name a corpus to read
+
     @classmethod
     @abstractmethod
     def response_type(cls) -> type[Response]:
@@ -76,7 +78,10 @@ class InferenceRequest(Frozen):
     @property
     def corpus(self) -> str | None:
         """The name of the corpus that it reads."""
-        return None
+        if self.corpus_field is None:
+            return None
+        name: str | None = getattr(self, self.corpus_field)
+        return name
 
     @property
     def has_surprisals(self) -> bool:
@@ -94,7 +99,12 @@ class Asks(Protocol[_ResponseT_co]):
     def response_type(self) -> type[_ResponseT_co]: ...
 
     @property
+    def corpus_field(self) -> str | None: ...
+
+    @property
     def corpus(self) -> str | None: ...
+
+    def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
 
     def model_dump_json(self, *, exclude_unset: bool = False) -> str: ...
 
@@ -104,8 +114,6 @@ class AsksForStream(Asks[_ResponseT_co], Protocol[_ResponseT_co]):
 
     @property
     def seed(self) -> int | None: ...
-
-    def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
 
 
 class InferenceRecord(Frozen):

@@ -84,12 +84,13 @@ class CorpusStore:
         built = {path.name for path in self.stored.glob("[!.]*") if path.is_symlink()}  # on another machine
         return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
 
-    def full_name(self, prefix: str) -> str | None:
-        """Return the only name of a corpus that begins with a text, with a note on it; None if none begins so."""
-        found = only_name(prefix, self.names())
-        if found is not None:
-            self.table_notes[found] = (f"'{shown_name(prefix)}' names the corpus '{found}'.",)
-        return found
+    def full_name(self, given: str, field: str = "corpus") -> str:
+        """Return the name of the corpus that a name or its beginning is meant for; what is given if there is none.
+
+        Raises INVALID_INPUT for the beginning of several names.
+        """
+        with at_field(field):
+            return given if self.has(given) else only_name(given, self.names()) or given
 
     def find(self, name: str, field: str = "corpus") -> Path:
         """Return the file or folder of a corpus that a field names.
@@ -219,9 +220,14 @@ class CorpusStore:
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
 
 
+def note_on_name(given: str, name: str) -> tuple[str, ...]:
+    """Return a sentence on the corpus that the beginning of its name is meant for; none for the complete name."""
+    return () if given == name else (f"'{shown_name(given)}' names the corpus '{name}'.",)
+
+
 def only_name(prefix: str, names: Sequence[str]) -> str | None:
-    """Return the only name that begins with a text, None for none; raises INVALID_INPUT for several."""
-    found = [name for name in names if prefix and name.startswith(prefix)]
+    """Return the name that a text is or that only begins with it, None for none; raises INVALID_INPUT for several."""
+    found = [prefix] if prefix in names else [name for name in names if prefix and name.startswith(prefix)]
     if len(found) > 1:
         shown = ", ".join(found[:_SHOWN_NAMES]) + (", …" if len(found) > _SHOWN_NAMES else "")
         message = f"'{shown_name(prefix)}' names {len(found)} corpora: {shown}. Give more of the name."

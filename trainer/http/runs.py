@@ -245,7 +245,8 @@ async def _allowed_request(call: ApiRequest[PathT, QueryT, TrainRequest]) -> Tra
     if body.label is None:
         await call.api.index.refresh()
         seen = [run for run in call.api.index.runs if call.api.permissions.may_see(call.client.caller, run)]
-        body = changed(body, label=default_label(body.corpus, body.model_family, seen, resumes=body.resume))
+        corpus = await asyncio.to_thread(call.api.queue.corpora.full_name, body.corpus)
+        body = changed(body, label=default_label(corpus, body.model_family, seen, resumes=body.resume))
     return body
 
 

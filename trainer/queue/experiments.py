@@ -157,6 +157,7 @@ async def resolve_experiment(
     Raises AppError, having changed nothing.
     """
     _check_parts(request)
+    request = _with_full_names(request, corpora)
     passages = request.texts.passages
     names = {code: corpus_of(request, code) for code in request.languages}
     described = {code: await corpora.describe(name, "corpora") for code, name in names.items()}
@@ -217,6 +218,22 @@ def corpus_of(request: ExperimentRequest, language: str) -> str:
     """Return the name of the corpus of a language."""
     named = request.languages[language].corpus
     return named or (language if request.corpora is None else f"{request.corpora}/{language}")
+
+
+def _with_full_names(request: ExperimentRequest, corpora: CorpusStore) -> ExperimentRequest:
+    """Return the request with the complete names of its corpora."""
+
+    languages = dict(request.languages)
+    for code, options in request.languages.items():
+        if options.corpus is not None:
+            languages[code] = changed(options, corpus=corpora.full_name(options.corpus, f"languages.{code}.corpus"))
+    request = changed(request, languages=languages)
+    if request.corpora is not None:
+        request = changed(request, corpora=corpora.full_name(request.corpora, "corpora"))
+    if request.texts.passages is not None:
+        passages = corpora.full_name(request.texts.passages, "texts.passages")
+        request = changed(request, texts=changed(request.texts, passages=passages))
+    return request
 
 
 def _check_parts(request: ExperimentRequest) -> None:

@@ -230,6 +230,9 @@ class InferenceClient:
         named: NamedModel = await asyncio.to_thread(named_model, self._runs, model)
         run_id, effective = named.run.run_id, named.effective
         kind.supports(request, effective.objective)
+        if request.corpus is not None and request.corpus_field is not None:
+            name = await asyncio.to_thread(self._corpora.full_name, request.corpus, request.corpus_field)
+            request = request.model_copy(update={request.corpus_field: name})
         await kind.check(request, effective, self._corpora)
         await self._replication.store_corpus(self._corpora, request.corpus)
         place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}

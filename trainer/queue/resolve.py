@@ -41,7 +41,7 @@ from trainer.config.presets import (
     with_tokenizer,
 )
 from trainer.config.settings import Settings
-from trainer.config.train_request import with_stored_tokenizer
+from trainer.config.train_request import CORPORA, with_stored_tokenizer
 from trainer.contracts.base import changed, run_of
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
@@ -50,7 +50,7 @@ from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
 from trainer.contracts.training_options import ChosenValue
 from trainer.contracts.wording import counted
-from trainer.data.corpora import CorpusStore, sample_lines, training_characters
+from trainer.data.corpora import CorpusStore, note_on_name, sample_lines, training_characters
 from trainer.data.text import corpus_sha256, text_files
 from trainer.queue.cost import TextEstimate, measure_text, preview_cost, train_share
 from trainer.queue.speed import measure_pace
@@ -141,6 +141,7 @@ async def preview_training(
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
     check_label(request.label)
+    request, named = _with_full_names(request, corpora)
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
@@ -155,13 +156,25 @@ async def preview_training(
         effective=effective,
         cost=cost,
         leaks=splits.leaks,
-        notes=(*found.notes, *splits.notes, *_notes_on_length(effective, cost)),
+        notes=(*named, *found.notes, *splits.notes, *_notes_on_length(effective, cost)),
         corpora=corpora,
         requested_paths=requested_paths,
         unused_settings=unused_settings,
         seeds=seeds,
         chosen=found.chosen,
     )
+
+
+def _with_full_names(request: TrainRequest, corpora: CorpusStore) -> tuple[TrainRequest, tuple[str, ...]]:
+    """Return the request with complete names of its corpora, and notes on those that were given by their beginning."""
+    notes: list[str] = []
+    for field in CORPORA:
+        given: str | None = getattr(request, field)
+        name = None if given is None else corpora.full_name(given, field)
+        if given is not None and name is not None and given != name:
+            request = changed(request, **{field: name})
+            notes += note_on_name(given, name)
+    return request, tuple(notes)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:

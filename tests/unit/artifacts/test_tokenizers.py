@@ -71,6 +71,8 @@ def test_tokenizer__of_a_folder_of_splits_reads_the_file_for_training(tmp_path: 
         (folder / f"{name}.txt").write_text(f"{name} a\nb\nc\nd\n", encoding="utf-8")
     assert [corpus.name for corpus in lab.record(corpora=["bank", "text"]).corpora] == ["bank/train.txt", "text"]
     assert [corpus.name for corpus in lab.record(corpora=["bank"], split_by="line").corpora] == ["bank"]
+    begun = lab.record(corpora=["ba", "te"])
+    assert [corpus.name for corpus in begun.corpora] == [*begun.request.corpora] == ["bank/train.txt", "text"]
 
 
 @pytest.fixture(name="lab")

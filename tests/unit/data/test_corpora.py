@@ -79,12 +79,15 @@ async def test_names__that_lead_out_or_nowhere_are_refused(corpora: CorpusStore,
             await corpora.describe(name)
 
 
-def test_beginning_of_a_name__names_the_only_corpus_that_begins_so(corpora: CorpusStore) -> None:
-    assert [corpora.full_name(begun) for begun in ("k", "si", "none", "")] == ["kk", "six", None, None]
-    assert corpora.table_notes == {"kk": ("'k' names the corpus 'kk'.",), "six": ("'si' names the corpus 'six'.",)}
-    with refused(ErrorCode.INVALID_INPUT, "'s' names 2 corpora: six, sub. Give more of the name."):
-        corpora.full_name("s")
-    assert not corpora.has("k")
+def test_beginning_of_a_name__names_the_only_corpus_that_begins_so(corpora: CorpusStore, root: Path) -> None:
+    given = ("k", "si", "six", "sub/tr", "none", "", "../six")
+    assert [*map(corpora.full_name, given)] == ["kk", "six", "six", "sub/tr", "none", "", "../six"]
+    with refused(ErrorCode.INVALID_INPUT, "'s' names 2 corpora: six, sub. Give more of the name.", "ratings"):
+        corpora.full_name("s", "ratings")
+    (root / "six_b.txt").write_bytes(KK)
+    (root / "six" / "c.txt").symlink_to(root.parent / "none")
+    assert corpora.full_name("six") == "six", "the complete name of one with a fault too"
+    assert not corpora.has("k") and corpora.table_notes == {}
 
 
 async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, root: Path) -> None:

@@ -75,6 +75,10 @@ async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) 
     assert elsewhere.experiment_id == record.experiment_id, "names of corpora do not count"
     several = [await resolved(folder, plan(corpora="all", seeds=seeds)) for seeds in ([1, 2], [1, 2, 3, 4, 5])]
     assert len({each.experiment_id for each in [record, *several]}) == 3, "the default counts, too"
+    languages = {"kk": {"branch": "kipchak", "corpus": "udhr"}, "tr": {"branch": "oghuz"}}
+    begun = await resolved(folder, plan(corpora="al", languages=languages))
+    assert {code: corpus.name for code, corpus in begun.corpora.items()} == {"kk": "udhr_ipa", "tr": "all/tr"}
+    assert (begun.request.languages["kk"].corpus, begun.request.corpora) == ("udhr_ipa", "all")
     add_corpus(folder, some_text(), "all/kk")
     assert (await resolved(folder, plan(corpora="all"))).experiment_id != record.experiment_id
 

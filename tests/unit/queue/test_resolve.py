@@ -25,6 +25,16 @@ async def preview(folder: Path, **fields: object) -> TrainingPreview:
     return await preview_training(tiny_request(**fields), CorpusStore(settings), settings)
 
 
+async def test_beginning_of_a_name__is_recorded_as_the_complete_name(tmp_path: Path) -> None:
+    for seed, name in enumerate(("kazakh", "turkish_a", "turkish_b")):
+        add_corpus(tmp_path, some_text(60 + seed), name)
+    found = await preview(tmp_path, corpus="kaz", validation_corpus="turkish_b")
+    assert (found.request.corpus, found.effective.corpus.name) == ("kazakh", "kazakh")
+    assert [note for note in found.notes if "names" in note] == ["'kaz' names the corpus 'kazakh'."]
+    with refused(ErrorCode.INVALID_INPUT, "'turk' names 2 corpora: turkish_a, turkish_b.", "validation_corpus"):
+        await preview(tmp_path, corpus="kazakh", validation_corpus="turk")
+
+
 async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
     for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
         add_corpus(tmp_path, text, name)
