@@ -24,8 +24,9 @@ from bot.messages.experiment_answers import (
     experiments_page,
     metric_answer,
 )
-from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
+from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.text import plain
+from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
@@ -155,7 +156,7 @@ async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> 
     if metric != "surprisal":
         return Answer(metric_answer(status, result, metric), view=buttons)
     embed = experiment_card(status, result)
-    figures = {name: await asyncio.to_thread((experiment.path / name).read_bytes) for name in figure_names(result)}
+    figures = await context.bot.charts.experiment_figures(result, current_unit())
     return Answer(embed, attach_figures(embed, figures, result), buttons)
 
 

@@ -30,10 +30,13 @@ from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStat
 from trainer.contracts.units import PERPLEXITY_DIGITS, SURPRISAL_DIGITS
 from trainer.people.language import _, numeral
 from trainer.reports.experiment_tables import (
+    BATTERIES,
+    HEAT_MAP,
     MISSING,
     ONE_SEED,
     SEVERAL_SEEDS,
     STATISTIC_WORDS,
+    TREE,
     ListenerFigures,
     battery_rows,
     headline_figures,
@@ -42,7 +45,6 @@ from trainer.reports.experiment_tables import (
     primary_correlation,
 )
 
-_HEAT_MAP, _TREE, _BATTERIES = "heat_map.png", "tree.png", "batteries.png"
 _SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
 _MAX_COLUMNS = 10
 """Languages in the matrix of a card; on a phone more columns wrap."""
@@ -79,19 +81,15 @@ def _kept() -> str:
     return _("Finished trainings and scores are stored. Starting the same experiment again continues with them.")
 
 
-def figure_names(result: ExperimentResult) -> list[str]:
-    """Return the files of the report that are sent with its card."""
-    return [_HEAT_MAP, _TREE, *([_BATTERIES] if result.batteries else [])]
-
-
 def attach_figures(embed: discord.Embed, figures: Mapping[str, bytes], result: ExperimentResult) -> list[discord.File]:
     """Show the heat map in an embed; return the files to send with it, new for each try, since a try reads them."""
-    embed.set_image(url=f"attachment://{_HEAT_MAP}")
+    if figures:
+        embed.set_image(url=f"attachment://{HEAT_MAP}")
     languages = ", ".join(result.languages)
     descriptions = {
-        _HEAT_MAP: _("Excess surprisal by listener and text: {languages}.", languages=languages),
-        _TREE: _("Average-linkage tree of {languages}.", languages=languages),
-        _BATTERIES: _("Accuracy on batteries by language of the model: {languages}.", languages=languages),
+        HEAT_MAP: _("Excess surprisal by listener and text: {languages}.", languages=languages),
+        TREE: _("Average-linkage tree of {languages}.", languages=languages),
+        BATTERIES: _("Accuracy on batteries by language of the model: {languages}.", languages=languages),
     }
     return [
         discord.File(BytesIO(figure), name, description=clamp(descriptions[name], 1024))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -10,11 +9,12 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from bot.messages.battery_card import battery_buttons, battery_card
 from bot.messages.buttons import button_row
 from bot.messages.experiment_answers import experiment_buttons
-from bot.messages.experiment_card import attach_figures, experiment_card, figure_names
+from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
+from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
@@ -29,10 +29,9 @@ from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.people.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
-from trainer.system.files import read_record, read_regular
+from trainer.system.files import read_record
 
 CanReceive = Callable[[int, Owned], bool]
-_MAX_FIGURE_BYTES = 8 << 20
 
 
 class _Status(Protocol):
@@ -73,7 +72,7 @@ def subject_kinds(
 
     return (
         _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each, owner=owner)),
-        _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, can_receive, each)),
+        _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, charts, can_receive, each)),
         _kind(BatteryStore(root), lambda one: BatterySubject(one, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
         _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),
@@ -144,10 +143,13 @@ class JobSubject(Subject, Generic[StatusT]):
 
 
 class ExperimentView(View):
-    def __init__(self, state: State, status: ExperimentStatus, experiment: ExperimentDirectory) -> None:
+    def __init__(
+        self, state: State, status: ExperimentStatus, experiment: ExperimentDirectory, charts: ChartProcess
+    ) -> None:
         super().__init__(state, lambda user_id: _experiment_message(status))
         self._status = status
         self._experiment = experiment
+        self._charts = charts
 
     async def final(self, watcher: Watcher) -> Message:
         """Return the final message: of a completed experiment its matrix, with the figures."""
@@ -158,20 +160,22 @@ class ExperimentView(View):
         embed.set_footer(text=f"{self._experiment.experiment_id}{RESULT}")
         files = no_files
         if result is not None:
-            with suppress(OSError, ValueError):  # the figures of a report can be deleted
-                paths = {name: self._experiment.path / name for name in figure_names(result)}
-                figures = {
-                    name: await asyncio.to_thread(read_regular, path, _MAX_FIGURE_BYTES) for name, path in paths.items()
-                }
-                files = partial(attach_figures, embed, figures, result)
+            figures = await self._charts.experiment_figures(result, current_unit())
+            files = partial(attach_figures, embed, figures, result)
         return Message(embed, files, experiment_buttons(self._status))
 
 
 class ExperimentSubject(JobSubject[ExperimentStatus]):
     def __init__(
-        self, experiment: ExperimentDirectory, runs: RunStore, can_receive: CanReceive, interval_seconds: float
+        self,
+        experiment: ExperimentDirectory,
+        runs: RunStore,
+        charts: ChartProcess,
+        can_receive: CanReceive,
+        interval_seconds: float,
     ) -> None:
         status = partial(experiment.status, runs, has_files=False)
+        self._charts = charts
         super().__init__(experiment, status, _experiment_message, interval_seconds)
         self._record = experiment.record()
         self._experiment = experiment
@@ -186,7 +190,7 @@ class ExperimentSubject(JobSubject[ExperimentStatus]):
         return JobState(changed(status, elapsed_seconds=None), heartbeat)
 
     async def _draw(self, state: State, status: ExperimentStatus) -> View:
-        return ExperimentView(state, status, self._experiment)
+        return ExperimentView(state, status, self._experiment, self._charts)
 
 
 def _experiment_message(status: ExperimentStatus) -> Message:

@@ -14,7 +14,9 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.units import Unit
+from trainer.reports.experiment_tables import BATTERIES, HEAT_MAP, TREE
 from trainer.reports.score_table import Curve
 from trainer.reports.surprisal_report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
 from trainer.system.signals import outliving_terminal
@@ -76,6 +78,10 @@ class ChartProcess:
         if all(len(curve) < 2 for curve in curves.values()):
             return None
         return await self._draw(partial(_comparison_chart, curves, unit))
+
+    async def experiment_figures(self, result: ExperimentResult, unit: Unit) -> Mapping[str, bytes]:
+        """Return the pictures of an experiment's card by their names; none, logged, if the process died."""
+        return await self._draw(partial(_experiment_figures, result, unit)) or {}
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> ReportFiles | None:
         """Build the report of a stored score record; return None, logged, if the process died."""
@@ -145,6 +151,15 @@ def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit
     from trainer.reports.charts import group_chart  # in the child only
 
     return group_chart(train, validation, unit, bits_per_nat)
+
+
+def _experiment_figures(result: ExperimentResult, unit: Unit) -> Mapping[str, bytes]:
+    from trainer.reports.experiment_charts import batteries_figure, figure_bytes, heat_map_figure, tree_figure
+
+    figures = {HEAT_MAP: heat_map_figure(result, unit), TREE: tree_figure(result, unit)}
+    if result.batteries:
+        figures[BATTERIES] = batteries_figure(result)
+    return {name: figure_bytes(figure, "png") for name, figure in figures.items()}
 
 
 def _comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:

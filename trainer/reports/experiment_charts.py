@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from trainer.contracts.base import changed
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
+from trainer.contracts.units import Unit, in_unit
 from trainer.reports.charts import leave_out_matplotlibrc
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
@@ -48,18 +50,20 @@ LABEL_SIZE, TICK_SIZE, NOTE_SIZE = 9.5, 9.0, 8.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 
-def heat_map_figure(result: ExperimentResult) -> Figure:
+def heat_map_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
     """Draw the headline matrix: listeners as rows, texts as columns, values in the cells, the diagonal outlined."""
-    seeds, cells = headline_seeds(result), dict[tuple[str, str], _HeatCell]()
-    for (listener, text), row in headline_rows(result).items():
+    rows, seeds, cells = headline_rows(result), headline_seeds(result), dict[tuple[str, str], _HeatCell]()
+    for (listener, text), row in rows.items():
         seed = seeds.get((listener, text))
-        spread = "" if seed is None or seed.excess_sd is None or listener == text else f"±{seed.excess_sd:.2f}"
-        cells[listener, text] = _HeatCell(row.excess_cross_entropy, f"{row.excess_cross_entropy:z.2f}", spread)
+        deviation = None if seed is None or listener == text else seed.excess_sd
+        spread = "" if deviation is None else f"±{in_unit(deviation, unit):.2f}"
+        excess = in_unit(row.excess_cross_entropy, unit)
+        cells[listener, text] = _HeatCell(excess, f"{excess:z.2f}", spread)
     heat = _Heat(result.languages, result.languages, cells, {(one, one) for one in result.languages})
-    figure, axes, bar = _draw_heat_map(result, heat, excess_scale(headline_rows(result)))
+    figure, axes, bar = _draw_heat_map(result, heat, HeatScale(*(in_unit(end, unit) for end in excess_scale(rows))))
     figure.supxlabel(spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "language of the text", "listener: language of the model")
-    bar.set_label("excess cross-entropy (nats per character)", color=TEXT, fontsize=LABEL_SIZE)
+    bar.set_label(f"excess cross-entropy ({unit} per character)", color=TEXT, fontsize=LABEL_SIZE)
     return figure
 
 
@@ -82,9 +86,9 @@ def batteries_figure(result: ExperimentResult) -> Figure:
     return figure
 
 
-def tree_figure(result: ExperimentResult) -> Figure:
+def tree_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
     """Draw the average-linkage tree of the headline matrix; two clusters join at their mean distance."""
-    joins = result.models[0].tree
+    joins = [changed(join, height=in_unit(join.height, unit)) for join in result.models[0].tree]
     leaves = leaf_order(result.languages, joins)
     figure = _figure(result, 6.4, 1.2 + 0.34 * len(leaves))
     axes = figure.add_subplot()
@@ -110,7 +114,7 @@ def tree_figure(result: ExperimentResult) -> Figure:
     axes.set_yticks(range(len(leaves)), [_leaf_title(result, leaf) for leaf in leaves])
     axes.grid(visible=True, axis="x", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    label_axes(axes, "mean symmetric distance at which clusters join (nats per character)", "")
+    label_axes(axes, f"mean symmetric distance at which clusters join ({unit} per character)", "")
     return figure
 
 

@@ -3,7 +3,7 @@
 import csv
 import re
 from html.parser import HTMLParser
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from tests.support.experiment_results import (
 )
 from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
+from trainer.contracts.units import Unit
 from trainer.experiments.report import write_report
 from trainer.reports.experiment_charts import (
     batteries_figure,
@@ -132,6 +133,16 @@ def test_figures__of_equal_numbers_are_equal_to_the_byte(folder: Path) -> None:
     first, _, other, *_ = FINISHED.curves
     without_figures = changed(FINISHED, curves=(changed(first, best_val_loss=None, auc=None), other))
     assert figure_bytes(curves_figure(without_figures), "png").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("unit", "nats"), [("nats", 1.0), ("bits", log(2))])
+def test_figures__have_one_unit(unit: Unit, nats: float) -> None:
+    heat_map, tree = heat_map_figure(FINISHED, unit), tree_figure(FINISHED, unit)
+    cells, heights = ([one.get_text() for one in figure.axes[0].texts] for figure in (heat_map, tree))
+    assert any(cell.startswith(f"{excess('tr', 'az') / nats:.2f}") for cell in cells)
+    assert [float(height) for height in heights] == [pytest.approx(one.height / nats, abs=0.006) for one in JOINS]
+    labels = heat_map.axes[1].get_ylabel(), tree.axes[0].get_xlabel()
+    assert all(label.endswith(f"({unit} per character)") for label in labels)
 
 
 def test_heat_map__of_many_languages_has_smaller_cells() -> None:
