@@ -108,7 +108,7 @@ def other_fixture(client: Client) -> str:
         ("score", "other", "abc"),
         ("validate", "--corpus", "text", "--init-from", "other", "--json"),
         ("compare", "last", "other", "RUN@3"),
-        ("experiment", "show", "last"),
+        ("experiment", "show", "nothing"),
         ("battery", "show", "nothing"),
         ("tokenizer", "show", "last"),
         ("score", "none", "a"),
