@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from math import log
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,7 +11,15 @@ from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import describe_unknown, has_unknown_text
-from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SURPRISAL_DIGITS, Unit, in_unit, loss_number
+from trainer.contracts.units import (
+    LOSS_DIGITS,
+    PERPLEXITY_DIGITS,
+    SURPRISAL_DIGITS,
+    Unit,
+    bits_in_unit,
+    in_unit,
+    loss_number,
+)
 from trainer.contracts.wording import counted
 
 _TITLES: dict[GroupNumber, str] = {
@@ -67,7 +74,8 @@ def _scale(name: GroupNumber, unit: Unit) -> float:
     """Return the number by which a figure of runs is multiplied to have it in a unit."""
     if name == "test_perplexity":
         return 1.0
-    return in_unit(log(2) if name in ("bits_per_char", "best_val_bits_per_char") else 1.0, unit)
+    is_in_bits = name in ("bits_per_char", "best_val_bits_per_char")
+    return bits_in_unit(1.0, unit) if is_in_bits else in_unit(1.0, unit)
 
 
 async def follow_group_to_end(group_id: str, terminal: Terminal, installation: Installation) -> int:
