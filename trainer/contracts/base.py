@@ -16,7 +16,7 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(@[A-Za-z0-9.:]{1,32})?$")]
 """A run, which stands for its model, or one of its checkpoints: `RUN@1200`, `RUN@best`, `RUN@words:1M`."""
 GivenName = Annotated[str, Field(min_length=1, max_length=100)]
-"""What people name: an id, a label, `last` (the newest one), the beginning of an id, or a checkpoint as `RUN@1200`."""
+"""A name as people type it: an id or its beginning, a label, `last` for the newest, or a checkpoint as `RUN@1200`."""
 
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 """A number of steps, tokens or texts in a request: at most a billion, so that sums cannot overflow."""

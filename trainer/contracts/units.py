@@ -7,12 +7,12 @@ Unit = Literal["bits", "nats"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 UNIT_NOTE = "1 nat = 1.443 bits; one bit is the surprisal of a fair coin's toss."
 LOSS_DIGITS = 3
-"""Of losses, mean surprisals, figures per character, and their differences and intervals."""
+"""Decimals of losses, mean surprisals and figures per character, also of their differences and intervals."""
 SURPRISAL_DIGITS = 2
-"""Of the surprisal of a single token, word or region, and of sums."""
+"""Decimals of the surprisal of one token, word or region, and of sums of surprisals."""
 PERPLEXITY_DIGITS = 2
 SHARE_DIGITS = 1
-"""Of percentages."""
+"""Decimals of percentages."""
 
 
 def in_unit(nats: float | None, unit: Unit) -> float:
