@@ -125,7 +125,7 @@ async def answer_accepted(
     await bot.index.refresh()
     with bot.notifier.hold():
         accepted = await bot.limits.accept_run(context.caller, unfinished_runs(context), accept)
-        name = accepted.run_id if accepted.group is None else accepted.group.group_id
+        name = accepted.name
         if watch is None:
             await bot.notifier.unwatch(name, context.caller.user_id)
         else:

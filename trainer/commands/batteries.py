@@ -16,6 +16,7 @@ from trainer.batteries.sources import HUB_BATTERIES, find_battery
 from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
+    accepted_by_server,
     full_job_id,
     full_model_name,
     full_run_id,
@@ -39,6 +40,7 @@ from trainer.contracts.batteries import (
     BatteryOptions,
     BatteryRecord,
     BatteryRequest,
+    BatteryStatus,
     BatterySummary,
     Measure,
     Quoting,
@@ -200,14 +202,18 @@ def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Sett
     return with_queue(settings, terminal, run)
 
 
+def _continues(accepted: BatteryStatus) -> str:
+    show = f"mt battery show {accepted.battery_id}"
+    return f"{accepted.battery_id} continues on the server. Follow it with the same command, or: {show}"
+
+
 def _score_on_server(request: BatteryRequest, settings: Settings, terminal: Terminal) -> int:
     async def run(server: "Server") -> int:
-        accepted = await server.jobs.start_battery(request)
+        accepted = await accepted_by_server(server.jobs.start_battery(request), terminal, _continues)
         battery_id = accepted.battery_id
         if accepted.status == "completed":
             return await _show_battery(battery_id, server, terminal)
-        show = f"mt battery show {battery_id}"
-        terminal.interruption = f"{battery_id} continues on the server. Follow it with the same command, or: {show}"
+        terminal.interruption = _continues(accepted)
         return await _follow_to_end(battery_id, server, terminal)
 
     return with_server(settings, run)

@@ -351,6 +351,18 @@ def with_server(settings: Settings, command: Callable[[Server], Awaitable[T]]) -
     return _run(connected_command())
 
 
+async def accepted_by_server(
+    accepting: Coroutine[object, object, T], terminal: Terminal, interruption: Callable[[T], str]
+) -> T:
+    """Wait until a server has accepted a job; an interruption waits, too, and then says how to follow the job."""
+    task = asyncio.ensure_future(accepting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        terminal.interruption = interruption(await task)
+        raise
+
+
 def with_installation(settings: Settings, command: Callable[[Installation], Awaitable[T]]) -> T:
     """Run a command on the server of MT_URL, else on this machine's installation, starting nothing."""
     if settings.client.url is not None:

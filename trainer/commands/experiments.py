@@ -14,6 +14,7 @@ from trainer.artifacts.experiments import ExperimentStore, without_details
 from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
+    accepted_by_server,
     full_job_id,
     noting_wait,
     settings_for_any,
@@ -157,6 +158,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
 
 async def _run_on_server(options: _RunOptions, server: "Server", terminal: Terminal) -> int:
     """Upload the files that a plan names, and start the experiment on the server."""
+    terminal.continues_when_repeated = True
     path, request = _read_plan(options)
 
     async def named(name: str) -> str:
@@ -168,14 +170,18 @@ async def _run_on_server(options: _RunOptions, server: "Server", terminal: Termi
 
     request = await _with_local_files(request, options.corpora, named, offer)
     with _corpora_hint(options):
-        accepted = await server.jobs.start_experiment(request)
+        accepted = await accepted_by_server(server.jobs.start_experiment(request), terminal, _continues)
     experiment_id = accepted.experiment_id
     if accepted.status == "completed":
         return await _show_experiment(experiment_id, server, terminal)
-    show = f"mt experiment show {experiment_id}"
-    terminal.interruption = f"{experiment_id} continues on the server. Follow it with the same command, or: {show}"
+    terminal.interruption = _continues(accepted)
     terminal.note(f"experiment {experiment_id}\n{_trainings(request)}")
     return await _follow_to_end(experiment_id, server, terminal)
+
+
+def _continues(accepted: ExperimentStatus) -> str:
+    show = f"mt experiment show {accepted.experiment_id}"
+    return f"{accepted.experiment_id} continues on the server. Follow it with the same command, or: {show}"
 
 
 async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> tuple[ExperimentRecord, "Items"]:

@@ -22,6 +22,7 @@ from trainer.commands.arguments import (
 )
 from trainer.commands.connection import (
     Installation,
+    accepted_by_server,
     full_run_id,
     noting_wait,
     run_or_group,
@@ -42,7 +43,7 @@ from trainer.commands.terminal import (
     summary,
 )
 from trainer.commands.this_machine import ThisMachine
-from trainer.commands.training import NO_PAUSE, accept, follow_to_end, recovery_hint
+from trainer.commands.training import NO_PAUSE, accept, follow_to_end, recovery_hint, run_continues
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.base import now
@@ -203,7 +204,7 @@ async def _resume_on_server(name: str, server: "Server", terminal: Terminal) -> 
         return await follow_group_to_end(name, terminal, server)
     run_id = name
     if status.has_ended or status.status == "paused":
-        run_id = (await server.resume(run_id)).run_id
+        run_id = (await accepted_by_server(server.resume(run_id), terminal, run_continues)).run_id
     return await follow_to_end(run_id, terminal, server)
 
 

@@ -69,11 +69,13 @@ class Terminal:
             console=self._err,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._followed: str | None = None
         self._noted: set[str] = set()
         self._has_written = False
 
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
+        self._followed = status.run_id
         self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status, self.unit))
 
     def progress_of(self, title: str, job_id: str, percent: float, figures: str) -> None:
@@ -149,16 +151,15 @@ class Terminal:
     def interrupted(self) -> None:
         """Say after Ctrl-C how to continue."""
         self._stop_bar()
-        run_id = next(reversed(self._tasks), None)
         if self.interruption is not None:
             self.note(f"Interrupted; {self.interruption}")
         elif self.continues_when_repeated:
             self.note("Interrupted. Continue with the same command.")
-        elif run_id is None:
+        elif self._followed is None:
             self.note("Interrupted.")
         else:
-            follow = f"Follow it with: mt resume {self.followed_as or run_id}"
-            self.note(f"Interrupted; {run_id} continues without this terminal. {follow}")
+            follow = f"Follow it with: mt resume {self.followed_as or self._followed}"
+            self.note(f"Interrupted; {self._followed} continues without this terminal. {follow}")
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else to standard error."""

@@ -16,6 +16,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import (
     Installation,
+    accepted_by_server,
     full_model_name,
     hint_name,
     settings_for_any,
@@ -257,7 +258,8 @@ def _warnings(training: TrainingPreview) -> list[str]:
 
 
 async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> int:
-    accepted = await server.train(await _uploaded(draft, file, server, terminal))
+    uploaded = await _uploaded(draft, file, server, terminal)
+    accepted = await accepted_by_server(server.train(uploaded), terminal, run_continues)
     _note_unused(draft.unused_settings, terminal)
     return await follow_accepted(accepted, terminal, server)
 
@@ -296,16 +298,20 @@ async def accept(accepting: Coroutine[object, object, Accepted], label: str | No
         await asyncio.shield(task)
     finally:
         accepted = await task
-        name = accepted.run_id if accepted.group is None else accepted.group.group_id
-        terminal.queued = Queued(name, label, accepted.run_ids)
+        terminal.queued = Queued(accepted.name, label, accepted.run_ids)
     return accepted
+
+
+def run_continues(accepted: Accepted) -> str:
+    """Say how to follow a run or a group that a server has accepted."""
+    return f"{accepted.name} continues on the server. Follow it with: mt resume {accepted.name}"
 
 
 async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: Installation) -> int:
     """Show the progress of a run or a group until it has ended, then its results; return the exit code."""
     if accepted.group is None:
-        return await follow_to_end(accepted.run_id, terminal, installation)
-    return await follow_group_to_end(accepted.group.group_id, terminal, installation)
+        return await follow_to_end(accepted.name, terminal, installation)
+    return await follow_group_to_end(accepted.name, terminal, installation)
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:

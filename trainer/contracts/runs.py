@@ -370,6 +370,11 @@ class Accepted(Frozen, json_schema_extra=describe_fields):
         return cls(run_id=run_id, job_id=run_id, status="queued")
 
     @property
+    def name(self) -> str:
+        """The id of the run, or of the group."""
+        return self.run_id if self.group is None else self.group.group_id
+
+    @property
     def run_ids(self) -> tuple[str, ...]:
         """The run, or all runs of the group."""
         group = self.group

@@ -1,5 +1,6 @@
 """What `mt` prints: progress during a run, tables, notes."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ from rich.cells import cell_len
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
+from trainer.commands.connection import accepted_by_server
 from trainer.commands.listing import next_of
 from trainer.commands.terminal import Listing, Terminal, columns, duration, loss_figures, wrapped
-from trainer.commands.training import busy_note
+from trainer.commands.training import busy_note, run_continues
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
-from trainer.contracts.runs import RunStatus, describe_unknown
+from trainer.contracts.runs import Accepted, RunStatus, describe_unknown
 
 
 @pytest.fixture(name="waiting")
@@ -79,6 +81,10 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
 
     terminal = Terminal(as_json=False)
     assert line(terminal) == "Interrupted."
+    with terminal.transferring("upload kk.txt") as progress:
+        progress(1, 2)
+        assert line(terminal) == "Interrupted. Continue with the same command."
+    assert line(terminal) == "Interrupted."
     terminal.progress(waiting)
     followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume"
     assert line(terminal) == f"{followed} char_lstm-1"
@@ -86,6 +92,25 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
     assert line(terminal) == f"{followed} kk"
     terminal.continues_when_repeated = True
     assert line(terminal) == "Interrupted. Continue with the same command."
+
+
+async def test_interrupt__while_a_server_accepts_a_run_waits_to_name_it(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal, sent, answered = Terminal(as_json=False), asyncio.Event(), asyncio.Event()
+
+    async def accepting() -> Accepted:
+        sent.set()
+        await answered.wait()
+        return Accepted(run_id="char_lstm-1", job_id="char_lstm-1", status="queued")
+
+    command = asyncio.create_task(accepted_by_server(accepting(), terminal, run_continues))
+    await sent.wait()
+    command.cancel()
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    terminal.interrupted()
+    told = "Interrupted; char_lstm-1 continues on the server. Follow it with: mt resume char_lstm-1\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
