@@ -49,6 +49,12 @@ def once(holds: Callable[[], bool], *actions: Callable[[], object]) -> Iterator[
         acting.result()
 
 
+def is_followed(client: Client) -> bool:
+    """Return True while a command waits for news of the server."""
+    figures = client._loop.call(client._server.api.text("/metrics"))
+    return any(line.startswith("mt_http_streams ") and not line.endswith(" 0.0") for line in figures.splitlines())
+
+
 @pytest.fixture(scope="module", name="other")
 def other_fixture(client: Client) -> str:
     """A second completed run."""
@@ -258,7 +264,8 @@ def test_train__names_ignored_settings_and_takes_a_labelled_tokenizer(laptop: La
 
 def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop, client: Client) -> None:
     run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
-    with once(lambda: client.status(run_id).last_checkpoint_step is not None, lambda: client.cancel(run_id)):
+    wait_until(lambda: client.status(run_id).last_checkpoint_step is not None)
+    with once(lambda: is_followed(client), lambda: client.cancel(run_id)):
         assert laptop.read(RunStatus, "resume", run_id, code=1).status == "cancelled"
 
     def newest() -> str:
@@ -306,9 +313,8 @@ def test_run__is_named_by_a_beginning_of_its_id(laptop: Laptop, other: str) -> N
 def test_log__is_followed_to_the_end_of_the_run(laptop: Laptop, client: Client) -> None:
     run_id = client.train(tiny_request(**LONG)).run_id
     wait_until(lambda: client.status(run_id).step > 0)
-    words, seen = ("logs", run_id, "--follow", "--tail", "1", "--json"), client.status(run_id).step
-    with once(lambda: client.status(run_id).step > seen + 20, lambda: client.cancel(run_id)):
-        code, out, _ = laptop.run(*words)
+    with once(lambda: is_followed(client), lambda: client.cancel(run_id)):
+        code, out, _ = laptop.run("logs", run_id, "--follow", "--tail", "1", "--json")
     logged = LogReader(laptop.artifacts / "models" / run_id / "logs.jsonl").last(10_000)
     shown = out.splitlines()
     assert code == 0 and 1 < len(shown) < len(logged) and shown == logged[-len(shown) :]
@@ -376,14 +382,15 @@ async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(s
     before = await stored()
     await remote.inference.ask(run_id, ScoreRequest(text="abc"), is_kept=False)
     assert await stored() <= before
-    scoring = asyncio.create_task(remote.inference.ask(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
-    while await stored() <= before:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
-    scoring.cancel()
-    await asyncio.wait([scoring])
-    assert scoring.cancelled()
-    assert await stored() <= before
+    for pause_seconds in (0.0, 0.1):  # before the answer with the id of the request, or after it
+        scoring = asyncio.create_task(remote.inference.ask(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
+        while await stored() <= before:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(pause_seconds)
+        scoring.cancel()
+        await asyncio.wait([scoring])
+        assert scoring.cancelled()
+        assert await stored() <= before
     await remote.close()
 
 

@@ -371,9 +371,12 @@ class RemoteInference:
         """
         kind = kind_of(request)
         # without a time limit, the id is needed at once, to withdraw the request
-        response = await self._accepted(model, kind.name, request, wait=0.0 if kind.is_unbounded else _WAIT_SECONDS)
-        path = address("runs", response.run_id, kind.name, *response.place)
+        sending = asyncio.ensure_future(
+            self._accepted(model, kind.name, request, wait=0.0 if kind.is_unbounded else _WAIT_SECONDS)
+        )
         try:
+            response = await (asyncio.shield(sending) if kind.is_unbounded else sending)
+            path = address("runs", response.run_id, kind.name, *response.place)
             while response.status in ("queued", "running"):
                 response = await self._api.get(type(response), path, wait=_WAIT_SECONDS)
         except asyncio.CancelledError:
@@ -382,7 +385,8 @@ class RemoteInference:
         finally:
             if not is_kept:
                 with suppress(AppError):  # the result expires by itself
-                    await self._api.delete(path)
+                    accepted = await sending
+                    await self._api.delete(address("runs", accepted.run_id, kind.name, *accepted.place))
         if response.error is not None:
             raise AppError(response.error.code, response.error.message)
         return response
