@@ -49,9 +49,13 @@ class Presence:
     async def show(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
         """Renew the worker's record, without end; log each change of its state, and call `on_drain` while it drains."""
         while True:
-            async with tolerate_outage():
-                await self._renew(has_jobs, on_drain)
+            await self.renew(has_jobs, on_drain)
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
+
+    async def renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
+        """Renew the worker's record once, as `show` does; without Redis, nothing happens."""
+        async with tolerate_outage():
+            await self._renew(has_jobs, on_drain)
 
     async def end(self) -> None:
         """Remove the worker's record."""

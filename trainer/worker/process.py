@@ -211,10 +211,12 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
         of_jobs = [] if answers_only else workers[: len(JOB_KINDS)]
         workers = [*of_jobs, *workers[len(JOB_KINDS) :]]
         undo.push_async_callback(_close, workers, store)
+        reports = (lambda: _has_jobs(workers), lambda: _hand_back(of_jobs))
+        await presence.renew(*reports)  # nobody is told of a ready worker that commands do not find yet
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
-            asyncio.create_task(presence.show(lambda: _has_jobs(workers), lambda: _hand_back(of_jobs))),
+            asyncio.create_task(presence.show(*reports)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
         if not answers_only:
