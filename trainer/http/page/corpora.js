@@ -81,15 +81,16 @@ function form(refresh, signal) {
       const facts = `${size(corpus.bytes)}, ${decimal(corpus.lines, 0)} lines`;
       state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), `: ${[`${facts}.`, ...corpus.notes].join(" ")}`));
       announce(`The corpus ${corpus.name} is stored.`);
-      await refresh();
     } catch (error) {
       if (signal.aborted) return;
       const text = "Stopped. Upload the same file with the same name to continue.";
       state.replaceChildren(stopping.signal.aborted ? h("p", {}, text) : failure(error));
+      return;
     } finally {
       start.disabled = false;
       stop.hidden = true;
     }
+    await refresh().catch((error) => state.append(failure(error))); // the corpus is stored all the same
   }
 
   return h(
