@@ -16,7 +16,7 @@ from rich.console import Console
 
 from scripts.api_page import example_values
 from tests.faults import driver
-from tests.faults.prepared import CANCELLED_EXPERIMENT, Prepared, prepare
+from tests.faults.prepared import SPARED, Prepared, prepare
 from tests.support import add_corpus, some_text
 from tests.support.api_process import KEY, ApiProcess, api_process
 from tests.support.lab import running_worker
@@ -155,14 +155,14 @@ def _cancel_runs(prepared: Prepared, stop: Event) -> None:
     with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
         while not stop.wait(_LOOK_SECONDS):
             prepared.api.post("/workers", WorkersState, {"action": "resume"})  # schemathesis may have paused the queue
-            active = _active(client, spared=CANCELLED_EXPERIMENT)
-            for run_id in set(active) & set(seen) - prepared.to_cancel:
+            active = _active(client, spared=SPARED)
+            for run_id in set(active) & set(seen):
                 client.post(f"/runs/{run_id}/cancel")
             seen = active
 
 
 def _active(client: httpx2.Client, *, spared: str | None = None) -> list[str]:
-    """Return the unfinished runs, without those of the experiment `spared`."""
+    """Return the unfinished runs, without those with the label, or of the experiment, `spared`."""
     pages = [client.get("/runs", params={"status": state, "limit": 200}) for state in ("queued", "running")]
     runs = [run for page in pages for run in RunPage.model_validate_json(page.content).runs]
     return [run.run_id for run in runs if spared is None or (run.label or "").split(" ")[0] != spared]

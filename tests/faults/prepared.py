@@ -31,7 +31,8 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "predict": (PredictResponse, {"text": "abc"}),
     "evaluate": (EvalResponse, {}),
 }
-CANCELLED_EXPERIMENT = "long"
+SPARED = "long"
+"""The label of the runs, and the name of the experiment, that are there for an operation to cancel them."""
 """The name of the experiment that is there for an operation to cancel it."""
 
 
@@ -45,8 +46,6 @@ class Prepared(NamedTuple):
     tokenizer: str
     requests: Mapping[str, str]
     """The ids of requests by the word in their path."""
-    to_cancel: set[str]
-    """Runs that are there for an operation to cancel them."""
 
     def chat(self) -> ChatResponse:
         """Send a first message."""
@@ -70,19 +69,16 @@ class Prepared(NamedTuple):
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
         run = self.resumable if operation.name == "resume_run" else self.run
-        if operation.name == "cancel_run":
-            run = train(self.api, **LONG).run_id
-            self.to_cancel.add(run)
+        if operation.name in ("cancel_run", "delete_run"):
+            run = train(self.api, label=SPARED, **LONG).run_id
         if operation.name == "delete_run":
-            run = train(self.api, **LONG).run_id
             cancel(self.api, run)
             ended(self.api, run)
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer, **self._job(operation, run)}
         if "group_id" in operation.path_model.model_fields:
-            is_long = operation.name == "cancel_group"
-            accepted = train(self.api, seeds=2, **(LONG if is_long else {"max_steps": 1}))
+            long: dict[str, object] = {"label": SPARED, **LONG}
+            accepted = train(self.api, seeds=2, **(long if operation.name == "cancel_group" else {"max_steps": 1}))
             assert accepted.group is not None
-            self.to_cancel.update(accepted.run_ids if is_long else ())
             found[GROUP] = accepted.group.group_id
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
@@ -111,7 +107,7 @@ def prepare(api: ApiProcess) -> Prepared:
         kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
         for kind, (record, body) in _REQUESTS.items()
     }
-    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent, set())
+    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent)
 
 
 def train(api: ApiProcess, **fields: object) -> Accepted:
@@ -125,7 +121,7 @@ def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
     fields |= {"split_by": "position", "num_epochs": 1000 if is_long else 1, "max_steps": None if is_long else 1}
     plan: dict[str, object] = {
-        "name": CANCELLED_EXPERIMENT if is_long else "short",
+        "name": SPARED if is_long else "short",
         "languages": {"kk": {}, "tr": {}},
         "corpora": "udhr_ipa",
         "models": {"lstm": {"train": fields}},

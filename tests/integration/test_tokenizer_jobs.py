@@ -56,7 +56,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda status: status.step > 0)
         accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
-        assert (accepted.status, accepted.job_id) == ("queued", accepted.tokenizer_id)
+        assert accepted.job_id == accepted.tokenizer_id
         status = await end_of(queue, accepted)
         assert (status.status, status.message, status.label) == ("completed", "Completed.", "shared")
         assert status.error is None
@@ -90,13 +90,12 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         accepted = await queue.train_tokenizer(request(method="bpe", vocab_size=2000, threads=1))  # takes two seconds
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
         child = child_of(tmp_path, accepted.tokenizer_id)
+        await until(lambda: len(os.sched_getaffinity(child.pid)) == 1)
         os.kill(child.pid, signal.SIGSTOP)  # the search for the worker takes long on a busy machine
         [worker] = processes(tmp_path, "trainer worker --embedded")
-        cores = len(os.sched_getaffinity(child.pid))
         kill(worker.pid)
         os.kill(child.pid, signal.SIGCONT)
         await until(lambda: child not in processes(tmp_path))
-        assert cores == 1
         assert is_in(queue, accepted.tokenizer_id, "queued", "running")
         assert (await end_of(queue, accepted)).status == "completed"
 

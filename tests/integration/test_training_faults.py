@@ -124,8 +124,10 @@ async def test_stopped_worker_kills_and_a_stall__change_no_loss(tmp_path: Path, 
 
 
 async def test_crash_loop__ends_after_three_crashes_and_keeps_the_last_lines(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(50_000), "one-long-epoch")  # which is killed before its end
+    long: dict[str, object] = {"corpus": "one-long-epoch", "batch_size": 1, "checkpoint_every_steps": 10**6}
     async with lab.queue() as queue:
-        run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
+        run_id = (await queue.train(request(**long), user_id=None)).run_id
         for attempt in (1, 2, 3):
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
             child = child_of(lab.folder, run_id)
