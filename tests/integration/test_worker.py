@@ -38,6 +38,11 @@ from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import start_child
 
 
+async def told_events(store: Store, run_id: str) -> int:
+    length: int = await store.redis.xlen(keys.run_events(run_id))
+    return length
+
+
 async def test_run__from_request_to_answers(lab: Lab) -> None:
     async with lab.queue() as queue, lab.store() as store:
         accepted = await queue.train(tiny_request(), user_id=7)
@@ -68,11 +73,13 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
         asked = GenerateRequest(prompt_text="", seed=5, max_new_tokens=9)
         again = [await queue.inference.ask(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
+        of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
+        async with asyncio.timeout(PATIENCE_SECONDS):  # an event is on disk before it is told
+            while (of_its_stream := await told_events(store, accepted.run_id)) < of_run:
+                await asyncio.sleep(0.05)
+        assert of_its_stream == of_run
         reading: Awaitable[object] = store.redis.xrange(keys.EVENT_STREAM)  # other tests share it
         told = [entry for entry in entries_adapter.validate_python(await reading) if accepted.run_id in str(entry)]
-        of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
-        of_its_stream: int = await store.redis.xlen(keys.run_events(accepted.run_id))
-        assert of_its_stream == of_run
         assert len(told) == of_run + of_five_short_jobs
 
 
