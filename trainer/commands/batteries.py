@@ -20,6 +20,7 @@ from trainer.commands.connection import (
     full_job_id,
     full_model_name,
     full_run_id,
+    job_continues,
     noting_wait,
     settings_for_any,
     with_installation,
@@ -203,8 +204,7 @@ def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Sett
 
 
 def _continues(accepted: BatteryStatus) -> str:
-    show = f"mt battery show {accepted.battery_id}"
-    return f"{accepted.battery_id} continues on the server. Follow it with the same command, or: {show}"
+    return job_continues("battery", accepted.battery_id)
 
 
 def _score_on_server(request: BatteryRequest, settings: Settings, terminal: Terminal) -> int:

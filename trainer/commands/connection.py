@@ -363,6 +363,11 @@ async def accepted_by_server(
         raise
 
 
+def job_continues(word: str, job_id: str) -> str:
+    """Say how to follow an experiment or a battery that a server has accepted."""
+    return f"{job_id} continues on the server. Follow it with the same command, or: mt {word} show {job_id}"
+
+
 def with_installation(settings: Settings, command: Callable[[Installation], Awaitable[T]]) -> T:
     """Run a command on the server of MT_URL, else on this machine's installation, starting nothing."""
     if settings.client.url is not None:

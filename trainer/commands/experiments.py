@@ -16,6 +16,7 @@ from trainer.commands.connection import (
     Installation,
     accepted_by_server,
     full_job_id,
+    job_continues,
     noting_wait,
     settings_for_any,
     with_installation,
@@ -180,8 +181,7 @@ async def _run_on_server(options: _RunOptions, server: "Server", terminal: Termi
 
 
 def _continues(accepted: ExperimentStatus) -> str:
-    show = f"mt experiment show {accepted.experiment_id}"
-    return f"{accepted.experiment_id} continues on the server. Follow it with the same command, or: {show}"
+    return job_continues("experiment", accepted.experiment_id)
 
 
 async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> tuple[ExperimentRecord, "Items"]:
