@@ -370,13 +370,17 @@ class RemoteInference:
         Withdraws the request if the caller is cancelled, and raises the error that it ended with.
         """
         kind = kind_of(request)
+
+        def path_of(accepted: ResponseT) -> str:
+            return address("runs", accepted.run_id, kind.name, *accepted.place)
+
         # without a time limit, the id is needed at once, to withdraw the request
         sending = asyncio.ensure_future(
             self._accepted(model, kind.name, request, wait=0.0 if kind.is_unbounded else _WAIT_SECONDS)
         )
         try:
             response = await (asyncio.shield(sending) if kind.is_unbounded else sending)
-            path = address("runs", response.run_id, kind.name, *response.place)
+            path = path_of(response)
             while response.status in ("queued", "running"):
                 response = await self._api.get(type(response), path, wait=_WAIT_SECONDS)
         except asyncio.CancelledError:
@@ -385,8 +389,7 @@ class RemoteInference:
         finally:
             if not is_kept:
                 with suppress(AppError):  # the result expires by itself
-                    accepted = await sending
-                    await self._api.delete(address("runs", accepted.run_id, kind.name, *accepted.place))
+                    await self._api.delete(path_of(await sending))
         if response.error is not None:
             raise AppError(response.error.code, response.error.message)
         return response
