@@ -47,13 +47,13 @@ class Presence:
         self._refusals: Mapping[Refusal, str] = {}
 
     async def show(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
-        """Renew the worker's record, without end; log each change of its state, and call `on_drain` while it drains."""
+        """Renew the worker's record at each interval, without end."""
         while True:
-            await self.renew(has_jobs, on_drain)
             await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
+            await self.renew(has_jobs, on_drain)
 
     async def renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
-        """Renew the worker's record once, as `show` does; without Redis, nothing happens."""
+        """Renew the record once; log a change of the worker's state, and call `on_drain` while it drains."""
         async with tolerate_outage():
             await self._renew(has_jobs, on_drain)
 

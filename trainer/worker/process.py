@@ -212,7 +212,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
         workers = [*of_jobs, *workers[len(JOB_KINDS) :]]
         undo.push_async_callback(_close, workers, store)
         reports = (lambda: _has_jobs(workers), lambda: _hand_back(of_jobs))
-        await presence.renew(*reports)  # nobody is told of a ready worker that commands do not find yet
+        await presence.renew(*reports)  # before the log says that it is ready: commands find it from here on
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
