@@ -116,7 +116,7 @@ async def main():
     url = await services.start()
     queue, store = await JobQueue.connect(settings, url), await connect(url)
     counts, corpus = StatsStore(settings.app.artifacts_root), await queue.corpora.describe("text")
-    await queue.accept_job(STATS, lambda: counts.create(StatsRecord(created_at=now(), corpus=corpus)), [corpus])
+    await queue.jobs.accept(STATS, lambda: counts.create(StatsRecord(created_at=now(), corpus=corpus)), [corpus])
     queued = await store.queue_order("corpus_stats")
     await store.redis.flushall()
     await reconcile(settings, store)

@@ -238,7 +238,7 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) ->
         root.mkdir(exist_ok=True)
         (root / name).touch()  # no folder can be made in it
         with refused(ErrorCode.INSUFFICIENT_STORAGE, "nothing was queued"):
-            await JobQueue(settings, store).accept_job(kind, lambda: KINDS[name].create(root, 1), ())
+            await JobQueue(settings, store).jobs.accept(kind, lambda: KINDS[name].create(root, 1), ())
 
 
 @REPEATED
@@ -247,7 +247,7 @@ async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path,
         kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
         away = Store(open_redis("redis://127.0.0.1:1/0", retries=0))
         with captured_logs() as logs:
-            job = await JobQueue(settings, away).accept_job(kind, lambda: KINDS[name].create(root, 1), ())
+            job = await JobQueue(settings, away).jobs.accept(kind, lambda: KINDS[name].create(root, 1), ())
         assert [line["event"] for line in logs] == [f"{job.word}_accepted_without_redis"]
         await reconcile(settings, store)
         assert await store.queue_order(kind.queue(settings.queue)) == [job.job_id]

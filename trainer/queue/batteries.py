@@ -1,13 +1,13 @@
 """Batteries: checks a request with its runs and items, accepts and cancels jobs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
 from trainer.artifacts.checkpoint_files import STATE, WEIGHTS, TrainingState, checkpoint_steps, scheduled_folder
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
-from trainer.artifacts.kinds import BATTERY_QUEUE
+from trainer.artifacts.kinds import BATTERIES, BATTERY_QUEUE
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
@@ -29,6 +29,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
+from trainer.queue.acceptance import Acceptance
 from trainer.queue.inference_kinds import kind_of
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
@@ -46,13 +47,13 @@ class Batteries:
         self,
         settings: Settings,
         store: Store,
-        accept: Callable[[BatteryRecord, Items], Awaitable[BatteryDirectory]],
+        jobs: Acceptance,
         runs: RunStore,
         replication: Replication,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._accept = accept
+        self._jobs = jobs
         self._runs = runs
         self._replication = replication
         self.stored = BatteryStore(settings.app.artifacts_root)
@@ -63,7 +64,8 @@ class Batteries:
         An equal one that has completed or is running stays as it is. One that has failed or was cancelled continues
         with the scores that it has.
         """
-        return await self.status((await self._accept(record, items)).battery_id)
+        accepted = await self._jobs.accept(BATTERIES, lambda: self.stored.create(record, items), ())
+        return await self.status(accepted.battery_id)
 
     async def resolve(
         self, request: BatteryRequest, *, user_id: int | None = None, http: HttpOrigin | None = None

@@ -25,7 +25,7 @@ async def start_build(request: BuildRequest, settings: Settings, queue: JobQueue
         verb = "waits for a worker" if status.status == "queued" else "is running"
         raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
     record = BuildRecord(created_at=now(), request=request)
-    return await queue.accept_job(BUILDS, lambda: builds.create(record), ())
+    return await queue.jobs.accept(BUILDS, lambda: builds.create(record), ())
 
 
 def _summary(status: BuildStatus) -> str:

@@ -1,7 +1,7 @@
 """Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, shared_tokenizer_label
-from trainer.artifacts.kinds import EXPERIMENT_QUEUE
+from trainer.artifacts.kinds import EXPERIMENT_QUEUE, EXPERIMENTS
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
@@ -37,6 +37,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.experiments.ratings_file import read_ratings
+from trainer.queue.acceptance import Acceptance
 from trainer.queue.batteries import Items
 from trainer.queue.cost import train_share
 from trainer.queue.resolve import preview_training, resolve_request
@@ -61,14 +62,14 @@ class Experiments:
         self,
         settings: Settings,
         store: Store,
-        accept: Callable[[ExperimentRecord, Items], Awaitable[ExperimentDirectory]],
+        jobs: Acceptance,
         runs: RunStore,
         corpora: CorpusStore,
         replication: Replication,
     ) -> None:
         self._store = store
         self._replication = replication
-        self._accept = accept
+        self._jobs = jobs
         self._runs = runs
         self._corpora = corpora
         self._settings = settings
@@ -87,7 +88,8 @@ class Experiments:
         An equal one that has completed or is running stays as it is. One that has failed or was cancelled begins
         again, and reuses the runs that have completed.
         """
-        return await self.status((await self._accept(record, items)).experiment_id)
+        accepted = await self._jobs.accept(EXPERIMENTS, lambda: self.stored.create(record, items), record.all_corpora)
+        return await self.status(accepted.experiment_id)
 
     async def status(self, experiment_id: str) -> ExperimentStatus:
         """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""

@@ -67,7 +67,7 @@ class Exports:
         for old in await asyncio.to_thread(self._stored.remove_old):
             await self._queue.replication.delete(EXPORTS.name, old)
         record = ExportRecord(created_at=now(), model=model, request=request)
-        await self._queue.accept_job(EXPORTS, lambda: self._stored.create(export_id, record), ())
+        await self._queue.jobs.accept(EXPORTS, lambda: self._stored.create(export_id, record), ())
         return await self.status(export_id)
 
     async def status(self, export_id: str) -> ExportStatus:

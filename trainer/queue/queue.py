@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
@@ -11,11 +11,9 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from trainer.artifacts.artifacts_id import artifacts_id
-from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.experiments import ExperimentDirectory, delete_run
-from trainer.artifacts.job_folder import FolderT
-from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, JOB_KINDS, RUNS, TOKENIZERS, JobKind
+from trainer.artifacts.experiments import delete_run
+from trainer.artifacts.kinds import JOB_KINDS, RUNS, TOKENIZERS
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
@@ -33,13 +31,10 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.base import WaitReason, changed, now
-from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import (
     Accepted,
-    CorpusRef,
     HttpOrigin,
     RunRecord,
     RunStatus,
@@ -51,7 +46,8 @@ from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
-from trainer.queue.batteries import Batteries, Items
+from trainer.queue.acceptance import Acceptance, unwritten
+from trainer.queue.batteries import Batteries
 from trainer.queue.cost import UNMET, check_workers, needs_of, unmet, waiting_for
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
@@ -96,11 +92,6 @@ class QueueLoad(NamedTuple):
     """Jobs by queue, running ones included."""
 
 
-def _unwritten(word: str, error: OSError) -> AppError:
-    message = f"The {word} could not be written to disk ({error.strerror}); nothing was queued."
-    return AppError(ErrorCode.INSUFFICIENT_STORAGE, message)
-
-
 def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> WorkerInfo:
     """Return a worker with the state that it will have once it has read the orders to it."""
     if order == b"1" and worker.state in ("ready", "refuses"):
@@ -120,11 +111,10 @@ class JobQueue:
         self.runs = RunStore(settings.app.artifacts_root)
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
+        self.jobs = Acceptance(settings, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
-        self.experiments = Experiments(
-            settings, store, self._accept_experiment, self.runs, self.corpora, self.replication
-        )
-        self.batteries = Batteries(settings, store, self._accept_battery, self.runs, self.replication)
+        self.experiments = Experiments(settings, store, self.jobs, self.runs, self.corpora, self.replication)
+        self.batteries = Batteries(settings, store, self.jobs, self.runs, self.replication)
         self._recent_places = Recent(self._places)
 
     @classmethod
@@ -276,7 +266,7 @@ class JobQueue:
         try:
             runs: list[RunDirectory] = await asyncio.to_thread(create_runs, self.runs, record, origin)
         except OSError as error:
-            raise _unwritten("run", error) from error
+            raise unwritten("run", error) from error
         try:
             return await self._enqueue_all(runs)
         except AppError:  # the object store does not answer
@@ -316,38 +306,13 @@ class JobQueue:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
         return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")
 
-    async def accept_job(
-        self, kind: JobKind[FolderT], create: Callable[[], FolderT], corpora: Iterable[CorpusRef]
-    ) -> FolderT:
-        """Accept a checked job: write it to disk with `create`, then enqueue it unless it has ended.
-
-        Without Redis, the reconciler of a worker enqueues it from the disk.
-        """
-        try:
-            job = await asyncio.to_thread(create)
-        except OSError as error:
-            raise _unwritten(kind.store(self._settings.app.artifacts_root).folder_type.word, error) from error
-        if job.is_unfinished():
-            await self.replication.store_corpora(self.corpora, corpora)
-            await self.replication.publish(kind.name, job.job_id)
-            async with tolerate_no_redis(f"{job.word}_accepted_without_redis", names=job.job_id):
-                await self._enqueuer.enqueue_job(kind, job.job_id, job.record())
-        return job
-
-    async def _accept_experiment(self, record: ExperimentRecord, items: Items) -> ExperimentDirectory:
-        create = self.experiments.stored.create
-        return await self.accept_job(EXPERIMENTS, lambda: create(record, items), record.all_corpora)
-
-    async def _accept_battery(self, record: BatteryRecord, items: Items) -> BatteryDirectory:
-        return await self.accept_job(BATTERIES, lambda: self.batteries.stored.create(record, items), ())
-
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Check and accept the training of a tokenizer; raises AppError, having changed nothing."""
         return await self.accept_tokenizer(await resolve_tokenizer(request, self.corpora))
 
     async def accept_tokenizer(self, record: TokenizerRecord) -> TokenizerAccepted:
         """Accept a checked tokenizer; one that is finished or being trained is not trained again."""
-        tokenizer = await self.accept_job(TOKENIZERS, lambda: self.tokenizers.create(record), record.corpora)
+        tokenizer = await self.jobs.accept(TOKENIZERS, lambda: self.tokenizers.create(record), record.corpora)
         status = tokenizer.status()
         return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
 

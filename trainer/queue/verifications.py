@@ -31,7 +31,7 @@ class Verifications:
         for old in await asyncio.to_thread(self._stored.remove_old):
             await self._queue.replication.delete(VERIFICATIONS.name, old)
         record = VerificationRecord(created_at=now(), run_id=run_id)
-        await self._queue.accept_job(VERIFICATIONS, lambda: self._stored.create(verification_id, record), ())
+        await self._queue.jobs.accept(VERIFICATIONS, lambda: self._stored.create(verification_id, record), ())
 
     async def status(self, verification_id: str) -> VerificationStatus:
         """Return the status of a started verification."""
