@@ -73,7 +73,7 @@ async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -
     bot = interaction.client
     if not bot.permissions.is_admin(interaction.user.id):
         return []
-    names = await bot.queue.worker_names()
+    names = await bot.queue.workers.names()
     fitting = [name for name in matching(typed, names, lambda name: (name,)) if len(name) <= MAX_CHOICE_CHARACTERS]
     return [app_commands.Choice(name=name, value=name) for name in fitting[:MAX_CHOICES]]
 
@@ -111,10 +111,10 @@ async def doctor(interaction: discord.Interaction[Bot]) -> None:
 async def _workers(context: CommandContext, action: WorkerAction | None, name: str | None) -> Answer:
     bot = context.bot
     if action is not None or name is not None:
-        await bot.queue.order_workers(action, name)
+        await bot.queue.workers.order(action, name)
         log.info("workers_ordered", admin_id=context.caller.user_id, task=action, names=name)
     await bot.index.refresh()
-    state = await bot.queue.workers([run.run_id for run in bot.index.runs if run.is_unfinished])
+    state = await bot.queue.workers.state([run.run_id for run in bot.index.runs if run.is_unfinished])
     runs = {run.run_id: run for run in bot.index.runs}
     devices: dict[str, str] = {}
     for run_id in state.runs:

@@ -56,7 +56,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     bot = context.bot
     build = await start_build(request, bot.settings, bot.queue)
     status, until = BuildStatus(request=request), monotonic() + _FIRST_SECONDS
-    if await bot.queue.has_worker():
+    if await bot.queue.workers.exist():
         while not (status.has_ended or status.progress) and monotonic() < until:
             await asyncio.sleep(_POLL_SECONDS)
             status = await asyncio.to_thread(build.status)

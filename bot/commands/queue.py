@@ -43,7 +43,7 @@ async def _queue(context: CommandContext) -> Answer:
         return run.state != "running", places.get(run.run_id, len(places))
 
     runs.sort(key=place)
-    has_worker, is_paused = await bot.queue.has_worker(), await bot.queue.is_paused()
+    has_worker, is_paused = await bot.queue.workers.exist(), await bot.queue.workers.are_paused()
     rows = [
         QueueRow(
             run if bot.permissions.may_see(context.caller, run) else None,

@@ -19,6 +19,6 @@ async def watch_job(context: CommandContext, job: AnyJob, command: str, *, needs
             "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.", command=command
         )
     notes = [note]
-    if needs_worker and not await bot.queue.has_worker():
+    if needs_worker and not await bot.queue.workers.exist():
         notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
     return notes

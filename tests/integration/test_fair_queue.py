@@ -113,8 +113,12 @@ async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_pa
     async with served(tmp_path) as server:
         queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
         await server.kill()
-        assert (await queue.order(), await queue.is_paused(), await queue.worker_names()) == ([], False, [])
-        for work in (queue.pause(is_paused=True), queue.workers([]), queue.drain("box", is_draining=True)):
+        assert (await queue.order(), await queue.workers.are_paused(), await queue.workers.names()) == ([], False, [])
+        for work in (
+            queue.workers.pause(is_paused=True),
+            queue.workers.state([]),
+            queue.workers.drain("box", is_draining=True),
+        ):
             with pytest.raises(AppError, match="Redis is unavailable"):
                 await work
         await queue.close()

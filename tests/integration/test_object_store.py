@@ -200,10 +200,10 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
 
 async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
     async with site.queue() as queue:
-        await queue.pause(is_paused=True)
+        await queue.workers.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         cancelled = await queue.cancel(run_id)
-        await queue.pause(is_paused=False)
+        await queue.workers.pause(is_paused=False)
         status = await queue.status(run_id)
     assert (cancelled, status.status) == (True, "cancelled")
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
@@ -474,7 +474,7 @@ async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) 
 async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> None:
     async with site.queue() as queue:
         store = await connect(site.url)
-        await queue.pause(is_paused=True)
+        await queue.workers.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         payload: dict[str, str] = {"job_id": run_id}
         await store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
@@ -489,7 +489,7 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
             await Jobs(site.there, store).functions()["train"]({}, {"job_id": "unknown"})
         await store.close()
         await queue.cancel(run_id)
-        await queue.pause(is_paused=False)
+        await queue.workers.pause(is_paused=False)
     assert "run_job_rejected" in [line["event"] for line in logs]
 
 

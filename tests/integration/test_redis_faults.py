@@ -347,7 +347,7 @@ async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monk
         server.process.send_signal(signal.SIGSTOP)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         assert not (await queue.status(run_id)).reachable
-        assert await queue.has_worker(), "nobody can know that there is none"
+        assert await queue.workers.exist(), "nobody can know that there is none"
         await queue.cancel(run_id)
         server.process.send_signal(signal.SIGCONT)
 

@@ -47,7 +47,7 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
     async with lab.queue() as queue, lab.store() as store:
         accepted = await queue.train(tiny_request(), user_id=7)
         assert (accepted.status, accepted.job_id) == ("queued", accepted.run_id)
-        assert await queue.has_worker()
+        assert await queue.workers.exist()
         status = await wait(queue, accepted.run_id, ended)
         assert (status.status, status.progress, status.error, status.user_id) == ("completed", 100.0, None, 7)
         manifest = queue.runs.get(accepted.run_id).completed_manifest()
@@ -94,9 +94,9 @@ async def test_run__outlives_a_stop_a_broken_checkpoint_and_a_kill(tmp_path: Pat
         ) as stopped:
             await wait(queue, run_id, lambda s: (s.last_checkpoint_step or 0) >= 60)
             assert await store.get(keys.lease(run_id)) is not None
-            assert len((await queue.workers([])).workers) == 1
+            assert len((await queue.workers.state([])).workers) == 1
         assert await store.get_all(keys.in_progress(run_id), keys.lease(run_id)) == [None, None]
-        assert (stopped.returncode, (await queue.workers([])).workers) == (0, ())
+        assert (stopped.returncode, (await queue.workers.state([])).workers) == (0, ())
         told = [event for event in events_of(queue, run_id) if isinstance(event, (CheckpointSaved, JobProgress))]
         assert [type(event).__name__ for event in told[-2:]] == ["CheckpointSaved", "JobProgress"]
         left = run.follow().refresh()
@@ -105,7 +105,7 @@ async def test_run__outlives_a_stop_a_broken_checkpoint_and_a_kill(tmp_path: Pat
         weights.write_bytes(weights.read_bytes()[::-1])
         async with running(changed(settings_in(tmp_path), **with_redis(server.url))):
             waiting = (await queue.train(tiny_request(), user_id=None)).run_id
-            assert (await queue.status(waiting)).waits_for != "worker" and await queue.has_worker(), "it only starts"
+            assert (await queue.status(waiting)).waits_for != "worker" and await queue.workers.exist(), "it only starts"
             await wait(queue, run_id, lambda s: s.attempt == 2 and s.message == "Training.")
             kill(processes(tmp_path, "trainer worker --embedded")[0].pid)
             resumed = await wait(queue, run_id, lambda s: s.attempt == 3 or ended(s))
@@ -248,7 +248,7 @@ async def test_request_without_a_worker_or_a_model__fails_with_a_code(tmp_path: 
         waiting = (await queue.train(tiny_request(), user_id=None)).run_id
         with refused(ErrorCode.RUN_NOT_READY):
             await queue.inference.ask(waiting, ScoreRequest(text="a"))
-        assert not await queue.has_worker()
+        assert not await queue.workers.exist()
         asking = asyncio.create_task(queue.inference.ask(RUN, EvalRequest()))
         while not (found := await keys_like(store, "runs:eval:*")):
             await asyncio.sleep(0.05)

@@ -138,7 +138,7 @@ async def test_waiting_run__names_the_run_that_trains_or_the_pause(tmp_path: Pat
         await store.redis.zadd("training", {"first": 1, "second": 2})
         await store.redis.set(keys.in_progress("first"), "worker:1")
         assert (await queue.with_wait(waits)).message == "Waiting for first, which trains now."
-        await queue.pause(is_paused=True)
+        await queue.workers.pause(is_paused=True)
         assert (await queue.with_wait(waits)).waits_for == "queue"
 
 
@@ -171,7 +171,7 @@ def test_device_cuda__is_refused_where_a_worker_runs_and_none_has_a_gpu() -> Non
 
 async def test_version__of_the_bot_binds_the_workers_of_its_folder(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, queue, store):
-        publishing = asyncio.create_task(queue.publish_version(replaces=False))
+        publishing = asyncio.create_task(queue.workers.publish_version(replaces=False))
         for find_id in (artifacts_id, own_artifacts_id):  # the second one gives it an id
             key = keys.version(find_id(tmp_path / "artifacts"))
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -214,14 +214,14 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
                 await shown("refuses")
                 waiting = await queue.status(run_id)
                 assert (waiting.status, waiting.waits_for, waiting.queue_position) == ("queued", "worker", 1)
-                assert not await queue.has_worker()
+                assert not await queue.workers.exist()
                 if not mount.is_symlink():
                     mount.rmdir()
                     mount.symlink_to(tmp_path / "artifacts")
             info = await shown("refuses")
             await store.publish_version(package_version("model-trainer"), own, seconds=600, replaces=True)
             await wait_for_status(queue, run_id, training)
-            await queue.drain(info.name, is_draining=True)
+            await queue.workers.drain(info.name, is_draining=True)
             later = (await queue.train(tiny_request(), user_id=None)).run_id
             await shown("draining")
             await server.wipe()
@@ -230,7 +230,7 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
             await queue.cancel(run_id)
             await shown("drained")
             assert (await queue.status(later)).status == "queued"
-            await queue.drain(info.host, is_draining=False)
+            await queue.workers.drain(info.host, is_draining=False)
             assert (await wait_for_status(queue, later, ended)).status == "completed"
         await store.close()
     said = log_of_worker(tmp_path)
@@ -285,17 +285,17 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
 async def test_pause__outlasts_a_wipe_of_redis(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
-        await queue.pause(is_paused=True)
+        await queue.workers.pause(is_paused=True)
         await store.redis.flushall()
-        assert not await queue.is_paused()
+        assert not await queue.workers.are_paused()
         await restore_pause(settings, store)
-        assert await queue.is_paused()
+        assert await queue.workers.are_paused()
         await store.renew_worker(seconds=60, worker=CPU)
-        assert [worker.state for worker in (await queue.workers([])).workers] == ["paused"]
-        await queue.pause(is_paused=False)
-        await queue.pause(is_paused=False)
+        assert [worker.state for worker in (await queue.workers.state([])).workers] == ["paused"]
+        await queue.workers.pause(is_paused=False)
+        await queue.workers.pause(is_paused=False)
         await restore_pause(settings, store)
-        assert not await queue.is_paused()
+        assert not await queue.workers.are_paused()
 
 
 async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) ->
                 await super().set_paused(queue, is_paused=is_paused)
                 RunStore(settings.app.artifacts_root).mark_paused(is_paused=False)
 
-        await queue.pause(is_paused=True)
+        await queue.workers.pause(is_paused=True)
         await restore_pause(settings, ResumedMeanwhile(store.redis))
-        assert not await queue.is_paused()
+        assert not await queue.workers.are_paused()
 
 
 H100S = "echo 'NVIDIA H100 80GB HBM3, 81559 MiB'; echo 'NVIDIA GRID, [N/A]'"

@@ -300,7 +300,7 @@ async def _interrupt(
     name = queued.name
     resume = f"mt resume {await hint_name(name, queued.label, installation)}"
     follow = "Follow it with the same command." if queued.is_job else f"Follow it with: {resume}"
-    if not services.has_own_worker and await queue.has_worker():
+    if not services.has_own_worker and await queue.workers.exist():
         terminal.interruption = f"{name} continues without this terminal. {follow}"
         return
     terminal.interruption = f"{name} stays in the queue for the next worker. {follow}"
@@ -430,7 +430,7 @@ def with_model(
 @contextlib.asynccontextmanager
 async def _publishing_version(queue: JobQueue) -> AsyncIterator[None]:
     """Publish the version of a command that queues jobs, unless a bot of another version runs."""
-    publishing = asyncio.create_task(queue.publish_version(replaces=False))
+    publishing = asyncio.create_task(queue.workers.publish_version(replaces=False))
     try:
         yield
     finally:

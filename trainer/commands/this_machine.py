@@ -225,9 +225,9 @@ class ThisMachine:
                 message = "Neither a worker nor its Redis server is running: start both with `mt worker`."
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
             if order is not None:
-                await queue.order_workers(order.action, order.name)
+                await queue.workers.order(order.action, order.name)
             unfinished = await asyncio.to_thread(self._runs.unfinished)
-            return await queue.workers([run.run_id for run in unfinished])
+            return await queue.workers.state([run.run_id for run in unfinished])
 
     async def corpora(self) -> CorpusList:
         corpora = CorpusStore(self._settings)

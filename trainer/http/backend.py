@@ -47,7 +47,7 @@ class Backend:
         self._started.push_async_callback(self.queue.close)
         await self.queue.replication.check()
         await self.queue.replication.join()
-        publishing = asyncio.create_task(self.queue.publish_version(replaces=True))
+        publishing = asyncio.create_task(self.queue.workers.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)
         self.exports = Exports(self.settings, self.queue)
         self.limits = UsageLimits(self.settings.limits)

@@ -51,7 +51,7 @@ class Metrics:
         states = [run.state for run in index.runs]
         for state in _STATES:
             self._runs.labels(state).set(states.count(state))
-        load = await queue.load()
+        load = await queue.workers.load()
         self._workers.set(int(load.has_worker))
         self._queue.clear()  # unknown without Redis
         for name, depth in load.depths.items():

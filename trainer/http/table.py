@@ -40,7 +40,7 @@ async def get_health(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamRe
 
 async def get_readyz(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
     """Answer whether jobs can run: Redis answers, and a worker is running."""
-    load = await call.api.queue.load()
+    load = await call.api.queue.workers.load()
     if load.is_reachable and load.has_worker:
         return reply(Readiness(status="ready"))
     reason: Literal["redis-unavailable", "no-worker"] = "no-worker" if load.is_reachable else "redis-unavailable"

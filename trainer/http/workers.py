@@ -17,14 +17,14 @@ async def order_workers(call: ApiRequest[NoQuery, NoQuery, WorkerOrder]) -> web.
     """Pause or resume the start of runs, or let a worker take no further job; answers with the workers."""
     if not call.client.is_admin:
         raise AppError(ErrorCode.FORBIDDEN, "Only admins may give orders to workers.")
-    await call.api.queue.order_workers(call.body.action, call.body.name)
+    await call.api.queue.workers.order(call.body.action, call.body.name)
     return reply(await _workers(call.api, call.client))
 
 
 async def _workers(api: Api, client: ApiClient) -> WorkersState:
     await api.index.refresh()
     seen = [run for run in api.index.runs if client.is_admin or api.permissions.can_run("status", client.caller, run)]
-    return await api.queue.workers([run.run_id for run in seen if run.is_unfinished])
+    return await api.queue.workers.state([run.run_id for run in seen if run.is_unfinished])
 
 
 _ANSWERS = {200: ResponseSpec("The workers", WorkersState)}

@@ -52,7 +52,7 @@ class Exports:
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             await self._cancel(export)
-            message = _FAILED if await self._queue.has_worker() else WAIT_MESSAGES["worker"]
+            message = _FAILED if await self._queue.workers.exist() else WAIT_MESSAGES["worker"]
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from None
         except asyncio.CancelledError:
             await self._cancel(export)

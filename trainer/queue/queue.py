@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
-from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.experiments import delete_run
-from trainer.artifacts.kinds import JOB_KINDS, RUNS, TOKENIZERS
+from trainer.artifacts.kinds import RUNS, TOKENIZERS
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
@@ -29,10 +28,8 @@ from trainer.artifacts.runs import (
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.config.validation import safe_name
-from trainer.contracts.base import WaitReason, changed, now
+from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import (
     Accepted,
     HttpOrigin,
@@ -48,55 +45,31 @@ from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.queue.acceptance import Acceptance, unwritten
 from trainer.queue.batteries import Batteries
-from trainer.queue.cost import UNMET, check_workers, needs_of, unmet, waiting_for
+from trainer.queue.cost import UNMET, needs_of, waiting_for
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
 from trainer.queue.inference_client import InferenceClient
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
-from trainer.services.embedded import embedded_worker_lives
+from trainer.queue.workers import Workers
 from trainer.store import keys
 from trainer.store.connection import (
     LIMIT_SECONDS,
     STORE_ERRORS,
     require_redis,
     tolerate_no_redis,
-    tolerate_outage,
     value_or,
 )
 from trainer.store.refusals import log_outage
 from trainer.store.store import Store, connect
-from trainer.system.hardware import package_version
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
-_CHECK_SECONDS = 1.0
 _READING_SHARE = 0.05
 T = TypeVar("T")
-_ORDER_SECONDS = 3600.0
-"""Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
 _IN_QUEUE = ("queued", "running")
-_VERSION_SECONDS = 60.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
-
-
-class QueueLoad(NamedTuple):
-    """The state of all queues."""
-
-    is_reachable: bool
-    """False while Redis is unavailable."""
-    has_worker: bool = False
-    depths: Mapping[str, int] = MappingProxyType({})
-    """Jobs by queue, running ones included."""
-
-
-def _as_ordered(worker: WorkerInfo, order: bytes | None, is_paused: bool) -> WorkerInfo:
-    """Return a worker with the state that it will have once it has read the orders to it."""
-    if order == b"1" and worker.state in ("ready", "refuses"):
-        return changed(worker, state="draining")
-    return changed(worker, state="paused") if is_paused and worker.state == "ready" else worker
 
 
 class JobQueue:
@@ -111,6 +84,7 @@ class JobQueue:
         self.runs = RunStore(settings.app.artifacts_root)
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
+        self.workers = Workers(settings, store, self.runs)
         self.jobs = Acceptance(settings, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self.experiments = Experiments(settings, store, self.jobs, self.runs, self.corpora, self.replication)
@@ -162,7 +136,7 @@ class JobQueue:
         not ended. `group` is that of an experiment's run.
         """
         request, effective = preview.request, preview.effective
-        await self._check_workers(preview)
+        await self.workers.check(needs_of(preview.effective, preview.cost))
         await preview.corpora.store_offered()
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, preview, run_owner(user_id, http))
@@ -194,11 +168,6 @@ class JobQueue:
             group=group,
         )
         return await self._accept(record)
-
-    async def _check_workers(self, preview: TrainingPreview) -> None:
-        """Refuse a training that no running worker can hold; accept it while Redis is unavailable."""
-        workers = await value_or((), self._running_workers(), seconds=_CHECK_SECONDS)
-        check_workers(needs_of(preview.effective, preview.cost), workers)
 
     async def resume(
         self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None, epochs: int | None = None
@@ -361,81 +330,12 @@ class JobQueue:
         async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
             await self._store.delete(keys.status(run_id), keys.run_events(run_id))
 
-    async def pause(self, *, is_paused: bool) -> None:
-        """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
-        await asyncio.to_thread(self.runs.mark_paused, is_paused=is_paused)
-        async with require_redis():
-            await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
-
-    async def is_paused(self) -> bool:
-        """Return whether no further run starts; False while Redis is unavailable."""
-        return await value_or(False, self._store.is_paused(self._settings.queue.name))
-
-    async def workers(self, run_ids: Sequence[str]) -> WorkersState:
-        """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
-        async with require_redis():
-            workers, holders = await self._running_workers(), await self._store.holders(run_ids)
-            is_paused = await self._store.is_paused(self._settings.queue.name)
-            names = [keys.drain(worker.name) for worker in workers]
-            orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
-        shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
-        is_starting = not shown and embedded_worker_lives(self._settings)
-        return WorkersState(workers=tuple(shown), runs=holders, is_paused=is_paused, is_starting=is_starting)
-
-    async def order_workers(self, action: WorkerAction | None, name: str | None) -> None:
-        """Pause or resume the queue, or drain or undrain the workers of a name; raises INVALID_INPUT, as `drain`."""
-        has_name = action in ("drain", "undrain")
-        if action is None or (name is not None) != has_name:
-            message = "Name a worker with `drain` and `undrain`; `pause` and `resume` are for all workers."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
-        if name is None:
-            await self.pause(is_paused=action == "pause")
-        else:
-            await self.drain(name, is_draining=action == "drain")
-
-    async def drain(self, name: str, *, is_draining: bool) -> Sequence[str]:
-        """Let a worker, or all workers of a host, claim no further job, or claim jobs again; return their names.
-
-        Raises INVALID_INPUT if no running worker has the name, and SERVICE_UNAVAILABLE.
-        """
-        async with require_redis():
-            running = await self._running_workers()
-            names = [worker.name for worker in running if name in (worker.name, worker.host)]
-            await self._store.order_drain(names, is_draining=is_draining, seconds=_ORDER_SECONDS)
-        if not names:
-            known = ", ".join(worker.name for worker in running) or "none"
-            raise AppError(
-                ErrorCode.INVALID_INPUT,
-                f"No running worker has the name or host '{safe_name(name)}'; running: {known}.",
-            )
-        return names
-
-    async def worker_names(self) -> list[str]:
-        """Return the running workers and their hosts; empty while Redis is unavailable."""
-        workers = await value_or((), self._running_workers(), seconds=_CHECK_SECONDS)
-        return sorted({worker.host for worker in workers} | {worker.name for worker in workers})
-
-    async def _running_workers(self) -> Sequence[WorkerInfo]:
-        return await self._store.workers(seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS)
-
-    async def publish_version(self, *, replaces: bool) -> None:
-        """Publish the version of this program, without end: workers of another version claim no job meanwhile.
-
-        Without `replaces`, the version of another program stays.
-        """
-        version = package_version("model-trainer")
-        while True:
-            artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
-            async with tolerate_outage(seconds=LIMIT_SECONDS):
-                await self._store.publish_version(version, artifacts, seconds=_VERSION_SECONDS, replaces=replaces)
-            await asyncio.sleep(_VERSION_SECONDS / 3 if artifacts else 1.0)  # the first job gives the folder an id
-
     async def with_wait(self, status: RunStatus) -> RunStatus:
         """Add what a queued run waits for: the runs that train now, and the others before it."""
         status = await self.steady_status(status)
         if status.waits_for in UNMET:
             return status
-        if await self.is_paused():
+        if await self.workers.are_paused():
             return changed(status, waits_for="queue", message=WAIT_MESSAGES["queue"])
         order = await self.order()
         ahead = order[: order.index(status.run_id)] if status.run_id in order else []
@@ -444,22 +344,9 @@ class JobQueue:
             training = list(await self._store.holders(ahead))
         return changed(status, message=waiting_for(training, len(ahead)))
 
-    async def has_worker(self) -> bool:
-        """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
-        return await value_or(True, self._store.has_worker()) or embedded_worker_lives(self._settings)
-
     async def order(self) -> list[str]:
         """Return the ids of the runs in the queue, running ones first; empty while Redis is unavailable."""
         return await value_or([], self._store.queue_order(self._settings.queue.name))
-
-    async def load(self) -> QueueLoad:
-        """Return the number of jobs in each queue, and whether a worker is running."""
-        return await value_or(QueueLoad(is_reachable=False), self._load())
-
-    async def _load(self) -> QueueLoad:
-        names = [*(kind.queue(self._settings.queue) for kind in JOB_KINDS), keys.INTERACTIVE_QUEUE]
-        depths = {name: await self._store.queue_length(name) for name in names}
-        return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
 
     async def first_value(self, idempotency: str, value: str) -> str:
         """Return the first value that was given for an Idempotency-Key; raises SERVICE_UNAVAILABLE without Redis."""
@@ -502,7 +389,7 @@ class JobQueue:
                 places = await (find_places or self._places)() if waiting else {}
                 if not places.keys() >= set(waiting):  # a new run is not in an older order
                     places = await self._places()
-                unmet_needs = await self._unmet(waiting, has_worker=bool(worker))
+                unmet_needs = await self.workers.unmet(waiting, has_worker=bool(worker))
         except STORE_ERRORS:
             return [changed(one, reachable=False) if one.status in _IN_QUEUE else one for one in statuses]
         known: dict[str, RunStatus] = {}
@@ -516,14 +403,6 @@ class JobQueue:
                     state |= {"waits_for": missing, "message": WAIT_MESSAGES[missing]}
             known[one.run_id] = changed(one, **state)
         return [known.get(one.run_id, one) for one in statuses]
-
-    async def _unmet(self, run_ids: Sequence[str], *, has_worker: bool) -> dict[str, WaitReason | None]:
-        """Return what no running worker has for these queued runs."""
-        if not has_worker:
-            return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, "worker")
-        needs = await self._store.needs(run_ids)
-        workers = await self._running_workers() if needs else ()
-        return {run_id: unmet(one, workers) for run_id, one in needs.items()}
 
     async def _places(self) -> dict[str, int]:
         order = await self._store.queue_order(self._settings.queue.name)

@@ -80,7 +80,7 @@ class Steps:
                 return await self.queue.inference.ask(run_id, request, is_kept=is_kept)
             except AppError as error:
                 is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
-                failures += is_final or (await self.queue.load()).is_reachable
+                failures += is_final or (await self.queue.workers.load()).is_reachable
                 if is_final or failures == self.settings.queue.max_attempts:
                     code = error.code if is_final else ErrorCode.INTERNAL_ERROR
                     raise AppError(code, f"The scores of {who} failed: {error.message}") from error
