@@ -227,7 +227,9 @@ def index_of_runs(runs: int) -> Cost:
     async def measure(folder: Path, settings: Settings, store: Store) -> Cost:
         _add_runs(folder, runs)
         queue = JobQueue(settings, store)
-        return await _repeated(lambda: RunIndex(queue, RunFeeds(queue), settings.app.artifacts_root).refresh(), store)
+        return await _repeated(
+            lambda: RunIndex(queue, RunFeeds(queue.states), settings.app.artifacts_root).refresh(), store
+        )
 
     return _with_server(measure)
 
@@ -362,7 +364,7 @@ class _NoEvents:
     def __init__(self, root: Path) -> None:
         self.runs = RunStore(root)
 
-    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         return [*statuses]
 
     def steady(self, status: RunStatus) -> RunStatus:

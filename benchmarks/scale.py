@@ -261,7 +261,7 @@ async def _queue(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]
         await depth.store.dequeue(depth.settings.queue.name, job_id)
     for number in range(CALLS):
         await depth.store.dequeue(depth.settings.queue.name, f"extra-{number}")
-    status = await _timed(CLAIMS, lambda number: depth.queue.status(stored[-1].run_id))
+    status = await _timed(CLAIMS, lambda number: depth.queue.states.status(stored[-1].run_id))
     return [
         *_times("accept a run", accepted),
         *_times("enqueue a job", enqueued),
@@ -279,7 +279,7 @@ async def _loops(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]
 
 async def _index(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]:
     """Measure the bot's index: the first reading, and a refresh before a command."""
-    index = RunIndex(depth.queue, RunFeeds(depth.queue), depth.settings.app.artifacts_root)
+    index = RunIndex(depth.queue, RunFeeds(depth.queue.states), depth.settings.app.artifacts_root)
     [first] = await _timed(1, lambda number: index.refresh())
     again = await _timed(PASSES, lambda number: index.refresh())
     return [

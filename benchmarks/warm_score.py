@@ -121,7 +121,7 @@ async def trained(queue: JobQueue, family: str) -> str:
     fields: dict[str, object] = {"model_family": family, "model_size": "tiny", "corpus": "text", "max_steps": 1}
     fields |= {"tokenizer": {"method": "char"}, "device": "cpu"}
     run_id = (await queue.train(parse(TrainRequest, fields), user_id=None)).run_id
-    while (status := await queue.status(run_id)).status in ("queued", "running"):
+    while (status := await queue.states.status(run_id)).status in ("queued", "running"):
         await asyncio.sleep(0.1)
     if status.status != "completed":
         raise RuntimeError(f"{family}: {status.message}")

@@ -118,7 +118,7 @@ async def _workers(context: CommandContext, action: WorkerAction | None, name: s
     runs = {run.run_id: run for run in bot.index.runs}
     devices: dict[str, str] = {}
     for run_id in state.runs:
-        status = await bot.queue.status(run_id)
+        status = await bot.queue.states.status(run_id)
         devices[run_id] = status.device or "–"
     return Answer(workers_answer(state, runs, devices))
 
@@ -145,7 +145,7 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     if press.fields[_NAME].strip() not in (display_name(run.record), run.record.run_id):
         raise AppError(ErrorCode.INVALID_INPUT, _("The name does not match, so the run was not deleted."))
     bot = context.bot
-    await bot.queue.delete(run.record.run_id)
+    await bot.queue.states.delete(run.record.run_id)
     log.info("run_deleted", admin_id=context.caller.user_id, run_id=run.record.run_id)
     await bot.index.refresh()
     return Answer(deleted_answer(run.record))

@@ -82,7 +82,7 @@ async def cancel_group(context: CommandContext, group: Group, *, is_confirmed: b
     if not is_confirmed and now() - record.created_at > CONFIRM_AFTER and not group.status.has_ended:
         confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
-    await cancel_unfinished(group.status, context.bot.queue.cancel)
+    await cancel_unfinished(group.status, context.bot.queue.states.cancel)
     bot = context.bot
     status = await read_group(record.run_id, bot.queue.runs, bot.backend.feeds)
     return Answer(group_card(record, status), view=group_buttons(status, is_owner=True))

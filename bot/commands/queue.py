@@ -35,7 +35,7 @@ async def queue(interaction: discord.Interaction[Bot]) -> None:
 async def _queue(context: CommandContext) -> Answer:
     bot = context.bot
     await bot.index.refresh()
-    places = {run_id: place for place, run_id in enumerate(await bot.queue.order())}
+    places = {run_id: place for place, run_id in enumerate(await bot.queue.states.order())}
     # the queue does not have a run that was accepted at this moment, or that Redis has lost
     runs: list[RunEntry] = [run for run in reversed(bot.index.runs) if run.is_unfinished]
 

@@ -94,7 +94,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         return await show_group(context, group)
     run = await find_run(context, "status", run_id)
     feed = await context.bot.backend.feeds.read(run.record.run_id)
-    status = await context.bot.queue.steady_status(feed.follower.status)
+    status = await context.bot.queue.states.steady_status(feed.follower.status)
     curves = await context.bot.backend.feeds.curves(run.record.run_id)
     losses = [loss for _, loss in curves.train]
     if detail in (CARD, OWN_CARD):
@@ -160,7 +160,7 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
         confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
     status = (await context.bot.backend.feeds.read(record.run_id)).follower.status
-    has_ended = await context.bot.queue.cancel(record.run_id)
+    has_ended = await context.bot.queue.states.cancel(record.run_id)
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 

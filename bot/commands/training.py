@@ -131,7 +131,7 @@ async def answer_accepted(
         else:
             await bot.notifier.begin_watch(name, context.caller.user_id, watch.channel_id, context.caller.channel_id)
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-    waits_for = (await bot.queue.status(accepted.run_id)).waits_for
+    waits_for = (await bot.queue.states.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(changed(record, run_id=name), note, notify=notify, group=accepted.group))

@@ -277,7 +277,7 @@ class Notifier:
                 self._undelivered[watcher.user_id].add(subject.subject_id)
 
     async def _listen(self) -> None:
-        async for run_id in self._feeds.queue.next_run_ids():
+        async for run_id in self._feeds.states.next_run_ids():
             for notify in self._listeners:
                 notify(run_id)
             group_id = group_id_of(run_id)

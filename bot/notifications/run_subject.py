@@ -96,7 +96,7 @@ class RunSubject(Subject):
         return self._can_receive(user_id, self._feed.follower.record)
 
     async def _read(self) -> Reading:
-        live = self._feeds.queue.steady(await self._feeds.status(self.subject_id))
+        live = self._feeds.states.steady(await self._feeds.status(self.subject_id))
         heartbeat_ts = live.last_heartbeat_ts if live.status == "running" and live.reachable else None
         heartbeat = None if heartbeat_ts is None else int(heartbeat_ts // HEARTBEAT_SECONDS)
         # the heartbeat of a worker would edit the card every time; that of the last event is as old as the event

@@ -57,7 +57,7 @@ async def test_bot_killed_repeatedly__keeps_one_card_and_one_final_message(
             }
             for number in range(kills):
                 if number == kills_before_the_end:
-                    await queue.cancel(run.run_id)
+                    await queue.states.cancel(run.run_id)
                 loses_reply = number in (0, kills_before_the_end)
                 if loses_reply:  # of the card, and of the final message
                     server.fail_next("POST", MESSAGES, "reply_lost")

@@ -53,7 +53,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         drawn = await browser.evaluate(CURVE)
         await browser.see(f"{CURVE} !== {drawn!r}")
         assert await faults(browser) == []
-        await queue.cancel(live)
+        await queue.states.cancel(live)
         await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
         await browser.evaluate("history.back()")
         await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
@@ -390,7 +390,7 @@ async def test_page__works_below_a_path_of_a_proxy_and_tells_its_answers_from_th
         await browser.see(CURVE)
         drawn = await browser.evaluate(CURVE)
         await browser.see(f"{CURVE} !== {drawn!r}")
-        await queue.cancel(live)
+        await queue.states.cancel(live)
         await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
         await browser.open(f"{proxy.url}/#/runs/{run_id}")
         await browser.see_text("model.safetensors")

@@ -106,7 +106,7 @@ async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: 
         await press_button(browser, "Jump to the end")
         await browser.see(IS_AT_END)
         await press_button(browser, "Pause")
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         await browser.see("/Paused: [1-9]/.test(document.body.innerText)")
         assert "run_ended" not in await browser.text(LOG)
         await fits(browser)

@@ -314,7 +314,7 @@ class Campaign(driver.Campaign):
         self.to_be_cancelled.add(run.run_id)
         user = next((user for user in self.system.users if user.id == run.record().user_id), None)
         if user is None:
-            await self.system.queue.cancel(run.run_id)
+            await self.system.queue.states.cancel(run.run_id)
             return True
         server = self.system.server
         own_id = custom_id("cancel", run.run_id)

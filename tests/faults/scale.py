@@ -243,7 +243,7 @@ class Campaign(driver.Campaign):
 
     async def _follow(self) -> None:
         """Follow the runs as the bot does."""
-        async for _ in self.system.queue.next_run_ids():
+        async for _ in self.system.queue.states.next_run_ids():
             self.publications += 1
 
     async def _watch(self) -> None:

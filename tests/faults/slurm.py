@@ -119,7 +119,7 @@ class Campaign:
                     run = self.queue.runs.get(run_id)
                     if not holder.startswith(f"{node}:") or attempts_at(run) != 1:
                         continue
-                    status = await self.queue.status(run_id)
+                    status = await self.queue.states.status(run_id)
                     is_early = bool(status.last_checkpoint_step) and status.progress < _EARLY_PERCENT
                     if status.status == "running" and is_early:
                         jobs = await self.cluster.jobs()

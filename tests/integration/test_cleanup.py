@@ -171,7 +171,7 @@ async def test_redis__keeps_nothing_of_read_events_and_of_old_workers(tmp_path: 
         await store.next_run_ids(wait_seconds=0.01)  # makes the group
         await reconcile(settings, store)
         for bot in (queue, JobQueue(settings, store)):
-            assert await anext(bot.next_run_ids()) == "lstm-1"
+            assert await anext(bot.states.next_run_ids()) == "lstm-1"
             await store.redis.xadd(keys.EVENT_STREAM, {"run_id": "lstm-1"})
         pending = await told_server(store, "XPENDING", keys.EVENT_STREAM, keys.EVENT_GROUP)
         consumers = await told_server(store, "XINFO", "CONSUMERS", keys.EVENT_STREAM, keys.EVENT_GROUP)

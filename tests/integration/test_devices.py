@@ -121,7 +121,7 @@ async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path
         await until(lambda: not any(is_running(rank) for rank in ranks))
         status = await wait_for_status(queue, cancelled, partial(_has_saved, 2, 1))
         assert not ended(status)
-        await queue.cancel(cancelled)
+        await queue.states.cancel(cancelled)
         assert (await wait_for_status(queue, cancelled, ended)).status == "cancelled"
 
         stopped = (await queue.train(tiny_request(**_LONG, checkpoint_every_steps=10**6), user_id=None)).run_id

@@ -316,7 +316,7 @@ async def test_redis__that_stops_or_loses_its_keys_loses_no_message(tmp_path: Pa
             after = (await here.queue.train(tiny_request(label="again"), user_id=here.ana.id)).run_id
             await here.message(after)
         for run_id in (kept, after):
-            await here.queue.cancel(run_id)
+            await here.queue.states.cancel(run_id)
         await forget(here.store)
         async with here.bot():
             for run_id in (kept, after):

@@ -44,7 +44,7 @@ async def test_garbage_on_the_stream__is_logged_and_skipped(tmp_path: Path) -> N
     story = Story(tmp_path / "artifacts", run_record()).start()
     garbage: list[dict[FieldT, EncodableT]] = [{"junk": b"\xff"}, {"run_id": b"\xff\xfe"}]
     async with embedded(tmp_path) as (_, queue, store):
-        rings = queue.next_run_ids()
+        rings = queue.states.next_run_ids()
         with captured_logs() as logs:
             for fields in garbage:
                 put: Awaitable[object] = store.redis.xadd(keys.EVENT_STREAM, fields)

@@ -223,9 +223,9 @@ async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: L
         assert cancel_idle_run(kk)
         await two_runs_of(queue, again)
         [renewed] = [cell.run_id for key, cell in again.runs().items() if key.language == "kk"]
-        await queue.cancel(renewed)
+        await queue.states.cancel(renewed)
         status = await end_of(queue, again.experiment_id)
-        await queue.cancel(before)
+        await queue.states.cancel(before)
         named = f"The training of lstm kk, seed 3 ({renewed}) has ended: it was cancelled."
         assert (status.status, status.message) == ("failed", named)
         assert status.error is not None and status.error.code is ErrorCode.CANCELLED

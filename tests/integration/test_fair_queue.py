@@ -113,12 +113,9 @@ async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_pa
     async with served(tmp_path) as server:
         queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
         await server.kill()
-        assert (await queue.order(), await queue.workers.are_paused(), await queue.workers.names()) == ([], False, [])
-        for work in (
-            queue.workers.pause(is_paused=True),
-            queue.workers.state([]),
-            queue.workers.drain("box", is_draining=True),
-        ):
+        workers = queue.workers
+        assert (await queue.states.order(), await workers.are_paused(), await workers.names()) == ([], False, [])
+        for work in (workers.pause(is_paused=True), workers.state([]), workers.drain("box", is_draining=True)):
             with pytest.raises(AppError, match="Redis is unavailable"):
                 await work
         await queue.close()

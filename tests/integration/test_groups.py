@@ -83,7 +83,7 @@ async def test_repeated_request__makes_one_group_and_completes_an_interrupted_on
     assert await start(here, body, idempotency="one") == first
     runs = here.queue.runs
     for run_id in first.run_ids:
-        await here.queue.cancel(run_id)
+        await here.queue.states.cancel(run_id)
         await wait_for_status(here.queue, run_id, ended)
     missing, marked = runs.get(first.run_ids[1]), runs.get(first.run_ids[0])
     runs.delete(missing)
@@ -92,7 +92,7 @@ async def test_repeated_request__makes_one_group_and_completes_an_interrupted_on
     assert missing.exists() and not marked.has_open_group()
     other = await here.post("/runs/train", body | {"seeds": 2}, key=ANA, headers={"Idempotency-Key": "one"})
     assert other.outcome == (409, "CONFLICT")
-    await here.queue.cancel(missing.run_id)
+    await here.queue.states.cancel(missing.run_id)
 
 
 async def test_group__is_cancelled_by_its_owner_only(here: Site) -> None:
@@ -137,7 +137,7 @@ async def test_pause__leaves_a_run_alone_that_has_ended(lab: Lab) -> None:
     async with lab.queue() as queue:
         run = await lab.finished_run(queue)
         before = sorted(path.name for path in run.path.iterdir())
-        await queue.pause_run(run.run_id)
+        await queue.states.pause(run.run_id)
     assert sorted(path.name for path in run.path.iterdir()) == before
 
 
@@ -151,7 +151,7 @@ async def test_interrupted_acceptance__is_completed_by_the_worker(lab: Lab) -> N
         await wait_for_status(queue, f"{GROUP}-s1", ended)
         assert not first.has_open_group()
         for run_id in (f"{GROUP}-s1", f"{GROUP}-s2"):
-            await queue.delete(run_id)
+            await queue.states.delete(run_id)
 
 
 def test_group__is_trained_listed_and_shown_in_the_terminal(

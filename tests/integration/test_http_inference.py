@@ -74,7 +74,7 @@ async def test_prediction__is_of_the_newest_completed_run_or_of_a_given_one(here
     unfinished = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
     answers = [(await here.post(f"/predict{query}", PREDICT)) for query in ("", f"?run_id={run.run_id}")]
     runs = [one.run_id for one in here.queue.runs.all()]
-    completed = [run_id for run_id in runs if (await here.queue.status(run_id)).status == "completed"]
+    completed = [run_id for run_id in runs if (await here.queue.states.status(run_id)).status == "completed"]
     assert [answer.record(PredictResponse).run_id for answer in answers] == [completed[0], run.run_id]
     assert (await here.post("/predict?run_id=none", PREDICT)).outcome == (404, "RUN_NOT_FOUND")
     assert (await here.get(f"/v1/models/{run.run_id}")).fields["id"] == run.run_id

@@ -272,7 +272,7 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
     assert [status.step for status in seen] == sorted(status.step for status in seen)
     assert (seen[-1].status, seen[-1].progress, seen[-1].epoch, seen[-1].label) == ("completed", 100, 3, "moving")
     assert seen[-1].test_loss is not None and seen[-1].finished_at is not None
-    assert seen[-1] == await here.queue.status(run_id)
+    assert seen[-1] == await here.queue.states.status(run_id)
 
 
 async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here: Site) -> None:

@@ -297,7 +297,7 @@ async def test_client__that_leaves_while_the_server_is_away_is_logged(here: Plac
 async def test_heartbeat__that_is_no_time_leaves_what_the_log_says(here: Place) -> None:
     run = RunStore(here.settings.app.artifacts_root).create(record("waiting-run", 7))
     await here.store.redis.set(keys.heartbeat(run.run_id), b"soon")
-    assert (await here.queue.status(run.run_id)).last_heartbeat_ts == run.follow().refresh().last_heartbeat_ts
+    assert (await here.queue.states.status(run.run_id)).last_heartbeat_ts == run.follow().refresh().last_heartbeat_ts
 
 
 class SlowChild(InferenceChild):

@@ -39,7 +39,7 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)
-        await queue.cancel(run.run_id)
+        await queue.states.cancel(run.run_id)
         events = run.reader().read_new()
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(settings.app.data_root / "services" / "valkey.sock"))

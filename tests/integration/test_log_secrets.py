@@ -58,7 +58,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     kill(child.pid)
     await until(lambda: "training_child_failed" in (folder / "err").read_text(encoding="utf-8"))
     (folder / "data" / "corpus" / "text.txt").write_text(f"{CORPUS} another\n", encoding="utf-8")
-    await queue.cancel(crashing)
+    await queue.states.cancel(crashing)
     assert (await wait_for_status(queue, lost, ended)).status == "failed"
     [done] = [run.run_id for run in queue.runs.all() if run.run_id not in (crashing, lost)]
     try:

@@ -134,12 +134,12 @@ def without_store(site: Site) -> Settings:
 
 async def told(queue: JobQueue, run_id: str) -> RunStatus:
     """Follow a run as the bot does, until it has ended on the bot's disk."""
-    if not ended(await queue.status(run_id)):
+    if not ended(await queue.states.status(run_id)):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            async for woken in queue.next_run_ids():
-                if woken == run_id and ended(await queue.status(run_id)):
+            async for woken in queue.states.next_run_ids():
+                if woken == run_id and ended(await queue.states.status(run_id)):
                     break
-    return await queue.status(run_id)
+    return await queue.states.status(run_id)
 
 
 async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert status.tokenizer_id in tokenizers
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
         parent = await told(queue, (await queue.train(continued, user_id=7)).run_id)
-        await queue.delete(parent.run_id)
+        await queue.states.delete(parent.run_id)
         assert parent.status == "completed"
         assert {(leak.ancestors, leak.unsearched) for leak in parent.leaks.values()} == {((run_id,), ())}
         assert not any(parent.run_id in key for key in site.bucket.objects.tags("files/models/"))
@@ -183,12 +183,12 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
 async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-        while (await queue.status(run_id)).last_checkpoint_step is None:
+        while (await queue.states.status(run_id)).last_checkpoint_step is None:
             await queue.replication.refresh()
-        assert not await queue.cancel(run_id)
+        assert not await queue.states.cancel(run_id)
         cancelled = await told(queue, run_id)
         resumed = (await queue.resume(run_id, user_id=7)).run_id
-        while (await queue.status(resumed)).status == "queued":
+        while (await queue.states.status(resumed)).status == "queued":
             await queue.replication.refresh()
         without_redis = ThisMachine(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
         asked = await without_redis.cancel(resumed)
@@ -202,9 +202,9 @@ async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
     async with site.queue() as queue:
         await queue.workers.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
-        cancelled = await queue.cancel(run_id)
+        cancelled = await queue.states.cancel(run_id)
         await queue.workers.pause(is_paused=False)
-        status = await queue.status(run_id)
+        status = await queue.states.status(run_id)
     assert (cancelled, status.status) == (True, "cancelled")
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
 
@@ -332,7 +332,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
         machine(tmp_path / "second", bucket, redis_url)
         async with worker_of(tmp_path / "gpu", bucket, redis_url) as first:
             run_id = (await queue.train(request, user_id=7)).run_id
-            while (await queue.status(run_id)).last_checkpoint_step is None:
+            while (await queue.states.status(run_id)).last_checkpoint_step is None:
                 await queue.replication.refresh()
             os.kill(first.pid, signal.SIGKILL)
         async with worker_of(tmp_path / "second", bucket, redis_url):
@@ -340,7 +340,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
             undisturbed = (await queue.train(request, user_id=7)).run_id
             await told(queue, undisturbed)
             offline = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-            while (await queue.status(offline)).step == 0:
+            while (await queue.states.status(offline)).step == 0:
                 await queue.replication.refresh()
             s3.stop()
             failures = {"push_failed", "refresh_failed"}
@@ -349,7 +349,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
                 following = asyncio.create_task(told(queue, offline))
                 await until(lambda: "refresh_failed" in [line["event"] for line in logs])
             s3.start_again()
-            await queue.cancel(offline)
+            await queue.states.cancel(offline)
             cancelled = await following
         starts = [event for event in events_of(queue, run_id) if isinstance(event, JobStarted)]
         runs = [queue.runs.get(one) for one in (run_id, undisturbed)]
@@ -422,7 +422,7 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
         ended_id = (await queue.train(tiny_request(), user_id=7)).run_id
         there = await told(queue, ended_id)
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
-        while (await queue.status(run_id)).step == 0:
+        while (await queue.states.status(run_id)).step == 0:
             await queue.replication.refresh()
         installation = ThisMachine(laptop)
         with captured_logs():
@@ -488,7 +488,7 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
         with captured_logs() as logs:
             await Jobs(site.there, store).functions()["train"]({}, {"job_id": "unknown"})
         await store.close()
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         await queue.workers.pause(is_paused=False)
     assert "run_job_rejected" in [line["event"] for line in logs]
 

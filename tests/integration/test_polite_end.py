@@ -34,7 +34,7 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
             asyncio.timeout(PATIENCE_SECONDS),
         ):
             await worker.wait()
-        states = [(await queue.status(run_id)).status for run_id in run_ids]
+        states = [(await queue.states.status(run_id)).status for run_id in run_ids]
         manifests = [queue.runs.get(run_id).manifest() for run_id in run_ids]
     assert (worker.returncode, states) == (0, ["completed", "completed"])
     assert "worker_idle" in log_of_worker(tmp_path)
@@ -52,7 +52,7 @@ async def test_run_of_a_worker_that_has_ended__is_shown_as_queued_without_a_time
             await wait_for_status(queue, run_id, lambda status: status.eta_seconds is not None)
             worker.terminate()
             await worker.wait()
-        status = await queue.status(run_id)
+        status = await queue.states.status(run_id)
     assert (status.status, status.eta_seconds) == ("queued", None)
     assert status.step > 0 and status.last_checkpoint_step == status.step
     for name, value in environment_in(tmp_path, COLUMNS="200").items():

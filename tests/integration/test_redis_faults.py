@@ -131,12 +131,12 @@ async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp
                     await asyncio.sleep(0.1)
             assert (worker.returncode, child_of(tmp_path, run_id)) == (None, before)
             accepted = (await queue.train(tiny_request(), user_id=None)).run_id
-            await queue.cancel(run_id)
+            await queue.states.cancel(run_id)
             assert (await wait_for_status(queue, run_id, ended)).attempt == 1
             assert (await wait_for_status(queue, accepted, ended)).status == "completed"
             assert await everything_is_told(watched, queue, run_id)
             assert (await queue.inference.ask(accepted, ScoreRequest(text="abc"))).n_scored == 3
-            assert await anext(queue.next_run_ids()) in (run_id, accepted)
+            assert await anext(queue.states.next_run_ids()) in (run_id, accepted)
             assert (await store.durability()).troubles() == []
             assert await store.unpublished([accepted, "no-run"]) == ["no-run"]
             for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
@@ -174,7 +174,7 @@ async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path)
         calm, disturbed = [(await queue.train(request, user_id=None)).run_id for _ in range(2)]
         await wait_for_status(queue, calm, ended)
         for _ in range(RESTARTS):
-            step = (await queue.status(disturbed)).step
+            step = (await queue.states.status(disturbed)).step
             status = await wait_for_status(queue, disturbed, partial(further, step))
             assert status.status == "running"
             [worker] = processes(tmp_path, "trainer worker --embedded")
@@ -225,7 +225,7 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
             with pytest.raises(AppError) as caught:
                 await queue.inference.get(ScoreRecord, run_id, "asked")
             assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
-            assert await anext(queue.next_run_ids())
+            assert await anext(queue.states.next_run_ids())
         assert await everything_is_told(address(tmp_path), queue, run_id)
         assert working(tmp_path)[-1:] == before[-1:]
         for key in ("training", keys.INTERACTIVE_QUEUE):
@@ -242,7 +242,7 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
             while await store.redis.zcard(keys.INTERACTIVE_QUEUE):
                 await asyncio.sleep(0.05)
         await store.close()
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         assert (await wait_for_status(queue, run_id, ended)).attempt == 1
         assert (await wait_for_status(queue, (await queue.train(tiny_request(), user_id=7)).run_id, ended)).progress
     assert not (tmp_path / "owned").exists()
@@ -317,7 +317,7 @@ async def test_events_of_ended_runs__are_published_again_after_a_wipe(tmp_path: 
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
-        await queue.cancel(runs[0])
+        await queue.states.cancel(runs[0])
         assert await store.unpublished([]) == [] == await store.unpublished(runs)
         await store.redis.flushall()
         assert await store.unpublished(runs) == runs
@@ -346,9 +346,9 @@ async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monk
     async with served(tmp_path) as server, server.queue(tmp_path) as queue:
         server.process.send_signal(signal.SIGSTOP)
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert not (await queue.status(run_id)).reachable
+        assert not (await queue.states.status(run_id)).reachable
         assert await queue.workers.exist(), "nobody can know that there is none"
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         server.process.send_signal(signal.SIGCONT)
 
 
@@ -437,7 +437,7 @@ async def test_event_stream__wakes_the_bot_again_after_redis_was_down(
         settings = server.settings(tmp_path)
         store, listening = await connect(server.url), await connect(server.url, retries=0)
         with captured_logs() as logs:
-            rung = asyncio.ensure_future(anext(JobQueue(settings, listening).next_run_ids()))
+            rung = asyncio.ensure_future(anext(JobQueue(settings, listening).states.next_run_ids()))
             await server.kill()
             await until(lambda: "redis_unavailable" in [line["event"] for line in logs])
         await server.start()

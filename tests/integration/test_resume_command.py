@@ -53,7 +53,7 @@ async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: L
         with pytest.raises(AppError, match="has not ended: it continues by itself"):
             await queue.resume(second.run_id, user_id=8)
         await wait(queue, second.run_id, lambda s: (s.last_checkpoint_step or 0) > newest or ended(s))
-        await queue.cancel(second.run_id)
+        await queue.states.cancel(second.run_id)
         assert (await wait(queue, second.run_id, ended)).status == "cancelled"
         third = queue.runs.get((await queue.resume(second.run_id, user_id=None)).run_id)
         calm = queue.runs.get((await queue.train(request(), user_id=None)).run_id)
@@ -71,7 +71,7 @@ async def test_cancelled_run__is_resumed_with_more_epochs(lab: Lab) -> None:
         asked = request(checkpoint_every_steps=10, label="extended")
         first = queue.runs.get((await queue.train(asked, user_id=7)).run_id)
         await wait(queue, first.run_id, lambda s: (s.epoch or 0) > 3 or ended(s))
-        await queue.cancel(first.run_id)
+        await queue.states.cancel(first.run_id)
         assert (await wait(queue, first.run_id, ended)).status == "cancelled"
         with pytest.raises(AppError, match=r"`num_epochs` must be \d or more, you gave 1: the run has come to epoch"):
             await queue.resume(first.run_id, user_id=7, epochs=1)
@@ -139,5 +139,5 @@ async def test_request_that_resumes__takes_the_newest_equal_run_or_begins_anew(t
         await alike("e", None)
         with pytest.raises(AppError, match="'e' has not ended: it continues by itself"):
             await accepted(queue)
-        await queue.pause_run("e")
+        await queue.states.pause("e")
         assert await accepted(queue) is None and "e" not in queue.runs.ids(), "the paused run itself goes on"

@@ -13,10 +13,10 @@ from trainer.store.store import connect
 async def test_status__without_redis_has_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         store = await connect(server.url)
-        feeds = RunFeeds(JobQueue(settings_in(tmp_path), store))
+        feeds = RunFeeds(JobQueue(settings_in(tmp_path), store).states)
         story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
         before = [await feeds.status(one.run.run_id) for one in (story, waiting)]
-        awaited = await JobQueue(settings_in(tmp_path), store).with_wait(before[1])
+        awaited = await JobQueue(settings_in(tmp_path), store).states.with_wait(before[1])
         await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
         still_waiting = await feeds.status(waiting.run.run_id)
         story.start().step(1, 2.0)

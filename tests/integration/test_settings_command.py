@@ -86,7 +86,7 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         call, again = await form_of("settings")
         chosen = {name: name == other for name in ("default", "lstm-1", "lstm-2")}
         assert lists(again)["default_run"] == chosen
-        await here.bot.queue.delete(other)
+        await here.bot.queue.states.delete(other)
         await here.bot.index.refresh()
         assert other not in text((await form_of("score"))[1]["custom_id"])
         assert "There is no run" in (await here.submit(call, {})).text

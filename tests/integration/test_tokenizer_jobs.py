@@ -60,8 +60,8 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         status = await end_of(queue, accepted)
         assert (status.status, status.message, status.label) == ("completed", "Completed.", "shared")
         assert status.error is None
-        assert (await queue.status(run_id)).status == "running"
-        await queue.cancel(run_id)
+        assert (await queue.states.status(run_id)).status == "running"
+        await queue.states.cancel(run_id)
         folder = queue.tokenizers.get(accepted.tokenizer_id).path
         tree = contents(folder)
         assert set(tree) == {"request.json", "tokenizer.json", "manifest.json", "logs.jsonl"}

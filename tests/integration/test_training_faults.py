@@ -205,13 +205,13 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(lab: Lab) -> 
         child = child_of(lab.folder, running_one)
         os.kill(child.pid, signal.SIGSTOP)
         for _ in range(2):
-            await queue.cancel(running_one)
+            await queue.states.cancel(running_one)
         os.kill(child.pid, signal.SIGCONT)
         assert (await wait_for_status(queue, running_one, ended)).status == "cancelled"
         finishing = (await queue.train(tiny_request(), user_id=None)).run_id
         await wait_for_status(queue, finishing, lambda s: s.progress == 100.0)
         try:
-            await queue.cancel(finishing)
+            await queue.states.cancel(finishing)
         except AppError as error:
             assert error.code is ErrorCode.RUN_FINISHED
         assert (await wait_for_status(queue, finishing, ended)).status in ("completed", "cancelled")

@@ -147,7 +147,7 @@ async def test_what_a_run_cannot_start_from__is_refused_and_nothing_is_queued(la
     async with lab.queue() as queue:
         parent = await lab.finished_run(queue)
         cancelled = await queue.train(tiny_request(num_epochs=1000), user_id=None)
-        await queue.cancel(cancelled.run_id)
+        await queue.states.cancel(cancelled.run_id)
         await wait_for_status(queue, cancelled.run_id, ended)
         other_letters: dict[str, object] = {"init_from_run_id": parent.run_id, "corpus": "cyrillic"}
         asked: list[tuple[dict[str, object], ErrorCode, str]] = [

@@ -105,13 +105,14 @@ async def test_run__outlives_a_stop_a_broken_checkpoint_and_a_kill(tmp_path: Pat
         weights.write_bytes(weights.read_bytes()[::-1])
         async with running(changed(settings_in(tmp_path), **with_redis(server.url))):
             waiting = (await queue.train(tiny_request(), user_id=None)).run_id
-            assert (await queue.status(waiting)).waits_for != "worker" and await queue.workers.exist(), "it only starts"
+            waits_for = (await queue.states.status(waiting)).waits_for
+            assert waits_for != "worker" and await queue.workers.exist(), "it only starts"
             await wait(queue, run_id, lambda s: s.attempt == 2 and s.message == "Training.")
             kill(processes(tmp_path, "trainer worker --embedded")[0].pid)
             resumed = await wait(queue, run_id, lambda s: s.attempt == 3 or ended(s))
             further = await wait(queue, run_id, lambda s: s.step > resumed.step or ended(s))
-            assert (further.status, (await queue.status(waiting)).status) == ("running", "queued")
-            await queue.cancel(run_id)
+            assert (further.status, (await queue.states.status(waiting)).status) == ("running", "queued")
+            await queue.states.cancel(run_id)
             assert (await wait(queue, run_id, ended)).status == "cancelled"
         await store.close()
     assert [path.name.split("-")[2] for path in run.checkpoints.glob("broken-step-*")] == [str(left.step)]
@@ -123,18 +124,18 @@ async def test_running_run__is_paused_resumed_and_cancelled_with_a_checkpoint(la
     async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         assert (await wait(queue, run_id, training)).reachable
-        await queue.pause_run(run_id)
+        await queue.states.pause(run_id)
         paused = await wait(queue, run_id, lambda s: s.status == "paused")
         assert paused.last_checkpoint_step == paused.step > 0
         with pytest.raises(AppError, match="is paused: resume it without `epochs`"):
             await queue.resume(run_id, user_id=None, epochs=3)
         assert (await queue.resume(run_id, user_id=None)).run_id == run_id
         await wait(queue, run_id, lambda s: s.step > paused.step)
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         cancelled = await wait(queue, run_id, ended)
         assert cancelled.status == "cancelled" and (cancelled.last_checkpoint_step or 0) > paused.step
         with pytest.raises(AppError, match="has already ended"):
-            await queue.cancel(run_id)
+            await queue.states.cancel(run_id)
         with pytest.raises(AppError, match="has been cancelled"):
             await queue.inference.ask(run_id, ScoreRequest(text="a"))
 
@@ -143,7 +144,7 @@ async def test_paused_runs__are_started_by_no_worker_whatever_was_killed_or_lost
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
         lost, unwritten = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
-        await queue.pause_run(lost)
+        await queue.states.pause(lost)
         await store.redis.flushall()
         queue.runs.get(unwritten).request_pause()  # and then the command was killed
     async with running(settings_in(tmp_path)) as queue:
@@ -167,8 +168,8 @@ async def test_waiting_run__ends_as_what_befalls_it_in_the_queue(lab: Lab) -> No
                 queue.runs.get((await queue.train(tiny_request(corpus=text), user_id=None)).run_id) for text in texts
             ]
             (lab.folder / "data" / "corpus" / "lost.txt").unlink()
-            assert (await queue.status(cancelled.run_id)).queue_position == 3
-            await queue.cancel(cancelled.run_id)
+            assert (await queue.states.status(cancelled.run_id)).queue_position == 3
+            await queue.states.cancel(cancelled.run_id)
             assert cancelled.manifest() is not None, "it ends at once"
             asked.request_cancel()  # and then the bot died
             faulty.checkpoints.touch()  # a file where a folder belongs
@@ -178,7 +179,7 @@ async def test_waiting_run__ends_as_what_befalls_it_in_the_queue(lab: Lab) -> No
             paused.request_pause()
             child = await start_child("train-child", lab.settings, paused.run_id)
             assert (await child.wait(), paused.is_paused, paused.follow().refresh().status) == (0, True, "paused")
-            assert await queue.cancel(paused.run_id)
+            assert await queue.states.cancel(paused.run_id)
             end = paused.manifest()
             late = await start_child("train-child", lab.settings, paused.run_id)
             assert (await late.wait(), paused.manifest()) == (0, end), "a child changes nothing of a run that has ended"
@@ -210,7 +211,7 @@ async def test_run_taken_over_by_a_machine_beyond_its_lock__is_left_to_it(lab: L
             os.kill(child.pid, signal.SIGCONT)
             await until(lambda: "run_taken_over" in run.logs.read_text(encoding="utf-8"))
         await wait(queue, run_id, lambda s: s.attempt == 3 and s.message == "Training.")
-        await queue.cancel(run_id)
+        await queue.states.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
     events = events_of(queue, run_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))

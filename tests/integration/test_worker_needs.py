@@ -137,26 +137,26 @@ async def test_waiting_run__names_the_run_that_trains_or_the_pause(tmp_path: Pat
         await store.renew_worker(seconds=60)
         await store.redis.zadd("training", {"first": 1, "second": 2})
         await store.redis.set(keys.in_progress("first"), "worker:1")
-        assert (await queue.with_wait(waits)).message == "Waiting for first, which trains now."
+        assert (await queue.states.with_wait(waits)).message == "Waiting for first, which trains now."
         await queue.workers.pause(is_paused=True)
-        assert (await queue.with_wait(waits)).waits_for == "queue"
+        assert (await queue.states.with_wait(waits)).waits_for == "queue"
 
 
 async def test_run_that_no_worker_can_take__is_refused_or_says_what_it_waits_for(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await queue.status(run_id)).waits_for == "worker"
+        assert (await queue.states.status(run_id)).waits_for == "worker"
         await store.renew_worker(seconds=60, worker=GPU_ONLY)
-        assert (await queue.status(run_id)).waits_for == "cpu"
+        assert (await queue.states.status(run_id)).waits_for == "cpu"
         await store.renew_worker(seconds=60, worker=machine(memory_bytes=1 << 20))
-        assert (await queue.status(run_id)).waits_for == "memory"
+        assert (await queue.states.status(run_id)).waits_for == "memory"
         with refused(ErrorCode.MODEL_INCOMPATIBLE, "the largest running worker has 0.0"):
             await queue.train(tiny_request(seed=2), user_id=None)
         await store.renew_worker(seconds=60, worker=CPU)
-        assert (await queue.status(run_id)).waits_for == "turn"
+        assert (await queue.states.status(run_id)).waits_for == "turn"
         await store.delete(keys.definition(run_id))
-        assert (await queue.status(run_id)).waits_for == "turn"
+        assert (await queue.states.status(run_id)).waits_for == "turn"
     assert len(queue.runs.all()) == 1
 
 
@@ -212,7 +212,7 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
                 while refusal not in log_of_worker(tmp_path):
                     await asyncio.sleep(0.05)
                 await shown("refuses")
-                waiting = await queue.status(run_id)
+                waiting = await queue.states.status(run_id)
                 assert (waiting.status, waiting.waits_for, waiting.queue_position) == ("queued", "worker", 1)
                 assert not await queue.workers.exist()
                 if not mount.is_symlink():
@@ -226,10 +226,10 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
             await shown("draining")
             await server.wipe()
             await shown("draining")
-            assert (await queue.status(run_id)).status == "running"
-            await queue.cancel(run_id)
+            assert (await queue.states.status(run_id)).status == "running"
+            await queue.states.cancel(run_id)
             await shown("drained")
-            assert (await queue.status(later)).status == "queued"
+            assert (await queue.states.status(later)).status == "queued"
             await queue.workers.drain(info.host, is_draining=False)
             assert (await wait_for_status(queue, later, ended)).status == "completed"
         await store.close()

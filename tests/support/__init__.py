@@ -97,7 +97,7 @@ async def wait_for_status(
 ) -> RunStatus:
     """Wait until a run stands as wanted."""
     async with asyncio.timeout(seconds):
-        while not wanted(status := await queue.status(run_id)):
+        while not wanted(status := await queue.states.status(run_id)):
             await asyncio.sleep(0.1)
     return status
 

@@ -19,7 +19,7 @@ class HandQueue:
         self.known: dict[str, object] = {}
         """The state of the queue for every run."""
 
-    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         self.readings += 1
         return [status.model_copy(update=self.known) for status in statuses]
 

@@ -271,7 +271,7 @@ async def inside(
     timeouts: HttpTimeouts = HttpTimeouts(),  # noqa: B008
 ) -> AsyncIterator[Inside]:
     """The API of a queue, with its own limits of time."""
-    feeds = RunFeeds(queue)
+    feeds = RunFeeds(queue.states)
     index = RunIndex(queue, feeds, settings.app.artifacts_root)
     permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
     exports = Exports(settings, queue)

@@ -55,7 +55,7 @@ class Lab:
         finally:
             for run in queue.runs.unfinished():
                 with suppress(AppError):  # it ends at this moment
-                    await queue.cancel(run.run_id)
+                    await queue.states.cancel(run.run_id)
                 await wait_for_status(queue, run.run_id, ended)
             async with self.store() as store, asyncio.timeout(PATIENCE_SECONDS):
                 while await store.redis.zcard(self.settings.queue.name):
@@ -94,7 +94,7 @@ class Lab:
         try:
             yield run_id
         finally:
-            await queue.cancel(run_id)
+            await queue.states.cancel(run_id)
             os.kill(child.pid, signal.SIGCONT)
 
 

@@ -314,7 +314,7 @@ async def _interrupt(
 
 async def _pause(queued: Queued, queue: JobQueue) -> None:
     for run_id in queued.run_ids:
-        await queue.pause_run(run_id)
+        await queue.states.pause(run_id)
 
 
 async def hint_name(name: str, label: str | None, installation: Installation) -> str:

@@ -126,15 +126,15 @@ class ThisMachine:
         async with running_queue(self._settings) as queue:
             if queue is None:
                 return [_stored_status(run) for run in runs]
-            return [await queue.steady_status(run.follow().refresh()) for run in runs]
+            return [await queue.states.steady_status(run.follow().refresh()) for run in runs]
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run; without a queue, no worker of a running run can be reached."""
         run = await self._folder(RUNS, run_id)
         if self._queue is not None:
-            return await self._queue.status(run_id)
+            return await self._queue.states.status(run_id)
         async with running_queue(self._settings) as queue:
-            return _stored_status(run) if queue is None else await queue.status(run_id)
+            return _stored_status(run) if queue is None else await queue.states.status(run_id)
 
     async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
         """Yield the status on disk until the run has ended; its message says what a run waits for."""
@@ -143,7 +143,7 @@ class ThisMachine:
         while True:
             status = follower.refresh()
             if status.status == "queued" and self._queue is not None:
-                status = await self._queue.with_wait(status)
+                status = await self._queue.states.with_wait(status)
             yield with_disk(run.path, status)
             if status.has_ended:
                 return
@@ -157,8 +157,8 @@ class ThisMachine:
         run = await self._folder(RUNS, run_id)
         async with running_queue(self._settings) as queue:
             if queue is not None:
-                await queue.cancel(run_id)
-                return await queue.status(run_id)
+                await queue.states.cancel(run_id)
+                return await queue.states.status(run_id)
         if run.manifest() is not None:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         run.request_cancel()
@@ -171,7 +171,7 @@ class ThisMachine:
         run = await self._folder(RUNS, run_id)
         async with running_queue(self._settings) as queue:
             if queue is not None:
-                await queue.delete(run_id)
+                await queue.states.delete(run_id)
                 return
         delete_run(run, self._runs, ExperimentStore(self._settings.app.artifacts_root))
         await self._replication.delete(RUNS.name, run_id)

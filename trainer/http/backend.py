@@ -51,7 +51,7 @@ class Backend:
         self._started.push_async_callback(_end, publishing)
         self.exports = Exports(self.settings, self.queue)
         self.limits = UsageLimits(self.settings.limits)
-        self.feeds = RunFeeds(self.queue)
+        self.feeds = RunFeeds(self.queue.states)
         self._started.push_async_callback(self.feeds.stop)
         self.index = RunIndex(self.queue, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
@@ -78,7 +78,7 @@ class Backend:
 
     async def wake_webhooks(self) -> None:
         """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""
-        async for run_id in self.queue.next_run_ids():
+        async for run_id in self.queue.states.next_run_ids():
             self.webhooks.wake(run_id)
 
     async def close(self) -> None:

@@ -110,7 +110,7 @@ async def cancel_group(call: ApiRequest[GroupPath, NoQuery, NoBody]) -> web.Stre
     # the answer to the first request with this key was lost
     is_repeated = call.idempotency is not None and group.has_ended and group.of_state("cancelled")
     if not is_repeated:
-        await cancel_unfinished(group, call.api.queue.cancel)
+        await cancel_unfinished(group, call.api.queue.states.cancel)
     return reply(CancelAnswer())
 
 

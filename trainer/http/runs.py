@@ -260,7 +260,7 @@ async def cancel_run(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamRe
     """Cancel a run: it ends after its current step, with its last checkpoint."""
     run = await call.api.run(call.client, call.path.run_id, "cancel")
     try:
-        await call.api.queue.cancel(run.run_id)
+        await call.api.queue.states.cancel(run.run_id)
     except AppError as error:
         # the answer to the first request with this key was lost
         is_repeated = call.idempotency is not None and run.cancel_requested()
@@ -279,7 +279,7 @@ async def resume_run(call: ApiRequest[RunPath, WaitQuery, NoBody]) -> web.Stream
 async def delete_run(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Delete a run that has ended, with its files, unless an experiment or another run needs it."""
     run = await call.api.run(call.client, call.path.run_id, "cancel")
-    await call.api.queue.delete(run.run_id)
+    await call.api.queue.states.delete(run.run_id)
     log.info("run_deleted", user_id=call.client.user_id, api_key=call.client.name, run_id=run.run_id)
     return web.Response(status=204)
 

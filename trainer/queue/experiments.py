@@ -97,9 +97,7 @@ class Experiments:
 
     async def all(self) -> list[ExperimentStatus]:
         """Return the status of all experiments without their files, newest first."""
-        return await asyncio.to_thread(
-            lambda: [experiment.status(self._runs, has_files=False) for experiment in self.stored.all()]
-        )
+        return await asyncio.to_thread(lambda: [one.status(self._runs, has_files=False) for one in self.stored.all()])
 
     async def cancel(self, experiment_id: str) -> ExperimentStatus:
         """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.

@@ -26,12 +26,12 @@ _PATIENCE_SECONDS = 0.05
 """Time to wait for a newer state of the queue where an older one is known: Redis may be waiting for its disk."""
 
 
-class LiveQueue(Protocol):
-    """The queue of runs; the job queue is one."""
+class LiveStates(Protocol):
+    """The states of runs that feeds need; `RunStates` has them."""
 
     runs: RunStore
 
-    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         """Return statuses with the state of the queue."""
 
     def steady(self, status: RunStatus) -> RunStatus:
@@ -117,8 +117,8 @@ class RunFeed:
 class RunFeeds:
     """The feeds of a process: one for each run that something follows, and for the runs that were asked for last."""
 
-    def __init__(self, queue: LiveQueue, max_runs: int = 512) -> None:
-        self.queue = queue
+    def __init__(self, states: LiveStates, max_runs: int = 512) -> None:
+        self.states = states
         self._max_runs = max_runs
         self._feeds: WeakValueDictionary[str, RunFeed] = WeakValueDictionary()
         self._last: OrderedDict[str, RunFeed] = OrderedDict()
@@ -137,7 +137,7 @@ class RunFeeds:
 
     async def read(self, run_id: str) -> RunFeed:
         """Return the feed of a run, with all its events read; raises RUN_NOT_FOUND."""
-        feed = await asyncio.to_thread(self.of, self.queue.runs.get(run_id))
+        feed = await asyncio.to_thread(self.of, self.states.runs.get(run_id))
         if not feed.has_ended:
             await feed.read_shared()
         self._keep(run_id, feed)
@@ -145,7 +145,7 @@ class RunFeeds:
 
     async def curves(self, run_id: str) -> RunCurves:
         """Return the curves of a run, with all its events read; raises RUN_NOT_FOUND."""
-        feed = await asyncio.to_thread(self.of, self.queue.runs.get(run_id))
+        feed = await asyncio.to_thread(self.of, self.states.runs.get(run_id))
         self._keep(run_id, feed)
         return await asyncio.to_thread(feed.read_curves)
 
@@ -171,7 +171,7 @@ class RunFeeds:
         feeds: list[RunFeed] = []
         for run_id in run_ids:
             try:
-                feed = self.of(self.queue.runs.get(run_id))
+                feed = self.of(self.states.runs.get(run_id))
                 if not feed.has_ended:
                     feed.read()
                 feeds.append(feed)
@@ -196,7 +196,7 @@ class RunFeeds:
         """Ask Redis for the state of the queue, once for all runs and readers."""
         due, self._due = [*self._due.values()], {}
         asked = [feed.follower.status for feed in due]
-        answered = await self.queue.recent_states(asked)
+        answered = await self.states.recent(asked)
         for feed, before, after in zip(due, asked, answered, strict=True):
             feed.take_queue_state(before, after)
 

@@ -70,7 +70,7 @@ class _Experiment:
             for cell in self._runs.values():
                 if not cell.is_reused:
                     with suppress(AppError):  # it has just ended
-                        await self._queue.cancel(cell.run_id)
+                        await self._queue.states.cancel(cell.run_id)
             for battery in self._experiment.own_batteries():
                 with suppress(AppError):
                     await self._queue.batteries.cancel(battery.battery_id)

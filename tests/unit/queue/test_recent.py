@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from trainer.queue.queue import Recent
+from trainer.queue.run_states import Recent
 
 
 async def test_hundred_callers__share_one_reading_for_twenty_times_its_time() -> None:

@@ -27,7 +27,7 @@ class SlowQueue(HandQueue):
         self.asked: list[list[str]] = []
         self.open = 0
 
-    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         self.asked.append([status.run_id for status in statuses])
         self.open += 1
         assert self.open == 1, "one request at a time"
@@ -35,7 +35,7 @@ class SlowQueue(HandQueue):
             await self.may_answer.wait()
         finally:
             self.open -= 1
-        return await super().recent_states(statuses)
+        return await super().recent(statuses)
 
 
 async def test_feeds__of_the_runs_asked_for_last_stay_in_memory(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ async def test_events__are_the_same_for_readers_near_and_far_behind(tmp_path: Pa
 class FailingQueue(HandQueue):
     """A queue whose state cannot be read."""
 
-    async def recent_states(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         raise ValueError("the state of the queue is damaged")
 
 

@@ -137,7 +137,7 @@ class WebhookSender:
     def _find(self, run_id: str) -> RunDirectory | None:
         """Return a run that has events left to send or to come; None for other runs."""
         try:
-            run = self._feeds.queue.runs.get(run_id)
+            run = self._feeds.states.runs.get(run_id)
             if not self._is_finished(run):
                 return run
         except (AppError, OSError):  # not the name of a run, deleted, or found by the next scan
