@@ -153,7 +153,7 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     )
     experiment.request_cancel()
     async with lab.store() as store:
-        await drive(experiment, settings, store)
+        await drive(experiment, JobQueue(settings, store), settings, store)
     end = own.manifest()
     assert end is not None and end.status == "cancelled"
     assert others.is_unfinished() and not others.cancel_requested()
@@ -178,7 +178,7 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             experiment = store.create(record, items)
             experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
             experiment.write_runs(cells)
-            driving = asyncio.create_task(drive(experiment, settings, redis))
+            driving = asyncio.create_task(drive(experiment, queue, settings, redis))
             await until(lambda: bool(experiment.batteries()))
             [cell] = experiment.batteries().values()
             battery = queue.batteries.stored.directory(cell.battery_id)
@@ -253,7 +253,7 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
         lock = experiment.lock()
         assert lock is not None
         with lock, pytest.raises(Retry):
-            await drive(experiment, lab.settings, store)
+            await drive(experiment, JobQueue(lab.settings, store), lab.settings, store)
         await queue.experiments.accept(record, items)
         status = await end_of(queue, experiment.experiment_id)
     sentence = "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
@@ -268,7 +268,7 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
     experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
     (tmp_path / "data" / "corpus" / "kk.txt").unlink()
     async with lab.store() as store:
-        await drive(experiment, settings, store)
+        await drive(experiment, JobQueue(settings, store), settings, store)
     status = experiment.status(RunStore(tmp_path))
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
@@ -281,7 +281,9 @@ async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
         stored = ExperimentStore(lab.folder / "elsewhere").create(record, items)
         stored.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
         with pytest.raises(Retry):
-            await drive(ExperimentDirectory(stored.path, FullDisk()), lab.settings, store)
+            await drive(
+                ExperimentDirectory(stored.path, FullDisk()), JobQueue(lab.settings, store), lab.settings, store
+            )
         assert stored.is_unfinished()
 
 

@@ -266,7 +266,9 @@ async def test_end_that_could_not_be_stored__is_stored_by_the_next_job(
         writer.claim()
         assert [*bucket.objects.tags("open/")] == [f"open/{name}/{job.job_id}"]
         KINDS[name].end(root, job.job_id)
-        await Jobs(settings, store).functions()[KINDS_BY_NAME[name].function]({}, {"job_id": job.job_id})
+        await Jobs(JobQueue(settings, store), settings, store).functions()[KINDS_BY_NAME[name].function](
+            {}, {"job_id": job.job_id}
+        )
     assert bucket.objects.tags("open/") == {}
     other = Replica(bucket.objects, tmp_path / "b", name, job.job_id)
     other.pull()

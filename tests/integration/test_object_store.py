@@ -282,7 +282,7 @@ async def test_corpora__that_another_machine_has_built_are_found_here(site: Site
         await Replication(builder).publish("corpus_builds", build.job_id)
         build.complete(manifest.model_dump_json().encode())
         store = await connect(site.url)
-        await Jobs(builder, store).functions()["build_corpora"]({}, {"job_id": build.job_id})
+        await Jobs(JobQueue(builder, store), builder, store).functions()["build_corpora"]({}, {"job_id": build.job_id})
         await store.close()
         while not queue.corpora.has("local_kk_ipa"):
             await queue.replication.refresh(with_ended=True)
@@ -479,14 +479,16 @@ async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> No
         payload: dict[str, str] = {"job_id": run_id}
         await store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
         with pytest.raises(Retry):
-            await Jobs(site.there, store).functions()["train"]({}, payload)
+            await Jobs(JobQueue(site.there, store), site.there, store).functions()["train"]({}, payload)
         await store.release([run_id])
         with pytest.raises(Retry):
-            await Jobs(without_store(site), store).functions()["train"]({}, payload)
+            await Jobs(JobQueue(without_store(site), store), without_store(site), store).functions()["train"](
+                {}, payload
+            )
         with RunStore(site.there.app.artifacts_root).get(run_id).wait_for_lock(1), pytest.raises(Retry):
-            await Jobs(site.there, store).functions()["train"]({}, payload)
+            await Jobs(JobQueue(site.there, store), site.there, store).functions()["train"]({}, payload)
         with captured_logs() as logs:
-            await Jobs(site.there, store).functions()["train"]({}, {"job_id": "unknown"})
+            await Jobs(JobQueue(site.there, store), site.there, store).functions()["train"]({}, {"job_id": "unknown"})
         await store.close()
         await queue.states.cancel(run_id)
         await queue.workers.pause(is_paused=False)
@@ -498,7 +500,7 @@ async def test_end_that_the_store_does_not_take__is_stored_by_the_next_try(tmp_p
         request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
         tokenizer_id = (await queue.train_tokenizer(request)).tokenizer_id
         payload: dict[str, str] = {"job_id": tokenizer_id}
-        function = Jobs(here, store).functions()["train_tokenizer"]
+        function = Jobs(JobQueue(here, store), here, store).functions()["train_tokenizer"]
 
         async def end_without_store(*_: object) -> None:
             s3.stop()
@@ -518,7 +520,7 @@ async def test_job__without_its_folder_ends_and_a_request_fetches_its_weights(tm
     async with machines(tmp_path) as (_, _, _, here, there, queue, store):
         run = RunStore(there.app.artifacts_root).create(record("char_lstm-2"))
         with pytest.raises(AppError, match="The object store has no 'char_lstm-2'"):
-            await Jobs(there, store).functions()["train"]({}, {"job_id": run.run_id})
+            await Jobs(JobQueue(there, store), there, store).functions()["train"]({}, {"job_id": run.run_id})
         finished_run(tmp_path / "bot")
         await Replication(here).publish("models", RUN)
         child = InstantChild(there)

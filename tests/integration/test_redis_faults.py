@@ -387,8 +387,8 @@ async def test_count_of_tries_that_cannot_grow__is_deleted(tmp_path: Path) -> No
 
 
 async def test_malformed_jobs__are_rejected_in_a_line_of_the_log(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (settings, _, store):
-        jobs, child = Jobs(settings, store), InferenceChild(settings)
+    async with embedded(tmp_path) as (settings, queue, store):
+        jobs, child = Jobs(queue, settings, store), InferenceChild(settings)
         functions: list[JobFunction] = [*jobs.functions().values(), InferenceJobs(settings, store, child, child).infer]
         with captured_logs() as logs:
             for payload in ({"job_id": "../x"}, {"job_id": "no-such"}, {"run_id": "no-such-run"}, [1], "\x80"):
@@ -413,9 +413,9 @@ async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path:
                 await server.kill()
                 return record
 
-        jobs, child = Jobs(settings, store), LosesTheServer(settings)
-        inference = InferenceJobs(settings, store, child, child)
         queue = JobQueue(settings, store)
+        jobs, child = Jobs(queue, settings, store), LosesTheServer(settings)
+        inference = InferenceJobs(settings, store, child, child)
         asked = await queue.inference.submit(RUN, ScoreRequest(text="abc"))
         job = {"kind": "score", "run_id": RUN, "request_id": asked.request_id}
         with captured_logs() as logs:

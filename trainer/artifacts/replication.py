@@ -67,7 +67,8 @@ class Replication:
 
     def watch(self, kind: KindName, item_id: str) -> None:
         """Let the next `refresh` look at a folder, which may have ended before that."""
-        self._watched.add(f"{OPEN}{kind}/{item_id}")
+        if self._objects is not None:
+            self._watched.add(f"{OPEN}{kind}/{item_id}")
 
     async def fetch(self, kind: KindName, item_id: str, *, with_weights: bool = False) -> None:
         """Bring a folder to the stored state, with weights and checkpoints if it is wanted whole.

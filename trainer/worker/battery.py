@@ -19,6 +19,7 @@ from trainer.contracts.inference import EvalMetrics, EvalRequest, ScoreRequest, 
 from trainer.contracts.inference_fields import ResponseT
 from trainer.contracts.sequences import SequencesResponse
 from trainer.queue.batteries import kept_models
+from trainer.queue.queue import JobQueue
 from trainer.reports.score_table import ScoredLine
 from trainer.store.store import Store
 from trainer.worker.steps import Cancelled, Steps
@@ -33,9 +34,9 @@ _LINES_AT_ONCE = 16
 _Pending = deque[tuple[Portion, asyncio.Task[SequencesResponse]]]
 
 
-async def drive(battery: BatteryDirectory, settings: Settings, store: Store) -> None:
+async def drive(battery: BatteryDirectory, queue: JobQueue, settings: Settings, store: Store) -> None:
     """Run batteries until the job ends; raises Retry while another process runs it, or if the disk is full."""
-    steps = Steps(battery, settings, store)
+    steps = Steps(battery, queue, settings, store)
     await steps.run(lambda: _Battery(battery, steps).run())
 
 

@@ -10,6 +10,7 @@ from trainer.artifacts.command_jobs import AnyCommand
 from trainer.artifacts.outcome import without_paths
 from trainer.config.settings import Settings, child_environment
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.queue.queue import JobQueue
 from trainer.services.child_commands import CommandResult, run_command
 from trainer.store.store import Store
 from trainer.system.child_environment import tuned_environment
@@ -18,12 +19,12 @@ from trainer.worker.steps import Cancelled, Steps
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
-async def drive_command(job: AnyCommand, settings: Settings, store: Store) -> None:
+async def drive_command(job: AnyCommand, queue: JobQueue, settings: Settings, store: Store) -> None:
     """Run the command of a job until the job ends; raises Retry while another process runs it, or if the disk is full.
 
     A command that crashes starts again, some times in a row.
     """
-    steps = Steps(job, settings, store)
+    steps = Steps(job, queue, settings, store)
     with suppress(Cancelled):
         await steps.run(lambda: _run(job, steps))
 

@@ -20,14 +20,15 @@ from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
 from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
+from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import preview_training
 from trainer.store.store import Store
 from trainer.worker.steps import POLL_SECONDS, Cancelled, Steps
 
 
-async def drive(experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
+async def drive(experiment: ExperimentDirectory, queue: JobQueue, settings: Settings, store: Store) -> None:
     """Run an experiment until it ends; raises Retry while another process runs it, or if the disk is full."""
-    steps = Steps(experiment, settings, store)
+    steps = Steps(experiment, queue, settings, store)
     await steps.run(lambda: _Experiment(experiment, steps).run())
 
 

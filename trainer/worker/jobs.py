@@ -24,8 +24,7 @@ from trainer.artifacts.kinds import (
     KindName,
 )
 from trainer.artifacts.replicas import WriterChanged
-from trainer.artifacts.replication import Replication
-from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, pause_idle_run
+from trainer.artifacts.runs import RunDirectory, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
@@ -33,8 +32,8 @@ from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import publish_events
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
@@ -58,11 +57,12 @@ class JobFunction(Protocol):
 class Jobs:
     """Job functions with the clients and settings that they need."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, queue: JobQueue, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._runs = RunStore(settings.app.artifacts_root)
-        self._replication = Replication(settings)
+        self._queue = queue
+        self._runs = queue.runs
+        self._replication = queue.replication
 
     def functions(self) -> dict[str, JobFunction]:
         """Return the function of each kind of job by its name in the queue."""
@@ -173,7 +173,7 @@ class Jobs:
             return  # only its end is to be stored
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
-        await drive(experiment, self._settings, self._store)
+        await drive(experiment, self._queue, self._settings, self._store)
 
     async def _run_battery(self, battery: BatteryDirectory) -> None:
         if not battery.has_work():
@@ -182,12 +182,12 @@ class Jobs:
             for run in battery.record().runs:
                 await self._replication.fetch("models", run.run_id)
                 await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
-        await drive_battery(battery, self._settings, self._store)
+        await drive_battery(battery, self._queue, self._settings, self._store)
 
     async def _export(self, export: ExportDirectory) -> None:
         if export.is_unfinished():
             await self._replication.fetch("models", run_of(export.record().model), with_weights=True)
-            await drive_command(export, self._settings, self._store)
+            await drive_command(export, self._queue, self._settings, self._store)
 
     async def _verify(self, verification: VerificationDirectory) -> None:
         """Verify a run with everything that it starts from on this machine's disk."""
@@ -200,13 +200,13 @@ class Jobs:
             effective = run.record().effective
             await self._fetch_start(effective)
             await self._replication.fetch_corpora(effective.corpora, by_name=True)
-        await drive_command(verification, self._settings, self._store)
+        await drive_command(verification, self._queue, self._settings, self._store)
 
     async def _build_corpora(self, build: BuildDirectory) -> None:
         """Build corpora, and store them for the other machines."""
         if build.is_unfinished():
-            await drive_command(build, self._settings, self._store)
-        await self._replication.store_corpora(CorpusStore(self._settings), build.corpora())
+            await drive_command(build, self._queue, self._settings, self._store)
+        await self._replication.store_corpora(self._queue.corpora, build.corpora())
 
 
 _STORE_RETRY_SECONDS = 5.0

@@ -19,6 +19,7 @@ from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings, child_environment, object_store_environment
 from trainer.contracts.errors import AppError
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.connection import (
     STORE_ERRORS,
@@ -194,13 +195,14 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
         store = await connect(redis_url)
         undo.push_async_callback(store.close)
         await warn_of_loss(store)
-        replication = Replication(settings)
+        queue = JobQueue(settings, store)
+        replication = queue.replication
         await replication.check()
         await replication.join()
         children = InferenceChild(settings), InferenceChild(settings)
         for child in children:
             undo.push_async_callback(child.stop)
-        jobs, inference = Jobs(settings, store), InferenceJobs(settings, store, *children)
+        jobs, inference = Jobs(queue, settings, store), InferenceJobs(settings, store, *children)
         if answers_only:
             log.warning("artifacts_read_only")
         else:  # first, so that no run overtakes a run of the previous worker

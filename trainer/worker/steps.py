@@ -30,10 +30,10 @@ class Cancelled(Exception):
 class Steps:
     """The calls that the steps of a job make: a child, a request to a model, a look at its cancellation."""
 
-    def __init__(self, job: AnyJob, settings: Settings, store: Store) -> None:
+    def __init__(self, job: AnyJob, queue: JobQueue, settings: Settings, store: Store) -> None:
         self.job = job
         self.settings = settings
-        self.queue = JobQueue(settings, store)
+        self.queue = queue
         self.log = log.bind(**job.log_id)
         self._store = store
 
