@@ -10,10 +10,20 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.started_jobs import watch_job
 from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
-from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus, SourceName
-from trainer.config.validation import parse
-from trainer.contracts.errors import AppError
-from trainer.queue.corpus_builds import start_build
+from trainer.artifacts.corpus_builds import (
+    BuildDirectory,
+    BuildRecord,
+    BuildRequest,
+    BuildStatus,
+    BuildStore,
+    SourceName,
+)
+from trainer.artifacts.kinds import BUILDS
+from trainer.config.validation import parse, safe_name
+from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.wording import counted
+from trainer.data.cleaning import ALPHABETS
 
 _DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 _DEFAULT_THRESHOLD = 0.9
@@ -54,7 +64,7 @@ def _names(text: str) -> list[str]:
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     bot = context.bot
-    build = await start_build(request, bot.settings, bot.queue)
+    build = await _start(request, bot)
     status, until = BuildStatus(request=request), monotonic() + _FIRST_SECONDS
     if await bot.queue.workers.exist():
         while not (status.has_ended or status.progress) and monotonic() < until:
@@ -66,3 +76,24 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     embed = corpus_build_card(build.build_id, status)
     embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed)
+
+
+async def _start(request: BuildRequest, bot: Bot) -> BuildDirectory:
+    """Start a build; raises INVALID_INPUT, and CONFLICT while another build runs."""
+    unknown = [language for language in request.languages if language not in ALPHABETS]
+    if unknown:
+        message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
+        raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
+    builds = BuildStore(bot.settings.app.artifacts_root)
+    for earlier in await asyncio.to_thread(builds.unfinished):
+        status = earlier.status()
+        verb = "waits for a worker" if status.status == "queued" else "is running"
+        raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
+    record = BuildRecord(created_at=now(), request=request)
+    return await bot.queue.jobs.accept(BUILDS, lambda: builds.create(record), ())
+
+
+def _summary(status: BuildStatus) -> str:
+    """Return the progress of a build in a few words."""
+    done = ", ".join(f"{one.language} {counted(one.documents, 'document')}" for one in status.progress)
+    return f"{status.request.source}, {done or 'no document yet'}"
