@@ -31,7 +31,15 @@ from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, JobKin
 from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.jobs import WorkerOrder, WorkersState
-from trainer.contracts.runs import Accepted, EffectiveRequest, RunManifest, RunStatus, TrainRequest, check_completed
+from trainer.contracts.runs import (
+    Accepted,
+    EffectiveRequest,
+    RunManifest,
+    RunStatus,
+    TrainRequest,
+    check_completed,
+    finished_error,
+)
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.verification import Verification, VerificationStatus
@@ -173,7 +181,7 @@ class Server:
     async def cancel(self, run_id: str) -> RunStatus:
         """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
         if (await self.status(run_id)).has_ended:
-            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+            raise finished_error(run_id)
         await self.api.post(CancelAnswer, address("runs", run_id, "cancel"))
         return await self.status(run_id, wait=_CANCEL_SECONDS)
 

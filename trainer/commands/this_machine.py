@@ -33,7 +33,7 @@ from trainer.contracts.groups import GroupStatus, RunRows, group_status
 from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.jobs import WorkerOrder, WorkersState
-from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus
+from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus, finished_error
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 from trainer.contracts.verification import Verification
 from trainer.contracts.wording import WAIT_MESSAGES
@@ -160,7 +160,7 @@ class ThisMachine:
                 await queue.states.cancel(run_id)
                 return await queue.states.status(run_id)
         if run.manifest() is not None:
-            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+            raise finished_error(run_id)
         run.request_cancel()
         await self._replication.request_cancel(RUNS.name, run_id)
         if not self._replication.is_on:

@@ -693,6 +693,11 @@ class RunManifest(Frozen):
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 
 
+def finished_error(run_id: str) -> AppError:
+    """Return the refusal to cancel a run that has ended."""
+    return AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+
+
 def check_completed(manifest: RunManifest) -> None:
     """Raise RUN_NOT_READY for a run that ended without a model."""
     if manifest.status != "completed":

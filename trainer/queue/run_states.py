@@ -15,8 +15,8 @@ from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run, pause_idle_run
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.errors import AppError
+from trainer.contracts.runs import RunStatus, finished_error
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.queue.cost import UNMET, waiting_for
 from trainer.queue.enqueue import publish_events
@@ -134,7 +134,7 @@ class RunStates:
         """
         run = self.runs.get(run_id)
         if run.manifest() is not None:
-            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+            raise finished_error(run_id)
         await asyncio.to_thread(run.request_cancel)
         await self._replication.request_cancel("models", run_id)
         return await self._stop_idle(run, cancel_idle_run, lambda: run.manifest() is not None)
