@@ -1,0 +1,835 @@
+"""What people can do with an installation, one row per operation: names in each face, rights, limits and words.
+
+Without further imports, so that `mt --help` is quick; `trainer/contracts/calls.py` has the records of each operation.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trainer.contracts.base import RunState
+
+Section = Literal["Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"]
+"""The sections of `mt --help`."""
+Tag = Literal[
+    "service",
+    "runs",
+    "exports",
+    "inference",
+    "completions",
+    "corpora",
+    "tokenizers",
+    "experiments",
+    "batteries",
+    "artifacts",
+]
+"""The sections of `/docs`."""
+Limit = Literal["requests", "runs"]
+"""What an operation counts towards: the inference requests of a minute, or the unfinished runs."""
+
+
+class Role(StrEnum):
+    """The people who may do something."""
+
+    USER = "users"
+    OWNER = "the run's owner and admins"
+    ADMIN = "admins"
+
+
+class TerminalCommand(NamedTuple):
+    """An operation as a command of `mt`."""
+
+    command: str
+    module: str
+    """The module of `trainer/commands` that adds it to the parser."""
+    about: str
+    example: str
+
+
+class ChatCommand(NamedTuple):
+    """An operation as a command of the bot."""
+
+    command: str
+    is_public: bool = False
+    """Everybody in the channel sees its answer."""
+    noun: str | None = None
+    """What is missing where no run fits."""
+
+
+class Operation(NamedTuple):
+    """One thing that people can do."""
+
+    name: str
+    """That of its function in `trainer/lab`, and its operationId."""
+    route: str = ""
+    """Method and path; empty: not over HTTP."""
+    tag: Tag = "service"
+    answer: str = ""
+    """The successful answer, in words; empty for a job that starts."""
+    terminal: TerminalCommand | None = None
+    chat: ChatCommand | None = None
+    role: Role = Role.USER
+    limit: Limit | None = None
+    states: tuple[RunState, ...] = ()
+    """States of the runs that it is meant for; empty: all."""
+    takes_model: bool = False
+    """A checkpoint, as RUN@1200, may be named in place of a run."""
+    takes_group: bool = False
+    """A group of runs may be named in place of a run."""
+    takes_default: bool = False
+    """Without a name it takes the default run of a person, as long as that fits."""
+    generates: bool = False
+    """Only for runs that predict the next token."""
+    follows: str = ""
+    """The operation that reads the status of the job that this one starts."""
+    is_open: bool = False
+    """Needs no API key."""
+    summary: str = ""
+    """What it does; empty: as the docstring of its function says."""
+    body_type: str | None = None
+    """Media type of a body of bytes."""
+    example: Mapping[str, object] | None = None
+    """A body."""
+    query_example: Mapping[str, str] = {}
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """True if only the caller sees the bot's answer."""
+        return self.chat is None or not self.chat.is_public
+
+    @property
+    def method(self) -> str:
+        return self.route.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        return self.route.partition(" ")[2]
+
+
+def _here(name: str, command: str, module: str, about: str, example: str) -> Operation:
+    """Return an operation that only `mt` has."""
+    return Operation(name, terminal=TerminalCommand(command, module, about, example))
+
+
+RUN, OTHER_RUN = "RUN", "OTHER_RUN"
+"""Ids of runs in examples."""
+_COMPLETED: tuple[RunState, ...] = ("completed",)
+_UNFINISHED: tuple[RunState, ...] = ("queued", "running", "paused")
+_TINY_RUN: Mapping[str, object] = {"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20}
+_TINY_MODEL: Mapping[str, object] = {
+    "model_family": "lstm",
+    "tokenizer": {"method": "char"},
+    "model": {"embedding_size": 8, "hidden_size": 8, "num_layers": 1},
+    "max_seq_len": 64,
+    "max_steps": 2,
+    "split_by": "position",
+    "threads": 1,
+}
+_STREAM = "Server-sent events"
+_GENERATING = "completed run that can generate text"
+_SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+_PAIRS = {"name": "pairs.csv", "content": "good,bad\nthe sun was shining,the sun were shining\n"}
+
+_SERVICE = (
+    Operation("get_healthz", "GET /healthz", answer="The server runs", is_open=True),
+    Operation("get_health", "GET /health", answer="The server runs", is_open=True),
+    Operation("get_readyz", "GET /readyz", answer="Jobs can run", is_open=True),
+    Operation("get_metrics", "GET /metrics", answer="The figures"),
+    Operation(
+        "list_workers",
+        "GET /workers",
+        answer="The workers",
+        terminal=TerminalCommand(
+            "workers",
+            "workers",
+            "list the workers of all machines; pause the queue, drain a worker",
+            "mt workers drain gpu-box",
+        ),
+    ),
+    Operation(
+        "order_workers",
+        "POST /workers",
+        answer="The workers",
+        role=Role.ADMIN,
+        chat=ChatCommand("mt-admin workers"),
+        example={"action": "resume"},
+    ),
+)
+_RUNS = (
+    Operation(
+        "list_runs",
+        "GET /runs",
+        "runs",
+        "A page of runs",
+        TerminalCommand("runs", "listing", "list runs, newest first", "mt runs --status completed"),
+        ChatCommand("runs"),
+    ),
+    Operation(
+        "train",
+        "POST /runs/train",
+        "runs",
+        terminal=TerminalCommand(
+            "train",
+            "training",
+            "train a model and show its progress",
+            "mt train --corpus demo --model lstm --size tiny --epochs 3",
+        ),
+        chat=ChatCommand("train"),
+        limit="runs",
+        states=_COMPLETED,
+        takes_model=True,
+        follows="get_run",
+        example=_TINY_RUN,
+    ),
+    Operation(
+        "check_training",
+        "POST /runs/check",
+        "runs",
+        "The request would be accepted",
+        TerminalCommand(
+            "validate",
+            "training",
+            "check an experiment file and estimate its cost, without starting anything",
+            "mt validate char_lstm_ipa",
+        ),
+        limit="requests",
+        example=_TINY_RUN,
+    ),
+    Operation(
+        "get_run",
+        "GET /runs/{run_id}",
+        "runs",
+        "The status of the run",
+        TerminalCommand("status", "runs", "show the state, losses and progress of a run", "mt status RUN"),
+        ChatCommand("status"),
+        takes_group=True,
+    ),
+    Operation(
+        "cancel_run",
+        "POST /runs/{run_id}/cancel",
+        "runs",
+        "The run is cancelled, or will be after its current step",
+        TerminalCommand("cancel", "runs", "cancel a run that has not ended; its checkpoints stay", "mt cancel RUN"),
+        ChatCommand("cancel"),
+        Role.OWNER,
+        states=_UNFINISHED,
+        takes_group=True,
+    ),
+    Operation(
+        "resume_run",
+        "POST /runs/{run_id}/resume",
+        "runs",
+        terminal=TerminalCommand(
+            "resume",
+            "runs",
+            "resume a paused, failed or cancelled run from its last checkpoint, or follow an unfinished one",
+            "mt resume RUN",
+        ),
+        chat=ChatCommand("resume"),
+        role=Role.OWNER,
+        limit="runs",
+        states=("paused", "failed", "cancelled"),
+        follows="get_run",
+    ),
+    Operation(
+        "delete_run",
+        "DELETE /runs/{run_id}",
+        "runs",
+        "The run is deleted",
+        TerminalCommand("delete", "runs", "delete runs that have ended, with all their files", "mt delete RUN"),
+        role=Role.OWNER,
+        states=("completed", "failed", "cancelled"),
+    ),
+    Operation("get_manifest", "GET /runs/{run_id}/manifest", "runs", "The manifest"),
+    Operation(
+        "get_files",
+        "GET /runs/{run_id}/files",
+        "runs",
+        "The files",
+        TerminalCommand(
+            "files", "runs", "list the files and checkpoints of a run, with sizes and hashes", "mt files RUN"
+        ),
+        takes_model=True,
+    ),
+    Operation(
+        "get_logs",
+        "GET /runs/{run_id}/logs",
+        "runs",
+        "The last lines",
+        TerminalCommand("logs", "runs", "show the log of a run", "mt logs RUN --follow"),
+        ChatCommand("logs"),
+        Role.OWNER,
+    ),
+    Operation("stream_logs", "GET /runs/{run_id}/logs/stream", "runs", _STREAM, role=Role.OWNER),
+    Operation("stream_events", "GET /runs/{run_id}/events", "runs", _STREAM),
+    Operation(
+        "get_config",
+        "GET /runs/{run_id}/config.yaml",
+        "runs",
+        "The experiment file",
+        TerminalCommand(
+            "config", "runs", "print the settings of a run as an experiment file", "mt config RUN > again.yaml"
+        ),
+    ),
+    Operation(
+        "compare_runs",
+        "GET /compare",
+        "runs",
+        "The comparison",
+        TerminalCommand(
+            "compare",
+            "comparison",
+            "compare metrics and settings of a run with those of others",
+            "mt compare RUN OTHER",
+        ),
+        ChatCommand("compare", is_public=True),
+        states=_COMPLETED,
+        takes_group=True,
+        query_example={"runs": f"{RUN},{OTHER_RUN}"},
+    ),
+    Operation("get_curve", "GET /runs/{run_id}/curve", "runs", "The curves"),
+    Operation("get_request", "GET /runs/{run_id}/request", "runs", "The request"),
+    Operation("get_samples", "GET /runs/{run_id}/samples", "runs", "The samples", role=Role.OWNER),
+    Operation(
+        "verify_run",
+        "POST /runs/{run_id}/verify",
+        "runs",
+        "The status: at the end, or after the time to wait",
+        TerminalCommand("verify", "runs", "check every file of a run against its recorded hash", "mt verify RUN"),
+        limit="requests",
+        query_example={"wait": "60"},
+    ),
+    Operation("get_group", "GET /groups/{group_id}", "runs", "The group"),
+    Operation("get_group_curve", "GET /groups/{group_id}/curve", "runs", "The bands"),
+    Operation(
+        "cancel_group",
+        "POST /groups/{group_id}/cancel",
+        "runs",
+        "The runs are cancelled, or will be after their current steps",
+        role=Role.OWNER,
+        states=_UNFINISHED,
+    ),
+    Operation(
+        "queue",
+        terminal=TerminalCommand("queue", "listing", "list the running, waiting and paused runs", "mt queue"),
+        chat=ChatCommand("queue"),
+    ),
+    Operation("watch", chat=ChatCommand("watch"), takes_group=True),
+    Operation("unwatch", chat=ChatCommand("unwatch"), states=_UNFINISHED, takes_group=True),
+)
+_EXPORTS = (
+    Operation(
+        "export_run",
+        "POST /runs/{run_id}/export",
+        "exports",
+        terminal=TerminalCommand(
+            "export",
+            "export",
+            "export a run for other programs, or as one file for another machine",
+            "mt export RUN --format hf --out my-model",
+        ),
+        chat=ChatCommand("export"),
+        role=Role.OWNER,
+        limit="requests",
+        takes_model=True,
+        follows="get_export",
+        example={"format": "csv"},
+    ),
+    Operation("get_export", "GET /exports/{export_id}", "exports", "The status of the export", role=Role.OWNER),
+)
+
+
+def _inference(
+    kind: str,
+    result: str,
+    summary: str,
+    example: Mapping[str, object],
+    terminal: TerminalCommand | None = None,
+    chat: ChatCommand | None = None,
+    *,
+    generates: bool = False,
+) -> Iterator[Operation]:
+    """Yield the operations of an inference kind: submit a request, read its result, and delete it."""
+    route, noun = f"/runs/{{run_id}}/{kind}", result.partition(" ")[2]
+    name = "chat_answer" if kind == "chat" else noun.replace(" ", "_")
+    yield Operation(
+        kind,
+        f"POST {route}",
+        "inference",
+        terminal=terminal,
+        chat=chat,
+        limit="requests",
+        states=_COMPLETED,
+        takes_model=True,
+        takes_default=True,
+        generates=generates,
+        follows=f"get_{name}",
+        summary=summary,
+        example=example,
+    )
+    if kind != "chat":  # its answers are below their chat
+        yield Operation(f"get_{name}", f"GET {route}/{{request_id}}", "inference", summary=f"Read {result}.")
+        yield Operation(
+            f"delete_{name}",
+            f"DELETE {route}/{{request_id}}",
+            "inference",
+            f"The {noun} is deleted",
+            summary=f"Delete {result}, or withdraw the request for it.",
+        )
+
+
+_INFERENCE = (
+    *_inference(
+        "score",
+        "a score",
+        "Score a text, or a corpus by its name.",
+        {"text": "the sun was shining on the sea", "detail_level": "per_char"},
+        TerminalCommand(
+            "score",
+            "scores",
+            "measure how surprising a text is to a model",
+            'mt score RUN "a text" --detail-level per_word',
+        ),
+        ChatCommand("score", noun="completed run"),
+    ),
+    *_inference(
+        "sequences",
+        "a sequence score",
+        "Score sequences in parts, each given a context.",
+        {"sequences": [{"context": "the sun", "parts": [" was", " shining"]}]},
+    ),
+    *_inference(
+        "items",
+        "an item table",
+        "Score a table of items; its columns come back beside the scores.",
+        {
+            "table": {"item": [1, 2], "sentence": ["the sun was shining", "the sea was shining"]},
+            "text_column": "sentence",
+            "per": "word",
+        },
+    ),
+    *_inference(
+        "generate",
+        "a generation",
+        "Continue a prompt.",
+        {"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1},
+        TerminalCommand(
+            "generate", "inference", "continue a prompt", 'mt generate RUN "once upon" --max-new-tokens 100'
+        ),
+        ChatCommand("generate", is_public=True, noun=_GENERATING),
+        generates=True,
+    ),
+    *_inference(
+        "predict",
+        "a prediction",
+        "Predict the next token of a text.",
+        {"text": "the sun", "k": 5},
+        TerminalCommand(
+            "predict", "inference", "list the likeliest next tokens of a text", 'mt predict RUN "once upon" --k 10'
+        ),
+        ChatCommand("predict", noun=_GENERATING),
+        generates=True,
+    ),
+    *_inference(
+        "chat",
+        "a chat",
+        "Send a message of a chat; without a session id it starts a new one.",
+        {"message": "the sun was", "max_new_tokens": 20},
+        TerminalCommand("chat", "inference", "chat with a model: one line of input, one line of answer", "mt chat RUN"),
+        ChatCommand("chat", noun=_GENERATING),
+        generates=True,
+    ),
+    *_inference(
+        "evaluate",
+        "an evaluation",
+        "Evaluate a run on one of its splits, or on a corpus by its name.",
+        {"split": "validation"},
+        TerminalCommand(
+            "eval",
+            "inference",
+            "measure the loss of a model on one of its splits, or on another corpus",
+            "mt eval RUN --split test",
+        ),
+        ChatCommand("eval", noun="completed run"),
+    ),
+    Operation(
+        "predict_with_newest",
+        "POST /predict",
+        "inference",
+        limit="requests",
+        generates=True,
+        follows="get_prediction",
+        example={"text": "the sun", "k": 5},
+    ),
+    Operation("get_chat_answer", "GET /runs/{run_id}/chat/{session_id}/{request_id}", "inference"),
+    Operation("get_chat", "GET /runs/{run_id}/chat/{session_id}", "inference", "The turns, the oldest first"),
+    Operation("delete_chat", "DELETE /runs/{run_id}/chat/{session_id}", "inference", "The chat is deleted"),
+    Operation("get_latest_evaluation", "GET /runs/{run_id}/eval", "inference", "The metrics"),
+    Operation("score_characters", chat=ChatCommand("score detail:per_char"), role=Role.ADMIN, limit="requests"),
+)
+_COMPLETIONS = (
+    Operation("list_models", "GET /v1/models", "completions", "The models"),
+    Operation("get_model", "GET /v1/models/{model}", "completions", "The model"),
+    Operation(
+        "complete",
+        "POST /v1/completions",
+        "completions",
+        "The completions; with `stream`, server-sent events of them",
+        limit="requests",
+        example={"model": RUN, "prompt": "the sun", "max_tokens": 8, "logprobs": 1, "echo": True, "seed": 1},
+    ),
+)
+_CORPORA = (
+    Operation(
+        "list_corpora",
+        "GET /corpora",
+        "corpora",
+        "The corpora",
+        TerminalCommand("corpus list", "corpora", "list the corpora", "mt corpus list"),
+        ChatCommand("corpus list"),
+    ),
+    Operation("show_corpus", chat=ChatCommand("corpus show")),
+    Operation(
+        "start_upload",
+        "POST /corpora",
+        "corpora",
+        "The corpus is stored already, and nothing is to be sent",
+        TerminalCommand(
+            "corpus add",
+            "corpora",
+            "store a text as a corpus that everybody here, or on the server of MT_URL, can train on",
+            "mt corpus add kazakh.txt --language kk",
+        ),
+        ChatCommand("corpus add"),
+        example={"name": "hello", "files": [{"name": "hello.txt", "bytes": 6, "sha256": _SHA256}]},
+    ),
+    Operation("get_upload", "GET /corpora/uploads/{upload_id}", "corpora", "The state of the upload"),
+    Operation(
+        "send_portion",
+        "PATCH /corpora/uploads/{upload_id}",
+        "corpora",
+        "The state of the upload after the portion",
+        body_type="application/octet-stream",
+        query_example={"offset": "0"},
+    ),
+    Operation("delete_upload", "DELETE /corpora/uploads/{upload_id}", "corpora", "The upload is deleted"),
+    _here(
+        "check_corpus",
+        "corpus check",
+        "corpora",
+        "split and encode a corpus as a training would, and show the results",
+        "mt corpus check demo --tokenizer word",
+    ),
+    Operation(
+        "build_corpora",
+        terminal=TerminalCommand(
+            "corpus build",
+            "corpora",
+            "build IPA corpora of equal size, one per language, or download WikiText-2",
+            "mt corpus build --source culturax --langs kk,ky --threshold 0.9",
+        ),
+        chat=ChatCommand("corpus build"),
+        role=Role.ADMIN,
+    ),
+)
+_TOKENIZERS = (
+    Operation(
+        "list_tokenizers",
+        "GET /tokenizers",
+        "tokenizers",
+        "The tokenizers",
+        TerminalCommand("tokenizer list", "tokenizers", "list tokenizers, newest first", "mt tokenizer list"),
+        ChatCommand("tokenizer list"),
+    ),
+    Operation(
+        "train_tokenizer",
+        "POST /tokenizers/train",
+        "tokenizers",
+        terminal=TerminalCommand(
+            "tokenizer train",
+            "tokenizers",
+            "train a tokenizer that several runs can share",
+            "mt tokenizer train --method bpe --corpus demo --set vocab_size=1000",
+        ),
+        chat=ChatCommand("tokenizer train"),
+        follows="get_tokenizer",
+        example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},
+    ),
+    Operation(
+        "get_tokenizer",
+        "GET /tokenizers/{tokenizer_id}",
+        "tokenizers",
+        "The status of the tokenizer",
+        TerminalCommand(
+            "tokenizer show",
+            "tokenizers",
+            "show the state of a tokenizer and its figures on held-out text",
+            "mt tokenizer show ID",
+        ),
+        ChatCommand("tokenizer show"),
+    ),
+)
+_EXPERIMENTS = (
+    Operation(
+        "list_experiments",
+        "GET /experiments",
+        "experiments",
+        "The experiments",
+        TerminalCommand("experiment list", "experiments", "list experiments, newest first", "mt experiment list"),
+        ChatCommand("experiment list"),
+    ),
+    Operation(
+        "start_experiment",
+        "POST /experiments",
+        "experiments",
+        terminal=TerminalCommand(
+            "experiment run",
+            "experiments",
+            "train a model per language and let each score every language: one job, which continues when given again",
+            "mt experiment run smoke",
+        ),
+        chat=ChatCommand("experiment start"),
+        role=Role.ADMIN,
+        follows="get_experiment",
+        example={
+            "name": "try",
+            "languages": {"kk": {}, "tr": {}},
+            "corpora": "udhr_ipa",
+            "models": {"lstm": {"train": _TINY_MODEL}},
+            "seeds": [1],
+            "modes": ["skip"],
+        },
+    ),
+    Operation(
+        "get_experiment",
+        "GET /experiments/{experiment_id}",
+        "experiments",
+        "The status of the experiment",
+        TerminalCommand(
+            "experiment show", "experiments", "show the state of an experiment, or its results", "mt experiment show ID"
+        ),
+        ChatCommand("experiment show", is_public=True),
+    ),
+    Operation(
+        "cancel_experiment",
+        "POST /experiments/{experiment_id}/cancel",
+        "experiments",
+        "The status of the cancelled experiment",
+        TerminalCommand(
+            "experiment cancel",
+            "experiments",
+            "cancel an experiment; its finished runs stay",
+            "mt experiment cancel ID",
+        ),
+        ChatCommand("experiment cancel"),
+        Role.ADMIN,
+    ),
+    Operation(
+        "export_experiment",
+        terminal=TerminalCommand(
+            "experiment export",
+            "experiments",
+            "copy the report of an experiment: tables, figures and one page",
+            "mt experiment export ID FOLDER",
+        ),
+        chat=ChatCommand("experiment export"),
+    ),
+    _here(
+        "recompute_experiment",
+        "experiment recompute",
+        "experiments",
+        "compute the tables of an experiment again from its section scores",
+        "mt experiment recompute sections.json",
+    ),
+)
+_BATTERIES = (
+    Operation(
+        "list_batteries",
+        "GET /batteries",
+        "batteries",
+        "The batteries",
+        TerminalCommand("battery list", "batteries", "list batteries, newest first", "mt battery list"),
+        ChatCommand("battery list"),
+    ),
+    Operation(
+        "start_battery",
+        "POST /batteries",
+        "batteries",
+        terminal=TerminalCommand(
+            "battery run",
+            "batteries",
+            "test what runs know by minimal pairs, test suites or items of your own",
+            "mt battery run RUN pairs.tsv",
+        ),
+        chat=ChatCommand("battery start"),
+        limit="requests",
+        follows="get_battery",
+        example={"runs": [RUN], "files": [_PAIRS]},
+    ),
+    Operation(
+        "get_battery",
+        "GET /batteries/{battery_id}",
+        "batteries",
+        "The status of the battery",
+        TerminalCommand(
+            "battery show", "batteries", "show the state of a battery, or its results", "mt battery show ID"
+        ),
+        ChatCommand("battery show"),
+    ),
+    Operation(
+        "cancel_battery",
+        "POST /batteries/{battery_id}/cancel",
+        "batteries",
+        "The status of the cancelled battery",
+        TerminalCommand(
+            "battery cancel", "batteries", "cancel a battery; the same command continues it", "mt battery cancel ID"
+        ),
+        ChatCommand("battery cancel"),
+        Role.OWNER,
+    ),
+    _here(
+        "export_battery",
+        "battery export",
+        "batteries",
+        "copy items, scores, tables and the page of a battery",
+        "mt battery export ID FOLDER",
+    ),
+    _here(
+        "recompute_battery",
+        "battery recompute",
+        "batteries",
+        "compute the results of a battery again from the scores of its items",
+        "mt battery recompute FOLDER",
+    ),
+    _here(
+        "develop",
+        "develop",
+        "batteries",
+        "measure the checkpoints that a run has kept: batteries, a loss, the ages of words",
+        "mt develop RUN --battery pairs.tsv --eval test --words",
+    ),
+)
+_ARTIFACTS = (
+    Operation("list_files", "GET /artifacts/{kind}/{item_id}", "artifacts", "The files", role=Role.OWNER),
+    Operation(
+        "download_file",
+        "GET /artifacts/{kind}/{item_id}/download",
+        "artifacts",
+        "The file",
+        role=Role.OWNER,
+        query_example={"path": "manifest.json"},
+    ),
+)
+_HERE = (
+    _here("demo", "demo", "start", "show the complete program on this machine, checked step by step", "mt demo"),
+    _here("up", "up", "start", "start the Discord bot and its services", "mt up"),
+    _here("work", "worker", "start", "start a worker, which trains queued runs and answers requests", "mt worker"),
+    _here(
+        "print_completion",
+        "completion",
+        "start",
+        "print the script for shell completion",
+        'eval "$(mt completion bash)"',
+    ),
+    _here(
+        "benchmark_architectures",
+        "bench architectures",
+        "benchmarks",
+        "train every architecture on one corpus at equal tokens",
+        "mt bench architectures demo --tokens 100000",
+    ),
+    _here(
+        "collect_garbage",
+        "gc",
+        "doctor",
+        "remove files that no run, experiment or request needs any more",
+        "mt gc --dry-run",
+    ),
+    _here("import_archive", "import", "export", "restore a run from an archive", "mt import run.tar"),
+    _here(
+        "push",
+        "push",
+        "hub",
+        "send a run to the Hugging Face hub, with a revision for each checkpoint",
+        "mt push RUN ana/kazakh-gru --license mit",
+    ),
+    _here(
+        "pull",
+        "pull",
+        "hub",
+        "bring a run to this machine: from the server of MT_URL, or from a repository that `mt push` has sent",
+        "mt pull RUN",
+    ),
+    Operation(
+        "doctor",
+        terminal=TerminalCommand("doctor", "doctor", "check this installation and suggest fixes", "mt doctor"),
+        chat=ChatCommand("mt-admin doctor"),
+        role=Role.ADMIN,
+    ),
+    _here(
+        "selftest",
+        "selftest",
+        "doctor",
+        "overfit one small batch (a quick check that training works)",
+        "mt selftest --model gpt2 --tokenizer bpe",
+    ),
+)
+_IN_CHAT = (
+    Operation("change_settings", chat=ChatCommand("settings")),
+    Operation("help", chat=ChatCommand("help")),
+    Operation("change_access", chat=ChatCommand("mt-admin access"), role=Role.ADMIN),
+    Operation(
+        "delete_any_run",
+        chat=ChatCommand("mt-admin delete"),
+        role=Role.ADMIN,
+        states=("completed", "failed", "cancelled"),
+    ),
+)
+OPERATIONS: tuple[Operation, ...] = (
+    *_SERVICE,
+    *_RUNS,
+    *_EXPORTS,
+    *_INFERENCE,
+    *_COMPLETIONS,
+    *_CORPORA,
+    *_TOKENIZERS,
+    *_EXPERIMENTS,
+    *_BATTERIES,
+    *_ARTIFACTS,
+    *_HERE,
+    *_IN_CHAT,
+)
+BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
+SECTIONS: Mapping[Section, str] = {
+    "Start": "demo, up, worker, workers, completion",
+    "Train": "train, bench architectures",
+    "Runs": "runs, queue, status, logs, cancel, delete, resume, config, files, gc, compare",
+    "Use a model": "score, generate, predict, chat, eval, export, import, push, pull",
+    "Batteries": "battery run, develop, battery show, battery list, battery cancel, battery export, battery recompute",
+    "Experiments": "experiment run, experiment show, experiment list, experiment cancel, experiment export,"
+    " experiment recompute",
+    "Data and tokenizers": "corpus add, corpus list, corpus check, corpus build, tokenizer train, tokenizer show,"
+    " tokenizer list",
+    "Check": "doctor, selftest, validate, verify",
+}
+"""The commands in each section of `mt --help`, in their order."""
+_CHAT_ORDER = (
+    "train, status, runs, compare, watch, unwatch, cancel, resume, logs, generate, predict, chat, score,"
+    " score detail:per_char, eval, export, queue, settings, corpus list, corpus show, corpus add, corpus build,"
+    " tokenizer train, tokenizer list, tokenizer show, battery start, battery list, battery show, battery cancel,"
+    " experiment start, experiment list, experiment show, experiment export, experiment cancel, help,"
+    " mt-admin workers, mt-admin access, mt-admin delete, mt-admin doctor"
+).split(", ")
+_COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
+COMMANDS: Mapping[str, TerminalCommand] = {
+    name: _COMMANDS[name] for names in SECTIONS.values() for name in names.split(", ")
+}
+"""The commands of `mt`, in the order of its help."""
+_CHATS: Mapping[str, Operation] = {one.chat.command: one for one in OPERATIONS if one.chat}
+CHAT_COMMANDS: Mapping[str, Operation] = {name: _CHATS[name] for name in _CHAT_ORDER}
+"""The operation of each command of the bot, and of an option that has a rule of its own, as `name:value`, in the order
+of the help."""
