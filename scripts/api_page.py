@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from trainer.config.schema import Schema
+from trainer.contracts.operations import BY_NAME, Role
 from trainer.http.openapi import describe_api
 from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
-from trainer.people.permissions import RULES, Role
 
 BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "EXPORT", "GROUP", "REQUEST"
 SESSION, TOKENIZER, UPLOAD = "SESSION", "TOKENIZER", "UPLOAD"
@@ -30,21 +30,11 @@ _IDS = {
 }
 """Example values of the parameters in a path."""
 _PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER, UPLOAD)
-_COMMANDS = {
-    "cancel_run": "cancel",
-    "cancel_group": "cancel",
-    "delete_run": "cancel",
-    "resume_run": "resume",
-    "get_logs": "logs",
-    "stream_logs": "logs",
-    "export_run": "export",
-    "get_export": "export",
-    "get_samples": "resume",
-    "order_workers": "mt-admin workers",
-    "list_files": "resume",
-    "download_file": "resume",
+_AUDIENCES = {
+    Role.USER: "every key",
+    Role.OWNER: "the key that started the run, and keys of admins",
+    Role.ADMIN: "keys of admins",
 }
-"""Commands of Discord whose permission an operation needs, where it is more than that of every client."""
 _BYTES = "hello"
 """The body of examples that send bytes."""
 _LINE = 120
@@ -124,12 +114,7 @@ def _operation(one: Operation, method: _Method) -> Iterator[str]:
 def _audience(one: Operation) -> str:
     if one.access == "open":
         return "everybody, without a key"
-    command = _COMMANDS.get(one.name)
-    if command is None or RULES[command].role is Role.USER:
-        return "every key"
-    if RULES[command].role is Role.ADMIN:
-        return "keys of admins"
-    return "the key that started the run, and keys of admins"
+    return _AUDIENCES[BY_NAME[one.name].role]
 
 
 def _answers(one: Operation) -> Iterator[Sequence[str]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from bot.app import BUTTONS, build
 from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
 from trainer.config.settings import Settings
-from trainer.people.permissions import RULES, Role, command_of, typed_command
+from trainer.contracts.operations import CHAT_COMMANDS, Role
+from trainer.people.permissions import command_of, typed_command
 
 LABELS = {
     "status": "Refresh, and the list of `/mt runs`",
@@ -107,10 +108,10 @@ def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {
         command_name(one) for one in commands if {"run", "a", "battery"} & {option.name for option in one.parameters}
     }
-    of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
-    for name, rule in RULES.items():
-        is_for_all = rule.role is Role.USER and command_of(name) not in of_run
-        people = (False, *_ALLOWED[rule.role], is_for_all)
+    of_run |= {name for name in CHAT_COMMANDS if name.startswith("experiment ")}  # which show many runs
+    for name, operation in CHAT_COMMANDS.items():
+        is_for_all = operation.role is Role.USER and command_of(name) not in of_run
+        people = (False, *_ALLOWED[operation.role], is_for_all)
         yield f"`{typed_command(name)}`", *("yes" if allowed else "no" for allowed in people), audience(name)
 
 

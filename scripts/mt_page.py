@@ -2,11 +2,10 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
-from typing import get_args
 
 from trainer.commands.arguments import MtParser, Parser
-from trainer.commands.catalogue import COMMANDS, CommandInfo, Section
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER
+from trainer.contracts.operations import COMMANDS, SECTIONS, TerminalCommand
 
 _EXIT_CODES = {0: "success", EXIT_FAILED: "failure", EXIT_USER: "mistake in the input", EXIT_INTERRUPTED: "interrupted"}
 
@@ -14,7 +13,6 @@ _EXIT_CODES = {0: "success", EXIT_FAILED: "failure", EXIT_USER: "mistake in the 
 def mt_page() -> str:
     """Return the text of the page."""
     found = dict(parsers(MtParser()))
-    sections: tuple[Section, ...] = get_args(Section)
     lines = [
         "# `mt` commands",
         "",
@@ -24,11 +22,10 @@ def mt_page() -> str:
         "| --- | --- |",
         *(f"| {code} | {meaning} |" for code, meaning in _EXIT_CODES.items()),
     ]
-    for section in sections:
+    for section, names in SECTIONS.items():
         lines += ["", f"## {section}"]
-        for name, info in COMMANDS.items():
-            if info.section == section:
-                lines += _command(name, info, found[name])
+        for name in names.split(", "):
+            lines += _command(name, COMMANDS[name], found[name])
     return "\n".join([*lines, ""])
 
 
@@ -44,7 +41,7 @@ def parsers(parser: Parser, before: str = "") -> Iterator[tuple[str, Parser]]:
     yield before.strip(), parser
 
 
-def _command(name: str, info: CommandInfo, parser: Parser) -> Iterator[str]:
+def _command(name: str, info: TerminalCommand, parser: Parser) -> Iterator[str]:
     shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
     arguments = [action for action in shown if not action.option_strings]
     options = [action for action in shown if action.option_strings]

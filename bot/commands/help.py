@@ -11,9 +11,10 @@ from bot.messages.text import BLURPLE, make_embed
 from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.units import UNIT_NOTE
 from trainer.people.language import _
-from trainer.people.permissions import RULES, bare_command, command_of, typed_command
+from trainer.people.permissions import bare_command, command_of, typed_command
 from trainer.queue.run_index import matching
 
 _MAX_CHOICES = 25  # Discord's limit
@@ -43,7 +44,7 @@ def all_commands(bot: Bot) -> Sequence[CommandInfo]:
 
 
 def command_name(command: CommandInfo) -> str:
-    """Return a command's name in `RULES`: that in `/mt`, or of another group with the group."""
+    """Return a command's name in `CHAT_COMMANDS`: that in `/mt`, or of another group with the group."""
     return bare_command(command.qualified_name)
 
 
@@ -94,15 +95,15 @@ def option_values(option: app_commands.Parameter) -> str:
 
 
 def audience(command: str) -> str:
-    return _("the caller") if RULES[command].is_ephemeral else _("everybody in the channel")
+    return _("the caller") if CHAT_COMMANDS[command].is_ephemeral else _("everybody in the channel")
 
 
 def _rules(command: str) -> Iterator[str]:
     """Yield the role of a command and of its options, and the visibility of the answer."""
-    for name, rule in RULES.items():
+    for name, operation in CHAT_COMMANDS.items():
         if command_of(name) == command:
             option = name.removeprefix(command).strip()
             with_part = _(", with `{option}`", option=option) if option else ""
-            role = _("For {role}", role=_(rule.role))
+            role = _("For {role}", role=_(operation.role))
             visible = _("The answer is visible to {audience}.", audience=audience(name))
             yield f"{role}{with_part}. {visible}"

@@ -30,8 +30,9 @@ from bot.rest.errors import (
 )
 from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.people.language import _
-from trainer.people.permissions import RULES, Caller, is_limited
+from trainer.people.permissions import Caller
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -123,17 +124,17 @@ async def respond(
     With `in_place`, the answer replaces the message whose button was pressed. Otherwise the message shows "thinking…",
     and the interaction is stored on disk until it is answered.
     """
-    bot, number, rule = interaction.client, request_id(interaction), RULES[command]
+    bot, number, operation = interaction.client, request_id(interaction), CHAT_COMMANDS[command]
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
-    first: FirstAnswer = "in place" if in_place else "hidden" if rule.is_ephemeral else "public"
+    first: FirstAnswer = "in place" if in_place else "hidden" if operation.is_ephemeral else "public"
     deferred = nullcontext() if in_place else bot.deferred.store(interaction, command, number)
     with bot.answering():
         async with deferred, _answered_errors(interaction, first, bound):
-            if not await _defer(interaction, bound, is_hidden=rule.is_ephemeral, is_new=not in_place):
+            if not await _defer(interaction, bound, is_hidden=operation.is_ephemeral, is_new=not in_place):
                 return
             caller = await _permitted_caller(interaction, command)
-            with bot.limits.request(caller) if is_limited(command) else nullcontext():
+            with bot.limits.request(caller) if operation.limit == "requests" else nullcontext():
                 answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)

@@ -17,10 +17,11 @@ from trainer.artifacts.checkpoints import kept_steps, named_model
 from trainer.artifacts.run_ids import LAST, one_run_id, without_model
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.contracts.base import RunState, model_name, now, run_of
+from trainer.contracts.base import model_name, now, run_of
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS
+from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
 from trainer.people.language import _
@@ -30,30 +31,6 @@ Suggestion: TypeAlias = tuple[str, str]
 """An option's value, and the text that is shown for it."""
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
-_STATES: dict[str, tuple[RunState, ...]] = {
-    "train": ("completed",),
-    "compare": ("completed",),
-    "score": ("completed",),
-    "generate": ("completed",),
-    "predict": ("completed",),
-    "chat": ("completed",),
-    "eval": ("completed",),
-    "cancel": ("queued", "running", "paused"),
-    "unwatch": ("queued", "running", "paused"),
-    "resume": ("paused", "failed", "cancelled"),
-    "mt-admin delete": ("completed", "failed", "cancelled"),
-}
-"""States of the runs for which a command is meant; a command that is missing here is meant for all."""
-_GENERATING = ("generate", "predict", "chat")
-NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
-    _GENERATING, "completed run that can generate text"
-)
-_WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
-"""Commands that use the caller's default run, as long as it fits."""
-_WITH_CHECKPOINT = ("train", "export", *_WITH_DEFAULT)
-"""Commands that use a model: that of a run, or of a checkpoint."""
-_WITH_GROUP = ("status", "watch", "unwatch", "cancel", "compare")
-"""Commands that take a group of runs."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -81,11 +58,13 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
         await context.bot.index.refresh()
         runs = fitting_runs(context, command)
         default = context.bot.user_settings.of(context.caller.user_id).default_run
-        if command in _WITH_DEFAULT:
+        operation = CHAT_COMMANDS[command]
+        if operation.takes_default:
             runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
-            noun = NOUNS.get(command, "run")
-            unfinished = fitting_runs(context, "cancel") if command in NOUNS else []
+            needed = None if operation.chat is None else operation.chat.noun
+            noun = needed or "run"
+            unfinished = fitting_runs(context, "cancel") if needed else []
             if unfinished:
                 message = _(
                     "There is no {kind} yet. {name} is not completed: `/mt status` shows its progress.",
@@ -97,7 +76,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )
         run_id = runs[0].run_id
-    name = await full_run_name(context, run_id, or_checkpoint=_takes_checkpoint(command))
+    name = await full_run_name(context, run_id, or_checkpoint=CHAT_COMMANDS[command].takes_model)
     directory = context.bot.queue.runs.get(run_of(name))
     record = await asyncio.to_thread(directory.record)
     context.bot.permissions.check_run(command, context.caller, record)
@@ -123,18 +102,14 @@ def seen_runs(context: CommandContext) -> list[RunEntry]:
     return [run for run in bot.index.runs if bot.permissions.may_see(context.caller, run)]
 
 
-def _takes_checkpoint(command: str) -> bool:
-    return command.partition(" ")[0] in _WITH_CHECKPOINT
-
-
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
-    states, bot, caller = _STATES.get(command), context.bot, context.caller
+    operation, bot, caller = CHAT_COMMANDS[command], context.bot, context.caller
     runs = [
         run
         for run in bot.index.runs
-        if (states is None or run.state in states)
-        and (command not in _GENERATING or run.objective == "causal_lm")
+        if (not operation.states or run.state in operation.states)
+        and (not operation.generates or run.objective == "causal_lm")
         and bot.permissions.can_run(command, caller, run)
     ]
     own = [run for run in runs if run.user_id == caller.user_id]
@@ -166,7 +141,7 @@ def suggested_runs(command: str) -> Suggest:
     """Suggest runs for which a command is meant."""
 
     def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-        if "@" in typed and _takes_checkpoint(command):
+        if "@" in typed and CHAT_COMMANDS[command].takes_model:
             yield from _checkpoints(context, command, typed)
             return
         fitting, newest = fitting_runs(context, command), seen_runs(context)[:1]
@@ -174,7 +149,7 @@ def suggested_runs(command: str) -> Suggest:
             yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
         found, groups = matching(typed, fitting, run_names), set[str]()
         for run in found:
-            if run.group_id is not None and command in _WITH_GROUP and run.group_id not in groups:
+            if run.group_id is not None and CHAT_COMMANDS[command].takes_group and run.group_id not in groups:
                 groups.add(run.group_id)
                 n_seeds = sum(one.group_id == run.group_id for one in found)
                 yield run.group_id, f"{isolated(run.name)} · {count(n_seeds, 'seed')} · {run.group_id}"

@@ -12,7 +12,6 @@ from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unp
 import shtab
 from pydantic import BaseModel
 
-from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.connection import full_model_name, full_run_id, run_or_group_id
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.schema import schema_of
@@ -21,6 +20,7 @@ from trainer.config.validation import did_you_mean, safe_name, set_path, takes_a
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.contracts.installation import default_folder, extras_needed
+from trainer.contracts.operations import COMMANDS, TerminalCommand
 from trainer.contracts.units import UNIT_NOTE, UNITS, Unit
 from trainer.system.files import BrokenFile, to_app_error
 
@@ -200,7 +200,7 @@ class Parser(argparse.ArgumentParser):
 class Commands:
     """The commands of a parser, with words that further commands stand under."""
 
-    def __init__(self, parser: Parser, infos: Mapping[str, CommandInfo] = COMMANDS, before: str = "") -> None:
+    def __init__(self, parser: Parser, infos: Mapping[str, TerminalCommand] = COMMANDS, before: str = "") -> None:
         self._parser, self._infos, self._before = parser, infos, before
         self._subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
         self._named: dict[str, _Run] = {}

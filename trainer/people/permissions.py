@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,9 +11,9 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.batteries import BatteryRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.contracts.runs import RunRecord
 from trainer.people.language import _
-from trainer.queue.inference_kinds import KINDS
 from trainer.queue.run_index import RunEntry, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically
 
@@ -67,71 +66,6 @@ class AccessList:
 
 
 _MEMBERSHIP_SECONDS = 300.0
-
-
-class Role(StrEnum):
-    """The people who may run a command."""
-
-    USER = "users"
-    OWNER = "the run's owner and admins"
-    ADMIN = "admins"
-
-
-class Rule(NamedTuple):
-    """The role that a command needs, and the visibility of its answer."""
-
-    role: Role
-    is_ephemeral: bool = True
-
-
-RULES = {
-    "train": Rule(Role.USER),
-    "status": Rule(Role.USER),
-    "runs": Rule(Role.USER),
-    "compare": Rule(Role.USER, is_ephemeral=False),
-    "watch": Rule(Role.USER),
-    "unwatch": Rule(Role.USER),
-    "cancel": Rule(Role.OWNER),
-    "resume": Rule(Role.OWNER),
-    "logs": Rule(Role.OWNER),
-    "generate": Rule(Role.USER, is_ephemeral=False),
-    "predict": Rule(Role.USER),
-    "chat": Rule(Role.USER),
-    "score": Rule(Role.USER),
-    "score detail:per_char": Rule(Role.ADMIN),
-    "eval": Rule(Role.USER),
-    "export": Rule(Role.OWNER),
-    "queue": Rule(Role.USER),
-    "settings": Rule(Role.USER),
-    "corpus list": Rule(Role.USER),
-    "corpus show": Rule(Role.USER),
-    "corpus add": Rule(Role.USER),
-    "corpus build": Rule(Role.ADMIN),
-    "tokenizer train": Rule(Role.USER),
-    "tokenizer list": Rule(Role.USER),
-    "tokenizer show": Rule(Role.USER),
-    "battery start": Rule(Role.USER),
-    "battery list": Rule(Role.USER),
-    "battery show": Rule(Role.USER),
-    "battery cancel": Rule(Role.OWNER),
-    "experiment start": Rule(Role.ADMIN),
-    "experiment list": Rule(Role.USER),
-    "experiment show": Rule(Role.USER, is_ephemeral=False),
-    "experiment export": Rule(Role.USER),
-    "experiment cancel": Rule(Role.ADMIN),
-    "help": Rule(Role.USER),
-    "mt-admin workers": Rule(Role.ADMIN),
-    "mt-admin access": Rule(Role.ADMIN),
-    "mt-admin delete": Rule(Role.ADMIN),
-    "mt-admin doctor": Rule(Role.ADMIN),
-}
-"""The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
-
-
-def is_limited(command: str) -> bool:
-    """Return whether a command sends inference requests, which count towards the request limits."""
-    commands = {kind.route.command for kind in KINDS.values() if kind.route} | {"battery start"}
-    return command_of(command) in commands
 
 
 def command_of(rule: str) -> str:
@@ -207,7 +141,7 @@ class Permissions:
 
     def check_command(self, command: str, caller: Caller) -> None:
         """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
-        if RULES[command].role is Role.ADMIN and not caller.is_admin:
+        if CHAT_COMMANDS[command].role is Role.ADMIN and not caller.is_admin:
             raise self._refusal(command, self._contact)
 
     def check_experiments(self, *, is_admin: bool) -> None:
@@ -217,7 +151,7 @@ class Permissions:
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
-        role = RULES[command].role
+        role = CHAT_COMMANDS[command].role
         if role is Role.ADMIN:
             return caller.is_admin
         return _owns(caller, run) or (role is Role.USER and not self._private_runs)
@@ -236,11 +170,11 @@ class Permissions:
         if not self.may_see(caller, battery):
             message = _("This battery is private. Ask its owner or {contact}.", contact=self._contact)
             raise AppError(ErrorCode.FORBIDDEN, message)
-        if RULES[command].role is Role.OWNER and not _owns(caller, battery):
+        if CHAT_COMMANDS[command].role is Role.OWNER and not _owns(caller, battery):
             raise self._refusal_of(command, battery)
 
     def _refusal_of(self, command: str, owned: Owned) -> AppError:
-        owner, role = _owner(owned), RULES[command].role
+        owner, role = _owner(owned), CHAT_COMMANDS[command].role
         contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
         return self._refusal(command, contact)
 
@@ -248,7 +182,7 @@ class Permissions:
         message = _(
             "`{command}` is only for {role}. Ask {contact}.",
             command=typed_command(command),
-            role=_(RULES[command].role),
+            role=_(CHAT_COMMANDS[command].role),
             contact=contact,
         )
         return AppError(ErrorCode.FORBIDDEN, message)

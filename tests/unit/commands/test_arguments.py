@@ -21,12 +21,12 @@ from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, MtParser, Options, Parser, option, repeatable
-from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.main import main
 from trainer.commands.terminal import Terminal
 from trainer.commands.training import describe_request
 from trainer.config.schema import schema_of
 from trainer.contracts.errors import AppError
+from trainer.contracts.operations import COMMANDS, TerminalCommand
 from trainer.contracts.runs import TrainRequest
 
 
@@ -45,7 +45,7 @@ def parsed(line: str) -> ScoreOptions:
         found.append(options)
         return 0
 
-    commands = Commands(Parser(prog="mt"), {"models score": CommandInfo("scores", "Use a model", "score", "mt x")})
+    commands = Commands(Parser(prog="mt"), {"models score": TerminalCommand("models score", "scores", "score", "mt x")})
     commands.group("models", "use models").add("score", ScoreOptions, keep)
     assert commands.run(["models", "score", *line.split()], Terminal(as_json=False)) == 0
     return found[0]

@@ -13,7 +13,6 @@ from bot.app import build
 from bot.commands.admin import TAKES
 from bot.commands.compare import FIGURES, VALUES
 from bot.commands.help import KINDS, all_commands
-from bot.commands.run_options import NOUNS
 from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
@@ -27,10 +26,10 @@ from trainer.config.settings import Settings
 from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
+from trainer.contracts.operations import OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.people.language import CATALOGUES, Language, _, numeral, plural
-from trainer.people.permissions import Role
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
@@ -56,8 +55,9 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
             yield texts[0], function == "plural"
         elif function == "count" and texts:
             yield f"{{count}} {texts[0]}", True
+    nouns = {one.chat.noun for one in OPERATIONS if one.chat}
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
-    labels += [*VALUES.values(), *KINDS.values(), *NOUNS.values(), *STATE_SIGNS, *UNIT_LABELS, "run"]
+    labels += [*VALUES.values(), *KINDS.values(), *filter(None, nouns), *STATE_SIGNS, *UNIT_LABELS, "run"]
     labels += [*(title for title, _shown, _value in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]

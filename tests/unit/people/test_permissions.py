@@ -10,7 +10,8 @@ from tests.support.refusals import refused
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.permissions import RULES, AccessList, Caller, Permissions, is_limited, no_member
+from trainer.contracts.operations import CHAT_COMMANDS
+from trainer.people.permissions import AccessList, Caller, Permissions, no_member
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90
@@ -91,12 +92,12 @@ MAY = {
     **dict.fromkeys(("mt-admin workers", "mt-admin access", "mt-admin delete", "mt-admin doctor"), ADMINS),
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
-LIMITED = {"generate", "predict", "chat", "score", "score detail:per_char", "eval", "battery start"}
+LIMITED = {"generate", "predict", "chat", "score", "score detail:per_char", "eval", "export", "battery start"}
 
 
 def test_table__names_every_command() -> None:
-    assert set(RULES) == set(MAY)
-    assert {command for command in RULES if is_limited(command)} == LIMITED
+    assert set(CHAT_COMMANDS) == set(MAY)
+    assert {command for command, one in CHAT_COMMANDS.items() if one.limit == "requests"} == LIMITED
 
 
 @pytest.mark.parametrize("command", MAY)

@@ -14,8 +14,8 @@ from scripts.site_pages import SITE, SOURCE, with_site_links
 from tests.support import ROOT
 from trainer.client.client import Client
 from trainer.client.notebook import NotebookModel
-from trainer.commands.catalogue import COMMANDS
 from trainer.config.settings import PLAIN_NAMES, environment_names
+from trainer.contracts.operations import COMMANDS
 from trainer.http.table import OPERATIONS
 
 PAGES = sorted(file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md"))
