@@ -20,8 +20,7 @@ from pydantic import TypeAdapter
 from tests.support.api_process import ApiProcess, api_process
 from tests.support.browser import Browser, browsing
 from tests.support.many_runs import write_long_run, write_runs
-from trainer.contracts.http_answers import RunPage
-from trainer.http.curves import Curve
+from trainer.contracts.http_answers import Curve, RunPage
 
 RUNS, POINTS = 10_000, 1_000_000
 LONG_RUN = "run-long"

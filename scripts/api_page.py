@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from trainer.config.schema import Schema
-from trainer.contracts.operations import BY_NAME, Role
+from trainer.contracts.operations import BY_NAME, OTHER_RUN, RUN, Role
+from trainer.http.answers import ResponseSpec
 from trainer.http.openapi import describe_api
-from trainer.http.operations import OTHER_RUN, RUN, Operation, ResponseSpec
+from trainer.http.operations import HttpOperation
 
 BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "EXPORT", "GROUP", "REQUEST"
 SESSION, TOKENIZER, UPLOAD = "SESSION", "TOKENIZER", "UPLOAD"
@@ -63,10 +64,10 @@ class _Description(BaseModel):
     components: _Components
 
 
-def api_page(operations: Sequence[Operation]) -> str:
+def api_page(operations: Sequence[HttpOperation]) -> str:
     """Return the text of the page."""
     described = _Description.model_validate(describe_api(operations))
-    tags: dict[str, None] = dict.fromkeys(one.tag for one in operations)
+    tags: dict[str, None] = dict.fromkeys(one.row.tag for one in operations)
     lines = [
         "# Reference of the HTTP API",
         "",
@@ -75,17 +76,17 @@ def api_page(operations: Sequence[Operation]) -> str:
     for tag in tags:
         lines += ["", f"## {tag.capitalize()}"]
         for one in operations:
-            if one.tag == tag:
-                lines += _operation(one, described.paths[one.path][one.method.lower()])
+            if one.row.tag == tag:
+                lines += _operation(one, described.paths[one.row.path][one.row.method.lower()])
     lines += ["", "## Records", "", "Fields without a default are always present in answers, and required in requests."]
     for name, schema in sorted(described.components.schemas.items()):
         lines += _record(name, schema)
     return "\n".join([*lines, ""])
 
 
-def example_values(operation: Operation, values: Mapping[str, str]) -> dict[str, str]:
+def example_values(operation: HttpOperation, values: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters of an example by name, with values for its placeholders."""
-    given = {name: _IDS[name] for name in operation.path_model.model_fields} | dict(operation.query_example)
+    given = {name: _IDS[name] for name in operation.path_model.model_fields} | dict(operation.row.query_example)
     return {name: _filled(value, values) for name, value in given.items()}
 
 
@@ -93,8 +94,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return ",".join(values.get(part, part) for part in text.split(","))
 
 
-def _operation(one: Operation, method: _Method) -> Iterator[str]:
-    yield from ("", f"### {one.method} {one.path}", "", one.summary, "", f"Allowed: {_audience(one)}.")
+def _operation(one: HttpOperation, method: _Method) -> Iterator[str]:
+    yield from ("", f"### {one.row.method} {one.row.path}", "", one.summary, "", f"Allowed: {_audience(one)}.")
     rows = [
         (f"`{found.name}`", found.place, "required" if found.required else "optional", _values(found.described))
         for found in method.parameters
@@ -105,19 +106,19 @@ def _operation(one: Operation, method: _Method) -> Iterator[str]:
         yield from ("", *_table(head, ((*row, note) for row, note in zip(rows, notes, strict=True))))
     if one.body_model is not None:
         yield from ("", f"Body: {_record_link(one.body_model.__name__)}.")
-    if one.body_type is not None:
-        yield from ("", f"Body: bytes, as `{one.body_type}`.")
+    if one.row.body_type is not None:
+        yield from ("", f"Body: bytes, as `{one.row.body_type}`.")
     yield from ("", *_table(("status", "answer", "content"), _answers(one)))
     yield from ("", "```sh", curl_example(one), "```", "", "```python", python_example(one), "```")
 
 
-def _audience(one: Operation) -> str:
-    if one.access == "open":
+def _audience(one: HttpOperation) -> str:
+    if one.row.is_open:
         return "everybody, without a key"
-    return _AUDIENCES[BY_NAME[one.name].role]
+    return _AUDIENCES[BY_NAME[one.row.name].role]
 
 
-def _answers(one: Operation) -> Iterator[Sequence[str]]:
+def _answers(one: HttpOperation) -> Iterator[Sequence[str]]:
     for status, answer in one.answers.items():
         yield str(status), answer.description, _content(answer)
 
@@ -131,22 +132,22 @@ def _content(answer: ResponseSpec) -> str:
     return " or ".join([*kinds, *(["`text/event-stream`"] if answer.streams else [])])
 
 
-def curl_example(one: Operation) -> str:
+def curl_example(one: HttpOperation) -> str:
     """Return the example for a shell, with placeholders as variables."""
-    words = ["curl"] if one.access == "open" else ["curl", '-H "X-Api-Key: $KEY"']
-    if one.example is not None:
-        body = _body(one.example)
+    words = ["curl"] if one.row.is_open else ["curl", '-H "X-Api-Key: $KEY"']
+    if one.row.example is not None:
+        body = _body(one.row.example)
         for name in _PLACEHOLDERS:
             body = body.replace(f'"{name}"', f'"\'"${name}"\'"')
         words += ["-H 'Content-Type: application/json'", f"-d '{body}'"]
-    elif one.method != "GET":
-        words.append(f"-X {one.method}")
-    if one.body_type is not None:
-        words += [f"-H 'Content-Type: {one.body_type}'", f"--data-binary '{_BYTES}'"]
+    elif one.row.method != "GET":
+        words.append(f"-X {one.row.method}")
+    if one.row.body_type is not None:
+        words += [f"-H 'Content-Type: {one.row.body_type}'", f"--data-binary '{_BYTES}'"]
     return " \\\n  ".join([" ".join(words), f'"$URL{_address(one, "$", "")}"'])
 
 
-def python_example(one: Operation) -> str:
+def python_example(one: HttpOperation) -> str:
     """Return the example for httpx2, with placeholders as variables."""
     address = _address(one, "{", "}")
     words = [f'{"f" if "{" in address else ""}"{address}"']
@@ -155,29 +156,29 @@ def python_example(one: Operation) -> str:
         return (
             f'with api.stream("GET", {words[0]}) as answer:\n    for line in answer.iter_lines():\n        print(line)'
         )
-    if one.example is not None:
-        words.append(f"json={_python(dict(one.example), 'json=', '    ')}")
-    if one.body_type is not None:
-        words += [f'content=b"{_BYTES}"', f'headers={{"Content-Type": "{one.body_type}"}}']
+    if one.row.example is not None:
+        words.append(f"json={_python(dict(one.row.example), 'json=', '    ')}")
+    if one.row.body_type is not None:
+        words += [f'content=b"{_BYTES}"', f'headers={{"Content-Type": "{one.row.body_type}"}}']
     given = ", ".join(words)
-    call = f"answer = api.{one.method.lower()}({given}).raise_for_status()"
+    call = f"answer = api.{one.row.method.lower()}({given}).raise_for_status()"
     if "\n" in given:
         given = ",\n    ".join(words) + ","
     if len(call) > _LINE:
-        call = f"answer = api.{one.method.lower()}(\n    {given}\n).raise_for_status()"
+        call = f"answer = api.{one.row.method.lower()}(\n    {given}\n).raise_for_status()"
     if content is None:
         return call
     shown = "json()" if not isinstance(content, str) else "content" if "octet-stream" in content else "text"
     return f"{call}\nprint(answer.{shown})"
 
 
-def _address(one: Operation, before: str, after: str) -> str:
+def _address(one: HttpOperation, before: str, after: str) -> str:
     """Return path and query of an example, with placeholders between these signs."""
     values = example_values(one, {name: f"{before}{name}{after}" for name in _PLACEHOLDERS})
-    path = one.path
+    path = one.row.path
     for name in one.path_model.model_fields:
         path = path.replace(f"{{{name}}}", values[name])
-    query = "&".join(f"{name}={values[name]}" for name in one.query_example)
+    query = "&".join(f"{name}={values[name]}" for name in one.row.query_example)
     return f"{path}?{query}" if query else path
 
 

@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 from scripts.api_page import api_page
 from scripts.mt_page import mt_page
 from scripts.python_page import python_page
-from trainer.http.table import OPERATIONS
+from trainer.http.routes import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = "https://model-trainer.github.io/model-trainer/"

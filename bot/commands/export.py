@@ -62,7 +62,7 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
 async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
     bot, record = context.bot, run.record
-    exports = bot.backend.exports
+    exports = bot.backend.lab.exports
     file = await exports.export(run.model, to)
     size = file.stat().st_size
     if size <= limit_bytes:

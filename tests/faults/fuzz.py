@@ -24,8 +24,8 @@ from trainer.contracts.batteries import BatteryList
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.jobs import WorkersState
-from trainer.http.operations import Operation
-from trainer.http.table import OPERATIONS
+from trainer.http.operations import HttpOperation
+from trainer.http.routes import OPERATIONS
 
 _LOOK_SECONDS = 0.5
 _EXAMPLES = 60
@@ -85,30 +85,30 @@ def fuzz_unreached(prepared: Prepared, folder: Path, *options: str) -> list[Fuzz
     return done
 
 
-def _with_ids(operation: Operation, prepared: Prepared) -> str:
+def _with_ids(operation: HttpOperation, prepared: Prepared) -> str:
     """Return the settings of schemathesis for an operation whose parameters are ids of what exists."""
     values = example_values(operation, prepared.values(operation))
     pairs = ", ".join(f'"{name}" = "{value}"' for name, value in values.items())
-    return f'[[operations]]\ninclude-operation-id = "{operation.name}"\nparameters = {{ {pairs} }}\n'
+    return f'[[operations]]\ninclude-operation-id = "{operation.row.name}"\nparameters = {{ {pairs} }}\n'
 
 
-def _only(operations: Sequence[Operation]) -> list[str]:
-    return [word for one in operations for word in ("--include-operation-id", one.name)]
+def _only(operations: Sequence[HttpOperation]) -> list[str]:
+    return [word for one in operations for word in ("--include-operation-id", one.row.name)]
 
 
-def _leading_to(operation: Operation) -> list[Operation]:
+def _leading_to(operation: HttpOperation) -> list[HttpOperation]:
     """Return the operations whose answers have the body for an operation."""
     return [
         one
         for one in OPERATIONS
         for answer in one.answers.values()
-        if any(link.operation == operation.name and link.body is not None for link in answer.links)
+        if any(link.operation == operation.row.name and link.body is not None for link in answer.links)
     ]
 
 
 def counts(api: ApiProcess) -> dict[str, Counter[int]]:
     """Return the number of answers of each operation by status."""
-    found: dict[str, Counter[int]] = {f"{one.method} {one.path}": Counter() for one in OPERATIONS}
+    found: dict[str, Counter[int]] = {f"{one.row.method} {one.row.path}": Counter() for one in OPERATIONS}
     for line in api.client.get("/metrics").text.splitlines():
         if counted := fullmatch(_COUNT, line):
             method, route, status, number = counted.groups()
@@ -116,10 +116,10 @@ def counts(api: ApiProcess) -> dict[str, Counter[int]]:
     return found
 
 
-def unreached(api: ApiProcess) -> list[Operation]:
+def unreached(api: ApiProcess) -> list[HttpOperation]:
     """Return the operations that have not answered with a success."""
     seen = counts(api)
-    return [one for one in OPERATIONS if not any(200 <= s < 300 for s in seen[f"{one.method} {one.path}"])]
+    return [one for one in OPERATIONS if not any(200 <= s < 300 for s in seen[f"{one.row.method} {one.row.path}"])]
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:
     with running_worker(folder), api_process(folder, QUEUE__EMBEDDED_WORKERS="0") as api:
         rounds = _rounds(prepare(api), folder, numbers)
         answers = counts(api)
-        missing = [one.name for one in unreached(api)]
+        missing = [one.row.name for one in unreached(api)]
     by_route = {route: dict(sorted(found.items())) for route, found in answers.items()}
     findings = [one.printed for one in rounds if not one.is_clean]
     broken = {"finding": findings, "without a success": missing}

@@ -17,11 +17,12 @@ from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.items import ItemsResponse
+from trainer.contracts.operations import OTHER_RUN, RUN
+from trainer.contracts.parameters import RequestPath
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.sequences import SequencesResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.http.inference import RequestPath
-from trainer.http.operations import OTHER_RUN, RUN, Operation
+from trainer.http.operations import HttpOperation
 
 _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "score": (ScoreResponse, {"text": "abc"}),
@@ -52,41 +53,41 @@ class Prepared(NamedTuple):
         body = {"message": "abc", "max_new_tokens": 1}
         return self.api.post(f"/runs/{self.run}/chat?wait=60", ChatResponse, body)
 
-    def _job(self, operation: Operation, run: str) -> dict[str, str]:
+    def _job(self, operation: HttpOperation, run: str) -> dict[str, str]:
         """Start the job that an operation is about, and return its id as the value of its placeholder."""
         match next(iter(operation.path_model.model_fields), None):
             case "upload_id":
                 return {UPLOAD: start_upload(self.api)}
             case "experiment_id":
-                return {EXPERIMENT: start_experiment(self.api, is_long=operation.name == "cancel_experiment")}
+                return {EXPERIMENT: start_experiment(self.api, is_long=operation.row.name == "cancel_experiment")}
             case "battery_id":
-                return {BATTERY: start_battery(self.api, run, is_long=operation.name == "cancel_battery")}
+                return {BATTERY: start_battery(self.api, run, is_long=operation.row.name == "cancel_battery")}
             case "export_id":
                 return {EXPORT: start_export(self.api, run)}
             case _:
                 return {}
 
-    def values(self, operation: Operation) -> dict[str, str]:
+    def values(self, operation: HttpOperation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
-        run = self.resumable if operation.name == "resume_run" else self.run
-        if operation.name in ("cancel_run", "delete_run"):
+        run = self.resumable if operation.row.name == "resume_run" else self.run
+        if operation.row.name in ("cancel_run", "delete_run"):
             run = train(self.api, label=SPARED, **LONG).run_id
-        if operation.name == "delete_run":
+        if operation.row.name == "delete_run":
             cancel(self.api, run)
             ended(self.api, run)
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer, **self._job(operation, run)}
         if "group_id" in operation.path_model.model_fields:
             long: dict[str, object] = {"label": SPARED, **LONG}
-            accepted = train(self.api, seeds=2, **(long if operation.name == "cancel_group" else {"max_steps": 1}))
+            accepted = train(self.api, seeds=2, **(long if operation.row.name == "cancel_group" else {"max_steps": 1}))
             assert accepted.group is not None
             found[GROUP] = accepted.group.group_id
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
         if issubclass(operation.path_model, RequestPath):
-            kind = operation.path.split("/")[3]
+            kind = operation.row.path.split("/")[3]
             found[REQUEST] = self.requests[kind]
-            if operation.method == "DELETE":
+            if operation.row.method == "DELETE":
                 record, body = _REQUESTS[kind]
                 found[REQUEST] = self.api.post(f"/runs/{run}/{kind}?wait=60", record, body).request_id
         return found

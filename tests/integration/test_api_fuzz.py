@@ -19,7 +19,7 @@ def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Pa
         assert first.is_clean, first.printed
         assert first.cases > 1000
         assert all(one.is_clean for one in others), others
-        assert [one.name for one in unreached(api)] == []
+        assert [one.row.name for one in unreached(api)] == []
 
 
 def test_address__that_is_too_long_is_an_expected_answer(lab: Lab, tmp_path: Path) -> None:

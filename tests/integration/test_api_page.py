@@ -17,8 +17,8 @@ from tests.support import ROOT
 from tests.support.api_process import KEY, api_process
 from tests.support.lab import Lab
 from trainer.contracts.errors import ErrorCode
-from trainer.http.operations import Operation
-from trainer.http.table import OPERATIONS
+from trainer.http.operations import HttpOperation
+from trainer.http.routes import OPERATIONS
 
 INTRODUCTION = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"
@@ -37,9 +37,9 @@ def page_fixture() -> str:
     return api_page(OPERATIONS)
 
 
-def example(page: str, operation: Operation, language: str) -> str:
+def example(page: str, operation: HttpOperation, language: str) -> str:
     """The example of an operation on the page."""
-    title = f"### {operation.method} {operation.path}\n"
+    title = f"### {operation.row.method} {operation.row.path}\n"
     found = search(f"```{language}\n(.*?)```", page[page.index(title) :], DOTALL)
     assert found is not None
     return str(found[1])
@@ -63,7 +63,7 @@ def test_page__every_example_for_curl_works(page: str, prepared: Prepared, tmp_p
         variables = {"URL": prepared.api.url, "KEY": KEY, "CURL_HOME": str(tmp_path), **prepared.values(operation)}
         words = ["bash", "-c", example(page, operation, "sh")]
         done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, check=False)
-        assert done.returncode == 0, (operation.name, done.stdout, done.stderr)
+        assert done.returncode == 0, (operation.row.name, done.stdout, done.stderr)
 
 
 def test_page__every_example_for_python_works(page: str, prepared: Prepared) -> None:

@@ -134,7 +134,7 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
             assert abs(int(found[2]) - time.time() - LINK_SECONDS) < 3600
             for wrong in (link[:-1], link.replace("expires=", "expires=1"), link.replace(".tar", ".zip"), link + "é"):
                 assert (await fetched(bot, wrong))[0] == 403
-            old = await bot.backend.exports.link(file, PUBLIC, int(time.time()) - 1)
+            old = await bot.backend.lab.exports.link(file, PUBLIC, int(time.time()) - 1)
             assert (await fetched(bot, old))[0] == 403
             os.utime(file.parent, (0, 0))
             second = await here.ask(here.ana, "export", run=RUN, format="config")
@@ -206,7 +206,7 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
 
 async def test_export__without_a_worker_says_so_and_is_not_written_later(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(workers=0) as bot:
-        bot.backend.exports = Exports(bot.settings, bot.queue, export_seconds=0.01)
+        bot.backend.lab.exports = Exports(bot.settings, bot.queue, export_seconds=0.01)
         message = await exported(here, here.ana, run=RUN)
         [export] = ExportStore(tmp_path / "artifacts").all()
         assert export.cancel_requested() and not export.is_unfinished()

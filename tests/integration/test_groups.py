@@ -19,10 +19,9 @@ from tests.support.worker_runs import LONG
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
-from trainer.contracts.http_answers import RunPage
+from trainer.contracts.http_answers import Curve, GroupCurve, RunPage
 from trainer.contracts.runs import Accepted, RunStatus
-from trainer.http.curves import Curve
-from trainer.http.groups import CurveBand, GroupCurve
+from trainer.http.groups import curve_band
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 
@@ -64,7 +63,7 @@ async def test_group__trains_runs_whose_weights_are_those_of_runs_alone(here: Si
     assert (await wait_for_status(here.queue, alone, ended)).status == "completed"
     curve = (await here.get(f"/groups/{group.group_id}/curve", key=ANA)).record(GroupCurve)
     curves = [(await here.get(f"/runs/{run.run_id}/curve", key=ANA)).record(Curve) for run in group.members]
-    assert curve.validation == CurveBand.of([one.validation for one in curves]), "the band of its runs"
+    assert curve.validation == curve_band([one.validation for one in curves]), "the band of its runs"
     seconds = [step for step, _ in curve.seconds]
     assert seconds == [step for step, _ in curve.train.mean] and seconds
     thinned = (await here.get(f"/groups/{group.group_id}/curve?points=2&from_step=2", key=ANA)).record(GroupCurve)

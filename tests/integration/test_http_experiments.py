@@ -10,10 +10,10 @@ from trainer.config.experiment_file import read_plan
 from trainer.config.validation import parse
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.http_answers import ArtifactFiles
-from trainer.http.experiments import OPERATIONS
+from trainer.http.routes import OPERATIONS
 
 SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})
-[START] = [operation for operation in OPERATIONS if operation.name == "start_experiment"]
+[START] = [operation for operation in OPERATIONS if operation.row.name == "start_experiment"]
 
 
 def long_plan(name: str) -> ExperimentRequest:
@@ -21,7 +21,7 @@ def long_plan(name: str) -> ExperimentRequest:
     model = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
     train: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
     train |= {"split_by": "position", "num_epochs": 1000}
-    fields: dict[str, object] = {**(START.example or {}), "name": name, "models": {"lstm": {"train": train}}}
+    fields: dict[str, object] = {**(START.row.example or {}), "name": name, "models": {"lstm": {"train": train}}}
     return parse(ExperimentRequest, fields)
 
 
@@ -73,7 +73,7 @@ async def test_experiments__of_private_runs_are_seen_by_admins_only(lab: Lab) ->
 
 
 async def test_plan__that_does_not_fit_is_refused(here: Site) -> None:
-    fields: dict[str, object] = {**(START.example or {}), "corpora": "nowhere"}
+    fields: dict[str, object] = {**(START.row.example or {}), "corpora": "nowhere"}
     missing = await here.post("/experiments", fields)
     assert missing.outcome == (404, "DATA_NOT_FOUND")
     assert "There is no corpus 'kk'" in missing.error.message

@@ -10,8 +10,9 @@ from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
-from trainer.http.operations import RUN, Operation
-from trainer.http.table import OPERATIONS
+from trainer.contracts.operations import RUN
+from trainer.http.operations import HttpOperation
+from trainer.http.routes import OPERATIONS
 
 UNKNOWN = {
     "run_id": "RUN_NOT_FOUND",
@@ -27,7 +28,9 @@ UNKNOWN = {
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
 _START_NOTHING = ("check_training", "order_workers")
-STARTS = {one.name: one for one in BODIES if one.name not in ("start_experiment", "start_upload", *_START_NOTHING)}
+STARTS = {
+    one.row.name: one for one in BODIES if one.row.name not in ("start_experiment", "start_upload", *_START_NOTHING)
+}
 """Operations that start something; experiments and uploads have tests of their own."""
 OTHER_FILE: dict[str, str] = {"name": "b.csv", "content": "good,bad\na,b"}
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
@@ -45,46 +48,46 @@ OF_OWNERS = ("export_run",)
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
 
 
-def address(operation: Operation, **values: str) -> str:
+def address(operation: HttpOperation, **values: str) -> str:
     """The address of an operation, with names of nothing for the ids without a value."""
     ids = dict.fromkeys(operation.path_model.model_fields, "no-such-thing") | {"kind": "models"} | values
-    query = "&".join(f"{name}={value}" for name, value in operation.query_example.items())
-    return operation.path.format(**ids) + (f"?{query}" if query else "")
+    query = "&".join(f"{name}={value}" for name, value in operation.row.query_example.items())
+    return operation.row.path.format(**ids) + (f"?{query}" if query else "")
 
 
 async def test_operation__needs_a_key_unless_it_checks_health(here: Site) -> None:
     for one in OPERATIONS:
-        is_open = one.path in OPEN_PATHS
-        assert (one.access == "open") is is_open
-        for method in (one.method, "HEAD") if one.method == "GET" else (one.method,):
+        is_open = one.row.path in OPEN_PATHS
+        assert (one.row.is_open) is is_open
+        for method in (one.row.method, "HEAD") if one.row.method == "GET" else (one.row.method,):
             answer = await here.ask(method, address(one), b"{}", key=None)
-            assert answer.status == (200 if is_open else 401), (method, one.name)
+            assert answer.status == (200 if is_open else 401), (method, one.row.name)
 
 
 @pytest.mark.parametrize("key", [ADMIN, ANA])
 async def test_operation__finds_no_unknown_run_tokenizer_or_experiment(here: Site, key: str) -> None:
     for one in OPERATIONS:
         found = [code for name, code in UNKNOWN.items() if name in one.path_model.model_fields]
-        answer = await here.ask(one.method, address(one), one.example if found else b"{}", key=key)
+        answer = await here.ask(one.row.method, address(one), one.row.example if found else b"{}", key=key)
         if found:
-            assert answer.outcome == (404, found[0]), one.name
-        assert answer.status not in (401, 403, 500), one.name
+            assert answer.outcome == (404, found[0]), one.row.name
+        assert answer.status not in (401, 403, 500), one.row.name
 
 
 async def test_operation__finds_no_unknown_request_or_chat_of_a_run(here: Site, run: RunDirectory) -> None:
     for one in OPERATIONS:
         if {"request_id", "session_id"} & set(one.path_model.model_fields):
-            answer = await here.ask(one.method, address(one, run_id=run.run_id))
-            assert answer.outcome == (404, "DATA_NOT_FOUND"), one.name
+            answer = await here.ask(one.row.method, address(one, run_id=run.run_id))
+            assert answer.outcome == (404, "DATA_NOT_FOUND"), one.row.name
 
 
 async def test_operation__refuses_an_id_that_could_be_a_path(here: Site) -> None:
-    reading = [one for one in OPERATIONS if one.method == "GET" and one.path_model.model_fields]
+    reading = [one for one in OPERATIONS if one.row.method == "GET" and one.path_model.model_fields]
     for one in reading:
         for name in ("..", "%2e%2e", "%2e%2e%2f%2e%2e", "a%2fb", "%00", "A", "a%0a", "x" * 65):
             answer = await here.get(address(one, **dict.fromkeys(one.path_model.model_fields, name)))
-            assert answer.status in (404, 422), one.name
-            assert answer.error.code in {"INVALID_INPUT", "NOT_FOUND", *UNKNOWN.values()}, one.name
+            assert answer.status in (404, 422), one.row.name
+            assert answer.error.code in {"INVALID_INPUT", "NOT_FOUND", *UNKNOWN.values()}, one.row.name
 
 
 async def test_address__names_the_methods_that_it_takes(here: Site) -> None:
@@ -98,7 +101,7 @@ async def test_address__names_the_methods_that_it_takes(here: Site) -> None:
     assert set(of_page.headers["Allow"].split(",")) == {"GET", "HEAD"}
     for one in OPERATIONS:
         allowed = (await here.ask("PUT", address(one))).headers["Allow"].split(", ")
-        assert one.method in allowed
+        assert one.row.method in allowed
         assert ("HEAD" in allowed) is ("GET" in allowed)
         assert set(allowed) <= METH_ALL
 
@@ -107,27 +110,27 @@ async def test_operation__refuses_a_body_that_is_no_json_or_no_record(here: Site
     for one in BODIES:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""):
             refused = await here.post(address(one), b"{}", headers={"Content-Type": content_type})
-            assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE"), (one.name, content_type)
+            assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE"), (one.row.name, content_type)
         for body in NO_JSON:
-            assert (await here.post(address(one), body)).outcome == (400, "INVALID_JSON"), (one.name, body)
+            assert (await here.post(address(one), body)).outcome == (400, "INVALID_JSON"), (one.row.name, body)
         for body in (b"[]", b"null", b"1", b'"text"', b"true", b'{"no_such_field": 1}'):
-            assert (await here.post(address(one), body)).outcome == (422, "INVALID_INPUT"), one.name
+            assert (await here.post(address(one), body)).outcome == (422, "INVALID_INPUT"), one.row.name
 
 
 async def test_operation__waits_for_a_minute_at_most(here: Site) -> None:
     for one in OPERATIONS:
         for wait in ("-1", "61", "nan", "inf", "1e9", "", "0x1", "1,5", "%D9%A3"):
             if "wait" in one.query_model.model_fields:
-                refused = await here.ask(one.method, f"{address(one)}?wait={wait}", one.example)
-                assert refused.outcome == (422, "INVALID_INPUT"), (one.name, wait)
+                refused = await here.ask(one.row.method, f"{address(one)}?wait={wait}", one.row.example)
+                assert refused.outcome == (422, "INVALID_INPUT"), (one.row.name, wait)
 
 
 async def test_operation__refuses_a_malformed_idempotency_key(here: Site) -> None:
     for one in OPERATIONS:
         for key in ("", "a b", "x" * 256, "ä", "\t"):
-            if one.method == "POST":
-                refused = await here.post(address(one), one.example, headers={"Idempotency-Key": key})
-                assert refused.outcome == (422, "INVALID_INPUT"), (one.name, key)
+            if one.row.method == "POST":
+                refused = await here.post(address(one), one.row.example, headers={"Idempotency-Key": key})
+                assert refused.outcome == (422, "INVALID_INPUT"), (one.row.name, key)
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -136,14 +139,14 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
     async with lab_site(lab, surprisals="all") as here:
         run_id = (await lab.finished_run(here.queue)).run_id
         named: dict[str, object] = {RUN: run_id, f"{[RUN]}": [run_id]}
-        example = {field: named.get(f"{value}", value) for field, value in (operation.example or {}).items()}
+        example = {field: named.get(f"{value}", value) for field, value in (operation.row.example or {}).items()}
         body: dict[str, object] = example
         other = {field: value for field, value in OTHER_FIELDS.items() if field in example}
         if name == "train":
             body = tiny_request(**LONG).model_dump(mode="json", exclude_unset=True)
             other = {"seed": 99}
         path = address(operation, run_id=run_id)
-        if operation.tag == "inference":
+        if operation.row.tag == "inference":
             path += "?wait=60"
         at_once = await asyncio.gather(*(here.post(path, body, headers=once) for _ in range(4)))
         again = await here.post(path, body, headers=once)

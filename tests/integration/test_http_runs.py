@@ -22,12 +22,11 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
 from trainer.contracts.events import MetricsProgress
-from trainer.contracts.http_answers import CheckedTraining, RunPage
+from trainer.contracts.http_answers import CheckedTraining, Curve, RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
-from trainer.http.curves import Curve
 from trainer.queue.resolve import resolve_request
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader, readable_line

@@ -15,8 +15,8 @@ from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import events_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import Event
+from trainer.contracts.parameters import MAX_LINES
 from trainer.http.api import HttpTimeouts
-from trainer.http.tails import MAX_LINES
 from trainer.system.logs import LogReader, readable_line
 
 RUN = "char_lstm-1"

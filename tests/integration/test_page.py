@@ -29,12 +29,17 @@ from trainer.contracts import (
 from trainer.contracts.base import FileRecord
 from trainer.contracts.corpora import CorpusList, CorpusOverview, UploadStatus
 from trainer.contracts.errors import RunError
-from trainer.contracts.http_answers import ArtifactFiles, RunPage
-from trainer.http.curves import Curve
-from trainer.http.groups import CurveBand, GroupCurve
-from trainer.http.run_records import RunRequest, TrainingSamples
+from trainer.contracts.http_answers import (
+    ArtifactFiles,
+    Curve,
+    CurveBand,
+    GroupCurve,
+    RunPage,
+    RunRequest,
+    TrainingSamples,
+)
+from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
-from trainer.http.table import OPERATIONS
 from trainer.reports import comparison, seed_differences
 
 FOLDER = ROOT / "trainer" / "http" / "page"

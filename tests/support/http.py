@@ -22,6 +22,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
+from trainer.http import lab
 from trainer.http.api import Api, HttpTimeouts
 from trainer.http.backend import Backend
 from trainer.http.error_answers import OpenAiErrorBody
@@ -29,7 +30,6 @@ from trainer.http.metrics import Metrics
 from trainer.http.server import HttpServer
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions, no_member
-from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
@@ -274,8 +274,7 @@ async def inside(
     feeds = RunFeeds(queue.states)
     index = RunIndex(queue, feeds, settings.app.artifacts_root)
     permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
-    exports = Exports(settings, queue)
-    api = Api(settings, queue, feeds, index, limits, permissions, Metrics(), exports, timeouts)
+    api = Api(lab.Lab(settings, queue, feeds, index, limits, permissions), Metrics(), timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:

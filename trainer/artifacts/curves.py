@@ -12,6 +12,10 @@ from typing_extensions import TypedDict
 
 from trainer.artifacts.event_log import EventReader, is_progress
 from trainer.contracts.events import Event, JobStarted, MetricsProgress
+from trainer.contracts.parameters import CurveQuery
+
+_PIECE = 20_000
+"""Points that are written at once: a run may have a million."""
 
 
 class Points(Sequence[tuple[int, float]]):
@@ -206,3 +210,14 @@ def _insert(
         steps.insert(at, step)
         for column, values in zip(columns, new_values, strict=True):
             column.insert(at, values[row])
+
+
+def pieces(points: Points, query: CurveQuery) -> Iterator[list[tuple[int, float]]]:
+    """Yield the points that a query asks for, some thousands at a time."""
+    if query.points is not None:
+        found = points.thinned(query.points, query.from_step, query.to_step)
+        yield from [found] if found else []
+        return
+    chosen = points.between(query.from_step, query.to_step)
+    for start in range(chosen.start, chosen.stop, _PIECE):
+        yield points[start : min(start + _PIECE, chosen.stop)]

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier
-from trainer.contracts.runs import EffectiveRequest, RunStatus
+from trainer.contracts.inference import TrainingSample
+from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
 
 JobKindName = Literal["experiments", "batteries"]
@@ -53,3 +54,79 @@ class ArtifactFiles(Frozen):
     files: tuple[FileRecord, ...]
     result_bytes: int
     """Size of these files together."""
+
+
+class RunRequest(Frozen):
+    """The request of a run, and the runs and the experiment that it comes from."""
+
+    run_id: Identifier
+    request: SentRequest
+    parent_run_id: Identifier | None
+    """The run whose weights the training started from."""
+    resumed_from_run_id: Identifier | None
+    experiment_id: Identifier | None
+
+
+class TrainingSamples(Frozen):
+    """Samples that a run has generated during its training, in the order of their steps."""
+
+    run_id: Identifier
+    samples: tuple[TrainingSample, ...]
+    total: int
+    """Number of all samples so far."""
+
+
+class Curve(Frozen):
+    """The curves of a run: pairs of step and number, in the order of the steps.
+
+    Losses are in nats per token. A run on the CPU has no `gpu_memory_bytes`, and a run of an older version no `tokens`
+    and `words`: these curves are empty.
+    """
+
+    run_id: Identifier
+    last_event_id: int
+    """Number of the last event that the curves have; `Last-Event-ID` of a stream of the events after it."""
+    total_points: int
+    """Points of the training loss, before the range and the thinning."""
+    train: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    grad_norm: tuple[tuple[int, float], ...] = ()
+    """Norm of the gradient before clipping."""
+    learning_rate: tuple[tuple[int, float], ...] = ()
+    tokens_per_second: tuple[tuple[int, float], ...] = ()
+    gpu_memory_bytes: tuple[tuple[int, float], ...] = ()
+    """Highest use of memory so far, on the GPU that uses most."""
+    tokens: tuple[tuple[int, float], ...] = ()
+    """Tokens of the training text read so far, over all epochs."""
+    words: tuple[tuple[int, float], ...] = ()
+    """Words of the training text read so far, over all epochs."""
+    seconds: tuple[tuple[int, float], ...] = ()
+    """Seconds of all attempts so far, without the time between them."""
+
+
+class CurveBand(Frozen):
+    """Mean, lowest and highest number of several runs, as pairs of step and number.
+
+    Where a run has no number at a step, it has that on the line between its numbers before and after.
+    """
+
+    mean: tuple[tuple[int, float], ...]
+    low: tuple[tuple[int, float], ...]
+    high: tuple[tuple[int, float], ...]
+
+
+class GroupCurve(Frozen):
+    """Bands of the numbers of a group, as in the curves of a run; tokens, words and seconds are means."""
+
+    group_id: Identifier
+    total_points: int
+    """Points of the longest training loss of a run, before the range and the thinning."""
+    train: CurveBand
+    validation: CurveBand
+    grad_norm: CurveBand
+    learning_rate: CurveBand
+    tokens_per_second: CurveBand
+    gpu_memory_bytes: CurveBand
+    tokens: tuple[tuple[int, float], ...]
+    words: tuple[tuple[int, float], ...]
+    seconds: tuple[tuple[int, float], ...]

@@ -48,6 +48,10 @@ class Response(Frozen, json_schema_extra=describe_fields):
         return model_name(self.run_id, self.checkpoint)
 
     @property
+    def has_ended(self) -> bool:
+        return self.status in ("completed", "failed")
+
+    @property
     def place(self) -> tuple[str, ...]:
         """The parts of its address below the run and the kind."""
         return (self.request_id,)
@@ -103,6 +107,9 @@ class Asks(Protocol[_ResponseT_co]):
 
     @property
     def corpus(self) -> str | None: ...
+
+    @property
+    def has_surprisals(self) -> bool: ...
 
     def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
 

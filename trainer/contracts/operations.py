@@ -85,11 +85,15 @@ class Operation(NamedTuple):
     generates: bool = False
     """Only for runs that predict the next token."""
     follows: str = ""
-    """The operation that reads the status of the job that this one starts."""
+    """The operation that reads the status of what this one starts."""
     is_open: bool = False
     """Needs no API key."""
+    work: str = ""
+    """Module in `trainer/lab` of the function that does it, and its name if that is another; empty: the tag."""
     summary: str = ""
     """What it does; empty: as the docstring of its function says."""
+    content: str = ""
+    """Media type of an answer that is no record."""
     body_type: str | None = None
     """Media type of a body of bytes."""
     example: Mapping[str, object] | None = None
@@ -138,7 +142,7 @@ _SERVICE = (
     Operation("get_healthz", "GET /healthz", answer="The server runs", is_open=True),
     Operation("get_health", "GET /health", answer="The server runs", is_open=True),
     Operation("get_readyz", "GET /readyz", answer="Jobs can run", is_open=True),
-    Operation("get_metrics", "GET /metrics", answer="The figures"),
+    Operation("get_metrics", "GET /metrics", answer="The figures", content="text/plain"),
     Operation(
         "list_workers",
         "GET /workers",
@@ -149,6 +153,7 @@ _SERVICE = (
             "list the workers of all machines; pause the queue, drain a worker",
             "mt workers drain gpu-box",
         ),
+        work="workers",
     ),
     Operation(
         "order_workers",
@@ -157,6 +162,7 @@ _SERVICE = (
         role=Role.ADMIN,
         chat=ChatCommand("mt-admin workers"),
         example={"action": "resume"},
+        work="workers",
     ),
 )
 _RUNS = (
@@ -263,9 +269,12 @@ _RUNS = (
         TerminalCommand("logs", "runs", "show the log of a run", "mt logs RUN --follow"),
         ChatCommand("logs"),
         Role.OWNER,
+        content="text/plain",
     ),
-    Operation("stream_logs", "GET /runs/{run_id}/logs/stream", "runs", _STREAM, role=Role.OWNER),
-    Operation("stream_events", "GET /runs/{run_id}/events", "runs", _STREAM),
+    Operation(
+        "stream_logs", "GET /runs/{run_id}/logs/stream", "runs", _STREAM, role=Role.OWNER, content="text/event-stream"
+    ),
+    Operation("stream_events", "GET /runs/{run_id}/events", "runs", _STREAM, content="text/event-stream"),
     Operation(
         "get_config",
         "GET /runs/{run_id}/config.yaml",
@@ -274,6 +283,7 @@ _RUNS = (
         TerminalCommand(
             "config", "runs", "print the settings of a run as an experiment file", "mt config RUN > again.yaml"
         ),
+        content="application/yaml",
     ),
     Operation(
         "compare_runs",
@@ -292,8 +302,8 @@ _RUNS = (
         query_example={"runs": f"{RUN},{OTHER_RUN}"},
     ),
     Operation("get_curve", "GET /runs/{run_id}/curve", "runs", "The curves"),
-    Operation("get_request", "GET /runs/{run_id}/request", "runs", "The request"),
-    Operation("get_samples", "GET /runs/{run_id}/samples", "runs", "The samples", role=Role.OWNER),
+    Operation("get_request", "GET /runs/{run_id}/request", "runs", "The request", work="run_records"),
+    Operation("get_samples", "GET /runs/{run_id}/samples", "runs", "The samples", role=Role.OWNER, work="run_records"),
     Operation(
         "verify_run",
         "POST /runs/{run_id}/verify",
@@ -302,9 +312,10 @@ _RUNS = (
         TerminalCommand("verify", "runs", "check every file of a run against its recorded hash", "mt verify RUN"),
         limit="requests",
         query_example={"wait": "60"},
+        work="run_records",
     ),
-    Operation("get_group", "GET /groups/{group_id}", "runs", "The group"),
-    Operation("get_group_curve", "GET /groups/{group_id}/curve", "runs", "The bands"),
+    Operation("get_group", "GET /groups/{group_id}", "runs", "The group", work="groups"),
+    Operation("get_group_curve", "GET /groups/{group_id}/curve", "runs", "The bands", work="groups"),
     Operation(
         "cancel_group",
         "POST /groups/{group_id}/cancel",
@@ -312,6 +323,7 @@ _RUNS = (
         "The runs are cancelled, or will be after their current steps",
         role=Role.OWNER,
         states=_UNFINISHED,
+        work="groups",
     ),
     Operation(
         "queue",
@@ -368,16 +380,24 @@ def _inference(
         takes_default=True,
         generates=generates,
         follows=f"get_{name}",
+        work="inference:submit",
         summary=summary,
         example=example,
     )
     if kind != "chat":  # its answers are below their chat
-        yield Operation(f"get_{name}", f"GET {route}/{{request_id}}", "inference", summary=f"Read {result}.")
+        yield Operation(
+            f"get_{name}",
+            f"GET {route}/{{request_id}}",
+            "inference",
+            work="inference:read_result",
+            summary=f"Read {result}.",
+        )
         yield Operation(
             f"delete_{name}",
             f"DELETE {route}/{{request_id}}",
             "inference",
             f"The {noun} is deleted",
+            work="inference:delete_result",
             summary=f"Delete {result}, or withdraw the request for it.",
         )
 
@@ -505,6 +525,7 @@ _CORPORA = (
             "mt corpus add kazakh.txt --language kk",
         ),
         ChatCommand("corpus add"),
+        follows="get_upload",
         example={"name": "hello", "files": [{"name": "hello.txt", "bytes": 6, "sha256": _SHA256}]},
     ),
     Operation("get_upload", "GET /corpora/uploads/{upload_id}", "corpora", "The state of the upload"),
@@ -722,6 +743,7 @@ _ARTIFACTS = (
         "The file",
         role=Role.OWNER,
         query_example={"path": "manifest.json"},
+        content="application/octet-stream",
     ),
 )
 _HERE = (

@@ -1,41 +1,22 @@
-"""State that all operations of the API share: settings, queue, feeds of runs, index, limits, streams and figures."""
+"""State of the API server: its clients, their streams, and the installation that it serves."""
 
-import asyncio
 import hmac
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pydantic import BaseModel
-
-from trainer.artifacts.run_ids import one_run_id
-from trainer.artifacts.runs import RunDirectory
-from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.config.settings import ApiKey, Settings
-from trainer.contracts.base import run_of
+from trainer.config.settings import ApiKey
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference_fields import SHARED_TOKENS
-from trainer.data.corpus_uploads import CorpusUploads
+from trainer.http.lab import Lab
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
-from trainer.people.limits import UsageLimits
-from trainer.people.permissions import Caller, Permissions
-from trainer.queue.exports import Exports
-from trainer.queue.queue import JobQueue
-from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunEntry, RunIndex, RunRow, discord_user, owner_number
-from trainer.queue.verifications import Verifications
+from trainer.people.permissions import Caller
+from trainer.queue.run_index import owner_number
 from trainer.system.hardware import descriptor_limit
 
-PathT = TypeVar("PathT", bound=BaseModel)
-_NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
-"""Parameters of paths that take names."""
 _OWN_DESCRIPTORS = 96
 """File descriptors for everything but clients: logs, Redis, event logs, child processes, Discord."""
-_MAX_LISTS = 16
-"""Lists of runs that stay in memory."""
 
 
 class ApiClient(NamedTuple):
@@ -47,14 +28,9 @@ class ApiClient(NamedTuple):
     key_hash: bytes = b""
 
     @property
-    def user_id(self) -> int | None:
-        """The Discord user whose id is the name of the key; None for another name."""
-        return None if self.name is None else discord_user(self.name)
-
-    @property
     def caller(self) -> Caller:
         """This client for permissions and limits."""
-        return Caller(0 if self.name is None else owner_number(self.name), self.is_admin)
+        return Caller(0 if self.name is None else owner_number(self.name), self.is_admin, key_name=self.name)
 
     def idempotency(self, path: str, key: str) -> str:
         """Return the hash that stands for an Idempotency-Key of this client; others cannot compute it."""
@@ -104,147 +80,21 @@ class HttpTimeouts(NamedTuple):
     """Until its request is completed, when the server stops."""
 
 
-class Listed(NamedTuple):
-    """The rows of a list of runs that a client has asked for."""
-
-    runs: Sequence[RunEntry]
-    """The runs of the index when the list was made."""
-    query: BaseModel
-    caller: Caller
-    rows: Sequence[RunRow]
-
-
 class Api:
     """State of the API server."""
 
     def __init__(
         self,
-        settings: Settings,
-        queue: JobQueue,
-        feeds: RunFeeds,
-        index: RunIndex,
-        limits: UsageLimits,
-        permissions: Permissions,
+        lab: Lab,
         metrics: Metrics,
-        exports: Exports,
         timeouts: HttpTimeouts = HttpTimeouts(),  # noqa: B008  (immutable)
     ) -> None:
-        self.settings = settings
-        self.queue = queue
-        self.index = index
-        self.limits = limits
-        self.permissions = permissions
-        self.feeds = feeds
-        self.tails = Tails(feeds)
+        self.lab = lab
+        self.settings = lab.settings
+        self.tails = Tails(lab.feeds)
         self.metrics = metrics
-        self.exports = exports
-        self.verifications = Verifications(settings, queue)
         self.timeouts = timeouts
-        self.accepting = asyncio.Lock()
-        """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
-        self.uploads = CorpusUploads(settings, queue.corpora)
-        self.storing_upload = asyncio.Lock()
-        """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
-        self.lists: deque[Listed] = deque(maxlen=_MAX_LISTS)
         self._streams: dict[str | None, int] = {}
-
-    async def with_ids(self, client: ApiClient, path: PathT, method: str, *, or_checkpoint: bool) -> PathT:
-        """Return the parameters of a path with complete ids in place of names of what the client may see.
-
-        Only a complete id names what is deleted; raises INVALID_INPUT for another name of it.
-        """
-        given: dict[str, object] = path.model_dump()
-        ids: dict[str, object] = {}
-        for field, name in given.items():
-            if isinstance(name, str) and field in _NAMED:
-                ids[field] = await self.full_id(client, field, name, or_checkpoint=or_checkpoint)
-        if method == "DELETE" and ids != {field: given[field] for field in ids}:
-            message = f"Only a complete id names what is deleted: give {' and '.join(map(repr, ids.values()))}."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
-        return path.model_copy(update=ids)
-
-    async def full_id(self, client: ApiClient, field: str, given: str, *, or_checkpoint: bool = False) -> str:
-        """Return the id of the run, group or job that a name is meant for in a field of a path."""
-        see, caller = self.permissions.may_see, client.caller
-        match field:
-            case "experiment_id":
-                self.permissions.check_experiments(is_admin=client.is_admin)
-                stored = self.queue.experiments.stored
-                return (await asyncio.to_thread(stored.find_named, given)).experiment_id
-            case "battery_id":
-                batteries = self.queue.batteries.stored
-                found = await asyncio.to_thread(
-                    batteries.find_named, given, lambda name: see(caller, batteries.get(name).record())
-                )
-                return found.battery_id
-            case "tokenizer_id":
-                tokenizers, is_usable = self.queue.tokenizers, await self.tokenizers(client)
-                tokenizer = await asyncio.to_thread(
-                    tokenizers.find_named, given, lambda name: is_usable(tokenizers.get(name))
-                )
-                return tokenizer.tokenizer_id
-            case _:
-                or_group = field == "group_id"
-                return await self.run_name(client, given, or_group=or_group, or_checkpoint=or_checkpoint)
-
-    async def run_name(
-        self, client: ApiClient, given: str, *, or_group: bool = False, or_checkpoint: bool = False
-    ) -> str:
-        """Return the id that a name is meant for, as `one_run_id` does, of the runs that the client may see."""
-        exact = given if or_group or not or_checkpoint else run_of(given)
-        if self.queue.runs.find(exact) is not None:
-            return given
-        await self.index.refresh()
-        seen = [run for run in self.index.runs if self.permissions.may_see(client.caller, run)]
-        try:
-            return one_run_id(given, seen, or_group=or_group, or_checkpoint=or_checkpoint)
-        except AppError as error:
-            if error.code is ErrorCode.RUN_NOT_FOUND and or_group:
-                return given  # of runs that the client may not see
-            raise
-
-    async def run(self, client: ApiClient, name: str, command: str = "status") -> RunDirectory:
-        """Return a run, also by the name of a model of it.
-
-        Raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it.
-        """
-        run = self.queue.runs.get(run_of(name))
-        if not client.is_admin:
-            record = await asyncio.to_thread(run.record)
-            if not self.permissions.can_run(command, client.caller, record):
-                raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
-        return run
-
-    async def check_surprisals(self, client: ApiClient, name: str) -> None:
-        """Raise FORBIDDEN unless the client may read surprisals of single words and tokens of a run or its model.
-
-        Requests name those that need this: `has_surprisals`.
-        """
-        if self.settings.security.surprisals == "all":
-            return
-        record = await asyncio.to_thread(self.queue.runs.get(run_of(name)).record)
-        if not self.permissions.can_run("resume", client.caller, record):
-            raise AppError(
-                ErrorCode.FORBIDDEN,
-                "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
-                f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0).",
-            )
-
-    async def tokenizers(self, client: ApiClient, command: str = "status") -> Callable[[TokenizerDirectory], bool]:
-        """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
-        await self.index.refresh()
-        caller = client.caller
-        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.can_run(command, caller, run)}
-        return lambda one: client.is_admin or one.tokenizer_id in usable or one.is_shared()
-
-    async def tokenizer(self, client: ApiClient, tokenizer_id: str, command: str = "status") -> TokenizerDirectory:
-        """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the client."""
-        tokenizer = self.queue.tokenizers.get(tokenizer_id)
-        is_usable = await self.tokenizers(client, command)
-        if not await asyncio.to_thread(is_usable, tokenizer):
-            message = "Only owners of runs with this tokenizer and admins may do this."
-            raise AppError(ErrorCode.FORBIDDEN, message)
-        return tokenizer
 
     @property
     def max_connections(self) -> int:

@@ -1,35 +1,15 @@
-"""Operations on artifacts, such as runs and tokenizers: list their files, and download one or a range of it."""
+"""Work on artifacts, such as runs and tokenizers: their folders and files."""
 
 import asyncio
-import os
-import re
-from collections.abc import Mapping
-from io import FileIO
 from pathlib import Path
-from typing import Annotated, NamedTuple, assert_never
+from typing import assert_never
 
-from aiohttp import web
-from pydantic import Field
-
-from trainer.contracts.base import FileRecord, GivenName
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.base import FileRecord
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
-from trainer.http.batteries import seen_battery
-from trainer.http.error_answers import HttpError
-from trainer.http.experiments import check_may_see
-from trainer.http.operations import (
-    ApiRequest,
-    Link,
-    NoBody,
-    NoQuery,
-    Operation,
-    Query,
-    QueryT,
-    ResponseSpec,
-    operation,
-    reply,
-)
-from trainer.system.files import BrokenFile, open_regular
+from trainer.contracts.operations import Role
+from trainer.contracts.parameters import ArtifactPath, NoBody, NoQuery
+from trainer.http.lab import Asked, Lab
+from trainer.people.permissions import Caller
 
 _FIELDS: dict[ArtifactKind, str] = {
     "models": "run_id",
@@ -38,172 +18,30 @@ _FIELDS: dict[ArtifactKind, str] = {
     "batteries": "battery_id",
 }
 """Which names an item of a kind has."""
-_CHUNK_BYTES = 1 << 18
-_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 
 
-class ArtifactPath(Query):
-    kind: ArtifactKind
-    item_id: GivenName
-
-
-class FileQuery(Query):
-    path: Annotated[str, Field(min_length=1, max_length=512)]
-    """Path of a file, as the list of files has it."""
-
-
-class ByteRange(NamedTuple):
-    """The bytes from `start` to `end`, which is not included."""
-
-    start: int
-    end: int
-
-
-async def list_files(call: ApiRequest[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_files(lab: Lab, asked: Asked[ArtifactPath, NoQuery, NoBody]) -> ArtifactFiles:
     """List the files of a completed run, tokenizer, experiment or battery."""
-    folder, files = await _artifact(call)
+    folder, files = await artifact(lab, asked.caller, asked.path)
     size = sum(file.bytes for file in files)
-    return reply(ArtifactFiles(kind=call.path.kind, id=folder.name, files=files, result_bytes=size))
+    return ArtifactFiles(kind=asked.path.kind, id=folder.name, files=files, result_bytes=size)
 
 
-async def download_file(call: ApiRequest[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
-    """Download a file, or one range of its bytes; the ETag is its SHA-256."""
-    folder, files = await _artifact(call)
-    if call.path.kind == "models":
-        await call.api.queue.replication.fetch("models", folder.name, with_weights=True)
-    record = next((file for file in files if file.path == call.query.path), None)
-    if record is None:
-        raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")
-    etag = f'"{record.sha256}"'
-    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-    name = record.path.rpartition("/")[2]
-    headers["Content-Disposition"] = f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"'
-    request = call.request
-    if is_known_etag(request.headers, etag):
-        return web.Response(status=304, headers={"ETag": etag})
-    is_head = request.method == "HEAD"
-    found = None if is_head else requested_range(request.headers, etag, record.bytes)
-    wanted = found or ByteRange(0, record.bytes)
-    if found is not None:
-        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{record.bytes}"
-    response = web.StreamResponse(status=200 if found is None else 206, headers=headers)
-    response.content_length = wanted.end - wanted.start
-    with call.api.stream(call.client):
-        with await asyncio.to_thread(_open, folder, record) as file:
-            await response.prepare(request)
-            if not is_head:
-                await _send(file, wanted, response, call.api.timeouts.send_seconds)
-    return response
-
-
-async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, send_seconds: float) -> None:
-    file.seek(wanted.start)
-    left = wanted.end - wanted.start
-    while left:
-        chunk = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
-        if not chunk:
-            raise BrokenFile("A file became shorter during its download.")
-        async with asyncio.timeout(send_seconds):
-            await response.write(chunk)
-        left -= len(chunk)
-
-
-async def _artifact(call: ApiRequest[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
+async def artifact(lab: Lab, caller: Caller, path: ArtifactPath) -> tuple[Path, tuple[FileRecord, ...]]:
     """Return the folder of an artifact and its files; those of a run are for its owner and admins."""
-    kind, queue = call.path.kind, call.api.queue
-    item_id = await call.api.full_id(call.client, _FIELDS[kind], call.path.item_id)
-    match kind:
+    item_id = await lab.full_id(caller, _FIELDS[path.kind], path.item_id)
+    match path.kind:
         case "models":
-            run = await call.api.run(call.client, item_id, "resume")
+            run = await lab.run(caller, item_id, Role.OWNER)
             return run.path, await asyncio.to_thread(run.result_files)
         case "tokenizers":
-            tokenizer = await call.api.tokenizer(call.client, item_id, "resume")
+            tokenizer = await lab.tokenizer(caller, item_id, Role.OWNER)
             return tokenizer.path, await asyncio.to_thread(tokenizer.result_files)
         case "experiments":
-            check_may_see(call)
-            experiment = queue.experiments.stored.get(item_id)
+            experiment = lab.queue.experiments.stored.get(item_id)
             return experiment.path, await asyncio.to_thread(experiment.result_files)
         case "batteries":
-            battery = await seen_battery(call, item_id)
+            battery = await lab.battery(caller, item_id)
             return battery.path, await asyncio.to_thread(battery.result_files)
         case unknown:
             assert_never(unknown)
-
-
-def _open(folder: Path, record: FileRecord) -> FileIO:
-    """Open a file inside a folder; raises MODEL_LOAD_FAILED if it is not the recorded one."""
-    path = folder / record.path
-    try:
-        if path.resolve().is_relative_to(folder.resolve()):
-            file = open_regular(path)
-            if os.fstat(file.fileno()).st_size == record.bytes:
-                return file
-            file.close()
-    except (FileNotFoundError, BrokenFile):
-        pass
-    raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The file is damaged. Check the run with `mt verify`.")
-
-
-def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRange | None:
-    """Return the range that a request wants (RFC 9110, section 14); None for the complete file.
-
-    Several ranges, another unit than bytes, a malformed range and an If-Range with another ETag ask for the complete
-    file. Raises RANGE_NOT_SATISFIABLE for a range outside of the file.
-    """
-    found = _RANGE.fullmatch(headers.get("Range", "").strip())
-    if found is None or headers.get("If-Range", etag).strip() != etag:
-        return None
-    first, last = found.groups()
-    if not first and not last:
-        return None
-    if not first:
-        start, end = max(0, size - _position(last)), size
-    else:
-        start, end = _position(first), min(size, _position(last) + 1) if last else size
-        if last and _position(last) < start:
-            return None
-    if start >= end:
-        message = f"The file has {size:,} bytes. Ask for a range inside it."
-        raise HttpError(ErrorCode.RANGE_NOT_SATISFIABLE, message, {"Content-Range": f"bytes */{size}"})
-    return ByteRange(start, end)
-
-
-def _position(digits: str) -> int:
-    """Return a position in a file; one of more than 18 digits is behind the end of every file."""
-    digits = digits.lstrip("0")
-    return int(digits or "0") if len(digits) <= 18 else 10**18
-
-
-def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:
-    """Return True if If-None-Match names an ETag (weak comparison): the client has this content."""
-    given = headers.get("If-None-Match", "")
-    return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
-
-
-_FIRST_FILE = Link(
-    "download_file",
-    {
-        "kind": "$response.body#/kind",
-        "item_id": "$response.body#/id",
-        "path": "$response.body#/files/0/path",
-    },
-)
-OPERATIONS: tuple[Operation, ...] = (
-    operation(
-        "GET /artifacts/{kind}/{item_id}",
-        list_files,
-        {200: ResponseSpec("The files", ArtifactFiles, links=(_FIRST_FILE,))},
-        tag="artifacts",
-    ),
-    operation(
-        "GET /artifacts/{kind}/{item_id}/download",
-        download_file,
-        {
-            200: ResponseSpec("The file", "application/octet-stream"),
-            206: ResponseSpec("The range of the file that the header Range names", "application/octet-stream"),
-            304: ResponseSpec("The client has this file: If-None-Match names its ETag"),
-        },
-        tag="artifacts",
-        query_example={"path": "manifest.json"},
-    ),
-)

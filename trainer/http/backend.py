@@ -4,11 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from trainer.config.settings import Settings
+from trainer.http.lab import Lab
 from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.people.limits import UsageLimits
 from trainer.people.permissions import Permissions
-from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex
@@ -26,7 +26,7 @@ class Backend:
     queue: JobQueue
     feeds: RunFeeds
     index: RunIndex
-    exports: Exports
+    lab: Lab
     limits: UsageLimits
     webhooks: WebhookSender
 
@@ -49,13 +49,13 @@ class Backend:
         await self.queue.replication.join()
         publishing = asyncio.create_task(self.queue.workers.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)
-        self.exports = Exports(self.settings, self.queue)
         self.limits = UsageLimits(self.settings.limits)
         self.feeds = RunFeeds(self.queue.states)
         self._started.push_async_callback(self.feeds.stop)
         self.index = RunIndex(self.queue, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()
+        self.lab = Lab(self.settings, self.queue, self.feeds, self.index, self.limits, self.permissions)
         self.webhooks = WebhookSender(self.settings.webhooks, self.feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.webhooks.stop)
         await self.webhooks.start()
@@ -63,8 +63,7 @@ class Backend:
             from trainer.http.api import Api
             from trainer.http.server import HttpServer
 
-            parts = self.queue, self.feeds, self.index, self.limits, self.permissions, self.metrics, self.exports
-            server = HttpServer(Api(self.settings, *parts))
+            server = HttpServer(Api(self.lab, self.metrics))
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
         say(self.settings, self.settings.app.place())

@@ -14,20 +14,12 @@ from trainer.contracts.base import Frozen, GivenName, Identifier, ModelName, cha
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
-from trainer.http.event_streams import begin_stream, has_left
+from trainer.contracts.parameters import NoBody, NoQuery, Query
+from trainer.http.calls import PathT
+from trainer.http.event_streams import begin_stream
 from trainer.http.inference import visible_models
-from trainer.http.operations import (
-    RUN,
-    ApiRequest,
-    Link,
-    NoBody,
-    NoQuery,
-    Operation,
-    Query,
-    ResponseSpec,
-    operation,
-    reply,
-)
+from trainer.http.operations import ApiRequest
+from trainer.http.waiting import has_left, reply
 from trainer.queue.run_index import RunEntry
 
 _LOOK_SECONDS = 1.0
@@ -153,40 +145,46 @@ class ModelList(Frozen):
     data: tuple[ModelEntry, ...]
 
 
-class ModelPath(Query):
+class ModelIdPath(Query):
     model: GivenName
 
 
 async def list_models(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
     """List the completed runs that generate text, newest first."""
-    await call.api.index.refresh()
-    return reply(ModelList(data=tuple(_entry(run) for run in visible_models(call) if run.objective == "causal_lm")))
+    models = await _models(call)
+    return reply(ModelList(data=tuple(map(_entry, models))))
 
 
-async def get_model(call: ApiRequest[ModelPath, NoQuery, NoBody]) -> web.StreamResponse:
+async def _models(call: ApiRequest[PathT, NoQuery, NoBody]) -> list[RunEntry]:
+    lab = call.api.lab
+    await lab.index.refresh()
+    return [run for run in visible_models(lab, call.client.caller) if run.objective == "causal_lm"]
+
+
+async def get_model(call: ApiRequest[ModelIdPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Read the entry of one run in the list of models."""
-    run_id = (await call.api.run(call.client, call.path.model)).run_id
-    await call.api.index.refresh()
-    for run in visible_models(call):
-        if run.run_id == run_id and run.objective == "causal_lm":
+    run_id = call.path.model
+    for run in await _models(call):
+        if run.run_id == run_id:
             return reply(_entry(run))
     raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run_id}' is not completed, or generates no text.")
 
 
 async def complete(call: ApiRequest[NoQuery, NoQuery, CompletionBody]) -> web.StreamResponse:
     """Continue or score prompts: OpenAI's completions, with `echo` and log probabilities of the prompt."""
-    request, model = call.body.request(), await call.api.run_name(call.client, call.body.model, or_checkpoint=True)
+    lab, caller, request = call.api.lab, call.client.caller, call.body.request()
+    model = await lab.run_name(caller, call.body.model, or_checkpoint=True)
     call = call._replace(body=changed(call.body, model=model))
     body = call.body
-    await call.api.run(call.client, body.model, "generate")
+    await lab.run(caller, body.model)
     if request.has_surprisals:
-        await call.api.check_surprisals(call.client, body.model)
-    with call.api.limits.request(call.client.caller), call.api.stream(call.client):
+        await lab.check_surprisals(caller, body.model)
+    with call.api.stream(call.client):
         if body.stream:
             return await _stream(call, request)
-        client = call.api.queue.inference
+        client = lab.queue.inference
         working = asyncio.create_task(
-            client.ask(body.model, request, user_id=call.client.user_id, request_id=call.request_id)
+            client.ask(body.model, request, user_id=call.client.caller.discord_id, request_id=call.request_id)
         )
         try:
             while not working.done() and not has_left(call.request):
@@ -201,8 +199,8 @@ async def complete(call: ApiRequest[NoQuery, NoQuery, CompletionBody]) -> web.St
 
 async def _stream(call: ApiRequest[NoQuery, NoQuery, CompletionBody], request: CompletionRequest) -> web.StreamResponse:
     """Send chunks while a text is generated, as server-sent events; log probabilities come with the complete text."""
-    body, client = call.body, call.api.queue.inference
-    created, user_id = int(time.time()), call.client.user_id
+    body, client = call.body, call.api.lab.queue.inference
+    created, user_id = int(time.time()), call.client.caller.discord_id
     if request.logprobs is not None:
         response = await client.ask(body.model, request, user_id=user_id, request_id=call.request_id)
         return await _send(call, _whole_choices(response, body))
@@ -273,23 +271,3 @@ def _name(request_id: str) -> str:
 
 def _entry(run: RunEntry) -> ModelEntry:
     return ModelEntry(id=run.run_id, created=int(run.created_at.timestamp()))
-
-
-_FIRST_MODEL = "$response.body#/data/0/id"
-_OF_MODEL = (
-    Link("get_model", {"model": _FIRST_MODEL}),
-    Link("complete", {}, {"model": _FIRST_MODEL, "prompt": "the sun"}),
-)
-OPERATIONS: tuple[Operation, ...] = (
-    operation(
-        "GET /v1/models", list_models, {200: ResponseSpec("The models", ModelList, links=_OF_MODEL)}, tag="completions"
-    ),
-    operation("GET /v1/models/{model}", get_model, {200: ResponseSpec("The model", ModelEntry)}, tag="completions"),
-    operation(
-        "POST /v1/completions",
-        complete,
-        {200: ResponseSpec("The completions; with `stream`, server-sent events of them", Completion, streams=True)},
-        tag="completions",
-        example={"model": RUN, "prompt": "the sun", "max_tokens": 8, "logprobs": 1, "echo": True, "seed": 1},
-    ),
-)

@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
+from trainer.contracts.parameters import LogsQuery, NoBody, NoQuery, RunPath
 from trainer.http.api import Api, ApiClient
-from trainer.http.tails import Tail, TailItem
+from trainer.http.operations import ApiRequest
+from trainer.http.tails import Tail, TailItem, stored_events
+from trainer.http.waiting import has_left
 
 LOG_END = "end"
 """Last id in the stream of an ended run's log; its lines have none."""
@@ -66,6 +69,24 @@ async def begin_stream(api: Api, request: web.Request) -> EventSourceResponse:
     return response
 
 
-def has_left(request: web.Request) -> bool:
-    """Return True if the client of a request has disconnected."""
-    return request.transport is None or request.transport.is_closing()
+async def stream_logs(call: ApiRequest[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
+    run = call.api.lab.queue.runs.get(call.path.run_id)
+    async with call.api.tails.logs(run, stored=call.query.stored) as tail:
+        position = await tail.last(call.query.tail)
+        if tail.ended and call.request.headers.get("Last-Event-ID") == LOG_END:
+            return web.Response(status=204)
+        return await stream_tail(call.api, call.client, call.request, tail, position, end_id=LOG_END)
+
+
+async def stream_events(call: ApiRequest[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's events as server-sent events, from the one after the header Last-Event-ID, until the run ends."""
+    run = call.api.lab.queue.runs.get(call.path.run_id)
+    last = call.request.headers.get("Last-Event-ID", "")
+    seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
+    async with call.api.tails.events(run) as tail:
+        position = await tail.position_after(seen)
+        if seen and tail.ended and not tail.after(position)[0]:
+            return web.Response(status=204)
+        earlier = stored_events(run, seen, tail.first_number())
+        return await stream_tail(call.api, call.client, call.request, tail, position, earlier=earlier)

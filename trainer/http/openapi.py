@@ -8,8 +8,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from trainer.contracts.errors import ErrorBody
+from trainer.contracts.operations import RUN
+from trainer.http.answers import Link, ResponseSpec
 from trainer.http.error_answers import OpenAiErrorBody, is_openai
-from trainer.http.operations import IDEMPOTENCY_KEY, RUN, Link, Operation, ResponseSpec
+from trainer.http.operations import IDEMPOTENCY_KEY, HttpOperation
 
 Json = dict[str, object]
 
@@ -34,7 +36,7 @@ _ONLY_HERE = "x-"
 """Prefix of JSON schema keywords of the records that describe the API only, and change no other message."""
 
 
-def describe_api(operations: Sequence[Operation], *, has_keys: bool = True, address: str = ".") -> Json:
+def describe_api(operations: Sequence[HttpOperation], *, has_keys: bool = True, address: str = ".") -> Json:
     """Return the description of the API as JSON values; `address` is that of the server, or relative to the text's."""
     models = list(_models(operations))
     found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
@@ -42,29 +44,29 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True, addr
     paths: dict[str, Json] = {}
     for one in operations:
         described: Json = {
-            "operationId": one.name,
+            "operationId": one.row.name,
             "summary": one.summary.split("\n")[0],
-            "tags": [one.tag],
+            "tags": [one.row.tag],
             "parameters": [
                 *_parameters(one.path_model, "path"),
                 *_parameters(one.query_model, "query"),
-                *([_IDEMPOTENCY] if one.method == "POST" else []),
+                *([_IDEMPOTENCY] if one.row.method == "POST" else []),
             ],
             "responses": {
                 **{str(status): _answer(answer, schemas) for status, answer in one.answers.items()},
                 **{str(status): _error(one, text, schemas) for status, text in _errors(one, has_keys=has_keys).items()},
                 "default": _error(one, _ERROR_TEXT, schemas),
             },
-            "security": [{"key": []}, {"bearer": []}] if has_keys and one.access != "open" else [],
+            "security": [{"key": []}, {"bearer": []}] if has_keys and not one.row.is_open else [],
         }
         if one.body_model is not None:
             content = _json(_reference(one.body_model, "Input", schemas))
-            if one.example is not None and RUN not in one.example.values():
-                content["application/json"]["example"] = dict(one.example)
+            if one.row.example is not None and RUN not in one.row.example.values():
+                content["application/json"]["example"] = dict(one.row.example)
             described["requestBody"] = {"required": True, "content": content}
-        if one.body_type is not None:
-            described["requestBody"] = {"required": True, "content": {one.body_type: {}}}
-        paths.setdefault(one.path, {})[one.method.lower()] = described
+        if one.row.body_type is not None:
+            described["requestBody"] = {"required": True, "content": {one.row.body_type: {}}}
+        paths.setdefault(one.row.path, {})[one.row.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -85,7 +87,7 @@ def describe_api(operations: Sequence[Operation], *, has_keys: bool = True, addr
     }
 
 
-def _models(operations: Sequence[Operation]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
+def _models(operations: Sequence[HttpOperation]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
     yield ErrorBody, "serialization"
     yield OpenAiErrorBody, "serialization"
     for one in operations:
@@ -123,23 +125,23 @@ def _link(link: Link) -> Json:
     return described
 
 
-def _error(one: Operation, text: str, schemas: Json) -> Json:
-    body = OpenAiErrorBody if is_openai(one.path) else ErrorBody
+def _error(one: HttpOperation, text: str, schemas: Json) -> Json:
+    body = OpenAiErrorBody if is_openai(one.row.path) else ErrorBody
     return {"description": text, "content": _json(_reference(body, "Output", schemas))}
 
 
-def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:
+def _errors(one: HttpOperation, *, has_keys: bool) -> dict[int, str]:
     """Return the usual errors of an operation by status."""
     names_something = bool(one.path_model.model_fields) or one.body_model is not None
-    has_input = names_something or bool(one.query_model.model_fields) or one.method == "POST"
+    has_input = names_something or bool(one.query_model.model_fields) or one.row.method == "POST"
     found = {
-        401: has_keys and one.access != "open",
-        403: one.access != "open",
+        401: has_keys and not one.row.is_open,
+        403: not one.row.is_open,
         404: names_something,
         409: names_something,
-        415: one.body_model is not None or one.body_type is not None,
+        415: one.body_model is not None or one.row.body_type is not None,
         422: has_input,
-        429: one.access != "open",
+        429: not one.row.is_open,
     }
     return {status: text for status, text in _ERRORS.items() if found[status]}
 

@@ -1,225 +1,197 @@
-"""One record per operation of the API: its route, its inputs, its answers and its work."""
+"""Operations over HTTP: their inputs are read from requests, and their answers get statuses, headers and time."""
 
 import asyncio
 import json
 import posixpath
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from hashlib import sha256
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeGuard, TypeVar, get_args
+from types import NoneType
+from typing import Generic, NamedTuple, TypeGuard, get_args
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic_core import from_json
 
+from trainer.config.train_request import train_request
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.base import Frozen, GivenName, describe_fields
+from trainer.contracts.base import Frozen, changed, narrowed
+from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode, field_error
-from trainer.contracts.runs import HttpOrigin
-from trainer.http.api import ApiClient
+from trainer.contracts.inference_fields import Response
+from trainer.contracts.operations import BY_NAME, Operation
+from trainer.contracts.parameters import NoBody, WaitQuery
+from trainer.contracts.runs import Accepted, HttpOrigin, TrainRequest
+from trainer.http.answers import ResponseSpec, answers_of
+from trainer.http.api import Api, ApiClient
+from trainer.http.calls import CALLS, AnyCall, BodyT, BodyT_co, PathT, PathT_co, QueryT, QueryT_co
 from trainer.http.error_answers import HttpError
-
-if TYPE_CHECKING:
-    from trainer.http.api import Api
-
-Access = Literal["open", "user"]
-PathT = TypeVar("PathT", bound=BaseModel)
-QueryT = TypeVar("QueryT", bound=BaseModel)
-BodyT = TypeVar("BodyT", bound=BaseModel)
+from trainer.http.lab import AnyAsked, Asked, work_of
+from trainer.http.waiting import WaitingAnswer, reply
+from trainer.http.waits import Status
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
-RUN = "RUN"
-"""The id of a run in examples."""
-OTHER_RUN = "OTHER_RUN"
 MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
 MALFORMED: type[Exception] = web.RequestPayloadError
 _MAX_EXACT = 2**53
-_INTEGER = r"-?[0-9]{1,18}"
-_NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+_LOOK_SECONDS = 1.0
+"""Time after which the server looks whether a client that waits has left."""
 
 
-def matches(pattern: str, name: str) -> BeforeValidator:
-    """Return a validator of text in a query, which must be `name`."""
-    compiled = re.compile(pattern)
+class ApiRequest(NamedTuple, Generic[PathT_co, QueryT_co, BodyT_co]):
+    """A request to an operation whose answer HTTP writes by itself, with its validated inputs."""
 
-    def check(value: object) -> object:
-        if isinstance(value, str) and not compiled.fullmatch(value):
-            raise ValueError(f"must be {name}")
-        return value
-
-    return BeforeValidator(check)
-
-
-WHOLE = matches(_INTEGER, "an integer")
-"""Validator of an integer in a query: only digits."""
-NUMBER = matches(_NUMBER, "a number")
-FLAG = matches("true|false", "true or false")
-
-
-class Query(BaseModel):
-    """Parameters of a path or a query: text that is converted to the types of the fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=describe_fields)
-
-
-class NoQuery(Query):
-    """No parameters."""
-
-
-class NoBody(Frozen):
-    """No body."""
-
-
-class RunPath(Query):
-    run_id: GivenName
-
-
-class ModelPath(Query):
-    run_id: GivenName
-
-
-MAX_WAIT_SECONDS = 60
-Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), NUMBER]
-
-
-class WaitQuery(Query):
-    wait: Wait = 0.0
-    """Seconds to wait for the result; 0: answer at once."""
-
-
-class ApiRequest(NamedTuple, Generic[PathT, QueryT, BodyT]):
-    """A request to an operation, with its validated inputs."""
-
-    api: "Api"
+    api: Api
     client: ApiClient
     request: web.Request
-    path: PathT
-    query: QueryT
-    body: BodyT
-    idempotency: str | None
-    """Stands for the Idempotency-Key of this client and path; None without a key."""
-
-    @property
-    def request_id(self) -> str | None:
-        """The id of the inference request that the Idempotency-Key stands for; None without a key."""
-        return None if self.idempotency is None else self.idempotency[:32]
-
-    @property
-    def origin(self) -> HttpOrigin:
-        """The origin of a run that this request starts."""
-        fields = None if self.idempotency is None else self.body.model_dump_json(exclude_unset=True).encode()
-        body = None if fields is None else sha256(fields).hexdigest()
-        return HttpOrigin(api_key=self.client.name, idempotency=self.idempotency, body=body)
+    path: PathT_co
+    query: QueryT_co
+    body: BodyT_co
+    request_id: str | None
+    """The id of the inference request that the Idempotency-Key stands for; None without a key."""
 
 
 Handler = Callable[[ApiRequest[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
-
-
 Inputs = tuple[type[PathT], type[QueryT], type[BodyT]]
 """The classes of an operation's path, query and body."""
+Answer = Callable[[Api, ApiClient, web.Request, AnyAsked, ExitStack], Awaitable[web.StreamResponse]]
+"""Answers a request that its client may make; the last value holds its place among the requests of a minute."""
 
 
-class Link(NamedTuple):
-    """A next operation, with its parameters as runtime expressions of OpenAPI."""
+class HttpOperation(NamedTuple):
+    """An operation over HTTP."""
 
-    operation: str
-    parameters: Mapping[str, str]
-    body: Mapping[str, str] | None = None
-
-
-class ResponseSpec(NamedTuple):
-    """A successful answer: its description, its records or (for other content than JSON) media types, and links."""
-
-    description: str
-    content: type[BaseModel] | str | None = None
-    links: tuple[Link, ...] = ()
-    streams: bool = False
-    """The answer may be server-sent events instead."""
-
-
-def job_answers(
-    accepted: type[BaseModel], status: type[BaseModel], links: tuple[Link, ...], *links_at_end: Link
-) -> dict[int, ResponseSpec]:
-    """Return the answers of an operation that starts a job: when it is queued and, with `wait`, when it has ended."""
-    queued = "Without `wait`: the job is queued, and the header Location has its address"
-    ended = "With `wait`: its status at its end, or after this time"
-    return {202: ResponseSpec(queued, accepted, links), 200: ResponseSpec(ended, status, (*links, *links_at_end))}
-
-
-class Operation(NamedTuple):
-    """An operation of the API."""
-
-    name: str
-    """Its operationId."""
-    method: str
-    path: str
+    row: Operation
     summary: str
-    tag: str
-    access: Access
     path_model: type[BaseModel]
     query_model: type[BaseModel]
     body_model: type[BaseModel] | None
-    body_type: str | None
-    """Media type of a body of bytes, which the handler reads itself."""
     answers: Mapping[int, ResponseSpec]
-    example: Mapping[str, object] | None
-    """A body."""
-    query_example: Mapping[str, str]
-    run: Callable[["Api", ApiClient, web.Request], Awaitable[web.StreamResponse]]
+    answer: Answer
 
-
-def operation(
-    route: str,
-    handler: Handler[PathT, QueryT, BodyT],
-    answers: Mapping[int, ResponseSpec],
-    *,
-    tag: str,
-    name: str | None = None,
-    summary: str | None = None,
-    access: Access = "user",
-    inputs: Inputs[PathT, QueryT, BodyT] | None = None,
-    read: Callable[[dict[str, object]], BodyT] | None = None,
-    body_type: str | None = None,
-    example: Mapping[str, object] | None = None,
-    query_example: Mapping[str, str] = MappingProxyType({}),
-) -> Operation:
-    """Return the operation of a handler for a route such as `GET /runs`.
-
-    By default it has the handler's name, its docstring as summary, and the inputs that its parameter is annotated with.
-    `read` validates the fields of a body in place of its record.
-    """
-    method, _, path = route.partition(" ")
-    path_model, query_model, body_model = inputs or _inputs(handler)
-    has_body = body_model is not NoBody
-
-    async def run(api: "Api", client: ApiClient, request: web.Request) -> web.StreamResponse:
+    async def run(self, api: Api, client: ApiClient, request: web.Request) -> web.StreamResponse:
+        """Read the inputs of a request, and answer it if its client may make it."""
         given: dict[str, str] = dict(request.match_info)
-        named, or_checkpoint = parse(path_model, given), issubclass(path_model, ModelPath)
-        query = parse(query_model, _single_values(request))
-        key = _idempotency(client, request) if method == "POST" else None
-        data = await _read_body(request, api.timeouts.body_seconds) if has_body else b"{}"
-        body = await asyncio.to_thread(_parse_body, body_model, data, read)
-        found = await api.with_ids(client, named, request.method, or_checkpoint=or_checkpoint)
-        return await handler(ApiRequest(api, client, request, found, query, body, key))
+        path, query = parse(self.path_model, given), parse(self.query_model, _single_values(request))
+        key = _idempotency(client, request) if self.row.method == "POST" else None
+        body: BaseModel = NoBody()
+        if self.body_model is not None:
+            data = await _read_body(request, api.timeouts.body_seconds)
+            body = await asyncio.to_thread(_parse_body, self.body_model, data)
+        asked = Asked(self.row, client.caller, path, query, body, key, _origin(client, key, body))
+        with ExitStack() as held:
+            return await self.answer(api, client, request, await api.lab.allowed(asked, held), held)
 
-    return Operation(
-        name=name or handler.__name__,
-        method=method,
-        path=path,
-        summary=summary or (handler.__doc__ or "").strip(),
-        tag=tag,
-        access=access,
-        path_model=path_model,
-        query_model=query_model,
-        body_model=body_model if has_body else None,
-        body_type=body_type,
-        answers=answers,
-        example=example,
-        query_example=query_example,
-        run=run,
+
+def own(name: str, handler: Handler[PathT, QueryT, BodyT], content: type[object] = NoneType) -> HttpOperation:
+    """Return an operation whose answer HTTP writes by itself, with the inputs that its handler is annotated with.
+
+    `content` is the record that it writes.
+    """
+    path, query, body = _inputs(handler)
+
+    async def answer(
+        api: Api, client: ApiClient, request: web.Request, asked: AnyAsked, held: ExitStack
+    ) -> web.StreamResponse:
+        found = narrowed(path, asked.path), narrowed(query, asked.query), narrowed(body, asked.body)
+        return await handler(ApiRequest(api, client, request, *found, asked.request_id))
+
+    return _operation(BY_NAME[name], (handler.__doc__ or "").strip(), (path, query, body), content, answer)
+
+
+def of_lab(call: AnyCall) -> HttpOperation:
+    """Return an operation that the lab does."""
+    row = call.operation
+
+    async def answer(
+        api: Api, client: ApiClient, request: web.Request, asked: AnyAsked, held: ExitStack
+    ) -> web.StreamResponse:
+        if isinstance(asked.query, WaitQuery):
+            return await _awaited(call, api, client, request, asked, asked.query, held)
+        found = await api.lab.work(call, asked)
+        if found is None:
+            return web.Response(status=204)
+        if isinstance(found, str):
+            return web.Response(text=found, content_type=row.content)
+        record = narrowed(Frozen, found)
+        headers = located(request, _address(CALLS[row.follows], record)) if row.follows else {}
+        if not isinstance(record, UploadStatus):
+            return reply(record)
+        is_created = bool(row.follows) and record.corpus is None
+        return reply(record, 201 if is_created else 200, headers | upload_offset(record.offset))
+
+    work = work_of(row)
+    return _operation(row, row.summary or (work.__doc__ or ""), (call.path, call.query, call.body), call.answer, answer)
+
+
+async def _awaited(
+    call: AnyCall,
+    api: Api,
+    client: ApiClient,
+    request: web.Request,
+    asked: AnyAsked,
+    query: WaitQuery,
+    held: ExitStack,
+) -> web.StreamResponse:
+    """Do an operation that starts something or reads its status, and answer at its end, or after the time of `wait`."""
+    following, is_start = CALLS[call.operation.follows or call.operation.name], bool(call.operation.follows)
+    if not is_start:  # it is asked again until the end, under the same key
+        asked = asked._replace(query=changed(query, wait=0.0), key=asked.key or secrets.token_hex(16))
+    record = narrowed(Frozen, await api.lab.work(call, asked))
+    is_job = not isinstance(record, Response)
+    headers = located(request, _address(following, record)) if is_start or not is_job else {}
+    if is_job:
+        held.close()  # a job counts until it is accepted, a request to a model until it is answered
+    if is_job and is_start and not query.wait:
+        return reply(record, 202, headers)
+    if is_start:
+        asked = Asked(following.operation, asked.caller, _path(following, record), query, NoBody())
+        record = await _looked(api, following, asked, 0.0) if is_job else record
+    answer = WaitingAnswer(request, headers, query.wait)
+    with api.stream(client) if query.wait and _is_unfinished(record) else nullcontext(), answer.errors():
+        while _is_unfinished(record) and (left := await answer.seconds_left()):
+            record = await _looked(api, following, asked, min(left, _LOOK_SECONDS))
+    return await answer.end(record, 200 if is_job or not _is_unfinished(record) else 202)
+
+
+def _operation(
+    row: Operation, summary: str, inputs: Inputs[PathT, QueryT, BodyT], content: type[object], answer: Answer
+) -> HttpOperation:
+    path, query, body = inputs
+    return HttpOperation(
+        row, summary, path, query, None if issubclass(body, NoBody) else body, answers_of(row, content), answer
     )
+
+
+async def _looked(api: Api, call: AnyCall, asked: AnyAsked, wait_seconds: float) -> Frozen:
+    """Return the status of a job or a request, at its end or after some time."""
+    return narrowed(Frozen, await api.lab.work(call, asked._replace(query=WaitQuery(wait=wait_seconds))))
+
+
+def _is_unfinished(record: Frozen) -> bool:
+    return isinstance(record, Status) and not record.has_ended
+
+
+def _path(following: AnyCall, record: Frozen) -> BaseModel:
+    """Return the path of the operation that reads the status of what a record is about."""
+    fields: dict[str, object] = record.model_dump(include=set(following.path.model_fields))
+    return following.path.model_validate(fields)
+
+
+def _address(following: AnyCall, record: Frozen) -> str:
+    if isinstance(record, Accepted) and record.group is not None:
+        return f"/groups/{record.group.group_id}"
+    fields: dict[str, str] = _path(following, record).model_dump()
+    return following.operation.path.format(**fields)
+
+
+def _origin(client: ApiClient, key: str | None, body: BaseModel) -> HttpOrigin:
+    """Return the origin of a run that a request starts."""
+    fields = None if key is None else body.model_dump_json(exclude_unset=True).encode()
+    return HttpOrigin(api_key=client.name, idempotency=key, body=None if fields is None else sha256(fields).hexdigest())
 
 
 def _inputs(handler: Handler[PathT, QueryT, BodyT]) -> Inputs[PathT, QueryT, BodyT]:
@@ -236,10 +208,9 @@ def _are_inputs(found: object, handler: Handler[PathT, QueryT, BodyT]) -> TypeGu
     return isinstance(found, tuple) and len(found) == 3
 
 
-def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a record as JSON."""
-    body = record.model_dump_json().encode()
-    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+def upload_offset(offset: int) -> dict[str, str]:
+    """Return the header with the position at which the next portion of an upload begins."""
+    return {"Upload-Offset": f"{offset}"}
 
 
 def located(request: web.Request, address: str) -> dict[str, str]:
@@ -288,7 +259,7 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
 
 
-def _parse_body(model: type[BodyT], data: bytes, read: Callable[[dict[str, object]], BodyT] | None) -> BodyT:
+def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
     """Validate a JSON body, in a thread because it may be long; raises INVALID_INPUT if a field is given twice."""
     try:
         value: object = from_json(data, allow_inf_nan=False)
@@ -296,9 +267,9 @@ def _parse_body(model: type[BodyT], data: bytes, read: Callable[[dict[str, objec
     except ValueError:
         raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
     numbers = _whole_numbers(value)
-    if read is not None and isinstance(numbers, dict):
+    if issubclass(model, TrainRequest) and isinstance(numbers, dict):
         fields: dict[str, object] = numbers
-        return read(fields)
+        return narrowed(model, train_request(fields))
     return parse(model, numbers)
 
 

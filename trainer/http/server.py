@@ -19,12 +19,12 @@ from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api, ApiClient, ApiKeys
-from trainer.http.artifacts import is_known_etag, requested_range
 from trainer.http.connections import Connections
+from trainer.http.downloads import is_known_etag, requested_range
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.openapi import describe_api
-from trainer.http.operations import MAX_BODY_BYTES, Operation
-from trainer.http.table import OPERATIONS
+from trainer.http.operations import MAX_BODY_BYTES, HttpOperation
+from trainer.http.routes import OPERATIONS
 from trainer.queue.exports import Exports
 from trainer.system.files import to_app_error
 from trainer.system.logs import say
@@ -65,7 +65,7 @@ class HttpServer:
         address = str(api.settings.http.public_url or ".").rstrip("/")
         pages = page_routes(OPERATIONS, has_keys=not self._keys.is_open, address=address)
         app.add_routes([*pages, *map(self._route, OPERATIONS)])
-        app.add_routes([_export_route(api.exports)])
+        app.add_routes([_export_route(api.lab.exports)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
         self._connections = Connections(self._runner, api.max_connections, api.timeouts.idle_seconds)
@@ -104,16 +104,16 @@ class HttpServer:
         self._connections.stop()
         await self._runner.cleanup()
 
-    def _route(self, operation: Operation) -> web.RouteDef:
+    def _route(self, operation: HttpOperation) -> web.RouteDef:
         async def handle(request: web.Request) -> web.StreamResponse:
             client = ApiClient(None, is_admin=False)
-            if operation.access != "open":
+            if not operation.row.is_open:
                 client = self._keys.client(request.headers)
             return await operation.run(self._api, client, request)
 
-        if operation.method == "GET":
-            return web.get(operation.path, handle)  # and HEAD
-        return web.route(operation.method, operation.path, handle)
+        if operation.row.method == "GET":
+            return web.get(operation.row.path, handle)  # and HEAD
+        return web.route(operation.row.method, operation.row.path, handle)
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -201,7 +201,7 @@ def _methods() -> dict[str, list[str]]:
     """Return the methods of each path."""
     methods: dict[str, list[str]] = {}
     for one in OPERATIONS:
-        methods.setdefault(one.path, []).extend(["GET", "HEAD"] if one.method == "GET" else [one.method])
+        methods.setdefault(one.row.path, []).extend(["GET", "HEAD"] if one.row.method == "GET" else [one.row.method])
     return methods
 
 
@@ -250,7 +250,7 @@ def _export_route(exports: Exports) -> web.RouteDef:
     return web.get("/exports/{folder}/{name}", download)
 
 
-def page_routes(operations: Sequence[Operation], *, has_keys: bool, address: str) -> list[web.RouteDef]:
+def page_routes(operations: Sequence[HttpOperation], *, has_keys: bool, address: str) -> list[web.RouteDef]:
     """Return the routes; the files are read here, once, so that no request leads to the disk."""
     described: list[Handler] = []
 
@@ -269,18 +269,18 @@ def page_routes(operations: Sequence[Operation], *, has_keys: bool, address: str
     return [web.get("/openapi.json", get_openapi), *files]
 
 
-def page_file(name: str, operations: Sequence[Operation]) -> bytes:
+def page_file(name: str, operations: Sequence[HttpOperation]) -> bytes:
     """Return the content of a file of the page; that of the API lists the operations, so that it shows them at once."""
     content = (_FOLDER / name).read_bytes()
     if name != DOCUMENTS["/docs"]:
         return content
     parts: list[str] = []
-    for tag in {one.tag: None for one in operations}:
+    for tag in {one.row.tag: None for one in operations}:
         parts.append(f'<section aria-labelledby="about-{tag}"><h2 id="about-{tag}">{tag}</h2>')
         for one in operations:
-            if one.tag == tag:
-                title = f"<code><b>{one.method}</b> {one.path}</code> {escape(one.summary.splitlines()[0])}"
-                parts.append(f'<details id="{one.name}"><summary>{title}</summary></details>')
+            if one.row.tag == tag:
+                title = f"<code><b>{one.row.method}</b> {one.row.path}</code> {escape(one.summary.splitlines()[0])}"
+                parts.append(f'<details id="{one.row.name}"><summary>{title}</summary></details>')
         parts.append("</section>")
     return content.replace(b"OPERATIONS", "\n".join(parts).encode())
 

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from trainer.artifacts.outcome import shown_line
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import Event
+from trainer.contracts.parameters import MAX_LINES
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.logs import LogReader
 
 _POLL_SECONDS = 0.5
 _LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
-MAX_LINES = 10_000
-"""Last lines of a log that stay in memory."""
 
 
 class TailItem(NamedTuple):

@@ -1,34 +1,22 @@
-"""Operations on workers: list them, and pause the queue or drain a worker."""
+"""Work on workers: list them, and pause the queue or drain a worker."""
 
-from aiohttp import web
-
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerOrder, WorkersState
-from trainer.http.api import Api, ApiClient
-from trainer.http.operations import ApiRequest, NoBody, NoQuery, Operation, ResponseSpec, operation, reply
+from trainer.contracts.parameters import NoBody, NoQuery
+from trainer.http.lab import Asked, Lab
+from trainer.people.permissions import Caller
 
 
-async def list_workers(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
+async def list_workers(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> WorkersState:
     """List the workers of all machines, and which of the runs that the client may see each one trains."""
-    return reply(await _workers(call.api, call.client))
+    return await _workers(lab, asked.caller)
 
 
-async def order_workers(call: ApiRequest[NoQuery, NoQuery, WorkerOrder]) -> web.StreamResponse:
+async def order_workers(lab: Lab, asked: Asked[NoQuery, NoQuery, WorkerOrder]) -> WorkersState:
     """Pause or resume the start of runs, or let a worker take no further job; answers with the workers."""
-    if not call.client.is_admin:
-        raise AppError(ErrorCode.FORBIDDEN, "Only admins may give orders to workers.")
-    await call.api.queue.workers.order(call.body.action, call.body.name)
-    return reply(await _workers(call.api, call.client))
+    await lab.queue.workers.order(asked.body.action, asked.body.name)
+    return await _workers(lab, asked.caller)
 
 
-async def _workers(api: Api, client: ApiClient) -> WorkersState:
-    await api.index.refresh()
-    seen = [run for run in api.index.runs if client.is_admin or api.permissions.can_run("status", client.caller, run)]
-    return await api.queue.workers.state([run.run_id for run in seen if run.is_unfinished])
-
-
-_ANSWERS = {200: ResponseSpec("The workers", WorkersState)}
-OPERATIONS: tuple[Operation, ...] = (
-    operation("GET /workers", list_workers, _ANSWERS, tag="service"),
-    operation("POST /workers", order_workers, _ANSWERS, tag="service", example={"action": "resume"}),
-)
+async def _workers(lab: Lab, caller: Caller) -> WorkersState:
+    await lab.index.refresh()
+    return await lab.queue.workers.state([run.run_id for run in lab.seen_runs(caller) if run.is_unfinished])

@@ -84,12 +84,20 @@ def bare_command(typed: str) -> str:
 
 
 class Caller(NamedTuple):
-    """A person who runs a command or presses a button."""
+    """A person, or a program with an API key, who asks for something."""
 
     user_id: int
+    """Of Discord; negative for an API key that names no user, and 0 for the operator of this machine."""
     is_admin: bool = False
     channel_id: int | None = None
     """Channel of the command in a guild, if the bot may post there."""
+    key_name: str | None = None
+    """Name of the API key."""
+
+    @property
+    def discord_id(self) -> int | None:
+        """The Discord user; None for somebody else."""
+        return self.user_id if self.user_id > 0 else None
 
 
 class Permissions:
@@ -151,10 +159,13 @@ class Permissions:
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
-        role = CHAT_COMMANDS[command].role
+        return self.permits(CHAT_COMMANDS[command].role, caller, run)
+
+    def permits(self, role: Role, caller: Caller, owned: Owned) -> bool:
+        """Return whether the caller may do to a job what needs a role."""
         if role is Role.ADMIN:
             return caller.is_admin
-        return _owns(caller, run) or (role is Role.USER and not self._private_runs)
+        return _owns(caller, owned) or (role is Role.USER and not self._private_runs)
 
     def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
         """Raise FORBIDDEN if the caller may not run this command on a run."""

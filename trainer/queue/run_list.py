@@ -4,24 +4,12 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar
 
 from trainer.contracts.base import Frozen, RunState
+from trainer.contracts.run_fields import CONDITION_PARTS, NUMBER_FIELDS, NumberField, SortField
 from trainer.queue.run_index import RunEntry, RunNumbers, RunRow
 
-NumberField = Literal[
-    "progress",
-    "train_loss",
-    "val_loss",
-    "best_val_loss",
-    "best_val_bits_per_char",
-    "test_loss",
-    "bits_per_char",
-    "params",
-]
-SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
-"""Fields of the status of a run by which a list can be sorted."""
-NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -31,10 +19,7 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": float.__gt__,
     "=": float.__eq__,
 }
-_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_COMPARISONS)}){_NUMBER}"
-"""Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
-_PARTS = re.compile(rf"({'|'.join(NUMBER_FIELDS)})({'|'.join(_COMPARISONS)})({_NUMBER})")
+_PARTS = re.compile(CONDITION_PARTS)
 
 Key = tuple[bool, float, str, float, str]
 ValueT = TypeVar("ValueT", float, str)

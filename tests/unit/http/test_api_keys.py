@@ -22,14 +22,14 @@ def client(key: str) -> ApiClient:
 
 def test_name__of_a_discord_user_stands_for_that_user() -> None:
     ana, person = client("ana-0123456789abcdef"), client("700-0123456789abcdef")
-    assert (ana.user_id, person.user_id) == (None, 700)
-    assert person.caller == Caller(700, is_admin=True)
+    assert (ana.caller.discord_id, person.caller.discord_id) == (None, 700)
+    assert person.caller == Caller(700, is_admin=True, key_name="700")
     assert ana.caller.user_id < 0
 
 
 @pytest.mark.parametrize("name", ["0", "007", "0700", "1" * 20, "7e2", "-700", "ana", "a7"])
 def test_name__that_is_no_id_of_discord_stands_for_nobody_there(name: str) -> None:
-    assert ApiClient(name, is_admin=False).user_id is None
+    assert ApiClient(name, is_admin=False).caller.discord_id is None
     assert owner_number(name) < 0
 
 

@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode, PathError, http_status
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.operations import RUN
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.http.completions import CompletionBody
 from trainer.http.openapi import describe_api
-from trainer.http.operations import RUN
-from trainer.http.table import OPERATIONS
+from trainer.http.routes import OPERATIONS
 
 Case = tuple[type[BaseModel], dict[str, object]]
 TRAIN: dict[str, object] = {"corpus": "a", "model_family": "gru"}
@@ -145,14 +145,14 @@ def test_description__needs_a_key_only_where_there_are_keys(description: dict[st
 
 
 def test_operation__has_a_name_of_its_own_that_is_an_identifier() -> None:
-    names = [one.name for one in OPERATIONS]
+    names = [one.row.name for one in OPERATIONS]
     assert len({*names}) == len(names)
     assert [name for name in names if not re.fullmatch("[a-z]+(_[a-z]+)*", name)] == []
 
 
 def test_description__has_links_to_operations_and_no_placeholders(description: dict[str, object]) -> None:
     found = list(everything(description))
-    parameters = {one.name: {*one.path_model.model_fields, *one.query_model.model_fields} for one in OPERATIONS}
+    parameters = {one.row.name: {*one.path_model.model_fields, *one.query_model.model_fields} for one in OPERATIONS}
     links = [link for one in OPERATIONS for answer in one.answers.values() for link in answer.links]
     assert {link.operation for link in links} <= parameters.keys()
     assert all(link.parameters.keys() <= parameters[link.operation] for link in links)

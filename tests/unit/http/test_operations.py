@@ -3,7 +3,8 @@
 import pytest
 from aiohttp import web
 
-from trainer.http.operations import ApiRequest, NoBody, NoQuery, operation
+from trainer.contracts.parameters import NoBody, NoQuery
+from trainer.http.operations import ApiRequest, own
 
 
 async def untyped(call: "ApiRequest[NoQuery, NoQuery, NoBody]") -> web.StreamResponse:
@@ -13,4 +14,4 @@ async def untyped(call: "ApiRequest[NoQuery, NoQuery, NoBody]") -> web.StreamRes
 
 def test_handler__whose_inputs_cannot_be_read_is_refused_by_its_name() -> None:
     with pytest.raises(TypeError, match="`call` of the handler untyped must be an ApiRequest"):
-        operation("GET /untyped", untyped, {}, tag="service")
+        own("get_health", untyped)

@@ -16,7 +16,7 @@ from trainer.client.client import Client
 from trainer.client.notebook import NotebookModel
 from trainer.config.settings import PLAIN_NAMES, environment_names
 from trainer.contracts.operations import COMMANDS
-from trainer.http.table import OPERATIONS
+from trainer.http.routes import OPERATIONS
 
 PAGES = sorted(file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md"))
 REFERENCE = {f"reference/{name}/" for name in ("mt", "http", "python", "settings")}
@@ -72,7 +72,7 @@ def test_site__shows_no_list_and_no_table_as_text(site: Path) -> None:
 def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
     titles = {name: set(found(r'<h[23] id="[^"]*">(.*?)<a', page(site, name))) for name in REFERENCE}
     assert {f"mt {name}" for name in COMMANDS} <= titles["reference/mt/"]
-    assert {f"{one.method} {one.path}" for one in OPERATIONS} <= titles["reference/http/"]
+    assert {f"{one.row.method} {one.row.path}" for one in OPERATIONS} <= titles["reference/http/"]
     methods = [name for shown in (Client, NotebookModel) for name in dir(shown) if not name.startswith("_")]
     assert {"trainer.load", *methods} <= titles["reference/python/"]
     settings = re.sub("<[^>]+>", "", page(site, "reference/settings/"))

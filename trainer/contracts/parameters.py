@@ -1,0 +1,202 @@
+"""Parameters of operations: records of paths and queries, read from the text of an address."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trainer.contracts.base import Frozen, GivenName, Identifier, RunState, describe_fields
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import ArtifactKind
+from trainer.contracts.inference import EvalSplit
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.run_fields import CONDITION, NUMBER_FIELDS, SortField
+
+MAX_WAIT_SECONDS = 60
+MAX_LINES = 10_000
+"""Last lines of a log that stay in memory."""
+_INTEGER = r"-?[0-9]{1,18}"
+_NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+def _matches(pattern: str, name: str) -> BeforeValidator:
+    """Return a validator of text in a query, which must be `name`."""
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not compiled.fullmatch(value):
+            raise ValueError(f"must be {name}")
+        return value
+
+    return BeforeValidator(check)
+
+
+_WHOLE = _matches(_INTEGER, "an integer")
+_FLAG = _matches("true|false", "true or false")
+_Part = Annotated[str, Field(max_length=200)]
+_CONDITIONS = rf"^({CONDITION}(,{CONDITION})*)?$"
+_IS_CONDITIONS = _matches(
+    _CONDITIONS,
+    "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
+    f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
+)
+_RUN_NAMES = r"^[^,]{1,100}(,[^,]{1,100}){1,9}$"
+
+
+class Query(BaseModel):
+    """Parameters of a path or a query: text that is converted to the types of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=describe_fields)
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class NoBody(Frozen):
+    """No body."""
+
+
+class RunPath(Query):
+    run_id: GivenName
+
+
+class ModelPath(Query):
+    run_id: GivenName
+
+
+class GroupPath(Query):
+    group_id: GivenName
+
+
+class ExportPath(Query):
+    export_id: Identifier
+
+
+class RequestPath(RunPath):
+    request_id: Identifier
+
+
+class ChatPath(RunPath):
+    session_id: Identifier
+
+
+class ChatTurnPath(ChatPath):
+    request_id: Identifier
+
+
+class TokenizerPath(Query):
+    tokenizer_id: GivenName
+
+
+class ExperimentPath(Query):
+    experiment_id: GivenName
+
+
+class BatteryPath(Query):
+    battery_id: GivenName
+
+
+class UploadPath(Query):
+    upload_id: Identifier
+
+
+class ArtifactPath(Query):
+    kind: ArtifactKind
+    item_id: GivenName
+
+
+_Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), _matches(_NUMBER, "a number")]
+
+
+class WaitQuery(Query):
+    wait: _Wait = 0.0
+    """Seconds to wait for the result; 0: answer at once."""
+
+
+class PredictQuery(WaitQuery):
+    wait: _Wait = 30.0
+    """Seconds to wait for the result; 0: answer at once."""
+
+
+class AnyRunQuery(PredictQuery):
+    run_id: GivenName | None = None
+    """The run, or a checkpoint of it; default: the newest completed run that predicts the next token."""
+
+
+class RunsQuery(Query):
+    status: RunState | None = None
+    """Only runs in this state."""
+    family: ModelFamily | None = None
+    corpus: _Part = ""
+    """Only runs on a corpus whose name has this part, in any case."""
+    owner: Annotated[str, Field(max_length=200)] | None = None
+    """Only runs of this API key, by its name, or of this Discord user."""
+    label: _Part = ""
+    """Only runs whose label has this part, in any case."""
+    group: Identifier | None = None
+    """Only the runs of this group over seeds."""
+    parent: Identifier | None = None
+    """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
+    search: _Part = ""
+    """Only runs whose label, id or corpus matches these words."""
+    where: Annotated[str, Field(max_length=500, pattern=_CONDITIONS), _IS_CONDITIONS] = ""
+    """Only runs whose numbers meet these conditions, with commas between them, such as `test_loss<3.2,progress>=50`."""
+    sort: SortField = "created_at"
+    """The field of their status by which the runs are sorted; those without a value are last."""
+    order: Literal["asc", "desc"] = "desc"
+    by_group: Annotated[bool, _FLAG] = False
+    """true: the runs of a group count as one, sorted by the means of the completed ones; if one of them is found, the
+    answer has all of them, one after another."""
+    limit: Annotated[int, Field(ge=1, le=200), _WHOLE] = 50
+    """Number of runs, or with `by_group` of groups and single runs."""
+    offset: Annotated[int, Field(ge=0, le=10_000_000), _WHOLE] = 0
+    """Number of runs, or with `by_group` of groups and single runs, that are left out before the first."""
+    cursor: Annotated[str, Field(max_length=2000)] | None = None
+    """`next_cursor` of the page before, with the same `sort` and `order`: no run is left out or comes twice because
+    others start."""
+
+
+class LogsQuery(Query):
+    tail: Annotated[int, Field(ge=0, le=MAX_LINES), _WHOLE] = 200
+    """Number of last lines."""
+    stored: Annotated[bool, _FLAG] = False
+    """true: the lines as stored, one JSON object each."""
+
+
+class CompareQuery(Query):
+    runs: Annotated[str, Field(pattern=_RUN_NAMES)]
+    """Names of two to ten runs or groups, separated by commas; the first one is compared with the others."""
+    split: EvalSplit = "test"
+
+
+class CurveQuery(Query):
+    points: Annotated[int | None, Field(ge=2, le=100_000), _WHOLE] = None
+    """About how many points of each curve to return; without it, all of them.
+
+    A curve with more points is divided into buckets, and each keeps its lowest and its highest point.
+    """
+    from_step: Annotated[int, Field(ge=0), _WHOLE] = 0
+    """The first step."""
+    to_step: Annotated[int | None, Field(ge=0), _WHOLE] = None
+    """The last step; without it, that of the run."""
+
+    def check(self) -> None:
+        """Raise INVALID_INPUT if the range has no step."""
+        if self.to_step is not None and self.to_step < self.from_step:
+            raise AppError(ErrorCode.INVALID_INPUT, "`to_step` must not be lower than `from_step`.")
+
+
+class SamplesQuery(Query):
+    limit: Annotated[int, Field(ge=1, le=1000), _WHOLE] = 100
+    """Largest number of samples: the last ones."""
+
+
+class FileQuery(Query):
+    path: Annotated[str, Field(min_length=1, max_length=512)]
+    """Path of a file, as the list of files has it."""
+
+
+class PortionQuery(Query):
+    offset: Annotated[int, Field(ge=0), _WHOLE]
+    """Position of the first byte of the portion: the `offset` of the upload."""

@@ -1,0 +1,166 @@
+"""The records of each operation: path, query, body and answer, for those who do it and for those who ask for it."""
+
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from trainer.artifacts.run_files import RunFiles
+from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
+from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
+from trainer.contracts.exports import ExportRequest, ExportStatus
+from trainer.contracts.groups import GroupStatus
+from trainer.contracts.http_answers import (
+    ArtifactFiles,
+    CancelAnswer,
+    CheckedTraining,
+    GroupCurve,
+    RunPage,
+    RunRequest,
+    TrainingSamples,
+)
+from trainer.contracts.inference import (
+    ChatHistory,
+    ChatRequest,
+    ChatResponse,
+    EvalMetrics,
+    EvalRequest,
+    EvalResponse,
+    GenerateRequest,
+    GenerateResponse,
+    PredictRequest,
+    PredictResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.items import ItemsRequest, ItemsResponse
+from trainer.contracts.jobs import WorkerOrder, WorkersState
+from trainer.contracts.operations import BY_NAME, Operation
+from trainer.contracts.parameters import (
+    AnyRunQuery,
+    ArtifactPath,
+    BatteryPath,
+    ChatPath,
+    ChatTurnPath,
+    CompareQuery,
+    CurveQuery,
+    ExperimentPath,
+    ExportPath,
+    GroupPath,
+    LogsQuery,
+    ModelPath,
+    NoBody,
+    NoQuery,
+    PredictQuery,
+    RequestPath,
+    RunPath,
+    RunsQuery,
+    SamplesQuery,
+    TokenizerPath,
+    UploadPath,
+    WaitQuery,
+)
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.sequences import SequencesRequest, SequencesResponse
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
+from trainer.contracts.verification import VerificationStatus
+from trainer.reports.comparison import Comparison
+
+PathT_co = TypeVar("PathT_co", bound=BaseModel, covariant=True)
+QueryT_co = TypeVar("QueryT_co", bound=BaseModel, covariant=True)
+BodyT_co = TypeVar("BodyT_co", bound=BaseModel, covariant=True)
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+
+
+class Call(NamedTuple, Generic[PathT_co, QueryT_co, BodyT_co, AnswerT_co]):
+    """An operation with the classes of its path, query, body and answer."""
+
+    operation: Operation
+    path: type[PathT_co]
+    query: type[QueryT_co]
+    body: type[BodyT_co]
+    answer: type[AnswerT_co]
+    """A record, or text, or nothing."""
+
+
+AnyCall: TypeAlias = Call[BaseModel, BaseModel, BaseModel, object]
+PathT = TypeVar("PathT", bound=BaseModel)
+QueryT = TypeVar("QueryT", bound=BaseModel)
+BodyT = TypeVar("BodyT", bound=BaseModel)
+AnswerT = TypeVar("AnswerT")
+_NOTHING = type(None)
+CALLS: dict[str, AnyCall] = {}
+"""All calls by the names of their operations."""
+
+
+def _call(
+    name: str, path: type[PathT], query: type[QueryT], body: type[BodyT], answer: type[AnswerT]
+) -> Call[PathT, QueryT, BodyT, AnswerT]:
+    call = Call(BY_NAME[name], path, query, body, answer)
+    CALLS[name] = call
+    return call
+
+
+LIST_WORKERS = _call("list_workers", NoQuery, NoQuery, NoBody, WorkersState)
+ORDER_WORKERS = _call("order_workers", NoQuery, NoQuery, WorkerOrder, WorkersState)
+LIST_RUNS = _call("list_runs", NoQuery, RunsQuery, NoBody, RunPage)
+TRAIN = _call("train", NoQuery, WaitQuery, TrainRequest, Accepted)
+CHECK_TRAINING = _call("check_training", NoQuery, NoQuery, TrainRequest, CheckedTraining)
+GET_RUN = _call("get_run", RunPath, WaitQuery, NoBody, RunStatus)
+CANCEL_RUN = _call("cancel_run", RunPath, NoQuery, NoBody, CancelAnswer)
+RESUME_RUN = _call("resume_run", RunPath, WaitQuery, NoBody, Accepted)
+DELETE_RUN = _call("delete_run", RunPath, NoQuery, NoBody, _NOTHING)
+GET_MANIFEST = _call("get_manifest", RunPath, NoQuery, NoBody, RunManifest)
+GET_FILES = _call("get_files", ModelPath, NoQuery, NoBody, RunFiles)
+GET_LOGS = _call("get_logs", RunPath, LogsQuery, NoBody, str)
+GET_CONFIG = _call("get_config", RunPath, NoQuery, NoBody, str)
+COMPARE_RUNS = _call("compare_runs", NoQuery, CompareQuery, NoBody, Comparison)
+GET_REQUEST = _call("get_request", RunPath, NoQuery, NoBody, RunRequest)
+GET_SAMPLES = _call("get_samples", RunPath, SamplesQuery, NoBody, TrainingSamples)
+VERIFY_RUN = _call("verify_run", RunPath, WaitQuery, NoBody, VerificationStatus)
+GET_GROUP = _call("get_group", GroupPath, WaitQuery, NoBody, GroupStatus)
+GET_GROUP_CURVE = _call("get_group_curve", GroupPath, CurveQuery, NoBody, GroupCurve)
+CANCEL_GROUP = _call("cancel_group", GroupPath, NoQuery, NoBody, CancelAnswer)
+EXPORT_RUN = _call("export_run", ModelPath, WaitQuery, ExportRequest, ExportStatus)
+GET_EXPORT = _call("get_export", ExportPath, WaitQuery, NoBody, ExportStatus)
+PREDICT_WITH_NEWEST = _call("predict_with_newest", NoQuery, AnyRunQuery, PredictRequest, PredictResponse)
+GET_CHAT_ANSWER = _call("get_chat_answer", ChatTurnPath, WaitQuery, NoBody, ChatResponse)
+GET_CHAT = _call("get_chat", ChatPath, NoQuery, NoBody, ChatHistory)
+DELETE_CHAT = _call("delete_chat", ChatPath, NoQuery, NoBody, _NOTHING)
+GET_LATEST_EVALUATION = _call("get_latest_evaluation", RunPath, NoQuery, NoBody, EvalMetrics)
+LIST_CORPORA = _call("list_corpora", NoQuery, NoQuery, NoBody, CorpusList)
+START_UPLOAD = _call("start_upload", NoQuery, NoQuery, UploadRequest, UploadStatus)
+GET_UPLOAD = _call("get_upload", UploadPath, NoQuery, NoBody, UploadStatus)
+DELETE_UPLOAD = _call("delete_upload", UploadPath, NoQuery, NoBody, _NOTHING)
+LIST_TOKENIZERS = _call("list_tokenizers", NoQuery, NoQuery, NoBody, TokenizerList)
+TRAIN_TOKENIZER = _call("train_tokenizer", NoQuery, WaitQuery, TokenizerTrainRequest, TokenizerAccepted)
+GET_TOKENIZER = _call("get_tokenizer", TokenizerPath, WaitQuery, NoBody, TokenizerStatus)
+LIST_EXPERIMENTS = _call("list_experiments", NoQuery, NoQuery, NoBody, ExperimentList)
+START_EXPERIMENT = _call("start_experiment", NoQuery, WaitQuery, ExperimentRequest, ExperimentStatus)
+GET_EXPERIMENT = _call("get_experiment", ExperimentPath, WaitQuery, NoBody, ExperimentStatus)
+CANCEL_EXPERIMENT = _call("cancel_experiment", ExperimentPath, NoQuery, NoBody, ExperimentStatus)
+LIST_BATTERIES = _call("list_batteries", NoQuery, NoQuery, NoBody, BatteryList)
+START_BATTERY = _call("start_battery", NoQuery, WaitQuery, BatteryRequest, BatteryStatus)
+GET_BATTERY = _call("get_battery", BatteryPath, WaitQuery, NoBody, BatteryStatus)
+CANCEL_BATTERY = _call("cancel_battery", BatteryPath, NoQuery, NoBody, BatteryStatus)
+LIST_FILES = _call("list_files", ArtifactPath, NoQuery, NoBody, ArtifactFiles)
+
+
+def _inference(
+    name: str, request: type[BaseModel], response: type[BaseModel], query: type[WaitQuery] = WaitQuery
+) -> None:
+    """Add the calls of an inference kind."""
+    reading = BY_NAME[name].follows
+    _call(name, ModelPath, query, request, response)
+    if request is not ChatRequest:  # its answers are below their chat
+        _call(reading, RequestPath, WaitQuery, NoBody, response)
+        _call(reading.replace("get_", "delete_", 1), RequestPath, NoQuery, NoBody, _NOTHING)
+
+
+_inference("score", ScoreRequest, ScoreResponse)
+_inference("sequences", SequencesRequest, SequencesResponse)
+_inference("items", ItemsRequest, ItemsResponse)
+_inference("generate", GenerateRequest, GenerateResponse)
+_inference("predict", PredictRequest, PredictResponse, PredictQuery)
+_inference("chat", ChatRequest, ChatResponse)
+_inference("evaluate", EvalRequest, EvalResponse)

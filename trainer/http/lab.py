@@ -1,0 +1,269 @@
+"""The room below all faces: what they ask for is checked and done here, by one function per operation."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from pkgutil import resolve_name
+from typing import Generic, NamedTuple, TypeAlias
+
+from pydantic import BaseModel
+
+from trainer.artifacts.batteries import BatteryDirectory
+from trainer.artifacts.run_groups import runs_of_group
+from trainer.artifacts.run_ids import one_run_id
+from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.settings import Settings
+from trainer.contracts.base import narrowed, run_of
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.groups import GroupStatus, group_status
+from trainer.contracts.inference_fields import SHARED_TOKENS
+from trainer.contracts.operations import Operation, Role
+from trainer.contracts.parameters import ModelPath
+from trainer.contracts.runs import HttpOrigin
+from trainer.data.corpus_uploads import CorpusUploads
+from trainer.http.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
+from trainer.people.limits import UsageLimits
+from trainer.people.permissions import Caller, Permissions
+from trainer.queue.exports import Exports
+from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
+from trainer.queue.run_index import RunEntry, RunIndex, RunRow
+from trainer.queue.verifications import Verifications
+
+_NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
+"""Parameters of paths that take names."""
+_MAX_LISTS = 16
+"""Lists of runs that stay in memory."""
+
+
+class Asked(NamedTuple, Generic[PathT_co, QueryT_co, BodyT_co]):
+    """What somebody asks for: an operation with its inputs."""
+
+    operation: Operation
+    caller: Caller
+    path: PathT_co
+    query: QueryT_co
+    body: BodyT_co
+    key: str | None = None
+    """Stands for the Idempotency-Key of this caller and address; None without a key."""
+    origin: HttpOrigin | None = None
+    """The origin of a run that this starts; None where it was not asked for over HTTP."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the job or request that the Idempotency-Key stands for; None without a key."""
+        return None if self.key is None else self.key[:32]
+
+
+class Listed(NamedTuple):
+    """The rows of a list of runs that a caller has asked for."""
+
+    runs: Sequence[RunEntry]
+    """The runs of the index when the list was made."""
+    query: BaseModel
+    caller: Caller
+    rows: Sequence[RunRow]
+
+
+class Lab:
+    """An installation, for those who ask something of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: JobQueue,
+        feeds: RunFeeds,
+        index: RunIndex,
+        limits: UsageLimits,
+        permissions: Permissions,
+    ) -> None:
+        self.settings = settings
+        self.queue = queue
+        self.feeds = feeds
+        self.index = index
+        self.limits = limits
+        self.permissions = permissions
+        self.exports = Exports(settings, queue)
+        self.verifications = Verifications(settings, queue)
+        self.uploads = CorpusUploads(settings, queue.corpora)
+        self.accepting = asyncio.Lock()
+        """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
+        self.storing_upload = asyncio.Lock()
+        """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
+        self.lists: deque[Listed] = deque(maxlen=_MAX_LISTS)
+
+    async def call(
+        self,
+        call: Call[PathT, QueryT, BodyT, AnswerT],
+        caller: Caller,
+        path: PathT,
+        query: QueryT,
+        body: BodyT,
+    ) -> AnswerT:
+        """Do an operation for a caller; raises FORBIDDEN, and RATE_LIMIT_EXCEEDED above the limits of requests."""
+        with ExitStack() as held:
+            asked = await self.allowed(Asked(call.operation, caller, path, query, body), held)
+            return await self.work(call, asked)
+
+    async def allowed(self, asked: Asked[PathT, QueryT, BodyT], held: ExitStack) -> Asked[PathT, QueryT, BodyT]:
+        """Return what is asked for, with complete ids in place of names; raises as `call` does.
+
+        It counts as a request until `held` is closed.
+        """
+        path = await self._with_ids(asked)
+        await self._check(asked.operation, asked.caller, path)
+        if asked.operation.limit == "requests":
+            held.enter_context(self.limits.request(asked.caller))
+        return asked._replace(path=path)
+
+    async def work(self, call: Call[PathT, QueryT, BodyT, AnswerT], asked: Asked[PathT, QueryT, BodyT]) -> AnswerT:
+        """Do an operation that `allowed` has returned."""
+        return narrowed(call.answer, await work_of(call.operation)(self, asked))
+
+    async def _with_ids(self, asked: Asked[PathT, QueryT, BodyT]) -> PathT:
+        """Return the parameters of a path with complete ids in place of names of what the caller may see.
+
+        Only a complete id names what is deleted; raises INVALID_INPUT for another name of it.
+        """
+        or_checkpoint = isinstance(asked.path, ModelPath)
+        given: dict[str, object] = asked.path.model_dump()
+        ids: dict[str, object] = {}
+        for field, name in given.items():
+            if isinstance(name, str) and field in _NAMED:
+                ids[field] = await self.full_id(asked.caller, field, name, or_checkpoint=or_checkpoint)
+        if asked.operation.method == "DELETE" and ids != {field: given[field] for field in ids}:
+            message = f"Only a complete id names what is deleted: give {' and '.join(map(repr, ids.values()))}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        return asked.path.model_copy(update=ids)
+
+    async def _check(self, operation: Operation, caller: Caller, path: BaseModel) -> None:
+        """Raise FORBIDDEN if the caller may not do an operation, or not on what a path names."""
+        role = operation.role
+        given: dict[str, object] = path.model_dump()
+        for field, name in given.items():
+            match field, name:
+                case "run_id" | "model", str():
+                    await self.run(caller, name, role)
+                case "group_id", str():
+                    for run in await asyncio.to_thread(runs_of_group, self.queue.runs, name):
+                        await self.run(caller, run.run_id, role)
+                case "battery_id", str():
+                    await self.battery(caller, name, role)
+                case "tokenizer_id", str():
+                    await self.tokenizer(caller, name, role)
+                case "export_id", str():
+                    await self.run(caller, (await self.exports.status(name)).run_id, role)
+                case _:
+                    pass
+        if operation.tag == "experiments":
+            self.permissions.check_experiments(is_admin=caller.is_admin)
+        if role is Role.ADMIN and not caller.is_admin:
+            raise AppError(ErrorCode.FORBIDDEN, "Only admins may do this.")
+
+    async def full_id(self, caller: Caller, field: str, given: str, *, or_checkpoint: bool = False) -> str:
+        """Return the id of the run, group or job that a name is meant for in a field of a path."""
+        see = self.permissions.may_see
+        match field:
+            case "experiment_id":
+                self.permissions.check_experiments(is_admin=caller.is_admin)
+                stored = self.queue.experiments.stored
+                return (await asyncio.to_thread(stored.find_named, given)).experiment_id
+            case "battery_id":
+                batteries = self.queue.batteries.stored
+                found = await asyncio.to_thread(
+                    batteries.find_named, given, lambda name: see(caller, batteries.get(name).record())
+                )
+                return found.battery_id
+            case "tokenizer_id":
+                tokenizers, is_usable = self.queue.tokenizers, await self.usable_tokenizers(caller)
+                tokenizer = await asyncio.to_thread(
+                    tokenizers.find_named, given, lambda name: is_usable(tokenizers.get(name))
+                )
+                return tokenizer.tokenizer_id
+            case _:
+                or_group = field == "group_id"
+                return await self.run_name(caller, given, or_group=or_group, or_checkpoint=or_checkpoint)
+
+    async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
+        """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
+        exact = given if or_group or not or_checkpoint else run_of(given)
+        if self.queue.runs.find(exact) is not None:
+            return given
+        await self.index.refresh()
+        try:
+            return one_run_id(given, self.seen_runs(caller), or_group=or_group, or_checkpoint=or_checkpoint)
+        except AppError as error:
+            if error.code is ErrorCode.RUN_NOT_FOUND and or_group:
+                return given  # of runs that the caller may not see
+            raise
+
+    def seen_runs(self, caller: Caller) -> list[RunEntry]:
+        """Return the runs that the caller may see, newest first, as of the last refresh of the index."""
+        return [run for run in self.index.runs if self.permissions.may_see(caller, run)]
+
+    async def run(self, caller: Caller, name: str, role: Role = Role.USER) -> RunDirectory:
+        """Return a run, also by the name of a model of it.
+
+        Raises RUN_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role.
+        """
+        run = self.queue.runs.get(run_of(name))
+        if not caller.is_admin:
+            record = await asyncio.to_thread(run.record)
+            if not self.permissions.permits(role, caller, record):
+                raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
+        return run
+
+    async def battery(self, caller: Caller, battery_id: str, role: Role = Role.USER) -> BatteryDirectory:
+        """Return a battery; raises DATA_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role."""
+        battery = self.queue.batteries.stored.get(battery_id)
+        if not self.permissions.permits(role, caller, await asyncio.to_thread(battery.record)):
+            raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this battery and admins may do this.")
+        return battery
+
+    async def group(self, group_id: str) -> GroupStatus:
+        """Return the status of a group; raises RUN_NOT_FOUND."""
+        runs: list[RunDirectory] = await asyncio.to_thread(runs_of_group, self.queue.runs, group_id)
+        return group_status(group_id, await asyncio.gather(*(self.feeds.status(run.run_id) for run in runs)))
+
+    async def check_surprisals(self, caller: Caller, name: str) -> None:
+        """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of a run or its model.
+
+        Requests name those that need this: `has_surprisals`.
+        """
+        if self.settings.security.surprisals == "all":
+            return
+        record = await asyncio.to_thread(self.queue.runs.get(run_of(name)).record)
+        if not self.permissions.permits(Role.OWNER, caller, record):
+            raise AppError(
+                ErrorCode.FORBIDDEN,
+                "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
+                f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0).",
+            )
+
+    async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[TokenizerDirectory], bool]:
+        """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
+        await self.index.refresh()
+        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.permits(role, caller, run)}
+        return lambda one: caller.is_admin or one.tokenizer_id in usable or one.is_shared()
+
+    async def tokenizer(self, caller: Caller, tokenizer_id: str, role: Role = Role.USER) -> TokenizerDirectory:
+        """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the caller."""
+        tokenizer = self.queue.tokenizers.get(tokenizer_id)
+        is_usable = await self.usable_tokenizers(caller, role)
+        if not await asyncio.to_thread(is_usable, tokenizer):
+            message = "Only owners of runs with this tokenizer and admins may do this."
+            raise AppError(ErrorCode.FORBIDDEN, message)
+        return tokenizer
+
+
+AnyAsked: TypeAlias = Asked[BaseModel, BaseModel, BaseModel]
+Work: TypeAlias = Callable[[Lab, AnyAsked], Awaitable[object]]
+
+
+def work_of(operation: Operation) -> Work:
+    """Return the function that does an operation."""
+    module, _, function = (operation.work or operation.tag).partition(":")
+    work: Work = resolve_name(f"trainer.http.{module}:{function or operation.name}")
+    return work
