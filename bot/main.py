@@ -13,7 +13,7 @@ from trainer.config.settings import Settings, load_settings
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.http.backend import Backend
-from trainer.people.permissions import AccessList, Permissions, no_member
+from trainer.lab.permissions import AccessList, Permissions, no_member
 from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.hardware import raise_descriptor_limit

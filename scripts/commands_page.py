@@ -7,7 +7,7 @@ from bot.app import BUTTONS, build
 from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
 from trainer.config.settings import Settings
 from trainer.contracts.operations import CHAT_COMMANDS, Role
-from trainer.people.permissions import command_of, typed_command
+from trainer.lab.permissions import command_of, typed_command
 
 LABELS = {
     "status": "Refresh, and the list of `/mt runs`",

@@ -21,7 +21,7 @@ FLOORS = (
     ("bot.processes",),
     ("bot.people", "bot.rest"),
     ("trainer.http", "trainer.commands"),
-    ("trainer.people", "trainer.api"),
+    ("trainer.api",),
     ("trainer.export", "trainer.client"),
     ("trainer.worker",),
     ("trainer.worker.children",),
@@ -29,6 +29,7 @@ FLOORS = (
     ("trainer.inference",),
     ("trainer.models",),
     ("trainer.tokenizers",),
+    ("trainer.lab",),
     ("trainer.queue",),
     ("trainer.batteries",),
     ("trainer.services", "trainer.experiments"),
@@ -44,7 +45,7 @@ ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
     for room in "contracts config system native ngrams store data artifacts batteries experiments services queue client"
-    " reports people http commands".split()
+    " reports lab http commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}
@@ -55,7 +56,7 @@ MATPLOTLIB_MODULES = {
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 
 LEFT = {room for room in ROOMS if room.startswith("bot")} - {"bot.people"} | {
-    *("trainer.http", "trainer.people", "trainer.client", "trainer.queue", "trainer.services", "trainer.store")
+    *("trainer.http", "trainer.lab", "trainer.client", "trainer.queue", "trainer.services", "trainer.store")
 }
 RIGHT = {"trainer.reports"}
 """Rooms outside the middle column of the picture; those that import torch are on the right too."""

@@ -28,8 +28,8 @@ from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _, plural
-from trainer.people.permissions import AccessLevel
+from trainer.lab.language import _, plural
+from trainer.lab.permissions import AccessLevel
 from trainer.queue.run_index import RunEntry, matching
 from trainer.services.health import Finding, check_data, check_gpu
 

@@ -22,7 +22,7 @@ from trainer.batteries.sources import battery_names
 from trainer.config.validation import decoded, parse
 from trainer.contracts.batteries import BatteryRecord, BatteryRequest, Measure
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_index import matching
 
 _EXPORTED = {".csv", ".tex", ".html", ".json", ".png"}

@@ -4,7 +4,7 @@ import discord
 
 from bot.session.client import POSTING, Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.lab.language import _
 
 
 def may_post(interaction: discord.Interaction[Bot]) -> bool:

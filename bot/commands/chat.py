@@ -12,7 +12,7 @@ from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.inference import ChatRequest
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _NEW = "new"
 """The session that starts a chat."""

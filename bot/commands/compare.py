@@ -34,7 +34,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 from trainer.reports.bands import band_of
 from trainer.reports.comparison import (
     Comparison,

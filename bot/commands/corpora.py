@@ -25,7 +25,7 @@ from trainer.contracts.experiments import LanguageCode
 from trainer.data.corpus_overview import CorpusStatistics, corpus_overview, corpus_overviews, corpus_statistics
 from trainer.data.tables import PlainText, as_text
 from trainer.data.text import clean_corpus_name
-from trainer.people.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural
 
 _MOST_FREQUENT = 10
 _HASH = re.compile("[0-9a-f]{64}")

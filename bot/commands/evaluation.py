@@ -28,7 +28,7 @@ from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}

@@ -33,7 +33,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.data.corpora import CorpusStore
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 

@@ -16,7 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ModelFormat
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.exports import LINK_SECONDS
 from trainer.reports.score_table import curves_csv
 

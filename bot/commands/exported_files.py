@@ -11,7 +11,7 @@ import discord
 from bot.commands.responses import Answer
 from bot.messages.text import GREEN, byte_size, count, make_embed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _MAX_FILE_BYTES = 10 << 20  # Discord's limit
 

@@ -21,7 +21,7 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRecord, GenerateRequest
 from trainer.contracts.inference_fields import Seed
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _MAX_TEMPERATURE, _TEMPERATURE_STEP = 2.0, 0.2
 

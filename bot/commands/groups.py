@@ -21,7 +21,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _
+from trainer.lab.language import _
 
 CONFIRMED = "sure"
 CONFIRM_AFTER = timedelta(minutes=10)

@@ -13,8 +13,8 @@ from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.units import UNIT_NOTE
-from trainer.people.language import _
-from trainer.people.permissions import bare_command, command_of, typed_command
+from trainer.lab.language import _
+from trainer.lab.permissions import bare_command, command_of, typed_command
 from trainer.queue.run_index import matching
 
 _MAX_CHOICES = 25  # Discord's limit

@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.runs import RunManifest
-from trainer.people.language import _
+from trainer.lab.language import _
 
 DEFAULT_NEW_TOKENS = 64
 RUN_HELP = "Id of the run; default: your newest completed run, or anybody's"

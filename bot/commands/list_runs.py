@@ -17,7 +17,7 @@ from bot.session.client import Bot
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_index import RunRow, matching, rows_of
 
 PAGE_RUNS = 8

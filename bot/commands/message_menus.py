@@ -12,7 +12,7 @@ from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
 from trainer.config.train_request import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _DEFAULT_MODEL = "char_lstm"
 _MAX_NAME, _MAX_NUMBER, _MAX_MODEL = 32, 4, 16

@@ -8,7 +8,7 @@ import discord
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import _
+from trainer.lab.language import _
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from bot.messages.answers import STATE_SIGNS
 from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from bot.session.client import Bot
-from trainer.people.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural
 from trainer.queue.run_index import RunEntry
 
 _ALL = "all"

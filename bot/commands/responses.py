@@ -31,8 +31,8 @@ from bot.rest.errors import (
 from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import CHAT_COMMANDS
-from trainer.people.language import _
-from trainer.people.permissions import Caller
+from trainer.lab.language import _
+from trainer.lab.permissions import Caller
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -28,7 +28,7 @@ from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.system.files import BrokenFile, read_regular
 
 MAX_FILE_BYTES = 10 << 20

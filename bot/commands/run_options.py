@@ -24,7 +24,7 @@ from trainer.contracts.models import PRESETS
 from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, matching
 
 Suggestion: TypeAlias = tuple[str, str]

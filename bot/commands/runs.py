@@ -25,7 +25,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import Accepted
 from trainer.contracts.training_options import LogLevel
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _Level = Literal["debug", "info", "warning", "error"]
 

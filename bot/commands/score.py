@@ -26,7 +26,7 @@ from trainer.contracts.inference import GenerateRecord, ScoreRecord, ScoreReques
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.units import Unit
 from trainer.data.text import with_newlines
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 
 Detail = Literal["summary", "per_char"]

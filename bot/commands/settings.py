@@ -14,7 +14,7 @@ from bot.people.user_settings import Notify, UserSettings, set_language
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.units import UNIT_NOTE, Unit
-from trainer.people.language import LANGUAGE_NAMES, _
+from trainer.lab.language import LANGUAGE_NAMES, _
 
 _OWN = "own"
 _DEFAULT = "default"

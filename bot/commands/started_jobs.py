@@ -3,7 +3,7 @@
 from bot.commands.responses import CommandContext
 from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.people.language import _
+from trainer.lab.language import _
 
 
 async def watch_job(context: CommandContext, job: AnyJob, command: str, *, needs_worker: bool = True) -> list[str]:

@@ -37,7 +37,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 
 _COLOURS = {"queued": GREY, "running": BLURPLE, "completed": GREEN, "failed": RED}
 _MAX_CORPORA = 500

@@ -33,7 +33,7 @@ from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import clean_file_name, clean_label
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.cost import UNMET
 from trainer.queue.run_index import RunEntry
 

@@ -3,7 +3,7 @@
 from bot.messages.text import count
 from trainer.contracts.errors import FAILS_AGAIN, ErrorCode
 from trainer.contracts.runs import RunStatus
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 
 _RETRYABLE = (ErrorCode.CRASH_LOOP, ErrorCode.MODEL_TRAIN_FAILED, ErrorCode.CHECKPOINT_CORRUPT)
 _DISK = (ErrorCode.INSUFFICIENT_STORAGE, ErrorCode.SERVICE_UNAVAILABLE)

@@ -34,8 +34,8 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue
-from trainer.people.language import _, numeral
-from trainer.people.limits import LimitReached
+from trainer.lab.language import _, numeral
+from trainer.lab.limits import LimitReached
 from trainer.queue.run_index import RunRow
 
 STATE_SIGNS: dict[RunState, str] = {

@@ -34,7 +34,7 @@ from trainer.contracts.batteries import (
     RunResult,
 )
 from trainer.contracts.development import Acquisition, CurveMeasure, Development, DevelopmentRow
-from trainer.people.language import _, plural
+from trainer.lab.language import _, plural
 from trainer.reports.battery_tables import battery_notes, control_name, run_titles
 from trainer.reports.development_tables import by_age, spread
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from bot.messages.text import clamp
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _
+from trainer.lab.language import _
 
 MAX_TEXT, _MAX_FORM_LABEL = 4000, 45  # Discord's limits
 MAX_OPTIONS, MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits of a list

@@ -19,7 +19,7 @@ from bot.messages.text import (
     utf16_length,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.people.language import _, plural
+from trainer.lab.language import _, plural
 
 _MAX_NAME = 24
 _MAX_CHARACTERS = 3900

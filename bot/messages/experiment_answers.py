@@ -13,7 +13,7 @@ from bot.messages.text import BLURPLE, GREEN, code_block, count, figure, make_em
 from bot.people.user_settings import current_unit
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.units import SURPRISAL_DIGITS
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.reports.experiment_tables import MISSING
 
 Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]

@@ -28,7 +28,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryRow
 from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus, ValidityCheck
 from trainer.contracts.units import PERPLEXITY_DIGITS, SURPRISAL_DIGITS
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 from trainer.reports.experiment_tables import (
     BATTERIES,
     HEAT_MAP,

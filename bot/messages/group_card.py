@@ -26,7 +26,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 
 _MAX_LINES = 20
 _COLOURS: dict[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}

@@ -39,7 +39,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, SURPRISAL_DIGITS, bits_in_unit, in_unit
-from trainer.people.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural
 from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_NATS, ReportFiles, Summary, expected_instead, visible
 
 STOPS: dict[FinishReason, str] = {

@@ -22,7 +22,7 @@ from trainer.artifacts.corpus_builds import BuildStatus
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.tokenizers import TokenizerStats
-from trainer.people.language import _, numeral
+from trainer.lab.language import _, numeral
 
 _MAX_ERROR, _MAX_TABLE = 1500, 3000
 

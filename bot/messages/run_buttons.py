@@ -8,7 +8,7 @@ import discord
 from bot.messages.advice import can_resume, can_retry, retry_batch
 from bot.messages.buttons import button, button_row, inference_buttons
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.people.language import _
+from trainer.lab.language import _
 
 _Button: TypeAlias = discord.ui.Button[discord.ui.View]
 

@@ -42,7 +42,7 @@ from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search
 from trainer.contracts.units import SURPRISAL_DIGITS
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.people.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"

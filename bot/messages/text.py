@@ -11,7 +11,7 @@ from bot.people.user_settings import current_unit
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
-from trainer.people.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits

@@ -31,7 +31,7 @@ from bot.rest.errors import (
 )
 from bot.rest.pacing import Pace
 from trainer.contracts.units import Unit
-from trainer.people.language import _, use_language
+from trainer.lab.language import _, use_language
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -13,7 +13,7 @@ from bot.messages.buttons import button_row
 from bot.messages.digest_card import digest_card
 from bot.notifications.subjects import Message, Reading, State, Subject, View, no_files
 from bot.people.watchers import Ledger, Watcher
-from trainer.people.language import current_language
+from trainer.lab.language import current_language
 from trainer.system.files import DISK
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

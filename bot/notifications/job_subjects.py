@@ -27,7 +27,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.people.permissions import Owned
+from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record
 

@@ -17,7 +17,7 @@ from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_feeds import RunFeeds
 
 

@@ -12,7 +12,7 @@ from discord import app_commands
 
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.units import Unit
-from trainer.people.language import CATALOGUES, Language, use_language
+from trainer.lab.language import CATALOGUES, Language, use_language
 from trainer.system.files import Disk, read_record, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
-from trainer.people.language import Language, current_language
+from trainer.lab.language import Language, current_language
 from trainer.system.files import Disk, read_regular, write_atomically
 
 

@@ -14,7 +14,7 @@ from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -21,8 +21,8 @@ from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
-from trainer.people.limits import UsageLimits
-from trainer.people.permissions import AccessList, Permissions
+from trainer.lab.limits import UsageLimits
+from trainer.lab.permissions import AccessList, Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_index import RunIndex
 from trainer.system.logs import say

@@ -20,7 +20,7 @@ from bot.messages.answers import error_answer
 from bot.rest.errors import CALL_ERRORS, ROUTE, retry
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.people.language import Language, _, current_language, use_language
+from trainer.lab.language import Language, _, current_language, use_language
 from trainer.system.files import read_regular
 from trainer.system.retries import back_off
 

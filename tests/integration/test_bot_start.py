@@ -9,7 +9,7 @@ from tests.support import settings_in
 from trainer.config.settings import HttpSettings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend
-from trainer.people.permissions import Permissions, no_member
+from trainer.lab.permissions import Permissions, no_member
 
 
 async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:

@@ -24,7 +24,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.batteries import BatteryStore
 from trainer.contracts.base import changed, now
-from trainer.people.permissions import bare_command, typed_command
+from trainer.lab.permissions import bare_command, typed_command
 
 RUN = "lstm-1"
 """The id of a run, and of a battery."""

@@ -21,7 +21,7 @@ from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import Curve, GroupCurve, RunPage
 from trainer.contracts.runs import Accepted, RunStatus
-from trainer.http.groups import curve_band
+from trainer.lab.groups import curve_band
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
 

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from tests.support import ROOT, message_walk
 
-ROOMS = ("artifacts", "commands", "config", "contracts", "data", "http", "people", "queue", "services", "worker")
+ROOMS = ("artifacts", "commands", "config", "contracts", "data", "http", "lab", "queue", "services", "worker")
 """The rooms whose texts are for people; the scripts of the store are for Redis."""
 _PROSE = re.compile(r"[A-Za-z`'}]+[,:;]? [a-z`'{]+[,:;]? [a-z`'{]+|^[A-Z][a-z ]+\.$")
 _WORD = re.compile(r"`[^`]*`|\{[^}]*\}|'[^']*'|[A-Za-z]{2,}")

@@ -20,7 +20,7 @@ from tests.support.bot import place as training_place
 from tests.support.inference import RUN
 from tests.support.inference_bot import place
 from tests.support.waiting import PATIENCE_SECONDS
-from trainer.people.permissions import typed_command
+from trainer.lab.permissions import typed_command
 
 LONGEST = 6000  # characters of an option without a limit of its own, by Discord
 FORM = 9  # the type of an answer that opens a form

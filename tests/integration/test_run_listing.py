@@ -29,7 +29,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.people.permissions import Caller
+from trainer.lab.permissions import Caller
 
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 

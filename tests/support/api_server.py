@@ -16,7 +16,7 @@ from trainer.client.client import BackgroundLoop
 from trainer.config.settings import HttpSettings, LoggingSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend
-from trainer.people.permissions import Permissions, no_member
+from trainer.lab.permissions import Permissions, no_member
 from trainer.system.logs import setup_logging
 
 KEY, USER_KEY = "the-key-of-the-lab", "the-key-of-a-user"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bot.people.user_settings import use_unit
 from trainer.contracts.units import Unit
-from trainer.people.language import Language, use_language
+from trainer.lab.language import Language, use_language
 
 T = TypeVar("T")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)

@@ -22,14 +22,14 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody
-from trainer.http import lab
 from trainer.http.api import Api, HttpTimeouts
 from trainer.http.backend import Backend
 from trainer.http.error_answers import OpenAiErrorBody
 from trainer.http.metrics import Metrics
 from trainer.http.server import HttpServer
-from trainer.people.limits import UsageLimits
-from trainer.people.permissions import Permissions, no_member
+from trainer.lab import lab
+from trainer.lab.limits import UsageLimits
+from trainer.lab.permissions import Permissions, no_member
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex

@@ -20,7 +20,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.units import Unit
-from trainer.people.permissions import Owned
+from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.reports.score_table import Curve
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from trainer.contracts.base import Frozen
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.operations import Operation
-from trainer.http.calls import CALLS
+from trainer.lab.calls import CALLS
 
 
 class Link(NamedTuple):

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from trainer.config.settings import ApiKey
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.http.lab import Lab
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
-from trainer.people.permissions import Caller
+from trainer.lab.lab import Lab
+from trainer.lab.permissions import Caller
 from trainer.queue.run_index import owner_number
 from trainer.system.hardware import descriptor_limit
 

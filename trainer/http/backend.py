@@ -4,11 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from trainer.config.settings import Settings
-from trainer.http.lab import Lab
 from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
-from trainer.people.limits import UsageLimits
-from trainer.people.permissions import Permissions
+from trainer.lab.lab import Lab
+from trainer.lab.limits import UsageLimits
+from trainer.lab.permissions import Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunIndex

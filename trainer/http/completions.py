@@ -15,11 +15,11 @@ from trainer.contracts.completions import CompletionChoice, CompletionRequest, C
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, completion_end
 from trainer.contracts.parameters import NoBody, NoQuery, Query
-from trainer.http.calls import PathT
 from trainer.http.event_streams import begin_stream
-from trainer.http.inference import visible_models
 from trainer.http.operations import ApiRequest
 from trainer.http.waiting import has_left, reply
+from trainer.lab.calls import PathT
+from trainer.lab.inference import visible_models
 from trainer.queue.run_index import RunEntry
 
 _LOOK_SECONDS = 1.0

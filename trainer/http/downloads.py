@@ -13,9 +13,9 @@ from aiohttp import web
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import ArtifactPath, FileQuery, NoBody
-from trainer.http.artifacts import artifact
 from trainer.http.error_answers import HttpError
 from trainer.http.operations import ApiRequest
+from trainer.lab.artifacts import artifact
 from trainer.system.files import BrokenFile, open_regular
 
 _CHUNK_BYTES = 1 << 18

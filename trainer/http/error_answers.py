@@ -8,7 +8,7 @@ from aiohttp import web
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, http_status, new_request_id
-from trainer.people.limits import LimitReached
+from trainer.lab.limits import LimitReached
 
 SERVER = {"Server": "Model-Trainer"}
 """The header that names the program, without the libraries and versions that aiohttp would name."""

@@ -26,11 +26,11 @@ from trainer.contracts.parameters import NoBody, WaitQuery
 from trainer.contracts.runs import Accepted, HttpOrigin, TrainRequest
 from trainer.http.answers import ResponseSpec, answers_of
 from trainer.http.api import Api, ApiClient
-from trainer.http.calls import CALLS, AnyCall, BodyT, BodyT_co, PathT, PathT_co, QueryT, QueryT_co
 from trainer.http.error_answers import HttpError
-from trainer.http.lab import AnyAsked, Asked, work_of
 from trainer.http.waiting import WaitingAnswer, reply
-from trainer.http.waits import Status
+from trainer.lab.calls import CALLS, AnyCall, BodyT, BodyT_co, PathT, PathT_co, QueryT, QueryT_co
+from trainer.lab.lab import AnyAsked, Asked, work_of
+from trainer.lab.waits import Status
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
 MAX_BODY_BYTES = 16 << 20

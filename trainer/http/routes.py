@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.http_answers import Curve
 from trainer.contracts.operations import OPERATIONS as ROWS
-from trainer.http.calls import CALLS
 from trainer.http.completions import Completion, ModelEntry, ModelList, complete, get_model, list_models
 from trainer.http.curves import get_curve
 from trainer.http.downloads import download_file
@@ -13,6 +12,7 @@ from trainer.http.event_streams import stream_events, stream_logs
 from trainer.http.operations import HttpOperation, of_lab, own
 from trainer.http.service import Health, Readiness, get_health, get_metrics, get_readyz
 from trainer.http.uploads import send_portion
+from trainer.lab.calls import CALLS
 
 _OWN: Mapping[str, HttpOperation] = {
     one.row.name: one

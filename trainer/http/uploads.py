@@ -8,10 +8,10 @@ from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import NoBody, PortionQuery, UploadPath
 from trainer.data.corpus_uploads import WrongOffset
-from trainer.http.corpora import finished_upload
 from trainer.http.error_answers import HttpError
 from trainer.http.operations import MALFORMED, ApiRequest, check_uncompressed, upload_offset
 from trainer.http.waiting import reply
+from trainer.lab.corpora import finished_upload
 
 PORTION_TYPE = "application/octet-stream"
 _WRITTEN_BYTES = 1 << 20

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from trainer.config.settings import ApiKey
 from trainer.http.api import ApiClient, ApiKeys
-from trainer.people.permissions import Caller
+from trainer.lab.permissions import Caller
 from trainer.queue.run_index import owner_number
 
 KEYS = ApiKeys(

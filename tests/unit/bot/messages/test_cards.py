@@ -77,7 +77,7 @@ from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue, EarlyStopping
 from trainer.contracts.units import Unit
-from trainer.people.language import LANGUAGE_NAMES, Language
+from trainer.lab.language import LANGUAGE_NAMES, Language
 from trainer.queue.run_index import RunRow
 from trainer.reports.comparison import MeasuredGroup, compare
 from trainer.services.health import Finding

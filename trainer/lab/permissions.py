@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.contracts.runs import RunRecord
-from trainer.people.language import _
+from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically
 

@@ -6,8 +6,8 @@ from time import monotonic
 from typing import Protocol, TypeVar, runtime_checkable
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.http.calls import BodyT, PathT, QueryT
-from trainer.http.lab import Asked, Lab
+from trainer.lab.calls import BodyT, PathT, QueryT
+from trainer.lab.lab import Asked, Lab
 from trainer.queue.inference_client import SAME_KEY
 
 _LOOK_SECONDS = 0.25

@@ -23,9 +23,9 @@ from trainer.contracts.parameters import (
     RunPath,
     WaitQuery,
 )
-from trainer.http.calls import QueryT
-from trainer.http.lab import Asked, Lab
-from trainer.people.permissions import Caller
+from trainer.lab.calls import QueryT
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 from trainer.queue.inference_client import EXPIRED, SAME_KEY
 from trainer.queue.inference_kinds import KINDS, InferenceKind
 from trainer.queue.run_index import RunEntry

@@ -27,10 +27,10 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
-from trainer.http.calls import BodyT, PathT, QueryT
-from trainer.http.lab import Asked, Lab, Listed
-from trainer.http.waits import at_end
-from trainer.people.permissions import Caller
+from trainer.lab.calls import BodyT, PathT, QueryT
+from trainer.lab.lab import Asked, Lab, Listed
+from trainer.lab.permissions import Caller
+from trainer.lab.waits import at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, matching, rows_of

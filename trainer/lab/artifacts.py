@@ -8,8 +8,8 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import ArtifactPath, NoBody, NoQuery
-from trainer.http.lab import Asked, Lab
-from trainer.people.permissions import Caller
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 
 _FIELDS: dict[ArtifactKind, str] = {
     "models": "run_id",

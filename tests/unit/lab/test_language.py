@@ -29,7 +29,7 @@ from trainer.contracts.jobs import WorkerState
 from trainer.contracts.operations import OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.people.language import CATALOGUES, Language, _, numeral, plural
+from trainer.lab.language import CATALOGUES, Language, _, numeral, plural
 from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
@@ -41,7 +41,7 @@ FORMS = {"tr": 1, "ru": 3}
 
 def calls_in_code() -> Iterator[tuple[str, ast.Call]]:
     """Yield every call of a function in the code of the bot and of people, with its name."""
-    for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "people").glob("*.py")):
+    for path in (*(ROOT / "bot").rglob("*.py"), *(ROOT / "trainer" / "lab").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 yield node.func.id, node

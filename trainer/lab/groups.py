@@ -8,8 +8,8 @@ from trainer.artifacts.curves import Points, RunCurves, pieces
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.http_answers import CancelAnswer, CurveBand, GroupCurve
 from trainer.contracts.parameters import CurveQuery, GroupPath, NoBody, NoQuery, WaitQuery
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end
 from trainer.reports.bands import band_of
 from trainer.reports.score_table import Curve
 

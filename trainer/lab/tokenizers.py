@@ -6,8 +6,8 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import changed
 from trainer.contracts.parameters import NoBody, NoQuery, TokenizerPath, WaitQuery
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end, check_first
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end, check_first
 
 
 async def list_tokenizers(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> TokenizerList:

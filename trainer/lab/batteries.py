@@ -3,8 +3,8 @@
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
 from trainer.contracts.parameters import BatteryPath, NoBody, NoQuery, WaitQuery
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end, cancelled, check_first
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end, cancelled, check_first
 
 
 async def list_batteries(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> BatteryList:

@@ -5,8 +5,8 @@ import asyncio
 from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
 from trainer.contracts.parameters import NoBody, NoQuery, UploadPath
 from trainer.data.corpus_overview import corpus_overviews
-from trainer.http.lab import Asked, Lab
-from trainer.people.permissions import Caller
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 
 
 async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> CorpusList:

@@ -23,9 +23,9 @@ from trainer.contracts.operations import Operation, Role
 from trainer.contracts.parameters import ModelPath
 from trainer.contracts.runs import HttpOrigin
 from trainer.data.corpus_uploads import CorpusUploads
-from trainer.http.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
-from trainer.people.limits import UsageLimits
-from trainer.people.permissions import Caller, Permissions
+from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
+from trainer.lab.limits import UsageLimits
+from trainer.lab.permissions import Caller, Permissions
 from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
@@ -265,5 +265,5 @@ Work: TypeAlias = Callable[[Lab, AnyAsked], Awaitable[object]]
 def work_of(operation: Operation) -> Work:
     """Return the function that does an operation."""
     module, _, function = (operation.work or operation.tag).partition(":")
-    work: Work = resolve_name(f"trainer.http.{module}:{function or operation.name}")
+    work: Work = resolve_name(f"trainer.lab.{module}:{function or operation.name}")
     return work

@@ -3,8 +3,8 @@
 from trainer.artifacts.experiments import without_details
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.parameters import ExperimentPath, NoBody, NoQuery, WaitQuery
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end, cancelled, check_first
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end, cancelled, check_first
 from trainer.queue.experiments import resolve_experiment
 
 

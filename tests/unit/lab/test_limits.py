@@ -13,8 +13,8 @@ from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
 from trainer.contracts.seeds import RunGroup
-from trainer.people.limits import LimitReached, UsageLimits
-from trainer.people.permissions import Caller
+from trainer.lab.limits import LimitReached, UsageLimits
+from trainer.lab.permissions import Caller
 from trainer.queue.run_index import RunEntry
 
 USER, OTHER, ADMIN = Caller(1), Caller(2), Caller(3, is_admin=True)

@@ -11,7 +11,7 @@ from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import CHAT_COMMANDS
-from trainer.people.permissions import AccessList, Caller, Permissions, no_member
+from trainer.lab.permissions import AccessList, Caller, Permissions, no_member
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90

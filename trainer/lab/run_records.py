@@ -8,8 +8,8 @@ from trainer.contracts.http_answers import RunRequest, TrainingSamples
 from trainer.contracts.inference import TrainingSample
 from trainer.contracts.parameters import NoBody, NoQuery, RunPath, SamplesQuery, WaitQuery
 from trainer.contracts.verification import VerificationStatus
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end
 
 
 async def get_request(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunRequest:

@@ -9,8 +9,8 @@ from itertools import count
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
-from trainer.people.language import _, plural
-from trainer.people.permissions import Caller
+from trainer.lab.language import _, plural
+from trainer.lab.permissions import Caller
 from trainer.queue.run_index import RunEntry
 
 _MINUTE_SECONDS = 60.0

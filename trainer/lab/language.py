@@ -33,9 +33,7 @@ _FORMS: dict[Language, Callable[[int], int]] = {
 
 
 def _read(language: Language) -> _Catalogue:
-    return _catalogue_adapter.validate_json(
-        (files("trainer.people") / "translations" / f"{language}.json").read_bytes()
-    )
+    return _catalogue_adapter.validate_json((files("trainer.lab") / "translations" / f"{language}.json").read_bytes())
 
 
 CATALOGUES: dict[Language, Mapping[str, str | list[str]]] = {"en": {}, "tr": _read("tr"), "ru": _read("ru")}

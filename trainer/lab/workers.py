@@ -2,8 +2,8 @@
 
 from trainer.contracts.jobs import WorkerOrder, WorkersState
 from trainer.contracts.parameters import NoBody, NoQuery
-from trainer.http.lab import Asked, Lab
-from trainer.people.permissions import Caller
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 
 
 async def list_workers(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> WorkersState:

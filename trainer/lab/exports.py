@@ -8,8 +8,8 @@ from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportRequest, ExportStatus
 from trainer.contracts.parameters import ExportPath, ModelPath, NoBody, WaitQuery
-from trainer.http.lab import Asked, Lab
-from trainer.http.waits import at_end
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end
 from trainer.queue.inference_client import SAME_KEY
 
 

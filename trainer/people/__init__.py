@@ -1,1 +1,0 @@
-"""Permissions, limits and the language of answers."""
