@@ -17,6 +17,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError, at_field, fi
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest
 from trainer.data.corpora import CorpusStore, training_characters
+from trainer.data.text import sample_text
 from trainer.system.files import DISK, Disk, read_regular, write_atomically
 
 _MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": "Training.", "completed": "Completed."}
@@ -192,7 +193,8 @@ async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore
     if isinstance(config, SubwordConfig) and request.vocab_size is None:
         paths = [corpora.find(name, "corpora") for name in request.corpora]
         share = 1 - request.holdout_fraction - request.test_fraction
-        text = await asyncio.to_thread(training_characters, paths, share)
+        samples = [await asyncio.to_thread(sample_text, path) for path in paths]
+        text = training_characters(samples, share)
         request = changed(request, vocab_size=chosen_vocab_size(config, text).value)
     return TokenizerRecord(
         tokenizer_id=tokenizer_id_of(request, described), created_at=now(), request=request, corpora=described

@@ -25,13 +25,13 @@ from trainer.data.normalization import normalized
 from trainer.data.tables import PlainText, as_text
 from trainer.data.text import (
     SUFFIXES,
+    TextSample,
     check_text_name,
     corpus_sha256,
     count_kinds,
     count_lines,
     is_table,
     line_blocks,
-    sample_text,
     shown_name,
     text_files,
 )
@@ -288,12 +288,11 @@ def require_lines(name: str, lines: int, minimum: int = 1) -> None:
         )
 
 
-def training_characters(corpora: Sequence[Path], share: float) -> TextCharacters:
-    """Estimate the characters of training splits that are this share of the corpora."""
-    samples = [sample_text(path) for path in corpora]
-    text = normalized("".join(sample for sample, _ in samples), Normalization())
-    sample_bytes = max(1, sum(size for _, size in samples))
-    growth = share * sum(file.stat().st_size for path in corpora for file in text_files(path)) / sample_bytes
+def training_characters(samples: Sequence[TextSample], share: float) -> TextCharacters:
+    """Estimate the characters of training splits that are this share of the sampled corpora."""
+    text = normalized("".join(sample.text for sample in samples), Normalization())
+    sample_bytes = max(1, sum(sample.n_bytes for sample in samples))
+    growth = share * sum(sample.corpus_bytes for sample in samples) / sample_bytes
     return TextCharacters(round(growth * len(text)), round(count_kinds(text, max(1.0, growth))))
 
 

@@ -48,6 +48,14 @@ class TextBlock(NamedTuple):
     utf8: bytes
 
 
+class TextSample(NamedTuple):
+    """A sample of a corpus."""
+
+    text: str
+    n_bytes: int
+    corpus_bytes: int
+
+
 def text_files(path: Path) -> list[Path]:
     """Return the text files of a corpus, in a folder sorted by name, without those about the folder, as README.txt.
 
@@ -71,8 +79,8 @@ def text_files(path: Path) -> list[Path]:
     return files
 
 
-def sample_text(corpus: Path) -> tuple[str, int]:
-    """Read chunks spread evenly over a corpus, or all of a short one; return the text and its bytes."""
+def sample_text(corpus: Path) -> TextSample:
+    """Read chunks spread evenly over a corpus, or all of a short one."""
     files, chunks = text_files(corpus), list[bytes]()
     for file in files[:: math.ceil(len(files) / _SAMPLE_CHUNKS)]:
         size = file.stat().st_size
@@ -81,7 +89,7 @@ def sample_text(corpus: Path) -> tuple[str, int]:
                 data.seek(start)
                 chunks.append(data.read(_SAMPLE_CHUNK_BYTES))
     raw = b"".join(chunks)
-    return raw.decode(errors="ignore"), len(raw)
+    return TextSample(raw.decode(errors="ignore"), len(raw), sum(file.stat().st_size for file in files))
 
 
 def count_kinds(units: Sequence[str], growth: float) -> float:

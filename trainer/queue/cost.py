@@ -9,14 +9,13 @@ activations and logits, in 4-byte numbers, on top of the process. Time comes fro
 import math
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
-from trainer.config.defaults import Pace
+from trainer.config.defaults import Pace, TrainingText
 from trainer.config.search import search_share
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
@@ -38,7 +37,7 @@ from trainer.contracts.tokenizers import (
 )
 from trainer.contracts.wording import WAIT_MESSAGES, counted
 from trainer.data.normalization import normalized
-from trainer.data.text import count_kinds, sample_text, text_files
+from trainer.data.text import TextSample, count_kinds
 from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -100,6 +99,11 @@ class TextEstimate(NamedTuple):
     vocabulary: Vocabulary
     text: TrainText
 
+    @property
+    def for_rules(self) -> TrainingText:
+        """The training split as the rules for absent values see it."""
+        return TrainingText(round(self.text.tokens), self.vocabulary.size)
+
 
 class Machine(NamedTuple):
     """The machine of the worker, as far as it is known."""
@@ -114,13 +118,13 @@ class Machine(NamedTuple):
 def preview_cost(
     effective: EffectiveRequest,
     measured: TextEstimate,
-    corpus: Path,
+    sample: TextSample,
     settings: Settings,
     *,
     n_runs: int = 1,
     pace: Pace | None = None,
 ) -> Cost:
-    """Estimate the cost of one run of a checked request, given its corpus, which `measure_text` has measured.
+    """Estimate the cost of one run of a checked request, given a sample of its corpus and its measured text.
 
     `pace` is that of a request with `minutes`, if it was measured.
 
@@ -131,9 +135,9 @@ def preview_cost(
     train_tokens, is_exact = text.tokens, effective.tokenizer_id is not None
     machine = this_machine(effective, settings)
     if isinstance(effective.model, NgramConfig):
-        sample, sample_bytes = sample_text(corpus)
-        growth = effective.corpus.bytes * train_share(effective) / max(1, sample_bytes)
-        ngrams = count_ngrams(sample, vocabulary.tokens_per_byte * sample_bytes, growth, effective.model.max_order)
+        growth = sample.corpus_bytes * train_share(effective) / max(1, sample.n_bytes)
+        tokens = vocabulary.tokens_per_byte * sample.n_bytes
+        ngrams = count_ngrams(sample.text, tokens, growth, effective.model.max_order)
         text = text._replace(ngrams=ngrams)
     check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
@@ -150,17 +154,20 @@ def preview_cost(
 
 
 def measure_text(
-    request: TrainRequest | EffectiveRequest, tokenizer: TokenizerConfig, path: Path, stored: TokenizerManifest | None
+    request: TrainRequest | EffectiveRequest,
+    tokenizer: TokenizerConfig,
+    sample: TextSample,
+    stored: TokenizerManifest | None,
 ) -> TextEstimate:
     """Estimate the training split of a corpus in tokens of a stored tokenizer, or of one that the run trains."""
-    sample, sample_bytes = sample_text(path)
-    train_bytes = sum(file.stat().st_size for file in text_files(path)) * train_share(request)
+    text, sample_bytes, corpus_bytes = sample
+    train_bytes = corpus_bytes * train_share(request)
     if stored is None:
-        vocabulary = estimate_vocabulary(tokenizer, request.documents, train_bytes, sample, sample_bytes)
+        vocabulary = estimate_vocabulary(tokenizer, request.documents, train_bytes, text, sample_bytes)
     else:
-        tokens = len(sample) * stored.stats.avg_tokens_per_char + 2 * (sample.count("\n") + 1)
+        tokens = len(text) * stored.stats.avg_tokens_per_char + 2 * (text.count("\n") + 1)
         vocabulary = Vocabulary(stored.vocab_size, stored.vocab_size, tokens / max(1, sample_bytes))
-    words = train_bytes * len(sample.split()) / max(1, sample_bytes)
+    words = train_bytes * len(text.split()) / max(1, sample_bytes)
     return TextEstimate(vocabulary, TrainText(train_bytes * vocabulary.tokens_per_byte, words))
 
 

@@ -36,6 +36,7 @@ from trainer.contracts.runs import EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore, training_characters
+from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.acceptance import Acceptance
 from trainer.queue.batteries import Items
@@ -311,11 +312,11 @@ def _refuse_added(train: Mapping[str, JsonValue], place: str) -> None:
 def _with_equal_tokenizers(request: ExperimentRequest, corpora: CorpusStore) -> ExperimentRequest:
     """Return the request with the tokenizers that rules choose: those of the shortest text for all languages."""
     models: dict[str, ModelOptions] = {}
+    samples = [sample_text(corpora.find(corpus_of(request, language), "corpora")) for language in request.languages]
     for name, model in request.models.items():
         models[name] = model
         training = training_request(request, CellKey(name, next(iter(request.languages)), request.seeds[0]), Start())
-        paths = [corpora.find(corpus_of(request, language), "corpora") for language in request.languages]
-        texts = [training_characters([path], train_share(with_split(training))) for path in paths]
+        texts = [training_characters([sample], train_share(with_split(training))) for sample in samples]
         shortest = TextCharacters(min(text.total for text in texts), max(text.kinds for text in texts))
         config = with_tokenizer(training, shortest).request.tokenizer
         if config not in (None, training.tokenizer) and not model.has_shared_tokenizer:

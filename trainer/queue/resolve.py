@@ -22,7 +22,7 @@ from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.defaults import PACE_SIZES, Pace, TrainingText
+from trainer.config.defaults import PACE_SIZES, Pace
 from trainer.config.presets import (
     Bf16Trial,
     Filled,
@@ -51,7 +51,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, Leaks, RunRecord
 from trainer.contracts.training_options import ChosenValue
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore, note_on_name, sample_lines, training_characters
-from trainer.data.text import corpus_sha256, text_files
+from trainer.data.text import TextSample, corpus_sha256, sample_text, text_files
 from trainer.queue.cost import TextEstimate, measure_text, preview_cost, train_share
 from trainer.queue.speed import measure_pace
 from trainer.system.child_environment import tuned_environment
@@ -119,6 +119,8 @@ class _Resolved(NamedTuple):
     chosen: tuple[ChosenValue, ...]
     paths: Mapping[str, Path]
     """The files or folders of its corpora, by field."""
+    sample: TextSample
+    """A sample of its corpus."""
     measured: TextEstimate
     """Its training split, in tokens of its tokenizer."""
     pace: Pace | None
@@ -148,7 +150,7 @@ async def preview_training(
     found = await _resolve_all(request, corpora, settings, measures_pace=True)
     effective, paths = found.effective, found.paths
     cost = await asyncio.to_thread(
-        preview_cost, effective, found.measured, paths["corpus"], settings, n_runs=len(seeds), pace=found.pace
+        preview_cost, effective, found.measured, found.sample, settings, n_runs=len(seeds), pace=found.pace
     )
     splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, paths, corpora, settings)
     return TrainingPreview(
@@ -218,14 +220,14 @@ async def _resolve_all(
         name: str | None = getattr(request, field)
         if name is not None:
             paths[field], references[field] = await corpora.read(name, field, minimum_lines=minimum_lines)
-    characters = await asyncio.to_thread(training_characters, [paths["corpus"]], train_share(with_split(request)))
+    sample = await asyncio.to_thread(sample_text, paths["corpus"])
+    characters = await asyncio.to_thread(training_characters, [sample], train_share(with_split(request)))
     request, by_text = with_tokenizer(request, characters)
     config = tokenizer_of(request, tokenizer)
-    measured = await asyncio.to_thread(measure_text, with_split(request), config, paths["corpus"], tokenizer)
-    text = TrainingText(round(measured.text.tokens), measured.vocabulary.size)
+    measured = await asyncio.to_thread(measure_text, with_split(request), config, sample, tokenizer)
     resolved = partial(
         resolve_with_reasons,
-        text=text,
+        text=measured.for_rules,
         corpus=references["corpus"],
         validation_corpus=references.get("validation_corpus"),
         test_corpus=references.get("test_corpus"),
@@ -241,11 +243,11 @@ async def _resolve_all(
     if request.minutes is not None and measures_pace:
         sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
         candidates = [resolved(changed(request, model_size=size)).effective for size in sizes]
-        fitting = await asyncio.to_thread(_fitting, candidates, measured, paths["corpus"], settings)
-        pace = await asyncio.to_thread(measure_pace, fitting, text, settings)
+        fitting = await asyncio.to_thread(_fitting, candidates, measured, sample, settings)
+        pace = await asyncio.to_thread(measure_pace, fitting, measured.for_rules, settings)
         effective, by_rule = resolved(request, pace=pace)
     notes = (*_notes_on_parent(taken), *layout.notes)
-    return _Resolved(effective, (*taken, *by_text, *by_rule), paths, measured, pace, notes)
+    return _Resolved(effective, (*taken, *by_text, *by_rule), paths, sample, measured, pace, notes)
 
 
 def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:
@@ -283,13 +285,13 @@ def _is_here(corpus: CorpusRef, corpora: CorpusStore) -> bool:
 
 
 def _fitting(
-    candidates: Sequence[EffectiveRequest], measured: TextEstimate, corpus: Path, settings: Settings
+    candidates: Sequence[EffectiveRequest], measured: TextEstimate, sample: TextSample, settings: Settings
 ) -> list[EffectiveRequest]:
     """Return the requests that fit into this machine, in ascending order; raises AppError if the first does not."""
     fitting = list[EffectiveRequest]()
     for one in candidates:
         try:
-            preview_cost(one, measured, corpus, settings)
+            preview_cost(one, measured, sample, settings)
         except AppError:
             if not fitting:
                 raise

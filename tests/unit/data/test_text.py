@@ -16,6 +16,7 @@ from tests.support.strategies import texts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import (
     MAX_LINE_BYTES,
+    TextSample,
     corpus_sha256,
     count_kinds,
     line_blocks,
@@ -205,8 +206,8 @@ def test_kinds__grow_as_the_halves_of_a_text_show() -> None:
 def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(f"{name} " * 200_000)
-    text, size = sample_text(tmp_path)
-    assert size < 900_000
-    assert {"a", "b", "c"} <= set(text.split())
+    sample = sample_text(tmp_path)
+    assert (sample.n_bytes < 900_000, sample.corpus_bytes) == (True, 1_200_000)
+    assert {"a", "b", "c"} <= set(sample.text.split())
     (tmp_path / "short.txt").write_text("all of it " * 100)
-    assert sample_text(tmp_path / "short.txt") == ("all of it " * 100, 1000)
+    assert sample_text(tmp_path / "short.txt") == TextSample("all of it " * 100, 1000, 1000)

@@ -12,7 +12,7 @@ import torch
 from pydantic import SecretStr
 
 from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
-from tests.support.families import effective_of, vocabulary
+from tests.support.families import effective_of, request_of, vocabulary
 from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
@@ -25,6 +25,7 @@ from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.models import PRESETS, ModelConfig, NgramConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
+from trainer.data.text import sample_text
 from trainer.models import build
 from trainer.ngrams import counts
 from trainer.queue.cost import (
@@ -316,12 +317,6 @@ def _add_run(
     (target / "manifest.json").write_text(copy.model_dump_json())
 
 
-async def demo(folder: Path, **fields: object) -> EffectiveRequest:
-    settings = settings_in(folder)
-    request = tiny_request(**{"corpus": "demo", "model_family": "lstm", **fields})
-    return await resolve_request(request, CorpusStore(settings), settings)
-
-
 @pytest.mark.parametrize(
     ("method", "documents", "fields"),
     [
@@ -336,39 +331,35 @@ async def demo(folder: Path, **fields: object) -> EffectiveRequest:
         ("bpe", "stream", {"vocab_size": 8000}),
     ],
 )
-async def test_vocabulary__is_estimated_from_the_text(
-    tmp_path: Path, method: str, documents: str, fields: dict[str, object]
-) -> None:
+def test_vocabulary__is_estimated_from_the_text(method: str, documents: str, fields: dict[str, object]) -> None:
     """Near the vocabulary that a run trains, and near the number of tokens of the corpus."""
     splits: dict[str, object] = {"test_fraction": 0.1, "holdout_fraction": 0.01}
-    effective = await demo(tmp_path, tokenizer={"method": method, **fields}, documents=documents, **splits)
+    effective = effective_of("lstm", tokenizer={"method": method, **fields}, documents=documents, **splits)
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     tokenizer = tokenizer_of(method, lines, lines[:9], documents=documents, **fields)
     tokens = len(tokenizer.encode_documents("\n".join(lines)))
-    found, _ = measure_text(effective, effective.tokenizer, DEMO, None)
+    found, _ = measure_text(effective, effective.tokenizer, sample_text(DEMO), None)
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
     assert found.min_size <= found.size
     assert found.tokens_per_byte * DEMO.stat().st_size == pytest.approx(tokens, rel=0.35)
 
 
-async def test_vocabulary__of_words_is_bounded_and_leaves_rare_words_out(tmp_path: Path) -> None:
-    async def size(**tokenizer: object) -> int:
-        effective = await demo(tmp_path, tokenizer={"method": "word", **tokenizer})
-        return measure_text(effective, effective.tokenizer, DEMO, None).vocabulary.size
+def test_vocabulary__of_words_is_bounded_and_leaves_rare_words_out() -> None:
+    def size(**tokenizer: object) -> int:
+        effective = effective_of("lstm", tokenizer={"method": "word", **tokenizer})
+        return measure_text(effective, effective.tokenizer, sample_text(DEMO), None).vocabulary.size
 
-    assert await size(vocab_size=100) == 100
-    assert await size(min_frequency=3) < 0.7 * await size()
+    assert size(vocab_size=100) == 100
+    assert size(min_frequency=3) < 0.7 * size()
 
 
-async def test_train_share__is_the_rest_beside_the_held_out_splits(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text(), "held")
+def test_train_share__is_the_rest_beside_the_held_out_splits() -> None:
+    def share(**fields: object) -> float:
+        return train_share(request_of("lstm", holdout_fraction=0.2, test_fraction=0.3, **fields))
 
-    async def share(**fields: object) -> float:
-        return train_share(await demo(tmp_path, holdout_fraction=0.2, test_fraction=0.3, **fields))
-
-    assert await share() == pytest.approx(0.5)
-    assert await share(validation_corpus="held") == pytest.approx(0.7)
-    assert await share(validation_corpus="held", test_corpus="held", allow_same_corpus=True) == 1
+    assert share() == pytest.approx(0.5)
+    assert share(validation_corpus="held") == pytest.approx(0.7)
+    assert share(validation_corpus="held", test_corpus="held") == 1
 
 
 def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
