@@ -57,7 +57,8 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue.resolve import TrainingPreview, count_splits, preview_training
+from trainer.queue.resolution import count_splits
+from trainer.queue.resolve import TrainingPreview, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
 
 if TYPE_CHECKING:
