@@ -1,6 +1,6 @@
 """Resolve a train request: check its parts, and fill in the defaults of its family and the sizes of its preset."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -156,9 +156,7 @@ def resolve(
     return resolve_with_reasons(
         request,
         TrainingText(corpus.bytes, _ROUGH_VOCABULARY),
-        corpus=corpus,
-        validation_corpus=validation_corpus,
-        test_corpus=test_corpus,
+        {"corpus": corpus, "validation_corpus": validation_corpus, "test_corpus": test_corpus},
         parent=parent,
         tokenizer=tokenizer,
     ).effective
@@ -167,18 +165,17 @@ def resolve(
 def resolve_with_reasons(
     request: TrainRequest,
     text: TrainingText,
+    corpora: Mapping[str, CorpusRef | None],
     *,
-    corpus: CorpusRef,
-    validation_corpus: CorpusRef | None,
-    test_corpus: CorpusRef | None,
     parent: EffectiveRequest | None = None,
     tokenizer: TokenizerManifest | None = None,
     pace: Pace | None = None,
 ) -> Resolved:
     """Fill in every absent value of a request that `check_parts` accepts; raises AppError if values do not fit.
 
-    The parent is the run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`. The rules of
-    defaults.py choose values for the text, and for the measured pace of a request with `minutes`.
+    The corpora are those of the request, by field. The parent is the run of `init_from_run_id`; the tokenizer is the
+    parent's, or that of `tokenizer_id`. The rules of defaults.py choose values for the text, and for the measured pace
+    of a request with `minutes`.
     """
     given = _given_fields(request)
     config = request.tokenizer or tokenizer
@@ -208,9 +205,7 @@ def resolve_with_reasons(
         "mlm_probability": request.mlm_probability if objective == "masked_lm" else DEFAULT_MLM_PROBABILITY,
         "tokenizer": tokenizer_of(request, tokenizer),
         "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
-        "corpus": corpus,
-        "validation_corpus": validation_corpus,
-        "test_corpus": test_corpus,
+        **corpora,
     }
     if values.get("warmup_steps") == 0:  # the same as none
         values["warmup_steps"] = None

@@ -1,9 +1,8 @@
-"""Previews training requests: resolves them, and estimates their cost."""
+"""Previews training requests: gathers their facts, resolves them, and estimates their cost."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,11 +12,8 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.presets import (
-    Resolved,
-    request_hash,
-    with_recorded,
-)
+from trainer.config.defaults import PACE_SIZES, Pace
+from trainer.config.presets import Resolved, has_free_size, request_hash, with_recorded
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, with_stored_tokenizer
 from trainer.contracts.base import changed
@@ -29,7 +25,8 @@ from trainer.contracts.training_options import ChosenValue
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore, note_on_name
 from trainer.queue.cost import preview_cost
-from trainer.queue.resolution import resolve_all
+from trainer.queue.resolution import Facts, gather, resolve
+from trainer.queue.speed import measure_pace
 
 _MAX_LEAK_BYTES = 8 << 20
 """Text in which leaks are measured before a run is queued, within a second."""
@@ -97,12 +94,16 @@ async def preview_training(
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
-    found = await resolve_all(request, corpora, settings, measures_pace=True)
-    effective, paths = found.effective, found.paths
+    facts = await gather(request, corpora, settings)
+    if request.minutes is not None:
+        pace = await asyncio.to_thread(_measure_pace, request, facts, settings)
+        facts = facts._replace(pace=pace)
+    found = await asyncio.to_thread(resolve, request, facts)
+    effective = found.effective
     cost = await asyncio.to_thread(
-        preview_cost, effective, found.measured, found.sample, settings, n_runs=len(seeds), pace=found.pace
+        preview_cost, effective, found.measured, facts.sample, settings, n_runs=len(seeds), pace=facts.pace
     )
-    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, paths, corpora, settings)
+    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, corpora, settings)
     return TrainingPreview(
         request=request,
         effective=effective,
@@ -134,13 +135,33 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
 
     Raises AppError.
     """
-    return (await resolve_all(request, corpora, settings)).effective
+    facts = await gather(request, corpora, settings)
+    return (await asyncio.to_thread(resolve, request, facts)).effective
 
 
 async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
     """Resolve the request of a run as `resolve_request` does, with the values that rules chose for the run."""
-    again = await resolve_all(record.request, corpora, settings)
+    facts = await gather(record.request, corpora, settings)
+    again = await asyncio.to_thread(resolve, record.request, facts)
     return with_recorded(Resolved(again.effective, again.chosen), record.effective)
+
+
+def _measure_pace(request: TrainRequest, facts: Facts, settings: Settings) -> Pace | None:
+    """Measure the pace of a request with `minutes`, in the sizes that it may choose and that fit into this machine.
+
+    Raises AppError if the smallest size does not fit.
+    """
+    sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
+    found, fitting = [resolve(changed(request, model_size=size), facts) for size in sizes], list[EffectiveRequest]()
+    for one in found:
+        try:
+            preview_cost(one.effective, one.measured, facts.sample, settings)
+        except AppError:
+            if not fitting:
+                raise
+            break
+        fitting.append(one.effective)
+    return measure_pace(fitting, found[0].measured.for_rules, settings)
 
 
 def with_labelled_tokenizer(
@@ -239,26 +260,16 @@ class _PreviewedSplits(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _preview_splits(
-    effective: EffectiveRequest, paths: Mapping[str, Path], corpora: CorpusStore, settings: Settings
-) -> _PreviewedSplits:
+def _preview_splits(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> _PreviewedSplits:
     """Split a short text, and return the leaks between its splits and notes; the worker splits a long one."""
     ancestors = [*RunStore(settings.app.artifacts_root).ancestors(effective)]
     requests = [effective, *(request for _, request in ancestors if request is not None)]
     if sum(corpus.bytes for request in requests for corpus in request.corpora) > _MAX_LEAK_BYTES:
         return _PreviewedSplits({}, ())
-    from trainer.data.corpus import SplitCorpus, SplitRule  # numpy: not at the start of the bot
-    from trainer.data.leaks import measure_leaks
-    from trainer.data.run_corpora import read_text
+    from trainer.data.leaks import measure_leaks  # numpy: not at the start of the bot
+    from trainer.data.run_corpora import corpus_paths, read_text, split_paths
 
-    split = SplitCorpus(
-        paths["corpus"],
-        effective.tokenizer.normalization,
-        SplitRule(effective.holdout_fraction, effective.test_fraction, effective.split_seed, effective.split_by),
-        documents=effective.documents,
-        validation=paths.get("validation_corpus"),
-        test=paths.get("test_corpus"),
-    )
+    split = split_paths(effective, corpus_paths(corpora, effective))
     leaks = measure_leaks(split, effective.documents, effective.split_seed, read_text(corpora, ancestors))
     lines = Counter(name for name, block in split.blocks([*leaks]) for _ in block.split("\n"))
     counted_leaks = {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}

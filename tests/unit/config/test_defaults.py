@@ -23,7 +23,7 @@ NO_BYTES = CorpusRef(name="kk", sha256="a" * 64, bytes=0)
 def resolved(tokens: int, fields: Values) -> Resolved:
     request = train_request(dict[str, object](model_family="char_lstm", corpus="kk") | dict(fields))
     text = TrainingText(tokens, CHARACTERS)
-    return resolve_with_reasons(request, text, corpus=NO_BYTES, validation_corpus=None, test_corpus=None)
+    return resolve_with_reasons(request, text, {"corpus": NO_BYTES})
 
 
 def value(effective: EffectiveRequest, path: str) -> object:

@@ -23,7 +23,7 @@ SPEEDS: Sequence[Candidate] = (
 def chosen(text: TrainingText, pace: Pace | None, **fields: object) -> tuple[EffectiveRequest, dict[str, ChosenValue]]:
     request = train_request({"model_family": "char_lstm", "corpus": "kk", "minutes": 2.0, **fields})
     corpus = CorpusRef(name="kk", sha256="a" * 64, bytes=text.tokens)
-    found = resolve_with_reasons(request, text, corpus=corpus, validation_corpus=None, test_corpus=None, pace=pace)
+    found = resolve_with_reasons(request, text, {"corpus": corpus}, pace=pace)
     return found.effective, {choice.field: choice for choice in found.chosen}
 
 

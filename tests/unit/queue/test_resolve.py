@@ -35,20 +35,6 @@ async def test_beginning_of_a_name__is_recorded_as_the_complete_name(tmp_path: P
         await preview(tmp_path, corpus="kazakh", validation_corpus="turk")
 
 
-async def test_one_text_in_two_roles__is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
-    for name, text in (("text", some_text()), ("copy", some_text()), ("other", some_text(70))):
-        add_corpus(tmp_path, text, name)
-    same: list[tuple[dict[str, object], str, str]] = [
-        ({"test_corpus": "copy"}, "corpus", "test_corpus"),
-        ({"validation_corpus": "copy", "test_corpus": "other"}, "corpus", "validation_corpus"),
-        ({"validation_corpus": "other", "test_corpus": "other"}, "validation_corpus", "test_corpus"),
-    ]
-    for fields, first, second in same:
-        with refused(ErrorCode.SAME_CORPUS, f"`{second}` has the same text as `{first}`", second):
-            await preview(tmp_path, **fields)
-        assert (await preview(tmp_path, **fields, allow_same_corpus=True)).request.allow_same_corpus
-
-
 async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) -> None:
     add_corpus(tmp_path, "\n".join([some_text(50)] * 4))
     for by, lines in (("position", 1.0), ("line", 0.0)):
@@ -56,21 +42,6 @@ async def test_preview__measures_leaks_of_a_short_corpus_only(tmp_path: Path) ->
         assert {split: leak.lines for split, leak in found.leaks.items()} == {"validation": lines, "test": lines}
     add_corpus(tmp_path, some_text(400_000))
     assert (await preview(tmp_path)).leaks == {}, "left to the worker"
-
-
-@pytest.mark.parametrize(("lines", "method"), [(250_000, "bpe"), (249_999, "char")])
-async def test_tokenizer__is_chosen_by_the_text_and_the_request_stays_as_sent(
-    tmp_path: Path, lines: int, method: str
-) -> None:
-    add_corpus(tmp_path, "abcdefg\n" * lines)
-    found = await preview(tmp_path, model_family="gpt2", model=None)
-    assert found.effective.tokenizer.method == method
-    assert {one.field: one.value for one in found.chosen}["tokenizer.method"] == method
-    assert found.chosen == found.checked().chosen
-    assert found.request.tokenizer is None
-    given = await preview(tmp_path, model_family="gpt2", model=None, tokenizer={"method": "bpe", "vocab_size": 77})
-    assert given.effective.tokenizer.vocab_size == 77
-    assert not any(one.field.startswith("tokenizer") for one in given.chosen)
 
 
 async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_path: Path) -> None:
@@ -86,6 +57,7 @@ async def test_preview__says_which_files_are_splits_and_what_is_left_out(tmp_pat
         (folder / name).write_text(text, encoding="utf-8")
     fields: dict[str, object] = {"corpus": "bank", "holdout_fraction": 0.1, "test_fraction": 0.1}
     found = await preview(tmp_path, **fields)
+    assert found.chosen == found.checked().chosen and found.request.tokenizer is None, "the request stays as sent"
     names = [corpus.name for corpus in found.effective.corpora]
     assert names == ["bank/bank.train.txt", "bank/bank.dev.txt", "bank/bank.test.txt"]
     uses = "bank.train.txt for training, bank.dev.txt for validation and bank.test.txt for test."
