@@ -24,7 +24,7 @@ from torch.nn import functional
 from benchmarks.decode_models import exported_in
 from benchmarks.reference_tools import load_library_model, row_of
 from benchmarks.turns import repeated, serve
-from trainer.contracts.inference import GenerateRequest, GenerateResponse, GenerationPrecision
+from trainer.contracts.generations import GenerateRequest, GenerateResponse, GenerationPrecision
 from trainer.export.graphs import GRAPH_FILE, state_names
 from trainer.inference.generation import GenerationJob, generate, generate_together, read_prompt, steps_after
 from trainer.inference.model_files import load_model

@@ -25,7 +25,7 @@ from benchmarks.turns import Contestant, Turns, in_turns, products_alone
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.inference.windows import context_of
 from trainer.system.child_environment import tuned_environment
 

@@ -22,11 +22,7 @@ from trainer.api import Model
 from trainer.batteries.reading import battery_of, read_battery
 from trainer.batteries.scoring import portions, scores_of
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
-from trainer.contracts.inference import (
-    DetailLevel,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse
 from trainer.data.rows import TextFile
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.system.hardware import default_threads

@@ -28,7 +28,7 @@ from benchmarks.lab import DEMO_CORPUS, Lab
 from benchmarks.reference_tools import load_library_model, load_scorer, row_of
 from trainer.api import Model
 from trainer.config.validation import parse
-from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
+from trainer.contracts.generations import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.scoring import score_lines, word_surprisals
 from trainer.models.base import LanguageModel

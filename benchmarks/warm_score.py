@@ -19,8 +19,8 @@ from benchmarks.rows import Row
 from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.config.validation import parse
-from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.queue.queue import JobQueue

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentResult, MatrixRow
-from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunStatus
 from trainer.reports.experiment_tables import (
     KIND_WORDS,

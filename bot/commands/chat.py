@@ -11,7 +11,7 @@ from bot.messages.inference import chat_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
-from trainer.contracts.inference import ChatRequest
+from trainer.contracts.chats import ChatRequest
 from trainer.lab.language import _
 
 _NEW = "new"

@@ -31,7 +31,7 @@ from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.errors import AppError
-from trainer.contracts.inference import EvalSplit
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
 from trainer.lab.language import _, numeral

@@ -26,7 +26,7 @@ from bot.messages.text import (
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
+from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
 from trainer.contracts.runs import RunRecord
 from trainer.lab.language import _
 

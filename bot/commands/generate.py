@@ -19,7 +19,7 @@ from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRecord, GenerateRequest
+from trainer.contracts.generations import GenerateRecord, GenerateRequest
 from trainer.contracts.inference_fields import Seed
 from trainer.lab.language import _
 

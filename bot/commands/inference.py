@@ -10,8 +10,8 @@ from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.inference import predict_answer
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import PredictRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.predictions import PredictRequest
 from trainer.contracts.runs import RunManifest
 from trainer.lab.language import _
 

@@ -22,8 +22,9 @@ from bot.session.client import Bot
 from trainer.config.validation import decoded, parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRecord, ScoreRecord, ScoreRequest
+from trainer.contracts.generations import GenerateRecord
 from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.contracts.units import Unit
 from trainer.data.text import with_newlines
 from trainer.lab.language import _

@@ -29,15 +29,11 @@ from bot.messages.text import (
     utf16_length,
 )
 from bot.people.user_settings import current_unit
-from trainer.contracts.inference import (
-    ChatResponse,
-    FinishReason,
-    GenerateRequest,
-    GenerateResponse,
-    PredictResponse,
-    ScoreResponse,
-)
+from trainer.contracts.chats import ChatResponse
+from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
+from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.units import LOSS_DIGITS, SURPRISAL_DIGITS, bits_in_unit, in_unit
 from trainer.lab.language import _, numeral, plural
 from trainer.reports.surprisal_report import HEATMAP_NAME, HIGH_NATS, ReportFiles, Summary, expected_instead, visible

@@ -37,10 +37,10 @@ from bot.people.user_settings import current_unit
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
 from trainer.contracts.baselines import Baseline
-from trainer.contracts.inference import Sample, perplexity
+from trainer.contracts.generations import Sample
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search
-from trainer.contracts.units import SURPRISAL_DIGITS
+from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural
 

@@ -169,7 +169,7 @@ def _comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
-    from trainer.contracts.inference import ScoreRecord
+    from trainer.contracts.scores import ScoreRecord
     from trainer.reports.charts import heat_map
     from trainer.reports.heatmap_html import heatmap_html
     from trainer.reports.score_table import heatmap_rows, token_rows

@@ -11,9 +11,11 @@ from tests.support.run_shell import Shell, sets
 from tests.support.shell import lab_shell_fixture
 from trainer.config.experiment_file import read_yaml
 from trainer.config.validation import value_at
-from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
+from trainer.contracts.evaluations import EvalMetrics
+from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus
+from trainer.contracts.scores import ScoreResponse
 
 __all__ = ["lab_shell_fixture"]
 

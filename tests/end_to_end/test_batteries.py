@@ -22,7 +22,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.config.settings import load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryList, BatteryStatus, BatterySummary, ItemScores
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
 

@@ -22,7 +22,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
 from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions
 from trainer.contracts.development import Development, WordScores
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
 from trainer.inference.model_files import load_run

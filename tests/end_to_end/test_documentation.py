@@ -24,8 +24,9 @@ from trainer.artifacts.experiments import ExperimentStore
 from trainer.config import experiment_blocks as blocks
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.base import Frozen
-from trainer.contracts.inference import GenerateRequest, PredictResponse
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.models import CONFIGS
+from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpora import CorpusStore

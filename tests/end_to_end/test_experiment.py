@@ -25,6 +25,7 @@ from trainer.commands.experiments import ExperimentSummary, RecomputedTables, wi
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.batteries import BatteryRow
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import (
     CellBattery,
     CellRun,
@@ -34,7 +35,6 @@ from trainer.contracts.experiments import (
     Validity,
     ValidityCheck,
 )
-from trainer.contracts.inference import EvalMetrics
 from trainer.reports.experiment_tables import csv_text
 from trainer.system.files import read_record
 

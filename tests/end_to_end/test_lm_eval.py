@@ -22,7 +22,8 @@ from trainer.batteries.outcomes import outcomes_of
 from trainer.batteries.reading import read_battery
 from trainer.contracts.batteries import BatteryOptions
 from trainer.contracts.completions import CompletionRequest
-from trainer.contracts.inference import EvalRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.sequences import SequencesRequest
 from trainer.export.folders import export_folder
 from trainer.inference.model_files import load_run

@@ -27,7 +27,10 @@ from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
-from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
+from trainer.contracts.evaluations import EvalMetrics
+from trainer.contracts.generations import GenerateResponse
+from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import import_archive

@@ -32,7 +32,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed, now
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.verification import Verification
 from trainer.native.library import builds

@@ -21,7 +21,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.run_shell import Shell
 from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.reports.score_table import ScoredLine
 
 __all__ = ["lab_shell_fixture"]

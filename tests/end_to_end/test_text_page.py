@@ -12,7 +12,8 @@ from tests.support.api_process import ApiProcess, api_process
 from tests.support.browser import Browser, browsing, faults, needs_chromium, see_both_units
 from tests.support.lab import Lab
 from tests.support.served_page import finish
-from trainer.contracts.inference import GenerateResponse, ScoreResponse
+from trainer.contracts.generations import GenerateResponse
+from trainer.contracts.scores import ScoreResponse
 
 pytestmark = needs_chromium
 

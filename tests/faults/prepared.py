@@ -10,16 +10,20 @@ from tests.support.api_process import ApiProcess
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import UploadStatus
+from trainer.contracts.evaluations import EvalResponse
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.exports import ExportStatus
+from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.http_answers import CancelAnswer
-from trainer.contracts.inference import ChatResponse, EvalResponse, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.items import ItemsResponse
 from trainer.contracts.operations import OTHER_RUN, RUN
 from trainer.contracts.parameters import RequestPath
+from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.http.operations import HttpOperation

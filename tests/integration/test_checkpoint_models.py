@@ -21,21 +21,13 @@ from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.batteries import BatterySummary
+from trainer.contracts.chats import ChatRequest, ChatResponse
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import (
-    ChatRequest,
-    ChatResponse,
-    EvalMetrics,
-    EvalRequest,
-    EvalResponse,
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest, EvalResponse
+from trainer.contracts.generations import GenerateRequest, GenerateResponse
 from trainer.contracts.inference_fields import Asks, Response
+from trainer.contracts.predictions import PredictRequest, PredictResponse
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.export.folders import load_export
 from trainer.reports.comparison import Comparison
 

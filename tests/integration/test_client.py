@@ -22,7 +22,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobQueued, MetricsProgress
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
-from trainer.contracts.inference import PredictResponse, ScoreResponse
+from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.scores import ScoreResponse
 
 __all__ = ["server_fixture"]
 

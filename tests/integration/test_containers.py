@@ -31,10 +31,10 @@ from tests.support.worker_runs import with_redis
 from trainer.config.validation import block, merged, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.exports import ExportFormat, ExportStatus
-from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.verification import VerificationStatus
 from trainer.store.store import connect
 from trainer.system.hardware import process_name

@@ -13,8 +13,8 @@ from tests.support.lab import Lab
 from tests.support.messages import MASKED_EVALUATION
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.evaluations import EvalRecord, EvalRequest
 from trainer.contracts.events import InferenceCompleted
-from trainer.contracts.inference import EvalRecord, EvalRequest
 from trainer.store import keys
 
 

@@ -12,7 +12,9 @@ from tests.support.redis_servers import served, told_server
 from tests.support.waiting import captured_logs, until
 from trainer.config.settings import QueueSettings
 from trainer.contracts.base import changed
-from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.chats import ChatRequest
+from trainer.contracts.generations import GenerateRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.store.store import connect

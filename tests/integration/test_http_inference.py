@@ -14,22 +14,13 @@ from tests.support.redis_servers import embedded
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.inference import (
-    ChatHistory,
-    ChatRequest,
-    ChatResponse,
-    EvalRequest,
-    EvalResponse,
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRecord,
-    ScoreRequest,
-    ScoreResponse,
-)
+from trainer.contracts.chats import ChatHistory, ChatRequest, ChatResponse
+from trainer.contracts.evaluations import EvalRequest, EvalResponse
+from trainer.contracts.generations import GenerateRequest, GenerateResponse
 from trainer.contracts.inference_fields import Response
+from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.scores import ScoreRecord, ScoreRequest, ScoreResponse
 from trainer.store import keys
 from trainer.store.store import Store
 

@@ -10,8 +10,8 @@ from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.generations import Sample, TrainingSample
 from trainer.contracts.http_answers import RunRequest, TrainingSamples
-from trainer.contracts.inference import Sample, TrainingSample
 from trainer.contracts.runs import Accepted
 from trainer.contracts.verification import VerificationStatus
 from trainer.queue.verifications import Verifications

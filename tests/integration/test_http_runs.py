@@ -21,9 +21,9 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import CheckedTraining, Curve, RunPage
-from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus

@@ -19,7 +19,7 @@ from tests.support.inference_bot import answer, is_hidden, place, said
 from tests.support.redis_servers import address
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS
 from trainer.store import keys
 from trainer.store.store import Store, connect

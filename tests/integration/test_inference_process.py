@@ -17,18 +17,13 @@ from tests.support.waiting import until
 from trainer.config.settings import QueueSettings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.chats import ChatRecord, ChatRequest
 from trainer.contracts.completions import CompletionRecord, CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRecord,
-    ChatRequest,
-    EvalRequest,
-    GenerateRecord,
-    GenerateRequest,
-    ScoreRecord,
-    ScoreRequest,
-)
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRecord, GenerateRequest
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.inference_kinds import new_record
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.system.heartbeat import processor_ticks

@@ -19,9 +19,10 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalRecord, EvalRequest
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
-from trainer.contracts.inference import EvalRecord, EvalRequest, ScoreRecord, ScoreRequest
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.queue.queue import JobQueue
 from trainer.store import keys

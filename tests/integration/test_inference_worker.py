@@ -11,7 +11,9 @@ from tests.support.redis_servers import address
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.config.settings import LoggingSettings
 from trainer.contracts.errors import AppError
-from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest
+from trainer.contracts.generations import GenerateRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.queue.queue import JobQueue
 from trainer.reports.comparison import Comparison
 from trainer.store import keys

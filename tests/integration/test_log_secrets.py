@@ -9,8 +9,10 @@ from tests.support import add_corpus, child_of, ended, kill, settings_in, some_t
 from tests.support.log_secrets import CORPUS, PROMPT, TEXT, address, has_secret, worker
 from tests.support.waiting import until
 from trainer.contracts.errors import AppError
-from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.contracts.scores import ScoreRequest
 from trainer.export.verification import verify_run
 from trainer.queue.queue import JobQueue
 from trainer.store import keys

@@ -37,12 +37,14 @@ from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
 from trainer.contracts.corpora import BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.exports import ExportRequest
-from trainer.contracts.inference import EvalRequest, ScoreRequest, inference_adapter
+from trainer.contracts.inference import inference_adapter
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.runs import RunStatus
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
 from trainer.queue.exports import Exports

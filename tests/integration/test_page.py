@@ -19,10 +19,11 @@ from trainer.contracts import (
     events,
     experiments,
     exports,
+    generations,
     groups,
-    inference,
     intervals,
     runs,
+    scores,
     search,
     seeds,
 )
@@ -50,11 +51,11 @@ OUTSIDE = re.compile(r"(https?:)?//[a-z0-9-]+\.[a-z]|@import\s+['\"u]|url\(")
 CODE_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser")
 INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
-RECORDS += [ArtifactFiles, inference.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
-RECORDS += [comparison.Against, comparison.Comparison, inference.LineScore, inference.WordScore]
+RECORDS += [ArtifactFiles, generations.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
+RECORDS += [comparison.Against, comparison.Comparison, scores.LineScore, scores.WordScore]
 RECORDS += [seed_differences.SeedDifference]
-RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, inference.GenerateResponse]
-RECORDS += [inference.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
+RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, generations.GenerateResponse]
+RECORDS += [scores.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentList, experiments.ExperimentResult]
 RECORDS += [
     experiments.ModelTables,
@@ -77,7 +78,7 @@ RECORDS += [batteries.FormulaResult, batteries.Effect, batteries.Counts, batteri
 RECORDS += [batteries.LeakedItems, batteries.SeedBand]
 RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.DevelopmentRow, development.Acquisition]
 RECORDS += [development.Development]
-RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, inference.TrainingSample, TrainingSamples]
+RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, generations.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
 RECORDS += [CorpusOverview, CorpusList, UploadStatus]
 

@@ -39,10 +39,11 @@ from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, tr
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateChunk, ScoreRecord, ScoreRequest
+from trainer.contracts.generations import GenerateChunk
 from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.contracts.runs import RunStatus
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.store import keys

@@ -25,8 +25,8 @@ from trainer.config.settings import ClientSettings
 from trainer.contracts.corpora import CorpusList, CorpusManifest, CorpusOverview
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import RunStatus
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.store import keys
 from trainer.system.logs import LogReader

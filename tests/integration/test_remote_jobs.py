@@ -35,7 +35,7 @@ from trainer.contracts.batteries import BatterySummary
 from trainer.contracts.development import Development
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import ExperimentResult
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.system.files import read_record
 
 __all__ = ["client_fixture", "hub_fixture", "laptop_fixture", "server_fixture"]

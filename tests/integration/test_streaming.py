@@ -16,19 +16,11 @@ from tests.support.inference import place as instant_place
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.chats import ChatRecord, ChatRequest, ChatResponse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRecord,
-    ChatRequest,
-    ChatResponse,
-    GenerateChunk,
-    GenerateRecord,
-    GenerateRequest,
-    GenerateResponse,
-    ScoreRecord,
-    ScoreRequest,
-)
+from trainer.contracts.generations import GenerateChunk, GenerateRecord, GenerateRequest, GenerateResponse
 from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.store import keys
 from trainer.worker.children.inference_server import Requests
 from trainer.worker.inference_jobs import InferenceJobs

@@ -9,7 +9,9 @@ from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from tests.support.worker_runs import finished
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 

@@ -15,7 +15,7 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.events import EvalCompleted
-from trainer.contracts.inference import TrainingSample
+from trainer.contracts.generations import TrainingSample
 from trainer.contracts.runs import RunManifest, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split

@@ -29,7 +29,8 @@ import local_discord
 import trainer
 from trainer.api import Model, Surprisal
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ScoreRequest, ScoreResponse, Suggestion
+from trainer.contracts.predictions import Suggestion
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import RunStatus, TrainRequest
 
 

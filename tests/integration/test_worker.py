@@ -21,15 +21,10 @@ from trainer.artifacts.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalRecord, EvalRequest, EvalResponse
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
-from trainer.contracts.inference import (
-    EvalRecord,
-    EvalRequest,
-    EvalResponse,
-    GenerateRequest,
-    ScoreRecord,
-    ScoreRequest,
-)
+from trainer.contracts.generations import GenerateRequest
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.connection import entries_adapter

@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.support.families import vocabulary
 from tests.support.tiny_models import POEM, TableModel, char_tokenizer, tensor_of, tokenizer_of
 from trainer.config.validation import parse
-from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
+from trainer.contracts.generations import GenerateChunk, GenerateRequest, GenerateResponse
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models.base import LanguageModel

@@ -12,21 +12,17 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.chats import ChatRequest
 from trainer.contracts.completions import CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import (
-    ChatRequest,
-    EvalRequest,
-    GenerateChunk,
-    GenerateRequest,
-    PredictRequest,
-    ScoreRequest,
-    SectionsRequest,
-    failed_record,
-    inference_adapter,
-)
-from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateChunk, GenerateRequest
+from trainer.contracts.inference import inference_adapter
+from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest, failed_record
 from trainer.contracts.items import ItemsRequest
+from trainer.contracts.predictions import PredictRequest
+from trainer.contracts.scores import ScoreRequest
+from trainer.contracts.sections import SectionsRequest
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.inference.model_files import save_model
 from trainer.queue.queue import JobQueue

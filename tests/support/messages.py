@@ -43,21 +43,16 @@ from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentStatus
-from trainer.contracts.inference import (
-    ChatResponse,
-    EvalMetrics,
-    GenerateRequest,
-    GenerateResponse,
-    PredictResponse,
-    Sample,
-    ScoreResponse,
-    Suggestion,
-)
+from trainer.contracts.generations import GenerateRequest, GenerateResponse, Sample
 from trainer.contracts.jobs import WorkerInfo, WorkersState
+from trainer.contracts.predictions import PredictResponse, Suggestion
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusStatistics
 from trainer.queue.run_index import RunEntry, rows_of

@@ -3,7 +3,7 @@
 from math import log
 
 from trainer.config.validation import parse
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
 Expected = tuple[tuple[str, float], ...]

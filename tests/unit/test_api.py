@@ -16,7 +16,7 @@ from tests.support.finished_runs import finished_run
 from tests.support.refusals import refused
 from trainer.client.notebook import Frame
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import score_lines

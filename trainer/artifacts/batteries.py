@@ -22,7 +22,7 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Development, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.system.files import (
     DISK,
     BrokenFile,

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
-from trainer.contracts.inference import Sample
+from trainer.contracts.generations import Sample
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.training_options import LogLevel
 from trainer.system.files import BrokenFile, read_regular

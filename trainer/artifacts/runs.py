@@ -22,6 +22,7 @@ from trainer.artifacts.run_ids import Named
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import (
     CheckpointSaved,
     Event,
@@ -32,7 +33,6 @@ from trainer.contracts.events import (
     JobQueued,
     stamp,
 )
-from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import (
     FINAL_STATES,
     EffectiveRequest,

@@ -15,7 +15,7 @@ from trainer.contracts.development import (
     DevelopmentRow,
     WordScores,
 )
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.intervals import margin
 from trainer.reports.development_tables import read_csv
 

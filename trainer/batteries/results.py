@@ -22,7 +22,7 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import CheckpointPoint, Development, DevelopmentRow, ModelWords, WordScores
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.data.text import shown_name
 from trainer.system.files import BrokenFile, read_record
 

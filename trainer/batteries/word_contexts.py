@@ -9,7 +9,7 @@ from typing import NamedTuple
 from trainer.contracts.batteries import MAX_WORDS
 from trainer.contracts.development import ModelWords, WordScores, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.data.text import plain_words
 from trainer.reports.score_table import ScoredLine, words_of_line

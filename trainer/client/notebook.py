@@ -14,10 +14,12 @@ from trainer.config.validation import parse, safe_name
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest, PredictRequest, ScoreRequest, ScoreResponse, Suggestion
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.items import Cell, ItemOptions, item_notes
 from trainer.contracts.models import Objective
+from trainer.contracts.predictions import PredictRequest, Suggestion
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.data.item_tables import item_requests
 from trainer.queue.inference_kinds import kind_of
 

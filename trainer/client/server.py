@@ -24,11 +24,12 @@ from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.contracts.base import RunState, narrowed, run_of
 from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.exports import ExportRequest
+from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, JobKindName, RunPage
-from trainer.contracts.inference import EvalMetrics, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.jobs import WorkerOrder, WorkersState
 from trainer.contracts.runs import (

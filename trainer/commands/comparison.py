@@ -23,7 +23,7 @@ from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
+from trainer.contracts.evaluations import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
 from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number, share_number
 from trainer.reports.comparison import (

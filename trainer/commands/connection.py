@@ -27,10 +27,11 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.contracts.base import FileRecord, RunState
     from trainer.contracts.batteries import BatteryList, BatteryStatus
     from trainer.contracts.corpora import CorpusList, CorpusOverview
+    from trainer.contracts.evaluations import EvalMetrics
     from trainer.contracts.experiments import ExperimentList, ExperimentStatus
+    from trainer.contracts.generations import GenerateChunk
     from trainer.contracts.groups import GroupStatus
     from trainer.contracts.http_answers import JobKindName
-    from trainer.contracts.inference import EvalMetrics, GenerateChunk
     from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
     from trainer.contracts.jobs import WorkerOrder, WorkersState
     from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus

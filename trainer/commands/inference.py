@@ -16,17 +16,12 @@ from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
+from trainer.contracts.chats import ChatRequest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRequest,
-    EvalMetrics,
-    EvalRequest,
-    FinishReason,
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-)
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest
+from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
+from trainer.contracts.predictions import PredictRequest
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted

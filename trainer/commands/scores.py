@@ -20,10 +20,10 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import QUOTINGS, Quoting
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.items import Cell, Columns, ItemOptions, ItemUnit, item_notes
 from trainer.contracts.runs import describe_unknown
+from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted

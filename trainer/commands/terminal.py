@@ -264,8 +264,8 @@ def loss_figures(
     The margin is half the width of the 95 % interval of the loss. A mark shows losses per character that are too low to
     compare, which `describe_unknown` explains.
     """
-    from trainer.contracts.inference import perplexity
     from trainer.contracts.runs import has_unknown_text
+    from trainer.contracts.units import perplexity
 
     if loss_nats is None:
         return None

@@ -28,10 +28,10 @@ from trainer.contracts.base import FileRecord, RunState, changed, run_of
 from trainer.contracts.batteries import BatteryList, BatteryStatus
 from trainer.contracts.corpora import CorpusList, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentList, ExperimentStatus
 from trainer.contracts.groups import GroupStatus, RunRows, group_status
 from trainer.contracts.http_answers import JobKindName
-from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.jobs import WorkerOrder, WorkersState
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunStatus, finished_error
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus

@@ -19,7 +19,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.errors import RunError
-from trainer.contracts.inference import EvalSplit
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.runs import FINAL_STATES, MAX_LEAK_SHARE, HttpOrigin, run_owner
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 

@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, NonNegativeFloat, Tag, model_validato
 
 from trainer.contracts.base import Frozen, requires
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.generations import FinishReason
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
@@ -81,6 +82,11 @@ class CompletionRequest(InferenceRequest):
 
 CompletionEnd = Literal["stop", "length"]
 """stop: the end of a line, or a stop text; length: `max_tokens`, or the end of the model's context."""
+
+
+def completion_end(reason: FinishReason | None) -> CompletionEnd:
+    """Return the end of a completion's choice; None: nothing was to be generated."""
+    return "stop" if reason in ("eos", "stop_sequence") else "length"
 
 
 class CompletionChoice(Frozen):

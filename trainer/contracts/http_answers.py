@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier
-from trainer.contracts.inference import TrainingSample
+from trainer.contracts.generations import TrainingSample
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
 

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt
 
-from trainer.contracts.base import Frozen, Identifier, JobState, describe_fields, model_name
+from trainer.contracts.base import Frozen, Identifier, JobState, changed, describe_fields, model_name
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 """Limits of the text of one score request, and of a prompt."""
+NO_RESULT = "No worker has answered; try again in a minute."
 EMPTY_PREFIX = "Prefix is empty after tokenization. Provide at least one word."
 ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -138,3 +139,13 @@ class InferenceRecord(Frozen):
 
 
 RecordT = TypeVar("RecordT", bound=InferenceRecord)
+
+
+def cancelled_error() -> AppError:
+    """Return the error of a request that its client withdrew."""
+    return AppError(ErrorCode.CANCELLED, "The client withdrew this request.")
+
+
+def failed_record(record: RecordT, error: RunError) -> RecordT:
+    """Return the record of a failed request."""
+    return changed(record, response=changed(record.response, status="failed", error=error))

@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from trainer.contracts.base import Frozen, GivenName, Identifier, RunState, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.http_answers import ArtifactKind
-from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.run_fields import CONDITION, NUMBER_FIELDS, SortField
 

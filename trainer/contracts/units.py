@@ -1,6 +1,6 @@
 """The unit of losses and surprisals that people read, and the digits of the figures; records and files are in nats."""
 
-from math import log
+from math import exp, log
 from typing import Literal, get_args
 
 Unit = Literal["bits", "nats"]
@@ -47,3 +47,8 @@ def perplexity_number(perplexity: float, sign: str = "") -> str:
 def share_number(share: float, sign: str = "") -> str:
     """Return a share in percent."""
     return f"{share:{sign}z.{SHARE_DIGITS}%}"
+
+
+def perplexity(loss_nats: float) -> float:
+    """Return exp(loss), at most the largest float."""
+    return exp(min(loss_nats, 709.0))

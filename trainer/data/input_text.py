@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeVar
 from trainer.config.validation import decoded, format_problem, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest, ScoreRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
     InferenceRequest,
     check_text_length,
 )
+from trainer.contracts.scores import ScoreRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name, with_newlines
 

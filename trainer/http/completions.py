@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, GivenName, Identifier, ModelName, changed
-from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
+from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse, completion_end
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateChunk, completion_end
+from trainer.contracts.generations import GenerateChunk
 from trainer.contracts.parameters import NoBody, NoQuery, Query
 from trainer.http.event_streams import begin_stream
 from trainer.http.operations import ApiRequest

@@ -2,15 +2,9 @@
 
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.chats import ChatRequest, ChatResponse, ChatTurn
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRequest,
-    ChatResponse,
-    ChatTurn,
-    GenerateRequest,
-    GenerateResponse,
-    SamplingOptions,
-)
+from trainer.contracts.generations import GenerateRequest, GenerateResponse, SamplingOptions
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.inference.generation import read_prompt
 from trainer.models.base import LanguageModel

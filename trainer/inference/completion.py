@@ -7,9 +7,15 @@ from secrets import randbits
 from typing import NamedTuple
 
 from trainer.contracts.base import changed
-from trainer.contracts.completions import CompletionChoice, CompletionPrompt, CompletionRequest, CompletionResponse
+from trainer.contracts.completions import (
+    CompletionChoice,
+    CompletionPrompt,
+    CompletionRequest,
+    CompletionResponse,
+    completion_end,
+)
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, completion_end
+from trainer.contracts.generations import FinishReason, GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.data.normalization import documents, normalized
 from trainer.inference.generation import Continuation, GenerationJob, Prompt, generate_together, read_prompt
 from trainer.inference.scoring import Scores, score_sequences

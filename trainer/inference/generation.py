@@ -14,15 +14,15 @@ from torch import Tensor
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import (
+from trainer.contracts.generations import (
     DecodeStep,
     FinishReason,
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
     GenerationPrecision,
-    cancelled_error,
 )
+from trainer.contracts.inference_fields import cancelled_error
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, likeliest, log_softmax, of_ids, penalize_repetition
 from trainer.models.base import LanguageModel

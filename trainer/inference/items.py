@@ -6,8 +6,8 @@ from math import fsum
 from typing import NamedTuple, assert_never
 
 from trainer.contracts.base import changed
-from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.data.normalization import Line, normalized
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.scoring import ScoringJob, is_cut, score_texts, scoring_method

@@ -6,20 +6,14 @@ from types import MappingProxyType
 from typing import Protocol, TypeVar, get_args
 
 from trainer.contracts.base import changed, narrowed
+from trainer.contracts.chats import ChatRecord, ChatResponse
 from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, RunError
-from trainer.contracts.inference import (
-    ChatRecord,
-    ChatResponse,
-    GenerateChunk,
-    GenerateRecord,
-    GenerateResponse,
-    GenerationPrecision,
-    PredictRecord,
-    ScoreRecord,
-)
+from trainer.contracts.generations import GenerateChunk, GenerateRecord, GenerateResponse, GenerationPrecision
 from trainer.contracts.inference_fields import InferenceRecord, RecordT, Response
 from trainer.contracts.items import ItemsRecord
+from trainer.contracts.predictions import PredictRecord
+from trainer.contracts.scores import ScoreRecord
 from trainer.contracts.sequences import SequencesRecord
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.completion import CompletionJob, complete_together

@@ -7,7 +7,7 @@ import torch
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
+from trainer.contracts.predictions import PredictRequest, PredictResponse, Suggestion
 from trainer.inference.generation import read_prompt, steps_after
 from trainer.models.base import LanguageModel
 from trainer.models.steps import Steps

@@ -28,16 +28,8 @@ from torch.nn.utils import rnn
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    Expected,
-    LineScore,
-    ScoreRequest,
-    ScoreResponse,
-    Totals,
-    WindowReport,
-    WordScore,
-)
 from trainer.contracts.inference_fields import ScoringMethod
+from trainer.contracts.scores import Expected, LineScore, ScoreRequest, ScoreResponse, Totals, WindowReport, WordScore
 from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.prefix_trees import tree_surprisals
 from trainer.inference.windows import Window, context_of, windows

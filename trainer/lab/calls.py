@@ -6,9 +6,12 @@ from pydantic import BaseModel
 
 from trainer.artifacts.run_files import RunFiles
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
+from trainer.contracts.chats import ChatHistory, ChatRequest, ChatResponse
 from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest, EvalResponse
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.exports import ExportRequest, ExportStatus
+from trainer.contracts.generations import GenerateRequest, GenerateResponse
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import (
     ArtifactFiles,
@@ -18,20 +21,6 @@ from trainer.contracts.http_answers import (
     RunPage,
     RunRequest,
     TrainingSamples,
-)
-from trainer.contracts.inference import (
-    ChatHistory,
-    ChatRequest,
-    ChatResponse,
-    EvalMetrics,
-    EvalRequest,
-    EvalResponse,
-    GenerateRequest,
-    GenerateResponse,
-    PredictRequest,
-    PredictResponse,
-    ScoreRequest,
-    ScoreResponse,
 )
 from trainer.contracts.items import ItemsRequest, ItemsResponse
 from trainer.contracts.jobs import WorkerOrder, WorkersState
@@ -60,7 +49,9 @@ from trainer.contracts.parameters import (
     UploadPath,
     WaitQuery,
 )
+from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import SequencesRequest, SequencesResponse
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationStatus

@@ -2,15 +2,9 @@
 
 import asyncio
 
+from trainer.contracts.chats import ChatHistory, ChatRecord, ChatResponse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatHistory,
-    ChatRecord,
-    ChatResponse,
-    EvalMetrics,
-    PredictRequest,
-    PredictResponse,
-)
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.inference_fields import Asks, InferenceRequest, Response, ResponseT
 from trainer.contracts.parameters import (
     AnyRunQuery,
@@ -23,6 +17,7 @@ from trainer.contracts.parameters import (
     RunPath,
     WaitQuery,
 )
+from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.lab.calls import QueryT
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 from pathlib import Path
 
+from trainer.contracts.generations import TrainingSample
 from trainer.contracts.http_answers import RunRequest, TrainingSamples
-from trainer.contracts.inference import TrainingSample
 from trainer.contracts.parameters import NoBody, NoQuery, RunPath, SamplesQuery, WaitQuery
 from trainer.contracts.verification import VerificationStatus
 from trainer.lab.lab import Asked, Lab

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import ModelConfig, Objective
 from trainer.models.compiled_steps import CompiledSteps
 from trainer.models.step_program import StepProgram

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.contracts.inference import DecodeStep
+from trainer.contracts.generations import DecodeStep
 from trainer.models.step_program import KeyValueShape, StepProgram, padded
 from trainer.models.steps import Floats, ModelState, Steps, as_floats
 from trainer.native.library import OUTPUTS, PANEL, Build, Task

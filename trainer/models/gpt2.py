@@ -4,7 +4,7 @@ from torch import nn
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import Gpt2Config, Objective
 from trainer.models.step_program import StepProgram, function, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields

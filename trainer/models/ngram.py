@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import NgramConfig, Objective
 from trainer.models.base import LanguageModel, check_ids
 from trainer.models.steps import ForwardSteps, ModelState, Steps

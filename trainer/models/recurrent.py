@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional, init
 from torch.nn.utils import rnn
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import Objective, RnnConfig
 from trainer.models.base import LanguageModel, check_ids
 from trainer.models.dropout import dropout

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.models.llama import configuration_llama, modeling_llama
 from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
 from trainer.models.dropout import Dropout
 from trainer.models.linear_layers import LinearLayer

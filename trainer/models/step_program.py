@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.contracts.inference import GenerationPrecision
+from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import Activation
 from trainer.native.library import BLOCK, LOGITS, OUTPUTS, PANEL, Function, Kind, Operation
 

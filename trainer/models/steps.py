@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.contracts.inference import DecodeStep
+from trainer.contracts.generations import DecodeStep
 
 Floats: TypeAlias = "NDArray[np.float32]"
 ModelState = tuple[Tensor, ...]

@@ -17,7 +17,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus, ModelFormat
-from trainer.contracts.inference import cancelled_error
+from trainer.contracts.inference_fields import cancelled_error
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.queue.queue import JobQueue
 from trainer.system.files import BrokenFile, read_regular

@@ -14,19 +14,19 @@ from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed, narrowed
+from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatTurn
 from trainer.contracts.completions import CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    CHAT_EXPIRED,
+from trainer.contracts.generations import FinishReason, GenerateChunk, GenerateResponse
+from trainer.contracts.inference_fields import (
     NO_RESULT,
-    ChatHistory,
-    ChatRequest,
-    ChatTurn,
-    FinishReason,
-    GenerateChunk,
-    GenerateResponse,
+    Asks,
+    AsksForStream,
+    InferenceRecord,
+    RecordT,
+    Response,
+    ResponseT,
 )
-from trainer.contracts.inference_fields import Asks, AsksForStream, InferenceRecord, RecordT, Response, ResponseT
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized

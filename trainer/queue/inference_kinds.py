@@ -8,27 +8,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from trainer.contracts.base import narrowed
+from trainer.contracts.chats import ChatRecord, ChatRequest
 from trainer.contracts.completions import CompletionRecord, CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode, field_error
-from trainer.contracts.inference import (
-    ChatRecord,
-    ChatRequest,
-    EvalRecord,
-    EvalRequest,
-    GenerateRecord,
-    GenerateRequest,
-    KindName,
-    PredictRecord,
-    PredictRequest,
-    ScoreRecord,
-    ScoreRequest,
-    SectionsRecord,
-    SectionsRequest,
-)
+from trainer.contracts.evaluations import EvalRecord, EvalRequest
+from trainer.contracts.generations import GenerateRecord, GenerateRequest
+from trainer.contracts.inference import KindName
 from trainer.contracts.inference_fields import EMPTY_PREFIX, Asks, InferenceRecord, InferenceRequest, ResponseT
 from trainer.contracts.items import ItemsRecord, ItemsRequest
 from trainer.contracts.models import Objective
+from trainer.contracts.predictions import PredictRecord, PredictRequest
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
+from trainer.contracts.sections import SectionsRecord, SectionsRequest
 from trainer.contracts.sequences import SequencesRecord, SequencesRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input

@@ -10,7 +10,7 @@ from trainer.contracts.base import Frozen, ModelName, changed
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalSplit
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text

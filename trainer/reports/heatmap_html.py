@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import accumulate, groupby
 
-from trainer.contracts.inference import ScoreResponse
 from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.reports.letters import clusters

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.events import Event, MetricsProgress
-from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Span, WordScore
+from trainer.contracts.scores import DetailLevel, Expected, ScoreResponse, Span, WordScore
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
 from trainer.contracts.units import Unit, in_unit
 from trainer.reports.letters import clusters, joined

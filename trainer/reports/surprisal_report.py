@@ -9,7 +9,7 @@ from math import log
 from statistics import median
 from typing import NamedTuple
 
-from trainer.contracts.inference import Expected, ScoreResponse
+from trainer.contracts.scores import Expected, ScoreResponse
 from trainer.reports.score_table import (
     TokenRow,
     code_points,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines
-from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.intervals import margin
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest, HeldOutSplit

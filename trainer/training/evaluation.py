@@ -13,10 +13,12 @@ from torch.nn import functional
 
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
+from trainer.contracts.evaluations import EvalMetrics, EvalSplit, SequenceLengths
+from trainer.contracts.generations import GenerateRequest, Sample
 from trainer.contracts.intervals import LineLosses, margin
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.seeds import listed_seeds
+from trainer.contracts.units import perplexity
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate
 from trainer.inference.model_files import WEIGHTS_FILE

@@ -13,9 +13,8 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
-from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.units import loss_number
+from trainer.contracts.units import loss_number, perplexity
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.training.dataset import TokenizedCorpus

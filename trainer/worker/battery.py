@@ -15,8 +15,9 @@ from trainer.config.settings import Settings
 from trainer.contracts.batteries import BatteryItem, BatteryProgress, BatteryRun, DevelopmentOptions, Variant
 from trainer.contracts.development import ModelWords, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics, EvalRequest, ScoreRequest, ScoreResponse
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest
 from trainer.contracts.inference_fields import ResponseT
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.queue.batteries import kept_models
 from trainer.queue.queue import JobQueue

@@ -16,8 +16,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import CellBattery, CellKey, CellRun, ExperimentTexts
-from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
+from trainer.contracts.sections import SectionsRequest
 from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
 from trainer.queue.queue import JobQueue

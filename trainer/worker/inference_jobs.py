@@ -18,19 +18,13 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.chats import CHAT_EXPIRED, ChatRecord, ChatTurn
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
-from trainer.contracts.inference import (
-    CHAT_EXPIRED,
-    ChatRecord,
-    ChatTurn,
-    GenerateChunk,
-    SectionsRecord,
-    cancelled_error,
-    failed_record,
-)
-from trainer.contracts.inference_fields import InferenceRecord, Response
+from trainer.contracts.generations import GenerateChunk
+from trainer.contracts.inference_fields import InferenceRecord, Response, cancelled_error, failed_record
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.contracts.sections import SectionsRecord
 from trainer.queue.inference_kinds import KINDS, kind_of
 from trainer.store import keys
 from trainer.store.answers import ChatAppend

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import AnyRecord, GenerateChunk
+from trainer.contracts.generations import GenerateChunk
+from trainer.contracts.inference import AnyRecord
 from trainer.contracts.inference_fields import InferenceRecord
 from trainer.queue.inference_kinds import kind_of
 from trainer.system.heartbeat import processor_ticks

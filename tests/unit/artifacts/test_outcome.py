@@ -12,7 +12,7 @@ from trainer.artifacts.outcome import Outcome, last_lines, read_outcome, shown_l
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import Sample
+from trainer.contracts.generations import Sample
 from trainer.contracts.runs import FinalState
 from trainer.contracts.training_options import LogLevel
 from trainer.system.files import file_records

@@ -15,7 +15,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, Suite
 from trainer.contracts.development import DevelopmentRow
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import EvalMetrics, SequenceLengths
+from trainer.contracts.evaluations import EvalMetrics, SequenceLengths
 from trainer.contracts.sequences import SequenceParts
 from trainer.reports.development_charts import development_figures
 from trainer.reports.development_tables import report_files

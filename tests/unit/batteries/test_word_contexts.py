@@ -14,7 +14,7 @@ from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.batteries.word_contexts import choose_words, frequencies_per_million, mean_surprisals
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import WordScore
+from trainer.contracts.scores import WordScore
 from trainer.inference.scoring import word_surprisals
 from trainer.reports.score_table import ScoredLine, scored_lines
 from trainer.tokenizers.base import vocabulary_of

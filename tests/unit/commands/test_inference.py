@@ -8,7 +8,7 @@ from tests.support import settings_in, some_text
 from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.inference import end_note
 from trainer.commands.terminal import Terminal
-from trainer.contracts.inference import FinishReason, GenerateResponse
+from trainer.contracts.generations import FinishReason, GenerateResponse
 
 
 @pytest.mark.parametrize(

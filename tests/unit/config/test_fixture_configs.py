@@ -10,8 +10,8 @@ from tests.support import ROOT, add_corpus, settings_in
 from tests.support.families import FAMILIES, OTHERS
 from tests.support.markers import slow_except
 from trainer.config.experiment_file import read_experiment, read_yaml
-from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig, TransformerConfig
+from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import CorpusPaths
 from trainer.inference.scoring import ScoringJob, score_texts

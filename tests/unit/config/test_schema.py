@@ -10,9 +10,13 @@ from bot.commands.score import ScoreOptions
 from trainer.config.experiment_blocks import BlockFile
 from trainer.config.schema import Schema, schema_of
 from trainer.config.settings import Settings
+from trainer.contracts.chats import ChatRequest
 from trainer.contracts.completions import CompletionRequest
-from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRequest
+from trainer.contracts.predictions import PredictRequest
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 
 REQUESTS: list[type[BaseModel]] = [TrainRequest, TokenizerTrainRequest, BlockFile, Settings]

@@ -10,16 +10,11 @@ from tests.support.refusals import refused
 from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import (
-    EvalRequest,
-    GenerateRequest,
-    GenerateResponse,
-    PredictResponse,
-    ScoreRecord,
-    ScoreRequest,
-    ScoreResponse,
-    inference_adapter,
-)
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRequest, GenerateResponse
+from trainer.contracts.inference import inference_adapter
+from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.scores import ScoreRecord, ScoreRequest, ScoreResponse
 
 Request = type[BaseModel]
 SOURCES: Mapping[Request, dict[str, object]] = {

@@ -25,7 +25,7 @@ from tests.support.tiny_models import char_tokenizer, tensor_of, tokenizer_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_folder import library_tokenizer
 from trainer.inference.generation import generate, read_prompt

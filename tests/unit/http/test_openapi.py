@@ -9,9 +9,11 @@ from pydantic import BaseModel
 
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode, PathError, http_status
-from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.operations import RUN
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.http.completions import CompletionBody
 from trainer.http.openapi import describe_api

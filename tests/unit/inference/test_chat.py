@@ -5,8 +5,8 @@ import pytest
 from tests.support.answers import WITH_MASK
 from tests.support.families import POSITIONS, model_of
 from tests.support.refusals import refused
+from trainer.contracts.chats import ChatRequest, ChatTurn
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import ChatRequest, ChatTurn
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.inference.chat import chat_prompt
 

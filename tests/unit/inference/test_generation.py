@@ -29,7 +29,7 @@ from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model, tokenizer_of
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
+from trainer.contracts.generations import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.models.base import LanguageModel

@@ -10,7 +10,7 @@ from tests.support.families import CAUSAL, CONTINUING, POSITIONS, model_of
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
+from trainer.contracts.predictions import PredictRequest, PredictResponse, Suggestion
 from trainer.contracts.tokenizers import METHODS
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.models import base

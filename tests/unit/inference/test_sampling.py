@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.support.answers import EOS, LETTERS, Script, write
 from tests.support.tiny_models import doubles, floats
 from trainer.config.validation import parse
-from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.inference.sampling import choose, possible_tokens
 
 K = TypeVar("K")

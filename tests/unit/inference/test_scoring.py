@@ -27,7 +27,7 @@ from tests.support.reference import ReferenceModel
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import ScoreResponse, WindowReport
+from trainer.contracts.scores import ScoreResponse, WindowReport
 from trainer.inference.scoring import packing_pays, score_lines, score_texts
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer

@@ -15,7 +15,7 @@ from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, config_of, mod
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import doubles, tensor_of
 from trainer.contracts.base import changed
-from trainer.contracts.inference import GenerateRequest, GenerationPrecision
+from trainer.contracts.generations import GenerateRequest, GenerationPrecision
 from trainer.contracts.models import LlamaConfig, ModelConfig, QwenConfig, RnnConfig
 from trainer.inference.sampling import choose
 from trainer.models import base, build

@@ -6,8 +6,8 @@ from tests.support.inference import REQUESTS
 from tests.support.refusals import refused
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.models import Objective
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.queue.inference_kinds import KINDS, check_scores
 

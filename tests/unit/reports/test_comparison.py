@@ -16,7 +16,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baselines
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalSplit
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import DataFacts, EvalSummary, Leak, RunManifest, Shares, SplitSizes

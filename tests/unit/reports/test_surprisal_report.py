@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.properties import for_all
 from tests.support.scores import score_of
 from trainer.contracts.base import changed
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.units import Unit
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.score_table import CellRow, TokenRow, heatmap_rows, token_rows

@@ -10,7 +10,7 @@ from tests.support.tiny_models import POEM, Run, make_run, small_model
 from tests.unit.ngrams.brute_force import BruteForce, documents_of
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baselines
-from trainer.contracts.inference import EvalMetrics, EvalSplit
+from trainer.contracts.evaluations import EvalMetrics, EvalSplit
 from trainer.contracts.intervals import t_quantile
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest

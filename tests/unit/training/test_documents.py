@@ -21,8 +21,9 @@ from tests.support.tiny_models import NFC, POEM, Run, integers, make_run, refere
 from tests.support.tiny_models import write as write_corpus
 from trainer.config.presets import resolve as resolve_request
 from trainer.config.validation import parse
+from trainer.contracts.chats import ChatRequest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ChatRequest, PredictRequest, PredictResponse
+from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.run_corpora import CorpusPaths

@@ -21,8 +21,8 @@ from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, Run, char_tokenizer, integers, make_run, small_model
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.units import perplexity
 from trainer.inference.windows import windows
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of

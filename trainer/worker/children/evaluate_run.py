@@ -7,7 +7,7 @@ from trainer.artifacts.checkpoints import checkpoint_folder
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.inference import EvalMetrics, EvalRequest, summary_of
+from trainer.contracts.evaluations import EvalMetrics, EvalRequest, summary_of
 from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import read_blocks

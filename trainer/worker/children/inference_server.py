@@ -17,16 +17,11 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, RunError
-from trainer.contracts.inference import (
-    AnyRecord,
-    EvalRecord,
-    EvalResponse,
-    GenerateChunk,
-    SectionsRecord,
-    SectionsResponse,
-    failed_record,
-)
-from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.evaluations import EvalRecord, EvalResponse
+from trainer.contracts.generations import GenerateChunk
+from trainer.contracts.inference import AnyRecord
+from trainer.contracts.inference_fields import InferenceRecord, failed_record
+from trainer.contracts.sections import SectionsRecord, SectionsResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.inference.kinds import COMPUTE, Compute, alone

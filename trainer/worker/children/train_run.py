@@ -22,6 +22,7 @@ from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
 from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
+from trainer.contracts.evaluations import EvalMetrics, EvalSplit, summary_of
 from trainer.contracts.events import (
     ArtifactRef,
     CheckpointSaved,
@@ -35,7 +36,7 @@ from trainer.contracts.events import (
     Stamp,
     stamp,
 )
-from trainer.contracts.inference import EvalMetrics, EvalSplit, TrainingSample, perplexity, summary_of
+from trainer.contracts.generations import TrainingSample
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import (
     DataFacts,
@@ -48,6 +49,7 @@ from trainer.contracts.runs import (
     largest_unknown_char_share,
 )
 from trainer.contracts.search import Search
+from trainer.contracts.units import perplexity
 from trainer.contracts.wording import STOP_MESSAGES, distinct
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build

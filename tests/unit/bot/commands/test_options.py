@@ -19,7 +19,7 @@ from trainer.config.settings import load_settings
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request, with_family
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import WordTokenizerConfig
 from trainer.contracts.training_options import EarlyStopping

@@ -65,12 +65,13 @@ from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
-from trainer.contracts.inference import ChatResponse, Sample
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial

@@ -13,7 +13,8 @@ from tests.support.scores import report_of
 from tests.support.stories import run_record
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.inference import FinishReason, GenerateRequest, GenerateResponse, PredictResponse, Suggestion
+from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
+from trainer.contracts.predictions import PredictResponse, Suggestion
 from trainer.contracts.units import Unit
 
 REASONS: tuple[FinishReason, ...] = ("eos", "stop_sequence", "max_new_tokens", "context_full")

@@ -17,7 +17,7 @@ from bot.processes.chart_process import ChartProcess
 from tests.support import ROOT, is_running, servers_of_this_test
 from tests.support.scores import score_of
 from tests.support.waiting import until
-from trainer.contracts.inference import ScoreRecord, ScoreRequest
+from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.surprisal_report import ReportFiles, score_csv, summarize
 

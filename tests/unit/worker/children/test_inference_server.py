@@ -21,21 +21,15 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
+from trainer.contracts.chats import ChatRecord
 from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import (
-    ChatRecord,
-    EvalMetrics,
-    EvalRecord,
-    EvalSplit,
-    GenerateChunk,
-    GenerateRecord,
-    PredictRecord,
-    Sample,
-    ScoreRecord,
-)
+from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalSplit
+from trainer.contracts.generations import GenerateChunk, GenerateRecord, Sample
 from trainer.contracts.inference_fields import InferenceRecord
+from trainer.contracts.predictions import PredictRecord
 from trainer.contracts.runs import EvalSummary, RunManifest
+from trainer.contracts.scores import ScoreRecord
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.data.run_corpora import split_rule

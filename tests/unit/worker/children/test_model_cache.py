@@ -10,7 +10,7 @@ from tests.support.refusals import refused
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.inference import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
+from trainer.contracts.generations import GenerateRecord, GenerateRequest, GenerateResponse, GenerationPrecision
 from trainer.data.corpora import CorpusStore
 from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.worker.children.inference_server import answer
