@@ -19,7 +19,7 @@ from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
 from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
-from tests.support.inference import RUN, InstantChild, finished_run
+from tests.support.inference import RUN, InstantChild, any_record, finished_run
 from tests.support.object_stores import Bucket, S3Server, machine, s3_server, worker_of
 from tests.support.redis_servers import served
 from tests.support.refusals import refused
@@ -40,7 +40,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.exports import ExportRequest
-from trainer.contracts.inference import inference_adapter
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.runs import RunStatus
@@ -532,7 +531,7 @@ async def test_job__without_its_folder_ends_and_a_request_fetches_its_weights(tm
             payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
             await InferenceJobs(there, store, child, child).infer({}, payload)
             stored = await store.get(keys.inference(kind, RUN, request_id))
-            response = inference_adapter.validate_json(stored or b"").response
+            response = any_record.validate_json(stored or b"").response
             return response.status, "" if response.error is None else response.error.message
 
         assert await answer(ScoreRequest(text="abc"), "score") == ("completed", "")

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from tests.support import settings_in
 from tests.support.runs import completed, record
 from tests.support.tiny_models import POEM, make_run
@@ -17,7 +19,7 @@ from trainer.contracts.completions import CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.generations import GenerateChunk, GenerateRequest
-from trainer.contracts.inference import inference_adapter
+from trainer.contracts.inference import AnyRecord
 from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest, failed_record
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.predictions import PredictRequest
@@ -32,6 +34,7 @@ from trainer.store.store import Store, connect
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.inference_process import InferenceChild
 
+any_record: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 OnChunk = Callable[[GenerateChunk], None]
 RUN = "char_lstm-1"
 TEXT = "a secret text of somebody"
@@ -89,7 +92,7 @@ class Place(NamedTuple):
 
     async def payload(self, request_id: str) -> dict[str, str]:
         [key] = [key for key in await self.keys(f"runs:*:{RUN}:{request_id}") if not key.startswith("runs:chat:")]
-        kind = inference_adapter.validate_json(await self.store.get(key) or b"").kind
+        kind = any_record.validate_json(await self.store.get(key) or b"").kind
         return {"kind": kind, "run_id": RUN, "request_id": request_id}
 
     async def keys(self, pattern: str) -> list[str]:

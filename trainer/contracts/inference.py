@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import Field
 
 from trainer.contracts.chats import ChatRecord
 from trainer.contracts.completions import CompletionRecord
@@ -15,7 +15,7 @@ from trainer.contracts.sections import SectionsRecord
 from trainer.contracts.sequences import SequencesRecord
 
 KindName = Literal["score", "sequences", "items", "generate", "complete", "predict", "chat", "evaluate", "sections"]
-AnyRecord = (
+AnyRecord = Annotated[
     ScoreRecord
     | SequencesRecord
     | ItemsRecord
@@ -24,9 +24,6 @@ AnyRecord = (
     | PredictRecord
     | ChatRecord
     | EvalRecord
-    | SectionsRecord
-)
-inference_adapter: TypeAdapter[AnyRecord] = TypeAdapter(
-    Annotated[AnyRecord, Field(discriminator="kind")],
-    config=ConfigDict(defer_build=True, hide_input_in_errors=True),
-)
+    | SectionsRecord,
+    Field(discriminator="kind"),
+]

@@ -98,7 +98,6 @@ async def _check_nothing(request: InferenceRequest, effective: EffectiveRequest,
 
 
 def _kind(
-    name: KindName,
     request: type[RequestT],
     record: type[InferenceRecord],
     *,
@@ -117,6 +116,7 @@ def _kind(
         return check(narrowed(request, given), effective, corpora)
 
     flags = is_unbounded or writes_run, writes_run, reads_training_text, is_generated
+    name: KindName = record.model_fields["kind"].default
     return InferenceKind(name, request, record, supports_any, check_any, route, *flags)
 
 
@@ -168,7 +168,6 @@ _NEW_CHAT = "Send a message of a chat; without a session id it starts a new one.
 _EVALUATE = "Evaluate a run on one of its splits, or on a corpus by its name."
 _KINDS = (
     _kind(
-        "score",
         ScoreRequest,
         ScoreRecord,
         supports=check_scores,
@@ -177,7 +176,6 @@ _KINDS = (
         is_unbounded=True,
     ),
     _kind(
-        "sequences",
         SequencesRequest,
         SequencesRecord,
         supports=_check_sequences,
@@ -187,7 +185,6 @@ _KINDS = (
         is_unbounded=True,
     ),
     _kind(
-        "items",
         ItemsRequest,
         ItemsRecord,
         supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
@@ -196,16 +193,14 @@ _KINDS = (
         reads_training_text=True,
     ),
     _kind(
-        "generate",
         GenerateRequest,
         GenerateRecord,
         check=_check_prompt,
         route=HttpRoute("a generation", "Continue a prompt.", _GENERATE_EXAMPLE, "generate"),
         is_generated=True,
     ),
-    _kind("complete", CompletionRequest, CompletionRecord, check=_check_completion, is_generated=True),
+    _kind(CompletionRequest, CompletionRecord, check=_check_completion, is_generated=True),
     _kind(
-        "predict",
         PredictRequest,
         PredictRecord,
         check=_check_prediction,
@@ -214,14 +209,12 @@ _KINDS = (
         ),
     ),
     _kind(
-        "chat",
         ChatRequest,
         ChatRecord,
         route=HttpRoute("a chat", _NEW_CHAT, _CHAT_EXAMPLE, "chat"),
         is_generated=True,
     ),
     _kind(
-        "evaluate",
         EvalRequest,
         EvalRecord,
         supports=_answers_all,
@@ -229,7 +222,7 @@ _KINDS = (
         route=HttpRoute("an evaluation", _EVALUATE, {"split": "validation"}, "eval"),
         writes_run=True,
     ),
-    _kind("sections", SectionsRequest, SectionsRecord, supports=_answers_all, writes_run=True),
+    _kind(SectionsRequest, SectionsRecord, supports=_answers_all, writes_run=True),
 )
 KINDS: Mapping[str, InferenceKind] = {kind.name: kind for kind in _KINDS}
 _BY_CLASS: Mapping[type[object], InferenceKind] = {

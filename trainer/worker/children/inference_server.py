@@ -6,11 +6,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from select import select
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
 import structlog
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
@@ -36,7 +36,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 _batch_adapter: TypeAdapter[list[AnyRecord]] = TypeAdapter(
-    list[Annotated[AnyRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
+    list[AnyRecord], config=ConfigDict(hide_input_in_errors=True)
 )
 _PIECE_BYTES = 1 << 20
 _STDIN = 0
