@@ -1,19 +1,29 @@
-"""Scores of many requests in their order, and the file that they are written to."""
+"""The output of `mt score`: scores of many requests in their order, their formats, and the file they are written to."""
 
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
-from trainer.commands.terminal import Terminal
+from rich.table import Table
+
+from trainer.commands.terminal import Terminal, loss_figures, summary
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
+from trainer.contracts.runs import describe_unknown
+from trainer.contracts.scores import DetailLevel, ScoreResponse, Totals, WindowReport
+from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
+from trainer.reports.heatmap_html import heatmap_html
+from trainer.reports.score_table import ScoredLine, csv_lines, heatmap_rows, table_rows, token_rows, token_scores
 from trainer.system.files import storage_errors
 
 T = TypeVar("T")
+Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 Write = Callable[[str], None]
 """Writes complete lines of the result; the text has no final newline."""
 
@@ -69,6 +79,113 @@ def output_to(out: Path | None, terminal: Terminal) -> Iterator[Write]:
                     data = data[files[0].write(data) :]
 
         yield write
+
+
+class Rows(NamedTuple):
+    """Rows of a result in the forms that are written row by row, of which only the chosen one is read."""
+
+    objects: Iterable[str]
+    """JSON objects."""
+    cells: Iterable[Sequence[object]] = ()
+    plain: Iterable[str] = ()
+    """Texts with their surprisals, for people."""
+
+
+def rows_of(
+    lines: Iterator[ScoredLine], level: DetailLevel, unit: Unit, head: Sequence[Sequence[str]], numbers: Iterator[int]
+) -> Rows:
+    """Return the rows of some lines at a level; `numbers` are those of words or tokens."""
+    return Rows(
+        (line.as_json() for line in lines),
+        chain(head, (row for line in lines for row in table_rows(line, level, numbers))),
+        () if level == "summary" else (row for line in lines for row in _plain_rows(line, level, unit)),
+    )
+
+
+def _plain_rows(line: ScoredLine, level: DetailLevel, unit: Unit) -> Iterator[str]:
+    """Yield a row for the line, or for each of its words or tokens; the newlines of a stream are escaped."""
+    if level == "per_line":
+        shown: Iterable[tuple[str, float | None]] = [(line.text or "", line.nats or 0.0)]
+    elif level == "per_word":
+        shown = ((word.text, word.surprisal) for word in line.words or ())
+    else:
+        shown = ((name, surprisal) for name, _, (surprisal, _, _), _ in token_scores(line))
+    for text, nats in shown:
+        number = "" if nats is None else surprisal_number(nats, unit)
+        yield "\t".join((text.replace("\n", "\\n"), number))
+
+
+FORMS: Mapping[Format, Callable[[Rows], str]] = {
+    "table": lambda rows: "\n".join(rows.plain),
+    "json": lambda rows: "",
+    "jsonl": lambda rows: "\n".join(rows.objects),
+    "csv": lambda rows: csv_lines(rows.cells, ","),
+    "tsv": lambda rows: csv_lines(rows.cells, "\t"),
+}
+"""Writers of rows by format; one JSON object has all rows, and is written at the end."""
+
+
+class Figures:
+    """The figures of a text that is scored in portions."""
+
+    def __init__(self) -> None:
+        self.first: ScoreResponse | None = None
+        self._totals = Totals()
+        self._window: WindowReport | None = None
+
+    def add(self, response: ScoreResponse) -> None:
+        """Add those of a portion."""
+        self.first = self.first or response
+        self._totals = Totals.of([self._totals, response.totals])
+        if (window := response.window) is not None:
+            before = self._window or changed(window, cut_lines=0)
+            widest = window if window.max_difference_nats > before.max_difference_nats else before
+            self._window = changed(widest, cut_lines=before.cut_lines + window.cut_lines)
+
+    def response(self) -> ScoreResponse:
+        """Return the first response with the figures of all; raises INVALID_INPUT where nothing was scored."""
+        if self.first is None:
+            raise AppError(ErrorCode.INVALID_INPUT, "The text has nothing to score: none of its lines can be read.")
+        return changed(self.first, **self._totals.figures(self.first.method), window=self._window)
+
+
+def summary_of(response: ScoreResponse, unit: Unit) -> Table:
+    """Return the figures of a text as a table for people."""
+    masked = "masked " if response.method == "pseudo_log_likelihood" else ""
+    bits, share = response.bits_per_byte, response.unknown_char_share
+    per_byte = "" if bits is None else f", {per_char_number(bits, unit)} {unit} per byte with line ends"
+    rows = {
+        "loss": loss_figures(response.loss, response.bits_per_char, unit, unknown_char_share=share),
+        "unknown": describe_unknown(share),
+        "mean surprisal": f"{loss_number(response.mean_surprisal or 0.0, unit)} {unit} per {masked}token of the text",
+        "total": f"{surprisal_number(response.totals.nats, unit)} {unit}{per_byte}",
+        "tokens, unknown": f"{response.totals.n_scored}, {response.totals.unk_count}",
+    }
+    window = response.window
+    if window is not None and not window.cut_lines:
+        rows["windows"] = f"none: no line is longer than {window.window_tokens:,} tokens"
+    elif window is not None:
+        rows["windows"] = f"{window.window_tokens:,} tokens, of which {window.context_tokens:,} are context only"
+        rows["stride"] = f"{window.stride_tokens:,} tokens; lines longer than a window: {window.cut_lines:,}"
+        if window.compared_tokens:
+            difference = f"{in_unit(window.max_difference_nats, unit):.1e} {unit} in {window.compared_tokens:,} tokens"
+            rows["not exact"] = f"off by up to {difference}"
+    return summary(response.run_id, rows)
+
+
+def draw_heatmap(terminal: Terminal, file: Path, response: ScoreResponse, text: str) -> None:
+    """Draw the scores of a normalized text as an image, or as a page."""
+    if file.suffix == ".html":
+        data = heatmap_html(response, text, terminal.unit).encode()
+    else:
+        from trainer.reports.charts import heat_map, missing_fonts  # matplotlib: half a second
+
+        rows = heatmap_rows(token_rows(response, text), text, terminal.unit)
+        data = heat_map(rows, terminal.unit)
+        if (note := missing_fonts(rows)) is not None:
+            terminal.note(f"mt: {note}")
+    with write_errors(file):
+        file.write_bytes(data)
 
 
 @contextmanager

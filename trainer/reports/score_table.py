@@ -180,21 +180,21 @@ def titles(level: DetailLevel, top_k: int) -> list[str]:
     return _WORD_COLUMNS if level == "per_word" else _LINE_COLUMNS
 
 
-def table_rows(line: ScoredLine, level: DetailLevel, first_index: int) -> list[list[object]]:
-    """Return the rows of a line; `first_index` is the index of its first word or token."""
+def table_rows(line: ScoredLine, level: DetailLevel, numbers: Iterator[int]) -> list[list[object]]:
+    """Return the rows of a line; its words or tokens take their indices off `numbers`."""
     if level in ("summary", "per_line"):
         values: dict[str, object] = line.model_dump()
         return [[values[name] for name in _LINE_COLUMNS]]
     if level == "per_word":
-        words = enumerate(line.words or (), first_index)
-        return [[index, line.line, word.text, *word.span, word.surprisal] for index, word in words]
+        words = line.words or ()
+        return [[next(numbers), line.line, word.text, *word.span, word.surprisal] for word in words]
     text = line.text or ""
     return [
         [
-            *(index, line.line, token, start, end, code_points(text[start:end])),
+            *(next(numbers), line.line, token, start, end, code_points(text[start:end])),
             *(*figures, *chain.from_iterable(expected)),
         ]
-        for index, (token, (start, end), figures, expected) in enumerate(token_scores(line), first_index)
+        for token, (start, end), figures, expected in token_scores(line)
     ]
 
 

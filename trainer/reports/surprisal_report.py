@@ -5,6 +5,7 @@ CSV and JSON are those of `mt score --format csv` and `--format json`, in nats; 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from math import log
 from statistics import median
 from typing import NamedTuple
@@ -87,8 +88,9 @@ def expected_instead(row: TokenRow) -> Expected:
 def score_csv(score: ScoreResponse, text: str) -> bytes:
     """Return one row per token of a normalized text, as `mt score --detail-level per_char --format csv` writes them."""
     rows: list[list[object]] = [[*titles("per_char", max(map(len, score.topk or ()), default=0))]]
+    numbers = count(1)
     for line in scored_lines(score, text):
-        rows += table_rows(line, "per_char", len(rows))
+        rows += table_rows(line, "per_char", numbers)
     return f"{csv_lines(rows, ',')}\n".encode()
 
 
