@@ -48,7 +48,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.queue.inference_kinds import KINDS
+from trainer.contracts.operations import OPERATIONS
 
 MEMBERS = "/guilds/{guild_id}/members/{user_id}"
 
@@ -98,7 +98,7 @@ INFERENCE: Mapping[str, Mapping[str, str | int]] = {
 
 
 async def test_inference__without_a_finished_run_or_a_worker_is_refused(tmp_path: Path) -> None:
-    assert set(INFERENCE) == {kind.route.command for kind in KINDS.values() if kind.route}
+    assert set(INFERENCE) == {one.chat.command for one in OPERATIONS if one.chat and one.work == "inference:submit"}
     async with place(tmp_path) as here:
 
         async def refused(sentence: str, run: Mapping[str, str] = MappingProxyType({})) -> list[Read]:

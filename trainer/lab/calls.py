@@ -6,12 +6,11 @@ from pydantic import BaseModel
 
 from trainer.artifacts.run_files import RunFiles
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
-from trainer.contracts.chats import ChatHistory, ChatRequest, ChatResponse
+from trainer.contracts.chats import ChatHistory, ChatResponse
 from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
-from trainer.contracts.evaluations import EvalMetrics, EvalRequest, EvalResponse
+from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.exports import ExportRequest, ExportStatus
-from trainer.contracts.generations import GenerateRequest, GenerateResponse
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import (
     ArtifactFiles,
@@ -22,9 +21,8 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
-from trainer.contracts.items import ItemsRequest, ItemsResponse
 from trainer.contracts.jobs import WorkerOrder, WorkersState
-from trainer.contracts.operations import BY_NAME, Operation
+from trainer.contracts.operations import BY_NAME, OPERATIONS, Operation
 from trainer.contracts.parameters import (
     AnyRunQuery,
     ArtifactPath,
@@ -51,10 +49,9 @@ from trainer.contracts.parameters import (
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
-from trainer.contracts.scores import ScoreRequest, ScoreResponse
-from trainer.contracts.sequences import SequencesRequest, SequencesResponse
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationStatus
+from trainer.queue.inference_kinds import KINDS
 from trainer.reports.comparison import Comparison
 
 PathT_co = TypeVar("PathT_co", bound=BaseModel, covariant=True)
@@ -137,21 +134,16 @@ CANCEL_BATTERY = _call("cancel_battery", BatteryPath, NoQuery, NoBody, BatterySt
 LIST_FILES = _call("list_files", ArtifactPath, NoQuery, NoBody, ArtifactFiles)
 
 
-def _inference(
-    name: str, request: type[BaseModel], response: type[BaseModel], query: type[WaitQuery] = WaitQuery
-) -> None:
+def _inference(row: Operation) -> None:
     """Add the calls of an inference kind."""
-    reading = BY_NAME[name].follows
-    _call(name, ModelPath, query, request, response)
-    if request is not ChatRequest:  # its answers are below their chat
-        _call(reading, RequestPath, WaitQuery, NoBody, response)
-        _call(reading.replace("get_", "delete_", 1), RequestPath, NoQuery, NoBody, _NOTHING)
+    kind, query = KINDS[row.name], PredictQuery if row.name == "predict" else WaitQuery
+    response = kind.request.response_type()
+    _call(row.name, ModelPath, query, kind.request, response)
+    if row.follows not in CALLS:  # answers to messages of a chat are below the chat
+        _call(row.follows, RequestPath, WaitQuery, NoBody, response)
+        _call(row.follows.replace("get_", "delete_", 1), RequestPath, NoQuery, NoBody, _NOTHING)
 
 
-_inference("score", ScoreRequest, ScoreResponse)
-_inference("sequences", SequencesRequest, SequencesResponse)
-_inference("items", ItemsRequest, ItemsResponse)
-_inference("generate", GenerateRequest, GenerateResponse)
-_inference("predict", PredictRequest, PredictResponse, PredictQuery)
-_inference("chat", ChatRequest, ChatResponse)
-_inference("evaluate", EvalRequest, EvalResponse)
+for _row in OPERATIONS:
+    if _row.work == "inference:submit":
+        _inference(_row)

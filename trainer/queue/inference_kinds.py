@@ -1,4 +1,4 @@
-"""The table of inference kinds: what a request needs, what limits it, and how the HTTP API names it.
+"""The table of inference kinds: what a request needs, and what limits it.
 
 `trainer/inference/kinds.py` has the other half, which computes the responses.
 """
@@ -58,20 +58,6 @@ def _check_sequences(request: SequencesRequest, objective: Objective) -> None:
         raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "has_end", message)
 
 
-class HttpRoute(NamedTuple):
-    """The HTTP operations of a kind: POST `/runs/{run_id}/KIND`, and GET and DELETE of a request by its id."""
-
-    noun: str
-    """The result, with its article."""
-    summary: str
-    example: Mapping[str, object]
-    """A body."""
-    command: str
-    """The bot's command, whose rights and limits apply."""
-    waits: bool = False
-    """A request without `wait` is answered with its result, not at once."""
-
-
 class InferenceKind(NamedTuple):
     """One kind of inference request."""
 
@@ -82,7 +68,6 @@ class InferenceKind(NamedTuple):
     """Raises MODEL_INCOMPATIBLE for a request that no model with this objective answers."""
     check: Callable[[object, EffectiveRequest, CorpusStore], Awaitable[None]]
     """Raises an error for a request whose text a worker would refuse."""
-    route: HttpRoute | None
     is_unbounded: bool
     """It has no time limit, because its time depends on the text."""
     writes_run: bool
@@ -103,7 +88,6 @@ def _kind(
     *,
     supports: Callable[[RequestT, Objective], None] = lambda _, objective: check_generates(objective),
     check: Callable[[RequestT, EffectiveRequest, CorpusStore], Awaitable[None]] = _check_nothing,
-    route: HttpRoute | None = None,
     is_unbounded: bool = False,
     writes_run: bool = False,
     reads_training_text: bool = False,
@@ -117,7 +101,7 @@ def _kind(
 
     flags = is_unbounded or writes_run, writes_run, reads_training_text, is_generated
     name: KindName = record.model_fields["kind"].default
-    return InferenceKind(name, request, record, supports_any, check_any, route, *flags)
+    return InferenceKind(name, request, record, supports_any, check_any, *flags)
 
 
 def _answers_all(request: InferenceRequest, objective: Objective) -> None:
@@ -154,41 +138,24 @@ def _check_not_blank(effective: EffectiveRequest, message: str, *texts: str | No
             raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
-_SCORE_EXAMPLE: dict[str, object] = {"text": "the sun was shining on the sea", "detail_level": "per_char"}
-_SEQUENCES_EXAMPLE: dict[str, object] = {"sequences": [{"context": "the sun", "parts": [" was", " shining"]}]}
-_ITEMS_EXAMPLE: dict[str, object] = {
-    "table": {"item": [1, 2], "sentence": ["the sun was shining", "the sea was shining"]},
-    "text_column": "sentence",
-    "per": "word",
-}
-_SCORE_ITEMS = "Score a table of items; its columns come back beside the scores."
-_GENERATE_EXAMPLE: dict[str, object] = {"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1}
-_CHAT_EXAMPLE: dict[str, object] = {"message": "the sun was", "max_new_tokens": 20}
-_NEW_CHAT = "Send a message of a chat; without a session id it starts a new one."
-_EVALUATE = "Evaluate a run on one of its splits, or on a corpus by its name."
 _KINDS = (
     _kind(
         ScoreRequest,
         ScoreRecord,
         supports=check_scores,
         check=_check_score,
-        route=HttpRoute("a score", "Score a text, or a corpus by its name.", _SCORE_EXAMPLE, "score"),
         is_unbounded=True,
     ),
     _kind(
         SequencesRequest,
         SequencesRecord,
         supports=_check_sequences,
-        route=HttpRoute(
-            "a sequence score", "Score sequences in parts, each given a context.", _SEQUENCES_EXAMPLE, "score"
-        ),
         is_unbounded=True,
     ),
     _kind(
         ItemsRequest,
         ItemsRecord,
         supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
-        route=HttpRoute("an item table", _SCORE_ITEMS, _ITEMS_EXAMPLE, "score"),
         is_unbounded=True,
         reads_training_text=True,
     ),
@@ -196,7 +163,6 @@ _KINDS = (
         GenerateRequest,
         GenerateRecord,
         check=_check_prompt,
-        route=HttpRoute("a generation", "Continue a prompt.", _GENERATE_EXAMPLE, "generate"),
         is_generated=True,
     ),
     _kind(CompletionRequest, CompletionRecord, check=_check_completion, is_generated=True),
@@ -204,14 +170,10 @@ _KINDS = (
         PredictRequest,
         PredictRecord,
         check=_check_prediction,
-        route=HttpRoute(
-            "a prediction", "Predict the next token of a text.", {"text": "the sun", "k": 5}, "predict", waits=True
-        ),
     ),
     _kind(
         ChatRequest,
         ChatRecord,
-        route=HttpRoute("a chat", _NEW_CHAT, _CHAT_EXAMPLE, "chat"),
         is_generated=True,
     ),
     _kind(
@@ -219,7 +181,6 @@ _KINDS = (
         EvalRecord,
         supports=_answers_all,
         check=_check_evaluation,
-        route=HttpRoute("an evaluation", _EVALUATE, {"split": "validation"}, "eval"),
         writes_run=True,
     ),
     _kind(SectionsRequest, SectionsRecord, supports=_answers_all, writes_run=True),
