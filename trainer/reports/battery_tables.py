@@ -22,7 +22,7 @@ from trainer.contracts.batteries import (
 from trainer.contracts.units import Unit, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.reports.experiment_html import PAGE, cell_style, figure_html, section, table_of
-from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_row, latex_text, values_of
+from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_rows, latex_text, values_of
 from trainer.reports.score_table import csv_lines
 
 MEASURE_WORDS: Mapping[Measure, str] = {
@@ -323,24 +323,11 @@ def latex_table(summary: BatterySummary) -> str:
     """Return the accuracies as a table for a paper; it needs booktabs."""
     header, *rows = accuracy_rows(summary)
     names = latex_text(", ".join(battery.name for battery in summary.batteries))
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{Accuracy on {names} by {MEASURE_WORDS[summary.measure]}, without ties."
-            r" Intervals: Wilson (1927), 95\,\%.}",
-            rf"  \begin{{tabular}}{{@{{}}ll{'r' * (len(header) - 2)}@{{}}}}",
-            r"    \toprule",
-            latex_row(latex_text(header[0]), [latex_text(cell) for cell in header[1:]]),
-            r"    \midrule",
-            *(latex_row(latex_text(title), [latex_text(cell) for cell in cells]) for title, *cells in rows),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    caption = (
+        f"Accuracy on {names} by {MEASURE_WORDS[summary.measure]}, without ties."
+        r" Intervals: Wilson (1927), 95\,\%."
     )
+    return latex_rows(caption, None, header, [[title, *map(latex_text, cells)] for title, *cells in rows], n_titles=2)
 
 
 def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:

@@ -367,16 +367,21 @@ def latex_perplexities(result: ExperimentResult) -> str:
     return latex_rows(caption, f"{result.experiment_id}-perplexity", header, numbers)
 
 
-def latex_rows(caption: str, label: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table for a paper; its caption and its cells are escaped, its header and the titles of rows are not."""
+def latex_rows(
+    caption: str, label: str | None, header: Sequence[str], rows: Sequence[Sequence[str]], n_titles: int = 1
+) -> str:
+    """Return a table for a paper; its caption and its cells are escaped, its header and the titles of rows are not.
+
+    The first `n_titles` columns are texts, which stand on the left.
+    """
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{caption}}}",
-            rf"  \label{{tab:{label}}}",
-            rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
+            *([] if label is None else [rf"  \label{{tab:{label}}}"]),
+            rf"  \begin{{tabular}}{{@{{}}{'l' * n_titles}{'r' * (len(header) - n_titles)}@{{}}}}",
             r"    \toprule",
             latex_row(latex_text(header[0]), [latex_text(cell) for cell in header[1:]]),
             r"    \midrule",
