@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import discord
 from discord import app_commands
@@ -32,12 +31,11 @@ from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.contracts.installation import recipes
 from trainer.data.corpora import CorpusStore
 from trainer.lab.language import _
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
-
-Recipe = Literal["smoke", "turkic", "paper", "transfer", "two-phase"]
 
 _EXPORTED = {".csv", ".tex", ".pdf", ".html"}
 _TABLE, _LATEX = "matrix.csv", "table.tex"
@@ -62,9 +60,10 @@ _suggested = autocomplete(_experiments)
     seeds="Trainings per language and model; default: those of the plan",
     config="Plan (YAML) in place of a recipe",
 )
+@app_commands.choices(recipe=[app_commands.Choice(name=name, value=name) for name in recipes()])
 async def start_experiment(
     interaction: discord.Interaction[Bot],
-    recipe: Recipe | None = None,
+    recipe: str | None = None,
     languages: str = "",
     seeds: app_commands.Range[int, 1, 20] | None = None,
     config: discord.Attachment | None = None,
@@ -75,7 +74,7 @@ async def start_experiment(
 
 async def _start(
     context: CommandContext,
-    recipe: Recipe | None,
+    recipe: str | None,
     codes: list[str],
     seeds: int | None,
     config: discord.Attachment | None,

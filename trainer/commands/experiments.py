@@ -28,7 +28,7 @@ from trainer.commands.corpus_names import corpus_name, note_tables, server_corpu
 from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time, loss_figures
 from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
-from trainer.config.experiment_file import plan_path, read_plan, recipes
+from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json, safe_name, unreadable
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
@@ -48,6 +48,7 @@ from trainer.contracts.experiments import (
     Tables,
     Validity,
 )
+from trainer.contracts.installation import recipes
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore

@@ -13,11 +13,9 @@ from trainer.config.validation import block, decoded, did_you_mean, merged, pars
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
-from trainer.contracts.installation import RECIPES
+from trainer.contracts.installation import PLAN_PREFIX, RECIPES, recipes
 from trainer.contracts.models import ModelBlock
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-
-_PREFIX = "experiment_"
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -98,11 +96,6 @@ def _value(value: object) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def recipes() -> list[str]:
-    """Return the names of the plans that the program ships."""
-    return sorted(path.stem.removeprefix(_PREFIX) for path in RECIPES.glob(f"{_PREFIX}*.yaml"))
-
-
 def request_path(file: Path) -> Path:
     """Return an experiment file, given by its path or as the name of a recipe such as `word_lstm_keyboard`."""
     recipe = RECIPES / f"{file.name}.yaml"
@@ -112,7 +105,7 @@ def request_path(file: Path) -> Path:
 def plan_path(plan: str) -> Path:
     """Return the file of a plan, given by its path or as the name of a recipe; raises CONFIG_INVALID."""
     if plan in recipes():
-        return RECIPES / f"{_PREFIX}{plan}.yaml"
+        return RECIPES / f"{PLAN_PREFIX}{plan}.yaml"
     if Path(plan).is_file():
         return Path(plan)
     known = recipes()

@@ -12,6 +12,7 @@ from trainer.contracts.errors import AppError, ErrorCode, field_error
 DISTRIBUTION = "model-trainer"
 _PACKAGE = Path(str(files("trainer")))
 BUNDLED_CORPORA, RECIPES = _PACKAGE / "bundled" / "corpora", _PACKAGE / "bundled" / "recipes"
+PLAN_PREFIX = "experiment_"
 CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "scripts" / "setup.py").is_file() else None
 """The folder of the source that the program runs from; None if it is installed."""
 EXTRA_MODULES: Mapping[str, str] = {"train": "torch", "server": "aiohttp", "discord": "discord"}
@@ -25,6 +26,11 @@ def default_folder(name: str) -> Path:
     from platformdirs import user_data_path  # a checkout does without
 
     return user_data_path(DISTRIBUTION, appauthor=False) / name
+
+
+def recipes() -> list[str]:
+    """Return the names of the plans of experiments that the program ships."""
+    return sorted(path.stem.removeprefix(PLAN_PREFIX) for path in RECIPES.glob(f"{PLAN_PREFIX}*.yaml"))
 
 
 def keep_font_cache() -> None:

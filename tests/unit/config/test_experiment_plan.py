@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.refusals import refused
-from trainer.config.experiment_file import plan_path, read_plan, recipes
+from trainer.config.experiment_file import plan_path, read_plan
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.installation import recipes
 
 MINE = "name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n"
 
