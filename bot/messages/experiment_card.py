@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from itertools import groupby
+from typing import get_args
 
 import discord
 
@@ -26,7 +27,7 @@ from bot.messages.text import (
 from bot.people.user_settings import current_unit
 from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryRow
-from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus, ValidityCheck
+from trainer.contracts.experiments import Cell, CellKind, ExperimentResult, ExperimentStatus, ValidityCheck
 from trainer.contracts.units import PERPLEXITY_DIGITS, SURPRISAL_DIGITS
 from trainer.lab.language import _, numeral
 from trainer.reports.experiment_tables import (
@@ -45,12 +46,15 @@ from trainer.reports.experiment_tables import (
     primary_correlation,
 )
 
-_SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
+_SIGNS: dict[RunState, str] = {
+    **{"queued": "○", "running": "▶", "paused": "⏸"},
+    **{"completed": "✓", "failed": "✗", "cancelled": "⊘"},
+}
 _MAX_COLUMNS = 10
 """Languages in the matrix of a card; on a phone more columns wrap."""
 _MAX_LINES = 1500
 _MAX_BATTERIES = 600
-_KINDS = ("train", "score", "battery")
+_KINDS: tuple[CellKind, ...] = get_args(CellKind)
 
 
 def experiment_card(status: ExperimentStatus, result: ExperimentResult | None = None) -> discord.Embed:

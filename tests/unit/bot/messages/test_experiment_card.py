@@ -112,6 +112,8 @@ def test_batteries__have_a_line_a_figure_and_cells_of_their_own() -> None:
     cells = [changed(cell, kind=kind) for kind in ("battery", "score", "train") for cell in status.cells]
     lines = (experiment_card(changed(status, cells=tuple(cells))).description or "").splitlines()
     assert lines[1:4] == [f"**lstm**, seed 1, {what}: ✓ tr  ▶ az" for what in ("trained", "scored", "batteries")]
+    waiting = experiment_card(experiment_status("running", "paused", "queued")).description or ""
+    assert waiting.splitlines()[1] == "**lstm**, seed 1, trained: ⏸ tr  ○ az"
 
 
 def test_areas__of_runs_without_a_loss_curve_are_missing() -> None:
