@@ -87,7 +87,7 @@ def _items(status: BatteryStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
         yield button("batall", battery_id, "ZIP")
         return
     yield button("battery", battery_id, _("Refresh"), detail=REFRESH)
-    if status.status in ("queued", "running"):
+    if not status.has_ended:
         yield button("batcancel", battery_id, _("Cancel"), style=discord.ButtonStyle.danger)
 
 

@@ -122,7 +122,7 @@ def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View
         yield button("exptex", experiment_id, "LaTeX")
         return
     yield button("experiment", experiment_id, _("Refresh"), detail=REFRESH)
-    if status.status in ("queued", "running"):
+    if not status.has_ended:
         yield button("expcancel", experiment_id, _("Cancel"), style=discord.ButtonStyle.danger)
     else:
         yield button("exprerun", experiment_id, _("Rerun missing"))

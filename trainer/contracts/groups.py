@@ -7,7 +7,7 @@ from trainer.contracts.base import Frozen, Identifier, RunState, Timestamp, desc
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.intervals import Spread, spread
 from trainer.contracts.models import ModelFamily, Objective
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import FINAL_STATES, UNFINISHED_STATES, RunStatus
 from trainer.contracts.wording import counted
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def group_status(group_id: str, statuses: Iterable[RunStatus]) -> GroupStatus:
         members=members,
         numbers=_numbers(completed),
         created_at=min(member.created_at for member in members),
-        finished_at=max(ends) if state in ("completed", "failed", "cancelled") and ends else None,
+        finished_at=max(ends) if state in FINAL_STATES and ends else None,
     )
 
 
@@ -125,7 +125,7 @@ class RunRows:
 async def cancel_unfinished(group: GroupStatus, cancel: Callable[[str], Awaitable[T]]) -> list[T]:
     """Cancel the runs of a group that have not ended, by id; raises RUN_FINISHED if all have."""
     cancelled: list[T] = []
-    for run in group.of_state("queued", "running", "paused"):
+    for run in group.of_state(*UNFINISHED_STATES):
         try:
             cancelled.append(await cancel(run.run_id))
         except AppError as error:
