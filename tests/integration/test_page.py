@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from tests.support.http import Site
 from trainer.artifacts.run_files import KeptCheckpoint, RunFiles
 from trainer.config.validation import value_at
 from trainer.contracts import (
+    base,
     baselines,
     batteries,
     development,
@@ -39,6 +41,7 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
+from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.reports import comparison, seed_differences
@@ -81,6 +84,7 @@ RECORDS += [development.Development]
 RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, generations.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
 RECORDS += [CorpusOverview, CorpusList, UploadStatus]
+RECORDS += [PageTables, batteries.BatteryOptions, batteries.DevelopmentOptions]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:
@@ -141,6 +145,28 @@ def test_records__have_the_fields_of_the_contracts() -> None:
     for name, body in zip(names, all_of(r"interface \w+ \{(.*?)\n?\}", text), strict=True):
         fields = set(all_of(r"(?:^|;)\s*(\w+): ", body))
         assert fields and fields <= set(records[name].model_fields), name
+
+
+TYPES: dict[str, object] = {
+    **{"RunState": base.RunState, "JobState": base.JobState, "Phase": base.Phase, "WaitReason": base.WaitReason},
+    **{"StopCause": base.StopCause, "FinishReason": generations.FinishReason, "LeakSentence": batteries.LeakSentence},
+    **{"Measure": batteries.Measure, "Level": batteries.Level, "CurveMeasure": development.CurveMeasure},
+    **{"Misfit": development.Misfit, "ScoringMode": experiments.ScoringMode, "TextKind": experiments.TextKind},
+    **{"CellKind": experiments.CellKind, "CheckName": experiments.CheckName, "PairSet": experiments.PairSet},
+    "CorrelationKind": experiments.CorrelationKind,
+}
+
+
+def test_types__have_the_words_of_the_contracts() -> None:
+    text = (FOLDER / "records.d.ts").read_text(encoding="utf-8")
+    names, bodies = all_of(r"type (\w+) =\s*\"", text), all_of(r"type \w+ =\s*(\"[^;]+);", text)
+    found = {name: set(all_of(r"\"(\w+)\"", body)) for name, body in zip(names, bodies, strict=True)}
+    assert found == {name: words_of(kind) for name, kind in TYPES.items()}
+
+
+def words_of(kind: object) -> set[str]:
+    words: tuple[str, ...] = get_args(kind)
+    return {*words}
 
 
 def all_of(pattern: str, text: str) -> list[str]:

@@ -18,8 +18,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
-from tests.support import ROOT
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
+from tests.support.battery_results import ONE, RESULT, SEVERAL
+from tests.support.development_results import development_of
+from tests.support.experiment_results import finished_experiment, with_one_seed
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import BatteryRun, BatterySummary
+from trainer.contracts.experiments import TRIGRAM, Gap, ValidityCheck
+from trainer.contracts.intervals import Interval
+from trainer.experiments.validity import message_of
+from trainer.http.routes import OPERATIONS
+from trainer.http.server import FILES, page_file
+from trainer.reports import battery_tables, comparison, development_tables, experiment_tables
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
@@ -29,8 +39,8 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
 def modules_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the modules that node takes for ES modules."""
     folder = tmp_path_factory.mktemp("modules")
-    for path in (ROOT / "trainer" / "http" / "page").glob("*.js"):
-        shutil.copy(path, folder)
+    for name in FILES.values():
+        (folder / name).write_bytes(page_file(name, OPERATIONS))
     (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     return folder
 
@@ -515,3 +525,126 @@ def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
 def test_axes__are_read_between_two_points(modules: Path, wanted: float, column: int, expected: float) -> None:
     call = f"between([[1, 10], [3, 30], [9, 90]], {wanted}, {column})"
     assert value_of(modules, "between", "curve_lines.js", call) == expected
+
+
+def models(*runs: tuple[str, int | None, str | None]) -> BatterySummary:
+    named = (BatteryRun(run_id=run_id, checkpoint=step, label=label, seed=1) for run_id, step, label in runs)
+    return changed(ONE, runs=tuple(changed(RESULT, run=run) for run in named))
+
+
+TITLES: list[tuple[BatterySummary, list[str]]] = [
+    (models(("a", None, "first"), ("b", None, "second")), ["first", "second"]),
+    (models(("a", None, "same"), ("b", None, "same"), ("c", None, None)), ["a", "b", "c"]),
+    (models(("a", 100, "own"), ("a", 1200, "own")), ["step 100", "step 1,200"]),
+    (models(("a", 100, "own"), ("a", None, "own")), ["step 100", "a"]),
+    (models(("a", 100, "own"), ("b", 100, "other")), ["own", "other"]),
+    (models(("a", 100, "own"), ("a", 200, "own"), ("b", 100, "other")), ["a@100", "a@200", "other"]),
+]
+
+
+@pytest.mark.parametrize(("summary", "titles"), TITLES, ids=[",".join(titles) for _, titles in TITLES])
+def test_models_of_a_battery__have_the_titles_of_the_report(
+    modules: Path, summary: BatterySummary, titles: list[str]
+) -> None:
+    assert [*battery_tables.run_titles(summary).values()] == titles
+    expression = f"[...titlesOf({summary.model_dump_json()}).values()]"
+    assert value_of(modules, "titlesOf", "battery_results.js", expression) == titles
+
+
+def lines_of(modules: Path, names: str, module: str, expression: str) -> list[str]:
+    """The sentences of a module with numbers as the reports write them."""
+    found = TypeAdapter(list[str]).validate_python(value_of(modules, names, module, expression))
+    return [line.replace("\u2212", "-").replace(" %", "%").replace("95%", "95 %") for line in found]
+
+
+def test_notes_on_a_battery__are_those_of_the_report(modules: Path) -> None:
+    leak = changed(
+        *RESULT.leaks, validation_whole=0.25, validation_ngrams=0.5, ancestors=("parent",), unsearched=("grand",)
+    )
+    read = tuple(changed(one, notes=("read as csv",)) for one in SEVERAL.batteries)
+    several = changed(SEVERAL, batteries=read, runs=(SEVERAL.runs[0], changed(SEVERAL.runs[1], leaks=(leak,))))
+    for summary in (ONE, several):
+        report = [*battery_tables.notes(summary)]
+        found = lines_of(modules, "notesOf", "battery_results.js", f"notesOf({summary.model_dump_json()})")
+        assert found[:1] == ["a&b: 5 items, somebody/ab@1, cc-by-4.0"]
+        assert len(found) > 4 and sorted(found[1:]) == sorted(set(report) & set(found))
+        left_out = [line for line in report if line not in found]
+        assert all("untrained" in line or "unigrams of" in line for line in left_out), (
+            "controls are a table of the page"
+        )
+
+
+def test_notes_on_a_development__are_those_of_the_report(modules: Path) -> None:
+    development = changed(development_of(), notes=("Read as csv.",), n_unscored=1)
+    report = [line for line in development_tables.notes(development) if "without an age" not in line]
+    found = lines_of(modules, "notesOf", "development.js", f"notesOf({development.model_dump_json()})")
+    assert len(found) == 5 and sorted(found) == sorted(report)
+
+
+MODELS = ("lstm", TRIGRAM)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_intervals_of_a_model__cover_what_the_report_says(modules: Path, n_seeds: int) -> None:
+    result = with_one_seed() if n_seeds == 1 else changed(finished_experiment(), seeds=(1, 2, 3))
+    calls = ", ".join(f"seedsNote({{ seeds: {json.dumps(result.seeds)} }}, {json.dumps(model)})" for model in MODELS)
+    found = lines_of(modules, "seedsNote", "experiment_results.js", f"[{calls}]")
+    assert found == [experiment_tables.seeds_note(result, model) for model in MODELS]
+    assert "seeds and sections" not in found[1] and "no seeds" in found[1]
+
+
+def test_checks_of_an_experiment__are_described_as_in_the_report(modules: Path) -> None:
+    held_out = Gap(within=0.5, across=0.75, gap=0.25)
+    nearest = changed(held_out, control_distances={"fi": 2.0, "hu": 1.0})
+    checks = (
+        ValidityCheck(name="passages", passed=True, message="", gap=held_out, joins_branches_first=True),
+        ValidityCheck(name="held_out", passed=False, message="", gap=held_out, joins_branches_first=False),
+        ValidityCheck(name="shuffled", passed=True, message="", gap=Gap(within=0.1, across=0.2, gap=0.1)),
+        ValidityCheck(name="control", passed=True, message="", gap=nearest),
+        ValidityCheck(name="control", passed=True, message="Nothing to compare."),
+    )
+    listed = f"[{', '.join(check.model_dump_json() for check in checks)}]"
+    expression = f"{listed}.map((check, _, all) => described(check, all))"
+    found = lines_of(modules, "described", "experiment_results.js", expression)
+    assert found == [message_of(check, held_out, "bits") for check in checks]
+
+
+def test_verdicts__are_those_of_the_terminal(modules: Path) -> None:
+    one = comparison.Against(
+        run_id="b",
+        basis="loss",
+        rise=0.05,
+        interval=Interval(low=0.0176, high=0.0824),
+        verdict="worse",
+        is_regression=True,
+        delta=comparison.Figures(
+            params=None,
+            loss=0.1,
+            perplexity=None,
+            bits_per_char=None,
+            top1_accuracy=None,
+            top5_accuracy=None,
+            tokens_per_second=None,
+        ),
+        is_on_one_text=True,
+        notes=(),
+        differences=(),
+    )
+    cases = [
+        one,
+        changed(one, is_regression=False),
+        changed(one, rise=None, interval=None, verdict="not_comparable", is_regression=False, basis=None),
+        changed(one, rise=0.0, verdict="equal", is_regression=False, basis="bits_per_char"),
+        changed(
+            one,
+            rise=-0.05,
+            interval=Interval(low=-0.1148, high=0.0148),
+            verdict="no_clear_difference",
+            is_regression=False,
+        ),
+        changed(one, rise=0.05, interval=None, verdict="no_interval", is_regression=False, basis="bits_per_char"),
+    ]
+    for tolerance in (0.01, 0.06):
+        calls = ", ".join(f"verdict({case.model_dump_json()}, {tolerance})" for case in cases)
+        found = lines_of(modules, "verdict", "comparison.js", f"[{calls}]")
+        assert found == [comparison.verdict(case, tolerance) for case in cases]

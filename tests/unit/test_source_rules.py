@@ -2,13 +2,23 @@
 
 import ast
 import io
+import pkgutil
 import re
 import tokenize
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args, get_origin
 
 import coverage
+
+from bot.commands.runs import resume
+from trainer import contracts
+from trainer.client.client import Client
+from trainer.contracts.installation import recipes
+from trainer.contracts.operations import COMMANDS
+from trainer.contracts.runs import RESUMABLE_STATES
+from trainer.lab.runs import resume_run
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("bot", "trainer")
@@ -31,6 +41,10 @@ REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|traine
 TYPE_ESCAPE = re.compile(r"#\s*(type:\s*ignore|mypy:)")
 COVERAGE_ESCAPE = re.compile(r"#\s*pragma:?\s*no\s*(cover|branch)", re.IGNORECASE)
 GPU_MARKER = re.compile(r"#\s*gpu\b")
+TYPED_TABLE = re.compile(r"@type \{Record<\w+, string>\} \*/\n(export )?const \w+ = \{")
+"""Its words are those of a type: `tsc` checks it, and `test_page.py` compares the types with the contracts."""
+WORDS_IN_JAVASCRIPT = re.compile(r"\[((?:\s*\"[\w-]+\",?)+)\s*\]|= \{((?:\s*\"?[\w-]+\"?: \"[^\"\n]*\",?)+)\s*\}")
+"""A list of words, or words with a text for each."""
 
 
 class Source(NamedTuple):
@@ -49,6 +63,54 @@ def test_source__keeps_every_rule() -> None:
         for fault in rule(source)
     ]
     assert broken == []
+
+
+def test_lists_of_the_contracts__are_not_written_again_in_the_bot_and_the_page() -> None:
+    known = [*lists_of_the_contracts()]
+    repeated = [(path, words) for path, words in words_in_the_bot() if words in known]
+    repeated += [
+        (path, words)
+        for path, words in words_in_the_page()
+        if words in known or (len(words) > 2 and any(words < one for one in known))
+    ]
+    assert repeated == []
+
+
+def lists_of_the_contracts() -> Iterator[set[str]]:
+    """Yield the words of each named type of the contracts, and the names of the recipes."""
+    yield {*recipes()}
+    for module in pkgutil.iter_modules(contracts.__path__, "trainer.contracts."):
+        values: dict[str, object] = vars(import_module(module.name))
+        for value in values.values():
+            kind: object = get_origin(value)
+            words: tuple[object, ...] = get_args(value)
+            if kind is Literal and len(words) > 1:
+                yield {word for word in words if isinstance(word, str)}
+
+
+def words_in_the_bot() -> Iterator[tuple[str, set[str]]]:
+    for source in sources("bot"):
+        for node in ast.walk(source.tree):
+            match node:
+                case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
+                    words = [one.value for one in elements if isinstance(one, ast.Constant)]
+                    if len(words) == len(elements):
+                        yield f"{source.path}:{node.lineno}", {word for word in words if isinstance(word, str)}
+                case _:
+                    pass
+
+
+def words_in_the_page() -> Iterator[tuple[str, set[str]]]:
+    for file in sorted((ROOT / "trainer" / "http" / "page").glob("*.js")):
+        for found in WORDS_IN_JAVASCRIPT.finditer(TYPED_TABLE.sub("", file.read_text(encoding="utf-8"))):
+            listed: str | None = found[1]
+            words: list[str] = re.findall(r"([\w-]+)\"" if listed else r"([\w-]+)\"?: ", found[0])
+            yield file.name, {*words}
+
+
+def test_resume__is_described_with_every_state_of_the_runs_that_it_takes() -> None:
+    texts = [Client.resume.__doc__, resume_run.__doc__, resume.description, COMMANDS["resume"].about]
+    assert [text for text in texts if not all(state in (text or "") for state in RESUMABLE_STATES)] == []
 
 
 def test_gpu_lines__are_few() -> None:

@@ -131,7 +131,7 @@ class Client:
         return self._loop.call(self._server.cancel(run_id))
 
     def resume(self, run_id: str) -> RunStatus:
-        """Resume a failed or cancelled run as a new run, and return the status of the new run."""
+        """Resume a paused run, or a failed or cancelled one as a new run; return the status of the continuing run."""
         return self.status(self._loop.call(self._server.resume(run_id)).run_id)
 
     def delete(self, run_id: str) -> None:

@@ -441,10 +441,13 @@ class Gap(Frozen):
     """The smallest distance of a control to a language that is no control, by control."""
 
 
+CheckName = Literal["passages", "held_out", "shuffled", "control"]
+
+
 class ValidityCheck(Frozen):
     """A check of the battery with its numbers."""
 
-    name: Literal["passages", "held_out", "shuffled", "control"]
+    name: CheckName
     passed: bool
     message: str
     """One sentence with the numbers."""

@@ -1,5 +1,6 @@
 """Exports over HTTP: the request, and the status with the file."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,18 @@ ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive", "ro-crate"
 CurveFormat = Literal["csv", "tensorboard", "trackio"]
 ExportFormat = Literal[ModelFormat, CurveFormat]
 
+FORMAT_WORDS: Mapping[ExportFormat, str] = {
+    "hf": "for transformers",
+    "onnx": "for onnxruntime",
+    "torchscript": "for torch; deprecated by PyTorch",
+    "archive": "all of the run, for mt import",
+    "arpa": "n-grams of an ngram model, for KenLM and SRILM",
+    "ro-crate": "all of the run, for research repositories",
+    "csv": "curve and settings for spreadsheets",
+    "tensorboard": "curve and settings",
+    "trackio": "curve and settings",
+}
+"""Programs and purposes that a format is for, the usual ones first."""
 CHECKPOINT_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx")
 """Formats that are also written from a checkpoint; the others are about all of a run."""
 CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")

@@ -13,6 +13,8 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.run_fields import CONDITION, NUMBER_FIELDS, SortField
 
 MAX_WAIT_SECONDS = 60
+MAX_COMPARED = 10
+"""Runs and groups of one comparison."""
 MAX_LINES = 10_000
 """Last lines of a log that stay in memory."""
 _INTEGER = r"-?[0-9]{1,18}"
@@ -40,7 +42,7 @@ _IS_CONDITIONS = _matches(
     "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
     f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
 )
-_RUN_NAMES = r"^[^,]{1,100}(,[^,]{1,100}){1,9}$"
+_RUN_NAMES = rf"^[^,]{{1,100}}(,[^,]{{1,100}}){{1,{MAX_COMPARED - 1}}}$"
 
 
 class Query(BaseModel):

@@ -6,7 +6,7 @@ from math import fsum
 from typing import Literal, NamedTuple
 
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
+from trainer.contracts.experiments import CheckName, Gap, TextKind, TreeJoin, Validity, ValidityCheck
 from trainer.contracts.units import Unit, loss_number
 
 
@@ -36,6 +36,20 @@ def joins_first(tree: Sequence[TreeJoin], groups: Iterable[Iterable[str]]) -> bo
     return all(frozenset(group) in clusters for group in groups)
 
 
+_GAP = (
+    "The mean distance is {within} {unit} within branches and {across} across branches: a gap of {gap}, which should be"
+    " above 0. The tree {joins} the languages of each branch first."
+)
+CHECK_SENTENCES: Mapping[CheckName, str] = {
+    "passages": _GAP,
+    "held_out": _GAP,
+    "shuffled": "With shuffled characters the gap is {gap} {unit}; it should be below half of the {held_out} of the"
+    " held-out text.",
+    "control": "The smallest distance of a control is {nearest} {unit} ({control}); it should be above the mean"
+    " distance across branches, {across}.",
+}
+JOINS = ("does not join", "joins")
+"""For a tree that does not join, and one that joins, the languages of each branch first."""
 Distances = Mapping[tuple[str, str], float]
 """Symmetric distances, for both orders of each pair of languages."""
 
@@ -122,21 +136,13 @@ def message_of(check: ValidityCheck, held_out: Gap | None, unit: Unit) -> str:
     found = check.gap
     if found is None:
         return check.message
-    within, across, gap = (loss_number(nats, unit) for nats in (found.within, found.across, found.gap))
-    if check.name == "shuffled":
-        bound = "gap" if held_out is None else loss_number(held_out.gap, unit)
-        return (
-            f"With shuffled characters the gap is {gap} {unit};"
-            f" it should be below half of the {bound} of the held-out text."
-        )
-    if check.name == "control":
-        nearest = min(found.control_distances, key=found.control_distances.__getitem__)
-        return (
-            f"The smallest distance of a control is {loss_number(found.control_distances[nearest], unit)} {unit}"
-            f" ({nearest}); it should be above the mean distance across branches, {across}."
-        )
-    tree = "joins" if check.joins_branches_first else "does not join"
-    return (
-        f"The mean distance is {within} {unit} within branches and {across} across branches: a gap of {gap}, which"
-        f" should be above 0. The tree {tree} the languages of each branch first."
+    distances = found.control_distances
+    control = min(distances, key=distances.__getitem__, default="")
+    numbers = {"within": found.within, "across": found.across, "gap": found.gap, "nearest": distances.get(control, 0.0)}
+    return CHECK_SENTENCES[check.name].format(
+        unit=unit,
+        control=control,
+        joins=JOINS[check.joins_branches_first is True],
+        held_out="gap" if held_out is None else loss_number(held_out.gap, unit),
+        **{name: loss_number(nats, unit) for name, nats in numbers.items()},
     )

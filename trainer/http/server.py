@@ -24,6 +24,7 @@ from trainer.http.downloads import is_known_etag, requested_range
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, HttpOperation
+from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.queue.exports import Exports
 from trainer.system.files import to_app_error
@@ -43,6 +44,7 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "R
 _FOLDER = Path(__file__).with_name("page")
 CONTENT_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 DOCUMENTS = {"/": "index.html", "/docs": "docs.html"}
+TABLES = "tables.js"
 _PARTS = sorted(file.name for file in _FOLDER.iterdir() if file.suffix in (".css", ".js", ".svg"))
 FILES = DOCUMENTS | {f"/page/{name}": name for name in _PARTS}
 """The file of each address of the page, of `/docs` and of what they load. They need no key: they hold no data."""
@@ -270,8 +272,13 @@ def page_routes(operations: Sequence[HttpOperation], *, has_keys: bool, address:
 
 
 def page_file(name: str, operations: Sequence[HttpOperation]) -> bytes:
-    """Return the content of a file of the page; that of the API lists the operations, so that it shows them at once."""
+    """Return the content of a file of the page.
+
+    The page of the API lists the operations, so that it shows them at once; `tables.js` gets the tables of the program.
+    """
     content = (_FOLDER / name).read_bytes()
+    if name == TABLES:
+        return content.replace(b'JSON.parse("null")', PageTables().model_dump_json().encode())
     if name != DOCUMENTS["/docs"]:
         return content
     parts: list[str] = []

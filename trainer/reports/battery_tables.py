@@ -36,17 +36,37 @@ _SCALE = HeatScale(0.0, 1.0)
 _SHARE = re.compile(r"(\d+\.\d)%(?: \(.*)?")
 """A share, which an interval in brackets can follow."""
 _MISSING = "–"
-_BAND = "Intervals by Student's t over the seeds, or by Wilson over the items of a run where these are wider."
+ODD_ITEMS: Mapping[str, str] = {
+    "n_identical": "two equal sequences, and no right answer",
+    "n_duplicates": "the sequences of an item before, which count twice",
+    "n_prefix": "a sequence that begins another one, so that the sum favours the shorter one"
+    " (the measure `end` does not)",
+    "n_unknown": "a token that the tokenizer does not know",
+    "n_cut": "a sequence beyond the model's context",
+}
+"""Items to know about, by the field of GroupResult that counts them."""
+INTERVALS = "Intervals: Wilson (1927), 95 %."
+DIFFERENCES = (
+    "Accuracy of the first run less that of the second: the score interval of Tango (1998), and the exact test of"
+    " McNemar, also adjusted for the number of rows (Holm 1979)."
+)
+BANDS = (
+    "Runs that differ in their seeds only. Intervals by Student's t over the seeds, or by Wilson over the items of a"
+    " run where these are wider."
+)
 Rows = list[list[str]]
 
 
 def run_titles(summary: BatterySummary) -> Mapping[str, str]:
-    """Return the labels of runs by id; their ids where a label is missing or not unique."""
-    labels = [result.run.label for result in summary.runs]
-    return {
-        run.name: run.label if run.label is not None and labels.count(run.label) == 1 else run.name
-        for run in (result.run for result in summary.runs)
-    }
+    """Return the titles of models by name: a unique label, else the name; the step where all are of one run."""
+    runs = [result.run for result in summary.runs]
+    labels, is_of_one_run = [run.label for run in runs], len({run.run_id for run in runs}) == 1
+    titles: dict[str, str] = {}
+    for run in runs:
+        titles[run.name] = run.name if run.label is None or labels.count(run.label) > 1 else run.label
+        if is_of_one_run and run.checkpoint is not None:
+            titles[run.name] = f"step {run.checkpoint:,}"
+    return titles
 
 
 def percent(share: float | None) -> str:
@@ -138,16 +158,8 @@ def battery_notes(summary: BatterySummary) -> Iterator[str]:
 
 
 def _odd_items(group: GroupResult) -> Iterator[str]:
-    for n_items, what in (
-        (group.n_identical, "two equal sequences, and no right answer"),
-        (group.n_duplicates, "the sequences of an item before, which count twice"),
-        (
-            group.n_prefix,
-            "a sequence that begins another one, so that the sum favours the shorter one (the measure `end` does not)",
-        ),
-        (group.n_unknown, "a token that the tokenizer does not know"),
-        (group.n_cut, "a sequence beyond the model's context"),
-    ):
+    for field, what in ODD_ITEMS.items():
+        n_items: int = getattr(group, field)
         if n_items:
             yield f"{counted(n_items, 'item')} with {what}"
 
@@ -339,7 +351,7 @@ def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:
         + "".join(f", {extra}" for extra in (one.source, one.licence) if extra is not None)
         for one in summary.batteries
     ]
-    caption = f"Accuracy by {MEASURE_WORDS[summary.measure]}, without ties. Intervals: Wilson (1927), 95 %."
+    caption = f"Accuracy by {MEASURE_WORDS[summary.measure]}, without ties. {INTERVALS}"
     parts = [
         section("Accuracy", _heat_map(header, rows, caption)),
         section("To know", *(f"<p>{escape(note)}.</p>" for note in (*sources, *notes(summary)))),
@@ -352,14 +364,10 @@ def html_page(summary: BatterySummary, images: Mapping[str, bytes]) -> str:
     parts += [figure_html(image, f"Mean surprisal by region, {name}.") for name, image in images.items()]
     if summary.comparisons:
         names, *cells = comparison_rows(summary)
-        text = (
-            "Accuracy of the first run less that of the second: the score interval of Tango (1998), and the exact test"
-            " of McNemar, also adjusted for the number of rows (Holm 1979)."
-        )
-        parts.append(section("Differences between runs", table_of(names, cells, text)))
+        parts.append(section("Differences between runs", table_of(names, cells, DIFFERENCES)))
     if summary.seeds:
         names, *cells = seed_rows(summary)
-        parts.append(section("Over seeds", table_of(names, cells, f"Runs that differ in their seeds only. {_BAND}")))
+        parts.append(section("Over seeds", table_of(names, cells, BANDS)))
     return PAGE.format(title=escape(title), body="\n".join(parts))
 
 

@@ -49,7 +49,9 @@ ALT: Mapping[str, str] = {
     "words": "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses with intervals.",
 }
 """Texts of the pictures by name."""
-_AGE_INTERVALS = (
+CURVES = "95 % intervals: of Wilson (1927) for accuracies, over the lines for losses."
+AGES = "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
+AGE_INTERVALS = (
     "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts"
 )
 _MAX_LATEX_WORDS = 30
@@ -155,7 +157,7 @@ def notes(development: Development) -> Iterator[str]:
         middle = f", at the median at step {median(ages):,.0f}" if ages else ""
         yield f"{len(ages):,} of {counted(len(development.acquisitions), 'word')} have an age of acquisition{middle}"
     if ages:
-        yield _AGE_INTERVALS
+        yield AGE_INTERVALS
     for reason, text in REASONS.items():
         words = [word.word for word in development.acquisitions if word.reason == reason]
         if words:
@@ -211,9 +213,8 @@ def html_page(development: Development, images: Mapping[str, bytes]) -> str:
     parts = [section("To know", *(f"<p>{escape(note)}.</p>" for note in notes(development)))]
     if development.curves:
         header, *rows = curve_rows(development)
-        caption = "95 % intervals: of Wilson (1927) for accuracies, over the lines for losses."
         figures = [figure_html(image, ALT[name]) for name, image in images.items() if name != "words"]
-        parts.append(section("Over the checkpoints", *figures, table_of(header, rows, caption)))
+        parts.append(section("Over the checkpoints", *figures, table_of(header, rows, CURVES)))
     if development.acquisitions:
         parts.append(section("Ages of words", *_words(development, images)))
     return PAGE.format(title=escape(title), body="\n".join(parts))
@@ -222,5 +223,4 @@ def html_page(development: Development, images: Mapping[str, bytes]) -> str:
 def _words(development: Development, images: Mapping[str, bytes]) -> Iterator[str]:
     yield from (figure_html(images[name], ALT[name]) for name in ("words",) if name in images)
     header, *rows = age_rows(by_age(development))
-    caption = "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
-    yield table_of(header, rows, caption)
+    yield table_of(header, rows, AGES)

@@ -83,6 +83,9 @@ PAIR_WORDS: Mapping[PairSet, str] = {"all": "all rated pairs", "across_branches"
 ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
 SEVERAL_SEEDS = "{seeds} per language: the intervals cover seeds and sections of the text."
 NO_SEED = "The trigram baseline has no seeds: its intervals cover sections of the text."
+BATTERY_SEEDS = ("One seed per language.", "Means of {seeds} per language.")
+BATTERY_INTERVALS = ("of Wilson over the items", "by Student's t over the seeds, or of Wilson if wider")
+"""For accuracies of one seed, and for their means over several seeds."""
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
 _LATEX = str.maketrans(
@@ -223,7 +226,7 @@ def accuracy_text(row: BatteryRow) -> str:
 def battery_caption(result: ExperimentResult, model: str) -> str:
     """Return the caption of a table of accuracies."""
     n_seeds = len(result.seeds)
-    brackets = "of Wilson over the items" if n_seeds == 1 else "by Student's t over the seeds, or of Wilson if wider"
+    brackets = BATTERY_INTERVALS[n_seeds > 1]
     return (
         f"Accuracy in % of model {model} by the sum of log-probabilities, without ties. Rows: language of the model;"
         f" columns: battery, after its language. {_battery_seeds(n_seeds)} In brackets: 95 % intervals {brackets}."
@@ -237,7 +240,7 @@ def battery_spread_note(result: ExperimentResult) -> str:
 
 
 def _battery_seeds(n_seeds: int) -> str:
-    return "One seed per language." if n_seeds == 1 else f"Means of {n_seeds} seeds per language."
+    return BATTERY_SEEDS[n_seeds > 1].format(seeds=counted(n_seeds, "seed"))
 
 
 def seeds_note(result: ExperimentResult, model: str | None = None) -> str:

@@ -2,6 +2,9 @@
 
 import { addressOf, isGateway, untilReachable } from "./connection.js";
 import { forgetDrafts } from "./drafts.js";
+import { TABLES } from "./tables.js";
+
+/** @import { RunState } from "./records.js" */
 
 const KEY = "api-key";
 const WAIT_SECONDS = 10;
@@ -104,7 +107,7 @@ export function located(response) {
 
 /**
  * Wait for the end of an inference request; an answer whose time to wait is over may have the status 200 without a result.
- * @template {{status: string, error: {message: string} | null}} Answer
+ * @template {{status: RunState, error: {message: string} | null}} Answer
  * @param {Response} response
  * @param {AbortSignal} signal
  * @returns {Promise<Answer>}
@@ -113,7 +116,7 @@ export async function endOf(response, signal) {
   const address = `${located(response)}?wait=${WAIT_SECONDS}`;
   /** @type {Answer} */
   let answer = await response.json();
-  while (answer.status === "queued" || answer.status === "running") answer = await read(address, signal);
+  while (!TABLES.final_states.includes(answer.status)) answer = await read(address, signal);
   if (answer.error) throw new Error(answer.error.message);
   return answer;
 }

@@ -3,12 +3,11 @@
 import { read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { failure, h } from "./elements.js";
+import { TABLES } from "./tables.js";
 
 /** @import { BatteryList, BatteryStatus } from "./records.js" */
 /** @typedef {import("./elements.js").Child} Child */
 
-const MEASURES = ["sum", "token", "char", "byte", "end"];
-const SPLITS = ["test", "validation"];
 
 /**
  * @param {HTMLElement} main
@@ -18,6 +17,7 @@ const SPLITS = ["test", "validation"];
  */
 export async function showBatteryForm(main, signal, _argument, query) {
   const draft = (/** @type {string} */ name) => `battery ${name}`;
+  const { battery_options: usual, development_options: checkpoints } = TABLES;
   const runs = kept(
     h("input", { id: "runs", required: true, autocomplete: "off", spellcheck: "false" }),
     draft("runs"),
@@ -28,7 +28,7 @@ export async function showBatteryForm(main, signal, _argument, query) {
     draft("names"),
   );
   const known = h("datalist", { id: "known" });
-  const upload = h("input", { id: "files", type: "file", multiple: true, accept: ".jsonl,.tsv,.csv,.json" });
+  const upload = h("input", { id: "files", type: "file", multiple: true, accept: TABLES.battery_suffixes.join() });
   const items = kept(
     h("textarea", { id: "items", rows: 4, spellcheck: "false", placeholder: "good,bad" }),
     draft("items"),
@@ -38,17 +38,17 @@ export async function showBatteryForm(main, signal, _argument, query) {
     draft("items name"),
   );
   const measure = kept(
-    h("select", { id: "measure" }, ...MEASURES.map((name) => h("option", {}, name))),
+    choice("measure", Object.keys(TABLES.measures), usual.measure),
     draft("measure"),
   );
-  const hasControls = h("input", { id: "controls", type: "checkbox", checked: true });
-  const isWithinWord = h("input", { id: "within-word", type: "checkbox" });
+  const hasControls = h("input", { id: "controls", type: "checkbox", checked: usual.has_controls });
+  const isWithinWord = h("input", { id: "within-word", type: "checkbox", checked: usual.pll_within_word });
   const isDevelopment = h("input", { id: "development", type: "checkbox", onchange: choose });
-  const split = kept(h("select", { id: "split" }, ...SPLITS.map((name) => h("option", {}, name))), draft("split"));
-  const hasLoss = h("input", { id: "loss", type: "checkbox", checked: true });
-  const hasWords = h("input", { id: "has-words", type: "checkbox" });
+  const split = kept(choice("split", TABLES.splits, checkpoints.split), draft("split"));
+  const hasLoss = h("input", { id: "loss", type: "checkbox", checked: checkpoints.has_loss });
+  const hasWords = h("input", { id: "has-words", type: "checkbox", checked: checkpoints.has_words });
   const words = kept(h("input", { id: "words", autocomplete: "off", spellcheck: "false" }), draft("words"));
-  const follows = h("input", { id: "follows", type: "checkbox" });
+  const follows = h("input", { id: "follows", type: "checkbox", checked: checkpoints.follows });
   const options = h(
     "fieldset",
     {},
@@ -111,7 +111,7 @@ export async function showBatteryForm(main, signal, _argument, query) {
       field(runs, "Runs or checkpoints, separated by blanks: RUN or RUN@1200"),
       field(names, "Batteries by name, separated by commas, such as blimp:passive_1"),
       known,
-      field(upload, "Files of items of your own (.jsonl, .tsv, .csv, .json)"),
+      field(upload, `Files of items of your own (${TABLES.battery_suffixes.join(", ")})`),
       field(items, "Or items pasted here"),
       field(itemsName, "File name of the pasted items; its suffix gives the format"),
       field(measure, "Measure of comparisons"),
@@ -139,6 +139,16 @@ export async function showBatteryForm(main, signal, _argument, query) {
  */
 function field(control, text) {
   return h("div", {}, h("label", { for: control.id }, text), control);
+}
+
+/**
+ * Make a choice of names, one of which is chosen at first.
+ * @param {string} id
+ * @param {string[]} names
+ * @param {string} first
+ */
+function choice(id, names, first) {
+  return h("select", { id }, ...names.map((name) => h("option", { selected: name === first }, name)));
 }
 
 /**

@@ -5,20 +5,10 @@ import { heatTable } from "./heat_table.js";
 import { decimal, percent } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
+import { TABLES, counted, filled } from "./tables.js";
 import { unit } from "./units.js";
 
-/** @import { Accuracy, BatteryRun, BatterySummary, FileRecord, GroupResult, Level, Measure } from "./records.js" */
-
-/** @type {Record<Measure, string>} */
-const MEASURES = {
-  sum: "sum of log-probabilities",
-  token: "log-probability per token",
-  char: "log-probability per character",
-  byte: "log-probability per byte",
-  end: "sum of log-probabilities with the line end",
-};
-/** @type {Level[]} */
-const LEVELS = ["battery", "field", "phenomenon", "paradigm"];
+/** @import { Accuracy, BatteryRun, BatterySummary, FileRecord, GroupResult, Measure } from "./records.js" */
 
 /**
  * @param {string} artifact
@@ -29,7 +19,7 @@ const LEVELS = ["battery", "field", "phenomenon", "paradigm"];
 export function batteryResults(artifact, summary, files, signal) {
   const titles = titlesOf(summary);
   const pictures = files.map(({ path }) => /^(regions-\d+)\.png$/.exec(path)?.[1]).filter((name) => name !== undefined);
-  const notes = notesOf(summary, titles);
+  const notes = notesOf(summary);
   const effects = summary.runs.flatMap((one) =>
     one.effects.map(({ nats, low, high, ...effect }) => ({
       run: titles.get(nameOf(one.run)) ?? "",
@@ -94,11 +84,11 @@ function accuracies(summary, titles) {
   const measure = h(
     "select",
     { id: "measure", onchange: draw },
-    ...Object.entries(MEASURES)
+    ...Object.entries(TABLES.measures)
       .filter(([name]) => measured.has(/** @type {Measure} */ (name)))
       .map(([name, text]) => h("option", { value: name, selected: name === summary.measure }, text)),
   );
-  const levels = LEVELS.filter((level) => groups.some((group) => group.level === level));
+  const levels = TABLES.levels.filter((level) => groups.some((group) => group.level === level));
   const level = h(
     "select",
     { id: "level", onchange: draw },
@@ -111,7 +101,7 @@ function accuracies(summary, titles) {
       .filter(({ group }) => !level.value || group.level === level.value);
     place.replaceChildren(
       heatTable(
-        `Accuracy by the ${MEASURES[/** @type {Measure} */ (measure.value)]}, without ties; a column for each run`,
+        `Accuracy by the ${TABLES.measures[/** @type {Measure} */ (measure.value)]}, without ties; a column for each run`,
         ["Items", ...titles.values()],
         rows.map(({ group, index }) => ({
           title: h(
@@ -147,7 +137,7 @@ function accuracies(summary, titles) {
       ),
     );
   return [
-    h("p", { class: "quiet" }, "Intervals: Wilson (1927), 95 %."),
+    h("p", { class: "quiet" }, TABLES.intervals),
     h(
       "div",
       { class: "bar" },
@@ -183,45 +173,39 @@ function said(accuracy) {
 }
 
 /**
+ * Return what is to be known about the numbers: sources of the batteries, odd items, and leaked items.
  * @param {BatterySummary} summary
- * @param {Map<string, string>} titles
  */
-function notesOf(summary, titles) {
+export function notesOf(summary) {
+  const titles = titlesOf(summary);
+  const where = (/** @type {BatteryRun} */ run) => (summary.runs.length > 1 ? `${titles.get(nameOf(run))}: ` : "");
   const sources = summary.batteries.map(({ name, n_items, source, licence }) =>
-    [`${name}: ${n_items.toLocaleString("en")} items`, source, licence].filter((part) => part !== null).join(", "),
+    [`${name}: ${counted(n_items, "item")}`, source, licence].filter((part) => part !== null).join(", "),
   );
+  const read = summary.batteries.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
   const odd = summary.runs.flatMap(({ run, groups }) =>
     groups
       .filter(({ level }) => level === "battery")
       .flatMap((group) =>
-        [
-          { count: group.n_identical, what: "two equal sequences, and no right answer" },
-          { count: group.n_duplicates, what: "the sequences of an item before, which count twice" },
-          {
-            count: group.n_prefix,
-            what: "a sequence that begins another one, so that the sum favours the shorter one (the measure “end” does not)",
-          },
-          { count: group.n_unknown, what: "a token that the tokenizer does not know" },
-          { count: group.n_cut, what: "a sequence beyond the model's context" },
-        ]
+        Object.entries(TABLES.odd_items)
+          .map(([field, what]) => ({ count: group[/** @type {keyof typeof TABLES.odd_items} */ (field)], what }))
           .filter(({ count }) => count > 0)
-          .map(
-            ({ count, what }) =>
-              `${titles.get(nameOf(run))}, ${group.battery}: items with ${what}: ${count.toLocaleString("en")}`,
-          ),
+          .map(({ count, what }) => `${where(run)}${group.battery}: ${counted(count, "item")} with ${what}`),
       ),
   );
-  const leaks = summary.runs.flatMap((one) =>
-    one.leaks.map(
-      ({ battery, whole, ngrams, validation_whole, validation_ngrams, ancestors, unsearched }) =>
-        `${titles.get(nameOf(one.run))}, ${battery}: ${percent(whole)} of the items stand in the training text${ancestors.map((name) => ` or in that of ${name}`).join("")}, and ${percent(ngrams)} with eight words in a row` +
-        (validation_whole || validation_ngrams
-          ? `; ${percent(validation_whole)} stand in the validation text, and ${percent(validation_ngrams)} with eight words in a row`
-          : "") +
-        unsearched.map((name) => `; the training text of ${name}, which is deleted or has changed, was not searched`).join(""),
-    ),
+  const leaks = summary.runs.flatMap(({ run, leaks }) =>
+    leaks.flatMap(({ battery, whole, ngrams, validation_whole, validation_ngrams, ancestors, unsearched }) => {
+      const said = (/** @type {keyof typeof TABLES.leaks} */ part, values = {}) =>
+        where(run) + filled(TABLES.leaks[part], { battery, ...values });
+      const shares = { whole: percent(whole), ngrams: percent(ngrams) };
+      const validation = { whole: percent(validation_whole), ngrams: percent(validation_ngrams) };
+      return [
+        said("training", { ...shares, ancestors: ancestors.map((name) => filled(TABLES.leaks.ancestor, { name })).join("") }),
+        ...(validation_whole || validation_ngrams ? [said("validation", validation)] : []),
+        ...unsearched.map((name) => said("unsearched", { name })),
+      ];
+    }),
   );
-  const read = summary.batteries.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
   return [...sources, ...read, ...odd, ...leaks, ...summary.notes];
 }
 
@@ -256,7 +240,7 @@ function controls(summary, titles) {
  */
 function differences({ comparisons }, titles) {
   return table(
-    "Accuracy of the first run less that of the second: interval of Tango, exact test of McNemar, p (Holm) over all rows",
+    TABLES.differences,
     ["Items", "First", "Second", "Difference", "95 % interval", "First only", "Second only", "n", "p", "p (Holm)"],
     comparisons.map((one) => [
       bdi(titleOf(one)),
@@ -276,7 +260,7 @@ function differences({ comparisons }, titles) {
 /** @param {BatterySummary} summary */
 function bands({ seeds }) {
   return table(
-    "Runs that differ in their seeds only; intervals by Student's t over the seeds, or over the items where these are wider",
+    TABLES.bands,
     ["Items", "Runs", "Mean", "Deviation", "95 % interval"],
     seeds.map((one) => [
       bdi(titleOf(one)),
@@ -299,10 +283,10 @@ function nameOf({ run_id, checkpoint }) {
 }
 
 /**
- * Return the titles of the runs by name: their labels, the step of a checkpoint, or the name where a label is not unique.
+ * Return the titles of models by name: a unique label, else the name; the step where all are of one run.
  * @param {BatterySummary} summary
  */
-function titlesOf({ runs }) {
+export function titlesOf({ runs }) {
   const labels = runs.map(({ run }) => run.label);
   return new Map(
     runs.map(({ run }) => {

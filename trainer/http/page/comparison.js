@@ -4,12 +4,13 @@ import { read } from "./api.js";
 import { announce, bdi, failure, h, section, table } from "./elements.js";
 import { capital, decimal, loss, perChar, percent, perplexity, signed, told } from "./numbers.js";
 import { TrainingCurves } from "./run_curves.js";
+import { TABLES } from "./tables.js";
 import { unit } from "./units.js";
 
 /** @import { LiveText } from "./elements.js" */
 /** @import { Against, Comparison, GroupStatus, RunStatus } from "./records.js" */
 
-const LETTERS = [..."ABCDEFGHIJ"];
+const LETTERS = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"].slice(0, TABLES.max_compared);
 /** Stands before the id of a group in the address of a comparison. */
 export const GROUP_MARK = "~";
 const MOST_SETTINGS = 20;
@@ -90,11 +91,11 @@ function copyButton() {
 }
 
 /** @param {Comparison} comparison */
-function verdictsOf({ runs, against }) {
+function verdictsOf({ runs, against, tolerance }) {
   return section(
     "Verdict",
     ...against.flatMap((one, index) => [
-      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), () => [verdict(one), ...notesOf(one)].join(" ")),
+      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), () => [`${verdict(one, tolerance)}.`, ...notesOf(one)].join(" ")),
       one.is_on_one_text
         ? null
         : h("p", {}, h("code", {}, `mt compare ${runs[0]?.run_id} ${one.run_id} --path FILE`), " measures both on one text."),
@@ -170,24 +171,22 @@ function setting(value) {
   return bdi(value === "null" ? "" : value);
 }
 
-const SAID = {
-  better: "better",
-  worse: "worse",
-  equal: "equal",
-  no_clear_difference: "no clear difference",
-  no_interval: "no interval",
-  not_comparable: "not comparable",
-};
-
-/** @param {Against} one */
-function verdict(one) {
-  const word = one.is_regression ? "✗ worse" : SAID[one.verdict];
-  if (one.rise === null) return `${word}.`;
-  const name = one.basis === "loss" ? "loss" : `${unit()} per character`;
-  if (one.verdict === "equal") return `${word}: same ${name} within rounding.`;
-  const range = one.interval;
-  const interval = range === null ? "" : ` (95 % interval ${signed(range.low, percent)} to ${signed(range.high, percent)})`;
-  return `${word}: ${name} ${signed(one.rise, percent)}${interval}.`;
+/**
+ * Return the result of a comparison in a few words.
+ * @param {Against} one
+ * @param {number} tolerance
+ */
+export function verdict(one, tolerance) {
+  if (one.rise === null) return "not comparable";
+  const name = one.basis === "loss" ? "loss" : "loss per character";
+  if (one.verdict === "equal") return `equal: same ${name} within rounding`;
+  const [rise, low, high] = [one.rise, one.interval?.low ?? 0, one.interval?.high ?? 0].map((share) =>
+    signed(share, (value) => percent(value, 2)),
+  );
+  const change = `${name} ${rise}` + (one.interval === null ? "" : ` (95 % interval ${low} to ${high})`);
+  if (one.is_regression) return `✗ worse: ${change}, more than ${percent(tolerance, 2)}`;
+  const within = one.verdict === "worse" && one.rise <= tolerance ? " within the tolerance" : "";
+  return `${one.verdict.replaceAll("_", " ")}${within}: ${change}`;
 }
 
 /**

@@ -5,6 +5,7 @@ import { kept } from "./drafts.js";
 import { announce, bdi, failure, h, labelled, table } from "./elements.js";
 import { decimal, percent, size } from "./numbers.js";
 import { Sha256 } from "./sha256.js";
+import { TABLES } from "./tables.js";
 
 /** @import { CorpusList, CorpusOverview, UploadStatus } from "./records.js" */
 
@@ -44,7 +45,7 @@ function cells({ name, bytes, lines, languages, is_ipa }) {
  * @param {AbortSignal} signal
  */
 function form(refresh, signal) {
-  const file = h("input", { id: "corpus-file", type: "file", required: true, accept: ".txt,.text,.jsonl,.csv,.tsv" });
+  const file = h("input", { id: "corpus-file", type: "file", required: true, accept: TABLES.corpus_suffixes.join() });
   const name = kept(h("input", { id: "corpus-name", maxlength: 100, required: true, autocomplete: "off" }), "corpus-name");
   const language = kept(
     h("input", { id: "corpus-language", size: 6, pattern: "[a-z]{2,8}(-[a-z0-9]{1,8})*", placeholder: "kk", autocomplete: "off" }),

@@ -4,24 +4,18 @@ import { Chart } from "./curves.js";
 import { bdi, h, labelled, section, table } from "./elements.js";
 import { decimal, loss, perChar, percent, surprisal } from "./numbers.js";
 import { picture } from "./pictures.js";
+import { TABLES, counted, filled } from "./tables.js";
 import { natsOf, unit } from "./units.js";
 
 /** @import { Development, DevelopmentRow, FileRecord } from "./records.js" */
 /** @import { Axis } from "./curves.js" */
 /** @typedef {"words" | "tokens" | "step"} AxisName */
 
-/** @type {Record<DevelopmentRow["measure"], {title: () => string, write: (value: number | null) => string, y: Axis}>} */
+/** @type {Record<DevelopmentRow["measure"], {write: (value: number | null) => string, y: Axis}>} */
 const MEASURES = {
-  accuracy: { title: () => "accuracy", write: percent, y: { name: "accuracy", unit: "share" } },
-  loss: { title: () => `loss in ${unit()} per token`, write: loss, y: { name: "loss", per: "token" } },
-  bits_per_char: { title: () => `loss in ${unit()} per character`, write: perChar, y: { name: "loss", per: "character" } },
-};
-const REASONS = {
-  too_few_checkpoints: "too few checkpoints after step 0",
-  no_fall: "the surprisal does not fall",
-  poor_fit: "the curve does not fit",
-  outside: "half way is before the first or after the last checkpoint",
-  no_plateau: "too much of the fall is outside of the checkpoints",
+  accuracy: { write: percent, y: { name: "accuracy", unit: "share" } },
+  loss: { write: loss, y: { name: "loss", per: "token" } },
+  bits_per_char: { write: perChar, y: { name: "loss", per: "character" } },
 };
 const MAX_LINES = 10;
 
@@ -32,25 +26,25 @@ const MAX_LINES = 10;
  * @param {AbortSignal} signal
  */
 export function developmentResults(artifact, development, files, signal) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ text) =>
-    picture(artifact, files, name, text, signal);
+  const figure = (/** @type {keyof typeof TABLES.pictures} */ name) =>
+    picture(artifact, files, name, `${TABLES.pictures[name]} Its axes have the units.`, signal);
   return [
     development.curves.length
       ? section(
           "Over the checkpoints",
           ...curves(development),
           checkpoints(development),
-          figure("accuracy", "Accuracy over the words that the model has read, with 95 % intervals."),
-          figure("loss", "Loss over the words that the model has read, with 95 % intervals; its axis has the unit."),
+          figure("accuracy"),
+          figure("loss"),
         )
       : null,
     development.acquisitions.length
       ? section(
           "Ages of words",
-          h("p", { class: "quiet" }, "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022)."),
+          h("p", { class: "quiet" }, TABLES.ages),
           ages(development),
-          ...notes(development),
-          figure("words", "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses; its axis has the unit."),
+          ...notesOf(development).map((text) => h("p", {}, bdi(text))),
+          figure("words"),
         )
       : null,
   ].filter((part) => part !== null);
@@ -96,7 +90,7 @@ function curves({ run_id, points, curves }) {
       labelled("Logarithmic", isLog),
     ),
     ...charts.flatMap(({ measure, names, chart }) => [
-      h("h3", {}, MEASURES[measure].title),
+      h("h3", {}, () => titleOf(measure)),
       names.length > MAX_LINES
         ? h("p", { class: "quiet" }, `The first ${MAX_LINES} of ${names.length} curves; all are in development.csv.`)
         : null,
@@ -145,13 +139,13 @@ function checkpoints({ run_id, points, curves }) {
   const columns = [...new Map(shown.map((row) => [`${row.measure} ${row.name}`, row])).values()];
   const count = (/** @type {number | null} */ value) => decimal(value, 0);
   return table(
-    "Checkpoints, with 95 % intervals: of Wilson (1927) for accuracies, over the lines for losses",
+    `Checkpoints. ${TABLES.curves}`,
     [
       "Step",
       "Epoch",
       "Words",
       "Tokens",
-      ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : () => `${name}: ${MEASURES[measure].title()}`)),
+      ...columns.map(({ measure, name }) => (measure === "accuracy" ? name : () => `${name}: ${titleOf(measure)}`)),
     ],
     points.map((point) => [
       h("a", { href: `#/text/${run_id}@${point.step}` }, count(point.step)),
@@ -201,24 +195,35 @@ function ages({ acquisitions }) {
       () => surprisal(one.start_nats),
       () => surprisal(one.end_nats),
       decimal(one.r_squared, 2),
-      one.reason === null ? "" : REASONS[one.reason],
+      one.reason === null ? "" : TABLES.misfits[one.reason],
     ]),
   );
 }
 
-/** @param {Development} development */
-function notes({ acquisitions, missing_words, notes: told, n_unscored }) {
-  const n_fit = acquisitions.filter(({ fits }) => fits).length;
-  const texts = [
-    `${n_fit} of ${acquisitions.length} words have an age of acquisition.`,
-    n_fit
-      ? "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts."
-      : "",
-    missing_words.length ? `Not in the text: ${missing_words.join(", ")}.` : "",
-    n_unscored
-      ? `Occurrences of words without a surprisal, which are left out: ${n_unscored.toLocaleString("en")}.`
-      : "",
-    ...told,
-  ];
-  return texts.filter(Boolean).map((text) => h("p", {}, bdi(text)));
+/**
+ * Return what is to be known about the numbers. Why words have no age stands in their table.
+ * @param {Development} development
+ */
+export function notesOf({ acquisitions, missing_words, notes, n_unscored }) {
+  const ages = acquisitions.map(({ age_steps }) => age_steps).filter((age) => age !== null);
+  const middle = ages.length ? `, at the median at step ${decimal(median(ages), 0)}` : "";
+  return [
+    `${decimal(ages.length, 0)} of ${counted(acquisitions.length, "word")} have an age of acquisition${middle}`,
+    ages.length ? TABLES.age_intervals : "",
+    missing_words.length ? `Not in the text: ${missing_words.join(", ")}` : "",
+    ...notes.map((note) => note.replace(/\.$/, "")),
+    n_unscored ? `${counted(n_unscored, "occurrence")} of words without a surprisal are left out` : "",
+  ].filter(Boolean);
+}
+
+/** @param {number[]} values */
+function median(values) {
+  const sorted = values.toSorted((one, two) => one - two);
+  const [low = 0, high = 0] = [(sorted.length - 1) >> 1, sorted.length >> 1].map((at) => sorted[at]);
+  return (low + high) / 2;
+}
+
+/** @param {DevelopmentRow["measure"]} measure */
+function titleOf(measure) {
+  return filled(TABLES.curve_measures[measure], { unit: unit() });
 }

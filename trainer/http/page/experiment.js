@@ -9,8 +9,9 @@ import { cancelButton, jobFacts } from "./job_status.js";
 import { folded } from "./record_table.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
-/** @import { Cell, ExperimentResult, ExperimentStatus } from "./records.js" */
+/** @import { Cell, CellKind, ExperimentResult, ExperimentStatus } from "./records.js" */
 
+/** @type {Record<CellKind, string>} */
 const KINDS = { train: "training", score: "texts", battery: "batteries" };
 
 /**

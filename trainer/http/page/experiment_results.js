@@ -7,21 +7,11 @@ import { languageTree } from "./language_tree.js";
 import { decimal, loss, meanOf, percent, perplexity, size } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
+import { TABLES, counted, filled } from "./tables.js";
 import { trainingCurves } from "./training_curves.js";
 import { unit } from "./units.js";
 
 /** @import { BatteryRow, Correlation, ExperimentResult, FileRecord, ModelTables, ScoringMode, ValidityCheck } from "./records.js" */
-
-const KINDS = {
-  passages: "the passages",
-  held_out: "held-out text",
-  shuffled: "held-out text with shuffled characters",
-};
-const MODES = {
-  skip: "positions whose character every model knows",
-  unk: "all positions",
-  assimilate: "all positions, unknown characters replaced by the nearest known ones",
-};
 
 /**
  * @param {string} artifact
@@ -35,17 +25,17 @@ export function experimentResults(artifact, result, files, signal) {
   const chosen = h("div");
   const tables = choice(
     "tables",
-    result.models.map(({ model, kind }) => `${model} on ${KINDS[kind]}`),
+    result.models.map(({ model, kind }) => `${model} on ${TABLES.kinds[kind]}`),
     draw,
   );
   const mode = choice(
     "mode",
-    result.modes.map((name) => MODES[name]),
+    result.modes.map((name) => TABLES.modes[name]),
     draw,
   );
   function draw() {
     const [found, scored] = [result.models[Number(tables.value)], result.modes[Number(mode.value)]];
-    if (found && scored) chosen.replaceChildren(...tablesOf(result, found, scored), csvLinks(found));
+    if (found && scored) chosen.replaceChildren(h("p", { class: "quiet" }, seedsNote(result, found.model)), ...tablesOf(result, found, scored), csvLinks(found));
   }
   /** @param {ModelTables} found */
   function csvLinks({ model, kind }) {
@@ -70,7 +60,7 @@ export function experimentResults(artifact, result, files, signal) {
   return [
     section(
       "Excess surprisal",
-      h("p", { class: "quiet" }, () => seedsNote(result)),
+      h("p", { class: "quiet" }, () => excessNote(result)),
       h(
         "div",
         { class: "bar" },
@@ -233,7 +223,7 @@ function tablesOf(result, { model, kind, tables, tree, gap }, mode) {
     ...(tree.length
       ? [
           h("h3", {}, "Tree of the languages"),
-          languageTree(`Tree of the languages: ${model} on ${KINDS[kind]}`, tree, leafOf(result)),
+          languageTree(`Tree of the languages: ${model} on ${TABLES.kinds[kind]}`, tree, leafOf(result)),
         ]
       : []),
     folded("Joins of the tree, the nearest first", () =>
@@ -308,18 +298,17 @@ function trainings(result) {
  * @param {ExperimentResult} result
  */
 function batteryTables({ batteries, seeds }) {
-  const shown = batteries.filter((row) => row.level === "battery" && row.measure === "sum");
-  const interval =
-    seeds.length > 1
-      ? `means of ${seeds.length} seeds, intervals by Student's t over seeds, or over items where these are wider`
-      : "intervals of Wilson over the items";
+  const { measure } = TABLES.battery_options;
+  const shown = batteries.filter((row) => row.level === "battery" && row.measure === measure);
+  const several = Number(seeds.length > 1);
+  const means = filled(TABLES.battery_seeds[several] ?? "", { seeds: counted(seeds.length, "seed") });
   const title = (/** @type {BatteryRow} */ row) => `${row.battery_language}: ${row.battery}`;
   const models = [...new Set(shown.map(({ model }) => model))];
   return [
     h(
       "p",
       { class: "quiet" },
-      `Accuracies by the sum of log-probabilities, without ties; ${interval}. Parts and other measures: batteries.csv.`,
+      `Accuracies by the ${TABLES.measures[measure]}, without ties. ${means} 95 % intervals ${TABLES.battery_intervals[several]}. Parts and other measures: batteries.csv.`,
     ),
     ...models.flatMap((model) => {
       const rows = shown.filter((row) => row.model === model);
@@ -362,10 +351,10 @@ function correlationTable(correlations) {
     rows.map((row) => [
       row.is_primary ? "primary" : "exploratory",
       bdi(row.model),
-      KINDS[row.kind],
+      TABLES.kinds[row.kind],
       row.mode,
-      row.statistic === "pearson" ? "Pearson's r" : "Spearman's ρ",
-      row.pairs === "all" ? "all rated pairs" : "without pairs within a branch",
+      TABLES.statistics[row.statistic],
+      TABLES.pairs[row.pairs],
       row.n_languages,
       row.n_pairs,
       decimal(row.r),
@@ -389,45 +378,41 @@ function jobLinks(title, ids) {
  * @param {ValidityCheck} check
  * @param {ValidityCheck[]} checks
  */
-function described({ name, gap, joins_branches_first, message }, checks) {
+export function described({ name, gap, joins_branches_first, message }, checks) {
   if (gap === null) return message;
-  if (name === "shuffled") {
-    const heldOut = checks.find((one) => one.name === "held_out")?.gap ?? null;
-    return (
-      `With shuffled characters the gap is ${loss(gap.gap)} ${unit()} per character; it should be below half of the` +
-      ` ${loss(heldOut && heldOut.gap)} of the held-out text.`
-    );
-  }
-  if (name === "control") {
-    const [nearest, distance] = Object.entries(gap.control_distances).sort(([, one], [, two]) => one - two)[0] ?? ["", null];
-    return (
-      `The smallest distance of a control is ${loss(distance)} ${unit()} per character (${nearest}); it should be above the` +
-      ` mean distance across branches, ${loss(gap.across)}.`
-    );
-  }
-  return (
-    `The mean distance is ${loss(gap.within)} ${unit()} per character within branches and ${loss(gap.across)} across branches:` +
-    ` a gap of ${loss(gap.gap)}, which should be above 0. The tree ${joins_branches_first ? "joins" : "does not join"} the` +
-    " languages of each branch first."
-  );
+  const heldOut = checks.find((one) => one.name === "held_out")?.gap ?? null;
+  const [control, nearest] = Object.entries(gap.control_distances).sort(([, one], [, two]) => one - two)[0] ?? ["", 0];
+  return filled(TABLES.checks[name], {
+    unit: unit(),
+    within: loss(gap.within),
+    across: loss(gap.across),
+    gap: loss(gap.gap),
+    held_out: heldOut === null ? "gap" : loss(heldOut.gap),
+    control,
+    nearest: loss(nearest),
+    joins: TABLES.joins[Number(joins_branches_first)] ?? "",
+  });
 }
 
 /**
- * Say what intervals cover.
- * @param {ExperimentResult} result
+ * Say what the intervals of a model cover.
+ * @param {Pick<ExperimentResult, "seeds">} result
+ * @param {string} model
  */
-function seedsNote({ seeds, common_characters }) {
-  const covered =
-    seeds.length > 1
-      ? `${seeds.length} seeds per language: the intervals cover seeds and sections of the text.`
-      : "One seed per language: the intervals cover sections of the text, not the spread of trainings.";
+export function seedsNote({ seeds }, model) {
+  if (model === TABLES.trigram) return TABLES.no_seed;
+  return seeds.length > 1 ? filled(TABLES.several_seeds, { seeds: counted(seeds.length, "seed") }) : TABLES.one_seed;
+}
+
+/** @param {ExperimentResult} result */
+function excessNote({ common_characters }) {
   const characters =
     common_characters === null
       ? ""
       : ` Characters that every model knows (${common_characters.length}): ${common_characters.map((one) => (one === " " ? "␣" : one)).join(" ")}`;
   return (
     `The excess is the cross-entropy of a listener's model on a text, above that of the text's own model, in ${unit()} per` +
-    ` character. ${covered}${characters}`
+    ` character.${characters}`
   );
 }
 

@@ -12,7 +12,7 @@ import { likeliest, notice } from "./surprisal_maps.js";
 import { unitTable } from "./unit_table.js";
 import { inUnit, unit } from "./units.js";
 
-/** @import { GenerateResponse } from "./records.js" */
+/** @import { FinishReason, GenerateResponse } from "./records.js" */
 
 /**
  * A generated token with its ln p, and the likeliest tokens with their probabilities.
@@ -21,8 +21,8 @@ import { inUnit, unit } from "./units.js";
  */
 
 const SHOWN = 5;
-const MAX_SEED = 2 ** 32 - 1;
-/** @type {Record<string, string>} */
+const MAX_SEED = 4_294_967_295;
+/** @type {Record<FinishReason, string>} */
 const ENDS = {
   eos: "the end of the line",
   stop_sequence: "a stop sequence",
@@ -168,14 +168,14 @@ async function generated(model, request, signal) {
 function continuation(prompt, answer, model, withheld) {
   const steps = stepsOf(answer);
   const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), answer.outputs?.[0] ?? "");
-  const end = answer.stop_reason?.[0] ?? "";
+  const end = answer.stop_reason?.[0] ?? "eos";
   const count = withheld ? "" : `${steps.length} tokens, `;
   const text = [
     h(
       "figure",
       {},
       words,
-      h("figcaption", {}, `seed ${answer.seed_used}, ${count}ended by ${ENDS[end] ?? end}`),
+      h("figcaption", {}, `seed ${answer.seed_used}, ${count}ended by ${ENDS[end]}`),
     ),
     ...answer.notes.map((note) => h("p", { class: "quiet" }, note)),
   ];

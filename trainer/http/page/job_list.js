@@ -3,11 +3,10 @@
 import { failure, h, labelled, scrolling } from "./elements.js";
 import { kept } from "./drafts.js";
 import { badge, hasEnded, repeat } from "./states.js";
+import { TABLES } from "./tables.js";
 
 /** @import { RunState } from "./records.js" */
 /** @typedef {import("./elements.js").Child} Child */
-
-const STATES = ["queued", "running", "completed", "failed", "cancelled"];
 
 /**
  * @template {{status: RunState}} Job
@@ -31,7 +30,7 @@ export async function showJobs(main, signal, kind) {
     "select",
     { id: "status", onchange: filter },
     h("option", { value: "" }, "any"),
-    ...STATES.map((name) => h("option", {}, name)),
+    ...TABLES.states.map((name) => h("option", {}, name)),
   );
   main.append(
     h(

@@ -80,8 +80,9 @@ export interface Against {
   verdict: "better" | "worse" | "equal" | "no_clear_difference" | "no_interval" | "not_comparable";
   over_seeds: SeedDifference | null; is_regression: boolean; is_on_one_text: boolean; notes: string[]; differences: Difference[];
 }
-export interface Comparison { runs: ComparedRun[]; against: Against[] }
+export interface Comparison { runs: ComparedRun[]; against: Against[]; tolerance: number }
 
+export type FinishReason = "eos" | "stop_sequence" | "max_new_tokens" | "context_full";
 type JobState = "queued" | "running" | "completed" | "failed";
 export interface LineScore { number: number; span: Span; n_tokens: number; nats: number; end_nats: number | null; n_chars: number }
 export interface WordScore { text: string; span: Span; surprisal: number | null }
@@ -93,7 +94,7 @@ export interface ScoreResponse {
   topk: [token: string, probability: number][][] | null; lines: LineScore[] | null; words: WordScore[] | null;
 }
 export interface GenerateResponse {
-  status: JobState; error: RunError | null; outputs: string[] | null; stop_reason: string[] | null;
+  status: JobState; error: RunError | null; outputs: string[] | null; stop_reason: FinishReason[] | null;
   prompt_tokens: number | null; unk_count: number | null; seed_used: number | null; logprobs: number[][] | null;
   tokens: string[][] | null; text_offsets: number[][] | null; top_logprobs: [token: string, logprob: number][][][] | null;
   notes: string[];
@@ -105,7 +106,7 @@ export type Measure = "sum" | "token" | "char" | "byte" | "end";
 export type Level = "battery" | "field" | "phenomenon" | "paradigm";
 
 export interface Cell {
-  kind: "train" | "score" | "battery"; model: string; language: string; seed: number; status: RunState; run_id: string | null;
+  kind: CellKind; model: string; language: string; seed: number; status: RunState; run_id: string | null;
 }
 export interface ExperimentStatus {
   experiment_id: string; name: string; status: RunState; message: string; cells: Cell[]; cells_done: number;
@@ -148,12 +149,12 @@ export interface Replacement {
   distance: number | null; count: number;
 }
 export interface Correlation {
-  model: string; kind: TextKind; mode: ScoringMode; statistic: "pearson" | "spearman"; pairs: "all" | "across_branches";
+  model: string; kind: TextKind; mode: ScoringMode; statistic: CorrelationKind; pairs: PairSet;
   n_languages: number; n_pairs: number; n_permutations: number; r: number | null; p: number | null;
   p_holm: number | null; is_primary: boolean;
 }
 export interface ValidityCheck {
-  name: "passages" | "held_out" | "shuffled" | "control"; passed: boolean; message: string; gap: Gap | null;
+  name: CheckName; passed: boolean; message: string; gap: Gap | null;
   joins_branches_first: boolean | null;
 }
 export interface Validity { passed: boolean | null; checks: ValidityCheck[] }
@@ -218,13 +219,13 @@ export interface BatterySummary {
 }
 export interface CheckpointPoint { step: number; epoch: number; words: number | null; tokens: number | null }
 export interface DevelopmentRow {
-  step: number; measure: "accuracy" | "loss" | "bits_per_char"; level: Level | "split"; name: string; value: number;
+  step: number; measure: CurveMeasure; level: Level | "split"; name: string; value: number;
   low: number | null; high: number | null; n: number; chance: number | null;
 }
 export interface Acquisition {
   word: string; n_contexts: number; frequency_per_million: number | null; age_steps: number | null; age_words: number | null;
   start_nats: number | null; end_nats: number | null; r_squared: number | null; fits: boolean;
-  reason: "too_few_checkpoints" | "no_fall" | "poor_fit" | "outside" | "no_plateau" | null;
+  reason: Misfit | null;
   age_steps_low: number | null; age_steps_high: number | null; age_words_low: number | null; age_words_high: number | null;
 }
 export interface Development {
@@ -247,3 +248,27 @@ export interface CorpusOverview {
 }
 export interface CorpusList { corpora: CorpusOverview[] }
 export interface UploadStatus { upload_id: string; bytes: number; offset: number; corpus: CorpusOverview | null }
+
+export type CellKind = "train" | "score" | "battery";
+type CheckName = "passages" | "held_out" | "shuffled" | "control";
+type Misfit = "too_few_checkpoints" | "no_fall" | "poor_fit" | "outside" | "no_plateau";
+type CurveMeasure = "accuracy" | "loss" | "bits_per_char";
+type CorrelationKind = "pearson" | "spearman";
+type PairSet = "all" | "across_branches";
+type LeakSentence = "training" | "ancestor" | "validation" | "unsearched";
+export interface BatteryOptions { measure: Measure; pll_within_word: boolean; has_controls: boolean }
+export interface DevelopmentOptions { split: string; has_loss: boolean; has_words: boolean; follows: boolean }
+export interface PageTables {
+  states: RunState[]; final_states: RunState[]; resumable_states: RunState[]; families: string[]; max_compared: number;
+  corpus_suffixes: string[]; formats: Record<string, string>; checkpoint_formats: string[]; curve_formats: string[];
+  battery_suffixes: string[]; battery_options: BatteryOptions; development_options: DevelopmentOptions; splits: string[];
+  measures: Record<Measure, string>; levels: Level[];
+  odd_items: Record<"n_identical" | "n_duplicates" | "n_prefix" | "n_unknown" | "n_cut", string>;
+  leaks: Record<LeakSentence, string>; intervals: string; differences: string; bands: string;
+  curve_measures: Record<CurveMeasure, string>; misfits: Record<Misfit, string>;
+  pictures: Record<"accuracy" | "loss" | "words", string>; curves: string; ages: string; age_intervals: string;
+  kinds: Record<TextKind, string>; modes: Record<ScoringMode, string>;
+  statistics: Record<CorrelationKind, string>; pairs: Record<PairSet, string>;
+  trigram: string; no_seed: string; one_seed: string; several_seeds: string;
+  battery_seeds: string[]; battery_intervals: string[]; checks: Record<CheckName, string>; joins: string[];
+}

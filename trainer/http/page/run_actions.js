@@ -4,10 +4,9 @@ import { call, send } from "./api.js";
 import { announce, failure, h } from "./elements.js";
 import { confirms } from "./question.js";
 import { hasEnded } from "./states.js";
+import { TABLES } from "./tables.js";
 
 /** @import { Accepted, RunStatus } from "./records.js" */
-
-const RESUMABLE = ["paused", "failed", "cancelled"];
 
 /**
  * Make the buttons; `show` hides those that the state of the run does not allow.
@@ -74,7 +73,7 @@ export function actionsOf(runId, signal, refresh) {
     /** @param {RunStatus} run */
     show(run) {
       cancel.hidden = hasEnded(run);
-      resume.hidden = !RESUMABLE.includes(run.status);
+      resume.hidden = !TABLES.resumable_states.includes(run.status);
       remove.hidden = !hasEnded(run);
     },
   };

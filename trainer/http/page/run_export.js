@@ -4,25 +4,12 @@ import { located, read, send } from "./api.js";
 import { addressOf } from "./connection.js";
 import { announce, failure, h } from "./elements.js";
 import { date, size } from "./numbers.js";
+import { hasEnded } from "./states.js";
+import { TABLES } from "./tables.js";
 
 /** @import { ExportStatus } from "./records.js" */
 
 const WAIT_SECONDS = 30;
-const OF_MODEL = {
-  hf: "for transformers",
-  onnx: "for onnxruntime",
-  torchscript: "for torch; deprecated by PyTorch",
-};
-const OF_RUN = {
-  archive: "all of the run, for mt import",
-  arpa: "n-grams of an ngram model, for KenLM and SRILM",
-  "ro-crate": "all of the run, for research repositories",
-};
-const OF_CURVE = {
-  csv: "curve and settings for spreadsheets",
-  tensorboard: "curve and settings",
-  trackio: "curve and settings",
-};
 
 /**
  * @param {string} runId
@@ -39,14 +26,13 @@ export function exportForm(runId, signal) {
 
   function showFormats() {
     const isRun = model.value === runId;
-    const formats = {
-      ...(isCompleted || !isRun ? OF_MODEL : {}),
-      ...(isCompleted && isRun ? OF_RUN : {}),
-      ...(isRun ? OF_CURVE : {}),
-    };
+    const { formats, checkpoint_formats, curve_formats } = TABLES;
+    const names = Object.entries(formats).filter(([name]) =>
+      curve_formats.includes(name) ? isRun : isRun ? isCompleted : checkpoint_formats.includes(name),
+    );
     const chosen = form.value;
     form.replaceChildren(
-      ...Object.entries(formats).map(([name, about]) =>
+      ...names.map(([name, about]) =>
         h("option", { value: name, selected: name === chosen }, `${name}: ${about}`),
       ),
     );
@@ -65,7 +51,7 @@ export function exportForm(runId, signal) {
       const address = located(answer);
       /** @type {ExportStatus} */
       let status = await answer.json();
-      while (status.status === "queued" || status.status === "running")
+      while (!hasEnded(status))
         status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
       if (status.file === null) throw new Error(status.error?.message);
       const { name, bytes, sha256, url, expires_at } = status.file;

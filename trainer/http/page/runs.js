@@ -6,16 +6,15 @@ import { announce, failure, h, labelled, live } from "./elements.js";
 import { COLUMNS } from "./run_columns.js";
 import { RunTable } from "./run_table.js";
 import { repeat } from "./states.js";
+import { TABLES } from "./tables.js";
 import { unit } from "./units.js";
 
 /** @import { Row } from "./run_columns.js" */
 /** @import { RunPage, RunStatus } from "./records.js" */
 
-const STATES = ["queued", "running", "paused", "completed", "failed", "cancelled"];
-const FAMILIES = ["char_lstm", "gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen", "ngram"];
 const TYPED = ["search", "corpus", "owner", "label", "where"];
 const CHOSEN = ["status", "family"];
-const MOST_COMPARED = 10;
+const MOST_COMPARED = TABLES.max_compared;
 const USUAL_SORT = "created_at";
 const SORTED = ["label", ...COLUMNS.map((column) => column.id)];
 /** Columns that a click sorts from the lowest or first value on. */
@@ -109,7 +108,7 @@ export async function showRuns(main, signal, _, query) {
         "div",
         { class: "bar" },
         field("search", "Search by label, id or corpus"),
-        choice("status", "Status", STATES),
+        choice("status", "Status", TABLES.states),
         compare,
       ),
       h(
@@ -119,7 +118,7 @@ export async function showRuns(main, signal, _, query) {
         h(
           "div",
           { class: "filters" },
-          choice("family", "Family", FAMILIES),
+          choice("family", "Family", TABLES.families),
           field("corpus", "Corpus name contains"),
           field("owner", "Owner"),
           field("label", "Label contains"),

@@ -1,6 +1,7 @@
 /** The states of runs, and repeated calls that follow them. */
 
 import { h } from "./elements.js";
+import { TABLES } from "./tables.js";
 
 /** @import { RunState } from "./records.js" */
 
@@ -8,7 +9,7 @@ const REFRESH_MILLISECONDS = 4000;
 
 /** @param {{status: RunState}} job */
 export function hasEnded(job) {
-  return ["completed", "failed", "cancelled"].includes(job.status);
+  return TABLES.final_states.includes(job.status);
 }
 
 /** @param {{status: RunState, reachable?: boolean}} run */

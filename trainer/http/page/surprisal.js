@@ -5,7 +5,7 @@ import { kept } from "./drafts.js";
 import { announce, failure, h } from "./elements.js";
 import { comparedText, scoredText } from "./surprisal_maps.js";
 
-/** @import { RunPage, ScoreResponse } from "./records.js" */
+/** @import { RunPage, RunState, ScoreResponse } from "./records.js" */
 
 const MAX_CHARACTERS = 500_000;
 /** Of longer texts the expected tokens are left out, which are most of an answer. */
@@ -158,7 +158,7 @@ async function scored(model, text, count, signal) {
 
 /**
  * Send an inference request and wait for its answer.
- * @template {{status: string, error: {message: string} | null}} Answer
+ * @template {{status: RunState, error: {message: string} | null}} Answer
  * @param {string} model
  * @param {"score" | "generate"} kind
  * @param {Record<string, unknown>} request

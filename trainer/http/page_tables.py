@@ -1,0 +1,73 @@
+"""The tables of the program that the page uses, which the server writes into `page/tables.js`."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
+from trainer.contracts.base import Frozen, RunState
+from trainer.contracts.batteries import (
+    LEAK_SENTENCES,
+    LEVELS,
+    BatteryOptions,
+    DevelopmentOptions,
+    LeakSentence,
+    Level,
+    Measure,
+)
+from trainer.contracts.development import CurveMeasure, Misfit
+from trainer.contracts.evaluations import EvalSplit
+from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, PairSet, ScoringMode, TextKind
+from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.parameters import MAX_COMPARED
+from trainer.contracts.runs import FINAL_STATES, RESUMABLE_STATES
+from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
+from trainer.experiments.validity import CHECK_SENTENCES, JOINS
+from trainer.reports import battery_tables, development_tables, experiment_tables
+
+
+class PageTables(Frozen):
+    """Lists, limits and words; in sentences, names in braces stand for numbers and names of a result."""
+
+    states: tuple[RunState, ...] = get_args(RunState)
+    final_states: tuple[RunState, ...] = FINAL_STATES
+    resumable_states: tuple[RunState, ...] = RESUMABLE_STATES
+    families: tuple[ModelFamily, ...] = get_args(ModelFamily)
+    max_compared: int = MAX_COMPARED
+    corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)
+
+    formats: Mapping[ExportFormat, str] = FORMAT_WORDS
+    checkpoint_formats: tuple[ExportFormat, ...] = CHECKPOINT_FORMATS
+    curve_formats: tuple[ExportFormat, ...] = CURVE_FORMATS
+
+    battery_suffixes: tuple[str, ...] = BATTERY_SUFFIXES
+    battery_options: BatteryOptions = BatteryOptions()
+    development_options: DevelopmentOptions = DevelopmentOptions()
+    splits: tuple[EvalSplit, ...] = get_args(EvalSplit)
+    measures: Mapping[Measure, str] = battery_tables.MEASURE_WORDS
+    levels: tuple[Level, ...] = LEVELS
+    odd_items: Mapping[str, str] = battery_tables.ODD_ITEMS
+    leaks: Mapping[LeakSentence, str] = LEAK_SENTENCES
+    intervals: str = battery_tables.INTERVALS
+    differences: str = battery_tables.DIFFERENCES
+    bands: str = battery_tables.BANDS
+
+    curve_measures: Mapping[CurveMeasure, str] = development_tables.MEASURE_TITLES
+    misfits: Mapping[Misfit, str] = development_tables.REASONS
+    pictures: Mapping[str, str] = development_tables.ALT
+    curves: str = development_tables.CURVES
+    ages: str = development_tables.AGES
+    age_intervals: str = development_tables.AGE_INTERVALS
+
+    kinds: Mapping[TextKind, str] = experiment_tables.KIND_WORDS
+    modes: Mapping[ScoringMode, str] = experiment_tables.MODE_WORDS
+    statistics: Mapping[CorrelationKind, str] = experiment_tables.STATISTIC_WORDS
+    pairs: Mapping[PairSet, str] = experiment_tables.PAIR_WORDS
+    trigram: str = TRIGRAM
+    no_seed: str = experiment_tables.NO_SEED
+    one_seed: str = experiment_tables.ONE_SEED
+    several_seeds: str = experiment_tables.SEVERAL_SEEDS
+    battery_seeds: tuple[str, str] = experiment_tables.BATTERY_SEEDS
+    battery_intervals: tuple[str, str] = experiment_tables.BATTERY_INTERVALS
+    checks: Mapping[CheckName, str] = CHECK_SENTENCES
+    joins: tuple[str, str] = JOINS
