@@ -127,6 +127,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.evaluate("document.querySelector('#tables').selectedIndex = 2")
         await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
         gru = {(one.listener_language, one.text_language): one for one in reversed(result.models[2].tables.matrix)}
+        await browser.see_text("3 seeds per language: the intervals cover seeds and sections of the text.")
         excess = gru["tr", "az"].excess_cross_entropy / log(2)
         assert float((await table(browser))[0][2]) == pytest.approx(excess, abs=0.00051)
         await browser.evaluate("document.querySelector('[aria-labelledby=about-trainings] details').remove()")
@@ -145,6 +146,8 @@ async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site
         await browser.type("wait0")
         await browser.see(f"{NAMES} === '{WAITING}'")
         await browser.see_text("0 of 56 cells", ".jobs tbody")
+        choices = "[...document.querySelector('#status').options].map((option) => option.value).join(' ')"
+        await browser.see_value(choices, " queued running paused completed failed cancelled")
         assert await faults(browser) == []
         await browser.open(f"{site.address}/#/experiments/{WAITING}")
         await browser.see_text("0 of 56 cells")

@@ -7,7 +7,7 @@ import tomllib
 from typing import get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tests.support import ROOT
 from tests.support.http import Site
@@ -41,6 +41,7 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
+from trainer.contracts.run_fields import SortField
 from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
@@ -162,6 +163,31 @@ def test_types__have_the_words_of_the_contracts() -> None:
     names, bodies = all_of(r"type (\w+) =\s*\"", text), all_of(r"type \w+ =\s*(\"[^;]+);", text)
     found = {name: set(all_of(r"\"(\w+)\"", body)) for name, body in zip(names, bodies, strict=True)}
     assert found == {name: words_of(kind) for name, kind in TYPES.items()}
+
+
+def test_fields_for_sampling__have_the_limits_and_defaults_of_the_request() -> None:
+    source = SOURCES["generation.js"].replace("max: MAX_SEED", "max: 4294967295").replace("_000", "000")
+    assert "MAX_SEED = 4_294_967_295" in SOURCES["generation.js"]
+    names, fields = all_of(r": number\(\"(\w+)\"", source), all_of(r": number\(\"\w+\", \{(.*?)\}\)", source)
+    assert len(names) == 5
+    for name, field in zip(names, fields, strict=True):
+        limits = dict(pair.split(": ") for pair in all_of(r"(?:min|max|value): \d+", field))
+        usual: dict[str, object] = {"prompt_text": "", **({name: int(limits["value"])} if "value" in limits else {})}
+        assert generations.GenerateRequest.model_validate(usual) == generations.GenerateRequest(prompt_text="")
+        wrong = [int(limits["min"]) - 1, *([int(limits["max"]) + 1] if "max" in limits else [])]
+        for value in wrong:
+            with pytest.raises(ValidationError, match=name):
+                generations.GenerateRequest.model_validate(usual | {name: value})
+
+
+def test_names_in_forms_and_lists__are_those_of_the_requests() -> None:
+    [groups] = all_of(r"const GROUPS = (.*?);", SOURCES["train.js"])
+    assert {*all_of(r"\"([a-z_]+)\"", groups)} <= runs.TrainRequest.model_fields.keys()
+    columns = all_of(r"(?:id: |column\(|number\()\"(\w+)\"", SOURCES["run_columns.js"])
+    assert len(columns) > 10 and {*columns} <= words_of(SortField)
+    [model] = all_of(r"MODEL_NAME = \"([^\n]*)\"", SOURCES["surprisal.js"])
+    schema: dict[str, object] = TypeAdapter[str](base.ModelName).json_schema()
+    assert f"^{model}$".replace(r"\\-", "-") == schema["pattern"]
 
 
 def words_of(kind: object) -> set[str]:

@@ -20,7 +20,8 @@ from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, P
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import MAX_COMPARED
-from trainer.contracts.runs import FINAL_STATES, RESUMABLE_STATES
+from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE, RESUMABLE_STATES
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
 from trainer.experiments.validity import CHECK_SENTENCES, JOINS
 from trainer.reports import battery_tables, development_tables, experiment_tables
@@ -35,6 +36,12 @@ class PageTables(Frozen):
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     max_compared: int = MAX_COMPARED
     corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)
+
+    max_unknown_char_share: float = MAX_UNKNOWN_CHAR_SHARE
+    loss_digits: int = LOSS_DIGITS
+    surprisal_digits: int = SURPRISAL_DIGITS
+    perplexity_digits: int = PERPLEXITY_DIGITS
+    share_digits: int = SHARE_DIGITS
 
     formats: Mapping[ExportFormat, str] = FORMAT_WORDS
     checkpoint_formats: tuple[ExportFormat, ...] = CHECKPOINT_FORMATS

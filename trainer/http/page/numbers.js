@@ -1,5 +1,6 @@
 /** Numbers, sizes and times as text. */
 
+import { TABLES } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
 /** @import { Baseline } from "./records.js" */
@@ -25,7 +26,7 @@ export function decimal(value, digits = 3) {
  * @param {number | null} nats
  */
 export function loss(nats) {
-  return decimal(nats && inUnit(nats), 3);
+  return decimal(nats && inUnit(nats), TABLES.loss_digits);
 }
 
 /**
@@ -34,7 +35,7 @@ export function loss(nats) {
  * @param {number | null} unknownShare
  */
 export function perChar(bits, unknownShare = null) {
-  return `${loss(bits && natsOf(bits))}${bits !== null && (unknownShare ?? 0) > 0.001 ? " ⚠ unknown characters" : ""}`;
+  return `${loss(bits && natsOf(bits))}${bits !== null && (unknownShare ?? 0) > TABLES.max_unknown_char_share ? " ⚠ unknown characters" : ""}`;
 }
 
 /**
@@ -42,12 +43,12 @@ export function perChar(bits, unknownShare = null) {
  * @param {number | null} nats
  */
 export function surprisal(nats) {
-  return decimal(nats && inUnit(nats), 2);
+  return decimal(nats && inUnit(nats), TABLES.surprisal_digits);
 }
 
 /** @param {number | null} value */
 export function perplexity(value) {
-  return decimal(value, 2);
+  return decimal(value, TABLES.perplexity_digits);
 }
 
 /**
@@ -74,7 +75,7 @@ export function meanOf(values, write = decimal) {
 }
 
 /** @param {number | null} value */
-export function percent(value, digits = 1) {
+export function percent(value, digits = TABLES.share_digits) {
   return value === null ? "–" : `${decimal(value * 100, digits)} %`;
 }
 

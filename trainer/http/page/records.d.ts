@@ -260,7 +260,8 @@ export interface BatteryOptions { measure: Measure; pll_within_word: boolean; ha
 export interface DevelopmentOptions { split: string; has_loss: boolean; has_words: boolean; follows: boolean }
 export interface PageTables {
   states: RunState[]; final_states: RunState[]; resumable_states: RunState[]; families: string[]; max_compared: number;
-  corpus_suffixes: string[]; formats: Record<string, string>; checkpoint_formats: string[]; curve_formats: string[];
+  corpus_suffixes: string[]; max_unknown_char_share: number; loss_digits: number; surprisal_digits: number;
+  perplexity_digits: number; share_digits: number; formats: Record<string, string>; checkpoint_formats: string[]; curve_formats: string[];
   battery_suffixes: string[]; battery_options: BatteryOptions; development_options: DevelopmentOptions; splits: string[];
   measures: Record<Measure, string>; levels: Level[];
   odd_items: Record<"n_identical" | "n_duplicates" | "n_prefix" | "n_unknown" | "n_cut", string>;
