@@ -127,9 +127,14 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.evaluate("document.querySelector('#tables').selectedIndex = 2")
         await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
         gru = {(one.listener_language, one.text_language): one for one in reversed(result.models[2].tables.matrix)}
-        await browser.see_text("3 seeds per language: the intervals cover seeds and sections of the text.")
+        await browser.see_text("2 seeds per language: the intervals cover seeds and sections of the text.")
         excess = gru["tr", "az"].excess_cross_entropy / log(2)
         assert float((await table(browser))[0][2]) == pytest.approx(excess, abs=0.00051)
+        trigram = "[...document.querySelector('#tables').options].findIndex((one) => one.text.startsWith('trigram'))"
+        await browser.evaluate(f"document.querySelector('#tables').selectedIndex = {trigram}")
+        await browser.evaluate("document.querySelector('#tables').dispatchEvent(new Event('change'))")
+        await browser.see_text("The trigram baseline has no seeds: its intervals cover sections of the text.")
+        assert "2 seeds per language" not in await browser.text()
         await browser.evaluate("document.querySelector('[aria-labelledby=about-trainings] details').remove()")
         await check_looks(browser)
         assert browser.errors == []
