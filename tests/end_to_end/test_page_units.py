@@ -61,7 +61,7 @@ VIEWS: dict[str, list[tuple[str, *tuple[float, ...]]]] = {
         ("\tc\t1\t4\t{:.2f}\t{:.2f}\t{:.2f}\n", 2.5, 2.0, 3.0),
     ],
     f"/batteries/{DEVELOPMENT}": [
-        ("test: loss in {unit} per character",),
+        ("test: {unit} per character",),
         ("{:.3f} ({:.3f} to {:.3f})", 5 * log(2), 4.95 * log(2), 5.05 * log(2)),
         ("loss, {unit} per character by words: test from {:.3f} at 0", 5 * log(2)),
         ("From {unit}\tTo {unit}",),

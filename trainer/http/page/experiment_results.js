@@ -383,7 +383,7 @@ export function described({ name, gap, joins_branches_first, message }, checks) 
   const heldOut = checks.find((one) => one.name === "held_out")?.gap ?? null;
   const [control, nearest] = Object.entries(gap.control_distances).sort(([, one], [, two]) => one - two)[0] ?? ["", 0];
   return filled(TABLES.checks[name], {
-    unit: unit(),
+    unit: `${unit()} per character`,
     within: loss(gap.within),
     across: loss(gap.across),
     gap: loss(gap.gap),
