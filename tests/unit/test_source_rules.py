@@ -16,8 +16,7 @@ from bot.commands.runs import resume
 from trainer import contracts
 from trainer.client.client import Client
 from trainer.contracts.installation import recipes
-from trainer.contracts.operations import COMMANDS
-from trainer.contracts.runs import RESUMABLE_STATES
+from trainer.contracts.operations import COMMANDS, RESUMABLE_STATES
 from trainer.lab.runs import resume_run
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ from trainer.contracts.base import Frozen, Identifier, RunState, Timestamp, desc
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.intervals import Spread, spread
 from trainer.contracts.models import ModelFamily, Objective
-from trainer.contracts.runs import FINAL_STATES, UNFINISHED_STATES, RunStatus
+from trainer.contracts.operations import UNFINISHED_STATES
+from trainer.contracts.runs import FINAL_STATES, RunStatus
 from trainer.contracts.wording import counted
 
 T = TypeVar("T")

@@ -122,7 +122,9 @@ def _here(name: str, command: str, module: str, about: str, example: str) -> Ope
 RUN, OTHER_RUN = "RUN", "OTHER_RUN"
 """Ids of runs in examples."""
 _COMPLETED: tuple[RunState, ...] = ("completed",)
-_UNFINISHED: tuple[RunState, ...] = ("queued", "running", "paused")
+UNFINISHED_STATES: tuple[RunState, ...] = ("queued", "running", "paused")
+RESUMABLE_STATES: tuple[RunState, ...] = ("paused", "failed", "cancelled")
+_ENDED: tuple[RunState, ...] = ("completed", "failed", "cancelled")
 _TINY_RUN: Mapping[str, object] = {"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20}
 _TINY_MODEL: Mapping[str, object] = {
     "model_family": "lstm",
@@ -222,7 +224,7 @@ _RUNS = (
         TerminalCommand("cancel", "runs", "cancel a run that has not ended; its checkpoints stay", "mt cancel RUN"),
         ChatCommand("cancel"),
         Role.OWNER,
-        states=_UNFINISHED,
+        states=UNFINISHED_STATES,
         takes_group=True,
     ),
     Operation(
@@ -238,7 +240,7 @@ _RUNS = (
         chat=ChatCommand("resume"),
         role=Role.OWNER,
         limit="runs",
-        states=("paused", "failed", "cancelled"),
+        states=RESUMABLE_STATES,
         follows="get_run",
     ),
     Operation(
@@ -248,7 +250,7 @@ _RUNS = (
         "The run is deleted",
         TerminalCommand("delete", "runs", "delete runs that have ended, with all their files", "mt delete RUN"),
         role=Role.OWNER,
-        states=("completed", "failed", "cancelled"),
+        states=_ENDED,
     ),
     Operation("get_manifest", "GET /runs/{run_id}/manifest", "runs", "The manifest"),
     Operation(
@@ -322,7 +324,7 @@ _RUNS = (
         "runs",
         "The runs are cancelled, or will be after their current steps",
         role=Role.OWNER,
-        states=_UNFINISHED,
+        states=UNFINISHED_STATES,
         work="groups",
     ),
     Operation(
@@ -331,7 +333,7 @@ _RUNS = (
         chat=ChatCommand("queue"),
     ),
     Operation("watch", chat=ChatCommand("watch"), takes_group=True),
-    Operation("unwatch", chat=ChatCommand("unwatch"), states=_UNFINISHED, takes_group=True),
+    Operation("unwatch", chat=ChatCommand("unwatch"), states=UNFINISHED_STATES, takes_group=True),
 )
 _EXPORTS = (
     Operation(
@@ -808,7 +810,7 @@ _IN_CHAT = (
         "delete_any_run",
         chat=ChatCommand("mt-admin delete"),
         role=Role.ADMIN,
-        states=("completed", "failed", "cancelled"),
+        states=_ENDED,
     ),
 )
 OPERATIONS: tuple[Operation, ...] = (

@@ -48,8 +48,6 @@ from trainer.contracts.wording import counted
 
 FinalState = Literal["completed", "failed", "cancelled"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
-UNFINISHED_STATES: tuple[RunState, ...] = ("queued", "running", "paused")
-RESUMABLE_STATES: tuple[RunState, ...] = ("paused", "failed", "cancelled")
 _NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
 CorpusName = Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"x-pattern": _NAME_IN_FOLDER})]
 """A name, or a path inside the corpus folder; the command line takes other paths, too."""

@@ -19,8 +19,9 @@ from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, PairSet, ScoringMode, TextKind
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
+from trainer.contracts.operations import RESUMABLE_STATES
 from trainer.contracts.parameters import MAX_COMPARED
-from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE, RESUMABLE_STATES
+from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
 from trainer.experiments.validity import CHECK_SENTENCES, JOINS
