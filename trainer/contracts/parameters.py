@@ -48,7 +48,9 @@ _RUN_NAMES = rf"^[^,]{{1,100}}(,[^,]{{1,100}}){{1,{MAX_COMPARED - 1}}}$"
 class Query(BaseModel):
     """Parameters of a path or a query: text that is converted to the types of the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=describe_fields)
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=describe_fields
+    )
 
 
 class NoQuery(Query):
