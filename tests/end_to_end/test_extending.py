@@ -1,4 +1,4 @@
-"""docs/extending.md: its changes apply to the named files, and the new architecture and inference kind work."""
+"""docs/extending.md: its changes apply to the named files, and what they add works."""
 
 import re
 import shutil
@@ -26,6 +26,10 @@ class Recipe(NamedTuple):
 
     diff: str
     files: set[str]
+
+    def edited(self) -> list[str]:
+        """Return the existing files of the product that it changes."""
+        return [name for name in self.files if name.startswith(("bot", "trainer")) and (ROOT / name).exists()]
 
 
 def recipes() -> dict[str, Recipe]:
@@ -80,7 +84,7 @@ def run(tree: Path, *words: str) -> str:
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
     titles = ("An architecture", "A tokenizer", "A job kind", "A slash command", "A preset", "An event")
-    assert tuple(found) == (*titles, "A hyper-parameter", "An inference kind")
+    assert tuple(found) == (*titles, "A hyper-parameter", "An inference kind", "An operation on a run")
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
     run(copy, "-m", "compileall", "-q", "bot", "trainer")
@@ -147,4 +151,12 @@ def test_recipe_of_an_inference_kind__is_answered_everywhere(copy: Path) -> None
     words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/integration/test_entropy.py")
     contract = "tests/integration/test_inference_queue.py::test_requests__of_each_kind_are_answered_once_under_their_id"
     assert re.search(r"\b2 passed", run(copy, "-m", "pytest", *words, contract))
-    assert len([name for name in recipe.files if name.startswith(("bot", "trainer"))]) <= 4
+    assert len(recipe.edited()) <= 4
+
+
+def test_operation_of_the_page__is_for_owners_over_http_and_in_the_terminal(copy: Path) -> None:
+    recipe = recipes()["An operation on a run"]
+    apply(copy, recipe)
+    words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/integration/test_log_levels.py")
+    assert re.search(r"\b2 passed", run(copy, "-m", "pytest", *words))
+    assert len(recipe.edited()) <= 3
