@@ -1,6 +1,6 @@
 """What people can do with an installation, one row per operation: names in each face, rights, limits and words.
 
-Without further imports, so that `mt --help` is quick; `trainer/contracts/calls.py` has the records of each operation.
+Without further imports, so that `mt --help` is quick; `trainer/lab/calls.py` has the records of each operation.
 """
 
 from __future__ import annotations
