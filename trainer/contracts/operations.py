@@ -842,11 +842,11 @@ SECTIONS: Mapping[Section, str] = {
 }
 """The commands in each section of `mt --help`, in their order."""
 _CHAT_ORDER = (
-    "train, status, runs, compare, watch, unwatch, cancel, resume, logs, generate, predict, chat, score,"
-    " score detail:per_char, eval, export, queue, settings, corpus list, corpus show, corpus add, corpus build,"
-    " tokenizer train, tokenizer list, tokenizer show, battery start, battery list, battery show, battery cancel,"
-    " experiment start, experiment list, experiment show, experiment export, experiment cancel, help,"
-    " mt-admin workers, mt-admin access, mt-admin delete, mt-admin doctor"
+    "train, status, runs, compare, watch, unwatch, cancel, resume, logs, generate, chat, score,"
+    " score detail:per_char, predict, eval, export, queue, settings, corpus list, corpus show, corpus add,"
+    " corpus build, tokenizer train, tokenizer list, tokenizer show, battery start, battery list, battery show,"
+    " battery cancel, experiment start, experiment list, experiment show, experiment export, experiment cancel,"
+    " help, mt-admin workers, mt-admin access, mt-admin delete, mt-admin doctor"
 ).split(", ")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
 COMMANDS: Mapping[str, TerminalCommand] = {
