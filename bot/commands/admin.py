@@ -35,6 +35,14 @@ from trainer.services.health import Finding, check_data, check_gpu
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+mt_admin = app_commands.Group(
+    name="mt-admin",
+    description="Manage this installation; for its admins only.",
+    allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+    allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+    default_permissions=discord.Permissions(manage_guild=True),
+)
+"""Discord shows it to managers of a server and in direct messages. That gives no rights: each command checks them."""
 _NAME = "name"
 _OWNER_DM = {
     "open": Finding("ok", "The owner's are open to this bot."),
@@ -49,25 +57,6 @@ TAKES = {"cpu": "runs on the CPU only", "gpu": "runs for GPUs only"}
 """The runs that a worker takes, unless it takes all."""
 
 
-def admin_group() -> app_commands.Group:
-    """Return `/mt-admin` with all its commands.
-
-    Discord shows it to managers of a server and in direct messages. That gives no rights: each command checks them.
-    """
-    group = app_commands.Group(
-        name="mt-admin",
-        description="Manage this installation; for its admins only.",
-        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
-        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
-        default_permissions=discord.Permissions(manage_guild=True),
-    )
-    group.add_command(workers)
-    group.add_command(access)
-    group.add_command(delete)
-    group.add_command(doctor)
-    return group
-
-
 async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
     """Suggest the running workers and their hosts to an admin who types."""
     bot = interaction.client
@@ -78,7 +67,7 @@ async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -
     return [app_commands.Choice(name=name, value=name) for name in fitting[:MAX_CHOICES]]
 
 
-@app_commands.command(description="Show the workers and their runs; pause the queue, drain a worker.")
+@mt_admin.command(description="Show the workers and their runs; pause the queue, drain a worker.")
 @app_commands.describe(
     action="pause, resume: the start of runs; drain: no further job for one worker, undrain: jobs again",
     worker="For drain and undrain: the worker, or its host",
@@ -90,20 +79,20 @@ async def workers(
     await respond(interaction, "mt-admin workers", lambda context: _workers(context, action, worker))
 
 
-@app_commands.command(description="Give or take a member's access to this bot.")
+@mt_admin.command(description="Give or take a member's access to this bot.")
 @app_commands.describe(member="The member", level="user: may use the bot; none: may not, whatever the settings say")
 async def access(interaction: discord.Interaction[Bot], member: discord.User, level: AccessLevel) -> None:
     await respond(interaction, "mt-admin access", lambda context: _access(context, member, level))
 
 
-@app_commands.command(description="Delete an ended run with its files; a form asks for its name.")
+@mt_admin.command(description="Delete an ended run with its files; a form asks for its name.")
 @app_commands.describe(run="Id of the run")
 @app_commands.autocomplete(run=suggested_runs("mt-admin delete"))
 async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
     await open_form(interaction, "mt-admin delete", lambda context: _delete_form(context, run))
 
 
-@app_commands.command(description="Check Redis, workers, disk, GPU, direct messages and commands.")
+@mt_admin.command(description="Check Redis, workers, disk, GPU, direct messages and commands.")
 async def doctor(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "mt-admin doctor", _doctor)
 
@@ -171,7 +160,7 @@ async def _check_commands(bot: Bot) -> Finding:
     return Finding("ok", f"Discord has all {len(known)} commands of this program.")
 
 
-ADMIN_FORMS = {"delete": ButtonAnswer("mt-admin delete", _delete)}
+FORMS = {"delete": ButtonAnswer("mt-admin delete", _delete)}
 
 
 def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: Mapping[str, str]) -> discord.Embed:

@@ -10,7 +10,7 @@ from discord import app_commands
 
 from bot.commands.exported_files import one_file, zipped_files
 from bot.commands.pages import unfiltered_list
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, run_names
 from bot.commands.started_jobs import watch_job
 from bot.messages.battery_card import REFRESH, alt_of, batteries_page, battery_buttons, battery_card
@@ -25,6 +25,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.lab.language import _
 from trainer.queue.run_index import matching
 
+battery = app_commands.Group(name="battery", description="Batteries of minimal pairs.")
 _EXPORTED = {".csv", ".tex", ".html", ".json", ".png"}
 _PAGE, _TABLE, _LATEX = "report.html", "accuracy.csv", "table.tex"
 _CURVES = "development.csv"
@@ -54,7 +55,7 @@ def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 _suggested = autocomplete(_batteries)
 
 
-@app_commands.command(name="start", description="Test what runs know by minimal pairs.")
+@battery.command(name="start", description="Test what runs know by minimal pairs.")
 @app_commands.describe(
     battery="Name, such as blimp or blimp:passive_1",
     items="Your own items: .jsonl, .tsv, .csv, .json",
@@ -113,7 +114,7 @@ async def _start(
     return await _show(context, status.battery_id)
 
 
-@app_commands.command(name="list", description="List the batteries, newest first.")
+@battery.command(name="list", description="List the batteries, newest first.")
 async def list_batteries(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "battery list", lambda context: _list(context, 0))
 
@@ -127,7 +128,7 @@ async def _list(context: CommandContext, number: int) -> Answer:
     return Answer(batteries_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
 
 
-@app_commands.command(name="show", description="Show a battery or its results.")
+@battery.command(name="show", description="Show a battery or its results.")
 @app_commands.describe(battery="Id of the battery")
 @app_commands.autocomplete(battery=_suggested)
 async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> None:
@@ -152,7 +153,7 @@ async def _show(context: CommandContext, battery_id: str) -> Answer:
     return Answer(embed, files, battery_buttons(status))
 
 
-@app_commands.command(name="cancel", description="Cancel a battery.")
+@battery.command(name="cancel", description="Cancel a battery.")
 @app_commands.describe(battery="Id of the battery")
 @app_commands.autocomplete(battery=_suggested)
 async def cancel_battery(interaction: discord.Interaction[Bot], battery: str) -> None:
@@ -194,7 +195,7 @@ async def _file(context: CommandContext, battery_id: str, name: str) -> Answer:
 
 
 _LIST = unfiltered_list("batteries", "battery list", _list)
-BATTERY_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: Reactions = {
     **_LIST.button_reactions,
     "battery": ButtonAnswer(
         "battery show", lambda context, press: _show(context, press.run_id), lambda press: press.detail == REFRESH
@@ -206,14 +207,4 @@ BATTERY_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "batall": ButtonAnswer("battery show", lambda context, press: _all_files(context, press.run_id)),
     "batcancel": ButtonAnswer("battery cancel", lambda context, press: _cancel(context, press.run_id)),
 }
-BATTERY_FORMS = _LIST.form_reactions
-
-
-def battery_group(parent: app_commands.Group) -> app_commands.Group:
-    """Return `/mt battery` with its commands."""
-    group = app_commands.Group(name="battery", description="Batteries of minimal pairs.", parent=parent)
-    group.add_command(start_battery)
-    group.add_command(list_batteries)
-    group.add_command(show_battery)
-    group.add_command(cancel_battery)
-    return group
+FORMS = _LIST.form_reactions

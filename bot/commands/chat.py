@@ -4,7 +4,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.inference import RUN_HELP, default_length, infer
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import chat_answer
@@ -52,8 +52,8 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
     return Answer(chat_answer(run.record, message, response), view=reply)
 
 
-CHAT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"chat": ButtonForm("chat", _chat_form)}
-CHAT_FORMS = {
+BUTTONS: Reactions = {"chat": ButtonForm("chat", _chat_form)}
+FORMS = {
     "chat": ButtonAnswer(
         "chat", lambda context, form: _chat(context, form.run_id, form.fields["message"], form.detail)
     ),

@@ -9,7 +9,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.groups import find_group
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import corpus_name, find_run, full_run_name, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.text import (
@@ -190,7 +190,7 @@ async def _record(context: CommandContext, name: str) -> RunRecord:
     return (await find_run(context, "compare", name)).record if group is None else group.record
 
 
-COMPARE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"differences": ButtonAnswer("status", _show_differences)}
+BUTTONS: Reactions = {"differences": ButtonAnswer("status", _show_differences)}
 
 
 def compare_answer(comparison: Comparison) -> discord.Embed:

@@ -27,6 +27,7 @@ from trainer.data.tables import PlainText, as_text
 from trainer.data.text import clean_corpus_name
 from trainer.lab.language import _, numeral, plural
 
+corpus = app_commands.Group(name="corpus", description="Corpora.")
 _MOST_FREQUENT = 10
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -42,7 +43,7 @@ class AddOptions(Frozen):
     ipa: bool | None = None
 
 
-@app_commands.command(name="list", description="List the corpora.")
+@corpus.command(name="list", description="List the corpora.")
 async def list_corpora(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "corpus list", lambda context: _list(context, 0))
 
@@ -55,7 +56,7 @@ async def _list(context: CommandContext, number: int) -> Answer:
     return Answer(corpora_page(shown, total=len(names), page=page.title), view=page.buttons)
 
 
-@app_commands.command(name="show", description="Show a corpus: size, characters, and the runs trained on it.")
+@corpus.command(name="show", description="Show a corpus: size, characters, and the runs trained on it.")
 @app_commands.describe(corpus="Name of the corpus")
 @app_commands.autocomplete(corpus=suggested_corpora)
 async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> None:
@@ -75,7 +76,7 @@ async def _show(context: CommandContext, name: str) -> Answer:
     return Answer(corpus_answer(corpus_name(context, name), overview, statistics, [run.name for run in runs]))
 
 
-@app_commands.command(name="add", description="Add a text as a corpus that everybody here can train on.")
+@corpus.command(name="add", description="Add a text as a corpus that everybody here can train on.")
 @app_commands.describe(
     file="Text: .txt with a sentence per line, or .jsonl, .csv or .tsv with a field `text`",
     name="Name of the corpus",
@@ -113,18 +114,9 @@ def clean_name(name: str) -> str:
     return clean
 
 
+corpus.add_command(build_corpora)
 _LIST = unfiltered_list("corpora", "corpus list", _list)
-CORPUS_BUTTONS, CORPUS_FORMS = _LIST.button_reactions, _LIST.form_reactions
-
-
-def corpus_group(parent: app_commands.Group) -> app_commands.Group:
-    """Return `/mt corpus` with its commands."""
-    group = app_commands.Group(name="corpus", description="Corpora.", parent=parent)
-    group.add_command(list_corpora)
-    group.add_command(show_corpus)
-    group.add_command(add_corpus)
-    group.add_command(build_corpora)
-    return group
+BUTTONS, FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 
 def corpora_page(corpora: Sequence[CorpusOverview], *, total: int, page: str) -> discord.Embed:

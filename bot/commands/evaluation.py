@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.inference import RUN_HELP, require_worker
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
 from bot.messages.run_card import counting_line
@@ -115,7 +115,7 @@ async def _evaluate_on_selected(context: CommandContext, press: ButtonPress) -> 
     return await _evaluate(context, press.run_id, None if split else selected, split)
 
 
-EVALUATION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: Reactions = {
     "evalon": ButtonAnswer("eval", _choose),
     "evaluate": ButtonAnswer("eval", _evaluate_on_selected),
     "evaluated": ButtonAnswer("eval", _show_result, lambda press: True),

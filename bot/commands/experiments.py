@@ -10,7 +10,7 @@ from discord import app_commands
 
 from bot.commands.exported_files import one_file, zipped_files
 from bot.commands.pages import unfiltered_list
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.started_jobs import watch_job
 from bot.commands.training import download_to
@@ -37,6 +37,7 @@ from trainer.lab.language import _
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 
+experiment = app_commands.Group(name="experiment", description="Cross-language experiments.")
 _EXPORTED = {".csv", ".tex", ".pdf", ".html"}
 _TABLE, _LATEX = "matrix.csv", "table.tex"
 
@@ -53,7 +54,7 @@ def _experiments(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 _suggested = autocomplete(_experiments)
 
 
-@app_commands.command(name="start", description="Train a model per language, and score every language with each.")
+@experiment.command(name="start", description="Train a model per language, and score every language with each.")
 @app_commands.describe(
     recipe="Plan of the program; default: turkic",
     languages="Language codes, with commas; default: those of the plan",
@@ -126,7 +127,7 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
     return Answer(embed, view=experiment_buttons(status))
 
 
-@app_commands.command(name="list", description="List the experiments, newest first.")
+@experiment.command(name="list", description="List the experiments, newest first.")
 async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "experiment list", lambda context: _list(context, 0))
 
@@ -138,7 +139,7 @@ async def _list(context: CommandContext, number: int) -> Answer:
     return Answer(experiments_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
 
 
-@app_commands.command(name="show", description="Show an experiment: its progress, or its matrix of languages.")
+@experiment.command(name="show", description="Show an experiment: its progress, or its matrix of languages.")
 @app_commands.describe(experiment="Id of the experiment", metric="Numbers of the matrix; default: surprisal")
 @app_commands.autocomplete(experiment=_suggested)
 async def show_experiment(interaction: discord.Interaction[Bot], experiment: str, metric: Metric = "surprisal") -> None:
@@ -159,7 +160,7 @@ async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> 
     return Answer(embed, attach_figures(embed, figures, result), buttons)
 
 
-@app_commands.command(name="export", description="Get the report of an experiment: CSV, LaTeX, PDF and HTML.")
+@experiment.command(name="export", description="Get the report of an experiment: CSV, LaTeX, PDF and HTML.")
 @app_commands.describe(experiment="Id of the experiment")
 @app_commands.autocomplete(experiment=_suggested)
 async def export_experiment(interaction: discord.Interaction[Bot], experiment: str) -> None:
@@ -178,7 +179,7 @@ def _exported_files(experiment: ExperimentDirectory) -> list[str]:
     return [file.path for file in experiment.result_files() if PurePosixPath(file.path).suffix in _EXPORTED]
 
 
-@app_commands.command(name="cancel", description="Cancel an experiment; its finished runs stay.")
+@experiment.command(name="cancel", description="Cancel an experiment; its finished runs stay.")
 @app_commands.describe(experiment="Id of the experiment")
 @app_commands.autocomplete(experiment=_suggested)
 async def cancel_experiment(interaction: discord.Interaction[Bot], experiment: str) -> None:
@@ -219,7 +220,7 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 _LIST = unfiltered_list("experiments", "experiment list", _list, _check_may_see)
-EXPERIMENT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: Reactions = {
     **_LIST.button_reactions,
     "experiment": ButtonAnswer(
         "experiment show",
@@ -235,15 +236,4 @@ EXPERIMENT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "exprerun": ButtonAnswer("experiment start", _rerun),
     "expcancel": ButtonAnswer("experiment cancel", lambda context, press: _cancel(context, press.run_id)),
 }
-EXPERIMENT_FORMS = _LIST.form_reactions
-
-
-def experiment_group(parent: app_commands.Group) -> app_commands.Group:
-    """Return `/mt experiment` with its commands."""
-    group = app_commands.Group(name="experiment", description="Cross-language experiments.", parent=parent)
-    group.add_command(start_experiment)
-    group.add_command(list_experiments)
-    group.add_command(show_experiment)
-    group.add_command(export_experiment)
-    group.add_command(cancel_experiment)
-    return group
+FORMS = _LIST.form_reactions

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, infer
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.messages.inference import generate_answer
@@ -181,7 +181,7 @@ def _setting_lines(request: GenerateRequest, seed: int | None) -> str:
     return "\n".join(lines)
 
 
-GENERATE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: Reactions = {
     "generate": ButtonAnswer(
         "generate",
         lambda context, press: _generate(
@@ -193,4 +193,4 @@ GENERATE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "cooler": ButtonAnswer("generate", _generate_again),
     "edit": ButtonForm("generate", _edit_form),
 }
-GENERATE_FORMS = {"edit": ButtonAnswer("generate", _generate_edited)}
+FORMS = {"edit": ButtonAnswer("generate", _generate_edited)}

@@ -131,4 +131,4 @@ async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 _LIST = PagedList("runs", "runs", _turn)
-LIST_BUTTONS, LIST_FORMS = _LIST.button_reactions, _LIST.form_reactions
+BUTTONS, FORMS = _LIST.button_reactions, _LIST.form_reactions

@@ -80,4 +80,4 @@ async def _train(context: CommandContext, sent: ButtonPress, interaction: discor
     return await answer_accepted(context, lambda: accept_files(context, fields, file, None), new_run_watch(interaction))
 
 
-MENU_FORMS = {"trainfile": ButtonCommand("train", _train)}
+FORMS = {"trainfile": ButtonCommand("train", _train)}

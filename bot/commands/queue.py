@@ -6,7 +6,7 @@ from typing import NamedTuple
 import discord
 from discord import app_commands
 
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.text import BLURPLE, clamp, make_embed, plain
@@ -59,7 +59,7 @@ async def _refresh(context: CommandContext, press: ButtonPress) -> Answer:
     return await _queue(context)
 
 
-QUEUE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"queue": ButtonAnswer("queue", _refresh, lambda press: True)}
+BUTTONS: Reactions = {"queue": ButtonAnswer("queue", _refresh, lambda press: True)}
 
 
 def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:

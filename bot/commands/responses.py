@@ -3,12 +3,12 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
 from io import BytesIO
 from itertools import islice
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import discord
 import structlog
@@ -84,6 +84,10 @@ class ButtonForm(NamedTuple):
 
     command: str
     work: Callable[[CommandContext, ButtonPress], Awaitable[discord.ui.Modal]]
+
+
+Reactions: TypeAlias = Mapping[str, ButtonAnswer | ButtonCommand | ButtonForm]
+"""The reactions to buttons, lists or forms, by action."""
 
 
 class Tree(app_commands.CommandTree[Bot]):

@@ -6,7 +6,7 @@ from io import BytesIO
 import discord
 
 from bot.commands.compare import compare_runs
-from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
+from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext, Reactions
 from bot.commands.run_options import described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
 from bot.messages.advice import retry_batch
@@ -129,7 +129,7 @@ def _yaml_of_another(record: RunRecord) -> str:
     return _yaml(changed(record, effective=changed(record.effective, label=None)))
 
 
-ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
+BUTTONS: Reactions = {
     "files": ButtonAnswer("export", _files),
     "file": ButtonAnswer("export", _file),
     "config": ButtonAnswer("status", _config),
@@ -138,4 +138,4 @@ ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     "compare": ButtonAnswer("status", _compare),
     "compareto": ButtonAnswer("compare", _compare_to),
 }
-ACTION_FORMS = {"change": ButtonCommand("status", _train_changed)}
+FORMS = {"change": ButtonCommand("status", _train_changed)}

@@ -9,7 +9,7 @@ from discord import app_commands
 
 from bot.commands.channels import channel_id_of
 from bot.commands.groups import CONFIRM_AFTER, CONFIRMED, cancel_group, find_group, show_group, watch_group
-from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, Reactions, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, new_run_watch, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
@@ -187,7 +187,7 @@ async def _logs(context: CommandContext, run_id: str, count: int, level: _Level 
     return Answer(logs_answer(run.record, lines, is_attached=is_attached), files)
 
 
-RUN_BUTTONS: dict[str, ButtonAnswer | ButtonCommand] = {
+BUTTONS: Reactions = {
     "status": ButtonAnswer(
         "status",
         lambda context, press: _status(context, press.run_id, press.detail),

@@ -11,7 +11,7 @@ from discord import app_commands
 from pydantic import Field as Bounds
 
 from bot.commands.inference import RUN_HELP, require_worker
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
@@ -180,7 +180,7 @@ async def _report(
     return Answer(embed, report_files(report), another)
 
 
-SCORE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: Reactions = {
     "score": ButtonForm(
         "score", lambda context, press: _score_form(context, press.run_id, ScoreOptions.of_code(press.detail))
     ),
@@ -188,7 +188,7 @@ SCORE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "detail": ButtonAnswer(_DETAIL, _report_scored),
     "csv": ButtonAnswer(_DETAIL, _report_scored),
 }
-SCORE_FORMS = {
+FORMS = {
     "score": ButtonAnswer(
         "score",
         lambda context, form: _score_input(

@@ -27,8 +27,8 @@ NOTIFY_LABELS: dict[Notify, str] = {
 UNIT_LABELS: dict[Unit, str] = {"bits": "Bits", "nats": "Nats"}
 
 
-@app_commands.command(name="settings", description="Choose your language, notifications, default run and unit.")
-async def settings_command(interaction: discord.Interaction[Bot]) -> None:
+@app_commands.command(description="Choose your language, notifications, default run and unit.")
+async def settings(interaction: discord.Interaction[Bot]) -> None:
     await open_form(interaction, "settings", _form)
 
 
@@ -85,7 +85,7 @@ async def _save(context: CommandContext, press: ButtonPress) -> Answer:
     return Answer(settings_answer(chosen, name, context.bot.user_settings.default_unit))
 
 
-SETTINGS_FORMS = {"settings": ButtonAnswer("settings", _save)}
+FORMS = {"settings": ButtonAnswer("settings", _save)}
 
 
 def settings_answer(settings: UserSettings, run_name: str | None, default_unit: Unit) -> discord.Embed:

@@ -39,6 +39,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequ
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.lab.language import _, numeral
 
+tokenizer = app_commands.Group(name="tokenizer", description="Tokenizers.")
 _COLOURS = {"queued": GREY, "running": BLURPLE, "completed": GREEN, "failed": RED}
 _MAX_CORPORA = 500
 
@@ -52,7 +53,7 @@ def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
             yield f"{before}{comma}{name}", f"{before}{comma}{shown}"
 
 
-@app_commands.command(name="train", description="Train a tokenizer that several runs can share.")
+@tokenizer.command(name="train", description="Train a tokenizer that several runs can share.")
 @app_commands.describe(
     corpora="Names of corpora, with commas; the vocabulary covers all of them",
     method="Tokenizer method; default: char",
@@ -81,7 +82,7 @@ async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
     return await _show(context, accepted.tokenizer_id, notes)
 
 
-@app_commands.command(name="list", description="List the tokenizers, newest first.")
+@tokenizer.command(name="list", description="List the tokenizers, newest first.")
 async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "tokenizer list", lambda context: _list(context, 0))
 
@@ -96,7 +97,7 @@ async def _list(context: CommandContext, number: int) -> Answer:
     return Answer(tokenizers_page(statuses, total=len(visible), page=page.title), view=page.buttons)
 
 
-@app_commands.command(name="show", description="Show a tokenizer: vocabulary, corpora and fit to held-out text.")
+@tokenizer.command(name="show", description="Show a tokenizer: vocabulary, corpora and fit to held-out text.")
 @app_commands.describe(tokenizer="Id of the tokenizer")
 @app_commands.autocomplete(tokenizer=suggested_trained_tokenizers)
 async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) -> None:
@@ -119,16 +120,7 @@ def _corpora_of(tokenizer: TokenizerDirectory, status: TokenizerStatus) -> list[
 
 
 _LIST = unfiltered_list("tokenizers", "tokenizer list", _list)
-TOKENIZER_BUTTONS, TOKENIZER_FORMS = _LIST.button_reactions, _LIST.form_reactions
-
-
-def tokenizer_group(parent: app_commands.Group) -> app_commands.Group:
-    """Return `/mt tokenizer` with its commands."""
-    group = app_commands.Group(name="tokenizer", description="Tokenizers.", parent=parent)
-    group.add_command(train_tokenizer)
-    group.add_command(list_tokenizers)
-    group.add_command(show_tokenizer)
-    return group
+BUTTONS, FORMS = _LIST.button_reactions, _LIST.form_reactions
 
 
 def tokenizers_page(tokenizers: Sequence[TokenizerStatus], *, total: int, page: str) -> discord.Embed:

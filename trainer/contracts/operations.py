@@ -54,10 +54,22 @@ class ChatCommand(NamedTuple):
     """An operation as a command of the bot."""
 
     command: str
+    module: str = ""
+    """Module of `bot/commands` that has the command or its group; empty: named as the command's first word.
+
+    After a colon the name there, if that is not the first word.
+    """
     is_public: bool = False
     """Everybody in the channel sees its answer."""
     noun: str | None = None
     """What is missing where no run fits."""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """The module with the command or its group, and the name there."""
+        word = self.command.split()[0]
+        module, _, name = (self.module or word).partition(":")
+        return module, name or word
 
 
 class Operation(NamedTuple):
@@ -162,7 +174,7 @@ _SERVICE = (
         "POST /workers",
         answer="The workers",
         role=Role.ADMIN,
-        chat=ChatCommand("mt-admin workers"),
+        chat=ChatCommand("mt-admin workers", "admin:mt_admin"),
         example={"action": "resume"},
         work="workers",
     ),
@@ -174,7 +186,7 @@ _RUNS = (
         "runs",
         "A page of runs",
         TerminalCommand("runs", "listing", "list runs, newest first", "mt runs --status completed"),
-        ChatCommand("runs"),
+        ChatCommand("runs", "list_runs"),
     ),
     Operation(
         "train",
@@ -186,7 +198,7 @@ _RUNS = (
             "train a model and show its progress",
             "mt train --corpus demo --model lstm --size tiny --epochs 3",
         ),
-        chat=ChatCommand("train"),
+        chat=ChatCommand("train", "training"),
         limit="runs",
         states=_COMPLETED,
         takes_model=True,
@@ -213,7 +225,7 @@ _RUNS = (
         "runs",
         "The status of the run",
         TerminalCommand("status", "runs", "show the state, losses and progress of a run", "mt status RUN"),
-        ChatCommand("status"),
+        ChatCommand("status", "runs"),
         takes_group=True,
     ),
     Operation(
@@ -222,7 +234,7 @@ _RUNS = (
         "runs",
         "The run is cancelled, or will be after its current step",
         TerminalCommand("cancel", "runs", "cancel a run that has not ended; its checkpoints stay", "mt cancel RUN"),
-        ChatCommand("cancel"),
+        ChatCommand("cancel", "runs"),
         Role.OWNER,
         states=UNFINISHED_STATES,
         takes_group=True,
@@ -237,7 +249,7 @@ _RUNS = (
             "resume a paused, failed or cancelled run from its last checkpoint, or follow an unfinished one",
             "mt resume RUN",
         ),
-        chat=ChatCommand("resume"),
+        chat=ChatCommand("resume", "runs"),
         role=Role.OWNER,
         limit="runs",
         states=RESUMABLE_STATES,
@@ -269,7 +281,7 @@ _RUNS = (
         "runs",
         "The last lines",
         TerminalCommand("logs", "runs", "show the log of a run", "mt logs RUN --follow"),
-        ChatCommand("logs"),
+        ChatCommand("logs", "runs"),
         Role.OWNER,
         content="text/plain",
     ),
@@ -332,8 +344,8 @@ _RUNS = (
         terminal=TerminalCommand("queue", "listing", "list the running, waiting and paused runs", "mt queue"),
         chat=ChatCommand("queue"),
     ),
-    Operation("watch", chat=ChatCommand("watch"), takes_group=True),
-    Operation("unwatch", chat=ChatCommand("unwatch"), states=UNFINISHED_STATES, takes_group=True),
+    Operation("watch", chat=ChatCommand("watch", "runs"), takes_group=True),
+    Operation("unwatch", chat=ChatCommand("unwatch", "runs"), states=UNFINISHED_STATES, takes_group=True),
 )
 _EXPORTS = (
     Operation(
@@ -453,7 +465,7 @@ _INFERENCE = (
         TerminalCommand(
             "predict", "inference", "list the likeliest next tokens of a text", 'mt predict RUN "once upon" --k 10'
         ),
-        ChatCommand("predict", noun=_GENERATING),
+        ChatCommand("predict", "inference", noun=_GENERATING),
         generates=True,
     ),
     *_inference(
@@ -476,7 +488,7 @@ _INFERENCE = (
             "measure the loss of a model on one of its splits, or on another corpus",
             "mt eval RUN --split test",
         ),
-        ChatCommand("eval", noun="completed run"),
+        ChatCommand("eval", "evaluation:evaluate", noun="completed run"),
     ),
     Operation(
         "predict_with_newest",
@@ -512,9 +524,9 @@ _CORPORA = (
         "corpora",
         "The corpora",
         TerminalCommand("corpus list", "corpora", "list the corpora", "mt corpus list"),
-        ChatCommand("corpus list"),
+        ChatCommand("corpus list", "corpora"),
     ),
-    Operation("show_corpus", chat=ChatCommand("corpus show")),
+    Operation("show_corpus", chat=ChatCommand("corpus show", "corpora")),
     Operation(
         "start_upload",
         "POST /corpora",
@@ -526,7 +538,7 @@ _CORPORA = (
             "store a text as a corpus that everybody here, or on the server of MT_URL, can train on",
             "mt corpus add kazakh.txt --language kk",
         ),
-        ChatCommand("corpus add"),
+        ChatCommand("corpus add", "corpora"),
         follows="get_upload",
         example={"name": "hello", "files": [{"name": "hello.txt", "bytes": 6, "sha256": _SHA256}]},
     ),
@@ -555,7 +567,7 @@ _CORPORA = (
             "build IPA corpora of equal size, one per language, or download WikiText-2",
             "mt corpus build --source culturax --langs kk,ky --threshold 0.9",
         ),
-        chat=ChatCommand("corpus build"),
+        chat=ChatCommand("corpus build", "corpora"),
         role=Role.ADMIN,
     ),
 )
@@ -566,7 +578,7 @@ _TOKENIZERS = (
         "tokenizers",
         "The tokenizers",
         TerminalCommand("tokenizer list", "tokenizers", "list tokenizers, newest first", "mt tokenizer list"),
-        ChatCommand("tokenizer list"),
+        ChatCommand("tokenizer list", "tokenizers"),
     ),
     Operation(
         "train_tokenizer",
@@ -578,7 +590,7 @@ _TOKENIZERS = (
             "train a tokenizer that several runs can share",
             "mt tokenizer train --method bpe --corpus demo --set vocab_size=1000",
         ),
-        chat=ChatCommand("tokenizer train"),
+        chat=ChatCommand("tokenizer train", "tokenizers"),
         follows="get_tokenizer",
         example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},
     ),
@@ -593,7 +605,7 @@ _TOKENIZERS = (
             "show the state of a tokenizer and its figures on held-out text",
             "mt tokenizer show ID",
         ),
-        ChatCommand("tokenizer show"),
+        ChatCommand("tokenizer show", "tokenizers"),
     ),
 )
 _EXPERIMENTS = (
@@ -603,7 +615,7 @@ _EXPERIMENTS = (
         "experiments",
         "The experiments",
         TerminalCommand("experiment list", "experiments", "list experiments, newest first", "mt experiment list"),
-        ChatCommand("experiment list"),
+        ChatCommand("experiment list", "experiments"),
     ),
     Operation(
         "start_experiment",
@@ -615,7 +627,7 @@ _EXPERIMENTS = (
             "train a model per language and let each score every language: one job, which continues when given again",
             "mt experiment run smoke",
         ),
-        chat=ChatCommand("experiment start"),
+        chat=ChatCommand("experiment start", "experiments"),
         role=Role.ADMIN,
         follows="get_experiment",
         example={
@@ -635,7 +647,7 @@ _EXPERIMENTS = (
         TerminalCommand(
             "experiment show", "experiments", "show the state of an experiment, or its results", "mt experiment show ID"
         ),
-        ChatCommand("experiment show", is_public=True),
+        ChatCommand("experiment show", "experiments", is_public=True),
     ),
     Operation(
         "cancel_experiment",
@@ -648,7 +660,7 @@ _EXPERIMENTS = (
             "cancel an experiment; its finished runs stay",
             "mt experiment cancel ID",
         ),
-        ChatCommand("experiment cancel"),
+        ChatCommand("experiment cancel", "experiments"),
         Role.ADMIN,
     ),
     Operation(
@@ -659,7 +671,7 @@ _EXPERIMENTS = (
             "copy the report of an experiment: tables, figures and one page",
             "mt experiment export ID FOLDER",
         ),
-        chat=ChatCommand("experiment export"),
+        chat=ChatCommand("experiment export", "experiments"),
     ),
     _here(
         "recompute_experiment",
@@ -676,7 +688,7 @@ _BATTERIES = (
         "batteries",
         "The batteries",
         TerminalCommand("battery list", "batteries", "list batteries, newest first", "mt battery list"),
-        ChatCommand("battery list"),
+        ChatCommand("battery list", "batteries"),
     ),
     Operation(
         "start_battery",
@@ -688,7 +700,7 @@ _BATTERIES = (
             "test what runs know by minimal pairs, test suites or items of your own",
             "mt battery run RUN pairs.tsv",
         ),
-        chat=ChatCommand("battery start"),
+        chat=ChatCommand("battery start", "batteries"),
         limit="requests",
         follows="get_battery",
         example={"runs": [RUN], "files": [_PAIRS]},
@@ -701,7 +713,7 @@ _BATTERIES = (
         TerminalCommand(
             "battery show", "batteries", "show the state of a battery, or its results", "mt battery show ID"
         ),
-        ChatCommand("battery show"),
+        ChatCommand("battery show", "batteries"),
     ),
     Operation(
         "cancel_battery",
@@ -711,7 +723,7 @@ _BATTERIES = (
         TerminalCommand(
             "battery cancel", "batteries", "cancel a battery; the same command continues it", "mt battery cancel ID"
         ),
-        ChatCommand("battery cancel"),
+        ChatCommand("battery cancel", "batteries"),
         Role.OWNER,
     ),
     _here(
@@ -791,7 +803,7 @@ _HERE = (
     Operation(
         "doctor",
         terminal=TerminalCommand("doctor", "doctor", "check this installation and suggest fixes", "mt doctor"),
-        chat=ChatCommand("mt-admin doctor"),
+        chat=ChatCommand("mt-admin doctor", "admin:mt_admin"),
         role=Role.ADMIN,
     ),
     _here(
@@ -804,11 +816,11 @@ _HERE = (
 )
 _IN_CHAT = (
     Operation("change_settings", chat=ChatCommand("settings")),
-    Operation("help", chat=ChatCommand("help")),
-    Operation("change_access", chat=ChatCommand("mt-admin access"), role=Role.ADMIN),
+    Operation("help", chat=ChatCommand("help", "help:help_command")),
+    Operation("change_access", chat=ChatCommand("mt-admin access", "admin:mt_admin"), role=Role.ADMIN),
     Operation(
         "delete_any_run",
-        chat=ChatCommand("mt-admin delete"),
+        chat=ChatCommand("mt-admin delete", "admin:mt_admin"),
         role=Role.ADMIN,
         states=_ENDED,
     ),
