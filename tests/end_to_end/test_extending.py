@@ -160,3 +160,12 @@ def test_operation_of_the_page__is_for_owners_over_http_and_in_the_terminal(copy
     words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/integration/test_log_levels.py")
     assert re.search(r"\b2 passed", run(copy, "-m", "pytest", *words))
     assert len(recipe.edited()) <= 3
+
+
+def test_slash_command_of_the_page__has_its_texts_and_fits_into_discord_in_every_language(copy: Path) -> None:
+    recipe = recipes()["A slash command"]
+    apply(copy, recipe)
+    words = ("-q", "-p", "no:cacheprovider", "-n0", "tests/unit/lab/test_language.py")
+    tested = run(copy, "-m", "pytest", *words, "-k", "catalogue or commands__")
+    assert re.search(r"\b[3-9] passed", tested), tested
+    assert len(recipe.edited()) <= 3
