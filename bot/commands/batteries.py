@@ -11,7 +11,7 @@ from discord import app_commands
 from bot.commands.exported_files import one_file, zipped_files
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
-from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, run_names
+from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs
 from bot.commands.started_jobs import watch_job
 from bot.messages.battery_card import REFRESH, alt_of, batteries_page, battery_buttons, battery_card
 from bot.messages.text import isolated
@@ -37,7 +37,7 @@ def _last_run(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the typed runs with the last one completed."""
     before, comma, last = typed.rpartition(",")
     given = [name.strip() for name in before.split(",")]
-    for run in matching(last.strip(), fitting_runs(context, "score"), run_names):
+    for run in matching(last.strip(), fitting_runs(context, "score"), lambda run: run.names):
         if run.run_id not in given:
             yield f"{before}{comma}{run.run_id}", f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 

@@ -9,7 +9,6 @@ from discord import app_commands
 
 from bot.commands.pages import PagedList
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import run_names
 from bot.messages.answers import STATE_SIGNS, runs_page
 from bot.messages.buttons import ButtonPress, button_row, option, run_select
 from bot.messages.text import plain
@@ -17,8 +16,10 @@ from bot.session.client import Bot
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
+from trainer.contracts.parameters import RunsQuery
 from trainer.lab.language import _
-from trainer.queue.run_index import RunRow, matching, rows_of
+from trainer.queue.run_index import RunRow, rows_of
+from trainer.queue.run_list import found_runs
 
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
@@ -93,19 +94,10 @@ async def runs(
 
 
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
-    bot, caller = context.bot, context.caller
-    await bot.index.refresh()
-    runs = [
-        run
-        for run in bot.index.runs
-        if bot.permissions.may_see(caller, run)
-        and (not filters.is_mine or run.user_id == caller.user_id)
-        and filters.state in (None, run.state)
-        and filters.family in (None, run.family)
-    ]
-    fitting = set(matching(filters.query, runs, run_names, exactly=True))
-    runs = [run for run in runs if run in fitting]  # newest first, not best match first
-    rows = rows_of(runs)
+    await context.bot.index.refresh()
+    owner = str(context.caller.user_id) if filters.is_mine else None
+    query = RunsQuery(status=filters.state, family=filters.family, owner=owner, search=filters.query)
+    rows = rows_of(found_runs(context.bot.backend.lab.seen_runs(context.caller), query))
     pages = max(1, -(-len(rows) // PAGE_RUNS))
     page = min(filters.page, pages - 1)
     shown = rows[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]

@@ -37,7 +37,7 @@ async def _queue(context: CommandContext) -> Answer:
     await bot.index.refresh()
     places = {run_id: place for place, run_id in enumerate(await bot.queue.states.order())}
     # the queue does not have a run that was accepted at this moment, or that Redis has lost
-    runs: list[RunEntry] = [run for run in reversed(bot.index.runs) if run.is_unfinished]
+    runs = bot.index.unfinished[::-1]
 
     def place(run: RunEntry) -> tuple[bool, int]:
         return run.state != "running", places.get(run.run_id, len(places))

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -124,11 +124,6 @@ def corpus_name(context: CommandContext, corpus: str) -> str:
     return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
 
 
-def run_names(run: RunEntry) -> Sequence[str]:
-    """Return the names by which a run is found."""
-    return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
-
-
 def described(run: RunEntry) -> str:
     """Return a run's state, age and loss per character, or per token where it has none: a list shows plain text."""
     loss = "" if run.loss_nats is None else f" · {figure(run.loss_nats)} {unit_of(run.objective)}"
@@ -147,7 +142,7 @@ def suggested_runs(command: str) -> Suggest:
         fitting, newest = fitting_runs(context, command), seen_runs(context)[:1]
         if typed.strip() and LAST.startswith(typed.strip()) and newest and newest[0] in fitting:
             yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
-        found, groups = matching(typed, fitting, run_names), set[str]()
+        found, groups = matching(typed, fitting, lambda run: run.names), set[str]()
         for run in found:
             if run.group_id is not None and CHAT_COMMANDS[command].takes_group and run.group_id not in groups:
                 groups.add(run.group_id)

@@ -7,7 +7,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
-from bot.commands.run_options import find_run
+from bot.commands.run_options import find_run, fitting_runs
 from bot.messages.buttons import MAX_OPTIONS, ButtonPress, Selection, form, option
 from bot.messages.text import GREEN, make_embed, plain
 from bot.people.user_settings import Notify, UserSettings, set_language
@@ -54,12 +54,10 @@ async def _form(context: CommandContext) -> discord.ui.Modal:
 
 def _runs(context: CommandContext, current: UserSettings) -> dict[str, str]:
     """Return the shown names of the completed runs that the caller may use, the default run first, then own ones."""
-    bot, caller = context.bot, context.caller
-    runs = [run for run in bot.index.runs if run.state == "completed" and bot.permissions.can_run("score", caller, run)]
+    runs = fitting_runs(context, "score")
     first = [run for run in runs if run.run_id == current.default_run]
-    own = [run for run in runs if run.user_id == caller.user_id]
     names = {_DEFAULT: _("The newest completed run")}
-    for run in (*first, *own, *runs):
+    for run in (*first, *runs):
         if len(names) < MAX_OPTIONS:
             names.setdefault(run.run_id, run.name)
     return names

@@ -35,7 +35,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.text import clean_file_name, clean_label
 from trainer.lab.language import _
 from trainer.queue.cost import UNMET
-from trainer.queue.run_index import RunEntry
 
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
@@ -124,7 +123,7 @@ async def answer_accepted(
     bot = context.bot
     await bot.index.refresh()
     with bot.notifier.hold():
-        accepted = await bot.limits.accept_run(context.caller, unfinished_runs(context), accept)
+        accepted = await bot.limits.accept_run(context.caller, bot.index.unfinished, accept)
         name = accepted.name
         if watch is None:
             await bot.notifier.unwatch(name, context.caller.user_id)
@@ -135,11 +134,6 @@ async def answer_accepted(
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(changed(record, run_id=name), note, notify=notify, group=accepted.group))
-
-
-def unfinished_runs(context: CommandContext) -> list[RunEntry]:
-    """Return the runs of all users that count towards the limits."""
-    return [run for run in context.bot.index.runs if run.is_unfinished]
 
 
 async def accept_files(
@@ -191,8 +185,9 @@ async def _accept_draft(
     try:
         if file is not None:
             request = changed(request, corpus=await corpora.offer(await download_to(context, file, "file", folder)))
-        with context.bot.limits.room_for(context.caller, unfinished_runs(context), len(request.all_seeds) - 1):
-            return await context.bot.queue.train(
+        bot = context.bot
+        with bot.limits.room_for(context.caller, bot.index.unfinished, len(request.all_seeds) - 1):
+            return await bot.queue.train(
                 request,
                 user_id=context.caller.user_id,
                 corpora=corpora,

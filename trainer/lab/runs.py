@@ -33,8 +33,8 @@ from trainer.lab.permissions import Caller
 from trainer.lab.waits import at_end
 from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.resolve import preview_training
-from trainer.queue.run_index import RunEntry, RunRow, matching, rows_of
-from trainer.queue.run_list import Place, RunOrder, condition
+from trainer.queue.run_index import RunEntry, RunRow, rows_of
+from trainer.queue.run_list import Place, RunOrder, found_runs
 from trainer.reports.comparison import (
     Comparison,
     Measured,
@@ -88,36 +88,13 @@ def _order_of(query: RunsQuery) -> RunOrder:
 
 def _rows(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunRow]:
     """Return the rows that a request asks for, from new to old as the runs."""
-    found = _found(runs, query)
+    found = found_runs(runs, query)
     if not query.by_group:
         return [RunRow(run.run_id, (run,)) for run in found]
     if len(found) == len(runs):
         return rows_of(runs)
     ids = {run.run_id for run in found}
     return [row for row in rows_of(runs) if any(run.run_id in ids for run in row.runs)]
-
-
-def _found(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:
-    """Return the runs that a request asks for."""
-    corpus, label = query.corpus.casefold(), query.label.casefold()
-    members = {run.run_id for run in runs if run.group_id == query.parent} if query.parent else set[str]()
-    tests: list[tuple[object, Callable[[RunEntry], bool]]] = [
-        (query.status, lambda run: run.state == query.status),
-        (query.family, lambda run: run.family == query.family),
-        (query.owner, lambda run: run.owner == query.owner),
-        (query.group, lambda run: run.group_id == query.group),
-        (query.parent, lambda run: query.parent in run.parents or not members.isdisjoint(run.parents)),
-        (corpus, lambda run: not run.has_attached_text and corpus in run.corpus.casefold()),
-        (label, lambda run: label in (run.label or "").casefold()),
-        *((text, condition(text)) for text in query.where.split(",") if text),
-    ]
-    for given, holds in tests:
-        if given:
-            runs = [run for run in runs if holds(run)]
-    if not query.search.strip():
-        return runs
-    ids = {run.run_id for run in matching(query.search, runs, run_names, exactly=True)}
-    return [run for run in runs if run.run_id in ids]
 
 
 def _place(cursor: str, order: RunOrder) -> Place:
@@ -257,11 +234,6 @@ async def _measured(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody], run_i
     return Measurement(manifest, summary_on(manifest, asked.query.split), follower.status.tokens_per_second)
 
 
-def run_names(run: RunEntry) -> tuple[str, ...]:
-    """Return the names by which a search finds a run."""
-    return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
-
-
 def _ended_manifest(run: RunDirectory) -> RunManifest:
     return run.manifest() or run.completed_manifest()
 
@@ -279,5 +251,4 @@ async def _accept(
             if (await asyncio.to_thread(run.record)).http != asked.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             return await lab.queue.accepted_before(run)
-        unfinished = [run for run in lab.index.runs if run.is_unfinished]
-        return await lab.limits.accept_run(asked.caller, unfinished, accept, count=count)
+        return await lab.limits.accept_run(asked.caller, lab.index.unfinished, accept, count=count)

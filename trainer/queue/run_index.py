@@ -86,6 +86,11 @@ class RunEntry(NamedTuple):
         return self.label or self.run_id
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which a search finds it."""
+        return (self.name, self.run_id) if self.has_attached_text else (self.name, self.run_id, self.corpus)
+
+    @property
     def is_unfinished(self) -> bool:
         """True while the run trains or waits for its turn."""
         return self.state in ("queued", "running")
@@ -158,6 +163,11 @@ class RunIndex:
         self._is_frozen = False
         self._refreshes: SharedCalls[None] = SharedCalls()
         self._background: asyncio.Task[None] | None = None
+
+    @property
+    def unfinished(self) -> list[RunEntry]:
+        """The runs of all users that count towards the limits."""
+        return [run for run in self.runs if run.is_unfinished]
 
     def start(self) -> None:
         """Start to read the disk in the background."""

@@ -7,8 +7,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from trainer.contracts.base import Frozen, RunState
+from trainer.contracts.parameters import RunsQuery
 from trainer.contracts.run_fields import CONDITION_PARTS, NUMBER_FIELDS, NumberField, SortField
-from trainer.queue.run_index import RunEntry, RunNumbers, RunRow
+from trainer.queue.run_index import RunEntry, RunNumbers, RunRow, matching
 
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
 """The order of a list that is sorted by status."""
@@ -139,3 +140,26 @@ _NUMBERS: dict[str, Callable[[RunRow], float | None]] = {
     "status": _state_number,
     **{field: partial(_number_of, field=field, value_of=_reader(field)) for field in NUMBER_FIELDS},
 }
+
+
+def found_runs(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]:
+    """Return the runs that a request asks for, in their order."""
+    corpus, label = query.corpus.casefold(), query.label.casefold()
+    members = {run.run_id for run in runs if run.group_id == query.parent} if query.parent else set[str]()
+    tests: list[tuple[object, Callable[[RunEntry], bool]]] = [
+        (query.status, lambda run: run.state == query.status),
+        (query.family, lambda run: run.family == query.family),
+        (query.owner, lambda run: run.owner == query.owner),
+        (query.group, lambda run: run.group_id == query.group),
+        (query.parent, lambda run: query.parent in run.parents or not members.isdisjoint(run.parents)),
+        (corpus, lambda run: not run.has_attached_text and corpus in run.corpus.casefold()),
+        (label, lambda run: label in (run.label or "").casefold()),
+        *((text, condition(text)) for text in query.where.split(",") if text),
+    ]
+    for given, holds in tests:
+        if given:
+            runs = [run for run in runs if holds(run)]
+    if not query.search.strip():
+        return runs
+    ids = {run.run_id for run in matching(query.search, runs, lambda run: run.names, exactly=True)}
+    return [run for run in runs if run.run_id in ids]
