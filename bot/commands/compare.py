@@ -1,6 +1,5 @@
 """`/mt compare`: metrics and loss curves of a run beside those of up to three baselines."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple, TypeAlias
@@ -8,9 +7,9 @@ from typing import NamedTuple, TypeAlias
 import discord
 from discord import app_commands
 
-from bot.commands.groups import find_group
+from bot.commands.groups import find_run_or_group
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
-from bot.commands.run_options import corpus_name, find_run, full_run_name, suggested_runs
+from bot.commands.run_options import corpus_name, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
 from bot.messages.text import (
     AMBER,
@@ -18,7 +17,6 @@ from bot.messages.text import (
     GREEN,
     GREY,
     clamp,
-    display_name,
     figure,
     figure_per_char,
     make_embed,
@@ -42,10 +40,9 @@ from trainer.reports.comparison import (
     Figures,
     Measured,
     MeasuredGroup,
-    Measurement,
+    NotEvaluated,
     check_different,
     differences,
-    summary_on,
     verdict,
 )
 from trainer.reports.comparison import compare as compare_measurements
@@ -85,6 +82,7 @@ class _Compared(NamedTuple):
     """A run of a comparison, or a group of runs."""
 
     measured: Measured
+    run_id: str
     name: str
     losses: Curve
     bits_per_nat: float | None
@@ -119,51 +117,37 @@ async def compare(
 
 async def compare_runs(context: CommandContext, names: Sequence[str], split: EvalSplit = "test") -> Answer:
     """Answer with the comparison of the first run with the others."""
-    run_ids: list[str] = []
     compared: list[_Compared] = []
     for name in names:
-        run_ids.append(await full_run_name(context, name, or_group=True))
-        compared.append(await _compared(context, run_ids[-1], split))
+        found = await find_run_or_group(context, "compare", name)
+        compared.append(await _compared(context, found.record.run_id, split))
+    run_ids = [one.run_id for one in compared]
     check_different(run_ids)
     comparison = compare_measurements([one.measured for one in compared], split=split, unit=current_unit())
     embed = compare_answer(comparison)
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
-    options = [
-        option(run_id, _("Against {name}", name=one.name))
-        for one, run_id in zip(compared[1:], run_ids[1:], strict=True)
-    ]
+    options = [option(one.run_id, _("Against {name}", name=one.name)) for one in compared[1:]]
     differing = select("differences", run_ids[0], _("Show different settings, to you alone"), options)
     return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
 
 
-async def _compared(context: CommandContext, name: str, split: EvalSplit) -> _Compared:
-    group = await find_group(context, "compare", name)
-    if group is None:
-        return (await _measured(context, name, split))[1]
-    runs = [await _measured(context, one.run_id, split) for one in group.status.with_completed()]
-    measurements = [measurement for measurement, _found in runs]
-    first, losses = runs[0][1], band_of([found.losses for _measurement, found in runs]).mean
-    return first._replace(measured=MeasuredGroup(name, measurements, group.status.left_out()), losses=losses)
-
-
-async def _measured(context: CommandContext, run_id: str, split: EvalSplit) -> tuple[Measurement, _Compared]:
-    run = await find_run(context, "compare", run_id)
-    manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    status = (await context.bot.backend.feeds.read(manifest.run_id)).follower.status
-    curves = await context.bot.backend.feeds.curves(manifest.run_id)
+async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
+    feeds = context.bot.backend.feeds
     try:
-        summary = summary_on(manifest, split)
-    except AppError as error:
+        measured = await context.bot.backend.lab.measured(context.caller, run_id, split)
+    except NotEvaluated as error:
         message = _(
             "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
-            run_id=manifest.run_id,
+            run_id=error.run_id,
             split=_(split),
         )
         raise AppError(error.code, message) from None
-    bits_per_nat = None if has_unknown_text(status.unknown_char_share) else status.bits_per_nat
-    measurement = Measurement(manifest, summary, status.tokens_per_second)
-    return measurement, _Compared(measurement, display_name(run.record), curves.train, bits_per_nat)
+    runs = measured.runs if isinstance(measured, MeasuredGroup) else [measured]
+    losses = band_of([(await feeds.curves(run.name)).train for run in runs]).mean
+    first = (await feeds.read(runs[0].name)).follower.status
+    bits_per_nat = None if has_unknown_text(first.unknown_char_share) else first.bits_per_nat
+    return _Compared(measured, run_id, first.label or first.run_id, losses, bits_per_nat)
 
 
 def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
@@ -178,16 +162,11 @@ def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
 
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:
-    run, other = [await _record(context, name) for name in (press.run_id, press.selected or "")]
+    names = press.run_id, press.selected or ""
+    run, other = [(await find_run_or_group(context, "compare", name)).record for name in names]
     await context.bot.index.refresh()
     found = differences(run.effective, other.effective)
     return Answer(settings_answer(run, other, found, lambda corpus: corpus_name(context, corpus)))
-
-
-async def _record(context: CommandContext, name: str) -> RunRecord:
-    """Return the record of a run, or of the first run of a group under the group's id."""
-    group = await find_group(context, "compare", name)
-    return (await find_run(context, "compare", name)).record if group is None else group.record
 
 
 BUTTONS: Reactions = {"differences": ButtonAnswer("status", _show_differences)}

@@ -14,7 +14,7 @@ from bot.messages.text import clamp, count, figure, isolated, per_char, plain, u
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
-from trainer.artifacts.run_ids import LAST, one_run_id, without_model
+from trainer.artifacts.run_ids import LAST, without_model
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.base import model_name, now, run_of
@@ -47,6 +47,14 @@ class Run(NamedTuple):
     def is_checkpoint(self) -> bool:
         return self.model != self.record.run_id
 
+    @property
+    def messages(self) -> RunDirectory:
+        """The folder with the ledger of its messages."""
+        return self.directory
+
+    def has_ended(self) -> bool:
+        return self.directory.manifest() is not None
+
 
 async def find_run(context: CommandContext, command: str, run_id: str | None) -> Run:
     """Find the named run, or the caller's newest run for which the command is meant, or else anybody's.
@@ -76,30 +84,14 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )
         run_id = runs[0].run_id
-    name = await full_run_name(context, run_id, or_checkpoint=CHAT_COMMANDS[command].takes_model)
+    takes_model = CHAT_COMMANDS[command].takes_model
+    name = await context.bot.backend.lab.run_name(context.caller, run_id.strip(), or_checkpoint=takes_model)
     directory = context.bot.queue.runs.get(run_of(name))
     record = await asyncio.to_thread(directory.record)
     context.bot.permissions.check_run(command, context.caller, record)
     if name != record.run_id:
         name = (await asyncio.to_thread(named_model, context.bot.queue.runs, name)).name
     return Run(directory, record, name)
-
-
-async def full_run_name(
-    context: CommandContext, given: str, *, or_group: bool = False, or_checkpoint: bool = False
-) -> str:
-    """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
-    name, bot = given.strip(), context.bot
-    if bot.queue.runs.find(run_of(name) if or_checkpoint else name) is not None:
-        return name
-    await bot.index.refresh()
-    return one_run_id(name, seen_runs(context), or_group=or_group, or_checkpoint=or_checkpoint)
-
-
-def seen_runs(context: CommandContext) -> list[RunEntry]:
-    """Return the runs that the caller may see, newest first, as of the last refresh of the index."""
-    bot = context.bot
-    return [run for run in bot.index.runs if bot.permissions.may_see(context.caller, run)]
 
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
@@ -118,8 +110,8 @@ def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
 
 def corpus_name(context: CommandContext, corpus: str) -> str:
     """Return the shown name of a corpus; an attached text is named after the first run that was trained on it."""
-    for run in reversed(context.bot.index.runs):
-        if run.has_attached_text and run.corpus == corpus and context.bot.permissions.may_see(context.caller, run):
+    for run in reversed(context.bot.backend.lab.seen_runs(context.caller)):
+        if run.has_attached_text and run.corpus == corpus:
             return _("{name} (attached)", name=without_model(run.name, run.family))
     return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
 
@@ -139,7 +131,8 @@ def suggested_runs(command: str) -> Suggest:
         if "@" in typed and CHAT_COMMANDS[command].takes_model:
             yield from _checkpoints(context, command, typed)
             return
-        fitting, newest = fitting_runs(context, command), seen_runs(context)[:1]
+        fitting = fitting_runs(context, command)
+        newest = context.bot.backend.lab.seen_runs(context.caller)[:1]
         if typed.strip() and LAST.startswith(typed.strip()) and newest and newest[0] in fitting:
             yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
         found, groups = matching(typed, fitting, lambda run: run.names), set[str]()
@@ -193,9 +186,8 @@ def size_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion
 
 def hidden_tokenizers(context: CommandContext) -> set[str | None]:
     """Return the ids of tokenizers that only private runs of other people use."""
-    bot, caller = context.bot, context.caller
-    hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
-    return hidden - {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
+    seen = {run.tokenizer_id for run in context.bot.backend.lab.seen_runs(context.caller)}
+    return {run.tokenizer_id for run in context.bot.index.runs} - seen
 
 
 async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirectory:

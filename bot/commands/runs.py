@@ -1,6 +1,7 @@
 """`/mt status`, `/mt watch`, `/mt unwatch`, `/mt cancel`, `/mt resume`, `/mt logs` and their buttons."""
 
 import asyncio
+from datetime import timedelta
 from io import BytesIO
 from typing import Literal
 
@@ -8,12 +9,13 @@ import discord
 from discord import app_commands
 
 from bot.commands.channels import channel_id_of
-from bot.commands.groups import CONFIRM_AFTER, CONFIRMED, cancel_group, find_group, show_group, watch_group
+from bot.commands.groups import Group, find_run_or_group, show_group
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, Reactions, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, new_run_watch, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import button, button_row
+from bot.messages.group_card import group_buttons, group_card
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
 from bot.messages.text import GREY, make_embed, shown_name
@@ -23,6 +25,7 @@ from bot.session.client import Bot
 from trainer.artifacts.outcome import last_lines
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
+from trainer.contracts.groups import cancel_unfinished
 from trainer.contracts.runs import Accepted
 from trainer.contracts.training_options import LogLevel
 from trainer.lab.language import _
@@ -33,6 +36,8 @@ _LEVELS: dict[_Level, LogLevel] = {"debug": "DEBUG", "info": "INFO", "warning": 
 _ALL = "all"
 _LOG_LINES = 20
 _MAX_SHOWN_CHARACTERS = 1900
+_CONFIRMED = "sure"
+_CONFIRM_AFTER = timedelta(minutes=10)
 
 
 @app_commands.command(description="Show the progress or the result of a run.")
@@ -89,10 +94,9 @@ async def logs(
 
 async def _status(context: CommandContext, run_id: str | None, detail: str | None = None) -> Answer:
     """Answer with a run's status; with the detail of a card's Refresh button, with the card itself."""
-    group = await find_group(context, "status", run_id)
-    if group is not None:
-        return await show_group(context, group)
-    run = await find_run(context, "status", run_id)
+    run = await find_run_or_group(context, "status", run_id)
+    if isinstance(run, Group):
+        return await show_group(context, run)
     feed = await context.bot.backend.feeds.read(run.record.run_id)
     status = await context.bot.queue.states.steady_status(feed.follower.status)
     curves = await context.bot.backend.feeds.curves(run.record.run_id)
@@ -112,15 +116,12 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
 
 
 async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
-    group = await find_group(context, "watch", run_id)
-    if group is not None:
-        return await watch_group(context, group, here)
-    run = await find_run(context, "watch", run_id)
+    run = await find_run_or_group(context, "watch", run_id)
     channel_id = None if here is None else channel_id_of(here, "where:dm")
     watcher = await context.bot.notifier.watch(
-        run.directory, context.caller.user_id, channel_id, context.caller.channel_id
+        run.messages, context.caller.user_id, channel_id, context.caller.channel_id
     )
-    has_ended = await asyncio.to_thread(run.directory.manifest) is not None
+    has_ended = await asyncio.to_thread(run.has_ended)
     place = _("by direct message") if channel_id is None else _("to {channel}", channel=f"<#{channel_id}>")
     closed = watcher.closed_place
     embed = watch_answer(run.record, place, has_ended=has_ended, has_final=watcher.has_final, closed=closed)
@@ -130,8 +131,7 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
 
 
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
-    group = await find_group(context, "unwatch", run_id)
-    record = (await find_run(context, "unwatch", run_id)).record if group is None else group.record
+    record = (await find_run_or_group(context, "unwatch", run_id)).record
     await context.bot.notifier.unwatch(record.run_id, context.caller.user_id)
     lines = [_("Your card is no longer updated, and no final message is sent.")]
     embed = make_embed(GREY, f"🔕 {_('Not watching: {name}', name=shown_name(record))}", lines, record.run_id)
@@ -150,17 +150,18 @@ async def _unwatch_all(context: CommandContext) -> Answer:
 
 
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
-    """Cancel a run; the caller confirms the cancellation of a run that is older than ten minutes."""
-    group = await find_group(context, "cancel", run_id)
-    if group is not None:
-        return await cancel_group(context, group, is_confirmed=is_confirmed)
-    run = await find_run(context, "cancel", run_id)
-    record = run.record
-    if not is_confirmed and now() - record.created_at > CONFIRM_AFTER and run.directory.manifest() is None:
-        confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=CONFIRMED)
+    """Cancel a run or a group; the caller confirms the cancellation of one that is older than ten minutes."""
+    run = await find_run_or_group(context, "cancel", run_id)
+    record, feeds, cancel = run.record, context.bot.backend.feeds, context.bot.queue.states.cancel
+    if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and not await asyncio.to_thread(run.has_ended):
+        confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
-    status = (await context.bot.backend.feeds.read(record.run_id)).follower.status
-    has_ended = await context.bot.queue.states.cancel(record.run_id)
+    if isinstance(run, Group):
+        await cancel_unfinished(run.status, cancel)
+        group = await feeds.group(record.run_id)
+        return Answer(group_card(record, group), view=group_buttons(group, is_owner=True))
+    status = (await feeds.read(record.run_id)).follower.status
+    has_ended = await cancel(record.run_id)
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 
@@ -200,8 +201,8 @@ BUTTONS: Reactions = {
     "unwatch": ButtonAnswer("unwatch", lambda context, press: _unwatch(context, press.run_id)),
     "cancel": ButtonAnswer(
         "cancel",
-        lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == CONFIRMED),
-        lambda press: press.detail == CONFIRMED,
+        lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == _CONFIRMED),
+        lambda press: press.detail == _CONFIRMED,
     ),
     "resume": ButtonCommand("resume", lambda context, press, here: _resume(context, press.run_id, here)),
     "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),

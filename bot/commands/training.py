@@ -14,7 +14,6 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
     find_tokenizer,
-    seen_runs,
     suggested_corpora,
     suggested_runs,
     suggested_sizes,
@@ -229,8 +228,8 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         stems = (without_model(run.label or "", run.family) for run in attached)
         stem = clean_label(PurePosixPath(next(stems, corpus)).stem) or ""
         resumes = fields.get("resume") is True
-        label = default_label(stem, draft.fields.get("model_family"), seen_runs(context), resumes=resumes)
-        draft.fields["label"] = label
+        seen = context.bot.backend.lab.seen_runs(context.caller)
+        draft.fields["label"] = default_label(stem, draft.fields.get("model_family"), seen, resumes=resumes)
     return draft
 
 

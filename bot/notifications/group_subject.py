@@ -1,6 +1,5 @@
 """A group of runs over seeds as a subject of notifications: one card and one final message for all of its runs."""
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
@@ -13,10 +12,9 @@ from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
-from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import changed
-from trainer.contracts.groups import GroupStatus, group_status
+from trainer.contracts.groups import GroupStatus
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.seeds import group_id_of
 from trainer.queue.run_feeds import RunFeeds
@@ -79,7 +77,6 @@ class GroupSubject(Subject):
     def __init__(
         self,
         messages: GroupMessages,
-        runs: RunStore,
         charts: ChartProcess,
         feeds: RunFeeds,
         can_receive: Callable[[int, RunRecord], bool],
@@ -89,14 +86,14 @@ class GroupSubject(Subject):
     ) -> None:
         super().__init__(messages.job_id, Ledger(messages, owner), interval_seconds)
         self._record = messages.record()
-        self._runs, self._charts, self._feeds = runs, charts, feeds
+        self._charts, self._feeds = charts, feeds
         self._can_receive = can_receive
 
     def may_receive(self, user_id: int) -> bool:
         return self._can_receive(user_id, self._record)
 
     async def _read(self) -> Reading:
-        group = await read_group(self.subject_id, self._runs, self._feeds)
+        group = await self._feeds.group(self.subject_id)
         # heartbeats would edit the card every time
         members = tuple(changed(one, last_heartbeat_ts=None, eta_seconds=None) for one in group.members)
         state = GroupState(changed(group, members=members))
@@ -104,12 +101,6 @@ class GroupSubject(Subject):
 
     async def _draw(self, state: GroupState) -> View:
         return GroupView(state, self._record, await draw_group(state.group, self._charts, self._feeds))
-
-
-async def read_group(group_id: str, runs: RunStore, feeds: RunFeeds) -> GroupStatus:
-    """Return the status of a group with the state of the queue; raises RUN_NOT_FOUND."""
-    found: list[RunDirectory] = await asyncio.to_thread(runs_of_group, runs, group_id)
-    return group_status(group_id, await asyncio.gather(*(feeds.status(run.run_id) for run in found)))
 
 
 async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:

@@ -68,7 +68,7 @@ def subject_kinds(
     runs, each = RunStore(root), interval_seconds
 
     def group(messages: GroupMessages) -> Subject:
-        return GroupSubject(messages, runs, charts, feeds, can_receive, interval_seconds=each, owner=owner)
+        return GroupSubject(messages, charts, feeds, can_receive, interval_seconds=each, owner=owner)
 
     return (
         _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each, owner=owner)),

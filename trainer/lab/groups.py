@@ -16,13 +16,13 @@ from trainer.reports.score_table import Curve
 
 async def get_group(lab: Lab, asked: Asked[GroupPath, WaitQuery, NoBody]) -> GroupStatus:
     """Read the runs of a group, and the spread of their numbers; with `wait`, after their end or after this time."""
-    return await at_end(lambda: lab.group(asked.path.group_id), asked.query.wait)
+    return await at_end(lambda: lab.feeds.group(asked.path.group_id), asked.query.wait)
 
 
 async def get_group_curve(lab: Lab, asked: Asked[GroupPath, CurveQuery, NoBody]) -> GroupCurve:
     """Read the bands of the curves of a group, without the runs that have failed or were cancelled."""
     asked.query.check()
-    group = await lab.group(asked.path.group_id)
+    group = await lab.feeds.group(asked.path.group_id)
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
     curves = [await lab.feeds.curves(run.run_id) for run in shown]
     return await asyncio.to_thread(_group_curve, group.group_id, curves, asked.query)
@@ -49,7 +49,7 @@ def _thinned(curve: Curve, points: int | None) -> tuple[tuple[int, float], ...]:
 
 async def cancel_group(lab: Lab, asked: Asked[GroupPath, NoQuery, NoBody]) -> CancelAnswer:
     """Cancel the runs of a group that have not ended: each ends after its current step, with its last checkpoint."""
-    group = await lab.group(asked.path.group_id)
+    group = await lab.feeds.group(asked.path.group_id)
     # the answer to the first request with this key was lost
     is_repeated = asked.key is not None and group.has_ended and group.of_state("cancelled")
     if not is_repeated:

@@ -17,7 +17,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.base import narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.groups import GroupStatus, group_status
+from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.inference_fields import SHARED_TOKENS
 from trainer.contracts.operations import Operation, Role
 from trainer.contracts.parameters import ModelPath
@@ -31,6 +31,7 @@ from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow
 from trainer.queue.verifications import Verifications
+from trainer.reports.comparison import Measured, MeasuredGroup, Measurement, summary_on
 
 _NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
 """Parameters of paths that take names."""
@@ -222,10 +223,22 @@ class Lab:
             raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this battery and admins may do this.")
         return battery
 
-    async def group(self, group_id: str) -> GroupStatus:
-        """Return the status of a group; raises RUN_NOT_FOUND."""
-        runs: list[RunDirectory] = await asyncio.to_thread(runs_of_group, self.queue.runs, group_id)
-        return group_status(group_id, await asyncio.gather(*(self.feeds.status(run.run_id) for run in runs)))
+    async def measured(self, caller: Caller, name: str, split: EvalSplit) -> Measured:
+        """Return a completed run, or those of a group, with their evaluations on a split.
+
+        Raises RUN_NOT_FOUND, FORBIDDEN, RUN_NOT_READY, and NotEvaluated.
+        """
+        if self.queue.runs.find(name) is not None:
+            return await self._measurement(caller, name, split)
+        group = await self.feeds.group(name)
+        runs = [await self._measurement(caller, one.run_id, split) for one in group.with_completed()]
+        return MeasuredGroup(name, runs, group.left_out())
+
+    async def _measurement(self, caller: Caller, run_id: str, split: EvalSplit) -> Measurement:
+        run = await self.run(caller, run_id)
+        manifest = await asyncio.to_thread(run.completed_manifest)
+        follower = (await self.feeds.read(run_id)).follower
+        return Measurement(manifest, summary_on(manifest, split), follower.status.tokens_per_second)
 
     async def check_surprisals(self, caller: Caller, name: str) -> None:
         """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of a run or its model.

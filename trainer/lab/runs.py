@@ -35,15 +35,7 @@ from trainer.queue.inference_client import SAME_KEY
 from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, rows_of
 from trainer.queue.run_list import Place, RunOrder, found_runs
-from trainer.reports.comparison import (
-    Comparison,
-    Measured,
-    MeasuredGroup,
-    Measurement,
-    check_different,
-    compare,
-    summary_on,
-)
+from trainer.reports.comparison import Comparison, Measured, check_different, compare
 from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -211,27 +203,14 @@ async def get_config(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> str:
 
 async def compare_runs(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody]) -> Comparison:
     """Compare metrics and settings of runs, or groups of runs over seeds, on a split."""
-    split = asked.query.split
+    caller, split = asked.caller, asked.query.split
     names: list[str] = []
     measured: list[Measured] = []
     for given in asked.query.runs.split(","):
-        name = await lab.run_name(asked.caller, given, or_group=True)
-        names.append(name)
-        if lab.queue.runs.find(name) is not None:
-            measured.append(await _measured(lab, asked, name))
-            continue
-        group = await lab.group(name)
-        runs = [await _measured(lab, asked, one.run_id) for one in group.with_completed()]
-        measured.append(MeasuredGroup(name, runs, group.left_out()))
+        names.append(await lab.run_name(caller, given, or_group=True))
+        measured.append(await lab.measured(caller, names[-1], split))
     check_different(names)
     return compare(measured, split=split)
-
-
-async def _measured(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody], run_id: str) -> Measurement:
-    run = await lab.run(asked.caller, run_id)
-    manifest = await asyncio.to_thread(run.completed_manifest)
-    follower = (await lab.feeds.read(run_id)).follower
-    return Measurement(manifest, summary_on(manifest, asked.query.split), follower.status.tokens_per_second)
 
 
 def _ended_manifest(run: RunDirectory) -> RunManifest:

@@ -11,10 +11,12 @@ import structlog
 
 from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.job_folder import REQUEST_FILE
+from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
+from trainer.contracts.groups import GroupStatus, group_status
 from trainer.contracts.runs import RunStatus
 from trainer.system.shared_calls import SharedCalls
 
@@ -158,6 +160,11 @@ class RunFeeds:
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
         return await self._live_status(await self.read(run_id))
+
+    async def group(self, group_id: str) -> GroupStatus:
+        """Return the status of a group with the state of the queue; raises RUN_NOT_FOUND."""
+        runs: list[RunDirectory] = await asyncio.to_thread(runs_of_group, self.states.runs, group_id)
+        return group_status(group_id, await asyncio.gather(*(self.status(run.run_id) for run in runs)))
 
     async def statuses(self, run_ids: Sequence[str]) -> list[RunStatus]:
         """Return the statuses of runs with the state of the queue, without those deleted or damaged."""

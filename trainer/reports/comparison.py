@@ -152,6 +152,15 @@ class Comparison(Frozen):
         return all(one.verdict not in unknown and not one.is_regression for one in self.against)
 
 
+class NotEvaluated(AppError):
+    """A run has no evaluation of a split."""
+
+    def __init__(self, run_id: str, split: EvalSplit) -> None:
+        message = f"The run '{run_id}' has no evaluation of its {split} split. Evaluate it:"
+        super().__init__(ErrorCode.EVAL_NOT_FOUND, f"{message} `mt eval {run_id} --split {split}`.")
+        self.run_id = run_id
+
+
 def check_different(run_ids: Sequence[str]) -> None:
     """Refuse to compare a run with itself, or with a group that it belongs to."""
     if len(set(run_ids)) < len(run_ids):
@@ -159,15 +168,11 @@ def check_different(run_ids: Sequence[str]) -> None:
 
 
 def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
-    """Return the latest evaluation of a split of the run; raises EVAL_NOT_FOUND."""
+    """Return the latest evaluation of a split of the run; raises NotEvaluated."""
     for summary in manifest.eval:
         if (summary.split, summary.dataset) == (split, None):
             return summary
-    raise AppError(
-        ErrorCode.EVAL_NOT_FOUND,
-        f"The run '{manifest.run_id}' has no evaluation of its {split} split. Evaluate it:"
-        f" `mt eval {manifest.run_id} --split {split}`.",
-    )
+    raise NotEvaluated(manifest.run_id, split)
 
 
 def compare(
