@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import PurePosixPath
 
 import discord
 from discord import app_commands
 
-from bot.commands.exported_files import one_file, zipped_files
+from bot.commands.exported_files import one_file, zipped_results
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs
-from bot.commands.started_jobs import watch_job
+from bot.commands.started_jobs import watched
 from bot.messages.battery_card import REFRESH, alt_of, batteries_page, battery_buttons, battery_card
 from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
@@ -20,8 +19,10 @@ from bot.session.client import Bot
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.sources import battery_names
 from trainer.config.validation import decoded, parse
-from trainer.contracts.batteries import BatteryRecord, BatteryRequest, Measure
+from trainer.contracts.batteries import BatteryRequest, Measure
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.parameters import BatteryPath
+from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.queue.run_index import matching
 
@@ -93,9 +94,8 @@ async def _start(
     n_given = (name is not None) + (items is not None)
     if n_given > 1 or (n_given == 0 and not is_development):
         raise AppError(ErrorCode.INVALID_INPUT, _("Give either `battery` or `items`."))
-    named: list[str | None] = [*run_ids] or [None]
-    runs = [await find_run(context, "score", run_id) for run_id in named]
-    fields: dict[str, object] = {"runs": [run.model for run in runs], "measure": measure}
+    run_ids = run_ids or [(await find_run(context, "score", None)).model]
+    fields: dict[str, object] = {"runs": run_ids, "measure": measure}
     if is_development:
         fields["development"] = {"has_words": True}
     if items is not None:
@@ -103,15 +103,11 @@ async def _start(
         fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]
     elif name is not None:
         fields["batteries"] = [name]
-    batteries = context.bot.queue.batteries
-    record, read = await batteries.resolve(parse(BatteryRequest, fields), user_id=context.caller.user_id)
-    status = await batteries.accept(record, read)
-    embed = battery_card(status)
-    if status.status != "completed":
-        notes = await watch_job(context, batteries.stored.get(status.battery_id), "battery show")
-        embed.description = "\n".join([embed.description or "", *notes])
-        return Answer(embed, view=battery_buttons(status))
-    return await _show(context, status.battery_id)
+    status = await context.lab.call(calls.START_BATTERY, context.caller, body=parse(BatteryRequest, fields))
+    if status.status == "completed":
+        return await _show(context, status.battery_id)
+    answer = Answer(battery_card(status), view=battery_buttons(status))
+    return await watched(context, answer, context.lab.queue.batteries.stored.get(status.battery_id), "battery show")
 
 
 @battery.command(name="list", description="List the batteries, newest first.")
@@ -120,12 +116,9 @@ async def list_batteries(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    def may_see(record: BatteryRecord) -> bool:
-        return context.bot.permissions.may_see(context.caller, record)
-
-    statuses = await context.bot.queue.batteries.all(may_see)
-    page = _LIST.page_of(statuses, number)
-    return Answer(batteries_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
+    found = await context.lab.call(calls.LIST_BATTERIES, context.caller)
+    page = _LIST.page_of(found.batteries, number)
+    return Answer(batteries_page(page.items, total=len(found.batteries), page=page.title), view=page.buttons)
 
 
 @battery.command(name="show", description="Show a battery or its results.")
@@ -136,8 +129,8 @@ async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> N
 
 
 async def _show(context: CommandContext, battery_id: str) -> Answer:
-    battery = await _find(context, "battery show", battery_id)
-    status = await context.bot.queue.batteries.status(battery.battery_id, has_files=False)
+    battery = await _find(context, battery_id)
+    status = await context.lab.call(calls.GET_BATTERY, context.caller, BatteryPath(battery_id=battery.battery_id))
     if status.status != "completed":
         return Answer(battery_card(status), view=battery_buttons(status))
     development = await asyncio.to_thread(battery.development)
@@ -161,35 +154,26 @@ async def cancel_battery(interaction: discord.Interaction[Bot], battery: str) ->
 
 
 async def _cancel(context: CommandContext, battery_id: str) -> Answer:
-    battery = await _find(context, "battery cancel", battery_id)
-    status = await context.bot.queue.batteries.cancel(battery.battery_id)
+    battery = await _find(context, battery_id)
+    status = await context.lab.call(calls.CANCEL_BATTERY, context.caller, BatteryPath(battery_id=battery.battery_id))
     return Answer(battery_card(status), view=battery_buttons(status))
 
 
-async def _find(context: CommandContext, command: str, battery_id: str) -> BatteryDirectory:
-    """Return the battery that a name is meant for.
-
-    Raises FORBIDDEN if the caller may not run the command on it, and the errors of `find_named`.
-    """
-    stored, permissions = context.bot.queue.batteries.stored, context.bot.permissions
-    battery = await asyncio.to_thread(
-        stored.find_named, battery_id, lambda name: permissions.may_see(context.caller, stored.get(name).record())
-    )
-    context.bot.permissions.check_battery(command, context.caller, await asyncio.to_thread(battery.record))
-    return battery
+async def _find(context: CommandContext, given: str) -> BatteryDirectory:
+    """Return the battery that a name is meant for; raises FORBIDDEN if the caller may not see it."""
+    lab, caller = context.lab, context.caller
+    return await lab.battery(caller, await lab.full_id(caller, "battery_id", given))
 
 
 async def _all_files(context: CommandContext, battery_id: str) -> Answer:
     """Return the tables and the page of the results as an archive."""
-    battery = await _find(context, "battery show", battery_id)
-    files = await asyncio.to_thread(battery.result_files)
-    names = [file.path for file in files if PurePosixPath(file.path).suffix in _EXPORTED]
-    return await zipped_files(battery.path, names, battery_id, _("Results of battery {name}", name=battery_id))
+    battery = await _find(context, battery_id)
+    return await zipped_results(battery, _EXPORTED, battery_id, _("Results of battery {name}", name=battery_id))
 
 
 async def _file(context: CommandContext, battery_id: str, name: str) -> Answer:
     """Return one file of the results."""
-    battery = await _find(context, "battery show", battery_id)
+    battery = await _find(context, battery_id)
     await asyncio.to_thread(battery.result_files)  # refuses a battery without results
     return await one_file(battery.path, name, battery_id, _("The results of the battery."))
 

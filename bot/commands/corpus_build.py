@@ -7,7 +7,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.started_jobs import watch_job
+from bot.commands.started_jobs import watched
 from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
 from trainer.artifacts.corpus_builds import (
@@ -72,10 +72,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
             status = await asyncio.to_thread(build.status)
     if status.error is not None:
         raise AppError(status.error.code, status.error.message)
-    notes = await watch_job(context, build, "corpus list")
-    embed = corpus_build_card(build.build_id, status)
-    embed.description = "\n".join([embed.description or "", *notes])
-    return Answer(embed)
+    return await watched(context, Answer(corpus_build_card(build.build_id, status)), build, "corpus list")
 
 
 async def _start(request: BuildRequest, bot: Bot) -> BuildDirectory:

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import discord
 from discord import app_commands
 
-from bot.commands.exported_files import one_file, zipped_files
+from bot.commands.exported_files import one_file, zipped_results
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Suggestion, autocomplete
-from bot.commands.started_jobs import watch_job
+from bot.commands.started_jobs import watched
 from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
 from bot.messages.experiment_answers import (
@@ -32,7 +32,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
 from trainer.contracts.installation import recipes
+from trainer.contracts.parameters import ExperimentPath
 from trainer.data.corpora import CorpusStore
+from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
@@ -44,7 +46,7 @@ _TABLE, _LATEX = "matrix.csv", "table.tex"
 
 def _experiments(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     try:
-        _check_may_see(context)
+        context.bot.permissions.check_experiments(context.caller)
     except AppError:
         return
     for experiment_id in matching(typed, context.bot.index.experiments, lambda name: (name,)):
@@ -118,13 +120,11 @@ def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> Exp
 
 
 async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer:
-    experiments = context.bot.queue.experiments
-    status = await experiments.start(request, user_id=context.caller.user_id)
-    embed = experiment_card(status)
-    if status.status != "completed":
-        notes = await watch_job(context, experiments.stored.get(status.experiment_id), "experiment show")
-        embed.description = "\n".join([embed.description or "", *notes])
-    return Answer(embed, view=experiment_buttons(status))
+    status = await context.lab.call(calls.START_EXPERIMENT, context.caller, body=request)
+    answer = Answer(experiment_card(status), view=experiment_buttons(status))
+    if status.status == "completed":
+        return answer
+    return await watched(context, answer, _directory(context, status.experiment_id), "experiment show")
 
 
 @experiment.command(name="list", description="List the experiments, newest first.")
@@ -133,10 +133,9 @@ async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    _check_may_see(context)
-    statuses = await context.bot.queue.experiments.all()
-    page = _LIST.page_of(statuses, number)
-    return Answer(experiments_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
+    found = await context.lab.call(calls.LIST_EXPERIMENTS, context.caller)
+    page = _LIST.page_of(found.experiments, number)
+    return Answer(experiments_page(page.items, total=len(found.experiments), page=page.title), view=page.buttons)
 
 
 @experiment.command(name="show", description="Show an experiment: its progress, or its matrix of languages.")
@@ -147,8 +146,9 @@ async def show_experiment(interaction: discord.Interaction[Bot], experiment: str
 
 
 async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> Answer:
-    experiment = _find(context, experiment_id)
-    status = await context.bot.queue.experiments.status(experiment.experiment_id)
+    experiment = await _find(context, experiment_id)
+    path = ExperimentPath(experiment_id=experiment.experiment_id)
+    status = await context.lab.call(calls.GET_EXPERIMENT, context.caller, path)
     buttons = experiment_buttons(status)
     if status.status != "completed":
         return Answer(experiment_card(status), view=buttons)
@@ -168,15 +168,9 @@ async def export_experiment(interaction: discord.Interaction[Bot], experiment: s
 
 
 async def _export(context: CommandContext, experiment_id: str) -> Answer:
-    experiment = _find(context, experiment_id)
-    files = await asyncio.to_thread(_exported_files, experiment)
+    experiment = await _find(context, experiment_id)
     title = _("Report of experiment {name}", name=plain(experiment_id))
-    return await zipped_files(experiment.path, files, experiment_id, title)
-
-
-def _exported_files(experiment: ExperimentDirectory) -> list[str]:
-    """Return the files of a report that are for people; raises CONFLICT before the end."""
-    return [file.path for file in experiment.result_files() if PurePosixPath(file.path).suffix in _EXPORTED]
+    return await zipped_results(experiment, _EXPORTED, experiment_id, title)
 
 
 @experiment.command(name="cancel", description="Cancel an experiment; its finished runs stay.")
@@ -187,27 +181,23 @@ async def cancel_experiment(interaction: discord.Interaction[Bot], experiment: s
 
 
 async def _cancel(context: CommandContext, experiment_id: str) -> Answer:
-    experiments = context.bot.queue.experiments
-    status = await experiments.cancel(experiments.stored.find_named(experiment_id).experiment_id)
+    path = ExperimentPath(experiment_id=(await _find(context, experiment_id)).experiment_id)
+    status = await context.lab.call(calls.CANCEL_EXPERIMENT, context.caller, path)
     return Answer(experiment_card(status), view=experiment_buttons(status))
 
 
-def _find(context: CommandContext, experiment_id: str) -> ExperimentDirectory:
-    """Return the experiment that a name is meant for.
-
-    Raises FORBIDDEN if the caller may not see it, and the errors of `find_named`.
-    """
-    _check_may_see(context)
-    return context.bot.queue.experiments.stored.find_named(experiment_id)
+async def _find(context: CommandContext, given: str) -> ExperimentDirectory:
+    """Return the experiment that a name is meant for; raises FORBIDDEN if the caller may not see it."""
+    return _directory(context, await context.lab.full_id(context.caller, "experiment_id", given))
 
 
-def _check_may_see(context: CommandContext) -> None:
-    context.bot.permissions.check_experiments(is_admin=context.caller.is_admin)
+def _directory(context: CommandContext, experiment_id: str) -> ExperimentDirectory:
+    return context.lab.queue.experiments.stored.get(experiment_id)
 
 
 async def _file(context: CommandContext, experiment_id: str, name: str) -> Answer:
     """Return one file of the report."""
-    experiment = _find(context, experiment_id)
+    experiment = await _find(context, experiment_id)
     if not experiment.has_completed():
         raise AppError(ErrorCode.CONFLICT, _("The experiment has no report yet: it has not completed."))
     return await one_file(experiment.path, name, experiment_id, _("The matrix of the experiment."))
@@ -215,11 +205,11 @@ async def _file(context: CommandContext, experiment_id: str, name: str) -> Answe
 
 async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     """Start the same experiment again, which reuses the runs that have completed."""
-    record = await asyncio.to_thread(_find(context, press.run_id).record)
+    record = await asyncio.to_thread((await _find(context, press.run_id)).record)
     return await _accept(context, record.request)
 
 
-_LIST = unfiltered_list("experiments", "experiment list", _list, _check_may_see)
+_LIST = unfiltered_list("experiments", "experiment list", _list)
 BUTTONS: Reactions = {
     **_LIST.button_reactions,
     "experiment": ButtonAnswer(

@@ -14,8 +14,10 @@ from bot.messages.text import BLURPLE, byte_size, make_embed, relative_time, sho
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ModelFormat
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.queue.exports import LINK_SECONDS
 from trainer.reports.score_table import curves_csv
@@ -38,7 +40,9 @@ async def _export(context: CommandContext, run_id: str, to: Format, limit_bytes:
     run = await find_run(context, "export", run_id)
     record = run.record
     if to == "config":
-        return _attached(record, to, f"{record.run_id}.yaml", await asyncio.to_thread(_config, record))
+        path = RunPath(run_id=record.run_id)
+        config = await context.lab.call(calls.GET_CONFIG, context.caller, path)
+        return _attached(record, to, f"{record.run_id}.yaml", config.encode())
     if to == "curves_csv":
         curves = await asyncio.to_thread(lambda: curves_csv(run.directory.reader().read_new()))
         if curves is None:
@@ -61,13 +65,12 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
 
 async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
-    bot, record = context.bot, run.record
-    exports = bot.backend.lab.exports
+    record, exports = run.record, context.lab.exports
     file = await exports.export(run.model, to)
     size = file.stat().st_size
     if size <= limit_bytes:
         return _attached(record, to, file.name, await exports.take(file))
-    public_url = bot.backend.public_url
+    public_url = context.bot.backend.public_url
     if public_url is None:
         await exports.remove(file)
         message = _(
@@ -84,12 +87,6 @@ async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, li
 
 def _attached(record: RunRecord, to: Format, name: str, data: bytes) -> Answer:
     return Answer(export_answer(record, to, name, len(data)), [discord.File(BytesIO(data), name)])
-
-
-def _config(record: RunRecord) -> bytes:
-    from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
-
-    return experiment_yaml(record).encode()
 
 
 def exporting_answer(record: RunRecord, to: str) -> discord.Embed:

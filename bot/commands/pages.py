@@ -33,8 +33,6 @@ class PagedList(NamedTuple):
     command: str
     show: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
     """Shows the page of a button, whose detail begins with the number of the page, from 0."""
-    check: Callable[[CommandContext], None] = lambda context: None
-    """Raises FORBIDDEN if the caller may not see the list."""
 
     @property
     def _form_action(self) -> str:
@@ -73,7 +71,6 @@ class PagedList(NamedTuple):
         return {self._form_action: ButtonAnswer(self.command, self._turn_to, lambda press: True)}
 
     async def _page_form(self, context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-        self.check(context)
         number = Field("page", _("Number of the page"), max_characters=_MAX_PAGE_DIGITS)
         return form(self._form_action, press.run_id, _("Go to a page"), number, detail=press.detail)
 
@@ -87,10 +84,7 @@ class PagedList(NamedTuple):
 
 
 def unfiltered_list(
-    action: str,
-    command: str,
-    show_page: Callable[[CommandContext, int], Awaitable[Answer]],
-    check: Callable[[CommandContext], None] = lambda context: None,
+    action: str, command: str, show_page: Callable[[CommandContext, int], Awaitable[Answer]]
 ) -> PagedList:
     """Return a list whose buttons have only the number of a page, from 0, which `show_page` shows."""
 
@@ -98,4 +92,4 @@ def unfiltered_list(
         number = int(press.detail) if press.detail is not None and press.detail.isdecimal() else 0
         return await show_page(context, number)
 
-    return PagedList(action, command, show, check)
+    return PagedList(action, command, show)

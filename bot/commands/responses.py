@@ -31,6 +31,7 @@ from bot.rest.errors import (
 from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import CHAT_COMMANDS
+from trainer.lab.lab import Lab
 from trainer.lab.language import _
 from trainer.lab.permissions import Caller
 from trainer.system.retries import back_off
@@ -52,6 +53,10 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
+
+    @property
+    def lab(self) -> Lab:
+        return self.bot.backend.lab
 
 
 class Answer(NamedTuple):
@@ -134,12 +139,14 @@ async def respond(
     first: FirstAnswer = "in place" if in_place else "hidden" if operation.is_ephemeral else "public"
     deferred = nullcontext() if in_place else bot.deferred.store(interaction, command, number)
     with bot.answering():
-        async with deferred, _answered_errors(interaction, first, bound):
+        async with deferred, _answered_errors(interaction, command, first, bound):
             if not await _defer(interaction, bound, is_hidden=operation.is_ephemeral, is_new=not in_place):
                 return
             caller = await _permitted_caller(interaction, command)
-            with bot.limits.request(caller) if operation.limit == "requests" else nullcontext():
-                answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
+            is_counted = operation.limit == "requests"
+            caller = caller._replace(channel_id=origin_of(interaction), is_counted=is_counted)
+            with bot.limits.request(caller) if is_counted else nullcontext():
+                answer = await work(CommandContext(bot, caller))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
                     answer = await answer.later()
@@ -155,7 +162,7 @@ async def open_form(
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
     with bot.answering():
-        async with _answered_errors(interaction, "none", bound):
+        async with _answered_errors(interaction, command, "none", bound):
             caller = await _permitted_caller(interaction, command)
             form = await work(CommandContext(bot, caller))
             with server_errors() as failures:
@@ -180,20 +187,23 @@ async def _permitted_caller(interaction: discord.Interaction[Bot], command: str)
     """Return the caller; raises FORBIDDEN if the command is not for the caller."""
     bot = interaction.client
     caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
-    bot.permissions.check_command(command, caller)
+    operation = CHAT_COMMANDS[command]
+    bot.permissions.check(operation.role, caller)
+    if operation.tag == "experiments":
+        bot.permissions.check_experiments(caller)
     return caller
 
 
 @asynccontextmanager
 async def _answered_errors(
-    interaction: discord.Interaction[Bot], first: FirstAnswer, bound: structlog.stdlib.BoundLogger
+    interaction: discord.Interaction[Bot], command: str, first: FirstAnswer, bound: structlog.stdlib.BoundLogger
 ) -> AsyncIterator[None]:
     """Send and log any error of the block; nothing is sent if the answer was deleted."""
     try:
         yield
     except AppError as error:
         bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, error, first)
+        await _send_error(interaction, interaction.client.permissions.worded(error, command), first)
     except Exception as error:
         if is_expired(error):
             bound.warning("answer_deleted", error=str(error))

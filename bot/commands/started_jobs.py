@@ -1,13 +1,13 @@
 """The card of a job that a command has started, and the notes in the command's answer."""
 
-from bot.commands.responses import CommandContext
+from bot.commands.responses import Answer, CommandContext
 from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _
 
 
-async def watch_job(context: CommandContext, job: AnyJob, command: str, *, needs_worker: bool = True) -> list[str]:
-    """Send the caller a card of a job; return notes on where its progress is shown, and on a missing worker.
+async def watched(context: CommandContext, answer: Answer, job: AnyJob, command: str) -> Answer:
+    """Send the caller a card of a job; add to the answer where its progress is shown, and that no worker runs.
 
     Without direct messages, `command` shows the progress.
     """
@@ -19,6 +19,7 @@ async def watch_job(context: CommandContext, job: AnyJob, command: str, *, needs
             "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.", command=command
         )
     notes = [note]
-    if needs_worker and not await bot.queue.workers.exist():
+    if not await bot.queue.workers.exist():
         notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
-    return notes
+    answer.embed.description = "\n".join([answer.embed.description or "", *notes])
+    return answer

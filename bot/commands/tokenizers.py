@@ -17,7 +17,7 @@ from bot.commands.run_options import (
     hidden_tokenizers,
     suggested_trained_tokenizers,
 )
-from bot.commands.started_jobs import watch_job
+from bot.commands.started_jobs import watched
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.text import (
     BLURPLE,
@@ -37,6 +37,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import TokenizerMethod
+from trainer.lab import calls
 from trainer.lab.language import _, numeral
 
 tokenizer = app_commands.Group(name="tokenizer", description="Tokenizers.")
@@ -74,12 +75,12 @@ async def train_tokenizer(
 
 
 async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
-    queue = context.bot.queue
-    accepted = await queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
-    notes: list[str] = []
-    if accepted.status != "completed":
-        notes = await watch_job(context, queue.tokenizers.get(accepted.tokenizer_id), "tokenizer show")
-    return await _show(context, accepted.tokenizer_id, notes)
+    request = parse(TokenizerTrainRequest, fields)
+    accepted = await context.lab.call(calls.TRAIN_TOKENIZER, context.caller, body=request)
+    answer = await _show(context, accepted.tokenizer_id)
+    if accepted.status == "completed":
+        return answer
+    return await watched(context, answer, context.lab.queue.tokenizers.get(accepted.tokenizer_id), "tokenizer show")
 
 
 @tokenizer.command(name="list", description="List the tokenizers, newest first.")
@@ -104,12 +105,12 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
     await respond(interaction, "tokenizer show", lambda context: _show(context, tokenizer.strip()))
 
 
-async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
+async def _show(context: CommandContext, tokenizer_id: str) -> Answer:
     await context.bot.index.refresh()
     tokenizer = await find_tokenizer(context, tokenizer_id)
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
-    return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], notes))
+    return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora]))
 
 
 def _corpora_of(tokenizer: TokenizerDirectory, status: TokenizerStatus) -> list[str]:
@@ -130,7 +131,7 @@ def tokenizers_page(tokenizers: Sequence[TokenizerStatus], *, total: int, page: 
     return make_embed(BLURPLE, f"🔤 {count(total, 'tokenizer')}{page}", lines)
 
 
-def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], notes: Sequence[str] = ()) -> discord.Embed:
+def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str]) -> discord.Embed:
     """Return the state of a tokenizer with its corpora, and in the end its fit to held-out lines."""
     names = ", ".join(plain(corpus) for corpus in corpora)
     lines = [f"{status.method} · {_('corpus') if len(corpora) == 1 else _('corpora')} {clamp(names, _MAX_CORPORA)}"]
@@ -156,7 +157,7 @@ def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], notes: Seq
         ]
     name = plain(status.label or status.tokenizer_id)
     title = f"{STATE_SIGNS[status.status]} {_('Tokenizer {name}: {state}', name=name, state=_(status.status))}"
-    return make_embed(_COLOURS[status.status], title, [*lines, *notes], status.tokenizer_id)
+    return make_embed(_COLOURS[status.status], title, lines, status.tokenizer_id)
 
 
 def _line(status: TokenizerStatus) -> str:

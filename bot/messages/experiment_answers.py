@@ -74,7 +74,7 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
 
 
 def _line(status: ExperimentStatus) -> str:
-    done = _("{done} of {cells}", done=status.cells_done, cells=count(len(status.cells), "cell"))
+    done = _("{done} of {cells}", done=status.cells_done, cells=count(status.n_cells, "cell"))
     created = relative_time(status.created_at.timestamp())
     return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {_(status.status)} · {done} · {created}"
 

@@ -18,6 +18,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.batteries.controls import variants
 from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
+from trainer.config.settings import LimitSettings
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
 from trainer.reports.battery_tables import report_files
 
@@ -114,7 +115,8 @@ async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_own
     folder = tmp_path / "data" / "batteries"
     folder.mkdir(parents=True)
     (folder / "mine.csv").write_text(PAIRS, encoding="utf-8")
-    async with place(tmp_path) as here:
+    once = {"limits": LimitSettings(requests_per_minute=1)}  # a start counts as one request
+    async with place(tmp_path, groups=once) as here:
         [named] = await here.suggested(here.bob, "battery start", "battery", "mine")
         [first, *_] = await here.suggested(here.bob, "battery start", "run", "lst")
         assert (named.value, first.value) == ("mine", run)

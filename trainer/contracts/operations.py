@@ -665,6 +665,7 @@ _EXPERIMENTS = (
     ),
     Operation(
         "export_experiment",
+        tag="experiments",
         terminal=TerminalCommand(
             "experiment export",
             "experiments",

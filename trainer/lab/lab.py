@@ -99,14 +99,17 @@ class Lab:
         self,
         call: Call[PathT, QueryT, BodyT, AnswerT],
         caller: Caller,
-        path: PathT,
-        query: QueryT,
-        body: BodyT,
+        path: PathT | None = None,
+        query: QueryT | None = None,
+        body: BodyT | None = None,
     ) -> AnswerT:
-        """Do an operation for a caller; raises FORBIDDEN, and RATE_LIMIT_EXCEEDED above the limits of requests."""
+        """Do an operation for a caller, with defaults for inputs that are None.
+
+        Raises FORBIDDEN, and RATE_LIMIT_EXCEEDED above the limits of requests.
+        """
+        asked = Asked(call.operation, caller, path or call.path(), query or call.query(), body or call.body())
         with ExitStack() as held:
-            asked = await self.allowed(Asked(call.operation, caller, path, query, body), held)
-            return await self.work(call, asked)
+            return await self.work(call, await self.allowed(asked, held))
 
     async def allowed(self, asked: Asked[PathT, QueryT, BodyT], held: ExitStack) -> Asked[PathT, QueryT, BodyT]:
         """Return what is asked for, with complete ids in place of names; raises as `call` does.
@@ -115,7 +118,7 @@ class Lab:
         """
         path = await self._with_ids(asked)
         await self._check(asked.operation, asked.caller, path)
-        if asked.operation.limit == "requests":
+        if asked.operation.limit == "requests" and not asked.caller.is_counted:
             held.enter_context(self.limits.request(asked.caller))
         return asked._replace(path=path)
 
@@ -159,16 +162,15 @@ class Lab:
                 case _:
                     pass
         if operation.tag == "experiments":
-            self.permissions.check_experiments(is_admin=caller.is_admin)
-        if role is Role.ADMIN and not caller.is_admin:
-            raise AppError(ErrorCode.FORBIDDEN, "Only admins may do this.")
+            self.permissions.check_experiments(caller)
+        self.permissions.check(role, caller)
 
     async def full_id(self, caller: Caller, field: str, given: str, *, or_checkpoint: bool = False) -> str:
         """Return the id of the run, group or job that a name is meant for in a field of a path."""
         see = self.permissions.may_see
         match field:
             case "experiment_id":
-                self.permissions.check_experiments(is_admin=caller.is_admin)
+                self.permissions.check_experiments(caller)
                 stored = self.queue.experiments.stored
                 return (await asyncio.to_thread(stored.find_named, given)).experiment_id
             case "battery_id":
@@ -211,16 +213,13 @@ class Lab:
         """
         run = self.queue.runs.get(run_of(name))
         if not caller.is_admin:
-            record = await asyncio.to_thread(run.record)
-            if not self.permissions.permits(role, caller, record):
-                raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
+            self.permissions.check(role, caller, await asyncio.to_thread(run.record))
         return run
 
     async def battery(self, caller: Caller, battery_id: str, role: Role = Role.USER) -> BatteryDirectory:
         """Return a battery; raises DATA_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role."""
         battery = self.queue.batteries.stored.get(battery_id)
-        if not self.permissions.permits(role, caller, await asyncio.to_thread(battery.record)):
-            raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this battery and admins may do this.")
+        self.permissions.check(role, caller, await asyncio.to_thread(battery.record))
         return battery
 
     async def measured(self, caller: Caller, name: str, split: EvalSplit) -> Measured:

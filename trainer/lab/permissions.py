@@ -93,11 +93,24 @@ class Caller(NamedTuple):
     """Channel of the command in a guild, if the bot may post there."""
     key_name: str | None = None
     """Name of the API key."""
+    is_counted: bool = False
+    """The request of the caller counts towards the limits already."""
 
     @property
     def discord_id(self) -> int | None:
         """The Discord user; None for somebody else."""
         return self.user_id if self.user_id > 0 else None
+
+
+class Refused(AppError):
+    """A refusal for want of a role, which `Permissions.worded` says for a command of the bot."""
+
+    def __init__(self, message: str, role: Role, owned: Owned | None = None, *, is_private: bool = False) -> None:
+        super().__init__(ErrorCode.FORBIDDEN, message)
+        self.role = role
+        self.owned = owned
+        self.is_private = is_private
+        """The caller may not even see what is owned."""
 
 
 class Permissions:
@@ -147,14 +160,18 @@ class Permissions:
     def is_admin(self, user_id: int) -> bool:
         return user_id in self._admins
 
-    def check_command(self, command: str, caller: Caller) -> None:
-        """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
-        if CHAT_COMMANDS[command].role is Role.ADMIN and not caller.is_admin:
-            raise self._refusal(command, self._contact)
+    def check(self, role: Role, caller: Caller, owned: Owned | None = None) -> None:
+        """Raise FORBIDDEN if the caller may not do what needs a role, or not to a job."""
+        if owned is not None and not self.permits(role, caller, owned):
+            kind = "battery" if isinstance(owned, BatteryRecord) else "run"
+            message = f"Only the owner of this {kind} and admins may do this."
+            raise Refused(message, role, owned, is_private=not self.may_see(caller, owned))
+        if role is Role.ADMIN and not caller.is_admin:
+            raise Refused("Only admins may do this.", role)
 
-    def check_experiments(self, *, is_admin: bool) -> None:
+    def check_experiments(self, caller: Caller) -> None:
         """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
-        if self._private_runs and not is_admin:
+        if self._private_runs and not caller.is_admin:
             raise AppError(ErrorCode.FORBIDDEN, _("Runs are private here: only admins may see experiments."))
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
@@ -168,35 +185,30 @@ class Permissions:
         return _owns(caller, owned) or (role is Role.USER and not self._private_runs)
 
     def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
-        """Raise FORBIDDEN if the caller may not run this command on a run."""
-        if not self.may_see(caller, run):
-            raise AppError(
-                ErrorCode.FORBIDDEN, _("This run is private. Ask its owner or {contact}.", contact=self._contact)
-            )
-        if not self.can_run(command, caller, run):
-            raise self._refusal_of(command, run)
+        """Raise FORBIDDEN, in the words for a command, if the caller may not run the command on a run."""
+        try:
+            self.check(CHAT_COMMANDS[command].role, caller, run)
+        except Refused as refused:
+            raise self.worded(refused, command) from None
 
-    def check_battery(self, command: str, caller: Caller, battery: BatteryRecord) -> None:
-        """Raise FORBIDDEN if the caller may not run this command on a battery."""
-        if not self.may_see(caller, battery):
+    def worded(self, error: AppError, command: str) -> AppError:
+        """Return a refusal in the words for a command: whom it is for, and whom to ask; other errors as they are."""
+        if not isinstance(error, Refused):
+            return error
+        if error.is_private and isinstance(error.owned, BatteryRecord):
             message = _("This battery is private. Ask its owner or {contact}.", contact=self._contact)
-            raise AppError(ErrorCode.FORBIDDEN, message)
-        if CHAT_COMMANDS[command].role is Role.OWNER and not _owns(caller, battery):
-            raise self._refusal_of(command, battery)
-
-    def _refusal_of(self, command: str, owned: Owned) -> AppError:
-        owner, role = _owner(owned), CHAT_COMMANDS[command].role
-        contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
-        return self._refusal(command, contact)
-
-    def _refusal(self, command: str, contact: str) -> AppError:
-        message = _(
-            "`{command}` is only for {role}. Ask {contact}.",
-            command=typed_command(command),
-            role=_(CHAT_COMMANDS[command].role),
-            contact=contact,
-        )
-        return AppError(ErrorCode.FORBIDDEN, message)
+        elif error.is_private:
+            message = _("This run is private. Ask its owner or {contact}.", contact=self._contact)
+        else:
+            owner = None if error.owned is None or error.role is Role.ADMIN else _owner(error.owned)
+            contact = self._contact if owner is None or owner < 0 else _mention(owner)
+            message = _(
+                "`{command}` is only for {role}. Ask {contact}.",
+                command=typed_command(command),
+                role=_(error.role),
+                contact=contact,
+            )
+        return AppError(error.code, message)
 
     async def _is_user(self, user_id: int, guild_id: int | None) -> bool:
         """Return whether the settings make somebody a user."""

@@ -81,10 +81,9 @@ class Batteries:
         record, items = job
         return changed(record, user_id=user_id, http=http), items
 
-    async def status(self, battery_id: str, *, has_files: bool = True) -> BatteryStatus:
+    async def status(self, battery_id: str) -> BatteryStatus:
         """Return the status of a job from the disk; raises DATA_NOT_FOUND."""
-        job = self.stored.get(battery_id)
-        return await asyncio.to_thread(lambda: job.status(has_files=has_files))
+        return await asyncio.to_thread(self.stored.get(battery_id).status)
 
     async def all(self, is_wanted: Callable[[BatteryRecord], bool]) -> list[BatteryStatus]:
         """Return the status of the wanted jobs without their files, newest first."""

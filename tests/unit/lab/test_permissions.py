@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.batteries import battery_record
 from tests.support.refusals import refused
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.operations import CHAT_COMMANDS
-from trainer.lab.permissions import AccessList, Caller, Permissions, no_member
+from trainer.contracts.operations import CHAT_COMMANDS, Role
+from trainer.lab.permissions import AccessList, Caller, Owned, Permissions, no_member
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90
@@ -78,6 +80,7 @@ async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
 
 
 PEOPLE = {"starter": Caller(STARTER), "user": Caller(OTHER), "admin": Caller(ADMIN, is_admin=True)}
+SCORED = changed(battery_record("lstm-1")[0], user_id=STARTER)
 USERS, OWNERS, ADMINS = {"starter", "user", "admin"}, {"starter", "admin"}, {"admin"}
 MAY = {
     **dict.fromkeys(("train", "status", "runs", "compare", "watch", "unwatch", "queue", "settings", "help"), USERS),
@@ -108,6 +111,44 @@ def test_run__may_be_used_by_those_in_the_table(command: str) -> None:
         assert rights.can_run(command, caller, run_record()) is is_allowed, (person, private_runs)
         with nullcontext() if is_allowed else refused(ErrorCode.FORBIDDEN, "Ask"):
             rights.check_run(command, caller, run_record())
+
+
+@pytest.mark.parametrize(
+    ("private_runs", "role", "owned", "http", "chat"),
+    [
+        (False, Role.ADMIN, None, "Only admins may do this.", f"`/mt cancel` is only for admins. Ask <@{OWNER}>."),
+        (
+            False,
+            Role.OWNER,
+            SCORED,
+            "Only the owner of this battery and admins may do this.",
+            f"`/mt cancel` is only for the run's owner and admins. Ask <@{STARTER}>.",
+        ),
+        (
+            True,
+            Role.USER,
+            SCORED,
+            "Only the owner of this battery and admins may do this.",
+            f"This battery is private. Ask its owner or <@{OWNER}>.",
+        ),
+        (
+            True,
+            Role.OWNER,
+            run_record(),
+            "Only the owner of this run and admins may do this.",
+            f"This run is private. Ask its owner or <@{OWNER}>.",
+        ),
+    ],
+)
+def test_refusal__names_whom_to_ask_in_discord_only(
+    private_runs: bool, role: Role, owned: Owned | None, http: str, chat: str
+) -> None:
+    rights = permissions(private_runs=private_runs)
+    with pytest.raises(AppError) as refused:
+        rights.check(role, PEOPLE["user"], owned)
+    worded = rights.worded(refused.value, "cancel")
+    assert (refused.value.message, worded.message) == (http, chat)
+    assert refused.value.code is worded.code is ErrorCode.FORBIDDEN
 
 
 def test_cancel__by_who_may_not_names_the_starter_or_an_admin() -> None:
