@@ -12,16 +12,14 @@ from bot.commands.help import all_commands, command_name
 from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
-from local_discord.driver import shown_text
 from local_discord.limits import MESSAGE_MENU, TEXT_INPUT
 from local_discord.state import Call, User
 from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS, commands_page
 from tests.support import ROOT
 from tests.support.batteries import battery_record
-from tests.support.bot import discord_alone, running_bot, settings, with_buttons
+from tests.support.bot import FORM, discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.stories import Story, run_record
-from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.batteries import BatteryStore
 from trainer.contracts.base import changed, now
 from trainer.lab.permissions import bare_command, typed_command
@@ -48,7 +46,6 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
 """Options of the command besides the run."""
 PAGE = ROOT / "docs" / "commands.md"
 MAX_BUTTONS = 25  # of a message, by Discord
-FORM = 9  # the type of an answer that opens a form
 DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
     ("again", "edit", "hotter", "cooler", "scorethis", "detail", "csv", "chat", "evaluated"), "nothing"
 )
@@ -167,17 +164,3 @@ async def try_form(
     for who, user in people.items():
         call = await server.submit_modal(replace(opened, user=user), values)
         assert await is_allowed(call) == told[command][who], (form["custom_id"], who)
-
-
-async def is_allowed(call: Call) -> bool:
-    """Return True unless the answer is a refusal for missing permissions; a form counts as allowed."""
-
-    def is_answered() -> bool:
-        one = call.original
-        is_new = one is not None and not one.is_loading and one.versions[-1].at_seconds > call.created_seconds
-        return is_new or bool(call.followups) or call.callback_type == FORM
-
-    # at once: many calls wait here
-    await call.changes.until(is_answered, PATIENCE_SECONDS, f"An answer to {call.name}")
-    message = call.followups[0] if call.followups else call.original
-    return message is None or "🔒 Forbidden" not in shown_text(message.payload)

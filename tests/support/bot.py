@@ -32,6 +32,7 @@ from trainer.store.store import Store, connect
 TOKEN = "test-token"  # noqa: S105
 EPHEMERAL = 1 << 6
 BUTTON = 2
+FORM = 9  # the type of an answer that opens a form
 AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
 TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
 
@@ -140,6 +141,20 @@ async def with_buttons(server: LocalDiscord, bot: Bot, channel: Channel, *custom
         view.add_item(odd)
     sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
     return next(message for message in server.messages(channel) if message.id == sent.id)
+
+
+async def is_allowed(call: Call) -> bool:
+    """Return True unless the answer is a refusal for missing permissions; a form counts as allowed."""
+
+    def is_answered() -> bool:
+        one = call.original
+        is_new = one is not None and not one.is_loading and one.versions[-1].at_seconds > call.created_seconds
+        return is_new or bool(call.followups) or call.callback_type == FORM
+
+    # at once: many calls wait here
+    await call.changes.until(is_answered, PATIENCE_SECONDS, f"An answer to {call.name}")
+    message = call.followups[0] if call.followups else call.original
+    return message is None or "🔒 Forbidden" not in shown_text(message.payload)
 
 
 def components(message: StoredMessage) -> list[Json]:

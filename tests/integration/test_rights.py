@@ -1,0 +1,277 @@
+"""Rights: every operation, tried by everybody on what each owner has, over HTTP and in Discord."""
+
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from aiohttp import ClientSession
+from pydantic import SecretStr, TypeAdapter
+
+from local_discord import LocalDiscord, Upload
+from local_discord.client import OptionValue
+from local_discord.state import Guild, User
+from tests.support import ROOT
+from tests.support.batteries import battery_record
+from tests.support.bot import discord_alone, is_allowed, running_bot, settings
+from tests.support.groups import group_record
+from tests.support.stored_jobs import waiting_experiment
+from tests.support.stories import Story, run_record
+from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.run_groups import member
+from trainer.config.settings import HttpSettings, SecuritySettings
+from trainer.contracts.base import changed, now
+from trainer.contracts.operations import OPERATIONS, Operation, Role
+from trainer.contracts.runs import HttpOrigin, RunRecord
+from trainer.lab.permissions import typed_command
+
+ANA, BOB, NOBODY, ALL = "ana", "bob", "nobody", "all"
+"""Owners: a Discord user, an API key, nobody (the command line), and all (of what has no owner)."""
+BODIES: dict[str, object] = {
+    **{
+        name: {"corpus": "demo", "model_family": "lstm", "init_from_run_id": "RUN"}
+        for name in ("train", "check_training")
+    },
+    "score": {"text": "abc"},
+    "items": {"table": {"text": ["abc"]}, "text_column": "text"},
+    "complete": {"model": "RUN", "prompt": "abc", "max_tokens": 1},
+}
+"""Bodies in place of the examples: about a run, and without surprisals of words, which have a rule of their own."""
+QUERIES = {"predict_with_newest": "wait=0&run_id=RUN", "compare_runs": "runs=RUN,RUN", "verify_run": "wait=0"}
+NO_TEXT = {"corpus": "no_such_text"}
+OPTIONS: dict[str, dict[str, str]] = {
+    **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
+    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment")},
+    "train": {"corpus": "demo", "init_from": "RUN"},
+    "corpus show": NO_TEXT,
+    **{name: {"run": "RUN", "text": "abc"} for name in ("score", "predict")},
+    **{f"experiment {action}": {"experiment": "EXPERIMENT"} for action in ("show", "export", "cancel")},
+    "battery start": {"run": "RUN", "battery": "nothing"},
+    **{f"battery {action}": {"battery": "BATTERY"} for action in ("show", "cancel")},
+    "compare": {"a": "RUN", "b": "RUN"},
+    "chat": {"run": "RUN", "message": "abc"},
+    "corpus add": {"file": "FILE", "name": "empty"},
+    "corpus build": {"source": "local", "languages": "xx"},
+    "tokenizer train": {"corpora": "no_such_text"},
+    "tokenizer show": {"tokenizer": "TOKENIZER"},
+    "experiment start": {"languages": "xx"},
+    "mt-admin access": {"member": "MEMBER", "level": "user"},
+}
+"""Options of commands besides the run."""
+_options: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+_THING = re.compile(r"\b(RUN|GROUP|BATTERY|TOKENIZER|EXPERIMENT|EXPORT)\b")
+_ITEMS = {"models": "RUN", "tokenizers": "TOKENIZER", "experiments": "EXPERIMENT", "batteries": "BATTERY"}
+Things = dict[str, str]
+"""Ids in place of the words for them."""
+
+
+class Person(NamedTuple):
+    """Somebody with an API key, with Discord, or with both."""
+
+    name: str
+    key: str | None
+    user: User | None = None
+    rank: Role | None = Role.USER
+    """None: a stranger."""
+
+
+class Installation(NamedTuple):
+    """A bot with its HTTP API, and what people own there."""
+
+    root: Path
+    url: str
+    discord: LocalDiscord
+    guild: Guild
+    newcomer: User
+    people: list[Person]
+    owned: dict[str, Things]
+
+
+def may(person: Person, role: Role, owner: str, *, private: bool) -> bool:
+    """The rule: admins do all, owners what they like with their own; others use it as long as runs are not private."""
+    if person.rank is None:
+        return False
+    if person.rank is Role.ADMIN or role is Role.ADMIN:
+        return person.rank is Role.ADMIN
+    return owner in (ALL, person.name) or (role is Role.USER and not private)
+
+
+def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
+    """Write what somebody owns: a run and a group that have failed, others that wait, a battery, a tokenizer."""
+    artifacts, http = root / "artifacts", HttpOrigin(api_key=BOB) if owner == BOB else None
+    tokenizer = f"char-{len(list(artifacts.glob('tokenizers/*'))):016}"
+    source = next((ROOT / "tests" / "fixtures" / "tokenizers").glob("char-*"))
+    shutil.copytree(source, artifacts / "tokenizers" / tokenizer)
+    (artifacts / "tokenizers" / tokenizer / "manifest.json").write_text(
+        (source / "manifest.json").read_text("utf-8").replace(source.name, tokenizer), encoding="utf-8"
+    )
+    things = {
+        "TOKENIZER": tokenizer,
+        "BATTERY": f"battery-{owner}",
+        "EXPERIMENT": "experiment-1",
+        "EXPORT": f"export-{owner}",
+    }
+    if owner == ALL:
+        return things
+    (artifacts / "tokenizers" / tokenizer / "request.json").unlink()  # a run has trained it
+
+    def accepted(record: RunRecord) -> Story:
+        effective = changed(record.effective, tokenizer_id=tokenizer)
+        return Story(artifacts, changed(record, created_at=now(), http=http, effective=effective))
+
+    for prefix, has_failed in (("", True), ("QUEUED ", False)):
+        state = "failed" if has_failed else "queued"
+        things[f"{prefix}RUN"], things[f"{prefix}GROUP"] = f"lstm-{owner}-{state}", f"group-{owner}-{state}"
+        stories = [accepted(run_record(things[f"{prefix}RUN"], user_id=user_id))]
+        group = group_record((1, 2), things[f"{prefix}GROUP"], user_id)
+        stories += [accepted(member(group, seed)) for seed in (1, 2)]
+        stories[1].run.close_group()
+        for story in stories:
+            if has_failed:
+                story.start().fail()
+    battery, items = battery_record(things["BATTERY"], things["RUN"])
+    BatteryStore(artifacts).create(changed(battery, user_id=user_id, http=http), items)
+    return things
+
+
+@asynccontextmanager
+async def installation(root: Path, *, private: bool) -> AsyncIterator[Installation]:
+    async with discord_alone() as server:
+        ana, carl, root_user, eve, newcomer = map(server.add_user, (ANA, "carl", "root", "eve", "newcomer"))
+        people = [
+            Person("without a key", None, rank=None),
+            Person("stranger", "wrong-key-0123456789", eve, None),
+            Person("carl", "carl-key-0123456789", carl),
+            Person(BOB, "bob-key-0123456789"),
+            Person(ANA, "ana-key-0123456789", ana),
+            Person("root", "root-key-0123456789", root_user, Role.ADMIN),
+        ]
+        clients = ("carl:user", f"{BOB}:user", f"{ana.id}:user", "root:admin")
+        names = ",".join(f"{client}:{one.key}" for client, one in zip(clients, people[2:], strict=True))
+        chosen = changed(
+            settings(root, server, owner_id=root_user.id, allowed_user_ids=(ana.id, carl.id), private_runs=private),
+            http=HttpSettings(port=0),
+            security=SecuritySettings(api_keys=SecretStr(names)),
+        )
+        users = ((ANA, ana.id), (BOB, None), (NOBODY, None), (ALL, None))
+        owned = {owner: owned_things(root, owner, user_id) for owner, user_id in users}
+        waiting_experiment(root / "artifacts", owned[ALL]["EXPERIMENT"])
+        guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
+        async with running_bot(chosen, server) as bot:
+            url = f"http://127.0.0.1:{bot.backend.port}"
+            for things in owned.values():
+                if "RUN" in things:
+                    headers = {"X-Api-Key": str(people[-1].key), "Content-Type": "application/json"}
+                    address, form = f"{url}/runs/{things['RUN']}/export", b'{"format": "csv"}'
+                    async with ClientSession() as session, session.post(address, data=form, headers=headers) as answer:
+                        things["EXPORT"] = answer.headers["Location"].rpartition("/")[2]
+            yield Installation(root, url, server, guild, newcomer, people, owned)
+
+
+def requests_of(row: Operation) -> Iterator[str]:
+    """Yield the requests of an operation over HTTP, with words for ids: method, address and body."""
+    if not row.route:
+        return
+    example = BODIES.get(row.name, row.example)
+    body = "" if example is None else json.dumps(example)
+    query = QUERIES.get(row.name) or "&".join(f"{name}={value}" for name, value in row.query_example.items())
+    words = {f"{word.lower()}_id": word for word in ("RUN", "GROUP", "BATTERY", "TOKENIZER", "EXPERIMENT", "EXPORT")}
+    words |= {"model": "RUN", "request_id": "none", "session_id": "none", "upload_id": "none"}
+    for kind, item in _ITEMS.items() if "{kind}" in row.path else [("", "")]:
+        yield f"{row.method} {row.path.format(**words, kind=kind, item_id=item)}?{query} {body}"
+
+
+async def is_answered(url: str, person: Person, request: str) -> bool:
+    method, address, body = request.split(" ", 2)
+    headers = {} if person.key is None else {"X-Api-Key": person.key}
+    kind = {"Content-Type": "application/octet-stream" if method == "PATCH" else "application/json"}
+    async with (
+        ClientSession() as session,
+        session.request(method, url + address, data=body or None, headers=headers | (kind if body else {})) as answer,
+    ):
+        assert answer.status != 500, (request, await answer.text())
+        return answer.status not in (401, 403)
+
+
+def slashes_of(row: Operation) -> Iterator[str]:
+    """Yield the commands of an operation in Discord, with their options."""
+    if row.chat is not None and ":" not in row.chat.command:
+        options = OPTIONS.get(row.chat.command, {"run": "RUN"})
+        yield json.dumps(options)
+        if row.takes_group and row.name != "compare_runs":  # another's private group is not found, as if it were none
+            yield json.dumps(options).replace("RUN", "GROUP")
+
+
+async def is_answered_in_discord(here: Installation, user: User, row: Operation, request: str) -> bool:
+    assert row.chat is not None
+    special: dict[str, OptionValue] = {"MEMBER": here.newcomer, "FILE": Upload("a.txt", b"")}
+    options = {name: special.get(value, value) for name, value in _options.validate_json(request).items()}
+    typed = typed_command(row.chat.command).removeprefix("/")
+    guild = here.guild if typed.startswith("mt-admin") else None
+    return await is_allowed(await here.discord.slash(user, typed, options, guild=guild))
+
+
+def state(root: Path) -> dict[Path, bytes]:
+    """All that is stored, but for what the bot remembers of its messages and of commands that it is to answer."""
+    paths = (path for path in (root / "artifacts").rglob("*") if path.parent.name != "deferred" and path.is_file())
+    return {path: path.read_bytes() for path in paths if not path.name.startswith(".") and path.name != "dm.json"}
+
+
+TEMPLATES: dict[str, Callable[[Operation], Iterator[str]]] = {
+    "HTTP": requests_of,
+    "Discord": slashes_of,
+}
+
+
+def owners_of(row: Operation, template: str) -> tuple[str, ...]:
+    """Return whose things an operation is tried on."""
+    if row.tag == "experiments" or "EXPERIMENT" in template:
+        return (NOBODY,)  # an experiment shows many runs
+    owners = (ANA, BOB, NOBODY) if _THING.search(template) else (ALL,)
+    return (*owners, ALL) if "TOKENIZER" in template else owners
+
+
+def with_ids(template: str, row: Operation, things: Things) -> str:
+    """Put ids in place of words: of runs that wait for what needs them, else of runs that have failed."""
+    prefix = "QUEUED " if "queued" in row.states else ""
+    words: list[str] = _THING.split(template)
+    return "".join(things.get(prefix + word) or things.get(word) or word for word in words)
+
+
+def _turn(row: Operation) -> tuple[bool, bool]:
+    """What ends a run is tried at last."""
+    return row.name.startswith("cancel_"), row.name in ("delete_run", "delete_any_run")
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("face", TEMPLATES)
+async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
+    """Those who may not are refused and change nothing; those who may get another answer, if only a conflict."""
+    wrong: list[tuple[str, ...]] = []
+    async with installation(tmp_path, private=private) as here:
+        people = [one for one in here.people if face == "HTTP" or one.user is not None]
+        for row in sorted(OPERATIONS, key=_turn):
+            for template in TEMPLATES[face](row):
+                role = Role.USER if re.search("/artifacts/(experiments|batteries)", template) else row.role
+                tries = [
+                    (row.is_open or may(one, role, owner, private=private), owner, one)
+                    for owner in owners_of(row, template)
+                    for one in people
+                ]
+                for expected in (False, True):
+                    before = state(tmp_path)
+                    for _, owner, person in (one for one in tries if one[0] is expected):
+                        request = with_ids(template, row, here.owned[owner])
+                        if face == "HTTP":
+                            allowed = await is_answered(here.url, person, request)
+                        else:
+                            assert person.user is not None
+                            allowed = await is_answered_in_discord(here, person.user, row, request)
+                        if allowed is not expected:
+                            wrong.append((row.name, template, owner, person.name))
+                    assert expected or state(tmp_path) == before, (row.name, template)
+    assert wrong == []
