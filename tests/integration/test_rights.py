@@ -183,6 +183,8 @@ def requests_of(row: Operation) -> Iterator[str]:
     words |= {"model": "RUN", "request_id": "none", "session_id": "none", "upload_id": "none"}
     for kind, item in _ITEMS.items() if "{kind}" in row.path else [("", "")]:
         yield f"{row.method} {row.path.format(**words, kind=kind, item_id=item)}?{query} {body}"
+    if row.name == "compare_runs":
+        yield "GET /compare?runs=GROUP,GROUP "
 
 
 async def is_answered(url: str, person: Person, request: str) -> bool:

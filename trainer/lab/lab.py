@@ -151,8 +151,7 @@ class Lab:
                 case "run_id" | "model", str():
                     await self.run(caller, name, role)
                 case "group_id", str():
-                    for run in await asyncio.to_thread(runs_of_group, self.queue.runs, name):
-                        await self.run(caller, run.run_id, role)
+                    await self.check_group(caller, name, role)
                 case "battery_id", str():
                     await self.battery(caller, name, role)
                 case "tokenizer_id", str():
@@ -222,6 +221,11 @@ class Lab:
         self.permissions.check(role, caller, await asyncio.to_thread(battery.record))
         return battery
 
+    async def check_group(self, caller: Caller, group_id: str, role: Role = Role.USER) -> None:
+        """Raise RUN_NOT_FOUND, or FORBIDDEN if the caller may not do to each run of a group what needs this role."""
+        for run in await asyncio.to_thread(runs_of_group, self.queue.runs, group_id):
+            await self.run(caller, run.run_id, role)
+
     async def measured(self, caller: Caller, name: str, split: EvalSplit) -> Measured:
         """Return a completed run, or those of a group, with their evaluations on a split.
 
@@ -229,6 +233,7 @@ class Lab:
         """
         if self.queue.runs.find(name) is not None:
             return await self._measurement(caller, name, split)
+        await self.check_group(caller, name)
         group = await self.feeds.group(name)
         runs = [await self._measurement(caller, one.run_id, split) for one in group.with_completed()]
         return MeasuredGroup(name, runs, group.left_out())
