@@ -102,6 +102,19 @@ async def test_workers__are_listed_for_all_and_take_orders_of_admins(lab: Lab) -
     assert nobody.outcome == (422, "INVALID_INPUT") and worker.name in nobody.error.message
 
 
+async def test_run__is_cancelled_and_deleted_with_its_files_by_its_owner(here: Site) -> None:
+    run_id = await long_run(here, ANA)
+    assert (await here.get(f"/runs/{run_id}", key=BOB)).fields["owner"] == "ana"
+    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).outcome == (409, "RUN_NOT_READY")
+    refused = await here.post(f"/runs/{run_id}/cancel", key=BOB)
+    assert (refused.status, refused.error.message) == (403, "Only the owner of this run and admins may do this.")
+    assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
+    assert (await wait_for_status(here.queue, run_id, ended)).status == "cancelled"
+    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).status == 204
+    assert (await here.get(f"/runs/{run_id}", key=ANA)).outcome == (404, "RUN_NOT_FOUND")
+    assert not here.queue.runs.directory(run_id).path.exists()
+
+
 async def test_private_runs__are_listed_for_their_owners_and_admins(lab: Lab) -> None:
     async with lab_site(lab, private_runs=True) as here:
         run_id = await ended_run(here, ANA)
