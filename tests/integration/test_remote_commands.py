@@ -428,7 +428,7 @@ def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, clien
         assert (shown[:2], shown[-1]) == (worker.name.split(":"), state)
     laptop.work_on(laptop.server.url, USER_KEY)
     assert worker.name.split(":")[0] in laptop.type("workers")
-    assert laptop.refuse("workers", "pause") == "mt: Only admins may give orders to workers.\n"
+    assert laptop.refuse("workers", "pause") == "mt: Only admins may do this.\n"
 
 
 def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Client, other: str) -> None:
