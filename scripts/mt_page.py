@@ -24,7 +24,7 @@ def mt_page() -> str:
     ]
     for section, names in SECTIONS.items():
         lines += ["", f"## {section}"]
-        for name in names.split(", "):
+        for name in names:
             lines += _command(name, COMMANDS[name], found[name])
     return "\n".join([*lines, ""])
 

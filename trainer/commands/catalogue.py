@@ -15,7 +15,7 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [_HEAD]
     for section, names in SECTIONS.items():
-        commands = [COMMANDS[name] for name in names.split(", ")]
+        commands = [COMMANDS[name] for name in names]
         lines.append(section)
         lines += [f"  {one.command:<{width}}  {one.about}" for one in commands]
         lines.append(f"  {'':<{width}}  Example: {commands[0].example}\n")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trainer.contracts.base import RunState
 
@@ -841,30 +841,29 @@ OPERATIONS: tuple[Operation, ...] = (
     *_IN_CHAT,
 )
 BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
-SECTIONS: Mapping[Section, str] = {
-    "Start": "demo, up, worker, workers, completion",
-    "Train": "train, bench architectures",
-    "Runs": "runs, queue, status, logs, cancel, delete, resume, config, files, gc, compare",
-    "Use a model": "score, generate, predict, chat, eval, export, import, push, pull",
-    "Batteries": "battery run, develop, battery show, battery list, battery cancel, battery export, battery recompute",
-    "Experiments": "experiment run, experiment show, experiment list, experiment cancel, experiment export,"
-    " experiment recompute",
-    "Data and tokenizers": "corpus add, corpus list, corpus check, corpus build, tokenizer train, tokenizer show,"
-    " tokenizer list",
-    "Check": "doctor, selftest, validate, verify",
+_SECTIONS: Mapping[Section, str] = {
+    "Start": "demo|up|worker|workers|completion",
+    "Train": "train|bench architectures",
+    "Runs": "runs|queue|status|logs|cancel|delete|resume|config|files|gc|compare",
+    "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
+    "Batteries": "battery run|develop|battery show|battery list|battery cancel|battery export|battery recompute",
+    "Experiments": "experiment run|experiment show|experiment list|experiment cancel|experiment export|"
+    "experiment recompute",
+    "Data and tokenizers": "corpus add|corpus list|corpus check|corpus build|tokenizer train|tokenizer show|"
+    "tokenizer list",
+    "Check": "doctor|selftest|validate|verify",
 }
+SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for section, names in _SECTIONS.items()}
 """The commands in each section of `mt --help`, in their order."""
 _CHAT_ORDER = (
-    "train, status, runs, compare, watch, unwatch, cancel, resume, logs, generate, chat, score,"
-    " score detail:per_char, predict, eval, export, queue, settings, corpus list, corpus show, corpus add,"
-    " corpus build, tokenizer train, tokenizer list, tokenizer show, battery start, battery list, battery show,"
-    " battery cancel, experiment start, experiment list, experiment show, experiment export, experiment cancel,"
-    " help, mt-admin workers, mt-admin access, mt-admin delete, mt-admin doctor"
-).split(", ")
+    "train|status|runs|compare|watch|unwatch|cancel|resume|logs|generate|chat|score|"
+    "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
+    "corpus build|tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
+    "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
+    "help|mt-admin workers|mt-admin access|mt-admin delete|mt-admin doctor"
+).split("|")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
-COMMANDS: Mapping[str, TerminalCommand] = {
-    name: _COMMANDS[name] for names in SECTIONS.values() for name in names.split(", ")
-}
+COMMANDS: Mapping[str, TerminalCommand] = {name: _COMMANDS[name] for names in SECTIONS.values() for name in names}
 """The commands of `mt`, in the order of its help."""
 _CHATS: Mapping[str, Operation] = {one.chat.command: one for one in OPERATIONS if one.chat}
 CHAT_COMMANDS: Mapping[str, Operation] = {name: _CHATS[name] for name in _CHAT_ORDER}
