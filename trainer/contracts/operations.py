@@ -1,4 +1,4 @@
-"""What people can do with an installation, one row per operation: names in each face, rights, limits and words.
+"""The operations of an installation, one row each: its names in each face, its rights, limits and words.
 
 Without further imports, so that `mt --help` is quick; `trainer/lab/calls.py` has the records of each operation.
 """
@@ -29,7 +29,7 @@ Tag = Literal[
 ]
 """The sections of `/docs`."""
 Limit = Literal["requests", "runs"]
-"""What an operation counts towards: the inference requests of a minute, or the unfinished runs."""
+"""The limit that an operation counts towards: requests per minute, or unfinished runs."""
 
 
 class Role(StrEnum):
@@ -62,7 +62,7 @@ class ChatCommand(NamedTuple):
     is_public: bool = False
     """Everybody in the channel sees its answer."""
     noun: str | None = None
-    """What is missing where no run fits."""
+    """The noun for the runs that it needs, in the answer where there is none."""
 
     @property
     def source(self) -> tuple[str, str]:
@@ -76,7 +76,7 @@ class Operation(NamedTuple):
     """One thing that people can do."""
 
     name: str
-    """That of its function in `trainer/lab`, and its operationId."""
+    """Name of its function in `trainer/lab`, and its operationId."""
     route: str = ""
     """Method and path; empty: not over HTTP."""
     tag: Tag = "service"
@@ -103,7 +103,7 @@ class Operation(NamedTuple):
     work: str = ""
     """Module in `trainer/lab` of the function that does it, and its name if that is another; empty: the tag."""
     summary: str = ""
-    """What it does; empty: as the docstring of its function says."""
+    """A sentence on its work; empty: the docstring of its function."""
     content: str = ""
     """Media type of an answer that is no record."""
     body_type: str | None = None

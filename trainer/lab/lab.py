@@ -40,7 +40,7 @@ _MAX_LISTS = 16
 
 
 class Asked(NamedTuple, Generic[PathT_co, QueryT_co, BodyT_co]):
-    """What somebody asks for: an operation with its inputs."""
+    """An operation that somebody asks for, with its inputs."""
 
     operation: Operation
     caller: Caller

@@ -87,7 +87,7 @@ class Caller(NamedTuple):
     """A person, or a program with an API key, who asks for something."""
 
     user_id: int
-    """Of Discord; negative for an API key that names no user, and 0 for the operator of this machine."""
+    """Id in Discord; negative for an API key that names no user, and 0 for the operator of this machine."""
     is_admin: bool = False
     channel_id: int | None = None
     """Channel of the command in a guild, if the bot may post there."""

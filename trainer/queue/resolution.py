@@ -55,7 +55,7 @@ _MAX_UNKNOWN_SHARE = 0.5
 
 
 class Device(NamedTuple):
-    """The devices of the machine that trains, as far as they are known before a worker takes the run."""
+    """The devices that a training may use, as known before a worker takes its run."""
 
     may_have_cuda: bool
     bf16_trial: Bf16Trial | None = None
