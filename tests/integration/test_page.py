@@ -41,7 +41,7 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
-from trainer.contracts.run_fields import SortField
+from trainer.contracts.parameters import SortField
 from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file

@@ -1,7 +1,7 @@
 """Parameters of operations: records of paths and queries, read from the text of an address."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -10,8 +10,26 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.http_answers import ArtifactKind
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.run_fields import CONDITION, NUMBER_FIELDS, SortField
 
+NumberField = Literal[
+    "progress",
+    "train_loss",
+    "val_loss",
+    "best_val_loss",
+    "best_val_bits_per_char",
+    "test_loss",
+    "bits_per_char",
+    "params",
+]
+SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
+"""Fields by which a list can be sorted."""
+NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
+_SIGNS = ("<=", ">=", "<", ">", "=")
+_CONDITION_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_SIGNS)}){_CONDITION_NUMBER}"
+"""Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
+CONDITION_PARTS = rf"({'|'.join(NUMBER_FIELDS)})({'|'.join(_SIGNS)})({_CONDITION_NUMBER})"
+"""The same, with its field, sign and number as groups of the pattern."""
 MAX_WAIT_SECONDS = 60
 MAX_COMPARED = 10
 """Runs and groups of one comparison."""
@@ -36,7 +54,7 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
 _WHOLE = _matches(_INTEGER, "an integer")
 _FLAG = _matches("true|false", "true or false")
 _Part = Annotated[str, Field(max_length=200)]
-_CONDITIONS = rf"^({CONDITION}(,{CONDITION})*)?$"
+_CONDITIONS = rf"^({_CONDITION}(,{_CONDITION})*)?$"
 _IS_CONDITIONS = _matches(
     _CONDITIONS,
     "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "

@@ -7,8 +7,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from trainer.contracts.base import Frozen, RunState
-from trainer.contracts.parameters import RunsQuery
-from trainer.contracts.run_fields import CONDITION_PARTS, NUMBER_FIELDS, NumberField, SortField
+from trainer.contracts.parameters import CONDITION_PARTS, NUMBER_FIELDS, NumberField, RunsQuery, SortField
 from trainer.queue.run_index import RunEntry, RunNumbers, RunRow, matching
 
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
