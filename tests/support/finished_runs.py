@@ -5,7 +5,6 @@ from pathlib import Path
 from tests.support.families import MASKED, effective_of, model_of, request_of
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
-from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.runs import CorpusRef, ModelFacts, RunManifest, RunMetrics
 from trainer.data.text import corpus_sha256
@@ -38,7 +37,7 @@ def finished_run(
     names = (name, *(f"{name}-{number}" for number in range(2, 100)))
     free = run_id or next(one for one in names if store.find(one) is None)
     accepted = record(free, None, request=request_of(family), effective=effective)
-    run = store.create(accepted)
+    run = RunStore(folder / "making").create(accepted)  # where no worker finds it before its end
     config = model.built_from if family == "ngram" else effective.model
     save_model(run.path, model, config)
     tokenizer.save(run.tokenizer)
@@ -58,9 +57,12 @@ def finished_run(
         "files": file_records(run.path, written),
     }
     manifest: RunManifest = manifest_of(accepted, "failed").model_copy(update=done)
-    with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:  # a worker may look at the folder
+    with run.open_log() as events:
         finish_run(run, events, manifest)
-    return run
+    made = store.directory(free)
+    made.path.parent.mkdir(parents=True, exist_ok=True)
+    run.path.rename(made.path)
+    return made
 
 
 def _tokenizer(family: str, method: str, documents: object) -> Tokenizer:
