@@ -228,7 +228,7 @@ def index_of_runs(runs: int) -> Cost:
         _add_runs(folder, runs)
         queue = JobQueue(settings, store)
         return await _repeated(
-            lambda: RunIndex(queue, RunFeeds(queue.states), settings.app.artifacts_root).refresh(), store
+            lambda: RunIndex(queue.stores, RunFeeds(queue.states), settings.app.artifacts_root).refresh(), store
         )
 
     return _with_server(measure)

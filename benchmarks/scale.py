@@ -279,7 +279,7 @@ async def _loops(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]
 
 async def _index(depth: Depth, stored: Sequence[RunDirectory]) -> list[Measured]:
     """Measure the bot's index: the first reading, and a refresh before a command."""
-    index = RunIndex(depth.queue, RunFeeds(depth.queue.states), depth.settings.app.artifacts_root)
+    index = RunIndex(depth.queue.stores, RunFeeds(depth.queue.states), depth.settings.app.artifacts_root)
     [first] = await _timed(1, lambda number: index.refresh())
     again = await _timed(PASSES, lambda number: index.refresh())
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from arq.worker import func
 
-from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
+from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.cross_language import add_languages, plan_with
 from tests.support.redis_servers import address, embedded, served
 from tests.support.stored_jobs import is_free
@@ -18,6 +18,7 @@ from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.contracts.batteries import BatteryRequest, DevelopmentOptions
 from trainer.contracts.jobs import FolderJobPayload
+from trainer.queue.batteries import resolve_battery
 from trainer.store import keys
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, wait_until_idle
@@ -80,7 +81,8 @@ async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
             run_id = runs[0].run_id
             await wait_for_status(queue, run_id, lambda status: status.step > 1)
             options = DevelopmentOptions(split="validation", follows=True)
-            battery = await queue.batteries.resolve(BatteryRequest(runs=(run_id,), development=options))
+            asked = BatteryRequest(runs=(run_id,), development=options)
+            battery = await resolve_battery(asked, queue.runs, settings_in(tmp_path), user_id=None)
             battery_id = (await queue.batteries.accept(*battery)).battery_id
             jobs = [experiment, queue.batteries.stored.get(battery_id), runs[0]]
             await until(lambda: [job.state() for job in jobs] == ["running"] * 3)

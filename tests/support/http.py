@@ -28,11 +28,9 @@ from trainer.http.error_answers import OpenAiErrorBody
 from trainer.http.metrics import Metrics
 from trainer.http.server import HttpServer
 from trainer.lab import lab
-from trainer.lab.limits import UsageLimits
 from trainer.lab.permissions import Permissions, no_member
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunIndex
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
 STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
@@ -272,9 +270,8 @@ async def inside(
 ) -> AsyncIterator[Inside]:
     """The API of a queue, with its own limits of time."""
     feeds = RunFeeds(queue.states)
-    index = RunIndex(queue, feeds, settings.app.artifacts_root)
-    permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
-    api = Api(lab.Lab(settings, queue, feeds, index, limits, permissions), Metrics(), timeouts)
+    permissions = Permissions(settings.discord, no_member)
+    api = Api(lab.Lab(settings, queue.stores, feeds, permissions, queue), Metrics(), timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:

@@ -25,6 +25,8 @@ STOP_MESSAGES: Mapping[StopCause, str] = {
 }
 
 PARENTS_WEIGHTS = "best epoch 0: the parent's weights"
+SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
+EXPIRED = "This request and its result have expired: send the request again."
 
 
 def described_model(family: str, size: str | None, objective: str, *, is_bidirectional: bool) -> str:

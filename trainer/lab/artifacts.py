@@ -38,7 +38,7 @@ async def artifact(lab: Lab, caller: Caller, path: ArtifactPath) -> tuple[Path, 
             tokenizer = await lab.tokenizer(caller, item_id, Role.OWNER)
             return tokenizer.path, await asyncio.to_thread(tokenizer.result_files)
         case "experiments":
-            experiment = lab.queue.experiments.stored.get(item_id)
+            experiment = lab.stores.experiments.get(item_id)
             return experiment.path, await asyncio.to_thread(experiment.result_files)
         case "batteries":
             battery = await lab.battery(caller, item_id)

@@ -11,7 +11,7 @@ from trainer.lab.permissions import Caller
 
 async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> CorpusList:
     """List the corpora by name, without attached texts and uploads without a name."""
-    corpora = lab.queue.corpora
+    corpora = lab.stores.corpora
     found = await asyncio.to_thread(lambda: corpus_overviews(corpora, corpora.names()))
     return CorpusList(corpora=found)
 

@@ -8,9 +8,9 @@ from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportRequest, ExportStatus
 from trainer.contracts.parameters import ExportPath, ModelPath, NoBody, WaitQuery
+from trainer.contracts.wording import SAME_KEY
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import at_end
-from trainer.queue.inference_client import SAME_KEY
 
 
 async def export_run(lab: Lab, asked: Asked[ModelPath, WaitQuery, ExportRequest]) -> ExportStatus:
@@ -20,7 +20,7 @@ async def export_run(lab: Lab, asked: Asked[ModelPath, WaitQuery, ExportRequest]
         message = f"has the whole run with {request.format!r}: name the run itself, `{run_of(name)}`"
         raise field_error(ErrorCode.INVALID_INPUT, "format", message)
     if request.format not in CURVE_FORMATS:
-        name = (await asyncio.to_thread(named_model, lab.queue.runs, name)).name
+        name = (await asyncio.to_thread(named_model, lab.stores.runs, name)).name
     status = await lab.exports.start(asked.request_id or secrets.token_hex(16), name, request)
     if (status.run_id, status.format, status.license) != (name, request.format, request.license):
         raise AppError(ErrorCode.CONFLICT, SAME_KEY)

@@ -53,5 +53,5 @@ async def cancel_group(lab: Lab, asked: Asked[GroupPath, NoQuery, NoBody]) -> Ca
     # the answer to the first request with this key was lost
     is_repeated = asked.key is not None and group.has_ended and group.of_state("cancelled")
     if not is_repeated:
-        await cancel_unfinished(group, lab.queue.states.cancel)
+        await cancel_unfinished(group, (await lab.live()).states.cancel)
     return CancelAnswer()

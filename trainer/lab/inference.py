@@ -18,10 +18,10 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
+from trainer.contracts.wording import EXPIRED, SAME_KEY
 from trainer.lab.calls import QueryT
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
-from trainer.queue.inference_client import EXPIRED, SAME_KEY
 from trainer.queue.inference_kinds import KINDS, InferenceKind
 from trainer.queue.run_index import RunEntry
 
@@ -33,7 +33,7 @@ async def submit(lab: Lab, asked: Asked[ModelPath, WaitQuery, InferenceRequest])
 
 async def read_result(lab: Lab, asked: Asked[RequestPath, WaitQuery, NoBody]) -> Response:
     """Read the result of a request; with `wait`, after its end or after this time."""
-    record = await lab.queue.inference.get(_kind(asked).record, asked.path.run_id, asked.path.request_id)
+    record = await (await lab.live()).inference.get(_kind(asked).record, asked.path.run_id, asked.path.request_id)
     if record.request.has_surprisals:
         await lab.check_surprisals(asked.caller, asked.path.run_id)
     return await _followed(lab, record.response, asked.query.wait)
@@ -41,7 +41,7 @@ async def read_result(lab: Lab, asked: Asked[RequestPath, WaitQuery, NoBody]) ->
 
 async def delete_result(lab: Lab, asked: Asked[RequestPath, NoQuery, NoBody]) -> None:
     """Delete the result of a request, or withdraw the request."""
-    await lab.queue.inference.delete(_kind(asked).record, asked.path.run_id, asked.path.request_id)
+    await (await lab.live()).inference.delete(_kind(asked).record, asked.path.run_id, asked.path.request_id)
 
 
 async def predict_with_newest(lab: Lab, asked: Asked[NoQuery, AnyRunQuery, PredictRequest]) -> PredictResponse:
@@ -55,7 +55,7 @@ async def predict_with_newest(lab: Lab, asked: Asked[NoQuery, AnyRunQuery, Predi
         if model is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
     if asked.key is not None:  # by now, another run may be the newest
-        model = await lab.queue.first_value(asked.key, model)
+        model = await (await lab.live()).first_value(asked.key, model)
         if named not in (None, model):
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     await lab.run(asked.caller, model)
@@ -64,7 +64,7 @@ async def predict_with_newest(lab: Lab, asked: Asked[NoQuery, AnyRunQuery, Predi
 
 async def get_chat_answer(lab: Lab, asked: Asked[ChatTurnPath, WaitQuery, NoBody]) -> ChatResponse:
     """Read the answer to a message of a chat."""
-    path, client = asked.path, lab.queue.inference
+    path, client = asked.path, (await lab.live()).inference
     await client.get_chat(path.run_id, path.session_id)
     response = (await client.get(ChatRecord, path.run_id, path.request_id)).response
     if response.session_id != path.session_id:
@@ -74,17 +74,17 @@ async def get_chat_answer(lab: Lab, asked: Asked[ChatTurnPath, WaitQuery, NoBody
 
 async def get_chat(lab: Lab, asked: Asked[ChatPath, NoQuery, NoBody]) -> ChatHistory:
     """Read the turns of a chat."""
-    return await lab.queue.inference.get_chat(asked.path.run_id, asked.path.session_id)
+    return await (await lab.live()).inference.get_chat(asked.path.run_id, asked.path.session_id)
 
 
 async def delete_chat(lab: Lab, asked: Asked[ChatPath, NoQuery, NoBody]) -> None:
     """Delete a chat."""
-    await lab.queue.inference.delete_chat(asked.path.run_id, asked.path.session_id)
+    await (await lab.live()).inference.delete_chat(asked.path.run_id, asked.path.session_id)
 
 
 async def get_latest_evaluation(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> EvalMetrics:
     """Read the latest evaluation of a run."""
-    return await asyncio.to_thread(lab.queue.runs.get(asked.path.run_id).evaluation)
+    return await asyncio.to_thread(lab.stores.runs.get(asked.path.run_id).evaluation)
 
 
 def visible_models(lab: Lab, caller: Caller) -> list[RunEntry]:
@@ -100,11 +100,11 @@ def _kind(asked: Asked[RequestPath, QueryT, NoBody]) -> InferenceKind:
 async def _submit(lab: Lab, caller: Caller, model: str, request: Asks[ResponseT], request_id: str | None) -> ResponseT:
     if request.has_surprisals:
         await lab.check_surprisals(caller, model)
-    return await lab.queue.inference.submit(model, request, user_id=caller.discord_id, request_id=request_id)
+    return await (await lab.live()).inference.submit(model, request, user_id=caller.discord_id, request_id=request_id)
 
 
 async def _followed(lab: Lab, response: ResponseT, wait_seconds: float) -> ResponseT:
     """Return a response when it has ended, or after some time."""
     if response.has_ended or not wait_seconds:
         return response
-    return await lab.queue.inference.follow(response, wait_seconds=wait_seconds)
+    return await (await lab.live()).inference.follow(response, wait_seconds=wait_seconds)

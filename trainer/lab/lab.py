@@ -4,14 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pkgutil import resolve_name
-from typing import Generic, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.run_groups import runs_of_group
-from trainer.artifacts.run_ids import one_run_id
+from trainer.artifacts.run_ids import AnyNamed, one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
@@ -22,16 +23,20 @@ from trainer.contracts.inference_fields import SHARED_TOKENS
 from trainer.contracts.operations import Operation, Role
 from trainer.contracts.parameters import ModelPath
 from trainer.contracts.runs import HttpOrigin
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpus_uploads import CorpusUploads
 from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
 from trainer.lab.limits import UsageLimits
 from trainer.lab.permissions import Caller, Permissions
-from trainer.queue.exports import Exports
-from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow
-from trainer.queue.verifications import Verifications
+from trainer.queue.stores import Stores
 from trainer.reports.comparison import Measured, MeasuredGroup, Measurement, summary_on
+
+if TYPE_CHECKING:  # redis, without which a command reads what is stored
+    from trainer.queue.exports import Exports
+    from trainer.queue.queue import JobQueue
+    from trainer.queue.verifications import Verifications
 
 _NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
 """Parameters of paths that take names."""
@@ -74,26 +79,47 @@ class Lab:
     def __init__(
         self,
         settings: Settings,
-        queue: JobQueue,
+        stores: Stores,
         feeds: RunFeeds,
-        index: RunIndex,
-        limits: UsageLimits,
         permissions: Permissions,
+        queue: "JobQueue | None" = None,
     ) -> None:
         self.settings = settings
-        self.queue = queue
+        self.stores = stores
         self.feeds = feeds
-        self.index = index
-        self.limits = limits
+        self.index = RunIndex(stores, feeds, settings.app.artifacts_root)
+        self.limits = UsageLimits(settings.limits)
         self.permissions = permissions
-        self.exports = Exports(settings, queue)
-        self.verifications = Verifications(settings, queue)
-        self.uploads = CorpusUploads(settings, queue.corpora)
+        self._queue = queue
+        self.uploads = CorpusUploads(settings, stores.corpora)
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
         self.storing_upload = asyncio.Lock()
         """Held while a complete upload is checked and stored: one at a time, and no upload twice."""
         self.lists: deque[Listed] = deque(maxlen=_MAX_LISTS)
+
+    @property
+    def queue(self) -> "JobQueue":
+        """The queue, of a lab that has one from its beginning or is `live`."""
+        if self._queue is None:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, WAIT_MESSAGES["worker"])
+        return self._queue
+
+    async def live(self, *, needs_server: bool = False) -> "JobQueue":
+        """Return the queue, connected by now; `needs_server`: raises SERVICE_UNAVAILABLE where no Redis runs."""
+        return self.queue
+
+    @cached_property
+    def exports(self) -> "Exports":
+        from trainer.queue.exports import Exports
+
+        return Exports(self.settings, self.queue)
+
+    @cached_property
+    def verifications(self) -> "Verifications":
+        from trainer.queue.verifications import Verifications
+
+        return Verifications(self.settings, self.queue)
 
     async def call(
         self,
@@ -170,16 +196,16 @@ class Lab:
         match field:
             case "experiment_id":
                 self.permissions.check_experiments(caller)
-                stored = self.queue.experiments.stored
+                stored = self.stores.experiments
                 return (await asyncio.to_thread(stored.find_named, given)).experiment_id
             case "battery_id":
-                batteries = self.queue.batteries.stored
+                batteries = self.stores.batteries
                 found = await asyncio.to_thread(
                     batteries.find_named, given, lambda name: see(caller, batteries.get(name).record())
                 )
                 return found.battery_id
             case "tokenizer_id":
-                tokenizers, is_usable = self.queue.tokenizers, await self.usable_tokenizers(caller)
+                tokenizers, is_usable = self.stores.tokenizers, await self.usable_tokenizers(caller)
                 tokenizer = await asyncio.to_thread(
                     tokenizers.find_named, given, lambda name: is_usable(tokenizers.get(name))
                 )
@@ -191,15 +217,24 @@ class Lab:
     async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
         exact = given if or_group or not or_checkpoint else run_of(given)
-        if self.queue.runs.find(exact) is not None:
+        if self.stores.runs.find(exact) is not None:
             return given
-        await self.index.refresh()
         try:
-            return one_run_id(given, self.seen_runs(caller), or_group=or_group, or_checkpoint=or_checkpoint)
+            return one_run_id(given, await self.named_runs(caller), or_group=or_group, or_checkpoint=or_checkpoint)
         except AppError as error:
             if error.code is ErrorCode.RUN_NOT_FOUND and or_group:
                 return given  # of runs that the caller may not see
             raise
+
+    async def named_runs(self, caller: Caller) -> Sequence[AnyNamed]:
+        """Return the names of the runs that the caller may see, newest first."""
+        await self.index.refresh()
+        return self.seen_runs(caller)
+
+    async def unfinished_ids(self, caller: Caller) -> list[str]:
+        """Return the ids of the queued and running runs that the caller may see."""
+        await self.index.refresh()
+        return [run.run_id for run in self.seen_runs(caller) if run.is_unfinished]
 
     def seen_runs(self, caller: Caller) -> list[RunEntry]:
         """Return the runs that the caller may see, newest first, as of the last refresh of the index."""
@@ -210,20 +245,20 @@ class Lab:
 
         Raises RUN_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role.
         """
-        run = self.queue.runs.get(run_of(name))
+        run = self.stores.runs.get(run_of(name))
         if not caller.is_admin:
             self.permissions.check(role, caller, await asyncio.to_thread(run.record))
         return run
 
     async def battery(self, caller: Caller, battery_id: str, role: Role = Role.USER) -> BatteryDirectory:
         """Return a battery; raises DATA_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role."""
-        battery = self.queue.batteries.stored.get(battery_id)
+        battery = self.stores.batteries.get(battery_id)
         self.permissions.check(role, caller, await asyncio.to_thread(battery.record))
         return battery
 
     async def check_group(self, caller: Caller, group_id: str, role: Role = Role.USER) -> None:
         """Raise RUN_NOT_FOUND, or FORBIDDEN if the caller may not do to each run of a group what needs this role."""
-        for run in await asyncio.to_thread(runs_of_group, self.queue.runs, group_id):
+        for run in await asyncio.to_thread(runs_of_group, self.stores.runs, group_id):
             await self.run(caller, run.run_id, role)
 
     async def measured(self, caller: Caller, name: str, split: EvalSplit) -> Measured:
@@ -231,7 +266,7 @@ class Lab:
 
         Raises RUN_NOT_FOUND, FORBIDDEN, RUN_NOT_READY, and NotEvaluated.
         """
-        if self.queue.runs.find(name) is not None:
+        if self.stores.runs.find(name) is not None:
             return await self._measurement(caller, name, split)
         await self.check_group(caller, name)
         group = await self.feeds.group(name)
@@ -251,7 +286,7 @@ class Lab:
         """
         if self.settings.security.surprisals == "all":
             return
-        record = await asyncio.to_thread(self.queue.runs.get(run_of(name)).record)
+        record = await asyncio.to_thread(self.stores.runs.get(run_of(name)).record)
         if not self.permissions.permits(Role.OWNER, caller, record):
             raise AppError(
                 ErrorCode.FORBIDDEN,
@@ -261,13 +296,15 @@ class Lab:
 
     async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[TokenizerDirectory], bool]:
         """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
+        if caller.is_admin:
+            return lambda one: True
         await self.index.refresh()
         usable = {run.tokenizer_id for run in self.index.runs if self.permissions.permits(role, caller, run)}
-        return lambda one: caller.is_admin or one.tokenizer_id in usable or one.is_shared()
+        return lambda one: one.tokenizer_id in usable or one.is_shared()
 
     async def tokenizer(self, caller: Caller, tokenizer_id: str, role: Role = Role.USER) -> TokenizerDirectory:
         """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the caller."""
-        tokenizer = self.queue.tokenizers.get(tokenizer_id)
+        tokenizer = self.stores.tokenizers.get(tokenizer_id)
         is_usable = await self.usable_tokenizers(caller, role)
         if not await asyncio.to_thread(is_usable, tokenizer):
             message = "Only owners of runs with this tokenizer and admins may do this."

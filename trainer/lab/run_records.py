@@ -14,7 +14,7 @@ from trainer.lab.waits import at_end
 
 async def get_request(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunRequest:
     """Read the request of a run as it was sent, which trains the run again."""
-    record = await asyncio.to_thread(lab.queue.runs.get(asked.path.run_id).record)
+    record = await asyncio.to_thread(lab.stores.runs.get(asked.path.run_id).record)
     return RunRequest(
         run_id=record.run_id,
         request=record.request,
@@ -26,7 +26,7 @@ async def get_request(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunRe
 
 async def get_samples(lab: Lab, asked: Asked[RunPath, SamplesQuery, NoBody]) -> TrainingSamples:
     """Read the samples of a run with `sample_every_steps`, also while it trains."""
-    run = lab.queue.runs.get(asked.path.run_id)
+    run = lab.stores.runs.get(asked.path.run_id)
     lines = await asyncio.to_thread(_complete_lines, run.training_samples)
     samples = tuple(TrainingSample.model_validate_json(line) for line in lines[-asked.query.limit :])
     return TrainingSamples(run_id=run.run_id, samples=samples, total=len(lines))

@@ -12,21 +12,21 @@ from trainer.lab.waits import at_end, check_first
 
 async def list_tokenizers(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> TokenizerList:
     """List the shared tokenizers and those of runs that the client may see, newest first."""
-    store, is_usable = lab.queue.tokenizers, await lab.usable_tokenizers(asked.caller)
+    store, is_usable = lab.stores.tokenizers, await lab.usable_tokenizers(asked.caller)
     statuses = await asyncio.to_thread(lambda: [_public(one.status()) for one in store.all() if is_usable(one)])
     return TokenizerList(tokenizers=tuple(statuses))
 
 
 async def train_tokenizer(lab: Lab, asked: Asked[NoQuery, WaitQuery, TokenizerTrainRequest]) -> TokenizerAccepted:
     """Train a tokenizer; an equal request names the same tokenizer."""
-    record = await resolve_tokenizer(asked.body, lab.queue.corpora)
+    record = await resolve_tokenizer(asked.body, lab.stores.corpora)
     await check_first(lab, asked, record.tokenizer_id)
-    return await lab.queue.accept_tokenizer(record)
+    return await (await lab.live()).accept_tokenizer(record)
 
 
 async def get_tokenizer(lab: Lab, asked: Asked[TokenizerPath, WaitQuery, NoBody]) -> TokenizerStatus:
     """Read the status and the statistics of a tokenizer; with `wait`, after its end or after this time."""
-    tokenizer = lab.queue.tokenizers.get(asked.path.tokenizer_id)
+    tokenizer = lab.stores.tokenizers.get(asked.path.tokenizer_id)
     return _public(await at_end(lambda: asyncio.to_thread(tokenizer.status), asked.query.wait))
 
 

@@ -6,9 +6,9 @@ from time import monotonic
 from typing import Protocol, TypeVar, runtime_checkable
 
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import SAME_KEY
 from trainer.lab.calls import BodyT, PathT, QueryT
 from trainer.lab.lab import Asked, Lab
-from trainer.queue.inference_client import SAME_KEY
 
 _LOOK_SECONDS = 0.25
 
@@ -58,5 +58,5 @@ async def cancelled(
 
 async def check_first(lab: Lab, asked: Asked[PathT, QueryT, BodyT], job_id: str) -> None:
     """Raise CONFLICT if the request's Idempotency-Key stands for another job already."""
-    if asked.key is not None and await lab.queue.first_value(asked.key, job_id) != job_id:
+    if asked.key is not None and await (await lab.live()).first_value(asked.key, job_id) != job_id:
         raise AppError(ErrorCode.CONFLICT, SAME_KEY)

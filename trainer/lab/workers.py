@@ -13,10 +13,9 @@ async def list_workers(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> Work
 
 async def order_workers(lab: Lab, asked: Asked[NoQuery, NoQuery, WorkerOrder]) -> WorkersState:
     """Pause or resume the start of runs, or let a worker take no further job; answers with the workers."""
-    await lab.queue.workers.order(asked.body.action, asked.body.name)
+    await (await lab.live(needs_server=True)).workers.order(asked.body.action, asked.body.name)
     return await _workers(lab, asked.caller)
 
 
 async def _workers(lab: Lab, caller: Caller) -> WorkersState:
-    await lab.index.refresh()
-    return await lab.queue.workers.state([run.run_id for run in lab.seen_runs(caller) if run.is_unfinished])
+    return await (await lab.live(needs_server=True)).workers.state(await lab.unfinished_ids(caller))

@@ -26,10 +26,11 @@ class Acceptance:
     async def accept(
         self, kind: JobKind[FolderT], create: Callable[[], FolderT], corpora: Iterable[CorpusRef]
     ) -> FolderT:
-        """Accept a checked job: write it to disk with `create`, then enqueue it unless it has ended.
+        """Accept a checked job: write it and its corpora to disk, then enqueue it unless it has ended.
 
         Without Redis, the reconciler of a worker enqueues it from the disk.
         """
+        await self._corpora.store_offered()
         try:
             job = await asyncio.to_thread(create)
         except OSError as error:

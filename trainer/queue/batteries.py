@@ -1,7 +1,7 @@
 """Batteries: checks a request with its runs and items, accepts and cancels jobs."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
@@ -67,29 +67,9 @@ class Batteries:
         accepted = await self._jobs.accept(BATTERIES, lambda: self.stored.create(record, items), ())
         return await self.status(accepted.battery_id)
 
-    async def resolve(
-        self, request: BatteryRequest, *, user_id: int | None = None, http: HttpOrigin | None = None
-    ) -> tuple[BatteryRecord, Items]:
-        """Check a request with its runs, and read its items; raises AppError, having changed nothing."""
-        fields: dict[str, object] = request.model_dump(include=set(BatteryOptions.model_fields))
-        options = BatteryOptions.model_validate(fields)
-
-        def read() -> tuple[BatteryRecord, Items]:
-            return new_job(options, request.runs, _read(request, self._settings), self._runs)
-
-        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
-        record, items = job
-        return changed(record, user_id=user_id, http=http), items
-
     async def status(self, battery_id: str) -> BatteryStatus:
         """Return the status of a job from the disk; raises DATA_NOT_FOUND."""
         return await asyncio.to_thread(self.stored.get(battery_id).status)
-
-    async def all(self, is_wanted: Callable[[BatteryRecord], bool]) -> list[BatteryStatus]:
-        """Return the status of the wanted jobs without their files, newest first."""
-        return await asyncio.to_thread(
-            lambda: [job.status(has_files=False) for job in self.stored.all() if is_wanted(job.record())]
-        )
 
     async def cancel(self, battery_id: str) -> BatteryStatus:
         """Cancel a job; its scores stay, and the same request continues with them. Raises CONFLICT after its end."""
@@ -106,6 +86,19 @@ def cancel_battery(job: BatteryDirectory) -> None:
     if not job.is_unfinished():
         raise AppError(ErrorCode.CONFLICT, f"The battery '{job.battery_id}' has already ended.")
     job.request_cancel()
+
+
+async def resolve_battery(
+    request: BatteryRequest, runs: RunStore, settings: Settings, *, user_id: int | None, http: HttpOrigin | None = None
+) -> tuple[BatteryRecord, Items]:
+    """Check a request with its runs, and read its items; raises AppError, having changed nothing."""
+    fields: dict[str, object] = request.model_dump(include=set(BatteryOptions.model_fields))
+    options = BatteryOptions.model_validate(fields)
+    job: tuple[BatteryRecord, Items] = await asyncio.to_thread(
+        lambda: new_job(options, request.runs, _read(request, settings), runs)
+    )
+    record, items = job
+    return changed(record, user_id=user_id, http=http), items
 
 
 def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:

@@ -96,10 +96,6 @@ class Experiments:
         """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""
         return await asyncio.to_thread(self.stored.get(experiment_id).status, self._runs)
 
-    async def all(self) -> list[ExperimentStatus]:
-        """Return the status of all experiments without their files, newest first."""
-        return await asyncio.to_thread(lambda: [one.status(self._runs, has_files=False) for one in self.stored.all()])
-
     async def cancel(self, experiment_id: str) -> ExperimentStatus:
         """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.
 

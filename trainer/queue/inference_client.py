@@ -28,6 +28,7 @@ from trainer.contracts.inference_fields import (
     ResponseT,
 )
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.contracts.wording import EXPIRED, SAME_KEY
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.queue.enqueue import Enqueuer
@@ -45,9 +46,7 @@ _POLL_SECONDS = 2.0
 _MARGIN_SECONDS = 30.0
 """The worker gives up this much earlier than the client."""
 _READER_SECONDS = 30.0
-SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
 _UNREADABLE = "The stored result cannot be read: send the request again."
-EXPIRED = "This request and its result have expired: send the request again."
 
 
 class InferenceClient:

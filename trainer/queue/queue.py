@@ -10,8 +10,8 @@ from trainer.artifacts.kinds import RUNS, TOKENIZERS
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
 from trainer.artifacts.run_ids import id_of_resumed, new_run_id
-from trainer.artifacts.runs import Origin, RunDirectory, RunStore, unpause_run
-from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
+from trainer.artifacts.runs import Origin, RunDirectory, unpause_run
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
@@ -28,6 +28,7 @@ from trainer.queue.experiments import Experiments
 from trainer.queue.inference_client import InferenceClient
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.queue.run_states import RunStates
+from trainer.queue.stores import Stores
 from trainer.queue.workers import Workers
 from trainer.store import keys
 from trainer.store.connection import require_redis, tolerate_no_redis
@@ -37,14 +38,15 @@ from trainer.store.store import Store, connect
 class JobQueue:
     """Queue of one installation with its jobs, the states of its runs, its workers, and the client for inference."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, stores: Stores | None = None) -> None:
         self._settings = settings
         self._store = store
         self._enqueuer = Enqueuer(settings, store)
+        self.stores = Stores(settings) if stores is None else stores
         self.replication = Replication(settings)
-        self.runs = RunStore(settings.app.artifacts_root)
-        self.corpora = CorpusStore(settings)
-        self.tokenizers = TokenizerStore(settings.app.artifacts_root)
+        self.runs = self.stores.runs
+        self.corpora = self.stores.corpora
+        self.tokenizers = self.stores.tokenizers
         self.workers = Workers(settings, store, self.runs)
         self.jobs = Acceptance(settings, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
@@ -53,9 +55,9 @@ class JobQueue:
         self.states = RunStates(settings, store, self.runs, self.experiments.stored, self.replication, self.workers)
 
     @classmethod
-    async def connect(cls, settings: Settings, redis_url: str) -> "JobQueue":
+    async def connect(cls, settings: Settings, redis_url: str, stores: Stores | None = None) -> "JobQueue":
         """Connect to Redis and join the object store; raises SERVICE_UNAVAILABLE if one does not answer."""
-        queue = cls(settings, await connect(redis_url))
+        queue = cls(settings, await connect(redis_url), stores)
         await queue.replication.join()
         return queue
 

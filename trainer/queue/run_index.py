@@ -20,8 +20,8 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeed, RunFeeds
+from trainer.queue.stores import Stores
 from trainer.system.shared_calls import SharedCalls
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -141,7 +141,7 @@ class _Folder:
 class RunIndex:
     """Reads a run when it appears and when it has ended; in between, only new lines of its event log."""
 
-    def __init__(self, queue: JobQueue, feeds: RunFeeds, artifacts_root: Path) -> None:
+    def __init__(self, stores: Stores, feeds: RunFeeds, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
         """Sorted from new to old as of the last refresh, like `tokenizers`; the same object until a run changes."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
@@ -149,7 +149,7 @@ class RunIndex:
         self.batteries: Sequence[str] = ()
         self.experiments: Sequence[str] = ()
         """Ids, newest first."""
-        self._queue = queue
+        self._stores = stores
         self._feeds = feeds
         self._folder = _Folder(artifacts_root / "models")
         self._tokenizer_folder = _Folder(artifacts_root / "tokenizers")
@@ -211,9 +211,9 @@ class RunIndex:
         if any(changed):
             self.runs = tuple(self._runs[name] for name in self._sorted)
         self._read_tokenizers()
-        self.corpora = self._queue.corpora.names()
-        self.batteries = self._queue.batteries.stored.names()
-        self.experiments = self._queue.experiments.stored.names()
+        self.corpora = self._stores.corpora.names()
+        self.batteries = self._stores.batteries.names()
+        self.experiments = self._stores.experiments.names()
 
     def _order(self, name: str) -> tuple[datetime, str]:
         return self._runs[name].created_at, name
@@ -223,7 +223,7 @@ class RunIndex:
         before = self._runs.get(name)
         try:
             if name not in self._unfinished:
-                self._unfinished[name] = self._feeds.of(self._queue.runs.get(name))
+                self._unfinished[name] = self._feeds.of(self._stores.runs.get(name))
             feed = self._unfinished[name]
             entry = self._runs.setdefault(name, _entry(feed.follower.record))
             self._unread.discard(name)
@@ -269,7 +269,7 @@ class RunIndex:
             del self._tokenizers[name]
         for name in names - self._tokenizers.keys() - self._unreadable:
             try:
-                status = self._queue.tokenizers.get(name).status()
+                status = self._stores.tokenizers.get(name).status()
                 if status.status == "completed":
                     self._tokenizers[name] = status
             except AppError:

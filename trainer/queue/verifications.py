@@ -8,7 +8,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.verification import VerificationStatus
-from trainer.queue.inference_client import SAME_KEY
+from trainer.contracts.wording import SAME_KEY
 from trainer.queue.queue import JobQueue
 
 

@@ -38,7 +38,7 @@ class Counted(RunIndex):
 
 def index_of(folder: Path) -> Counted:
     queue = JobQueue(settings_in(folder), Store(ArqRedis()))
-    return Counted(queue, RunFeeds(queue.states), folder / "artifacts")
+    return Counted(queue.stores, RunFeeds(queue.states), folder / "artifacts")
 
 
 def story(folder: Path, name: str, *, minutes: int = 0) -> Story:

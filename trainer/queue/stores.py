@@ -1,0 +1,20 @@
+"""What an installation has stored, by kind."""
+
+from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.settings import Settings
+from trainer.data.corpora import CorpusStore
+
+
+class Stores:
+    """The runs, other jobs and corpora of an installation on this disk."""
+
+    def __init__(self, settings: Settings) -> None:
+        root = settings.app.artifacts_root
+        self.runs = RunStore(root)
+        self.tokenizers = TokenizerStore(root)
+        self.experiments = ExperimentStore(root)
+        self.batteries = BatteryStore(root)
+        self.corpora = CorpusStore(settings)
