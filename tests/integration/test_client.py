@@ -15,8 +15,7 @@ from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
-from trainer.client import downloads, http_api
-from trainer.client import server as server_client
+from trainer.client import downloads, http_api, remote
 from trainer.client.client import Client, RemoteModel
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
@@ -102,7 +101,7 @@ def test_train__takes_fields_a_request_an_experiment_file_or_a_run(
         assert [run.run_id for run in client.runs(search="keywords")] == [runs[3].run_id]
         assert list(client.runs(search="a label of no run")) == []
         assert {run.model_family for run in client.runs(status="completed", family="char_lstm")} == {"char_lstm"}
-        monkeypatch.setattr(server_client, "_MAX_PAGE", 2)
+        monkeypatch.setattr(remote, "_MAX_PAGE", 2)
         listed = list(client.runs())
         assert {run.run_id for run in runs} <= {run.run_id for run in listed}
         assert len({run.run_id for run in listed}) == len(listed)
@@ -126,11 +125,11 @@ def test_events_and_log__of_a_completed_run(server: LabServer) -> None:
         assert list(client.logs(server.run.run_id, tail=2, follow=True)) == last
         assert list(client.logs(server.run.run_id, tail=0)) == []
         with refused(ErrorCode.RUN_NOT_FOUND, "There is no run 'none'"):
-            client._loop.call(client._server.last_lines("none"))
+            client.logs("none").__next__()
 
 
 def test_cancelled_run__has_no_model_and_is_resumed_once(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_client, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_WAIT_SECONDS", 0.0)
     with client_of(server) as client:
         run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
         directory = server.lab.settings.app.artifacts_root / "models" / run_id
@@ -258,7 +257,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
     proxy = Prepared(502, b"<html>Bad Gateway</html>")
     limited = refusal_of(ErrorCode.RATE_LIMIT_EXCEEDED, 429)
     answers = [limited, Prepared(body=ended.model_dump_json().encode())]
-    monkeypatch.setattr(server_client, "_RATE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_RATE_PAUSE_SECONDS", 0.0)
     with prepared(None, proxy, *answers) as server, Client(server.url, KEY) as client:
         assert model_of(client).predict_next("a") == []
         assert len({one.headers["Idempotency-Key"] for one in server.sent}) == 1
@@ -267,7 +266,7 @@ def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest
 
 def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_FIRST_PATIENCE_SECONDS", -1.0)
-    monkeypatch.setattr(server_client, "_RATE_SECONDS", -1.0)
+    monkeypatch.setattr(remote, "_RATE_SECONDS", -1.0)
     limited = refusal_of(ErrorCode.RATE_LIMIT_EXCEEDED, 429)
     with prepared(Prepared(503, b"busy"), limited) as server, Client(server.url, KEY) as client:
         said = f"A proxy before {server.url} answered 503 (Service Unavailable): the server behind it does not answer"
@@ -345,7 +344,7 @@ def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stream_that_breaks_off__continues_after_its_last_event(
     server: LabServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_client, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.0)
     with client_of(server) as client:
         first, *_, last = client.events(server.run.run_id)
         status = client.status(server.run.run_id).model_dump_json().encode()

@@ -31,7 +31,6 @@ from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunStore
-from trainer.commands.this_machine import ThisMachine
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
@@ -42,10 +41,14 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.exports import ExportRequest
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
+from trainer.contracts.parameters import ModelPath, RunPath
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
+from trainer.lab.calls import GET_FILES, GET_RUN
+from trainer.lab.here import Here
+from trainer.queue.batteries import resolve_battery
 from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
 from trainer.queue.verifications import Verifications
@@ -191,9 +194,9 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
         resumed = (await queue.resume(run_id, user_id=7)).run_id
         while (await queue.states.status(resumed)).status == "queued":
             await queue.replication.refresh()
-        without_redis = ThisMachine(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
+        without_redis = Here(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
         asked = await without_redis.cancel(resumed)
-        statuses = [status.status async for status in without_redis.follow(resumed)]
+        statuses = [status.status async for status in without_redis.follow(GET_RUN, RunPath(run_id=resumed))]
         last = await told(queue, resumed)
     assert (cancelled.status, asked.status, statuses[-1], last.status) == ("cancelled", "running", *["cancelled"] * 2)
     assert cancelled.last_checkpoint_step is not None and last.step >= cancelled.last_checkpoint_step
@@ -375,7 +378,8 @@ async def test_battery__finds_its_items_in_a_training_text_of_another_machine(si
         await told(queue, run_id)
         known = some_text().splitlines()[0]
         pairs = BatteryFile(name="pairs.tsv", content=f"{known}\t{known[::-1]}\n")
-        job = await queue.batteries.resolve(BatteryRequest(runs=(run_id,), files=(pairs,)))
+        request = BatteryRequest(runs=(run_id,), files=(pairs,))
+        job = await resolve_battery(request, queue.runs, site.here, user_id=None)
         battery_id = (await queue.batteries.accept(*job)).battery_id
         while not (status := await queue.batteries.status(battery_id)).has_ended:
             await queue.replication.refresh()
@@ -425,11 +429,12 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.states.status(run_id)).step == 0:
             await queue.replication.refresh()
-        installation = ThisMachine(laptop)
+        installation = Here(laptop)
         with captured_logs():
             before = await all_lines(installation.log_lines(ended_id, 200, follow=False))
-            status, files = await installation.status(ended_id), await installation.files(ended_id)
-            running = await installation.status(run_id)
+            status = await installation.call(GET_RUN, RunPath(run_id=ended_id))
+            files = await installation.call(GET_FILES, ModelPath(run_id=ended_id))
+            running = await installation.call(GET_RUN, RunPath(run_id=run_id))
             following = asyncio.create_task(all_lines(installation.log_lines(run_id, 200, follow=True)))
             asked = await installation.cancel(run_id)
             lines = await following
@@ -454,16 +459,16 @@ async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) 
                 log.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
 
         await Replication(here).publish("models", run.run_id)
-        installation = ThisMachine(machine(tmp_path / "laptop", bucket))
-        statuses: list[RunState] = []
-        async with aclosing(installation.follow(run.run_id)) as following:
+        installation = Here(machine(tmp_path / "laptop", bucket))
+        path, statuses = RunPath(run_id=run.run_id), list[RunState]()
+        async with aclosing(installation.follow(GET_RUN, path)) as following:
             async for status in following:
                 statuses.append(status.status)
                 if len(statuses) == 1:
                     server.stop()
                 elif len(statuses) == 2:
                     with refused(ErrorCode.SERVICE_UNAVAILABLE, "object store"):
-                        await installation.status(run.run_id)
+                        await installation.call(GET_RUN, path)
                     server.start_again()
                     await Replication(here).write("models", run.run_id, start)
                 else:

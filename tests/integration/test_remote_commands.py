@@ -20,7 +20,7 @@ from tests.support.runs import ended, record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
 from trainer.client.client import Client
-from trainer.client.server import Server
+from trainer.client.remote import Remote
 from trainer.config.settings import ClientSettings
 from trainer.contracts.corpora import CorpusList, CorpusManifest, CorpusOverview
 from trainer.contracts.errors import ErrorCode
@@ -371,7 +371,7 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
 
 async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:
     given: dict[str, object] = {"url": server.url, "key": KEY}
-    remote = Server(ClientSettings.model_validate(given))
+    remote = Remote(ClientSettings.model_validate(given))
     run_id = server.run.run_id
 
     async def stored() -> set[bytes]:
@@ -380,10 +380,10 @@ async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(s
             return set(names)
 
     before = await stored()
-    await remote.inference.ask(run_id, ScoreRequest(text="abc"), is_kept=False)
+    await remote.ask(run_id, ScoreRequest(text="abc"), is_kept=False)
     assert await stored() <= before
     for pause_seconds in (0.0, 0.1):  # before the answer with the id of the request, or after it
-        scoring = asyncio.create_task(remote.inference.ask(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
+        scoring = asyncio.create_task(remote.ask(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
         while await stored() <= before:
             await asyncio.sleep(0.01)
         await asyncio.sleep(pause_seconds)

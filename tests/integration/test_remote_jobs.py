@@ -28,14 +28,15 @@ from tests.support.waiting import wait_until
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.client import exports
-from trainer.client.client import Client
-from trainer.client.jobs import check_completed_job
+from trainer.client.client import Client, check_completed
 from trainer.commands.experiments import ExperimentSummary
 from trainer.contracts.batteries import BatterySummary
 from trainer.contracts.development import Development
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
+from trainer.lab.calls import GET_EXPERIMENT, LIST_EXPERIMENTS
 from trainer.system.files import read_record
 
 __all__ = ["client_fixture", "hub_fixture", "laptop_fixture", "server_fixture"]
@@ -282,10 +283,9 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
     train: dict[str, object] = {**TINY, "num_epochs": 1000}
     fields = ("--set", "name=long", "--set", f"models.lstm.train={json.dumps(train)}")
     process = laptop.start_here("experiment", "run", plan, "--corpora", "texts", *fields)
-    jobs = client._server.jobs
 
     def running() -> str:
-        found = client._loop.call(jobs.experiments()).experiments
+        found = client._call(LIST_EXPERIMENTS).experiments
         return next((one.experiment_id for one in found if one.name == "long" and one.status == "running"), "")
 
     wait_until(lambda: running() != "" or process.poll() is not None)
@@ -300,7 +300,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
     assert f"{experiment_id}: running" in laptop.type("experiment", "show", experiment_id)
     assert f"{experiment_id}: cancelled" in laptop.type("experiment", "cancel", experiment_id)
     with refused(ErrorCode.CANCELLED, "Cancelled."):
-        check_completed_job(client._loop.call(jobs.experiment(experiment_id)))
+        check_completed(client._call(GET_EXPERIMENT, ExperimentPath(experiment_id=experiment_id)))
 
 
 @pytest.mark.parametrize("is_remote", [True, False])

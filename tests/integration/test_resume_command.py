@@ -16,11 +16,11 @@ from tests.support.lab import Lab
 from tests.support.stopped_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
-from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import recovery_hint
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunStatus, TrainRequest
+from trainer.lab.here import Here
 from trainer.queue.queue import JobQueue
 from trainer.training.checkpoint import CheckpointStore
 
@@ -42,7 +42,7 @@ async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: L
         newest = checkpoint_steps(first.checkpoints)[-1]
         assert failed.error is not None and failed.error.code is ErrorCode.MODEL_TRAIN_FAILED
         assert "mt " not in failed.message, "it is shown in Discord too"
-        assert await recovery_hint(failed, ThisMachine(lab.settings)) == [
+        assert await recovery_hint(failed, Here(lab.settings)) == [
             f"See its log with `mt logs {first.run_id}`; resume it from step {newest} with `mt resume {first.run_id}`."
         ]
         with pytest.raises(AppError, match="There is no run"):

@@ -24,11 +24,11 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.terminal import Terminal
-from trainer.commands.this_machine import with_disk
 from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import ErrorBody
 from trainer.contracts.runs import RunStatus
+from trainer.lab.here import with_disk
 
 _STATES = ("queued", "running", "evaluating", "completed", "failed", "cancelled", "paused")
 _CAUSES: tuple[StopCause, ...] = ("crashed", "killed", "disk_full", "disk_unwritable")

@@ -4,42 +4,63 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trainer.batteries.reading import battery_request
-from trainer.client.downloads import download_artifact
-from trainer.client.jobs import check_completed_job
+from trainer.client.downloads import Progress, download_artifact
+from trainer.client.exports import export_run, pull_run
 from trainer.client.notebook import NotebookModel
 from trainer.client.progress import transfer_bar, work_bar
+from trainer.client.remote import Remote
 from trainer.client.run_card import RunCard
-from trainer.client.server import Server
-from trainer.client.uploads import UploadProgress
+from trainer.client.uploads import UploadProgress, upload_corpus
 from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems, parse
 from trainer.contracts.base import RunState
-from trainer.contracts.batteries import BatteryOptions, BatterySummary
+from trainer.contracts.batteries import BatteryOptions, BatteryRequest, BatteryStatus, BatterySummary
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.development import Development
-from trainer.contracts.errors import ErrorCode, refusal
+from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.events import Event
-from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus
 from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.models import Objective
+from trainer.contracts.parameters import BatteryPath, ExperimentPath, RunPath, TokenizerPath
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
+from trainer.lab.calls import (
+    DELETE_RUN,
+    GET_BATTERY,
+    GET_EXPERIMENT,
+    GET_RUN,
+    GET_TOKENIZER,
+    LIST_CORPORA,
+    LIST_WORKERS,
+    RESUME_RUN,
+    START_BATTERY,
+    START_EXPERIMENT,
+    TRAIN,
+    TRAIN_TOKENIZER,
+    AnswerT,
+    BodyT,
+    Call,
+    PathT,
+    QueryT,
+)
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 class Client:
@@ -51,7 +72,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, key: str | None = None) -> None:
-        self._server = Server(_settings(url, key))
+        self._server = Remote(_settings(url, key))
         self._loop = BackgroundLoop()
         self.close = weakref.finalize(self, _close, self._server, self._loop)
         """Close the connections. It is called by itself when the client is no longer used."""
@@ -73,7 +94,7 @@ class Client:
     ) -> Iterator[RunStatus]:
         """Iterate over all runs, newest first; the server sends a page at a time."""
         # a generator, which keeps the client: its connections close with it
-        yield from self._loop.iterate(self._server.all_runs(status, family=family, search=search))
+        yield from self._loop.iterate(self._server.newest(status, family=family, search=search))
 
     def train(
         self, request: TrainRequest | Mapping[str, object] | str | Path | None = None, /, **fields: object
@@ -90,7 +111,7 @@ class Client:
             draft = RequestDraft(given | fields)
         else:
             draft = RequestDraft({**(request or {}), **fields})
-        return self.status(self._loop.call(self._server.train(draft)).run_id)
+        return self.status(self._loop.call(self._server.send(TRAIN, draft)).run_id)
 
     def upload(
         self,
@@ -109,22 +130,22 @@ class Client:
         """
         file = Path(path)
         drawn = transfer_bar(file.name) if progress is None else progress
-        adding = self._server.add_corpus(
-            file, name or file.resolve().stem, language=language, is_ipa=is_ipa, progress=drawn
+        adding = upload_corpus(
+            self._server, file, name or file.resolve().stem, language=language, is_ipa=is_ipa, progress=drawn
         )
         return self._loop.call(adding)
 
     def corpora(self) -> tuple[CorpusOverview, ...]:
         """Return the corpora of the server."""
-        return self._loop.call(self._server.corpora()).corpora
+        return self._call(LIST_CORPORA).corpora
 
     def status(self, run_id: str) -> RunStatus:
         """Return the status of a run."""
-        return self._loop.call(self._server.status(run_id))
+        return self._call(GET_RUN, RunPath(run_id=run_id))
 
     def wait(self, run_id: str) -> RunStatus:
         """Wait for the end of a run and return its status."""
-        return self._loop.call(self._server.ended(self._full_id(run_id)))
+        return self._loop.call(self._server.ended(GET_RUN, RunPath(run_id=self._full_id(run_id))))
 
     def cancel(self, run_id: str) -> RunStatus:
         """Cancel a run, which ends after its current step, and return its status."""
@@ -132,11 +153,11 @@ class Client:
 
     def resume(self, run_id: str) -> RunStatus:
         """Resume a paused run, or a failed or cancelled one as a new run; return the status of the continuing run."""
-        return self.status(self._loop.call(self._server.resume(run_id)).run_id)
+        return self.status(self._call(RESUME_RUN, RunPath(run_id=run_id)).run_id)
 
     def delete(self, run_id: str) -> None:
         """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
-        self._loop.call(self._server.delete(run_id))
+        self._call(DELETE_RUN, RunPath(run_id=run_id))
 
     def events(self, run_id: str) -> Iterator[Event]:
         """Iterate over the events of a run, from the first one until it has ended."""
@@ -153,7 +174,7 @@ class Client:
 
     def workers(self) -> WorkersState:
         """Return the workers of all machines, and the runs that they train."""
-        return self._loop.call(self._server.workers())
+        return self._call(LIST_WORKERS)
 
     def download(self, run_id: str, folder: str | Path) -> Path:
         """Download the files of a completed run to a folder, which `trainer.load` takes; return the folder."""
@@ -166,7 +187,7 @@ class Client:
         An interrupted download is continued. Raises CONFLICT if this machine has another run of this id.
         """
         root, run_id = load_settings().app.artifacts_root, self._full_id(run_id)
-        return self._loop.call(self._server.pull(run_id, root, transfer_bar(run_id)))[0].path
+        return self._loop.call(pull_run(self._server, run_id, root, transfer_bar(run_id)))[0].path
 
     def export(self, name: str, format: ExportFormat, out: str | Path, *, license: str | None = None) -> Path:
         """Export a run, or a checkpoint as `RUN@1200`, to a new folder, an archive to a new file; return the path.
@@ -174,13 +195,16 @@ class Client:
         Raises CONFLICT if the path exists.
         """
         request = parse(ExportRequest, {"format": format, "license": license})
-        self._loop.call(self._server.export(name, request, Path(out), transfer_bar(name)))
+        self._loop.call(export_run(self._server, name, request, Path(out), transfer_bar(name)))
         return Path(out)
 
     def tokenizer(self, method: str, *corpora: str, **fields: object) -> TokenizerStatus:
         """Train a tokenizer on corpora of the server to its end, with the fields of a tokenizer train request."""
         request = parse(TokenizerTrainRequest, {"method": method, "corpora": list(corpora), **fields})
-        return self._loop.call(self._trained_tokenizer(request))
+        tokenizer_id = self._call(TRAIN_TOKENIZER, body=request).tokenizer_id
+        status = self._loop.call(self._server.ended(GET_TOKENIZER, TokenizerPath(tokenizer_id=tokenizer_id)))
+        check_completed(status)
+        return status
 
     def experiment(self, plan: Mapping[str, object] | str | Path, /, **fields: object) -> ExperimentResult:
         """Run an experiment to its end and return its result; an equal one that has completed is not run again.
@@ -192,7 +216,7 @@ class Client:
             request = read_plan(plan_path(str(plan)), fields)
         else:
             request = parse(ExperimentRequest, {**plan, **fields})
-        return self._loop.call(self._server.jobs.experiment_result(request, work_bar(request.name)))
+        return self._loop.call(self._experiment(request, work_bar(request.name)))
 
     def battery(self, runs: str | Sequence[str], *batteries: str | Path, **options: object) -> BatterySummary:
         """Score batteries by runs on the server: files and folders of this machine, or names such as `blimp`.
@@ -201,13 +225,13 @@ class Client:
         """
         names = [runs] if isinstance(runs, str) else runs
         request = battery_request(parse(BatteryOptions, options), names, [str(one) for one in batteries])
-        return self._loop.call(self._server.jobs.battery_result(request, work_bar("battery"), BatterySummary))
+        return self._loop.call(self._battery(request, work_bar("battery"), BatterySummary))
 
     def develop(self, run_id: str, *batteries: str | Path, **options: object) -> Development:
         """Measure the checkpoints that a run has kept: batteries, and with the options of DevelopmentOptions more."""
         chosen = parse(BatteryOptions, {"development": options})
         request = battery_request(chosen, [run_id], [str(one) for one in batteries])
-        return self._loop.call(self._server.jobs.battery_result(request, work_bar(run_id), Development))
+        return self._loop.call(self._battery(request, work_bar(run_id), Development))
 
     def run(self, run_id: str) -> RunCard:
         """Return a run as a card for notebooks, which follows the run until it has ended."""
@@ -227,17 +251,47 @@ class Client:
         """Return the name of a run or a checkpoint with its complete id: `last` is another run later."""
         return self._loop.call(self._server.full_run_id(name, or_checkpoint=True))
 
-    async def _trained_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerStatus:
-        tokenizer_id = (await self._server.train_tokenizer(request)).tokenizer_id
-        status = await self._server.trained_tokenizer(tokenizer_id)
-        check_completed_job(status)
-        return status
+    def _call(
+        self,
+        call: Call[PathT, QueryT, BodyT, AnswerT],
+        path: PathT | None = None,
+        query: QueryT | None = None,
+        body: BodyT | None = None,
+    ) -> AnswerT:
+        return self._loop.call(self._server.call(call, path, query, body))
+
+    async def _experiment(self, request: ExperimentRequest, report: Progress) -> ExperimentResult:
+        """Run an experiment to its end and return its result; raises the error that it ended with."""
+        path = ExperimentPath(experiment_id=(await self._server.call(START_EXPERIMENT, body=request)).experiment_id)
+        async with aclosing(self._server.follow(GET_EXPERIMENT, path)) as statuses:
+            async for status in statuses:
+                report(status.cells_done, status.n_cells)
+        check_completed(status)
+        return await self._server.read("experiments", path.experiment_id, "result.json", ExperimentResult)
+
+    async def _battery(self, request: BatteryRequest, report: Progress, record: type[RecordT]) -> RecordT:
+        """Score batteries; return the BatterySummary or the Development, or raise the error that the job ended with."""
+        path = BatteryPath(battery_id=(await self._server.call(START_BATTERY, body=request)).battery_id)
+        async with aclosing(self._server.follow(GET_BATTERY, path)) as statuses:
+            async for status in statuses:
+                report(status.done, status.total)
+        check_completed(status)
+        name = "result.json" if request.development is None else "development.json"
+        return await self._server.read("batteries", path.battery_id, name, record)
+
+
+def check_completed(status: ExperimentStatus | BatteryStatus | TokenizerStatus) -> None:
+    """Raise the error that a job has ended with, and CANCELLED for a cancelled one."""
+    if status.error is not None:
+        raise AppError(status.error.code, status.error.message)
+    if status.status != "completed":
+        raise AppError(ErrorCode.CANCELLED, status.message)
 
 
 class RemoteModel(NotebookModel):
     """A model on a server."""
 
-    def __init__(self, name: str, objective: Objective, server: Server, loop: "BackgroundLoop", client: Client) -> None:
+    def __init__(self, name: str, objective: Objective, server: Remote, loop: "BackgroundLoop", client: Client) -> None:
         self.run_id, _, checkpoint = name.partition("@")
         self.checkpoint = int(checkpoint) if checkpoint.isdecimal() else None
         self._name = name
@@ -247,7 +301,7 @@ class RemoteModel(NotebookModel):
         self._client = client  # its connections stay open while the model is used
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
-        return self._loop.call(self._server.inference.ask(self._name, request))
+        return self._loop.call(self._server.ask(self._name, request))
 
 
 class BackgroundLoop:
@@ -313,5 +367,5 @@ def _settings(url: str | None, key: str | None) -> ClientSettings:
         raise refusal(ErrorCode.CONFIG_INVALID, *field_problems(error, ClientSettings)) from None
 
 
-def _close(server: Server, loop: BackgroundLoop) -> None:
+def _close(server: Remote, loop: BackgroundLoop) -> None:
     loop.stop(server.close())

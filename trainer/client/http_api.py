@@ -10,12 +10,13 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from trainer.config.settings import ClientSettings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
+T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
@@ -59,32 +60,28 @@ class HttpApi:
 
     async def get(self, record: type[RecordT], path: str, /, **query: object) -> RecordT:
         """Read a record; `wait` in the query is the time that the server waits for a result."""
-        return self._parsed(record, (await self._answer("GET", path, query)).content)
+        return self.parsed(TypeAdapter(record), await self.send("GET", path, query))
 
     async def text(self, path: str, /, **query: object) -> str:
-        return (await self._answer("GET", path, query)).text
-
-    async def post(
-        self,
-        record: type[RecordT],
-        path: str,
-        body: Body | None = None,
-        *,
-        key: str | None = None,
-        **query: object,
-    ) -> RecordT:
-        """Send a record; a repeated request has the same Idempotency-Key, by default a new one of this call."""
-        headers = {"Idempotency-Key": key or new_key(), "Content-Type": "application/json"}
-        content = b"{}" if body is None else body.model_dump_json(exclude_unset=True).encode()
-        return self._parsed(record, (await self._answer("POST", path, query, headers, content)).content)
+        return (await self.send("GET", path, query)).decode()
 
     async def patch(self, record: type[RecordT], path: str, content: bytes, /, **query: object) -> RecordT:
         """Send bytes; they are sent again, as they are, if there is no answer."""
         headers = {"Content-Type": "application/octet-stream"}
-        return self._parsed(record, (await self._answer("PATCH", path, query, headers, content)).content)
+        return self.parsed(TypeAdapter(record), await self._answer("PATCH", path, query, headers, content))
 
-    async def delete(self, path: str) -> None:
-        await self._answer("DELETE", path, {})
+    async def send(
+        self, method: str, path: str, query: Mapping[str, object], body: Body | None = None, *, key: str | None = None
+    ) -> bytes:
+        """Send a request with a record as its body, and return the body of the answer.
+
+        A repeated POST has the same Idempotency-Key, by default a new one of this call.
+        """
+        if method != "POST":
+            return await self._answer(method, path, query)
+        headers = {"Idempotency-Key": key or new_key(), "Content-Type": "application/json"}
+        content = b"{}" if body is None else body.model_dump_json(exclude_unset=True).encode()
+        return await self._answer(method, path, query, headers, content)
 
     async def server_events(
         self, path: str, last_id: str = "", **query: object
@@ -129,11 +126,11 @@ class HttpApi:
         query: Mapping[str, object],
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
-    ) -> httpx2.Response:
+    ) -> bytes:
         response = await self._respond(method, path, query, headers or {}, content)
         if not response.is_success:
             raise self._error(response)
-        return response
+        return response.content
 
     async def _respond(
         self,
@@ -214,9 +211,10 @@ class HttpApi:
             message = f"No server answers at {self._address}. Check MT_URL, and that the server is running."
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
-    def _parsed(self, record: type[RecordT], content: bytes) -> RecordT:
+    def parsed(self, answer: TypeAdapter[T], content: bytes) -> T:
+        """Parse an answer; raises SERVICE_UNAVAILABLE for one of another version."""
         try:
-            return record.model_validate_json(content)
+            return answer.validate_json(content)
         except ValidationError:
             message = (
                 f"The answer of {self._address} cannot be read. Install the server's version of Model Trainer here."
@@ -231,7 +229,12 @@ def new_key() -> str:
 
 def address(*parts: str) -> str:
     """Return the path of a resource, with each part quoted."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+    return "".join(f"/{quoted(part)}" for part in parts)
+
+
+def quoted(part: str) -> str:
+    """Return a part of a path as it is written in an address."""
+    return quote(part, safe="")
 
 
 def _parameters(query: Mapping[str, object]) -> Iterator[tuple[str, str]]:

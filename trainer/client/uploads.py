@@ -6,15 +6,18 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from trainer.client.http_api import HttpApi, address
+from trainer.client.http_api import address
+from trainer.client.remote import Remote
 from trainer.config.validation import parse, unreadable
 from trainer.contracts.base import changed
 from trainer.contracts.corpora import CorpusOverview, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.parameters import UploadPath
 from trainer.contracts.wording import distinct
 from trainer.data.corpora import require_lines
 from trainer.data.folders import folder_notes
 from trainer.data.text import check_text_name, clean_file_name, count_lines, is_table, text_files
+from trainer.lab.calls import GET_UPLOAD, START_UPLOAD
 from trainer.system.files import sha256_of
 
 UploadProgress = Callable[[int, int], None]
@@ -34,7 +37,7 @@ class _Described(NamedTuple):
 
 
 async def upload_corpus(
-    api: HttpApi,
+    server: Remote,
     path: Path,
     name: str | None,
     *,
@@ -49,7 +52,7 @@ async def upload_corpus(
     """
     corpus: _Described = await asyncio.to_thread(_described, path, name, language, is_ipa)
     files, request = corpus
-    status = await api.post(UploadStatus, "/corpora", request)
+    status = await server.call(START_UPLOAD, body=request)
     size, most = _PORTION_BYTES, _MAX_PORTION_BYTES
     show = progress or _show_nothing
     while status.corpus is None:
@@ -57,7 +60,7 @@ async def upload_corpus(
         portion = await asyncio.to_thread(_read, files, status.offset, size)
         started = monotonic()
         try:
-            status = await _sent(api, request, status, portion)
+            status = await _sent(server, request, status, portion)
         except AppError as error:  # a proxy takes smaller bodies than the server
             if error.code is not ErrorCode.PAYLOAD_TOO_LARGE or len(portion) <= _LEAST_PORTION_BYTES:
                 raise
@@ -78,20 +81,20 @@ def _show_nothing(done: int, total: int) -> None:
     """Take the progress of an upload that nobody watches."""
 
 
-async def _sent(api: HttpApi, request: UploadRequest, status: UploadStatus, portion: bytes) -> UploadStatus:
+async def _sent(server: Remote, request: UploadRequest, status: UploadStatus, portion: bytes) -> UploadStatus:
     """Send a portion and return the new state, also where the server has other bytes than expected."""
     if status.offset == status.bytes:  # the server was stopped before it had stored the corpus
-        return await api.post(UploadStatus, "/corpora", request)
+        return await server.call(START_UPLOAD, body=request)
     if not portion:
         raise AppError(ErrorCode.INVALID_INPUT, "The corpus has become shorter while it was sent. Upload it again.")
     path = address("corpora", "uploads", status.upload_id)
     try:
-        return await api.patch(UploadStatus, path, portion, offset=status.offset)
+        return await server.api.patch(UploadStatus, path, portion, offset=status.offset)
     except AppError as error:
         if error.code is not ErrorCode.CONFLICT:
             raise
         try:  # the answer to an earlier portion was lost, or another process sends the same corpus
-            return await api.get(UploadStatus, path)
+            return await server.call(GET_UPLOAD, UploadPath(upload_id=status.upload_id))
         except AppError:  # the conflict is about the name of the corpus
             raise error from None
 

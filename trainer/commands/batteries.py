@@ -1,35 +1,29 @@
 """`mt battery` and `mt develop`: what runs know by the items of batteries, also over their checkpoints."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
+from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.replication import complete_run
-from trainer.artifacts.runs import RunStore
 from trainer.batteries.reading import Battery, battery_request, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
 from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
-    accepted_by_server,
+    accept,
     full_job_id,
     full_model_name,
     full_run_id,
-    job_continues,
     noting_wait,
     settings_for_any,
     with_installation,
-    with_queue,
-    with_server,
+    with_services,
 )
 from trainer.commands.copies import export_job, report_places
 from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time
-from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -37,10 +31,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MEASURES,
     QUOTINGS,
-    BatteryItem,
     BatteryOptions,
-    BatteryRecord,
-    BatteryRequest,
     BatteryStatus,
     BatterySummary,
     Measure,
@@ -48,7 +39,10 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.parameters import BatteryPath
 from trainer.contracts.wording import counted
+from trainer.lab.calls import CANCEL_BATTERY, GET_BATTERY, LIST_BATTERIES, START_BATTERY
+from trainer.lab.here import Here
 from trainer.reports.battery_tables import (
     accuracy_rows,
     battery_notes,
@@ -60,10 +54,6 @@ from trainer.reports.battery_tables import (
 )
 from trainer.reports.development_tables import age_rows, by_age, curve_rows, spread
 from trainer.reports.development_tables import notes as development_notes
-
-if TYPE_CHECKING:
-    from trainer.client.server import Server
-    from trainer.queue.queue import JobQueue
 
 _SHOWN_WORDS = 12
 
@@ -159,12 +149,7 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     chosen = options.options(has_controls=not options.no_controls)
     models, names = _models_and_batteries(options.names, settings)
-    if settings.client.url is not None:
-        return _score_on_server(battery_request(chosen, models, names), settings, terminal)
-    from trainer.queue.batteries import new_job  # redis
-
-    batteries = [_battery(name, chosen, settings) for name in names]
-    return _score(*new_job(chosen, models, batteries, RunStore(settings.app.artifacts_root)), settings, terminal)
+    return _score(chosen, models, names, settings, terminal)
 
 
 def _develop(options: _DevelopOptions, terminal: Terminal) -> int:
@@ -178,45 +163,38 @@ def _develop(options: _DevelopOptions, terminal: Terminal) -> int:
     }
     fields |= {} if options.split is None else {"split": options.split}
     chosen = options.options(development=fields)
-    if settings.client.url is not None:
-        return _score_on_server(battery_request(chosen, [options.run], options.battery), settings, terminal)
-    from trainer.queue.batteries import new_job  # redis
-
-    batteries = [_battery(name, chosen, settings) for name in options.battery]
-    complete_run(settings, options.run)
-    record, items = new_job(chosen, [options.run], batteries, RunStore(settings.app.artifacts_root))
-    return _score(record, items, settings, terminal)
+    if settings.client.url is None:
+        complete_run(settings, options.run)
+    return _score(chosen, [options.run], options.battery, settings, terminal)
 
 
-def _score(record: BatteryRecord, items: tuple[BatteryItem, ...], settings: Settings, terminal: Terminal) -> int:
-    """Accept a job and follow it to its end, or show the results of an equal one."""
-    known = BatteryStore(settings.app.artifacts_root).find(record.battery_id)
-    if known is not None and known.has_completed() and not known.is_outdated(record):
-        return asyncio.run(_show_battery(known.battery_id, ThisMachine(settings), terminal))
+def _score(
+    chosen: BatteryOptions, models: Sequence[str], names: Sequence[str], settings: Settings, terminal: Terminal
+) -> int:
+    """Start a job and follow it to its end, or show the results of an equal one."""
     terminal.continues_when_repeated = True
 
-    async def run(queue: "JobQueue") -> int:
-        accepted = await queue.batteries.accept(record, items)
-        terminal.queued = Queued(accepted.battery_id, is_job=True)
-        return await _follow_to_end(accepted.battery_id, ThisMachine(settings, queue), terminal)
-
-    return with_queue(settings, terminal, run)
-
-
-def _continues(accepted: BatteryStatus) -> str:
-    return job_continues("battery", accepted.battery_id)
-
-
-def _score_on_server(request: BatteryRequest, settings: Settings, terminal: Terminal) -> int:
-    async def run(server: "Server") -> int:
-        accepted = await accepted_by_server(server.jobs.start_battery(request), terminal, _continues)
-        battery_id = accepted.battery_id
+    async def run(installation: Installation) -> int:
+        starting = _start(chosen, models, names, installation)
+        accepted = await accept(starting, lambda one: Queued(one.battery_id, word="battery"), terminal)
         if accepted.status == "completed":
-            return await _show_battery(battery_id, server, terminal)
-        terminal.interruption = _continues(accepted)
-        return await _follow_to_end(battery_id, server, terminal)
+            return await _show_battery(accepted.battery_id, installation, terminal)
+        return await _follow_to_end(accepted.battery_id, installation, terminal)
 
-    return with_server(settings, run)
+    return with_services(settings, terminal, run)
+
+
+async def _start(
+    chosen: BatteryOptions, models: Sequence[str], names: Sequence[str], installation: Installation
+) -> BatteryStatus:
+    """Start a job; of this machine, batteries may have files of any size."""
+    if not isinstance(installation, Here):
+        return await installation.call(START_BATTERY, body=battery_request(chosen, models, names))
+    from trainer.lab.batteries import accept_battery  # redis
+    from trainer.queue.batteries import new_job
+
+    batteries = [_battery(name, chosen, installation.settings) for name in names]
+    return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.runs))
 
 
 def _models_and_batteries(names: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
@@ -258,7 +236,8 @@ def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
 
 async def _follow_to_end(battery_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show the progress until the job has ended, then its results; return the exit code."""
-    waiting, following = noting_wait(installation, terminal), installation.jobs.follow_battery(battery_id)
+    path = BatteryPath(battery_id=battery_id)
+    waiting, following = noting_wait(installation, terminal), installation.follow(GET_BATTERY, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             percent = 100 * status.done / max(1, status.total)
@@ -268,18 +247,17 @@ async def _follow_to_end(battery_id: str, installation: Installation, terminal: 
 
 
 async def _show_battery(battery_id: str, installation: Installation, terminal: Terminal) -> int:
-    jobs = installation.jobs
-    status = await jobs.battery(battery_id)
+    status = await installation.call(GET_BATTERY, BatteryPath(battery_id=battery_id))
     if status.status != "completed":
         terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
         return 0
     development = None
     if status.development_of is not None:
-        development = await jobs.read("batteries", battery_id, "development.json", Development)
-    summary = await jobs.read("batteries", battery_id, "result.json", BatterySummary)
+        development = await installation.read("batteries", battery_id, "development.json", Development)
+    summary = await installation.read("batteries", battery_id, "result.json", BatterySummary)
     _show_results(summary, development, terminal)
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
-    where = report_places("page", jobs.page("batteries", battery_id), f"mt battery export {battery_id}")
+    where = report_places("page", installation, "batteries", battery_id, f"mt battery export {battery_id}")
     terminal.note(f"{took}\n{where}")
     return 0
 
@@ -318,7 +296,7 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.jobs.batteries())
+    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_BATTERIES))
     rows = [
         (
             *(one.battery_id, one.status, f"{one.done:,}/{one.total:,}", counted(len(one.runs), "run")),
@@ -332,8 +310,8 @@ def _list(options: Options, terminal: Terminal) -> int:
 
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    name = options.battery
-    status = with_installation(settings_for_any(), lambda installation: installation.jobs.cancel_battery(name))
+    path = BatteryPath(battery_id=options.battery)
+    status = with_installation(settings_for_any(), lambda installation: installation.call(CANCEL_BATTERY, path))
     again = "Its scores stay; the same `mt battery run` continues with them."
     terminal.show(status, Text(f"{status.battery_id}: {status.status}. {again}"))
     return 0

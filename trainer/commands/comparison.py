@@ -9,9 +9,9 @@ from rich.text import Text
 from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import (
-    Inference,
     Installation,
     compared_name,
+    completed_manifest,
     run_or_group,
     settings_for_any,
     with_inference,
@@ -24,8 +24,10 @@ from trainer.config.validation import parse
 from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest, EvalSplit, summary_of
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
 from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number, share_number
+from trainer.lab.calls import GET_RUN
 from trainer.reports.comparison import (
     TOLERANCE,
     Against,
@@ -110,13 +112,14 @@ async def _find(name: str, installation: Installation) -> _Found:
     """
     if "@" in name:
         await installation.check_model(name)
-        manifest = await installation.completed_manifest(run_of(name))
-        return _Found(name, None, [(manifest, (await installation.status(manifest.run_id)).tokens_per_second)])
+        path = RunPath(run_id=run_of(name))
+        manifest = await completed_manifest(installation, path.run_id)
+        return _Found(name, None, [(manifest, (await installation.call(GET_RUN, path)).tokens_per_second)])
     status = await run_or_group(installation, name)
     if isinstance(status, RunStatus):
-        return _Found(name, None, [(await installation.completed_manifest(name), status.tokens_per_second)])
+        return _Found(name, None, [(await completed_manifest(installation, name), status.tokens_per_second)])
     completed = status.with_completed()
-    manifests = [(await installation.completed_manifest(one.run_id), one.tokens_per_second) for one in completed]
+    manifests = [(await completed_manifest(installation, one.run_id), one.tokens_per_second) for one in completed]
     return _Found(name, status.left_out(), manifests)
 
 
@@ -152,19 +155,19 @@ def _show(
         if len(summaries) == len(models):
             return show([*summaries.values()], split=split)
 
-        async def measure_checkpoints(inference: Inference) -> int:
+        async def measure_checkpoints(installation: Installation) -> int:
             for model in models:
                 if model not in summaries:
-                    summaries[model] = summary_of((await inference.ask(model, EvalRequest(split=split))).measured())
+                    summaries[model] = summary_of((await installation.ask(model, EvalRequest(split=split))).measured())
             return show([summaries[model] for model in models], split=split)
 
         return with_inference(settings, terminal, measure_checkpoints)
     path, corpus = str(options.path), CorpusToMeasure(options.path, settings, terminal)
 
-    async def measure(inference: Inference) -> int:
+    async def measure(installation: Installation) -> int:
         request = EvalRequest(path_override=corpus.name)
         await corpus.store()
-        metrics = [(await inference.ask(model, request)).measured() for model in models]
+        metrics = [(await installation.ask(model, request)).measured() for model in models]
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)

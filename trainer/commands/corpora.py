@@ -10,6 +10,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import Argument, Arguments, Commands, Options, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
+from trainer.commands.corpus_names import uploaded
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import Settings
@@ -23,6 +24,8 @@ from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
+from trainer.lab.calls import LIST_CORPORA
+from trainer.lab.here import Here
 
 if TYPE_CHECKING:
     from trainer.training.inspect_corpus import CorpusInspection
@@ -67,10 +70,9 @@ def _add(options: _AddOptions, terminal: Terminal) -> int:
     name = options.name or path.resolve().stem
 
     async def add(installation: Installation) -> CorpusOverview:
-        with terminal.transferring(f"upload {safe_name(path.name)}") as progress:
-            return await installation.add_corpus(
-                path, name, language=noted.language, is_ipa=noted.is_ipa, progress=progress
-            )
+        if isinstance(installation, Here):
+            return await installation.add_corpus(path, name, language=noted.language, is_ipa=noted.is_ipa)
+        return await uploaded(path, installation, terminal, name, language=noted.language, is_ipa=noted.is_ipa)
 
     added = with_installation(settings, add)
     added = changed(added, notes=distinct((*folder_notes(path, name), *added.notes)))
@@ -82,7 +84,7 @@ def _add(options: _AddOptions, terminal: Terminal) -> int:
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.corpora())
+    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_CORPORA))
     rows = columns([("corpus", "bytes", "lines", "languages", "spelling"), *map(_facts, found.corpora)])
     terminal.show(found, rows)
     return 0

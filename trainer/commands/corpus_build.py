@@ -8,6 +8,7 @@ from rich.text import Text
 
 from trainer.commands.arguments import Argument, Options, flag, option, repeatable
 from trainer.commands.connection import settings_for_any, with_server
+from trainer.commands.corpus_names import uploaded
 from trainer.commands.terminal import Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
@@ -30,7 +31,7 @@ from trainer.data.text import corpus_sha256
 from trainer.system.hardware import package_version
 
 if TYPE_CHECKING:
-    from trainer.client.server import Server
+    from trainer.client.remote import Remote
 
 DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 DEFAULT_THRESHOLD = 0.9
@@ -128,10 +129,9 @@ class _Built(NamedTuple):
 def _upload(corpora: Sequence[_Built], settings: Settings, terminal: Terminal) -> None:
     """Upload built corpora to the server of MT_URL, if it is set."""
 
-    async def upload(server: "Server") -> None:
+    async def upload(server: "Remote") -> None:
         for path, language, is_ipa in corpora:
-            with terminal.transferring(f"upload {path.name}") as progress:
-                await server.add_corpus(path, path.stem, language=language, is_ipa=is_ipa, progress=progress)
+            await uploaded(path, server, terminal, path.stem, language=language, is_ipa=is_ipa)
 
     if settings.client.url is not None:
         with_server(settings, upload)

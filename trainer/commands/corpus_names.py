@@ -1,21 +1,23 @@
 """Corpora of the command line: names of the installation's corpora, and files of this machine."""
 
-import asyncio
 import os
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.commands.connection import with_server
+from trainer.commands.connection import Installation, with_installation
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name, unreadable
+from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore, note_on_name, only_name
 from trainer.data.folders import folder_notes
+from trainer.lab.calls import LIST_CORPORA
+from trainer.lab.here import Here
 
-if TYPE_CHECKING:
-    from trainer.client.server import Server
+if TYPE_CHECKING:  # the HTTP client
+    from trainer.client.remote import Remote
 
 _KNOWN_DATA_SETS = tuple(
     "babylm bookcorpus c4 enwik8 gutenberg lambada openwebtext penntreebank ptb shakespeare text8 tinyshakespeare"
@@ -45,7 +47,37 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
     return name
 
 
-async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server", terminal: Terminal) -> str:
+async def installed_corpus(name: str, yaml_file: Path | None, installation: Installation, terminal: Terminal) -> str:
+    """Return the name by which the installation finds a corpus, once it has a file or a folder of this machine."""
+    if isinstance(installation, Here):
+        return await corpus_name(name, yaml_file, installation.corpora)
+    return await server_corpus_name(name, yaml_file, installation, terminal)
+
+
+async def offered(path: Path, installation: Installation, terminal: Terminal) -> str:
+    """Return the name of a file or a folder of this machine, once the installation has it."""
+    if isinstance(installation, Here):
+        return await installation.corpora.offer(path)
+    return (await uploaded(path, installation, terminal)).name
+
+
+async def uploaded(
+    path: Path,
+    server: "Remote",
+    terminal: Terminal,
+    name: str | None = None,
+    *,
+    language: str | None = None,
+    is_ipa: bool | None = None,
+) -> CorpusOverview:
+    """Upload a file or a folder with a progress bar; without a name, requests find it by its hash only."""
+    from trainer.client.uploads import upload_corpus
+
+    with terminal.transferring(f"upload {safe_name(path.name)}") as progress:
+        return await upload_corpus(server, path, name, language=language, is_ipa=is_ipa, progress=progress)
+
+
+async def server_corpus_name(name: str, yaml_file: Path | None, server: "Remote", terminal: Terminal) -> str:
     """Return the name by which the server finds a corpus, uploading a file or a folder of this machine.
 
     A corpus of the server by this name comes first, as on this machine.
@@ -54,7 +86,7 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
     if found is None:
         if name.startswith((os.sep, ".")):
             raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
-    names = [corpus.name for corpus in (await server.corpora()).corpora]
+    names = [corpus.name for corpus in (await server.call(LIST_CORPORA)).corpora]
     if name in names:
         return name
     if found is None:
@@ -67,8 +99,7 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Server"
         return full_name or name
     for note in folder_notes(found, safe_name(found.name)):  # the server does not get what is left out
         terminal.note(f"Note: {note}")
-    with terminal.transferring(f"upload {safe_name(found.name)}") as progress:
-        added = await server.add_corpus(found, None, progress=progress)
+    added = await uploaded(found, server, terminal)
     for note in added.notes:
         terminal.note(f"Note: '{safe_name(found.name)}': {note}")
     return added.name
@@ -111,16 +142,18 @@ class CorpusToMeasure:
     """A corpus on which models are measured; raises AppError where it is none. A server checks the name itself."""
 
     def __init__(self, path: Path, settings: Settings, terminal: Terminal) -> None:
-        given = str(path)
         self._corpora = CorpusStore(settings)
-        self.name = (
-            asyncio.run(checked_corpus(given, self._corpora))
-            if settings.client.url is None
-            else with_server(settings, lambda server: server_corpus_name(given, None, server, terminal))
-        )
+
+        async def named(installation: Installation) -> str:
+            if isinstance(installation, Here):
+                name = await checked_corpus(str(path), self._corpora)
+                for note in self._corpora.layout(name, ["split_by"]).notes:
+                    terminal.note(f"Note: {note}")
+                return name
+            return await server_corpus_name(str(path), None, installation, terminal)
+
+        self.name = with_installation(settings, named)
         """The name for requests."""
-        for note in self._corpora.layout(self.name, ["split_by"]).notes if settings.client.url is None else ():
-            terminal.note(f"Note: {note}")
 
     async def store(self) -> None:
         """Store a file of this machine as a corpus."""

@@ -1,32 +1,29 @@
 """`mt experiment run`, `show`, `list`, `cancel`, `export` and `recompute`: a cross-language experiment as one job."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.experiments import ExperimentStore, without_details
+from trainer.artifacts.experiments import without_details
 from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
-    accepted_by_server,
+    accept,
+    completed_manifest,
     full_job_id,
-    job_continues,
     noting_wait,
     settings_for_any,
     with_installation,
-    with_queue,
-    with_server,
+    with_services,
 )
 from trainer.commands.copies import export_job, report_places
-from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
+from trainer.commands.corpus_names import installed_corpus, note_tables, offered
 from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time, loss_figures
-from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -38,7 +35,6 @@ from trainer.contracts.experiments import (
     Cell,
     Correlation,
     CurveRow,
-    ExperimentRecord,
     ExperimentRequest,
     ExperimentResult,
     ExperimentStatus,
@@ -49,10 +45,12 @@ from trainer.contracts.experiments import (
     Validity,
 )
 from trainer.contracts.installation import recipes
+from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
-from trainer.data.corpora import CorpusStore
 from trainer.experiments.validity import message_of
+from trainer.lab.calls import CANCEL_EXPERIMENT, GET_EXPERIMENT, LIST_EXPERIMENTS, START_EXPERIMENT
+from trainer.lab.here import Here
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     battery_caption,
@@ -65,11 +63,6 @@ from trainer.reports.experiment_tables import (
     spread_note,
 )
 from trainer.system.hardware import physical_cores
-
-if TYPE_CHECKING:
-    from trainer.client.server import Server
-    from trainer.queue.batteries import Items
-    from trainer.queue.queue import JobQueue
 
 
 class ExperimentSummary(Frozen):
@@ -136,67 +129,28 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
-    settings = settings_for_any()
-    if settings.client.url is not None:
-        return with_server(settings, lambda server: _run_on_server(options, server, terminal))
-    corpora = CorpusStore(settings)
-    record, items = asyncio.run(_read(options, corpora, settings))
-    note_tables(corpora, terminal)
-    known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
-    if known is not None and known.has_completed():
-        return asyncio.run(_show_experiment(known.experiment_id, ThisMachine(settings), terminal))
+    path, plan = _read_plan(options)
     terminal.continues_when_repeated = True
-    settings = with_slots(settings, record.request)
 
-    async def run(queue: "JobQueue") -> int:
-        await corpora.store_offered()
-        accepted = await queue.experiments.accept(record, items)
-        terminal.queued = Queued(accepted.experiment_id, is_job=True)
-        terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(record.request)}")
-        return await _follow_to_end(accepted.experiment_id, ThisMachine(settings, queue), terminal)
+    async def run(installation: Installation) -> int:
+        async def named(name: str) -> str:
+            return await installed_corpus(name, path, installation, terminal)
 
-    return with_queue(settings, terminal, run)
+        async def offer(file: Path) -> str:
+            return await offered(file, installation, terminal)
 
+        request = await _with_local_files(plan, options.corpora, named, offer)
+        starting = installation.call(START_EXPERIMENT, body=request)
+        with _corpora_hint(options):
+            accepted = await accept(starting, lambda one: Queued(one.experiment_id, word="experiment"), terminal)
+        if isinstance(installation, Here):
+            note_tables(installation.corpora, terminal)
+        if accepted.status == "completed":
+            return await _show_experiment(accepted.experiment_id, installation, terminal)
+        terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(request)}")
+        return await _follow_to_end(accepted.experiment_id, installation, terminal)
 
-async def _run_on_server(options: _RunOptions, server: "Server", terminal: Terminal) -> int:
-    """Upload the files that a plan names, and start the experiment on the server."""
-    terminal.continues_when_repeated = True
-    path, request = _read_plan(options)
-
-    async def named(name: str) -> str:
-        return await server_corpus_name(name, path, server, terminal)
-
-    async def offer(file: Path) -> str:
-        with terminal.transferring(f"upload {safe_name(file.name)}") as progress:
-            return await server.offer(file, progress=progress)
-
-    request = await _with_local_files(request, options.corpora, named, offer)
-    with _corpora_hint(options):
-        accepted = await accepted_by_server(server.jobs.start_experiment(request), terminal, _continues)
-    experiment_id = accepted.experiment_id
-    if accepted.status == "completed":
-        return await _show_experiment(experiment_id, server, terminal)
-    terminal.interruption = _continues(accepted)
-    terminal.note(f"experiment {experiment_id}\n{_trainings(request)}")
-    return await _follow_to_end(experiment_id, server, terminal)
-
-
-def _continues(accepted: ExperimentStatus) -> str:
-    return job_continues("experiment", accepted.experiment_id)
-
-
-async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> tuple[ExperimentRecord, "Items"]:
-    """Read and check a plan; raises AppError, having changed nothing."""
-    path, request = _read_plan(options)
-
-    async def named(name: str) -> str:
-        return await corpus_name(name, path, corpora)
-
-    request = await _with_local_files(request, options.corpora, named, corpora.offer)
-    with _corpora_hint(options):
-        from trainer.queue.experiments import resolve_experiment  # redis
-
-        return await resolve_experiment(request, corpora, settings, user_id=None)
+    return with_services(with_slots(settings_for_any(), plan), terminal, run)
 
 
 def _read_plan(options: _RunOptions) -> tuple[Path, ExperimentRequest]:
@@ -276,7 +230,8 @@ def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
 async def _follow_to_end(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show each finished cell until the experiment has ended, then its results; return the exit code."""
     shown: set[Cell] = set()
-    waiting, following = noting_wait(installation, terminal), installation.jobs.follow_experiment(experiment_id)
+    path = ExperimentPath(experiment_id=experiment_id)
+    waiting, following = noting_wait(installation, terminal), installation.follow(GET_EXPERIMENT, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             for cell in status.cells:
@@ -299,7 +254,7 @@ async def _cell_line(cell: Cell, installation: Installation, unit: Unit) -> str:
     name = f"{cell.model} {cell.language}, seed {cell.seed}"
     if cell.kind != "train" or cell.run_id is None:
         return f"{name}: {'batteries' if cell.kind == 'battery' else 'texts'} scored"
-    manifest = await installation.completed_manifest(cell.run_id)
+    manifest = await completed_manifest(installation, cell.run_id)
     metrics, share = manifest.metrics, manifest.unknown_char_share
     figures = loss_figures(metrics.test, metrics.bits_per_char, unit, manifest.effective.objective, share)
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
@@ -322,8 +277,8 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
         rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
         terminal.show(summary, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
-    jobs, experiment_id = installation.jobs, status.experiment_id
-    result = await jobs.read("experiments", experiment_id, "result.json", ExperimentResult)
+    experiment_id = status.experiment_id
+    result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
     headline = result.models[0].tables.matrix
     matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
     model, kind = result.headline
@@ -332,7 +287,7 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
     unit, kind_word = terminal.unit, kind.replace("_", "-")
     title = f"{status.experiment_id}: excess surprisal, {unit} per position ({model}, {kind_word} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
-    where = report_places("report", jobs.page("experiments", experiment_id), f"mt experiment export {experiment_id}")
+    where = report_places("report", installation, "experiments", experiment_id, f"mt experiment export {experiment_id}")
     primary = correlation_line(result)
     n_others = counted(len(result.correlations) - 1, "exploratory test")
     ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
@@ -393,12 +348,13 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 
 
 async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
-    await _show_status(await installation.jobs.experiment(experiment_id), installation, terminal)
+    path = ExperimentPath(experiment_id=experiment_id)
+    await _show_status(await installation.call(GET_EXPERIMENT, path), installation, terminal)
     return 0
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.jobs.experiments())
+    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_EXPERIMENTS))
     rows = [
         (s.experiment_id, s.status, f"{s.cells_done}/{s.n_cells} cells", local_time(s.created_at))
         for s in found.experiments
@@ -409,8 +365,8 @@ def _list(options: Options, terminal: Terminal) -> int:
 
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    name = options.experiment
-    status = with_installation(settings_for_any(), lambda installation: installation.jobs.cancel_experiment(name))
+    path = ExperimentPath(experiment_id=options.experiment)
+    status = with_installation(settings_for_any(), lambda installation: installation.call(CANCEL_EXPERIMENT, path))
     again = "Its finished runs stay; the same `mt experiment run` continues with them."
     terminal.show(without_details(status), Text(f"{status.experiment_id}: {status.status}. {again}"))
     return 0

@@ -22,7 +22,7 @@ from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
 if TYPE_CHECKING:
-    from trainer.client.server import Server
+    from trainer.client.remote import Remote
 
 _FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx", "arpa", "archive", "ro-crate", *CURVE_FORMATS)
 _NEXT = {
@@ -108,12 +108,14 @@ def _write(options: _ExportOptions, settings: Settings) -> str:
     return model_name(run.run_id, step)
 
 
-async def _download(options: _ExportOptions, server: "Server", terminal: Terminal) -> str:
+async def _download(options: _ExportOptions, server: "Remote", terminal: Terminal) -> str:
     """Export a run of the server to this machine; return the name of the run or the checkpoint."""
+    from trainer.client.exports import export_run
+
     request = ExportRequest(format=options.format, license=options.license)
     with terminal.transferring(f"export {options.run}") as progress:
         async with noting_wait(server, terminal):
-            return await server.export(options.run, request, options.out, progress, force=options.force)
+            return await export_run(server, options.run, request, options.out, progress, force=options.force)
 
 
 def _import(options: _ImportOptions, terminal: Terminal) -> int:

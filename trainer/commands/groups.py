@@ -10,6 +10,7 @@ from trainer.commands.connection import Installation, hint_name
 from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
+from trainer.contracts.parameters import GroupPath, RunPath
 from trainer.contracts.runs import describe_unknown, has_unknown_text
 from trainer.contracts.units import (
     LOSS_DIGITS,
@@ -21,6 +22,7 @@ from trainer.contracts.units import (
     loss_number,
 )
 from trainer.contracts.wording import counted
+from trainer.lab.calls import GET_GROUP, GET_RUN
 
 _TITLES: dict[GroupNumber, str] = {
     "train_loss": "training, {unit} per token",
@@ -80,17 +82,18 @@ def _scale(name: GroupNumber, unit: Unit) -> float:
 
 async def follow_group_to_end(group_id: str, terminal: Terminal, installation: Installation) -> int:
     """Show the progress of all runs of a group until they have ended, then its numbers; return the exit code."""
-    group = await installation.group(group_id)
+    path = GroupPath(group_id=group_id)
+    group = await installation.call(GET_GROUP, path)
     async with asyncio.TaskGroup() as following:
         for member in group.members:
             following.create_task(_follow(member.run_id, terminal, installation))
-    group = await installation.group(group_id)
+    group = await installation.call(GET_GROUP, path)
     show_group(group, terminal, *_next(group, await hint_name(group_id, group.label, installation)))
     return 0 if group.n_completed == len(group.members) else EXIT_FAILED
 
 
 async def _follow(run_id: str, terminal: Terminal, installation: Installation) -> None:
-    async for status in installation.follow(run_id):
+    async for status in installation.follow(GET_RUN, RunPath(run_id=run_id)):
         terminal.progress(status)
 
 

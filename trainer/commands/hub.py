@@ -19,7 +19,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import bundled_licence
 
 if TYPE_CHECKING:  # torch, and the HTTP client
-    from trainer.client.server import Server
+    from trainer.client.remote import Remote
     from trainer.export.card import Publication
 
 
@@ -148,18 +148,20 @@ def _pull(options: _PullOptions, terminal: Terminal) -> int:
 def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> int:
     note_new_place(settings, terminal)
 
-    async def pull(server: "Server") -> tuple[RunDirectory, bool]:
+    async def pull(server: "Remote") -> tuple[RunDirectory, bool]:
         return await _pulled(server, await server.full_run_id(source), settings.app.artifacts_root, terminal)
 
     run, is_new = with_server(settings, pull)
     return _show_pulled(run.run_id, settings, terminal, is_new=is_new)
 
 
-async def _pulled(server: "Server", run_id: str, artifacts_root: Path, terminal: Terminal) -> tuple[RunDirectory, bool]:
+async def _pulled(server: "Remote", run_id: str, artifacts_root: Path, terminal: Terminal) -> tuple[RunDirectory, bool]:
     """Bring a run of the server to an artifacts folder, with a progress bar."""
+    from trainer.client.exports import pull_run
+
     with terminal.transferring(f"pull {run_id}") as progress:
         async with noting_wait(server, terminal):
-            return await server.pull(run_id, artifacts_root, progress)
+            return await pull_run(server, run_id, artifacts_root, progress)
 
 
 def _show_pulled(run_id: str, settings: Settings, terminal: Terminal, *, is_new: bool) -> int:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, ModelOptions, SamplingOptions, flag, option, repeatable
-from trainer.commands.connection import Inference, settings_for_any, with_installation, with_model
+from trainer.commands.connection import Installation, settings_for_any, with_installation, with_model
 from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
@@ -21,12 +21,14 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest
 from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.predictions import PredictRequest
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
+from trainer.lab.calls import GET_LATEST_EVALUATION
 
 _STDIN = 0
 
@@ -77,11 +79,11 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
     if options.stream and options.json:
         raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both.")
 
-    async def generate(inference: Inference) -> int:
+    async def generate(installation: Installation) -> int:
         if options.stream:
-            response = await _stream(inference, options.run, request, terminal)
+            response = await _stream(installation, options.run, request, terminal)
         else:
-            response = await inference.ask(options.run, request)
+            response = await installation.ask(options.run, request)
             terminal.show(response)
         if not options.json:
             for note in response.notes:
@@ -114,10 +116,12 @@ def _generate_request(options: _GenerateOptions, settings: Settings) -> Generate
     return parse(GenerateRequest, fields)
 
 
-async def _stream(inference: Inference, model: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
+async def _stream(
+    installation: Installation, model: str, request: GenerateRequest, terminal: Terminal
+) -> GenerateResponse:
     """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
     response = GenerateResponse(request_id="none", run_id=run_of(model), status="queued")
-    async with contextlib.aclosing(inference.stream(model, request)) as pieces:
+    async with contextlib.aclosing(installation.stream(model, request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, GenerateResponse):
                 response = piece
@@ -140,8 +144,8 @@ def end_note(reason: FinishReason, response: GenerateResponse) -> str:
 def _predict(options: _PredictOptions, terminal: Terminal) -> int:
     request = parse(PredictRequest, options.given(PredictRequest))
 
-    async def predict(inference: Inference) -> int:
-        response = await inference.ask(options.run, request)
+    async def predict(installation: Installation) -> int:
+        response = await installation.ask(options.run, request)
         ranked = enumerate(response.suggestions or (), 1)
         unit = terminal.unit
         rows = [(str(rank), one.token, f"{one.prob:.4f}", surprisal_number(-one.logp, unit)) for rank, one in ranked]
@@ -156,12 +160,12 @@ def _chat(options: _ChatOptions, terminal: Terminal) -> int:
     parse(ChatRequest, {**fields, "message": "a"})
     terminal.is_conversation = True
 
-    async def chat(inference: Inference) -> int:
+    async def chat(installation: Installation) -> int:
         async for line in _typed_lines():
             message = line.strip()
             if not message:
                 continue
-            response = await inference.ask(options.run, parse(ChatRequest, {**fields, "message": message}))
+            response = await installation.ask(options.run, parse(ChatRequest, {**fields, "message": message}))
             if "session_id" not in fields:
                 fields["session_id"] = response.session_id
                 terminal.note(f"(session {response.session_id})")
@@ -198,17 +202,18 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     if options.latest:
         if run_of(options.run) != options.run:
             raise AppError(ErrorCode.INVALID_INPUT, "Evaluations of checkpoints are not stored: leave out `--latest`.")
-        metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
+        path = RunPath(run_id=options.run)
+        metrics = with_installation(settings, lambda installation: installation.call(GET_LATEST_EVALUATION, path))
         terminal.show(metrics, *_metrics(metrics, metrics.dataset, options.run, terminal.unit))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
     request = parse(EvalRequest, fields | ({} if corpus is None else {"path_override": corpus.name}))
 
-    async def evaluate(inference: Inference) -> int:
+    async def evaluate(installation: Installation) -> int:
         if corpus is not None:
             await corpus.store()
-        metrics = (await inference.ask(options.run, request)).measured()
+        metrics = (await installation.ask(options.run, request)).measured()
         name = str(options.path or metrics.split)
         terminal.show(metrics, *_metrics(metrics, name, options.run, terminal.unit))
         return 0

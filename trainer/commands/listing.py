@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from statistics import fmean
 from typing import get_args
@@ -16,10 +17,12 @@ from trainer.commands.terminal import Listing, Terminal, duration, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.baselines import Baseline, signed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.groups import GroupStatus
+from trainer.contracts.groups import GroupStatus, RunRows
+from trainer.contracts.parameters import GroupPath
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted
+from trainer.lab.calls import GET_GROUP
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _START_ONE = "Start one with: mt train --corpus demo"
@@ -41,10 +44,10 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--limit` must be at least 1, you gave {options.limit}.")
 
     async def read(installation: Installation) -> tuple[Sequence[RunStatus], Sequence[GroupStatus], bool]:
-        listed = await installation.runs(options.status, options.limit, by_group=not options.members)
+        listed = await _newest(installation, options.status, RunRows(options.limit, by_group=not options.members))
         names = {} if options.members else {one.group.group_id: None for one in listed if one.group is not None}
-        groups = [await installation.group(name) for name in names]
-        has_runs = bool(listed or (options.status is not None and await installation.runs(None, 1)))
+        groups = [await installation.call(GET_GROUP, GroupPath(group_id=name)) for name in names]
+        has_runs = bool(listed or (options.status and await _newest(installation, None, RunRows(1, by_group=False))))
         return listed, groups, has_runs
 
     settings = settings_for_any()
@@ -59,6 +62,15 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     )
     terminal.show({"runs": listed, "groups": groups}, table)
     return 0
+
+
+async def _newest(installation: Installation, state: RunState | None, rows: RunRows) -> Sequence[RunStatus]:
+    """Return the newest runs, as many as there is room for."""
+    async with aclosing(installation.newest(state)) as runs:
+        async for run in runs:
+            if not rows.take(run):
+                break
+    return rows.runs
 
 
 def _queue(options: Options, terminal: Terminal) -> int:

@@ -1,8 +1,7 @@
 """`mt status`, `logs`, `cancel`, `delete`, `resume`, `config`, `files` and `verify`: commands on one run."""
 
 import asyncio
-from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import aclosing, suppress
 
 from rich.table import Table
 from rich.text import Text
@@ -22,14 +21,14 @@ from trainer.commands.arguments import (
 )
 from trainer.commands.connection import (
     Installation,
-    accepted_by_server,
+    accept,
     full_run_id,
     noting_wait,
+    queued_run,
     run_or_group,
     settings_for_any,
     with_installation,
-    with_queue,
-    with_server,
+    with_services,
 )
 from trainer.commands.groups import follow_group_to_end, show_group
 from trainer.commands.terminal import (
@@ -42,25 +41,21 @@ from trainer.commands.terminal import (
     loss_figures,
     summary,
 )
-from trainer.commands.this_machine import ThisMachine
-from trainer.commands.training import NO_PAUSE, accept, follow_to_end, recovery_hint, run_continues
+from trainer.commands.training import NO_PAUSE, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
 from trainer.config.validation import safe_name
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
+from trainer.contracts.parameters import GroupPath, ModelPath, RunPath
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.units import Unit
 from trainer.contracts.verification import Check, Verification
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model
-from trainer.data.corpora import CorpusStore
+from trainer.lab.calls import DELETE_RUN, GET_CONFIG, GET_FILES, GET_GROUP, GET_MANIFEST, GET_RUN, RESUME_RUN
+from trainer.lab.here import Here
 from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
-
-if TYPE_CHECKING:
-    from trainer.client.server import Server
-    from trainer.queue.queue import JobQueue
-
 
 _STDIN = 0
 
@@ -118,7 +113,8 @@ def _cancel(options: RunOrGroupOptions, terminal: Terminal) -> int:
             terminal.show(status, Text(_cancelled(status)))
             return 0
         cancelled = await cancel_unfinished(found, installation.cancel)
-        terminal.show(await installation.group(options.run), Text("\n".join(map(_cancelled, cancelled))))
+        group = await installation.call(GET_GROUP, GroupPath(group_id=options.run))
+        terminal.show(group, Text("\n".join(map(_cancelled, cancelled))))
         return 0
 
     return with_installation(settings_for_any(), cancel)
@@ -139,7 +135,8 @@ def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
 
 def _delete_run(run_id: str, given: str, settings: Settings, terminal: Terminal, *, asks: bool) -> None:
     """Delete a run, after its name was typed if `asks`; else it must be given by its name or its complete id."""
-    status = with_installation(settings, lambda installation: installation.status(run_id))
+    path = RunPath(run_id=run_id)
+    status = with_installation(settings, lambda installation: installation.call(GET_RUN, path))
     name = status.label or run_id
     if not asks and given not in (name, run_id):
         message = f"'{safe_name(given)}' names {run_id}. With `--yes`, give this id or the name of the run."
@@ -151,61 +148,49 @@ def _delete_run(run_id: str, given: str, settings: Settings, terminal: Terminal,
         if answer not in (name, run_id):
             message = f"The name does not match, so {run_id} was not deleted. `--yes` deletes without a question."
             raise AppError(ErrorCode.INVALID_INPUT, message)
-    with_installation(settings, lambda installation: installation.delete(run_id))
+    with_installation(settings, lambda installation: installation.call(DELETE_RUN, path))
     terminal.note(f"{run_id} is deleted.")
 
 
 def _resume(options: _ResumeOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    if settings.client.url is not None:
-        return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
-    found = with_installation(settings, lambda installation: run_or_group(installation, options.run))
-    if isinstance(found, GroupStatus):
-        return _resume_group(found, options, settings, terminal)
-    run = complete_run(settings, options.run)
-    origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
+    found = with_installation(settings, lambda installation: _checked(installation, options.run))
+    terminal.pauses = not options.no_pause
 
-    async def resume(queue: "JobQueue") -> int:
-        if origin is not None:
-            accepting = queue.accept_resumed(origin, user_id=None)
-        else:
-            accepting = queue.resume_unfinished(run)
-        # an experiment waits for its runs
-        terminal.pauses = not options.no_pause and run.record().experiment_id is None
-        run_id = (await accept(accepting, run.record().effective.label, terminal)).run_id
-        return await follow_to_end(run_id, terminal, ThisMachine(settings, queue))
+    async def resume(installation: Installation) -> int:
+        if isinstance(found, GroupStatus):
+            resumed = [await _resumed(one, installation, terminal) for one in _resumable(found)]
+            terminal.queued = Queued(found.group_id, found.label, [*resumed])
+            return await follow_group_to_end(found.group_id, terminal, installation)
+        if isinstance(installation, Here) and installation.runs.get(found.run_id).record().experiment_id is not None:
+            terminal.pauses = False  # an experiment waits for its runs
+        return await follow_to_end(await _resumed(found, installation, terminal), terminal, installation)
 
-    return with_queue(settings, terminal, resume)
+    return with_services(settings, terminal, resume)
 
 
-def _resume_group(group: GroupStatus, options: _ResumeOptions, settings: Settings, terminal: Terminal) -> int:
-    """Resume the runs of a group that are paused, have failed or were cancelled, and follow the group."""
+async def _checked(installation: Installation, name: str) -> RunStatus | GroupStatus:
+    """Return a run or a group to resume; raises an error for an ended run of this machine that cannot be resumed."""
+    found = await run_or_group(installation, name)
+    if isinstance(found, RunStatus) and found.has_ended and isinstance(installation, Here):
+        run = await asyncio.to_thread(complete_run, installation.settings, name)
+        await resolve_origin(run, installation.lab.stores.corpora, installation.settings)
+    return found
 
-    async def resume(queue: "JobQueue") -> int:
-        terminal.pauses = not options.no_pause
-        resumed = [await queue.resume(one.run_id, user_id=None) for one in _resumable(group)]
-        terminal.queued = Queued(group.group_id, group.label, [one.run_id for one in resumed])
-        return await follow_group_to_end(group.group_id, terminal, ThisMachine(settings, queue))
 
-    return with_queue(settings, terminal, resume)
+async def _resumed(status: RunStatus, installation: Installation, terminal: Terminal) -> str:
+    """Resume a run unless it is queued or running; return the id of the run to follow."""
+    if not status.has_ended and status.status != "paused":
+        terminal.queued = Queued(status.run_id, status.label, [status.run_id])
+        return status.run_id
+    resuming = installation.call(RESUME_RUN, RunPath(run_id=status.run_id))
+    return (await accept(resuming, lambda accepted: queued_run(accepted, status.label), terminal)).run_id
 
 
 def _resumable(group: GroupStatus) -> tuple[RunStatus, ...]:
     """Return the runs of a group that are paused, or that have ended without a model but with a checkpoint."""
     ended = [one for one in group.of_state("failed", "cancelled") if one.last_checkpoint_step is not None]
     return (*group.of_state("paused"), *ended)
-
-
-async def _resume_on_server(name: str, server: "Server", terminal: Terminal) -> int:
-    status = await run_or_group(server, name)
-    if isinstance(status, GroupStatus):
-        for member in _resumable(status):
-            await server.resume(member.run_id)
-        return await follow_group_to_end(name, terminal, server)
-    run_id = name
-    if status.has_ended or status.status == "paused":
-        run_id = (await accepted_by_server(server.resume(run_id), terminal, run_continues)).run_id
-    return await follow_to_end(run_id, terminal, server)
 
 
 def _status_table(status: RunStatus, unit: Unit) -> Table:
@@ -263,12 +248,15 @@ def _logs(options: _LogsOptions, terminal: Terminal) -> int:
         terminal.line(line if options.as_stored else readable_line(line))
 
     async def follow(installation: Installation) -> int:
-        if (await installation.status(options.run)).started_at is None:
+        path = RunPath(run_id=options.run)
+        if (await installation.call(GET_RUN, path)).started_at is None:
             terminal.note("The run has no log yet: its training has not started.")
         async with aclosing(installation.log_lines(options.run, options.tail, follow=options.follow)) as lines:
             async for line in lines:
                 show(line)
-        last_lines = () if options.as_stored else await installation.last_lines(options.run)
+        last_lines: tuple[str, ...] = ()
+        with suppress(AppError):  # a run that has not ended
+            last_lines = () if options.as_stored else (await installation.call(GET_MANIFEST, path)).last_lines
         if last_lines:
             terminal.line("The last lines of its error output:")
             for line in last_lines:
@@ -279,7 +267,8 @@ def _logs(options: _LogsOptions, terminal: Terminal) -> int:
 
 
 def _config(options: RunOptions, terminal: Terminal) -> int:
-    text = with_installation(settings_for_any(), lambda installation: installation.experiment_file(options.run))
+    path = RunPath(run_id=options.run)
+    text = with_installation(settings_for_any(), lambda installation: installation.call(GET_CONFIG, path))
     if options.json:
         terminal.show({"yaml": text})
     else:
@@ -288,7 +277,8 @@ def _config(options: RunOptions, terminal: Terminal) -> int:
 
 
 def _files(options: ModelOptions, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.files(options.run))
+    path = ModelPath(run_id=options.run)
+    found = with_installation(settings_for_any(), lambda installation: installation.call(GET_FILES, path))
     rows = [
         (file.path, f"{file.bytes:,}", "" if file.step is None else str(file.step), file.sha256 or "")
         for file in found.files
@@ -317,8 +307,12 @@ def _verify(options: RunOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
 
     async def verify(installation: Installation) -> Verification:
-        needs_worker = settings.client.url is not None
-        async with noting_wait(installation, terminal) if needs_worker else nullcontext():
+        if isinstance(installation, Here):
+            from trainer.export.verification import verify_run  # torch, for the model
+
+            run = await asyncio.to_thread(complete_run, settings, options.run)
+            return await asyncio.to_thread(verify_run, run, settings)
+        async with noting_wait(installation, terminal):
             return await installation.verification(options.run)
 
     report = with_installation(settings, verify)

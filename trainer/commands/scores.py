@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from pydantic_core import to_json
 
 from trainer.commands.arguments import QUOTING, Argument, Commands, ModelOptions, flag, option
-from trainer.commands.connection import Inference, settings_for_any, with_inference, with_installation, with_model
+from trainer.commands.connection import Installation, settings_for_any, with_inference, with_installation, with_model
 from trainer.commands.score_output import (
     FORMS,
     Figures,
@@ -164,8 +164,8 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
     for note in (*given.notes, *item_notes(requests)):
         terminal.note(f"mt: {note}")
 
-    async def score(inference: Inference) -> int:
-        responses = in_order(inference.ask(options.run, request, is_kept=False) for request in requests)
+    async def score(installation: Installation) -> int:
+        responses = in_order(installation.ask(options.run, request, is_kept=False) for request in requests)
         n_cut, has_frequencies, is_first = 0, True, True
         with output_to(options.out, terminal) as write:
             async with aclosing(responses):
@@ -207,8 +207,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     normalization = effective.tokenizer.normalization
     parts = (part for part in chain(head, portions) if is_one or isinstance(part, BadLine) or part.text.strip())
 
-    async def score(inference: Inference) -> int:
-        responses = in_order(_scores_of(part, inference, options, level, is_kept=is_one) for part in parts)
+    async def score(installation: Installation) -> int:
+        responses = in_order(_scores_of(part, installation, options, level, is_kept=is_one) for part in parts)
         async with aclosing(responses):
             return await _write_scores(options, terminal, source, normalization, responses)
 
@@ -263,13 +263,13 @@ def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) 
 
 
 async def _scores_of(
-    part: Portion | BadLine, inference: Inference, options: _ScoreOptions, level: DetailLevel, *, is_kept: bool
+    part: Portion | BadLine, installation: Installation, options: _ScoreOptions, level: DetailLevel, *, is_kept: bool
 ) -> tuple[Portion, ScoreResponse | AppError]:
     """Return a portion with its scores, or with the error of a text that cannot be scored; raises other errors."""
     if isinstance(part, BadLine):
         return Portion(part.number, ""), part.error
     try:
-        return part, await inference.ask(options.run, options.request(level, part.text), is_kept=is_kept)
+        return part, await installation.ask(options.run, options.request(level, part.text), is_kept=is_kept)
     except AppError as error:
         if is_kept or error.code != ErrorCode.INVALID_INPUT:
             raise

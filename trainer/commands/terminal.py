@@ -33,8 +33,8 @@ class Queued(NamedTuple):
     label: str | None = None
     run_ids: Sequence[str] = ()
     """The runs that an interruption pauses."""
-    is_job: bool = False
-    """True for a job that the same command follows again; `mt resume` follows runs and groups."""
+    word: str = ""
+    """The noun for a job that the same command follows again; empty for runs and groups, which `mt resume` follows."""
 
 
 class Terminal:

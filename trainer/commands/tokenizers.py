@@ -1,42 +1,37 @@
 """`mt tokenizer train`, `show` and `list`: tokenizers that several runs can share."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.run_ids import short_name
-from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
+    accept,
     full_job_id,
     noting_wait,
     settings_for_any,
     with_installation,
-    with_queue,
-    with_server,
+    with_services,
 )
-from trainer.commands.corpus_names import corpus_name, note_tables, server_corpus_name
+from trainer.commands.corpus_names import installed_corpus, note_tables
 from trainer.commands.terminal import Queued, Terminal, columns, summary
-from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import exit_code, note_waiting_for_disk
 from trainer.config.validation import parse
+from trainer.contracts.parameters import TokenizerPath
 from trainer.contracts.runs import describe_unknown
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
-from trainer.data.corpora import CorpusStore
-
-if TYPE_CHECKING:
-    from trainer.client.server import Server
-    from trainer.queue.queue import JobQueue
+from trainer.lab.calls import GET_TOKENIZER, LIST_TOKENIZERS, TRAIN_TOKENIZER
+from trainer.lab.here import Here
 
 
 class _TrainOptions(Options):
@@ -59,33 +54,18 @@ def add_to(commands: Commands) -> None:
 
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
-    settings = settings_for_any()
     terminal.continues_when_repeated = True
-    if settings.client.url is not None:
-        _read_request(options, options.corpus)  # before anything is uploaded
-        return with_server(settings, lambda server: _train_on_server(options, server, terminal))
-    corpora = CorpusStore(settings)
-    record = asyncio.run(_read_record(options, corpora))
-    note_tables(corpora, terminal)
+    _read_request(options, options.corpus)  # before anything is uploaded
 
-    async def train(queue: "JobQueue") -> int:
-        await corpora.store_offered()
-        accepted = await queue.accept_tokenizer(record)
-        terminal.queued = Queued(accepted.tokenizer_id, is_job=True)
-        return await _follow_to_end(accepted.tokenizer_id, ThisMachine(settings, queue), terminal)
+    async def train(installation: Installation) -> int:
+        names = [await installed_corpus(name, None, installation, terminal) for name in options.corpus]
+        training = installation.call(TRAIN_TOKENIZER, body=_read_request(options, names))
+        accepted = await accept(training, lambda one: Queued(one.tokenizer_id, word="tokenizer"), terminal)
+        if isinstance(installation, Here):
+            note_tables(installation.corpora, terminal)
+        return await _follow_to_end(accepted.tokenizer_id, installation, terminal)
 
-    return with_queue(settings, terminal, train)
-
-
-async def _train_on_server(options: _TrainOptions, server: "Server", terminal: Terminal) -> int:
-    names = [await server_corpus_name(name, None, server, terminal) for name in options.corpus]
-    accepted = await server.train_tokenizer(_read_request(options, names))
-    return await _follow_to_end(accepted.tokenizer_id, server, terminal)
-
-
-async def _read_record(options: _TrainOptions, corpora: CorpusStore) -> TokenizerRecord:
-    names = [await corpus_name(name, None, corpora) for name in options.corpus]
-    return await resolve_tokenizer(_read_request(options, names), corpora)
+    return with_services(settings_for_any(), terminal, train)
 
 
 def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTrainRequest:
@@ -111,23 +91,25 @@ async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal
 
 async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
-    waiting, following = noting_wait(installation, terminal), installation.follow_tokenizer(tokenizer_id)
+    path = TokenizerPath(tokenizer_id=tokenizer_id)
+    waiting, following = noting_wait(installation, terminal), installation.follow(GET_TOKENIZER, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             note_waiting_for_disk(status, terminal)
-    return await installation.tokenizer(tokenizer_id)
+    return status
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
     async def show(installation: Installation) -> int:
-        await _show_status(await installation.tokenizer(options.tokenizer), installation, terminal)
+        status = await installation.call(GET_TOKENIZER, TokenizerPath(tokenizer_id=options.tokenizer))
+        await _show_status(status, installation, terminal)
         return 0
 
     return with_installation(settings_for_any(), show)
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.tokenizers())
+    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_TOKENIZERS))
     rows = [(t.tokenizer_id, t.status, f"{t.vocab_size or '–'}", t.label or "") for t in found.tokenizers]
     table = columns([("tokenizer", "status", "vocabulary", "label"), *rows])
     terminal.show(found, table if rows else Text("No tokenizers yet. Train one with: mt tokenizer train"))

@@ -1,7 +1,7 @@
 """`mt train` and `mt validate`: build a request from a YAML file and options, then enqueue and follow it or show it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,17 +16,17 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import RUN_IDS, Argument, Arguments, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import (
     Installation,
-    accepted_by_server,
+    accept,
     full_model_name,
     hint_name,
+    queued_run,
     settings_for_any,
-    with_queue,
+    with_own_services,
     with_server,
 )
 from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.groups import follow_group_to_end
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Queued, Terminal, columns, loss_figures, summary
-from trainer.commands.this_machine import ThisMachine
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
 from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import request_hash
 from trainer.config.schema import Schema, schema_of
@@ -45,6 +45,7 @@ from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCod
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.models import ModelFamily, NgramConfig
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import (
     Accepted,
     RunStatus,
@@ -57,13 +58,14 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import PARENTS_WEIGHTS, counted
 from trainer.data.corpora import CorpusStore
+from trainer.lab.calls import CHECK_TRAINING, GET_RUN, TRAIN
+from trainer.lab.here import Here
 from trainer.queue.resolution import count_splits
 from trainer.queue.resolve import TrainingPreview, preview_training
 from trainer.system.hardware import OtherPrograms, physical_cores
 
 if TYPE_CHECKING:
-    from trainer.client.server import Server
-    from trainer.queue.queue import JobQueue
+    from trainer.client.remote import Remote
 
 
 def _number_or_word(text: str) -> int | str:
@@ -129,7 +131,8 @@ def add_to(commands: Commands) -> None:
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview:
     """Read and check a train request, changing nothing; raises one AppError with all problems."""
     terminal.lists_problems = True
-    training = asyncio.run(_read(options, settings))
+    draft = _draft_of_family(options, settings)
+    training = asyncio.run(_read(draft, options.file, settings))
     _note_unused(training.unused_settings, terminal)
     return training
 
@@ -188,8 +191,8 @@ def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:
     return draft.with_family(parent)
 
 
-async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
-    draft, corpora = _draft_of_family(options, settings), CorpusStore(settings)
+async def _read(draft: RequestDraft, file: Path | None, settings: Settings) -> TrainingPreview:
+    corpora = CorpusStore(settings)
     errors: list[AppError] = []
     min_lines = 1
     try:
@@ -199,7 +202,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
     fields = dict(draft.fields)
     for field, name in _named_corpora(draft, errors, fields):
         try:
-            found = await corpus_name(name, options.file, corpora)
+            found = await corpus_name(name, file, corpora)
             corpora.find(found, field)
             fields[field] = found
         except AppError as error:
@@ -236,14 +239,16 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         terminal.lists_problems = True
-        return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
+        draft = _draft(options)
+        return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
     others = OtherPrograms()
     training = read_training(options, settings, terminal)
     cost, *more = training.cost_lines()
     busy = busy_note(others.cores(), physical_cores())
     for line in (f"{cost}{busy}", *more, *_warnings(training)):
         terminal.note(line)
-    return with_queue(settings, terminal, lambda queue: _enqueue(training, options, settings, terminal, queue))
+    terminal.pauses = not options.no_pause
+    return with_own_services(settings, terminal, lambda here: _train_here(training, here, terminal))
 
 
 def busy_note(busy_cores: float, cores: int) -> str:
@@ -258,14 +263,14 @@ def _warnings(training: TrainingPreview) -> list[str]:
     return [*(f"Note: {note}" for note in training.notes), *(f"Warning: {warning}" for warning in warnings)]
 
 
-async def _train_on_server(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> int:
+async def _train_there(draft: RequestDraft, file: Path | None, server: "Remote", terminal: Terminal) -> int:
     uploaded = await _uploaded(draft, file, server, terminal)
-    accepted = await accepted_by_server(server.train(uploaded), terminal, run_continues)
+    accepted = await accept(server.send(TRAIN, uploaded), queued_run, terminal)
     _note_unused(draft.unused_settings, terminal)
     return await follow_accepted(accepted, terminal, server)
 
 
-async def _uploaded(draft: RequestDraft, file: Path | None, server: "Server", terminal: Terminal) -> RequestDraft:
+async def _uploaded(draft: RequestDraft, file: Path | None, server: "Remote", terminal: Terminal) -> RequestDraft:
     """Return the draft with the names of its corpora on the server, after uploading those of this machine."""
     request = await server.request(draft)  # before anything is uploaded
     fields, corpus = dict(draft.fields), draft.fields.get("corpus")
@@ -276,36 +281,18 @@ async def _uploaded(draft: RequestDraft, file: Path | None, server: "Server", te
     is_uploaded = isinstance(corpus, str) and not str(fields["corpus"]).startswith(corpus)
     if is_uploaded and fields.get("label") is None:
         label = default_label(str(corpus), request.model_family, (), resumes=True)
-        runs = [Named(run.run_id, run.label) async for run in server.all_runs(search=label)]
+        runs = [Named(run.run_id, run.label) async for run in server.newest(search=label)]
         fields["label"] = default_label(str(corpus), request.model_family, runs, resumes=request.resume)
     return draft._replace(fields=fields)
 
 
-async def _enqueue(
-    training: TrainingPreview, options: _TrainOptions, settings: Settings, terminal: Terminal, queue: "JobQueue"
-) -> int:
-    terminal.pauses = not options.no_pause
-    accepted = await accept(queue.accept(training, user_id=None), training.request.label, terminal)
-    resumed = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
+async def _train_here(training: TrainingPreview, here: Here, terminal: Terminal) -> int:
+    accepting = (await here.lab.live()).accept(training, user_id=None)
+    accepted = await accept(accepting, lambda run: queued_run(run, training.request.label), terminal)
+    resumed = (await asyncio.to_thread(here.runs.get(accepted.run_id).record)).resumed_from_run_id
     if resumed is not None:
         terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
-    return await follow_accepted(accepted, terminal, ThisMachine(settings, queue))
-
-
-async def accept(accepting: Coroutine[object, object, Accepted], label: str | None, terminal: Terminal) -> Accepted:
-    """Accept a run or a group with this label; an interruption waits until it is accepted, and then pauses it."""
-    task = asyncio.ensure_future(accepting)
-    try:
-        await asyncio.shield(task)
-    finally:
-        accepted = await task
-        terminal.queued = Queued(accepted.name, label, accepted.run_ids)
-    return accepted
-
-
-def run_continues(accepted: Accepted) -> str:
-    """Say how to follow a run or a group that a server has accepted."""
-    return f"{accepted.name} continues on the server. Follow it with: mt resume {accepted.name}"
+    return await follow_accepted(accepted, terminal, here)
 
 
 async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: Installation) -> int:
@@ -321,7 +308,7 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
         checked = read_training(options, settings, terminal).checked()
     else:
         terminal.lists_problems = True
-        checked = with_server(settings, lambda server: _check_on_server(options, server, terminal))
+        checked = with_server(settings, lambda server: _check_there(options, server, terminal))
     notes = [f"Note: {note}" for note in checked.notes]
     cost = Text("\n".join([*checked.cost, *notes, *(f"Warning: {warning}" for warning in checked.warnings)]))
     request: dict[str, object] = dict(checked.request)
@@ -333,9 +320,9 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
     return 0
 
 
-async def _check_on_server(options: TrainOptions, server: "Server", terminal: Terminal) -> CheckedTraining:
+async def _check_there(options: TrainOptions, server: "Remote", terminal: Terminal) -> CheckedTraining:
     draft = _draft(options)
-    checked = await server.check_training(await _uploaded(draft, options.file, server, terminal))
+    checked = await server.send(CHECK_TRAINING, await _uploaded(draft, options.file, server, terminal))
     _note_unused(draft.unused_settings, terminal)
     return checked
 
@@ -368,7 +355,7 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
 async def follow_to_end(run_id: str, terminal: Terminal, installation: Installation) -> int:
     """Show the progress of a run until it has ended, then its results; return the exit code."""
     await follow(run_id, terminal, installation)
-    status = await installation.status(run_id)
+    status = await installation.call(GET_RUN, RunPath(run_id=run_id))
     share, unit = status.unknown_char_share, terminal.unit
     losses = {
         "test": loss_figures(status.test_loss, status.bits_per_char, unit, status.objective, share),
@@ -406,7 +393,7 @@ def exit_code(status: RunStatus | TokenizerStatus | ExperimentStatus | BatterySt
 
 async def follow(run_id: str, terminal: Terminal, installation: Installation) -> None:
     """Show the progress of a run until it has ended."""
-    async with aclosing(installation.follow(run_id)) as statuses:
+    async with aclosing(installation.follow(GET_RUN, RunPath(run_id=run_id))) as statuses:
         async for status in statuses:
             if terminal.queued is None and terminal.followed_as is None:
                 terminal.followed_as = await hint_name(run_id, status.label, installation)

@@ -7,10 +7,11 @@ from typing import get_args
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options
-from trainer.commands.connection import settings_for_any, with_installation
+from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.terminal import Terminal, columns, duration
 from trainer.config.validation import parse
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
+from trainer.lab.calls import LIST_WORKERS, ORDER_WORKERS
 
 _ACTIONS: tuple[str, ...] = get_args(WorkerAction)
 
@@ -33,7 +34,7 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
     order: WorkerOrder | None = None
     if options.action is not None:
         order = parse(WorkerOrder, {"action": options.action, "name": options.name})
-    state = with_installation(settings_for_any(), lambda installation: installation.workers(order))
+    state = with_installation(settings_for_any(), lambda installation: _state(installation, order))
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
     nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
@@ -43,6 +44,12 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
     terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
     return 0
+
+
+async def _state(installation: Installation, order: WorkerOrder | None) -> WorkersState:
+    if order is None:
+        return await installation.call(LIST_WORKERS)
+    return await installation.call(ORDER_WORKERS, body=order)
 
 
 def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:

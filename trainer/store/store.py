@@ -169,6 +169,11 @@ async def connect(url: str, *, retries: int = RETRIES) -> "Store":
     return Store(redis)
 
 
+def disconnected() -> "Store":
+    """Return a store without a server, for what is done on the disk: each of its commands fails at once."""
+    return Store(open_redis("unix:///dev/null/redis", retries=0))
+
+
 class Store(Answers, EventStreams):
     """A connected Redis: job queues, events, inference requests."""
 

@@ -10,13 +10,13 @@ from tests.support.checkpoints import checkpoint
 from tests.support.runs import record
 from trainer.artifacts.attempts import cause_of, record_end, record_timeout
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.commands.this_machine import ThisMachine
 from trainer.commands.training import recovery_hint
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.contracts.runs import RunManifest
+from trainer.lab.here import Here
 from trainer.training.checkpoint import CheckpointStore
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")
@@ -116,7 +116,7 @@ async def test_failed_run__names_the_command_that_continues_it(
         CheckpointStore(run.checkpoints).save(checkpoint(step))
     if steps:
         (run.checkpoints / f"step-{steps[-1]}" / "optimizer.pt").unlink()
-    installation = ThisMachine(Settings(app=AppSettings(artifacts_root=run.path.parents[1])))
+    installation = Here(Settings(app=AppSettings(artifacts_root=run.path.parents[1])))
     error = None if code is None else RunError.of(AppError(code, "It failed."))
     hint = await recovery_hint(changed(run.follow().refresh(), error=error), installation)
     assert hint == ([] if advice is None else [f"See its log with `mt logs char_lstm-1`; {advice}."])

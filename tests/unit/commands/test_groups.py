@@ -9,10 +9,10 @@ from tests.support import settings_in
 from tests.support.groups import GROUP, group_stories
 from trainer.commands.groups import follow_group_to_end, short_spread, show_group
 from trainer.commands.terminal import EXIT_FAILED, Terminal
-from trainer.commands.this_machine import ThisMachine
 from trainer.contracts.base import changed
 from trainer.contracts.groups import group_status
 from trainer.contracts.intervals import spread
+from trainer.lab.here import Here
 
 
 async def test_end_of_a_group__names_its_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +21,7 @@ async def test_end_of_a_group__names_its_failed_runs(tmp_path: Path, capsys: pyt
     stories[1].start().step(100, 2.0, 1.7).complete()
     stories[2].start().fail("Memory ran out.")
     terminal = Terminal(as_json=False)
-    assert await follow_group_to_end(GROUP, terminal, ThisMachine(settings_in(tmp_path))) == EXIT_FAILED
+    assert await follow_group_to_end(GROUP, terminal, Here(settings_in(tmp_path))) == EXIT_FAILED
     shown, _ = capsys.readouterr()
     assert f"{GROUP}: completed. 3 runs: 2 completed, 1 failed." in shown
     assert f"{GROUP}-s3: Memory ran out." in shown

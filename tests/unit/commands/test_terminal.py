@@ -8,10 +8,10 @@ from rich.cells import cell_len
 
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
-from trainer.commands.connection import accepted_by_server
+from trainer.commands.connection import accept, queued_run
 from trainer.commands.listing import next_of
-from trainer.commands.terminal import Listing, Terminal, columns, duration, loss_figures, wrapped
-from trainer.commands.training import busy_note, run_continues
+from trainer.commands.terminal import Listing, Queued, Terminal, columns, duration, loss_figures, wrapped
+from trainer.commands.training import busy_note
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import Accepted, RunStatus, describe_unknown
@@ -94,7 +94,7 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
     assert line(terminal) == "Interrupted. Continue with the same command."
 
 
-async def test_interrupt__while_a_server_accepts_a_run_waits_to_name_it(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_interrupt__while_a_run_is_being_accepted_waits_for_it() -> None:
     terminal, sent, answered = Terminal(as_json=False), asyncio.Event(), asyncio.Event()
 
     async def accepting() -> Accepted:
@@ -102,15 +102,13 @@ async def test_interrupt__while_a_server_accepts_a_run_waits_to_name_it(capsys: 
         await answered.wait()
         return Accepted(run_id="char_lstm-1", job_id="char_lstm-1", status="queued")
 
-    command = asyncio.create_task(accepted_by_server(accepting(), terminal, run_continues))
+    command = asyncio.create_task(accept(accepting(), queued_run, terminal))
     await sent.wait()
     command.cancel()
     answered.set()
     with pytest.raises(asyncio.CancelledError):
         await command
-    terminal.interrupted()
-    told = "Interrupted; char_lstm-1 continues on the server. Follow it with: mt resume char_lstm-1\n"
-    assert capsys.readouterr().err == told
+    assert terminal.queued == Queued("char_lstm-1", None, ("char_lstm-1",))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
-from trainer.commands.this_machine import with_disk
 from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import export_archive
+from trainer.lab.here import with_disk
 from trainer.system.files import check_writable, is_full, to_app_error
 
 ALWAYS_FULL = Path("/proc")
