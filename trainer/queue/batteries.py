@@ -29,7 +29,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
-from trainer.queue.acceptance import Acceptance
+from trainer.queue.folder_jobs import FolderJobs
 from trainer.queue.inference_kinds import kind_of
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
@@ -47,7 +47,7 @@ class Batteries:
         self,
         settings: Settings,
         store: Store,
-        jobs: Acceptance,
+        jobs: FolderJobs,
         runs: RunStore,
         replication: Replication,
     ) -> None:

@@ -38,9 +38,9 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
-from trainer.queue.acceptance import Acceptance
 from trainer.queue.batteries import Items
 from trainer.queue.cost import train_share
+from trainer.queue.folder_jobs import FolderJobs
 from trainer.queue.resolve import preview_training, resolve_request
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
@@ -63,7 +63,7 @@ class Experiments:
         self,
         settings: Settings,
         store: Store,
-        jobs: Acceptance,
+        jobs: FolderJobs,
         runs: RunStore,
         corpora: CorpusStore,
         replication: Replication,

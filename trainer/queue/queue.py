@@ -20,11 +20,11 @@ from trainer.contracts.runs import Accepted, HttpOrigin, RunRecord, Setting, Tra
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.queue.acceptance import Acceptance, unwritten
 from trainer.queue.batteries import Batteries
 from trainer.queue.cost import needs_of
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.queue.experiments import Experiments
+from trainer.queue.folder_jobs import FolderJobs, unwritten
 from trainer.queue.inference_client import InferenceClient
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.queue.run_states import RunStates
@@ -48,7 +48,7 @@ class JobQueue:
         self.corpora = self.stores.corpora
         self.tokenizers = self.stores.tokenizers
         self.workers = Workers(settings, store, self.runs)
-        self.jobs = Acceptance(settings, self._enqueuer, self.corpora, self.replication)
+        self.jobs = FolderJobs(settings, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
         self.experiments = Experiments(settings, store, self.jobs, self.runs, self.corpora, self.replication)
         self.batteries = Batteries(settings, store, self.jobs, self.runs, self.replication)

@@ -1,4 +1,4 @@
-"""Acceptance of checked jobs: written to disk, stored for the other machines, then enqueued."""
+"""Jobs of any kind but runs, accepted: written to disk, stored for the other machines, then enqueued."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from trainer.queue.enqueue import Enqueuer
 from trainer.store.connection import tolerate_no_redis
 
 
-class Acceptance:
+class FolderJobs:
     """Accepts checked jobs of any kind but runs, of which one request may start several."""
 
     def __init__(self, settings: Settings, enqueuer: Enqueuer, corpora: CorpusStore, replication: Replication) -> None:
