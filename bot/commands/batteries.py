@@ -19,8 +19,10 @@ from bot.session.client import Bot
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.sources import battery_names
 from trainer.config.validation import decoded, parse
+from trainer.contracts.base import narrowed
 from trainer.contracts.batteries import BatteryRequest, Measure
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import BatteryPath
 from trainer.lab import calls
 from trainer.lab.language import _
@@ -107,7 +109,7 @@ async def _start(
     if status.status == "completed":
         return await _show(context, status.battery_id)
     answer = Answer(battery_card(status), view=battery_buttons(status))
-    return await watched(context, answer, context.lab.queue.batteries.stored.get(status.battery_id), "battery show")
+    return await watched(context, answer, context.lab.queue.batteries.get(status.battery_id), "battery show")
 
 
 @battery.command(name="list", description="List the batteries, newest first.")
@@ -116,7 +118,7 @@ async def list_batteries(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    found = await context.lab.call(calls.LIST_BATTERIES, context.caller)
+    found = await context.lab.call(calls.BATTERIES.list, context.caller)
     page = _LIST.page_of(found.batteries, number)
     return Answer(batteries_page(page.items, total=len(found.batteries), page=page.title), view=page.buttons)
 
@@ -130,7 +132,7 @@ async def show_battery(interaction: discord.Interaction[Bot], battery: str) -> N
 
 async def _show(context: CommandContext, battery_id: str) -> Answer:
     battery = await _find(context, battery_id)
-    status = await context.lab.call(calls.GET_BATTERY, context.caller, BatteryPath(battery_id=battery.battery_id))
+    status = await context.lab.call(calls.BATTERIES.get, context.caller, BatteryPath(battery_id=battery.battery_id))
     if status.status != "completed":
         return Answer(battery_card(status), view=battery_buttons(status))
     development = await asyncio.to_thread(battery.development)
@@ -155,14 +157,15 @@ async def cancel_battery(interaction: discord.Interaction[Bot], battery: str) ->
 
 async def _cancel(context: CommandContext, battery_id: str) -> Answer:
     battery = await _find(context, battery_id)
-    status = await context.lab.call(calls.CANCEL_BATTERY, context.caller, BatteryPath(battery_id=battery.battery_id))
+    status = await context.lab.call(calls.BATTERIES.cancel, context.caller, BatteryPath(battery_id=battery.battery_id))
     return Answer(battery_card(status), view=battery_buttons(status))
 
 
 async def _find(context: CommandContext, given: str) -> BatteryDirectory:
     """Return the battery that a name is meant for; raises FORBIDDEN if the caller may not see it."""
     lab, caller = context.lab, context.caller
-    return await lab.battery(caller, await lab.full_id(caller, "battery_id", given))
+    row, battery_id = JOB_ROWS["batteries"], await lab.full_id(caller, "battery_id", given)
+    return narrowed(BatteryDirectory, await lab.job(caller, row, battery_id, row.reads))
 
 
 async def _all_files(context: CommandContext, battery_id: str) -> Answer:

@@ -10,17 +10,11 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.started_jobs import watched
 from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
-from trainer.artifacts.corpus_builds import (
-    BuildDirectory,
-    BuildRecord,
-    BuildRequest,
-    BuildStatus,
-    BuildStore,
-    SourceName,
-)
+from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildStore
 from trainer.artifacts.kinds import BUILDS
 from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import now
+from trainer.contracts.corpora import BuildRequest, BuildSource, BuildStatus
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
@@ -41,7 +35,7 @@ _FIRST_SECONDS, _POLL_SECONDS = 10.0, 0.1
 )
 async def build_corpora(
     interaction: discord.Interaction[Bot],
-    source: SourceName,
+    source: BuildSource,
     languages: str = _DEFAULT_LANGUAGES,
     chars: app_commands.Range[int, 1, 10_000_000_000] | None = None,
     threshold: app_commands.Range[float, 0.0, 1.0] = _DEFAULT_THRESHOLD,
@@ -64,8 +58,8 @@ def _names(text: str) -> list[str]:
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     bot = context.bot
-    build = await _start(request, bot)
-    status, until = BuildStatus(request=request), monotonic() + _FIRST_SECONDS
+    build = await _start(request, context)
+    status, until = await asyncio.to_thread(build.status), monotonic() + _FIRST_SECONDS
     if await bot.queue.workers.exist():
         while not (status.has_ended or status.progress) and monotonic() < until:
             await asyncio.sleep(_POLL_SECONDS)
@@ -75,19 +69,19 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     return await watched(context, Answer(corpus_build_card(build.build_id, status)), build, "corpus list")
 
 
-async def _start(request: BuildRequest, bot: Bot) -> BuildDirectory:
+async def _start(request: BuildRequest, context: CommandContext) -> BuildDirectory:
     """Start a build; raises INVALID_INPUT, and CONFLICT while another build runs."""
     unknown = [language for language in request.languages if language not in ALPHABETS]
     if unknown:
         message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
         raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
-    builds = BuildStore(bot.settings.app.artifacts_root)
+    builds = BuildStore(context.bot.settings.app.artifacts_root)
     for earlier in await asyncio.to_thread(builds.unfinished):
         status = earlier.status()
         verb = "waits for a worker" if status.status == "queued" else "is running"
         raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
-    record = BuildRecord(created_at=now(), request=request)
-    return await bot.queue.jobs.accept(BUILDS, lambda: builds.create(record), ())
+    record = BuildRecord(created_at=now(), user_id=context.caller.discord_id, request=request)
+    return await context.bot.queue.jobs.accept(BUILDS, lambda: builds.create(record))
 
 
 def _summary(status: BuildStatus) -> str:

@@ -133,7 +133,7 @@ async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    found = await context.lab.call(calls.LIST_EXPERIMENTS, context.caller)
+    found = await context.lab.call(calls.EXPERIMENTS.list, context.caller)
     page = _LIST.page_of(found.experiments, number)
     return Answer(experiments_page(page.items, total=len(found.experiments), page=page.title), view=page.buttons)
 
@@ -148,7 +148,7 @@ async def show_experiment(interaction: discord.Interaction[Bot], experiment: str
 async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> Answer:
     experiment = await _find(context, experiment_id)
     path = ExperimentPath(experiment_id=experiment.experiment_id)
-    status = await context.lab.call(calls.GET_EXPERIMENT, context.caller, path)
+    status = await context.lab.call(calls.EXPERIMENTS.get, context.caller, path)
     buttons = experiment_buttons(status)
     if status.status != "completed":
         return Answer(experiment_card(status), view=buttons)
@@ -182,7 +182,7 @@ async def cancel_experiment(interaction: discord.Interaction[Bot], experiment: s
 
 async def _cancel(context: CommandContext, experiment_id: str) -> Answer:
     path = ExperimentPath(experiment_id=(await _find(context, experiment_id)).experiment_id)
-    status = await context.lab.call(calls.CANCEL_EXPERIMENT, context.caller, path)
+    status = await context.lab.call(calls.EXPERIMENTS.cancel, context.caller, path)
     return Answer(experiment_card(status), view=experiment_buttons(status))
 
 
@@ -192,7 +192,7 @@ async def _find(context: CommandContext, given: str) -> ExperimentDirectory:
 
 
 def _directory(context: CommandContext, experiment_id: str) -> ExperimentDirectory:
-    return context.lab.queue.experiments.stored.get(experiment_id)
+    return context.lab.queue.experiments.get(experiment_id)
 
 
 async def _file(context: CommandContext, experiment_id: str, name: str) -> Answer:

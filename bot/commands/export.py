@@ -12,6 +12,8 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.text import BLURPLE, byte_size, make_embed, relative_time, shown_name
 from bot.session.client import Bot
+from trainer.artifacts.command_jobs import KEPT_SECONDS
+from trainer.artifacts.export_links import export_link
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ModelFormat
 from trainer.contracts.parameters import RunPath
@@ -19,7 +21,6 @@ from trainer.contracts.runs import RunRecord
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab import calls
 from trainer.lab.language import _
-from trainer.queue.exports import LINK_SECONDS
 from trainer.reports.score_table import curves_csv
 
 Format = Literal[ModelFormat, "curves_csv", "config"]
@@ -66,7 +67,7 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
 async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
     record, exports = run.record, context.lab.exports
-    file = await exports.export(run.model, to)
+    file = await exports.export(run.model, to, user_id=context.caller.discord_id)
     size = file.stat().st_size
     if size <= limit_bytes:
         return _attached(record, to, file.name, await exports.take(file))
@@ -80,8 +81,8 @@ async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, li
             command=f"`mt export {run.model} --format {to} --out NAME`",
         )
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
-    expires_at = int(time.time()) + LINK_SECONDS
-    link = await exports.link(file, public_url, expires_at)
+    expires_at = int(time.time()) + KEPT_SECONDS
+    link = await asyncio.to_thread(export_link, file, public_url, expires_at)
     return Answer(export_link_answer(record, to, file.name, size, link, expires_at))
 
 

@@ -18,8 +18,7 @@ from bot.messages.text import (
     plain,
     without_links,
 )
-from trainer.artifacts.corpus_builds import BuildStatus
-from trainer.contracts.corpora import BuildProgress, CorpusManifest
+from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.tokenizers import TokenizerStats
 from trainer.lab.language import _, numeral

@@ -18,13 +18,14 @@ from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.artifacts.corpus_builds import BuildStatus, BuildStore
+from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.corpora import BuildStatus
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.permissions import Owned
@@ -72,7 +73,7 @@ def subject_kinds(
 
     return (
         _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each, owner=owner)),
-        _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, runs, charts, can_receive, each)),
+        _kind(ExperimentStore(root), lambda one: ExperimentSubject(one, charts, can_receive, each)),
         _kind(BatteryStore(root), lambda one: BatterySubject(one, can_receive, each)),
         _kind(BuildStore(root), lambda one: JobSubject(one, one.status, _build_message(one.job_id), each)),
         _kind(TokenizerStore(root), lambda one: JobSubject(one, one.status, _tokenizer_message, each)),
@@ -169,12 +170,11 @@ class ExperimentSubject(JobSubject[ExperimentStatus]):
     def __init__(
         self,
         experiment: ExperimentDirectory,
-        runs: RunStore,
         charts: ChartProcess,
         can_receive: CanReceive,
         interval_seconds: float,
     ) -> None:
-        status = partial(experiment.status, runs, has_files=False)
+        status = partial(experiment.status, has_files=False)
         self._charts = charts
         super().__init__(experiment, status, _experiment_message, interval_seconds)
         self._record = experiment.record()

@@ -16,6 +16,7 @@ from tests.support.development_results import STEPS
 from tests.support.experiment_results import CORRELATIONS, EXPERIMENT, LANGUAGES
 from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
+from tests.support.started_jobs import started_experiment
 from tests.support.stored_jobs import (
     finish_battery,
     finished_development,
@@ -281,11 +282,11 @@ async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, t
     plan = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {"name": "page", "seeds": [1, 2]})
     async with lab.queue() as queue, browsing(tmp_path) as browser:
         with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
-            experiment_id = (await queue.experiments.start(plan, user_id=None)).experiment_id
+            experiment_id = (await started_experiment(queue, plan)).experiment_id
             await browser.open(f"{api.url}/#/experiments/{experiment_id}")
             await browser.see("document.querySelector('.states a, .heat-table')")
             await browser.see("document.querySelector('.heat-table')")
-            result = read_record(queue.experiments.stored.get(experiment_id).result, ExperimentResult)
+            result = read_record(queue.experiments.get(experiment_id).result, ExperimentResult)
             rows = [row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0]]
             shown = [float(cell) for row in await table(browser) for cell in row[1:]]
             assert shown == pytest.approx([row.excess_cross_entropy / log(2) for row in rows], abs=0.00051)

@@ -124,7 +124,7 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     ended(here.story(here.bob, "lstm-2"))
     here.story(here.bob, "lstm-3", effective=changed(run_record().effective, init_from_run_id="lstm-2"))
     ended(here.story(here.bob, "lstm-4"))
-    experiment = here.bot.queue.experiments.stored.create(experiment_record())
+    experiment = here.bot.queue.experiments.create(experiment_record())
     experiment.write_runs([cell_run(CellKey("lstm", "kk", 1), "lstm-4")])
     for name, said in (
         ("lstm-1", "has not ended"),

@@ -13,8 +13,9 @@ from tests.support import settings_in
 from tests.support.bot import AMBER, Place, discord_alone, place, running_bot, settings
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import log_of_worker, worker_in
-from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
+from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.contracts.base import now
+from trainer.contracts.corpora import BuildRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
 

@@ -18,11 +18,12 @@ from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
 from tests.support.refusals import refused
 from tests.support.runs import record as run_record
+from tests.support.started_jobs import started_experiment
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
-from trainer.artifacts.kinds import EXPERIMENT_QUEUE
+from trainer.artifacts.kinds import BATTERIES, EXPERIMENT_QUEUE, EXPERIMENTS
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
@@ -50,18 +51,13 @@ class FullDisk(Disk):
 
 async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
+        while (status := queue.experiments.get(experiment_id).status()).status in ("queued", "running"):
             await asyncio.sleep(0.05)
     return status
 
 
-async def started(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
-    status = await queue.experiments.start(request, user_id=None)
-    return queue.experiments.stored.get(status.experiment_id)
-
-
 async def completed(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
-    experiment = await started(queue, request)
+    experiment = await started_experiment(queue, request)
     status = await end_of(queue, experiment.experiment_id)
     assert status.status == "completed", status.message
     return experiment
@@ -84,9 +80,9 @@ async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path
         add_batteries(folder)
     request = plan_with({"num_epochs": 3}, languages=WITH_BATTERIES)
     async with running(settings_in(tmp_path)) as queue:
-        experiment = await started(queue, request)
+        experiment = await started_experiment(queue, request)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (before := await queue.experiments.status(experiment.experiment_id)).cells_done:
+            while not (before := queue.experiments.get(experiment.experiment_id).status()).cells_done:
                 assert before.status in ("queued", "running"), before.message
                 await asyncio.sleep(0.02)
         [finished] = [cell.run_id for cell in before.cells if cell.kind == "train" and cell.status == "completed"]
@@ -100,15 +96,15 @@ async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path
         assert finished in [run.run_id for run in runs_of(queue, experiment)] and len(queue.runs.all()) == 2
         assert [type(event) for event in events_of(queue, finished)].count(JobStarted) == 1
         [battery] = experiment.batteries().values()
-        assert (battery.battery_id, battery.is_reused) == (queue.batteries.stored.ids()[0], False)
-        assert len(queue.batteries.stored.ids()) == 1
+        assert (battery.battery_id, battery.is_reused) == (queue.batteries.ids()[0], False)
+        assert len(queue.batteries.ids()) == 1
     async with lab.queue() as queue, lab.store() as store:
         undisturbed = await completed(queue, request)
         assert undisturbed.experiment_id == experiment.experiment_id
         for name in ("matrix.csv", "batteries.csv", "batteries.png"):
             assert (undisturbed.path / name).read_bytes() == (experiment.path / name).read_bytes()
         written = undisturbed.result.stat().st_mtime_ns
-        assert (await queue.experiments.start(request, user_id=None)).status == "completed"
+        assert (await started_experiment(queue, request)).state() == "completed"
         for number, job_id in enumerate((undisturbed.experiment_id, "none-01234567")):
             payload = FolderJobPayload(job_id=job_id)
             await store.enqueue(EXPERIMENT_QUEUE, "run_experiment", f"told-again-{number}", payload)
@@ -117,27 +113,28 @@ async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path
                 await asyncio.sleep(0.02)
         assert undisturbed.result.stat().st_mtime_ns == written
         with refused(ErrorCode.CONFLICT):
-            await queue.experiments.cancel(undisturbed.experiment_id)
+            await queue.jobs.cancel(EXPERIMENTS, undisturbed.experiment_id)
 
 
 async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     add_languages(lab.folder)
     request = plan_with({"num_epochs": 1000}, name="cancelled")
     async with lab.queue() as queue:
-        experiment = await started(queue, request)
+        experiment = await started_experiment(queue, request)
         kk, _ = await two_runs_of(queue, experiment)
         await until(lambda: any(isinstance(event, CheckpointSaved) for event in events_of(queue, kk.run_id)))
-        status = await queue.experiments.cancel(experiment.experiment_id)
+        await queue.jobs.cancel(EXPERIMENTS, experiment.experiment_id)
+        status = experiment.status()
         assert (status.status, status.message) == ("cancelled", "Cancelled.")
         await until(lambda: all(run.manifest() for run in runs_of(queue, experiment)))
         ends = [run.manifest() for run in runs_of(queue, experiment)]
         assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
-        again = await started(queue, request)
+        again = await started_experiment(queue, request)
         assert (await two_runs_of(queue, again))[0].record().resumed_from_run_id == kk.run_id
         for name, value in environment_in(lab.folder).items():
             monkeypatch.setenv(name, value)
         assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
-        assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
+        assert queue.experiments.get(again.experiment_id).status().status == "cancelled"
 
 
 async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tmp_path: Path, lab: Lab) -> None:
@@ -181,7 +178,7 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             driving = asyncio.create_task(drive(experiment, queue, settings, redis))
             await until(lambda: bool(experiment.batteries()))
             [cell] = experiment.batteries().values()
-            battery = queue.batteries.stored.directory(cell.battery_id)
+            battery = queue.batteries.directory(cell.battery_id)
             await until(battery.is_unfinished)
             yield experiment, battery
             await driving
@@ -190,17 +187,17 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             accepted = battery.record()
             assert (accepted.user_id, [run.run_id for run in accepted.runs]) == (7, [*runs.values()])
             assert battery.items() == [*items]
-            states = [cell.status for cell in experiment.status(queue.runs).cells if cell.kind == "battery"]
+            states = [cell.status for cell in experiment.status().cells if cell.kind == "battery"]
             assert states == ["queued", "queued"]
             experiment.request_cancel()
         assert battery.state() == "cancelled"
-        await queue.batteries.accept(accepted, items)
+        await queue.jobs.accept(BATTERIES, lambda: queue.batteries.create(accepted, items))
         async with driven() as (experiment, _):
             experiment.request_cancel()
         assert battery.is_unfinished(), "it was started by somebody else"
         async with driven() as (experiment, _):
             battery.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-    status = experiment.status(queue.runs)
+    status = experiment.status()
     ended = f"The battery of lstm, seed 1 ({battery.battery_id}) has ended: Memory ran out."
     assert (status.status, status.message) == ("failed", ended)
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
@@ -211,13 +208,13 @@ async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: L
     request = plan(name="ending", seeds=[3], texts={"shuffled": False})
     async with lab.queue() as queue:
         before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        experiment = await started(queue, request)
+        experiment = await started_experiment(queue, request)
         kk, _ = await two_runs_of(queue, experiment)
         lock = kk.lock()
         assert lock is not None
         with lock:  # as the child that trains it has it
-            await queue.experiments.cancel(experiment.experiment_id)
-            again = await started(queue, request)
+            await queue.jobs.cancel(EXPERIMENTS, experiment.experiment_id)
+            again = await started_experiment(queue, request)
             await until(lambda: bool(again.runs()))
             assert [key.language for key in again.runs()] == ["tr"]
         assert cancel_idle_run(kk)
@@ -237,10 +234,12 @@ async def test_experiment__waits_without_a_worker_until_it_is_cancelled(tmp_path
     add_languages(tmp_path)
     async with lab.store() as store:
         elsewhere = JobQueue(settings_in(tmp_path), store)
-        status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
+        experiment = await started_experiment(elsewhere, plan(name="queued"), user_id=7)
+        status = experiment.status()
         assert (status.status, status.message) == ("queued", "Waiting for a worker.")
         assert status.experiment_id in await store.queue_order(EXPERIMENT_QUEUE)
-        assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
+        await elsewhere.jobs.cancel(EXPERIMENTS, status.experiment_id)
+        assert experiment.state() == "cancelled"
         assert status.experiment_id not in await store.queue_order(EXPERIMENT_QUEUE)
 
 
@@ -249,12 +248,12 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
     async with lab.queue() as queue, lab.store() as store:
         request = plan(name="locked", texts={"min_characters": 31})
         record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
-        experiment = queue.experiments.stored.create(record, items)
+        experiment = queue.experiments.create(record, items)
         lock = experiment.lock()
         assert lock is not None
         with lock, pytest.raises(Retry):
             await drive(experiment, JobQueue(lab.settings, store), lab.settings, store)
-        await queue.experiments.accept(record, items)
+        await queue.jobs.accept(EXPERIMENTS, lambda: queue.experiments.create(record, items))
         status = await end_of(queue, experiment.experiment_id)
     sentence = "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
     assert (status.status, status.message) == ("failed", sentence)
@@ -269,7 +268,7 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
     (tmp_path / "data" / "corpus" / "kk.txt").unlink()
     async with lab.store() as store:
         await drive(experiment, JobQueue(settings, store), settings, store)
-    status = experiment.status(RunStore(tmp_path))
+    status = experiment.status()
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
 
@@ -326,7 +325,7 @@ async def test_damaged_text__fails_the_scores_that_read_it(lab: Lab) -> None:
     add_languages(lab.folder)
     request = plan(name="damaged", seeds=[9])
     async with lab.queue() as queue:
-        experiment = await started(queue, request)
+        experiment = await started_experiment(queue, request)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while experiment.texts() is None:
                 await asyncio.sleep(0.01)
@@ -365,7 +364,7 @@ async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> 
         request = plan(name="changed", corpora="changing")
         record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
         add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
-        await queue.experiments.accept(record, items)
+        await queue.jobs.accept(EXPERIMENTS, lambda: queue.experiments.create(record, items))
         status = await end_of(queue, record.experiment_id)
     assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND

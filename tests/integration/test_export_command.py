@@ -20,7 +20,6 @@ from local_discord import limits
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import number, text
-from tests.support import settings_in
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
@@ -28,17 +27,15 @@ from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from tests.support.worker_runs import worker_in
-from trainer.artifacts.command_jobs import ExportStore
+from trainer.artifacts.command_jobs import KEPT_SECONDS, ExportStore
+from trainer.artifacts.export_links import export_link, linked_file
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
-from trainer.queue.exports import LINK_SECONDS, Exports
-from trainer.queue.queue import JobQueue
-from trainer.store.connection import open_redis
-from trainer.store.store import Store
+from trainer.queue.exports import Exports
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
@@ -131,10 +128,10 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
             behind, error = await fetched(bot, link, Range=f"bytes={size}-")
             assert (behind, ErrorBody.model_validate_json(error).code) == (416, ErrorCode.RANGE_NOT_SATISFIABLE)
             assert await fetched(bot, link, method="HEAD") == (200, b"")
-            assert abs(int(found[2]) - time.time() - LINK_SECONDS) < 3600
+            assert abs(int(found[2]) - time.time() - KEPT_SECONDS) < 3600
             for wrong in (link[:-1], link.replace("expires=", "expires=1"), link.replace(".tar", ".zip"), link + "é"):
                 assert (await fetched(bot, wrong))[0] == 403
-            old = await bot.backend.lab.exports.link(file, PUBLIC, int(time.time()) - 1)
+            old = export_link(file, PUBLIC, int(time.time()) - 1)
             assert (await fetched(bot, old))[0] == 403
             os.utime(file.parent, (0, 0))
             second = await here.ask(here.ana, "export", run=RUN, format="config")
@@ -187,7 +184,7 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
             await working
         await until(lambda: exporting(root) == [])
         [cancelled] = ExportStore(root).all()
-        assert (await exports.status(cancelled.job_id)).status == "failed" and not cancelled.is_unfinished()
+        assert cancelled.state() == "cancelled"
         with pytest.raises(AppError, match="There is no run 'nowhere'"):
             await exports.export("nowhere", "hf")
         working = asyncio.create_task(exports.export(RUN, "hf"))
@@ -217,13 +214,12 @@ async def test_export__without_a_worker_says_so_and_is_not_written_later(tmp_pat
 
 async def test_key_of_links__that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    settings, key = settings_in(tmp_path), tmp_path / "artifacts" / "links.key"
-    exports = Exports(settings, JobQueue(settings, Store(open_redis("redis://127.0.0.1:1/0", retries=0))))
+    key = tmp_path / "artifacts" / "links.key"
     key.write_bytes(b"short")
     file = tmp_path / "artifacts" / "exports" / "folder" / "a file.zip"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
-    link = await exports.link(file, f"{PUBLIC}/", 2**40)
+    link = export_link(file, f"{PUBLIC}/", 2**40)
     found = re.fullmatch(rf"{PUBLIC}/exports/folder/a%20file.zip\?expires={2**40}&signature=([0-9a-f]{{64}})", link)
-    assert found is not None and exports.find("folder/a file.zip", str(2**40), found[1]) == file.resolve()
+    assert found is not None and linked_file(key.parent, "folder/a file.zip", str(2**40), found[1]) == file
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32

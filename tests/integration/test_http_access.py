@@ -11,11 +11,11 @@ from tests.support.http import ADMIN, ANA, BOB, PERSON, PERSON_ID, WRONG, Site, 
 from tests.support.lab import Lab
 from tests.support.refusals import refused
 from tests.support.worker_runs import LONG, training
-from trainer.contracts.base import changed
+from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.jobs import WorkersState
-from trainer.contracts.runs import Accepted, HttpOrigin
+from trainer.contracts.runs import Accepted
 
 KEYS = (ADMIN, ANA, BOB)
 

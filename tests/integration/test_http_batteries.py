@@ -26,7 +26,7 @@ async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> No
     assert files == done.files
     result = await here.get(f"/artifacts{address}/download?path=result.json", key=ANA)
     summary = result.record(BatterySummary)
-    assert summary == here.queue.batteries.stored.get(done.battery_id).summary()
+    assert summary == here.queue.batteries.get(done.battery_id).summary()
     assert summary.runs[0].groups[0].n_items == 4
     again = await here.post("/batteries", body(run), key=ANA)
     assert again.record(BatteryStatus) == done, "an equal request names the same job"
@@ -40,7 +40,7 @@ async def test_development__of_a_run_over_its_checkpoints_is_measured(here: Site
     status = accepted.record(BatteryStatus)
     assert (status.status, status.development_of) == ("completed", run.run_id)
     assert status.runs == tuple(f"{run.run_id}@{step}" for step in kept)
-    development = here.queue.batteries.stored.get(status.battery_id).development()
+    development = here.queue.batteries.get(status.battery_id).development()
     assert development is not None and [one.step for one in development.points] == kept
     assert {one.measure for one in development.curves} == {"accuracy", "loss", "bits_per_char"}
     [word] = development.acquisitions

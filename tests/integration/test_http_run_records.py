@@ -6,15 +6,16 @@ import os
 from tests.support import tiny_request
 from tests.support.http import ANA, BOB, Site
 from tests.support.lab import Lab
-from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
+from trainer.artifacts.command_jobs import VerificationRecord, VerificationStore
+from trainer.artifacts.kinds import VERIFICATIONS
 from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import now
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.generations import Sample, TrainingSample
 from trainer.contracts.http_answers import RunRequest, TrainingSamples
 from trainer.contracts.runs import Accepted
 from trainer.contracts.verification import VerificationStatus
-from trainer.queue.verifications import Verifications
 
 SAMPLES = [
     TrainingSample(step=step, sample=Sample(prompt="a", text=f"b{step}", seed=1, steps=2, stop_reason="eos"))
@@ -62,17 +63,15 @@ async def test_verification__finds_a_changed_file_and_is_not_run_again(here: Sit
     assert str(run.path.parent) not in second.model_dump_json()
 
 
-async def test_verification__that_fails_says_why_and_its_key_is_for_one_run(
-    here: Site, run: RunDirectory, copied: RunDirectory, lab: Lab
+async def test_verification__that_fails_says_why_and_is_deleted_after_a_day(
+    here: Site, run: RunDirectory, lab: Lab
 ) -> None:
-    verifications, once = Verifications(lab.settings, here.queue), {"Idempotency-Key": "one-verification"}
-    await verifications.start("nowhere", "nowhere")
-    while not (status := await verifications.status("nowhere")).has_ended:
+    store = VerificationStore(lab.settings.app.artifacts_root)
+    wanted = VerificationRecord(created_at=now(), run_id="nowhere")
+    job = await here.queue.jobs.accept(VERIFICATIONS, lambda: store.create("nowhere", wanted))
+    while not (status := job.status()).has_ended:
         await asyncio.sleep(0.01)
     assert (status.status, status.error and status.error.code) == ("failed", ErrorCode.RUN_NOT_FOUND)
-    assert (await here.post(f"/runs/{run.run_id}/verify", headers=once)).status == 200
-    with refused(ErrorCode.CONFLICT):
-        await verifications.is_started("nowhere", copied.run_id)
-    os.utime(lab.settings.app.artifacts_root / "verifications" / "nowhere", (0, 0))
+    os.utime(job.path, (0, 0))
     await here.post(f"/runs/{run.run_id}/verify?wait=60")
-    assert not await verifications.is_started("nowhere", "nowhere")
+    assert not job.exists()

@@ -20,11 +20,11 @@ from tests.support.worker_runs import events_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
-from trainer.contracts.base import changed
+from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import CheckedTraining, Curve, RunPage
-from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
 from trainer.queue.resolve import resolve_request

@@ -4,40 +4,26 @@ import asyncio
 import shutil
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support.batteries import battery_record
 from tests.support.cleanups import contents, make_old, settings_of
-from tests.support.cross_language import experiment_record
+from tests.support.job_kinds import FAILURE, KINDS
 from tests.support.object_stores import Bucket, bucket_fixture, server_fixture
 from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
-from tests.support.runs import record as run_record
 from tests.support.waiting import captured_logs
 from trainer.artifacts import job_folder
 from trainer.artifacts.artifacts_id import artifacts_id
-from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.cleanup import clean_up
-from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
-from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
-from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.job_folder import JobFolder
-from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME, KindName
+from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME
 from trainer.artifacts.replicas import Replica
-from trainer.artifacts.runs import RunStore, cancel_idle_run
-from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings, TokenizerCleanupSettings
-from trainer.contracts.base import JobRecord, changed, now
+from trainer.contracts.base import KindName, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.exports import ExportRequest
 from trainer.contracts.jobs import FolderJobPayload
-from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.connection import open_redis
 from trainer.store.store import Store
@@ -47,57 +33,6 @@ from trainer.worker.reconciler import reconcile
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
-FAILURE = AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out.")
-
-
-class Kind(NamedTuple):
-    """What a test needs of a kind: a job of a number, and its end."""
-
-    create: Callable[[Path, int], JobFolder[JobRecord]]
-    end: Callable[[Path, str], object]
-
-
-def tokenizer(root: Path, number: int) -> JobFolder[JobRecord]:
-    corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=10)
-    request = TokenizerTrainRequest(method="char", corpora=("kk_ipa",))
-    record = TokenizerRecord(tokenizer_id=f"char-{number:016}", created_at=now(), request=request, corpora=(corpus,))
-    return TokenizerStore(root).create(record)
-
-
-def battery(root: Path, number: int) -> JobFolder[JobRecord]:
-    return BatteryStore(root).create(*battery_record(f"pairs-{number}"))
-
-
-def export(root: Path, number: int) -> JobFolder[JobRecord]:
-    record = ExportRecord(created_at=now(), model="lstm-1", request=ExportRequest(format="hf"))
-    return ExportStore(root).create_or_continue(f"export-{number}", record)
-
-
-def verification(root: Path, number: int) -> JobFolder[JobRecord]:
-    record = VerificationRecord(created_at=now(), run_id="lstm-1")
-    return VerificationStore(root).create_or_continue(f"verification-{number}", record)
-
-
-def build(root: Path, number: int) -> JobFolder[JobRecord]:
-    record = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
-    return BuildStore(root).create_or_continue(f"build-{number}", record)
-
-
-KINDS: dict[KindName, Kind] = {
-    "models": Kind(
-        lambda root, number: RunStore(root).create(changed(run_record(f"lstm-{number}"), created_at=now())),
-        lambda root, job_id: cancel_idle_run(RunStore(root).get(job_id)),
-    ),
-    "tokenizers": Kind(tokenizer, lambda root, job_id: TokenizerStore(root).get(job_id).fail(FAILURE)),
-    "experiments": Kind(
-        lambda root, number: ExperimentStore(root).create(experiment_record(f"small-{number}")),
-        lambda root, job_id: ExperimentStore(root).get(job_id).fail(FAILURE),
-    ),
-    "batteries": Kind(battery, lambda root, job_id: BatteryStore(root).get(job_id).fail(FAILURE)),
-    "exports": Kind(export, lambda root, job_id: ExportStore(root).get(job_id).fail(FAILURE)),
-    "verifications": Kind(verification, lambda root, job_id: VerificationStore(root).get(job_id).fail(FAILURE)),
-    "corpus_builds": Kind(build, lambda root, job_id: BuildStore(root).get(job_id).fail(FAILURE)),
-}
 NAMES = pytest.mark.parametrize("name", KINDS)
 REPEATED = pytest.mark.parametrize("name", [name for name in KINDS if name != "models"])
 """Kinds whose jobs may have the id of an earlier one; each request for a run gives another run."""
@@ -238,7 +173,7 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) ->
         root.mkdir(exist_ok=True)
         (root / name).touch()  # no folder can be made in it
         with refused(ErrorCode.INSUFFICIENT_STORAGE, "nothing was queued"):
-            await JobQueue(settings, store).jobs.accept(kind, lambda: KINDS[name].create(root, 1), ())
+            await JobQueue(settings, store).jobs.accept(kind, lambda: KINDS[name].create(root, 1))
 
 
 @REPEATED
@@ -247,7 +182,7 @@ async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path,
         kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
         away = Store(open_redis("redis://127.0.0.1:1/0", retries=0))
         with captured_logs() as logs:
-            job = await JobQueue(settings, away).jobs.accept(kind, lambda: KINDS[name].create(root, 1), ())
+            job = await JobQueue(settings, away).jobs.accept(kind, lambda: KINDS[name].create(root, 1))
         assert [line["event"] for line in logs] == [f"{job.word}_accepted_without_redis"]
         await reconcile(settings, store)
         assert await store.queue_order(kind.queue(settings.queue)) == [job.job_id]

@@ -21,10 +21,11 @@ from tests.support.notifier import MESSAGE, MESSAGES, Place, place, until_delive
 from tests.support.stored_jobs import begin
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
-from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildRequest, BuildStore
+from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.contracts.base import changed, now
+from trainer.contracts.corpora import BuildRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import Validity
 from trainer.contracts.runs import CorpusRef

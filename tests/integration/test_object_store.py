@@ -24,9 +24,18 @@ from tests.support.object_stores import Bucket, S3Server, machine, s3_server, wo
 from tests.support.redis_servers import served
 from tests.support.refusals import refused
 from tests.support.runs import record
+from tests.support.started_jobs import started_battery, started_experiment
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, with_redis
-from trainer.artifacts.corpus_builds import BuildRecord, BuildRequest, BuildStore
+from trainer.artifacts.command_jobs import (
+    ExportDirectory,
+    ExportRecord,
+    ExportStore,
+    VerificationRecord,
+    VerificationStore,
+)
+from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
+from trainer.artifacts.kinds import EXPERIMENTS, EXPORTS, VERIFICATIONS
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
@@ -34,11 +43,11 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
-from trainer.contracts.corpora import BuiltLanguage, CorpusManifest
+from trainer.contracts.corpora import BuildRequest, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.exports import ExportRequest
+from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.parameters import ModelPath, RunPath
@@ -48,17 +57,14 @@ from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
 from trainer.lab.calls import GET_FILES, GET_RUN
 from trainer.lab.here import Here
-from trainer.queue.batteries import resolve_battery
-from trainer.queue.exports import Exports
 from trainer.queue.queue import JobQueue
-from trainer.queue.verifications import Verifications
 from trainer.services.embedded import die_with_parent, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files
-from trainer.worker import jobs
 from trainer.worker.inference_jobs import InferenceJobs
 from trainer.worker.jobs import Jobs
+from trainer.worker.steps import Steps
 
 
 class Site:
@@ -229,13 +235,17 @@ async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> N
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         await told(queue, run_id)
-        exports, verifications = Exports(site.here, queue), Verifications(site.here, queue)
-        await exports.start("an-export", run_id, ExportRequest(format="hf"))
-        await verifications.start("a-check", run_id)
-        while not (
-            (exported := await exports.status("an-export")).has_ended
-            and (checked := await verifications.status("a-check")).has_ended
-        ):
+        exports = ExportStore(site.here.app.artifacts_root)
+
+        async def exporting(export_id: str, model: str, to: ExportFormat) -> ExportDirectory:
+            record = ExportRecord(created_at=now(), model=model, request=ExportRequest(format=to))
+            return await queue.jobs.accept(EXPORTS, lambda: exports.create(export_id, record))
+
+        verifications = VerificationStore(site.here.app.artifacts_root)
+        wanted = VerificationRecord(created_at=now(), run_id=run_id)
+        export = await exporting("an-export", run_id, "hf")
+        check = await queue.jobs.accept(VERIFICATIONS, lambda: verifications.create("a-check", wanted))
+        while not ((exported := export.status()).has_ended and (checked := check.status()).has_ended):
             await queue.replication.refresh()
         assert not queue.runs.get(run_id).weights.exists()
         assert exported.file is not None and checked.verification is not None, (exported, checked)
@@ -243,8 +253,8 @@ async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> N
         written = FileRecord(path=exported.file.name, bytes=exported.file.bytes, sha256=exported.file.sha256)
         assert changed_files(exports_folder, [written]) == []
         os.utime(exports_folder, (0, 0))
-        await exports.start("another", "nowhere", ExportRequest(format="csv"))
-        while not (failed := await exports.status("another")).has_ended:
+        another = await exporting("another", "nowhere", "csv")
+        while not (failed := another.status()).has_ended:
             await queue.replication.refresh()
         assert failed.error is not None and failed.error.code is ErrorCode.RUN_NOT_FOUND
     assert not exports_folder.exists()
@@ -378,13 +388,11 @@ async def test_battery__finds_its_items_in_a_training_text_of_another_machine(si
         await told(queue, run_id)
         known = some_text().splitlines()[0]
         pairs = BatteryFile(name="pairs.tsv", content=f"{known}\t{known[::-1]}\n")
-        request = BatteryRequest(runs=(run_id,), files=(pairs,))
-        job = await resolve_battery(request, queue.runs, site.here, user_id=None)
-        battery_id = (await queue.batteries.accept(*job)).battery_id
-        while not (status := await queue.batteries.status(battery_id)).has_ended:
+        battery = await started_battery(queue, BatteryRequest(runs=(run_id,), files=(pairs,)))
+        while not (status := battery.status()).has_ended:
             await queue.replication.refresh()
         assert status.status == "completed", status.message
-        [result] = queue.batteries.stored.get(battery_id).summary().runs
+        [result] = battery.summary().runs
         assert [leak.n_items for leak in result.leaks] == [1]
 
 
@@ -393,15 +401,15 @@ async def test_experiment__runs_on_another_machine_and_its_report_comes_back(sit
     add_languages(site.folder / "bot")
     add_batteries(site.folder / "bot")
     async with site.queue() as queue:
-        experiment_id = (await queue.experiments.start(plan(languages=WITH_BATTERIES), user_id=None)).experiment_id
-        while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
+        experiment = await started_experiment(queue, plan(languages=WITH_BATTERIES))
+        while not (status := experiment.status()).has_ended:
             await queue.replication.refresh()
-        folder = queue.experiments.stored.get(experiment_id).path
+        folder = experiment.path
         assert status.status == "completed", status.message
         assert all((folder / name).stat().st_size > 0 for name in ("matrix.csv", "batteries.csv"))
-        [battery] = queue.experiments.stored.get(experiment_id).batteries().values()
+        [battery] = experiment.batteries().values()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not queue.batteries.stored.directory(battery.battery_id).has_completed():
+            while not queue.batteries.directory(battery.battery_id).has_completed():
                 await queue.replication.refresh(with_ended=True)
 
 
@@ -409,16 +417,15 @@ async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site:
     add_languages(site.folder / "bot")
     async with site.queue() as queue:
         request = plan_with({"num_epochs": 1000}, name="cancelled")
-        experiment_id = (await queue.experiments.start(request, user_id=None)).experiment_id
-        experiment = queue.experiments.stored.get(experiment_id)
+        experiment = await started_experiment(queue, request)
         while not experiment.runs():
             await queue.replication.refresh()
-        status = await queue.experiments.cancel(experiment_id)
+        await queue.jobs.cancel(EXPERIMENTS, experiment.job_id)
         run_ids = [cell.run_id for cell in experiment.runs().values()]
         ends = [await told(queue, run_id) for run_id in run_ids]
         with pytest.raises(AppError, match="has already ended"):
-            await queue.experiments.cancel(experiment_id)
-    assert (status.status, {end.status for end in ends}) == ("cancelled", {"cancelled"})
+            await queue.jobs.cancel(EXPERIMENTS, experiment.job_id)
+    assert (experiment.state(), {end.status for end in ends}) == ("cancelled", {"cancelled"})
 
 
 async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site) -> None:
@@ -513,7 +520,7 @@ async def test_end_that_the_store_does_not_take__is_stored_by_the_next_try(tmp_p
             queue.tokenizers.get(tokenizer_id).request_cancel()
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Retry), captured_logs() as logs:
-            patch.setattr(jobs, "supervise_tokenizer", end_without_store)
+            patch.setattr(Steps, "run_child", end_without_store)
             await function({}, payload)
         s3.start_again()
         await function({}, payload)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from arq.worker import func
 
-from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
 from tests.support.cross_language import add_languages, plan_with
 from tests.support.redis_servers import address, embedded, served
+from tests.support.started_jobs import started_battery, started_experiment
 from tests.support.stored_jobs import is_free
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, log_of_worker, worker_in
@@ -18,7 +19,6 @@ from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.contracts.batteries import BatteryRequest, DevelopmentOptions
 from trainer.contracts.jobs import FolderJobPayload
-from trainer.queue.batteries import resolve_battery
 from trainer.store import keys
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, wait_until_idle
@@ -74,24 +74,22 @@ async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
     request = plan_with({**LONG, "checkpoint_schedule": [1]})
     async with served(tmp_path) as server, server.queue(tmp_path) as queue:
         async with worker_in(tmp_path, REDIS__URL=server.url, QUEUE__TRAINING_SLOTS="2") as worker:
-            experiment_id = (await queue.experiments.start(request, user_id=None)).experiment_id
-            experiment = queue.experiments.stored.get(experiment_id)
+            experiment = await started_experiment(queue, request)
+            experiment_id = experiment.experiment_id
             await until(lambda: len(experiment.runs()) == 2)
             runs = [queue.runs.get(cell.run_id) for cell in experiment.runs().values()]
             run_id = runs[0].run_id
             await wait_for_status(queue, run_id, lambda status: status.step > 1)
             options = DevelopmentOptions(split="validation", follows=True)
-            asked = BatteryRequest(runs=(run_id,), development=options)
-            battery = await resolve_battery(asked, queue.runs, settings_in(tmp_path), user_id=None)
-            battery_id = (await queue.batteries.accept(*battery)).battery_id
-            jobs = [experiment, queue.batteries.stored.get(battery_id), runs[0]]
+            battery = await started_battery(queue, BatteryRequest(runs=(run_id,), development=options))
+            jobs = [experiment, battery, runs[0]]
             await until(lambda: [job.state() for job in jobs] == ["running"] * 3)
-            before = await queue.experiments.status(experiment_id)
+            before = experiment.status()
             worker.send_signal(end)
             await worker.wait()
             await until(lambda: all(map(is_free, runs)))  # the children die with their worker
-        states = [(await queue.batteries.status(battery_id)).status]
-        after = await queue.experiments.status(experiment_id)
+        states = [battery.state()]
+        after = experiment.status()
     assert "running" in [cell.status for cell in before.cells]
     assert (states, after.status, {cell.status for cell in after.cells}) == (["queued"], "queued", {"queued"})
     for name, value in environment_in(tmp_path, COLUMNS="200").items():

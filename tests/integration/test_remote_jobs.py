@@ -36,7 +36,9 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
-from trainer.lab.calls import GET_EXPERIMENT, LIST_EXPERIMENTS
+from trainer.lab.calls import (
+    EXPERIMENTS,
+)
 from trainer.system.files import read_record
 
 __all__ = ["client_fixture", "hub_fixture", "laptop_fixture", "server_fixture"]
@@ -285,7 +287,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
     process = laptop.start_here("experiment", "run", plan, "--corpora", "texts", *fields)
 
     def running() -> str:
-        found = client._call(LIST_EXPERIMENTS).experiments
+        found = client._call(EXPERIMENTS.list).experiments
         return next((one.experiment_id for one in found if one.name == "long" and one.status == "running"), "")
 
     wait_until(lambda: running() != "" or process.poll() is not None)
@@ -300,7 +302,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
     assert f"{experiment_id}: running" in laptop.type("experiment", "show", experiment_id)
     assert f"{experiment_id}: cancelled" in laptop.type("experiment", "cancel", experiment_id)
     with refused(ErrorCode.CANCELLED, "Cancelled."):
-        check_completed(client._call(GET_EXPERIMENT, ExperimentPath(experiment_id=experiment_id)))
+        check_completed(client._call(EXPERIMENTS.get, ExperimentPath(experiment_id=experiment_id)))
 
 
 @pytest.mark.parametrize("is_remote", [True, False])

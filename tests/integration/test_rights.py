@@ -24,9 +24,9 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.run_groups import member
 from trainer.config.settings import HttpSettings, SecuritySettings
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import HttpOrigin, changed, now
 from trainer.contracts.operations import OPERATIONS, Operation, Role
-from trainer.contracts.runs import HttpOrigin, RunRecord
+from trainer.contracts.runs import RunRecord
 from trainer.lab.permissions import typed_command
 
 ANA, BOB, NOBODY, ALL = "ana", "bob", "nobody", "all"

@@ -23,7 +23,6 @@ from tests.support.cleanups import contents
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG
-from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.kinds import TOKENIZER_QUEUE
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.config.validation import parse
@@ -175,12 +174,11 @@ async def test_crashes__end_it_after_the_third_in_a_row(lab: Lab) -> None:
     assert log.count('"message": "tokenizer_training_started"') == 3
 
 
-async def test_tokenizer_held_by_another_child__waits_for_it(lab: Lab) -> None:
+async def test_tokenizer_held_by_another_process__waits_for_it(lab: Lab) -> None:
     asked = request(seed=3)
     async with lab.queue() as queue:
-        async with held(lab, asked):
+        async with held(lab, asked) as tokenizer:
             accepted = await queue.train_tokenizer(asked)
-            words = (f"tokenizer_id={accepted.tokenizer_id}", f"exit_code={LOCKED_EXIT_CODE}")
-            await until(lambda: lab.logged("child_ended", *words))
-            assert is_in(queue, accepted.tokenizer_id, "queued")
+            await until(lambda: lab.logged("train_tokenizer", tokenizer.tokenizer_id, "retrying"))
+            assert is_in(queue, accepted.tokenizer_id, "queued") and not tokenizer.has_begun()
         assert (await end_of(queue, accepted)).status == "completed"

@@ -15,8 +15,7 @@ from tests.support.bot import Place, buttons, place
 from tests.support.stories import Story
 from tests.support.waiting import until
 from trainer.artifacts.runs import manifest_of
-from trainer.contracts.base import now
-from trainer.contracts.runs import HttpOrigin
+from trainer.contracts.base import HttpOrigin, now
 
 WATCH, UNWATCH = "mt:watch:char_lstm-1", "mt:unwatch:char_lstm-1"
 RUN = {"run": "char_lstm-1"}

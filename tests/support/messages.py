@@ -39,12 +39,11 @@ from tests.support.experiment_results import experiment_status, finished_experim
 from tests.support.measured_runs import measured
 from tests.support.scores import score_of
 from tests.support.stories import BEGIN, Story, run_record
-from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
-from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.chats import ChatResponse
-from trainer.contracts.corpora import CorpusOverview
+from trainer.contracts.corpora import BuildRequest, BuildStatus, CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentStatus
@@ -222,6 +221,9 @@ MESSAGES: Mapping[str, Make] = {
     "corpus build": lambda given: corpus_build_card(
         "build-1",
         BuildStatus(
+            build_id="build-1",
+            created_at=now(),
+            status="failed",
             request=BuildRequest(source="local", languages=("tr",)),
             error=RunError.of(AppError(ErrorCode.INVALID_INPUT, given)),
         ),

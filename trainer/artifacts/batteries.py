@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from trainer.artifacts.job_folder import JobFolder, JobStore
+from trainer.artifacts.job_folder import JobStore, StatusJob
 from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import (
     BatteryItem,
@@ -21,7 +21,6 @@ from trainer.contracts.batteries import (
     Variant,
 )
 from trainer.contracts.development import Development, WordTexts
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.system.files import (
     DISK,
@@ -39,7 +38,7 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 ITEMS_FILE, SCORES_FOLDER, MANIFEST_FILE = "items.jsonl", "scores", "manifest.json"
 
 
-class BatteryDirectory(JobFolder[BatteryRecord]):
+class BatteryDirectory(StatusJob[BatteryRecord]):
     """Folder of one job; another attempt continues with the scores of an earlier one."""
 
     word = "battery"
@@ -128,7 +127,7 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
 
         Raises CONFLICT before the end of the job.
         """
-        self._check_completed()
+        self.check_completed()
         return read_record(self._development, Development) if self._development.exists() else None
 
     def write_progress(self, progress: BatteryProgress) -> None:
@@ -160,12 +159,12 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
 
     def summary(self) -> BatterySummary:
         """Return the results; raises CONFLICT before the end of the job."""
-        self._check_completed()
+        self.check_completed()
         return read_record(self.result, BatterySummary)
 
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files with their hashes; raises CONFLICT before the end of the job."""
-        self._check_completed()
+        self.check_completed()
         listed = read_record(self.path / MANIFEST_FILE, BatteryManifest).files
         return (*listed, *file_records(self.path, [self.path / MANIFEST_FILE, self.result]))
 
@@ -197,6 +196,9 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
             files=self.result_files() if has_files and status == "completed" else (),
         )
 
+    def listed(self) -> BatteryStatus:
+        return self.status(has_files=False)
+
     def _of_attempt(self) -> tuple[Path, ...]:
         return (self._progress,)
 
@@ -206,11 +208,6 @@ class BatteryDirectory(JobFolder[BatteryRecord]):
         except (FileNotFoundError, BrokenFile):  # it is written again with the next scores
             n_items = sum(battery.n_items for battery in record.batteries)
             return BatteryProgress(done=0, total=n_items * len(record.runs))
-
-    def _check_completed(self) -> None:
-        if not self.has_completed():
-            message = f"The battery '{self.battery_id}' has no results yet: it has not completed."
-            raise AppError(ErrorCode.CONFLICT, message)
 
     def _data_files(self) -> list[Path]:
         found = [self.items_file, self._request, self._development, *self.path.glob(f"{SCORES_FOLDER}/*.json*")]

@@ -13,10 +13,10 @@ from typing import BinaryIO
 import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, scheduled_folder, step_folder
-from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
+from trainer.artifacts.deletion import TRASH
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, in_order
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
-from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
@@ -31,7 +31,6 @@ StoredCheck = Callable[[RunDirectory], bool]
 """Returns True if the object store has every file of a run."""
 
 _LOCK_FILE = "cleanup.lock"
-_TRASH = ".removed"
 _WEIGHTS = "*.safetensors"
 _DAY_SECONDS = 86_400
 
@@ -206,14 +205,12 @@ class _Cleanup:
         if self._runs.unreadable() or self._experiments.unreadable():
             log.warning("tokenizer_cleanup_postponed", reason="A run or an experiment cannot be read.")
             return
-        requests = [experiment.record().request for experiment in self._experiments.all()]
-        named = "\n".join(request.model_dump_json() for request in requests)
-        labels = {shared_tokenizer_label(request, model) for request in requests for model in request.models}
-        used = {tokenizer_id for run in self._runs.all() for tokenizer_id in _tokenizers_of(run)}
+        users = self._experiments.tokenizer_users()
+        used = {tokenizer_id for run in self._runs.all() for tokenizer_id in run.tokenizer_ids()}
         latest = time.time() - options.min_unused_days * _DAY_SECONDS
         for tokenizer in TokenizerStore(self._app.artifacts_root).all():
             tokenizer_id = tokenizer.tokenizer_id
-            if tokenizer_id in used or tokenizer_id in named or not _is_unused(tokenizer, latest, labels):
+            if tokenizer_id in used or not _is_unused(tokenizer, latest, users):
                 continue
             yield self._remove(tokenizer.path, _UNUSED, tokenizer)
 
@@ -253,7 +250,7 @@ class _Cleanup:
             if path.is_dir():
                 is_cached = path.is_relative_to(self._app.corpus_cache)  # which may be a disk of its own
                 root = self._app.corpus_cache if is_cached else self._app.artifacts_root
-                trash = root / _TRASH / secrets.token_hex(8)
+                trash = root / TRASH / secrets.token_hex(8)
                 DISK.make_folder(trash.parent)
                 DISK.rename(path, trash)
                 DISK.sync(path.parent)
@@ -284,7 +281,7 @@ class _Cleanup:
     def _empty_trash(self, root: Path) -> None:
         """Remove what a killed cleanup has left."""
         if not self._dry_run:
-            shutil.rmtree(root / _TRASH, ignore_errors=True)
+            shutil.rmtree(root / TRASH, ignore_errors=True)
 
 
 def _log_of(removal: Removal) -> structlog.stdlib.BoundLogger:
@@ -335,20 +332,11 @@ def _kept(run: RunDirectory) -> Iterator[Path]:
     yield from (step_folder(folder, step) for step in checkpoint_steps(folder))
 
 
-def _tokenizers_of(run: RunDirectory) -> Iterator[str]:
-    """Yield the tokenizer that a run was given, and the one that it has trained or copied."""
-    given = run.record().effective.tokenizer_id
-    if given is not None:
-        yield given
-    with suppress(AppError):  # it has none yet
-        yield read_manifest(run.tokenizer).tokenizer_id
-
-
-def _is_unused(tokenizer: TokenizerDirectory, latest: float, labels: set[str]) -> bool:
-    """Return True if a tokenizer was not used since a time, is not being trained and has none of the labels."""
+def _is_unused(tokenizer: TokenizerDirectory, latest: float, users: Callable[[str, str | None], Sequence[str]]) -> bool:
+    """Return True if a tokenizer was not used since a time, is not being trained, and no experiment needs it."""
     try:
         is_recent = tokenizer.is_unfinished() or tokenizer.used_at() > latest
-        return not is_recent and tokenizer.status().label not in labels
+        return not is_recent and not users(tokenizer.tokenizer_id, tokenizer.status().label)
     except (OSError, ValueError):  # a damaged record
         return False
 

@@ -4,23 +4,25 @@ import shutil
 import time
 from abc import abstractmethod
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from trainer.artifacts.job_folder import JobFolder, JobStore, RecordT_co
+from trainer.artifacts.export_links import export_link
+from trainer.artifacts.job_folder import JobStore, RecordT_co, StatusJob
 from trainer.artifacts.outcome import without_paths
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, Identifier, JobRecord, ModelName, changed
-from trainer.contracts.exports import ExportRequest
-from trainer.contracts.verification import Verification
-from trainer.system.files import DISK, Disk, file_records, write_atomically
+from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus
+from trainer.contracts.verification import Verification, VerificationStatus
+from trainer.system.files import DISK, Disk, file_records, read_record, write_atomically
 
 KEPT_SECONDS = 24 * 3600
 """Time for which a result is stored."""
 
 
-class CommandDirectory(JobFolder[RecordT_co]):
+class CommandDirectory(StatusJob[RecordT_co]):
     """Folder of a job that is one command of `mt`."""
 
     result_codes = frozenset({0})
@@ -99,6 +101,33 @@ class ExportDirectory(CommandDirectory[ExportRecord]):
         [record] = file_records(self.path, [file])
         write_atomically(self.result, record.model_dump_json().encode(), self.disk)
 
+    def status(self) -> ExportStatus:
+        """Return the status, of a completed export with the link to its file."""
+        record, state, file = self.record(), self.state(), None
+        if state == "completed":
+            written, expires_at = self.file(), int(self.result.stat().st_mtime) + KEPT_SECONDS
+            file = ExportedFile(
+                name=written.path,
+                bytes=written.bytes,
+                sha256=written.sha256,
+                url=export_link(self.path / written.path, "", expires_at),
+                expires_at=datetime.fromtimestamp(expires_at, UTC),
+            )
+        return ExportStatus(
+            export_id=self.job_id,
+            run_id=record.model,
+            format=record.request.format,
+            license=record.request.license,
+            status=state,
+            created_at=record.created_at,
+            file=file,
+            error=self.failure() if state == "failed" else None,
+        )
+
+    def result_files(self) -> tuple[FileRecord, ...]:
+        self.check_completed()
+        return (self.file(),)
+
     def file(self) -> FileRecord:
         """Return the description of the file of a completed export."""
         return FileRecord.model_validate_json(self.result.read_bytes())
@@ -138,9 +167,16 @@ class VerificationDirectory(CommandDirectory[VerificationRecord]):
         checks = tuple(changed(check, message=without_paths(check.message)) for check in found.checks)
         write_atomically(self.result, changed(found, checks=checks).model_dump_json().encode(), self.disk)
 
-    def verification(self) -> Verification:
-        """Return the result of a completed verification."""
-        return Verification.model_validate_json(self.result.read_bytes())
+    def status(self) -> VerificationStatus:
+        record, state = self.record(), self.state()
+        return VerificationStatus(
+            verification_id=self.job_id,
+            run_id=record.run_id,
+            status=state,
+            created_at=record.created_at,
+            verification=read_record(self.result, Verification) if state == "completed" else None,
+            error=self.failure() if state == "failed" else None,
+        )
 
 
 class VerificationStore(ShortLivedStore[VerificationDirectory]):

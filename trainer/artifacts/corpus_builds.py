@@ -3,33 +3,20 @@
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from trainer.artifacts.command_jobs import CommandDirectory
 from trainer.artifacts.job_folder import JobStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen, JobRecord, RunState
-from trainer.contracts.corpora import BuildFilter, BuildProgress, CorpusManifest
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.base import Frozen, JobRecord, changed
+from trainer.contracts.corpora import BuildProgress, BuildRequest, BuildStatus, CorpusManifest
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.corpora import CorpusStore
 from trainer.system.files import DISK, Disk, read_record, write_atomically
 from trainer.system.hardware import process_name
-
-SourceName = Literal["oscar", "culturax", "local"]
-
-
-class BuildRequest(Frozen):
-    """A build as requested in Discord."""
-
-    source: SourceName
-    languages: Annotated[tuple[str, ...], Field(min_length=1)]
-    characters: Annotated[int, Field(ge=1)] | None = None
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
-    keep: tuple[BuildFilter, ...] = ()
-    """Filters that the build leaves out."""
 
 
 class BuildRecord(JobRecord):
@@ -37,20 +24,6 @@ class BuildRecord(JobRecord):
 
     schema_version: Literal[1] = 1
     request: BuildRequest
-
-
-class BuildStatus(Frozen):
-    """A build, its progress by language, and in the end its manifest or an error."""
-
-    request: BuildRequest
-    status: RunState = "queued"
-    progress: tuple[BuildProgress, ...] = ()
-    manifest: CorpusManifest | None = None
-    error: RunError | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.manifest is not None or self.error is not None
 
 
 class _Progress(Frozen):
@@ -104,13 +77,19 @@ class BuildDirectory(CommandDirectory[BuildRecord]):
         """Read the status; raises OSError or BrokenFile."""
         progress = read_record(self._progress, _Progress) if self._progress.exists() else _Progress()
         manifest = read_record(self.result, CorpusManifest) if self.has_completed() else None
+        record = self.record()
         return BuildStatus(
-            request=self.record().request,
+            build_id=self.job_id,
+            created_at=record.created_at,
+            request=record.request,
             status=self.state(),
             progress=progress.languages,
             manifest=manifest,
             error=self.failure(),
         )
+
+    def listed(self) -> BuildStatus:
+        return changed(self.status(), manifest=None)
 
     def corpora(self) -> list[CorpusRef]:
         """Return the corpora of a completed build; raises OSError or BrokenFile."""

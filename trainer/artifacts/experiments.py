@@ -1,16 +1,16 @@
 """Experiments on disk, one directory each; imports no torch and no numpy."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from trainer.artifacts.batteries import ITEMS_FILE, BatteryDirectory, BatteryStore, store_items
-from trainer.artifacts.job_folder import JobFolder, JobStore
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.job_folder import JobStore, StatusJob
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import BatteryItem
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.experiments import (
     Cell,
     CellBattery,
@@ -26,6 +26,7 @@ from trainer.contracts.experiments import (
     ExperimentTexts,
     Validity,
 )
+from trainer.contracts.runs import CorpusRef
 from trainer.contracts.seeds import RunGroup
 from trainer.system.files import (
     DISK,
@@ -44,7 +45,7 @@ FEATURE_TABLE = 1
 """Version of the feature table of assimilation: stored losses of another version are not used."""
 
 
-class ExperimentDirectory(JobFolder[ExperimentRecord]):
+class ExperimentDirectory(StatusJob[ExperimentRecord]):
     """Folder of one experiment: beside the files of each job items, texts, runs, and in the end the report.
 
     An attempt begins without the runs of an earlier one; those that have completed are found again by their request.
@@ -113,10 +114,10 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
             losses_path(run_path, text.sha256, encoding).exists() for text in texts.texts for encoding in encodings
         )
 
-    def status(self, runs: RunStore, *, has_files: bool = True) -> ExperimentStatus:
+    def status(self, *, has_files: bool = True) -> ExperimentStatus:
         """Return the status with all cells and, after the end, the files of the report, which are read for it."""
         record = self.record()
-        cells = tuple(self._cells(record, runs))
+        cells = tuple(self._cells(record))
         status, error = self.state(), self.failure()
         done = sum(cell.status == "completed" for cell in cells)
         validity = self._validity() if status == "completed" else None
@@ -138,10 +139,28 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
 
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the report with their hashes; raises CONFLICT before the end of the experiment."""
-        if not self.has_completed():
-            message = f"The experiment '{self.experiment_id}' has no report yet: it has not completed."
-            raise AppError(ErrorCode.CONFLICT, message)
+        self.check_completed()
         return file_records(self.path, self.report_files())
+
+    def listed(self) -> ExperimentStatus:
+        return changed(self.status(has_files=False), cells=())
+
+    def battery_ids(self) -> set[str]:
+        """Return the jobs that score batteries or measure the checkpoints of runs, as `runs` reads runs."""
+        return {job.battery_id for job in self._accepted().batteries}
+
+    def needed_corpora(self) -> tuple[CorpusRef, ...]:
+        return self.record().all_corpora
+
+    def end_started_jobs(self) -> None:
+        runs = self._run_store
+        for cell in self.runs().values():
+            run = runs.get(cell.run_id)
+            if not cell.is_reused and run.manifest() is None:
+                run.request_cancel()
+                cancel_idle_run(run)
+        for battery in self.own_batteries():
+            battery.request_cancel()
 
     def report_files(self) -> list[Path]:
         """Return the files of the report, tables in folders included."""
@@ -166,13 +185,18 @@ class ExperimentDirectory(JobFolder[ExperimentRecord]):
             return CellRuns()
 
     @property
+    def _run_store(self) -> RunStore:
+        """The runs below the artifacts root, in which experiments have a folder too."""
+        return RunStore(self.path.parents[1], self.disk)
+
+    @property
     def _battery_store(self) -> BatteryStore:
         """The jobs below the artifacts root, in which experiments have a folder too."""
         return BatteryStore(self.path.parents[1], self.disk)
 
-    def _cells(self, record: ExperimentRecord, runs: RunStore) -> Iterator[Cell]:
+    def _cells(self, record: ExperimentRecord) -> Iterator[Cell]:
         """Yield the training and the scores of each model, language and seed."""
-        known, texts, batteries = self.runs(), self.texts(), self.batteries()
+        runs, known, texts, batteries = self._run_store, self.runs(), self.texts(), self.batteries()
         has_completed, unfinished = self.has_completed(), self.unfinished_state()
         for key in cell_keys(record.request):
             run_id = known[key].run_id if key in known else None
@@ -225,14 +249,19 @@ class ExperimentStore(JobStore[ExperimentDirectory]):
         experiments = (experiment for experiment in self.all())
         return next((one for one in experiments if any(cell.run_id == run_id for cell in one.runs().values())), None)
 
+    def tokenizer_users(self) -> Callable[[str, str | None], list[str]]:
+        """Return a function that gives the experiments whose request needs a tokenizer, by its id or its label.
 
-def delete_run(run: RunDirectory, runs: RunStore, experiments: ExperimentStore) -> None:
-    """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
-    experiment = experiments.using(run.run_id)
-    if experiment is not None:
-        message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
-        raise AppError(ErrorCode.CONFLICT, message)
-    runs.delete(run)
+        The label is that of a tokenizer that the languages of a model share.
+        """
+        requests = [(one.experiment_id, one.record().request) for one in self.all()]
+        texts = [
+            (name, request.model_dump_json(), {shared_tokenizer_label(request, model) for model in request.models})
+            for name, request in requests
+        ]
+        return lambda tokenizer_id, label: [
+            name for name, text, labels in texts if tokenizer_id in text or label in labels
+        ]
 
 
 def cell_keys(request: ExperimentRequest) -> list[CellKey]:
@@ -268,11 +297,6 @@ def losses_path(run: Path, text_sha256: str, encoding: Encoding) -> Path:
     """Return the file of a text's losses in a run's folder; experiments with equal texts share it."""
     version = f"-{FEATURE_TABLE}" if encoding == "assimilated" else ""
     return run / "sections" / f"{text_sha256[:16]}.{encoding}{version}.f64"
-
-
-def without_details(status: ExperimentStatus) -> ExperimentStatus:
-    """Return the status without cells and files, as lists of experiments show it."""
-    return changed(status, cells=(), files=())
 
 
 def _run_state(run: RunDirectory) -> RunState:

@@ -2,8 +2,9 @@
 
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Generic, Literal, TypeAlias, TypeVar
@@ -13,6 +14,8 @@ import structlog
 from trainer.artifacts.run_ids import Named, one_job_id
 from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.job_status import JobStatus
+from trainer.contracts.runs import CorpusRef
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -135,8 +138,13 @@ class JobFolder(Generic[RecordT_co]):
             self.disk.remove(self._process)
 
     def lock(self) -> BinaryIO | None:
-        """Take the lock for work on the job, or return None if another process has it; closing the file releases it."""
-        return try_lock(self._lock)
+        """Take the lock for work on the job; closing the file releases it.
+
+        Return None if another process has the lock, or if the job was deleted.
+        """
+        with suppress(FileNotFoundError):
+            return try_lock(self._lock)
+        return None
 
     def begin(self, record: JobRecord) -> None:
         """Write a request, and remove the end of an earlier attempt; the caller holds the lock."""
@@ -163,6 +171,10 @@ class JobFolder(Generic[RecordT_co]):
     def cancel_requested(self) -> bool:
         return self._cancel.exists()
 
+    def needed_corpora(self) -> Iterable[CorpusRef]:
+        """Return the corpora that the job reads, or that are needed to continue or to evaluate it."""
+        return ()
+
     def ended_at(self) -> float | None:
         """Return when the end was written, in seconds since 1970; None before the end."""
         ends = (end for end in (self.result, self._error, self._cancel) if end.exists())
@@ -173,7 +185,51 @@ class JobFolder(Generic[RecordT_co]):
         return ()
 
 
+class StatusJob(JobFolder[RecordT_co]):
+    """Folder of a job of any kind but runs: its status is read from its files alone."""
+
+    crash_code = ErrorCode.INTERNAL_ERROR
+    """The error of a job whose child has crashed too often."""
+
+    @abstractmethod
+    def status(self) -> JobStatus:
+        """Return the status and, after the end, the result or its files."""
+
+    def listed(self) -> JobStatus:
+        """Return the status for a list, without what takes long to read."""
+        return self.status()
+
+    def result_files(self) -> tuple[FileRecord, ...]:
+        """Return the files of a completed job with their hashes; raises CONFLICT before its end."""
+        self.check_completed()
+        return file_records(self.path, [self._request, self.result])
+
+    def check_completed(self) -> None:
+        if not self.has_completed():
+            message = f"The {self.word} '{self.job_id}' has no results yet: it has not completed."
+            raise AppError(ErrorCode.CONFLICT, message)
+
+    def cancel(self) -> bool:
+        """Mark the job as cancelled, which its worker notices, and end the jobs that it has started.
+
+        Return False if a worker has the job, which then ends these. Raises CONFLICT for a job that has ended.
+        """
+        if not self.is_unfinished():
+            raise AppError(ErrorCode.CONFLICT, f"The {self.word} '{self.job_id}' has already ended.")
+        self.request_cancel()
+        lock = self.lock()
+        if lock is None:
+            return False
+        with lock:
+            self.end_started_jobs()
+        return True
+
+    def end_started_jobs(self) -> None:
+        """Cancel the jobs that this one has started; the caller holds its lock. Most kinds start none."""
+
+
 AnyJob: TypeAlias = JobFolder[JobRecord]
+AnyStatusJob: TypeAlias = StatusJob[JobRecord]
 FolderT = TypeVar("FolderT", bound=AnyJob)
 FolderT_co = TypeVar("FolderT_co", bound=AnyJob, covariant=True)
 
@@ -246,6 +302,10 @@ class JobStore(Generic[FolderT_co]):
     def unfinished(self) -> list[FolderT_co]:
         """Return the jobs that have not ended, oldest first."""
         return in_order(map(self.directory, self.unfinished_ids()))
+
+    def remove_old(self) -> list[str]:
+        """Delete the jobs whose results have expired; return their ids. Those of most kinds stay."""
+        return []
 
     def create_or_continue(
         self, job_id: str, record: JobRecord, is_outdated: Callable[[], bool] = lambda: False

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias
 
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.command_jobs import ExportStore, VerificationStore
 from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.job_folder import AnyJob, FolderT_co, JobStore
+from trainer.artifacts.job_folder import AnyJob, AnyStatusJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
-
-KindName = Literal["models", "tokenizers", "experiments", "batteries", "exports", "verifications", "corpus_builds"]
-"""The folder of a kind below the artifacts root, and in the object store."""
+from trainer.contracts.base import KindName
 
 
 class JobKind(NamedTuple, Generic[FolderT_co]):
@@ -48,5 +46,9 @@ EXPORTS = JobKind("exports", ExportStore, "export", "exports")
 VERIFICATIONS = JobKind("verifications", VerificationStore, "verify", "verifications")
 BUILDS = JobKind("corpus_builds", BuildStore, "build_corpora", "corpus_builds")
 AnyKind: TypeAlias = JobKind[AnyJob]
-JOB_KINDS: tuple[AnyKind, ...] = (RUNS, TOKENIZERS, EXPERIMENTS, BATTERIES, EXPORTS, VERIFICATIONS, BUILDS)
+StatusKind: TypeAlias = JobKind[AnyStatusJob]
+_STATUS_KINDS: tuple[StatusKind, ...] = (TOKENIZERS, EXPERIMENTS, BATTERIES, EXPORTS, VERIFICATIONS, BUILDS)
+STATUS_KINDS: dict[KindName, StatusKind] = {kind.name: kind for kind in _STATUS_KINDS}
+"""All kinds but runs."""
+JOB_KINDS: tuple[AnyKind, ...] = (RUNS, *_STATUS_KINDS)
 KINDS_BY_NAME: dict[KindName, AnyKind] = {kind.name: kind for kind in JOB_KINDS}

@@ -21,9 +21,9 @@ import structlog
 from pydantic import AfterValidator, Field
 
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
-from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
+from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.runs import OPEN_GROUP_FILE
-from trainer.contracts.base import Frozen, Sha256, changed
+from trainer.contracts.base import Frozen, KindName, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
 from trainer.system.files import DISK, BrokenFile, open_regular, read_record, sha256_of, try_lock, write_atomically

@@ -11,12 +11,13 @@ import structlog
 
 from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.corpus_builds import BuildDirectory
-from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
+from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
 from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
-from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
+from trainer.artifacts.stored_corpora import delete_corpus, fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
 from trainer.config.settings import Settings
+from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
@@ -116,6 +117,11 @@ class Replication:
             for reference in references:
                 path = await asyncio.to_thread(corpora.find, reference.name)
                 await asyncio.to_thread(store_corpus, self._objects, reference, path)
+
+    async def delete_corpus(self, name: str, sha256: str) -> None:
+        """Delete a corpus by its name, and its content unless another name has it."""
+        if self._objects is not None:
+            await asyncio.to_thread(delete_corpus, self._objects, name, sha256)
 
     async def store_corpus(self, corpora: CorpusStore, name: str | None) -> None:
         """Store the corpus that a request names, if it names one; raises DATA_NOT_FOUND."""

@@ -20,6 +20,7 @@ from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
 from trainer.artifacts.run_ids import Named
 from trainer.artifacts.run_status import RunFollower
+from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalMetrics
@@ -35,6 +36,7 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import (
     FINAL_STATES,
+    CorpusRef,
     EffectiveRequest,
     EvalSummary,
     FinalState,
@@ -134,6 +136,17 @@ class RunDirectory(JobFolder[RunRecord]):
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
         check_completed(manifest)
         return manifest
+
+    def needed_corpora(self) -> tuple[CorpusRef, ...]:
+        return self.record().effective.corpora
+
+    def tokenizer_ids(self) -> Iterator[str]:
+        """Yield the tokenizer that the run was given, and the one that it has trained or copied."""
+        given = self.record().effective.tokenizer_id
+        if given is not None:
+            yield given
+        with suppress(AppError):  # it has none yet
+            yield read_manifest(self.tokenizer).tokenizer_id
 
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the result: `manifest.json` and those that it names; raises as `completed_manifest`."""

@@ -86,6 +86,14 @@ def fetch_named_corpus(objects: "ObjectStore", name: str, folder: Path) -> None:
         name_corpus(folder, name, sha256)
 
 
+def delete_corpus(objects: "ObjectStore", name: str, sha256: str) -> None:
+    """Delete a corpus from the store, and its content unless another name has it; raises SERVICE_UNAVAILABLE."""
+    objects.delete([_name_key(name)])
+    named = (objects.get(key) for key in objects.tags(_name_key("")))
+    if not any(found is not None and found.data.decode() == sha256 for found in named):
+        objects.delete([_key(sha256), *objects.tags(_file_key(sha256, ""))])
+
+
 def _download(objects: "ObjectStore", sha256: str, file: FileRecord, target: Path) -> None:
     with target.open("wb") as content:
         objects.download(_file_key(sha256, file.sha256), content, file.bytes)

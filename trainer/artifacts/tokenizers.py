@@ -7,23 +7,29 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from trainer.artifacts.job_folder import JobFolder, JobStore, modified_at, with_manifest
+from trainer.artifacts.job_folder import JobStore, StatusJob, modified_at, with_manifest
 from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.defaults import chosen_vocab_size
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
-from trainer.contracts.base import FileRecord, JobState, changed, now
+from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError, at_field, field_error
+from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.data.text import sample_text
 from trainer.system.files import DISK, Disk, read_regular, write_atomically
 
-_MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": "Training.", "completed": "Completed."}
+_MESSAGES: dict[RunState, str] = {
+    "queued": "Waiting for a worker.",
+    "running": "Training.",
+    "completed": "Completed.",
+    "cancelled": "Cancelled.",
+}
 
 
-class TokenizerDirectory(JobFolder[TokenizerRecord]):
+class TokenizerDirectory(StatusJob[TokenizerRecord]):
     """Folder of one tokenizer; its result is its manifest.
 
     The request of a run's tokenizer has a `source` and is written last.
@@ -32,6 +38,7 @@ class TokenizerDirectory(JobFolder[TokenizerRecord]):
     word = "tokenizer"
     record_type = TokenizerRecord
     result_name = MANIFEST_FILE
+    crash_code = ErrorCode.TOKENIZER_TRAIN_FAILED
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         super().__init__(path, disk)
@@ -82,28 +89,30 @@ class TokenizerDirectory(JobFolder[TokenizerRecord]):
     def status(self) -> TokenizerStatus:
         """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
         record = self.record() if self.has_request() else None
-        state: JobState = self.unfinished_state()
-        manifest: TokenizerManifest | None = None
-        error = self.failure()
-        if self.result.exists():
+        state, manifest, error = self.state(), None, self.failure()
+        if state == "completed":
             try:
-                state, manifest, error = "completed", self._read_manifest(), None
+                manifest, error = self._read_manifest(), None
             except AppError as broken:
-                error = RunError.of(broken)
+                state, error = "failed", RunError.of(broken)
         return TokenizerStatus(
             tokenizer_id=self.tokenizer_id,
-            status=state if error is None else "failed",
-            message=_MESSAGES[state] if error is None else error.message,
+            status=state,
+            message=_MESSAGES.get(state, "") if error is None else error.message,
             waits_for="turn" if state == "queued" else None,
             method=self.tokenizer_id.split("-")[0],
             vocab_size=None if manifest is None else manifest.vocab_size,
             stats=None if manifest is None else manifest.stats,
-            artifact=f"{self.path.parent.name}/{self.tokenizer_id}",
+            artifact=f"/artifacts/tokenizers/{self.tokenizer_id}",
             error=error,
             label=None if record is None else record.request.label,
             created_at=self.created_at() if record is None else record.created_at,
             is_of_run=record is None or record.source is not None,
         )
+
+    def needed_corpora(self) -> tuple[CorpusRef, ...]:
+        """Return the corpora of a tokenizer that is not trained yet."""
+        return self.record().corpora if self.is_unfinished() else ()
 
     def mark_used(self) -> None:
         """Set the time of the last use to now, by which a cleanup chooses."""

@@ -39,16 +39,16 @@ from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
+    BATTERIES,
     DELETE_RUN,
-    GET_BATTERY,
-    GET_EXPERIMENT,
+    EXPERIMENTS,
     GET_RUN,
-    GET_TOKENIZER,
     LIST_CORPORA,
     LIST_WORKERS,
     RESUME_RUN,
     START_BATTERY,
     START_EXPERIMENT,
+    TOKENIZERS,
     TRAIN,
     TRAIN_TOKENIZER,
     AnswerT,
@@ -202,7 +202,7 @@ class Client:
         """Train a tokenizer on corpora of the server to its end, with the fields of a tokenizer train request."""
         request = parse(TokenizerTrainRequest, {"method": method, "corpora": list(corpora), **fields})
         tokenizer_id = self._call(TRAIN_TOKENIZER, body=request).tokenizer_id
-        status = self._loop.call(self._server.ended(GET_TOKENIZER, TokenizerPath(tokenizer_id=tokenizer_id)))
+        status = self._loop.call(self._server.ended(TOKENIZERS.get, TokenizerPath(tokenizer_id=tokenizer_id)))
         check_completed(status)
         return status
 
@@ -263,7 +263,7 @@ class Client:
     async def _experiment(self, request: ExperimentRequest, report: Progress) -> ExperimentResult:
         """Run an experiment to its end and return its result; raises the error that it ended with."""
         path = ExperimentPath(experiment_id=(await self._server.call(START_EXPERIMENT, body=request)).experiment_id)
-        async with aclosing(self._server.follow(GET_EXPERIMENT, path)) as statuses:
+        async with aclosing(self._server.follow(EXPERIMENTS.get, path)) as statuses:
             async for status in statuses:
                 report(status.cells_done, status.n_cells)
         check_completed(status)
@@ -272,7 +272,7 @@ class Client:
     async def _battery(self, request: BatteryRequest, report: Progress, record: type[RecordT]) -> RecordT:
         """Score batteries; return the BatterySummary or the Development, or raise the error that the job ended with."""
         path = BatteryPath(battery_id=(await self._server.call(START_BATTERY, body=request)).battery_id)
-        async with aclosing(self._server.follow(GET_BATTERY, path)) as statuses:
+        async with aclosing(self._server.follow(BATTERIES.get, path)) as statuses:
             async for status in statuses:
                 report(status.done, status.total)
         check_completed(status)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from trainer.client.http_api import HttpApi, StreamLost, address
-from trainer.contracts.base import FileRecord
+from trainer.contracts.base import FileRecord, KindName
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
+from trainer.contracts.http_answers import ArtifactFiles
 from trainer.system.files import sha256_of, storage_errors
 
 _PAUSE_SECONDS = 0.5
@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that have arrived, and with all bytes of the file."""
 
 
-async def download_artifact(api: HttpApi, kind: ArtifactKind, item_id: str, folder: Path) -> tuple[FileRecord, ...]:
+async def download_artifact(api: HttpApi, kind: KindName, item_id: str, folder: Path) -> tuple[FileRecord, ...]:
     """Download the files of a completed run or job to a folder, as `download_file` does; return their records."""
     path = address("artifacts", kind, item_id)
     files = (await api.get(ArtifactFiles, path)).files

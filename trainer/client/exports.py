@@ -12,7 +12,11 @@ from trainer.contracts.base import FileRecord, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus
 from trainer.contracts.parameters import ExportPath, ModelPath, RunPath, WaitQuery
-from trainer.lab.calls import EXPORT_RUN, GET_EXPORT, GET_MANIFEST
+from trainer.lab.calls import (
+    EXPORT_RUN,
+    EXPORTS,
+    GET_MANIFEST,
+)
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free, unpack
 
 _WAIT_SECONDS = 30.0
@@ -66,7 +70,7 @@ async def _download(server: Remote, name: str, request: ExportRequest, target: P
     waiting = WaitQuery(wait=_WAIT_SECONDS)
     status = await server.call(EXPORT_RUN, ModelPath(run_id=name), waiting, request)
     while not status.has_ended:
-        status = await server.call(GET_EXPORT, ExportPath(export_id=status.export_id), waiting)
+        status = await server.call(EXPORTS.get, ExportPath(export_id=status.export_id), waiting)
     if status.error is not None:
         raise AppError(status.error.code, status.error.message)
     file = narrowed(ExportedFile, status.file)

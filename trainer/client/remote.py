@@ -11,28 +11,25 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from trainer.artifacts.kinds import KindName
 from trainer.client.downloads import download_artifact
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key, quoted
 from trainer.client.run_card import LossCurves, RunSnapshot
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.config.validation import parse
-from trainer.contracts.base import FileRecord, RunState, changed, narrowed, run_of
+from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import (
-    BatteryPath,
-    ExperimentPath,
     GroupPath,
     NoBody,
     NoQuery,
     RunPath,
     RunsQuery,
-    TokenizerPath,
     WaitQuery,
 )
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest, check_completed, finished_error
@@ -40,14 +37,12 @@ from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
     CANCEL_RUN,
-    GET_BATTERY,
-    GET_EXPERIMENT,
     GET_GROUP,
     GET_MANIFEST,
     GET_RUN,
-    GET_TOKENIZER,
+    JOB_CALLS,
     LIST_RUNS,
-    LIST_TOKENIZERS,
+    TOKENIZERS,
     VERIFY_RUN,
     AnswerT,
     BodyT,
@@ -55,7 +50,7 @@ from trainer.lab.calls import (
     PathT,
     QueryT,
 )
-from trainer.lab.waits import StatusT
+from trainer.lab.waits import StatusT, all_pages
 from trainer.queue.inference_kinds import kind_of
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -171,14 +166,11 @@ class Remote:
         return partial(self.full_run_id, or_group=True)
 
     async def job_id(self, kind: KindName, given: str) -> str:
-        """Return the id of the experiment, battery or tokenizer that a name is meant for."""
-        match kind:
-            case "experiments":
-                return (await self.call(GET_EXPERIMENT, ExperimentPath(experiment_id=given))).experiment_id
-            case "batteries":
-                return (await self.call(GET_BATTERY, BatteryPath(battery_id=given))).battery_id
-            case _:
-                return (await self.call(GET_TOKENIZER, TokenizerPath(tokenizer_id=given))).tokenizer_id
+        """Return the id of the job that a name is meant for, as `one_job_id` does."""
+        get, field = JOB_CALLS[kind].get, JOB_ROWS[kind].id_field
+        named: dict[str, object] = {field: given}
+        found: dict[str, object] = (await self.call(get, get.path.model_validate(named))).model_dump()
+        return str(found[field])
 
     async def snapshot(self, run_id: str, *, wait: float = 0.0) -> RunSnapshot:
         """Return the status and the loss curves of a run, at its end or after `wait` seconds."""
@@ -279,7 +271,8 @@ class Remote:
         if request.tokenizer is None or draft.requested_paths is None:
             return request
         label = draft.requested_paths[0]
-        for one in (await self.call(LIST_TOKENIZERS)).tokenizers:
+        known = await all_pages(lambda query: self.call(TOKENIZERS.list, query=query))
+        for one in known.tokenizers:
             if one.label == label and one.status != "failed" and not one.is_of_run:
                 path = address("artifacts", "tokenizers", one.tokenizer_id, "download")
                 manifest = await self.api.get(TokenizerManifest, path, path="manifest.json")

@@ -14,6 +14,7 @@ from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Opt
 from trainer.commands.connection import (
     Installation,
     accept,
+    all_jobs,
     full_job_id,
     full_model_name,
     full_run_id,
@@ -41,7 +42,10 @@ from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import BatteryPath
 from trainer.contracts.wording import counted
-from trainer.lab.calls import CANCEL_BATTERY, GET_BATTERY, LIST_BATTERIES, START_BATTERY
+from trainer.lab.calls import (
+    BATTERIES,
+    START_BATTERY,
+)
 from trainer.lab.here import Here
 from trainer.reports.battery_tables import (
     accuracy_rows,
@@ -237,7 +241,7 @@ def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
 async def _follow_to_end(battery_id: str, installation: Installation, terminal: Terminal) -> int:
     """Show the progress until the job has ended, then its results; return the exit code."""
     path = BatteryPath(battery_id=battery_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(GET_BATTERY, path)
+    waiting, following = noting_wait(installation, terminal), installation.follow(BATTERIES.get, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             percent = 100 * status.done / max(1, status.total)
@@ -247,7 +251,7 @@ async def _follow_to_end(battery_id: str, installation: Installation, terminal: 
 
 
 async def _show_battery(battery_id: str, installation: Installation, terminal: Terminal) -> int:
-    status = await installation.call(GET_BATTERY, BatteryPath(battery_id=battery_id))
+    status = await installation.call(BATTERIES.get, BatteryPath(battery_id=battery_id))
     if status.status != "completed":
         terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
         return 0
@@ -296,7 +300,7 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_BATTERIES))
+    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, BATTERIES))
     rows = [
         (
             *(one.battery_id, one.status, f"{one.done:,}/{one.total:,}", counted(len(one.runs), "run")),
@@ -311,7 +315,7 @@ def _list(options: Options, terminal: Terminal) -> int:
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
     path = BatteryPath(battery_id=options.battery)
-    status = with_installation(settings_for_any(), lambda installation: installation.call(CANCEL_BATTERY, path))
+    status = with_installation(settings_for_any(), lambda installation: installation.call(BATTERIES.cancel, path))
     again = "Its scores stay; the same `mt battery run` continues with them."
     terminal.show(status, Text(f"{status.battery_id}: {status.status}. {again}"))
     return 0

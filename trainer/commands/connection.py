@@ -18,10 +18,13 @@ from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.logs import setup_logging
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
-    from trainer.artifacts.kinds import KindName
     from trainer.client.remote import Remote
+    from trainer.contracts.base import KindName
     from trainer.contracts.groups import GroupStatus
+    from trainer.contracts.job_status import JobPage, JobStatus
+    from trainer.contracts.parameters import Query
     from trainer.contracts.runs import RunManifest, RunStatus
+    from trainer.lab.calls import JobCalls
     from trainer.lab.here import Here
     from trainer.queue.queue import JobQueue
 
@@ -31,6 +34,7 @@ Installation: TypeAlias = "Here | Remote"
 _SILENT_SECONDS = 1.0
 """After so long without an answer a person reads what a command waits for."""
 T = TypeVar("T")
+PageT = TypeVar("PageT", bound="JobPage")
 InstallationT = TypeVar("InstallationT", bound="Here | Remote")
 
 
@@ -243,6 +247,13 @@ async def hint_name(name: str, label: str | None, installation: Installation) ->
         return await (await installation.run_finder())(given)
 
     return await short_name(name, label, find)
+
+
+async def all_jobs(installation: Installation, calls: JobCalls[Query, PageT, JobStatus]) -> PageT:
+    """Return all jobs of a kind, newest first."""
+    from trainer.lab.waits import all_pages
+
+    return await all_pages(lambda query: installation.call(calls.list, query=query))
 
 
 async def run_or_group(installation: Installation, name: str) -> RunStatus | GroupStatus:

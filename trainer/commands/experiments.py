@@ -9,11 +9,11 @@ from typing import ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.experiments import without_details
 from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
 from trainer.commands.connection import (
     Installation,
     accept,
+    all_jobs,
     completed_manifest,
     full_job_id,
     noting_wait,
@@ -49,7 +49,10 @@ from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
 from trainer.experiments.validity import message_of
-from trainer.lab.calls import CANCEL_EXPERIMENT, GET_EXPERIMENT, LIST_EXPERIMENTS, START_EXPERIMENT
+from trainer.lab.calls import (
+    EXPERIMENTS,
+    START_EXPERIMENT,
+)
 from trainer.lab.here import Here
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
@@ -231,7 +234,7 @@ async def _follow_to_end(experiment_id: str, installation: Installation, termina
     """Show each finished cell until the experiment has ended, then its results; return the exit code."""
     shown: set[Cell] = set()
     path = ExperimentPath(experiment_id=experiment_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(GET_EXPERIMENT, path)
+    waiting, following = noting_wait(installation, terminal), installation.follow(EXPERIMENTS.get, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             for cell in status.cells:
@@ -349,12 +352,12 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 
 async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
     path = ExperimentPath(experiment_id=experiment_id)
-    await _show_status(await installation.call(GET_EXPERIMENT, path), installation, terminal)
+    await _show_status(await installation.call(EXPERIMENTS.get, path), installation, terminal)
     return 0
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_EXPERIMENTS))
+    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, EXPERIMENTS))
     rows = [
         (s.experiment_id, s.status, f"{s.cells_done}/{s.n_cells} cells", local_time(s.created_at))
         for s in found.experiments
@@ -366,9 +369,9 @@ def _list(options: Options, terminal: Terminal) -> int:
 
 def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
     path = ExperimentPath(experiment_id=options.experiment)
-    status = with_installation(settings_for_any(), lambda installation: installation.call(CANCEL_EXPERIMENT, path))
+    status = with_installation(settings_for_any(), lambda installation: installation.call(EXPERIMENTS.cancel, path))
     again = "Its finished runs stay; the same `mt experiment run` continues with them."
-    terminal.show(without_details(status), Text(f"{status.experiment_id}: {status.status}. {again}"))
+    terminal.show(changed(status, cells=(), files=()), Text(f"{status.experiment_id}: {status.status}. {again}"))
     return 0
 
 

@@ -14,6 +14,7 @@ from trainer.commands.arguments import Argument, Commands, Options, assign, job_
 from trainer.commands.connection import (
     Installation,
     accept,
+    all_jobs,
     full_job_id,
     noting_wait,
     settings_for_any,
@@ -30,7 +31,10 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequ
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
-from trainer.lab.calls import GET_TOKENIZER, LIST_TOKENIZERS, TRAIN_TOKENIZER
+from trainer.lab.calls import (
+    TOKENIZERS,
+    TRAIN_TOKENIZER,
+)
 from trainer.lab.here import Here
 
 
@@ -92,7 +96,7 @@ async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal
 async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
     path = TokenizerPath(tokenizer_id=tokenizer_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(GET_TOKENIZER, path)
+    waiting, following = noting_wait(installation, terminal), installation.follow(TOKENIZERS.get, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             note_waiting_for_disk(status, terminal)
@@ -101,7 +105,7 @@ async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, term
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
     async def show(installation: Installation) -> int:
-        status = await installation.call(GET_TOKENIZER, TokenizerPath(tokenizer_id=options.tokenizer))
+        status = await installation.call(TOKENIZERS.get, TokenizerPath(tokenizer_id=options.tokenizer))
         await _show_status(status, installation, terminal)
         return 0
 
@@ -109,7 +113,7 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_TOKENIZERS))
+    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, TOKENIZERS))
     rows = [(t.tokenizer_id, t.status, f"{t.vocab_size or '–'}", t.label or "") for t in found.tokenizers]
     table = columns([("tokenizer", "status", "vocabulary", "label"), *rows])
     terminal.show(found, table if rows else Text("No tokenizers yet. Train one with: mt tokenizer train"))

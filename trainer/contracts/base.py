@@ -23,6 +23,8 @@ Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+KindName = Literal["models", "tokenizers", "experiments", "batteries", "exports", "verifications", "corpus_builds"]
+"""The folder of a kind of jobs below the artifacts root, and in the object store."""
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 JobState = Literal["queued", "running", "completed", "failed"]
 WaitReason = Literal["turn", "worker", "gpu", "cpu", "memory", "queue", "disk_space", "disk"]
@@ -163,7 +165,31 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class HttpOrigin(Frozen):
+    """The HTTP client that a job comes from."""
+
+    api_key: str | None
+    """The name of its API key; None for a server without keys."""
+    idempotency: Sha256 | None = None
+    """Stands for the Idempotency-Key of its request."""
+    body: Sha256 | None = None
+    """Hash of the fields of its request; only with `idempotency`."""
+
+
 class JobRecord(Frozen):
     """`request.json` of any job; its kind adds the fields."""
 
     created_at: Timestamp
+    user_id: int | None = None
+    """Discord user who started the job; None for a job of the command line or of another HTTP client."""
+    http: HttpOrigin | None = None
+    """Set if the job was started over HTTP."""
+
+    @property
+    def owner(self) -> int | str | None:
+        return job_owner(self.user_id, self.http)
+
+
+def job_owner(user_id: int | None, http: HttpOrigin | None) -> int | str | None:
+    """Return the Discord user of a job, or else the name of its API key; None for a job of this machine's user."""
+    return http.api_key if user_id is None and http is not None else user_id

@@ -12,15 +12,13 @@ from trainer.contracts.base import (
     Identifier,
     JobRecord,
     ModelName,
-    RunState,
     Sha256,
-    Timestamp,
     model_name,
     requires,
 )
-from trainer.contracts.errors import RunError
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.runs import FINAL_STATES, MAX_LEAK_SHARE, HttpOrigin, run_owner
+from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.runs import MAX_LEAK_SHARE
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
 Measure = Literal["sum", "token", "char", "byte", "end"]
@@ -190,8 +188,6 @@ class BatteryRecord(JobRecord):
 
     schema_version: Literal[1] = 1
     battery_id: Identifier
-    user_id: int | None = None
-    http: HttpOrigin | None = None
     options: BatteryOptions
     development_of: Identifier | None = None
     """The run whose checkpoints are `runs`; None for a job that scores runs as they are."""
@@ -199,11 +195,6 @@ class BatteryRecord(JobRecord):
     batteries: tuple[BatteryInfo, ...]
     items_sha256: Sha256
     request_hash: Sha256
-
-    @property
-    def owner(self) -> int | str | None:
-        """The one who has started it, as `run_owner` has it."""
-        return run_owner(self.user_id, self.http)
 
 
 class ItemScores(Frozen):
@@ -484,9 +475,8 @@ class BatteryManifest(Frozen):
     files: tuple[FileRecord, ...]
 
 
-class BatteryStatus(Frozen):
+class BatteryStatus(JobStatus):
     battery_id: Identifier
-    status: RunState
     message: str
     runs: tuple[ModelName, ...]
     batteries: tuple[str, ...]
@@ -494,16 +484,12 @@ class BatteryStatus(Frozen):
     """The run whose checkpoints are scored; None for a job that scores runs as they are."""
     done: int
     total: int
-    created_at: Timestamp
     elapsed_seconds: float
-    error: RunError | None = None
     files: tuple[FileRecord, ...] = ()
     """Those of a completed job."""
 
-    @property
-    def has_ended(self) -> bool:
-        return self.status in FINAL_STATES
 
+class BatteryList(JobPage):
+    """Batteries, without their files."""
 
-class BatteryList(Frozen):
     batteries: tuple[BatteryStatus, ...]

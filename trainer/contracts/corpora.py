@@ -6,6 +6,7 @@ from pydantic import Field
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, Sha256
 from trainer.contracts.experiments import LanguageCode
+from trainer.contracts.job_status import JobPage, JobStatus
 
 StepName = Literal[
     "blank_lines",
@@ -220,3 +221,32 @@ class BuildProgress(Frozen):
     rejected_documents: int
     lines: int
     characters: int
+
+
+BuildSource = Literal["oscar", "culturax", "local"]
+
+
+class BuildRequest(Frozen):
+    """A build of corpora, as requested in Discord."""
+
+    source: BuildSource
+    languages: Annotated[tuple[str, ...], Field(min_length=1)]
+    characters: Annotated[int, Field(ge=1)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
+    keep: tuple[BuildFilter, ...] = ()
+    """Filters that the build leaves out."""
+
+
+class BuildStatus(JobStatus):
+    """A build of corpora, its progress by language, and in the end its manifest or an error."""
+
+    build_id: Identifier
+    request: BuildRequest
+    progress: tuple[BuildProgress, ...] = ()
+    manifest: CorpusManifest | None = None
+
+
+class BuildList(JobPage):
+    """Builds of corpora, without their manifests."""
+
+    builds: tuple[BuildStatus, ...]

@@ -14,14 +14,13 @@ from trainer.contracts.base import (
     JobRecord,
     RunState,
     Sha256,
-    Timestamp,
     describe_fields,
     is_ascending,
     requires,
 )
 from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores, DevelopmentOptions
-from trainer.contracts.errors import RunError
-from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef, HttpOrigin
+from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.runs import CorpusName, CorpusRef
 from trainer.contracts.tokenizers import Normalization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,8}(-[a-z0-9]{1,8})*$")]
@@ -180,8 +179,6 @@ class ExperimentRecord(JobRecord):
 
     schema_version: Literal[1] = 1
     experiment_id: Identifier
-    user_id: int | None
-    http: HttpOrigin | None = None
     request: ExperimentRequest
     request_hash: Sha256
     corpora: dict[LanguageCode, CorpusRef]
@@ -276,31 +273,24 @@ class Cell(Frozen):
     """None until the run has been accepted."""
 
 
-class ExperimentStatus(Frozen):
+class ExperimentStatus(JobStatus):
     """The state of an experiment, read from the disk."""
 
     experiment_id: Identifier
     name: str
-    status: RunState
     message: str
     cells: tuple[Cell, ...]
     cells_done: int
     n_cells: int
-    created_at: Timestamp
     elapsed_seconds: float | None = None
-    error: RunError | None = None
     is_valid: bool | None = None
     """All validity checks passed; None until the end, and without branches."""
     files: tuple[FileRecord, ...] = ()
     """The files of the report, after the end."""
 
-    @property
-    def has_ended(self) -> bool:
-        return self.status in FINAL_STATES
 
-
-class ExperimentList(Frozen):
-    """All experiments, newest first, without their cells and files."""
+class ExperimentList(JobPage):
+    """Experiments, without their cells and files."""
 
     experiments: tuple[ExperimentStatus, ...]
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.contracts.base import Frozen, Identifier, JobState, ModelName, Sha256, Timestamp
-from trainer.contracts.errors import RunError
+from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
+from trainer.contracts.job_status import JobPage, JobStatus
 
 ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive", "ro-crate"]
 CurveFormat = Literal["csv", "tensorboard", "trackio"]
@@ -48,18 +48,15 @@ class ExportedFile(Frozen):
     """When the address ends, and the file is deleted."""
 
 
-class ExportStatus(Frozen):
+class ExportStatus(JobStatus):
     export_id: Identifier
     run_id: ModelName
     """The run, or its checkpoint as RUN@1200."""
     format: ExportFormat
     license: str | None = None
-    status: JobState
-    """queued: also while other exports are written, as one is written at a time."""
     file: ExportedFile | None = None
     """The file of a completed export."""
-    error: RunError | None = None
 
-    @property
-    def has_ended(self) -> bool:
-        return self.status in ("completed", "failed")
+
+class ExportList(JobPage):
+    exports: tuple[ExportStatus, ...]

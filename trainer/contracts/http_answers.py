@@ -4,14 +4,13 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.base import FileRecord, Frozen, Identifier, KindName
 from trainer.contracts.generations import TrainingSample
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
 
 JobKindName = Literal["experiments", "batteries"]
 """Kinds of jobs whose results are reports."""
-ArtifactKind = Literal["models", "tokenizers", JobKindName]
 
 
 class RunPage(Frozen):
@@ -47,9 +46,9 @@ class CancelAnswer(Frozen):
 
 
 class ArtifactFiles(Frozen):
-    """The files of a completed run, tokenizer, experiment or battery."""
+    """The files of a completed run or other job."""
 
-    kind: ArtifactKind
+    kind: KindName
     id: Identifier
     files: tuple[FileRecord, ...]
     result_bytes: int

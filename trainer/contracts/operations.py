@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trainer.contracts.base import RunState
+    from trainer.contracts.base import KindName, RunState
 
 Section = Literal["Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"]
 """The sections of `mt --help`."""
@@ -100,6 +100,8 @@ class Operation(NamedTuple):
     """The operation that reads the status of what this one starts."""
     is_open: bool = False
     """Needs no API key."""
+    kind: KindName | None = None
+    """The kind of jobs that it lists, reads, cancels or deletes."""
     work: str = ""
     """Module in `trainer/lab` of the function that does it, and its name if that is another; empty: the tag."""
     summary: str = ""
@@ -124,6 +126,135 @@ class Operation(NamedTuple):
     @property
     def path(self) -> str:
         return self.route.partition(" ")[2]
+
+
+class JobRow(NamedTuple):
+    """A kind of jobs as people see it: its words, its list, and the people who may read and end a job."""
+
+    kind: KindName
+    """Its path over HTTP, and the folder of its artifacts."""
+    word: str
+    words: str
+    """The field of a list with the jobs."""
+    tag: Tag
+    columns: tuple[tuple[str, str], ...]
+    """The columns of a list in tables: the title, and the field of the status that it shows."""
+    reads: Role = Role.USER
+    ends: Role = Role.OWNER
+    """The people who may cancel and delete a job; its owner is the one who has started it."""
+
+    @property
+    def id_field(self) -> str:
+        return f"{self.word}_id"
+
+
+_STATE = (("state", "status"), ("started", "created_at"))
+JOB_ROWS: Mapping[KindName, JobRow] = {
+    row.kind: row
+    for row in (
+        JobRow(
+            "tokenizers",
+            "tokenizer",
+            "tokenizers",
+            "tokenizers",
+            (("id", "tokenizer_id"), ("label", "label"), *_STATE, ("method", "method"), ("tokens", "vocab_size")),
+        ),
+        JobRow(
+            "experiments",
+            "experiment",
+            "experiments",
+            "experiments",
+            (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells")),
+            ends=Role.ADMIN,
+        ),
+        JobRow(
+            "batteries",
+            "battery",
+            "batteries",
+            "batteries",
+            (("id", "battery_id"), *_STATE, ("done", "done"), ("items", "total"), ("runs", "runs")),
+        ),
+        JobRow(
+            "exports",
+            "export",
+            "exports",
+            "exports",
+            (("id", "export_id"), *_STATE, ("run", "run_id"), ("format", "format")),
+            reads=Role.OWNER,
+        ),
+        JobRow(
+            "verifications",
+            "verification",
+            "verifications",
+            "runs",
+            (("id", "verification_id"), *_STATE, ("run", "run_id")),
+        ),
+        JobRow(
+            "corpus_builds",
+            "build",
+            "builds",
+            "corpora",
+            (("id", "build_id"), *_STATE),
+            reads=Role.ADMIN,
+            ends=Role.ADMIN,
+        ),
+    )
+}
+"""The kinds of jobs but runs."""
+
+
+def _jobs(
+    kind: KindName,
+    terminal: Mapping[str, str] | None = None,
+    chat: Sequence[str] = (),
+    public: Sequence[str] = (),
+) -> Iterator[Operation]:
+    """Yield the operations on the jobs of a kind: list, get, cancel and delete.
+
+    `terminal` has what those that `mt` has are about, and `chat` names those of the bot.
+    """
+    row = JOB_ROWS[kind]
+    a_job, one = f"{'an' if row.word[0] in 'aeiou' else 'a'} {row.word}", f"/{kind}/{{{row.id_field}}}"
+    of_list = Role.ADMIN if row.reads is Role.ADMIN else Role.USER
+    for action, route, role, answer, summary in (
+        ("list", f"GET /{kind}", of_list, f"A page of {row.words}", f"List the {row.words}, newest first."),
+        (
+            "get",
+            f"GET {one}",
+            row.reads,
+            f"The status of the {row.word}",
+            f"Read the status of {a_job}; with `wait`, after its end or after this time.",
+        ),
+        (
+            "cancel",
+            f"POST {one}/cancel",
+            row.ends,
+            f"The status of the cancelled {row.word}",
+            f"Cancel {a_job} that has not ended; what it has stored stays.",
+        ),
+        (
+            "delete",
+            f"DELETE {one}",
+            row.ends,
+            f"The {row.word} is deleted",
+            f"Delete {a_job} that has ended, with its files, unless something needs it.",
+        ),
+    ):
+        verb = "show" if action == "get" else action
+        command = f"{row.word} {verb}"
+        example = f"mt {command}" if action == "list" else f"mt {command} ID"
+        yield Operation(
+            f"{action}_{row.words if action == 'list' else row.word}",
+            route,
+            row.tag,
+            answer,
+            TerminalCommand(command, kind, terminal[action], example) if terminal and action in terminal else None,
+            ChatCommand(command, kind, is_public=action in public) if action in chat else None,
+            role,
+            kind=kind,
+            work=f"jobs:{action}_jobs" if action == "list" else f"jobs:{action}_job",
+            summary=summary,
+        )
 
 
 def _here(name: str, command: str, module: str, about: str, example: str) -> Operation:
@@ -328,6 +459,7 @@ _RUNS = (
         query_example={"wait": "60"},
         work="run_records",
     ),
+    *_jobs("verifications"),
     Operation("get_group", "GET /groups/{group_id}", "runs", "The group", work="groups"),
     Operation("get_group_curve", "GET /groups/{group_id}/curve", "runs", "The bands", work="groups"),
     Operation(
@@ -365,7 +497,7 @@ _EXPORTS = (
         follows="get_export",
         example={"format": "csv"},
     ),
-    Operation("get_export", "GET /exports/{export_id}", "exports", "The status of the export", role=Role.OWNER),
+    *_jobs("exports"),
 )
 
 
@@ -527,6 +659,8 @@ _CORPORA = (
         ChatCommand("corpus list", "corpora"),
     ),
     Operation("show_corpus", chat=ChatCommand("corpus show", "corpora")),
+    Operation("delete_corpus", "DELETE /corpora/{corpus}", "corpora", "The corpus is deleted", role=Role.ADMIN),
+    *_jobs("corpus_builds"),
     Operation(
         "start_upload",
         "POST /corpora",
@@ -572,13 +706,13 @@ _CORPORA = (
     ),
 )
 _TOKENIZERS = (
-    Operation(
-        "list_tokenizers",
-        "GET /tokenizers",
+    *_jobs(
         "tokenizers",
-        "The tokenizers",
-        TerminalCommand("tokenizer list", "tokenizers", "list tokenizers, newest first", "mt tokenizer list"),
-        ChatCommand("tokenizer list", "tokenizers"),
+        {
+            "list": "list tokenizers, newest first",
+            "get": "show the state of a tokenizer and its figures on held-out text",
+        },
+        chat=("list", "get"),
     ),
     Operation(
         "train_tokenizer",
@@ -594,28 +728,17 @@ _TOKENIZERS = (
         follows="get_tokenizer",
         example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},
     ),
-    Operation(
-        "get_tokenizer",
-        "GET /tokenizers/{tokenizer_id}",
-        "tokenizers",
-        "The status of the tokenizer",
-        TerminalCommand(
-            "tokenizer show",
-            "tokenizers",
-            "show the state of a tokenizer and its figures on held-out text",
-            "mt tokenizer show ID",
-        ),
-        ChatCommand("tokenizer show", "tokenizers"),
-    ),
 )
 _EXPERIMENTS = (
-    Operation(
-        "list_experiments",
-        "GET /experiments",
+    *_jobs(
         "experiments",
-        "The experiments",
-        TerminalCommand("experiment list", "experiments", "list experiments, newest first", "mt experiment list"),
-        ChatCommand("experiment list", "experiments"),
+        {
+            "list": "list experiments, newest first",
+            "get": "show the state of an experiment, or its results",
+            "cancel": "cancel an experiment; its finished runs stay",
+        },
+        chat=("list", "get", "cancel"),
+        public=("get",),
     ),
     Operation(
         "start_experiment",
@@ -640,30 +763,6 @@ _EXPERIMENTS = (
         },
     ),
     Operation(
-        "get_experiment",
-        "GET /experiments/{experiment_id}",
-        "experiments",
-        "The status of the experiment",
-        TerminalCommand(
-            "experiment show", "experiments", "show the state of an experiment, or its results", "mt experiment show ID"
-        ),
-        ChatCommand("experiment show", "experiments", is_public=True),
-    ),
-    Operation(
-        "cancel_experiment",
-        "POST /experiments/{experiment_id}/cancel",
-        "experiments",
-        "The status of the cancelled experiment",
-        TerminalCommand(
-            "experiment cancel",
-            "experiments",
-            "cancel an experiment; its finished runs stay",
-            "mt experiment cancel ID",
-        ),
-        ChatCommand("experiment cancel", "experiments"),
-        Role.ADMIN,
-    ),
-    Operation(
         "export_experiment",
         tag="experiments",
         terminal=TerminalCommand(
@@ -683,13 +782,14 @@ _EXPERIMENTS = (
     ),
 )
 _BATTERIES = (
-    Operation(
-        "list_batteries",
-        "GET /batteries",
+    *_jobs(
         "batteries",
-        "The batteries",
-        TerminalCommand("battery list", "batteries", "list batteries, newest first", "mt battery list"),
-        ChatCommand("battery list", "batteries"),
+        {
+            "list": "list batteries, newest first",
+            "get": "show the state of a battery, or its results",
+            "cancel": "cancel a battery; the same command continues it",
+        },
+        chat=("list", "get", "cancel"),
     ),
     Operation(
         "start_battery",
@@ -705,27 +805,6 @@ _BATTERIES = (
         limit="requests",
         follows="get_battery",
         example={"runs": [RUN], "files": [_PAIRS]},
-    ),
-    Operation(
-        "get_battery",
-        "GET /batteries/{battery_id}",
-        "batteries",
-        "The status of the battery",
-        TerminalCommand(
-            "battery show", "batteries", "show the state of a battery, or its results", "mt battery show ID"
-        ),
-        ChatCommand("battery show", "batteries"),
-    ),
-    Operation(
-        "cancel_battery",
-        "POST /batteries/{battery_id}/cancel",
-        "batteries",
-        "The status of the cancelled battery",
-        TerminalCommand(
-            "battery cancel", "batteries", "cancel a battery; the same command continues it", "mt battery cancel ID"
-        ),
-        ChatCommand("battery cancel", "batteries"),
-        Role.OWNER,
     ),
     _here(
         "export_battery",

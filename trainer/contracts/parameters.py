@@ -5,10 +5,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from trainer.contracts.base import Frozen, GivenName, Identifier, RunState, describe_fields
+from trainer.contracts.base import Frozen, GivenName, Identifier, KindName, RunState, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.http_answers import ArtifactKind
 from trainer.contracts.models import ModelFamily
 
 NumberField = Literal[
@@ -92,7 +91,19 @@ class GroupPath(Query):
 
 
 class ExportPath(Query):
-    export_id: Identifier
+    export_id: GivenName
+
+
+class VerificationPath(Query):
+    verification_id: GivenName
+
+
+class BuildPath(Query):
+    build_id: GivenName
+
+
+class CorpusPath(Query):
+    corpus: GivenName
 
 
 class RequestPath(RunPath):
@@ -124,7 +135,7 @@ class UploadPath(Query):
 
 
 class ArtifactPath(Query):
-    kind: ArtifactKind
+    kind: KindName
     item_id: GivenName
 
 
@@ -177,6 +188,13 @@ class RunsQuery(Query):
     cursor: Annotated[str, Field(max_length=2000)] | None = None
     """`next_cursor` of the page before, with the same `sort` and `order`: no run is left out or comes twice because
     others start."""
+
+
+class JobsQuery(Query):
+    limit: Annotated[int, Field(ge=1, le=1000), _WHOLE] = 100
+    """Number of jobs."""
+    offset: Annotated[int, Field(ge=0, le=10_000_000), _WHOLE] = 0
+    """Number of newer jobs that are left out before the first: `next_offset` of the page before."""
 
 
 class LogsQuery(Query):

@@ -291,26 +291,11 @@ class EffectiveRequest(TrainingOptions):
         return "Remove repeated text from the corpus."
 
 
-class HttpOrigin(Frozen):
-    """The HTTP client that a run comes from."""
-
-    api_key: str | None
-    """The name of its API key; None for a server without keys."""
-    idempotency: Sha256 | None = None
-    """Stands for the Idempotency-Key of its request."""
-    body: Sha256 | None = None
-    """Hash of the fields of its request; only with `idempotency`."""
-
-
 class RunRecord(JobRecord):
     """`request.json`: an accepted run."""
 
     schema_version: Literal[1] = 1
     run_id: Identifier
-    user_id: int | None
-    """Discord user who started the run; None for a run of the command line or of another HTTP client."""
-    http: HttpOrigin | None = None
-    """Set if the run was started over HTTP."""
     request: SentRequest
     effective: EffectiveRequest
     request_hash: Sha256
@@ -334,15 +319,6 @@ class RunRecord(JobRecord):
     """The experiment that started the run, whose own messages tell of its progress."""
     group: RunGroup | None = None
     """The runs that differ from this one in their seeds only, which were started together."""
-
-    @property
-    def owner(self) -> int | str | None:
-        return run_owner(self.user_id, self.http)
-
-
-def run_owner(user_id: int | None, http: HttpOrigin | None) -> int | str | None:
-    """Return the Discord user of a run, or else the name of its API key; None for a run of this machine's user."""
-    return http.api_key if user_id is None and http is not None else user_id
 
 
 def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:

@@ -11,15 +11,14 @@ from trainer.contracts.base import (
     Frozen,
     Identifier,
     JobRecord,
-    JobState,
+    RunState,
     Sha256,
-    Timestamp,
     WaitReason,
     json_schema_rule,
     requires_field,
 )
-from trainer.contracts.errors import RunError
-from trainer.contracts.runs import FINAL_STATES, CorpusName, CorpusRef
+from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.runs import CorpusName, CorpusRef
 from trainer.contracts.training_options import Label
 
 _METHODS: list[JsonValue] = [*tokenizers.METHODS]
@@ -90,12 +89,11 @@ class TokenizerRecord(JobRecord):
 class TokenizerAccepted(Frozen):
     tokenizer_id: Identifier
     job_id: Identifier
-    status: JobState
+    status: RunState
 
 
-class TokenizerStatus(Frozen):
+class TokenizerStatus(JobStatus):
     tokenizer_id: Identifier
-    status: JobState
     message: str
     waits_for: WaitReason | None = None
     method: str
@@ -103,19 +101,11 @@ class TokenizerStatus(Frozen):
     """None until the training ends."""
     stats: tokenizers.TokenizerStats | None
     artifact: str
-    """Folder of the tokenizer, relative to the artifacts root."""
-    error: RunError | None
+    """Address of its files on a server."""
     label: str | None
-    created_at: Timestamp
     is_of_run: bool = False
     """True if a run has trained it for itself."""
 
-    @property
-    def has_ended(self) -> bool:
-        return self.status in FINAL_STATES
 
-
-class TokenizerList(Frozen):
-    """All tokenizers, newest first."""
-
+class TokenizerList(JobPage):
     tokenizers: tuple[TokenizerStatus, ...]

@@ -1,7 +1,7 @@
 """Verification of a run: the result of each check, and its status over HTTP."""
 
-from trainer.contracts.base import Frozen, Identifier, JobState
-from trainer.contracts.errors import RunError
+from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.job_status import JobPage, JobStatus
 
 
 class Check(Frozen):
@@ -22,16 +22,14 @@ class Verification(Frozen):
     checks: tuple[Check, ...]
 
 
-class VerificationStatus(Frozen):
+class VerificationStatus(JobStatus):
     """The state of a verification on a server."""
 
+    verification_id: Identifier
     run_id: Identifier
-    status: JobState
-    """queued: also while others are verified, as one run is verified at a time."""
     verification: Verification | None = None
     """The results, once it is completed."""
-    error: RunError | None = None
 
-    @property
-    def has_ended(self) -> bool:
-        return self.status in ("completed", "failed")
+
+class VerificationList(JobPage):
+    verifications: tuple[VerificationStatus, ...]

@@ -17,13 +17,13 @@ from pydantic_core import from_json
 
 from trainer.config.train_request import train_request
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.base import Frozen, changed, narrowed
+from trainer.contracts.base import Frozen, HttpOrigin, changed, narrowed
 from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.operations import BY_NAME, Operation
 from trainer.contracts.parameters import NoBody, WaitQuery
-from trainer.contracts.runs import Accepted, HttpOrigin, TrainRequest
+from trainer.contracts.runs import Accepted, TrainRequest
 from trainer.http.answers import ResponseSpec, answers_of
 from trainer.http.api import Api, ApiClient
 from trainer.http.error_answers import HttpError

@@ -17,6 +17,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
+from trainer.artifacts.export_links import linked_file
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.api import Api, ApiClient, ApiKeys
 from trainer.http.connections import Connections
@@ -26,7 +27,6 @@ from trainer.http.openapi import describe_api
 from trainer.http.operations import MAX_BODY_BYTES, HttpOperation
 from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
-from trainer.queue.exports import Exports
 from trainer.system.files import to_app_error
 from trainer.system.logs import say
 
@@ -67,7 +67,7 @@ class HttpServer:
         address = str(api.settings.http.public_url or ".").rstrip("/")
         pages = page_routes(OPERATIONS, has_keys=not self._keys.is_open, address=address)
         app.add_routes([*pages, *map(self._route, OPERATIONS)])
-        app.add_routes([_export_route(api.lab.exports)])
+        app.add_routes([_export_route(api.settings.app.artifacts_root)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
         self._connections = Connections(self._runner, api.max_connections, api.timeouts.idle_seconds)
@@ -237,14 +237,14 @@ def _as_app_error(error: Exception) -> AppError:
     return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
 
 
-def _export_route(exports: Exports) -> web.RouteDef:
+def _export_route(artifacts_root: Path) -> web.RouteDef:
     """Return the route of the signed links to exports, which need no key."""
 
     async def download(request: web.Request) -> web.StreamResponse:
         """Send a file; ranges of it too. Raises RANGE_NOT_SATISFIABLE."""
         path = f"{request.match_info['folder']}/{request.match_info['name']}"
         expires, signature = (request.query.get(name, "") for name in ("expires", "signature"))
-        file = await asyncio.to_thread(exports.find, path, expires, signature)
+        file = await asyncio.to_thread(linked_file, artifacts_root, path, expires, signature)
         if request.method == "GET":
             requested_range(request.headers, "", (await asyncio.to_thread(file.stat)).st_size)
         return web.FileResponse(file, headers={"Content-Disposition": f'attachment; filename="{file.name}"'})

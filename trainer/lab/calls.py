@@ -5,12 +5,13 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from trainer.artifacts.run_files import RunFiles
+from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
 from trainer.contracts.chats import ChatHistory, ChatResponse
-from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.corpora import BuildList, BuildStatus, CorpusList, UploadRequest, UploadStatus
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
-from trainer.contracts.exports import ExportRequest, ExportStatus
+from trainer.contracts.exports import ExportList, ExportRequest, ExportStatus
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import (
     ArtifactFiles,
@@ -21,36 +22,42 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
+from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.jobs import WorkerOrder, WorkersState
-from trainer.contracts.operations import BY_NAME, OPERATIONS, Operation
+from trainer.contracts.operations import BY_NAME, JOB_ROWS, OPERATIONS, Operation
 from trainer.contracts.parameters import (
     AnyRunQuery,
     ArtifactPath,
     BatteryPath,
+    BuildPath,
     ChatPath,
     ChatTurnPath,
     CompareQuery,
+    CorpusPath,
     CurveQuery,
     ExperimentPath,
     ExportPath,
     GroupPath,
+    JobsQuery,
     LogsQuery,
     ModelPath,
     NoBody,
     NoQuery,
     PredictQuery,
+    Query,
     RequestPath,
     RunPath,
     RunsQuery,
     SamplesQuery,
     TokenizerPath,
     UploadPath,
+    VerificationPath,
     WaitQuery,
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
-from trainer.contracts.verification import VerificationStatus
+from trainer.contracts.verification import VerificationList, VerificationStatus
 from trainer.queue.inference_kinds import KINDS
 from trainer.reports.comparison import Comparison
 
@@ -76,6 +83,12 @@ PathT = TypeVar("PathT", bound=BaseModel)
 QueryT = TypeVar("QueryT", bound=BaseModel)
 BodyT = TypeVar("BodyT", bound=BaseModel)
 AnswerT = TypeVar("AnswerT")
+JobPathT = TypeVar("JobPathT", bound=Query)
+JobPathT_co = TypeVar("JobPathT_co", bound=Query, covariant=True)
+PageT = TypeVar("PageT", bound=JobPage)
+PageT_co = TypeVar("PageT_co", bound=JobPage, covariant=True)
+StatusT = TypeVar("StatusT", bound=JobStatus)
+StatusT_co = TypeVar("StatusT_co", bound=JobStatus, covariant=True)
 _NOTHING = type(None)
 CALLS: dict[str, AnyCall] = {}
 """All calls by the names of their operations."""
@@ -89,6 +102,39 @@ def _call(
     return call
 
 
+class JobCalls(NamedTuple, Generic[JobPathT_co, PageT_co, StatusT_co]):
+    """The calls on the jobs of a kind."""
+
+    list: Call[NoQuery, JobsQuery, NoBody, PageT_co]
+    get: Call[JobPathT_co, WaitQuery, NoBody, StatusT_co]
+    cancel: Call[JobPathT_co, NoQuery, NoBody, StatusT_co]
+    delete: Call[JobPathT_co, NoQuery, NoBody, None]
+
+
+JOB_CALLS: dict[KindName, JobCalls[Query, JobPage, JobStatus]] = {}
+"""The calls on the jobs of each kind but runs."""
+
+
+def _job_calls(
+    kind: KindName, path: type[JobPathT], page: type[PageT], status: type[StatusT]
+) -> JobCalls[JobPathT, PageT, StatusT]:
+    row = JOB_ROWS[kind]
+    calls = JobCalls(
+        _call(f"list_{row.words}", NoQuery, JobsQuery, NoBody, page),
+        _call(f"get_{row.word}", path, WaitQuery, NoBody, status),
+        _call(f"cancel_{row.word}", path, NoQuery, NoBody, status),
+        _call(f"delete_{row.word}", path, NoQuery, NoBody, _NOTHING),
+    )
+    JOB_CALLS[kind] = calls
+    return calls
+
+
+TOKENIZERS = _job_calls("tokenizers", TokenizerPath, TokenizerList, TokenizerStatus)
+EXPERIMENTS = _job_calls("experiments", ExperimentPath, ExperimentList, ExperimentStatus)
+BATTERIES = _job_calls("batteries", BatteryPath, BatteryList, BatteryStatus)
+EXPORTS = _job_calls("exports", ExportPath, ExportList, ExportStatus)
+VERIFICATIONS = _job_calls("verifications", VerificationPath, VerificationList, VerificationStatus)
+BUILDS = _job_calls("corpus_builds", BuildPath, BuildList, BuildStatus)
 LIST_WORKERS = _call("list_workers", NoQuery, NoQuery, NoBody, WorkersState)
 ORDER_WORKERS = _call("order_workers", NoQuery, NoQuery, WorkerOrder, WorkersState)
 LIST_RUNS = _call("list_runs", NoQuery, RunsQuery, NoBody, RunPage)
@@ -110,27 +156,19 @@ GET_GROUP = _call("get_group", GroupPath, WaitQuery, NoBody, GroupStatus)
 GET_GROUP_CURVE = _call("get_group_curve", GroupPath, CurveQuery, NoBody, GroupCurve)
 CANCEL_GROUP = _call("cancel_group", GroupPath, NoQuery, NoBody, CancelAnswer)
 EXPORT_RUN = _call("export_run", ModelPath, WaitQuery, ExportRequest, ExportStatus)
-GET_EXPORT = _call("get_export", ExportPath, WaitQuery, NoBody, ExportStatus)
 PREDICT_WITH_NEWEST = _call("predict_with_newest", NoQuery, AnyRunQuery, PredictRequest, PredictResponse)
 GET_CHAT_ANSWER = _call("get_chat_answer", ChatTurnPath, WaitQuery, NoBody, ChatResponse)
 GET_CHAT = _call("get_chat", ChatPath, NoQuery, NoBody, ChatHistory)
 DELETE_CHAT = _call("delete_chat", ChatPath, NoQuery, NoBody, _NOTHING)
 GET_LATEST_EVALUATION = _call("get_latest_evaluation", RunPath, NoQuery, NoBody, EvalMetrics)
 LIST_CORPORA = _call("list_corpora", NoQuery, NoQuery, NoBody, CorpusList)
+DELETE_CORPUS = _call("delete_corpus", CorpusPath, NoQuery, NoBody, _NOTHING)
 START_UPLOAD = _call("start_upload", NoQuery, NoQuery, UploadRequest, UploadStatus)
 GET_UPLOAD = _call("get_upload", UploadPath, NoQuery, NoBody, UploadStatus)
 DELETE_UPLOAD = _call("delete_upload", UploadPath, NoQuery, NoBody, _NOTHING)
-LIST_TOKENIZERS = _call("list_tokenizers", NoQuery, NoQuery, NoBody, TokenizerList)
 TRAIN_TOKENIZER = _call("train_tokenizer", NoQuery, WaitQuery, TokenizerTrainRequest, TokenizerAccepted)
-GET_TOKENIZER = _call("get_tokenizer", TokenizerPath, WaitQuery, NoBody, TokenizerStatus)
-LIST_EXPERIMENTS = _call("list_experiments", NoQuery, NoQuery, NoBody, ExperimentList)
 START_EXPERIMENT = _call("start_experiment", NoQuery, WaitQuery, ExperimentRequest, ExperimentStatus)
-GET_EXPERIMENT = _call("get_experiment", ExperimentPath, WaitQuery, NoBody, ExperimentStatus)
-CANCEL_EXPERIMENT = _call("cancel_experiment", ExperimentPath, NoQuery, NoBody, ExperimentStatus)
-LIST_BATTERIES = _call("list_batteries", NoQuery, NoQuery, NoBody, BatteryList)
 START_BATTERY = _call("start_battery", NoQuery, WaitQuery, BatteryRequest, BatteryStatus)
-GET_BATTERY = _call("get_battery", BatteryPath, WaitQuery, NoBody, BatteryStatus)
-CANCEL_BATTERY = _call("cancel_battery", BatteryPath, NoQuery, NoBody, BatteryStatus)
 LIST_FILES = _call("list_files", ArtifactPath, NoQuery, NoBody, ArtifactFiles)
 
 

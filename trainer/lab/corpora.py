@@ -2,11 +2,16 @@
 
 import asyncio
 
+import structlog
+
+from trainer.artifacts.deletion import delete_corpus as delete_corpus_files
 from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
-from trainer.contracts.parameters import NoBody, NoQuery, UploadPath
+from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, UploadPath
 from trainer.data.corpus_overview import corpus_overviews
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> CorpusList:
@@ -14,6 +19,14 @@ async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> Corp
     corpora = lab.stores.corpora
     found = await asyncio.to_thread(lambda: corpus_overviews(corpora, corpora.names()))
     return CorpusList(corpora=found)
+
+
+async def delete_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> None:
+    """Delete a corpus that was added or built, unless a run or another job needs it. Only admins may do this."""
+    corpora, name = lab.stores.corpora, asked.path.corpus
+    sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name)
+    await (await lab.live()).replication.delete_corpus(name, sha256)
+    log.info("corpus_deleted", user_id=asked.caller.discord_id, api_key=asked.caller.key_name, corpus=name)
 
 
 async def start_upload(lab: Lab, asked: Asked[NoQuery, NoQuery, UploadRequest]) -> UploadStatus:

@@ -1,16 +1,16 @@
-"""Work on exports: start one, and follow it to its file, which a signed link serves."""
+"""Work on exports: start one."""
 
 import asyncio
-import secrets
 
 from trainer.artifacts.checkpoints import named_model
-from trainer.contracts.base import run_of
-from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.artifacts.command_jobs import ExportRecord, ExportStore
+from trainer.artifacts.kinds import EXPORTS
+from trainer.contracts.base import now, run_of
+from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportRequest, ExportStatus
-from trainer.contracts.parameters import ExportPath, ModelPath, NoBody, WaitQuery
-from trainer.contracts.wording import SAME_KEY
+from trainer.contracts.parameters import ModelPath, WaitQuery
 from trainer.lab.lab import Asked, Lab
-from trainer.lab.waits import at_end
+from trainer.lab.waits import accept_keyed
 
 
 async def export_run(lab: Lab, asked: Asked[ModelPath, WaitQuery, ExportRequest]) -> ExportStatus:
@@ -21,12 +21,6 @@ async def export_run(lab: Lab, asked: Asked[ModelPath, WaitQuery, ExportRequest]
         raise field_error(ErrorCode.INVALID_INPUT, "format", message)
     if request.format not in CURVE_FORMATS:
         name = (await asyncio.to_thread(named_model, lab.stores.runs, name)).name
-    status = await lab.exports.start(asked.request_id or secrets.token_hex(16), name, request)
-    if (status.run_id, status.format, status.license) != (name, request.format, request.license):
-        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
-    return status
-
-
-async def get_export(lab: Lab, asked: Asked[ExportPath, WaitQuery, NoBody]) -> ExportStatus:
-    """Read the status of an export; with `wait`, after its end or after this time."""
-    return await at_end(lambda: lab.exports.status(asked.path.export_id), asked.query.wait)
+    record = ExportRecord(created_at=now(), model=name, request=request)
+    job = await accept_keyed(lab, asked, EXPORTS, ExportStore(lab.settings.app.artifacts_root), record)
+    return await asyncio.to_thread(job.status)

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
-from trainer.artifacts.kinds import KINDS_BY_NAME, KindName
+from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.replication import Replication, full_run_id
 from trainer.artifacts.run_ids import AnyNamed, one_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import FileRecord, RunState, changed, narrowed, run_of
+from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pkgutil import resolve_name
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
-from trainer.artifacts.batteries import BatteryDirectory
+from trainer.artifacts.job_folder import AnyStatusJob, JobStore
+from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.run_ids import AnyNamed, one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
-from trainer.contracts.base import narrowed, run_of
+from trainer.contracts.base import HttpOrigin, JobRecord, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.inference_fields import SHARED_TOKENS
-from trainer.contracts.operations import Operation, Role
+from trainer.contracts.operations import JOB_ROWS, JobRow, Operation, Role
 from trainer.contracts.parameters import ModelPath
-from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpus_uploads import CorpusUploads
 from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
@@ -36,9 +36,10 @@ from trainer.reports.comparison import Measured, MeasuredGroup, Measurement, sum
 if TYPE_CHECKING:  # redis, without which a command reads what is stored
     from trainer.queue.exports import Exports
     from trainer.queue.queue import JobQueue
-    from trainer.queue.verifications import Verifications
 
-_NAMED = ("run_id", "group_id", "experiment_id", "battery_id", "tokenizer_id", "model")
+_ROWS: Mapping[str, JobRow] = {row.id_field: row for row in JOB_ROWS.values()}
+"""Kinds of jobs by the parameter of paths that names one."""
+_NAMED = ("run_id", "group_id", "model", *_ROWS)
 """Parameters of paths that take names."""
 _MAX_LISTS = 16
 """Lists of runs that stay in memory."""
@@ -115,12 +116,6 @@ class Lab:
 
         return Exports(self.settings, self.queue)
 
-    @cached_property
-    def verifications(self) -> "Verifications":
-        from trainer.queue.verifications import Verifications
-
-        return Verifications(self.settings, self.queue)
-
     async def call(
         self,
         call: Call[PathT, QueryT, BodyT, AnswerT],
@@ -178,12 +173,8 @@ class Lab:
                     await self.run(caller, name, role)
                 case "group_id", str():
                     await self.check_group(caller, name, role)
-                case "battery_id", str():
-                    await self.battery(caller, name, role)
-                case "tokenizer_id", str():
-                    await self.tokenizer(caller, name, role)
-                case "export_id", str():
-                    await self.run(caller, (await self.exports.status(name)).run_id, role)
+                case _, str() if field in _ROWS:
+                    await self.job(caller, _ROWS[field], name, role)
                 case _:
                     pass
         if operation.tag == "experiments":
@@ -192,27 +183,37 @@ class Lab:
 
     async def full_id(self, caller: Caller, field: str, given: str, *, or_checkpoint: bool = False) -> str:
         """Return the id of the run, group or job that a name is meant for in a field of a path."""
-        see = self.permissions.may_see
-        match field:
-            case "experiment_id":
-                self.permissions.check_experiments(caller)
-                stored = self.stores.experiments
-                return (await asyncio.to_thread(stored.find_named, given)).experiment_id
-            case "battery_id":
-                batteries = self.stores.batteries
-                found = await asyncio.to_thread(
-                    batteries.find_named, given, lambda name: see(caller, batteries.get(name).record())
-                )
-                return found.battery_id
-            case "tokenizer_id":
-                tokenizers, is_usable = self.stores.tokenizers, await self.usable_tokenizers(caller)
-                tokenizer = await asyncio.to_thread(
-                    tokenizers.find_named, given, lambda name: is_usable(tokenizers.get(name))
-                )
-                return tokenizer.tokenizer_id
-            case _:
-                or_group = field == "group_id"
-                return await self.run_name(caller, given, or_group=or_group, or_checkpoint=or_checkpoint)
+        row = _ROWS.get(field)
+        if row is None:
+            or_group = field == "group_id"
+            return await self.run_name(caller, given, or_group=or_group, or_checkpoint=or_checkpoint)
+        if row.kind == "experiments":
+            self.permissions.check_experiments(caller)
+        store, is_visible = self.store(row), await self.visible(caller, row)
+        found = await asyncio.to_thread(store.find_named, given, lambda name: is_visible(store.get(name)))
+        return found.job_id
+
+    def store(self, row: JobRow) -> JobStore[AnyStatusJob]:
+        """Return the jobs of a kind."""
+        return STATUS_KINDS[row.kind].store(self.settings.app.artifacts_root)
+
+    async def visible(self, caller: Caller, row: JobRow) -> Callable[[AnyStatusJob], bool]:
+        """Return a test of the jobs of a kind: whether the caller may see them."""
+        if row.kind == "tokenizers":
+            return await self.usable_tokenizers(caller)
+        return lambda job: caller.is_admin or self.permissions.permits(row.reads, caller, job.record())
+
+    async def job(self, caller: Caller, row: JobRow, job_id: str, role: Role) -> AnyStatusJob:
+        """Return a job; raises its kind's error for an unknown id, or FORBIDDEN if the caller has not the role for it.
+
+        Tokenizers are used by those who may use a run with them, and changed by those who have started them.
+        """
+        if row.kind == "tokenizers" and role is Role.USER:
+            return await self.tokenizer(caller, job_id)
+        job = self.store(row).get(job_id)
+        if not caller.is_admin:
+            self.permissions.check(role, caller, await asyncio.to_thread(_record_of, job), row.word)
+        return job
 
     async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
@@ -249,12 +250,6 @@ class Lab:
         if not caller.is_admin:
             self.permissions.check(role, caller, await asyncio.to_thread(run.record))
         return run
-
-    async def battery(self, caller: Caller, battery_id: str, role: Role = Role.USER) -> BatteryDirectory:
-        """Return a battery; raises DATA_NOT_FOUND, or FORBIDDEN if the caller may not do what needs this role."""
-        battery = self.stores.batteries.get(battery_id)
-        self.permissions.check(role, caller, await asyncio.to_thread(battery.record))
-        return battery
 
     async def check_group(self, caller: Caller, group_id: str, role: Role = Role.USER) -> None:
         """Raise RUN_NOT_FOUND, or FORBIDDEN if the caller may not do to each run of a group what needs this role."""
@@ -294,13 +289,13 @@ class Lab:
                 f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0).",
             )
 
-    async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[TokenizerDirectory], bool]:
+    async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[AnyStatusJob], bool]:
         """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
         if caller.is_admin:
             return lambda one: True
         await self.index.refresh()
         usable = {run.tokenizer_id for run in self.index.runs if self.permissions.permits(role, caller, run)}
-        return lambda one: one.tokenizer_id in usable or one.is_shared()
+        return lambda one: one.job_id in usable or (isinstance(one, TokenizerDirectory) and one.is_shared())
 
     async def tokenizer(self, caller: Caller, tokenizer_id: str, role: Role = Role.USER) -> TokenizerDirectory:
         """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the caller."""
@@ -310,6 +305,14 @@ class Lab:
             message = "Only owners of runs with this tokenizer and admins may do this."
             raise AppError(ErrorCode.FORBIDDEN, message)
         return tokenizer
+
+
+def _record_of(job: AnyStatusJob) -> JobRecord:
+    """Return the record of a job; that of an older version's tokenizer, which a run has trained, has no owner."""
+    try:
+        return job.record()
+    except FileNotFoundError:
+        return JobRecord(created_at=job.created_at())
 
 
 AnyAsked: TypeAlias = Asked[BaseModel, BaseModel, BaseModel]

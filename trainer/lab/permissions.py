@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trainer.config.settings import DiscordSettings
-from trainer.contracts.base import Frozen
-from trainer.contracts.batteries import BatteryRecord
+from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.contracts.runs import RunRecord
 from trainer.lab.language import _
@@ -30,7 +28,7 @@ class _StoredAccess(Frozen):
     members: tuple[_Member, ...] = ()
 
 
-Owned = RunRecord | RunEntry | ExperimentRecord | BatteryRecord
+Owned = JobRecord | RunEntry
 """Records of jobs, each with the person who has started it."""
 
 
@@ -105,8 +103,12 @@ class Caller(NamedTuple):
 class Refused(AppError):
     """A refusal for want of a role, which `Permissions.worded` says for a command of the bot."""
 
-    def __init__(self, message: str, role: Role, owned: Owned | None = None, *, is_private: bool = False) -> None:
+    def __init__(
+        self, message: str, role: Role, owned: Owned | None = None, word: str = "run", *, is_private: bool = False
+    ) -> None:
         super().__init__(ErrorCode.FORBIDDEN, message)
+        self.word = word
+        """The noun for what is owned."""
         self.role = role
         self.owned = owned
         self.is_private = is_private
@@ -160,12 +162,11 @@ class Permissions:
     def is_admin(self, user_id: int) -> bool:
         return user_id in self._admins
 
-    def check(self, role: Role, caller: Caller, owned: Owned | None = None) -> None:
-        """Raise FORBIDDEN if the caller may not do what needs a role, or not to a job."""
-        if owned is not None and not self.permits(role, caller, owned):
-            kind = "battery" if isinstance(owned, BatteryRecord) else "run"
-            message = f"Only the owner of this {kind} and admins may do this."
-            raise Refused(message, role, owned, is_private=not self.may_see(caller, owned))
+    def check(self, role: Role, caller: Caller, owned: Owned | None = None, word: str = "run") -> None:
+        """Raise FORBIDDEN if the caller may not do what needs a role, or not to a job, for which there is a noun."""
+        if owned is not None and role is not Role.ADMIN and not self.permits(role, caller, owned):
+            message = f"Only the owner of this {word} and admins may do this."
+            raise Refused(message, role, owned, word, is_private=not self.may_see(caller, owned))
         if role is Role.ADMIN and not caller.is_admin:
             raise Refused("Only admins may do this.", role)
 
@@ -195,7 +196,7 @@ class Permissions:
         """Return a refusal in the words for a command: whom it is for, and whom to ask; other errors as they are."""
         if not isinstance(error, Refused):
             return error
-        if error.is_private and isinstance(error.owned, BatteryRecord):
+        if error.is_private and error.word == "battery":
             message = _("This battery is private. Ask its owner or {contact}.", contact=self._contact)
         elif error.is_private:
             message = _("This run is private. Ask its owner or {contact}.", contact=self._contact)
@@ -239,7 +240,7 @@ def _owns(caller: Caller, run: Owned) -> bool:
 
 
 def _owner(run: Owned) -> int | None:
-    return owner_of(run) if isinstance(run, (RunRecord, BatteryRecord)) else run.user_id
+    return run.user_id if isinstance(run, RunEntry) else owner_of(run)
 
 
 def _mention(user_id: int) -> str:

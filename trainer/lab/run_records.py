@@ -1,15 +1,17 @@
 """Work on what a run has stored besides its status: its request, its training samples, and its verification."""
 
 import asyncio
-import secrets
 from pathlib import Path
 
+from trainer.artifacts.command_jobs import VerificationRecord, VerificationStore
+from trainer.artifacts.kinds import VERIFICATIONS
+from trainer.contracts.base import now
 from trainer.contracts.generations import TrainingSample
 from trainer.contracts.http_answers import RunRequest, TrainingSamples
 from trainer.contracts.parameters import NoBody, NoQuery, RunPath, SamplesQuery, WaitQuery
 from trainer.contracts.verification import VerificationStatus
 from trainer.lab.lab import Asked, Lab
-from trainer.lab.waits import at_end
+from trainer.lab.waits import accept_keyed, at_end
 
 
 async def get_request(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunRequest:
@@ -42,8 +44,7 @@ async def verify_run(lab: Lab, asked: Asked[RunPath, WaitQuery, NoBody]) -> Veri
 
     A request with the same Idempotency-Key asks for the same verification, whose result is kept for a day.
     """
-    run_id, verifications = asked.path.run_id, lab.verifications
-    verification_id = asked.request_id or secrets.token_hex(16)
-    if not await verifications.is_started(verification_id, run_id):
-        await verifications.start(verification_id, run_id)
-    return await at_end(lambda: verifications.status(verification_id), asked.query.wait)
+    record = VerificationRecord(created_at=now(), run_id=asked.path.run_id)
+    store = VerificationStore(lab.settings.app.artifacts_root)
+    job = await accept_keyed(lab, asked, VERIFICATIONS, store, record)
+    return await at_end(lambda: asyncio.to_thread(job.status), asked.query.wait)

@@ -1,16 +1,23 @@
 """Waiting for the end of a job, and what a repeated request finds."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Protocol, TypeVar, runtime_checkable
 
+from trainer.artifacts.command_jobs import CommandT, ShortLivedStore
+from trainer.artifacts.kinds import JobKind
+from trainer.contracts.base import JobRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.job_status import JobPage
+from trainer.contracts.parameters import JobsQuery
 from trainer.contracts.wording import SAME_KEY
 from trainer.lab.calls import BodyT, PathT, QueryT
 from trainer.lab.lab import Asked, Lab
 
 _LOOK_SECONDS = 0.25
+_MAX_JOBS = 1000
 
 
 @runtime_checkable
@@ -21,15 +28,8 @@ class Status(Protocol):
     def has_ended(self) -> bool: ...
 
 
-class EndedStatus(Status, Protocol):
-    """The status of a job that can be cancelled."""
-
-    @property
-    def status(self) -> str: ...
-
-
 StatusT = TypeVar("StatusT", bound=Status)
-EndedT = TypeVar("EndedT", bound=EndedStatus)
+PageT = TypeVar("PageT", bound=JobPage)
 
 
 async def at_end(read: Callable[[], Awaitable[StatusT]], wait_seconds: float) -> StatusT:
@@ -41,22 +41,36 @@ async def at_end(read: Callable[[], Awaitable[StatusT]], wait_seconds: float) ->
     return status
 
 
-async def cancelled(
-    asked: Asked[PathT, QueryT, BodyT],
-    cancel: Callable[[], Awaitable[EndedT]],
-    read: Callable[[], Awaitable[EndedT]],
-) -> EndedT:
-    """Cancel a job and return its status, also where the answer to the first request with this key was lost."""
-    try:
-        return await cancel()
-    except AppError:
-        status = await read()
-        if asked.key is not None and status.status == "cancelled":
-            return status
-        raise
+async def all_pages(read: Callable[[JobsQuery], Awaitable[PageT]]) -> PageT:
+    """Return all jobs of a kind as one page, newest first."""
+    page = await read(JobsQuery(limit=_MAX_JOBS))
+    while page.next_offset is not None:
+        following = await read(JobsQuery(limit=_MAX_JOBS, offset=page.next_offset))
+        page = page.with_next(following)
+    return page
 
 
 async def check_first(lab: Lab, asked: Asked[PathT, QueryT, BodyT], job_id: str) -> None:
     """Raise CONFLICT if the request's Idempotency-Key stands for another job already."""
     if asked.key is not None and await (await lab.live()).first_value(asked.key, job_id) != job_id:
         raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+
+
+async def accept_keyed(
+    lab: Lab,
+    asked: Asked[PathT, QueryT, BodyT],
+    kind: JobKind[CommandT],
+    store: ShortLivedStore[CommandT],
+    record: JobRecord,
+) -> CommandT:
+    """Accept a job of the caller under the id that the Idempotency-Key stands for, or under a new one.
+
+    Raises CONFLICT if the key stands for another request.
+    """
+    record = changed(record, user_id=asked.caller.discord_id, http=asked.origin)
+    job_id = asked.request_id or secrets.token_hex(16)
+    job = await (await lab.live()).jobs.accept(kind, lambda: store.create(job_id, record))
+    first: JobRecord = await asyncio.to_thread(job.record)
+    if changed(first, created_at=record.created_at) != record:
+        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+    return job

@@ -1,20 +1,18 @@
-"""Batteries: checks a request with its runs and items, accepts and cancels jobs."""
+"""Batteries: checks a request with its runs, and reads its items."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from trainer.artifacts.batteries import BatteryDirectory, BatteryStore, items_content
+from trainer.artifacts.batteries import items_content
 from trainer.artifacts.checkpoint_files import STATE, WEIGHTS, TrainingState, checkpoint_steps, scheduled_folder
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
-from trainer.artifacts.kinds import BATTERIES, BATTERY_QUEUE
-from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed, model_name, now, run_of
+from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
 from trainer.contracts.batteries import (
     BatteryFile,
     BatteryItem,
@@ -22,17 +20,12 @@ from trainer.contracts.batteries import (
     BatteryRecord,
     BatteryRequest,
     BatteryRun,
-    BatteryStatus,
     DevelopmentOptions,
 )
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
-from trainer.queue.folder_jobs import FolderJobs
 from trainer.queue.inference_kinds import kind_of
-from trainer.store.connection import tolerate_no_redis
-from trainer.store.store import Store
 from trainer.system.files import read_record
 
 _SLUG_CHARACTERS = 40
@@ -40,63 +33,22 @@ _SLUG_CHARACTERS = 40
 Items = tuple[BatteryItem, ...]
 
 
-class Batteries:
-    """The jobs of one installation that score batteries."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        jobs: FolderJobs,
-        runs: RunStore,
-        replication: Replication,
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._jobs = jobs
-        self._runs = runs
-        self._replication = replication
-        self.stored = BatteryStore(settings.app.artifacts_root)
-
-    async def accept(self, record: BatteryRecord, items: Items) -> BatteryStatus:
-        """Accept a checked job: write it to disk, then enqueue it.
-
-        An equal one that has completed or is running stays as it is. One that has failed or was cancelled continues
-        with the scores that it has.
-        """
-        accepted = await self._jobs.accept(BATTERIES, lambda: self.stored.create(record, items), ())
-        return await self.status(accepted.battery_id)
-
-    async def status(self, battery_id: str) -> BatteryStatus:
-        """Return the status of a job from the disk; raises DATA_NOT_FOUND."""
-        return await asyncio.to_thread(self.stored.get(battery_id).status)
-
-    async def cancel(self, battery_id: str) -> BatteryStatus:
-        """Cancel a job; its scores stay, and the same request continues with them. Raises CONFLICT after its end."""
-        job = self.stored.get(battery_id)
-        cancel_battery(job)
-        await self._replication.request_cancel("batteries", battery_id)
-        async with tolerate_no_redis("battery_cancelled_without_redis", battery_id=battery_id):
-            await self._store.dequeue(BATTERY_QUEUE, battery_id)
-        return await self.status(battery_id)
-
-
-def cancel_battery(job: BatteryDirectory) -> None:
-    """Mark a job as cancelled, which its worker notices; raises CONFLICT for one that has ended."""
-    if not job.is_unfinished():
-        raise AppError(ErrorCode.CONFLICT, f"The battery '{job.battery_id}' has already ended.")
-    job.request_cancel()
-
-
 async def resolve_battery(
-    request: BatteryRequest, runs: RunStore, settings: Settings, *, user_id: int | None, http: HttpOrigin | None = None
+    request: BatteryRequest,
+    runs: RunStore,
+    settings: Settings,
+    *,
+    user_id: int | None = None,
+    http: HttpOrigin | None = None,
 ) -> tuple[BatteryRecord, Items]:
     """Check a request with its runs, and read its items; raises AppError, having changed nothing."""
     fields: dict[str, object] = request.model_dump(include=set(BatteryOptions.model_fields))
     options = BatteryOptions.model_validate(fields)
-    job: tuple[BatteryRecord, Items] = await asyncio.to_thread(
-        lambda: new_job(options, request.runs, _read(request, settings), runs)
-    )
+
+    def read() -> tuple[BatteryRecord, Items]:
+        return new_job(options, request.runs, _read(request, settings), runs)
+
+    job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
     record, items = job
     return changed(record, user_id=user_id, http=http), items
 

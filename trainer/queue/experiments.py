@@ -1,4 +1,4 @@
-"""Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
+"""Experiments: checks a request with all of its trainings."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,10 +8,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, shared_tokenizer_label
-from trainer.artifacts.kinds import EXPERIMENT_QUEUE, EXPERIMENTS
-from trainer.artifacts.replication import Replication
-from trainer.artifacts.runs import RunStore, cancel_idle_run
+from trainer.artifacts.experiments import shared_tokenizer_label
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.batteries.reading import Battery
 from trainer.batteries.sources import find_battery
@@ -20,7 +17,7 @@ from trainer.config.presets import split_fields, with_split, with_tokenizer
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import merged, parse
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import HttpOrigin, changed, now
 from trainer.contracts.batteries import BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.experiments import (
@@ -28,11 +25,10 @@ from trainer.contracts.experiments import (
     CellKey,
     ExperimentRecord,
     ExperimentRequest,
-    ExperimentStatus,
     ModelOptions,
     PrimaryTest,
 )
-from trainer.contracts.runs import EffectiveRequest, HttpOrigin, TrainRequest
+from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore, training_characters
@@ -40,10 +36,7 @@ from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.batteries import Items
 from trainer.queue.cost import train_share
-from trainer.queue.folder_jobs import FolderJobs
 from trainer.queue.resolve import preview_training, resolve_request
-from trainer.store.connection import tolerate_no_redis
-from trainer.store.store import Store
 
 _ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "seeds", "resume", "init_from_run_id")
 """Fields of a train request that the experiment sets by itself, or that would differ between languages."""
@@ -54,91 +47,6 @@ class Start(NamedTuple):
 
     tokenizer_id: str | None = None
     parent_run_id: str | None = None
-
-
-class Experiments:
-    """The experiments of one installation."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        jobs: FolderJobs,
-        runs: RunStore,
-        corpora: CorpusStore,
-        replication: Replication,
-    ) -> None:
-        self._store = store
-        self._replication = replication
-        self._jobs = jobs
-        self._runs = runs
-        self._corpora = corpora
-        self._settings = settings
-        self.stored = ExperimentStore(settings.app.artifacts_root)
-
-    async def start(
-        self, request: ExperimentRequest, *, user_id: int | None, http: HttpOrigin | None = None
-    ) -> ExperimentStatus:
-        """Check and accept an experiment; raises AppError, having changed nothing."""
-        record, items = await resolve_experiment(request, self._corpora, self._settings, user_id=user_id, http=http)
-        return await self.accept(record, items)
-
-    async def accept(self, record: ExperimentRecord, items: Items) -> ExperimentStatus:
-        """Accept a checked experiment with the items of its batteries: write it to disk, then enqueue it.
-
-        An equal one that has completed or is running stays as it is. One that has failed or was cancelled begins
-        again, and reuses the runs that have completed.
-        """
-        accepted = await self._jobs.accept(EXPERIMENTS, lambda: self.stored.create(record, items), record.all_corpora)
-        return await self.status(accepted.experiment_id)
-
-    async def status(self, experiment_id: str) -> ExperimentStatus:
-        """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""
-        return await asyncio.to_thread(self.stored.get(experiment_id).status, self._runs)
-
-    async def cancel(self, experiment_id: str) -> ExperimentStatus:
-        """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.
-
-        Finished runs stay, and the experiment continues with them if it is started again.
-        """
-        experiment = self.stored.get(experiment_id)
-        if self._replication.is_on:  # the next worker that takes it ends its runs
-            check_unfinished(experiment)
-            experiment.request_cancel()
-            await self._replication.request_cancel("experiments", experiment_id)
-        elif await asyncio.to_thread(cancel_experiment, experiment, self._runs):
-            async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
-                await self._store.dequeue(EXPERIMENT_QUEUE, experiment_id)
-        return await self.status(experiment_id)
-
-
-def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
-    """Mark an experiment as cancelled, and end the jobs that it has started unless a worker does.
-
-    Return False if one does.
-
-    Raises CONFLICT for an experiment that has ended.
-    """
-    check_unfinished(experiment)
-    experiment.request_cancel()
-    lock = experiment.lock()
-    if lock is None:
-        return False
-    with lock:
-        for cell in experiment.runs().values():
-            run = runs.get(cell.run_id)
-            if not cell.is_reused and run.manifest() is None:
-                run.request_cancel()
-                cancel_idle_run(run)
-        for battery in experiment.own_batteries():
-            battery.request_cancel()
-    return True
-
-
-def check_unfinished(experiment: ExperimentDirectory) -> None:
-    """Raise CONFLICT for an experiment that has ended."""
-    if not experiment.is_unfinished():
-        raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
 
 
 async def resolve_experiment(

@@ -14,16 +14,14 @@ from trainer.artifacts.runs import Origin, RunDirectory, unpause_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed, now
+from trainer.contracts.base import HttpOrigin, changed, job_owner, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import Accepted, HttpOrigin, RunRecord, Setting, TrainRequest, run_owner
+from trainer.contracts.runs import Accepted, RunRecord, Setting, TrainRequest
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.queue.batteries import Batteries
 from trainer.queue.cost import needs_of
 from trainer.queue.enqueue import Enqueuer, publish_events
-from trainer.queue.experiments import Experiments
 from trainer.queue.folder_jobs import FolderJobs, unwritten
 from trainer.queue.inference_client import InferenceClient
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
@@ -39,7 +37,7 @@ class JobQueue:
     """Queue of one installation with its jobs, the states of its runs, its workers, and the client for inference."""
 
     def __init__(self, settings: Settings, store: Store, stores: Stores | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self._store = store
         self._enqueuer = Enqueuer(settings, store)
         self.stores = Stores(settings) if stores is None else stores
@@ -48,11 +46,11 @@ class JobQueue:
         self.corpora = self.stores.corpora
         self.tokenizers = self.stores.tokenizers
         self.workers = Workers(settings, store, self.runs)
-        self.jobs = FolderJobs(settings, self._enqueuer, self.corpora, self.replication)
+        self.experiments = self.stores.experiments
+        self.batteries = self.stores.batteries
+        self.jobs = FolderJobs(settings, store, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
-        self.experiments = Experiments(settings, store, self.jobs, self.runs, self.corpora, self.replication)
-        self.batteries = Batteries(settings, store, self.jobs, self.runs, self.replication)
-        self.states = RunStates(settings, store, self.runs, self.experiments.stored, self.replication, self.workers)
+        self.states = RunStates(settings, store, self.runs, self.experiments, self.replication, self.workers)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str, stores: Stores | None = None) -> "JobQueue":
@@ -78,7 +76,7 @@ class JobQueue:
         preview = await preview_training(
             request,
             corpora or self.corpora,
-            self._settings,
+            self.settings,
             requested_paths=requested_paths,
             unused_settings=unused_settings,
         )
@@ -102,7 +100,7 @@ class JobQueue:
         await self.workers.check(needs_of(preview.effective, preview.cost))
         await preview.corpora.store_offered()
         if request.resume:
-            run = await asyncio.to_thread(self._find_interrupted, preview, run_owner(user_id, http))
+            run = await asyncio.to_thread(self._find_interrupted, preview, job_owner(user_id, http))
             if run is not None and run.pause_requested():
                 return await self._unpause(run)
             if run is not None:
@@ -191,7 +189,7 @@ class JobQueue:
 
     async def _origin(self, run: RunDirectory) -> Origin:
         await self.replication.fetch("models", run.run_id, with_weights=True)
-        return await resolve_origin(run, self.corpora, self._settings)
+        return await resolve_origin(run, self.corpora, self.settings)
 
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         await self.replication.store_corpora(self.corpora, record.effective.corpora)
@@ -244,7 +242,7 @@ class JobQueue:
 
     async def accept_tokenizer(self, record: TokenizerRecord) -> TokenizerAccepted:
         """Accept a checked tokenizer; one that is finished or being trained is not trained again."""
-        tokenizer = await self.jobs.accept(TOKENIZERS, lambda: self.tokenizers.create(record), record.corpora)
+        tokenizer = await self.jobs.accept(TOKENIZERS, lambda: self.tokenizers.create(record))
         status = tokenizer.status()
         return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
 
@@ -252,6 +250,6 @@ class JobQueue:
         """Return the first value that was given for an Idempotency-Key; raises SERVICE_UNAVAILABLE without Redis."""
         key = keys.idempotency(idempotency)
         async with require_redis():
-            await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
+            await self._store.put_new(key, value, ttl_seconds=self.settings.queue.result_ttl_seconds)
             stored = await self._store.get(key)
         return value if stored is None else stored.decode()

@@ -14,8 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from trainer.contracts.base import RunState
-from trainer.contracts.batteries import BatteryRecord
+from trainer.contracts.base import JobRecord, RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
@@ -350,7 +349,7 @@ def _numbers_of_manifest(manifest: RunManifest) -> RunNumbers:
     )
 
 
-def owner_of(record: RunRecord | BatteryRecord) -> int | None:
+def owner_of(record: JobRecord) -> int | None:
     """Return the Discord user who owns a job, or the negative number of its API key; None for the command line."""
     return owner_number(record.owner) if isinstance(record.owner, str) else record.owner
 

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from trainer.artifacts.experiments import ExperimentStore, delete_run
+from trainer.artifacts.deletion import delete_run
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run, pause_idle_run

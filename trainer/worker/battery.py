@@ -23,7 +23,7 @@ from trainer.queue.batteries import kept_models
 from trainer.queue.queue import JobQueue
 from trainer.reports.score_table import ScoredLine
 from trainer.store.store import Store
-from trainer.worker.steps import Cancelled, Steps
+from trainer.worker.steps import Steps
 
 _REQUESTS_AT_ONCE = 2
 """While one is answered, the next one waits at the model."""
@@ -52,18 +52,15 @@ class _Battery:
         self._total = 0
 
     async def run(self) -> None:
-        """Do all steps that have not been done yet."""
+        """Do all steps that have not been done yet; what is scored stays when the job is cancelled."""
         options = self._record.options.development
-        try:
-            self._steps.check_cancelled()
-            items = await asyncio.to_thread(self._battery.items)
-            if options is None:
-                await self._score_all(self._record.runs, items)
-            else:
-                await self._develop(options, items)
-            await self._steps.run_child("battery")
-        except Cancelled:
-            pass  # what was scored stays, and another attempt continues with it
+        self._steps.check_cancelled()
+        items = await asyncio.to_thread(self._battery.items)
+        if options is None:
+            await self._score_all(self._record.runs, items)
+        else:
+            await self._develop(options, items)
+        await self._steps.run_child("battery")
 
     async def _score_all(self, runs: Sequence[BatteryRun], items: list[BatteryItem], n_measured: int = 0) -> None:
         """Score the items by some models that have no scores yet; of each, some other things are to be measured."""

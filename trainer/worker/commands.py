@@ -14,7 +14,7 @@ from trainer.queue.queue import JobQueue
 from trainer.services.child_commands import CommandResult, run_command
 from trainer.store.store import Store
 from trainer.system.child_environment import tuned_environment
-from trainer.worker.steps import Cancelled, Steps
+from trainer.worker.steps import Steps
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -25,8 +25,7 @@ async def drive_command(job: AnyCommand, queue: JobQueue, settings: Settings, st
     A command that crashes starts again, some times in a row.
     """
     steps = Steps(job, queue, settings, store)
-    with suppress(Cancelled):
-        await steps.run(lambda: _run(job, steps))
+    await steps.run(lambda: _run(job, steps))
 
 
 async def _run(job: AnyCommand, steps: Steps) -> None:

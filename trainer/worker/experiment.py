@@ -8,15 +8,15 @@ from contextlib import suppress
 
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys, seed_group
+from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import changed
+from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import CellBattery, CellKey, CellRun, ExperimentTexts
-from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.sections import SectionsRequest
 from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
@@ -74,7 +74,8 @@ class _Experiment:
                         await self._queue.states.cancel(cell.run_id)
             for battery in self._experiment.own_batteries():
                 with suppress(AppError):
-                    await self._queue.batteries.cancel(battery.battery_id)
+                    await self._queue.jobs.cancel(BATTERIES, battery.battery_id)
+            raise
 
     async def _train_tokenizers(self) -> None:
         """Train the tokenizers that languages share, and wait for them."""
@@ -212,13 +213,14 @@ class _Experiment:
     async def _find_battery(self, record: BatteryRecord) -> tuple[BatteryDirectory, bool]:
         """Return the folder of a job, and True if it was started by somebody else."""
         await self._queue.replication.fetch("batteries", record.battery_id)
-        battery = self._queue.batteries.stored.directory(record.battery_id)
+        battery = self._queue.batteries.directory(record.battery_id)
         return battery, battery.exists() and not battery.may_begin()
 
     async def _wait_for_battery(self, battery: BatteryDirectory, job: tuple[BatteryRecord, Items], what: str) -> None:
         """Start a job unless it runs or has completed, and wait for its results."""
         record, items = job
-        await self._queue.batteries.accept(changed(record, user_id=self._record.user_id, http=self._http), items)
+        record = changed(record, user_id=self._record.user_id, http=self._http)
+        await self._queue.jobs.accept(BATTERIES, lambda: self._queue.batteries.create(record, items))
         while battery.is_unfinished():
             self._steps.check_cancelled()
             await asyncio.sleep(POLL_SECONDS)

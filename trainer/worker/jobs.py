@@ -21,14 +21,13 @@ from trainer.artifacts.kinds import (
     TOKENIZERS,
     VERIFICATIONS,
     JobKind,
-    KindName,
 )
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.runs import RunDirectory, complete_end, pause_idle_run
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
-from trainer.contracts.base import run_of
+from trainer.contracts.base import KindName, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import EffectiveRequest
@@ -41,7 +40,8 @@ from trainer.system.hardware import is_dead, process_name
 from trainer.worker.battery import drive as drive_battery
 from trainer.worker.commands import drive_command
 from trainer.worker.experiment import drive
-from trainer.worker.supervisor import supervise, supervise_tokenizer
+from trainer.worker.steps import Steps
+from trainer.worker.supervisor import supervise
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -166,7 +166,8 @@ class Jobs:
         if not tokenizer.is_unfinished():
             return  # only its end is to be stored
         await self._replication.fetch_corpora(tokenizer.record().corpora)
-        await supervise_tokenizer(tokenizer, self._settings, self._store)
+        steps = Steps(tokenizer, self._queue, self._settings, self._store)
+        await steps.run(lambda: steps.run_child("train-tokenizer"))
 
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
         if not experiment.has_work():

@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 from arq import Retry
 
-from trainer.artifacts.job_folder import AnyJob
+from trainer.artifacts.job_folder import AnyStatusJob
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference_fields import Asks, ResponseT
@@ -30,7 +30,7 @@ class Cancelled(Exception):
 class Steps:
     """The calls that the steps of a job make: a child, a request to a model, a look at its cancellation."""
 
-    def __init__(self, job: AnyJob, queue: JobQueue, settings: Settings, store: Store) -> None:
+    def __init__(self, job: AnyStatusJob, queue: JobQueue, settings: Settings, store: Store) -> None:
         self.job = job
         self.settings = settings
         self.queue = queue
@@ -38,13 +38,18 @@ class Steps:
         self._store = store
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a job; an error ends it. Raises Retry while another process does it, or if the disk is full."""
+        """Do a job until it ends or is cancelled; an error ends it.
+
+        Raises Retry while another process does it, or if the disk is full.
+        """
         lock = self.job.lock()
         if lock is None:
             raise Retry(defer=self.settings.queue.retry_seconds)
         with lock, self.job.running():
             try:
                 await work()
+            except Cancelled:
+                self.log.info(f"{self.job.word}_cancelled")
             except AppError as error:
                 if error.code.error_class is ErrorClass.TRANSIENT:
                     self.log.warning(f"{self.job.word}_waits", error_code=error.code)
@@ -67,7 +72,7 @@ class Steps:
                 return
             self.log.error(f"{self.job.word}_child_failed", **end.description())
         message = f"A step of the {self.job.word} crashed {attempts} times. See the worker's log for its last lines."
-        raise AppError(ErrorCode.INTERNAL_ERROR, message)
+        raise AppError(self.job.crash_code, message)
 
     async def ask(self, run_id: str, request: Asks[ResponseT], who: str, *, is_kept: bool = True) -> ResponseT:
         """Return the answer of a run, also after the store or a worker was away.

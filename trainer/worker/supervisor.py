@@ -10,9 +10,8 @@ from arq import Retry
 
 from trainer.artifacts.attempts import LOCKED_EXIT_CODE, ChildEnd, cause_of, record_end, record_timeout
 from trainer.artifacts.runs import RunDirectory
-from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import QueueSettings, Settings
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError
 from trainer.queue.enqueue import EventPublisher
 from trainer.store.connection import tolerate_outage
 from trainer.store.store import Store
@@ -69,21 +68,6 @@ async def _supervise(run: RunDirectory, settings: Settings, store: Store) -> Non
             await asyncio.sleep(seconds)
     finally:
         publishing.cancel()
-
-
-async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings, store: Store) -> None:
-    """Train a tokenizer; after some crashes in a row it has failed. Raises Retry while another child trains it."""
-    about = log.bind(tokenizer_id=tokenizer.tokenizer_id)
-    attempts = settings.queue.max_attempts
-    for _ in range(attempts):
-        child = await supervise_child("train-tokenizer", tokenizer.tokenizer_id, settings, store, about)
-        if not tokenizer.is_unfinished():
-            return
-        if child.exit_code == LOCKED_EXIT_CODE:
-            raise Retry(defer=settings.queue.retry_seconds)
-        about.error("tokenizer_child_failed", **child.description())
-    message = f"The training of the tokenizer crashed {attempts} times. See the worker's log for its last lines."
-    tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, message))
 
 
 async def _seconds_to_next(run: RunDirectory, child: ChildEnd, queue: QueueSettings) -> float | None:

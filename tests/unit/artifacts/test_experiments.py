@@ -14,7 +14,6 @@ from trainer.artifacts.experiments import (
     cell_keys,
     losses_path,
     seed_group,
-    without_details,
 )
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import RunState
@@ -33,7 +32,7 @@ def add_text(experiment: ExperimentDirectory) -> None:
 
 
 def states(experiment: ExperimentDirectory, folder: Path) -> list[RunState]:
-    return [cell.status for cell in experiment.status(RunStore(folder)).cells]
+    return [cell.status for cell in experiment.status().cells]
 
 
 @pytest.fixture(name="experiment")
@@ -43,7 +42,7 @@ def experiment_fixture(tmp_path: Path) -> ExperimentDirectory:
 
 def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_path: Path) -> None:
     runs = RunStore(tmp_path)
-    status = experiment.status(runs)
+    status = experiment.status()
     assert (status.status, status.message, status.cells_done) == ("queued", "Waiting for a worker.", 0)
     cells = [(kind, language, None) for language in ("kk", "tr") for kind in ("train", "score")]
     assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == cells
@@ -54,7 +53,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     kk, tr = (runs.create(run_record(name)) for name in ("lstm-1", "lstm-2"))
     ended(kk, "completed")
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
-    assert experiment.status(runs).message == "1 of 4 cells done."
+    assert experiment.status().message == "1 of 4 cells done."
     assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
     begin(tr)
     for encoding in ("raw", "assimilated"):
@@ -63,20 +62,21 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
         path.touch()
     assert states(experiment, tmp_path) == ["completed", "completed", "running", "queued"]
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-1")])
-    assert experiment.status(runs).message == "Computing tables and figures."
+    assert experiment.status().message == "Computing tables and figures."
     (experiment.path / "validity.json").write_text(Validity(passed=False).model_dump_json(), encoding="utf-8")
     (experiment.path / "tables").mkdir()
     (experiment.path / "tables" / "matrix.csv").touch()
     experiment.result.touch()
-    status = experiment.status(runs)
+    status = experiment.status()
     assert (status.status, status.is_valid, status.cells_done) == ("completed", False, 4)
     assert [file.path for file in status.files] == ["result.json", "tables/matrix.csv", "validity.json"]
-    assert (without_details(status).files, without_details(status).cells) == ((), ())
+    listed = experiment.listed()
+    assert (listed.files, listed.cells) == ((), ())
 
 
 def test_missing_or_damaged_runs_and_records__are_made_again(experiment: ExperimentDirectory, tmp_path: Path) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])
-    cell = experiment.status(RunStore(tmp_path)).cells[0]
+    cell = experiment.status().cells[0]
     assert (cell.status, cell.run_id) == ("queued", None)
     for name in ("texts.json", "runs.json"):
         (experiment.path / name).write_text("{", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_failed_experiment__begins_again_without_its_runs(experiment: Experiment
     experiment.write_runs([cell_run(KK, "lstm-1")])
     add_text(experiment)
     experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
-    status = experiment.status(RunStore(tmp_path))
+    status = experiment.status()
     assert (status.status, status.message) == ("failed", "Memory ran out.")
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
     assert store.unfinished() == []

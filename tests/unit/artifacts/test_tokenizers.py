@@ -93,7 +93,7 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
     assert lab.unfinished() == [name]
     lab.finish(record)
     completed, manifest = lab.status(name), lab.store.get(name).completed_manifest()
-    assert (completed.status, completed.artifact) == ("completed", f"tokenizers/{name}")
+    assert (completed.status, completed.artifact) == ("completed", f"/artifacts/tokenizers/{name}")
     assert (completed.stats, completed.vocab_size) == (manifest.stats, manifest.vocab_size)
     assert str(lab.folder) not in completed.model_dump_json()
     assert load_tokenizer(tokenizer.path).manifest == manifest

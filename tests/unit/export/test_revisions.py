@@ -13,9 +13,9 @@ from tests.support.refusals import refused
 from tests.support.run_shell import FINISHED_RUN
 from tests.support.tiny_models import tensor_of
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.base import FileRecord, HttpOrigin, changed
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.runs import HttpOrigin, RunMetrics
+from trainer.contracts.runs import RunMetrics
 from trainer.export.card import Publication
 from trainer.export.folders import load_export
 from trainer.export.revisions import Revision, revisions_of, write_revision

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import structlog
 
-from trainer.artifacts.attempts import LOCKED_EXIT_CODE
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import config_of
@@ -27,26 +26,22 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
-    """Train a tokenizer and return 0, or 75 if another child trains it. The child can be killed at any time."""
+    """Train a tokenizer for its worker, which holds its lock, and return 0. The child can be killed at any time."""
     tokenizer = TokenizerStore(settings.app.artifacts_root).get(tokenizer_id)
-    lock = tokenizer.lock()
-    if lock is None:
-        return LOCKED_EXIT_CODE
-    with lock, tokenizer.running():
-        if not tokenizer.is_unfinished():
-            return 0
-        threads = tokenizer.record().request.threads
-        use_cores(threads)
-        os.environ["RAYON_NUM_THREADS"] = str(threads or default_threads())
-        setup_logging(settings, "model-trainer-worker", sys.stderr)
-        add_log_file(tokenizer.logs, "model-trainer-worker")
-        structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)
-        try:
-            make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
-        except (AppError, OSError) as error:
-            reason = to_app_error(error, settings.app.folders())
-            log.error("tokenizer_failed", error_code=reason.code, reason=reason.message)
-            tokenizer.fail(reason)
+    if not tokenizer.is_unfinished():
+        return 0
+    threads = tokenizer.record().request.threads
+    use_cores(threads)
+    os.environ["RAYON_NUM_THREADS"] = str(threads or default_threads())
+    setup_logging(settings, "model-trainer-worker", sys.stderr)
+    add_log_file(tokenizer.logs, "model-trainer-worker")
+    structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)
+    try:
+        make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
+    except (AppError, OSError) as error:
+        reason = to_app_error(error, settings.app.folders())
+        log.error("tokenizer_failed", error_code=reason.code, reason=reason.message)
+        tokenizer.fail(reason)
     return 0
 
 

@@ -60,13 +60,12 @@ from tests.support.messages import (
 )
 from tests.support.scores import report_of
 from tests.support.stories import BEGIN, run_record
-from trainer.artifacts.corpus_builds import BuildRequest, BuildStatus
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
-from trainer.contracts.base import FileRecord, RunState, changed
+from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.chats import ChatResponse
-from trainer.contracts.corpora import BuildProgress, CorpusManifest
+from trainer.contracts.corpora import BuildProgress, BuildRequest, BuildStatus, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
 from trainer.contracts.experiments import ExperimentResult
@@ -172,7 +171,12 @@ SAMPLES = [
 ]
 FILES = [FileRecord(path=path, bytes=1_500_000, sha256=HASH) for path in ("model.safetensors", "x", "y")]
 LINES = [*("x" * 200 for _ in range(9)), "Fatal Python error: Aborted"]
-BUILD = BuildStatus(request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000))
+BUILD = BuildStatus(
+    build_id="build-1",
+    created_at=now(),
+    status="queued",
+    request=BuildRequest(source="local", languages=("kk", "tr"), characters=1000),
+)
 REMOVED = {"language_identification": 0.2, "short_lines": 0.5, "cut": 0.5}
 BUILT: dict[str, object] = {
     "file": FileRecord(path="local_kk_ipa.txt", bytes=86, sha256=HASH),

@@ -1,0 +1,128 @@
+"""Deletion of runs, other jobs and corpora, unless something needs them."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.job_folder import FolderT, JobStore
+from trainer.artifacts.kinds import JOB_KINDS, StatusKind
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.job_status import JobStatus
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.data.corpora import CorpusStore
+from trainer.data.text import corpus_sha256, shown_name, text_files
+from trainer.system.files import DISK, storage_errors
+
+TRASH = ".removed"
+"""Folder of what is being removed, which a cleanup empties after a crash."""
+_SHOWN_USERS = 3
+
+
+def delete_run(run: RunDirectory, runs: RunStore, experiments: ExperimentStore) -> None:
+    """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
+    experiment = experiments.using(run.run_id)
+    if experiment is not None:
+        message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
+        raise AppError(ErrorCode.CONFLICT, message)
+    runs.delete(run)
+
+
+def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
+    """Delete an ended job with its files.
+
+    Raises CONFLICT for one that has not ended or that others need, and SERVICE_UNAVAILABLE while a process writes it.
+    """
+    job = kind.store(artifacts_root).get(job_id)
+    name = f"The {job.word} '{job_id}'"
+    lock = job.lock()
+    if job.is_unfinished():
+        raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
+    if lock is None:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{name} is just ending: try again in a minute.")
+    status = job.listed()
+    with lock, storage_errors(f"the {job.word} was not deleted completely"):
+        _remove(job.path, artifacts_root, name, lambda: _users(status, artifacts_root))
+
+
+def delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
+    """Delete a corpus that was added or built, and return its SHA-256.
+
+    Raises DATA_NOT_FOUND for an unknown name, and CONFLICT for a corpus of the program or the operator, and for one
+    that jobs need: also completed runs, whose splits are evaluated again and whose children continue with the text.
+    """
+    if name not in corpora.names():
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}': give its complete name.")
+    path = corpora.find(name)
+    if path.parent != corpora.stored:
+        message = f"The corpus '{name}' was not added here: only the operator of this machine can delete it."
+        raise AppError(ErrorCode.CONFLICT, message)
+    sha256, content = corpus_sha256(path), path.resolve()
+    hashes = {sha256, *map(corpus_sha256, text_files(path))}
+    with storage_errors("the corpus was not deleted completely"):
+        _remove(path, artifacts_root, f"The corpus '{name}'", lambda: _readers(hashes, artifacts_root))
+        DISK.remove(path.with_suffix(".json"))
+        links = {link.resolve() for link in corpora.stored.iterdir() if link.is_symlink()}
+        if content != path and content.parent == corpora.stored.resolve() and content not in links:
+            _remove(content, artifacts_root, "", lambda: iter(()))
+    return sha256
+
+
+def _remove(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[str]]) -> None:
+    """Delete a file or folder unless it has users; one that it gets meanwhile finds it in its place again."""
+    _check_unused(name, users())
+    trash = artifacts_root / TRASH / secrets.token_hex(8)
+    DISK.make_folder(trash.parent)
+    DISK.rename(path, trash)
+    try:
+        _check_unused(name, users())
+    except AppError:
+        DISK.rename(trash, path)
+        raise
+    DISK.sync(path.parent)
+    if trash.is_dir() and not trash.is_symlink():
+        DISK.remove_folder(trash)
+    else:
+        DISK.remove(trash)
+
+
+def _check_unused(name: str, users: Iterator[str]) -> None:
+    found = [*islice(users, _SHOWN_USERS + 1)]
+    if found:
+        shown = ", ".join(found[:_SHOWN_USERS]) + (", …" if len(found) > _SHOWN_USERS else "")
+        raise AppError(ErrorCode.CONFLICT, f"{name} stays, because others need it: {shown}.")
+
+
+def _users(status: JobStatus, artifacts_root: Path) -> Iterator[str]:
+    """Yield the runs and experiments that need a tokenizer or a battery; an unreadable one, which may need it, too."""
+    runs, experiments = RunStore(artifacts_root), ExperimentStore(artifacts_root)
+    match status:
+        case TokenizerStatus(tokenizer_id=tokenizer_id, label=label):
+            yield from _unreadable(runs)
+            yield from (f"the run '{run.run_id}'" for run in runs.all() if tokenizer_id in run.tokenizer_ids())
+            found = experiments.tokenizer_users()(tokenizer_id, label)
+        case BatteryStatus(battery_id=battery_id):
+            found = [one.experiment_id for one in experiments.all() if battery_id in one.battery_ids()]
+        case _:
+            return
+    yield from _unreadable(experiments)
+    yield from (f"the experiment '{experiment_id}'" for experiment_id in found)
+
+
+def _readers(hashes: set[str], artifacts_root: Path) -> Iterator[str]:
+    """Yield the jobs that need a corpus with one of some hashes; an unreadable one, which may need it, too."""
+    for kind in JOB_KINDS:
+        store = kind.store(artifacts_root)
+        yield from _unreadable(store)
+        for job in store.all():
+            with suppress(FileNotFoundError):  # it was just deleted
+                if any(corpus.sha256 in hashes for corpus in job.needed_corpora()):
+                    yield f"the {job.word} '{job.job_id}'"
+
+
+def _unreadable(store: JobStore[FolderT]) -> Iterator[str]:
+    return (f"the {job.word} '{job.job_id}', which cannot be read" for job in store.unreadable())

@@ -1,0 +1,74 @@
+"""Work on jobs of any kind but runs: list them, follow one, cancel it, delete it. Their results are artifacts."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from trainer.artifacts.job_folder import AnyStatusJob
+from trainer.artifacts.kinds import STATUS_KINDS, StatusKind
+from trainer.contracts.errors import AppError
+from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.operations import JOB_ROWS, JobRow
+from trainer.contracts.parameters import JobsQuery, NoBody, NoQuery, Query, WaitQuery
+from trainer.lab.calls import JOB_CALLS, QueryT
+from trainer.lab.lab import Asked, Lab
+from trainer.lab.waits import at_end
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+async def list_jobs(lab: Lab, asked: Asked[NoQuery, JobsQuery, NoBody]) -> JobPage:
+    """List the jobs of a kind that the caller may see, newest first, without their details."""
+    row, query = _row(asked), asked.query
+    store, is_visible = lab.store(row), await lab.visible(asked.caller, row)
+    end = query.offset + query.limit
+
+    def read() -> JobPage:
+        jobs, statuses = [job for job in store.all() if is_visible(job)], list[JobStatus]()
+        for job in jobs[query.offset : end]:
+            with suppress(FileNotFoundError):  # it was just deleted
+                statuses.append(job.listed())
+        following = end if end < len(jobs) else None
+        fields: dict[str, object] = {row.words: tuple(statuses), "total": len(jobs), "next_offset": following}
+        return JOB_CALLS[row.kind].list.answer.model_validate(fields)
+
+    return await asyncio.to_thread(read)
+
+
+async def get_job(lab: Lab, asked: Asked[Query, WaitQuery, NoBody]) -> JobStatus:
+    """Read the status of a job; with `wait`, after its end or after this time."""
+    _, job = _job(lab, asked)
+    return await at_end(lambda: asyncio.to_thread(job.status), asked.query.wait)
+
+
+async def cancel_job(lab: Lab, asked: Asked[Query, NoQuery, NoBody]) -> JobStatus:
+    """Cancel a job; return its status, also where the answer to the first request with this key was lost."""
+    kind, job = _job(lab, asked)
+    try:
+        await (await lab.live()).jobs.cancel(kind, job.job_id)
+    except AppError:
+        if asked.key is None or job.state() != "cancelled":
+            raise
+    return await asyncio.to_thread(job.status)
+
+
+async def delete_job(lab: Lab, asked: Asked[Query, NoQuery, NoBody]) -> None:
+    """Delete a job that has ended, with its files."""
+    kind, job = _job(lab, asked)
+    await (await lab.live()).jobs.delete(kind, job.job_id)
+    caller = asked.caller
+    log.info(f"{job.word}_deleted", user_id=caller.discord_id, api_key=caller.key_name, **job.log_id)
+
+
+def _row(asked: Asked[Query, QueryT, NoBody]) -> JobRow:
+    kind = asked.operation.kind
+    assert kind is not None  # noqa: S101
+    return JOB_ROWS[kind]
+
+
+def _job(lab: Lab, asked: Asked[Query, QueryT, NoBody]) -> tuple[StatusKind, AnyStatusJob]:
+    """Return the job that a path names, with its kind."""
+    row = _row(asked)
+    named: dict[str, str] = asked.path.model_dump()
+    return STATUS_KINDS[row.kind], lab.store(row).get(named[row.id_field])
