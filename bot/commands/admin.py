@@ -60,9 +60,9 @@ TAKES = {"cpu": "runs on the CPU only", "gpu": "runs for GPUs only"}
 async def suggested_workers(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
     """Suggest the running workers and their hosts to an admin who types."""
     bot = interaction.client
-    if not bot.permissions.is_admin(interaction.user.id):
+    if not bot.lab.permissions.is_admin(interaction.user.id):
         return []
-    names = await bot.queue.workers.names()
+    names = await bot.lab.queue.workers.names()
     fitting = [name for name in matching(typed, names, lambda name: (name,)) if len(name) <= MAX_CHOICE_CHARACTERS]
     return [app_commands.Choice(name=name, value=name) for name in fitting[:MAX_CHOICES]]
 
@@ -100,21 +100,21 @@ async def doctor(interaction: discord.Interaction[Bot]) -> None:
 async def _workers(context: CommandContext, action: WorkerAction | None, name: str | None) -> Answer:
     bot = context.bot
     if action is not None or name is not None:
-        await bot.queue.workers.order(action, name)
+        await bot.lab.queue.workers.order(action, name)
         log.info("workers_ordered", admin_id=context.caller.user_id, task=action, names=name)
-    await bot.index.refresh()
-    state = await bot.queue.workers.state([run.run_id for run in bot.index.runs if run.is_unfinished])
-    runs = {run.run_id: run for run in bot.index.runs}
+    await bot.lab.index.refresh()
+    state = await bot.lab.queue.workers.state([run.run_id for run in bot.lab.index.runs if run.is_unfinished])
+    runs = {run.run_id: run for run in bot.lab.index.runs}
     devices: dict[str, str] = {}
     for run_id in state.runs:
-        status = await bot.queue.states.status(run_id)
+        status = await bot.lab.queue.states.status(run_id)
         devices[run_id] = status.device or "–"
     return Answer(workers_answer(state, runs, devices))
 
 
 async def _access(context: CommandContext, member: discord.User | discord.Member, level: AccessLevel) -> Answer:
     bot = context.bot
-    if bot.permissions.is_admin(member.id):
+    if bot.lab.permissions.is_admin(member.id):
         raise AppError(ErrorCode.INVALID_INPUT, _("Admins are set by the settings only: this member is one."))
     await bot.access.set(member.id, level)
     log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
@@ -134,9 +134,9 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     if press.fields[_NAME].strip() not in (display_name(run.record), run.record.run_id):
         raise AppError(ErrorCode.INVALID_INPUT, _("The name does not match, so the run was not deleted."))
     bot = context.bot
-    await bot.queue.states.delete(run.record.run_id)
+    await bot.lab.queue.states.delete(run.record.run_id)
     log.info("run_deleted", admin_id=context.caller.user_id, run_id=run.record.run_id)
-    await bot.index.refresh()
+    await bot.lab.index.refresh()
     return Answer(deleted_answer(run.record))
 
 

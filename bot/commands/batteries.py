@@ -46,7 +46,7 @@ def _last_run(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 
 def _batteries(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    for battery_id in matching(typed, context.bot.index.batteries, lambda name: (name,)):
+    for battery_id in matching(typed, context.lab.index.batteries, lambda name: (name,)):
         yield battery_id, battery_id
 
 

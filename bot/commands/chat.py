@@ -36,7 +36,7 @@ async def chat(
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     run = await find_run(context, "chat", press.run_id)
-    await context.bot.queue.inference.get_chat(run.record.run_id, press.detail or "")
+    await context.lab.queue.inference.get_chat(run.record.run_id, press.detail or "")
     title = _("Reply to {name}", name=display_name(run.record))
     return form("chat", run.model, title, Field("message", _("Message")), detail=press.detail)
 
@@ -44,7 +44,7 @@ async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
     run = await find_run(context, "chat", run_id)
     if session_id is None:
-        session_id = await context.bot.queue.inference.last_chat(run.record.run_id, context.caller.user_id)
+        session_id = await context.lab.queue.inference.last_chat(run.record.run_id, context.caller.user_id)
     values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
     response = await infer(context, run, request)

@@ -133,9 +133,9 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
 
 
 async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
-    feeds = context.bot.backend.feeds
+    feeds = context.lab.feeds
     try:
-        measured = await context.bot.backend.lab.measured(context.caller, run_id, split)
+        measured = await context.lab.measured(context.caller, run_id, split)
     except NotEvaluated as error:
         message = _(
             "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
@@ -164,7 +164,7 @@ def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:
     names = press.run_id, press.selected or ""
     run, other = [(await find_run_or_group(context, "compare", name)).record for name in names]
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     found = differences(run.effective, other.effective)
     return Answer(settings_answer(run, other, found, lambda corpus: corpus_name(context, corpus)))
 

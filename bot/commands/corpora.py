@@ -49,7 +49,7 @@ async def list_corpora(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    corpora = context.bot.queue.corpora
+    corpora = context.lab.queue.corpora
     names = await asyncio.to_thread(corpora.names)
     page = _LIST.page_of(names, number)
     shown = await asyncio.to_thread(corpus_overviews, corpora, page.items)
@@ -65,10 +65,10 @@ async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
 
 async def _show(context: CommandContext, name: str) -> Answer:
     bot, caller = context
-    await bot.index.refresh()
-    name = await asyncio.to_thread(bot.queue.corpora.full_name, name)
-    runs = [run for run in bot.index.runs if run.corpus == name and bot.permissions.may_see(caller, run)]
-    corpora = bot.queue.corpora
+    await bot.lab.index.refresh()
+    name = await asyncio.to_thread(bot.lab.queue.corpora.full_name, name)
+    runs = [run for run in bot.lab.index.runs if run.corpus == name and bot.lab.permissions.may_see(caller, run)]
+    corpora = bot.lab.queue.corpora
     if _HASH.fullmatch(name) and not runs:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
     overview = await asyncio.to_thread(corpus_overview, corpora, name)
@@ -100,9 +100,9 @@ async def _add(context: CommandContext, file: discord.Attachment, name: str, opt
         attached = await download_to(context, file, "file", folder)
         text: PlainText = await asyncio.to_thread(as_text, attached, Path(plain))
         is_new = await asyncio.to_thread(
-            bot.queue.corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa
+            bot.lab.queue.corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa
         )
-    overview: CorpusOverview = await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean)
+    overview: CorpusOverview = await asyncio.to_thread(corpus_overview, bot.lab.queue.corpora, clean)
     return Answer(added_answer(changed(overview, notes=(*overview.notes, *text.notes)), is_new=is_new))
 
 

@@ -60,7 +60,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
     bot = context.bot
     build = await _start(request, context)
     status, until = await asyncio.to_thread(build.status), monotonic() + _FIRST_SECONDS
-    if await bot.queue.workers.exist():
+    if await bot.lab.queue.workers.exist():
         while not (status.has_ended or status.progress) and monotonic() < until:
             await asyncio.sleep(_POLL_SECONDS)
             status = await asyncio.to_thread(build.status)
@@ -81,7 +81,7 @@ async def _start(request: BuildRequest, context: CommandContext) -> BuildDirecto
         verb = "waits for a worker" if status.status == "queued" else "is running"
         raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
     record = BuildRecord(created_at=now(), user_id=context.caller.discord_id, request=request)
-    return await context.bot.queue.jobs.accept(BUILDS, lambda: builds.create(record))
+    return await context.bot.lab.queue.jobs.accept(BUILDS, lambda: builds.create(record))
 
 
 def _summary(status: BuildStatus) -> str:

@@ -58,10 +58,10 @@ async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | N
             ErrorCode.INVALID_INPUT, _("Give `corpus` or `split`, not both: a corpus is measured as a whole.")
         )
     if corpus is not None:
-        corpus = await asyncio.to_thread(context.bot.queue.corpora.full_name, corpus)
+        corpus = await asyncio.to_thread(context.lab.queue.corpora.full_name, corpus)
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
-    inference, user_id = context.bot.queue.inference, context.caller.user_id
+    inference, user_id = context.lab.queue.inference, context.caller.user_id
     response = await inference.submit(run.model, request, user_id=user_id)
     return await _follow(context, run, request, response)
 
@@ -71,13 +71,13 @@ async def _follow(context: CommandContext, run: Run, request: EvalRequest, respo
 
     The button of the note shows them after a restart of the bot.
     """
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     corpus = request.path_override
     of_corpus = corpus and _("the corpus {name}", name=plain(corpus_name(context, corpus)))
     measured = of_corpus or _("its own {split} split", split=_(request.split))
 
     async def end() -> Answer:
-        answered = await context.bot.queue.inference.wait(response)
+        answered = await context.lab.queue.inference.wait(response)
         return Answer(evaluation_answer(run.record, measured, answered.measured(), run.model))
 
     if response.status not in ("queued", "running"):
@@ -88,14 +88,14 @@ async def _follow(context: CommandContext, run: Run, request: EvalRequest, respo
 
 async def _show_result(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "eval", press.run_id)
-    record = await context.bot.queue.inference.get(EvalRecord, run.record.run_id, press.detail or "")
+    record = await context.lab.queue.inference.get(EvalRecord, run.record.run_id, press.detail or "")
     return await _follow(context, run, record.request, record.response)
 
 
 async def _choose(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with a list of the splits and corpora on which the run can be evaluated."""
     run = await find_run(context, "eval", press.run_id)
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     options = [option(value, _("Its own {split} split", split=_(split))) for value, split in _SPLITS.items()]
     options += [
         option(value, _("Corpus {name}", name=name))

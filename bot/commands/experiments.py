@@ -46,10 +46,10 @@ _TABLE, _LATEX = "matrix.csv", "table.tex"
 
 def _experiments(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     try:
-        context.bot.permissions.check_experiments(context.caller)
+        context.lab.permissions.check_experiments(context.caller)
     except AppError:
         return
-    for experiment_id in matching(typed, context.bot.index.experiments, lambda name: (name,)):
+    for experiment_id in matching(typed, context.lab.index.experiments, lambda name: (name,)):
         yield experiment_id, experiment_id
 
 
@@ -92,7 +92,7 @@ async def _start(
         if config is not None:
             plan = await download_to(context, config, "config", folder)
         request = await asyncio.to_thread(_read_plan, plan, options, codes)
-    return await _accept(context, await asyncio.to_thread(_with_built_corpora, request, context.bot.queue.corpora))
+    return await _accept(context, await asyncio.to_thread(_with_built_corpora, request, context.lab.queue.corpora))
 
 
 def _read_plan(plan: str | Path, options: dict[str, object], codes: list[str]) -> ExperimentRequest:

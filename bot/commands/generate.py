@@ -113,7 +113,7 @@ def _generate_form(model: str, title: str, request: GenerateRequest, seed: int |
 async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
     """Repeat a request with another seed or temperature."""
     run = await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
+    earlier = await context.lab.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     request = changed(earlier.request, seed=None)
     if press.action != "again":
         step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
@@ -126,7 +126,7 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of an earlier request."""
     run = await find_run(context, "generate", press.run_id)
-    earlier = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
+    earlier = await context.lab.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     title = _("Edit and generate again")
     return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 

@@ -30,23 +30,23 @@ async def find_run_or_group(context: CommandContext, command: str, name: str | N
     """
     bot, caller = context.bot, context.caller
     if name is not None:
-        name = await bot.backend.lab.run_name(caller, name.strip(), or_group=True)
-    entries = [run for run in bot.index.runs if name is not None and run.group_id == name != run.run_id]
+        name = await bot.lab.run_name(caller, name.strip(), or_group=True)
+    entries = [run for run in bot.lab.index.runs if name is not None and run.group_id == name != run.run_id]
     if name is None or not entries:
         return await find_run(context, command, name)
     for entry in entries:
-        bot.permissions.check_run(command, caller, entry)
-    first = bot.queue.runs.get(min(entry.run_id for entry in entries))
+        bot.lab.permissions.check_run(command, caller, entry)
+    first = bot.lab.queue.runs.get(min(entry.run_id for entry in entries))
     record = changed(await asyncio.to_thread(first.record), run_id=name)
-    return Group(await bot.backend.feeds.group(name), record, GroupMessages(name, first))
+    return Group(await bot.lab.feeds.group(name), record, GroupMessages(name, first))
 
 
 async def show_group(context: CommandContext, group: Group) -> Answer:
     """Answer with the card of a group."""
     embed = group_card(group.record, group.status)
-    chart = await draw_group(group.status, context.bot.charts, context.bot.backend.feeds)
+    chart = await draw_group(group.status, context.bot.charts, context.lab.feeds)
     watcher = (await asyncio.to_thread(read_ledger, group.messages)).of(context.caller.user_id)
-    is_owner = context.bot.permissions.can_run("cancel", context.caller, group.record)
+    is_owner = context.lab.permissions.can_run("cancel", context.caller, group.record)
     is_watching = watcher is not None and not watcher.is_done
     buttons = group_buttons(group.status, is_owner=is_owner, is_watching=is_watching)
     return Answer(embed, attach_group_chart(embed, chart, group.status), buttons)

@@ -22,13 +22,13 @@ RUN_HELP = "Id of the run; default: your newest completed run, or anybody's"
 async def infer(context: CommandContext, run: Run, request: Asks[ResponseT]) -> ResponseT:
     """Send a request to a model and wait for its response, if a worker runs."""
     await require_worker(context, run)
-    return await context.bot.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
+    return await context.lab.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
 
 
 async def require_worker(context: CommandContext, run: Run) -> RunManifest | None:
     """Return the manifest of a completed run, None for a checkpoint; raises SERVICE_UNAVAILABLE without a worker."""
     manifest = None if run.is_checkpoint else await asyncio.to_thread(run.directory.completed_manifest)
-    if not await context.bot.queue.workers.exist():
+    if not await context.lab.queue.workers.exist():
         message = _("No worker is running. Ask the operator of this bot to start one.")
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
     return manifest

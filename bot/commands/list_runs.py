@@ -94,10 +94,10 @@ async def runs(
 
 
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     owner = str(context.caller.user_id) if filters.is_mine else None
     query = RunsQuery(status=filters.state, family=filters.family, owner=owner, search=filters.query)
-    rows = rows_of(found_runs(context.bot.backend.lab.seen_runs(context.caller), query))
+    rows = rows_of(found_runs(context.lab.seen_runs(context.caller), query))
     pages = max(1, -(-len(rows) // PAGE_RUNS))
     page = min(filters.page, pages - 1)
     shown = rows[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]

@@ -56,7 +56,7 @@ class CommandContext(NamedTuple):
 
     @property
     def lab(self) -> Lab:
-        return self.bot.backend.lab
+        return self.bot.lab
 
 
 class Answer(NamedTuple):
@@ -145,7 +145,7 @@ async def respond(
             caller = await _permitted_caller(interaction, command)
             is_counted = operation.limit == "requests"
             caller = caller._replace(channel_id=origin_of(interaction), is_counted=is_counted)
-            with bot.limits.request(caller) if is_counted else nullcontext():
+            with bot.lab.limits.request(caller) if is_counted else nullcontext():
                 answer = await work(CommandContext(bot, caller))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
@@ -186,11 +186,11 @@ def speak_to(interaction: discord.Interaction[Bot]) -> None:
 async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:
     """Return the caller; raises FORBIDDEN if the command is not for the caller."""
     bot = interaction.client
-    caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+    caller = await bot.lab.permissions.caller(interaction.user.id, interaction.guild_id)
     operation = CHAT_COMMANDS[command]
-    bot.permissions.check(operation.role, caller)
+    bot.lab.permissions.check(operation.role, caller)
     if operation.tag == "experiments":
-        bot.permissions.check_experiments(caller)
+        bot.lab.permissions.check_experiments(caller)
     return caller
 
 
@@ -203,7 +203,7 @@ async def _answered_errors(
         yield
     except AppError as error:
         bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, interaction.client.permissions.worded(error, command), first)
+        await _send_error(interaction, interaction.client.lab.permissions.worded(error, command), first)
     except Exception as error:
         if is_expired(error):
             bound.warning("answer_deleted", error=str(error))

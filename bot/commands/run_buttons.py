@@ -87,7 +87,7 @@ async def _train_changed(context: CommandContext, press: ButtonPress, interactio
 async def _retry(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     """Start a new run with the request of an ended one; with half its batch in steps as large if memory ran out."""
     run = await find_run(context, "resume", press.run_id)
-    status = (await context.bot.backend.feeds.read(run.record.run_id)).follower.status
+    status = (await context.lab.feeds.read(run.record.run_id)).follower.status
     if status.status not in ("failed", "cancelled"):
         raise AppError(ErrorCode.CONFLICT, _("Only a failed or cancelled run can be tried again."))
     batch = retry_batch(status)
@@ -103,7 +103,7 @@ async def _retry(context: CommandContext, press: ButtonPress, interaction: disco
 async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with a list of the completed runs to compare with."""
     run = await find_run(context, "compare", press.run_id)
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     others = [one for one in fitting_runs(context, "compare") if one.run_id != press.run_id][:MAX_OPTIONS]
     if not others:
         raise AppError(ErrorCode.RUN_NOT_FOUND, _("There is no other completed run yet. Start one with `/mt train`."))

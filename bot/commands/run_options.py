@@ -63,7 +63,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     the caller may not run the command on this run, and DATA_NOT_FOUND for a checkpoint that was not kept.
     """
     if run_id is None:
-        await context.bot.index.refresh()
+        await context.lab.index.refresh()
         runs = fitting_runs(context, command)
         default = context.bot.user_settings.of(context.caller.user_id).default_run
         operation = CHAT_COMMANDS[command]
@@ -85,12 +85,12 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
             )
         run_id = runs[0].run_id
     takes_model = CHAT_COMMANDS[command].takes_model
-    name = await context.bot.backend.lab.run_name(context.caller, run_id.strip(), or_checkpoint=takes_model)
-    directory = context.bot.queue.runs.get(run_of(name))
+    name = await context.lab.run_name(context.caller, run_id.strip(), or_checkpoint=takes_model)
+    directory = context.lab.queue.runs.get(run_of(name))
     record = await asyncio.to_thread(directory.record)
-    context.bot.permissions.check_run(command, context.caller, record)
+    context.lab.permissions.check_run(command, context.caller, record)
     if name != record.run_id:
-        name = (await asyncio.to_thread(named_model, context.bot.queue.runs, name)).name
+        name = (await asyncio.to_thread(named_model, context.lab.queue.runs, name)).name
     return Run(directory, record, name)
 
 
@@ -99,10 +99,10 @@ def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     operation, bot, caller = CHAT_COMMANDS[command], context.bot, context.caller
     runs = [
         run
-        for run in bot.index.runs
+        for run in bot.lab.index.runs
         if (not operation.states or run.state in operation.states)
         and (not operation.generates or run.objective == "causal_lm")
-        and bot.permissions.can_run(command, caller, run)
+        and bot.lab.permissions.can_run(command, caller, run)
     ]
     own = [run for run in runs if run.user_id == caller.user_id]
     return own + [run for run in runs if run.user_id != caller.user_id]
@@ -110,7 +110,7 @@ def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
 
 def corpus_name(context: CommandContext, corpus: str) -> str:
     """Return the shown name of a corpus; an attached text is named after the first run that was trained on it."""
-    for run in reversed(context.bot.backend.lab.seen_runs(context.caller)):
+    for run in reversed(context.lab.seen_runs(context.caller)):
         if run.has_attached_text and run.corpus == corpus:
             return _("{name} (attached)", name=without_model(run.name, run.family))
     return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
@@ -132,7 +132,7 @@ def suggested_runs(command: str) -> Suggest:
             yield from _checkpoints(context, command, typed)
             return
         fitting = fitting_runs(context, command)
-        newest = context.bot.backend.lab.seen_runs(context.caller)[:1]
+        newest = context.lab.seen_runs(context.caller)[:1]
         if typed.strip() and LAST.startswith(typed.strip()) and newest and newest[0] in fitting:
             yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
         found, groups = matching(typed, fitting, lambda run: run.names), set[str]()
@@ -150,9 +150,9 @@ def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[
     """Yield the checkpoints of a run whose id was typed with an `@`, the newest first."""
     run_id, _at, step_start = typed.strip().partition("@")
     bot = context.bot
-    for run in bot.index.runs:
-        if run.run_id == run_id and bot.permissions.can_run(command, context.caller, run):
-            for step in reversed(kept_steps(bot.queue.runs.get(run_id))):
+    for run in bot.lab.index.runs:
+        if run.run_id == run_id and bot.lab.permissions.can_run(command, context.caller, run):
+            for step in reversed(kept_steps(bot.lab.queue.runs.get(run_id))):
                 if str(step).startswith(step_start):
                     yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 
@@ -160,12 +160,12 @@ def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[
 def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the corpora of the caller's own runs, then all named ones."""
     names: dict[str, str] = {}
-    for run in context.bot.index.runs:
+    for run in context.lab.index.runs:
         if run.user_id == context.caller.user_id:
             stem = without_model(run.name, run.family)
             shown = _("{name} (attached)", name=stem) if run.has_attached_text else run.corpus
             names.setdefault(run.corpus, shown)
-    for name in context.bot.index.corpora:
+    for name in context.lab.index.corpora:
         names.setdefault(name, name)
     yield from matching(typed, names.items(), lambda suggestion: (suggestion[1],))
 
@@ -186,13 +186,13 @@ def size_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion
 
 def hidden_tokenizers(context: CommandContext) -> set[str | None]:
     """Return the ids of tokenizers that only private runs of other people use."""
-    seen = {run.tokenizer_id for run in context.bot.backend.lab.seen_runs(context.caller)}
-    return {run.tokenizer_id for run in context.bot.index.runs} - seen
+    seen = {run.tokenizer_id for run in context.lab.seen_runs(context.caller)}
+    return {run.tokenizer_id for run in context.lab.index.runs} - seen
 
 
 async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirectory:
     """Return the tokenizer that a name is meant for, as `find_named` does; raises FORBIDDEN for a hidden one's id."""
-    hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
+    hidden, store = hidden_tokenizers(context), context.lab.queue.tokenizers
     found = await asyncio.to_thread(store.find_named, given.strip(), lambda name: name not in hidden)
     if found.tokenizer_id in hidden:
         raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
@@ -201,7 +201,7 @@ async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirect
 
 def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     hidden = hidden_tokenizers(context)
-    tokenizers = [one for one in context.bot.index.tokenizers if one.tokenizer_id not in hidden]
+    tokenizers = [one for one in context.lab.index.tokenizers if one.tokenizer_id not in hidden]
     for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         label = f"{one.label} · " if one.label else ""
         yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
@@ -214,10 +214,10 @@ def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestio
         bot = interaction.client
         speak_to(interaction)
         try:
-            caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+            caller = await bot.lab.permissions.caller(interaction.user.id, interaction.guild_id)
         except _PERMISSION_ERRORS:
             return []
-        await bot.index.catch_up()
+        await bot.lab.index.catch_up()
         choices = (
             app_commands.Choice(name=clamp(name, MAX_CHOICE_CHARACTERS), value=value)
             for value, name in suggestions(CommandContext(bot, caller), typed)

@@ -97,9 +97,9 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     run = await find_run_or_group(context, "status", run_id)
     if isinstance(run, Group):
         return await show_group(context, run)
-    feed = await context.bot.backend.feeds.read(run.record.run_id)
-    status = await context.bot.queue.states.steady_status(feed.follower.status)
-    curves = await context.bot.backend.feeds.curves(run.record.run_id)
+    feed = await context.lab.feeds.read(run.record.run_id)
+    status = await context.lab.queue.states.steady_status(feed.follower.status)
+    curves = await context.lab.feeds.curves(run.record.run_id)
     losses = [loss for _, loss in curves.train]
     if detail in (CARD, OWN_CARD):
         embed = run_card(run.record, status, losses)
@@ -107,7 +107,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     else:
         watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
         embed = status_answer(run.record, status, losses, closed=None if watcher is None else watcher.closed_place)
-        is_owner = context.bot.permissions.can_run("cancel", context.caller, run.record)
+        is_owner = context.lab.permissions.can_run("cancel", context.caller, run.record)
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     charts = context.bot.charts
@@ -152,7 +152,7 @@ async def _unwatch_all(context: CommandContext) -> Answer:
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
     """Cancel a run or a group; the caller confirms the cancellation of one that is older than ten minutes."""
     run = await find_run_or_group(context, "cancel", run_id)
-    record, feeds, cancel = run.record, context.bot.backend.feeds, context.bot.queue.states.cancel
+    record, feeds, cancel = run.record, context.lab.feeds, context.lab.queue.states.cancel
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and not await asyncio.to_thread(run.has_ended):
         confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
@@ -172,7 +172,7 @@ async def _resume(
 
     async def accept() -> Accepted:
         try:
-            return await context.bot.queue.resume(run.record.run_id, user_id=context.caller.user_id, epochs=epochs)
+            return await context.lab.queue.resume(run.record.run_id, user_id=context.caller.user_id, epochs=epochs)
         except AppError as error:
             raise with_option_names(error) from None
 

@@ -84,7 +84,7 @@ async def score(
 
 async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "score", press.run_id)
-    generated = await context.bot.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
+    generated = await context.lab.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
     text = "\n".join(prompt + output for output in generated.response.outputs or ())
     return await score_text(context, run, text, ScoreOptions())
@@ -93,7 +93,7 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the report of a scored text, or with its table alone."""
     run = await find_run(context, _DETAIL, press.run_id)
-    scored = await context.bot.queue.inference.get(ScoreRecord, run.record.run_id, press.detail or "")
+    scored = await context.lab.queue.inference.get(ScoreRecord, run.record.run_id, press.detail or "")
     return await _report(context, run, scored.request.text or "", ScoreOptions(), is_table=press.action == "csv")
 
 
@@ -130,19 +130,19 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     refusal: str | None = None
     if options.detail == "per_char":
         try:
-            bot.permissions.check_run(_DETAIL, context.caller, run.record)
+            bot.lab.permissions.check_run(_DETAIL, context.caller, run.record)
         except AppError as error:
             refusal = error.message
         else:
             return await _report(context, run, text, options)
-    response = await bot.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
+    response = await bot.lab.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
     own_bits_per_char: float | None = None
     if manifest is not None and not has_unknown_text(manifest.unknown_char_share):
         own_bits_per_char = manifest.metrics.bits_per_char
     unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()
     embed = score_answer(run.record, text, response, own_bits_per_char, unknown, refusal)
     buttons = [button("score", run.model, _("Score another…"), detail=options.code)]
-    if bot.permissions.can_run(_DETAIL, context.caller, run.record):
+    if bot.lab.permissions.can_run(_DETAIL, context.caller, run.record):
         buttons.append(button("detail", run.model, _("Detail"), detail=response.request_id))
         buttons.append(button("csv", run.model, "CSV", detail=response.request_id))
     return Answer(embed, view=button_row(*buttons))
@@ -150,7 +150,7 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
 
 async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counter[str]:
     """Return the unknown signs of a text with their counts; of a long text, none are named."""
-    inference, model = context.bot.queue.inference, run.model
+    inference, model = context.lab.queue.inference, run.model
     normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     if len(normalized) > MAX_REPORT_CHARACTERS:
         return Counter()
@@ -164,7 +164,7 @@ async def _report(
 ) -> Answer:
     """Score every character of a text, or of its first part if it is too long."""
     use_unit(options.unit)
-    inference, model = context.bot.queue.inference, run.model
+    inference, model = context.lab.queue.inference, run.model
     normalized = await asyncio.to_thread(inference.normalize_input, model, text)
     scored_text = normalized[:MAX_REPORT_CHARACTERS]
     values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}

@@ -34,7 +34,7 @@ async def settings(interaction: discord.Interaction[Bot]) -> None:
 
 async def _form(context: CommandContext) -> discord.ui.Modal:
     current = context.bot.user_settings.of(context.caller.user_id)
-    await context.bot.index.catch_up()
+    await context.lab.index.catch_up()
     languages = {_DEFAULT: _("That of your Discord"), **{str(code): name for code, name in LANGUAGE_NAMES.items()}}
     notify: dict[str, str] = {value: _(label) for value, label in NOTIFY_LABELS.items()}
     units = {

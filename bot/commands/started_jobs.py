@@ -19,7 +19,7 @@ async def watched(context: CommandContext, answer: Answer, job: AnyJob, command:
             "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.", command=command
         )
     notes = [note]
-    if not await bot.queue.workers.exist():
+    if not await bot.lab.queue.workers.exist():
         notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
     answer.embed.description = "\n".join([answer.embed.description or "", *notes])
     return answer

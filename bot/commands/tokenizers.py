@@ -89,8 +89,8 @@ async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    await context.bot.index.refresh()
-    hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
+    await context.lab.index.refresh()
+    hidden, store = hidden_tokenizers(context), context.lab.queue.tokenizers
     found = await asyncio.to_thread(store.all)
     visible = [tokenizer for tokenizer in found if tokenizer.tokenizer_id not in hidden]
     page = _LIST.page_of(visible, number)
@@ -106,7 +106,7 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
 
 
 async def _show(context: CommandContext, tokenizer_id: str) -> Answer:
-    await context.bot.index.refresh()
+    await context.lab.index.refresh()
     tokenizer = await find_tokenizer(context, tokenizer_id)
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)

@@ -120,16 +120,16 @@ async def answer_accepted(
 ) -> Answer:
     """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
     bot = context.bot
-    await bot.index.refresh()
+    await bot.lab.index.refresh()
     with bot.notifier.hold():
-        accepted = await bot.limits.accept_run(context.caller, bot.index.unfinished, accept)
+        accepted = await bot.lab.limits.accept_run(context.caller, bot.lab.index.unfinished, accept)
         name = accepted.name
         if watch is None:
             await bot.notifier.unwatch(name, context.caller.user_id)
         else:
             await bot.notifier.begin_watch(name, context.caller.user_id, watch.channel_id, context.caller.channel_id)
-    record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-    waits_for = (await bot.queue.states.status(accepted.run_id)).waits_for
+    record = await asyncio.to_thread(bot.lab.queue.runs.get(accepted.run_id).record)
+    waits_for = (await bot.lab.queue.states.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
     return Answer(accepted_answer(changed(record, run_id=name), note, notify=notify, group=accepted.group))
@@ -185,8 +185,8 @@ async def _accept_draft(
         if file is not None:
             request = changed(request, corpus=await corpora.offer(await download_to(context, file, "file", folder)))
         bot = context.bot
-        with bot.limits.room_for(context.caller, bot.index.unfinished, len(request.all_seeds) - 1):
-            return await bot.queue.train(
+        with bot.lab.limits.room_for(context.caller, bot.lab.index.unfinished, len(request.all_seeds) - 1):
+            return await bot.lab.queue.train(
                 request,
                 user_id=context.caller.user_id,
                 corpora=corpora,
@@ -200,7 +200,7 @@ async def _accept_draft(
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
     """Add the caller's last corpus, a label, the family of the run to start from, and complete ids for names."""
     fields = draft.fields
-    own = [run for run in context.bot.index.runs if run.user_id == context.caller.user_id]
+    own = [run for run in context.lab.index.runs if run.user_id == context.caller.user_id]
     if "corpus" not in fields and draft.place("corpus") == "corpus":  # a file of blocks names its corpus
         if not own:
             raise AppError(
@@ -219,7 +219,7 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         except AppError as error:
             raise draft.located(error, "tokenizer_id") from None
     try:
-        corpus = await asyncio.to_thread(context.bot.queue.corpora.full_name, str(fields.get("corpus") or ""))
+        corpus = await asyncio.to_thread(context.lab.queue.corpora.full_name, str(fields.get("corpus") or ""))
     except AppError as error:
         raise draft.located(error, "corpus") from None
     draft = draft.with_family(family)
@@ -228,7 +228,7 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         stems = (without_model(run.label or "", run.family) for run in attached)
         stem = clean_label(PurePosixPath(next(stems, corpus)).stem) or ""
         resumes = fields.get("resume") is True
-        seen = context.bot.backend.lab.seen_runs(context.caller)
+        seen = context.lab.seen_runs(context.caller)
         draft.fields["label"] = default_label(stem, draft.fields.get("model_family"), seen, resumes=resumes)
     return draft
 

@@ -21,10 +21,8 @@ from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
-from trainer.lab.limits import UsageLimits
+from trainer.lab.lab import Lab
 from trainer.lab.permissions import AccessList, Permissions
-from trainer.queue.queue import JobQueue
-from trainer.queue.run_index import RunIndex
 from trainer.system.logs import say
 from trainer.system.retries import back_off
 
@@ -56,20 +54,16 @@ RIVAL = (
 class Bot(discord.Client):
     """Answers commands and buttons; all lasting state is on disk."""
 
-    queue: JobQueue
-    limits: UsageLimits
-    index: RunIndex
+    lab: Lab
     notifier: Notifier
-
     tree: app_commands.CommandTree["Bot"]
 
     def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
         root = settings.app.artifacts_root
         self.access = AccessList(root / "access.json")
-        self.permissions = Permissions(settings.discord, self._is_member, self.access)
         self.user_settings = UserSettingsStore(root / "users", settings.app.unit)
-        self.backend = Backend(settings, self.permissions)
+        self.backend = Backend(settings, Permissions(settings.discord, self._is_member, self.access))
         trace = self.backend.metrics.discord_trace()
         trace.on_request_end.append(note_server_error)
         super().__init__(
@@ -137,14 +131,13 @@ class Bot(discord.Client):
         """Answer interrupted commands, and continue deliveries."""
         self._started.push_async_callback(self.deferred.stop)
         await self.deferred.start(self.http.user_agent)
-        self.queue, self.index = self.backend.queue, self.backend.index
-        self.limits = self.backend.limits
+        self.lab = self.backend.lab
         self.notifier = Notifier(
             self.settings.app.artifacts_root,
-            self.backend.feeds,
+            self.lab.feeds,
             self,
             self.charts,
-            self.permissions.can_receive,
+            self.lab.permissions.can_receive,
             self.user_settings.unit_of,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
             listeners=[self.backend.webhooks.wake],

@@ -103,18 +103,18 @@ async def test_taken_access__ends_messages_about_runs_of_others(hall: Hall) -> N
     assert here.bot.notifier.watched_by(here.bob.id) == ["lstm-1", "lstm-2"]
     await hall.ask("access", {"member": here.bob, "level": "none"})
     assert here.bot.notifier.watched_by(here.bob.id) == ["lstm-2"]
-    assert here.bot.permissions.can_receive(here.bob.id, own.record)
-    assert not here.bot.permissions.can_receive(here.bob.id, others.record)
+    assert here.bot.lab.permissions.can_receive(here.bob.id, own.record)
+    assert not here.bot.lab.permissions.can_receive(here.bob.id, others.record)
 
 
 async def test_deletion__needs_the_typed_name_and_removes_the_folder(hall: Hall) -> None:
     story = ended(hall.place.story(hall.place.bob, "lstm-1"))
-    await hall.place.bot.index.refresh()
+    await hall.place.bot.lab.index.refresh()
     assert "does not match" in (await hall.delete("lstm-1", "another")).text
     assert story.run.path.is_dir()
     assert "deleted" in (await hall.delete("lstm-1", " kk-ipa ")).text
     assert hall.place.runs() == []
-    assert [*hall.place.bot.index.runs] == []
+    assert [*hall.place.bot.lab.index.runs] == []
     assert "There is no run" in (await hall.ask("delete", {"run": "lstm-1"})).text
 
 
@@ -124,7 +124,7 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     ended(here.story(here.bob, "lstm-2"))
     here.story(here.bob, "lstm-3", effective=changed(run_record().effective, init_from_run_id="lstm-2"))
     ended(here.story(here.bob, "lstm-4"))
-    experiment = here.bot.queue.experiments.create(experiment_record())
+    experiment = here.bot.lab.queue.experiments.create(experiment_record())
     experiment.write_runs([cell_run(CellKey("lstm", "kk", 1), "lstm-4")])
     for name, said in (
         ("lstm-1", "has not ended"),

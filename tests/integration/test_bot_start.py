@@ -32,7 +32,7 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
         installation = Backend(settings, Permissions(settings.discord, no_member))
         try:
             await installation.start()
-            load = await installation.queue.workers.load()
+            load = await installation.lab.queue.workers.load()
         finally:
             await installation.close()
             await installation.stop_services()

@@ -169,7 +169,7 @@ async def test_missing_libraries__are_named_in_the_words_of_discord(
     needs_turkic = "IPA needs turkic-translit: run `python scripts/setup.py --extra turkic`, or build from text in IPA."
     async with place(tmp_path) as here, worker_in(tmp_path):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await here.bot.queue.workers.exist():
+            while not await here.bot.lab.queue.workers.exist():
                 await asyncio.sleep(0.05)
         ipa = (await here.ask(here.ana, "corpus build", BUILD)).text
         identification = (await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})).text

@@ -58,7 +58,7 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
 async def test_show__names_texts_attached_by_the_caller_and_refuses_others(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "name": "felines"})
-        [run] = here.bot.queue.runs.all()
+        [run] = here.bot.lab.queue.runs.all()
         (tmp_path / "artifacts" / "corpora" / HASH).write_text("secret\n")
         own = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
         assert "felines (attached)" in own.text and "1 run trained on it: felines" in own.text

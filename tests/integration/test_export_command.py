@@ -203,7 +203,7 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
 
 async def test_export__without_a_worker_says_so_and_is_not_written_later(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(workers=0) as bot:
-        bot.backend.lab.exports = Exports(bot.settings, bot.queue, export_seconds=0.01)
+        bot.lab.exports = Exports(bot.settings, bot.lab.queue, export_seconds=0.01)
         message = await exported(here, here.ana, run=RUN)
         [export] = ExportStore(tmp_path / "artifacts").all()
         assert export.cancel_requested() and not export.is_unfinished()

@@ -54,7 +54,7 @@ async def test_seeds__start_a_group_with_one_card_and_one_final_message(here: Pl
     assert {"Cancel", "Unwatch", "Refresh"} <= buttons(card).keys()
     await here.click(here.bob, card, buttons(card)["Cancel"])
     for run_id in (first, second):
-        await wait_for_status(here.bot.queue, run_id, ended)
+        await wait_for_status(here.bot.lab.queue, run_id, ended)
     final = await here.message(here.bob, f"{group_id} · result")
     assert "⏹ 2 cancelled" in shown_text(final.payload)
     await here.discord.wait_for_edit(card, "Cancelled: cats-gru · 2 seeds")

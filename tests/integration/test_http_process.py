@@ -197,7 +197,7 @@ async def bot_with_api(folder: Path, discord: DiscordSettings) -> AsyncIterator[
     async with build(settings) as bot, ClientSession() as session:
         running = asyncio.create_task(bot.start(TOKEN))
         await until(lambda: bot.backend.port is not None)
-        yield Site(bot.backend.queue, bot.backend.port, session)
+        yield Site(bot.backend.lab.queue, bot.backend.port, session)
         running.cancel()  # as the process does
     await asyncio.gather(running, return_exceptions=True)
 

@@ -99,7 +99,7 @@ async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) 
         await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2, "size": "tiny", "batch_size": 64})
         (path,) = here.runs()
         assert "Retry" not in buttons(await status_of(here, here.bob, path.name))
-        assert (await here.bot.queue.states.status(path.name)).status == "queued"
+        assert (await here.bot.lab.queue.states.status(path.name)).status == "queued"
         record = changed(RunDirectory(path).record(), run_id="lstm-failed")
         error = RunError.of(AppError(ErrorCode.OUT_OF_MEMORY, "It did not fit."))
         story = Story(here.root / "artifacts", record).start().fail()
@@ -107,7 +107,7 @@ async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) 
         message = await status_of(here, here.bob, "lstm-failed")
         assert "Retry with batch 32" in buttons(message)
         assert "Queued" in (await here.click(here.bob, message, "mt:retry:lstm-failed")).text
-        await here.bot.queue.states.cancel(path.name)
+        await here.bot.lab.queue.states.cancel(path.name)
         cancelled = await status_of(here, here.bob, path.name)
         assert "Queued" in (await here.click(here.bob, cancelled, buttons(cancelled)["Retry"])).text
         accepted = [RunDirectory(one).record().effective for one in here.runs()]
@@ -160,7 +160,7 @@ async def test_refresh__of_a_card_keeps_its_buttons_also_after_the_end(tmp_path:
         assert set(buttons(card)) == usual
         await (await here.discord.click(here.bob, card, "mt:status:char_lstm-1:own")).reply()
         assert set(buttons(card)) == usual
-        await here.bot.queue.states.cancel("char_lstm-1")
+        await here.bot.lab.queue.states.cancel("char_lstm-1")
         await here.discord.wait_for_edit(card, "Cancelled")
         await here.message(here.bob, "· result")
         assert set(buttons(card)) == {"Refresh"}

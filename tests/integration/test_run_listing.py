@@ -156,9 +156,9 @@ def test_page_button__fits_discord_for_any_page_and_words() -> None:
 
 async def test_list_of_jobs__turns_its_pages(here: Place) -> None:
     for number in range(11):
-        here.bot.queue.experiments.create(experiment_record(f"small{number}"))
+        here.bot.lab.queue.experiments.create(experiment_record(f"small{number}"))
         fields: dict[str, object] = {"method": "char", "corpora": ["demo"], "vocab_size": 16 + number}
-        await here.bot.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
+        await here.bot.lab.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
     for kind in ("experiment", "tokenizer"):
         message = await here.reply(here.bob, f"{kind} list")
         first = shown_text(message.payload)

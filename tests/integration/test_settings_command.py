@@ -78,7 +78,7 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         before = text((await form_of("score"))[1]["custom_id"])
         assert before.endswith(":summary-bits-5")
         other = "lstm-1" if "lstm-2" in before else "lstm-2"
-        await here.bot.index.refresh()
+        await here.bot.lab.index.refresh()
         call, _ = await form_of("settings")
         saved = await here.submit(call, {"default_run": other, "unit": "nats"})
         assert "Default run: **" in saved.text
@@ -86,8 +86,8 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         call, again = await form_of("settings")
         chosen = {name: name == other for name in ("default", "lstm-1", "lstm-2")}
         assert lists(again)["default_run"] == chosen
-        await here.bot.queue.states.delete(other)
-        await here.bot.index.refresh()
+        await here.bot.lab.queue.states.delete(other)
+        await here.bot.lab.index.refresh()
         assert other not in text((await form_of("score"))[1]["custom_id"])
         assert "There is no run" in (await here.submit(call, {})).text
 
@@ -127,7 +127,7 @@ async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path
     async with place(tmp_path) as here:
         for number in range(30):
             here.story(here.bob, f"lstm-{number}").start().complete()
-        await here.bot.index.refresh()
+        await here.bot.lab.index.refresh()
         form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
         assert len(form["default_run"]) == 25
 
@@ -148,7 +148,7 @@ async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_pa
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 1})
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": 2, "notify": "dm"})
         [watched] = here.bot.notifier.watched_by(here.bob.id)
-        assert here.bot.queue.runs.get(watched).record().effective.seed == 2
+        assert here.bot.lab.queue.runs.get(watched).record().effective.seed == 2
         await here.bot.user_settings.save(here.bob.id, UserSettings(notify="here"))
         opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
         loud = await here.submit(opened, {"epochs": "2"})

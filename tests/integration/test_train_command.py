@@ -74,7 +74,7 @@ async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -
         card = await here.discord.wait_for_message(home.channels[0], "Queued")
         (public,) = {*here.runs()} - {silent}
         for run in (silent, public):
-            await here.bot.queue.states.cancel(run.name)
+            await here.bot.lab.queue.states.cancel(run.name)
         await here.discord.wait_for_message(home.channels[0], f"{public.name} · result")
         await here.discord.wait_for_edit(card, "Cancelled")
         told = here.discord.messages(home.channels[0])

@@ -35,7 +35,7 @@ async def test_watcher__gets_direct_messages_once_the_answer_is_on_disk(here: Pl
     assert "👁 Watching: kk-ipa" in answer.text and "by direct message" in answer.text and answer.is_ephemeral
     assert [watcher.user_id for watcher in read_ledger(story.run).watchers] == [here.ana.id, here.bob.id]
     card = await here.message(here.bob, "Queued")
-    await here.bot.queue.states.cancel("char_lstm-1")
+    await here.bot.lab.queue.states.cancel("char_lstm-1")
     for user in (here.bob, here.ana):
         await here.message(user, "· result")
     await here.discord.wait_for_edit(card, "Cancelled")
@@ -56,7 +56,7 @@ async def test_buttons__of_status_of_answers_and_of_the_card(here: Place) -> Non
     await here.discord.click(here.bob, watching, UNWATCH)
     await until(lambda: not watches(story, here.bob))
     await here.discord.click(here.bob, again, UNWATCH)
-    await here.bot.queue.states.cancel("char_lstm-1")
+    await here.bot.lab.queue.states.cancel("char_lstm-1")
     await here.message(here.ana, "· result")
     assert told(here, here.bob) == [card]
     ended = await here.reply(here.bob, "status", RUN)
@@ -69,7 +69,7 @@ async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(her
     await here.ask(here.bob, "watch", RUN)
     for _ in range(2):
         assert "no final message is sent" in (await here.ask(here.ana, "unwatch", RUN)).text
-    await here.bot.queue.states.cancel("char_lstm-1")
+    await here.bot.lab.queue.states.cancel("char_lstm-1")
     await here.message(here.bob, "· result")
     assert told(here, here.ana) == [card] and card.edit_seconds == []
     await here.ask(here.ana, "watch", RUN)
@@ -91,7 +91,7 @@ async def test_unwatch__of_all(here: Place) -> None:
 
 async def test_run_that_has_ended__has_its_result_sent_once(here: Place) -> None:
     story = here.story(here.ana)
-    await here.bot.queue.states.cancel("char_lstm-1")
+    await here.bot.lab.queue.states.cancel("char_lstm-1")
     for _ in range(2):
         answer = await here.ask(here.bob, "watch", RUN)
         assert "The run has ended. Its result was sent by direct message." in answer.text
@@ -111,7 +111,7 @@ async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(here: 
     assert f"to <#{home.channels[0].id}>" in shown_text(watching.payload)
     card = await here.discord.wait_for_message(home.channels[0], "Queued")
     assert "by direct message" in (await here.ask(here.ana, "watch", IN_CHANNEL)).text
-    await here.bot.queue.states.cancel("char_lstm-1")
+    await here.bot.lab.queue.states.cancel("char_lstm-1")
     await here.discord.wait_for_message(home.channels[0], "· result")
     await here.message(here.ana, "· result")
     await here.discord.wait_for_edit(card, "Cancelled")
@@ -165,12 +165,12 @@ def watches(story: Story, user: User) -> bool:
 async def test_run_of_no_discord_user__is_reported_to_the_owner(tmp_path: Path, http: HttpOrigin | None) -> None:
     add_corpus(tmp_path, some_text())
     async with place(tmp_path) as here:
-        run_id = (await here.bot.queue.train(tiny_request(), user_id=None, http=http)).run_id
+        run_id = (await here.bot.lab.queue.train(tiny_request(), user_id=None, http=http)).run_id
         card = await here.message(here.ana, f"Queued(.|\\n)*{run_id}")
-        group = (await here.bot.queue.train(tiny_request(seeds=(1, 2)), user_id=None, http=http)).group
+        group = (await here.bot.lab.queue.train(tiny_request(seeds=(1, 2)), user_id=None, http=http)).group
         assert group is not None
         await here.message(here.ana, f"Queued(.|\\n)*{group.group_id}")
-        await here.bot.queue.states.cancel(run_id)
+        await here.bot.lab.queue.states.cancel(run_id)
         await here.message(here.ana, f"{run_id} · result")
         await here.discord.wait_for_edit(card, "Cancelled")
         assert told(here, here.bob) == []

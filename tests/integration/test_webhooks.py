@@ -363,7 +363,7 @@ async def test_bot__sends_the_end_of_a_run_that_is_cancelled(here: Receiver, tmp
             await server.connected()
             await server.synced()
             story(tmp_path / "artifacts")
-            await bot.queue.states.cancel("char_lstm-1")
+            await bot.lab.queue.states.cancel("char_lstm-1")
             await until(lambda: bool(here.received))
         await asyncio.gather(running, return_exceptions=True)
     assert [received.body.type for received in here.received] == [END]

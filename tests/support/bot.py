@@ -74,7 +74,7 @@ class Place(NamedTuple):
 
     async def suggested(self, user: User, command: str, option: str, typed: str = "") -> list[Choice]:
         """The suggestions once the bot has seen what is there, for which it keeps nobody waiting who types."""
-        await self.bot.index.refresh()
+        await self.bot.lab.index.refresh()
         return await self.discord.autocomplete(user, f"mt {command}", option, typed)
 
     async def ask(

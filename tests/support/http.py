@@ -212,7 +212,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
     try:
         await installation.start()
         async with ClientSession(connector=TCPConnector(limit=0)) as session:
-            yield Site(installation.queue, installation.port, session)
+            yield Site(installation.lab.queue, installation.port, session)
     finally:
         await installation.close()
         await installation.stop_services()

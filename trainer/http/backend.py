@@ -1,4 +1,4 @@
-"""The parts of a bot process that need no Discord: services, queue, index and the HTTP API."""
+"""The parts of a bot process that need no Discord: services, the lab and the HTTP API."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -7,11 +7,9 @@ from trainer.config.settings import Settings
 from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.lab.lab import Lab
-from trainer.lab.limits import UsageLimits
 from trainer.lab.permissions import Permissions
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
-from trainer.queue.run_index import RunIndex
 from trainer.services.embedded import Services
 from trainer.store.store import connect
 from trainer.system.logs import say
@@ -21,18 +19,14 @@ _QUEUE_RETRIES = 4
 
 
 class Backend:
-    """Services, queue, index, limits and HTTP API of one process."""
+    """Services, lab and HTTP API of one process."""
 
-    queue: JobQueue
-    feeds: RunFeeds
-    index: RunIndex
     lab: Lab
-    limits: UsageLimits
     webhooks: WebhookSender
 
     def __init__(self, settings: Settings, permissions: Permissions) -> None:
         self.settings = settings
-        self.permissions = permissions
+        self._permissions = permissions
         self.metrics = Metrics()
         self.port: int | None = None
         """The port of the HTTP API, once it listens."""
@@ -43,19 +37,18 @@ class Backend:
         """Start the services and the HTTP API; raises AppError for settings that cannot be used."""
         redis_url = await self._services.start()
         await (await connect(redis_url)).close()  # waits for another server: one of a killed process ends by itself
-        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
-        self._started.push_async_callback(self.queue.close)
-        await self.queue.replication.check()
-        await self.queue.replication.join()
-        publishing = asyncio.create_task(self.queue.workers.publish_version(replaces=True))
+        queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
+        self._started.push_async_callback(queue.close)
+        await queue.replication.check()
+        await queue.replication.join()
+        publishing = asyncio.create_task(queue.workers.publish_version(replaces=True))
         self._started.push_async_callback(_end, publishing)
-        self.feeds = RunFeeds(self.queue.states)
-        self._started.push_async_callback(self.feeds.stop)
-        self.lab = Lab(self.settings, self.queue.stores, self.feeds, self.permissions, self.queue)
-        self.limits, self.index = self.lab.limits, self.lab.index
-        self._started.push_async_callback(self.index.stop)
-        self.index.start()
-        self.webhooks = WebhookSender(self.settings.webhooks, self.feeds, self.settings.app.artifacts_root)
+        feeds = RunFeeds(queue.states)
+        self._started.push_async_callback(feeds.stop)
+        self.lab = Lab(self.settings, queue.stores, feeds, self._permissions, queue)
+        self._started.push_async_callback(self.lab.index.stop)
+        self.lab.index.start()
+        self.webhooks = WebhookSender(self.settings.webhooks, feeds, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.webhooks.stop)
         await self.webhooks.start()
         if self.settings.http.port is not None:
@@ -76,7 +69,7 @@ class Backend:
 
     async def wake_webhooks(self) -> None:
         """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""
-        async for run_id in self.queue.states.next_run_ids():
+        async for run_id in self.lab.queue.states.next_run_ids():
             self.webhooks.wake(run_id)
 
     async def close(self) -> None:
