@@ -16,7 +16,6 @@ from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
 from trainer.artifacts.run_ids import LAST, without_model
 from trainer.artifacts.runs import RunDirectory
-from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.base import model_name, now, run_of
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
@@ -184,27 +183,12 @@ def size_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion
         yield size, size
 
 
-def hidden_tokenizers(context: CommandContext) -> set[str | None]:
-    """Return the ids of tokenizers that only private runs of other people use."""
-    seen = {run.tokenizer_id for run in context.lab.seen_runs(context.caller)}
-    return {run.tokenizer_id for run in context.lab.index.runs} - seen
-
-
-async def find_tokenizer(context: CommandContext, given: str) -> TokenizerDirectory:
-    """Return the tokenizer that a name is meant for, as `find_named` does; raises FORBIDDEN for a hidden one's id."""
-    hidden, store = hidden_tokenizers(context), context.lab.queue.tokenizers
-    found = await asyncio.to_thread(store.find_named, given.strip(), lambda name: name not in hidden)
-    if found.tokenizer_id in hidden:
-        raise AppError(ErrorCode.FORBIDDEN, _("This tokenizer is only of private runs of other people."))
-    return found
-
-
 def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    hidden = hidden_tokenizers(context)
-    tokenizers = [one for one in context.lab.index.tokenizers if one.tokenizer_id not in hidden]
-    for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
-        label = f"{one.label} · " if one.label else ""
-        yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
+    lab, is_usable = context.lab, context.lab.seen_tokenizers(context.caller)
+    for one in matching(typed, lab.index.tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
+        if is_usable(lab.queue.tokenizers.directory(one.tokenizer_id)):
+            label = f"{one.label} · " if one.label else ""
+            yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
 
 
 def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:

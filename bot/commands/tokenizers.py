@@ -13,8 +13,6 @@ from bot.commands.run_options import (
     autocomplete,
     corpus_name,
     corpus_suggestions,
-    find_tokenizer,
-    hidden_tokenizers,
     suggested_trained_tokenizers,
 )
 from bot.commands.started_jobs import watched
@@ -77,10 +75,9 @@ async def train_tokenizer(
 async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
     request = parse(TokenizerTrainRequest, fields)
     accepted = await context.lab.call(calls.TRAIN_TOKENIZER, context.caller, body=request)
-    answer = await _show(context, accepted.tokenizer_id)
-    if accepted.status == "completed":
-        return answer
-    return await watched(context, answer, context.lab.queue.tokenizers.get(accepted.tokenizer_id), "tokenizer show")
+    tokenizer = context.lab.queue.tokenizers.get(accepted.tokenizer_id)
+    answer = await _shown(context, tokenizer)
+    return answer if accepted.status == "completed" else await watched(context, answer, tokenizer, "tokenizer show")
 
 
 @tokenizer.command(name="list", description="List the tokenizers, newest first.")
@@ -89,13 +86,9 @@ async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    await context.lab.index.refresh()
-    hidden, store = hidden_tokenizers(context), context.lab.queue.tokenizers
-    found = await asyncio.to_thread(store.all)
-    visible = [tokenizer for tokenizer in found if tokenizer.tokenizer_id not in hidden]
-    page = _LIST.page_of(visible, number)
-    statuses = await asyncio.to_thread(lambda: [tokenizer.status() for tokenizer in page.items])
-    return Answer(tokenizers_page(statuses, total=len(visible), page=page.title), view=page.buttons)
+    found = await context.lab.call(calls.LIST_TOKENIZERS, context.caller)
+    page = _LIST.page_of(found.tokenizers, number)
+    return Answer(tokenizers_page(page.items, total=len(found.tokenizers), page=page.title), view=page.buttons)
 
 
 @tokenizer.command(name="show", description="Show a tokenizer: vocabulary, corpora and fit to held-out text.")
@@ -105,9 +98,12 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
     await respond(interaction, "tokenizer show", lambda context: _show(context, tokenizer.strip()))
 
 
-async def _show(context: CommandContext, tokenizer_id: str) -> Answer:
-    await context.lab.index.refresh()
-    tokenizer = await find_tokenizer(context, tokenizer_id)
+async def _show(context: CommandContext, given: str) -> Answer:
+    tokenizer_id = await context.lab.full_id(context.caller, "tokenizer_id", given)
+    return await _shown(context, await context.lab.tokenizer(context.caller, tokenizer_id))
+
+
+async def _shown(context: CommandContext, tokenizer: TokenizerDirectory) -> Answer:
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
     return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora]))

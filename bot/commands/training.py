@@ -13,7 +13,6 @@ from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
-    find_tokenizer,
     suggested_corpora,
     suggested_runs,
     suggested_sizes,
@@ -213,9 +212,10 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     if isinstance(init_from, str):
         parent = await find_run(context, "train", init_from)
         fields["init_from_run_id"], family = parent.model, parent.record.effective.model_family
-    if isinstance(tokenizer_id := fields.get("tokenizer_id"), str):
+    if isinstance(given := fields.get("tokenizer_id"), str):
         try:
-            fields["tokenizer_id"] = (await find_tokenizer(context, tokenizer_id)).tokenizer_id
+            tokenizer_id = await context.lab.full_id(context.caller, "tokenizer_id", given.strip())
+            fields["tokenizer_id"] = (await context.lab.tokenizer(context.caller, tokenizer_id)).tokenizer_id
         except AppError as error:
             raise draft.located(error, "tokenizer_id") from None
     try:

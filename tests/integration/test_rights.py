@@ -29,8 +29,9 @@ from trainer.contracts.operations import OPERATIONS, Operation, Role
 from trainer.contracts.runs import RunRecord
 from trainer.lab.permissions import typed_command
 
-ANA, BOB, NOBODY, ALL = "ana", "bob", "nobody", "all"
-"""Owners: a Discord user, an API key, nobody (the command line), and all (of what has no owner)."""
+ANA, BOB, NOBODY, ALL, UNUSED = "ana", "bob", "nobody", "all", "unused"
+"""Owners: a Discord user, an API key, nobody (the command line), all (of what has no owner), and nobody any more: a
+tokenizer whose runs have been deleted."""
 BODIES: dict[str, object] = {
     **{
         name: {"corpus": "demo", "model_family": "lstm", "init_from_run_id": "RUN"}
@@ -95,7 +96,7 @@ def may(person: Person, role: Role, owner: str, *, private: bool) -> bool:
     """The rule: admins do all, owners what they like with their own; others use it as long as runs are not private."""
     if person.rank is None:
         return False
-    if person.rank is Role.ADMIN or role is Role.ADMIN:
+    if person.rank is Role.ADMIN or role is Role.ADMIN or owner == UNUSED:
         return person.rank is Role.ADMIN
     return owner in (ALL, person.name) or (role is Role.USER and not private)
 
@@ -115,13 +116,17 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
         "EXPERIMENT": "experiment-1",
         "EXPORT": f"export-{owner}",
     }
-    if owner == ALL:
-        return things
-    (artifacts / "tokenizers" / tokenizer / "request.json").unlink()  # a run has trained it
 
     def accepted(record: RunRecord) -> Story:
         effective = changed(record.effective, tokenizer_id=tokenizer)
         return Story(artifacts, changed(record, created_at=now(), http=http, effective=effective))
+
+    if owner == ALL:  # a run of somebody uses what is shared
+        accepted(run_record("lstm-shared", user_id=user_id)).start().fail()
+        return things
+    (artifacts / "tokenizers" / tokenizer / "request.json").unlink()  # a run has trained it
+    if owner == UNUSED:
+        return things
 
     for prefix, has_failed in (("", True), ("QUEUED ", False)):
         state = "failed" if has_failed else "queued"
@@ -157,7 +162,7 @@ async def installation(root: Path, *, private: bool) -> AsyncIterator[Installati
             http=HttpSettings(port=0),
             security=SecuritySettings(api_keys=SecretStr(names)),
         )
-        users = ((ANA, ana.id), (BOB, None), (NOBODY, None), (ALL, None))
+        users = ((ANA, ana.id), (BOB, None), (NOBODY, None), (ALL, ana.id), (UNUSED, None))
         owned = {owner: owned_things(root, owner, user_id) for owner, user_id in users}
         waiting_experiment(root / "artifacts", owned[ALL]["EXPERIMENT"])
         guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
@@ -234,7 +239,7 @@ def owners_of(row: Operation, template: str) -> tuple[str, ...]:
     if row.tag == "experiments" or "EXPERIMENT" in template:
         return (NOBODY,)  # an experiment shows many runs
     owners = (ANA, BOB, NOBODY) if _THING.search(template) else (ALL,)
-    return (*owners, ALL) if "TOKENIZER" in template else owners
+    return (*owners, ALL, UNUSED) if "TOKENIZER" in template else owners
 
 
 def with_ids(template: str, row: Operation, things: Things) -> str:

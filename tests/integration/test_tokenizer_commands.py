@@ -1,14 +1,14 @@
 """`/mt tokenizer train`, `list` and `show` with the real bot and a worker."""
 
+from hashlib import sha256
 from pathlib import Path
 
+from local_discord import Upload
 from tests.support import add_corpus, some_text
-from tests.support.bot import AMBER, place
+from tests.support.bot import AMBER, TEXT, place
 from tests.support.lab import Lab
-from tests.support.stories import run_record
 from tests.support.waiting import until
 from trainer.artifacts.tokenizers import TokenizerDirectory
-from trainer.contracts.base import changed
 
 
 def tokenizers(root: Path) -> list[TokenizerDirectory]:
@@ -61,13 +61,15 @@ async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(
         assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
 
 
-async def test_tokenizer__of_private_runs_is_hidden(tmp_path: Path) -> None:
+async def test_tokenizer__of_an_attached_text_is_for_those_who_may_see_a_run_on_it(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
-        await here.ask(here.ana, "tokenizer train", {"corpora": "demo", "name": "secret"})
+        people = (here.bob, here.discord.add_user("carl"))
+        await here.bot.access.set(people[1].id, "user")
+        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT)})
+        corpora = sha256(TEXT).hexdigest()
+        trained = await here.ask(here.bob, "tokenizer train", {"corpora": corpora, "name": "secret"})
         [tokenizer] = tokenizers(tmp_path)
-        effective = changed(run_record().effective, tokenizer_id=tokenizer.tokenizer_id)
-        here.story(here.ana, "lstm-1", effective=effective)
-        assert "No tokenizers yet." in (await here.ask(here.bob, "tokenizer list")).text
-        shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})
-        assert "only of private runs of other people" in shown.text
-        assert "secret" in (await here.ask(here.ana, "tokenizer list")).text
+        listed = [(await here.ask(one, "tokenizer list")).text for one in people]
+        shown = [(await here.ask(one, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})).text for one in people]
+        assert "Tokenizer secret" in trained.text and "secret" in listed[0] and "Tokenizer secret" in shown[0]
+        assert "No tokenizers yet." in listed[1] and "Only owners of runs with this tokenizer" in shown[1]

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -64,12 +64,15 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
         """Return False for the tokenizer of a run of an older version."""
         return self._request.exists()
 
-    def is_shared(self) -> bool:
-        """Return True if everybody may train it: it was requested by itself, on corpora that have names."""
+    def is_shared(self, texts: Collection[str] = ()) -> bool:
+        """Return True if everybody may train it: it was requested by itself, on corpora that have names.
+
+        Those who may use some attached texts, given by hash, may train it on these texts, too.
+        """
         if not self.has_request():
             return False
         record = self.record()
-        return record.source is None and not any(corpus.is_attached for corpus in record.corpora)
+        return record.source is None and all(one.name in texts or not one.is_attached for one in record.corpora)
 
     def completed_manifest(self) -> TokenizerManifest:
         """Return the manifest; raises CONFLICT while it is being trained, TOKENIZER_NOT_FOUND after a failure."""

@@ -26,6 +26,7 @@ from trainer.contracts.parameters import ModelPath
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpus_uploads import CorpusUploads
 from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
+from trainer.lab.language import _
 from trainer.lab.limits import UsageLimits
 from trainer.lab.permissions import Caller, Permissions
 from trainer.queue.run_feeds import RunFeeds
@@ -290,19 +291,31 @@ class Lab:
             )
 
     async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[AnyStatusJob], bool]:
-        """Return a test of tokenizers: shared ones are for all, others for those who may use a run with them so."""
-        if caller.is_admin:
-            return lambda one: True
-        await self.index.refresh()
-        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.permits(role, caller, run)}
-        return lambda one: one.job_id in usable or (isinstance(one, TokenizerDirectory) and one.is_shared())
+        """Return the test that `seen_tokenizers` returns, with the runs of this moment."""
+        if not caller.is_admin:
+            await self.index.refresh()
+        return self.seen_tokenizers(caller, role)
+
+    def seen_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[AnyStatusJob], bool]:
+        """Return a test of tokenizers, as of the last refresh of the index.
+
+        Shared ones are for all, others for those who may use a run with them, or on the same attached text, so.
+        """
+        runs = [run for run in self.index.runs if self.permissions.permits(role, caller, run)]
+        usable, texts = {run.tokenizer_id for run in runs}, {run.corpus for run in runs if run.has_attached_text}
+
+        def is_seen(job: AnyStatusJob) -> bool:
+            is_shared = isinstance(job, TokenizerDirectory) and job.is_shared(texts)
+            return caller.is_admin or job.job_id in usable or is_shared
+
+        return is_seen
 
     async def tokenizer(self, caller: Caller, tokenizer_id: str, role: Role = Role.USER) -> TokenizerDirectory:
         """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the caller."""
         tokenizer = self.stores.tokenizers.get(tokenizer_id)
         is_usable = await self.usable_tokenizers(caller, role)
         if not await asyncio.to_thread(is_usable, tokenizer):
-            message = "Only owners of runs with this tokenizer and admins may do this."
+            message = _("Only owners of runs with this tokenizer and admins may do this.")
             raise AppError(ErrorCode.FORBIDDEN, message)
         return tokenizer
 
