@@ -10,6 +10,7 @@ from bot.notifications.group_subject import attach_group_chart, draw_group
 from bot.people.watchers import GroupMessages, read_ledger
 from trainer.contracts.base import changed
 from trainer.contracts.groups import GroupStatus
+from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.contracts.runs import RunRecord
 
 
@@ -28,17 +29,16 @@ async def find_run_or_group(context: CommandContext, command: str, name: str | N
 
     Raises FORBIDDEN if the caller may not run the command on one of the group's runs, and the errors of `find_run`.
     """
-    bot, caller = context.bot, context.caller
+    lab = context.lab
     if name is not None:
-        name = await bot.lab.run_name(caller, name.strip(), or_group=True)
-    entries = [run for run in bot.lab.index.runs if name is not None and run.group_id == name != run.run_id]
+        name = await lab.run_name(context.caller, name.strip(), or_group=True)
+    entries = [run for run in lab.index.runs if name is not None and run.group_id == name != run.run_id]
     if name is None or not entries:
         return await find_run(context, command, name)
-    for entry in entries:
-        bot.lab.permissions.check_run(command, caller, entry)
-    first = bot.lab.queue.runs.get(min(entry.run_id for entry in entries))
+    await lab.check_group(context.caller, name, CHAT_COMMANDS[command].role)
+    first = lab.queue.runs.get(min(entry.run_id for entry in entries))
     record = changed(await asyncio.to_thread(first.record), run_id=name)
-    return Group(await bot.lab.feeds.group(name), record, GroupMessages(name, first))
+    return Group(await lab.feeds.group(name), record, GroupMessages(name, first))
 
 
 async def show_group(context: CommandContext, group: Group) -> Answer:
@@ -46,7 +46,7 @@ async def show_group(context: CommandContext, group: Group) -> Answer:
     embed = group_card(group.record, group.status)
     chart = await draw_group(group.status, context.bot.charts, context.lab.feeds)
     watcher = (await asyncio.to_thread(read_ledger, group.messages)).of(context.caller.user_id)
-    is_owner = context.lab.permissions.can_run("cancel", context.caller, group.record)
+    is_owner = context.lab.permissions.permits(Role.OWNER, context.caller, group.record)
     is_watching = watcher is not None and not watcher.is_done
     buttons = group_buttons(group.status, is_owner=is_owner, is_watching=is_watching)
     return Answer(embed, attach_group_chart(embed, chart, group.status), buttons)

@@ -16,7 +16,7 @@ from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
 from trainer.artifacts.run_ids import LAST, without_model
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import model_name, now, run_of
+from trainer.contracts.base import model_name, now
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS
@@ -61,11 +61,11 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     Commands that use a model find a checkpoint too: `RUN@1200`. Raises the errors of `one_run_id`, FORBIDDEN if
     the caller may not run the command on this run, and DATA_NOT_FOUND for a checkpoint that was not kept.
     """
+    operation = CHAT_COMMANDS[command]
     if run_id is None:
         await context.lab.index.refresh()
         runs = fitting_runs(context, command)
         default = context.bot.user_settings.of(context.caller.user_id).default_run
-        operation = CHAT_COMMANDS[command]
         if operation.takes_default:
             runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
@@ -83,11 +83,9 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
                 ErrorCode.RUN_NOT_FOUND, _("There is no {kind} yet. Start one with `/mt train`.", kind=_(noun))
             )
         run_id = runs[0].run_id
-    takes_model = CHAT_COMMANDS[command].takes_model
-    name = await context.lab.run_name(context.caller, run_id.strip(), or_checkpoint=takes_model)
-    directory = context.lab.queue.runs.get(run_of(name))
+    name = await context.lab.run_name(context.caller, run_id.strip(), or_checkpoint=operation.takes_model)
+    directory = await context.lab.run(context.caller, name, operation.role)
     record = await asyncio.to_thread(directory.record)
-    context.lab.permissions.check_run(command, context.caller, record)
     if name != record.run_id:
         name = (await asyncio.to_thread(named_model, context.lab.queue.runs, name)).name
     return Run(directory, record, name)
@@ -95,13 +93,13 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
-    operation, bot, caller = CHAT_COMMANDS[command], context.bot, context.caller
+    operation, lab, caller = CHAT_COMMANDS[command], context.lab, context.caller
     runs = [
         run
-        for run in bot.lab.index.runs
+        for run in lab.index.runs
         if (not operation.states or run.state in operation.states)
         and (not operation.generates or run.objective == "causal_lm")
-        and bot.lab.permissions.can_run(command, caller, run)
+        and lab.permissions.permits(operation.role, caller, run)
     ]
     own = [run for run in runs if run.user_id == caller.user_id]
     return own + [run for run in runs if run.user_id != caller.user_id]
@@ -148,10 +146,10 @@ def suggested_runs(command: str) -> Suggest:
 def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[Suggestion]:
     """Yield the checkpoints of a run whose id was typed with an `@`, the newest first."""
     run_id, _at, step_start = typed.strip().partition("@")
-    bot = context.bot
-    for run in bot.lab.index.runs:
-        if run.run_id == run_id and bot.lab.permissions.can_run(command, context.caller, run):
-            for step in reversed(kept_steps(bot.lab.queue.runs.get(run_id))):
+    lab, role = context.lab, CHAT_COMMANDS[command].role
+    for run in lab.index.runs:
+        if run.run_id == run_id and lab.permissions.permits(role, context.caller, run):
+            for step in reversed(kept_steps(lab.queue.runs.get(run_id))):
                 if str(step).startswith(step_start):
                     yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 

@@ -26,6 +26,7 @@ from trainer.artifacts.outcome import last_lines
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.groups import cancel_unfinished
+from trainer.contracts.operations import Role
 from trainer.contracts.runs import Accepted
 from trainer.contracts.training_options import LogLevel
 from trainer.lab.language import _
@@ -107,7 +108,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     else:
         watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
         embed = status_answer(run.record, status, losses, closed=None if watcher is None else watcher.closed_place)
-        is_owner = context.lab.permissions.can_run("cancel", context.caller, run.record)
+        is_owner = context.lab.permissions.permits(Role.OWNER, context.caller, run.record)
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     charts = context.bot.charts

@@ -23,6 +23,7 @@ from trainer.config.validation import decoded, parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRecord
+from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.contracts.units import Unit
@@ -127,22 +128,22 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     use_unit(options.unit)
     request = parse(ScoreRequest, {"text": text})
     manifest = await require_worker(context, run)
-    refusal: str | None = None
-    if options.detail == "per_char":
-        try:
-            bot.lab.permissions.check_run(_DETAIL, context.caller, run.record)
-        except AppError as error:
-            refusal = error.message
-        else:
-            return await _report(context, run, text, options)
+    permissions, refusal = context.lab.permissions, None
+    try:
+        permissions.check(CHAT_COMMANDS[_DETAIL].role, context.caller)
+    except AppError as error:
+        refusal = permissions.worded(error, _DETAIL).message
+    has_detail = options.detail == "per_char"
+    if has_detail and refusal is None:
+        return await _report(context, run, text, options)
     response = await bot.lab.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
     own_bits_per_char: float | None = None
     if manifest is not None and not has_unknown_text(manifest.unknown_char_share):
         own_bits_per_char = manifest.metrics.bits_per_char
     unknown = await _unknown_signs(context, run, text) if response.unknown_chars else Counter[str]()
-    embed = score_answer(run.record, text, response, own_bits_per_char, unknown, refusal)
+    embed = score_answer(run.record, text, response, own_bits_per_char, unknown, refusal if has_detail else None)
     buttons = [button("score", run.model, _("Score another…"), detail=options.code)]
-    if bot.lab.permissions.can_run(_DETAIL, context.caller, run.record):
+    if refusal is None:
         buttons.append(button("detail", run.model, _("Detail"), detail=response.request_id))
         buttons.append(button("csv", run.model, "CSV", detail=response.request_id))
     return Answer(embed, view=button_row(*buttons))

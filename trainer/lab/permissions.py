@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.operations import CHAT_COMMANDS, Role
+from trainer.contracts.operations import Role
 from trainer.contracts.runs import RunRecord
 from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, owner_of
@@ -175,22 +175,11 @@ class Permissions:
         if self._private_runs and not caller.is_admin:
             raise AppError(ErrorCode.FORBIDDEN, _("Runs are private here: only admins may see experiments."))
 
-    def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
-        """Return whether the caller may run this command on a run."""
-        return self.permits(CHAT_COMMANDS[command].role, caller, run)
-
     def permits(self, role: Role, caller: Caller, owned: Owned) -> bool:
         """Return whether the caller may do to a job what needs a role."""
         if role is Role.ADMIN:
             return caller.is_admin
         return _owns(caller, owned) or (role is Role.USER and not self._private_runs)
-
-    def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
-        """Raise FORBIDDEN, in the words for a command, if the caller may not run the command on a run."""
-        try:
-            self.check(CHAT_COMMANDS[command].role, caller, run)
-        except Refused as refused:
-            raise self.worded(refused, command) from None
 
     def worded(self, error: AppError, command: str) -> AppError:
         """Return a refusal in the words for a command: whom it is for, and whom to ask; other errors as they are."""
