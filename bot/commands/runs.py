@@ -27,8 +27,10 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.groups import cancel_unfinished
 from trainer.contracts.operations import Role
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import Accepted
 from trainer.contracts.training_options import LogLevel
+from trainer.lab.calls import RESUME_RUN, LocalResume
 from trainer.lab.language import _
 
 _Level = Literal["debug", "info", "warning", "error"]
@@ -169,11 +171,11 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
 async def _resume(
     context: CommandContext, run_id: str, interaction: discord.Interaction[Bot], epochs: int | None = None
 ) -> Answer:
-    run = await find_run(context, "resume", run_id)
+    path = RunPath(run_id=await context.lab.run_name(context.caller, run_id.strip()))
 
     async def accept() -> Accepted:
         try:
-            return await context.lab.queue.resume(run.record.run_id, user_id=context.caller.user_id, epochs=epochs)
+            return await context.lab.call(RESUME_RUN, context.caller, path, LocalResume(epochs=epochs))
         except AppError as error:
             raise with_option_names(error) from None
 

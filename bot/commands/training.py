@@ -29,8 +29,8 @@ from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.data.corpora import CorpusStore
 from trainer.data.text import clean_file_name, clean_label
+from trainer.lab.calls import TRAIN, LocalTraining
 from trainer.lab.language import _
 from trainer.queue.cost import UNMET
 
@@ -117,11 +117,10 @@ async def train(
 async def answer_accepted(
     context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None
 ) -> Answer:
-    """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
+    """Accept a run, start its notifications unless `watch` is None, and answer."""
     bot = context.bot
-    await bot.lab.index.refresh()
     with bot.notifier.hold():
-        accepted = await bot.lab.limits.accept_run(context.caller, bot.lab.index.unfinished, accept)
+        accepted = await accept()
         name = accepted.name
         if watch is None:
             await bot.notifier.unwatch(name, context.caller.user_id)
@@ -173,7 +172,6 @@ async def _accept_draft(
     file: discord.Attachment | None,
     folder: str,
 ) -> Accepted:
-    corpora = CorpusStore(context.bot.settings)
     draft = await asyncio.to_thread(_draft, typed, config)  # a long file takes seconds
     try:
         draft = await _with_defaults(context, draft)
@@ -181,24 +179,20 @@ async def _accept_draft(
     except AppError as error:
         raise with_option_names(error, draft.is_in_file) from None
     try:
-        if file is not None:
-            request = changed(request, corpus=await corpora.offer(await download_to(context, file, "file", folder)))
-        bot = context.bot
-        with bot.lab.limits.room_for(context.caller, bot.lab.index.unfinished, len(request.all_seeds) - 1):
-            return await bot.lab.queue.train(
-                request,
-                user_id=context.caller.user_id,
-                corpora=corpora,
-                requested_paths=draft.requested_paths,
-                unused_settings=draft.unused_settings,
-            )
+        local = LocalTraining(
+            requested_paths=draft.requested_paths,
+            unused_settings=draft.unused_settings,
+            text=None if file is None else await download_to(context, file, "file", folder),
+        )
+        return await context.lab.call(TRAIN, context.caller, query=local, body=request)
     except AppError as error:
         raise with_option_names(draft.located(error), draft.is_in_file) from None
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
-    """Add the caller's last corpus, a label, the family of the run to start from, and complete ids for names."""
+    """Add the caller's last corpus, a label, and the family of the run to start from."""
     fields = draft.fields
+    await context.lab.index.refresh()
     own = [run for run in context.lab.index.runs if run.user_id == context.caller.user_id]
     if "corpus" not in fields and draft.place("corpus") == "corpus":  # a file of blocks names its corpus
         if not own:
@@ -212,12 +206,6 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     if isinstance(init_from, str):
         parent = await find_run(context, "train", init_from)
         fields["init_from_run_id"], family = parent.model, parent.record.effective.model_family
-    if isinstance(given := fields.get("tokenizer_id"), str):
-        try:
-            tokenizer_id = await context.lab.full_id(context.caller, "tokenizer_id", given.strip())
-            fields["tokenizer_id"] = (await context.lab.tokenizer(context.caller, tokenizer_id)).tokenizer_id
-        except AppError as error:
-            raise draft.located(error, "tokenizer_id") from None
     try:
         corpus = await asyncio.to_thread(context.lab.queue.corpora.full_name, str(fields.get("corpus") or ""))
     except AppError as error:

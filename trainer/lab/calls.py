@@ -1,5 +1,7 @@
 """The records of each operation: path, query, body and answer, for those who do it and for those who ask for it."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel
@@ -55,7 +57,7 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationList, VerificationStatus
 from trainer.queue.inference_kinds import KINDS
@@ -135,6 +137,24 @@ BATTERIES = _job_calls("batteries", BatteryPath, BatteryList, BatteryStatus)
 EXPORTS = _job_calls("exports", ExportPath, ExportList, ExportStatus)
 VERIFICATIONS = _job_calls("verifications", VerificationPath, VerificationList, VerificationStatus)
 BUILDS = _job_calls("corpus_builds", BuildPath, BuildList, BuildStatus)
+
+
+class LocalTraining(WaitQuery):
+    """What a program of this machine says of a training besides its request."""
+
+    requested_paths: tuple[str, ...] | None = None
+    unused_settings: Mapping[str, Setting] = {}
+    text: Path | None = None
+    """A file to train on in place of the corpus; its text is stored when the run is accepted."""
+
+
+class LocalResume(WaitQuery):
+    """What a program of this machine says of a run to resume."""
+
+    epochs: int | None = None
+    """Passes over the training split in all; None: as before."""
+
+
 LIST_WORKERS = _call("list_workers", NoQuery, NoQuery, NoBody, WorkersState)
 ORDER_WORKERS = _call("order_workers", NoQuery, NoQuery, WorkerOrder, WorkersState)
 LIST_RUNS = _call("list_runs", NoQuery, RunsQuery, NoBody, RunPage)

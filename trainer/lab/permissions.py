@@ -10,7 +10,6 @@ from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import Role
-from trainer.contracts.runs import RunRecord
 from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically

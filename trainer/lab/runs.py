@@ -28,7 +28,8 @@ from trainer.contracts.parameters import (
 )
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.contracts.wording import SAME_KEY
-from trainer.lab.calls import BodyT, PathT, QueryT
+from trainer.data.corpora import CorpusStore
+from trainer.lab.calls import BodyT, LocalResume, LocalTraining, PathT
 from trainer.lab.lab import Asked, Lab, Listed
 from trainer.lab.permissions import Caller
 from trainer.lab.waits import at_end
@@ -106,24 +107,37 @@ def _place(cursor: str, order: RunOrder) -> Place:
 
 async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Accepted:
     """Start a training; with `wait`, answer with its status at its end, or after this time."""
-    request, count = await _allowed_request(lab, asked), len(asked.body.all_seeds)
-    user_id, origin = asked.caller.discord_id, asked.origin
-    if count > 1 and asked.query.wait:
+    if len(asked.body.all_seeds) > 1 and asked.query.wait:
         message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    queue = await lab.live()
-    return await _accept(lab, asked, lambda: queue.train(request, user_id=user_id, http=origin), count)
+    request = await _allowed_request(lab, asked.caller, asked.body)
+    local = asked.query if isinstance(asked.query, LocalTraining) else LocalTraining()
+
+    async def accept() -> Accepted:
+        corpora, corpus = lab.stores.corpora, request.corpus
+        if local.text is not None:
+            corpora = CorpusStore(lab.settings)
+            corpus = await corpora.offer(local.text)
+        return await (await lab.live()).train(
+            changed(request, corpus=corpus),
+            user_id=asked.caller.discord_id,
+            http=asked.origin,
+            corpora=corpora,
+            requested_paths=local.requested_paths,
+            unused_settings=local.unused_settings,
+        )
+
+    return await _accept(lab, asked, accept, len(request.all_seeds))
 
 
 async def check_training(lab: Lab, asked: Asked[NoQuery, NoQuery, TrainRequest]) -> CheckedTraining:
     """Check a train request as `POST /runs/train` does and estimate its cost, without starting anything."""
-    request = await _allowed_request(lab, asked)
+    request = await _allowed_request(lab, asked.caller, asked.body)
     return (await preview_training(request, lab.stores.corpora, lab.settings)).checked()
 
 
-async def _allowed_request(lab: Lab, asked: Asked[PathT, QueryT, TrainRequest]) -> TrainRequest:
+async def _allowed_request(lab: Lab, caller: Caller, body: TrainRequest) -> TrainRequest:
     """Return the request with a label; raises AppError for a run or tokenizer that the caller may not use."""
-    body, caller = asked.body, asked.caller
     if body.init_from_run_id is not None:
         with at_field("init_from_run_id"):
             parent = await lab.run_name(caller, body.init_from_run_id, or_checkpoint=True)
@@ -160,9 +174,11 @@ async def cancel_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> Cancel
 
 async def resume_run(lab: Lab, asked: Asked[RunPath, WaitQuery, NoBody]) -> Accepted:
     """Resume a paused run; a failed or cancelled one from its last checkpoint, as a new run."""
+    epochs = asked.query.epochs if isinstance(asked.query, LocalResume) else None
     run_id, user_id, origin = asked.path.run_id, asked.caller.discord_id, asked.origin
-    queue = await lab.live()
-    return await _accept(lab, asked, lambda: queue.resume(run_id, user_id=user_id, http=origin))
+    return await _accept(
+        lab, asked, lambda: (await lab.live()).resume(run_id, user_id=user_id, http=origin, epochs=epochs)
+    )
 
 
 async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
