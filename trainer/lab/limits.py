@@ -83,24 +83,12 @@ class UsageLimits:
         *,
         count: int = 1,
     ) -> Accepted:
-        """Accept a run, or a group of `count` runs, unless there is no `room_for` them."""
-        with self.room_for(caller, unfinished, count, of_group=count > 1):
-            accepted = await accept()
-        if not caller.is_admin:
-            self._claims |= dict.fromkeys(accepted.run_ids, (caller.user_id, self._clock() + _ACCEPTED_SECONDS))
-        return accepted
-
-    @contextmanager
-    def room_for(
-        self, caller: Caller, unfinished: Sequence[RunEntry], count: int, *, of_group: bool = True
-    ) -> Iterator[None]:
-        """Keep the slots of so many runs, all or the other ones `of_group`, while they are being accepted.
+        """Accept a run, or a group of `count` runs.
 
         Refuses them if too many runs, of the caller or in all, would be `unfinished` or being accepted.
         """
         if caller.is_admin:
-            yield
-            return
+            return await accept()
         own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
         self._claims = {name: claim for name, claim in self._claims.items() if claim[1] > self._clock()}
         users = [run.user_id for run in unfinished if run.run_id not in self._claims]
@@ -110,21 +98,23 @@ class UsageLimits:
             reason = plural(
                 "You have {count} run queued or running.", "You have {count} runs queued or running.", own_limit
             )
-            reason = _with_group(own_limit) if of_group else reason
+            reason = _with_group(own_limit) if count > 1 else reason
             raise LimitReached(reason, _next_end(own), otherwise=_("when one has ended"), has_own_runs=True)
         if len(users) + count > limit:
             reason = plural(
                 "At most {count} run may be queued or running.", "At most {count} runs may be queued or running.", limit
             )
-            reason = _with_group(limit) if of_group else reason
+            reason = _with_group(limit) if count > 1 else reason
             raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
         numbers = [f"number {next(self._numbers)}" for _run in range(count)]
         self._claims |= dict.fromkeys(numbers, (caller.user_id, math.inf))
         try:
-            yield
+            accepted = await accept()
         finally:
             for number in numbers:
                 del self._claims[number]
+        self._claims |= dict.fromkeys(accepted.run_ids, (caller.user_id, self._clock() + _ACCEPTED_SECONDS))
+        return accepted
 
     def _count_request(self, user_id: int) -> None:
         limit, now = self._settings.requests_per_minute, self._clock()

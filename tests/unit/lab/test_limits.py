@@ -158,21 +158,6 @@ async def test_group__counts_with_all_of_its_runs(count: int, is_accepted: bool)
         await bounds.accept_run(OTHER, [entry("r1", 3), entry("r2", 3)], refuse_all, count=2)
 
 
-async def test_group__whose_runs_are_known_late_takes_the_other_slots() -> None:
-    bounds = limits()
-
-    async def accept_another() -> Accepted:
-        with bounds.room_for(USER, [], 1):
-            assert (await accept(bounds, USER, "third", [])).startswith("You have 2 runs")
-        with pytest.raises(LimitReached, match="With this group"), bounds.room_for(USER, [], 2):
-            raise AssertionError
-        return Accepted(run_id="r", job_id="r", status="queued")
-
-    await bounds.accept_run(USER, [], accept_another)
-    with bounds.room_for(ADMIN, [], 100):
-        pass
-
-
 async def test_refusal__outside_of_discord_gives_the_seconds() -> None:
     ends = time.time() + 90
     bounds = limits()
