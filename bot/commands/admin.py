@@ -26,8 +26,10 @@ from bot.messages.text import (
 )
 from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkersState
+from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import RunRecord
+from trainer.lab import calls
 from trainer.lab.language import _, plural
 from trainer.lab.permissions import AccessLevel
 from trainer.queue.run_index import RunEntry, matching
@@ -98,23 +100,19 @@ async def doctor(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _workers(context: CommandContext, action: WorkerAction | None, name: str | None) -> Answer:
-    bot = context.bot
-    if action is not None or name is not None:
-        await bot.lab.queue.workers.order(action, name)
-        log.info("workers_ordered", admin_id=context.caller.user_id, task=action, names=name)
-    await bot.lab.index.refresh()
-    state = await bot.lab.queue.workers.state([run.run_id for run in bot.lab.index.runs if run.is_unfinished])
-    runs = {run.run_id: run for run in bot.lab.index.runs}
-    devices: dict[str, str] = {}
-    for run_id in state.runs:
-        status = await bot.lab.queue.states.status(run_id)
-        devices[run_id] = status.device or "–"
-    return Answer(workers_answer(state, runs, devices))
+    lab, caller = context.lab, context.caller
+    if action is None and name is None:
+        state = await lab.call(calls.LIST_WORKERS, caller)
+    else:  # a name alone is refused, as it is with `pause`
+        state = await lab.call(calls.ORDER_WORKERS, caller, body=WorkerOrder(action=action or "pause", name=name))
+        log.info("workers_ordered", admin_id=caller.user_id, task=action, names=name)
+    devices = {one.run_id: one.device or "–" for one in await lab.feeds.statuses([*state.runs])}
+    return Answer(workers_answer(state, {run.run_id: run for run in lab.index.runs}, devices))
 
 
 async def _access(context: CommandContext, member: discord.User | discord.Member, level: AccessLevel) -> Answer:
     bot = context.bot
-    if bot.lab.permissions.is_admin(member.id):
+    if context.lab.permissions.is_admin(member.id):
         raise AppError(ErrorCode.INVALID_INPUT, _("Admins are set by the settings only: this member is one."))
     await bot.access.set(member.id, level)
     log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
@@ -133,10 +131,8 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "mt-admin delete", press.run_id)
     if press.fields[_NAME].strip() not in (display_name(run.record), run.record.run_id):
         raise AppError(ErrorCode.INVALID_INPUT, _("The name does not match, so the run was not deleted."))
-    bot = context.bot
-    await bot.lab.queue.states.delete(run.record.run_id)
-    log.info("run_deleted", admin_id=context.caller.user_id, run_id=run.record.run_id)
-    await bot.lab.index.refresh()
+    await context.lab.call(calls.DELETE_RUN, context.caller, RunPath(run_id=run.record.run_id))
+    await context.lab.index.refresh()
     return Answer(deleted_answer(run.record))
 
 
@@ -171,7 +167,7 @@ def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: M
         own = state.runs_of(worker)
         for run_id in own:
             name = runs[run_id].name if run_id in runs else run_id
-            lines.append(f"🏃 {plain(clamp(name, 64))} · {plain(devices[run_id])} · `{run_id}`")
+            lines.append(f"🏃 {plain(clamp(name, 64))} · {plain(devices.get(run_id, '–'))} · `{run_id}`")
         if not own:
             lines.append(_("No run."))
     if not lines:

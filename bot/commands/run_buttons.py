@@ -27,7 +27,9 @@ from bot.session.client import Bot
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import RunRecord
+from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.system.files import BrokenFile, read_regular
 
@@ -63,7 +65,7 @@ async def _file(context: CommandContext, press: ButtonPress) -> Answer:
 
 async def _config(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "status", press.run_id)
-    text = await asyncio.to_thread(_yaml, run.record)
+    text = await context.lab.call(calls.GET_CONFIG, context.caller, RunPath(run_id=run.record.run_id))
     attached = discord.File(BytesIO(text.encode()), f"{run.record.run_id}.yaml")
     return Answer(config_answer(run.record, text), [attached])
 
@@ -118,15 +120,11 @@ async def _compare_to(context: CommandContext, press: ButtonPress) -> Answer:
     return await compare_runs(context, [press.run_id, press.selected or ""])
 
 
-def _yaml(record: RunRecord) -> str:
-    from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
-
-    return experiment_yaml(record)
-
-
 def _yaml_of_another(record: RunRecord) -> str:
     """Return the settings of a run without its label, which would then name two runs."""
-    return _yaml(changed(record, effective=changed(record.effective, label=None)))
+    from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
+
+    return experiment_yaml(changed(record, effective=changed(record.effective, label=None)))
 
 
 BUTTONS: Reactions = {

@@ -25,12 +25,11 @@ from bot.session.client import Bot
 from trainer.artifacts.outcome import last_lines
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
-from trainer.contracts.groups import cancel_unfinished
 from trainer.contracts.operations import Role
-from trainer.contracts.parameters import RunPath
+from trainer.contracts.parameters import GroupPath, RunPath
 from trainer.contracts.runs import Accepted
 from trainer.contracts.training_options import LogLevel
-from trainer.lab.calls import RESUME_RUN, LocalResume
+from trainer.lab import calls
 from trainer.lab.language import _
 
 _Level = Literal["debug", "info", "warning", "error"]
@@ -155,16 +154,17 @@ async def _unwatch_all(context: CommandContext) -> Answer:
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
     """Cancel a run or a group; the caller confirms the cancellation of one that is older than ten minutes."""
     run = await find_run_or_group(context, "cancel", run_id)
-    record, feeds, cancel = run.record, context.lab.feeds, context.lab.queue.states.cancel
+    record, lab = run.record, context.lab
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and not await asyncio.to_thread(run.has_ended):
         confirm = button("cancel", record.run_id, _("Cancel it"), style=discord.ButtonStyle.danger, detail=_CONFIRMED)
         return Answer(cancel_question(record), view=button_row(confirm))
     if isinstance(run, Group):
-        await cancel_unfinished(run.status, cancel)
-        group = await feeds.group(record.run_id)
+        await lab.call(calls.CANCEL_GROUP, context.caller, GroupPath(group_id=record.run_id))
+        group = await lab.feeds.group(record.run_id)
         return Answer(group_card(record, group), view=group_buttons(group, is_owner=True))
-    status = (await feeds.read(record.run_id)).follower.status
-    has_ended = await cancel(record.run_id)
+    status = (await lab.feeds.read(record.run_id)).follower.status
+    await lab.call(calls.CANCEL_RUN, context.caller, RunPath(run_id=record.run_id))
+    has_ended = await asyncio.to_thread(run.has_ended)
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 
@@ -175,7 +175,7 @@ async def _resume(
 
     async def accept() -> Accepted:
         try:
-            return await context.lab.call(RESUME_RUN, context.caller, path, LocalResume(epochs=epochs))
+            return await context.lab.call(calls.RESUME_RUN, context.caller, path, calls.LocalResume(epochs=epochs))
         except AppError as error:
             raise with_option_names(error) from None
 
