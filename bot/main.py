@@ -13,7 +13,6 @@ from trainer.config.settings import Settings, load_settings
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.http.backend import Backend
-from trainer.lab.permissions import AccessList, Permissions, no_member
 from trainer.services.embedded import check_folder
 from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.hardware import raise_descriptor_limit
@@ -110,8 +109,7 @@ async def _run_alone(settings: Settings) -> int:
     if settings.http.port is None:
         raise AppError(ErrorCode.CONFIG_INVALID, "HTTP__PORT is empty: without Discord, there is nothing to run.")
     stop = _stop_signal()
-    access = AccessList(settings.app.artifacts_root / "access.json")
-    backend = Backend(settings, Permissions(settings.discord, no_member, access))
+    backend = Backend(settings)
     try:
         await backend.start()
         say(settings, "Discord: off. Stop with Ctrl-C.")

@@ -114,7 +114,7 @@ async def _access(context: CommandContext, member: discord.User | discord.Member
     bot = context.bot
     if context.lab.permissions.is_admin(member.id):
         raise AppError(ErrorCode.INVALID_INPUT, _("Admins are set by the settings only: this member is one."))
-    await bot.access.set(member.id, level)
+    await bot.backend.access.set(member.id, level)
     log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
     await bot.notifier.unwatch_hidden(member.id)
     return Answer(access_answer(member.id, level))

@@ -22,7 +22,6 @@ from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
 from trainer.lab.lab import Lab
-from trainer.lab.permissions import AccessList, Permissions
 from trainer.system.logs import say
 from trainer.system.retries import back_off
 
@@ -61,9 +60,8 @@ class Bot(discord.Client):
     def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
         root = settings.app.artifacts_root
-        self.access = AccessList(root / "access.json")
         self.user_settings = UserSettingsStore(root / "users", settings.app.unit)
-        self.backend = Backend(settings, Permissions(settings.discord, self._is_member, self.access))
+        self.backend = Backend(settings, self._is_member)
         trace = self.backend.metrics.discord_trace()
         trace.on_request_end.append(note_server_error)
         super().__init__(

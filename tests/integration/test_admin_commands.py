@@ -68,7 +68,7 @@ async def test_access__is_given_and_taken_at_once_and_survives_a_restart(tmp_pat
         assert "Admins are set by the settings only" in refused.text
         ids = here.eve.id, here.bob.id
     async with place(tmp_path) as here:
-        assert [here.bot.access.of(user_id) for user_id in ids] == ["user", "none"]
+        assert [here.bot.backend.access.of(user_id) for user_id in ids] == ["user", "none"]
 
 
 async def test_admin_commands__work_without_a_server_and_for_admins_only(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_admin_commands__work_without_a_server_and_for_admins_only(tmp_pat
                 refused = await read(await here.discord.slash(user, f"mt-admin {command}", options))
                 assert "Forbidden" in refused.text and refused.is_ephemeral
             assert await here.discord.autocomplete(user, "mt-admin delete", "run", "char") == []
-        assert here.bot.access.of(here.eve.id) is None
+        assert here.bot.backend.access.of(here.eve.id) is None
         told = [await here.discord.slash(here.ana, f"mt-admin {command}", options) for command, options in calls]
         deleted = await here.submit(told.pop(2), {"name": "char_lstm-1"})
         answers = [await read(call) for call in told]

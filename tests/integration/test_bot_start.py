@@ -9,7 +9,6 @@ from tests.support import settings_in
 from trainer.config.settings import HttpSettings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend
-from trainer.lab.permissions import Permissions, no_member
 
 
 async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
@@ -29,7 +28,7 @@ async def test_server__that_ends_after_its_first_answer_is_replaced() -> None:
 
         dying = await asyncio.start_unix_server(answer_and_end, socket)
         settings = changed(settings_in(folder, embedded_workers=0), http=HttpSettings(port=None))
-        installation = Backend(settings, Permissions(settings.discord, no_member))
+        installation = Backend(settings)
         try:
             await installation.start()
             load = await installation.lab.queue.workers.load()

@@ -26,7 +26,7 @@ async def test_messages__are_in_the_language_of_their_reader(tmp_path: Path) -> 
     add_corpus(tmp_path, TEXT.decode(), "languages")
     async with place(tmp_path) as here:
         reader = here.discord.add_user("reader", locale="ru")
-        await here.bot.access.set(reader.id, "user")
+        await here.bot.backend.access.set(reader.id, "user")
         assert "Укажите ровно одно: `corpus`" in (await here.ask(reader, "train")).text
         answer, card = await train_and_cancel(here, reader, 5, "⏹ Отменён: languages")
         assert all(" · 5 эпох" in text and "⏳ В очереди: languages" in text for text in (answer, card))

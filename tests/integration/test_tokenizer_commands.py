@@ -64,7 +64,7 @@ async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(
 async def test_tokenizer__of_an_attached_text_is_for_those_who_may_see_a_run_on_it(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         people = (here.bob, here.discord.add_user("carl"))
-        await here.bot.access.set(people[1].id, "user")
+        await here.bot.backend.access.set(people[1].id, "user")
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT)})
         corpora = sha256(TEXT).hexdigest()
         trained = await here.ask(here.bob, "tokenizer train", {"corpora": corpora, "name": "secret"})

@@ -16,7 +16,6 @@ from trainer.client.client import BackgroundLoop
 from trainer.config.settings import HttpSettings, LoggingSettings, SecuritySettings, Settings
 from trainer.contracts.base import changed
 from trainer.http.backend import Backend
-from trainer.lab.permissions import Permissions, no_member
 from trainer.system.logs import setup_logging
 
 KEY, USER_KEY = "the-key-of-the-lab", "the-key-of-a-user"
@@ -59,7 +58,7 @@ class LabServer:
 
 
 async def _started(settings: Settings) -> tuple[Backend, int]:
-    installation = Backend(settings, Permissions(settings.discord, no_member))
+    installation = Backend(settings)
     await installation.start()
     assert installation.port is not None
     return installation, installation.port

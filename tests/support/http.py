@@ -208,7 +208,7 @@ def with_api(
 @asynccontextmanager
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """The API of an installation."""
-    installation = Backend(settings, Permissions(settings.discord, no_member))
+    installation = Backend(settings)
     try:
         await installation.start()
         async with ClientSession(connector=TCPConnector(limit=0)) as session:

@@ -1,13 +1,14 @@
 """The parts of a bot process that need no Discord: services, the lab and the HTTP API."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from trainer.config.settings import Settings
 from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.lab.lab import Lab
-from trainer.lab.permissions import Permissions
+from trainer.lab.permissions import AccessList, Permissions, no_member
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 from trainer.services.embedded import Services
@@ -24,9 +25,11 @@ class Backend:
     lab: Lab
     webhooks: WebhookSender
 
-    def __init__(self, settings: Settings, permissions: Permissions) -> None:
+    def __init__(self, settings: Settings, is_member: Callable[[int, int], Awaitable[bool]] = no_member) -> None:
+        """Read the stored access; `is_member` is that of `Permissions`."""
         self.settings = settings
-        self._permissions = permissions
+        self.access = AccessList(settings.app.artifacts_root / "access.json")
+        self._permissions = Permissions(settings.discord, is_member, self.access)
         self.metrics = Metrics()
         self.port: int | None = None
         """The port of the HTTP API, once it listens."""

@@ -176,9 +176,8 @@ async def resume_run(lab: Lab, asked: Asked[RunPath, WaitQuery, NoBody]) -> Acce
     """Resume a paused run; a failed or cancelled one from its last checkpoint, as a new run."""
     epochs = asked.query.epochs if isinstance(asked.query, LocalResume) else None
     run_id, user_id, origin = asked.path.run_id, asked.caller.discord_id, asked.origin
-    return await _accept(
-        lab, asked, lambda: (await lab.live()).resume(run_id, user_id=user_id, http=origin, epochs=epochs)
-    )
+    queue = await lab.live()
+    return await _accept(lab, asked, lambda: queue.resume(run_id, user_id=user_id, http=origin, epochs=epochs))
 
 
 async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
