@@ -28,8 +28,6 @@ Tag = Literal[
     "artifacts",
 ]
 """The sections of `/docs`."""
-Limit = Literal["requests", "runs"]
-"""The limit that an operation counts towards: requests per minute, or unfinished runs."""
 
 
 class Role(StrEnum):
@@ -85,7 +83,8 @@ class Operation(NamedTuple):
     terminal: TerminalCommand | None = None
     chat: ChatCommand | None = None
     role: Role = Role.USER
-    limit: Limit | None = None
+    limit: Literal["requests"] | None = None
+    """The limit that it counts towards; new runs are counted where they are accepted."""
     states: tuple[RunState, ...] = ()
     """States of the runs that it is meant for; empty: all."""
     takes_model: bool = False
@@ -330,7 +329,6 @@ _RUNS = (
             "mt train --corpus demo --model lstm --size tiny --epochs 3",
         ),
         chat=ChatCommand("train", "training"),
-        limit="runs",
         states=_COMPLETED,
         takes_model=True,
         follows="get_run",
@@ -382,7 +380,6 @@ _RUNS = (
         ),
         chat=ChatCommand("resume", "runs"),
         role=Role.OWNER,
-        limit="runs",
         states=RESUMABLE_STATES,
         follows="get_run",
     ),
