@@ -64,11 +64,10 @@ async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
 
 
 async def _show(context: CommandContext, name: str) -> Answer:
-    bot, caller = context
-    await bot.lab.index.refresh()
-    name = await asyncio.to_thread(bot.lab.queue.corpora.full_name, name)
-    runs = [run for run in bot.lab.index.runs if run.corpus == name and bot.lab.permissions.may_see(caller, run)]
-    corpora = bot.lab.queue.corpora
+    lab, corpora = context.lab, context.lab.queue.corpora
+    await lab.index.refresh()
+    name = await asyncio.to_thread(corpora.full_name, name)
+    runs = [run for run in lab.seen_runs(context.caller) if run.corpus == name]
     if _HASH.fullmatch(name) and not runs:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
     overview = await asyncio.to_thread(corpus_overview, corpora, name)
@@ -95,14 +94,12 @@ async def add_corpus(
 
 
 async def _add(context: CommandContext, file: discord.Attachment, name: str, options: AddOptions) -> Answer:
-    bot, clean = context.bot, clean_name(name)
+    corpora, clean = context.lab.queue.corpora, clean_name(name)
     with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
         attached = await download_to(context, file, "file", folder)
         text: PlainText = await asyncio.to_thread(as_text, attached, Path(plain))
-        is_new = await asyncio.to_thread(
-            bot.lab.queue.corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa
-        )
-    overview: CorpusOverview = await asyncio.to_thread(corpus_overview, bot.lab.queue.corpora, clean)
+        is_new = await asyncio.to_thread(corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa)
+    overview: CorpusOverview = await asyncio.to_thread(corpus_overview, corpora, clean)
     return Answer(added_answer(changed(overview, notes=(*overview.notes, *text.notes)), is_new=is_new))
 
 

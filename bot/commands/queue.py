@@ -33,22 +33,19 @@ async def queue(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _queue(context: CommandContext) -> Answer:
-    bot = context.bot
-    await bot.lab.index.refresh()
-    places = {run_id: place for place, run_id in enumerate(await bot.lab.queue.states.order())}
+    lab = context.lab
+    await lab.index.refresh()
+    places = {run_id: place for place, run_id in enumerate(await lab.queue.states.order())}
     # the queue does not have a run that was accepted at this moment, or that Redis has lost
-    runs = bot.lab.index.unfinished[::-1]
+    runs = lab.index.unfinished[::-1]
 
     def place(run: RunEntry) -> tuple[bool, int]:
         return run.state != "running", places.get(run.run_id, len(places))
 
     runs.sort(key=place)
-    has_worker, is_paused = await bot.lab.queue.workers.exist(), await bot.lab.queue.workers.are_paused()
+    has_worker, is_paused = await lab.queue.workers.exist(), await lab.queue.workers.are_paused()
     rows = [
-        QueueRow(
-            run if bot.lab.permissions.may_see(context.caller, run) else None,
-            is_running=run.state == "running",
-        )
+        QueueRow(run if lab.permissions.may_see(context.caller, run) else None, is_running=run.state == "running")
         for run in runs
     ]
     embed = queue_answer(rows, has_worker=has_worker, is_paused=is_paused)

@@ -187,10 +187,7 @@ async def _permitted_caller(interaction: discord.Interaction[Bot], command: str)
     """Return the caller; raises FORBIDDEN if the command is not for the caller."""
     bot = interaction.client
     caller = await bot.lab.permissions.caller(interaction.user.id, interaction.guild_id)
-    operation = CHAT_COMMANDS[command]
-    bot.lab.permissions.check(operation.role, caller)
-    if operation.tag == "experiments":
-        bot.lab.permissions.check_experiments(caller)
+    bot.lab.permissions.check(CHAT_COMMANDS[command].role, caller)
     return caller
 
 
