@@ -26,6 +26,7 @@ from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import BatteryPath
 from trainer.lab import calls
 from trainer.lab.language import _
+from trainer.lab.waits import all_pages
 from trainer.queue.run_index import matching
 
 battery = app_commands.Group(name="battery", description="Batteries of minimal pairs.")
@@ -118,7 +119,7 @@ async def list_batteries(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    found = await context.lab.call(calls.BATTERIES.list, context.caller)
+    found = await all_pages(lambda query: context.lab.call(calls.BATTERIES.list, context.caller, query=query))
     page = _LIST.page_of(found.batteries, number)
     return Answer(batteries_page(page.items, total=len(found.batteries), page=page.title), view=page.buttons)
 

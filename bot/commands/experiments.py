@@ -36,6 +36,7 @@ from trainer.contracts.parameters import ExperimentPath
 from trainer.data.corpora import CorpusStore
 from trainer.lab import calls
 from trainer.lab.language import _
+from trainer.lab.waits import all_pages
 from trainer.queue.run_index import matching
 from trainer.system.files import read_record
 
@@ -133,7 +134,7 @@ async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    found = await context.lab.call(calls.EXPERIMENTS.list, context.caller)
+    found = await all_pages(lambda query: context.lab.call(calls.EXPERIMENTS.list, context.caller, query=query))
     page = _LIST.page_of(found.experiments, number)
     return Answer(experiments_page(page.items, total=len(found.experiments), page=page.title), view=page.buttons)
 

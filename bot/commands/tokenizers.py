@@ -37,6 +37,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequ
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.lab import calls
 from trainer.lab.language import _, numeral
+from trainer.lab.waits import all_pages
 
 tokenizer = app_commands.Group(name="tokenizer", description="Tokenizers.")
 _COLOURS = {"queued": GREY, "running": BLURPLE, "completed": GREEN, "failed": RED}
@@ -86,7 +87,7 @@ async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
 
 
 async def _list(context: CommandContext, number: int) -> Answer:
-    found = await context.lab.call(calls.LIST_TOKENIZERS, context.caller)
+    found = await all_pages(lambda query: context.lab.call(calls.TOKENIZERS.list, context.caller, query=query))
     page = _LIST.page_of(found.tokenizers, number)
     return Answer(tokenizers_page(page.items, total=len(found.tokenizers), page=page.title), view=page.buttons)
 
