@@ -325,8 +325,9 @@ async def _deliver_end(watchers: int) -> Cost:
             route.BASE = server.api_base_url
             await client.login(TOKEN)
             charts = ChartProcess()
+            queue = _NoEvents(artifacts)
             notifier = Notifier(
-                *(artifacts, RunFeeds(_NoEvents(artifacts)), client, charts),
+                *(artifacts, RunFeeds(queue), queue.next_run_ids, client, charts),
                 lambda user_id, record: True,
                 lambda user_id: "bits",
                 edit_interval_seconds=1.0,

@@ -48,14 +48,15 @@ class UndeliveredResult(NamedTuple):
 class Notifier:
     """Runs one delivery per subject and watcher; a failed delivery is logged and restarted, and affects no other.
 
-    `listeners` are called with the id of each run that has new events. `owner` returns the watcher of new runs that no
-    Discord user has started.
+    `next_run_ids` yields the id of each run whose event log has grown. `listeners` are called with the id of each run
+    that has new events. `owner` returns the watcher of new runs that no Discord user has started.
     """
 
     def __init__(
         self,
         artifacts_root: Path,
         feeds: RunFeeds,
+        next_run_ids: Callable[[], AsyncIterator[str]],
         client: discord.Client,
         charts: ChartProcess,
         can_receive: CanReceive,
@@ -71,7 +72,7 @@ class Notifier:
         of_owner = None if owner is None else OwnerWatch(owner, now())
         self._kinds = subject_kinds(artifacts_root, charts, feeds, can_receive, edit_interval_seconds, of_owner)
         self._digests = artifacts_root / "digests"
-        self._feeds = feeds
+        self._next_run_ids = next_run_ids
         self._client = client
         self._unit_of = unit_of
         self._edit_interval_seconds = edit_interval_seconds
@@ -277,7 +278,7 @@ class Notifier:
                 self._undelivered[watcher.user_id].add(subject.subject_id)
 
     async def _listen(self) -> None:
-        async for run_id in self._feeds.states.next_run_ids():
+        async for run_id in self._next_run_ids():
             for notify in self._listeners:
                 notify(run_id)
             group_id = group_id_of(run_id)

@@ -133,6 +133,7 @@ class Bot(discord.Client):
         self.notifier = Notifier(
             self.settings.app.artifacts_root,
             self.lab.feeds,
+            self.lab.queue.states.next_run_ids,
             self,
             self.charts,
             self.lab.permissions.can_receive,

@@ -80,6 +80,7 @@ class Place:
         listener = Notifier(
             self.root,
             RunFeeds(self.queue),
+            self.queue.next_run_ids,
             self.client,
             self.charts,
             self.can_receive,

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,22 +69,18 @@ class _States:
     def __init__(self, runs: RunStore, reached: "Callable[[], Awaitable[JobQueue | None]]") -> None:
         self.runs = runs
         self._reached = reached
+        self._queue: JobQueue | None = None
 
     async def recent(self, statuses: Sequence[RunStatus]) -> list[RunStatus]:
         """Return statuses with the state of the queue; without one, no worker of a running run can be reached."""
-        if (queue := await self._reached()) is not None:
-            return await queue.states.recent(statuses)
-        return [changed(one, reachable=one.status != "running") for one in statuses]
+        self._queue = await self._reached()
+        if self._queue is None:
+            return [changed(one, reachable=one.status != "running") for one in statuses]
+        return await self._queue.states.recent(statuses)
 
     def steady(self, status: RunStatus) -> RunStatus:
-        """Return the status as it is."""
-        return status
-
-    async def next_run_ids(self) -> AsyncIterator[str]:
-        """Yield the id of each run whose event log has grown; raises SERVICE_UNAVAILABLE without Redis."""
-        if (queue := await self._reached()) is not None:
-            async for run_id in queue.states.next_run_ids():
-                yield run_id
+        """Return a status that is `reachable` until the worker was silent for one lease."""
+        return status if self._queue is None else self._queue.states.steady(status)
 
 
 class _CommandLab(Lab):
@@ -228,7 +224,8 @@ class Here:
 
     async def unfinished(self) -> list[RunStatus]:
         """List the runs that have not ended, with their places in the queue."""
-        return await self.lab.feeds.statuses(await self.lab.unfinished_ids(OPERATOR))
+        feeds = self.lab.feeds
+        return [*map(feeds.states.steady, await feeds.statuses(await self.lab.unfinished_ids(OPERATOR)))]
 
     async def full_run_id(self, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does."""

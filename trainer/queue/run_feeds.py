@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -38,9 +38,6 @@ class LiveStates(Protocol):
 
     def steady(self, status: RunStatus) -> RunStatus:
         """Return a status that is `reachable` until the worker was silent for one lease."""
-
-    def next_run_ids(self) -> AsyncIterator[str]:
-        """Yield the id of each run whose event log has grown."""
 
 
 class RunFeed:
