@@ -132,10 +132,11 @@ async def checked_corpus(name: str, corpora: CorpusStore) -> str:
     return name
 
 
-def note_tables(corpora: CorpusStore, terminal: Terminal) -> None:
-    """Show how the tables were read that were offered to a store."""
-    for note in chain.from_iterable(corpora.table_notes.values()):
-        terminal.note(f"Note: {note}")
+def note_tables(installation: Installation, terminal: Terminal) -> None:
+    """Show how the tables were read that this machine's installation is offered; uploads show it by themselves."""
+    if isinstance(installation, Here):
+        for note in chain.from_iterable(installation.corpora.table_notes.values()):
+            terminal.note(f"Note: {note}")
 
 
 class CorpusToMeasure:

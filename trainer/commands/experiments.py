@@ -53,7 +53,6 @@ from trainer.lab.calls import (
     EXPERIMENTS,
     START_EXPERIMENT,
 )
-from trainer.lab.here import Here
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     battery_caption,
@@ -143,11 +142,10 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
             return await offered(file, installation, terminal)
 
         request = await _with_local_files(plan, options.corpora, named, offer)
+        note_tables(installation, terminal)
         starting = installation.call(START_EXPERIMENT, body=request)
         with _corpora_hint(options):
             accepted = await accept(starting, lambda one: Queued(one.experiment_id, word="experiment"), terminal)
-        if isinstance(installation, Here):
-            note_tables(installation.corpora, terminal)
         if accepted.status == "completed":
             return await _show_experiment(accepted.experiment_id, installation, terminal)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(request)}")

@@ -35,7 +35,6 @@ from trainer.lab.calls import (
     TOKENIZERS,
     TRAIN_TOKENIZER,
 )
-from trainer.lab.here import Here
 
 
 class _TrainOptions(Options):
@@ -63,10 +62,9 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
 
     async def train(installation: Installation) -> int:
         names = [await installed_corpus(name, None, installation, terminal) for name in options.corpus]
+        note_tables(installation, terminal)
         training = installation.call(TRAIN_TOKENIZER, body=_read_request(options, names))
         accepted = await accept(training, lambda one: Queued(one.tokenizer_id, word="tokenizer"), terminal)
-        if isinstance(installation, Here):
-            note_tables(installation.corpora, terminal)
         return await _follow_to_end(accepted.tokenizer_id, installation, terminal)
 
     return with_services(settings_for_any(), terminal, train)
