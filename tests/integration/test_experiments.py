@@ -243,17 +243,10 @@ async def test_experiment__waits_without_a_worker_until_it_is_cancelled(tmp_path
         assert status.experiment_id not in await store.queue_order(EXPERIMENT_QUEUE)
 
 
-async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
+async def test_text__without_a_line_that_is_long_enough_fails_the_experiment(lab: Lab) -> None:
     add_languages(lab.folder)
-    async with lab.queue() as queue, lab.store() as store:
-        request = plan(name="locked", texts={"min_characters": 31})
-        record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
-        experiment = queue.experiments.create(record, items)
-        lock = experiment.lock()
-        assert lock is not None
-        with lock, pytest.raises(Retry):
-            await drive(experiment, JobQueue(lab.settings, store), lab.settings, store)
-        await queue.jobs.accept(EXPERIMENTS, lambda: queue.experiments.create(record, items))
+    async with lab.queue() as queue:
+        experiment = await started_experiment(queue, plan(name="short", texts={"min_characters": 31}))
         status = await end_of(queue, experiment.experiment_id)
     sentence = "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
     assert (status.status, status.message) == ("failed", sentence)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from arq import Retry
 
 from tests.support.cleanups import contents, make_old, settings_of
 from tests.support.job_kinds import FAILURE, KINDS
@@ -186,6 +187,18 @@ async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path,
         assert [line["event"] for line in logs] == [f"{job.word}_accepted_without_redis"]
         await reconcile(settings, store)
         assert await store.queue_order(kind.queue(settings.queue)) == [job.job_id]
+
+
+@REPEATED
+async def test_job_of_another_process__is_tried_again_later(tmp_path: Path, name: KindName) -> None:
+    async with embedded(tmp_path) as (settings, queue, store):
+        job = KINDS[name].create(settings.app.artifacts_root, 1)
+        function = Jobs(queue, settings, store).functions()[KINDS_BY_NAME[name].function]
+        lock = job.lock()
+        assert lock is not None
+        with lock, pytest.raises(Retry):
+            await function({}, {"job_id": job.job_id})
+        assert job.is_unfinished()
 
 
 @NAMES

@@ -22,11 +22,17 @@ from tests.support.groups import group_record
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
 from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
+from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.artifacts.run_groups import member
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.base import HttpOrigin, changed, now
-from trainer.contracts.operations import OPERATIONS, Operation, Role
+from trainer.contracts.corpora import BuildRequest
+from trainer.contracts.exports import ExportRequest
+from trainer.contracts.operations import JOB_ROWS, OPERATIONS, Operation, Role
 from trainer.contracts.runs import RunRecord
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.lab.permissions import typed_command
 
 ANA, BOB, NOBODY, ALL, UNUSED = "ana", "bob", "nobody", "all", "unused"
@@ -64,8 +70,11 @@ OPTIONS: dict[str, dict[str, str]] = {
 }
 """Options of commands besides the run."""
 _options: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
-_THING = re.compile(r"\b(RUN|GROUP|BATTERY|TOKENIZER|EXPERIMENT|EXPORT)\b")
-_ITEMS = {"models": "RUN", "tokenizers": "TOKENIZER", "experiments": "EXPERIMENT", "batteries": "BATTERY"}
+_ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
+_THING = re.compile(rf"\b(GROUP|STARTED|{'|'.join(_ITEMS.values())})\b")
+"""STARTED is a tokenizer that its owner has started; others are of runs, or for all."""
+_OF_ARTIFACTS = {row.kind: row.reads for row in JOB_ROWS.values() if row.kind != "tokenizers"}
+"""The people who may read the files of a kind; those of runs and tokenizers are for owners."""
 Things = dict[str, str]
 """Ids in place of the words for them."""
 
@@ -114,7 +123,7 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
         "TOKENIZER": tokenizer,
         "BATTERY": f"battery-{owner}",
         "EXPERIMENT": "experiment-1",
-        "EXPORT": f"export-{owner}",
+        "BUILD": "build-1",
     }
 
     def accepted(record: RunRecord) -> Story:
@@ -138,8 +147,17 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
         for story in stories:
             if has_failed:
                 story.start().fail()
+    by: dict[str, object] = {"created_at": now(), "user_id": user_id, "http": http}
+    things |= {name: f"{name.lower()}-{owner}" for name in ("EXPORT", "VERIFICATION", "STARTED")}
     battery, items = battery_record(things["BATTERY"], things["RUN"])
-    BatteryStore(artifacts).create(changed(battery, user_id=user_id, http=http), items)
+    BatteryStore(artifacts).create(changed(battery, **by), items)
+    export = ExportRecord(created_at=now(), model=things["RUN"], request=ExportRequest(format="csv"))
+    ExportStore(artifacts).create(things["EXPORT"], changed(export, **by))
+    verification = VerificationRecord(created_at=now(), run_id=things["RUN"])
+    VerificationStore(artifacts).create(things["VERIFICATION"], changed(verification, **by))
+    request = TokenizerTrainRequest(method="char", corpora=("demo",))
+    started = TokenizerRecord(tokenizer_id=things["STARTED"], created_at=now(), request=request, corpora=())
+    TokenizerStore(artifacts).create(changed(started, **by))
     return things
 
 
@@ -165,15 +183,11 @@ async def installation(root: Path, *, private: bool) -> AsyncIterator[Installati
         users = ((ANA, ana.id), (BOB, None), (NOBODY, None), (ALL, ana.id), (UNUSED, None))
         owned = {owner: owned_things(root, owner, user_id) for owner, user_id in users}
         waiting_experiment(root / "artifacts", owned[ALL]["EXPERIMENT"])
+        build = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
+        BuildStore(root / "artifacts").create_or_continue(owned[ALL]["BUILD"], build)
         guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
         async with running_bot(chosen, server) as bot:
             url = f"http://127.0.0.1:{bot.backend.port}"
-            for things in owned.values():
-                if "RUN" in things:
-                    headers = {"X-Api-Key": str(people[-1].key), "Content-Type": "application/json"}
-                    address, form = f"{url}/runs/{things['RUN']}/export", b'{"format": "csv"}'
-                    async with ClientSession() as session, session.post(address, data=form, headers=headers) as answer:
-                        things["EXPORT"] = answer.headers["Location"].rpartition("/")[2]
             yield Installation(root, url, server, guild, newcomer, people, owned)
 
 
@@ -184,8 +198,10 @@ def requests_of(row: Operation) -> Iterator[str]:
     example = BODIES.get(row.name, row.example)
     body = "" if example is None else json.dumps(example)
     query = QUERIES.get(row.name) or "&".join(f"{name}={value}" for name, value in row.query_example.items())
-    words = {f"{word.lower()}_id": word for word in ("RUN", "GROUP", "BATTERY", "TOKENIZER", "EXPERIMENT", "EXPORT")}
-    words |= {"model": "RUN", "request_id": "none", "session_id": "none", "upload_id": "none"}
+    words = {f"{word.lower()}_id": word for word in ("GROUP", *_ITEMS.values())}
+    words |= {"model": "RUN", "request_id": "none", "session_id": "none", "upload_id": "none", "corpus": "none"}
+    if row.name in ("cancel_tokenizer", "delete_tokenizer"):
+        words["tokenizer_id"] = "STARTED"
     for kind, item in _ITEMS.items() if "{kind}" in row.path else [("", "")]:
         yield f"{row.method} {row.path.format(**words, kind=kind, item_id=item)}?{query} {body}"
     if row.name == "compare_runs":
@@ -236,7 +252,7 @@ TEMPLATES: dict[str, Callable[[Operation], Iterator[str]]] = {
 
 def owners_of(row: Operation, template: str) -> tuple[str, ...]:
     """Return whose things an operation is tried on."""
-    if row.tag == "experiments" or "EXPERIMENT" in template:
+    if row.tag == "experiments" or re.search("EXPERIMENT|BUILD", template):
         return (NOBODY,)  # an experiment shows many runs
     owners = (ANA, BOB, NOBODY) if _THING.search(template) else (ALL,)
     return (*owners, ALL, UNUSED) if "TOKENIZER" in template else owners
@@ -263,7 +279,8 @@ async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tm
         people = [one for one in here.people if face == "HTTP" or one.user is not None]
         for row in sorted(OPERATIONS, key=_turn):
             for template in TEMPLATES[face](row):
-                role = Role.USER if re.search("/artifacts/(experiments|batteries)", template) else row.role
+                of_kind = re.search("/artifacts/([a-z_]+)", template)
+                role = row.role if of_kind is None else _OF_ARTIFACTS.get(of_kind[1], row.role)
                 tries = [
                     (row.is_open or may(one, role, owner, private=private), owner, one)
                     for owner in owners_of(row, template)

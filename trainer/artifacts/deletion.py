@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -39,13 +39,12 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
     """
     job = kind.store(artifacts_root).get(job_id)
     name = f"The {job.word} '{job_id}'"
-    lock = job.lock()
-    if job.is_unfinished():
-        raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
-    if lock is None:
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{name} is just ending: try again in a minute.")
-    status = job.listed()
-    with lock, storage_errors(f"the {job.word} was not deleted completely"):
+    with job.lock() or nullcontext() as lock, storage_errors(f"the {job.word} was not deleted completely"):
+        if job.is_unfinished():
+            raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
+        if lock is None:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{name} is just ending: try again in a minute.")
+        status = job.listed()
         _remove(job.path, artifacts_root, name, lambda: _users(status, artifacts_root))
 
 

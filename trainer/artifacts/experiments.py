@@ -155,8 +155,8 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
     def end_started_jobs(self) -> None:
         runs = self._run_store
         for cell in self.runs().values():
-            run = runs.get(cell.run_id)
-            if not cell.is_reused and run.manifest() is None:
+            run = runs.find(cell.run_id)
+            if run is not None and not cell.is_reused and run.manifest() is None:
                 run.request_cancel()
                 cancel_idle_run(run)
         for battery in self.own_batteries():
