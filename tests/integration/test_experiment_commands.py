@@ -153,17 +153,6 @@ async def test_start__takes_a_plan_and_built_corpora(tmp_path: Path) -> None:
     assert [options.corpus for options in languages.values()] == ["oscar_kk_ipa", "oscar_tr_ipa"]
 
 
-async def test_private_runs__hide_experiments_from_users(tmp_path: Path) -> None:
-    async with place(tmp_path, private_runs=True) as here:
-        await here.ask(here.ana, "experiment start", {"recipe": "smoke"})
-        [experiment] = experiments(tmp_path)
-        for command, options in (("list", {}), ("show", named(experiment)), ("export", named(experiment))):
-            refusal = await here.ask(here.bob, f"experiment {command}", {**options})
-            assert "only admins may see experiments" in refusal.text
-        assert await here.suggested(here.bob, "experiment show", "experiment") == []
-        assert experiment.experiment_id in (await here.ask(here.ana, "experiment list")).text
-
-
 async def test_experiments__are_started_and_cancelled_by_admins_only(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         assert "No experiments yet." in (await here.ask(here.bob, "experiment list")).text
