@@ -172,7 +172,6 @@ def test_wrong_value__is_one_problem_at_its_path(path: str, value: object) -> No
         request_of({path: value})
 
 
-NESTED = "model: {architecture: gru, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
 NESTED_TRANSFORMER = (
     "model: {architecture: llama, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
     " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}"
@@ -180,17 +179,11 @@ NESTED_TRANSFORMER = (
 MISSING = "Missing required field 'architecture' in model config. Must be one of: gpt2, bert, lstm, gru, rnn, llama, qw"
 OTHER_BLOCK = "belongs to another architecture: gru takes `model.rnn`"
 GPT2 = "belongs to another architecture: gpt2 takes `model.transformer`"
-FAMILIES = "'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'"
-AVAILABLE = "is not available; it must be one of"
 MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
     ErrorCode.CONFIG_INVALID: [
-        ({"model.architecture": ...}, "model.architecture", MISSING),
         ({"model": {}}, "model.architecture", MISSING),
-        (model("gru", hidden_size=8, num_layers=1), "model.hidden_size", f"must be in the block `model.rnn`: {NESTED}"),
-        ({"model.rnn": ...}, "model.rnn", f"is missing: {NESTED}"),
         (model("llama"), "model.transformer", f"is missing: {NESTED_TRANSFORMER}"),
         (model("llama", **TRANSFORMER), "model.embedding_size", f"block `model.transformer`: {NESTED_TRANSFORMER}"),
-        ({"model.rnn.rnn_type": "lstm"}, "model.rnn.rnn_type", "must equal `model.architecture`, 'gru', you gave"),
         ({"model.transformer": {}}, "model.transformer", OTHER_BLOCK),
         ({"model.bert": {}}, "model.bert", OTHER_BLOCK),
         ({"model": transformer() | {"rnn": {}}}, "model.rnn", GPT2),
@@ -198,27 +191,20 @@ MISTAKES: dict[ErrorCode, list[tuple[Values, str, str]]] = {
         ({"model": transformer(layer=2)}, "model.transformer.layer", "did you mean `layers`"),
         ({"model": transformer(activation_function="x")}, "model.transformer.activation_function", "must be"),
         (model("ngram"), "model.architecture", "'ngram' is for a file without blocks: write `model_family: ngram`"),
-        ({"logging.use_wandb": True}, "logging.use_wandb", "the tracker wandb is not installed"),
-        ({"dataset_manipulation": [{"a": 1}]}, "dataset_manipulation", "is not supported"),
         ({"model_family": "lstm"}, "model_family", "is a field of the train request: in a file with blocks write it"),
         ({"run.optimizer.betas": [0.9, 1]}, "run.optimizer.betas.1", "must be less than 1"),
         ({"training.checkpoint_schedule": [-1, 3]}, "training.checkpoint_schedule.0", "or equal to 0, you gave -1"),
-        ({AUTO: True, "training.checkpoint_schedule": [1]}, AUTO, "contradicts `training.checkpoint_schedule`"),
         ({AUTO: True, "training.log_base": 1}, "training.log_base", "greater than or equal to 2, you gave 1"),
         ({"run.checkpoint_schedule": {"log_base": 1}}, "run.checkpoint_schedule.log_base", "than or equal to 2, you "),
         ({"run.precision": "fp32", "training.use_amp": True}, "run.precision", "contradicts `training.use_amp` true"),
         ({"run.precision": "bf16", "training.use_amp": False}, "run.precision", "contradicts `training.use_amp` false"),
         (renamed(bos="begin"), "tokenizer.special_tokens.bos_token", "must be letters (a-z, A-Z), digits, '_', '.' or"),
-        (renamed(pad="</s>"), "tokenizer.special_tokens", "</s> is already the `eos_token`; rename that one, too"),
         (BPE | {"tokenizer.special_tokens.bos": "<a>"}, "tokenizer.special_tokens.bos", "did you mean `bos_token`"),
     ],
     ErrorCode.UNSUPPORTED_BACKEND: [
-        (model("t5", transformer={}), "model.architecture", f"'t5' {AVAILABLE} {FAMILIES}"),
-        ({"run.model_family": "gpt3"}, "run.model_family", f"'gpt3' {AVAILABLE} 'char_lstm', {FAMILIES}, 'ngram'"),
+        ({"run.model_family": "gpt3"}, "run.model_family", "'gpt3' is not available; it must be one of 'char_lstm',"),
     ],
     ErrorCode.MODEL_INCOMPATIBLE: [
-        ({"model.rnn.bidirectional": True}, "model.rnn.bidirectional", "would see what it is to predict"),
-        ({"training.use_gradient_checkpointing": True}, "training.use_gradient_checkpointing", "is for transformers:"),
         ({"model": transformer("bert")}, "training.objective", "must be 'masked_lm' for bert"),
         ({"model": transformer("qwen"), **MASKED}, "training.objective", "must be 'causal_lm' for qwen"),
     ],

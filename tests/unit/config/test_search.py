@@ -4,9 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from tests.support import tiny_request
 from tests.support.refusals import refused
-from trainer.config.presets import check_parts, request_hash, resolve
+from trainer.config.presets import request_hash, resolve
 from trainer.config.search import chosen_request, of_variant, rounds, search_share, trial_request, variants
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -75,8 +74,6 @@ def test_given_values__are_those_of_every_variant() -> None:
     assert len({one.learning_rate for one in variants(with_dropout)}) == 8
     models = [of_variant(with_dropout, one).model for one in variants(with_dropout)]
     assert {model.dropout for model in models if isinstance(model, RnnConfig)} == {0.3}
-    with refused(ErrorCode.INVALID_INPUT, "`search` has nothing to choose"):
-        resolved(learning_rate=0.02, model=DROPOUT)
 
 
 def test_transformer__is_searched_in_the_dropout_that_is_not_given() -> None:
@@ -140,18 +137,11 @@ def test_best__is_the_lowest_of_the_last_round_and_the_first_of_equals() -> None
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"minutes": 2}, "give `search` or `minutes`, not both"),
         ({"max_seconds": 60}, "give `search` or `max_seconds`, not both"),
         ({"seeds": 3}, "give `search` or `seeds`, not both"),
-        ({"search": 1}, "`search` must be greater than or equal to 2"),
         ({"devices": 2}, "`devices` must be 1 with `search`, you gave 2"),
     ],
 )
 def test_search__is_refused_beside_what_contradicts_it(fields: dict[str, object], said: str) -> None:
     with refused(ErrorCode.INVALID_INPUT, said):
         resolved(**fields)
-
-
-def test_counting__has_nothing_to_search() -> None:
-    with refused(ErrorCode.MODEL_INCOMPATIBLE, "`search` has no effect with ngram"):
-        check_parts(tiny_request(model_family="ngram", model=None, search=4))

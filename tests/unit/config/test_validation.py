@@ -14,29 +14,20 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 
 BIG = {"method": "bpe", "vocab_size": 10**9}
-HINT = " (yes, no, on and off are words here)"
 METHODS = "one of 'bpe', 'byte', 'char', 'sentencepiece', 'word', 'wordpiece'"
 WRONG_FIELDS: list[tuple[str, object, str, str]] = [
     ("model.hiden_size", 3, "unknown field `model.hiden_size`; did you mean `hidden_size`?", "one of architecture"),
     ("model.zz-z[1]", 3, "unknown field `model.zz-z[1]`", "one of architecture, embedding_size, hidden_size"),
-    ("num_epoch", 3, "unknown field `num_epoch`; did you mean `num_epochs`?", "one of model_family, model_size, spl"),
-    ("hidden_size", 3, "unknown field `hidden_size`; did you mean `model.hidden_size`?", "one of model_family, "),
     ("zzzz", 3, "unknown field `zzzz`", "one of model_family, "),
     ("num_epochs", 0, "must be greater than or equal to 1, you gave 0", "an integer ≥ 1 and ≤ 1000"),
-    ("num_epochs", 1001, "must be less than or equal to 1000, you gave 1001", "an integer ≥ 1 and ≤ 1000"),
     ("num_epochs", True, "must be a valid integer, you gave true", ""),
-    ("num_epochs", 2.5, "must be a valid integer, you gave 2.5", ""),
     ("num_epochs", "5", "must be a valid integer, you gave '5'", ""),
-    ("max_seq_len", 7, "must be greater than or equal to 8, you gave 7", "an integer ≥ 8 and ≤ 4096"),
     ("learning_rate", math.nan, "must be a finite number, you gave nan", "a number > 0 and ≤ 1"),
     ("learning_rate", math.inf, "must be a finite number, you gave inf", ""),
-    ("learning_rate", 0, "must be greater than 0, you gave 0", ""),
     ("learning_rate", False, "must be a valid number, you gave false", ""),
     ("gradient_clipping", -1, "must be greater than 0, you gave -1", "a number > 0 or null"),
-    ("holdout_fraction", 0.5, "must be less than 0.5, you gave 0.5", "a number > 0 and < 0.5"),
     ("test_fraction", -0.1, "must be greater than or equal to 0, you gave -0.1", "a number ≥ 0 and < 0.5"),
     ("batch_size", "big", "must be a valid integer or 'auto', you gave 'big'", "an integer ≥ 1 and ≤ 4"),
-    ("split_by", "word", "must be 'line', 'file' or 'position', you gave 'word'", "one of 'line', 'file', 'position'"),
     ("device", "gpu", "must be 'auto', 'cpu', 'cuda' or 'cuda:N', you gave 'gpu'", "'auto', 'cpu', 'cuda' o"),
     ("label", "a\nb", "must hold printable characters only, you gave 'a\\nb'", "printable characters only"),
     ("label", "", "must have at least 1 character, you gave ''", "text of 1 to 64 characters or null"),
@@ -48,23 +39,18 @@ WRONG_FIELDS: list[tuple[str, object, str, str]] = [
     ("tokenizer", BIG, "`tokenizer.vocab_size` must be less than or equal to 1000000, you gave 1000000000", ""),
     ("model.hidden_size", 2_000_000, "must be less than or equal to 1000000, you gave 2000000", ""),
     ("model.num_layers", 1025, "must be less than or equal to 1024, you gave 1025", ""),
-    ("tags", "a", "must be a list, you gave 'a'", "a list of at most 32 items, each text of at most 64 characters"),
-    ("tags", ["a"] * 33, "must have at most 32 items, not 33", ""),
+    ("tags", ["a"] * 33, "must have at most 32 items, not 33", "a list of at most 32 items, each text of at most 64 "),
     ("tags", ["a" * 65], "`tags.0` must have at most 64 characters", "text of at most 64 characters"),
     ("model", 3, "must be a block of fields, you gave 3", "a block with architecture, embedding_size, hidden_s"),
-    ("optimizer.betas", [0.9, 1.0], "`optimizer.betas.1` must be less than 1, you gave 1.0", "a number ≥ 0 and < 1"),
     ("optimizer.betas", [0.9], "`optimizer.betas.1` is required", "a number ≥ 0 and < 1"),
     ("optimizer.betas", 1, "must be a list, you gave 1", "a list of 2 items, each a number ≥ 0"),
     (
         *("optimizer.name", "lion", "must be 'adamw', 'adam', 'sgd' or 'muon', you gave 'lion'"),
         "one of 'adamw', 'adam', 'sgd', 'muon'",
     ),
-    ("early_stopping.enabled", "yes", f"must be true or false, you gave 'yes'{HINT}", "true or false"),
     ("early_stopping.enabled", 1, "must be true or false, you gave 1", "true or false"),
     ("tokenizer_id", "A", "must match pattern '^[a-z0-9][a-z0-9_-]{0,63}$', you gave 'A'", "text that"),
     ("tokenizer.method", 3, f"must be {METHODS}, you gave 3", METHODS),
-    ("provenance", {}, "`provenance.source_corpus` is required", "text"),
-    ("minutes", 0, "must be greater than 0, you gave 0", ""),
     ("", {"warmup_steps": 1, "warmup_ratio": 0.1}, "give `warmup_steps` or `warmup_ratio`, not both", ""),
 ]
 

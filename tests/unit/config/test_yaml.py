@@ -24,9 +24,6 @@ def test_values__are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 NO_ANCHORS = "anchors, aliases and tags are not taken."
 REFUSED: list[tuple[str, str]] = [
-    ("a: 1\nb: 2\na: 3", "'f' is not YAML: line 3, found duplicate key \"a\""),
-    ("a:\n\tb: 1", "'f' is not YAML: line 2, found character '\\t' that cannot start any token (indent with spaces,"),
-    ("a: [1", "'f' is not YAML: line 1, "),
     ("a: 1\n---\nb: 2", "'f' is not YAML: line 2, but found another document."),
     ('a: "\\U00110000"', "'f' holds a value that cannot be read."),
     ('a: 1\nb: "\\ud800"', "'f' holds a value that cannot be read."),
@@ -36,12 +33,9 @@ REFUSED: list[tuple[str, str]] = [
     *((deep, "'f', line 1: values are nested deeper than 32 levels.") for deep in ("[" * 2000, "- " * 2000)),
     ("\n".join(" " * i + "a:" for i in range(60)), "'f', line 33: values are nested deeper than 32 levels."),
     ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
-    ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken."),
     ("a: 1\nb: &x [1]", f"'f', line 2: {NO_ANCHORS}"),
     ("a: *b", f"'f', line 1: {NO_ANCHORS}"),
-    ("a: !!python/object:os.system x", f"'f', line 1: {NO_ANCHORS}"),
     ("a: !!str 5", f"'f', line 1: {NO_ANCHORS}"),
-    ("x" * 262_145, "'f' is too long: at most 256 KiB are allowed."),
 ]
 
 

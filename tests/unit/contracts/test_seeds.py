@@ -45,11 +45,6 @@ def test_wrong_seeds__are_refused(seeds: object, said: str) -> None:
         tiny_request(seeds=seeds)
 
 
-def test_seeds__are_refused_with_resume() -> None:
-    with refused(ErrorCode.INVALID_INPUT, "give `seeds` or `resume`, not both"):
-        tiny_request(seeds=2, resume=True)
-
-
 def test_request_of_one_seed__is_that_of_the_run_alone() -> None:
     alone: TrainRequest = tiny_request(label="a", seed=8)
     assert tiny_request(label="a", seeds=[3, 8]).with_seed(8).model_dump_json(exclude_unset=True) == (
