@@ -12,6 +12,7 @@ import subprocess
 import unicodedata
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from aiohttp import web
@@ -51,18 +52,141 @@ def value_of(modules: Path, names: str, module: str, expression: str) -> object:
     return TypeAdapter(object).validate_json(output_of(modules, program))
 
 
-@pytest.mark.parametrize(
-    ("values", "shown"),
-    [
-        ("[]", "–"),
-        ("[null]", "–"),
-        ("[1.5]", "1.500"),
-        ("[1, 2, null, 4]", "2.333 ± 1.528"),
-        ("[2, 2]", "2.000 ± 0.000"),
-    ],
-)
-def test_mean__has_the_deviation_of_the_known_numbers(modules: Path, values: str, shown: str) -> None:
-    assert value_of(modules, "meanOf", "numbers.js", f"meanOf({values})") == shown
+class Value(NamedTuple):
+    """What a function of a module gives."""
+
+    names: str
+    """The names to import."""
+    module: str
+    expression: str
+    wanted: object
+
+
+NOTHING: list[int] = []
+VALUES: dict[str, Value] = {
+    "a mean has the deviation of the known numbers": Value(
+        *("meanOf", "numbers.js", "[[], [null], [1.5], [1, 2, null, 4], [2, 2]].map((known) => meanOf(known))"),
+        ["–", "–", "1.500", "2.333 ± 1.528", "2.000 ± 0.000"],
+    ),
+    "numbers are written alike everywhere": Value(
+        *("decimal, percent, size, duration", "numbers.js"),
+        "[decimal(null), decimal(1234.5, 1), percent(0.345), size(999), size(1.25e6), duration(null), duration(3725)]",
+        ["–", "1,234.5", "34.5 %", "999 bytes", "1.3 MB", "–", "1 h 2 min 5 s"],
+    ),
+    "ticks are round numbers inside the range": Value(
+        *("ticks", "scale.js", "[ticks(0, 100, 5), ticks(2.13, 3.42, 5), ticks(-0.3, 0.3, 3)]"),
+        [[0, 20, 40, 60, 80, 100], [2.5, 3], [-0.2, 0, 0.2]],
+    ),
+    "logarithmic ticks are round": Value(
+        *("logTicks", "scale.js"),
+        "[[1, 1000, 12], [0.5, 2000, 5], [1e-6, 1e-3, 4], [2, 6, 5], [1, 1e12, 5]].map((range) => logTicks(...range))",
+        [
+            *([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], [1, 10, 100, 1000], [1e-6, 1e-5, 1e-4, 1e-3]),
+            *([2, 3, 4, 5, 6], [1, 1e3, 1e6, 1e9, 1e12]),
+        ],
+    ),
+    "a tick is short": Value(
+        *("tickText", "scale.js", "[0, 0.02, 3e-5, 1500, 250_000, 1.5e6].map((value) => tickText(value))"),
+        ["0", "0.02", "3e-5", "1,500", "250K", "1.5M"],
+    ),
+    "a scale has room around one point": Value(
+        *("extent", "scale.js", "[extent([]), extent([3]), extent([4, 1, 2])]", [[0, 1], [2.5, 3.5], [1, 4]]),
+    ),
+    "points are thinned evenly": Value(
+        *("thinned", "scale.js", "[thinned([1, 2, 3], 5), thinned([...Array(10).keys()], 4)]"),
+        [[1, 2, 3], [0, 3, 6, 9]],
+    ),
+    "labels keep their distance and stay above the bottom": Value(
+        *("apart", "scale.js", "[apart([50, 10, 12], 14), apart([95, 90, 100], 14, 100)]"),
+        [[50, 10, 24], [86, 72, 100]],
+    ),
+    "axes are read between two points": Value(
+        *("between", "curve_lines.js"),
+        "[[5, 0], [0, 0], [99, 0], [50, 1], [30, 1], [0, 1]].map((at) => between([[1, 10], [3, 30], [9, 90]], ...at))",
+        [50, 10, 90, 5, 3, 1],
+    ),
+    "characters share what their tokens have": Value(
+        *("characterNats", "alignment.js"),
+        "((tokens) => [[...characterNats(5, [tokens])], [...characterNats(1, [tokens.slice(0, 1)])]])("
+        "[[1, 0, 0], [3, 0, 2], [5, 1, 2], [0.5, 2, 3], [0.25, 3, 3], [null, 3, 4]]"
+        ".map(([nats, ...span]) => ({ nats, span })))",
+        [[2, 7, 0.75, None, None], [None]],
+    ),
+    "ranges have the sum of their characters if all are scored": Value(
+        *("rangeNats", "alignment.js"),
+        "[[...rangeNats([1, 2, 3], [1, 1, 3])], [...rangeNats([1, 3, 4], [0.5, 2, 0.25, NaN])]]",
+        [[1, 1, 3], [0.5, 2.25, None]],
+    ),
+    "characters of two tokenizers are aligned": Value(
+        *("aligned", "alignment.js"),
+        r"[['', ''], ['a\nب𝔸', 'a\nب𝔸'], ['Aİb', 'ai\u0307b'], ['e\u0323\u0302x', '\u1ec7x'],"
+        r" ['\u1ec7x', 'e\u0323\u0302x']]"
+        ".map(([one, two]) => aligned([...one], [...two])).map(({ first, second }) => [first, second])",
+        [[[], []], [[1, 2, 3, 4]] * 2, [[1, 2, 3], [1, 3, 4]], [[3, 4], [1, 2]], [[1, 2], [3, 4]]],
+    ),
+    "other characters are not aligned": Value(
+        *("aligned", "alignment.js", "['ab ac', 'ab a', 'a ab'].map((texts) => aligned(...texts.split(' ')))"),
+        [None] * 3,
+    ),
+    "quantiles give equal values one class": Value(
+        *("quantileLimits, levelOf", "color_scale.js"),
+        "[[1, 2, 3, 4, 5, 6, 7, 8], [1, 1, 1, 1, 1, 1, 1, 9], [2, 2, 2], [1, 2], []].map((values) =>"
+        " [quantileLimits(values), values.map((value) => levelOf(value, quantileLimits(values)))])",
+        [
+            [list(range(2, 9)), list(range(8))],
+            [[9], [0] * 7 + [1]],
+            [NOTHING, [0, 0, 0]],
+            [[2], [0, 1]],
+            [NOTHING, NOTHING],
+        ],
+    ),
+    "quantiles of differences begin above the lowest": Value(
+        *("quantileLimits", "color_scale.js"),
+        "[[0, 0, 1, 2], [3, 3], [0, 0]].map((values) => quantileLimits(values, 4, 0))",
+        [[1, 2], [3], []],
+    ),
+    "classes have colours from the first to the last": Value(
+        *("colourOf", "color_scale.js"),
+        "[1, 2, 3, 8].map((size) => Array.from({length: size}, (_, level) => colourOf(level, size)))",
+        [[0], [0, 7], [0, 4, 7], list(range(8))],
+    ),
+    "fixed classes are of bits": Value(
+        *("levelOf, FIXED_LIMITS", "color_scale.js"),
+        "[0, 0.99, 1, 6.5, 7.5, 90].map((bits) => levelOf(bits, FIXED_LIMITS))",
+        [0, 0, 1, 6, 7, 7],
+    ),
+    "blocks have every unit once and no long line": Value(
+        *("blocksOf", "heat_map.js"),
+        "blocksOf([250, 300, 100, 1300, 1].map((length) => Array(length).fill(0)))"
+        ".map((block) => block.map(({number, first, units}) => [number, first, units.length]))",
+        [
+            *([[1, 0, 250], [2, 250, 300]], [[3, 550, 100]], [[4, 650, 600]], [[4, 1250, 600]]),
+            [[4, 1850, 100], [5, 1950, 1]],
+        ],
+    ),
+    "a table is saved as CSV": Value(
+        *("csv", "unit_table.js"),
+        "csv([{title: 'i', value: ({i}) => i}, {title: 'a \"b\"', value: ({n}) => n === 2 ? 'x,\\n' : n}],"
+        " [null, 2, 10].map((n, i) => ({n, i})))",
+        'i,"a ""b"""\r\n0,\r\n1,"x,\n"\r\n2,10\r\n',
+    ),
+    "signs show white space and lone marks": Value(
+        *("visible, spoken", "scored_text.js"),
+        r"[...[' a\u00a0', '\u0301', '\n'].map(visible), ...[' ', '\t', '\u0301', 'é'].map(spoken)]",
+        ["·\u200ba⍽", "◌\u0301", "↵\n", "space", "tab", "◌\u0301 (U+0301)", "é"],
+    ),
+    "a text in the lower case of its language counts as the server counts": Value(
+        *("normalized", "scored_text.js"),
+        "normalized('IŞIK I\u0307ZMİR', [{text: 'ışık', span: [0, 4]}, {text: 'izmir', span: [5, 10]}])",
+        list("ışık izmir"),
+    ),
+}
+
+
+@pytest.mark.parametrize("promise", VALUES)
+def test_value__is_that_of_its_formula(modules: Path, promise: str) -> None:
+    value = VALUES[promise]
+    assert value_of(modules, value.names, value.module, value.expression) == value.wanted
 
 
 def test_hash__of_pieces_is_their_sha256(modules: Path) -> None:
@@ -90,22 +214,6 @@ def output_of(modules: Path, program: str) -> str:
     assert NODE is not None
     words = [NODE, "--input-type=module", "--eval", program]
     return subprocess.run(words, cwd=modules, stdout=subprocess.PIPE, text=True, check=True).stdout
-
-
-def test_ticks__are_round_numbers_inside_the_range(modules: Path) -> None:
-    found = value_of(modules, "ticks", "scale.js", "[ticks(0, 100, 5), ticks(2.13, 3.42, 5), ticks(-0.3, 0.3, 3)]")
-    assert found == [[0, 20, 40, 60, 80, 100], [2.5, 3], [-0.2, 0, 0.2]]
-
-
-def test_scales__of_no_point_and_of_one(modules: Path) -> None:
-    extents = "[extent([]), extent([3]), extent([4, 1, 2])]"
-    thinned = "[thinned([1, 2, 3], 5), thinned([...Array(10).keys()], 4)]"
-    expression = f"[{extents}, {thinned}, apart([50, 10, 12], 14)]"
-    assert value_of(modules, "extent, thinned, apart", "scale.js", expression) == [
-        [[0, 1], [2.5, 3.5], [1, 4]],
-        [[1, 2, 3], [0, 3, 6, 9]],
-        [50, 10, 24],
-    ]
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -169,12 +277,6 @@ async def test_answer_of_a_job__is_read_again_until_the_job_has_ended(modules: P
         printed = await asyncio.to_thread(output_of, modules, program)
     assert printed == "2\n"
     assert asked == ["/score", "/it?wait=10", "/it?wait=10"]
-
-
-def test_text_in_the_lower_case_of_a_language__counts_as_the_server_counts(modules: Path) -> None:
-    words = [{"text": "ışık", "span": [0, 4]}, {"text": "izmir", "span": [5, 10]}]
-    expression = f"normalized('IŞIK I\u0307ZMİR', {json.dumps(words)})"
-    assert value_of(modules, "normalized", "scored_text.js", expression) == list("ışık izmir")
 
 
 @pytest.mark.parametrize(
@@ -267,78 +369,6 @@ def test_words_and_characters__have_the_surprisals_of_the_text(modules: Path) ->
     ]
 
 
-def test_characters__share_what_their_tokens_have(modules: Path) -> None:
-    tokens = "[[1, 0, 0], [3, 0, 2], [5, 1, 2], [0.5, 2, 3], [0.25, 3, 3], [null, 3, 4]]"
-    tokens += ".map(([nats, ...span]) => ({ nats, span }))"
-    expression = f"[[...characterNats(5, [{tokens}])], [...characterNats(1, [{tokens}.slice(0, 1)])]]"
-    assert value_of(modules, "characterNats", "alignment.js", expression) == [[2, 7, 0.75, None, None], [None]]
-
-
-ALIGNED: list[tuple[str, str, tuple[list[int], list[int]] | None]] = [
-    ("", "", ([], [])),
-    ("a\nب𝔸", "a\nب𝔸", ([1, 2, 3, 4], [1, 2, 3, 4])),
-    ("Aİb", "ai\u0307b", ([1, 2, 3], [1, 3, 4])),
-    ("e\u0323\u0302x", "\u1ec7x", ([3, 4], [1, 2])),
-    ("\u1ec7x", "e\u0323\u0302x", ([1, 2], [3, 4])),
-    ("ab", "ac", None),
-    ("ab", "a", None),
-    ("a", "ab", None),
-]
-
-
-@pytest.mark.parametrize(("first", "second", "ends"), ALIGNED)
-def test_characters_of_two_tokenizers__are_aligned(
-    modules: Path, first: str, second: str, ends: tuple[list[int], list[int]] | None
-) -> None:
-    expression = f"aligned([...{json.dumps(first)}], [...{json.dumps(second)}])"
-    wanted = None if ends is None else {"first": ends[0], "second": ends[1]}
-    assert value_of(modules, "aligned", "alignment.js", expression) == wanted
-
-
-def test_ranges__have_the_sum_of_their_characters_if_all_are_scored(modules: Path) -> None:
-    expression = "[[...rangeNats([1, 2, 3], [1, 1, 3])], [...rangeNats([1, 3, 4], [0.5, 2, 0.25, NaN])]]"
-    assert value_of(modules, "rangeNats", "alignment.js", expression) == [[1, 1, 3], [0.5, 2.25, None]]
-
-
-QUANTILES: list[tuple[list[float], list[float], list[int]]] = [
-    ([1.0, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5, 6, 7]),
-    ([1.0, 1, 1, 1, 1, 1, 1, 9], [9], [0] * 7 + [1]),
-    ([2.0, 2, 2], [], [0, 0, 0]),
-    ([1.0, 2], [2], [0, 1]),
-    ([], [], []),
-]
-
-
-@pytest.mark.parametrize(("values", "limits", "levels"), QUANTILES)
-def test_quantiles__give_equal_values_one_class(
-    modules: Path, values: list[float], limits: list[float], levels: list[int]
-) -> None:
-    expression = f"[quantileLimits({values}), {values}.map((value) => levelOf(value, quantileLimits({values})))]"
-    assert value_of(modules, "quantileLimits, levelOf", "color_scale.js", expression) == [limits, levels]
-
-
-def test_classes__have_colours_from_the_first_to_the_last(modules: Path) -> None:
-    sizes = [1, 2, 3, 8]
-    expression = f"{sizes}.map((size) => Array.from({{length: size}}, (_, level) => colourOf(level, size)))"
-    assert value_of(modules, "colourOf", "color_scale.js", expression) == [[0], [0, 7], [0, 4, 7], list(range(8))]
-    fixed = "[0, 0.99, 1, 6.5, 7.5, 90].map((bits) => levelOf(bits, FIXED_LIMITS))"
-    assert value_of(modules, "levelOf, FIXED_LIMITS", "color_scale.js", fixed) == [0, 0, 1, 6, 7, 7]
-    differences = "[quantileLimits([0, 0, 1, 2], 4, 0), quantileLimits([3, 3], 4, 0), quantileLimits([0, 0], 4, 0)]"
-    assert value_of(modules, "quantileLimits", "color_scale.js", differences) == [[1, 2], [3], []]
-
-
-def test_blocks__have_every_unit_once_and_no_long_line(modules: Path) -> None:
-    expression = "blocksOf([250, 300, 100, 1300, 1].map((length) => Array(length).fill(0)))"
-    expression += ".map((block) => block.map(({number, first, units}) => [number, first, units.length]))"
-    assert value_of(modules, "blocksOf", "heat_map.js", expression) == [
-        [[1, 0, 250], [2, 250, 300]],
-        [[3, 550, 100]],
-        [[4, 650, 600]],
-        [[4, 1250, 600]],
-        [[4, 1850, 100], [5, 1950, 1]],
-    ]
-
-
 @pytest.mark.parametrize("is_descending", [False, True])
 @pytest.mark.parametrize("ascending", [[-1.5, 0, 2, 2.5, 10], ["", "B", "a", "ab", "é"], []])
 def test_table__is_sorted_with_unknown_values_last_and_equal_ones_in_order(
@@ -355,13 +385,6 @@ def test_table__is_sorted_with_unknown_values_last_and_equal_ones_in_order(
     expression = f"((rowsAt) => {json.dumps(places)}.map((place) => rowsAt(...place).map(([, row]) => row)))({order})"
     found = value_of(modules, "inOrder", "unit_table.js", expression)
     assert found == [expected[start:end] for start, end in places]
-
-
-def test_table__is_saved_as_csv(modules: Path) -> None:
-    columns = "[{title: 'i', value: ({i}) => i}, {title: 'a \"b\"', value: ({n}) => n === 2 ? 'x,\\n' : n}]"
-    rows = "[null, 2, 10].map((n, i) => ({n, i}))"
-    found = value_of(modules, "csv", "unit_table.js", f"csv({columns}, {rows})")
-    assert found == 'i,"a ""b"""\r\n0,\r\n1,"x,\n"\r\n2,10\r\n'
 
 
 def test_generated_tokens__are_cut_by_code_points(modules: Path) -> None:
@@ -383,15 +406,6 @@ def test_generated_tokens__are_cut_by_code_points(modules: Path) -> None:
     assert steps[0]["expected"] == [["𝔸", 1]]
 
 
-def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
-    expression = (
-        r"[visible(' a\u00a0'), visible('\u0301'), visible('\n'), spoken(' '), spoken('\t'), spoken('\u0301'),"
-        " spoken('é')]"
-    )
-    signs = ["·\u200ba⍽", "◌\u0301", "↵\n", "space", "tab", "◌\u0301 (U+0301)", "é"]
-    assert value_of(modules, "visible, spoken", "scored_text.js", expression) == signs
-
-
 @pytest.mark.parametrize("letters", ["कि|न्दी", "t͡s|ʰ", "и́|қ", "ที่|น้ำ", "👍🏽|🇰🇿", "a|b", "\u0301|\n|x"])
 def test_letter__keeps_its_marks_and_the_values_of_its_characters(modules: Path, letters: str) -> None:
     units = [{"text": char, "before": "", "nats": 1} for char in letters.replace("|", "")]
@@ -404,20 +418,6 @@ def test_letter__keeps_its_marks_and_the_values_of_its_characters(modules: Path,
     apart = [{"text": "a", "before": ""}, {"text": "\u0301", "before": " "}, {"text": "", "before": ""}]
     grouped = f"letterGroups({json.dumps(apart)}).length"
     assert value_of(modules, "letterGroups", "scored_text.js", grouped) == 3
-
-
-def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
-    written = {
-        "decimal(null)": "–",
-        "decimal(1234.5, 1)": "1,234.5",
-        "percent(0.345)": "34.5 %",
-        "size(999)": "999 bytes",
-        "size(1.25e6)": "1.3 MB",
-        "duration(null)": "–",
-        "duration(3725)": "1 h 2 min 5 s",
-    }
-    names, expression = "decimal, percent, size, duration", f"[{', '.join(written)}]"
-    assert value_of(modules, names, "numbers.js", expression) == [*written.values()]
 
 
 FIGURES = {
@@ -479,34 +479,6 @@ def test_smoothing__is_the_average_of_the_values_so_far_with_falling_weights(mod
     assert [place for place, _ in numbers] == list(range(len(values)))
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "count", "expected"),
-    [
-        (1, 1000, 12, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]),
-        (0.5, 2000, 5, [1, 10, 100, 1000]),
-        (1e-6, 1e-3, 4, [1e-6, 1e-5, 1e-4, 1e-3]),
-        (2, 6, 5, [2, 3, 4, 5, 6]),
-        (1, 1e12, 5, [1, 1e3, 1e6, 1e9, 1e12]),
-    ],
-)
-def test_logarithmic_ticks__are_round(
-    modules: Path, low: float, high: float, count: int, expected: list[float]
-) -> None:
-    assert value_of(modules, "logTicks", "scale.js", f"logTicks({low}, {high}, {count})") == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0"), (0.02, "0.02"), (3e-5, "3e-5"), (1500, "1,500"), (250_000, "250K"), (1.5e6, "1.5M")]
-)
-def test_tick__is_short(modules: Path, value: float, shown: str) -> None:
-    assert value_of(modules, "tickText", "scale.js", f"tickText({value})") == shown
-
-
-def test_labels__keep_their_distance_and_stay_above_the_bottom(modules: Path) -> None:
-    assert value_of(modules, "apart", "scale.js", "apart([10, 12, 50], 14)") == [10, 24, 50]
-    assert value_of(modules, "apart", "scale.js", "apart([95, 90, 100], 14, 100)") == [86, 72, 100]
-
-
 def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
     lines = """[{name: 'a, "b"', points: [[1, 0.1], [3, 1 / 3]], raw: [[1, 2], [3, 4]]},
         {name: "c", points: [[2, 1e-9]], band: {mean: [], low: [[2, 0]], high: [[2, 5]]}}]"""
@@ -517,14 +489,6 @@ def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
         ["2", "", "", "1e-9", "0", "5"],
         ["3", "0.3333333333333333", "4", "", "", ""],
     ]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "column", "expected"), [(5, 0, 50), (0, 0, 10), (99, 0, 90), (50, 1, 5), (30, 1, 3), (0, 1, 1)]
-)
-def test_axes__are_read_between_two_points(modules: Path, wanted: float, column: int, expected: float) -> None:
-    call = f"between([[1, 10], [3, 30], [9, 90]], {wanted}, {column})"
-    assert value_of(modules, "between", "curve_lines.js", call) == expected
 
 
 def models(*runs: tuple[str, int | None, str | None]) -> BatterySummary:
