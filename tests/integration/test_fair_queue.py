@@ -26,20 +26,6 @@ async def add(store: Store, job_id: str, owner: str) -> None:
     await store.enqueue(QUEUE, "train", job_id, FolderJobPayload(job_id=job_id), owner=owner)
 
 
-async def test_first_run_of_a_user__waits_for_one_of_fifty_runs_of_another(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, other):
-        for number in range(50):
-            await add(store, f"ana-{number:02}", "ana")
-        assert await begun(store, 1) == ["ana-00"]
-        await add(store, "bob-0", "bob")
-        await add(store, "bob-1", "bob")
-        await add(store, "cid-0", "cid")
-        expected = ["ana-00", "bob-0", "cid-0", "ana-01", "bob-1", "ana-02"]
-        assert (await store.queue_order(QUEUE))[:6] == expected
-        assert await begun(other, 2) == expected[1:3]
-        assert await begun(store, 3) == expected[3:]
-
-
 async def test_run_of_a_dead_worker__is_first_and_a_cancelled_one_is_forgotten(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
         await add(store, "ana-0", "ana")

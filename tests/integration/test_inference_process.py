@@ -121,7 +121,12 @@ async def test_withdrawn_request_or_death__ends_its_own_batch_only(tmp_path: Pat
         tasks[3].cancel()
         os.kill(process.pid, signal.SIGKILL)
         ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
-    assert (stays.response.status, after.response.status) == ("completed", "completed")
+        again = await child.answer(to_score("again", "abc"))
+        [idle] = processes(tmp_path, "answer-requests")
+        os.kill(idle.pid, signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{idle.pid}").exists())
+        later = await child.answer(to_score("later", "abc"))
+    assert {one.response.status for one in (stays, after, again, later)} == {"completed"}
     assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 

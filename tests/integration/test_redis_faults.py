@@ -314,33 +314,6 @@ async def definitions(store: Store, *job_ids: str) -> list[bytes | None]:
     return [await store.get(keys.definition(job_id)) for job_id in job_ids]
 
 
-async def test_events_of_ended_runs__are_published_again_after_a_wipe(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (settings, queue, store):
-        runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
-        await queue.states.cancel(runs[0])
-        assert await store.unpublished([]) == [] == await store.unpublished(runs)
-        await store.redis.flushall()
-        assert await store.unpublished(runs) == runs
-        await reconcile(settings, store)
-        assert [await told(store, run_id) for run_id in runs] == [[1, 2], [1]]
-        await store.redis.xtrim(keys.run_events(runs[0]), maxlen=0)
-        await publish_events(store, queue.runs.get(runs[0]))
-        assert await told(store, runs[0]) == [1, 2]
-
-
-async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (settings, queue, store):
-        await store.redis.config_set("maxmemory", 1)
-        with captured_logs() as logs:
-            accepted = await queue.train(tiny_request(), user_id=None)
-        assert [line["event"] for line in logs] == ["run_accepted_without_redis"]
-        await store.redis.config_set("maxmemory", 0)
-        await reconcile(settings, store)
-        assert (await store.queue_order("training"))[0] == accepted.run_id
-
-
 async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
     monkeypatch.setattr("trainer.store.connection.LIMIT_SECONDS", 0.2)

@@ -97,26 +97,6 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     assert not run.checkpoints.exists()
 
 
-def test_writer_that_was_cut_off__changes_nothing_and_takes_what_is_stored(tmp_path: Path, bucket: Bucket) -> None:
-    here, there = tmp_path / "a", tmp_path / "b"
-    run, first = claimed(bucket, here)
-    (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
-    first.push()
-    second = replica(bucket, there)
-    second.claim()
-    (second.path / "loss_curve.jsonl").write_bytes(b"1\n2 of b\n")
-    second.push()
-    stored = bucket.objects.get(HEAD)
-    (run.path / "loss_curve.jsonl").write_bytes(b"1\n2 of a\n3\n")
-    (run.path / "manifest.json").write_bytes(b"an end that nobody knows of")
-    for one in (first, replica(bucket, here)):
-        with pytest.raises(WriterChanged):
-            one.push()
-    assert bucket.objects.get(HEAD) == stored
-    pulled(bucket, here)
-    assert content(run.path) == content(second.path)
-
-
 def test_claim__on_the_same_machine_keeps_what_it_wrote_once_nobody_writes(tmp_path: Path, bucket: Bucket) -> None:
     run, _ = claimed(bucket, tmp_path / "a")
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")

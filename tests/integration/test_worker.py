@@ -21,7 +21,7 @@ from trainer.artifacts.attempts import LOCKED_EXIT_CODE, record_end
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.evaluations import EvalRecord, EvalRequest, EvalResponse
+from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
@@ -29,7 +29,6 @@ from trainer.queue.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.connection import entries_adapter
 from trainer.store.store import Store, connect
-from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import start_child
 
 
@@ -237,30 +236,6 @@ async def test_limits__of_time_and_of_tries_end_a_request_and_a_training(tmp_pat
     assert failed.step == 0 or newest_whole(queue.runs.get(run_id).checkpoints) is not None
 
 
-async def test_request_without_a_worker_or_a_model__fails_with_a_code(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    finished_run(tmp_path)
-    async with embedded(tmp_path) as (_, queue, store):
-        waiting = (await queue.train(tiny_request(), user_id=None)).run_id
-        with refused(ErrorCode.RUN_NOT_READY):
-            await queue.inference.ask(waiting, ScoreRequest(text="a"))
-        assert not await queue.workers.exist()
-        asking = asyncio.create_task(queue.inference.ask(RUN, EvalRequest()))
-        while not (found := await keys_like(store, "runs:eval:*")):
-            await asyncio.sleep(0.05)
-        forged = EvalResponse(request_id="x", run_id=RUN, status="completed")  # without numbers
-        for key in found:
-            await store.put(key, EvalRecord(request=EvalRequest(), response=forged).model_dump_json(), ttl_seconds=9)
-        with pytest.raises(AppError, match="No worker has answered"):
-            (await asking).measured()
-        asking_again = asyncio.create_task(queue.inference.ask(RUN, ScoreRequest(text="a")))
-        while not await keys_like(store, "runs:score:*"):
-            await asyncio.sleep(0.05)
-        await store.redis.flushall()
-        with pytest.raises(AppError, match="No worker has answered"):
-            await asking_again
-
-
 async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, lab.store() as store:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
@@ -279,30 +254,6 @@ async def queued_at(store: Store) -> list[float]:
     """Return the times from which the queued trainings may start, in milliseconds since 1970."""
     queued: list[tuple[bytes, float]] = await store.redis.zrange("training", 0, -1, withscores=True)
     return [at_ms for _, at_ms in queued]
-
-
-async def test_inference_child_killed__fails_its_request_and_no_later_one(lab: Lab) -> None:
-    async with lab.queue() as queue:
-        run_id = (await lab.finished_run(queue)).run_id
-        await queue.inference.ask(run_id, ScoreRequest(text="abc"))
-        slow = asyncio.create_task(queue.inference.ask(run_id, ScoreRequest(text="abc\n" * 200_000)))
-        children = processes(lab.folder, "answer-requests")
-        before = {child: processor_ticks(child.pid) for child in children}
-        await until(lambda: any(processor_ticks(child.pid) > ticks + 20 for child, ticks in before.items()))
-        for child in children:
-            kill(child.pid)
-        with refused(ErrorCode.SERVICE_UNAVAILABLE):
-            await slow
-        assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
-        for child in (idle := processes(lab.folder, "answer-requests")):
-            kill(child.pid)
-        await until(lambda: not any(Path(f"/proc/{child.pid}").exists() for child in idle))
-        assert (await queue.inference.ask(run_id, ScoreRequest(text="abc"))).n_scored == 3
-
-
-async def keys_like(store: Store, pattern: str) -> list[str]:
-    found: list[bytes] = await store.redis.keys(pattern)
-    return [key.decode() for key in found]
 
 
 async def test_events__published_by_many_at_once_are_there_once_in_order(tmp_path: Path) -> None:
