@@ -24,23 +24,14 @@ from trainer.contracts.batteries import BatterySummary
 from trainer.contracts.chats import ChatRequest, ChatResponse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest, EvalResponse
-from trainer.contracts.generations import GenerateRequest, GenerateResponse
-from trainer.contracts.inference_fields import Asks, Response
 from trainer.contracts.predictions import PredictRequest, PredictResponse
-from trainer.contracts.scores import ScoreRequest, ScoreResponse
+from trainer.contracts.scores import ScoreResponse
 from trainer.export.folders import load_export
 from trainer.reports.comparison import Comparison
 
 __all__ = ["lab_shell_fixture"]
 STEP = 3
-SCORE = ScoreRequest(text="abc ab c1", detail_level="per_char", top_k=2)
-GENERATE = GenerateRequest(prompt_text="abc ", max_new_tokens=8, seed=7, logprobs=True)
 PREDICT = PredictRequest(text="abc a", k=5)
-EXACT: tuple[tuple[str, Asks[Response], type[Response]], ...] = (
-    ("score", SCORE, ScoreResponse),
-    ("generate", GENERATE, GenerateResponse),
-    ("predict", PREDICT, PredictResponse),
-)
 
 
 @pytest.fixture(name="kept")
@@ -48,20 +39,6 @@ def kept_fixture(run: RunDirectory) -> str:
     """The name of a checkpoint of the lab's run, with half of its weights."""
     keep_checkpoint(run, STEP)
     return f"{run.run_id}@{STEP}"
-
-
-@pytest.mark.parametrize(("kind", "request_", "model"), EXACT)
-async def test_checkpoint__answers_over_http_as_in_a_notebook(
-    here: Site, run: RunDirectory, kept: str, kind: str, request_: Asks[Response], model: type[Response]
-) -> None:
-    answered = (await here.post(f"/runs/{kept}/{kind}?wait=60", request_)).record(model)
-    by_hand = trainer.load(f"{run.path}@{STEP}").ask(request_)
-    of_run = trainer.load(run.path).ask(request_)
-    own = {"request_id", "status"}
-    assert answered.model_dump_json(exclude=own) == by_hand.model_dump_json(exclude=own)
-    assert answered.model == kept
-    own = {*own, "checkpoint"}
-    assert by_hand.model_dump_json(exclude=own) != of_run.model_dump_json(exclude=own)
 
 
 async def test_checkpoint__chats_completes_and_is_evaluated_over_http(here: Site, run: RunDirectory, kept: str) -> None:
@@ -89,7 +66,7 @@ async def test_checkpoint__chats_completes_and_is_evaluated_over_http(here: Site
     assert predicted.record(PredictResponse).model == kept
     files = (await here.get(f"/runs/{kept}/files")).record(RunFiles)
     assert {file.step for file in files.files} == {STEP}
-    missing = await here.post(f"/runs/{run.run_id}@{STEP + 1}/score", SCORE)
+    missing = await here.post(f"/runs/{run.run_id}@{STEP + 1}/score", {"text": "abc"})
     assert missing.outcome == (404, "DATA_NOT_FOUND")
     key = {"Idempotency-Key": "the-same"}
     for name, status in ((kept, 200), (run.run_id, 409)):

@@ -232,17 +232,3 @@ def test_failed_run__does_not_spoil_its_group(shell: Shell) -> None:
     assert "No run" in shell.type("runs", "--status", "paused")
     [row] = [line for line in shell.type("runs", "--status", "failed").splitlines() if line.startswith(GROUP)]
     assert "completed, 2 of 3 runs" in row
-
-
-def test_group_of_a_server__is_listed_and_shown_on_another_machine(
-    server: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell = enter(monkeypatch, capsys, tmp_path, server.lab.folder, MT_URL=server.url, MT_KEY=KEY)
-    words = ("train", "--corpus", "text", "--model", "char_lstm", *TINY)
-    group = shell.read(GroupStatus, *words, "--seeds", "3,4")
-    assert (group.status, group.seeds) == ("completed", (3, 4))
-    assert shell.read(GroupStatus, "status", group.group_id[:-1]) == group
-    assert shell.read(Listed, "runs", "--limit", "1").groups == [group]
-    assert "is a group of 2 runs" in shell.refuse("score", group.group_id, "abc")
-    single = shell.read(RunStatus, *words)
-    assert shell.read(RunStatus, "status", single.run_id) == single

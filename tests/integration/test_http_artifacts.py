@@ -181,22 +181,6 @@ async def test_large_file__in_parallel_ranges_is_the_file(here: Site, copied: Ru
     assert sha256(b"".join(part.body for part in parts)).hexdigest() == large.sha256
 
 
-async def test_large_file__continues_where_its_download_was_killed(
-    here: Site, copied: RunDirectory, large: FileRecord
-) -> None:
-    got = b""
-    for most in (1, 7 << 20, LARGE):
-        headers = {"X-Api-Key": ADMIN, "Range": f"bytes={len(got)}-", "If-Range": f'"{large.sha256}"'}
-        async with here.session.get(here.url(address(copied, large.path)), headers=headers) as response:
-            assert response.status == 206
-            read = 0
-            while read < most and (chunk := await response.content.read(most - read)):
-                got += chunk
-                read += len(chunk)
-            response.close()  # without the rest
-    assert sha256(got).hexdigest() == large.sha256
-
-
 async def test_download__of_a_client_that_reads_nothing_is_cut(
     lab: Lab, copied: RunDirectory, large: FileRecord
 ) -> None:

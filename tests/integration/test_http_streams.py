@@ -112,18 +112,6 @@ async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, tol
         ]
 
 
-async def test_events__come_from_the_log_where_a_client_is_far_behind(idle: Inside, told: Story) -> None:
-    told.steps([2.0] * 5000)
-    async with idle.site.stream(STREAM, last_id="4000") as behind, idle.site.stream(STREAM) as new:
-        streams = {4001: sent_events(behind), 1: sent_events(new)}
-        seen = {first: [(await anext(events)).id] for first, events in streams.items()}
-        told.step(5001, 1.5)
-        end(told)
-        for first, events in streams.items():
-            seen[first] += [event.id async for event in events]
-    assert seen == {first: [str(number) for number in range(first, 5007)] for first in streams}
-
-
 async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idle: Inside, told: Story) -> None:
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(idle.site.stream(STREAM, key=key)) for key in (ADMIN, ANA) * 100]

@@ -52,6 +52,7 @@ REFUSED = [
     Refused("delete", "/models", None, ADMIN, 405, "METHOD_NOT_ALLOWED", "use GET, HEAD."),
     Refused("post", COMPLETIONS, {"stream": True, "model": "none"}, ADMIN, 404, "RUN_NOT_FOUND", "'none'"),
     Refused("post", COMPLETIONS, {"max_tokens": -1}, ADMIN, 422, "INVALID_INPUT", "`max_tokens`", "max_tokens"),
+    Refused("post", COMPLETIONS, {"prompt": ["a"] * 65}, ADMIN, 422, "INVALID_INPUT", "64 prompts, not 65.", "prompt"),
     Refused("post", COMPLETIONS, {"prompt": [999999]}, ADMIN, 422, "INVALID_INPUT", "999999"),
     Refused("post", COMPLETIONS, {"echo": True, "logprobs": 1}, ANA, 403, "FORBIDDEN", "surprisals"),
     Refused("post", COMPLETIONS, {"user": "a" * MAX_BODY_BYTES}, ADMIN, 413, "PAYLOAD_TOO_LARGE", "16,777,216 bytes"),

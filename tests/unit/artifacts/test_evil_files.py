@@ -17,7 +17,6 @@ from tests.support import settings_in
 from tests.support.checkpoints import Evil
 from tests.support.refusals import refused
 from tests.support.run_shell import FINISHED_RUN, Shell, shell_fixture
-from tests.support.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import FileRecord, changed
@@ -160,14 +159,3 @@ def test_model_that_its_manifest_does_not_vouch_for__is_not_read(run: RunDirecto
     for load in (partial(load_run, run), partial(load_model, run.path)):
         with refused(ErrorCode.MODEL_LOAD_FAILED):
             load()
-
-
-def test_tokenizer_whose_request_is_broken__hides_no_other(tmp_path: Path) -> None:
-    broken, other = (tmp_path / "tokenizers" / f"char-000000000000000{number}" for number in (1, 2))
-    for folder, name in ((broken, "request.json"), (other, "manifest.json")):
-        folder.mkdir(parents=True)
-        (folder / name).write_bytes(b"{")
-    with captured_logs() as logs:
-        found = TokenizerStore(tmp_path).all()
-    assert [tokenizer.tokenizer_id for tokenizer in found] == [other.name]
-    assert [line["tokenizer_id"] for line in logs] == [broken.name]

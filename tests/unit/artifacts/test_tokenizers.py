@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -103,19 +102,6 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
     assert contents(tokenizer.path) == finished
 
 
-def test_failed_tokenizer__has_its_error_and_can_be_trained_again(lab: Lab) -> None:
-    record = lab.record(label="first")
-    lab.store.create(record).fail(BROKE)
-    failed = lab.status(record.tokenizer_id)
-    assert failed.error is not None
-    assert (failed.status, failed.error.code, failed.message) == ("failed", BROKE.code, BROKE.message)
-    assert lab.unfinished() == []
-    lab.refused(record.tokenizer_id, ErrorCode.TOKENIZER_NOT_FOUND, rf"its training failed\. {BROKE.message}")
-    lab.store.create(lab.record(label="again"))
-    status = lab.status(record.tokenizer_id)
-    assert (status.status, status.error, status.label) == ("queued", None, "again")
-
-
 @pytest.mark.parametrize("broken", [b"", b"{}", b"[]", b"not json", b'{"tokenizer_id": "\xff"}'])
 def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(lab: Lab, broken: bytes) -> None:
     tokenizer = lab.finished()
@@ -182,19 +168,6 @@ def test_tokenizer_of_a_run__has_a_request_and_is_for_equal_runs(lab: Lab) -> No
     assert store.of_equal_run("0" * 64) is None
 
 
-def test_all__are_listed_newest_first_broken_ones_too(lab: Lab) -> None:
-    assert lab.store.all() == []
-    first, second = (lab.store.create(lab.record(seed=seed)).tokenizer_id for seed in (1, 2))
-    own = char_tokenizer(["ab"])
-    own.save(lab.folder / "run")
-    broken = lab.store.store_copy(lab.folder / "run", own.manifest)
-    (broken.path / "manifest.json").write_bytes(b"{}")
-    os.utime(broken.path / "manifest.json", (1, 1))
-    found = [(tokenizer.tokenizer_id, tokenizer.status().status) for tokenizer in lab.store.all()]
-    assert found == [(second, "queued"), (first, "queued"), (broken.tokenizer_id, "failed")]
-    assert lab.unfinished() == [first, second]
-
-
 def test_stored_form__of_this_release_stays_readable() -> None:
     stored = TokenizerStore(ROOT / "tests" / "fixtures").get(STORED_ID)
     status = stored.status()
@@ -228,6 +201,7 @@ def test_label_that_is_the_folder_of_a_file__is_taken_where_it_fits(lab: Lab) ->
     assert used(vocab_size=9) == newer.tokenizer_id
     newer.begin(newer.record())
     newer.fail(BROKE)
+    lab.refused(newer.tokenizer_id, ErrorCode.TOKENIZER_NOT_FOUND, rf"its training failed\. {BROKE.message}")
     assert used() == first.tokenizer_id, "one that failed counts for nothing"
 
 

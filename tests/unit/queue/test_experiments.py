@@ -193,19 +193,6 @@ async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
     assert record.corpora["kk"].name == "kk"
 
 
-def test_trainings__of_two_phases_share_a_tokenizer() -> None:
-    request = transfer()
-    first, second = (
-        training_request(request, CellKey("lstm", language, 1), start)
-        for language, start in (("kk", Start("char-1")), ("tr", Start("char-1", "lstm-1")))
-    )
-    assert (first.tokenizer_id, first.tokenizer, first.init_from_run_id) == ("char-1", None, None)
-    assert (first.num_epochs, first.freeze_embeddings) == (1, False)
-    assert (second.tokenizer_id, second.tokenizer, second.init_from_run_id) == (None, None, "lstm-1")
-    assert (second.num_epochs, second.freeze_embeddings) == (2, True)
-    assert (second.corpus, second.seed, second.label) == ("tr", 1, "small lstm tr 1")
-
-
 async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path) -> None:
     languages: Fields = {"kk": {"corpus": "tr"}, "tr": {"corpus": "kk"}}
     block: Fields = {"method": "bpe", "vocab_size": 300}
