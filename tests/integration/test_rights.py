@@ -73,7 +73,7 @@ _options: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
 _THING = re.compile(rf"\b(GROUP|STARTED|{'|'.join(_ITEMS.values())})\b")
 """STARTED is a tokenizer that its owner has started; others are of runs, or for all."""
-_OF_ARTIFACTS = {row.kind: row.reads for row in JOB_ROWS.values() if row.kind != "tokenizers"}
+_OF_ARTIFACTS: dict[str, Role] = {row.kind: row.reads for row in JOB_ROWS.values() if row.kind != "tokenizers"}
 """The people who may read the files of a kind; those of runs and tokenizers are for owners."""
 Things = dict[str, str]
 """Ids in place of the words for them."""

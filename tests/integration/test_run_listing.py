@@ -208,7 +208,7 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
         facts = TokenizerFacts(id=stored.name, sha256="a" * 64)
         one.run.write_manifest(changed(manifest_of(one.record, "completed"), tokenizer=facts))
         story(here, here.bob, "lstm-bob")
-        here.bot.queue.experiments.stored.create(experiment_record())
+        here.bot.lab.queue.experiments.create(experiment_record())
         for user, command, option, offered in (
             (here.bob, "status", "run", ["lstm-bob"]),
             (here.bob, "experiment show", "experiment", []),
