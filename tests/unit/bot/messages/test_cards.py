@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import log
+from typing import Literal
 
 import discord
 import pytest
@@ -27,19 +28,26 @@ from bot.messages.answers import (
     status_answer,
     watch_answer,
 )
-from bot.messages.battery_card import alt_of, battery_card
+from bot.messages.battery_card import alt_of, batteries_page, battery_card
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
-from bot.messages.experiment_card import experiment_card
+from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
 from bot.messages.job_cards import corpus_build_card, tokenizer_card
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings, current_unit
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
+from tests.support.battery_results import ONE, SEVERAL
 from tests.support.cards import for_reader, within_limits
 from tests.support.development_results import DEVELOPMENT
-from tests.support.experiment_results import experiment_status, finished_experiment, with_one_seed
+from tests.support.experiment_results import (
+    experiment_status,
+    finished_experiment,
+    model_tables,
+    with_batteries,
+    with_one_seed,
+)
 from tests.support.measured_runs import line_losses, measured
 from tests.support.messages import (
     CANCELLED,
@@ -63,12 +71,12 @@ from tests.support.stories import BEGIN, run_record
 from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, RunState, changed, now
-from trainer.contracts.batteries import BatteryStatus
+from trainer.contracts.batteries import BatteryStatus, RunResult
 from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import BuildProgress, BuildRequest, BuildStatus, CorpusManifest
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, RunError
-from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.experiments import ExperimentResult, ExperimentStatus, Validity
 from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
 from trainer.contracts.jobs import WorkersState
@@ -120,7 +128,13 @@ UNKNOWN: dict[str, object] = dict.fromkeys(
     ("total_steps", "best_val_loss", "train_bits_per_char", "val_bits_per_char", "chars_per_second", "eta_seconds"),
     None,
 )
-DIVERGED = changed(FAILED, error=RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x")))
+
+
+def failed(code: ErrorCode, **fields: object) -> RunStatus:
+    return changed(FAILED, error=RunError.of(AppError(code, "x")), **fields)
+
+
+DIVERGED = failed(ErrorCode.TRAINING_NAN_LOSS)
 RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "queued": (RECORD, QUEUED),
     "waiting for a worker": (WARM, changed(QUEUED, queue_position=2, waits_for="worker")),
@@ -133,6 +147,7 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "unknown text": (RECORD, changed(RUNNING, unknown_char_share=0.002)),
     "unreachable": (RECORD, changed(RUNNING, reachable=False)),
     "never reached": (RECORD, changed(RUNNING, reachable=False, last_heartbeat_ts=None, total_steps=None)),
+    "worker ended": (RECORD, status_of(lambda story: story.start().step(25, 2.0).checkpoint(25).end_worker())),
     "evaluating": (RECORD, status_of(lambda story: story.start().step(100, 1.1, 1.2).evaluate())),
     "evaluating unvalidated": (RECORD, status_of(lambda story: story.start().evaluate())),
     "paused": (RECORD, status_of(lambda story: story.start().step(50, 2.0).checkpoint(50).pause())),
@@ -144,6 +159,9 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "stopped late": (RECORD, changed(COMPLETED, early_stopped=False)),
     "unmeasured": (RECORD, changed(COMPLETED, test_loss=None, best_val_loss=None, started_at=None, step=1, epoch=1)),
     "learned nothing": (RECORD, changed(COMPLETED, test_loss=0.97 * log(43))),
+    "learned nothing of validation text": (RECORD, changed(COMPLETED, test_loss=None, best_val_loss=0.97 * log(43))),
+    "learned a little": (RECORD, changed(COMPLETED, test_loss=0.9 * log(43))),
+    "hardly unknown text": (RECORD, changed(COMPLETED, unknown_char_share=0.001)),
     "noted": (
         RECORD,
         status_of(lambda story: story.start(notes=("Left out: a_b.csv.",)).step(100, 1.1, 1.2).complete()),
@@ -161,6 +179,13 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
     "failed": (RECORD, FAILED),
     "failed untyped": (RECORD, changed(FAILED, error=None)),
     "diverged": (RECORD, DIVERGED),
+    "diverged and cancelled": (RECORD, changed(DIVERGED, status="cancelled")),
+    "cancelled behind a checkpoint": (RECORD, changed(CANCELLED, last_checkpoint_step=3)),
+    "crashed at once": (RECORD, failed(ErrorCode.CRASH_LOOP, last_checkpoint_step=None)),
+    "too short a text": (RECORD, failed(ErrorCode.CORPUS_TOO_SHORT, last_checkpoint_step=None)),
+    "disk full": (RECORD, failed(ErrorCode.INSUFFICIENT_STORAGE)),
+    "crashed": (RECORD, failed(ErrorCode.CRASH_LOOP)),
+    "out of memory by one": (RECORD, failed(ErrorCode.OUT_OF_MEMORY, batch_size=1)),
     "cancelled": (RECORD, CANCELLED),
     "cancelled while queued": (RECORD, status_of(lambda story: story.cancel())),
     "cancelled when resumed": (RECORD, status_of(lambda story: story.checkpoint(34).cancel())),
@@ -203,6 +228,14 @@ BATTERY = BatteryStatus(
     created_at=BEGIN,
     elapsed_seconds=2.0,
 )
+[SCORED] = ONE.runs
+SUITE = changed(
+    SCORED,
+    formulas=(*(changed(SCORED.formulas[0], paradigm="x", n_right=n) for n in (1, 2)), *SCORED.formulas),
+    controls=(changed(SCORED.controls[0], suite="x"),) * 11,
+)
+LEAKED = changed(SCORED.leaks[0], validation_whole=0.6, unsearched=("deleted",))
+PARADIGMS = tuple(changed(SCORED.groups[1], name=f"paradigm {n}") for n in range(60))
 CHAT = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
 
 CODES = (ErrorCode.INVALID_INPUT, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMIT_EXCEEDED, ErrorCode.INTERNAL_ERROR)
@@ -219,6 +252,7 @@ UNKNOWN_SIGNS = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2, "a": 1, "b": 1}
 PART = report_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
 PIECES = PART._replace(summary=PART.summary._replace(n_characters=5, bits_per_char=None, perplexity=None, n_unknown=2))
 SAID: dict[str, object] = {"answer": "```\n@everyone", "steps": 3, "stop_reason": "eos", "turns_dropped": 2}
+FOUR = (("a", 1.9), ("b", 2.0), ("c", 1.8), ("d", 2.0))
 LOW: dict[str, object] = {"loss": 1.9, "top1_accuracy": None}
 LISTED = [
     (RECORD, status)
@@ -267,11 +301,63 @@ def error(code: ErrorCode, *problems: FieldProblem) -> discord.Embed:
     return error_answer(AppError(code, "`epochs` must be 1 to 1000, you gave 0.", problems), "0a1b2c3d")
 
 
+def battery(*runs: RunResult, **fields: object) -> discord.Embed:
+    return battery_card(BATTERY, changed(ONE, runs=runs, **fields))
+
+
 def experiment(
     status: RunState, result: ExperimentResult | None = None, elapsed: float | None = 754.0
 ) -> discord.Embed:
     found = experiment_status(status, "completed", "running", "queued", "failed", "cancelled")
     return experiment_card(changed(found, elapsed_seconds=elapsed), result)
+
+
+def with_checks() -> ExperimentResult:
+    """A result whose checks fail, pass for controls, or are of an older version."""
+    [joined, shuffled] = finished_experiment().validity.checks
+    checks = (
+        changed(joined, name="held_out", joins_branches_first=False),
+        shuffled,
+        changed(shuffled, name="control", passed=True),
+        changed(joined, gap=None, message="An older version said so."),
+    )
+    return changed(finished_experiment(), validity=Validity(passed=False, checks=checks))
+
+
+def with_phases() -> ExperimentResult:
+    """A result of two phases, without a perplexity of the model of ky."""
+    finished = finished_experiment()
+    phases: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
+    curves = tuple(changed(row, phase=phases.get(row.language, "single")) for row in finished.curves)
+    rows = tuple(row for row in finished.perplexities if (row.listener_language, row.text_language) != ("ky", "fi"))
+    return changed(finished, languages=("kk", "ky"), curves=curves, perplexities=rows)
+
+
+def with_many_languages() -> ExperimentResult:
+    many = tuple(f"{first}{second}" for first in "abcdefgh" for second in "abcd")
+    result = finished_experiment()
+    [row] = [row for row in result.models[0].tables.matrix[:2] if row.text_language == "az"]
+    matrix = tuple(changed(row, listener_language=a, text_language=b) for a in many for b in many)
+    tables = changed(model_tables("lstm", "passages"), tables=changed(result.models[0].tables, matrix=matrix))
+    return changed(result, languages=many, models=(tables,), seed_rows=())
+
+
+def with_batteries_of_others() -> ExperimentResult:
+    result = with_batteries()
+    rows = tuple(row for row in result.batteries if row.battery_language != row.model_language)
+    return changed(result, batteries=rows)
+
+
+def without_curves() -> ExperimentResult:
+    finished = finished_experiment()
+    curves = [changed(row, auc=None) if row.language == "kk" else row for row in finished.curves]
+    return changed(finished, curves=curves)
+
+
+def of_every_cell() -> ExperimentStatus:
+    status = experiment_status("running", "completed", "running")
+    cells = [changed(cell, kind=kind) for kind in ("battery", "score", "train") for cell in status.cells]
+    return changed(status, cells=tuple(cells))
 
 
 CASES: Mapping[str, Callable[[], discord.Embed]] = {
@@ -334,9 +420,22 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "group of many": lambda: group(*[QUEUED] * 21),
     "group failed": lambda: group(FAILED, CANCELLED),
     "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
+    **{f"battery {state}": partial(battery_card, changed(BATTERY, status=state, done=5)) for state in STATES},
+    "battery of a run": lambda: battery_card(BATTERY, ONE),
+    "battery of two runs": lambda: battery_card(BATTERY, SEVERAL),
+    "battery of a suite": lambda: battery(SUITE),
+    "battery of two runs with a suite": lambda: battery(SUITE, changed(SUITE, run=changed(SUITE.run, run_id="lstm-2"))),
+    "battery of leaked text": lambda: battery(changed(SCORED, leaks=(LEAKED,)), notes=("These are not compared.",)),
+    "battery of many paradigms": lambda: battery(changed(SCORED, groups=PARADIGMS)),
+    "no batteries": lambda: batteries_page([], total=0, page=""),
+    "batteries": lambda: batteries_page([BATTERY, changed(BATTERY, status="queued")], total=2, page=" · page 1 of 1"),
     "development": lambda: battery_card(BATTERY, development=DEVELOPMENT),
+    "development with a note": lambda: battery_card(BATTERY, ONE, changed(DEVELOPMENT, notes=("Half was read.",))),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
+    "four runs": lambda: compare_answer(
+        compare([measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in FOUR], split="test")
+    ),
     "groups": lambda: compare_answer(
         compare([seeds("new", 1.9, 1.8), seeds("old", 2.0, 2.2)], split="test", unit=current_unit())
     ),
@@ -377,6 +476,14 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "experiment result": lambda: experiment("completed", finished_experiment()),
     "experiment of one seed": lambda: experiment("completed", with_one_seed()),
     "experiment unrated": lambda: experiment("completed", changed(finished_experiment(), correlations=())),
+    "experiment of checks": lambda: experiment("completed", with_checks()),
+    "experiment of phases": lambda: experiment("completed", with_phases()),
+    "experiment of many languages": lambda: experiment("completed", with_many_languages()),
+    "experiment with batteries": lambda: experiment("completed", with_batteries()),
+    "experiment with batteries of others": lambda: experiment("completed", with_batteries_of_others()),
+    "experiment of every cell": lambda: experiment_card(of_every_cell()),
+    "experiment that waits": lambda: experiment_card(experiment_status("running", "paused", "queued")),
+    "metric auc without curves": lambda: metric_answer(experiment_status("completed"), without_curves(), "auc"),
     **{f"metric {metric}": partial(table_of, metric) for metric in METRICS.values()},
     "no experiments": lambda: experiments_page([], total=0, page=""),
     "experiments": lambda: experiments_page([experiment_status("running", "completed")], total=1, page=""),
@@ -395,10 +502,15 @@ def test_message__has_the_text_of_its_state_in_each_language(case: str, snapshot
     assert "\n\n".join(text_of(language, CASES[case]) for language in LANGUAGE_NAMES) == snapshot
 
 
+FIGURE_FILES = ("heat_map.png", "tree.png", "batteries.png")
 WORDS: Mapping[str, Callable[[], str]] = {
     "picture of a run": lambda: chart_alt_text(RUNNING),
     "picture of a report": lambda: report_files(PART)[0].description or "",
     "picture of a development": lambda: alt_of(DEVELOPMENT),
+    "pictures of an experiment": lambda: "\n".join(
+        f"{file.filename}: {file.description}"
+        for file in attach_figures(discord.Embed(), dict.fromkeys(FIGURE_FILES, b"png"), with_batteries())
+    ),
     "suggestion": lambda: described(ENTRIES[2]),
     "suggestion without characters": lambda: described(ENTRIES[2]._replace(bits_per_char=None, objective="masked_lm")),
 }
@@ -438,6 +550,27 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
         "5-gram: {:.3f} {u}/char; this model {:.3f} (−{:.3f})",
         (1.8128 * BIT, 1.5 * BIT, 0.3128 * BIT),
     ),
+    ("card learned a little", "✅ Completed: kk-ipa in", ()),
+    ("card learned nothing of validation text", "its loss is {:.3f} {u}/token, and the uniform", (3.64837,)),
+    ("card hardly unknown text", "{:.3f} {u}/char · perplexity", (1.5 * BIT,)),
+    ("card unknown text", "{:.3f} {u}/char ⚠ · perplexity", (4.0,)),
+    (
+        "card unknown text",
+        "⚠ 0.2% of the characters are unknown to the tokenizer: figures per character are too low",
+        (),
+    ),
+    ("card worse than counting", "⚠ Completed: kk-ipa", ()),
+    ("card not clearly better", "unigram: {:.3f} {u}/char; this model {:.3f}", (1.5308 * BIT, 1.5 * BIT)),
+    ("card crashed at once", f"Try: `/mt logs run:{RUN}`, then `/mt train`.", ()),
+    ("card crashed", f"Try: `/mt resume run:{RUN}`; it continues from the last checkpoint.", ()),
+    ("card disk full", f"Try: `/mt resume run:{RUN}` when the disk works again; it continues", ()),
+    ("card too short a text", "Try: `/mt train` with a longer text.", ()),
+    ("card diverged", "Try: `/mt train` with a smaller `learning_rate` than 0.002.", ()),
+    ("card failed", "Try: `/mt train` with `batch_size:32` instead of 64, or `size:tiny`.", ()),
+    ("card out of memory by one", "Try: `/mt train` with `size:tiny`.", ()),
+    ("end cancelled behind a checkpoint", f"`/mt resume run:{RUN}` resumes the run from its last checkpoint.", ()),
+    ("card worker ended", "⏳ Queued: kk-ipa", ()),
+    ("card worker ended", "25 steps in 2 epochs\nKept: checkpoint at step 25", ()),
     ("digest", "25 % · loss {:.3f} {u}/token · {:.3f} {u}/char · ETA", (2.0, 4.0)),
     (
         "group completed",
@@ -454,6 +587,17 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("score less surprised", "by {:.3f} {u}/char.", (1.0 * BIT,)),
     ("report", "Mean **{:.3f}** {u} · median {:.2f} · max {:.2f} at 4", (5.1 * BIT, 4 * BIT, 11.4 * BIT)),
     ("report", "· above {:.3g}: 1 of 4 characters", (6 * BIT,)),
+    ("any predict", "```\n 50.0%  kk-ipa\n", ()),
+    ("battery of a run", "a&b    75.0%     30.1% … 95.4%\n", ()),
+    ("battery of a run", "empty  –         –\n", ()),
+    ("battery of a run", "a&b: counts: unigrams 50.0%, 5-grams 75.0%\n", ()),
+    ("battery of a run", "20.0% of the items stand in the training text, 40.0% with eight words in a row", ()),
+    ("battery of two runs", "x      75.0% (30.1%…95.4%)  75.0% (30.1%…95.4%)\n", ()),
+    ("battery of two runs", "a&b: untrained 75.0% (30.1% … 95.4%), chance 50.0% ⚠ not at chance\n", ()),
+    ("battery of a suite", "  formula 2  50.0%     15.0% … 85.0%\nempty ", ()),
+    ("battery of leaked text", "⚠ a&b: 60.0% of the items stand in the validation text", ()),
+    ("four runs", "**against c: ✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**", ()),
+    ("four runs", "Loss ({u}/token) **{:.3f}** · {:.3f} · {:.3f} · {:.3f}\n", (1.9, 2.0, 1.8, 2.0)),
     ("better", "Loss ({u}/token) **{:.3f}** · {:.3f} ({:+.3f})", (1.9, 2.0, -0.1)),
     ("better", "Loss ({u}/char) **{:.3f}** · {:.3f} (+0.000)", (1.5 * BIT, 1.5 * BIT)),
     ("groups", "Paired over 2 seeds: {:+.3f}", (-0.25,)),
@@ -467,6 +611,13 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
         (0.443333, 0.883333, 0.44),
     ),
     ("experiment result", "shuffled: With shuffled characters, the gap is {:.3f} {u}/char.", (0.44,)),
+    ("experiment of checks", "It should be below half of the {:.3f} of the held-out text.\n", (0.44,)),
+    ("experiment of checks", "fi, {:.3f} {u}/char away; that should be more than the mean", (1.6,)),
+    ("experiment of phases", "ky, second phase 15.18 14.59  9.03  6.42 12.81 14.44     –", ()),
+    ("experiment of every cell", "**lstm**, seed 1, batteries: ✓ tr  ▶ az\n", ()),
+    ("experiment that waits", "**lstm**, seed 1, trained: ⏸ tr  ○ az\n", ()),
+    ("experiment with batteries", "tr: multiblimp:tur **90.0%** [82.0%, 98.0%] · kk:", ()),
+    ("metric auc without curves", "kk  –          –\n", ()),
     ("metric asymmetry", "+{:.3f}", (0.24,)),
     ("metric auc", "kk  {:.2f}", (2.135,)),
     ("development", "{u}/char", ()),
@@ -474,6 +625,9 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("picture of a run", "training loss {:.3f} {u}/token, validation loss {:.3f}.", (2.0, 2.1)),
     ("picture of a development", "test {:.3f} {u}/char.", (3.0 * BIT,)),
     ("picture of a report", "mean {:.3f} {u}, highest {:.2f} at 4.", (2.5 * BIT, 4 * BIT)),
+    ("pictures of an experiment", "heat_map.png: Excess surprisal by listener and text: tr, az, kk, ky,", ()),
+    ("pictures of an experiment", "tree.png: Average-linkage tree of tr, az, kk, ky, uz, ug, fi.\n", ()),
+    ("pictures of an experiment", "batteries.png: Accuracy on batteries by language of the model: tr, az,", ()),
     ("suggestion", "· {:.3f} {u}/char", (2.164 * BIT,)),
     ("suggestion without characters", "· {:.3f} {u}/masked token", (1.5,)),
 ]

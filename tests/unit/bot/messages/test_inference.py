@@ -2,51 +2,16 @@
 
 import re
 import unicodedata
-from math import log
 
-import pytest
-
-from bot.messages.inference import generate_answer, predict_answer, report_answer, report_files, score_answer
-from tests.support.cards import Read, for_reader
-from tests.support.messages import RUN, SCORE
+from bot.messages.inference import generate_answer, report_answer
+from tests.support.cards import Read
+from tests.support.messages import RUN
 from tests.support.scores import report_of
 from tests.support.stories import run_record
 from trainer.config.validation import parse
-from trainer.contracts.base import changed
 from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
-from trainer.contracts.predictions import PredictResponse, Suggestion
-from trainer.contracts.units import Unit
 
 REASONS: tuple[FinishReason, ...] = ("eos", "stop_sequence", "max_new_tokens", "context_full")
-
-
-@pytest.mark.parametrize(
-    ("own", "unit", "compared"),
-    [
-        (2.385, "bits", "More surprised than on its own test set by 0.500 bits/char."),
-        (3.885, "bits", "Less surprised than on its own test set by 1.000 bits/char."),
-        (2.885 + 1 / log(2), "nats", "Less surprised than on its own test set by 1.000 nats/char."),
-        (2.8848, "bits", "As surprised as on its own test set."),
-    ],
-)
-def test_score__is_compared_with_the_test_set_of_the_run(own: float, unit: Unit, compared: str) -> None:
-    score = changed(SCORE, loss=2.0, perplexity=7.389, bits_per_char=2.885, mean_surprisal=1.9)
-    lines = Read(for_reader(lambda: score_answer(run_record(), "a", score, own, {}), unit)).text.split("\n")
-    assert lines[-1] == compared
-    factor = log(2) if unit == "bits" else 1.0
-    assert (
-        lines[0] == f"**{2 / factor:.3f}** {unit}/token · {2.885 * log(2) / factor:.3f} {unit}/char · perplexity 7.39"
-    )
-    assert lines[1].startswith(f"{1.9 / factor:.3f} {unit}/token without line ends")
-
-
-def test_prediction__shows_each_token_with_its_probability_after_the_text() -> None:
-    tokens = (("a`", 0.5), (" ", 0.25), ("[EOS]", 0.001))
-    suggestions = tuple(Suggestion(token=token, prob=prob, logp=log(prob)) for token, prob in tokens)
-    response = PredictResponse(request_id="f", run_id=RUN, status="completed", suggestions=suggestions, unk_count=1)
-    text = Read(predict_answer(run_record(), "the ```", response)).text
-    assert text.startswith("```\nthe `\u200b`\u200b`\u200b\n```\n")
-    assert " 50.0%  a`\u200b\n 25.0%  ␣\n  0.1%  [EOS]\n```\n1 unknown sign in the text" in text
 
 
 def test_report__of_a_text_from_right_to_left_keeps_its_numbers_in_place() -> None:
@@ -57,15 +22,6 @@ def test_report__of_a_text_from_right_to_left_keeps_its_numbers_in_place() -> No
     assert "max 9.50 at 5 «\u2068٣\u2069» · above 6: 1 of 5 characters" in shown.text
     assert "     5   9.50  \u2068٣\u2069 unknown   \u2068ا\u2069 41.0%  [EOS] 20.0%" in shown.text
     assert not any(unicodedata.bidirectional(char) in ("R", "AL", "AN", "FSI", "PDI") for char in outside)
-
-
-def test_report__describes_its_picture_for_screen_readers() -> None:
-    made = report_of("ab", [1.0, 2.0])
-    files = report_files(made)
-    assert report_answer(run_record(), made, "run", left_out=0).image.url == "attachment://surprisal.png"
-    kinds = ("png", "html", "csv", "json")
-    assert [(file.filename, file.fp.read()) for file in files] == [(f"surprisal.{one}", one.encode()) for one in kinds]
-    assert (files[0].description or "").endswith("mean 1.500 bits, highest 2.00 at 2.")
 
 
 def generated(prompt: str, *outputs: str) -> Read:

@@ -50,16 +50,18 @@ def test_messages__have_the_buttons_of_their_state(state: str, is_owner: bool, c
 
 
 @pytest.mark.parametrize(
-    ("code", "shown"),
+    ("code", "batch", "shown"),
     [
-        (ErrorCode.OUT_OF_MEMORY, "Resume · Retry with batch 32 · Logs"),
-        (ErrorCode.INSUFFICIENT_STORAGE, "Resume · Retry · Logs"),
-        (ErrorCode.TRAINING_NAN_LOSS, "Logs"),
-        (ErrorCode.CORPUS_TOO_SHORT, "Logs"),
+        (ErrorCode.OUT_OF_MEMORY, 64, "Resume · Retry with batch 32 · Logs"),
+        (ErrorCode.OUT_OF_MEMORY, 1, "Resume · Logs"),
+        (ErrorCode.INSUFFICIENT_STORAGE, 64, "Resume · Retry · Logs"),
+        (ErrorCode.TRAINING_NAN_LOSS, 64, "Logs"),
+        (ErrorCode.CORPUS_TOO_SHORT, 64, "Logs"),
     ],
 )
-def test_failed_run__offers_what_would_help(code: ErrorCode, shown: str) -> None:
-    assert labels(final_buttons(RUN, changed(FAILED, error=RunError.of(AppError(code, "x"))), is_owner=True)) == shown
+def test_failed_run__offers_what_would_help(code: ErrorCode, batch: int, shown: str) -> None:
+    status = changed(FAILED, error=RunError.of(AppError(code, "x")), batch_size=batch)
+    assert labels(final_buttons(RUN, status, is_owner=True)) == shown
 
 
 @pytest.mark.parametrize(

@@ -1,56 +1,25 @@
 """Pages of runs and comparisons: their text, within Discord's limits."""
 
 import re
-from math import log
 
 import discord
 from hypothesis import strategies as st
 
-from bot.commands.compare import attach_comparison, compare_answer, settings_answer
+from bot.commands.compare import attach_comparison, settings_answer
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
+from bot.messages.experiment_card import attach_figures
 from tests.support.cards import Read, texts, within_limits
+from tests.support.experiment_results import with_batteries
 from tests.support.measured_runs import OWN_TEXT, measured
 from tests.support.messages import ENTRY
 from tests.support.properties import for_all_pairs
 from tests.support.stories import run_record
 from trainer.contracts.runs import CorpusRef
 from trainer.queue.run_index import RunRow
-from trainer.reports.comparison import Measurement, compare, differences
+from trainer.reports.comparison import Measurement, differences
 
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
-
-
-def test_compare__has_the_verdict_the_numbers_and_what_differs() -> None:
-    worse: dict[str, object] = {"loss": 2.5, "top1_accuracy": None}
-    shown = Read(compare_answer(compare([measured("new", summary=worse), measured("old")], split="test")))
-    assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ new against old", "new · old")
-    assert shown.text.startswith("**✗ worse: loss +25.00%")
-    assert shown.text.split("\n\n", 1)[1].split("\n") == [
-        "**new** · old",
-        "LSTM-2x16 · LSTM-2x16 · test split",
-        f"Loss (bits/token) **{2.5 / log(2):.3f}** · {2 / log(2):.3f} (+{0.5 / log(2):.3f})",
-        "Loss (bits/char) **1.500** · 1.500 (+0.000)",
-        "Perplexity **7.39** · 7.39 (+0.00)",
-        "Top-1 **–** · 25.0%",
-        "Top-5 **50.0%** · 50.0% (+0.0%)",
-        "Parameters **100** · 100 (+0)",
-        "Tokens/s **1\u202f000** · 1\u202f000 (+0)",
-    ]
-
-
-def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
-    losses = {"a": 1.9, "b": 2.0, "c": 1.8, "d": 2.0}
-    runs = [measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in losses.items()]
-    shown = Read(compare_answer(compare(runs, split="test")))
-    assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ a against b, c, d", "a · b · c · d")
-    assert [line for line in shown.text.split("\n") if line.startswith("**against")] == [
-        "**against b: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
-        "**against c: ✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**",
-        "**against d: better: loss -5.00% (95 % interval -5.00% to -5.00%)**",
-    ]
-    first, *others = (f"{loss / log(2):.3f}" for loss in losses.values())
-    assert " · ".join([f"\nLoss (bits/token) **{first}**", *others]) in shown.text and "learning" not in shown.text
 
 
 def test_compare__names_settings_and_texts_as_people_do() -> None:
@@ -93,7 +62,8 @@ def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS
 
 
-def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
+def test_message__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats/token") == []
+    assert attach_figures(embed, {}, with_batteries()) == []
     assert embed.image.url is None
