@@ -32,7 +32,6 @@ from tests.support.bot import (
     TOKEN,
     Place,
     Read,
-    buttons,
     discord_alone,
     ended,
     environment_on,
@@ -119,23 +118,6 @@ async def test_inference__without_a_finished_run_or_a_worker_is_refused(tmp_path
     assert "`max_new_tokens` may be at most 20 here, you gave 21" in long.text
     assert "⏳ Queued: cats" in queued.text
     assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
-
-
-async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
-        card = await here.message(here.ana, "Queued")
-        (run,) = here.runs()
-        by_other = await here.ask(here.bob, "cancel", {"run": run.name})
-        by_stranger = await here.click(here.eve, card, f"mt:cancel:{run.name}")
-        assert by_other.colour == by_stranger.colour == AMBER
-        assert not (run / "cancel").exists()
-        by_starter = await here.click(here.ana, card, f"mt:cancel:{run.name}")
-        assert "Cancelled: cats" in by_starter.text and by_starter.is_ephemeral
-        assert "The run had not started" in by_starter.text
-        await here.message(here.ana, "· result")
-        await here.discord.wait_for_edit(card, "Cancelled")
-        assert [*buttons(card)] == ["Refresh"]
 
 
 async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(tmp_path: Path) -> None:
