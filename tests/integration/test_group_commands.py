@@ -61,13 +61,6 @@ async def test_seeds__start_a_group_with_one_card_and_one_final_message(here: Pl
     assert direct(here, here.bob) == [card, final], "the runs send nothing of their own"
 
 
-async def test_wrong_seeds__are_refused_with_the_name_of_the_option(here: Place) -> None:
-    for seeds, said in (("two", "`seeds` must be a number of seeds"), ("3,3", "each seed once")):
-        answer = await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seeds": seeds})
-        assert said in answer.text
-    assert here.runs() == []
-
-
 async def test_card__follows_all_runs_and_ends_with_their_mean(tmp_path: Path) -> None:
     async with notifier_place(tmp_path) as here:
         stories = group_stories(tmp_path, user_id=here.ana.id)

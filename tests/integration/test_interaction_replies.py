@@ -54,11 +54,15 @@ async def test_interaction__that_is_answered_too_late_does_nothing(
             await until(lambda: left(tmp_path) == [])
 
 
-async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> None:
-    async with fragile(tmp_path) as (server, ana):
-        server.fail_next("POST", CALLBACK, "reply_lost")
-        server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
-        answer = await read(await server.slash(ana, "mt status", {}))
+@pytest.mark.parametrize("fault", ["reply_lost", "late_500"])
+async def test_first_answer__that_discord_has_already_counts(tmp_path: Path, fault: FaultAction) -> None:
+    async with fragile(tmp_path, answer_seconds=ANSWER_SECONDS) as (server, ana):
+        server.fail_next("POST", CALLBACK, fault)
+        if fault == "reply_lost":
+            server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
+        with captured_logs() as logs:
+            answer = await read(await server.slash(ana, "mt status", {}))
+        assert [line for line in logs if line["event"] == "token_used_twice"] == []
     assert "There is no run yet" in answer.text
 
 
@@ -79,15 +83,6 @@ async def test_command__that_another_process_has_answered_does_not_run(tmp_path:
         assert events == dict.fromkeys(("train", "settings", "status"), "token_used_twice")
         assert list((tmp_path / "artifacts" / "models").glob("*")) == []
     assert "Another process answers commands with the same DISCORD__TOKEN" in told.text
-
-
-async def test_first_answer__that_discord_takes_with_an_error_counts(tmp_path: Path) -> None:
-    async with fragile(tmp_path, answer_seconds=ANSWER_SECONDS) as (server, ana):
-        server.fail_next("POST", CALLBACK, "late_500")  # discord.py tries again: "already acknowledged"
-        with captured_logs() as logs:
-            answer = await read(await server.slash(ana, "mt status", {}))
-        assert [line for line in logs if line["event"] == "token_used_twice"] == []
-    assert "There is no run yet" in answer.text
 
 
 async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:

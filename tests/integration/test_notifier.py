@@ -11,7 +11,7 @@ from bot.messages.text import AMBER, BLURPLE
 from bot.people.watchers import MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.rest import Limit
-from local_discord.state import Channel, Refusal, StoredMessage, User
+from local_discord.state import Channel, StoredMessage, User
 from local_discord.wire import mapping, rows, text
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGES, Place, place, told_ids, until_delivered
 from tests.support.stories import Story
@@ -55,23 +55,6 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message(here: Plac
     assert final.attachments == [], "the chart stands in the card"
     assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]
     assert "cancel" in custom_ids(card) and "mt:cancel" not in str(card.components)
-
-
-async def test_two_people__get_messages_of_their_own_runs_only(here: Place) -> None:
-    people = [here.discord.add_user(name) for name in ("ana", "bob")]
-    of_ana, of_bob = (here.story(user, f"char_lstm-{user.name}") for user in people)
-    here.story(None, "char_lstm-nobody").cancel()
-    async with here.listening() as listener:
-        listener.follow("char_lstm-nobody")
-        for user in people:
-            await here.message(user, f"char_lstm-{user.name}")
-        of_ana.cancel()
-        of_bob.fail()
-        for user in people:
-            await here.message(user, f"char_lstm-{user.name} · result")
-    for user in people:
-        named = [[one.name for one in people if f"char_lstm-{one.name}" in text] for text in here.texts(user)]
-        assert named == [[user.name]] * 2
 
 
 async def test_run_that_has_ended_before__has_one_message(here: Place) -> None:
@@ -231,15 +214,6 @@ async def test_delivery_that_fails__is_logged_restarted_and_delays_nobody(here: 
     failures = [line for line in logs if line["event"] == "task_failed"]
     assert failures[0]["task"] == f"char_lstm-broken for {here.ana.id}"
     assert isinstance(failures[0]["exc_info"], FileNotFoundError)
-
-
-async def test_other_refusal__is_logged_as_an_error(here: Place) -> None:
-    here.story(here.ana)
-    here.discord.fail_next("POST", MESSAGES, Refusal(401, 0, "401: Unauthorized"))
-    with captured_logs() as logs:
-        async with here.listening():
-            await until(lambda: len(logs) > 0)
-    assert logs[0]["event"] == "task_failed"
 
 
 async def test_broken_ledger__is_logged_and_delays_nobody_else(here: Place) -> None:

@@ -224,6 +224,8 @@ MISTAKES: Sequence[tuple[Options, str]] = [
     ({"corpus": "no_such_corpus"}, "no corpus"),
     ({"corpus": "../secret"}, "corpus"),
     ({"corpus": "cats", **CATS}, "exactly one"),
+    ({**CATS, "seeds": "two"}, "`seeds` must be a number of seeds"),
+    ({**CATS, "seeds": "3,3"}, "each seed once"),
     ({}, "exactly one"),
 ]
 
