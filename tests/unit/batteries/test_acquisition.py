@@ -127,21 +127,6 @@ def test_fit__agrees_with_scipy_on_the_exported_table() -> None:
     assert sum(one.fits for one in acquisitions(scores, ())) > 30
 
 
-def test_age__orders_words_as_they_are_planted() -> None:
-    """By a model that counts: the surprisal of a word falls from chance to the logarithm of its frequency."""
-    n_types, words_per_step, planted_step = 500, 4, 64
-    shares = {"late": 0.08, "quarter": 0.02, "often": 0.08, "half": 0.04}
-    scores: list[WordScores] = []
-    for step in STEPS:
-        for word, share in shares.items():
-            steps = max(0, step - planted_step) if word == "late" else step
-            probability = (share * words_per_step * steps + 1) / (words_per_step * step + n_types)
-            scores.append(WordScores(step=step, word=word, n_contexts=1, nats=-math.log(probability)))
-    ages = {word.word: word.age_steps for word in acquisitions(scores, ()) if word.age_steps is not None}
-    assert sorted(ages, key=ages.__getitem__) == ["often", "half", "quarter", "late"]
-    assert ages["late"] > planted_step
-
-
 REASONS: dict[Misfit, list[float]] = {
     "no_fall": [3.0, 4.0, 5.0, 5.5, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0],
     "poor_fit": [6.0, 5.0, 7.0, 4.0, 6.0, 5.0, 7.0, 4.0, 6.0, 5.0, 7.0, 4.0],

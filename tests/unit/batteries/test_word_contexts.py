@@ -111,12 +111,6 @@ def test_means__of_causal_and_masked_models_are_those_of_their_words(name: str, 
     assert [one.n_contexts for one in means.scores] == [2, 2, 3] and not means.n_unscored
 
 
-def test_frequencies__are_per_million_words() -> None:
-    blocks = ["The sun\nthe moon", "— THE,"]
-    assert frequencies_per_million(blocks, ["the", "moon", "sea"]) == {"the": 6e5, "moon": 2e5, "sea": 0.0}
-    assert frequencies_per_million(["—"], ["the"]) == {}
-
-
 @for_all(_lines)
 def test_frequencies__are_those_of_the_words(lines: list[str]) -> None:
     counts = Counter(word for line in lines for word in plain(line) if word)

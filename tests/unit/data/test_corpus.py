@@ -110,16 +110,6 @@ def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
     assert normalize("NFC", normal) == normal
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 10, 11, 99, 1000])
-def test_split__has_exact_counts_of_different_lines(count: int) -> None:
-    counts, without = (
-        Counter(labels_of([f"line {i}" for i in range(count)], RULE._replace(test_fraction=test))) for test in (0.2, 0)
-    )
-    validation, test = max(1, round(0.1 * count)), max(1, round(0.2 * count))
-    assert counts == {0: count - validation - test, 1: validation, 2: test}
-    assert without == {0: count - validation, 1: validation}
-
-
 @pytest.mark.slow
 def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
     lines, of_block = 500_000, 10_000
@@ -275,15 +265,6 @@ def test_split_corpus__is_disjoint_complete_and_of_the_wanted_sizes(lines: list[
     most = 1 if rule.by == "position" or len(groups) <= len(wanted) else max(groups.values())
     for name, size in wanted.items():
         assert abs(len(parts[name]) - size) <= (2 * most if most > 1 else len(wanted) - 1)
-
-
-def test_split__by_position_holds_out_the_end_of_the_text(tmp_path: Path) -> None:
-    lines = [f"line {i % 7}" for i in range(30)]
-    for seed in (1, 2):
-        corpus = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.1, 0.2, seed, "position"))
-        assert parts_of(corpus) == {"train": lines[:21], "validation": lines[21:24], "test": lines[24:]}
-    other = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.3, 0.2, 1, "position"))
-    assert parts_of(other) == {"train": lines[:15], "validation": lines[15:24], "test": lines[24:]}
 
 
 def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule = RULE) -> dict[Split, list[int]]:

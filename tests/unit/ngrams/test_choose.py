@@ -86,13 +86,6 @@ def test_no_validation_text__leaves_the_highest_order() -> None:
     assert chosen.validation_losses_nats == {}
 
 
-def test_unigram__is_order_one() -> None:
-    train, validation = (tokens_of(drawn_texts(50, 5, seed), LINES) for seed in (1, 2))
-    chosen = choice(train, validation, max_order=1)
-    assert chosen.model.order == 1
-    assert list(chosen.validation_losses_nats) == [1]
-
-
 @pytest.mark.parametrize("tokens", [[2, 3], [2, 5, 3], [2, 5, 5, 5, 5, 3]])
 def test_text_of_one_line__has_a_model(tokens: list[int]) -> None:
     chosen = choice(tokens, tokens)

@@ -47,17 +47,6 @@ def listed(arrays: "Sequence[NDArray[np.int64] | NDArray[np.int32]]") -> list[li
 
 
 @pytest.mark.parametrize("special", MODES, ids=MODE_NAMES)
-@pytest.mark.parametrize("order", range(1, 8))
-def test_losses__are_those_of_a_brute_force(special: SpecialIds, order: int) -> None:
-    train, held_out = (tokens_of(drawn_texts(60, types, seed=types), special) for types in (5, 6))
-    model, expected = model_of(train, special, order), brute_force_of(train, special, order)
-    assert model.order == order
-    for tokens in (train, held_out):
-        losses: list[float] = model.losses_nats(as_ids(tokens, VOCAB_SIZE)).tolist()
-        assert losses == pytest.approx(expected.losses_nats(documents_of(tokens, special)), rel=1e-12, abs=1e-12)
-
-
-@pytest.mark.parametrize("special", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("order", [1, 2, 3, 7])
 def test_distribution__is_that_of_a_brute_force_and_adds_to_one(special: SpecialIds, order: int) -> None:
     tokens = tokens_of(drawn_texts(40, 4, seed=1), special)

@@ -15,7 +15,7 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baselines
 from trainer.contracts.environment import Environment
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import NgramConfig
@@ -26,7 +26,6 @@ from trainer.reports.comparison import (
     Figures,
     MeasuredGroup,
     Measurement,
-    check_different,
     compare,
     differences,
     model_name,
@@ -385,9 +384,3 @@ def test_counts_of_ngrams__are_no_settings() -> None:
     one = effective_of("ngram")
     other = changed(one, model=NgramConfig(max_order=4, order=2, ngrams=(5, 9), discounts=((0.5, 1.0, 1.5),) * 2))
     assert [*differences(one, other)] == [Difference(field="model.max_order", run="3", other="4")]
-
-
-def test_run__is_not_compared_with_itself() -> None:
-    check_different(["a", "b"])
-    with pytest.raises(AppError, match="compared with itself"):
-        check_different(["a", "b", "a"])

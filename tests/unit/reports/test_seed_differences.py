@@ -155,13 +155,6 @@ def test_groups_with_one_common_seed__keep_all_runs_and_say_so() -> None:
     assert one.notes[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.721")
 
 
-def test_groups_of_one_setting__are_no_regression() -> None:
-    [one] = pair(group("new", {6: 2.5, 7: 2.51}), group("old", {1: 2.0, 2: 2.01})).against
-    assert (one.verdict, one.is_regression, one.differences) == ("worse", True, ()), "no environment is known"
-    assert one.over_seeds is not None and one.over_seeds.method == "welch"
-    assert "2 runs against 2, fewer than two common seeds (Welch's t): +0.721 bits per token" in one.notes[0]
-
-
 def test_group__is_compared_in_what_all_of_its_runs_have_in_common() -> None:
     mixed = MeasuredGroup("mixed", [measured("a", seed=1), measured("b", seed=2, tokenizer="b")])
     [one] = pair(mixed, group("old", A)).against

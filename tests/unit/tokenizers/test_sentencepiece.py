@@ -56,15 +56,6 @@ def test_words__are_the_same_tokens_at_the_start_of_a_line(model_type: str) -> N
 
 
 @every_type
-def test_reserved_characters__are_unknown_though_the_text_has_them(model_type: str) -> None:
-    tokenizer = sentencepiece(model_type, [*KING_LINES, "a\tb\u2581c\u2585d"])
-    ids = tokenizer.encode("a\tb\u2581c\u2585d")
-    assert ids.count(2) == 3
-    assert tokenizer.decode(ids) == "abcd"
-    assert tokenizer.manifest.stats.char_coverage == 1
-
-
-@every_type
 def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
     tokenizer = sentencepiece(model_type, [f"{'the king ' * 3000}ж"])
     assert tokenizer.special_ids.unk not in tokenizer.encode("the king ж")

@@ -211,9 +211,13 @@ def test_resume__in_lower_precision_goes_on_bit_for_bit(tmp_path: Path, name: st
     assert_continued(complete, kept, part)
 
 
+ONE_STEP: dict[str, object] = {"log_every_steps": 1, "max_steps": 1}
+
+
 def test_fp16__keeps_its_scale_and_skips_gradients_that_are_not_finite(tmp_path: Path) -> None:
-    run = run_with(tmp_path / "run", "gpt2", "fp16", log_every_steps=1, max_steps=1)
-    observed(run)
+    run = run_with(tmp_path / "run", "gpt2", "fp16", **ONE_STEP)
+    [row], [exact] = (observed(one).rows for one in (run, run_with(tmp_path / "fp32", "gpt2", "fp32", **ONE_STEP)))
+    assert row.grad_norm == pytest.approx(exact.grad_norm, rel=0.01), "of the loss without its scale"
     saved = saved_last(run)
     scaler = saved.optimizer_state["scaler"]
     assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.support.answers import surprisals
 from tests.support.families import CONTINUING, FAMILIES, MASKED, effective_of, model_of
 from tests.support.properties import for_all_pairs
-from tests.support.reference import ReferenceModel, losses_by_hand, windows_by_hand
+from tests.support.reference import windows_by_hand
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, Run, char_tokenizer, integers, make_run, small_model
 from trainer.contracts.base import changed
@@ -62,27 +62,6 @@ def of_texts(
 def measured(run: Run, model: LanguageModel, effective: EffectiveRequest | None = None) -> Measured:
     request = effective or run.effective
     return measure(model, run.tokenizer, run.corpus, "test", request, resolve_compute(request), run_id="r")
-
-
-@pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
-def test_loss_and_accuracy__are_those_by_hand_over_whole_lines(run: Run, architecture: str) -> None:
-    model = small_model(run.tokenizer.vocab_size, architecture)
-    lines = [run.tokenizer.encode(line) for line in run.lines("test")]
-    reference = ReferenceModel(model, architecture)
-    by_line = [losses_by_hand(reference, [line], len(line) + 1) for line in lines]
-    expected = [loss for losses in by_line for loss in losses]
-    ranks: list[int] = []
-    for line in lines:
-        answers = reference.log_probabilities([2, *line])
-        ranks += [sum(v > p[target] for v in p) for p, target in zip(answers, [*line, 3], strict=True)]
-    found = evaluated(model.train(), run)
-    assert model.training, "the mode of the model stays"
-    assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
-    assert math.isclose(found.loss_nats, sum(expected) / len(expected), abs_tol=1e-5)
-    assert math.isclose(perplexity(found.loss_nats), math.exp(sum(expected) / len(expected)), rel_tol=1e-4)
-    assert found.group_nats == pytest.approx([sum(losses) for losses in by_line], abs=1e-4)
-    assert found.group_tokens == tuple(map(len, by_line))
-    assert (found.top1_hits, found.top5_hits) == (Counter(ranks)[0], sum(rank < 5 for rank in ranks))
 
 
 @pytest.mark.parametrize("family", ["char_lstm", "gpt2", "lstm both", "bert"])
@@ -166,7 +145,8 @@ def test_loss__of_every_family_is_brute_force_over_lines_and_windows(family: str
             losses += [
                 -log_p[place - begin][expected[place - begin]] for place in scored if expected[place - begin] >= 0
             ]
-    found = of_texts(model, tokenizer, lines, masks)
+    found = of_texts(model.train(), tokenizer, lines, masks)
+    assert model.training, "the mode of the model stays"
     assert model.context_tokens in (None, 24)
     assert found.tokens == len(losses)
     assert found.loss_nats == pytest.approx(sum(losses) / len(losses), abs=1e-5)

@@ -2,20 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Muon
 
-from tests.support.tiny_models import make_run
-from tests.support.trainings import TEXT
 from trainer.contracts.training_options import OptimizerConfig
 from trainer.models.threads import using_threads
-from trainer.training.device import Precision
 from trainer.training.muon import Blocks, orthogonalized
-from trainer.training.optimizer import Optimizer
 from trainer.training.update_rules import LossScale, UpdateRule, WeightGroup, moments_adapter
 
 SHAPES = ((3, 4), (5,), (2, 2))
@@ -187,25 +182,3 @@ def test_loss_scale__adapts_as_that_of_torch() -> None:
     loaded = LossScale()
     loaded.load(scale.state())
     assert loaded.state() == scale.state() and scale.scale != LossScale().scale
-
-
-def test_fp16__scales_the_loss_and_skips_a_step_with_infinite_gradients(tmp_path: Path) -> None:
-    run, precisions = make_run(tmp_path, TEXT), list[Precision](("fp32", "fp16"))
-    plain, scaled = run.fresh_model(), run.fresh_model()
-    optimizers = [
-        Optimizer(model, run.effective, run.compute._replace(precision=precision), 10)
-        for model, precision in zip((plain, scaled), precisions, strict=True)
-    ]
-    for factor in (1.0, math.inf, 1.0):
-        for model, optimizer in zip((plain, scaled), optimizers, strict=True):
-            optimizer.backward(sum((weight.square().sum() for weight in model.parameters()), torch.zeros(())) * factor)
-            optimizer.clip_gradients()
-            if math.isfinite(factor) or model is scaled:
-                optimizer.step(0, 0)
-            optimizer.clear_gradients()
-    again = Optimizer(scaled, run.effective, run.compute._replace(precision="fp16"), 10)
-    again.load(optimizers[1].state())
-    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert again.state()["scaler"] == optimizers[1].state()["scaler"] != {}
-    assert optimizers[0].state()["scaler"] == {}
