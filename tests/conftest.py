@@ -12,12 +12,17 @@ import hypothesis
 import pytest
 import structlog
 
+from tests.support.api_server import server_fixture
 from tests.support.bot import no_bot_is_left_fixture
 from tests.support.http import copied_fixture, here_fixture, run_fixture
 from tests.support.inference_bot import answers_fixture
 from tests.support.lab import lab_fixture
+from tests.support.laptop import client_fixture, laptop_fixture
+from tests.support.run_shell import shell_fixture
+from tests.support.shell import lab_shell_fixture
 
-__all__ = ["answers_fixture", "copied_fixture", "here_fixture", "lab_fixture", "no_bot_is_left_fixture", "run_fixture"]
+__all__ = ["answers_fixture", "client_fixture", "copied_fixture", "here_fixture", "lab_fixture", "lab_shell_fixture"]
+__all__ += ["laptop_fixture", "no_bot_is_left_fixture", "run_fixture", "server_fixture", "shell_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port

@@ -17,7 +17,6 @@ from tests.support.inference import RUN
 from tests.support.inference_bot import place, said
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
-from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.batteries import BatterySummary
@@ -29,7 +28,6 @@ from trainer.contracts.scores import ScoreResponse
 from trainer.export.folders import load_export
 from trainer.reports.comparison import Comparison
 
-__all__ = ["lab_shell_fixture"]
 STEP = 3
 PREDICT = PredictRequest(text="abc a", k=5)
 

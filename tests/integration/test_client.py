@@ -10,7 +10,7 @@ import pytest
 
 import trainer
 from tests.support import tiny_request
-from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared, server_fixture
+from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared
 from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.api import Model
@@ -23,8 +23,6 @@ from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobQueue
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.scores import ScoreResponse
-
-__all__ = ["server_fixture"]
 
 TEXT = "abc cab\n\nab"
 LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"

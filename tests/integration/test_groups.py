@@ -8,12 +8,12 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import ended, some_text, tiny_request, wait_for_status
-from tests.support.api_server import KEY, LabServer, server_fixture
+from tests.support.api_server import KEY, LabServer
 from tests.support.faulty_runs import outcome
 from tests.support.groups import GROUP, group_record, group_stories
 from tests.support.http import ANA, BOB, Site
 from tests.support.lab import Lab
-from tests.support.run_shell import TINY, Shell, enter, sets, shell_fixture
+from tests.support.run_shell import TINY, Shell, enter, sets
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
 from trainer.artifacts.checkpoint_files import checkpoint_steps
@@ -24,8 +24,6 @@ from trainer.contracts.runs import Accepted, RunStatus
 from trainer.lab.groups import curve_band
 from trainer.reports.comparison import Comparison
 from trainer.worker.reconciler import reconcile
-
-__all__ = ["server_fixture", "shell_fixture"]
 
 
 class Listed(BaseModel):

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 import trainer
 from tests.support import api_process as processes
 from tests.support import environment_in, finished_runs
-from tests.support.api_server import USER_KEY, LabServer, server_fixture
+from tests.support.api_server import USER_KEY, LabServer
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.cross_language import ALPHABETS, TINY, plan_with
 from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, hub_fixture
 from tests.support.hub_server import Hub
-from tests.support.laptop import Laptop, client_fixture, laptop_fixture
+from tests.support.laptop import Laptop
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
 from tests.support.waiting import wait_until
@@ -41,7 +41,7 @@ from trainer.lab.calls import (
 )
 from trainer.system.files import read_record
 
-__all__ = ["client_fixture", "hub_fixture", "laptop_fixture", "server_fixture"]
+__all__ = ["hub_fixture"]
 
 STEPS = (3, 5)
 PLACES = re.compile(r"(?:report|page): \S+   ·   ")

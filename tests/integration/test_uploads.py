@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.api_process import KEY as PROCESS_KEY
 from tests.support.api_process import api_process
-from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared, server_fixture
+from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared
 from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
 from tests.support.refusals import refused
 from tests.support.reverse_proxy import reverse_proxy
@@ -23,8 +23,6 @@ from trainer.client.progress import transfer_bar
 from trainer.contracts.corpora import CorpusOverview, UploadStatus
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.data.text import corpus_sha256
-
-__all__ = ["server_fixture"]
 
 MIB = 1 << 20
 CORPUS = CorpusOverview(name="a", bytes=6, lines=1, languages=(), is_ipa=None)

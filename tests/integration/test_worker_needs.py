@@ -10,7 +10,7 @@ from arq.worker import func
 from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.redis_servers import address, embedded, served
 from tests.support.refusals import refused
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import LONG, log_of_worker, training, worker_in
@@ -29,8 +29,6 @@ from trainer.system.files import try_lock
 from trainer.system.hardware import Gpu, find_gpus, package_version
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, restore_pause, wait_until_idle
-
-__all__ = ["shell_fixture"]
 
 GIB = 1 << 30
 

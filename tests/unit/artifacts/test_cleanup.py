@@ -18,7 +18,7 @@ from tests.support.cleanups import DAY_SECONDS, add_checkpoint, add_run, content
 from tests.support.cross_language import cell_run, experiment_record, plan, plan_with
 from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
@@ -39,8 +39,6 @@ from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_files
 from trainer.inference.model_files import load_run
 from trainer.system.files import changed_files, claim_folder, try_lock, use_folder
-
-__all__ = ["shell_fixture"]
 
 ENDS: tuple[FinalState | None, ...] = (None, "completed", "failed", "cancelled")
 BEST: tuple[int | None, ...] = (None, 1, 2, 3)

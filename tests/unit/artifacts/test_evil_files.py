@@ -16,7 +16,7 @@ from bot.people.watchers import read_ledger
 from tests.support import settings_in
 from tests.support.checkpoints import Evil
 from tests.support.refusals import refused
-from tests.support.run_shell import FINISHED_RUN, Shell, shell_fixture
+from tests.support.run_shell import FINISHED_RUN, Shell
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import FileRecord, changed
@@ -26,8 +26,6 @@ from trainer.http.webhooks.ledger import read_webhooks
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.training.checkpoint import CheckpointStore
-
-__all__ = ["shell_fixture"]
 
 
 @pytest.fixture(name="run")
