@@ -14,7 +14,6 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.support import environment_in, is_running, processes
-from tests.support.bot import place
 from tests.support.cleanups import DAY_SECONDS, add_run, make_old, settings_of
 from tests.support.http import Inside, inside, with_api
 from tests.support.redis_servers import embedded, told, told_server
@@ -27,10 +26,9 @@ from trainer.contracts.base import changed
 from trainer.contracts.jobs import WorkerInfo
 from trainer.contracts.runs import FinalState
 from trainer.queue.queue import JobQueue
-from trainer.services.embedded import answering_server
 from trainer.store import keys
 from trainer.store.events import ENDED_SECONDS
-from trainer.store.store import Store, connect
+from trainer.store.store import Store
 from trainer.system.files import changed_files
 from trainer.worker import process
 from trainer.worker.process import clean_for_ever
@@ -179,25 +177,3 @@ async def test_redis__keeps_nothing_of_read_events_and_of_old_workers(tmp_path: 
         assert isinstance(consumers, list) and len(consumers) == 1
         assert pending == {"pending": 0, "min": None, "max": None, "consumers": []}
         assert names == [b"young:1"]
-
-
-async def test_bot__shows_an_old_run_of_which_redis_knows_nothing(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        story = here.story(here.ana, "lstm-1").start().step(40, 1.0).complete()
-        story.run.seal.write_text("")
-        address = await answering_server(here.bot.settings)
-        assert address is not None
-        store = await connect(address)
-
-        async def shown() -> str:
-            text = (await here.ask(here.ana, "status", {"run": "lstm-1"})).text
-            return text.rpartition("request")[0]
-
-        await reconcile(here.bot.settings, store)
-        before = await shown()
-        make_old(story.run.seal, 30)
-        await store.redis.flushall()
-        await reconcile(here.bot.settings, store)
-        assert await keys_of_runs(store) == []
-        assert "✅" in before and await shown() == before
-        await store.close()

@@ -84,19 +84,6 @@ async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> 
     assert names == [("5", "progress"), ("6", "completed"), ("7", "completed")]
 
 
-async def test_events__continue_after_each_disconnection_without_loss_or_repeat(idle: Inside, told: Story) -> None:
-    seen: list[str] = []
-    for step in range(1, 4):
-        told.step(step, 2.0)
-        async with idle.site.stream(STREAM, last_id=seen[-1] if seen else None) as response:
-            events = sent_events(response)
-            while not seen or int(seen[-1]) < step + 3:
-                seen.append((await anext(events)).id)
-    end(told)
-    seen += [event.id for event in await idle.site.events(STREAM, last_id=seen[-1])]
-    assert seen == [str(number) for number in range(1, 9)]
-
-
 async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, told: Story) -> None:
     """An event of another release is left out; the ones after it are not sent twice or lost."""
     told.step(1, 2.0).step(2, 2.0)

@@ -219,16 +219,6 @@ async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
 
 
-async def test_tokenizer__trains_on_another_machine(site: Site) -> None:
-    async with site.queue() as queue:
-        request = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
-        accepted = await queue.train_tokenizer(request)
-        tokenizer = queue.tokenizers.get(accepted.tokenizer_id)
-        while tokenizer.is_unfinished():
-            await queue.replication.refresh()
-        assert tokenizer.completed_manifest().vocab_size == 40
-
-
 async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> None:
     """That one has the weights; the file and the result come here."""
     exports_folder = site.here.app.artifacts_root / "exports" / "an-export"

@@ -43,29 +43,6 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
 
 
-async def test_run_of_a_worker_that_has_ended__is_shown_as_queued_without_a_time_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    add_corpus(tmp_path, some_text())
-    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
-        async with worker_in(tmp_path, REDIS__URL=server.url) as worker:
-            run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-            await wait_for_status(queue, run_id, lambda status: status.eta_seconds is not None)
-            worker.terminate()
-            await worker.wait()
-        status = await queue.states.status(run_id)
-    assert (status.status, status.eta_seconds) == ("queued", None)
-    assert status.step > 0 and status.last_checkpoint_step == status.step
-    for name, value in environment_in(tmp_path, COLUMNS="200").items():
-        monkeypatch.setenv(name, value)
-    shown: dict[tuple[str, ...], str] = {}
-    for words in (("runs",), ("queue",), ("status", run_id)):
-        assert await asyncio.to_thread(main, words) == 0
-        shown[words] = capsys.readouterr().out
-    assert [words for words, text in shown.items() if "running" in text or "left" in text] == []
-    assert all("Paused by the end of the worker" in text for words, text in shown.items() if words != ("runs",))
-
-
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
     end: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -94,7 +71,7 @@ async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
     assert (states, after.status, {cell.status for cell in after.cells}) == (["queued"], "queued", {"queued"})
     for name, value in environment_in(tmp_path, COLUMNS="200").items():
         monkeypatch.setenv(name, value)
-    for words in (("experiment", "list"), ("experiment", "show", experiment_id), ("battery", "list")):
+    for words in (("runs",), ("experiment", "list"), ("experiment", "show", experiment_id), ("battery", "list")):
         assert await asyncio.to_thread(main, words) == 0
         shown = capsys.readouterr().out
         assert "running" not in shown and "queued" in shown, words

@@ -12,9 +12,9 @@ import pytest
 
 import trainer
 from tests.support import ROOT, tiny_request
-from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
+from tests.support.api_server import KEY, USER_KEY, LabServer
 from tests.support.checkpoints import keep_checkpoint
-from tests.support.laptop import Laptop, client_fixture, laptop_fixture
+from tests.support.laptop import Laptop
 from tests.support.run_shell import TINY
 from tests.support.runs import ended, record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -30,8 +30,6 @@ from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.store import keys
 from trainer.system.logs import LogReader
-
-__all__ = ["client_fixture", "laptop_fixture", "server_fixture"]
 
 
 @contextmanager
@@ -82,6 +80,8 @@ def other_fixture(client: Client) -> str:
         ("cancel", "RUN"),
         ("resume", "RUN"),
         ("eval", "RUN", "--latest"),
+        ("eval", "OTHER", "--split", "test"),
+        ("eval", "OTHER", "--path", "text"),
         ("compare", "RUN", "OTHER"),
         ("compare", "RUN", "OTHER", "--json", "--fail-on-regression", "--tolerance", "0"),
         ("compare", "RUN", "OTHER", "--split", "validation"),
@@ -108,6 +108,8 @@ def other_fixture(client: Client) -> str:
         ("tokenizer", "list"),
         ("tokenizer", "show", "char-0123456789abcdef"),
         ("status", "none"),
+        ("status", "BEGUN"),
+        ("status", "WRONG"),
         ("status", "last", "--json"),
         ("status", "other"),
         ("compare", "RUN", "other"),
@@ -127,6 +129,7 @@ def test_command__shows_what_it_shows_on_the_machine_of_the_server(
     run = laptop.server.run
     keep_checkpoint(run, 3)
     names = {"RUN": run.run_id, "OTHER": other, "KEPT": f"{run.run_id}@3", "LOST": f"{run.run_id}@4"}
+    names |= {"BEGUN": other[:-1], "WRONG": f"{other}x"}
     typed = [names.get(word, word) for word in words]
     there = laptop.locally(*typed)
     assert laptop.run(*typed) == there
@@ -305,11 +308,6 @@ def test_delete__removes_a_run_that_has_ended_once_its_name_is_typed(laptop: Lap
     client.wait(warm)
 
 
-def test_run__is_named_by_a_beginning_of_its_id(laptop: Laptop, other: str) -> None:
-    assert laptop.type("status", other[:-1]).startswith(f"{other}: ")
-    assert laptop.refuse("status", f"{other}x").startswith(f"mt: There is no run '{other}x'; did you mean `")
-
-
 def test_log__is_followed_to_the_end_of_the_run(laptop: Laptop, client: Client) -> None:
     run_id = client.train(tiny_request(**LONG)).run_id
     wait_until(lambda: client.status(run_id).step > 0)
@@ -407,13 +405,6 @@ def test_chat__goes_on_with_a_session(laptop: Laptop) -> None:
     assert laptop.run("chat", laptop.server.run.run_id, "--session", session, typed="ab\n")[0] == 0
     code, _, err = laptop.run("chat", laptop.server.run.run_id, "--session", "gone", typed="ab\n")
     assert (code, err) == (2, "mt: This chat has expired: start a new one.\n")
-
-
-def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
-    shown = laptop.type("eval", other, "--split", "test")
-    assert shown.startswith(f"{other}: test")
-    assert laptop.locally("eval", other, "--latest")[1].splitlines()[1:] == shown.splitlines()[1:]
-    assert laptop.type("eval", other, "--path", "text").startswith(f"{other}: text")
 
 
 def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, client: Client) -> None:

@@ -227,7 +227,7 @@ async def test_receiver__gets_four_requests_at_a_time(here: Receiver, tmp_path: 
     assert len(here.received) == 4
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "127.1", "0"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0"])
 async def test_address_of_this_machine__is_refused_before_any_connection(host: str, tmp_path: Path) -> None:
     connections = 0
 

@@ -1,12 +1,6 @@
 """Codes of errors and the forms in which errors are stored and shown."""
 
-from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, RunError
-
-
-def test_error_code__has_a_class_and_a_status() -> None:
-    for code in ErrorCode:
-        assert isinstance(code.error_class, ErrorClass)
-        assert 400 <= code.http_status < 600
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 
 
 def test_error_records__carry_code_class_and_sentence() -> None:

@@ -1,6 +1,5 @@
 """Inference requests: bounds of every field, one source of text, records that do not show it; flat responses."""
 
-import json
 from collections.abc import Mapping
 
 import pytest
@@ -11,8 +10,7 @@ from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalRequest
-from trainer.contracts.generations import GenerateRequest, GenerateResponse
-from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.scores import ScoreRecord, ScoreRequest, ScoreResponse
 
 Request = type[BaseModel]
@@ -133,38 +131,3 @@ OLD_RECORD = (
 def test_record__of_the_release_before_is_read() -> None:
     record = ScoreRecord.model_validate_json(OLD_RECORD)
     assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
-
-
-OF_GENERATION = (
-    "outputs steps eos_terminated stop_reason prompt_tokens unk_count seed_used logprobs tokens text_offsets"
-    " top_logprobs precision decode_step"
-)
-RESPONSES: list[tuple[Request, dict[str, object], str]] = [
-    (GenerateResponse, {"notes": []}, OF_GENERATION),
-    (
-        ScoreResponse,
-        {"unit": "nats", "method": "causal"},
-        "loss perplexity mean_surprisal bits_per_char bits_per_byte nats end_nats n_ends n_chars n_bytes n_tokens"
-        " n_scored unk_count unknown_chars unknown_char_share surprisal rank entropy tokens unknown_token char_spans"
-        " topk context_tokens lines words window",
-    ),
-    (PredictResponse, {}, "suggestions unk_count"),
-]
-
-
-@pytest.mark.parametrize(("kind", "constants", "nulls"), RESPONSES)
-def test_response__is_flat_with_nulls_until_completed(kind: Request, constants: dict[str, object], nulls: str) -> None:
-    written: dict[str, object] = json.loads(parse(kind, QUEUED).model_dump_json())
-    unknown: dict[str, object] = dict.fromkeys([*nulls.split(), "checkpoint", "error"], None)
-    assert written == QUEUED | constants | unknown
-
-
-def test_response__has_an_item_per_sequence_or_suggestion() -> None:
-    of_sequences: dict[str, object] = {
-        **{"outputs": ["a", "b"], "steps": [1, 2], "eos_terminated": [True, False]},
-        **{"stop_reason": ["eos", "max_new_tokens"], "prompt_tokens": 0, "unk_count": 0, "seed_used": 7},
-    }
-    suggestions: dict[str, object] = {"suggestions": [{"token": "go", "prob": 0.5, "logp": -0.6931471805599453}]}
-    for kind, values in ((GenerateResponse, of_sequences), (PredictResponse, suggestions)):
-        written: dict[str, object] = json.loads(parse(kind, {**QUEUED, **values}).model_dump_json())
-        assert {name: written[name] for name in values} == values

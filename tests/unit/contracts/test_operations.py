@@ -1,5 +1,6 @@
 """The table of operations."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ def repeated(names: Iterable[str]) -> list[str]:
 
 def test_names__are_each_of_one_operation() -> None:
     assert repeated(one.name for one in OPERATIONS) == []
+    assert [one.name for one in OPERATIONS if not re.fullmatch("[a-z]+(_[a-z]+)*", one.name)] == []
     assert repeated(one.route for one in OPERATIONS if one.route) == []
     assert repeated(name for names in SECTIONS.values() for name in names) == []
 

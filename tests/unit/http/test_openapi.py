@@ -1,6 +1,5 @@
 """The OpenAPI description of the HTTP API says of each request what the records say."""
 
-import re
 from collections.abc import Callable, Iterator
 
 import jsonschema_rs
@@ -8,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from trainer.config.validation import parse
-from trainer.contracts.errors import AppError, ErrorCode, PathError, http_status
+from trainer.contracts.errors import AppError, ErrorCode, http_status
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.operations import RUN
@@ -133,10 +132,6 @@ def test_description__allows_what_records_allow_and_no_schema_can_state(
         assert (caught.value.code, http_status(caught.value)) == (ErrorCode.INVALID_INPUT, 422)
 
 
-def test_path_errors__are_400() -> None:
-    assert http_status(PathError("corpus")) == 400
-
-
 def test_description__needs_a_key_only_where_there_are_keys(description: dict[str, object]) -> None:
     def needs_key(paths: object) -> set[bool]:
         found = everything(paths)
@@ -144,12 +139,6 @@ def test_description__needs_a_key_only_where_there_are_keys(description: dict[st
 
     assert needs_key(description["paths"]) == {True, False}
     assert needs_key(describe_api(OPERATIONS, has_keys=False)["paths"]) == {False}
-
-
-def test_operation__has_a_name_of_its_own_that_is_an_identifier() -> None:
-    names = [one.row.name for one in OPERATIONS]
-    assert len({*names}) == len(names)
-    assert [name for name in names if not re.fullmatch("[a-z]+(_[a-z]+)*", name)] == []
 
 
 def test_description__has_links_to_operations_and_no_placeholders(description: dict[str, object]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from datetime import timedelta
 
 import pytest
 
@@ -105,12 +104,6 @@ async def test_runs__are_bounded_per_user_and_in_all_and_admins_are_not() -> Non
     assert "`/mt cancel`" in by_user[2]
     assert by_other[1].startswith("At most 3 runs may be queued or running")
     assert await accept(bounds, ADMIN, "a0", []) == ""
-
-
-async def test_runs__the_refusal_gives_the_expected_end_of_the_first_one() -> None:
-    ends = BEGIN.timestamp() + timedelta(hours=2).total_seconds()
-    runs = [entry("r1", 1, ends_at=ends + 60), entry("r2", 1, ends_at=ends), entry("r3", 1)]
-    assert f"Try again <t:{round(ends)}:R>" in await accept(limits(), USER, "u1", runs)
 
 
 async def test_runs__at_the_same_time_are_never_more_than_allowed() -> None:

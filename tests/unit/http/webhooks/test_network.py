@@ -41,14 +41,6 @@ def test_address__may_be_reached_only_if_it_is_public() -> None:
     assert [host for host in (*PRIVATE, *ends) if is_public(host)] == []
 
 
-@pytest.mark.parametrize("host", ["0x7f.1", "2130706433", "0177.0.0.1", "127.1"])
-def test_odd_spellings_of_private_addresses__are_refused(host: str) -> None:
-    [(family, kind, protocol, name, address), *_] = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-    assert address[0] == "127.0.0.1"
-    with pytest.raises(PermissionError, match="WEBHOOKS__ALLOW_PRIVATE"):
-        public_socket((family, kind, protocol, name, address))
-
-
 def test_socket__is_created_for_a_public_address() -> None:
     with public_socket((socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("2606:4700::1", 443, 0, 0))) as created:
         assert created.family == socket.AF_INET6
