@@ -148,12 +148,13 @@ class Remote:
     async def full_run_id(self, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does; a complete id of a run is not looked up."""
         name, at, checkpoint = given.rpartition("@")
+        path = parse(RunPath, {"run_id": given})
         try:
             if or_group:
                 return (await self.call(GET_GROUP, GroupPath(group_id=given))).group_id
             if _COMPLETE_ID.fullmatch(given):
                 return given
-            return (await self.call(GET_RUN, RunPath(run_id=given))).run_id
+            return (await self.call(GET_RUN, path)).run_id
         except AppError as error:
             if or_group and error.code is ErrorCode.RUN_NOT_FOUND:
                 return await self.full_run_id(given, or_checkpoint=or_checkpoint)
@@ -169,7 +170,7 @@ class Remote:
         """Return the id of the job that a name is meant for, as `one_job_id` does."""
         get, field = JOB_CALLS[kind].get, JOB_ROWS[kind].id_field
         named: dict[str, object] = {field: given}
-        found: dict[str, object] = (await self.call(get, get.path.model_validate(named))).model_dump()
+        found: dict[str, object] = (await self.call(get, parse(get.path, named))).model_dump()
         return str(found[field])
 
     async def snapshot(self, run_id: str, *, wait: float = 0.0) -> RunSnapshot:
