@@ -8,7 +8,7 @@ from local_discord import Upload
 from local_discord.state import StoredMessage
 from local_discord.wire import text
 from tests.support.batteries import PAIRS
-from tests.support.bot import AMBER, components, place, read
+from tests.support.bot import components, place, read
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.development_results import development_of
 from tests.support.finished_runs import finished_run
@@ -135,20 +135,3 @@ async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_own
         complete(battery, tmp_path)
         shown = (await here.ask(here.bob, "battery show", {"battery": battery.battery_id})).text
         assert "95 % interval" in shown and " … " in shown
-
-
-async def test_start__refuses_and_stores_nothing(tmp_path: Path) -> None:
-    finished_run(tmp_path, "lstm")
-    mistakes: list[tuple[dict[str, str | int | Upload], str]] = [
-        ({}, "Give either `battery` or `items`."),
-        ({"battery": "blimp", "items": ITEMS}, "Give either `battery` or `items`."),
-        ({"items": Upload("pairs.txt", b"x")}, "`items` must be a file of items whose name ends in .jsonl"),
-        ({"items": Upload("pairs.csv", b"good,bad\na\n")}, "'pairs.csv': line 2 has 1 column,"),
-        ({"battery": "nothing"}, "There is no battery 'nothing'"),
-        ({"battery": "nothing", "run": "nope"}, "There is no run 'nope'"),
-    ]
-    async with place(tmp_path) as here:
-        for options, expected in mistakes:
-            answer = await here.ask(here.bob, "battery start", options)
-            assert expected in answer.text and answer.colour == AMBER
-    assert BatteryStore(tmp_path / "artifacts").all() == []

@@ -95,7 +95,7 @@ async def try_buttons(
     story: Story,
 ) -> None:
     """Press every button as everybody, at last that which ends the run; whose message it is makes no difference."""
-    actions = [*(action for action in BUTTONS if action != "cancel"), "cancel"]
+    actions = [*sorted(set(BUTTONS) - {"cancel"}), "cancel"]
     custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'runspage') else RUN}" for action in actions}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"

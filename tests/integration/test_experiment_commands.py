@@ -118,27 +118,6 @@ async def test_experiment__is_cancelled_and_started_again_by_buttons(tmp_path: P
     assert len(experiments(tmp_path)) == 1
 
 
-MISTAKES: list[tuple[dict[str, str | int | Upload], str]] = [
-    ({"recipe": "smoke", "config": Upload("plan.yaml", SMOKE)}, "Give `recipe` or `config`, not both."),
-    ({"config": Upload("plan.yaml", b"name: x\n")}, "`languages` is required"),
-    ({"config": Upload("plan.txt", SMOKE)}, "`config` must be a YAML file"),
-    ({"recipe": "smoke", "languages": "KK!, tr"}, "`languages"),
-    ({"recipe": "smoke", "languages": "kk"}, "`languages` must name at least two languages"),
-    ({"languages": "kk,tr"}, "Several corpora are of 'kk': a_kk_ipa, b_kk_ipa. Name one in a `config`."),
-    ({"languages": "ug,tr"}, "There is no corpus 'ug'"),
-]
-
-
-async def test_start__refuses_and_stores_nothing(tmp_path: Path) -> None:
-    for name in ("a_kk_ipa", "b_kk_ipa"):
-        add_corpus(tmp_path, "ɑb\n" * 20, name)
-    async with place(tmp_path) as here:
-        for options, expected in MISTAKES:
-            answer = await here.ask(here.ana, "experiment start", options)
-            assert expected in answer.text and answer.colour == AMBER
-            assert experiments(tmp_path) == []
-
-
 async def test_start__takes_a_plan_and_built_corpora(tmp_path: Path) -> None:
     lines = "\n".join(f"ɑb kedt mnb {number:b}" for number in range(200))
     for name in ("oscar_kk_ipa", "oscar_tr_ipa"):

@@ -3,8 +3,6 @@
 import multiprocessing
 import re
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,11 @@ from local_discord.wire import number, text
 from tests.support.bot import AMBER, GREY, TOKEN, buttons, ended, start_bot
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import answer, is_hidden, place, said
-from tests.support.redis_servers import address
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.contracts.scores import ScoreResponse
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS
 from trainer.store import keys
-from trainer.store.store import Store, connect
 from trainer.system.files import try_lock
 
 PURPLE = 0x9B59B6
@@ -87,7 +83,7 @@ async def test_report__of_a_long_text_says_what_is_left_out(answers: Path) -> No
 
 
 async def test_chat__goes_on_by_its_button_until_it_has_expired(answers: Path) -> None:
-    async with place(answers) as here, connected(address(answers)) as store:
+    async with place(answers) as here, here.store() as store:
         starting = try_lock(answers / "data" / "services" / "worker.lock")
         assert starting is not None
         with starting:  # as a worker of this folder that has not told anybody of itself yet
@@ -164,30 +160,9 @@ async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path)
         assert f"of {len(VERSE)} characters" in said(second) and "nats · median" in said(second)
 
 
-UNSCORABLE: list[tuple[dict[str, str | Upload], str]] = [
-    ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
-    ({"file": Upload("verse.txt", b"x" * 90_001)}, "at most 90,000 bytes"),
-    ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
-    ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give either `text` or `file`"),
-    ({"text": "x", "run": "no-run"}, "There is no run"),
-    ({"run": "no-run"}, "There is no run"),
-    ({"run": "unfinished-1"}, "not finished training"),
-]
-
-
-async def test_score__of_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
-    Story(tmp_path / "artifacts", run_record("unfinished-1"))
-    finished_run(tmp_path)
-    async with place(tmp_path) as here, here.bot(workers=0):
-        for options, told in UNSCORABLE:
-            message = await here.ask(here.bob, "score", **options)
-            assert told in said(message)
-            assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
-
-
 async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path) -> None:
     options: dict[str, str | float] = {"prompt": "the ", "seed": 5, "temperature": 0.1, "samples": 2}
-    async with place(answers) as here, connected(address(answers)) as store:
+    async with place(answers) as here, here.store() as store:
         async with here.bot(workers=0):
             first = await here.ask(here.bob, "generate", **options, max_new_tokens=9)
             again = await here.click(here.bob, first, "Again")
@@ -225,13 +200,6 @@ async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path
         assert "`max_new_tokens` may be at most 100 here, you gave 101" in said(wrong) and is_hidden(wrong)
         for refused in (by_stranger, form_for_stranger):
             assert "Forbidden" in said(refused) and is_hidden(refused)
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Store]:
-    store = await connect(url)
-    yield store
-    await store.close()
 
 
 async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(answers: Path) -> None:

@@ -1,7 +1,6 @@
 """`/mt train` with all that it takes: options, warm starts, tokenizers, and an attached YAML file."""
 
 import shutil
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
@@ -206,41 +205,6 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
         again = await here.ask(here.bob, "train", {"config": some, "name": "again"})
         assert (first.model_family, first.model.hidden_size, first.tokenizer.method) == ("gru", 64, "char")
         assert "⏳ Queued: again" in again.text and "Corpus: cats" in again.text
-
-
-MISTAKES: Sequence[tuple[Options, str]] = [
-    ({**CATS, "config": Upload("kk.txt", YAML)}, "`config` must be a YAML file whose name ends in .yaml or .yml"),
-    ({**CATS, "config": Upload("kk.yaml", b"x" * 5001)}, "`config` is too large: at most 5,000 bytes"),
-    ({**CATS, "config": Upload("kk.yaml", b"a: [1")}, "'kk.yaml' is not YAML: line 1"),
-    ({**CATS, "config": Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0"))}, "`training.epochs` must be"),
-    ({**CATS, "config": Upload("kk.yaml", b"model_famly: gru\n")}, "`model_famly`; did you mean `model_family`?"),
-    ({"file": Upload("cats.txt", b"caf\xe9 \xff" * 9)}, "not UTF-8"),
-    ({"file": Upload("cats.txt", b"x" * 5001)}, "at most 5,000 bytes"),
-    ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
-    ({"file": Upload("cats.txt", b"one\ntwo\n")}, "needs at least 3"),
-    ({"file": Upload("cats.zip", b"x")}, f"`file` is an archive. Unpack it and attach a file {ENDINGS}"),
-    ({"file": Upload("cats.docx", b"x")}, f"a plain text or a table {ENDINGS} Save the text of a document as plain"),
-    ({"file": Upload("cats.jsonl", b"x")}, "'cats.jsonl': line 1 is not JSON."),
-    ({"corpus": "no_such_corpus"}, "no corpus"),
-    ({"corpus": "../secret"}, "corpus"),
-    ({"corpus": "cats", **CATS}, "exactly one"),
-    ({**CATS, "seeds": "two"}, "`seeds` must be a number of seeds"),
-    ({**CATS, "seeds": "3,3"}, "each seed once"),
-    ({}, "exactly one"),
-]
-
-
-async def test_wrong_text_or_config__is_told_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        for options, said in MISTAKES:
-            answer = await here.ask(here.bob, "train", options)
-            assert answer.colour == AMBER and answer.is_ephemeral
-            assert said in answer.text and str(tmp_path) not in answer.text
-            await until(lambda: left(tmp_path) == [])
-        wrong = YAML.replace(b"epochs: 5", b"epochs: 0").replace(b"batch_size: 64", b"batch_size: 0")
-        several = await here.ask(here.bob, "train", {"config": Upload("kk.yaml", wrong)})
-        told = [line.split("`")[1] for line in several.text.splitlines() if line.startswith("• ")]
-        assert sorted(told) == ["data.batch_size", "training.epochs"]
 
 
 async def test_table__is_trained_on_by_its_texts(tmp_path: Path) -> None:
