@@ -105,8 +105,8 @@ def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> 
 
 RESTORED = """
 import asyncio
-from trainer.artifacts.corpus_stats import StatsRecord, StatsStore
-from trainer.artifacts.kinds import STATS
+from trainer.artifacts.corpus_stats import CountRecord, CountStore
+from trainer.artifacts.kinds import COUNTS
 from trainer.config.settings import load_settings
 from trainer.contracts.base import now
 from trainer.queue.queue import JobQueue
@@ -119,8 +119,8 @@ async def main():
     services = Services(settings)
     url = await services.start()
     queue, store = await JobQueue.connect(settings, url), await connect(url)
-    counts, corpus = StatsStore(settings.app.artifacts_root), await queue.corpora.describe("text")
-    await queue.jobs.accept(STATS, lambda: counts.create(StatsRecord(created_at=now(), corpus=corpus)), [corpus])
+    counts, corpus = CountStore(settings.app.artifacts_root), await queue.corpora.describe("text")
+    await queue.jobs.accept(COUNTS, lambda: counts.create(CountRecord(created_at=now(), corpus=corpus)))
     queued = await store.queue_order("corpus_stats")
     await store.redis.flushall()
     await reconcile(settings, store)
@@ -135,8 +135,19 @@ asyncio.run(main())
 """Queues a job without a worker, and loses Redis."""
 
 
+ROUTES = """
+from trainer.http.routes import OPERATIONS
+print(*(one.row.route for one in OPERATIONS if "corpus_stats" in one.row.path), sep="\\n")
+"""
+
+
 def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apply(copy, recipes()["A job kind"])
+    recipe = recipes()["A job kind"]
+    apply(copy, recipe)
+    assert len(recipe.edited()) <= 8
+    routes = run(copy, "-c", ROUTES).splitlines()
+    one = "/corpus_stats/{count_id}"
+    assert {*routes} == {"POST /corpus_stats", "GET /corpus_stats", f"GET {one}", f"POST {one}/cancel", f"DELETE {one}"}
     add_corpus(copy, "ab\ncde\n")
     with monkeypatch.context() as without_worker:
         without_worker.setenv("QUEUE__EMBEDDED_WORKERS", "0")

@@ -191,7 +191,7 @@ class RunsQuery(Query):
 
 
 class JobsQuery(Query):
-    limit: Annotated[int, Field(ge=1, le=1000), _WHOLE] = 100
+    limit: Annotated[int, Field(ge=1, le=1000), _WHOLE] = 1000
     """Number of jobs."""
     offset: Annotated[int, Field(ge=0, le=10_000_000), _WHOLE] = 0
     """Number of newer jobs that are left out before the first: `next_offset` of the page before."""

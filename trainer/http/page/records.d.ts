@@ -241,7 +241,7 @@ export interface RunRequest {
 export interface TrainingSample { step: number; sample: Sample }
 export interface TrainingSamples { samples: TrainingSample[]; total: number }
 export interface ExportedFile { name: string; bytes: number; sha256: string; url: string; expires_at: string }
-export interface ExportStatus { status: JobState; file: ExportedFile | null; error: RunError | null }
+export interface ExportStatus { status: RunState; file: ExportedFile | null; error: RunError | null }
 
 export interface CorpusOverview {
   name: string; bytes: number; lines: number | null; languages: string[]; is_ipa: boolean | null; notes: string[];

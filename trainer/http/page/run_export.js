@@ -53,7 +53,7 @@ export function exportForm(runId, signal) {
       let status = await answer.json();
       while (!hasEnded(status))
         status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
-      if (status.file === null) throw new Error(status.error?.message);
+      if (status.file === null) throw new Error(status.error?.message ?? "The export was cancelled.");
       const { name, bytes, sha256, url, expires_at } = status.file;
       const link = h("a", { href: addressOf(url), download: name }, name);
       files.append(h("li", {}, link, ` ${size(bytes)}, until ${date(expires_at)}, SHA-256 `, h("code", {}, sha256)));
