@@ -8,13 +8,13 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from trainer.config.schema import Schema
-from trainer.contracts.operations import BY_NAME, OTHER_RUN, RUN, Role
+from trainer.contracts.operations import BY_NAME, JOB_ROWS, OTHER_RUN, RUN, Role
 from trainer.http.answers import ResponseSpec
 from trainer.http.openapi import describe_api
 from trainer.http.operations import HttpOperation
 
-BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST = "BATTERY", "EXPERIMENT", "EXPORT", "GROUP", "REQUEST"
-SESSION, TOKENIZER, UPLOAD = "SESSION", "TOKENIZER", "UPLOAD"
+GROUP, REQUEST, SESSION, UPLOAD, CORPUS = "GROUP", "REQUEST", "SESSION", "UPLOAD", "CORPUS"
+_JOBS = {row.id_field: row.word.upper() for row in JOB_ROWS.values()}
 _IDS = {
     "run_id": RUN,
     "item_id": RUN,
@@ -22,18 +22,16 @@ _IDS = {
     "kind": "models",
     "request_id": REQUEST,
     "session_id": SESSION,
-    "tokenizer_id": TOKENIZER,
-    "experiment_id": EXPERIMENT,
-    "battery_id": BATTERY,
-    "export_id": EXPORT,
     "group_id": GROUP,
     "upload_id": UPLOAD,
+    "corpus": CORPUS,
+    **_JOBS,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER, UPLOAD)
+_PLACEHOLDERS = (OTHER_RUN, RUN, GROUP, REQUEST, SESSION, UPLOAD, CORPUS, *_JOBS.values())
 _AUDIENCES = {
     Role.USER: "every key",
-    Role.OWNER: "the key that started the run, and keys of admins",
+    Role.OWNER: "the key that started the run or the job, and keys of admins",
     Role.ADMIN: "keys of admins",
 }
 _BYTES = "hello"

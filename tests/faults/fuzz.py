@@ -182,8 +182,12 @@ def _rounds(prepared: Prepared, folder: Path, numbers: Mapping[str, float]) -> l
 
 def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:
     add_corpus(folder, some_text())
-    with running_worker(folder), api_process(folder, QUEUE__EMBEDDED_WORKERS="0") as api:
-        rounds = _rounds(prepare(api), folder, numbers)
+    with (
+        running_worker(folder),
+        api_process(folder, QUEUE__EMBEDDED_WORKERS="0") as api,
+        prepare(api, folder) as prepared,
+    ):
+        rounds = _rounds(prepared, folder, numbers)
         answers = counts(api)
         missing = [one.row.name for one in unreached(api)]
     by_route = {route: dict(sorted(found.items())) for route, found in answers.items()}

@@ -1,31 +1,31 @@
-"""Runs, tokenizers and requests that let every operation of the API succeed."""
+"""Runs, other jobs and requests that let every operation of the API succeed."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
-from scripts.api_page import BATTERY, EXPERIMENT, EXPORT, GROUP, REQUEST, SESSION, TOKENIZER, UPLOAD
+from scripts.api_page import CORPUS, GROUP, REQUEST, SESSION, UPLOAD
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
+from tests.support.job_kinds import KINDS
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
-from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.evaluations import EvalResponse
-from trainer.contracts.experiments import ExperimentStatus
-from trainer.contracts.exports import ExportStatus
 from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.items import ItemsResponse
-from trainer.contracts.operations import OTHER_RUN, RUN
+from trainer.contracts.operations import JOB_ROWS, OTHER_RUN, RUN
 from trainer.contracts.parameters import RequestPath
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
-from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.http.operations import HttpOperation
 
 _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
@@ -37,8 +37,7 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "evaluate": (EvalResponse, {}),
 }
 SPARED = "long"
-"""The label of the runs, and the name of the experiment, that are there for an operation to cancel them."""
-"""The name of the experiment that is there for an operation to cancel it."""
+"""The label of the runs that are there for an operation to cancel them."""
 
 
 class Prepared(NamedTuple):
@@ -48,28 +47,38 @@ class Prepared(NamedTuple):
     run: str
     other_run: str
     resumable: str
-    tokenizer: str
     requests: Mapping[str, str]
     """The ids of requests by the word in their path."""
+    folder: Path
+    numbers: Iterator[int]
+    held: ExitStack
+    """The locks of jobs that no worker is to take, as an operation cancels them."""
 
     def chat(self) -> ChatResponse:
         """Send a first message."""
         body = {"message": "abc", "max_new_tokens": 1}
         return self.api.post(f"/runs/{self.run}/chat?wait=60", ChatResponse, body)
 
-    def _job(self, operation: HttpOperation, run: str) -> dict[str, str]:
-        """Start the job that an operation is about, and return its id as the value of its placeholder."""
-        match next(iter(operation.path_model.model_fields), None):
-            case "upload_id":
-                return {UPLOAD: start_upload(self.api)}
-            case "experiment_id":
-                return {EXPERIMENT: start_experiment(self.api, is_long=operation.row.name == "cancel_experiment")}
-            case "battery_id":
-                return {BATTERY: start_battery(self.api, run, is_long=operation.row.name == "cancel_battery")}
-            case "export_id":
-                return {EXPORT: start_export(self.api, run)}
-            case _:
-                return {}
+    def _thing(self, operation: HttpOperation) -> dict[str, str]:
+        """Create the job, the upload or the corpus that an operation is about; return its id by its placeholder."""
+        fields, kind = operation.path_model.model_fields, operation.row.kind
+        if "upload_id" in fields:
+            return {UPLOAD: start_upload(self.api)}
+        number = next(self.numbers)
+        if "corpus" in fields:
+            name = f"deleted-{number}"
+            (self.folder / "artifacts" / "corpora" / f"{name}.txt").write_text(f"{number}\n", encoding="utf-8")
+            return {CORPUS: name}
+        if kind is None or not fields:
+            return {}
+        job = KINDS[kind].create(self.folder / "artifacts", number)
+        if operation.row.name.startswith("cancel_"):
+            lock = job.lock()
+            assert lock is not None
+            self.held.enter_context(lock)
+        else:
+            KINDS[kind].end(self.folder / "artifacts", job.job_id)
+        return {JOB_ROWS[kind].word.upper(): job.job_id}
 
     def values(self, operation: HttpOperation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
@@ -79,7 +88,7 @@ class Prepared(NamedTuple):
         if operation.row.name == "delete_run":
             cancel(self.api, run)
             ended(self.api, run)
-        found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer, **self._job(operation, run)}
+        found = {RUN: run, OTHER_RUN: self.other_run, **self._thing(operation)}
         if "group_id" in operation.path_model.model_fields:
             long: dict[str, object] = {"label": SPARED, **LONG}
             accepted = train(self.api, seeds=2, **(long if operation.row.name == "cancel_group" else {"max_steps": 1}))
@@ -97,8 +106,9 @@ class Prepared(NamedTuple):
         return found
 
 
-def prepare(api: ApiProcess) -> Prepared:
-    """Train two runs and a tokenizer, interrupt a run, and send one request of each kind."""
+@contextmanager
+def prepare(api: ApiProcess, folder: Path) -> Iterator[Prepared]:
+    """Train two runs, interrupt a run, and send one request of each kind."""
     runs = [train(api, seed=seed).run_id for seed in (1, 2)]
     for run in runs:
         assert ended(api, run).status == "completed"
@@ -106,45 +116,18 @@ def prepare(api: ApiProcess) -> Prepared:
     wait_until(lambda: api.get(f"/runs/{interrupted}", RunStatus).last_checkpoint_step is not None)
     cancel(api, interrupted)
     assert ended(api, interrupted).status == "cancelled"
-    wanted = {"method": "char", "corpora": ["text"]}
-    tokenizer = api.post("/tokenizers/train?wait=60", TokenizerStatus, wanted)
     sent = {
         kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
         for kind, (record, body) in _REQUESTS.items()
     }
-    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent)
+    (folder / "artifacts" / "corpora").mkdir(exist_ok=True)
+    with ExitStack() as held:
+        yield Prepared(api, runs[0], runs[1], interrupted, sent, folder, count(50_000), held)
 
 
 def train(api: ApiProcess, **fields: object) -> Accepted:
     body: dict[str, object] = tiny_request(**fields).model_dump(mode="json", exclude_unset=True)
     return api.post("/runs/train", Accepted, body)
-
-
-def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
-    """Start an experiment on two bundled corpora and return its id."""
-    model = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
-    fields: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
-    fields |= {"split_by": "position", "num_epochs": 1000 if is_long else 1, "max_steps": None if is_long else 1}
-    plan: dict[str, object] = {
-        "name": SPARED if is_long else "short",
-        "languages": {"kk": {}, "tr": {}},
-        "corpora": "udhr_ipa",
-        "models": {"lstm": {"train": fields}},
-        "seeds": [1],
-        "modes": ["skip"],
-    }
-    return api.post("/experiments", ExperimentStatus, plan).experiment_id
-
-
-def start_battery(api: ApiProcess, run: str, *, is_long: bool) -> str:
-    """Start a battery of one pair, or of more pairs than are scored in the time of a request, and return its id."""
-    row = f"{'abc ' * 200},{'cab ' * 200}\n"
-    pairs = {"name": f"{'long' if is_long else 'short'}.csv", "content": "good,bad\n" + row * (2000 if is_long else 1)}
-    return api.post("/batteries", BatteryStatus, {"runs": [run], "files": [pairs]}).battery_id
-
-
-def start_export(api: ApiProcess, run: str) -> str:
-    return api.post(f"/runs/{run}/export", ExportStatus, {"format": "csv"}).export_id
 
 
 def start_upload(api: ApiProcess) -> str:

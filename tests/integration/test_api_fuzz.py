@@ -11,8 +11,7 @@ _FEW = ("--max-examples", "2", "--seed", "1")
 
 
 def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Path) -> None:
-    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api:
-        prepared = prepare(api)
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api, prepare(api, lab.folder) as prepared:
         with short_runs(prepared):
             first = fuzz(api, tmp_path, *_FEW)
             others = fuzz_unreached(prepared, tmp_path, *_FEW)

@@ -27,8 +27,8 @@ CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"
 
 @pytest.fixture(scope="module", name="prepared")
 def prepared_fixture(lab: Lab) -> Iterator[Prepared]:
-    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api:
-        yield prepare(api)
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api, prepare(api, lab.folder) as prepared:
+        yield prepared
         end_runs(api)
 
 
