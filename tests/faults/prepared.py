@@ -13,6 +13,7 @@ from tests.support.api_process import ApiProcess
 from tests.support.job_kinds import KINDS
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.chats import ChatResponse
 from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.evaluations import EvalResponse
@@ -108,7 +109,7 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def prepare(api: ApiProcess, folder: Path) -> Iterator[Prepared]:
-    """Train two runs, interrupt a run, and send one request of each kind."""
+    """Train two runs, interrupt a run, start a battery, and send one request of each kind."""
     runs = [train(api, seed=seed).run_id for seed in (1, 2)]
     for run in runs:
         assert ended(api, run).status == "completed"
@@ -120,6 +121,8 @@ def prepare(api: ApiProcess, folder: Path) -> Iterator[Prepared]:
         kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
         for kind, (record, body) in _REQUESTS.items()
     }
+    pair = {"name": "pair.csv", "content": "good,bad\nabc,cab\n"}
+    api.post("/batteries", BatteryStatus, {"runs": [runs[0]], "files": [pair]})
     (folder / "artifacts" / "corpora").mkdir(exist_ok=True)
     with ExitStack() as held:
         yield Prepared(api, runs[0], runs[1], interrupted, sent, folder, count(50_000), held)

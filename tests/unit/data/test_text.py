@@ -80,8 +80,11 @@ def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: i
     assert all(block.text.encode() == block.utf8 for block in blocks)
 
 
-FORMATS = (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
-"""UTF-16, gzip, zip, zstd, xz and bzip2, which are named in place of a byte."""
+FORMATS = (
+    *(b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"),
+    *(b"%PDF-", b"{\\rtf", b"\xd0\xcf\x11\xe0"),
+)
+"""UTF-16, gzip, zip, zstd, xz, bzip2, PDF, RTF and Office, which are named in place of a byte."""
 
 
 @for_all_pairs(st.binary(max_size=7), st.integers(1, 4))
