@@ -240,7 +240,8 @@ def test_show_list_and_export__give_the_same_experiment(shell: Shell, smoke: Smo
     listed = shell.read(ExperimentList, "experiment", "list").experiments
     assert found.experiment_id in [one.experiment_id for one in listed]
     assert {one.files for one in listed} == {()}
-    assert f"{found.experiment_id}  completed  4/4 cells" in shell.type("experiment", "list")
+    lines = [line.split() for line in shell.type("experiment", "list").splitlines()]
+    assert [(one[1], *one[-2:]) for one in lines if one[0] == found.experiment_id] == [("completed", "4", "4")]
     exported = shell.type("experiment", "export", found.experiment_id, "report")
     assert exported == f"{found.experiment_id} is in report ({len(found.files)} files).\n"
     report = shell.folder / "report"
@@ -284,9 +285,9 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
         ["lstm", "kk", "1", "train", "queued", "lstm-1"],
         ["lstm", "kk", "1", "score", "queued", "lstm-1"],
     ]
-    assert "has no report yet" in shell.refuse("experiment", "export", experiment_id, "nothing")
+    assert "has no results yet" in shell.refuse("experiment", "export", experiment_id, "nothing")
     cancelled = shell.type("experiment", "cancel", experiment_id)
-    assert cancelled.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
+    assert cancelled.startswith(f"{experiment_id}: cancelled. What it has stored stays.")
     ends = [shell.runs.get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
     assert [end and end.status for end in ends] == ["cancelled", None]
     assert [job.state() for job in jobs] == ["cancelled", "queued"]

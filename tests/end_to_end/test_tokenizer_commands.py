@@ -51,7 +51,9 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_of_a_run(shell: Shell)
 
 
 def test_show_and_list__start_nothing(shell: Shell) -> None:
-    assert shell.type("tokenizer", "list") == "No tokenizers yet. Train one with: mt tokenizer train\n"
+    assert shell.type("tokenizer", "list") == (
+        "No tokenizers yet. Start one with: mt tokenizer train --method bpe --corpus demo --set vocab_size=1000\n"
+    )
     assert shell.read(TokenizerList, "tokenizer", "list").tokenizers == ()
     shutil.copytree(ROOT / "tests" / "fixtures" / "tokenizers", shell.artifacts / "tokenizers")
     broken = shell.write("artifacts/tokenizers/char-0000000000000000/manifest.json", "{}").parent.name
@@ -59,7 +61,10 @@ def test_show_and_list__start_nothing(shell: Shell) -> None:
     assert [*listed] == [shell.read(TokenizerStatus, "tokenizer", "show", one.tokenizer_id) for one in listed]
     assert {one.tokenizer_id: one.status for one in listed} == {STORED_ID: "completed", broken: "failed"}
     lines = shell.type("tokenizer", "list").splitlines()
-    assert [line.split()[:3] for line in lines if STORED_ID in line] == [[STORED_ID, "completed", "29"]]
+    [[*shown]] = [line.split() for line in lines if STORED_ID in line]
+    assert "completed" in shown and shown[-2:] == ["char", "29"]
+    exported = shell.type("tokenizer", "export", STORED_ID, "out")
+    assert exported == f"{STORED_ID} is in out ({len(list((shell.folder / 'out').rglob('*.*')))} files).\n"
     assert "is damaged" in shell.type("tokenizer", "show", broken)
     assert "see `mt tokenizer --help`" in shell.error("tokenizer").message
     assert not (shell.folder / "data").exists()

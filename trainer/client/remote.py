@@ -21,7 +21,6 @@ from trainer.contracts.base import FileRecord, KindName, RunState, changed, narr
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
-from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import (
@@ -168,10 +167,10 @@ class Remote:
 
     async def job_id(self, kind: KindName, given: str) -> str:
         """Return the id of the job that a name is meant for, as `one_job_id` does."""
-        get, field = JOB_CALLS[kind].get, JOB_ROWS[kind].id_field
-        named: dict[str, object] = {field: given}
-        found: dict[str, object] = (await self.call(get, parse(get.path, named))).model_dump()
-        return str(found[field])
+        calls = JOB_CALLS[kind]
+        status = await self.call(calls.get, calls.named(given))
+        fields: dict[str, object] = vars(status)
+        return str(fields[JOB_ROWS[kind].id_field])
 
     async def snapshot(self, run_id: str, *, wait: float = 0.0) -> RunSnapshot:
         """Return the status and the loss curves of a run, at its end or after `wait` seconds."""
@@ -245,11 +244,11 @@ class Remote:
             raise AppError(status.error.code, status.error.message)
         return narrowed(Verification, status.verification)
 
-    async def read(self, kind: JobKindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
+    async def read(self, kind: KindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
         """Read a record from a file of a completed job."""
         return await self.api.get(record, address("artifacts", kind, job_id, "download"), path=name)
 
-    async def download(self, kind: JobKindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
+    async def download(self, kind: KindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
         """Download the files of a completed job to a folder, and return their records."""
         return await download_artifact(self.api, kind, job_id, folder)
 

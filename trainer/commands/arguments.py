@@ -44,11 +44,6 @@ UNIT_HELP = f"unit of losses and surprisals for people, not of files and `--json
 MODEL_HELP = f"{RUN_HELP}; RUN@1200, RUN@best, RUN@words:1M or RUN@epoch:2 for a checkpoint"
 
 
-def job_help(word: str) -> str:
-    """Return the help of an argument that names a job of a kind."""
-    return f"{word}: its id, `last` for the newest one or the beginning of its id, as `mt {word} list` shows it"
-
-
 class _Keywords(TypedDict, total=False):
     """Keywords of `ArgumentParser.add_argument`."""
 
@@ -213,10 +208,12 @@ class Commands:
         *,
         with_json: bool = True,
         with_unit: bool = False,
+        fixed: Mapping[str, object] = {},
     ) -> Parser:
         """Add a command with the arguments of its options; return its parser.
 
-        `with_unit`: the command shows losses or surprisals, in the unit of the terminal.
+        `with_unit`: the command shows losses or surprisals, in the unit of the terminal. `fixed` has the values of
+        options that are no arguments of this command.
         """
         info = self._infos[f"{self._before}{name}"]
         parser = self._subparsers.add_parser(
@@ -230,7 +227,9 @@ class Commands:
         if with_unit:
             Argument[Unit](f"--unit {'|'.join(UNITS)}", choices=UNITS, help=UNIT_HELP).add_to(parser, "unit")
         for attribute, argument in options.arguments.items():
-            argument.add_to(parser, attribute)
+            if attribute not in fixed:
+                argument.add_to(parser, attribute)
+        parser.set_defaults(**fixed)
         shared = [*(["--json"] if with_json else []), *(["--unit"] if with_unit else [])]
         flags = {"--help", *shared, *(one.flag for one in options.arguments.values())}
 

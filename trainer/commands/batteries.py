@@ -10,21 +10,18 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.replication import complete_run
 from trainer.batteries.reading import Battery, battery_request, read_battery
 from trainer.batteries.sources import HUB_BATTERIES, find_battery
-from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, job_help, option, repeatable
+from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, option, repeatable
 from trainer.commands.connection import (
     Installation,
     accept,
-    all_jobs,
-    full_job_id,
     full_model_name,
     full_run_id,
     noting_wait,
     settings_for_any,
-    with_installation,
     with_services,
 )
-from trainer.commands.copies import export_job, report_places
-from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time
+from trainer.commands.jobs import add_jobs, report_places
+from trainer.commands.terminal import Queued, Terminal, columns, duration
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -126,14 +123,6 @@ class _DevelopOptions(_ItemOptions):
     follow = flag("--follow", "wait for the checkpoints of a run that trains, and measure each at once")
 
 
-class _ShowOptions(Options):
-    battery = Argument[str]("ID", type=full_job_id("batteries"), help=job_help("battery"))
-
-
-class _ExportOptions(_ShowOptions):
-    folder = Argument[Path]("FOLDER", type=Path, help="new or empty folder for the files")
-
-
 class _RecomputeOptions(Options):
     folder = Argument[Path]("FOLDER", type=Path, help="the exported folder of a battery")
 
@@ -142,10 +131,7 @@ def add_to(commands: Commands) -> None:
     battery = commands.group("battery", "test what runs know by batteries of items")
     commands.add("develop", _DevelopOptions, _develop, with_unit=True)
     battery.add("run", _RunOptions, _run, with_unit=True)
-    battery.add("show", _ShowOptions, _show, with_unit=True)
-    battery.add("list", Options, _list)
-    battery.add("cancel", _ShowOptions, _cancel)
-    battery.add("export", _ExportOptions, _export)
+    add_jobs(battery, "batteries", _show_battery, _follow_to_end, with_unit=True)
     battery.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
@@ -261,7 +247,7 @@ async def _show_battery(battery_id: str, installation: Installation, terminal: T
     summary = await installation.read("batteries", battery_id, "result.json", BatterySummary)
     _show_results(summary, development, terminal)
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
-    where = report_places("page", installation, "batteries", battery_id, f"mt battery export {battery_id}")
+    where = report_places("page", installation, "batteries", battery_id)
     terminal.note(f"{took}\n{where}")
     return 0
 
@@ -291,38 +277,6 @@ def _show_development(development: Development, summary: BatterySummary, termina
         parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS), terminal.unit))]
     parts.append(Text("\n".join(["", *battery_notes(summary), *development_notes(development)])))
     terminal.show(development, *parts)
-
-
-def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    return with_installation(
-        settings_for_any(), lambda installation: _show_battery(options.battery, installation, terminal)
-    )
-
-
-def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, BATTERIES))
-    rows = [
-        (
-            *(one.battery_id, one.status, f"{one.done:,}/{one.total:,}", counted(len(one.runs), "run")),
-            *(", ".join(one.batteries), local_time(one.created_at)),
-        )
-        for one in found.batteries
-    ]
-    table = columns([("battery", "state", "items", "runs", "batteries", "created"), *rows])
-    terminal.show(found, table if rows else Text("No batteries yet. Start one with: mt battery run RUN blimp"))
-    return 0
-
-
-def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    path = BatteryPath(battery_id=options.battery)
-    status = with_installation(settings_for_any(), lambda installation: installation.call(BATTERIES.cancel, path))
-    again = "Its scores stay; the same `mt battery run` continues with them."
-    terminal.show(status, Text(f"{status.battery_id}: {status.status}. {again}"))
-    return 0
-
-
-def _export(options: _ExportOptions, terminal: Terminal) -> int:
-    return export_job("batteries", options.battery, options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

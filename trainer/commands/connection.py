@@ -19,7 +19,6 @@ from trainer.system.logs import setup_logging
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
     from trainer.client.remote import Remote
-    from trainer.contracts.base import KindName
     from trainer.contracts.groups import GroupStatus
     from trainer.contracts.job_status import JobPage, JobStatus
     from trainer.contracts.parameters import Query
@@ -101,15 +100,6 @@ def run_or_group_id(given: str) -> str:
 def compared_name(given: str) -> str:
     """Return the name of a run, a group of runs or a checkpoint, with its complete id."""
     return full_run_id(given, or_group=True, or_checkpoint=True)
-
-
-def full_job_id(kind: KindName) -> Callable[[str], str]:
-    """Return a function that returns the id of the job of a kind that a name is meant for."""
-
-    def full_id(given: str) -> str:
-        return with_installation(settings_for_any(), lambda installation: installation.job_id(kind, given))
-
-    return full_id
 
 
 def local_run_id(given: str) -> str:

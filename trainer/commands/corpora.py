@@ -1,4 +1,4 @@
-"""`mt corpus add`, `list` and `check`: corpora by name, and a corpus as a training sees it."""
+"""`mt corpus add`, `list`, `delete` and `check`: corpora by name, and a corpus as a training sees it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -7,10 +7,11 @@ from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.commands.arguments import Argument, Arguments, Commands, Options, option
+from trainer.commands.arguments import Argument, Arguments, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.corpus_names import uploaded
+from trainer.commands.jobs import confirm_deletion
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import Settings
@@ -19,12 +20,13 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
+from trainer.contracts.parameters import CorpusPath
 from trainer.contracts.runs import describe_unknown
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
-from trainer.lab.calls import LIST_CORPORA
+from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA
 from trainer.lab.here import Here
 
 if TYPE_CHECKING:
@@ -52,9 +54,15 @@ class _AddOptions(Options):
     )
 
 
+class _DeleteOptions(Options):
+    corpus = Argument[str]("NAME", help="complete name of the corpus")
+    yes = flag("--yes", "do not ask for the name of the corpus")
+
+
 def add_to(commands: Commands) -> None:
     corpus = commands.group("corpus", "add, list, inspect and build corpora")
     corpus.add("add", _AddOptions, _add)
+    corpus.add("delete", _DeleteOptions, _delete)
     corpus.add("list", Options, _list)
     corpus.add("check", _CheckOptions, _check)
     corpus.add("build", CorpusBuildOptions, run_build)
@@ -87,6 +95,18 @@ def _list(options: Options, terminal: Terminal) -> int:
     found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_CORPORA))
     rows = columns([("corpus", "bytes", "lines", "languages", "spelling"), *map(_facts, found.corpora)])
     terminal.show(found, rows)
+    return 0
+
+
+def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
+    settings, name = settings_for_any(), options.corpus
+    known = with_installation(settings, lambda installation: installation.call(LIST_CORPORA)).corpora
+    if any(corpus.name == name for corpus in known):  # else the error names it
+        confirm_deletion(name, name, name, terminal, asks=not options.yes)
+    path = parse(CorpusPath, {"corpus": name})
+    with_installation(settings, lambda installation: installation.call(DELETE_CORPUS, path))
+    terminal.note(f"{name} is deleted.")
+    terminal.show({"deleted": [name]})
     return 0
 
 

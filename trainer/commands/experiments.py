@@ -1,4 +1,4 @@
-"""`mt experiment run`, `show`, `list`, `cancel`, `export` and `recompute`: a cross-language experiment as one job."""
+"""`mt experiment`: a cross-language experiment as one job."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -9,21 +9,18 @@ from typing import ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
+from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import (
     Installation,
     accept,
-    all_jobs,
     completed_manifest,
-    full_job_id,
     noting_wait,
     settings_for_any,
-    with_installation,
     with_services,
 )
-from trainer.commands.copies import export_job, report_places
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
-from trainer.commands.terminal import Queued, Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.jobs import add_jobs, report_places
+from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -108,14 +105,6 @@ class _RunOptions(Options):
     set = repeatable("--set KEY=VALUE", "set a field of the plan")
 
 
-class _ShowOptions(Options):
-    experiment = Argument[str]("ID", type=full_job_id("experiments"), help=job_help("experiment"))
-
-
-class _ExportOptions(_ShowOptions):
-    folder = Argument[Path]("FOLDER", type=Path, help="new or empty folder for the files of the report")
-
-
 class _RecomputeOptions(Options):
     file = Argument[Path]("FILE", type=Path, help="section scores: the sections.json of an experiment")
 
@@ -123,10 +112,7 @@ class _RecomputeOptions(Options):
 def add_to(commands: Commands) -> None:
     experiment = commands.group("experiment", "run cross-language experiments and show their results")
     experiment.add("run", _RunOptions, _run, with_unit=True)
-    experiment.add("show", _ShowOptions, _show, with_unit=True)
-    experiment.add("list", Options, _list)
-    experiment.add("cancel", _ShowOptions, _cancel)
-    experiment.add("export", _ExportOptions, _export)
+    add_jobs(experiment, "experiments", _show_experiment, _follow_to_end, with_unit=True)
     experiment.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
@@ -288,7 +274,7 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
     unit, kind_word = terminal.unit, kind.replace("_", "-")
     title = f"{status.experiment_id}: excess surprisal, {unit} per position ({model}, {kind_word} text)"
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
-    where = report_places("report", installation, "experiments", experiment_id, f"mt experiment export {experiment_id}")
+    where = report_places("report", installation, "experiments", experiment_id)
     primary = correlation_line(result)
     n_others = counted(len(result.correlations) - 1, "exploratory test")
     ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
@@ -343,38 +329,10 @@ def _validity_lines(validity: Validity, unit: Unit) -> list[str]:
     ]
 
 
-def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    name = options.experiment
-    return with_installation(settings_for_any(), lambda installation: _show_experiment(name, installation, terminal))
-
-
 async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
     path = ExperimentPath(experiment_id=experiment_id)
     await _show_status(await installation.call(EXPERIMENTS.get, path), installation, terminal)
     return 0
-
-
-def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, EXPERIMENTS))
-    rows = [
-        (s.experiment_id, s.status, f"{s.cells_done}/{s.n_cells} cells", local_time(s.created_at))
-        for s in found.experiments
-    ]
-    table = columns([("experiment", "state", "done", "created"), *rows])
-    terminal.show(found, table if rows else Text("No experiments yet. Start one with: mt experiment run smoke"))
-    return 0
-
-
-def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
-    path = ExperimentPath(experiment_id=options.experiment)
-    status = with_installation(settings_for_any(), lambda installation: installation.call(EXPERIMENTS.cancel, path))
-    again = "Its finished runs stay; the same `mt experiment run` continues with them."
-    terminal.show(changed(status, cells=(), files=()), Text(f"{status.experiment_id}: {status.status}. {again}"))
-    return 0
-
-
-def _export(options: _ExportOptions, terminal: Terminal) -> int:
-    return export_job("experiments", options.experiment, options.folder, terminal)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

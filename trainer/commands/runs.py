@@ -31,6 +31,7 @@ from trainer.commands.connection import (
     with_services,
 )
 from trainer.commands.groups import follow_group_to_end, show_group
+from trainer.commands.jobs import confirm_deletion
 from trainer.commands.terminal import (
     EXIT_FAILED,
     Queued,
@@ -43,7 +44,6 @@ from trainer.commands.terminal import (
 )
 from trainer.commands.training import NO_PAUSE, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
-from trainer.config.validation import safe_name
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
@@ -56,8 +56,6 @@ from trainer.lab.calls import DELETE_RUN, GET_CONFIG, GET_FILES, GET_GROUP, GET_
 from trainer.lab.here import Here
 from trainer.queue.resolve import resolve_origin
 from trainer.system.logs import readable_line
-
-_STDIN = 0
 
 
 class _ResumeOptions(RunOrGroupOptions):
@@ -137,17 +135,7 @@ def _delete_run(run_id: str, given: str, settings: Settings, terminal: Terminal,
     """Delete a run, after its name was typed if `asks`; else it must be given by its name or its complete id."""
     path = RunPath(run_id=run_id)
     status = with_installation(settings, lambda installation: installation.call(GET_RUN, path))
-    name = status.label or run_id
-    if not asks and given not in (name, run_id):
-        message = f"'{safe_name(given)}' names {run_id}. With `--yes`, give this id or the name of the run."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-    if asks:
-        terminal.note(f"Type the name of {run_id} to delete it with all its files: {name}")
-        with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
-            answer = typed.readline().strip()
-        if answer not in (name, run_id):
-            message = f"The name does not match, so {run_id} was not deleted. `--yes` deletes without a question."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
+    confirm_deletion(run_id, status.label or run_id, given, terminal, asks=asks)
     with_installation(settings, lambda installation: installation.call(DELETE_RUN, path))
     terminal.note(f"{run_id} is deleted.")
 

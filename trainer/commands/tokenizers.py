@@ -1,4 +1,4 @@
-"""`mt tokenizer train`, `show` and `list`: tokenizers that several runs can share."""
+"""`mt tokenizer`: tokenizers that several runs can share."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -10,19 +10,11 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.run_ids import short_name
-from trainer.commands.arguments import Argument, Commands, Options, assign, job_help, option, repeatable
-from trainer.commands.connection import (
-    Installation,
-    accept,
-    all_jobs,
-    full_job_id,
-    noting_wait,
-    settings_for_any,
-    with_installation,
-    with_services,
-)
+from trainer.commands.arguments import Commands, Options, assign, option, repeatable
+from trainer.commands.connection import Installation, accept, noting_wait, settings_for_any, with_services
 from trainer.commands.corpus_names import installed_corpus, note_tables
-from trainer.commands.terminal import Queued, Terminal, columns, summary
+from trainer.commands.jobs import add_jobs
+from trainer.commands.terminal import Queued, Terminal, summary
 from trainer.commands.training import exit_code, note_waiting_for_disk
 from trainer.config.validation import parse
 from trainer.contracts.parameters import TokenizerPath
@@ -45,15 +37,10 @@ class _TrainOptions(Options):
     set = repeatable("--set KEY=VALUE", "set a field of the tokenizer train request")
 
 
-class _ShowOptions(Options):
-    tokenizer = Argument[str]("ID", type=full_job_id("tokenizers"), help=job_help("tokenizer"))
-
-
 def add_to(commands: Commands) -> None:
     tokenizer = commands.group("tokenizer", "train and list tokenizers")
     tokenizer.add("train", _TrainOptions, _train)
-    tokenizer.add("show", _ShowOptions, _show)
-    tokenizer.add("list", Options, _list)
+    add_jobs(tokenizer, "tokenizers", _show, _follow_to_end)
 
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
@@ -86,35 +73,19 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
 
 
 async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
-    status = await wait_for_tokenizer(tokenizer_id, installation, terminal)
-    await _show_status(status, installation, terminal)
-    return exit_code(status)
-
-
-async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, terminal: Terminal) -> TokenizerStatus:
-    """Wait until the training of a tokenizer has ended; return its status."""
+    """Wait until the training of a tokenizer has ended, and show its status; return the exit code."""
     path = TokenizerPath(tokenizer_id=tokenizer_id)
     waiting, following = noting_wait(installation, terminal), installation.follow(TOKENIZERS.get, path)
     async with waiting, aclosing(following) as statuses:
         async for status in statuses:
             note_waiting_for_disk(status, terminal)
-    return status
+    await _show_status(status, installation, terminal)
+    return exit_code(status)
 
 
-def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    async def show(installation: Installation) -> int:
-        status = await installation.call(TOKENIZERS.get, TokenizerPath(tokenizer_id=options.tokenizer))
-        await _show_status(status, installation, terminal)
-        return 0
-
-    return with_installation(settings_for_any(), show)
-
-
-def _list(options: Options, terminal: Terminal) -> int:
-    found = with_installation(settings_for_any(), lambda installation: all_jobs(installation, TOKENIZERS))
-    rows = [(t.tokenizer_id, t.status, f"{t.vocab_size or '–'}", t.label or "") for t in found.tokenizers]
-    table = columns([("tokenizer", "status", "vocabulary", "label"), *rows])
-    terminal.show(found, table if rows else Text("No tokenizers yet. Train one with: mt tokenizer train"))
+async def _show(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
+    status = await installation.call(TOKENIZERS.get, TokenizerPath(tokenizer_id=tokenizer_id))
+    await _show_status(status, installation, terminal)
     return 0
 
 

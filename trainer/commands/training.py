@@ -40,10 +40,9 @@ from trainer.config.train_request import (
 )
 from trainer.config.validation import safe_name
 from trainer.contracts.base import run_of
-from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
-from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CheckedTraining
+from trainer.contracts.job_status import JobStatus
 from trainer.contracts.models import ModelFamily, NgramConfig
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import (
@@ -384,7 +383,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     return exit_code(status)
 
 
-def exit_code(status: RunStatus | TokenizerStatus | ExperimentStatus | BatteryStatus) -> int:
+def exit_code(status: RunStatus | JobStatus) -> int:
     """Return the exit code for a job that has ended."""
     if status.error is not None:
         return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED

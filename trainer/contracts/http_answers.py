@@ -9,9 +9,6 @@ from trainer.contracts.generations import TrainingSample
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
 
-JobKindName = Literal["experiments", "batteries"]
-"""Kinds of jobs whose results are reports."""
-
 
 class RunPage(Frozen):
     """Runs in the order that was asked for."""

@@ -8,8 +8,6 @@ from trainer.contracts.base import Frozen, RunState, Timestamp
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES
 
-_jobs: TypeAdapter[tuple[object, ...]] = TypeAdapter(tuple[object, ...])
-
 
 class JobStatus(Frozen):
     """The status of a job; its kind adds the fields."""
@@ -23,6 +21,9 @@ class JobStatus(Frozen):
         return self.status in FINAL_STATES
 
 
+_statuses: TypeAdapter[tuple[JobStatus, ...]] = TypeAdapter(tuple[JobStatus, ...])
+
+
 class JobPage(Frozen):
     """A page of jobs, newest first; its kind adds the field with their statuses."""
 
@@ -31,11 +32,15 @@ class JobPage(Frozen):
     next_offset: int | None = None
     """The `offset` of the next page; None on the last one."""
 
+    @property
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """The statuses of this page."""
+        fields: dict[str, object] = vars(self)
+        return next(_statuses.validate_python(value) for value in fields.values() if isinstance(value, tuple))
+
     def with_next(self, following: Self) -> Self:
         """Return a page with the jobs of this one and of the following one."""
-        jobs: dict[str, object] = self.model_dump()
-        fields: dict[str, object] = following.model_dump()
-        for name, more in fields.items():
-            if more is not None and not isinstance(more, int):
-                fields[name] = (*_jobs.validate_python(jobs[name]), *_jobs.validate_python(more))
-        return type(self).model_validate(fields)
+        fields: dict[str, object] = vars(following)
+        name = next(name for name, value in fields.items() if isinstance(value, tuple))
+        joined: dict[str, object] = {name: (*self.jobs, *following.jobs)}
+        return following.model_copy(update=joined)

@@ -141,6 +141,8 @@ class JobRow(NamedTuple):
     reads: Role = Role.USER
     ends: Role = Role.OWNER
     """The people who may cancel and delete a job; its owner is the one who has started it."""
+    copies: Role | None = None
+    """The people who may copy the files of a job, if not those who may read it."""
 
     @property
     def id_field(self) -> str:
@@ -157,6 +159,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "tokenizers",
             "tokenizers",
             (("id", "tokenizer_id"), ("label", "label"), *_STATE, ("method", "method"), ("tokens", "vocab_size")),
+            copies=Role.OWNER,
         ),
         JobRow(
             "experiments",
@@ -171,7 +174,14 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "battery",
             "batteries",
             "batteries",
-            (("id", "battery_id"), *_STATE, ("done", "done"), ("items", "total"), ("runs", "runs")),
+            (
+                ("id", "battery_id"),
+                *_STATE,
+                ("done", "done"),
+                ("items", "total"),
+                ("runs", "runs"),
+                ("batteries", "batteries"),
+            ),
         ),
         JobRow(
             "exports",
@@ -204,13 +214,14 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
 
 def _jobs(
     kind: KindName,
-    terminal: Mapping[str, str] | None = None,
+    *,
+    has_group: bool = False,
     chat: Sequence[str] = (),
     public: Sequence[str] = (),
 ) -> Iterator[Operation]:
-    """Yield the operations on the jobs of a kind: list, get, cancel and delete.
+    """Yield the operations on the jobs of a kind: list, get, cancel and delete, and without a route wait and export.
 
-    `terminal` has what those that `mt` has are about, and `chat` names those of the bot.
+    With `has_group` its word is a group of commands of `mt`, else `mt job` has them. `chat` names those of the bot.
     """
     row = JOB_ROWS[kind]
     a_job, one = f"{'an' if row.word[0] in 'aeiou' else 'a'} {row.word}", f"/{kind}/{{{row.id_field}}}"
@@ -238,22 +249,32 @@ def _jobs(
             f"The {row.word} is deleted",
             f"Delete {a_job} that has ended, with its files, unless something needs it.",
         ),
+        ("wait", "", row.reads, "", f"Follow {a_job} to its end, and show its status."),
+        ("export", "", row.copies or row.reads, "", f"Copy the files of {a_job} that has completed to a folder."),
     ):
-        verb = "show" if action == "get" else action
-        command = f"{row.word} {verb}"
-        example = f"mt {command}" if action == "list" else f"mt {command} ID"
+        if not (route or has_group):
+            continue
+        command = f"{row.word} {'show' if action == 'get' else action}"
+        about = f"{summary[0].lower()}{summary[1:-1]}"
+        if action == "get":
+            about = f"show the state of {a_job}, or its results"
+        example = f"mt {command}{_JOB_ARGUMENTS.get(action, ' ID')}"
         yield Operation(
             f"{action}_{row.words if action == 'list' else row.word}",
             route,
             row.tag,
             answer,
-            TerminalCommand(command, kind, terminal[action], example) if terminal and action in terminal else None,
+            TerminalCommand(command, kind, about, example) if has_group else None,
             ChatCommand(command, kind, is_public=action in public) if action in chat else None,
             role,
             kind=kind,
             work=f"jobs:{action}_jobs" if action == "list" else f"jobs:{action}_job",
             summary=summary,
         )
+
+
+_JOB_ARGUMENTS = {"list": "", "export": " ID FOLDER"}
+"""The arguments of commands on jobs in examples, by action, besides those that take an id."""
 
 
 def _here(name: str, command: str, module: str, about: str, example: str) -> Operation:
@@ -656,7 +677,16 @@ _CORPORA = (
         ChatCommand("corpus list", "corpora"),
     ),
     Operation("show_corpus", chat=ChatCommand("corpus show", "corpora")),
-    Operation("delete_corpus", "DELETE /corpora/{corpus}", "corpora", "The corpus is deleted", role=Role.ADMIN),
+    Operation(
+        "delete_corpus",
+        "DELETE /corpora/{corpus}",
+        "corpora",
+        "The corpus is deleted",
+        TerminalCommand(
+            "corpus delete", "corpora", "delete a corpus that no run or other job needs", "mt corpus delete kazakh"
+        ),
+        role=Role.ADMIN,
+    ),
     *_jobs("corpus_builds"),
     Operation(
         "start_upload",
@@ -703,14 +733,7 @@ _CORPORA = (
     ),
 )
 _TOKENIZERS = (
-    *_jobs(
-        "tokenizers",
-        {
-            "list": "list tokenizers, newest first",
-            "get": "show the state of a tokenizer and its figures on held-out text",
-        },
-        chat=("list", "get"),
-    ),
+    *_jobs("tokenizers", has_group=True, chat=("list", "get")),
     Operation(
         "train_tokenizer",
         "POST /tokenizers/train",
@@ -727,16 +750,7 @@ _TOKENIZERS = (
     ),
 )
 _EXPERIMENTS = (
-    *_jobs(
-        "experiments",
-        {
-            "list": "list experiments, newest first",
-            "get": "show the state of an experiment, or its results",
-            "cancel": "cancel an experiment; its finished runs stay",
-        },
-        chat=("list", "get", "cancel"),
-        public=("get",),
-    ),
+    *_jobs("experiments", has_group=True, chat=("list", "get", "cancel", "export"), public=("get",)),
     Operation(
         "start_experiment",
         "POST /experiments",
@@ -759,17 +773,6 @@ _EXPERIMENTS = (
             "modes": ["skip"],
         },
     ),
-    Operation(
-        "export_experiment",
-        tag="experiments",
-        terminal=TerminalCommand(
-            "experiment export",
-            "experiments",
-            "copy the report of an experiment: tables, figures and one page",
-            "mt experiment export ID FOLDER",
-        ),
-        chat=ChatCommand("experiment export", "experiments"),
-    ),
     _here(
         "recompute_experiment",
         "experiment recompute",
@@ -779,15 +782,7 @@ _EXPERIMENTS = (
     ),
 )
 _BATTERIES = (
-    *_jobs(
-        "batteries",
-        {
-            "list": "list batteries, newest first",
-            "get": "show the state of a battery, or its results",
-            "cancel": "cancel a battery; the same command continues it",
-        },
-        chat=("list", "get", "cancel"),
-    ),
+    *_jobs("batteries", has_group=True, chat=("list", "get", "cancel")),
     Operation(
         "start_battery",
         "POST /batteries",
@@ -802,13 +797,6 @@ _BATTERIES = (
         limit="requests",
         follows="get_battery",
         example={"runs": [RUN], "files": [_PAIRS]},
-    ),
-    _here(
-        "export_battery",
-        "battery export",
-        "batteries",
-        "copy items, scores, tables and the page of a battery",
-        "mt battery export ID FOLDER",
     ),
     _here(
         "recompute_battery",
@@ -836,6 +824,14 @@ _ARTIFACTS = (
         query_example={"path": "manifest.json"},
         content="application/octet-stream",
     ),
+)
+_JOBS = (
+    _here("list_jobs", "job list", "jobs", "list the jobs of another kind, such as exports", "mt job list exports"),
+    _here("show_job", "job show", "jobs", "show the status of such a job", "mt job show verifications last"),
+    _here("wait_job", "job wait", "jobs", "follow such a job to its end", "mt job wait corpus_builds last"),
+    _here("cancel_job", "job cancel", "jobs", "cancel such a job that has not ended", "mt job cancel exports ID"),
+    _here("delete_job", "job delete", "jobs", "delete such a job that has ended", "mt job delete exports ID"),
+    _here("export_job", "job export", "jobs", "copy the files of such a job", "mt job export exports ID FOLDER"),
 )
 _HERE = (
     _here("demo", "demo", "start", "show the complete program on this machine, checked step by step", "mt demo"),
@@ -913,6 +909,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_EXPERIMENTS,
     *_BATTERIES,
     *_ARTIFACTS,
+    *_JOBS,
     *_HERE,
     *_IN_CHAT,
 )
@@ -920,13 +917,15 @@ BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
 _SECTIONS: Mapping[Section, str] = {
     "Start": "demo|up|worker|workers|completion",
     "Train": "train|bench architectures",
-    "Runs": "runs|queue|status|logs|cancel|delete|resume|config|files|gc|compare",
+    "Runs": "runs|queue|status|logs|cancel|delete|resume|config|files|gc|compare|"
+    "job list|job show|job wait|job cancel|job delete|job export",
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
-    "Batteries": "battery run|develop|battery show|battery list|battery cancel|battery export|battery recompute",
-    "Experiments": "experiment run|experiment show|experiment list|experiment cancel|experiment export|"
-    "experiment recompute",
-    "Data and tokenizers": "corpus add|corpus list|corpus check|corpus build|tokenizer train|tokenizer show|"
-    "tokenizer list",
+    "Batteries": "battery run|develop|battery list|battery show|battery wait|battery cancel|battery delete|"
+    "battery export|battery recompute",
+    "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
+    "experiment delete|experiment export|experiment recompute",
+    "Data and tokenizers": "corpus add|corpus list|corpus check|corpus build|corpus delete|"
+    "tokenizer train|tokenizer list|tokenizer show|tokenizer wait|tokenizer cancel|tokenizer delete|tokenizer export",
     "Check": "doctor|selftest|validate|verify",
 }
 SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for section, names in _SECTIONS.items()}

@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from trainer.artifacts.run_files import RunFiles
+from trainer.config.validation import parse
 from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
 from trainer.contracts.chats import ChatHistory, ChatResponse
@@ -111,6 +112,11 @@ class JobCalls(NamedTuple, Generic[JobPathT_co, PageT_co, StatusT_co]):
     get: Call[JobPathT_co, WaitQuery, NoBody, StatusT_co]
     cancel: Call[JobPathT_co, NoQuery, NoBody, StatusT_co]
     delete: Call[JobPathT_co, NoQuery, NoBody, None]
+
+    def named(self, given: str) -> JobPathT_co:
+        """Return the path of the job that a name is meant for; raises INVALID_INPUT for what can be no name."""
+        [field] = self.get.path.model_fields
+        return parse(self.get.path, {field: given})
 
 
 JOB_CALLS: dict[KindName, JobCalls[Query, JobPage, JobStatus]] = {}

@@ -22,7 +22,6 @@ from trainer.contracts.base import FileRecord, KindName, RunState, changed, narr
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
-from trainer.contracts.http_answers import JobKindName
 from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
 from trainer.contracts.parameters import ArtifactPath, NoBody, RunPath, WaitQuery
 from trainer.contracts.runs import EffectiveRequest, RunStatus
@@ -289,11 +288,11 @@ class Here:
         overview: CorpusOverview = await asyncio.to_thread(corpus_overview, corpora, clean)
         return changed(overview, notes=(*overview.notes, *text.notes))
 
-    async def read(self, kind: JobKindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
+    async def read(self, kind: KindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
         """Read a record from a file of a completed job."""
         return await asyncio.to_thread(read_record, self.folder(kind, job_id) / name, record)
 
-    async def download(self, kind: JobKindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
+    async def download(self, kind: KindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
         """Copy the files of a completed job to a folder, and return their records; raises CONFLICT before the end."""
         source, files = await artifact(self.lab, OPERATOR, ArtifactPath(kind=kind, item_id=job_id))
         for file in files:

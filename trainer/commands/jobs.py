@@ -1,0 +1,207 @@
+"""`mt job`, and the same commands for tokenizers, batteries and experiments: what every kind of job has."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import TypeAdapter
+from rich.text import Text
+
+from trainer.commands.arguments import Argument, Commands, Options, flag
+from trainer.commands.connection import Installation, all_jobs, noting_wait, settings_for_any, with_installation
+from trainer.commands.terminal import Listing, Terminal, local_time, summary
+from trainer.commands.training import exit_code
+from trainer.config.validation import safe_name
+from trainer.contracts.base import KindName
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.job_status import JobStatus
+from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS
+from trainer.contracts.wording import counted
+from trainer.lab.calls import JOB_CALLS
+from trainer.lab.here import Here
+
+JobCommand: TypeAlias = Callable[[str, Installation, Terminal], Awaitable[int]]
+"""A command on the job of an id, which returns the exit code."""
+_KINDS: Sequence[KindName] = [row.kind for row in JOB_ROWS.values() if f"{row.word} list" not in COMMANDS]
+_STDIN = 0
+_mapping: TypeAdapter[Mapping[str, object]] = TypeAdapter(Mapping[str, object])
+_sequence: TypeAdapter[Sequence[object]] = TypeAdapter(Sequence[object])
+
+
+class _KindOptions(Options):
+    kind = Argument[KindName]("KIND", choices=_KINDS, help=f"kind of jobs: {', '.join(_KINDS)}")
+
+
+class _JobOptions(_KindOptions):
+    job = Argument[str]("ID", help="id of the job, its beginning, its name, or `last` for the newest one")
+
+
+class _DeleteOptions(_JobOptions):
+    yes = flag("--yes", "do not ask for the id of the job")
+
+
+class _ExportOptions(_JobOptions):
+    folder = Argument[Path]("FOLDER", type=Path, help="new or empty folder for the files")
+
+
+def add_to(commands: Commands) -> None:
+    add_jobs(commands.group("job", "list, show and end exports, verifications and builds of corpora"))
+
+
+def add_jobs(
+    group: Commands,
+    kind: KindName | None = None,
+    show: JobCommand | None = None,
+    wait: JobCommand | None = None,
+    *,
+    with_unit: bool = False,
+) -> None:
+    """Add the commands on the jobs of a kind to its group, some with work of its own; else they take the kind."""
+    fixed: Mapping[str, object] = {} if kind is None else {"kind": kind}
+
+    def run_show(options: _JobOptions, terminal: Terminal) -> int:
+        return _on_job(options, terminal, show or partial(_show, options.kind))
+
+    def run_wait(options: _JobOptions, terminal: Terminal) -> int:
+        terminal.continues_when_repeated = True
+        return _on_job(options, terminal, wait or partial(follow_job, options.kind))
+
+    group.add("list", _KindOptions, _list, fixed=fixed)
+    group.add("show", _JobOptions, run_show, fixed=fixed, with_unit=with_unit)
+    group.add("wait", _JobOptions, run_wait, fixed=fixed, with_unit=with_unit)
+    group.add("cancel", _JobOptions, _cancel, fixed=fixed)
+    group.add("delete", _DeleteOptions, _delete, fixed=fixed)
+    group.add("export", _ExportOptions, _export, fixed=fixed)
+
+
+def _on_job(options: _JobOptions, terminal: Terminal, command: JobCommand) -> int:
+    """Run a command on the job that a name is meant for."""
+
+    async def run(installation: Installation) -> int:
+        return await command(await installation.job_id(options.kind, options.job), installation, terminal)
+
+    return with_installation(settings_for_any(), run)
+
+
+def _list(options: _KindOptions, terminal: Terminal) -> int:
+    row, calls = JOB_ROWS[options.kind], JOB_CALLS[options.kind]
+    page = with_installation(settings_for_any(), lambda installation: all_jobs(installation, calls))
+    rows = [[_text(fields.get(field)) for _, field in row.columns] for fields in map(_fields, page.jobs)]
+    starts = (one.terminal for one in OPERATIONS if one.terminal and one.follows == calls.get.operation.name)
+    start = next((f" Start one with: {one.example}" for one in starts if one.module == row.kind), "")
+    table = Listing([[title for title, _ in row.columns], *rows]) if rows else Text(f"No {row.words} yet.{start}")
+    terminal.show(page, table)
+    return 0
+
+
+async def _show(kind: KindName, job_id: str, installation: Installation, terminal: Terminal) -> int:
+    calls = JOB_CALLS[kind]
+    _show_status(await installation.call(calls.get, calls.named(job_id)), job_id, terminal)
+    return 0
+
+
+async def follow_job(kind: KindName, job_id: str, installation: Installation, terminal: Terminal) -> int:
+    """Follow a job to its end and show its status; return the exit code."""
+    calls = JOB_CALLS[kind]
+    following = installation.follow(calls.get, calls.named(job_id))
+    async with noting_wait(installation, terminal), aclosing(following) as statuses:
+        async for status in statuses:
+            terminal.note_once(f"{job_id}: {status.status}")
+    _show_status(status, job_id, terminal)
+    return exit_code(status)
+
+
+def _show_status(status: JobStatus, job_id: str, terminal: Terminal) -> None:
+    """Show all that a status has."""
+    rows = {name.replace("_", " "): _text(value) or None for name, value in _fields(status).items() if value != job_id}
+    terminal.show(status, summary(f"{job_id}: {status.status}", rows))
+
+
+def _fields(status: JobStatus) -> Mapping[str, object]:
+    fields: dict[str, object] = status.model_dump()
+    return fields
+
+
+def _text(value: object) -> str:
+    """Return a value of a status for people: names and numbers of records within it, a line for each in a list."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return local_time(value)
+        case dict():
+            fields = _mapping.validate_python(value)
+            return ", ".join(f"{name} {text}" for name, each in fields.items() if (text := _text(each)))
+        case list() | tuple():
+            parts = _sequence.validate_python(value)
+            return ("\n" if any(isinstance(part, dict) for part in parts) else ", ").join(map(_text, parts))
+        case _:
+            return str(value)
+
+
+def _cancel(options: _JobOptions, terminal: Terminal) -> int:
+    calls = JOB_CALLS[options.kind]
+
+    async def cancel(job_id: str, installation: Installation, terminal: Terminal) -> int:
+        status = await installation.call(calls.cancel, calls.named(job_id))
+        terminal.show(status, Text(f"{job_id}: {status.status}. What it has stored stays."))
+        return 0
+
+    return _on_job(options, terminal, cancel)
+
+
+def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
+    kind, calls = options.kind, JOB_CALLS[options.kind]
+    job_id = with_installation(settings_for_any(), lambda installation: installation.job_id(kind, options.job))
+    confirm_deletion(job_id, job_id, options.job, terminal, asks=not options.yes)
+    path = calls.named(job_id)
+    with_installation(settings_for_any(), lambda installation: installation.call(calls.delete, path))
+    terminal.note(f"{job_id} is deleted.")
+    terminal.show({"deleted": [job_id]})
+    return 0
+
+
+def confirm_deletion(full_id: str, name: str, given: str, terminal: Terminal, *, asks: bool) -> None:
+    """Raise INVALID_INPUT unless a person types the name of what is to be deleted, or has given it if not `asks`."""
+    if not asks and given not in (name, full_id):
+        expected = "this id" if name == full_id else "this id or the name of the run"
+        message = f"'{safe_name(given)}' names {full_id}. With `--yes`, give {expected}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if asks:
+        terminal.note(f"Type the name of {full_id} to delete it with all its files: {name}")
+        with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
+            answer = typed.readline().strip()
+        if answer not in (name, full_id):
+            message = f"The name does not match, so {full_id} was not deleted. `--yes` deletes without a question."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def _export(options: _ExportOptions, terminal: Terminal) -> int:
+    """Copy the files of a job to a new or empty folder and say so; raises CONFLICT for another folder."""
+    kind, folder = options.kind, options.folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        shown = safe_name(folder.name)
+        raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
+
+    async def export(job_id: str, installation: Installation, terminal: Terminal) -> int:
+        files = await installation.download(kind, job_id, folder)
+        exported: dict[str, object] = {JOB_ROWS[kind].id_field: job_id, "files": [file.path for file in files]}
+        terminal.show(exported, Text(f"{job_id} is in {folder} ({counted(len(files), 'file')})."))
+        return 0
+
+    return _on_job(options, terminal, export)
+
+
+def report_places(name: str, installation: Installation, kind: KindName, job_id: str) -> str:
+    """Return a line that says where the page of a report is, unless it is on a server, and how to copy its files."""
+    where = f"mt {JOB_ROWS[kind].word} export {job_id} FOLDER"
+    if not isinstance(installation, Here):
+        return where
+    return f"{name}: {installation.folder(kind, job_id) / 'report.html'}   ·   {where}"
