@@ -21,19 +21,23 @@ from tests.support.checkpoints import keep_checkpoint
 from tests.support.cross_language import ALPHABETS, TINY, plan_with
 from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, hub_fixture
 from tests.support.hub_server import Hub
+from tests.support.job_kinds import KINDS
 from tests.support.laptop import Laptop
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
 from tests.support.waiting import wait_until
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.client import exports
 from trainer.client.client import Client, check_completed
 from trainer.commands.experiments import ExperimentSummary
+from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatterySummary
 from trainer.contracts.development import Development
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentResult
+from trainer.contracts.operations import COMMANDS, JOB_ROWS
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
 from trainer.lab.calls import (
@@ -136,6 +140,47 @@ def test_battery__scores_items_of_the_laptop_as_the_machine_of_the_server_does(
     assert "Give a BATTERY" in laptop.refuse("battery", "run", run.run_id)
     assert "'nothing' is no run, no file of items" in laptop.refuse("battery", "run", "nothing", "pairs.csv")
     assert "nothing" in laptop.refuse("battery", "run", run.run_id, "nothing")
+
+
+@pytest.mark.parametrize("kind", JOB_ROWS)
+def test_job_of_any_kind__is_listed_shown_followed_cancelled_and_deleted(
+    laptop: Laptop, client: Client, kind: KindName
+) -> None:
+    """From the laptop, on the machine of the server, and from a program."""
+    word, root = JOB_ROWS[kind].word, laptop.artifacts
+    group, named = word, list[str]()
+    if f"{word} list" not in COMMANDS:
+        group, named = "job", [kind]
+    ids = list[str]()
+    for number in range(3):
+        ids.append(KINDS[kind].create(root, 7000 + number).job_id)
+        KINDS[kind].end(root, ids[-1])
+    failed, other, newest = ids
+    lines = [line.split() for line in same_as_there(laptop, group, "list", *named).splitlines()]
+    assert [line[0] for line in lines if line[0] in ids] == ids[::-1]
+    shown = same_as_there(laptop, group, "show", *named, failed)
+    assert f"{failed}: failed" in shown
+    assert laptop.type(group, "wait", *named, failed, code=1) == shown
+    assert laptop.locally(group, "wait", *named, failed)[:2] == (1, shown)
+    assert {
+        one.status for one in (client.job(kind, failed), client.wait_job(kind, "last"), *client.jobs(kind)[:3])
+    } == {"failed"}
+    waiting = KINDS[kind].create(laptop.folder / "artifacts", 1).job_id  # where no worker takes it
+    cancelled = laptop.here(group, "cancel", *named, "last")[1]
+    assert cancelled == f"{waiting}: cancelled. What it has stored stays.\n"
+    with refused(ErrorCode.CONFLICT, "has already ended"):
+        client.cancel_job(kind, other)
+    with pytest.raises(AppError, match=failed):
+        client.export_job(kind, failed, laptop.folder / "out")
+    assert failed in laptop.run(group, "export", *named, failed, "out")[2] and not (laptop.folder / "out").exists()
+    guess: list[str] = [group, "delete", *named, "last"]
+    assert laptop.refuse(*guess, "--yes") == f"mt: 'last' names {newest}. With `--yes`, give this id.\n"
+    assert "The name does not match" in laptop.run(*guess, typed="another\n")[2]
+    code, out, err = laptop.run(*guess, typed=f"{newest}\n")
+    assert (code, out) == (0, "") and err.endswith(f"{newest} is deleted.\n")
+    assert laptop.locally(group, "delete", *named, other, "--yes", "--json")[1] == f'{{"deleted":["{other}"]}}\n'
+    client.delete_job(kind, failed)
+    assert {*ids}.isdisjoint(STATUS_KINDS[kind].store(root).ids())
 
 
 def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, client: Client) -> None:

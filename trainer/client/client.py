@@ -23,7 +23,7 @@ from trainer.config.experiment_file import plan_path, read_experiment, read_plan
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems, parse
-from trainer.contracts.base import RunState
+from trainer.contracts.base import KindName, RunState
 from trainer.contracts.batteries import BatteryOptions, BatteryRequest, BatteryStatus, BatterySummary
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.development import Development
@@ -32,17 +32,20 @@ from trainer.contracts.events import Event
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus
 from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.job_status import JobStatus
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.models import Objective
-from trainer.contracts.parameters import BatteryPath, ExperimentPath, RunPath, TokenizerPath
+from trainer.contracts.parameters import BatteryPath, CorpusPath, ExperimentPath, RunPath, TokenizerPath
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
     BATTERIES,
+    DELETE_CORPUS,
     DELETE_RUN,
     EXPERIMENTS,
     GET_RUN,
+    JOB_CALLS,
     LIST_CORPORA,
     LIST_WORKERS,
     RESUME_RUN,
@@ -57,6 +60,7 @@ from trainer.lab.calls import (
     PathT,
     QueryT,
 )
+from trainer.lab.waits import all_pages
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")
@@ -232,6 +236,42 @@ class Client:
         chosen = parse(BatteryOptions, {"development": options})
         request = battery_request(chosen, [run_id], [str(one) for one in batteries])
         return self._loop.call(self._battery(request, work_bar(run_id), Development))
+
+    def jobs(self, kind: KindName) -> tuple[JobStatus, ...]:
+        """Return the statuses of all jobs of a kind, newest first, without their details.
+
+        The kinds are tokenizers, experiments, batteries, exports, verifications and corpus_builds. A job is named by
+        its id, its beginning or `last`.
+        """
+        calls = JOB_CALLS[kind]
+        return self._loop.call(all_pages(lambda query: self._server.call(calls.list, query=query))).jobs
+
+    def job(self, kind: KindName, job_id: str) -> JobStatus:
+        """Return the status of a job of a kind."""
+        return self._call(JOB_CALLS[kind].get, JOB_CALLS[kind].named(job_id))
+
+    def wait_job(self, kind: KindName, job_id: str) -> JobStatus:
+        """Wait for the end of a job and return its status."""
+        path = JOB_CALLS[kind].named(self._loop.call(self._server.job_id(kind, job_id)))
+        return self._loop.call(self._server.ended(JOB_CALLS[kind].get, path))
+
+    def cancel_job(self, kind: KindName, job_id: str) -> JobStatus:
+        """Cancel a job that has not ended and return its status; what it has stored stays."""
+        return self._call(JOB_CALLS[kind].cancel, JOB_CALLS[kind].named(job_id))
+
+    def delete_job(self, kind: KindName, job_id: str) -> None:
+        """Delete a job that has ended, by its complete id; raises CONFLICT if something needs it."""
+        self._call(JOB_CALLS[kind].delete, JOB_CALLS[kind].named(job_id))
+
+    def export_job(self, kind: KindName, job_id: str, folder: str | Path) -> Path:
+        """Download the files of a completed job to a folder; return the folder."""
+        full_id = self._loop.call(self._server.job_id(kind, job_id))
+        self._loop.call(self._server.download(kind, full_id, Path(folder)))
+        return Path(folder)
+
+    def delete_corpus(self, name: str) -> None:
+        """Delete a corpus by its complete name; raises CONFLICT if a run or another job needs it."""
+        self._call(DELETE_CORPUS, CorpusPath(corpus=name))
 
     def run(self, run_id: str) -> RunCard:
         """Return a run as a card for notebooks, which follows the run until it has ended."""
