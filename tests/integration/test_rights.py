@@ -1,11 +1,15 @@
-"""Rights: every operation, tried by everybody on what each owner has, over HTTP and in Discord."""
+"""Rights: every operation, tried by everybody on what each owner has, over HTTP, in Discord and by `mt`."""
 
 import json
 import re
 import shutil
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +19,7 @@ from pydantic import SecretStr, TypeAdapter
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.state import Guild, User
-from tests.support import ROOT
+from tests.support import ROOT, environment_in
 from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, is_allowed, running_bot, settings
 from tests.support.groups import group_record
@@ -29,8 +33,9 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.base import HttpOrigin, changed, now
 from trainer.contracts.corpora import BuildRequest
+from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.exports import ExportRequest
-from trainer.contracts.operations import JOB_ROWS, OPERATIONS, Operation, Role
+from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS, Operation, Role
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.lab.permissions import typed_command
@@ -69,7 +74,20 @@ OPTIONS: dict[str, dict[str, str]] = {
     "mt-admin access": {"member": "MEMBER", "level": "user"},
 }
 """Options of commands besides the run."""
+_TYPIST = """
+import json, os, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from trainer.commands.arguments import run_command
+for line in sys.stdin:
+    os.environ["MT_URL"], os.environ["MT_KEY"], *words = json.loads(line)
+    with redirect_stdout(StringIO()) as out:
+        code = run_command(words)
+    print(json.dumps([code, out.getvalue()]), flush=True)
+"""
+"""A program that reads an address, a key and the words of a command a line, and writes its exit code and output."""
 _options: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+_typed: TypeAdapter[tuple[int, str]] = TypeAdapter(tuple[int, str])
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
 _THING = re.compile(rf"\b(GROUP|STARTED|{'|'.join(_ITEMS.values())})\b")
 """STARTED is a tokenizer that its owner has started; others are of runs, or for all."""
@@ -238,6 +256,38 @@ async def is_answered_in_discord(here: Installation, user: User, row: Operation,
     return await is_allowed(await here.discord.slash(user, typed, options, guild=guild))
 
 
+def commands_of(row: Operation) -> Iterator[str]:
+    """Yield the commands of `mt` for an operation on jobs; one that waits reads the same as one that shows."""
+    if row.kind is not None and not row.name.startswith("wait_"):
+        word, action = JOB_ROWS[row.kind].word, row.name.partition("_")[0].replace("get", "show")
+        thing = "STARTED" if row.name in ("cancel_tokenizer", "delete_tokenizer") else word.upper()
+        group = f"{word} {action}" if f"{word} list" in COMMANDS else f"job {action} {row.kind}"
+        yield group + {"list": "", "delete": f" {thing} --yes", "export": f" {thing} OUT"}.get(action, f" {thing}")
+
+
+@asynccontextmanager
+async def typist(root: Path) -> AsyncIterator[Process]:
+    """Start a process that types commands of `mt`, one after the other."""
+    words, environment = (sys.executable, "-c", _TYPIST), environment_in(root)
+    process = await create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, cwd=root, env=environment)
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def is_answered_in_terminal(process: Process, here: Installation, person: Person, request: str) -> bool:
+    """Type a command, on the server of MT_URL with a person's key; the operator types it on the machine itself."""
+    words: list[str] = request.replace("OUT", str(here.root / "copies" / token_hex())).split()
+    line: list[str] = [here.url if person.key else "", person.key or "", *words, "--json"]
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(line).encode() + b"\n")
+    code, out = _typed.validate_json(await process.stdout.readline())
+    return code == 0 or ErrorBody.model_validate_json(out).code not in (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN)
+
+
 def state(root: Path) -> dict[Path, bytes]:
     """All that is stored, but for what the bot remembers of its messages and of commands that it is to answer."""
     paths = (path for path in (root / "artifacts").rglob("*") if path.parent.name != "deferred" and path.is_file())
@@ -247,6 +297,7 @@ def state(root: Path) -> dict[Path, bytes]:
 TEMPLATES: dict[str, Callable[[Operation], Iterator[str]]] = {
     "HTTP": requests_of,
     "Discord": slashes_of,
+    "mt": commands_of,
 }
 
 
@@ -275,8 +326,10 @@ def _turn(row: Operation) -> tuple[bool, bool]:
 async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
     """Those who may not are refused and change nothing; those who may get another answer, if only a conflict."""
     wrong: list[tuple[str, ...]] = []
-    async with installation(tmp_path, private=private) as here:
+    async with installation(tmp_path, private=private) as here, typist(tmp_path) as process:
         people = [one for one in here.people if face == "HTTP" or one.user is not None]
+        if face == "mt":
+            people = [*(one for one in here.people if one.key), Person("operator", None, rank=Role.ADMIN)]
         for row in sorted(OPERATIONS, key=_turn):
             for template in TEMPLATES[face](row):
                 of_kind = re.search("/artifacts/([a-z_]+)", template)
@@ -292,6 +345,8 @@ async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tm
                         request = with_ids(template, row, here.owned[owner])
                         if face == "HTTP":
                             allowed = await is_answered(here.url, person, request)
+                        elif face == "mt":
+                            allowed = await is_answered_in_terminal(process, here, person, request)
                         else:
                             assert person.user is not None
                             allowed = await is_answered_in_discord(here, person.user, row, request)
