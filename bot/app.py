@@ -7,7 +7,7 @@ import discord
 import structlog
 from discord import app_commands
 
-from bot.commands import message_menus, run_buttons
+from bot.commands import jobs, message_menus, run_buttons
 from bot.commands.responses import Reactions, Tree, answer_press
 from bot.messages.buttons import ButtonPress
 from bot.rest.errors import CALL_ERRORS, CLOSED
@@ -30,7 +30,7 @@ _MODULES = {
 def _reactions(name: str) -> Reactions:
     """Return what the modules have under a name, together."""
     found: Reactions = {}
-    for module in (*_MODULES.values(), message_menus, run_buttons):
+    for module in (*_MODULES.values(), jobs, message_menus, run_buttons):
         reactions: Reactions = getattr(module, name, {})
         found = {**found, **reactions}
     return found

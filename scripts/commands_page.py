@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bot.app import BUTTONS, build
 from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
 from trainer.config.settings import Settings
-from trainer.contracts.operations import CHAT_COMMANDS, Role
+from trainer.contracts.operations import BY_NAME, CHAT_COMMANDS, JOB_ROWS, Role
 from trainer.lab.permissions import command_of, typed_command
 
 LABELS = {
@@ -42,25 +42,27 @@ LABELS = {
     "differences": "The list of `/mt compare`",
     "corpora": "« Back, Next » of `/mt corpus list`",
     "corporapage": "The number of the page in `/mt corpus list`",
-    "tokenizers": "« Back, Next » of `/mt tokenizer list`",
-    "tokenizerspage": "The number of the page in `/mt tokenizer list`",
-    "batteries": "« Back, Next » of `/mt battery list`",
-    "batteriespage": "The number of the page in `/mt battery list`",
-    "battery": "Refresh of a battery",
     "batpage": "Page",
     "batcsv": "CSV of a battery",
     "batcurves": "CSV of a development",
     "battex": "LaTeX of a battery",
-    "batall": "ZIP",
-    "batcancel": "Cancel of a battery",
-    "experiments": "« Back, Next » of `/mt experiment list`",
-    "experimentspage": "The number of the page in `/mt experiment list`",
-    "experiment": "Refresh of an experiment",
     "expmetric": "The list of metrics of an experiment",
     "expcsv": "CSV",
     "exptex": "LaTeX",
     "exprerun": "Rerun missing",
-    "expcancel": "Cancel of an experiment",
+    "jobwatch": "Watch of a job",
+    "jobfiles": "ZIP of a job",
+    **{
+        f"{action}{row.words if action.startswith('list') else row.word}{page}": label.format(row)
+        for row in JOB_ROWS.values()
+        for action, page, label in (
+            ("list_", "", "« Back, Next » of a list: {0.words}"),
+            ("list_", "page", "The number of the page in a list: {0.words}"),
+            ("get_", "", "Refresh, and the list Show…: {0.word}"),
+            ("cancel_", "", "Cancel: {0.word}"),
+            ("delete_", "", "Delete…, Delete it: {0.word}"),
+        )
+    },
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -71,7 +73,7 @@ _ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role
 def commands_page() -> str:
     """Return the text of docs/commands.md."""
     commands = all_commands(build(Settings()))
-    buttons = ((label, f"`{typed_command(BUTTONS[action].command)}`") for action, label in LABELS.items())
+    buttons = ((label, _rule(BUTTONS[action].command)) for action, label in LABELS.items())
     return "\n".join(
         [
             "# Discord commands",
@@ -88,7 +90,7 @@ def commands_page() -> str:
             "",
             "## Buttons",
             "",
-            "A button needs the same permission as its command.",
+            "A button needs the same permission as its command; one without a command is for the people named.",
             "",
             *_table(("button", "command"), buttons),
             "",
@@ -104,9 +106,16 @@ def commands_page() -> str:
     )
 
 
+def _rule(command: str) -> str:
+    """Return the command of a button; without one, whom it is for."""
+    return f"`{typed_command(command)}`" if command in CHAT_COMMANDS else f"for {BY_NAME[command].role}"
+
+
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {
-        command_name(one) for one in commands if {"run", "a", "battery"} & {option.name for option in one.parameters}
+        command_name(one)
+        for one in commands
+        if {"run", "a", "battery"} & {option.display_name for option in one.parameters}
     }
     of_run |= {name for name in CHAT_COMMANDS if name.startswith("experiment ")}  # which show many runs
     for name, operation in CHAT_COMMANDS.items():
@@ -118,7 +127,11 @@ def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
 def _options(command: CommandInfo) -> Iterator[str]:
     yield from ("", f"### {typed_command(command_name(command))}", "", command.description)
     rows = [
-        (f"`{option.name}`{' (required)' if option.required else ''}", option_values(option), option.description)
+        (
+            f"`{option.display_name}`{' (required)' if option.required else ''}",
+            option_values(option),
+            option.description,
+        )
         for option in command.parameters
     ]
     yield from ("", *_table(("option", "values", "description"), rows))

@@ -1,4 +1,4 @@
-"""`/mt-admin`: workers, access, deletion of runs, and checks of the installation; for admins of the settings only."""
+"""`/mt-admin`: workers, jobs, access, deletion, and checks of the installation; for admins of the settings only."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ import structlog
 from discord import app_commands
 
 from bot.commands.help import all_commands
+from bot.commands.jobs import list_jobs
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
-from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_runs
+from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.messages.text import (
     AMBER,
@@ -27,7 +28,8 @@ from bot.messages.text import (
 from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
-from trainer.contracts.parameters import RunPath
+from trainer.contracts.operations import JOB_ROWS
+from trainer.contracts.parameters import CorpusPath, RunPath
 from trainer.contracts.runs import RunRecord
 from trainer.lab import calls
 from trainer.lab.language import _, plural
@@ -81,6 +83,14 @@ async def workers(
     await respond(interaction, "mt-admin workers", lambda context: _workers(context, action, worker))
 
 
+@mt_admin.command(description="List the jobs of a kind, and select one to show, cancel or delete it.")
+@app_commands.describe(kind="Kind of the jobs")
+@app_commands.choices(kind=[app_commands.Choice(name=kind, value=kind) for kind in JOB_ROWS])
+async def jobs(interaction: discord.Interaction[Bot], kind: str) -> None:
+    row = next(row for row in JOB_ROWS.values() if row.kind == kind)
+    await respond(interaction, "mt-admin jobs", lambda context: list_jobs(context, row, 0))
+
+
 @mt_admin.command(description="Give or take a member's access to this bot.")
 @app_commands.describe(member="The member", level="user: may use the bot; none: may not, whatever the settings say")
 async def access(interaction: discord.Interaction[Bot], member: discord.User, level: AccessLevel) -> None:
@@ -92,6 +102,13 @@ async def access(interaction: discord.Interaction[Bot], member: discord.User, le
 @app_commands.autocomplete(run=suggested_runs("mt-admin delete"))
 async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
     await open_form(interaction, "mt-admin delete", lambda context: _delete_form(context, run))
+
+
+@mt_admin.command(name="delete-corpus", description="Delete a corpus that no run or job needs.")
+@app_commands.describe(corpus="Name of the corpus")
+@app_commands.autocomplete(corpus=suggested_corpora)
+async def delete_corpus(interaction: discord.Interaction[Bot], corpus: str) -> None:
+    await respond(interaction, "mt-admin delete-corpus", lambda context: _delete_corpus(context, corpus.strip()))
 
 
 @mt_admin.command(description="Check Redis, workers, disk, GPU, direct messages and commands.")
@@ -134,6 +151,12 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     await context.lab.call(calls.DELETE_RUN, context.caller, RunPath(run_id=run.record.run_id))
     await context.lab.index.refresh()
     return Answer(deleted_answer(run.record))
+
+
+async def _delete_corpus(context: CommandContext, name: str) -> Answer:
+    await context.lab.call(calls.DELETE_CORPUS, context.caller, CorpusPath(corpus=name))
+    await context.lab.index.refresh()
+    return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=plain(name))}", []))
 
 
 async def _doctor(context: CommandContext) -> Answer:

@@ -6,9 +6,8 @@ from time import monotonic
 import discord
 from discord import app_commands
 
+from bot.commands.jobs import watch_job
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.started_jobs import watched
-from bot.messages.job_cards import corpus_build_card
 from bot.session.client import Bot
 from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildStore
 from trainer.artifacts.kinds import BUILDS
@@ -16,6 +15,7 @@ from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import now
 from trainer.contracts.corpora import BuildRequest, BuildSource, BuildStatus
 from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
 
@@ -66,7 +66,7 @@ async def _build(context: CommandContext, request: BuildRequest) -> Answer:
             status = await asyncio.to_thread(build.status)
     if status.error is not None:
         raise AppError(status.error.code, status.error.message)
-    return await watched(context, Answer(corpus_build_card(build.build_id, status)), build, "corpus list")
+    return await watch_job(context, JOB_ROWS["corpus_builds"], build.build_id, "corpus list")
 
 
 async def _start(request: BuildRequest, context: CommandContext) -> BuildDirectory:

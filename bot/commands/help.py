@@ -74,7 +74,7 @@ async def _help(context: CommandContext, topic: str | None) -> Answer:
         message = _("There is no command with this name. `/mt help` lists all commands.")
         raise AppError(ErrorCode.INVALID_INPUT, message)
     options = [
-        f"**{option.name}** ({option_values(option)}{_(', required') if option.required else ''})"
+        f"**{option.display_name}** ({option_values(option)}{_(', required') if option.required else ''})"
         f" · {_(str(option.description))}"
         for option in command.parameters
     ]

@@ -30,7 +30,7 @@ from bot.rest.errors import (
 )
 from bot.session.client import RIVAL, Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.operations import CHAT_COMMANDS
+from trainer.contracts.operations import BY_NAME, CHAT_COMMANDS, Operation
 from trainer.lab.lab import Lab
 from trainer.lab.language import _
 from trainer.lab.permissions import Caller
@@ -71,7 +71,7 @@ class ButtonAnswer(NamedTuple):
     """The answer to a button or a form."""
 
     command: str
-    """The command whose rule applies."""
+    """The command whose rule applies, or the operation of a button without a command."""
     work: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
     is_in_place: Callable[[ButtonPress], bool] = lambda press: False
     """Returns whether the answer replaces the message of the button."""
@@ -133,7 +133,7 @@ async def respond(
     With `in_place`, the answer replaces the message whose button was pressed. Otherwise the message shows "thinking…",
     and the interaction is stored on disk until it is answered.
     """
-    bot, number, operation = interaction.client, request_id(interaction), CHAT_COMMANDS[command]
+    bot, number, operation = interaction.client, request_id(interaction), _operation(command)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
     first: FirstAnswer = "in place" if in_place else "hidden" if operation.is_ephemeral else "public"
@@ -183,11 +183,16 @@ def speak_to(interaction: discord.Interaction[Bot]) -> None:
     use_unit(settings.unit_of(interaction.user.id))
 
 
+def _operation(command: str) -> Operation:
+    """Return the operation of a command, or of a button without a command."""
+    return CHAT_COMMANDS.get(command) or BY_NAME[command]
+
+
 async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:
     """Return the caller; raises FORBIDDEN if the command is not for the caller."""
     bot = interaction.client
     caller = await bot.lab.permissions.caller(interaction.user.id, interaction.guild_id)
-    bot.lab.permissions.check(CHAT_COMMANDS[command].role, caller)
+    bot.lab.permissions.check(_operation(command).role, caller)
     return caller
 
 

@@ -1,11 +1,10 @@
-"""The card of a battery: its progress, and in the end the accuracies with the controls; and the list of batteries."""
+"""The card of a battery: its progress, and in the end the accuracies with the controls; and its line in a list."""
 
 from collections.abc import Iterator, Sequence
 
 import discord
 
-from bot.messages.answers import STATE_SIGNS
-from bot.messages.buttons import button, button_row
+from bot.messages.buttons import button
 from bot.messages.run_card import progress_bar
 from bot.messages.text import (
     BLURPLE,
@@ -20,7 +19,6 @@ from bot.messages.text import (
     make_embed,
     percent,
     plain,
-    relative_time,
     unit_per,
     without_links,
 )
@@ -38,7 +36,6 @@ from trainer.lab.language import _, plural
 from trainer.reports.battery_tables import battery_notes, control_name, run_titles
 from trainer.reports.development_tables import by_age, spread
 
-REFRESH = "again"
 _MAX_COLUMNS, _MAX_WORDS, _MAX_ALT_TEXT = 4, 8, 1024
 _SHOWN = ("battery", "split")
 _MAX_NAME, _MAX_TABLE, _MAX_ROWS, _MAX_RUNS, _MAX_CELL = 100, 2500, 25, 5, 28
@@ -67,28 +64,12 @@ def battery_card(
             return make_embed(GREY, f"⏹ {_('Cancelled: battery {name}', name=name)}", lines, footer)
 
 
-def battery_buttons(status: BatteryStatus) -> discord.ui.View:
-    """Return the buttons of a battery's message: the next commands in its state."""
-    return button_row(*_items(status))
-
-
-def batteries_page(batteries: Sequence[BatteryStatus], *, total: int, page: str) -> discord.Embed:
-    """Return a page of the list of batteries; `page` ends its title."""
-    lines = [_line(status) for status in batteries] or [_("No batteries yet. Start one with `/mt battery start`.")]
-    return make_embed(BLURPLE, f"🔎 {plural('{count} battery', '{count} batteries', total)}{page}", lines)
-
-
-def _items(status: BatteryStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+def battery_items(status: BatteryStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+    """Yield the buttons that send one file of a completed battery."""
     battery_id = status.battery_id
-    if status.status == "completed":
-        yield button("batpage", battery_id, _("Page"))
-        yield button("batcsv" if status.development_of is None else "batcurves", battery_id, "CSV")
-        yield button("battex", battery_id, "LaTeX")
-        yield button("batall", battery_id, "ZIP")
-        return
-    yield button("battery", battery_id, _("Refresh"), detail=REFRESH)
-    if not status.has_ended:
-        yield button("batcancel", battery_id, _("Cancel"), style=discord.ButtonStyle.danger)
+    yield button("batpage", battery_id, _("Page"))
+    yield button("batcsv" if status.development_of is None else "batcurves", battery_id, "CSV")
+    yield button("battex", battery_id, "LaTeX")
 
 
 def _kept() -> str:
@@ -100,11 +81,10 @@ def _progress(status: BatteryStatus) -> str:
     return f"{bar} {_('**{done} of {total}** items', done=count(status.done), total=count(status.total))}"
 
 
-def _line(status: BatteryStatus) -> str:
+def battery_facts(status: BatteryStatus) -> str:
+    """Return the facts of a battery in a list."""
     names = plain(clamp(_title(status), _MAX_NAME))
-    created = relative_time(status.created_at.timestamp())
-    runs = count(len(status.runs), "run")
-    return f"{STATE_SIGNS[status.status]} `{status.battery_id}` · {names} · {runs} · {_(status.status)} · {created}"
+    return f"{names} · {count(len(status.runs), 'run')} · {_(status.status)}"
 
 
 def alt_of(development: Development) -> str:

@@ -17,7 +17,7 @@ _SHORT = 100
 _LINE: discord.TextStyle = discord.TextStyle.short
 _LINES: discord.TextStyle = discord.TextStyle.paragraph
 _CUSTOM_ID = re.compile(
-    r"mt:(?P<action>[a-z]{1,16}):(?P<run>[a-z0-9][a-z0-9_-]{0,63}(?:@[0-9]{1,10})?)(?::(?P<detail>[a-z0-9_-]{1,16}))?"
+    r"mt:(?P<action>[a-z_]{1,32}):(?P<run>[a-z0-9][a-z0-9_-]{0,63}(?:@[0-9]{1,10})?)(?::(?P<detail>[a-z0-9_-]{1,16}))?"
 )
 _SELECTED = "selected"
 

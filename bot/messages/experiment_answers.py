@@ -1,4 +1,4 @@
-"""Answers to commands about experiments: their list, and the other metrics of a result than excess surprisal."""
+"""Parts of answers about experiments: their buttons, and the other metrics of a result than excess surprisal."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
@@ -6,10 +6,9 @@ from typing import Literal, get_args
 
 import discord
 
-from bot.messages.answers import STATE_SIGNS
-from bot.messages.buttons import button, button_row, option, select
+from bot.messages.buttons import button, option, select
 from bot.messages.experiment_card import matrix_lines, perplexity_lines, seeds_note
-from bot.messages.text import BLURPLE, GREEN, code_block, count, figure, make_embed, plain, relative_time, unit_per
+from bot.messages.text import GREEN, code_block, count, figure, make_embed, plain, unit_per
 from bot.people.user_settings import current_unit
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.units import SURPRISAL_DIGITS
@@ -20,15 +19,6 @@ Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
 _ALL: tuple[Metric, ...] = get_args(Metric)
 METRICS: dict[str, Metric] = {str(metric): metric for metric in _ALL}
 _MAX_TABLE = 3000
-
-REFRESH = "again"
-
-
-def experiments_page(experiments: Sequence[ExperimentStatus], *, total: int, page: str) -> discord.Embed:
-    """Return a page of the list of experiments; `page` ends its title."""
-    lines = [_line(status) for status in experiments]
-    lines = lines or [_("No experiments yet. An admin can start one with `/mt experiment start`.")]
-    return make_embed(BLURPLE, f"🧪 {count(total, 'experiment')}{page}", lines)
 
 
 def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Metric) -> discord.Embed:
@@ -73,10 +63,10 @@ def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Me
     )
 
 
-def _line(status: ExperimentStatus) -> str:
+def experiment_facts(status: ExperimentStatus) -> str:
+    """Return the facts of an experiment in a list."""
     done = _("{done} of {cells}", done=status.cells_done, cells=count(status.n_cells, "cell"))
-    created = relative_time(status.created_at.timestamp())
-    return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {_(status.status)} · {done} · {created}"
+    return f"{_(status.status)} · {done}"
 
 
 def _asymmetries(result: ExperimentResult) -> dict[tuple[str, str], str]:
@@ -108,21 +98,13 @@ def _mean(values: Sequence[float]) -> str:
     return f"{figure(fmean(values), SURPRISAL_DIGITS)}{spread}"
 
 
-def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:
-    """Return the buttons of an experiment's message: the next commands in its state."""
-    return button_row(*_items(status))
-
-
-def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+def experiment_items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
+    """Yield the list and the buttons that only an experiment has."""
     experiment_id = status.experiment_id
     if status.status == "completed":
         options = [option(metric, metric) for metric in METRICS]
         yield select("expmetric", experiment_id, _("Metric"), options)
         yield button("expcsv", experiment_id, "CSV")
         yield button("exptex", experiment_id, "LaTeX")
-        return
-    yield button("experiment", experiment_id, _("Refresh"), detail=REFRESH)
-    if not status.has_ended:
-        yield button("expcancel", experiment_id, _("Cancel"), style=discord.ButtonStyle.danger)
-    else:
+    elif status.has_ended:
         yield button("exprerun", experiment_id, _("Rerun missing"))

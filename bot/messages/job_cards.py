@@ -1,9 +1,14 @@
-"""The cards of a tokenizer training, and of a corpus build with its progress by language and its manifest's counts."""
+"""The cards, buttons and lists of jobs of every kind but runs; a kind without words of its own has those of its row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import discord
 
+from bot.messages.answers import STATE_SIGNS
+from bot.messages.battery_card import battery_card, battery_facts, battery_items
+from bot.messages.buttons import button, button_row, option, run_select
+from bot.messages.experiment_answers import experiment_facts, experiment_items
+from bot.messages.experiment_card import experiment_card
 from bot.messages.run_card import progress_bar
 from bot.messages.text import (
     BLURPLE,
@@ -16,14 +21,123 @@ from bot.messages.text import (
     make_embed,
     percent,
     plain,
+    relative_time,
     without_links,
 )
+from trainer.contracts.base import KindName, RunState
+from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
+from trainer.contracts.experiments import ExperimentStatus
+from trainer.contracts.job_status import JobStatus
+from trainer.contracts.operations import JobRow
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.tokenizers import TokenizerStats
-from trainer.lab.language import _, numeral
+from trainer.lab.language import _, numeral, plural
 
-_MAX_ERROR, _MAX_TABLE = 1500, 3000
+AGAIN, SURE = "again", "sure"
+"""Details of the buttons that refresh a card, and that confirm a deletion."""
+_MAX_ERROR, _MAX_TABLE, _MAX_CORPORA = 1500, 3000, 500
+_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}
+_TITLES: Mapping[KindName, Callable[[int], str]] = {
+    "tokenizers": lambda total: f"🔤 {count(total, 'tokenizer')}",
+    "batteries": lambda total: f"🔎 {plural('{count} battery', '{count} batteries', total)}",
+    "experiments": lambda total: f"🧪 {count(total, 'experiment')}",
+}
+
+
+def job_id_of(row: JobRow, status: JobStatus) -> str:
+    job_id: str = getattr(status, row.id_field)
+    return job_id
+
+
+def job_card(row: JobRow, status: JobStatus) -> discord.Embed:
+    """Return the card of a job in its current state, without its results."""
+    match status:
+        case BatteryStatus():
+            return battery_card(status)
+        case ExperimentStatus():
+            return experiment_card(status)
+        case TokenizerStatus() if status.status != "cancelled":
+            return tokenizer_card(status)
+        case BuildStatus() if status.status != "cancelled":
+            return corpus_build_card(status.build_id, status)
+        case _:
+            lines = [_facts(row, status)]
+            lines += [] if status.error is None else [without_links(clamp(status.error.message, _MAX_ERROR))]
+            title = f"{STATE_SIGNS[status.status]} {row.word.capitalize()}: {_(status.status)}"
+            return make_embed(_COLOURS.get(status.status, GREY), title, lines, job_id_of(row, status))
+
+
+def job_buttons(row: JobRow, status: JobStatus, *, may_delete: bool) -> discord.ui.View:
+    """Return the buttons below a card of a job: the next commands in its state."""
+    return button_row(*_items(row, status, job_id_of(row, status), may_delete=may_delete))
+
+
+def jobs_page(row: JobRow, statuses: Sequence[JobStatus], *, total: int, page: str) -> discord.Embed:
+    """Return a page of the list of jobs of a kind; `page` ends its title."""
+    titled = _TITLES.get(row.kind)
+    title = f"🗂 {row.words}: {numeral(total)}" if titled is None else titled(total)
+    return make_embed(BLURPLE, f"{title}{page}", [_line(row, status) for status in statuses] or [_none_yet(row.kind)])
+
+
+def job_select(row: JobRow, statuses: Sequence[JobStatus]) -> discord.ui.Select[discord.ui.View]:
+    """Return a list to select the job to show."""
+    ids = [job_id_of(row, status) for status in statuses]
+    return run_select(f"get_{row.word}", _("Show…"), [option(job_id, job_id) for job_id in ids])
+
+
+def _items(
+    row: JobRow, status: JobStatus, job_id: str, *, may_delete: bool
+) -> Iterator[discord.ui.Item[discord.ui.View]]:
+    if status.status != "completed":
+        yield button(f"get_{row.word}", job_id, _("Refresh"), detail=AGAIN)
+    if isinstance(status, ExperimentStatus):
+        yield from experiment_items(status)
+    elif isinstance(status, BatteryStatus) and status.status == "completed":
+        yield from battery_items(status)
+    if not status.has_ended:
+        yield button(f"cancel_{row.word}", job_id, _("Cancel"), style=discord.ButtonStyle.danger)
+        yield button("jobwatch", job_id, _("Watch"), detail=row.word)
+        return
+    if status.status == "completed":
+        yield button("jobfiles", job_id, "ZIP", detail=row.word)
+    if may_delete:
+        yield button(f"delete_{row.word}", job_id, _("Delete…"), style=discord.ButtonStyle.danger)
+
+
+def _line(row: JobRow, status: JobStatus) -> str:
+    job_id, created = job_id_of(row, status), relative_time(status.created_at.timestamp())
+    label, facts = "", ""
+    match status:
+        case BatteryStatus():
+            facts = battery_facts(status)
+        case ExperimentStatus():
+            facts = experiment_facts(status)
+        case TokenizerStatus():
+            label = "" if status.label is None else f"**{plain(status.label)}** · "
+            facts = _(status.status) if status.vocab_size is None else count(status.vocab_size, "token")
+        case _:
+            facts = f"{_(status.status)} · {_facts(row, status)}"
+    return f"{STATE_SIGNS[status.status]} {label}`{job_id}` · {facts} · {created}"
+
+
+def _facts(row: JobRow, status: JobStatus) -> str:
+    """Return what the columns of a kind say of a job besides its id, state and age."""
+    values: dict[str, object] = status.model_dump(mode="json")
+    others = [(title, field) for title, field in row.columns if field not in (row.id_field, "status", "created_at")]
+    return " · ".join(f"{title} {plain(str(values[field]))}" for title, field in others)
+
+
+def _none_yet(kind: KindName) -> str:
+    match kind:
+        case "tokenizers":
+            return _("No tokenizers yet. Train one with `/mt tokenizer train`.")
+        case "batteries":
+            return _("No batteries yet. Start one with `/mt battery start`.")
+        case "experiments":
+            return _("No experiments yet. An admin can start one with `/mt experiment start`.")
+        case _:
+            return _("None yet.")
 
 
 def tokenizer_card(status: TokenizerStatus) -> discord.Embed:
@@ -59,6 +173,35 @@ def _fit(stats: TokenizerStats) -> str:
         per_char=numeral(stats.avg_tokens_per_char, ".3f"),
         per_word=numeral(stats.avg_tokens_per_word, ".3f"),
     )
+
+
+def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str]) -> discord.Embed:
+    """Return the state of a tokenizer with its corpora, and in the end its fit to held-out lines."""
+    names = ", ".join(plain(corpus) for corpus in corpora)
+    lines = [f"{status.method} · {_('corpus') if len(corpora) == 1 else _('corpora')} {clamp(names, _MAX_CORPORA)}"]
+    if status.stats is None:
+        lines.append(without_links(status.message))
+    else:
+        stats = status.stats
+        lines += [
+            _("Vocabulary {tokens}", tokens=count(status.vocab_size or 0, "token")),
+            _(
+                "Known in {lines} of {tokens}: {share}, of distinct characters {characters}",
+                lines=count(stats.holdout_lines, "held-out line"),
+                tokens=count(stats.token_count, "token"),
+                share=percent(stats.coverage),
+                characters=percent(stats.char_coverage),
+            ),
+            _(
+                "{per_char} tokens per character, {per_word} per word",
+                per_char=numeral(stats.avg_tokens_per_char, ".3f"),
+                per_word=numeral(stats.avg_tokens_per_word, ".3f"),
+            ),
+            _("Train with it: {command}", command=f"`/mt train tokenizer:{status.tokenizer_id}`"),
+        ]
+    name = plain(status.label or status.tokenizer_id)
+    title = f"{STATE_SIGNS[status.status]} {_('Tokenizer {name}: {state}', name=name, state=_(status.status))}"
+    return make_embed(_COLOURS.get(status.status, GREY), title, lines, status.tokenizer_id)
 
 
 def corpus_build_card(build_id: str, status: BuildStatus) -> discord.Embed:

@@ -1,20 +1,25 @@
-"""`/mt-admin` on a local Discord: workers, access, deletion and checks."""
+"""`/mt-admin` on a local Discord: workers, jobs, access, deletion and checks."""
 
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from bot.messages.text import GREY
+from local_discord.driver import shown_text
 from local_discord.state import Call, Guild, User
-from tests.support.bot import AMBER, RED, Place, Read, place, read
+from tests.support.bot import AMBER, RED, Place, Read, buttons, place, read
 from tests.support.cross_language import cell_run, experiment_record
+from tests.support.job_kinds import KINDS
 from tests.support.stories import Story, run_record
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import CellKey
 from trainer.contracts.jobs import FolderJobPayload, WorkerInfo
+from trainer.contracts.operations import JOB_ROWS
 from trainer.store import keys
 
 FAR = now().timestamp() + 10**9  # when a worker that never dies was last seen
@@ -37,6 +42,10 @@ class Hall(NamedTuple):
 
     async def delete(self, run_id: str, typed: str) -> Read:
         return await self.place.submit(await self.call("delete", {"run": run_id}), {"name": typed})
+
+
+def is_gone(path: Path) -> bool:
+    return not path.exists()
 
 
 def ended(story: Story) -> Story:
@@ -89,6 +98,31 @@ async def test_admin_commands__work_without_a_server_and_suggest_runs_to_admins_
     assert [phrase in one.text for one, phrase in zip(answers, ("Paused", "may use", "Installation"), strict=True)] == [
         True
     ] * 3
+
+
+async def test_job_of_any_kind__is_listed_shown_watched_cancelled_and_deleted(hall: Hall, tmp_path: Path) -> None:
+    here = hall.place
+    for kind, row in JOB_ROWS.items():
+        job = KINDS[kind].create(tmp_path / "artifacts", 1)
+        listed = await hall.call("jobs", {"kind": kind})
+        assert f"⏳ `{job.job_id}`" in (await read(listed)).text
+        shown = await here.discord.click(here.ana, await listed.reply(), f"mt:get_{row.word}:selected", [job.job_id])
+        assert job.job_id in (await read(shown)).text
+        card = await shown.reply()
+        assert [*buttons(card)] == ["Refresh", "Cancel", "Watch"]
+        watched = await here.click(here.ana, card, f"mt:jobwatch:{job.job_id}:{row.word}")
+        assert "A card in your direct messages" in watched.text
+        cancelled = await here.discord.click(here.ana, card, f"mt:cancel_{row.word}:{job.job_id}")
+        assert (await read(cancelled)).colour == GREY and job.state() == "cancelled"
+        final = await here.message(here.ana, f"{job.job_id} · result")
+        assert "ancelled" in shown_text(final.payload)
+        await until(lambda: not here.bot.notifier.watched_by(here.ana.id))
+        ended = await cancelled.reply()
+        assert "ZIP" not in buttons(ended)
+        asked = await here.discord.click(here.ana, ended, buttons(ended)["Delete…"])
+        assert f"Delete {job.job_id}?" in (await read(asked)).text and job.exists()
+        await here.discord.click(here.ana, await asked.reply(), f"mt:delete_{row.word}:{job.job_id}:sure")
+        await until(partial(is_gone, job.path))
 
 
 async def test_taken_access__ends_messages_about_runs_of_others(hall: Hall) -> None:

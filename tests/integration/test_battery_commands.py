@@ -49,7 +49,7 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
         call = await here.discord.slash(here.bob, "mt battery start", {"items": ITEMS, "run": ", ".join(runs)})
         started, message = await read(call), await call.reply()
         assert "⏳ Queued: battery pairs" in started.text and "No worker is running" in started.text
-        assert labels(message) == ["Refresh", "Cancel"]
+        assert labels(message) == ["Refresh", "Cancel", "Watch"]
         [battery] = BatteryStore(tmp_path / "artifacts").all()
         battery_id, options = battery.battery_id, {"battery": battery.battery_id}
         assert battery.record().user_id == here.bob.id
@@ -58,11 +58,11 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
         answer, message = await read(shown), await shown.reply()
         assert "Completed: battery pairs" in answer.text and answer.is_ephemeral
         assert runs[0] in answer.text and "order" in answer.text and "untrained" in answer.text
-        assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP"]
+        assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP", "Delete…"]
         assert f"✅ `{battery_id}` · pairs · 2 runs · completed" in (await here.ask(here.bob, "battery list")).text
         [suggested] = await here.suggested(here.bob, "battery show", "battery", "pai")
         assert suggested.value == battery_id
-        pressed = await here.discord.click(here.bob, message, f"mt:batall:{battery_id}")
+        pressed = await here.discord.click(here.bob, message, f"mt:jobfiles:{battery_id}:battery")
         export = await pressed.reply()
         await until(lambda: bool(export.attachments))
         with ZipFile(BytesIO(here.discord.read(export.attachments[0]))) as archive:
@@ -102,7 +102,7 @@ async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) 
             answer, message = await read(call), await call.reply()
             assert f"Completed: battery development of {run.run_id}" in answer.text
             assert "3 of 4 words have an age of acquisition." in answer.text and "early 5 (5–5)" in answer.text
-            assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP"]
+            assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP", "Delete…"]
             assert [text(one["filename"]) for one in message.attachments] == [f"{name}.png" for name in pictures[:1]]
             pressed = await here.discord.click(here.bob, message, f"mt:batcurves:{battery.battery_id}")
             assert here.discord.read((await pressed.reply()).attachments[0]) == b"step\n"
@@ -124,9 +124,9 @@ async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_own
         message = await here.reply(here.bob, "battery start", {"battery": "mine", "measure": "char"})
         await until(lambda: bool(message.components))
         [battery] = BatteryStore(tmp_path / "artifacts").all()
-        await here.discord.click(here.bob, message, f"mt:battery:{battery.battery_id}:again")
+        await here.discord.click(here.bob, message, f"mt:get_battery:{battery.battery_id}:again")
         await until(lambda: len(message.versions) > 2)
-        cancelling = await here.discord.click(here.bob, message, f"mt:batcancel:{battery.battery_id}")
+        cancelling = await here.discord.click(here.bob, message, f"mt:cancel_battery:{battery.battery_id}")
         assert "⏹ Cancelled: battery mine" in (await read(cancelling)).text and battery.cancel_requested()
         again = await here.ask(here.ana, "battery start", {"battery": "mine", "run": run, "measure": "char"})
         assert "⏳ Queued: battery mine" in again.text

@@ -45,7 +45,7 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         surprisal = await read(call)
         assert f"{0.34 / log(2):.3f}±{0.012 / log(2):.3f}" in surprisal.text and not surprisal.is_ephemeral
         message = await call.reply()
-        assert labels(message) == ["Metric", "CSV", "LaTeX"]
+        assert labels(message) == ["Metric", "CSV", "LaTeX", "ZIP"]
         files = {text(one["filename"]): here.discord.read(one) for one in message.attachments}
         stored = {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png", "batteries.png")}
         assert [files[name] == data for name, data in stored.items()] == [False, False, True], "they are in nats"
@@ -97,20 +97,20 @@ async def test_experiment__is_cancelled_and_started_again_by_buttons(tmp_path: P
         call = await here.discord.slash(here.ana, "mt experiment start", {**options})
         started, message = await read(call), await call.reply()
         assert "⏳ Queued: experiment smoke" in started.text and "No worker is running" in started.text
-        assert labels(message) == ["Refresh", "Cancel"]
+        assert labels(message) == ["Refresh", "Cancel", "Watch"]
         [experiment] = experiments(tmp_path)
         request, name = experiment.record().request, experiment.experiment_id
         assert (list(request.languages), request.seeds) == (["tr", "kk"], (1, 2))
         running = await here.reply(here.ana, "experiment show", named(experiment))
         await until(lambda: bool(running.components))
-        await here.discord.click(here.ana, running, f"mt:experiment:{name}:again")
+        await here.discord.click(here.ana, running, f"mt:get_experiment:{name}:again")
         await until(lambda: len(running.versions) > 2)
-        assert "has no report yet" in (await here.ask(here.bob, "experiment export", named(experiment))).text
-        cancelling = await here.discord.click(here.ana, message, f"mt:expcancel:{name}")
+        assert "has no results yet" in (await here.ask(here.bob, "experiment export", named(experiment))).text
+        cancelling = await here.discord.click(here.ana, message, f"mt:cancel_experiment:{name}")
         assert "⏹ Cancelled: experiment smoke" in (await read(cancelling)).text and experiment.cancel_requested()
         # as of an experiment that has completed before it began again
         with_csv = await here.message_with(here.ana, f"mt:expcsv:{name}")
-        assert "has no report yet" in (await here.click(here.ana, with_csv, f"mt:expcsv:{name}")).text
+        assert "has no results yet" in (await here.click(here.ana, with_csv, f"mt:expcsv:{name}")).text
         again = await here.click(here.ana, await cancelling.reply(), f"mt:exprerun:{name}")
         assert "⏳ Queued: experiment smoke" in again.text
         for said in ("⏹ Cancelled", "has already ended"):

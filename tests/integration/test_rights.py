@@ -16,12 +16,14 @@ import pytest
 from aiohttp import ClientSession
 from pydantic import SecretStr, TypeAdapter
 
+from bot.app import BUTTONS
+from bot.session.client import Bot
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.state import Guild, User
 from tests.support import ROOT, environment_in
 from tests.support.batteries import battery_record
-from tests.support.bot import discord_alone, is_allowed, running_bot, settings
+from tests.support.bot import discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.groups import group_record
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
@@ -72,6 +74,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     "tokenizer show": {"tokenizer": "TOKENIZER"},
     "experiment start": {"languages": "xx"},
     "mt-admin access": {"member": "MEMBER", "level": "user"},
+    "mt-admin jobs": {"kind": "exports"},
+    "mt-admin delete-corpus": NO_TEXT,
 }
 """Options of commands besides the run."""
 _TYPIST = """
@@ -114,6 +118,7 @@ class Installation(NamedTuple):
     url: str
     discord: LocalDiscord
     guild: Guild
+    bot: Bot
     newcomer: User
     people: list[Person]
     owned: dict[str, Things]
@@ -206,7 +211,7 @@ async def installation(root: Path, *, private: bool) -> AsyncIterator[Installati
         guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
         async with running_bot(chosen, server) as bot:
             url = f"http://127.0.0.1:{bot.backend.port}"
-            yield Installation(root, url, server, guild, newcomer, people, owned)
+            yield Installation(root, url, server, guild, bot, newcomer, people, owned)
 
 
 def requests_of(row: Operation) -> Iterator[str]:
@@ -238,8 +243,12 @@ async def is_answered(url: str, person: Person, request: str) -> bool:
         return answer.status not in (401, 403)
 
 
-def slashes_of(row: Operation) -> Iterator[str]:
-    """Yield the commands of an operation in Discord, with their options."""
+def uses_of(row: Operation) -> Iterator[str]:
+    """Yield the commands of an operation in Discord, as their options, and the buttons that are named after it."""
+    if row.name in BUTTONS and row.kind is not None:
+        word, is_list = JOB_ROWS[row.kind].word, row.name.startswith("list_")
+        thing = "STARTED" if row.kind == "tokenizers" and not row.name.startswith("get_") else word.upper()
+        yield f"mt:{row.name}:list:0" if is_list else f"mt:{row.name}:{thing}:sure"
     if row.chat is not None and ":" not in row.chat.command:
         options = OPTIONS.get(row.chat.command, {"run": "RUN"})
         yield json.dumps(options)
@@ -248,6 +257,9 @@ def slashes_of(row: Operation) -> Iterator[str]:
 
 
 async def is_answered_in_discord(here: Installation, user: User, row: Operation, request: str) -> bool:
+    if request.startswith("mt:"):
+        message = await with_buttons(here.discord, here.bot, here.discord.dm_channel(user), request)
+        return await is_allowed(await here.discord.click(user, message, request))
     assert row.chat is not None
     special: dict[str, OptionValue] = {"MEMBER": here.newcomer, "FILE": Upload("a.txt", b"")}
     options = {name: special.get(value, value) for name, value in _options.validate_json(request).items()}
@@ -296,7 +308,7 @@ def state(root: Path) -> dict[Path, bytes]:
 
 TEMPLATES: dict[str, Callable[[Operation], Iterator[str]]] = {
     "HTTP": requests_of,
-    "Discord": slashes_of,
+    "Discord": uses_of,
     "mt": commands_of,
 }
 

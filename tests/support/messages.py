@@ -13,7 +13,6 @@ from bot.commands.corpora import added_answer, clean_name, corpora_page, corpus_
 from bot.commands.evaluation import evaluating_answer
 from bot.commands.queue import QueueRow, queue_answer
 from bot.commands.settings import settings_answer
-from bot.commands.tokenizers import tokenizer_answer, tokenizers_page
 from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
@@ -31,7 +30,7 @@ from bot.messages.answers import (
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_card import experiment_card
 from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
-from bot.messages.job_cards import corpus_build_card, tokenizer_card
+from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_answer, tokenizer_card
 from bot.messages.run_card import final_message, run_card
 from bot.messages.text import plain
 from bot.people.user_settings import UserSettings
@@ -49,6 +48,7 @@ from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.generations import GenerateRequest, GenerateResponse, Sample
 from trainer.contracts.jobs import WorkerInfo, WorkersState
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.predictions import PredictResponse, Suggestion
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.scores import ScoreResponse
@@ -233,7 +233,7 @@ MESSAGES: Mapping[str, Make] = {
         [QueueRow(entry(given), is_running=False)] * 30, has_worker=True, is_paused=False
     ),
     "settings": lambda given: settings_answer(UserSettings(), given, "bits"),
-    "tokenizers": lambda given: tokenizers_page([tokenizer(given, "queued")] * 8, total=8, page=""),
+    "tokenizers": lambda given: jobs_page(JOB_ROWS["tokenizers"], [tokenizer(given, "queued")] * 8, total=8, page=""),
     "tokenizer": lambda given: tokenizer_answer(tokenizer(given, "failed"), [given] * 3),
     "tokenizer card": lambda given: tokenizer_card(tokenizer(given, "failed")),
     "workers": busy_worker,

@@ -685,6 +685,7 @@ _CORPORA = (
         TerminalCommand(
             "corpus delete", "corpora", "delete a corpus that no run or other job needs", "mt corpus delete kazakh"
         ),
+        ChatCommand("mt-admin delete-corpus", "admin:mt_admin"),
         role=Role.ADMIN,
     ),
     *_jobs("corpus_builds"),
@@ -890,6 +891,7 @@ _HERE = (
 _IN_CHAT = (
     Operation("change_settings", chat=ChatCommand("settings")),
     Operation("help", chat=ChatCommand("help", "help:help_command")),
+    Operation("show_jobs", chat=ChatCommand("mt-admin jobs", "admin:mt_admin"), role=Role.ADMIN),
     Operation("change_access", chat=ChatCommand("mt-admin access", "admin:mt_admin"), role=Role.ADMIN),
     Operation(
         "delete_any_run",
@@ -935,7 +937,7 @@ _CHAT_ORDER = (
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "corpus build|tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
-    "help|mt-admin workers|mt-admin access|mt-admin delete|mt-admin doctor"
+    "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin delete-corpus|mt-admin doctor"
 ).split("|")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
 COMMANDS: Mapping[str, TerminalCommand] = {name: _COMMANDS[name] for names in SECTIONS.values() for name in names}

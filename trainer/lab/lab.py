@@ -213,7 +213,7 @@ class Lab:
             return await self.tokenizer(caller, job_id)
         job = self.store(row).get(job_id)
         if not caller.is_admin:
-            self.permissions.check(role, caller, await asyncio.to_thread(_record_of, job), row.word)
+            self.permissions.check(role, caller, await asyncio.to_thread(record_of, job), row.word)
         return job
 
     async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
@@ -320,7 +320,7 @@ class Lab:
         return tokenizer
 
 
-def _record_of(job: AnyStatusJob) -> JobRecord:
+def record_of(job: AnyStatusJob) -> JobRecord:
     """Return the record of a job; that of an older version's tokenizer, which a run has trained, has no owner."""
     try:
         return job.record()

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.operations import Role
+from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically
@@ -191,12 +191,15 @@ class Permissions:
         else:
             owner = None if error.owned is None or error.role is Role.ADMIN else _owner(error.owned)
             contact = self._contact if owner is None or owner < 0 else _mention(owner)
-            message = _(
-                "`{command}` is only for {role}. Ask {contact}.",
-                command=typed_command(command),
-                role=_(error.role),
-                contact=contact,
-            )
+            role = _(error.role)
+            message = _("This is only for {role}. Ask {contact}.", role=role, contact=contact)
+            if command in CHAT_COMMANDS:
+                message = _(
+                    "`{command}` is only for {role}. Ask {contact}.",
+                    command=typed_command(command),
+                    role=role,
+                    contact=contact,
+                )
         return AppError(error.code, message)
 
     async def _is_user(self, user_id: int, guild_id: int | None) -> bool:

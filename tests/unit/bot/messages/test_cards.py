@@ -18,7 +18,6 @@ from bot.commands.export import export_link_answer, exporting_answer
 from bot.commands.queue import queue_answer
 from bot.commands.run_options import described
 from bot.commands.settings import settings_answer
-from bot.commands.tokenizers import tokenizers_page
 from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
@@ -28,13 +27,13 @@ from bot.messages.answers import (
     status_answer,
     watch_answer,
 )
-from bot.messages.battery_card import alt_of, batteries_page, battery_card
+from bot.messages.battery_card import alt_of, battery_card
 from bot.messages.digest_card import digest_card, run_line
-from bot.messages.experiment_answers import METRICS, Metric, experiments_page, metric_answer
+from bot.messages.experiment_answers import METRICS, Metric, metric_answer
 from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
-from bot.messages.job_cards import corpus_build_card, tokenizer_card
+from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings, current_unit
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
@@ -80,6 +79,7 @@ from trainer.contracts.experiments import ExperimentResult, ExperimentStatus, Va
 from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
 from trainer.contracts.jobs import WorkersState
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
@@ -427,8 +427,10 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "battery of two runs with a suite": lambda: battery(SUITE, changed(SUITE, run=changed(SUITE.run, run_id="lstm-2"))),
     "battery of leaked text": lambda: battery(changed(SCORED, leaks=(LEAKED,)), notes=("These are not compared.",)),
     "battery of many paradigms": lambda: battery(changed(SCORED, groups=PARADIGMS)),
-    "no batteries": lambda: batteries_page([], total=0, page=""),
-    "batteries": lambda: batteries_page([BATTERY, changed(BATTERY, status="queued")], total=2, page=" · page 1 of 1"),
+    "no batteries": lambda: jobs_page(JOB_ROWS["batteries"], [], total=0, page=""),
+    "batteries": lambda: jobs_page(
+        JOB_ROWS["batteries"], [BATTERY, changed(BATTERY, status="queued")], total=2, page=" · page 1 of 1"
+    ),
     "development": lambda: battery_card(BATTERY, development=DEVELOPMENT),
     "development with a note": lambda: battery_card(BATTERY, ONE, changed(DEVELOPMENT, notes=("Half was read.",))),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
@@ -457,7 +459,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "empty queue": lambda: queue_answer([], has_worker=False, is_paused=False),
     "paused queue": lambda: queue_answer([], has_worker=False, is_paused=True),
     "settings": lambda: settings_answer(UserSettings(language="ru", notify="off", unit="nats"), None, "bits"),
-    "no tokenizers": lambda: tokenizers_page([], total=0, page=""),
+    "no tokenizers": lambda: jobs_page(JOB_ROWS["tokenizers"], [], total=0, page=""),
     **{f"tokenizer {state}": partial(tokenizer_in, state) for state in TOKENIZER_STATES},
     "exporting": lambda: exporting_answer(RECORD, "hf"),
     "export": lambda: export_link_answer(RECORD, "torchscript", "x.zip", 1_500_000, "https://x.y/z", 1_795_176_000),
@@ -485,8 +487,10 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "experiment that waits": lambda: experiment_card(experiment_status("running", "paused", "queued")),
     "metric auc without curves": lambda: metric_answer(experiment_status("completed"), without_curves(), "auc"),
     **{f"metric {metric}": partial(table_of, metric) for metric in METRICS.values()},
-    "no experiments": lambda: experiments_page([], total=0, page=""),
-    "experiments": lambda: experiments_page([experiment_status("running", "completed")], total=1, page=""),
+    "no experiments": lambda: jobs_page(JOB_ROWS["experiments"], [], total=0, page=""),
+    "experiments": lambda: jobs_page(
+        JOB_ROWS["experiments"], [experiment_status("running", "completed")], total=1, page=""
+    ),
 }
 
 

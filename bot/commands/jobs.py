@@ -1,0 +1,255 @@
+"""Jobs of every kind but runs: list, show, watch, cancel, delete and export them, by commands and by buttons."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import discord
+from discord import app_commands
+
+from bot.commands.pages import PagedList, unfiltered_list
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
+from bot.commands.run_options import Suggest, Suggestion, autocomplete, corpus_name, suggested_trained_tokenizers
+from bot.messages.buttons import ButtonPress, button, button_row
+from bot.messages.job_cards import (
+    AGAIN,
+    SURE,
+    job_buttons,
+    job_id_of,
+    job_select,
+    jobs_page,
+    tokenizer_answer,
+)
+from bot.messages.text import GREEN, GREY, byte_size, count, make_embed, plain
+from bot.notifications.job_subjects import result_of
+from bot.session.client import Bot
+from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.contracts.base import KindName
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.job_status import JobStatus
+from trainer.contracts.operations import BY_NAME, JOB_ROWS, JobRow
+from trainer.contracts.parameters import ArtifactPath, Query
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.lab.calls import JOB_CALLS, LIST_FILES
+from trainer.lab.lab import record_of
+from trainer.lab.language import _
+from trainer.lab.waits import all_pages
+from trainer.queue.run_index import matching
+
+_MAX_FILE_BYTES = 10 << 20  # Discord's limit
+_LEFT_OUT = {".jsonl"}
+"""Suffixes of raw data, which an archive for Discord has not."""
+_BY_WORD: Mapping[str, JobRow] = {row.word: row for row in JOB_ROWS.values()}
+
+
+def add_commands(group: app_commands.Group, kind: KindName, **descriptions: str) -> None:
+    """Add commands on jobs of a kind to a group: list, show or cancel, with their descriptions."""
+    row = JOB_ROWS[kind]
+    for action, description in descriptions.items():
+        if action == "list":
+            _add_list(group, row, description)
+        else:
+            _add_one(group, row, action, description)
+
+
+def _add_list(group: app_commands.Group, row: JobRow, description: str) -> None:
+    @group.command(name="list", description=description)
+    async def list_command(interaction: discord.Interaction[Bot]) -> None:
+        await respond(interaction, f"{row.word} list", lambda context: list_jobs(context, row, 0))
+
+
+def _add_one(group: app_commands.Group, row: JobRow, action: str, description: str) -> None:
+    work = {"show": show_job, "cancel": _cancel, "export": files_of}[action]
+
+    @group.command(name=action, description=description)
+    @app_commands.rename(job=row.word)
+    @app_commands.describe(job=f"Id of the {row.word}")
+    @app_commands.autocomplete(job=suggested(row))
+    async def command(interaction: discord.Interaction[Bot], job: str) -> None:
+        await respond(interaction, f"{row.word} {action}", lambda context: work(context, row, job))
+
+
+def suggested(row: JobRow) -> Suggest:
+    """Suggest the jobs of a kind that the index has in memory."""
+    if row.kind == "tokenizers":
+        return suggested_trained_tokenizers
+
+    def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+        if row.kind == "experiments":
+            try:
+                context.lab.permissions.check_experiments(context.caller)
+            except AppError:
+                return
+        ids: Sequence[str] = getattr(context.lab.index, row.kind)
+        for job_id in matching(typed, ids, lambda name: (name,)):
+            yield job_id, job_id
+
+    return autocomplete(suggestions)
+
+
+async def list_jobs(context: CommandContext, row: JobRow, number: int) -> Answer:
+    """Show a page of the jobs of a kind, from 0, and a list to select one."""
+    call, caller = JOB_CALLS[row.kind].list, context.caller
+    found = await all_pages(lambda query: context.lab.call(call, caller, query=query))
+    jobs: Sequence[JobStatus] = getattr(found, row.words)
+    page = _LISTS[row.kind].page_of(jobs, number)
+    if page.items:
+        page.buttons.add_item(job_select(row, page.items))
+    return Answer(jobs_page(row, page.items, total=len(jobs), page=page.title), view=page.buttons)
+
+
+async def show_job(context: CommandContext, row: JobRow, given: str) -> Answer:
+    """Show the card of a job, of a completed one with its results."""
+    status = await context.lab.call(JOB_CALLS[row.kind].get, context.caller, _path(row, given))
+    return await _shown(context, row, status)
+
+
+async def watch_job(context: CommandContext, row: JobRow, given: str, command: str = "") -> Answer:
+    """Show a job and, unless it has completed, send the caller a card of it with its progress.
+
+    Without direct messages, `command` shows the progress.
+    """
+    bot, caller = context
+    status = await context.lab.call(JOB_CALLS[row.kind].get, caller, _path(row, given))
+    answer = await _shown(context, row, status)
+    if status.status == "completed":
+        return answer
+    job = context.lab.store(row).get(job_id_of(row, status))
+    watcher = await bot.notifier.watch(job, caller.user_id, None, caller.channel_id)
+    note = _("A card in your direct messages shows the progress.")
+    if watcher.closed_place is not None:
+        note = _(
+            "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.",
+            command=command or f"{row.word} show",
+        )
+    notes = [note]
+    if not await bot.lab.queue.workers.exist():
+        notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
+    answer.embed.description = "\n".join([answer.embed.description or "", *notes])
+    return answer
+
+
+async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
+    """Send the result files of a job as an archive; raises PAYLOAD_TOO_LARGE if Discord does not take it."""
+    folder, names = await _files(context, row, given)
+    data = await asyncio.to_thread(_zipped, folder, [name for name in names if Path(name).suffix not in _LEFT_OUT])
+    if len(data) > _MAX_FILE_BYTES:
+        message = _("The report is larger than Discord accepts. Use the buttons below the results for its tables.")
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+    lines = [f"{count(len(names), 'file')}, {byte_size(len(data))}."]
+    if "report.html" in names:
+        lines[0] += f" {_('`report.html` has all tables and figures.')}"
+    embed = make_embed(GREEN, f"📦 {_('Files: {name}', name=plain(folder.name))}", lines, folder.name)
+    return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}.zip")])
+
+
+def file_button(kind: KindName, command: str, name: str) -> ButtonAnswer:
+    """Return the reaction to a button that sends one file of a job's results."""
+
+    async def send(context: CommandContext, press: ButtonPress) -> Answer:
+        folder, _names = await _files(context, JOB_ROWS[kind], press.run_id)
+        data: bytes = await asyncio.to_thread((folder / name).read_bytes)
+        embed = make_embed(GREEN, f"📄 {name}", [byte_size(len(data))], folder.name)
+        return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}-{name}")])
+
+    return ButtonAnswer(command, send)
+
+
+async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Answer:
+    lab = context.lab
+    job = lab.store(row).get(job_id_of(row, status))
+    embed, files = await result_of(row, job, status, context.bot.charts)
+    if isinstance(job, TokenizerDirectory) and isinstance(status, TokenizerStatus):
+        names = await asyncio.to_thread(_corpora_of, job)
+        embed = tokenizer_answer(status, [corpus_name(context, name) for name in names])
+    record = await asyncio.to_thread(record_of, job)
+    buttons = job_buttons(row, status, may_delete=lab.permissions.permits(row.ends, context.caller, record))
+    return Answer(embed, files(), buttons)
+
+
+def _corpora_of(tokenizer: TokenizerDirectory) -> list[str]:
+    """Return the names of the corpora: of the request, or of a tokenizer that a run has trained."""
+    has_completed = tokenizer.status().status == "completed"
+    corpora = tokenizer.completed_manifest().corpus if has_completed else tokenizer.record().corpora
+    return [corpus.name for corpus in corpora]
+
+
+async def _cancel(context: CommandContext, row: JobRow, given: str) -> Answer:
+    return await _shown(
+        context, row, await context.lab.call(JOB_CALLS[row.kind].cancel, context.caller, _path(row, given))
+    )
+
+
+async def _delete(context: CommandContext, row: JobRow, press: ButtonPress) -> Answer:
+    """Delete a job once its deletion is confirmed."""
+    job_id = press.run_id
+    if press.detail != SURE:
+        sure = button(press.action, job_id, _("Delete it"), style=discord.ButtonStyle.danger, detail=SURE)
+        lines = [_("Its files are deleted, too. Nobody can restore them.")]
+        return Answer(make_embed(GREY, f"🗑 {_('Delete {name}?', name=job_id)}", lines, job_id), view=button_row(sure))
+    await context.lab.call(JOB_CALLS[row.kind].delete, context.caller, _path(row, job_id))
+    await context.lab.index.refresh()
+    return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=job_id)}", [], job_id), view=button_row())
+
+
+async def _files(context: CommandContext, row: JobRow, given: str) -> tuple[Path, list[str]]:
+    """Return the folder of a job and the names of its result files; raises CONFLICT before its end."""
+    found = await context.lab.call(LIST_FILES, context.caller, ArtifactPath(kind=row.kind, item_id=given.strip()))
+    return context.lab.store(row).get(found.id).path, [file.path for file in found.files]
+
+
+def _path(row: JobRow, given: str) -> Query:
+    names: dict[str, str] = {row.id_field: given.strip()}
+    return JOB_CALLS[row.kind].get.path.model_validate(names)
+
+
+def _zipped(folder: Path, names: Sequence[str]) -> bytes:
+    data = BytesIO()
+    with ZipFile(data, "w", ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    return data.getvalue()
+
+
+def _command(name: str) -> str:
+    """Return the command of an operation; without one, its name."""
+    operation = BY_NAME[name]
+    return name if operation.chat is None else operation.chat.command
+
+
+def _list_of(row: JobRow) -> PagedList:
+    action = f"list_{row.words}"
+    return unfiltered_list(action, _command(action), lambda context, number: list_jobs(context, row, number))
+
+
+def _reactions(row: JobRow) -> Reactions:
+    """Return the reactions to the buttons of a kind, which are named after its operations."""
+    get, cancel, delete = (f"{action}_{row.word}" for action in ("get", "cancel", "delete"))
+    return {
+        **_LISTS[row.kind].button_reactions,
+        get: ButtonAnswer(
+            _command(get),
+            lambda context, press: show_job(context, row, press.run_id),
+            lambda press: press.detail == AGAIN,
+        ),
+        cancel: ButtonAnswer(_command(cancel), lambda context, press: _cancel(context, row, press.run_id)),
+        delete: ButtonAnswer(
+            delete, lambda context, press: _delete(context, row, press), lambda press: press.detail == SURE
+        ),
+    }
+
+
+_LISTS: Mapping[KindName, PagedList] = {kind: _list_of(row) for kind, row in JOB_ROWS.items()}
+BUTTONS: Reactions = {
+    **{action: reaction for row in JOB_ROWS.values() for action, reaction in _reactions(row).items()},
+    "jobwatch": ButtonAnswer(
+        "watch", lambda context, press: watch_job(context, _BY_WORD[press.detail or ""], press.run_id)
+    ),
+    "jobfiles": ButtonAnswer(
+        "status", lambda context, press: files_of(context, _BY_WORD[press.detail or ""], press.run_id)
+    ),
+}
+FORMS: Reactions = {action: reaction for one in _LISTS.values() for action, reaction in one.form_reactions.items()}
