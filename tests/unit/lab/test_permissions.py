@@ -129,7 +129,7 @@ def test_refusal__names_whom_to_ask_in_discord_only(
 ) -> None:
     rights = permissions(private_runs=private_runs)
     with pytest.raises(AppError) as refused:
-        rights.check(role, Caller(OTHER), owned)
+        rights.check(role, Caller(OTHER), owned, "battery" if owned is SCORED else "run")
     worded = rights.worded(refused.value, "cancel")
     assert (refused.value.message, worded.message) == (http, chat)
     assert refused.value.code is worded.code is ErrorCode.FORBIDDEN
