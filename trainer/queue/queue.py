@@ -226,12 +226,6 @@ class JobQueue:
             await self._enqueuer.enqueue_job(RUNS, run.run_id, record)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
-    async def resume_unfinished(self, run: RunDirectory) -> Accepted:
-        """Resume a run that has not ended if it is paused."""
-        if run.pause_requested():
-            return await self._unpause(run)
-        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
-
     async def _unpause(self, run: RunDirectory) -> Accepted:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
         return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")

@@ -210,12 +210,6 @@ async def test_id_that_another_run_has__is_drawn_again(tmp_path: Path, monkeypat
     assert [run.run_id[-8:] for run in accepted] == ["aaaaaaaa", "bbbbbbbb"]
 
 
-async def test_run_that_waits__is_resumed_as_it_is(tmp_path: Path, run: RunDirectory) -> None:
-    resumed = await queue_without_redis(tmp_path).resume_unfinished(run)
-    assert (resumed.run_id, resumed.status) == (run.run_id, "queued")
-    assert [event.type for event in run.reader().read_new()] == ["trainer.job.queued.v1"]
-
-
 def test_manifest_deleted_while_it_is_looked_for__is_none(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(run, "cancelled")
 
