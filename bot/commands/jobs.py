@@ -26,11 +26,12 @@ from bot.messages.text import GREEN, GREY, byte_size, count, make_embed, plain
 from bot.notifications.job_subjects import result_of
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.validation import parse
 from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import BY_NAME, JOB_ROWS, JobRow
-from trainer.contracts.parameters import ArtifactPath, Query
+from trainer.contracts.parameters import ArtifactPath
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
@@ -103,7 +104,8 @@ async def list_jobs(context: CommandContext, row: JobRow, number: int) -> Answer
 
 async def show_job(context: CommandContext, row: JobRow, given: str) -> Answer:
     """Show the card of a job, of a completed one with its results."""
-    status = await context.lab.call(JOB_CALLS[row.kind].get, context.caller, _path(row, given))
+    calls = JOB_CALLS[row.kind]
+    status = await context.lab.call(calls.get, context.caller, calls.named(given.strip()))
     return await _shown(context, row, status)
 
 
@@ -112,8 +114,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
 
     Without direct messages, `command` shows the progress.
     """
-    bot, caller = context
-    status = await context.lab.call(JOB_CALLS[row.kind].get, caller, _path(row, given))
+    (bot, caller), calls = context, JOB_CALLS[row.kind]
+    status = await context.lab.call(calls.get, caller, calls.named(given.strip()))
     answer = await _shown(context, row, status)
     if status.status == "completed":
         return answer
@@ -178,9 +180,8 @@ def _corpora_of(tokenizer: TokenizerDirectory) -> list[str]:
 
 
 async def _cancel(context: CommandContext, row: JobRow, given: str) -> Answer:
-    return await _shown(
-        context, row, await context.lab.call(JOB_CALLS[row.kind].cancel, context.caller, _path(row, given))
-    )
+    calls = JOB_CALLS[row.kind]
+    return await _shown(context, row, await context.lab.call(calls.cancel, context.caller, calls.named(given.strip())))
 
 
 async def _delete(context: CommandContext, row: JobRow, press: ButtonPress) -> Answer:
@@ -190,20 +191,17 @@ async def _delete(context: CommandContext, row: JobRow, press: ButtonPress) -> A
         sure = button(press.action, job_id, _("Delete it"), style=discord.ButtonStyle.danger, detail=SURE)
         lines = [_("Its files are deleted, too. Nobody can restore them.")]
         return Answer(make_embed(GREY, f"🗑 {_('Delete {name}?', name=job_id)}", lines, job_id), view=button_row(sure))
-    await context.lab.call(JOB_CALLS[row.kind].delete, context.caller, _path(row, job_id))
+    calls = JOB_CALLS[row.kind]
+    await context.lab.call(calls.delete, context.caller, calls.named(job_id))
     await context.lab.index.refresh()
     return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=job_id)}", [], job_id), view=button_row())
 
 
 async def _files(context: CommandContext, row: JobRow, given: str) -> tuple[Path, list[str]]:
     """Return the folder of a job and the names of its result files; raises CONFLICT before its end."""
-    found = await context.lab.call(LIST_FILES, context.caller, ArtifactPath(kind=row.kind, item_id=given.strip()))
+    named = parse(ArtifactPath, {"kind": row.kind, "item_id": given.strip()})
+    found = await context.lab.call(LIST_FILES, context.caller, named)
     return context.lab.store(row).get(found.id).path, [file.path for file in found.files]
-
-
-def _path(row: JobRow, given: str) -> Query:
-    names: dict[str, str] = {row.id_field: given.strip()}
-    return JOB_CALLS[row.kind].get.path.model_validate(names)
 
 
 def _zipped(folder: Path, names: Sequence[str]) -> bytes:

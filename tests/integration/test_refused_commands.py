@@ -83,6 +83,8 @@ MISTAKES = {
     "experiment start": EXPERIMENT,
     "battery start": BATTERY,
     "corpus add": CORPUS,
+    "battery show": [({"battery": "x" * 101}, "`battery_id` must have at most 100 characters")],
+    "experiment export": [({"experiment": "x" * 101}, "`item_id` must have at most 100 characters")],
 }
 
 
