@@ -206,7 +206,8 @@ async def _interrupt(queued: Queued, installation: Installation, terminal: Termi
 
     name = queued.name
     if not isinstance(installation, Here):
-        again = f" the same command, or: mt {queued.word} show {name}" if queued.word else f": mt resume {name}"
+        resume = f": mt resume {await hint_name(name, queued.label, installation)}"
+        again = f" the same command, or: mt {queued.word} show {name}" if queued.word else resume
         terminal.interruption = f"{name} continues on the server. Follow it with{again}"
         return
     queue = await installation.lab.live()

@@ -264,7 +264,8 @@ def _warnings(training: TrainingPreview) -> list[str]:
 
 async def _train_there(draft: RequestDraft, file: Path | None, server: "Remote", terminal: Terminal) -> int:
     uploaded = await _uploaded(draft, file, server, terminal)
-    accepted = await accept(server.send(TRAIN, uploaded), queued_run, terminal)
+    label = str(uploaded.fields.get("label") or "")
+    accepted = await accept(server.send(TRAIN, uploaded), lambda run: queued_run(run, label or None), terminal)
     _note_unused(draft.unused_settings, terminal)
     return await follow_accepted(accepted, terminal, server)
 
