@@ -235,7 +235,7 @@ def test_battery__is_cancelled_and_continued(shell: Shell) -> None:
     started = shell.start("battery", "run", RUNS[0], "slow.tsv", QUEUE__EMBEDDED_WORKERS="0")
     wait_until(lambda: any((shell.artifacts / "batteries").glob("slow-*/scores/*.jsonl")))
     battery = folder_of(shell)
-    assert "Its scores stay" in shell.type("battery", "cancel", battery.battery_id)
+    assert "What it has stored stays" in shell.type("battery", "cancel", battery.battery_id)
     assert started.wait() == 1
     assert "has already ended" in shell.refuse("battery", "cancel", battery.battery_id)
     assert "cancelled" in shell.type("battery", "show", battery.battery_id)

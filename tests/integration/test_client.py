@@ -282,7 +282,7 @@ def test_answer_of_another_program__is_named(monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(AppError, match="Install the server's version"):
                 next(client.runs())
             assert list(client.runs()) == []
-        assert server.sent[0].path.startswith("/under/runs?limit=200")
+        assert server.sent[0].path.startswith("/under/runs?limit=25")
         assert server.sent[0].headers["X-Api-Key"] == KEY
 
 
