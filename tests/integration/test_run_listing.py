@@ -163,9 +163,9 @@ async def test_list_of_jobs__turns_its_pages(here: Place) -> None:
         message = await here.reply(here.bob, f"{kind} list")
         first = shown_text(message.payload)
         assert f"11 {kind}s · page 1 of 2" in first and first.count("⏳") == 10
-        last = (await here.click(here.bob, message, f"mt:{kind}s:list:1")).text
+        last = (await here.click(here.bob, message, f"mt:list_{kind}s:list:1")).text
         assert "page 2 of 2" in last and last.count("⏳") == 1
-        opened = await here.discord.click(here.bob, message, f"mt:{kind}spage:list:1")
+        opened = await here.discord.click(here.bob, message, f"mt:list_{kind}spage:list:1")
         await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
         assert "page 1 of 2" in shown_text(message.payload)
 
@@ -212,7 +212,7 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
         for user, command, option, offered in (
             (here.bob, "status", "run", ["lstm-bob"]),
             (here.bob, "experiment show", "experiment", []),
-            (here.bob, "train", "tokenizer", [*METHODS]),
+            (here.bob, "train", "tokenizer", [*METHODS, stored.name]),  # it was trained by itself
             (here.ana, "train", "tokenizer", [*METHODS, stored.name]),
         ):
             assert [choice.value for choice in await here.suggested(user, command, option)] == offered
