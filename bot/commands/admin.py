@@ -26,6 +26,7 @@ from bot.messages.text import (
     shown_name,
 )
 from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
 from trainer.contracts.operations import JOB_ROWS
@@ -154,7 +155,7 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 async def _delete_corpus(context: CommandContext, name: str) -> Answer:
-    await context.lab.call(calls.DELETE_CORPUS, context.caller, CorpusPath(corpus=name))
+    await context.lab.call(calls.DELETE_CORPUS, context.caller, parse(CorpusPath, {"corpus": name}))
     await context.lab.index.refresh()
     return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=plain(name))}", []))
 

@@ -145,7 +145,7 @@ class Client:
 
     def status(self, run_id: str) -> RunStatus:
         """Return the status of a run."""
-        return self._call(GET_RUN, RunPath(run_id=run_id))
+        return self._call(GET_RUN, parse(RunPath, {"run_id": run_id}))
 
     def wait(self, run_id: str) -> RunStatus:
         """Wait for the end of a run and return its status."""
@@ -157,11 +157,11 @@ class Client:
 
     def resume(self, run_id: str) -> RunStatus:
         """Resume a paused run, or a failed or cancelled one as a new run; return the status of the continuing run."""
-        return self.status(self._call(RESUME_RUN, RunPath(run_id=run_id)).run_id)
+        return self.status(self._call(RESUME_RUN, parse(RunPath, {"run_id": run_id})).run_id)
 
     def delete(self, run_id: str) -> None:
         """Delete a run that has ended, with its files; raises CONFLICT if an experiment or another run needs it."""
-        self._call(DELETE_RUN, RunPath(run_id=run_id))
+        self._call(DELETE_RUN, parse(RunPath, {"run_id": run_id}))
 
     def events(self, run_id: str) -> Iterator[Event]:
         """Iterate over the events of a run, from the first one until it has ended."""
@@ -271,7 +271,7 @@ class Client:
 
     def delete_corpus(self, name: str) -> None:
         """Delete a corpus by its complete name; raises CONFLICT if a run or another job needs it."""
-        self._call(DELETE_CORPUS, CorpusPath(corpus=name))
+        self._call(DELETE_CORPUS, parse(CorpusPath, {"corpus": name}))
 
     def run(self, run_id: str) -> RunCard:
         """Return a run as a card for notebooks, which follows the run until it has ended."""

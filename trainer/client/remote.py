@@ -134,7 +134,7 @@ class Remote:
 
     async def cancel(self, run_id: str) -> RunStatus:
         """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
-        path = RunPath(run_id=run_id)
+        path = parse(RunPath, {"run_id": run_id})
         if (await self.call(GET_RUN, path)).has_ended:  # the server answers a repeated request as the first one
             raise finished_error(run_id)
         await self.call(CANCEL_RUN, path)
