@@ -69,6 +69,7 @@ class LoggingExtra(TypedDict, total=False):
     admin_id: int
     level: str
     """The access that an admin has given."""
+    corpus: str
     digest_id: str
     file: str
     key: str
