@@ -204,6 +204,7 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
         asked = await without_redis.cancel(resumed)
         statuses = [status.status async for status in without_redis.follow(GET_RUN, RunPath(run_id=resumed))]
         last = await told(queue, resumed)
+        await without_redis.close()
     assert (cancelled.status, asked.status, statuses[-1], last.status) == ("cancelled", "running", *["cancelled"] * 2)
     assert cancelled.last_checkpoint_step is not None and last.step >= cancelled.last_checkpoint_step
 
@@ -435,6 +436,7 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
             following = asyncio.create_task(all_lines(installation.log_lines(run_id, 200, follow=True)))
             asked = await installation.cancel(run_id)
             lines = await following
+            await installation.close()
     assert (status.status, status.test_loss) == ("completed", there.test_loss)
     assert any("attempt_started" in line for line in before)
     assert "loss_curve.jsonl" in {file.path for file in files.files}
@@ -470,6 +472,7 @@ async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) 
                     await Replication(here).write("models", run.run_id, start)
                 else:
                     break
+        await installation.close()
     assert statuses == ["queued", "queued", "running"]
     assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
 

@@ -66,7 +66,7 @@ def edges(command: str, parameter: Parameter, people: tuple[User, User]) -> Iter
         yield from (Upload("empty.txt", b""), Upload("odd.txt", b"\xff\x00"), Upload(f"{long_name}.txt", b"a\n" * 9000))
         yield from (Upload("picture.png", b"png"), Upload("list.yaml", b"- ["), Upload("lines.jsonl", b"{}\n"))
     else:
-        assert least is not None and greatest is not None, f"{command} {parameter.name} has no bounds"
+        assert least is not None and greatest is not None, f"{command} {parameter.display_name} has no bounds"
         yield from (least, greatest)
 
 
@@ -86,9 +86,9 @@ def usual(command: CommandInfo, **changes: OptionValue) -> dict[str, OptionValue
     name = command_name(command)
     known = USUAL | changes
     needed = [
-        one.name
+        one.display_name
         for one in command.parameters
-        if one.required or (name, one.name) in FORMS_WITHOUT or one.name in changes
+        if one.required or (name, one.display_name) in FORMS_WITHOUT or one.display_name in changes
     ]
     return {option: known[option] for option in needed if option in known}
 
@@ -110,14 +110,14 @@ class Person:
             for parameter in command.parameters:
                 for value in outside(parameter):
                     with pytest.raises(ClientRefusal):
-                        await self._type(name, {**base, parameter.name: value})
+                        await self._type(name, {**base, parameter.display_name: value})
                 for value in edges(name, parameter, (self._user, self._guild.members[-1])):
-                    await self._check(name, {**base, parameter.name: value}, parameter.name)
+                    await self._check(name, {**base, parameter.display_name: value}, parameter.display_name)
                     calls += 1
                 if parameter.autocomplete and not name.startswith("mt-admin"):
                     for typed in ("", ODD, "x" * LONGEST):
                         found = await self._discord.autocomplete(
-                            self._user, typed_command(name).removeprefix("/"), parameter.name, typed
+                            self._user, typed_command(name).removeprefix("/"), parameter.display_name, typed
                         )
                         assert len(found) <= 25
         return calls
