@@ -169,14 +169,12 @@ def test_device_cuda__is_refused_where_a_worker_runs_and_none_has_a_gpu() -> Non
 
 async def test_version__of_the_bot_binds_the_workers_of_its_folder(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, queue, store):
-        publishing = asyncio.create_task(queue.workers.publish_version(replaces=False))
-        for find_id in (artifacts_id, own_artifacts_id):  # the second one gives it an id
-            key = keys.version(find_id(tmp_path / "artifacts"))
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while await store.get(key) != package_version("model-trainer").encode():
-                    await asyncio.sleep(0.05)
-        publishing.cancel()
-        await asyncio.wait([publishing])
+        async with queue.workers.version_published(replaces=False):
+            for find_id in (artifacts_id, own_artifacts_id):  # the second one gives it an id
+                key = keys.version(find_id(tmp_path / "artifacts"))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while await store.get(key) != package_version("model-trainer").encode():
+                        await asyncio.sleep(0.05)
         for version, replaces, expected in (("1", False, b"1"), ("3", False, b"1"), ("2", True, b"2")):
             await store.publish_version(version, "a1", seconds=60, replaces=replaces)
             assert await store.get(keys.version("a1")) == expected, "a command does not replace that of the bot"

@@ -1,6 +1,5 @@
 """The parts of a bot process that need no Discord: services, the lab and the HTTP API."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -44,8 +43,7 @@ class Backend:
         self._started.push_async_callback(queue.close)
         await queue.replication.check()
         await queue.replication.join()
-        publishing = asyncio.create_task(queue.workers.publish_version(replaces=True))
-        self._started.push_async_callback(_end, publishing)
+        await self._started.enter_async_context(queue.workers.version_published(replaces=True))
         feeds = RunFeeds(queue.states)
         self._started.push_async_callback(feeds.stop)
         self.lab = Lab(self.settings, queue.stores, feeds, self._permissions, queue)
@@ -82,8 +80,3 @@ class Backend:
     async def stop_services(self) -> None:
         """Stop the services that this process has started."""
         await self._services.stop()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

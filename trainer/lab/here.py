@@ -112,8 +112,8 @@ class _CommandLab(Lab):
                 self._queue = await JobQueue.connect(self.settings, url, self.stores)
                 self.closing.push_async_callback(self._queue.close)
                 if self._services is not None:  # unless a bot of another version runs
-                    publishing = asyncio.create_task(self._queue.workers.publish_version(replaces=False))
-                    self.closing.push_async_callback(_end, publishing)
+                    publishing = self._queue.workers.version_published(replaces=False)
+                    await self.closing.enter_async_context(publishing)
             return self._queue
 
     async def live(self, *, needs_server: bool = False) -> "JobQueue":
@@ -316,11 +316,6 @@ class Here:
         async with aclosing((await self.lab.live()).inference.stream(model, request)) as chunks:
             async for chunk in chunks:
                 yield chunk
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def with_disk(folder: Path, status: WaitingT) -> WaitingT:

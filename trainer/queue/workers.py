@@ -1,7 +1,8 @@
 """The workers of one installation: which run, what they lack, the load of their queues, and orders to them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -119,11 +120,20 @@ class Workers:
     async def _running(self) -> Sequence[WorkerInfo]:
         return await self._store.workers(seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS)
 
-    async def publish_version(self, *, replaces: bool) -> None:
-        """Publish the version of this program, without end: workers of another version claim no job meanwhile.
+    @asynccontextmanager
+    async def version_published(self, *, replaces: bool) -> AsyncGenerator[None, None]:
+        """Keep the version of this program published: workers of another version claim no job meanwhile.
 
         Without `replaces`, the version of another program stays.
         """
+        publishing = asyncio.create_task(self._publish_version(replaces=replaces))
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+
+    async def _publish_version(self, *, replaces: bool) -> None:
         version = package_version("model-trainer")
         while True:
             artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
