@@ -95,7 +95,7 @@ async def list_jobs(context: CommandContext, row: JobRow, number: int) -> Answer
     """Show a page of the jobs of a kind, from 0, and a list to select one."""
     call, caller = JOB_CALLS[row.kind].list, context.caller
     found = await all_pages(lambda query: context.lab.call(call, caller, query=query))
-    jobs: Sequence[JobStatus] = getattr(found, row.words)
+    jobs = found.jobs
     page = _LISTS[row.kind].page_of(jobs, number)
     if page.items:
         page.buttons.add_item(job_select(row, page.items))
