@@ -41,7 +41,7 @@ from trainer.artifacts.replication import Replication, complete_run, full_run_id
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import FileRecord, RunState, changed, now
+from trainer.contracts.base import FileRecord, KindName, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
 from trainer.contracts.corpora import BuildRequest, BuiltLanguage, CorpusManifest
 from trainer.contracts.errors import AppError, ErrorCode
@@ -55,7 +55,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
-from trainer.lab.calls import GET_FILES, GET_RUN
+from trainer.lab.calls import GET_FILES, GET_RUN, JOB_CALLS
 from trainer.lab.here import Here
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
@@ -243,6 +243,9 @@ async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> N
         assert checked.verification.ok, checked
         written = FileRecord(path=exported.file.name, bytes=exported.file.bytes, sha256=exported.file.sha256)
         assert changed_files(exports_folder, [written]) == []
+        laptop = machine(site.folder / "laptop", site.bucket, site.url)
+        await is_found_by_a_command(laptop, "exports", "an-export")
+        await is_found_by_a_command(laptop, "verifications", "a-check")
         os.utime(exports_folder, (0, 0))
         another = await exporting("another", "nowhere", "csv")
         while not (failed := another.status()).has_ended:
@@ -250,6 +253,14 @@ async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> N
         assert failed.error is not None and failed.error.code is ErrorCode.RUN_NOT_FOUND
     assert not exports_folder.exists()
     assert not any("an-export" in key for key in site.bucket.objects.tags("files/exports/"))
+
+
+async def is_found_by_a_command(settings: Settings, kind: KindName, job_id: str) -> None:
+    """The command of a third machine knows a job by its complete id."""
+    installation, calls = Here(settings), JOB_CALLS[kind]
+    assert await installation.job_id(kind, job_id) == job_id
+    assert (await installation.call(calls.get, calls.named(job_id))).status == "completed"
+    await installation.close()
 
 
 async def test_corpora__that_another_machine_has_built_are_found_here(site: Site, tmp_path: Path) -> None:
@@ -402,6 +413,9 @@ async def test_experiment__runs_on_another_machine_and_its_report_comes_back(sit
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not queue.batteries.directory(battery.battery_id).has_completed():
                 await queue.replication.refresh(with_ended=True)
+    laptop = machine(site.folder / "laptop", site.bucket, site.url)
+    await is_found_by_a_command(laptop, "experiments", experiment.job_id)
+    await is_found_by_a_command(laptop, "batteries", battery.battery_id)
 
 
 async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site: Site) -> None:

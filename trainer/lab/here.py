@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
+from trainer.artifacts.job_folder import JOB_ID
 from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.replication import Replication, full_run_id
 from trainer.artifacts.run_ids import AnyNamed, one_run_id
@@ -23,6 +24,7 @@ from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
 from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import ArtifactPath, NoBody, RunPath, WaitQuery
 from trainer.contracts.runs import EffectiveRequest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -53,12 +55,10 @@ OPERATOR = Caller(0, is_admin=True, is_counted=True)
 """Whoever has the files of an installation."""
 _LOOK_SECONDS, _FETCH_SECONDS = 0.2, 1.0
 """Time between two looks at a job: on this disk, and in the object store."""
-_KINDS: dict[str, KindName] = {
+_KINDS: Mapping[str, KindName] = {
     "run_id": "models",
     "model": "models",
-    "tokenizer_id": "tokenizers",
-    "experiment_id": "experiments",
-    "battery_id": "batteries",
+    **{row.id_field: row.kind for row in JOB_ROWS.values()},
 }
 
 
@@ -135,7 +135,7 @@ class _CommandLab(Lab):
         return [run.run_id for run in await asyncio.to_thread(self.stores.runs.unfinished)]
 
     async def full_id(self, caller: Caller, field: str, given: str, *, or_checkpoint: bool = False) -> str:
-        if field in _KINDS:
+        if field in _KINDS and JOB_ID.fullmatch(run_of(given)):
             await self.replication.fetch(_KINDS[field], run_of(given))
         return await super().full_id(caller, field, given, or_checkpoint=or_checkpoint)
 
@@ -243,8 +243,7 @@ class Here:
 
     async def job_id(self, kind: KindName, given: str) -> str:
         """Return the id of the job that a name is meant for, as `one_job_id` does."""
-        store = KINDS_BY_NAME[kind].store(self.settings.app.artifacts_root)
-        return (await asyncio.to_thread(store.find_named, given)).job_id
+        return await self.lab.full_id(OPERATOR, JOB_ROWS[kind].id_field, given)
 
     async def check_model(self, name: str) -> None:
         """Raise an error if a run has no model of this name: that of its end, or of a checkpoint."""
