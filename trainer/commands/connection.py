@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, 
     from trainer.queue.queue import JobQueue
 
 Installation: TypeAlias = "Here | Remote"
-"""What a command works on: this machine's installation, or that of the server of MT_URL."""
+"""The installation that a command works on: this machine's, or that of the server of MT_URL."""
 
 _SILENT_SECONDS = 1.0
 """After so long without an answer a person reads what a command waits for."""

@@ -146,7 +146,7 @@ BUILDS = _job_calls("corpus_builds", BuildPath, BuildList, BuildStatus)
 
 
 class LocalTraining(WaitQuery):
-    """What a program of this machine says of a training besides its request."""
+    """Inputs of a training besides its request, which only a program of this machine may give."""
 
     requested_paths: tuple[str, ...] | None = None
     unused_settings: Mapping[str, Setting] = {}
@@ -155,7 +155,7 @@ class LocalTraining(WaitQuery):
 
 
 class LocalResume(WaitQuery):
-    """What a program of this machine says of a run to resume."""
+    """Inputs of a resumed run, which only a program of this machine may give."""
 
     epochs: int | None = None
     """Passes over the training split in all; None: as before."""

@@ -1,4 +1,4 @@
-"""What an installation has stored, by kind."""
+"""The stores of an installation, by kind."""
 
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
