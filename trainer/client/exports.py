@@ -12,11 +12,7 @@ from trainer.contracts.base import FileRecord, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus
 from trainer.contracts.parameters import ExportPath, ModelPath, RunPath, WaitQuery
-from trainer.lab.calls import (
-    EXPORT_RUN,
-    EXPORTS,
-    GET_MANIFEST,
-)
+from trainer.lab.calls import EXPORT_RUN, EXPORTS, GET_MANIFEST
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free, unpack
 
 _WAIT_SECONDS = 30.0

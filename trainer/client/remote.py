@@ -23,14 +23,7 @@ from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFaile
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.operations import JOB_ROWS
-from trainer.contracts.parameters import (
-    GroupPath,
-    NoBody,
-    NoQuery,
-    RunPath,
-    RunsQuery,
-    WaitQuery,
-)
+from trainer.contracts.parameters import GroupPath, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest, check_completed, finished_error
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.verification import Verification

@@ -39,10 +39,7 @@ from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import BatteryPath
 from trainer.contracts.wording import counted
-from trainer.lab.calls import (
-    BATTERIES,
-    START_BATTERY,
-)
+from trainer.lab.calls import BATTERIES, START_BATTERY
 from trainer.lab.here import Here
 from trainer.reports.battery_tables import (
     accuracy_rows,

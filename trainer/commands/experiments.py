@@ -46,10 +46,7 @@ from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
 from trainer.experiments.validity import message_of
-from trainer.lab.calls import (
-    EXPERIMENTS,
-    START_EXPERIMENT,
-)
+from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
 from trainer.reports.experiment_tables import (
     MODE_WORDS,
     battery_caption,

@@ -23,10 +23,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequ
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
-from trainer.lab.calls import (
-    TOKENIZERS,
-    TRAIN_TOKENIZER,
-)
+from trainer.lab.calls import TOKENIZERS, TRAIN_TOKENIZER
 
 
 class _TrainOptions(Options):
