@@ -33,16 +33,14 @@ from trainer.client import exports
 from trainer.client.client import Client, check_completed
 from trainer.commands.experiments import ExperimentSummary
 from trainer.contracts.base import KindName
-from trainer.contracts.batteries import BatterySummary
+from trainer.contracts.batteries import BatteryList, BatterySummary
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.operations import COMMANDS, JOB_ROWS
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
-from trainer.lab.calls import (
-    EXPERIMENTS,
-)
+from trainer.lab.calls import EXPERIMENTS
 from trainer.system.files import read_record
 
 __all__ = ["hub_fixture"]
@@ -127,7 +125,8 @@ def test_battery__scores_items_of_the_laptop_as_the_machine_of_the_server_does(
     assert [battery.name for battery in found.batteries] == ["pairs", "folder"]
     assert [battery.n_items for battery in found.batteries] == [4, 8]
     shown = same_as_there(laptop, *words)  # an equal job, which is not run again
-    [battery_id] = {line.split()[0] for line in laptop.type("battery", "list").splitlines() if "pairs, folder" in line}
+    listed = laptop.read(BatteryList, "battery", "list").batteries  # other tests have batteries on this server, too
+    [battery_id] = {one.battery_id for one in listed if one.batteries == ("pairs", "folder")}
     assert same_as_there(laptop, "battery", "show", battery_id) == shown
     same_as_there(laptop, "battery", "list")
     assert same_as_there(laptop, "battery", "cancel", battery_id) == ""

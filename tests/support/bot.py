@@ -240,6 +240,7 @@ async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
     """`python -m bot` with only these DISCORD__ settings, in a folder of its own."""
     kept = {name: value for name, value in os.environ.items() if "__" not in name and "DISCORD" not in name}
     source = str(Path(__file__).parents[2])
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may run the tests, is not for the bot
     with log_of(root).open("wb") as log:
         bot = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -250,6 +251,7 @@ async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
             stdout=log,
             stderr=PIPE,
         )
+    signal.signal(signal.SIGHUP, ignored)
     _started.append(bot)
     return bot
 
