@@ -124,7 +124,7 @@ def unreached(api: ApiProcess) -> list[HttpOperation]:
 
 @contextmanager
 def short_runs(prepared: Prepared) -> Iterator[None]:
-    """Cancel the runs that schemathesis starts once they are seen twice, so that the worker stays free."""
+    """Keep the worker free: let it claim jobs, and cancel the runs of schemathesis once they are seen twice."""
     stop = Event()
     watcher = Thread(target=_cancel_runs, args=(prepared, stop))
     watcher.start()
@@ -154,7 +154,10 @@ def _cancel_runs(prepared: Prepared, stop: Event) -> None:
     seen: Sequence[str] = ()
     with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
         while not stop.wait(_LOOK_SECONDS):
-            prepared.api.post("/workers", WorkersState, {"action": "resume"})  # schemathesis may have paused the queue
+            found = prepared.api.post("/workers", WorkersState, {"action": "resume"})  # schemathesis may have paused it
+            for worker in found.workers:
+                if worker.state in ("draining", "drained"):  # schemathesis may have learned its name
+                    prepared.api.post("/workers", WorkersState, {"action": "undrain", "name": worker.name})
             active = _active(client, spared=SPARED)
             for run_id in set(active) & set(seen):
                 client.post(f"/runs/{run_id}/cancel")
