@@ -196,6 +196,8 @@ def resolve_with_reasons(
     if has_free_size(request):
         values["model_size"] = size.value
         chosen = [size, *chosen]
+    elif request.model_size is None and parent is None:
+        chosen = [*_left_to_preset(request, sizes, size), *chosen]
     objective = objective_of(request)
     values = merged(values, {name: value for name, value in given.items() if name != "model"})
     if request.model_family == "ngram":
@@ -430,6 +432,19 @@ def _sizes(request: TrainRequest, size: str, max_seq_len: object, standard: Stan
     if not is_char_lstm:  # a rule chooses its places
         of_recurrent["dropout_places"] = "between_layers" if tied else "all"
     return {**(of_recurrent if config is models.RnnConfig else {}), **sizes}
+
+
+def _left_to_preset(request: TrainRequest, sizes: Mapping[str, object], size: ChosenValue) -> Iterator[ChosenValue]:
+    """Yield the sizes that a model block leaves to the preset that a rule has chosen."""
+    given = _given_sizes(request)
+    for field, value in models.PRESETS[architecture(request.model_family)][str(size.value)].items():
+        if field in given:
+            continue
+        if sizes[field] == value:
+            yield ChosenValue(field=f"model.{field}", value=value, reason=f"of {size.value}, {size.reason}")
+        else:
+            usual = int(str(sizes[field]))
+            yield ChosenValue(field=f"model.{field}", value=usual, reason="usual for the given hidden_size")
 
 
 def _sizes_of(parent: EffectiveRequest, request: TrainRequest) -> dict[str, object]:

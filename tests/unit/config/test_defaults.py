@@ -199,6 +199,13 @@ def test_reasons__stand_beside_exactly_the_values_that_were_left_out() -> None:
     assert [choice.field for choice in full.chosen] == left_out
     assert all(choice.reason for choice in bare.chosen)
     assert resolved(MIDDLE, {"model_family": "ngram"}).chosen[0].value == "base"
+    block = resolved(5_000, {"model_family": "qwen", "model": {"hidden_size": 96, "num_attention_heads": 3}}).chosen
+    assert [(choice.field, choice.value, choice.reason) for choice in block[:3]] == [
+        ("model.num_layers", 2, "of tiny, for 5,000 training tokens"),
+        ("model.intermediate_size", 8 * 96 // 3, "usual for the given hidden_size"),
+        ("model.num_key_value_heads", 1, "of tiny, for 5,000 training tokens"),
+    ]
+    assert not block[3].field.startswith("model.num")
 
 
 def test_reason__has_no_number_with_an_exponent() -> None:
