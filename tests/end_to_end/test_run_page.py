@@ -66,7 +66,7 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         await browser.press("Enter")
         await browser.see(f"location.hash.includes({resumed!r}) && {BUTTONS} === 'Resume,Delete'")
         await press_button(browser, "Delete")
-        await browser.see("document.querySelector('dialog[open]')?.textContent.includes('Delete this run')")
+        await browser.see("document.querySelector('dialog[open]')?.textContent.includes('Delete the run')")
         assert await faults(browser) == []
         await browser.see_value("document.querySelector(':focus')?.innerText", "No")
         await browser.press("Enter")

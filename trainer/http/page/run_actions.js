@@ -1,8 +1,8 @@
 /** What can be done with a run: cancel, resume, delete, train again. */
 
-import { call, send } from "./api.js";
-import { announce, failure, h } from "./elements.js";
-import { confirms } from "./question.js";
+import { actionButton, deleteButton } from "./actions.js";
+import { send } from "./api.js";
+import { announce, h } from "./elements.js";
 import { hasEnded } from "./states.js";
 import { TABLES } from "./tables.js";
 
@@ -16,53 +16,19 @@ import { TABLES } from "./tables.js";
  */
 export function actionsOf(runId, signal, refresh) {
   const trouble = h("div");
-  const cancel = button("Cancel", async () => {
+  const cancel = actionButton("Cancel", trouble, signal, async () => {
     await send(`/runs/${runId}/cancel`, {}, signal);
     announce("The run ends after its current step.");
     await refresh();
   });
-  const resume = button("Resume", async () => {
+  const resume = actionButton("Resume", trouble, signal, async () => {
     /** @type {Accepted} */
     const { run_id } = await (await send(`/runs/${runId}/resume`, {}, signal)).json();
     announce("The run is queued.");
     if (run_id === runId) await refresh();
     else location.hash = `#/runs/${run_id}`;
   });
-  const remove = button("Delete", async () => {
-    const question = "Delete this run with all of its files? They cannot be brought back.";
-    if (!(await confirms(question, "Delete the run", signal))) return;
-    await call(`/runs/${runId}`, { method: "DELETE", signal });
-    announce("The run is deleted.");
-    location.hash = "#/";
-  });
-
-  /**
-   * @param {string} name
-   * @param {() => Promise<void>} act
-   */
-  function button(name, act) {
-    const made = h(
-      "button",
-      {
-        type: "button",
-        onclick: async () => {
-          if (made.ariaBusy === "true") return; // a disabled button would lose the focus
-          made.ariaBusy = "true";
-          trouble.replaceChildren();
-          try {
-            await act();
-          } catch (error) {
-            if (!signal.aborted) trouble.replaceChildren(failure(error));
-          } finally {
-            made.ariaBusy = "false";
-          }
-        },
-      },
-      name,
-    );
-    return made;
-  }
-
+  const remove = deleteButton("run", `/runs/${runId}`, trouble, signal, () => (location.hash = "#/"));
   return {
     element: h(
       "div",
