@@ -1,4 +1,4 @@
-"""The corpora in a browser: an upload by the keyboard, which continues when the server was killed."""
+"""The corpora in a browser: an upload by the keyboard, which continues when the server was killed, and deletions."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, faults, needs_chromium
+from tests.support.browser import Browser, browsing, faults, give, needs_chromium
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.reverse_proxy import reverse_proxy
@@ -60,8 +60,15 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             await browser.press("Enter")
             await browser.see_text("There is another corpus 'demo': give another `name`.")
             assert await faults(browser) == []
-    stored = server / "artifacts" / "corpora" / "қазақ_тілі.txt"
-    assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
+            stored = server / "artifacts" / "corpora" / "қазақ_тілі.txt"
+            assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)
+            for name, said in (("demo", "The corpus 'demo' was not added here"), ("қазақ_тілі", "is deleted.")):
+                await browser.tab_to(f"button[aria-label='Delete {name}']")
+                await browser.press("Enter")
+                await give(browser, f"Delete the corpus {name}")
+                await browser.see_text(said)
+            await browser.see("!document.querySelector('main table').innerText.includes('қазақ_тілі')")
+            assert not stored.exists()
 
 
 async def test_page__uploads_through_a_proxy_that_takes_small_bodies(lab: Lab, tmp_path: Path) -> None:

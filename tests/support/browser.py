@@ -208,6 +208,16 @@ async def faults(browser: Browser) -> list[str]:
     return texts.validate_python(found) + texts.validate_python(await browser.evaluate(_VIOLATIONS))
 
 
+async def give(browser: Browser, answer: str) -> None:
+    """Press the button of an answer in the question of the page by the keyboard."""
+    await browser.see("document.querySelector('dialog[open]:has(#question)')")
+    assert await faults(browser) == []
+    buttons = "[...document.querySelectorAll('dialog[open] button')]"
+    await browser.evaluate(f"{buttons}.find((one) => one.innerText === '{answer}').focus()")
+    await browser.press("Enter")
+    await browser.see("!document.querySelector('#question')")
+
+
 async def see_both_units(browser: Browser, *figures: tuple[str, *tuple[float, ...]]) -> None:
     """Choose nats, then bits, and see texts with numbers of nats in that unit, and nowhere the name of the other unit.
 

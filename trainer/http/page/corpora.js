@@ -1,5 +1,6 @@
-/** The list of corpora, and a form to upload one, which continues after a cut. */
+/** The list of corpora, with buttons that delete them, and a form to upload one, which continues after a cut. */
 
+import { deleteButton } from "./actions.js";
 import { ApiError, call, read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { announce, bdi, failure, h, labelled, table } from "./elements.js";
@@ -18,15 +19,21 @@ const LEAST_PORTION_BYTES = 1024;
  * @param {AbortSignal} signal
  */
 export async function showCorpora(main, signal) {
-  const list = h("div");
-  main.append(form(refresh, signal), list);
+  const [list, trouble] = [h("div"), h("div")];
+  main.append(form(refresh, signal), trouble, list);
 
   async function refresh() {
     /** @type {CorpusList} */
     const { corpora } = await read("/corpora", signal);
-    const head = ["Corpus", "Size", "Lines", "Languages", "Spelling"];
+    const head = ["Corpus", "Size", "Lines", "Languages", "Spelling", ""];
+    const row = (/** @type {CorpusOverview} */ corpus) => {
+      const address = `/corpora/${encodeURIComponent(corpus.name)}`;
+      const button = deleteButton(`corpus ${corpus.name}`, address, trouble, signal, refresh);
+      button.ariaLabel = `Delete ${corpus.name}`;
+      return [...cells(corpus), button];
+    };
     list.replaceChildren(
-      corpora.length ? table("Corpora", head, corpora.map(cells)) : h("p", { class: "quiet" }, "No corpora yet."),
+      corpora.length ? table("Corpora", head, corpora.map(row)) : h("p", { class: "quiet" }, "No corpora yet."),
       ...corpora.flatMap(({ notes }) => notes.map((note) => h("p", { class: "quiet" }, bdi(note)))),
     );
   }
