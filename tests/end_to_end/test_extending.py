@@ -12,9 +12,12 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import ROOT, add_corpus, environment_in, some_text
+from tests.support.api_process import api_process
+from tests.support.browser import browsing, faults, give, needs_chromium
 from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
+IN_BROWSER, NEEDS_CHROMIUM = needs_chromium
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
@@ -139,6 +142,10 @@ ROUTES = """
 from trainer.http.routes import OPERATIONS
 print(*(one.row.route for one in OPERATIONS if "corpus_stats" in one.row.path), sep="\\n")
 """
+TABLES = """
+from trainer.http.page_tables import PageTables
+print(*(one.title for one in PageTables().jobs if one.kind == "corpus_stats"))
+"""
 
 
 def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +162,31 @@ def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monk
     assert "lines 2, characters 5" in run(copy, "-m", "trainer", "corpus", "count", "text")
     listed = run(copy, "-m", "trainer", "job", "list", "corpus_stats").splitlines()
     assert [line.split()[-1] for line in listed] == ["corpus", "text"]
+    assert run(copy, "-c", TABLES) == "Corpus stats\n"
+
+
+@IN_BROWSER
+@NEEDS_CHROMIUM
+async def test_job_kind_of_the_page__is_listed_shown_and_deleted_in_the_browser(copy: Path) -> None:
+    apply(copy, recipes()["A job kind"])
+    add_corpus(copy, "ab\ncde\n")
+    run(copy, "-m", "trainer", "corpus", "count", "text")
+    with api_process(copy, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:  # the code of its folder
+        async with browsing(copy) as browser:
+            await browser.open(f"{api.url}/#/jobs")
+            for link in ("a[href='#/corpus_stats']", "a[href^='#/corpus_stats/count-']"):
+                await browser.see(f"document.querySelector(`main {link}`)")
+                await browser.tab_to(f"main {link}")
+                await browser.press("Enter")
+            await browser.see_text("result.json")
+            facts = "[...document.querySelectorAll('dd')].map((one) => one.innerText).join(' ')"
+            assert str(await browser.evaluate(facts)).endswith(" text 2 5")
+            assert await faults(browser) == []
+            await browser.tab_to("main button")
+            await browser.press("Enter")
+            await give(browser, "Delete the count")
+            await browser.see_text("0 of 0 shown")
+            assert browser.errors == []
 
 
 def test_recipe_of_an_inference_kind__is_answered_everywhere(copy: Path) -> None:

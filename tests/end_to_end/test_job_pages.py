@@ -1,4 +1,4 @@
-"""The pages of experiments, batteries and developments in a browser: lists, results, starting and cancelling."""
+"""The pages of jobs in a browser: lists of every kind, results, starting, cancelling and deleting."""
 
 from collections.abc import Iterator
 from math import log
@@ -8,13 +8,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.support import ROOT
-from tests.support.api_process import api_process
+from tests.support.api_process import KEY, api_process
 from tests.support.batteries import PAIRS
-from tests.support.browser import Browser, browsing, faults, needs_chromium
+from tests.support.browser import Browser, browsing, faults, give, needs_chromium
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.development_results import STEPS
 from tests.support.experiment_results import CORRELATIONS, EXPERIMENT, LANGUAGES
 from tests.support.finished_runs import finished_run
+from tests.support.job_kinds import KINDS
 from tests.support.lab import Lab
 from tests.support.started_jobs import started_experiment
 from tests.support.stored_jobs import (
@@ -29,6 +30,7 @@ from trainer.artifacts.batteries import BatteryStore
 from trainer.config.experiment_file import read_plan
 from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.experiments import CurveRow, ExperimentResult
+from trainer.contracts.operations import JOB_ROWS
 from trainer.reports.experiment_charts import leaf_order
 from trainer.system.files import read_record
 
@@ -36,6 +38,8 @@ pytestmark = needs_chromium
 
 WAITING = "turkic-wait0000"
 NAMES = "[...document.querySelectorAll('.jobs tbody tr:not([hidden]) a')].map((link) => link.textContent).join()"
+BUTTONS = """[...document.querySelectorAll('section[aria-labelledby=about-status] button')]
+.filter((one) => one.checkVisibility()).map((one) => one.innerText).join()"""
 DETAILS = "[...document.querySelectorAll('details')].forEach((one) => (one.open = true))"
 PICTURES = "[...document.images].map((image) => image.src.slice(0, 22) + (image.naturalWidth > 100))"
 
@@ -66,6 +70,14 @@ async def check_looks(browser: Browser) -> None:
             await browser.screen(width, 800, dark=dark)
             await browser.see("matchMedia('(prefers-color-scheme: dark)').matches === " + str(dark).lower())
             assert await faults(browser) == []
+
+
+async def press_and_answer(browser: Browser, answer: str) -> None:
+    """Press the button of a job by the keyboard, and a button of the question that it asks."""
+    await browser.see(f"{BUTTONS} !== ''")
+    await browser.tab_to("section[aria-labelledby=about-status] button")
+    await browser.press("Enter")
+    await give(browser, answer)
 
 
 async def table(browser: Browser, index: int = 0) -> list[list[str]]:
@@ -159,18 +171,66 @@ async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site
         await browser.see_text("0 of 56 cells")
         await check_looks(browser)
         for answer, wanted in (("No", "queued"), ("Cancel the experiment", "cancelled")):
-            await browser.tab_to("main button")
-            await browser.press("Enter")
-            await browser.see("document.querySelector('dialog[open]:has(#question)')")
-            assert await faults(browser) == []
-            buttons = "[...document.querySelectorAll('dialog[open] button')]"
-            await browser.evaluate(f"{buttons}.find((one) => one.innerText === '{answer}').focus()")
-            await browser.press("Enter")
-            await browser.see("!document.querySelector('#question')")
+            await press_and_answer(browser, answer)
             await browser.see(f"document.querySelector('.badge').innerText === '{wanted}'")
             assert stored.state() == wanted
-        await browser.see("[...document.querySelectorAll('main button')].every((one) => !one.checkVisibility())")
+        await browser.see_value(BUTTONS, "Delete")
         assert browser.errors == []
+
+
+async def test_job_of_each_kind__is_listed_then_cancelled_then_deleted(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        for kind, row in JOB_ROWS.items():
+            job = KINDS[kind].create(site.artifacts, 7)
+            await browser.open(f"{site.address}/#/jobs")
+            for link in (f"#/{kind}", f"#/{kind}/{job.job_id}"):
+                await browser.see(f"document.querySelector('main a[href=\"{link}\"]')")
+                await check_looks(browser)
+                await browser.tab_to(f"main a[href='{link}']")
+                await browser.press("Enter")
+            await browser.see_value("document.querySelector('main .badge')?.innerText", "queued")
+            await check_looks(browser)
+            await press_and_answer(browser, f"Cancel the {row.word}")
+            await browser.see_value("document.querySelector('.badge').innerText", "cancelled")
+            await browser.see("document.activeElement.matches('h1')")
+            await press_and_answer(browser, f"Delete the {row.word}")
+            await browser.see_value("location.hash", f"#/{kind}")
+            await browser.see_text(f"The {row.word} is deleted.", "#news")
+            assert not job.path.exists()
+        assert browser.errors == []
+
+
+async def test_list__has_the_newest_jobs_and_the_older_ones_for_a_button_or_a_search(
+    site: Site, tmp_path: Path
+) -> None:
+    for number in range(10, 130):
+        KINDS["verifications"].create(site.artifacts, number)
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/verifications")
+        await browser.see_text("100 of 100 shown, 100 unfinished; 120 in all")
+        await browser.evaluate("document.querySelector('main > div > button').focus()")
+        await browser.press("Enter")
+        await browser.see_text("120 of 120 shown, 120 unfinished")
+        await browser.see("document.activeElement.closest('tr')?.rowIndex === 101")
+        await browser.open(f"{site.address}/#/verifications")
+        await browser.see_text("100 of 100 shown")
+        await browser.evaluate("document.querySelector('#search').focus()")
+        await browser.type("verification-11")
+        await browser.see_text("11 of 120 shown")
+        await browser.see(f"{NAMES}.includes('verification-11,')")
+        assert browser.errors == []
+
+
+async def test_button__goes_when_the_client_may_not_use_it(tmp_path: Path) -> None:
+    job = KINDS["batteries"].create(tmp_path / "artifacts", 1)
+    with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=f"page:user:{KEY}") as api:
+        async with browsing(tmp_path) as browser:
+            await browser.open(f"{api.url}/docs")
+            await browser.evaluate(f"sessionStorage.setItem('api-key', {KEY!r})")
+            await browser.open(f"{api.url}/#/batteries/{job.job_id}")
+            await press_and_answer(browser, "Cancel the battery")
+            await browser.see("document.querySelector('main .error')")
+            await browser.see_value(BUTTONS, "")
 
 
 async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Site, tmp_path: Path) -> None:
@@ -240,7 +300,7 @@ async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(la
         keep_checkpoint(run, step)
     with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
         async with browsing(tmp_path) as browser:
-            await browser.open(f"{api.url}/#/batteries?run={run.run_id}@4")
+            await browser.open(f"{api.url}/#/batteries/new?run={run.run_id}@4")
             await browser.see(f"document.querySelector('#runs')?.value === '{run.run_id}@4'")
             await check_looks(browser)
             await browser.tab_to(".battery-form button")

@@ -54,7 +54,7 @@ VIEWS: dict[str, list[tuple[str, *tuple[float, ...]]]] = {
         ("kk and ky at {:.3f}; az and tr at {:.3f}", 0.36, 0.42),
         ("Area, {unit} · steps",),
         ("best val loss\ttest loss\ttest perplexity\t{unit} per character\tauc\n",),
-        ("\tfalse\t{:.3f}\t{:.3f}\t6.20\t{:.3f}\t{:.3f}\n", 1.72, 1.74, 2.5 * log(2), 2.02),
+        ("\tno\t{:.3f}\t{:.3f}\t6.20\t{:.3f}\t{:.3f}\n", 1.72, 1.74, 2.5 * log(2), 2.02),
     ],
     f"/batteries/{BATTERY}": [
         ("Mean surprisals of regions, and differences, in {unit}",),

@@ -41,8 +41,9 @@ from trainer.contracts.http_answers import (
     RunRequest,
     TrainingSamples,
 )
+from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.parameters import SortField
-from trainer.http.page_tables import PageTables
+from trainer.http.page_tables import JobTable, PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
 from trainer.reports import comparison, seed_differences
@@ -60,7 +61,7 @@ RECORDS += [comparison.Against, comparison.Comparison, scores.LineScore, scores.
 RECORDS += [seed_differences.SeedDifference]
 RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, generations.GenerateResponse]
 RECORDS += [scores.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
-RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentList, experiments.ExperimentResult]
+RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentResult]
 RECORDS += [
     experiments.ModelTables,
     experiments.Tables,
@@ -85,7 +86,7 @@ RECORDS += [development.Development]
 RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, generations.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
 RECORDS += [CorpusOverview, CorpusList, UploadStatus]
-RECORDS += [PageTables, batteries.BatteryOptions, batteries.DevelopmentOptions]
+RECORDS += [JobStatus, JobPage, JobTable, PageTables, batteries.BatteryOptions, batteries.DevelopmentOptions]
 
 
 async def test_page__is_served_once_without_a_key_under_a_strict_policy(here: Site) -> None:

@@ -137,7 +137,10 @@ class JobRow(NamedTuple):
     """The field of a list with the jobs."""
     tag: Tag
     columns: tuple[tuple[str, str], ...]
-    """The columns of a list in tables: the title, and the field of the status that it shows."""
+    """The columns of a list in tables: the title, and the field of the status that it shows.
+
+    The page shows the column `done` and the one after it, which is the total, as a bar.
+    """
     reads: Role = Role.USER
     ends: Role = Role.OWNER
     """The people who may cancel and delete a job; its owner is the one who has started it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
-from trainer.contracts.base import Frozen, RunState
+from trainer.contracts.base import Frozen, KindName, RunState
 from trainer.contracts.batteries import (
     LEAK_SENTENCES,
     LEVELS,
@@ -19,7 +19,7 @@ from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, PairSet, ScoringMode, TextKind
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.operations import RESUMABLE_STATES
+from trainer.contracts.operations import JOB_ROWS, RESUMABLE_STATES
 from trainer.contracts.parameters import MAX_COMPARED
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
@@ -28,12 +28,35 @@ from trainer.experiments.validity import CHECK_SENTENCES, JOINS
 from trainer.reports import battery_tables, development_tables, experiment_tables
 
 
+class JobTable(Frozen):
+    """A kind of jobs: its path, its words, and the columns of its list, each a title and a field."""
+
+    kind: KindName
+    word: str
+    words: str
+    title: str
+    columns: tuple[tuple[str, str], ...]
+
+
+JOB_TABLES = tuple(
+    JobTable(
+        kind=row.kind,
+        word=row.word,
+        words=row.words,
+        title=row.kind.replace("_", " ").capitalize(),
+        columns=row.columns,
+    )
+    for row in JOB_ROWS.values()
+)
+
+
 class PageTables(Frozen):
     """Lists, limits and words; in sentences, names in braces stand for numbers and names of a result."""
 
     states: tuple[RunState, ...] = get_args(RunState)
     final_states: tuple[RunState, ...] = FINAL_STATES
     resumable_states: tuple[RunState, ...] = RESUMABLE_STATES
+    jobs: tuple[JobTable, ...] = JOB_TABLES
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     max_compared: int = MAX_COMPARED
     corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)

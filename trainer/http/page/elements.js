@@ -76,6 +76,19 @@ export function section(title, ...children) {
 }
 
 /**
+ * Make a part of the page equal to a new one; what is equal already stays in its place, with the focus.
+ * @param {ChildNode} old
+ * @param {ChildNode} made
+ */
+export function renew(old, made) {
+  if (old.isEqualNode(made)) return;
+  const [stays, comes] = [[...old.childNodes], [...made.childNodes]];
+  const isAlike = stays.length > 0 && stays.length === comes.length && old.cloneNode().isEqualNode(made.cloneNode());
+  if (!isAlike) return old.replaceWith(made);
+  comes.forEach((child, index) => stays[index] && renew(stays[index], child));
+}
+
+/**
  * Make a text that changes with the unit of surprisals.
  * @param {() => string} text
  */

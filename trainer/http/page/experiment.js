@@ -1,69 +1,36 @@
-/** One experiment: its cells while it runs, and its results. */
+/** What an experiment adds to the view of a job: the states of its cells, and its results. */
 
 import { read } from "./api.js";
-import { bdi, failure, h, section, setTitle, table } from "./elements.js";
+import { bdi, h, section, table } from "./elements.js";
 import { experimentResults } from "./experiment_results.js";
-import { cellsOf, verdict } from "./experiments.js";
 import { fileAddress } from "./files.js";
-import { cancelButton, jobFacts } from "./job_status.js";
 import { folded } from "./record_table.js";
-import { badge, hasEnded, repeat } from "./states.js";
+import { badge } from "./states.js";
 
+/** @import { Additions } from "./job.js" */
 /** @import { Cell, CellKind, ExperimentResult, ExperimentStatus } from "./records.js" */
 
 /** @type {Record<CellKind, string>} */
 const KINDS = { train: "training", score: "texts", battery: "batteries" };
 
-/**
- * @param {HTMLElement} main
- * @param {AbortSignal} signal
- * @param {string} id
- */
-export async function showExperiment(main, signal, id) {
-  const address = `/experiments/${id}`;
-  const artifact = `experiments/${id}`;
-  const facts = h("div");
-  const cells = h("div");
-  const results = h("div");
-  const cancel = cancelButton(address, "experiment", "Its unfinished runs end too. Finished runs stay.", load, signal);
-  main.append(h("p", {}, h("code", {}, id)), section("Status", facts, cancel), cells, results);
-  let isOver = false;
-  let drawn = "";
-
-  async function load() {
-    /** @type {ExperimentStatus} */
-    const experiment = await read(address, signal);
-    setTitle(experiment.name);
-    facts.replaceChildren(jobFacts(experiment, cellsOf(experiment), [["Validity", verdict(experiment)]]));
-    isOver = hasEnded(experiment);
-    cancel.hidden = isOver;
-    if (experiment.status !== "completed") {
-      const state = JSON.stringify(experiment.cells);
-      if (state === drawn || cells.contains(document.activeElement)) return;
-      drawn = state;
-      cells.replaceChildren(section("Cells", ...cellTables(experiment.cells)));
-      return;
-    }
-    cells.replaceChildren(
-      section(
-        "Cells",
-        folded("Runs of all cells", () => h("div", {}, ...cellTables(experiment.cells))),
-      ),
-    );
-    try {
-      /** @type {ExperimentResult} */
-      const result = await read(fileAddress(artifact, "result.json"), signal);
-      results.replaceChildren(...experimentResults(artifact, result, experiment.files, signal));
-    } catch (error) {
-      if (!signal.aborted) results.replaceChildren(section("Results", failure(error)));
-    }
-  }
-
-  await load();
-  repeat(async () => {
-    if (!isOver) await load().catch(() => undefined); // the next one may succeed
-  }, signal);
-}
+/** @type {Additions<ExperimentStatus>} */
+export const EXPERIMENT = {
+  cancelled: "Its unfinished runs end too. Finished runs stay.",
+  own: "cells",
+  parts: ({ status, cells }) => [
+    section(
+      "Cells",
+      ...(status === "completed"
+        ? [folded("Runs of all cells", () => h("div", {}, ...cellTables(cells)))]
+        : cellTables(cells)),
+    ),
+  ],
+  async results({ files }, artifact, signal) {
+    /** @type {ExperimentResult} */
+    const result = await read(fileAddress(artifact, "result.json"), signal);
+    return experimentResults(artifact, result, files, signal);
+  },
+};
 
 /**
  * Return a table for each model, with a row for each language and a column for each seed.

@@ -1,10 +1,10 @@
 /** The results of a completed experiment: the matrix, its tree and checks, perplexities, trainings and batteries. */
 
 import { bdi, h, labelled, section, table } from "./elements.js";
-import { download, fileTable } from "./files.js";
+import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { decimal, loss, meanOf, percent, perplexity, size } from "./numbers.js";
+import { decimal, loss, meanOf, percent, perplexity } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, recordTable } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
@@ -48,7 +48,6 @@ export function experimentResults(artifact, result, files, signal) {
   }
   draw();
   const { validity, correlations, batteries } = result;
-  const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
   const checks = validity.checks.map((check) =>
     h(
       "li",
@@ -126,7 +125,6 @@ export function experimentResults(artifact, result, files, signal) {
           )
         : h("p", {}, "No model met a character that it does not know."),
     ),
-    section("Files", h("p", { class: "quiet" }, `${files.length} files, ${size(total)}`), fileTable(artifact, files)),
   ].filter((part) => part !== null);
 }
 

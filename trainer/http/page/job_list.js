@@ -1,113 +1,159 @@
-/** A list of jobs of one kind, newest first, which follows them while it is shown. */
+/** The jobs of one kind, newest first, which the page follows while it is shown, and the lists of all kinds. */
 
-import { failure, h, labelled, scrolling } from "./elements.js";
+import { read } from "./api.js";
 import { kept } from "./drafts.js";
-import { badge, hasEnded, repeat } from "./states.js";
+import { failure, h, labelled, renew, scrolling } from "./elements.js";
+import { columnsOf, fieldsOf } from "./job_columns.js";
+import { capital } from "./numbers.js";
+import { hasEnded, repeat } from "./states.js";
 import { TABLES } from "./tables.js";
 
-/** @import { RunState } from "./records.js" */
-/** @typedef {import("./elements.js").Child} Child */
+/** @import { JobPage, JobStatus, JobTable } from "./records.js" */
+
+const PAGE = 100;
+const MAX_PAGE = 1000;
+const MAX_VALUES = 2;
+/** @type {Record<string, [address: string, text: string]>} */
+const FORMS = { batteries: ["#/batteries/new", "Start a battery or a development"] };
+
+/** @param {HTMLElement} main */
+export async function showKinds(main) {
+  main.append(h("ul", {}, ...TABLES.jobs.map(({ kind, title }) => h("li", {}, h("a", { href: `#/${kind}` }, title)))));
+}
 
 /**
- * @template {{status: RunState}} Job
- * @param {HTMLElement} main
- * @param {AbortSignal} signal
- * @param {{
- *   name: string, columns: string[], read: () => Promise<Job[]>, address: (job: Job) => string, title: (job: Job) => string,
- *   cells: (job: Job) => Child[],
- * }} kind `cells` follow the title and the state
+ * Return the view with the list of a kind.
+ * @param {JobTable} row
  */
-export async function showJobs(main, signal, kind) {
-  /** @type {Job[]} */
-  let jobs = [];
-  /** @type {Map<string, HTMLTableRowElement>} */
-  const rows = new Map();
-  const body = h("tbody");
-  const found = h("p", { class: "quiet", role: "status" });
-  const trouble = h("div");
-  const search = kept(h("input", { id: "search", type: "search", autocomplete: "off", oninput: filter }), kind.name);
-  const state = h(
-    "select",
-    { id: "status", onchange: filter },
-    h("option", { value: "" }, "any"),
-    ...TABLES.states.map((name) => h("option", {}, name)),
-  );
-  main.append(
-    h(
-      "form",
-      { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
-      labelled("Search", search),
-      labelled("Status", kept(state, `${kind.name} status`)),
-    ),
-    found,
-    trouble,
-    scrolling(
-      kind.name,
+export function listOf(row) {
+  const { kind, title } = row;
+  return async (/** @type {HTMLElement} */ main, /** @type {AbortSignal} */ signal) => {
+    const columns = columnsOf(row);
+    /** @type {JobStatus[]} */
+    let jobs = [];
+    let total = 0;
+    let wanted = PAGE;
+    /** @type {Map<string, HTMLTableRowElement>} */
+    const rows = new Map();
+    const body = h("tbody");
+    const found = h("p", { class: "quiet", role: "status" });
+    const trouble = h("div");
+    const older = h("button", { type: "button", hidden: true, onclick: showOlder }, "Show older ones");
+    const search = kept(h("input", { id: "search", type: "search", autocomplete: "off", oninput: narrow }), kind);
+    const state = h(
+      "select",
+      { id: "status", onchange: narrow },
+      h("option", { value: "" }, "any"),
+      ...TABLES.states.map((name) => h("option", {}, name)),
+    );
+    const form = FORMS[kind];
+    if (form) main.append(h("p", {}, h("a", { href: form[0] }, form[1])));
+    main.append(
       h(
-        "table",
-        { class: "jobs" },
-        h("caption", { class: "unseen" }, `${kind.name}, newest first`),
-        h(
-          "thead",
-          {},
-          h("tr", {}, ...["Name", "Status", ...kind.columns].map((name) => h("th", { scope: "col" }, name))),
-        ),
-        body,
+        "form",
+        { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
+        labelled("Search", search),
+        labelled("Status", kept(state, `${kind} status`)),
       ),
-    ),
-  );
+      found,
+      trouble,
+      scrolling(
+        title,
+        h(
+          "table",
+          { class: "jobs" },
+          h("caption", { class: "unseen" }, `${title}, newest first`),
+          h("thead", {}, h("tr", {}, ...columns.map((column) => h("th", { scope: "col" }, capital(column.title))))),
+          body,
+        ),
+      ),
+      older,
+    );
 
-  async function load() {
-    try {
-      jobs = await kind.read();
-      trouble.replaceChildren();
-      draw();
-    } catch (error) {
-      if (!signal.aborted) trouble.replaceChildren(failure(error));
+    async function load() {
+      const isNarrow = Boolean(search.value.trim() || state.value);
+      try {
+        ({ jobs, total } = await readJobs(row, isNarrow ? Infinity : wanted, signal));
+        trouble.replaceChildren();
+        draw();
+      } catch (error) {
+        if (!signal.aborted) trouble.replaceChildren(failure(error));
+      }
     }
-  }
 
-  function draw() {
-    const made = jobs.map(rowOf);
-    const shown = new Set(made);
-    for (const row of rows.values()) if (!shown.has(row)) row.remove();
-    made.forEach((row, index) => {
-      // a row that stays in its place keeps the focus
-      if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
-    });
-    filter();
-  }
-
-  function filter() {
-    const wanted = search.value.trim().toLowerCase();
-    let count = 0;
-    for (const job of jobs) {
-      const row = rows.get(kind.address(job));
-      if (!row) continue;
-      row.hidden =
-        Boolean(state.value && job.status !== state.value) || !row.textContent?.toLowerCase().includes(wanted);
-      if (!row.hidden) count += 1;
+    async function showOlder() {
+      const before = jobs.length;
+      wanted += PAGE;
+      await load();
+      body.rows[before]?.querySelector("a")?.focus(); // the button may be hidden now
     }
-    const unfinished = jobs.filter((job) => !hasEnded(job)).length;
-    const text = `${count} of ${jobs.length} shown, ${unfinished} unfinished`;
-    if (found.textContent !== text) found.textContent = text;
-  }
 
-  /** @param {Job} job */
-  function rowOf(job) {
-    const address = kind.address(job);
-    const row = rows.get(address) ?? h("tr");
-    rows.set(address, row);
-    const link = h("a", { href: address }, h("bdi", {}, kind.title(job)));
-    [link, badge(job), ...kind.cells(job)].forEach((content, index) => {
-      const made = index ? h("td", {}, content) : h("th", { scope: "row" }, content);
-      const old = row.children[index];
-      if (!old) row.append(made);
-      else if (!old.isEqualNode(made)) old.replaceWith(made);
-    });
-    return row;
-  }
+    function narrow() {
+      filter();
+      if (jobs.length < total) void load();
+    }
 
-  repeat(load, signal);
-  await load();
+    function draw() {
+      const made = jobs.map(rowOf);
+      const shown = new Set(made);
+      for (const [id, old] of rows) if (!shown.has(old)) (old.remove(), rows.delete(id));
+      made.forEach((one, index) => {
+        // a row that stays in its place keeps the focus
+        if (body.children[index] !== one) body.insertBefore(one, body.children[index] ?? null);
+      });
+      filter();
+    }
+
+    function filter() {
+      const typed = search.value.trim().toLowerCase();
+      let count = 0;
+      jobs.forEach((job, index) => {
+        const one = body.rows[index];
+        if (!one) return;
+        one.hidden =
+          Boolean(state.value && job.status !== state.value) || !one.textContent?.toLowerCase().includes(typed);
+        if (!one.hidden) count += 1;
+      });
+      older.hidden = jobs.length >= total;
+      const unfinished = jobs.filter((job) => !hasEnded(job)).length;
+      const all = older.hidden ? "" : `; ${total.toLocaleString("en")} in all`;
+      const text = `${count} of ${jobs.length} shown, ${unfinished} unfinished${all}`;
+      if (found.textContent !== text) found.textContent = text;
+    }
+
+    /** @param {JobStatus} job */
+    function rowOf(job) {
+      const id = String(fieldsOf(job)[`${row.word}_id`]);
+      const one = rows.get(id) ?? h("tr");
+      rows.set(id, one);
+      columns.forEach(({ fields, write }, index) => {
+        const reason = fields[0] === "status" && job.error ? h("small", {}, job.error.message) : null;
+        const made = h(index ? "td" : "th", index ? {} : { scope: "row" }, write(job, MAX_VALUES), reason);
+        const old = one.children[index];
+        if (old) renew(old, made);
+        else one.append(made);
+      });
+      return one;
+    }
+
+    repeat(load, signal);
+    await load();
+  };
+}
+
+/**
+ * Read the newest jobs of a kind, and the number of all.
+ * @param {JobTable} row
+ * @param {number} wanted
+ * @param {AbortSignal} signal
+ */
+export async function readJobs({ kind, words }, wanted, signal) {
+  /** @type {JobStatus[]} */
+  const jobs = [];
+  for (;;) {
+    /** @type {JobPage & Record<string, JobStatus[]>} */
+    const page = await read(`/${kind}?offset=${jobs.length}&limit=${Math.min(wanted - jobs.length, MAX_PAGE)}`, signal);
+    jobs.push(...(page[words] ?? []));
+    if (page.next_offset === null || jobs.length >= wanted) return { jobs, total: page.total };
+  }
 }

@@ -2,8 +2,11 @@
 
 import { forgetKey, hasKey } from "./api.js";
 import { failure, h, setTitle } from "./elements.js";
+import { capital } from "./numbers.js";
+import { TABLES } from "./tables.js";
 import { chooseUnitWith } from "./units.js";
 
+/** @import { JobTable } from "./records.js" */
 /** @typedef {(main: HTMLElement, signal: AbortSignal, argument: string, query: URLSearchParams) => Promise<void>} View */
 
 /**
@@ -15,15 +18,24 @@ const VIEWS = [
   [/^#\/groups\/([a-z0-9_-]+)$/, "Group", async () => (await import("./group.js")).showGroup],
   [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", async () => (await import("./comparison.js")).showComparison],
   [/^#\/text\/([A-Za-z0-9_@:.,-]+)$/, "Text", async () => (await import("./text.js")).showText],
-  [/^#\/experiments$/, "Experiments", async () => (await import("./experiments.js")).showExperiments],
-  [/^#\/experiments\/([a-z0-9_-]+)$/, "Experiment", async () => (await import("./experiment.js")).showExperiment],
-  [/^#\/batteries$/, "Batteries", async () => (await import("./batteries.js")).showBatteries],
   [/^#\/batteries\/new$/, "Start a battery", async () => (await import("./battery_form.js")).showBatteryForm],
-  [/^#\/batteries\/([a-z0-9_-]+)$/, "Battery", async () => (await import("./battery.js")).showBattery],
+  [/^#\/jobs$/, "Jobs", async () => (await import("./job_list.js")).showKinds],
+  ...TABLES.jobs.flatMap(jobViews),
   [/^#\/train$/, "New run", async () => (await import("./train.js")).showTraining],
   [/^#\/corpora$/, "Corpora", async () => (await import("./corpora.js")).showCorpora],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
+
+/**
+ * @param {JobTable} row
+ * @returns {typeof VIEWS}
+ */
+function jobViews(row) {
+  return [
+    [new RegExp(`^#/${row.kind}$`), row.title, async () => (await import("./job_list.js")).listOf(row)],
+    [new RegExp(`^#/${row.kind}/([a-z0-9_-]+)$`), capital(row.word), async () => (await import("./job.js")).viewOf(row)],
+  ];
+}
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const forget = /** @type {HTMLButtonElement} */ (document.getElementById("forget"));

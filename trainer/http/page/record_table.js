@@ -1,12 +1,18 @@
-/** Records as a table with a column for each field. */
+/** Records as people read them: the values of fields, and a table with a column for each field. */
 
-import { h, table } from "./elements.js";
-import { decimal, loss, perChar, percent, perplexity, surprisal } from "./numbers.js";
+import { addressOf } from "./connection.js";
+import { bdi, h, table } from "./elements.js";
+import { date, decimal, duration, loss, perChar, percent, perplexity, size, surprisal } from "./numbers.js";
+import { badge } from "./states.js";
+import { TABLES } from "./tables.js";
 import { unit } from "./units.js";
 
 /** @import { Child, LiveText } from "./elements.js" */
+/** @import { RunState } from "./records.js" */
 
 const MAX_ROWS = 1000;
+const MAX_VALUES = 10;
+const RUN_FIELD = /(^|_)run_ids?$|^runs$|^development_of$/;
 /**
  * How the numbers of fields are written; others have 4 decimals, and none if they are whole.
  * @type {[write: (value: number) => string, fields: string[]][]}
@@ -34,7 +40,7 @@ export function recordTable(caption, rows, fields, first) {
     fields.map((field) => (field === "bits_per_char" ? () => `${unit()} per character` : field.replaceAll("_", " "))),
     rows
       .slice(0, MAX_ROWS)
-      .map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : cell(field, row[field])))),
+      .map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : valueOf(field, row[field])))),
   );
   if (rows.length <= MAX_ROWS) return made;
   const note = `The first ${MAX_ROWS.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows; the files have all.`;
@@ -42,16 +48,32 @@ export function recordTable(caption, rows, fields, first) {
 }
 
 /**
+ * Write the value of a field by its type and its name: states, times, sizes, and links to runs and jobs.
  * @param {string} field
  * @param {unknown} value
+ * @param {number} most values of a list
  * @returns {Child}
  */
-function cell(field, value) {
-  if (value === null) return "–";
-  const [write] = WRITTEN.find(([, fields]) => fields.includes(field)) ?? [];
-  if (typeof value === "number") return write ? () => write(value) : decimal(value, Number.isInteger(value) ? 0 : 4);
-  if (Array.isArray(value)) return value.join(" ");
-  return h("bdi", {}, String(value));
+export function valueOf(field, value, most = MAX_VALUES) {
+  if (Array.isArray(value)) {
+    const shown = value.slice(0, most).flatMap((one, index) => [index ? ", " : "", valueOf(field, one)]);
+    const more = value.length > most ? ` and ${value.length - most} more` : "";
+    return value.length ? h("span", {}, ...shown, more) : "–";
+  }
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value === "number") {
+    const [write] = WRITTEN.find(([, fields]) => fields.includes(field)) ?? [];
+    if (write) return () => write(value);
+    if (field.endsWith("_seconds")) return duration(value);
+    return field.endsWith("bytes") ? size(value) : decimal(value, Number.isInteger(value) ? 0 : 4);
+  }
+  const text = String(value);
+  if (field === "status") return badge({ status: /** @type {RunState} */ (text) });
+  if (field.endsWith("_at")) return date(text);
+  if (field === "url") return h("a", { href: addressOf(text), download: "" }, "Download");
+  const kind = RUN_FIELD.test(field) ? "runs" : TABLES.jobs.find(({ word }) => field === `${word}_id`)?.kind;
+  return kind === undefined ? bdi(text) : h("a", { href: `#/${kind}/${text.split("@")[0]}` }, h("code", {}, text));
 }
 
 /**

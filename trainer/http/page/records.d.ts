@@ -9,6 +9,8 @@ export type StopCause =
 export type Span = [start: number, end: number];
 
 export interface RunError { code: string; message: string }
+export interface JobStatus { status: RunState; created_at: string; error: RunError | null }
+export interface JobPage { total: number; next_offset: number | null }
 
 export interface Baseline {
   order: number; ngram_bits_per_char: number; bits_per_char: number; margin: number | null;
@@ -113,7 +115,6 @@ export interface ExperimentStatus {
   n_cells: number; created_at: string; elapsed_seconds: number | null; error: RunError | null; is_valid: boolean | null;
   files: FileRecord[];
 }
-export interface ExperimentList { experiments: ExperimentStatus[] }
 export interface MatrixRow {
   listener_language: string; text_language: string; scoring_mode: ScoringMode; cross_entropy: number;
   native_cross_entropy: number; excess_cross_entropy: number; interval_low: number; interval_high: number;
@@ -258,7 +259,9 @@ type PairSet = "all" | "across_branches";
 type LeakSentence = "training" | "ancestor" | "validation" | "unsearched";
 export interface BatteryOptions { measure: Measure; pll_within_word: boolean; has_controls: boolean }
 export interface DevelopmentOptions { split: string; has_loss: boolean; has_words: boolean; follows: boolean }
+export interface JobTable { kind: string; word: string; words: string; title: string; columns: [title: string, field: string][] }
 export interface PageTables {
+  jobs: JobTable[];
   states: RunState[]; final_states: RunState[]; resumable_states: RunState[]; families: string[]; max_compared: number;
   corpus_suffixes: string[]; max_unknown_char_share: number; loss_digits: number; surprisal_digits: number;
   perplexity_digits: number; share_digits: number; formats: Record<string, string>; checkpoint_formats: string[]; curve_formats: string[];

@@ -1,0 +1,155 @@
+/** One job of any kind but runs: its status, results and files, and the buttons that cancel and delete it. */
+
+import { actionButton, deleteButton } from "./actions.js";
+import { read, send } from "./api.js";
+import { announce, failure, h, renew, section, setTitle } from "./elements.js";
+import { fileTable } from "./files.js";
+import { columnsOf, fieldsOf } from "./job_columns.js";
+import { capital, size } from "./numbers.js";
+import { confirms } from "./question.js";
+import { recordTable, valueOf } from "./record_table.js";
+import { hasEnded, repeat } from "./states.js";
+
+/** @import { Child } from "./elements.js" */
+/** @import { ArtifactFiles, JobStatus, JobTable } from "./records.js" */
+/** @typedef {Record<string, unknown>} Fields */
+/**
+ * What a kind adds to the view of its jobs.
+ * @template {JobStatus} Status
+ * @typedef {object} Additions
+ * @property {string} cancelled what else ends with a job, and what stays
+ * @property {(job: Status) => string} [title]
+ * @property {string} [own] the field of the status that `parts` shows
+ * @property {(job: Status) => Element[]} [parts]
+ * @property {(job: Status, artifact: string, signal: AbortSignal) => Promise<Element[]>} results of a completed job
+ */
+
+/** @type {Record<string, () => Promise<Additions<any>>>} */
+const ADDITIONS = {
+  experiments: async () => (await import("./experiment.js")).EXPERIMENT,
+  batteries: async () => (await import("./battery.js")).BATTERY,
+};
+
+/**
+ * Return the view of a job of a kind.
+ * @param {JobTable} row
+ */
+export function viewOf(row) {
+  const { kind, word } = row;
+  return async (/** @type {HTMLElement} */ main, /** @type {AbortSignal} */ signal, /** @type {string} */ id) => {
+    const added = await ADDITIONS[kind]?.();
+    const address = `/${kind}/${id}`;
+    const artifact = `${kind}/${id}`;
+    const [facts, parts, results, files, trouble] = [h("div"), h("div"), h("div"), h("div"), h("div")];
+    const cancel = actionButton(`Cancel the ${word}`, trouble, signal, async () => {
+      const question = `Cancel this ${word}? ${added?.cancelled ?? "What it has stored stays."}`;
+      if (!(await confirms(question, `Cancel the ${word}`, signal))) return;
+      await send(`${address}/cancel`, {}, signal);
+      announce(`The ${word} is cancelled.`);
+      await load();
+    });
+    const remove = deleteButton(word, address, trouble, signal, () => (location.hash = `#/${kind}`));
+    const buttons = h("div", { class: "bar" }, cancel, remove);
+    main.append(h("p", {}, h("code", {}, id)), section("Status", facts, buttons, trouble), parts, results, files);
+    let isOver = false;
+
+    async function load() {
+      /** @type {JobStatus} */
+      const job = await read(address, signal);
+      const { name, label } = fieldsOf(job);
+      setTitle(added?.title?.(job) ?? String(name ?? label ?? capital(word)));
+      draw(facts, statusParts(row, job, added?.own));
+      draw(parts, added?.parts?.(job) ?? []);
+      isOver = hasEnded(job);
+      cancel.hidden = isOver;
+      remove.hidden = !isOver;
+      if (job.status !== "completed") return;
+      await tried(results, "Results", async () => (await added?.results(job, artifact, signal)) ?? []);
+      await tried(files, "Files", async () => {
+        /** @type {ArtifactFiles} */
+        const found = await read(`/artifacts/${artifact}`, signal);
+        const about = `${found.files.length} files, ${size(found.result_bytes)}`;
+        return [section("Files", h("p", { class: "quiet" }, about), fileTable(artifact, found.files))];
+      });
+    }
+
+    /** @param {HTMLElement} place @param {string} title @param {() => Promise<Element[]>} make */
+    async function tried(place, title, make) {
+      try {
+        place.replaceChildren(...(await make()));
+      } catch (error) {
+        if (!signal.aborted) place.replaceChildren(section(title, failure(error)));
+      }
+    }
+
+    await load();
+    repeat(async () => {
+      if (!isOver) await load().catch(() => undefined); // the next one may succeed
+    }, signal);
+  };
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {Element[]} parts
+ */
+function draw(place, parts) {
+  const made = h("div", {}, ...parts);
+  if (place.firstChild) renew(place.firstChild, made);
+  else place.append(made);
+}
+
+/**
+ * Write the status of a job: its columns, then its other fields.
+ * @param {JobTable} row
+ * @param {JobStatus} job
+ * @param {string} own
+ */
+function statusParts(row, job, own = "") {
+  const idField = `${row.word}_id`;
+  const columns = columnsOf(row).filter(({ fields }) => !fields.includes(idField));
+  const shown = [idField, "error", "files", own, ...columns.flatMap(({ fields }) => fields)];
+  const rest = Object.entries(fieldsOf(job)).filter(([name]) => !shown.includes(name));
+  if (job.error) rest.push(["message", job.error.message]);
+  return recordParts(
+    columns.map(({ title, write }) => [title, write(job)]),
+    Object.fromEntries(rest),
+  );
+}
+
+/**
+ * Write facts and the plain fields of a record as a list, and a part for each record or list of records in it.
+ * @param {[title: string, content: Child][]} facts
+ * @param {Fields} record
+ * @returns {Element[]}
+ */
+function recordParts(facts, record) {
+  const known = Object.entries(record).filter(([, value]) => value !== null && !isEmpty(value));
+  const plain = known.filter(([, value]) => !isNested(value)).map(([name, value]) => [titleOf(name), valueOf(name, value)]);
+  const pair = (/** @type {Child[]} */ [title = null, content = null]) =>
+    h("div", {}, h("dt", {}, capital(String(title))), h("dd", {}, content));
+  return [
+    h("dl", { class: "facts" }, ...[...facts, ...plain].map(pair)),
+    ...known.filter(([, value]) => isNested(value)).flatMap(([name, value]) => [
+      h("h3", {}, capital(titleOf(name))),
+      ...(Array.isArray(value)
+        ? [recordTable(titleOf(name), value, Object.keys(value[0]))]
+        : recordParts([], /** @type {Fields} */ (value))),
+    ]),
+  ];
+}
+
+/** @param {unknown} value */
+function isEmpty(value) {
+  return typeof value === "object" && Object.keys(Object(value)).length === 0;
+}
+
+/** @param {unknown} value a record, or a list of records */
+function isNested(value) {
+  return typeof value === "object" && (!Array.isArray(value) || typeof value[0] === "object");
+}
+
+/** @param {string} field */
+function titleOf(field) {
+  return field.replace(/^is_|_(at|seconds)$/g, "").replaceAll("_", " ");
+}
