@@ -112,6 +112,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/experiments")
         await browser.see(f"{NAMES}.includes('{EXPERIMENT}')")
+        await browser.see_text("56 of 56 cells\tno", ".jobs tbody")
         await browser.tab_to(f"a[href='#/experiments/{EXPERIMENT}']")
         await browser.press("Enter")
         await browser.see("document.querySelector('.heat-table')")

@@ -169,7 +169,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "experiment",
             "experiments",
             "experiments",
-            (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells")),
+            (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells"), ("valid", "is_valid")),
             ends=Role.ADMIN,
         ),
         JobRow(
