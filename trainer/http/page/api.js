@@ -98,22 +98,17 @@ export function forgetKey() {
 }
 
 /**
- * Return the address in the header Location of an answer.
- * @param {Response} response
- */
-export function located(response) {
-  return new URL(response.headers.get("Location") ?? "", response.url).href;
-}
-
-/**
- * Wait for the end of an inference request; an answer whose time to wait is over may have the status 200 without a result.
+ * Wait for the end of an inference request or another job.
+ *
+ * An answer whose time to wait is over may have the status 200 without a result.
  * @template {{status: RunState, error: {message: string} | null}} Answer
  * @param {Response} response
  * @param {AbortSignal} signal
  * @returns {Promise<Answer>}
  */
 export async function endOf(response, signal) {
-  const address = `${located(response)}?wait=${WAIT_SECONDS}`;
+  const started = new URL(response.headers.get("Location") ?? "", response.url);
+  const address = `${started.href}?wait=${WAIT_SECONDS}`;
   /** @type {Answer} */
   let answer = await response.json();
   while (!TABLES.final_states.includes(answer.status)) answer = await read(address, signal);

@@ -1,15 +1,12 @@
 /** The form that exports a run, or one of its checkpoints, as a file for other programs. */
 
-import { located, read, send } from "./api.js";
+import { endOf, send } from "./api.js";
 import { addressOf } from "./connection.js";
 import { announce, failure, h } from "./elements.js";
 import { date, size } from "./numbers.js";
-import { hasEnded } from "./states.js";
 import { TABLES } from "./tables.js";
 
 /** @import { ExportStatus } from "./records.js" */
-
-const WAIT_SECONDS = 30;
 
 /**
  * @param {string} runId
@@ -47,14 +44,10 @@ export function exportForm(runId, signal) {
     announce("Exporting.");
     try {
       const body = { format: form.value, license: license.value.trim() || null };
-      const answer = await send(`/runs/${model.value}/export`, body, signal);
-      const address = located(answer);
       /** @type {ExportStatus} */
-      let status = await answer.json();
-      while (!hasEnded(status))
-        status = await read(`${address}?wait=${WAIT_SECONDS}`, signal);
-      if (status.file === null) throw new Error(status.error?.message ?? "The export was cancelled.");
-      const { name, bytes, sha256, url, expires_at } = status.file;
+      const { file } = await endOf(await send(`/runs/${model.value}/export`, body, signal), signal);
+      if (file === null) throw new Error("The export was cancelled.");
+      const { name, bytes, sha256, url, expires_at } = file;
       const link = h("a", { href: addressOf(url), download: name }, name);
       files.append(h("li", {}, link, ` ${size(bytes)}, until ${date(expires_at)}, SHA-256 `, h("code", {}, sha256)));
       trouble.replaceChildren();
