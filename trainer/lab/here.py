@@ -224,7 +224,8 @@ class Here:
     async def unfinished(self) -> list[RunStatus]:
         """List the runs that have not ended, with their places in the queue."""
         feeds = self.lab.feeds
-        return [*map(feeds.states.steady, await feeds.statuses(await self.lab.unfinished_ids(OPERATOR)))]
+        found = await feeds.statuses(await self.lab.unfinished_ids(OPERATOR))
+        return [feeds.states.steady(one) for one in found if not one.has_ended]  # a run ends before its seal is written
 
     async def full_run_id(self, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does."""
