@@ -280,9 +280,9 @@ _JOB_ARGUMENTS = {"list": "", "export": " ID FOLDER"}
 """The arguments of commands on jobs in examples, by action, besides those that take an id."""
 
 
-def _here(name: str, command: str, module: str, about: str, example: str) -> Operation:
-    """Return an operation that only `mt` has."""
-    return Operation(name, terminal=TerminalCommand(command, module, about, example))
+def _here(name: str, command: str, module: str, about: str, example: str, role: Role = Role.USER) -> Operation:
+    """Return an operation that only `mt` has; `role` is for runs of the server of MT_URL."""
+    return Operation(name, terminal=TerminalCommand(command, module, about, example), role=role)
 
 
 RUN, OTHER_RUN = "RUN", "OTHER_RUN"
@@ -869,6 +869,7 @@ _HERE = (
         "hub",
         "send a run to the Hugging Face hub, with a revision for each checkpoint",
         "mt push RUN ana/kazakh-gru --license mit",
+        Role.OWNER,
     ),
     _here(
         "pull",
@@ -876,6 +877,7 @@ _HERE = (
         "hub",
         "bring a run to this machine: from the server of MT_URL, or from a repository that `mt push` has sent",
         "mt pull RUN",
+        Role.OWNER,
     ),
     Operation(
         "doctor",
