@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from asyncio import create_subprocess_exec
@@ -25,6 +26,7 @@ from tests.support import ROOT, environment_in
 from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.groups import group_record
+from tests.support.runs import ended
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
 from trainer.artifacts.batteries import BatteryStore
@@ -35,13 +37,29 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.base import HttpOrigin, changed, now
 from trainer.contracts.corpora import BuildRequest
-from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.exports import ExportRequest
 from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS, Operation, Role
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.lab.permissions import typed_command
 
+_OWNERS = (
+    "cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull list_files"
+    " download_file get_export cancel_export delete_export cancel_verification delete_verification cancel_tokenizer"
+    " delete_tokenizer export_tokenizer cancel_battery delete_battery"
+)
+_ADMINS = (
+    "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus build_corpora"
+    " list_builds get_build cancel_build delete_build start_experiment cancel_experiment delete_experiment"
+)
+ROLES = dict.fromkeys(_OWNERS.split(), Role.OWNER) | dict.fromkeys(_ADMINS.split(), Role.ADMIN)
+"""The people who may, as a person has decided; users may do everything else, and everybody what is open."""
+OPEN = {"get_healthz", "get_health", "get_readyz"}
+ON_MACHINE = set(
+    "doctor selftest collect_garbage import_archive check_corpus build_corpora recompute_experiment recompute_battery"
+    " benchmark_architectures demo up work print_completion".split()
+)
+"""What `mt` does with the files of those who type it: there is nobody to refuse it."""
 ANA, BOB, NOBODY, ALL, UNUSED = "ana", "bob", "nobody", "all", "unused"
 """Owners: a Discord user, an API key, nobody (the command line), all (of what has no owner), and nobody any more: a
 tokenizer whose runs have been deleted."""
@@ -78,25 +96,54 @@ OPTIONS: dict[str, dict[str, str]] = {
     "mt-admin delete-corpus": NO_TEXT,
 }
 """Options of commands besides the run."""
+_OF_RUN = "--corpus demo --model lstm --init-from RUN"
+WORDS = {
+    "list_workers": "workers",
+    "order_workers": "workers resume",
+    "train": f"train {_OF_RUN}",
+    "check_training": f"validate {_OF_RUN}",
+    "delete_run": "delete RUN --yes",
+    "get_logs": "logs RUN",
+    "get_config": "config RUN",
+    "compare_runs": "compare RUN GROUP",
+    "delete_corpus": "corpus delete no_such_text --yes",
+    "start_upload": "corpus add FILE",
+    "train_tokenizer": "tokenizer train --method char --corpus no_such_text",
+    "start_experiment": "experiment run smoke --set corpora=no_such_text",
+    "push": "push DONE ana/model",
+    "pull": "pull DONE",
+}
+"""Commands of `mt` in place of the examples: on what there is, or for a text that is missing, so that no job starts."""
 _TYPIST = """
-import json, os, sys
-from contextlib import redirect_stdout
+import json, os, signal, sys
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from trainer.commands.arguments import run_command
+class Output(StringIO):
+    def write(self, text):
+        if text.startswith("mt: No worker is running."):
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
 for line in sys.stdin:
-    os.environ["MT_URL"], os.environ["MT_KEY"], *words = json.loads(line)
-    with redirect_stdout(StringIO()) as out:
-        code = run_command(words)
-    print(json.dumps([code, out.getvalue()]), flush=True)
+    environment, words = json.loads(line)
+    os.environ.update(environment)
+    with redirect_stdout(Output()) as out, redirect_stderr(out):
+        run_command(words)
+    print(json.dumps(out.getvalue()), flush=True)
 """
-"""A program that reads an address, a key and the words of a command a line, and writes its exit code and output."""
+"""A program that reads an environment and the words of a command a line, and writes what the command writes.
+
+It interrupts a command that waits for a worker.
+"""
+_REFUSED = re.compile('"code":"(UNAUTHORIZED|FORBIDDEN)"|^mt: (Send a valid API key|Only the owner of)', re.MULTILINE)
+"""In JSON, or of `mt chat` in words."""
 _options: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
-_typed: TypeAdapter[tuple[int, str]] = TypeAdapter(tuple[int, str])
+_typed: TypeAdapter[str] = TypeAdapter(str)
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
-_THING = re.compile(rf"\b(GROUP|STARTED|{'|'.join(_ITEMS.values())})\b")
-"""STARTED is a tokenizer that its owner has started; others are of runs, or for all."""
-_OF_ARTIFACTS: dict[str, Role] = {row.kind: row.reads for row in JOB_ROWS.values() if row.kind != "tokenizers"}
-"""The people who may read the files of a kind; those of runs and tokenizers are for owners."""
+_THING = re.compile(rf"\b(GROUP|STARTED|DONE|{'|'.join(_ITEMS.values())})\b")
+"""STARTED is a tokenizer that its owner has started; others are of runs, or for all. DONE is a completed run."""
+_OF_FILES = dict.fromkeys(("batteries", "experiments", "verifications"), Role.USER) | {"corpus_builds": Role.ADMIN}
+"""The people who may read the files of a kind; those of runs, tokenizers and exports are for owners."""
 Things = dict[str, str]
 """Ids in place of the words for them."""
 
@@ -134,7 +181,7 @@ def may(person: Person, role: Role, owner: str, *, private: bool) -> bool:
 
 
 def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
-    """Write what somebody owns: a run and a group that have failed, others that wait, a battery, a tokenizer."""
+    """Write what somebody owns: runs and groups that have failed, wait or are done, a job of each kind, a tokenizer."""
     artifacts, http = root / "artifacts", HttpOrigin(api_key=BOB) if owner == BOB else None
     tokenizer = f"char-{len(list(artifacts.glob('tokenizers/*'))):016}"
     source = next((ROOT / "tests" / "fixtures" / "tokenizers").glob("char-*"))
@@ -170,6 +217,8 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
         for story in stories:
             if has_failed:
                 story.start().fail()
+    things["DONE"] = f"lstm-{owner}-done"
+    ended(accepted(run_record(things["DONE"], user_id=user_id)).run, "completed")
     by: dict[str, object] = {"created_at": now(), "user_id": user_id, "http": http}
     things |= {name: f"{name.lower()}-{owner}" for name in ("EXPORT", "VERIFICATION", "STARTED")}
     battery, items = battery_record(things["BATTERY"], things["RUN"])
@@ -269,35 +318,44 @@ async def is_answered_in_discord(here: Installation, user: User, row: Operation,
 
 
 def commands_of(row: Operation) -> Iterator[str]:
-    """Yield the commands of `mt` for an operation on jobs; one that waits reads the same as one that shows."""
+    """Yield the commands of `mt` for an operation; one that waits for a job reads the same as one that shows it."""
     if row.kind is not None and not row.name.startswith("wait_"):
         word, action = JOB_ROWS[row.kind].word, row.name.partition("_")[0].replace("get", "show")
         thing = "STARTED" if row.name in ("cancel_tokenizer", "delete_tokenizer") else word.upper()
         group = f"{word} {action}" if f"{word} list" in COMMANDS else f"job {action} {row.kind}"
         yield group + {"list": "", "delete": f" {thing} --yes", "export": f" {thing} OUT"}.get(action, f" {thing}")
+    elif row.name == "export_job":
+        yield from (f"job export {kind} {_ITEMS[kind]} OUT" for kind in ("exports", "verifications", "corpus_builds"))
+    elif row.name in WORDS or (row.terminal and row.terminal.module != "jobs" and row.name not in ON_MACHINE):
+        words = WORDS.get(row.name) or ("" if row.terminal is None else row.terminal.example.removeprefix("mt "))
+        yield words
+        if row.takes_group and "GROUP" not in words:
+            yield words.replace("RUN", "GROUP")
 
 
 @asynccontextmanager
 async def typist(root: Path) -> AsyncIterator[Process]:
     """Start a process that types commands of `mt`, one after the other."""
-    words, environment = (sys.executable, "-c", _TYPIST), environment_in(root)
+    words, environment = (sys.executable, "-c", _TYPIST), environment_in(root, QUEUE__EMBEDDED_WORKERS="0")
     process = await create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE, cwd=root, env=environment)
-    assert process.stdin is not None
     try:
         yield process
     finally:
-        process.stdin.close()
+        process.kill()
         await process.wait()
 
 
 async def is_answered_in_terminal(process: Process, here: Installation, person: Person, request: str) -> bool:
-    """Type a command, on the server of MT_URL with a person's key; the operator types it on the machine itself."""
-    words: list[str] = request.replace("OUT", str(here.root / "copies" / token_hex())).split()
-    line: list[str] = [here.url if person.key else "", person.key or "", *words, "--json"]
+    """Type a command, on another machine for the server of MT_URL; the operator types it on the machine itself."""
+    place = str(here.root / ("other" if person.key else "artifacts"))
+    environment = {"MT_URL": here.url if person.key else "", "MT_KEY": person.key or "", "APP__ARTIFACTS_ROOT": place}
+    things = {"OUT": str(here.root / "copies" / token_hex()), "FILE": str(ROOT / "LICENSE")}
+    words = [things.get(word, word) for word in shlex.split(request)]
+    words += [] if words[0] == "chat" else ["--json"]
+    line: list[object] = [environment, words]
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(line).encode() + b"\n")
-    code, out = _typed.validate_json(await process.stdout.readline())
-    return code == 0 or ErrorBody.model_validate_json(out).code not in (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN)
+    return _REFUSED.search(_typed.validate_json(await process.stdout.readline())) is None
 
 
 def state(root: Path) -> dict[Path, bytes]:
@@ -333,6 +391,11 @@ def _turn(row: Operation) -> tuple[bool, bool]:
     return row.name.startswith("cancel_"), row.name in ("delete_run", "delete_any_run")
 
 
+def test_table__has_the_roles_that_a_person_has_decided() -> None:
+    assert {row.name: row.role for row in OPERATIONS if row.role is not Role.USER} == ROLES
+    assert {row.name for row in OPERATIONS if row.is_open} == OPEN
+
+
 @pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("face", TEMPLATES)
 async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
@@ -344,10 +407,12 @@ async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tm
             people = [*(one for one in here.people if one.key), Person("operator", None, rank=Role.ADMIN)]
         for row in sorted(OPERATIONS, key=_turn):
             for template in TEMPLATES[face](row):
-                of_kind = re.search("/artifacts/([a-z_]+)", template)
-                role = row.role if of_kind is None else _OF_ARTIFACTS.get(of_kind[1], row.role)
+                of_kind = re.search("/artifacts/([a-z_]+)|job export ([a-z_]+)", template)
+                role = ROLES.get(row.name, Role.USER)
+                if of_kind is not None:
+                    role = _OF_FILES.get(of_kind[1] or of_kind[2], Role.OWNER)
                 tries = [
-                    (row.is_open or may(one, role, owner, private=private), owner, one)
+                    (row.name in OPEN or may(one, role, owner, private=private), owner, one)
                     for owner in owners_of(row, template)
                     for one in people
                 ]
