@@ -29,7 +29,7 @@ from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.data.text import clean_file_name, clean_label
+from trainer.data.text import clean_file_name
 from trainer.lab.calls import TRAIN, LocalTraining
 from trainer.lab.language import _
 from trainer.queue.cost import UNMET
@@ -148,7 +148,7 @@ async def accept_files(
             )
         typed = {
             **typed,
-            "corpus": attachment_name(file.filename, file.title, is_corpus=True),
+            "corpus": clean_file_name(attachment_name(file.filename, file.title, is_corpus=True)),
         }  # until its content is known
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
@@ -190,7 +190,7 @@ async def _accept_draft(
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
-    """Add the caller's last corpus, a label, and the family of the run to start from."""
+    """Add the caller's last corpus, the family of the run to start from, and a label for the text of an earlier one."""
     fields = draft.fields
     await context.lab.index.refresh()
     own = [run for run in context.lab.index.runs if run.user_id == context.caller.user_id]
@@ -213,11 +213,10 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     draft = draft.with_family(family)
     if fields.get("label") is None:
         attached = (run for run in own if run.has_attached_text and run.corpus == corpus)
-        stems = (without_model(run.label or "", run.family) for run in attached)
-        stem = clean_label(PurePosixPath(next(stems, corpus)).stem) or ""
-        resumes = fields.get("resume") is True
-        seen = context.lab.seen_runs(context.caller)
-        draft.fields["label"] = default_label(stem, draft.fields.get("model_family"), seen, resumes=resumes)
+        if (earlier := next(attached, None)) is not None:  # the corpus has no name
+            stem, resumes = without_model(earlier.label or "", earlier.family), fields.get("resume") is True
+            seen = context.lab.seen_runs(context.caller)
+            draft.fields["label"] = default_label(stem, draft.fields.get("model_family"), seen, resumes=resumes)
     return draft
 
 

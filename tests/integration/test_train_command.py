@@ -178,7 +178,7 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
 
 async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(TEXT)
-    for name in ("cats", "catwalk"):
+    for name in ("cats", "cat_walk"):
         add_corpus(tmp_path, TEXT.decode(), name)
     async with place(tmp_path) as here:
         path = YAML.replace(b"training_corpus: demo", f"training_corpus: {tmp_path}/secret.txt".encode())
@@ -187,9 +187,9 @@ async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there
         assert all(one.colour == AMBER for one in refused) and here.runs() == []
         assert "There is no corpus 'secret'" in refused[1].text
         several = await here.ask(here.bob, "train", {"corpus": "cat"})
-        assert "'cat' names 2 corpora: cats, catwalk. Give more of the name." in several.text
-        await here.ask(here.bob, "train", {"corpus": "catw", "size": "tiny", "tokenizer": "char"})
-        assert (accepted(here).effective.label, accepted(here).request.corpus) == ("catwalk-lstm", "catwalk")
+        assert "'cat' names 2 corpora: cat_walk, cats. Give more of the name." in several.text
+        await here.ask(here.bob, "train", {"corpus": "cat_", "size": "tiny", "tokenizer": "char"})
+        assert (accepted(here).effective.label, accepted(here).request.corpus) == ("cat_walk-lstm", "cat_walk")
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
 
