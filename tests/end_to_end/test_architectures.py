@@ -8,7 +8,6 @@ import pytest
 from tests.support import ROOT
 from tests.support.markers import slow_except
 from tests.support.run_shell import Shell, sets
-from tests.support.shell import lab_shell_fixture
 from trainer.config.experiment_file import read_yaml
 from trainer.config.validation import value_at
 from trainer.contracts.evaluations import EvalMetrics
@@ -16,8 +15,6 @@ from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreResponse
-
-__all__ = ["lab_shell_fixture"]
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
 QUICK_NAMES = ("test_lstm_causal_tiny.yaml", "test_gpt2_tiny.yaml", "test_ngram_tiny.yaml")

@@ -14,7 +14,6 @@ import pytest
 from tests.support import environment_in, finished_runs, some_text
 from tests.support.batteries import PAIRS
 from tests.support.run_shell import Shell, enter
-from tests.support.shell import lab_shell_fixture
 from tests.support.stored_jobs import is_free
 from tests.support.suites import SUITE
 from tests.support.waiting import wait_until
@@ -25,8 +24,6 @@ from trainer.contracts.batteries import BatteryList, BatteryStatus, BatterySumma
 from trainer.contracts.scores import ScoreResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
-
-__all__ = ["lab_shell_fixture"]
 
 RUNS = ("lstm-char-items", "gpt2-bpe-items")
 

@@ -10,11 +10,9 @@ from pydantic import BaseModel
 
 from tests.support.hub_server import hub_server
 from tests.support.libraries import stand_ins
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
-
-__all__ = ["shell_fixture"]
 
 TOKEN = "hf_secret"  # noqa: S105  of the hub of this machine
 LIBRARIES = {

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import gone, mt, processes
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-
-__all__ = ["shell_fixture"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.finished_runs import finished_run
 from tests.support.run_shell import Shell
-from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.checkpoint_files import STATE, TextSeen, TrainingState, checkpoint_steps, scheduled_folder
@@ -30,7 +29,6 @@ from trainer.queue.batteries import kept_models
 from trainer.reports.development_tables import read_csv
 from trainer.training.checkpoint import CheckpointStore
 
-__all__ = ["lab_shell_fixture"]
 STEPS = (0, 4, 16)
 
 

@@ -16,8 +16,7 @@ from tests.support import ROOT, environment_in, settings_in, some_text
 from tests.support.api_process import api_process
 from tests.support.inference import RUN, finished_run
 from tests.support.pages import find, is_printed, tolerance
-from tests.support.run_shell import Shell, shell_fixture
-from tests.support.shell import lab_shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
@@ -31,8 +30,6 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
-
-__all__ = ["lab_shell_fixture", "shell_fixture"]
 
 BLOCKS: dict[str, type[Frozen]] = {
     "data": blocks.DataBlock,

@@ -17,7 +17,6 @@ from tests.support.batteries import battery_record
 from tests.support.cross_language import TINY, add_batteries, add_languages, plan_with
 from tests.support.run_shell import Shell, enter
 from tests.support.runs import record as run_record
-from tests.support.shell import lab_shell_fixture
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.checkpoint_files import checkpoint_steps, scheduled_folder
 from trainer.artifacts.experiments import ExperimentStore
@@ -37,8 +36,6 @@ from trainer.contracts.experiments import (
 )
 from trainer.reports.experiment_tables import csv_text
 from trainer.system.files import read_record
-
-__all__ = ["lab_shell_fixture"]
 
 
 @pytest.fixture(name="folder", scope="module")

@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, settings_in, some_text
-from tests.support.run_shell import Shell, sets, shell_fixture
+from tests.support.run_shell import Shell, sets
 from trainer.config.presets import request_hash
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
-
-__all__ = ["shell_fixture"]
 
 SHIPPED = sorted(set((ROOT / "configs").glob("*.yaml")) - set((ROOT / "configs").glob("experiment_*.yaml")))
 FOLDER_NOTE = "mt: Ignored settings: `training.output_dir`. Each run has its own folder and log.\n"

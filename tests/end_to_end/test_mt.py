@@ -19,8 +19,7 @@ import pytest
 
 from bot.messages.run_card import final_message, run_card
 from tests.support import ROOT, add_corpus, environment_in, gone, processes, some_text
-from tests.support.run_shell import TINY, Shell, contents, sets, shell_fixture
-from tests.support.shell import lab_shell_fixture
+from tests.support.run_shell import TINY, Shell, contents, sets
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.outcome import read_outcome
@@ -35,8 +34,6 @@ from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import import_archive
 from trainer.training.checkpoint import CheckpointStore
-
-__all__ = ["lab_shell_fixture", "shell_fixture"]
 
 BLOCKS = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
 EXPERIMENT = """\

@@ -20,7 +20,7 @@ from tests.support.baselines import BETTER, BETTER_INTERVAL, BETTER_LINE, WORSE,
 from tests.support.groups import GROUP, group_stories
 from tests.support.lab import running_worker
 from tests.support.measured_runs import line_losses
-from tests.support.run_shell import Shell, sets, shell_fixture
+from tests.support.run_shell import Shell, sets
 from tests.support.runs import ended as end
 from tests.support.runs import record
 from tests.support.stored_jobs import finish_battery, finished_development, finished_experiment, waiting_battery
@@ -40,8 +40,6 @@ from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
 from trainer.training.selftest import SelfTest
-
-__all__ = ["shell_fixture"]
 
 TORCH_STATE = "ok" if torch.version.cuda is None or torch.cuda.is_available() else "warning"
 """A build for GPUs works on a machine without one; doctor says so."""

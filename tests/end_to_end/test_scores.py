@@ -19,12 +19,9 @@ from tests.support import environment_in, finished_runs, mt
 from tests.support.families import POSITIONS
 from tests.support.inference import RUN, finished_run
 from tests.support.run_shell import Shell
-from tests.support.shell import lab_shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.contracts.scores import ScoreResponse
 from trainer.reports.score_table import ScoredLine
-
-__all__ = ["lab_shell_fixture"]
 
 TEXT = "the sun was\n\nshining on\u0416\r\n"
 LINES = {1: "the sun was", 3: "shining on\u0416"}

@@ -7,13 +7,11 @@ import signal
 import pytest
 
 from tests.support import ROOT, add_corpus, gone, some_text
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
-
-__all__ = ["shell_fixture"]
 
 STORED_ID = "char-222eba1359b17193"
 TRAIN = ("tokenizer", "train", "--method", "char", "--corpus", "text")

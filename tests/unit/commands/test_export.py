@@ -7,10 +7,8 @@ import pytest
 
 import trainer
 from tests.support.finished_runs import finished_run
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from trainer.contracts.errors import ErrorCode
-
-__all__ = ["shell_fixture"]
 
 
 def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:

@@ -12,11 +12,11 @@ import trainer
 from tests.support.finished_runs import finished_run
 from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, add_steps, hub_fixture
 from tests.support.hub_server import Hub
-from tests.support.run_shell import Shell, shell_fixture
+from tests.support.run_shell import Shell
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
 
-__all__ = ["hub_fixture", "shell_fixture"]
+__all__ = ["hub_fixture"]
 pytestmark = [pytest.mark.process, CLIENT_WARNINGS]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import settings_in
 from tests.support.refusals import refused
-from tests.support.run_shell import FINISHED_RUN, contents, finished_copy_fixture
+from tests.support.run_shell import FINISHED_RUN, contents
 from trainer.api import Model
 from trainer.artifacts.archives import ArchiveRecord
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -22,9 +22,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_run
 from trainer.system.files import Disk
-
-__all__ = ["finished_copy_fixture"]
-
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 TEXT = "abc ab a"

@@ -10,14 +10,11 @@ from pydantic import JsonValue
 from ruamel.yaml import YAML
 
 from local_discord.wire import Json, decode, mapping, rows
-from tests.support.run_shell import finished_copy_fixture
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import CorpusRef, RunManifest
 from trainer.contracts.training_options import Provenance
 from trainer.export.citation import bibtex, citation_file
-
-__all__ = ["finished_copy_fixture"]
 
 SCHEMA = jsonschema_rs.validator_for(
     (files("check_jsonschema") / "builtin_schemas" / "vendor" / "citation-file-format.json").read_text("utf-8")

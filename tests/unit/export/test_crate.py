@@ -8,14 +8,12 @@ import pytest
 import trainer
 from local_discord.wire import Json, decode, items, mapping, rows, text
 from tests.support.refusals import refused
-from tests.support.run_shell import contents, finished_copy_fixture
+from tests.support.run_shell import contents
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.export.crate import write_metadata
 from trainer.export.folders import export_folder
-
-__all__ = ["finished_copy_fixture"]
 
 METADATA = "ro-crate-metadata.json"
 

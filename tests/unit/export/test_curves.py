@@ -16,14 +16,12 @@ from pydantic import JsonValue
 
 from local_discord.wire import Json, decode, mapping, number
 from tests.support.refusals import refused
-from tests.support.run_shell import contents, finished_copy_fixture
+from tests.support.run_shell import contents
 from tests.support.stories import BEGIN, Story, run_record
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
 from trainer.export.curves import CurveFolderFormat, add_to_trackio, export_curve
 from trainer.system.files import BrokenFile
-
-__all__ = ["finished_copy_fixture"]
 
 OF_ROWS = {
     **{"epoch": "epoch", "tokens": "tokens", "elapsed_seconds": "elapsed_seconds", "train_loss_nats": "train_loss"},

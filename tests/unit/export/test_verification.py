@@ -10,7 +10,7 @@ from threading import Timer
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.support.run_shell import contents, finished_copy_fixture
+from tests.support.run_shell import contents
 from tests.support.runs import ended, record
 from trainer.artifacts.run_ids import new_run_id
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
@@ -21,8 +21,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_run
 from trainer.queue.resolve import resolve_request
-
-__all__ = ["finished_copy_fixture"]
 
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}
 
