@@ -224,17 +224,3 @@ def test_killed_worker__leaves_scores_that_the_next_one_continues(
     assert summary.runs[0].groups[0].n_items == 600
     assert file.read_bytes().startswith(before)
     assert [one.item for one in scores_of(battery, run)] == list(range(600))
-
-
-def test_battery__is_cancelled_and_continued(shell: Shell) -> None:
-    words = " ".join(f"{n:b}".replace("1", "the sun ").replace("0", "was ") for n in range(60))
-    shell.write("slow.tsv", "".join(f"{words} {n}\t{n} {words}\n" for n in range(600)))
-    started = shell.start("battery", "run", RUNS[0], "slow.tsv", QUEUE__EMBEDDED_WORKERS="0")
-    wait_until(lambda: any((shell.artifacts / "batteries").glob("slow-*/scores/*.jsonl")))
-    battery = folder_of(shell)
-    assert "What it has stored stays" in shell.type("battery", "cancel", battery.battery_id)
-    assert started.wait() == 1
-    assert "has already ended" in shell.refuse("battery", "cancel", battery.battery_id)
-    assert "cancelled" in shell.type("battery", "show", battery.battery_id)
-    assert "no results yet" in shell.refuse("battery", "export", battery.battery_id, "out")
-    assert shell.read(BatterySummary, "battery", "run", RUNS[0], "slow.tsv").runs[0].groups[0].n_items == 600

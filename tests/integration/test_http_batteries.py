@@ -3,14 +3,13 @@
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.http import ANA, BOB, Site
-from tests.support.lab import Lab
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.batteries import BatteryList, BatteryStatus, BatterySummary
 from trainer.contracts.http_answers import ArtifactFiles
 
 
-def body(run: RunDirectory, name: str = "pairs.csv") -> dict[str, object]:
-    return {"runs": [run.run_id], "files": [{"name": name, "content": PAIRS}]}
+def body(run: RunDirectory) -> dict[str, object]:
+    return {"runs": [run.run_id], "files": [{"name": "pairs.csv", "content": PAIRS}]}
 
 
 async def test_battery__runs_to_its_results(here: Site, run: RunDirectory) -> None:
@@ -57,17 +56,6 @@ async def test_development__of_a_run_over_its_checkpoints_is_measured(here: Site
             ended = await here.get(f"{answer.location}?wait=60", key=ANA)
             error = ended.record(BatteryStatus).error
             assert error is not None and "is not one word" in error.message
-
-
-async def test_battery__is_cancelled_once_by_the_one_who_started_it(lab: Lab, here: Site, run: RunDirectory) -> None:
-    once = {"Idempotency-Key": "one-battery"}
-    async with lab.worker_busy(here.queue):
-        answers = [await here.post("/batteries", body(run, "once.csv"), key=ANA, headers=once) for _ in range(2)]
-        [battery_id] = {answer.record(BatteryStatus).battery_id for answer in answers}
-        path = f"/batteries/{battery_id}"
-        assert (await here.post("/batteries", body(run), key=ANA, headers=once)).outcome == (409, "CONFLICT")
-    assert (await here.get(f"{path}?wait=60", key=ANA)).record(BatteryStatus).status == "completed"
-    assert (await here.post("/batteries/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
 
 
 async def test_battery__that_cannot_be_scored_is_refused(here: Site, run: RunDirectory) -> None:

@@ -6,22 +6,12 @@ from io import StringIO
 from tests.support import ROOT
 from tests.support.http import ANA, Site
 from trainer.config.experiment_file import read_plan
-from trainer.config.validation import parse
-from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
+from trainer.contracts.experiments import ExperimentList, ExperimentStatus
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.http.routes import OPERATIONS
 
 SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})
 [START] = [operation for operation in OPERATIONS if operation.row.name == "start_experiment"]
-
-
-def long_plan(name: str) -> ExperimentRequest:
-    """A plan that no other test runs, whose trainings take longer than the test."""
-    model = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
-    train: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
-    train |= {"split_by": "position", "num_epochs": 1000}
-    fields: dict[str, object] = {**(START.row.example or {}), "name": name, "models": {"lstm": {"train": train}}}
-    return parse(ExperimentRequest, fields)
 
 
 async def test_smoke__runs_to_its_report(here: Site) -> None:
@@ -47,19 +37,6 @@ async def test_smoke__runs_to_its_report(here: Site) -> None:
     again = await here.post("/experiments", SMOKE)
     assert again.record(ExperimentStatus) == done
     assert (await here.post(f"{address}/cancel")).outcome == (409, "CONFLICT")
-
-
-async def test_experiment__is_started_and_cancelled_once(here: Site) -> None:
-    once, plan = {"Idempotency-Key": "one-experiment"}, long_plan("cancelled-once")
-    answers = [await here.post("/experiments", plan, headers=once) for _ in range(2)]
-    [experiment_id] = {answer.record(ExperimentStatus).experiment_id for answer in answers}
-    path = f"/experiments/{experiment_id}"
-    assert (await here.post("/experiments", SMOKE, headers=once)).outcome == (409, "CONFLICT")
-    assert (await here.get(f"/artifacts{path}")).outcome == (409, "CONFLICT"), "it is unfinished"
-    cancelled = [await here.post(f"{path}/cancel", headers=once) for _ in range(2)]
-    assert [answer.record(ExperimentStatus).status for answer in cancelled] == ["cancelled"] * 2
-    assert (await here.post(f"{path}/cancel")).outcome == (409, "CONFLICT")
-    assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
 
 
 async def test_plan__that_does_not_fit_is_refused(here: Site) -> None:

@@ -1,6 +1,5 @@
 """Exports over HTTP: started, followed to the end, downloaded without a key, refused."""
 
-import os
 import zipfile
 from hashlib import sha256
 from io import BytesIO
@@ -80,17 +79,6 @@ async def test_export__that_cannot_succeed_is_refused_or_fails_with_its_reason(
     failed = await ended(here, await started(here, copied.run_id, format="hf"))
     assert (failed.status, failed.file) == ("failed", None) and failed.error is not None
     assert failed.error.code is ErrorCode.MODEL_LOAD_FAILED and "/" not in failed.error.message
-
-
-async def test_export__is_deleted_after_a_day(lab: Lab, here: Site, run: RunDirectory) -> None:
-    address = await started(here, run.run_id, format="csv")
-    file = (await ended(here, address)).file
-    assert file is not None
-    folder = lab.settings.app.artifacts_root / "exports" / address.rpartition("/")[2]
-    os.utime(folder, (0, 0))
-    await downloaded(here, run.run_id, format="csv")
-    assert (await here.get(address)).outcome == (404, "DATA_NOT_FOUND")
-    assert (await here.get(file.url, key=None)).outcome == (404, "NOT_FOUND")
 
 
 async def test_export__goes_on_while_the_server_restarts(lab: Lab, run: RunDirectory) -> None:

@@ -29,12 +29,9 @@ UNKNOWN = {
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 OPEN_PATHS = {"/healthz", "/health", "/readyz"}
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
-_START_NOTHING = ("check_training", "order_workers")
-STARTS = {
-    one.row.name: one for one in BODIES if one.row.name not in ("start_experiment", "start_upload", *_START_NOTHING)
-}
-"""Operations that start something; experiments and uploads have tests of their own."""
-OTHER_FILE: dict[str, str] = {"name": "b.csv", "content": "good,bad\na,b"}
+_START_NO_JOB = ("check_training", "order_workers", "start_upload")
+STARTS = {one.row.name: one for one in BODIES if one.row.name not in _START_NO_JOB}
+"""Operations that start a job."""
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
 OTHER_FIELDS |= {
     "vocab_size": 301,
@@ -42,11 +39,12 @@ OTHER_FIELDS |= {
     "table": {"sentence": ["b"]},
     "files": [{"name": "b.csv", "content": "good,bad\na,b"}],
     "format": "tensorboard",
+    "modes": ["unk"],
 }
 SHARED = ("tokenizer_id", "battery_id")
 """Ids of jobs that equal requests of all clients share."""
-OF_OWNERS = ("export_run",)
-"""Operations that only the owner of a run and admins may start."""
+OF_OWNERS = ("export_run", "start_experiment")
+"""Operations that only the owner of a run and admins may start, or only admins."""
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
 
 
@@ -159,7 +157,7 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
         of_another = await here.post(path, body, headers=once, key=ANA)
     id_field = next(
         field
-        for field in ("request_id", "tokenizer_id", "battery_id", "export_id", "run_id", "id")
+        for field in ("request_id", "tokenizer_id", "battery_id", "experiment_id", "export_id", "run_id", "id")
         if field in again.fields
     )
     ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}

@@ -17,19 +17,17 @@ from local_discord.state import Refusal
 from tests.support import ROOT
 from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
+from tests.support.job_kinds import FAILURE, KINDS
 from tests.support.notifier import MESSAGE, MESSAGES, Place, place, until_delivered
 from tests.support.stored_jobs import begin
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
-from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
-from trainer.contracts.base import changed, now
-from trainer.contracts.corpora import BuildRequest
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.contracts.base import KindName, changed, now
+from trainer.contracts.errors import AppError
 from trainer.contracts.experiments import Validity
-from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.operations import JOB_ROWS
 from trainer.system.files import write_atomically
 
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
@@ -83,7 +81,7 @@ async def test_experiment_that_begins_again__has_its_messages_again(here: Place,
     async with here.listening() as listener:
         await listener.watch(first, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
-        first.fail(NO_MEMORY)
+        first.fail(FAILURE)
         await until_told(first)
     later = changed(experiment_record(), created_at=now() + timedelta(minutes=5))
     again = ExperimentStore(tmp_path).create(later)
@@ -92,7 +90,7 @@ async def test_experiment_that_begins_again__has_its_messages_again(here: Place,
     async with here.listening():
         assert await here.message(here.ana, "Queued: experiment small") != card
         assert "Failed" in shown_text(card.payload)
-        again.fail(NO_MEMORY)
+        again.fail(FAILURE)
         await until_told(again)
     assert ["· result" in text for text in here.texts(here.ana)] == [False, True] * 2
 
@@ -108,45 +106,25 @@ async def until_told(item: HasLedger) -> None:
     await until(lambda: not read_ledger(item).pending)
 
 
-def tokenizer(root: Path) -> TokenizerDirectory:
-    corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=10)
-    request = TokenizerTrainRequest(method="char", corpora=("kk_ipa",), label="mine")
-    return TokenizerStore(root).create(
-        TokenizerRecord(tokenizer_id=f"char-{'1' * 16}", created_at=now(), request=request, corpora=(corpus,))
-    )
-
-
-def build(root: Path) -> BuildDirectory:
-    request = BuildRequest(source="local", languages=("kk",))
-    return BuildStore(root).create(BuildRecord(created_at=now(), request=request))
-
-
 def experiment(root: Path) -> ExperimentDirectory:
     return ExperimentStore(root).create(experiment_record())
 
 
-NO_MEMORY = AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out.")
-KINDS = {
-    "experiment small": ("Queued:", "Failed:", experiment),
-    "tokenizer mine": ("Queued:", "Failed:", tokenizer),
-    "local": ("Queued: corpora from", "Corpora not built:", build),
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-async def test_job_of_each_kind__has_one_card_and_one_final_message(here: Place, tmp_path: Path, name: str) -> None:
-    before, after, create = KINDS[name]
-    job = create(tmp_path)
+@pytest.mark.parametrize("kind", JOB_ROWS)
+async def test_job_of_each_kind__has_one_card_and_one_final_message(
+    here: Place, tmp_path: Path, kind: KindName
+) -> None:
+    job = KINDS[kind].create(tmp_path, 1)
     async with here.listening() as listener:
         await listener.watch(job, here.ana.id, None)
-        await here.message(here.ana, f"{before} {name}")
+        await here.message(here.ana, job.job_id)
         assert listener.watched_by(here.ana.id) == [job.job_id]
     async with here.listening():
-        job.fail(NO_MEMORY)
+        KINDS[kind].end(tmp_path, job.job_id)
         final = await here.message(here.ana, f"{job.job_id} · result")
         await until_told(job)
-    assert [text.split("\n")[1] for text in here.texts(here.ana)] == [f"❌ {after} {name}"] * 2
-    assert "Memory ran out." in shown_text(final.payload)
+    assert [text.split("\n")[1][0] for text in here.texts(here.ana)] == ["❌"] * 2
+    assert FAILURE.message in shown_text(final.payload)
 
 
 async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: Place, tmp_path: Path) -> None:
