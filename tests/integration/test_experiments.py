@@ -26,6 +26,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, 
 from trainer.artifacts.kinds import BATTERIES, EXPERIMENT_QUEUE, EXPERIMENTS
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import (
@@ -40,13 +41,20 @@ from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore
 from trainer.queue.experiments import resolve_experiment
 from trainer.queue.queue import JobQueue
+from trainer.store.store import Store
 from trainer.system.files import Disk, read_record
-from trainer.worker.experiment import drive
+from trainer.worker.experiment import run_experiment
+from trainer.worker.steps import Steps
 
 
 class FullDisk(Disk):
     def write(self, path: Path, data: bytes | BinaryIO) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+async def drive(experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
+    steps = Steps(experiment, JobQueue(settings, store), settings, store)
+    await steps.run(lambda: run_experiment(experiment, steps))
 
 
 async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
@@ -150,7 +158,7 @@ async def test_cancel__leaves_a_run_alone_that_the_experiment_has_not_started(tm
     )
     experiment.request_cancel()
     async with lab.store() as store:
-        await drive(experiment, JobQueue(settings, store), settings, store)
+        await drive(experiment, settings, store)
     end = own.manifest()
     assert end is not None and end.status == "cancelled"
     assert others.is_unfinished() and not others.cancel_requested()
@@ -175,7 +183,7 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             experiment = store.create(record, items)
             experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
             experiment.write_runs(cells)
-            driving = asyncio.create_task(drive(experiment, queue, settings, redis))
+            driving = asyncio.create_task(drive(experiment, settings, redis))
             await until(lambda: bool(experiment.batteries()))
             [cell] = experiment.batteries().values()
             battery = queue.batteries.directory(cell.battery_id)
@@ -260,7 +268,7 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
     experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
     (tmp_path / "data" / "corpus" / "kk.txt").unlink()
     async with lab.store() as store:
-        await drive(experiment, JobQueue(settings, store), settings, store)
+        await drive(experiment, settings, store)
     status = experiment.status()
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
@@ -273,9 +281,7 @@ async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
         stored = ExperimentStore(lab.folder / "elsewhere").create(record, items)
         stored.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
         with pytest.raises(Retry):
-            await drive(
-                ExperimentDirectory(stored.path, FullDisk()), JobQueue(lab.settings, store), lab.settings, store
-            )
+            await drive(ExperimentDirectory(stored.path, FullDisk()), lab.settings, store)
         assert stored.is_unfinished()
 
 

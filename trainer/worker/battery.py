@@ -11,7 +11,6 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.scoring import Portion, portions, scores_of
 from trainer.batteries.word_contexts import contexts_of, line_portions, mean_surprisals, scored_lines_of
-from trainer.config.settings import Settings
 from trainer.contracts.batteries import BatteryItem, BatteryProgress, BatteryRun, DevelopmentOptions, Variant
 from trainer.contracts.development import ModelWords, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
@@ -20,9 +19,7 @@ from trainer.contracts.inference_fields import ResponseT
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.queue.batteries import kept_models
-from trainer.queue.queue import JobQueue
 from trainer.reports.score_table import ScoredLine
-from trainer.store.store import Store
 from trainer.worker.steps import Steps
 
 _REQUESTS_AT_ONCE = 2
@@ -35,10 +32,9 @@ _LINES_AT_ONCE = 16
 _Pending = deque[tuple[Portion, asyncio.Task[SequencesResponse]]]
 
 
-async def drive(battery: BatteryDirectory, queue: JobQueue, settings: Settings, store: Store) -> None:
-    """Run batteries until the job ends; raises Retry while another process runs it, or if the disk is full."""
-    steps = Steps(battery, queue, settings, store)
-    await steps.run(lambda: _Battery(battery, steps).run())
+async def run_battery(battery: BatteryDirectory, steps: Steps) -> None:
+    """Do all steps of a job that have not been done yet; what is scored stays when the job is cancelled."""
+    await _Battery(battery, steps).run()
 
 
 class _Battery:

@@ -8,27 +8,17 @@ from pydantic import ValidationError
 
 from trainer.artifacts.command_jobs import AnyCommand
 from trainer.artifacts.outcome import without_paths
-from trainer.config.settings import Settings, child_environment
+from trainer.config.settings import child_environment
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
-from trainer.queue.queue import JobQueue
 from trainer.services.child_commands import CommandResult, run_command
-from trainer.store.store import Store
 from trainer.system.child_environment import tuned_environment
 from trainer.worker.steps import Steps
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
-async def drive_command(job: AnyCommand, queue: JobQueue, settings: Settings, store: Store) -> None:
-    """Run the command of a job until the job ends; raises Retry while another process runs it, or if the disk is full.
-
-    A command that crashes starts again, some times in a row.
-    """
-    steps = Steps(job, queue, settings, store)
-    await steps.run(lambda: _run(job, steps))
-
-
-async def _run(job: AnyCommand, steps: Steps) -> None:
+async def run_job_command(job: AnyCommand, steps: Steps) -> None:
+    """Run the command of a job until the job ends; a command that crashes starts again, some times in a row."""
     settings, attempts = steps.settings, steps.settings.queue.max_attempts
     environment = child_environment(settings) if job.needs_network else tuned_environment(settings)
     job.logs.touch()

@@ -12,7 +12,6 @@ from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery
 from trainer.config.presets import request_hash
-from trainer.config.settings import Settings
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -20,16 +19,13 @@ from trainer.contracts.experiments import CellBattery, CellKey, CellRun, Experim
 from trainer.contracts.sections import SectionsRequest
 from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
-from trainer.queue.queue import JobQueue
 from trainer.queue.resolve import preview_training
-from trainer.store.store import Store
 from trainer.worker.steps import POLL_SECONDS, Cancelled, Steps
 
 
-async def drive(experiment: ExperimentDirectory, queue: JobQueue, settings: Settings, store: Store) -> None:
-    """Run an experiment until it ends; raises Retry while another process runs it, or if the disk is full."""
-    steps = Steps(experiment, queue, settings, store)
-    await steps.run(lambda: _Experiment(experiment, steps).run())
+async def run_experiment(experiment: ExperimentDirectory, steps: Steps) -> None:
+    """Do all steps of an experiment that have not been done yet."""
+    await _Experiment(experiment, steps).run()
 
 
 class _Experiment:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from arq import Retry
@@ -11,7 +11,7 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.command_jobs import ExportDirectory, VerificationDirectory
 from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.experiments import ExperimentDirectory
-from trainer.artifacts.job_folder import FolderT
+from trainer.artifacts.job_folder import AnyStatusJob, FolderT
 from trainer.artifacts.kinds import (
     BATTERIES,
     BUILDS,
@@ -37,13 +37,15 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
-from trainer.worker.battery import drive as drive_battery
-from trainer.worker.commands import drive_command
-from trainer.worker.experiment import drive
+from trainer.worker.battery import run_battery
+from trainer.worker.commands import run_job_command
+from trainer.worker.experiment import run_experiment
 from trainer.worker.steps import Steps
 from trainer.worker.supervisor import supervise
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+StepsJobT = TypeVar("StepsJobT", bound=AnyStatusJob)
 
 
 class JobFunction(Protocol):
@@ -166,15 +168,19 @@ class Jobs:
         if not tokenizer.is_unfinished():
             return  # only its end is to be stored
         await self._replication.fetch_corpora(tokenizer.record().corpora)
-        steps = Steps(tokenizer, self._queue, self._settings, self._store)
-        await steps.run(lambda: steps.run_child("train-tokenizer"))
+        await self._in_steps(tokenizer, lambda _, steps: steps.run_child("train-tokenizer"))
+
+    async def _in_steps(self, job: StepsJobT, work: Callable[[StepsJobT, Steps], Awaitable[None]]) -> None:
+        """Do a job until it ends; raises Retry while another process does it, or if the disk is full."""
+        steps = Steps(job, self._queue, self._settings, self._store)
+        await steps.run(lambda: work(job, steps))
 
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:
         if not experiment.has_work():
             return  # only its end is to be stored
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
-        await drive(experiment, self._queue, self._settings, self._store)
+        await self._in_steps(experiment, run_experiment)
 
     async def _run_battery(self, battery: BatteryDirectory) -> None:
         if not battery.has_work():
@@ -183,12 +189,12 @@ class Jobs:
             for run in battery.record().runs:
                 await self._replication.fetch("models", run.run_id)
                 await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
-        await drive_battery(battery, self._queue, self._settings, self._store)
+        await self._in_steps(battery, run_battery)
 
     async def _export(self, export: ExportDirectory) -> None:
         if export.is_unfinished():
             await self._replication.fetch("models", run_of(export.record().model), with_weights=True)
-            await drive_command(export, self._queue, self._settings, self._store)
+            await self._in_steps(export, run_job_command)
 
     async def _verify(self, verification: VerificationDirectory) -> None:
         """Verify a run with everything that it starts from on this machine's disk."""
@@ -201,12 +207,12 @@ class Jobs:
             effective = run.record().effective
             await self._fetch_start(effective)
             await self._replication.fetch_corpora(effective.corpora, by_name=True)
-        await drive_command(verification, self._queue, self._settings, self._store)
+        await self._in_steps(verification, run_job_command)
 
     async def _build_corpora(self, build: BuildDirectory) -> None:
         """Build corpora, and store them for the other machines."""
         if build.is_unfinished():
-            await drive_command(build, self._queue, self._settings, self._store)
+            await self._in_steps(build, run_job_command)
         await self._replication.store_corpora(self._queue.corpora, build.corpora())
 
 
