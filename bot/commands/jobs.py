@@ -20,7 +20,7 @@ from bot.messages.job_cards import (
     job_id_of,
     job_select,
     jobs_page,
-    tokenizer_answer,
+    tokenizer_card,
 )
 from bot.messages.text import GREEN, GREY, byte_size, count, make_embed, plain
 from bot.notifications.job_subjects import result_of
@@ -166,7 +166,7 @@ async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Ans
     embed, files = await result_of(row, job, status, context.bot.charts)
     if isinstance(job, TokenizerDirectory) and isinstance(status, TokenizerStatus):
         names = await asyncio.to_thread(_corpora_of, job)
-        embed = tokenizer_answer(status, [corpus_name(context, name) for name in names])
+        embed = tokenizer_card(status, [corpus_name(context, name) for name in names])
     record = await asyncio.to_thread(record_of, job)
     buttons = job_buttons(row, status, may_delete=lab.permissions.permits(row.ends, context.caller, record))
     return Answer(embed, files(), buttons)

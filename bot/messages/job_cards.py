@@ -31,7 +31,6 @@ from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JobRow
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.contracts.tokenizers import TokenizerStats
 from trainer.lab.language import _, numeral, plural
 
 AGAIN, SURE = "again", "sure"
@@ -57,7 +56,7 @@ def job_card(row: JobRow, status: JobStatus) -> discord.Embed:
             return battery_card(status)
         case ExperimentStatus():
             return experiment_card(status)
-        case TokenizerStatus() if status.status != "cancelled":
+        case TokenizerStatus():
             return tokenizer_card(status)
         case BuildStatus() if status.status != "cancelled":
             return corpus_build_card(status.build_id, status)
@@ -140,47 +139,15 @@ def _none_yet(kind: KindName) -> str:
             return _("None yet.")
 
 
-def tokenizer_card(status: TokenizerStatus) -> discord.Embed:
-    """Return the card of a tokenizer in its current state."""
-    name, footer = plain(status.label or status.tokenizer_id), status.tokenizer_id
-    match status.status:
-        case "queued":
-            return make_embed(
-                GREY, f"⏳ {_('Queued: tokenizer {name}', name=name)}", [status.method, status.message], footer
-            )
-        case "running":
-            return make_embed(
-                BLURPLE, f"🔤 {_('Training: tokenizer {name}', name=name)}", [status.method, status.message], footer
-            )
-        case "failed":
-            code = "" if status.error is None else f"`{status.error.code}` "
-            lines = [f"{code}{without_links(clamp(status.message, _MAX_ERROR))}"]
-            return make_embed(RED, f"❌ {_('Failed: tokenizer {name}', name=name)}", lines, footer)
-        case _:
-            return make_embed(GREEN, f"✅ {_('Completed: tokenizer {name}', name=name)}", _result(status), footer)
-
-
-def _result(status: TokenizerStatus) -> list[str]:
-    lines = [f"{status.method} · {count(status.vocab_size or 0, 'token')}"]
-    lines += [] if status.stats is None else [_fit(status.stats)]
-    return [*lines, _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`")]
-
-
-def _fit(stats: TokenizerStats) -> str:
-    return _(
-        "Held-out text: {share} unknown characters · {per_char} tokens/character · {per_word} tokens/word",
-        share=percent(stats.unknown_char_share or 0.0),
-        per_char=numeral(stats.avg_tokens_per_char, ".3f"),
-        per_word=numeral(stats.avg_tokens_per_word, ".3f"),
-    )
-
-
-def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str]) -> discord.Embed:
-    """Return the state of a tokenizer with its corpora, and in the end its fit to held-out lines."""
-    names = ", ".join(plain(corpus) for corpus in corpora)
-    lines = [f"{status.method} · {_('corpus') if len(corpora) == 1 else _('corpora')} {clamp(names, _MAX_CORPORA)}"]
+def tokenizer_card(status: TokenizerStatus, corpora: Sequence[str] = ()) -> discord.Embed:
+    """Return the card of a tokenizer, with its corpora if they are given, and in the end its fit to held-out lines."""
+    lines = [status.method]
+    if corpora:
+        names = ", ".join(plain(corpus) for corpus in corpora)
+        lines = [f"{status.method} · {_('corpus') if len(corpora) == 1 else _('corpora')} {clamp(names, _MAX_CORPORA)}"]
     if status.stats is None:
-        lines.append(without_links(status.message))
+        code = "" if status.error is None else f"`{status.error.code}` "
+        lines.append(f"{code}{without_links(clamp(status.message, _MAX_ERROR))}")
     else:
         stats = status.stats
         lines += [
@@ -193,11 +160,12 @@ def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str]) -> discord
                 characters=percent(stats.char_coverage),
             ),
             _(
-                "{per_char} tokens per character, {per_word} per word",
+                "Held-out text: {share} unknown characters · {per_char} tokens/character · {per_word} tokens/word",
+                share=percent(stats.unknown_char_share or 0.0),
                 per_char=numeral(stats.avg_tokens_per_char, ".3f"),
                 per_word=numeral(stats.avg_tokens_per_word, ".3f"),
             ),
-            _("Train with it: {command}", command=f"`/mt train tokenizer:{status.tokenizer_id}`"),
+            _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`"),
         ]
     name = plain(status.label or status.tokenizer_id)
     title = f"{STATE_SIGNS[status.status]} {_('Tokenizer {name}: {state}', name=name, state=_(status.status))}"

@@ -134,7 +134,7 @@ async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: 
         final = await here.message(here.ana, "· result")
     assert len(here.texts(here.ana)) == 1
     said = shown_text(final.payload)
-    assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
+    assert "✅ Tokenizer" in said and "char\nVocabulary 29 tokens" in said
     assert "0.0% unknown characters · 1.000 tokens/character · 5.611 tokens/word" in said
     assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
 

@@ -30,7 +30,7 @@ from bot.messages.answers import (
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_card import experiment_card
 from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
-from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_answer, tokenizer_card
+from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
 from bot.messages.run_card import final_message, run_card
 from bot.messages.text import plain
 from bot.people.user_settings import UserSettings
@@ -234,8 +234,7 @@ MESSAGES: Mapping[str, Make] = {
     ),
     "settings": lambda given: settings_answer(UserSettings(), given, "bits"),
     "tokenizers": lambda given: jobs_page(JOB_ROWS["tokenizers"], [tokenizer(given, "queued")] * 8, total=8, page=""),
-    "tokenizer": lambda given: tokenizer_answer(tokenizer(given, "failed"), [given] * 3),
-    "tokenizer card": lambda given: tokenizer_card(tokenizer(given, "failed")),
+    "tokenizer": lambda given: tokenizer_card(tokenizer(given, "failed"), [given] * 3),
     "workers": busy_worker,
     "deleted": lambda given: deleted_answer(record_of(given)),
     "experiment": lambda given: experiment_card(

@@ -30,7 +30,7 @@ TEXTS = st.one_of(_SOME, _SOME, _SOME, _SOME.map(lambda some: some * 60))
 HALVES = st.tuples(TEXTS, st.sampled_from(["", "\ud800", "\udfff\ud800", "a\udbffb"])).map("".join)
 """Text of messages that quote what a contract has refused."""
 
-QUOTING = "failed card|status|failed|undelivered|user error|fault|corpus build|tokenizer|tokenizer card".split("|")
+QUOTING = "failed card|status|failed|undelivered|user error|fault|corpus build|tokenizer".split("|")
 """Messages that quote a text in a sentence of the bot, which can mention somebody itself."""
 _CODE = re.compile(r"```.*?```|(?<!\\)`[^`\n]*`", re.DOTALL)
 _LIVE = re.compile(r"<(?:@[!&]?|#|/|t:|a?:)\w|@everyone|@here|://")
