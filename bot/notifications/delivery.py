@@ -142,7 +142,7 @@ class Delivery:
         self.wake_up.clear()
         use_unit(self._unit_of(self.user_id))
         state = await self.subject.state()
-        if await self.inbox.update(self.subject.subject_id, state):
+        if await self.inbox.update(self.subject, state):
             if self.inbox.is_closed:
                 await self._close()
                 return None

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from typing import NamedTuple
 
 import discord
 
@@ -32,24 +31,12 @@ def find_groups(runs: RunStore, group_id: str | None = None) -> list[GroupMessag
     return [GroupMessages(name, run) for name, run in first.items()]
 
 
-class GroupState(NamedTuple):
-    group: GroupStatus
-
-    @property
-    def has_ended(self) -> bool:
-        return self.group.has_ended
-
-    @property
-    def line(self) -> str | None:
-        return None
-
-
 class GroupView(View):
     """A group's status, and its chart as PNG."""
 
-    def __init__(self, state: GroupState, record: RunRecord, chart: bytes | None) -> None:
-        super().__init__(state, lambda user_id: self._message(user_id, chart))
-        self._group, self._record, self._chart = state.group, record, chart
+    def __init__(self, group: GroupStatus, record: RunRecord, chart: bytes | None) -> None:
+        super().__init__(group, lambda user_id: self._message(user_id, chart))
+        self._group, self._record, self._chart = group, record, chart
 
     def _message(self, user_id: int, chart: bytes | None) -> Message:
         embed = group_card(self._record, self._group)
@@ -96,11 +83,11 @@ class GroupSubject(Subject):
         group = await self._feeds.group(self.subject_id)
         # heartbeats would edit the card every time
         members = tuple(changed(one, last_heartbeat_ts=None, eta_seconds=None) for one in group.members)
-        state = GroupState(changed(group, members=members))
+        state = changed(group, members=members)
         return Reading(state, partial(self._draw, state))
 
-    async def _draw(self, state: GroupState) -> View:
-        return GroupView(state, self._record, await draw_group(state.group, self._charts, self._feeds))
+    async def _draw(self, group: GroupStatus) -> View:
+        return GroupView(group, self._record, await draw_group(group, self._charts, self._feeds))
 
 
 async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:

@@ -48,10 +48,6 @@ class DigestState(NamedTuple):
     def has_ended(self) -> bool:
         return not self.lines
 
-    @property
-    def line(self) -> str | None:
-        return None
-
 
 class Digest(Subject):
     """The digest of an inbox; it ends with its card, without a final message."""
@@ -109,14 +105,15 @@ class Inbox:
             del self._lines[run_id]
             self._wake()
 
-    async def update(self, subject_id: str, state: State) -> bool:
+    async def update(self, subject: Subject, state: State) -> bool:
         """Take the state of a subject; return whether its card is a line of the digest."""
+        line = subject.line(state)
         if state.has_ended:
-            self.leave(subject_id)
-        if state.has_ended or state.line is None:
+            self.leave(subject.subject_id)
+        if state.has_ended or line is None:
             return False
-        if self._lines.get(subject_id) != state.line:
-            self._lines[subject_id] = state.line
+        if self._lines.get(subject.subject_id) != line:
+            self._lines[subject.subject_id] = line
             self._wake()
         async with self._beginning:
             if self.digest is None and sum(line is not None for line in self._lines.values()) > MAX_CARDS:

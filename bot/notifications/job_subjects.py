@@ -120,10 +120,6 @@ class JobState(NamedTuple):
     def has_ended(self) -> bool:
         return self.status.has_ended
 
-    @property
-    def line(self) -> str | None:
-        return None
-
 
 class JobView(View):
     def __init__(self, state: State, status: JobStatus, subject: "JobSubject") -> None:

@@ -9,7 +9,7 @@ from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
-from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Subject, View
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
 from bot.people.user_settings import current_unit
 from bot.people.watchers import Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
@@ -30,10 +30,6 @@ class RunState(NamedTuple):
     @property
     def has_ended(self) -> bool:
         return self.status.has_ended
-
-    @property
-    def line(self) -> str | None:
-        return run_line(self.record, self.status)
 
 
 class RunView(View):
@@ -94,6 +90,9 @@ class RunSubject(Subject):
 
     def may_receive(self, user_id: int) -> bool:
         return self._can_receive(user_id, self._feed.follower.record)
+
+    def line(self, state: State) -> str | None:
+        return run_line(state.record, state.status) if isinstance(state, RunState) else None
 
     async def _read(self) -> Reading:
         live = self._feeds.states.steady(await self._feeds.status(self.subject_id))

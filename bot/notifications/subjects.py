@@ -34,10 +34,6 @@ class State(Protocol):
     @property
     def has_ended(self) -> bool: ...
 
-    @property
-    def line(self) -> str | None:
-        """Line in a digest; None for a subject that always has a card."""
-
 
 class View:
     """A state of a subject as messages show it."""
@@ -86,6 +82,10 @@ class Subject(ABC):
     @abstractmethod
     def may_receive(self, user_id: int) -> bool:
         """Return whether a watcher may see the subject."""
+
+    def line(self, state: State) -> str | None:
+        """Return the line of a state in a digest; None for a subject that always has a card."""
+        return None
 
     @abstractmethod
     async def _read(self) -> Reading:
