@@ -1,7 +1,7 @@
 """Tables of the results of batteries: the accuracies for people, and all rows as CSV, LaTeX and a page."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from trainer.contracts.base import Frozen
@@ -21,9 +21,8 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.units import Unit, surprisal_number
 from trainer.contracts.wording import counted
-from trainer.reports.experiment_html import PAGE, cell_style, figure_html, section, table_of
-from trainer.reports.experiment_tables import HeatScale, csv_cell, csv_text, latex_rows, latex_text, values_of
-from trainer.reports.score_table import csv_lines
+from trainer.reports.experiment_html import PAGE, cell_style, figure_html, html_table, section, table_of
+from trainer.reports.experiment_tables import MISSING, HeatScale, csv_table, csv_text, latex_rows, latex_text, values_of
 
 MEASURE_WORDS: Mapping[Measure, str] = {
     "sum": "sum of log-probabilities",
@@ -35,7 +34,6 @@ MEASURE_WORDS: Mapping[Measure, str] = {
 _SCALE = HeatScale(0.0, 1.0)
 _SHARE = re.compile(r"(\d+\.\d)%(?: \(.*)?")
 """A share, which an interval in brackets can follow."""
-_MISSING = "–"
 ODD_ITEMS: Mapping[str, str] = {
     "n_identical": "two equal sequences, and no right answer",
     "n_duplicates": "the sequences of an item before, which count twice",
@@ -70,11 +68,11 @@ def run_titles(summary: BatterySummary) -> Mapping[str, str]:
 
 
 def percent(share: float | None) -> str:
-    return _MISSING if share is None else f"{share:.1%}"
+    return MISSING if share is None else f"{share:.1%}"
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    return _MISSING if low is None or high is None else f"{low:.1%} to {high:.1%}"
+    return MISSING if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
 
 def accuracy_rows(summary: BatterySummary) -> Rows:
@@ -95,10 +93,10 @@ def accuracy_rows(summary: BatterySummary) -> Rows:
 def _with_interval(accuracy: Accuracy | None) -> str:
     """Return an accuracy with its interval, and the number of ties if there are any."""
     if accuracy is None:
-        return _MISSING
+        return MISSING
     ties = counted(accuracy.n_ties, "tie") if accuracy.n_ties else ""
     if accuracy.accuracy is None or accuracy.low is None or accuracy.high is None:
-        return ", ".join(filter(None, (_MISSING, ties)))
+        return ", ".join(filter(None, (MISSING, ties)))
     text = f"{accuracy.accuracy:.1%} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
     return ", ".join(filter(None, (text, ties)))
 
@@ -191,7 +189,7 @@ def effect_rows(summary: BatterySummary, result: RunResult, unit: Unit = "nats")
         share = [percent(one.accuracy), interval_text(one.low, one.high), percent(one.chance)]
         rows.append([one.paradigm, one.formula, "", f"{one.n_items:,}", f"{one.n_undecided:,}", *share])
     for effect in result.effects:
-        ends = _MISSING
+        ends = MISSING
         if effect.low is not None and effect.high is not None:
             ends = f"{surprisal_number(effect.low, unit)} to {surprisal_number(effect.high, unit)}"
         region = ""
@@ -235,7 +233,7 @@ def report_files(
     """Return the files of a report by name, given the items, their scores by run, and pictures by their titles."""
     files: dict[str, str | bytes] = {
         "accuracy.csv": accuracy_csv(summary),
-        "items.csv": _csv(_ITEM_COLUMNS, _items(items, scores)),
+        "items.csv": csv_table(_ITEM_COLUMNS, _items(items, scores)),
         "table.tex": latex_table(summary),
         "report.html": html_page(summary, images),
         **{f"regions-{number}.png": image for number, image in enumerate(images.values(), 1)},
@@ -243,20 +241,19 @@ def report_files(
     if summary.comparisons:
         files["comparisons.csv"] = csv_text(Comparison, summary.comparisons)
     if summary.seeds:
-        files["seeds.csv"] = _csv(_SEED_COLUMNS, _seeds(summary.seeds))
+        files["seeds.csv"] = csv_text(SeedBand, summary.seeds)
     of_runs: dict[str, list[tuple[str, Frozen]]] = {
         "formulas": [(result.run.name, one) for result in summary.runs for one in result.formulas],
         "effects": [(result.run.name, one) for result in summary.runs for one in result.effects],
+        "leaks": [(result.run.name, one) for result in summary.runs for one in result.leaks],
     }
-    if any(result.leaks for result in summary.runs):
-        files["leaks.csv"] = _csv(_LEAK_COLUMNS, _leaks(summary))
     files |= {f"{name}.csv": _records(rows) for name, rows in of_runs.items() if rows}
     return files
 
 
 def accuracy_csv(summary: BatterySummary) -> str:
     """Return the accuracies of all groups of items by all models and measures as CSV."""
-    return _csv(_ACCURACY_COLUMNS, _accuracies(summary))
+    return csv_table(_ACCURACY_COLUMNS, _accuracies(summary))
 
 
 _ACCURACY_COLUMNS = (
@@ -267,21 +264,12 @@ _ITEM_COLUMNS = (
     *("run_id", "battery", "item", "paradigm", "sequence", "condition", "region", "context", "text"),
     *("nats", "n_tokens", "n_chars", "n_bytes", "unk_count", "end_nats"),
 )
-_LEAK_COLUMNS = (
-    *("run_id", "battery", "n_items", "whole", "ngrams", "validation_whole", "validation_ngrams"),
-    *("ancestors", "unsearched"),
-)
-_SEED_COLUMNS = ("battery", "level", "name", "run_ids", "mean", "deviation", "low", "high")
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    return csv_lines([columns, *([csv_cell(cell) for cell in row] for row in rows)], ",") + "\n"
 
 
 def _records(rows: Sequence[tuple[str, Frozen]]) -> str:
     """Return rows of one type with the id of their run."""
     columns = ["run_id", *type(rows[0][1]).model_fields]
-    return _csv(columns, ([run_id, *values_of(row)] for run_id, row in rows))
+    return csv_table(columns, ([run_id, *values_of(row)] for run_id, row in rows))
 
 
 def _accuracies(summary: BatterySummary) -> Iterator[Sequence[object]]:
@@ -294,16 +282,6 @@ def _accuracies(summary: BatterySummary) -> Iterator[Sequence[object]]:
                     *(group.n_items, one.measure, one.n_right, one.n_wrong, one.n_ties),
                     *(one.accuracy, one.low, one.high, mean),
                 )
-
-
-def _leaks(summary: BatterySummary) -> Iterator[Sequence[object]]:
-    for result in summary.runs:
-        for one in result.leaks:
-            yield (
-                *(result.run.name, one.battery, one.n_items, one.whole, one.ngrams),
-                *(one.validation_whole, one.validation_ngrams),
-                *(" ".join(one.ancestors), " ".join(one.unsearched)),
-            )
 
 
 def _items(items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScores]]) -> Iterator[Sequence[object]]:
@@ -321,14 +299,6 @@ def _items(items: Sequence[BatteryItem], scores: Mapping[str, Sequence[ItemScore
                 regions = zip(item.regions[number], sequence.parts, score.part_nats, strict=True)
                 for region, text, nats in regions:
                     yield (*start, number + 1, item.conditions[number], region, "", text, nats, *(None for _ in counts))
-
-
-def _seeds(bands: Iterable[SeedBand]) -> Iterator[Sequence[object]]:
-    for one in bands:
-        yield (
-            *(one.battery, one.level, one.name, " ".join(one.run_ids)),
-            *(one.mean, one.deviation, one.low, one.high),
-        )
 
 
 def latex_table(summary: BatterySummary) -> str:
@@ -375,10 +345,7 @@ def _heat_map(header: Sequence[str], rows: Rows, caption: str) -> str:
     """Return the table with shares in colours."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(f"<tr>{''.join(map(_heat_cell, row))}</tr>\n" for row in rows)
-    return (
-        f'<div class="table"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return html_table(caption, head, body)
 
 
 def _heat_cell(cell: str) -> str:

@@ -28,8 +28,7 @@ from trainer.contracts.units import Unit, loss_number, per_char_number, surprisa
 from trainer.contracts.wording import counted
 from trainer.reports.battery_tables import Rows, interval_text, percent
 from trainer.reports.experiment_html import PAGE, figure_html, section, table_of
-from trainer.reports.experiment_tables import MISSING, latex_rows, latex_text, values_of
-from trainer.reports.score_table import csv_lines
+from trainer.reports.experiment_tables import MISSING, csv_text, latex_rows, latex_text
 
 MEASURE_TITLES: Mapping[CurveMeasure, str] = {
     "accuracy": "accuracy",
@@ -59,18 +58,8 @@ RowT = TypeVar("RowT", bound=Frozen)
 SpreadT = TypeVar("SpreadT")
 
 
-def exact_csv(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
-    """Return rows as CSV under the names of their fields, with all digits of numbers, None as an empty cell."""
-    cells = [[_cell(value) for value in values_of(row)] for row in rows]
-    return csv_lines([list(row_type.model_fields), *cells], ",") + "\n"
-
-
-def _cell(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else value
-
-
 def read_csv(row_type: type[RowT], text: str) -> tuple[RowT, ...]:
-    """Return the rows that `exact_csv` has written; raises INVALID_INPUT for a table of another form."""
+    """Return the rows that `csv_text` has written exactly; raises INVALID_INPUT for a table of another form."""
     columns, found = [*row_type.model_fields], list[RowT]()
     for number, row in enumerate(csv.reader(StringIO(text))):
         cells = {name: cell for name, cell in zip_longest(columns, row, fillvalue="") if cell}
@@ -177,10 +166,10 @@ def report_files(
     The tables have all digits, so that the results can be computed from them again.
     """
     return {
-        "checkpoints.csv": exact_csv(CheckpointPoint, development.points),
-        "development.csv": exact_csv(DevelopmentRow, development.curves),
-        "words.csv": exact_csv(WordScores, scores),
-        "acquisition.csv": exact_csv(Acquisition, development.acquisitions),
+        "checkpoints.csv": csv_text(CheckpointPoint, development.points, is_exact=True),
+        "development.csv": csv_text(DevelopmentRow, development.curves, is_exact=True),
+        "words.csv": csv_text(WordScores, scores, is_exact=True),
+        "acquisition.csv": csv_text(Acquisition, development.acquisitions, is_exact=True),
         "table.tex": latex_tables(development),
         "report.html": html_page(development, images),
         **{f"{name}.png": image for name, image in images.items()},

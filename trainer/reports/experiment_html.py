@@ -160,10 +160,7 @@ def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
             style = cell_style(scale, row.excess_cross_entropy)
             cells.append(f'<td{" class=own" if is_own else ""} style="{style}">{shown}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="table"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return html_table(caption, f"<td></td>{head}", "".join(lines))
 
 
 def _perplexities(result: ExperimentResult) -> Iterator[str]:
@@ -262,6 +259,11 @@ def table_of(names: Sequence[str], rows: Iterable[Sequence[str]], caption: str) 
     """Return a table of texts with names above its columns."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    return html_table(caption, head, body)
+
+
+def html_table(caption: str, head: str, body: str) -> str:
+    """Return a table of a row of cells and of rows, which are HTML."""
     return (
         f'<div class="table"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -1,9 +1,11 @@
 """Tables of an experiment's report: its rows as CSV, and the matrix and the perplexities for a paper in LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import pow
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
+
+from pydantic import TypeAdapter
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.batteries import BatteryOptions, BatteryRow
@@ -100,6 +102,7 @@ _LATEX = str.maketrans(
 )
 
 _MEASURE = BatteryOptions().measure
+_texts: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 PairRows = Mapping[tuple[str, str], MatrixRow]
 """Rows of one mode by listener and language of the text."""
@@ -123,10 +126,15 @@ class ListenerFigures(NamedTuple):
     """The number of seeds whose training lowered no validation loss, so that the model has its parent's weights."""
 
 
-def csv_text(row_type: type[Frozen], rows: Sequence[Frozen]) -> str:
-    """Return rows as CSV under the names of their fields; numbers with six decimals, None as an empty cell."""
-    cells = [[csv_cell(value) for value in values_of(row)] for row in rows]
-    return csv_lines([list(row_type.model_fields), *cells], ",") + "\n"
+def csv_text(row_type: type[Frozen], rows: Iterable[Frozen], *, is_exact: bool = False) -> str:
+    """Return rows as CSV under the names of their fields, as `csv_table` does."""
+    return csv_table([*row_type.model_fields], map(values_of, rows), is_exact=is_exact)
+
+
+def csv_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, is_exact: bool = False) -> str:
+    """Return rows as CSV: numbers with six decimals, or with all digits if it is exact; None as an empty cell."""
+    cells = ([_csv_cell(value, is_exact=is_exact) for value in row] for row in rows)
+    return csv_lines([columns, *cells], ",") + "\n"
 
 
 def pair_rows(tables: ModelTables, mode: ScoringMode) -> PairRows:
@@ -408,13 +416,15 @@ def values_of(row: Frozen) -> list[object]:
     return list(values.values())
 
 
-def csv_cell(value: object) -> object:
-    """Return a value as a cell of CSV: a number with six decimals, true or false."""
+def _csv_cell(value: object, *, is_exact: bool) -> object:
+    """Return a value as a cell of CSV: a number, true or false, or texts with spaces between them."""
     match value:
         case bool():
             return str(value).lower()
-        case float():
+        case float() if not is_exact:
             return f"{value:z.6f}"
+        case tuple():
+            return " ".join(_texts.validate_python(value))
         case _:
             return value
 

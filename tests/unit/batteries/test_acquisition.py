@@ -16,7 +16,7 @@ from scipy.stats import f
 
 from trainer.batteries.acquisition import acquisitions, fit_acquisition, words_at
 from trainer.contracts.development import Acquisition, CheckpointPoint, Misfit, WordScores
-from trainer.reports.development_tables import exact_csv
+from trainer.reports.experiment_tables import csv_text
 
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]
 Numbers: TypeAlias = "NDArray[np.float64]"
@@ -109,7 +109,7 @@ def test_fit__agrees_with_scipy_on_the_exported_table() -> None:
     }
     noisy = {word: [nats + drawn.gauss(0, 0.2) for nats in curve(*of_word)] for word, of_word in truth.items()}
     scores = scores_of(noisy)
-    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(exact_csv(WordScores, scores))))
+    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(csv_text(WordScores, scores, is_exact=True))))
     span, gap = math.log10(2048), math.log10(2)
     limits = ([-50.0, -50.0, math.log(9) / span, 0.0], [50.0, 50.0, 2 * math.log(9) / gap, span])
     for one in acquisitions(scores, ()):
