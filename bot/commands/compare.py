@@ -1,7 +1,6 @@
 """`/mt compare`: metrics and loss curves of a run beside those of up to three baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from typing import NamedTuple, TypeAlias
 
 import discord
@@ -16,6 +15,7 @@ from bot.messages.text import (
     BLURPLE,
     GREEN,
     GREY,
+    attach_picture,
     clamp,
     figure,
     figure_per_char,
@@ -212,14 +212,11 @@ def attach_comparison(
     embed: discord.Embed, png: bytes | None, curves: Mapping[str, Curve], unit: str
 ) -> list[discord.File]:
     """Show the chart of a comparison in its embed; return the file to send, with a description for screen readers."""
-    if png is None:
-        return []
-    embed.set_image(url=f"attachment://{_CHART_NAME}")
     ends = ", ".join(f"{name} {numeral(curve[-1][1], f'.{LOSS_DIGITS}f')}" for name, curve in curves.items() if curve)
     text = clamp(
         _("Training of each run over steps, in {unit}. The last values: {ends}.", unit=unit, ends=ends), _MAX_ALT_TEXT
     )
-    return [discord.File(BytesIO(png), _CHART_NAME, description=text)]
+    return attach_picture(embed, png, _CHART_NAME, text)
 
 
 def _colour(comparison: Comparison) -> int:

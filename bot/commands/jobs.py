@@ -22,7 +22,7 @@ from bot.messages.job_cards import (
     jobs_page,
     tokenizer_card,
 )
-from bot.messages.text import GREEN, GREY, byte_size, count, make_embed, plain
+from bot.messages.text import GREEN, GREY, MAX_FILE_BYTES, byte_size, count, make_embed, plain
 from bot.notifications.job_subjects import result_of
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
@@ -40,7 +40,6 @@ from trainer.lab.language import _
 from trainer.lab.waits import all_pages
 from trainer.queue.run_index import matching
 
-_MAX_FILE_BYTES = 10 << 20  # Discord's limit
 _LEFT_OUT = {".jsonl"}
 """Suffixes of raw data, which an archive for Discord has not."""
 _BY_WORD: Mapping[str, JobRow] = {row.word: row for row in JOB_ROWS.values()}
@@ -138,7 +137,7 @@ async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
     """Send the result files of a job as an archive; raises PAYLOAD_TOO_LARGE if Discord does not take it."""
     folder, names = await _files(context, row, given)
     data = await asyncio.to_thread(_zipped, folder, [name for name in names if Path(name).suffix not in _LEFT_OUT])
-    if len(data) > _MAX_FILE_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         message = _("The report is larger than Discord accepts. Use the buttons below the results for its tables.")
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
     lines = [f"{count(len(names), 'file')}, {byte_size(len(data))}."]

@@ -22,7 +22,7 @@ from bot.messages.buttons import (
     option,
     select,
 )
-from bot.messages.text import BLURPLE, display_name, make_embed, shown_name
+from bot.messages.text import BLURPLE, MAX_FILE_BYTES, display_name, make_embed, shown_name
 from bot.session.client import Bot
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
@@ -32,8 +32,6 @@ from trainer.contracts.runs import RunRecord
 from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.system.files import BrokenFile, read_regular
-
-MAX_FILE_BYTES = 10 << 20
 
 
 async def _files(context: CommandContext, press: ButtonPress) -> Answer:

@@ -1,7 +1,6 @@
 """The card of a run, which is edited as the run proceeds, and the final message."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from itertools import pairwise
 from math import log
 
@@ -15,6 +14,7 @@ from bot.messages.text import (
     GREEN,
     GREY,
     RED,
+    attach_picture,
     byte_size,
     clamp,
     clamp_start,
@@ -174,11 +174,8 @@ def weight_count(params: int) -> str:
 
 
 def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> list[discord.File]:
-    """Show a loss chart in an embed; return the file to send with it, new for each try, since a try reads it."""
-    if png is None:
-        return []
-    embed.set_image(url=f"attachment://{_CHART_NAME}")
-    return [discord.File(BytesIO(png), _CHART_NAME, description=chart_alt_text(status))]
+    """Show a loss chart in an embed; return the file to send with it."""
+    return attach_picture(embed, png, _CHART_NAME, chart_alt_text(status))
 
 
 def chart_alt_text(status: RunStatus) -> str:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Literal
 
 import discord
@@ -14,7 +15,7 @@ from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS
 from trainer.lab.language import _, numeral, plural
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
-MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
+MAX_DESCRIPTION, _MAX_TITLE, MAX_FILE_BYTES = 4096, 256, 10 << 20  # Discord's limits
 CODE_BLOCK_MARKS = 8
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -31,6 +32,14 @@ def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None
     """Return an embed whose title and description are cut to Discord's limits; their sum is below the total limit."""
     title, description = clamp(_encodable(title), _MAX_TITLE), clamp(_encodable("\n".join(lines)), MAX_DESCRIPTION)
     return discord.Embed(colour=colour, title=title, description=description).set_footer(text=footer)
+
+
+def attach_picture(embed: discord.Embed, png: bytes | None, name: str, description: str) -> list[discord.File]:
+    """Show a picture in an embed; return the file to send with it, new for each try, since a try reads it."""
+    if png is None:
+        return []
+    embed.set_image(url=f"attachment://{name}")
+    return [discord.File(BytesIO(png), name, description=description)]
 
 
 def figure(nats: float | None, digits: int = LOSS_DIGITS, sign: str = "") -> str:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 
 import discord
 
 from bot.messages.group_card import group_alt_text, group_buttons, group_card
+from bot.messages.text import attach_picture
 from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
@@ -51,11 +51,8 @@ class GroupView(View):
 
 
 def attach_group_chart(embed: discord.Embed, png: bytes | None, group: GroupStatus) -> list[discord.File]:
-    """Show the chart of a group in its embed; return the file to send, new for each try, since a try reads it."""
-    if png is None:
-        return []
-    embed.set_image(url=f"attachment://{_CHART_NAME}")
-    return [discord.File(BytesIO(png), _CHART_NAME, description=group_alt_text(group))]
+    """Show the chart of a group in its embed; return the file to send with it."""
+    return attach_picture(embed, png, _CHART_NAME, group_alt_text(group))
 
 
 class GroupSubject(Subject):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,6 +11,7 @@ import discord
 from bot.messages.battery_card import alt_of, battery_card
 from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.job_cards import job_buttons, job_card
+from bot.messages.text import attach_picture
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
@@ -106,8 +106,7 @@ async def result_of(
         if picture is None:
             return embed, no_files
         content: bytes = await asyncio.to_thread((job.path / picture).read_bytes)
-        embed.set_image(url=f"attachment://{picture}")
-        return embed, lambda: [discord.File(BytesIO(content), picture, description=alt_of(development))]
+        return embed, partial(attach_picture, embed, content, picture, alt_of(development))
     return job_card(row, status), no_files
 
 

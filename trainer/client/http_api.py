@@ -13,7 +13,7 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from trainer.config.settings import ClientSettings
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, causes
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class HttpApi:
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
     def _unreachable(self, error: httpx2.RequestError) -> AppError:
-        reason = next((one.reason for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
+        reason = next((one.reason for one in causes(error) if isinstance(one, ssl.SSLError)), None)
         if reason is not None:
             message = f"No server answers at {self._address}: TLS failed ({reason})."
         else:
@@ -260,9 +260,3 @@ def _body_of(response: httpx2.Response) -> ErrorBody | None:
         return ErrorBody.model_validate_json(response.content)
     except ValidationError:
         return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

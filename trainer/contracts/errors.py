@@ -206,3 +206,10 @@ class ErrorBody(Frozen):
 def new_request_id() -> str:
     """Return eight random hex digits that link a message to a line of the log."""
     return secrets.token_hex(4)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

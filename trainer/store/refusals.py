@@ -3,10 +3,11 @@
 import re
 import ssl
 import time
-from collections.abc import Iterator
 
 import structlog
 from redis.exceptions import AuthenticationError, InvalidResponse, RedisError
+
+from trainer.contracts.errors import causes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -59,7 +60,7 @@ _last_logged: dict[str | None, float] = {}
 
 def refusal(error: BaseException) -> str | None:
     """Return why Redis refused a command or a connection, and the remedy; None if it did not answer."""
-    for one in _causes(error):
+    for one in causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return _REFUSED_CERTIFICATE.format(reason=one.verify_message.rstrip("."))
         if isinstance(one, ssl.SSLError):
@@ -88,10 +89,3 @@ def log_outage(error: Exception) -> None:
     if now - _last_logged.get(reason, -_SECONDS) >= _SECONDS:
         _last_logged[reason] = now
         log.warning("redis_unavailable", error=type(error).__name__, reason=reason)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
