@@ -24,13 +24,14 @@ from trainer.contracts.development import Development, WordTexts
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.system.files import (
     DISK,
-    BrokenFile,
     Disk,
     file_records,
+    find_record,
     open_regular,
     read_record,
     read_records,
     storage_errors,
+    whole_record,
     write_atomically,
 )
 
@@ -101,7 +102,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
 
     def word_texts(self) -> WordTexts | None:
         """Read the words to measure, with their lines; None before they are chosen."""
-        return read_record(self._word_texts, WordTexts) if self._word_texts.exists() else None
+        return find_record(self._word_texts, WordTexts)
 
     def is_outdated(self, record: BatteryRecord) -> bool:
         """Return True if an equal request has models that the one of this job has not."""
@@ -112,8 +113,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
 
     def measured(self, model: str, record: type[RecordT]) -> RecordT | None:
         """Read what was measured at a checkpoint: the loss (EvalMetrics), or the words; None before that."""
-        path = self._measured_file(model, record)
-        return read_record(path, record) if path.exists() else None
+        return find_record(self._measured_file(model, record), record)
 
     def add_measured(self, model: str, found: BaseModel) -> None:
         """Store what was measured at a checkpoint."""
@@ -128,7 +128,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         Raises CONFLICT before the end of the job.
         """
         self.check_completed()
-        return read_record(self._development, Development) if self._development.exists() else None
+        return find_record(self._development, Development)
 
     def write_progress(self, progress: BatteryProgress) -> None:
         write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
@@ -203,11 +203,9 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         return (self._progress,)
 
     def _read_progress(self, record: BatteryRecord) -> BatteryProgress:
-        try:
-            return read_record(self._progress, BatteryProgress)
-        except (FileNotFoundError, BrokenFile):  # it is written again with the next scores
-            n_items = sum(battery.n_items for battery in record.batteries)
-            return BatteryProgress(done=0, total=n_items * len(record.runs))
+        n_items = sum(battery.n_items for battery in record.batteries)
+        none_yet = BatteryProgress(done=0, total=n_items * len(record.runs))
+        return whole_record(self._progress, BatteryProgress) or none_yet  # it is written with the next scores
 
     def _data_files(self) -> list[Path]:
         found = [self.items_file, self._request, self._development, *self.path.glob(f"{SCORES_FOLDER}/*.json*")]

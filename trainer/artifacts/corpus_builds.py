@@ -15,7 +15,7 @@ from trainer.contracts.corpora import BuildProgress, BuildRequest, BuildStatus, 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.corpora import CorpusStore
-from trainer.system.files import DISK, Disk, read_record, write_atomically
+from trainer.system.files import DISK, Disk, find_record, read_record, write_atomically
 from trainer.system.hardware import process_name
 
 
@@ -75,7 +75,7 @@ class BuildDirectory(CommandDirectory[BuildRecord]):
 
     def status(self) -> BuildStatus:
         """Read the status; raises OSError or BrokenFile."""
-        progress = read_record(self._progress, _Progress) if self._progress.exists() else _Progress()
+        progress = find_record(self._progress, _Progress) or _Progress()
         manifest = read_record(self.result, CorpusManifest) if self.has_completed() else None
         record = self.record()
         return BuildStatus(

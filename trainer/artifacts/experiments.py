@@ -30,12 +30,12 @@ from trainer.contracts.runs import CorpusRef
 from trainer.contracts.seeds import RunGroup
 from trainer.system.files import (
     DISK,
-    BrokenFile,
     Disk,
     file_records,
     read_record,
     read_records,
     read_regular,
+    whole_record,
     write_atomically,
 )
 
@@ -63,10 +63,7 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
 
     def texts(self) -> ExperimentTexts | None:
         """Read `texts.json`; None until the texts have been prepared, and if it is damaged: they are prepared again."""
-        try:
-            return read_record(self._texts, ExperimentTexts)
-        except (FileNotFoundError, BrokenFile):
-            return None
+        return whole_record(self._texts, ExperimentTexts)
 
     def write_text(self, text_id: str, content: bytes) -> None:
         self.disk.make_folder(self.path / "texts")
@@ -179,10 +176,7 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         return f"{done} of {len(cells)} cells done."
 
     def _accepted(self) -> CellRuns:
-        try:
-            return read_record(self._runs, CellRuns)
-        except (FileNotFoundError, BrokenFile):
-            return CellRuns()
+        return whole_record(self._runs, CellRuns) or CellRuns()
 
     @property
     def _run_store(self) -> RunStore:

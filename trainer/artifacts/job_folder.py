@@ -21,6 +21,7 @@ from trainer.system.files import (
     BrokenFile,
     Disk,
     file_records,
+    find_record,
     read_record,
     read_regular,
     storage_errors,
@@ -158,10 +159,7 @@ class JobFolder(Generic[RecordT_co]):
         write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self.disk)
 
     def failure(self) -> RunError | None:
-        try:
-            return read_record(self._error, RunError)
-        except FileNotFoundError:
-            return None
+        return find_record(self._error, RunError)
 
     def request_cancel(self) -> None:
         with storage_errors(f"the request to cancel the {self.word} could not be written"):

@@ -26,7 +26,7 @@ from trainer.artifacts.runs import OPEN_GROUP_FILE
 from trainer.contracts.base import Frozen, KindName, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
-from trainer.system.files import DISK, BrokenFile, open_regular, read_record, sha256_of, try_lock, write_atomically
+from trainer.system.files import DISK, BrokenFile, open_regular, sha256_of, try_lock, whole_record, write_atomically
 
 if TYPE_CHECKING:
     from trainer.artifacts.object_store import ObjectStore
@@ -419,10 +419,7 @@ class Replica:
         write_atomically(self.path / _COPY, copy.model_dump_json().encode())
 
     def _read_copy(self) -> _Copy | None:
-        try:
-            return read_record(self.path / _COPY, _Copy)
-        except (FileNotFoundError, BrokenFile):
-            return None
+        return whole_record(self.path / _COPY, _Copy)
 
 
 def join_store(objects: "ObjectStore", artifacts_root: Path) -> None:

@@ -52,6 +52,7 @@ from trainer.system.files import (
     Disk,
     copy_durably,
     file_records,
+    find_record,
     read_record,
     read_regular,
     sha256_of,
@@ -119,12 +120,8 @@ class RunDirectory(JobFolder[RunRecord]):
 
     def manifest(self) -> RunManifest | None:
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
-        if not os.path.lexists(self.result):  # faster than an exception
-            return None
-        try:
-            return read_record(self.result, RunManifest)
-        except FileNotFoundError:
-            return None
+        is_there = os.path.lexists(self.result)  # faster than an exception
+        return find_record(self.result, RunManifest) if is_there else None
 
     def completed_manifest(self) -> RunManifest:
         """Return the manifest of a completed run; raises RUN_NOT_READY, or MODEL_LOAD_FAILED if it is damaged."""

@@ -20,7 +20,7 @@ from trainer.data.cleaning import MIN_IPA_SHARE, MIN_LINE_CHARACTERS, Cleaner, S
 from trainer.data.corpus_sources import Source
 from trainer.data.ipa import Convert, IpaComparison
 from trainer.data.language_id import Identify
-from trainer.system.files import DISK, BrokenFile, read_record, try_lock, write_atomically
+from trainer.system.files import DISK, try_lock, whole_record, write_atomically
 
 _SHOWN_DIFFERENCES = 50
 
@@ -184,12 +184,10 @@ class _LanguageBuild:
             *sorted(tools.versions.items()),
         )
         request = sha256(repr(options).encode()).hexdigest()
-        new = LanguageState(request_sha256=request)
-        try:
-            stored = read_record(self._state_path, LanguageState)
-        except (FileNotFoundError, BrokenFile):  # broken: of another version of this program
-            return new
-        return stored if stored.request_sha256 == request else new
+        stored = whole_record(self._state_path, LanguageState)  # broken: of another version of this program
+        if stored is not None and stored.request_sha256 == request:
+            return stored
+        return LanguageState(request_sha256=request)
 
     def _comparison(self, convert: Convert | None) -> IpaComparison | None:
         load = self._tools.load_second_ipa

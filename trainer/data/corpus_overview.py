@@ -12,7 +12,7 @@ from trainer.contracts.errors import AppError
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import count_lines, text_blocks, text_files
-from trainer.system.files import BrokenFile, read_record
+from trainer.system.files import BrokenFile, read_record, whole_record
 
 _COUNTED_BYTES = 1 << 20
 """The lines of a corpus of at most this size are counted for a list."""
@@ -69,10 +69,8 @@ def note_path(path: Path) -> Path:
 
 def _note(path: Path) -> CorpusNote | None:
     """Return the note beside a corpus, or the entry in the manifest of a built one."""
-    try:
-        return read_record(note_path(path), CorpusNote)
-    except (FileNotFoundError, BrokenFile):  # broken: of another program
-        pass
+    if (note := whole_record(note_path(path), CorpusNote)) is not None:  # it is broken if it is of another program
+        return note
     for manifest in path.parent.glob("*_manifest.json"):
         try:
             for language, built in read_record(manifest, CorpusManifest).languages.items():

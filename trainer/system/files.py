@@ -240,6 +240,22 @@ def read_record(path: Path, model: type[Record]) -> Record:
         ) from None
 
 
+def find_record(path: Path, model: type[Record]) -> Record | None:
+    """Read a record; None if there is no file. Raises BrokenFile as `read_record` does."""
+    try:
+        return read_record(path, model)
+    except FileNotFoundError:
+        return None
+
+
+def whole_record(path: Path, model: type[Record]) -> Record | None:
+    """Read a record; None if there is no file, and if it is damaged."""
+    try:
+        return find_record(path, model)
+    except BrokenFile:
+        return None
+
+
 def read_records(path: Path, model: type[Record]) -> list[Record]:
     """Read records from a file of JSON lines of any size; raises BrokenFile if one is not valid."""
     with open_regular(path) as file, BufferedReader(file) as lines:

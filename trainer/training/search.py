@@ -13,7 +13,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.search import Search, Trial, Variant
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
-from trainer.system.files import DISK, Disk, read_record, write_atomically
+from trainer.system.files import DISK, Disk, find_record, write_atomically
 from trainer.tokenizers.base import Ids
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
@@ -55,7 +55,7 @@ def search(
     ids: dict[Split, Ids] = {split: of_split for split, of_split in corpus.ids.items() if split != "test"}
     known = corpus._replace(ids=ids)
     plan = variants(effective)
-    found = read_record(places.record, Search) if places.record.exists() else Search(variants=len(plan))
+    found = find_record(places.record, Search) or Search(variants=len(plan))
     in_all = sum(each.variants for each in rounds(len(plan)))
     for each in rounds(len(plan)):
         ended = {trial.number for trial in found.trials if trial.round == each.number}

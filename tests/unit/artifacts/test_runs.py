@@ -217,7 +217,7 @@ def test_manifest_deleted_while_it_is_looked_for__is_none(run: RunDirectory, mon
         shutil.rmtree(run.path)
         return read_record(path, model)
 
-    monkeypatch.setattr("trainer.artifacts.runs.read_record", delete_and_read)
+    monkeypatch.setattr("trainer.system.files.read_record", delete_and_read)
     assert run.manifest() is None
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Timestamp, now
-from trainer.system.files import DISK, BrokenFile, read_record, write_atomically
+from trainer.system.files import DISK, BrokenFile, find_record, read_record, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -41,10 +41,7 @@ class WebhookRecord(Frozen):
 
 def read_webhooks(run: RunDirectory) -> WebhookRecord:
     """Read a run's `webhooks.json`; raises BrokenFile for a damaged file."""
-    try:
-        return read_record(run.webhook_ledger, WebhookRecord)
-    except FileNotFoundError:
-        return WebhookRecord()
+    return find_record(run.webhook_ledger, WebhookRecord) or WebhookRecord()
 
 
 class WebhookLedger:
