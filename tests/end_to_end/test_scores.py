@@ -308,15 +308,17 @@ def test_run_without_its_weights__ends_the_reading(shell: Shell) -> None:
 
 
 def test_interrupt__ends_quietly_after_whole_lines(shell: Shell) -> None:
-    shell.write("long.txt", LONG_TEXT)
-    cut = shell.folder / "cut"
+    cut, pipe = shell.folder / "cut", shell.folder / "pipe"
+    os.mkfifo(pipe)
 
     def interrupt() -> None:
-        wait_until(lambda: cut.exists() and cut.stat().st_size > 0)
-        os.kill(os.getpid(), signal.SIGINT)
+        with pipe.open("wb", buffering=0) as writer:
+            while not (cut.exists() and cut.stat().st_size):  # the text has no end before
+                writer.write(b"the sun was shining on the sea\n" * 1000)
+            os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    assert (score(shell, "--path long.txt --format jsonl --out cut", code=130), shell.err) == ("", "")
+    assert (score(shell, "--path pipe --format jsonl --out cut", code=130), shell.err) == ("", "")
     content = cut.read_text(encoding="utf-8")
     assert content.endswith("\n")
     assert [line.line for line in lines_of(content)] == list(range(1, content.count("\n") + 1))
