@@ -437,14 +437,11 @@ def _sizes(request: TrainRequest, size: str, max_seq_len: object, standard: Stan
 def _left_to_preset(request: TrainRequest, sizes: Mapping[str, object], size: ChosenValue) -> Iterator[ChosenValue]:
     """Yield the sizes that a model block leaves to the preset that a rule has chosen."""
     given = _given_sizes(request)
-    for field, value in models.PRESETS[architecture(request.model_family)][str(size.value)].items():
-        if field in given:
-            continue
-        if sizes[field] == value:
-            yield ChosenValue(field=f"model.{field}", value=value, reason=f"of {size.value}, {size.reason}")
-        else:
-            usual = int(str(sizes[field]))
-            yield ChosenValue(field=f"model.{field}", value=usual, reason="usual for the given hidden_size")
+    for field, value in _preset(str(size.value), architecture(request.model_family)).items():
+        if field not in given:
+            is_of_preset = sizes[field] == value
+            reason = f"of {size.value}, {size.reason}" if is_of_preset else "usual for the given hidden_size"
+            yield parse(ChosenValue, {"field": f"model.{field}", "value": sizes[field], "reason": reason})
 
 
 def _sizes_of(parent: EffectiveRequest, request: TrainRequest) -> dict[str, object]:
