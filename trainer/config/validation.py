@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.config.schema import Schema, schema_of
@@ -163,6 +163,7 @@ def _on_one_line(text: str) -> str:
 class _Item(BaseModel):
     """An item of `ValidationError.errors()`."""
 
+    model_config = ConfigDict(defer_build=True)
     type: str
     loc: tuple[str | int, ...]
     msg: str
@@ -170,7 +171,7 @@ class _Item(BaseModel):
     ctx: dict[str, object] = Field(default_factory=dict)
 
 
-_items = TypeAdapter(list[_Item])
+_items = TypeAdapter(list[_Item], config=ConfigDict(defer_build=True))
 _WHOLE, _NUMBER, _TRUTH, _BLOCK = "a valid integer", "a valid number", "true or false", "a block of fields"
 _EXPECTED = {
     **{"int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE},

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Sequence
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainer.config.defaults import Candidate, Pace, TrainingText, best_pace
 from trainer.config.settings import Settings
@@ -15,7 +15,9 @@ from trainer.system.python import python_command
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _TRIAL_SECONDS = 60.0
-_REQUESTS: TypeAdapter[list[EffectiveRequest]] = TypeAdapter(list[EffectiveRequest])
+_REQUESTS: TypeAdapter[list[EffectiveRequest]] = TypeAdapter(
+    list[EffectiveRequest], config=ConfigDict(defer_build=True)
+)
 _SPEEDS: TypeAdapter[list[float]] = TypeAdapter(list[float])
 
 
