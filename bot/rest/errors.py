@@ -1,6 +1,7 @@
 """Discord's errors by meaning, typed here because discord.py does not type them strictly, and retries of calls."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -94,13 +95,27 @@ def server_errors() -> Iterator[list[int]]:
         _server_errors.reset(token)
 
 
-async def note_server_error(
-    session: aiohttp.ClientSession, context: SimpleNamespace, answer: aiohttp.TraceRequestEndParams
-) -> None:
-    """Add a server error to the list of `server_errors`; a callback of aiohttp's trace."""
-    statuses = _server_errors.get()
-    if statuses is not None and answer.response.status >= 500:
-        statuses.append(answer.response.status)
+def answer_trace(counts: Counter[int]) -> aiohttp.TraceConfig:
+    """Return the trace that counts Discord's answers by status, 0 for none, and fills the list of `server_errors`."""
+
+    async def count_answer(
+        session: aiohttp.ClientSession, context: SimpleNamespace, answer: aiohttp.TraceRequestEndParams
+    ) -> None:
+        status = answer.response.status
+        counts[status] += 1
+        statuses = _server_errors.get()
+        if statuses is not None and status >= 500:
+            statuses.append(status)
+
+    async def count_failure(
+        session: aiohttp.ClientSession, context: SimpleNamespace, failure: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        counts[0] += 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(count_answer)
+    trace.on_request_exception.append(count_failure)
+    return trace
 
 
 def error_code(error: BaseException) -> int:

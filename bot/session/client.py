@@ -16,7 +16,7 @@ from bot.notifications.notifier import Notifier
 from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
 from bot.people.watchers import Watcher
 from bot.processes.chart_process import ChartProcess
-from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, note_server_error, retry
+from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, answer_trace, is_closed, retry
 from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
@@ -62,13 +62,11 @@ class Bot(discord.Client):
         root = settings.app.artifacts_root
         self.user_settings = UserSettingsStore(root / "users", settings.app.unit)
         self.backend = Backend(settings, self._is_member)
-        trace = self.backend.metrics.discord_trace()
-        trace.on_request_end.append(note_server_error)
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
             max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
-            http_trace=trace,
+            http_trace=answer_trace(self.backend.discord_answers),
             proxy=proxy_for(settings.discord),
         )
         self.settings = settings

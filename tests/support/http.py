@@ -271,7 +271,7 @@ async def inside(
     """The API of a queue, with its own limits of time."""
     feeds = RunFeeds(queue.states)
     permissions = Permissions(settings.discord, no_member)
-    api = Api(lab.Lab(settings, queue.stores, feeds, permissions, queue), Metrics(), timeouts)
+    api = Api(lab.Lab(settings, queue.stores, feeds, permissions, queue), Metrics({}), timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:

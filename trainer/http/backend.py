@@ -1,10 +1,10 @@
 """The parts of a bot process that need no Discord: services, the lab and the HTTP API."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from trainer.config.settings import Settings
-from trainer.http.metrics import Metrics
 from trainer.http.webhooks.sender import WebhookSender
 from trainer.lab.lab import Lab
 from trainer.lab.permissions import AccessList, Permissions, no_member
@@ -29,7 +29,8 @@ class Backend:
         self.settings = settings
         self.access = AccessList(settings.app.artifacts_root / "access.json")
         self._permissions = Permissions(settings.discord, is_member, self.access)
-        self.metrics = Metrics()
+        self.discord_answers: Counter[int] = Counter()
+        """Answers of Discord by status; 0: none."""
         self.port: int | None = None
         """The port of the HTTP API, once it listens."""
         self._services = Services(settings)
@@ -54,9 +55,10 @@ class Backend:
         await self.webhooks.start()
         if self.settings.http.port is not None:
             from trainer.http.api import Api
+            from trainer.http.metrics import Metrics
             from trainer.http.server import HttpServer
 
-            server = HttpServer(Api(self.lab, self.metrics))
+            server = HttpServer(Api(self.lab, Metrics(self.discord_answers)))
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
         say(self.settings, self.settings.app.place())

@@ -1,11 +1,12 @@
 """Figures for Prometheus: requests to the API, the queue, the runs and the calls to Discord."""
 
 import asyncio
-from types import SimpleNamespace
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
-import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from trainer.contracts.base import RunState
 from trainer.queue.queue import JobQueue
@@ -19,8 +20,10 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 class Metrics:
     """The registry of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, discord_answers: Mapping[int, int]) -> None:
+        """Take the numbers of answers of Discord by status, which go on to grow."""
         self._registry = CollectorRegistry()
+        self._registry.register(_DiscordAnswers(discord_answers))
         self.requests = Counter(
             "mt_http_requests", "Answered requests.", ["method", "route", "status"], registry=self._registry
         )
@@ -30,9 +33,6 @@ class Metrics:
             ["method", "route"],
             buckets=_BUCKETS,
             registry=self._registry,
-        )
-        self.discord = Counter(
-            "mt_discord_requests", "Requests to Discord by status; 0: no answer.", ["status"], registry=self._registry
         )
         self._streams = Gauge("mt_http_streams", "Open streams and waiting requests.", registry=self._registry)
         self._queue = Gauge(
@@ -58,19 +58,15 @@ class Metrics:
             self._queue.labels(name).set(depth)
         return await asyncio.to_thread(generate_latest, self._registry)
 
-    def discord_trace(self) -> aiohttp.TraceConfig:
-        """Return the trace that counts the answers of Discord."""
-        trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(self._count_answer)
-        trace.on_request_exception.append(self._count_failure)
-        return trace
 
-    async def _count_answer(
-        self, session: aiohttp.ClientSession, context: SimpleNamespace, answer: aiohttp.TraceRequestEndParams
-    ) -> None:
-        self.discord.labels(str(answer.response.status)).inc()
+class _DiscordAnswers(Collector):
+    def __init__(self, answers: Mapping[int, int]) -> None:
+        self._answers = answers
 
-    async def _count_failure(
-        self, session: aiohttp.ClientSession, context: SimpleNamespace, failure: aiohttp.TraceRequestExceptionParams
-    ) -> None:
-        self.discord.labels("0").inc()
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "mt_discord_requests", "Requests to Discord by status; 0: no answer.", labels=["status"]
+        )
+        for status, number in dict(self._answers).items():
+            family.add_metric([str(status)], number)
+        yield family
