@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -271,7 +272,7 @@ async def inside(
     """The API of a queue, with its own limits of time."""
     feeds = RunFeeds(queue.states)
     permissions = Permissions(settings.discord, no_member)
-    api = Api(lab.Lab(settings, queue.stores, feeds, permissions, queue), Metrics({}), timeouts)
+    api = Api(lab.Lab(settings, queue.stores, feeds, permissions, queue), Metrics(Counter()), timeouts)
     server = HttpServer(api)
     port = await server.start()
     try:

@@ -1,12 +1,10 @@
 """Figures for Prometheus: requests to the API, the queue, the runs and the calls to Discord."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import collections
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
 from trainer.contracts.base import RunState
 from trainer.queue.queue import JobQueue
@@ -20,10 +18,10 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 class Metrics:
     """The registry of one process."""
 
-    def __init__(self, discord_answers: Mapping[int, int]) -> None:
+    def __init__(self, discord_answers: collections.Counter[int]) -> None:
         """Take the numbers of answers of Discord by status, which go on to grow."""
         self._registry = CollectorRegistry()
-        self._registry.register(_DiscordAnswers(discord_answers))
+        self._answers, self._shown = discord_answers, collections.Counter[int]()
         self.requests = Counter(
             "mt_http_requests", "Answered requests.", ["method", "route", "status"], registry=self._registry
         )
@@ -33,6 +31,9 @@ class Metrics:
             ["method", "route"],
             buckets=_BUCKETS,
             registry=self._registry,
+        )
+        self._discord = Counter(
+            "mt_discord_requests", "Requests to Discord by status; 0: no answer.", ["status"], registry=self._registry
         )
         self._streams = Gauge("mt_http_streams", "Open streams and waiting requests.", registry=self._registry)
         self._queue = Gauge(
@@ -46,6 +47,10 @@ class Metrics:
 
     async def text(self, queue: JobQueue, index: RunIndex, speed: float, open_streams: int) -> bytes:
         """Return all figures in Prometheus' text format."""
+        new = self._answers - self._shown
+        for status, number in new.items():
+            self._discord.labels(str(status)).inc(number)
+        self._shown += new
         self._streams.set(open_streams)
         self._speed.set(speed)
         states = [run.state for run in index.runs]
@@ -57,16 +62,3 @@ class Metrics:
         for name, depth in load.depths.items():
             self._queue.labels(name).set(depth)
         return await asyncio.to_thread(generate_latest, self._registry)
-
-
-class _DiscordAnswers(Collector):
-    def __init__(self, answers: Mapping[int, int]) -> None:
-        self._answers = answers
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(
-            "mt_discord_requests", "Requests to Discord by status; 0: no answer.", labels=["status"]
-        )
-        for status, number in dict(self._answers).items():
-            family.add_metric([str(status)], number)
-        yield family
