@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.support.families import MASKED, effective_of, model_of, request_of
-from tests.support.runs import record
+from tests.support.runs import put_in_place, record
 from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.runs import CorpusRef, ModelFacts, RunManifest, RunMetrics
@@ -59,10 +59,7 @@ def finished_run(
     manifest: RunManifest = manifest_of(accepted, "failed").model_copy(update=done)
     with run.open_log() as events:
         finish_run(run, events, manifest)
-    made = store.directory(free)
-    made.path.parent.mkdir(parents=True, exist_ok=True)
-    run.path.rename(made.path)
-    return made
+    return put_in_place(run, folder)
 
 
 def _tokenizer(family: str, method: str, documents: object) -> Tokenizer:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from tests.support import settings_in
-from tests.support.runs import completed, record
+from tests.support.runs import completed, put_in_place, record
 from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
@@ -122,6 +122,4 @@ def finished_run(folder: Path, run_id: str = RUN, user_id: int = 7) -> None:
     save_model(run.path, made.fresh_model(), made.effective.model)
     with run.open_log() as events:
         finish_run(run, events, completed(run))
-    place = RunStore(folder / "artifacts").directory(run_id).path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    run.path.rename(place)
+    put_in_place(run, folder)

@@ -1,7 +1,9 @@
 """Run records and manifests for run folders."""
 
+from pathlib import Path
+
 from tests.support import tiny_request
-from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -29,6 +31,14 @@ def record(
         effective=resolved,
         request_hash=request_hash(resolved),
     )
+
+
+def put_in_place(run: RunDirectory, folder: Path) -> RunDirectory:
+    """Move a finished run, which was made where no worker finds it, into the artifacts of a folder."""
+    made = RunStore(folder / "artifacts").directory(run.path.name)
+    made.path.parent.mkdir(parents=True, exist_ok=True)
+    run.path.rename(made.path)
+    return made
 
 
 def ended(run: RunDirectory, state: FinalState, *, code: ErrorCode | None = None, **fields: object) -> RunDirectory:
