@@ -396,6 +396,27 @@ def test_run_that_is_deleted_during_its_download__is_not_stored(tmp_path: Path, 
     assert content(reader.path) == {}
 
 
+class AskedMeanwhile(ObjectStore):
+    """The store of a machine; another process of the machine asks for the folder before each download."""
+
+    def __init__(self, bucket: Bucket, other: Replica) -> None:
+        super().__init__(bucket.settings)
+        self._other = other
+
+    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, f"This machine is downloading '{RUN}'"):
+            self._other.pull()
+        super().download(key, target, most_bytes)
+
+
+def test_run_that_is_asked_for_during_its_first_download__is_there_soon(tmp_path: Path, bucket: Bucket) -> None:
+    first, _ = published(bucket, tmp_path / "a")
+    other = replica(bucket, tmp_path / "b")
+    Replica(AskedMeanwhile(bucket, other), tmp_path / "b", "models", RUN).pull()
+    other.pull()
+    assert content(other.path) == content(first.path)
+
+
 def test_folder_that_changes_meanwhile__is_stored_as_it_stands_or_refused(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

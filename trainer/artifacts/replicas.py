@@ -50,8 +50,8 @@ class WriterChanged(Exception):
     """Another machine has become the writer of a folder."""
 
 
-class FolderDamaged(AppError):
-    """The stored copy of a folder is not what its head says."""
+class FolderUnavailable(AppError):
+    """A stored folder cannot be brought to this disk now; the next try may find it so."""
 
 
 def _safe_path(path: str) -> str:
@@ -193,14 +193,17 @@ class Replica:
         """Bring the folder on this disk to the stored state, unless a process of this machine writes it.
 
         Without `with_weights`, weights and checkpoints stay in the store, but for the states of kept checkpoints, by
-        which these are named. Raises NOT_FOUND if the folder is not stored.
+        which these are named. Raises NOT_FOUND if the folder is not stored, and FolderUnavailable while another process
+        of this machine is downloading it for the first time.
         """
         stored = self._stored_head()
         if stored is None:
             raise _not_stored(self.item_id)
         if stored.head.has_ended and stored.key == self._open:
             self._settle_stored(stored)
-        self._take(stored, with_weights=with_weights)
+        if not self._take(stored, with_weights=with_weights) and not (self.path / _REQUEST).exists():
+            message = f"This machine is downloading '{self.item_id}' from the object store: try again in a minute."
+            raise FolderUnavailable(ErrorCode.SERVICE_UNAVAILABLE, message)
 
     def is_stored(self, *, verifies: bool = True) -> bool:
         """Return True if every file of an ended folder is in the store as it is on this disk.
@@ -295,7 +298,7 @@ class Replica:
             else:
                 log.error("stored_folder_damaged", key=stored.key)
                 message = f"The copy of '{self.item_id}' in the object store is damaged or changes all the time."
-                raise FolderDamaged(ErrorCode.SERVICE_UNAVAILABLE, message)
+                raise FolderUnavailable(ErrorCode.SERVICE_UNAVAILABLE, message)
             if not is_writer:
                 self._remove_others(head)
             self._keep_copy(stored)

@@ -12,7 +12,7 @@ import structlog
 from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.kinds import KINDS_BY_NAME
-from trainer.artifacts.replicas import ENDED, OPEN, FolderDamaged, Replica, WriterChanged, join_store, unstored
+from trainer.artifacts.replicas import ENDED, OPEN, FolderUnavailable, Replica, WriterChanged, join_store, unstored
 from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
 from trainer.artifacts.stored_corpora import delete_corpus, fetch_corpus, fetch_named_corpus, name_corpus, store_corpus
@@ -181,7 +181,7 @@ class Replication:
                     await self._fetch_tokenizer(item_id)
                 if kind == "corpus_builds":
                     await self.fetch_corpora(BuildDirectory(self._root / kind / item_id).corpora(), by_name=True)
-            except FolderDamaged as error:  # the next call tries again; the others do not wait for it
+            except FolderUnavailable as error:  # the next call tries again; the others do not wait for it
                 log.warning("refresh_failed", names=item_id, error=str(error))
                 tags.pop(key, None)
                 tags |= {key: tag for key, tag in self._open_tags.items() if key == f"{OPEN}{kind}/{item_id}"}
