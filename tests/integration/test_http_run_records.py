@@ -6,6 +6,8 @@ import os
 from tests.support import tiny_request
 from tests.support.http import BOB, Site
 from tests.support.lab import Lab
+from tests.support.stored_jobs import is_free
+from tests.support.waiting import until
 from tests.support.worker_runs import LONG
 from trainer.artifacts.command_jobs import VerificationRecord, VerificationStore
 from trainer.artifacts.kinds import VERIFICATIONS
@@ -71,6 +73,7 @@ async def test_verification__that_fails_says_why_and_is_deleted_after_a_day(
     while not (status := job.status()).has_ended:
         await asyncio.sleep(0.01)
     assert (status.status, status.error and status.error.code) == ("failed", ErrorCode.RUN_NOT_FOUND)
+    await until(lambda: is_free(job))  # the worker's last change of the folder makes it young
     os.utime(job.path, (0, 0))
     await here.post(f"/runs/{run.run_id}/verify?wait=60")
     assert not job.exists()
