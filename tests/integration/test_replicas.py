@@ -33,7 +33,7 @@ from tests.support.reverse_proxy import reverse_proxy
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
-from trainer.artifacts.replication import Replication, stored_check
+from trainer.artifacts.replication import Replication, full_run_id, stored_check
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
 from trainer.config.settings import ObjectStoreSettings
@@ -42,7 +42,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256
 from trainer.services.health import check_data
-from trainer.system.files import open_regular
+from trainer.system.files import open_regular, try_lock
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
@@ -415,6 +415,21 @@ def test_run_that_is_asked_for_during_its_first_download__is_there_soon(tmp_path
     Replica(AskedMeanwhile(bucket, other), tmp_path / "b", "models", RUN).pull()
     other.pull()
     assert content(other.path) == content(first.path)
+
+
+def test_run_that_another_process_downloads__hinders_no_name_of_others(tmp_path: Path, bucket: Bucket) -> None:
+    for run_id in (RUN, "gpt2-1"):
+        published(bucket, tmp_path / "a", run_id)
+    here = machine(tmp_path / "b", bucket)
+    being_downloaded = here.app.artifacts_root / "models" / RUN
+    being_downloaded.mkdir(parents=True)
+    lock = try_lock(being_downloaded / "lock")
+    assert lock is not None
+    with lock:
+        assert full_run_id(here, "gpt2") == "gpt2-1"
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, f"This machine is downloading '{RUN}'"):
+            full_run_id(here, RUN)
+    assert full_run_id(here, RUN) == RUN
 
 
 def test_folder_that_changes_meanwhile__is_stored_as_it_stands_or_refused(

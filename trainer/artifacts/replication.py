@@ -221,12 +221,21 @@ def full_run_id(
     runs, objects = RunStore(settings.app.artifacts_root), _object_store(settings)
     if runs.find(given) is not None:
         return given
+    unavailable: list[FolderUnavailable] = []
     if objects is not None:
         heads = (key for state in (OPEN, ENDED) for key in objects.tags(f"{state}models/"))
         for run_id in {_kind_and_id(key)[1] for key in heads}.difference(runs.ids()):
-            with _if_stored():
-                Replica(objects, settings.app.artifacts_root, "models", run_id).pull()
-    return one_run_id(given, runs.named(), place, or_group=or_group, or_checkpoint=or_checkpoint)
+            try:
+                with _if_stored():
+                    Replica(objects, settings.app.artifacts_root, "models", run_id).pull()
+            except FolderUnavailable as error:  # names of others do not wait for it
+                unavailable.append(error)
+    try:
+        return one_run_id(given, runs.named(), place, or_group=or_group, or_checkpoint=or_checkpoint)
+    except AppError as error:
+        if unavailable and error.code is ErrorCode.RUN_NOT_FOUND:  # the name may be that of one of them
+            raise unavailable[0] from None
+        raise
 
 
 def complete_run(settings: Settings, run_id: str, *, with_weights: bool = True) -> RunDirectory:
