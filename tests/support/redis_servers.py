@@ -38,7 +38,9 @@ class Server:
         self._folder.mkdir(exist_ok=True)
         self.process = await asyncio.create_subprocess_exec(
             *(find_server(), "--port", str(self.port), "--dir", str(self._folder), "--save", ""),
-            *("--appendonly", "yes", "--appendfsync", "always", *self._options),
+            *("--appendonly", "yes", "--appendfsync", "always"),
+            *("--cluster-port", str(free_port())),  # that of a cluster is else one that the system gives out
+            *self._options,
             stdout=asyncio.subprocess.DEVNULL,
         )
         async with asyncio.timeout(PATIENCE_SECONDS):
