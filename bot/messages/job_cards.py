@@ -30,6 +30,7 @@ from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JobRow
+from trainer.contracts.reports import Report
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral, plural
 
@@ -49,11 +50,11 @@ def job_id_of(row: JobRow, status: JobStatus) -> str:
     return job_id
 
 
-def job_card(row: JobRow, status: JobStatus) -> discord.Embed:
-    """Return the card of a job in its current state, without its results."""
+def job_card(row: JobRow, status: JobStatus, report: Report | None = None) -> discord.Embed:
+    """Return the card of a job in its current state, with the report of a completed one if it is given."""
     match status:
         case BatteryStatus():
-            return battery_card(status)
+            return battery_card(status, report)
         case ExperimentStatus():
             return experiment_card(status)
         case TokenizerStatus():

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 import discord
 
-from bot.messages.battery_card import alt_of, battery_card
 from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.job_cards import job_buttons, job_card
+from bot.messages.report_card import figure_in_words
 from bot.messages.text import attach_picture
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
@@ -18,13 +18,11 @@ from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Readi
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
-from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.job_folder import AnyStatusJob, FolderT, JobStore
 from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
@@ -34,10 +32,6 @@ from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record
 
 CanReceive = Callable[[int, Owned], bool]
-
-
-_PICTURES = ("accuracy.png", "loss.png", "words.png")
-"""Pictures of a development; its card has the first that there is."""
 
 
 class Watched(HasLedger, Protocol):
@@ -97,17 +91,14 @@ async def result_of(
         figures = await charts.experiment_figures(result, current_unit())
         embed = experiment_card(status, result)
         return embed, partial(attach_figures, embed, figures, result)
-    if isinstance(job, BatteryDirectory) and isinstance(status, BatteryStatus) and status.status == "completed":
-        development = await asyncio.to_thread(job.development)
-        if development is None:
-            return battery_card(status, await asyncio.to_thread(job.summary)), no_files
-        embed = battery_card(status, development=development)
-        picture = next((name for name in _PICTURES if (job.path / name).exists()), None)
-        if picture is None:
-            return embed, no_files
-        content: bytes = await asyncio.to_thread((job.path / picture).read_bytes)
-        return embed, partial(attach_picture, embed, content, picture, alt_of(development))
-    return job_card(row, status), no_files
+    report = await asyncio.to_thread(job.report) if status.status == "completed" else None
+    embed = job_card(row, status, report)
+    for figure in () if report is None else report.figures():
+        picture = job.path / f"{figure.name}.png"
+        if picture.exists():
+            content: bytes = await asyncio.to_thread(picture.read_bytes)
+            return embed, partial(attach_picture, embed, content, picture.name, figure_in_words(figure))
+    return embed, no_files
 
 
 class JobState(NamedTuple):

@@ -20,6 +20,7 @@ from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
 from trainer.config.settings import LimitSettings
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
+from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -40,7 +41,7 @@ def complete(battery: BatteryDirectory, root: Path) -> None:
                 battery.add_scores(run.run_id, variant, scores_of(portion, model.ask(request)))
     summary = summarize(battery, {})
     scores = {run.run_id: battery.scores(run.run_id, "trained") for run in record.runs}
-    battery.write_result(summary, report_files(summary, items, scores, {}), "0")
+    battery.write_result(summary, report_files(summary, battery_report(summary), items, scores, {}), "0")
 
 
 async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:

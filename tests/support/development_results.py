@@ -4,7 +4,7 @@ from math import exp, log10
 
 from trainer.batteries.acquisition import acquisitions
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import Level
+from trainer.contracts.batteries import BatterySummary, Level
 from trainer.contracts.development import CheckpointPoint, Development, DevelopmentRow, WordScores
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024)
@@ -67,3 +67,5 @@ def development_of(steps: tuple[int, ...] = STEPS) -> Development:
 
 WORDS = words_of()
 DEVELOPMENT = development_of()
+NO_ITEMS = BatterySummary(measure="sum", batteries=(), runs=())
+"""Of a development without batteries."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.batteries import battery_record, pairs
 from tests.support.battery_results import SEVERAL
 from tests.support.cross_language import cell_run, plan
-from tests.support.development_results import DEVELOPMENT, STEPS, WORDS
+from tests.support.development_results import DEVELOPMENT, NO_ITEMS, STEPS, WORDS
 from tests.support.experiment_results import (
     BRANCHES,
     EXPERIMENT,
@@ -23,10 +23,12 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary, DevelopmentOptions
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.experiments.report import write_report
-from trainer.reports.battery_charts import region_figures
+from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files
-from trainer.reports.development_charts import development_figures
+from trainer.reports.development_charts import words_picture
+from trainer.reports.development_report import development_report
 from trainer.reports.development_tables import report_files as development_files
+from trainer.reports.report_figures import pictures_of
 from trainer.system.hardware import process_name
 
 VERSION = "1.0.0"
@@ -71,7 +73,8 @@ def waiting_battery(artifacts: Path, battery_id: str, *runs: str) -> BatteryDire
 
 def finish_battery(battery: BatteryDirectory) -> BatterySummary:
     """Write the results of two runs."""
-    files = report_files(SEVERAL, pairs().items, {}, region_figures(SEVERAL))
+    report = battery_report(SEVERAL)
+    files = report_files(SEVERAL, report, pairs().items, {}, pictures_of(report))
     battery.write_result(SEVERAL, files, VERSION)
     return SEVERAL
 
@@ -87,7 +90,7 @@ def finished_development(artifacts: Path, battery_id: str, run_id: str) -> Batte
     )
     battery = BatteryStore(artifacts).create(record, items)
     development = changed(DEVELOPMENT, run_id=run_id)
-    files = development_files(development, WORDS, development_figures(development, WORDS))
-    summary = BatterySummary(measure="sum", batteries=(), runs=())
-    battery.write_result(summary, files, VERSION, development)
+    report = development_report(development, NO_ITEMS)
+    files = development_files(development, report, WORDS, {**pictures_of(report), **words_picture(development, WORDS)})
+    battery.write_result(NO_ITEMS, files, VERSION, development)
     return battery

@@ -15,6 +15,7 @@ from trainer.artifacts.run_ids import Named, one_job_id
 from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.job_status import JobStatus
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import CorpusRef
 from trainer.system.files import (
     DISK,
@@ -32,7 +33,7 @@ from trainer.system.hardware import is_dead, process_name
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-REQUEST_FILE = "request.json"
+REQUEST_FILE, REPORT_FILE = "request.json", "report.json"
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ENDING_SECONDS, _POLL_SECONDS = 10.0, 0.02
 
@@ -201,6 +202,10 @@ class StatusJob(JobFolder[RecordT_co]):
         """Return the files of a completed job with their hashes; raises CONFLICT before its end."""
         self.check_completed()
         return file_records(self.path, [self._request, self.result])
+
+    def report(self) -> Report | None:
+        """Return what the results say to people; None for a kind without a report, and before the end."""
+        return find_record(self.path / REPORT_FILE, Report)
 
     def check_completed(self) -> None:
         if not self.has_completed():

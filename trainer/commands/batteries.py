@@ -21,7 +21,7 @@ from trainer.commands.connection import (
     with_services,
 )
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, columns, duration
+from trainer.commands.terminal import Queued, Terminal, duration, report_parts
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -41,19 +41,8 @@ from trainer.contracts.parameters import BatteryPath
 from trainer.contracts.wording import counted
 from trainer.lab.calls import BATTERIES, START_BATTERY
 from trainer.lab.here import Here
-from trainer.reports.battery_tables import (
-    accuracy_rows,
-    battery_notes,
-    comparison_rows,
-    effect_rows,
-    notes,
-    run_titles,
-    seed_rows,
-)
-from trainer.reports.development_tables import age_rows, by_age, curve_rows, spread
-from trainer.reports.development_tables import notes as development_notes
-
-_SHOWN_WORDS = 12
+from trainer.reports.battery_report import battery_report
+from trainer.reports.development_report import development_report
 
 
 class _ItemOptions(Options):
@@ -250,30 +239,8 @@ async def _show_battery(battery_id: str, installation: Installation, terminal: T
 
 
 def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
-    if development is not None:
-        _show_development(development, summary, terminal)
-        return
-    parts = [columns(accuracy_rows(summary))]
-    for result in summary.runs:
-        if result.effects:
-            parts += [
-                Text(f"\n{run_titles(summary)[result.run.name]}: regions"),
-                columns(effect_rows(summary, result, terminal.unit)),
-            ]
-    if summary.comparisons:
-        parts += [Text("\nDifferences between runs"), columns(comparison_rows(summary))]
-    if summary.seeds:
-        parts += [Text("\nOver seeds"), columns(seed_rows(summary))]
-    parts.append(Text("\n".join(["", *notes(summary)])))
-    terminal.show(summary, *parts)
-
-
-def _show_development(development: Development, summary: BatterySummary, terminal: Terminal) -> None:
-    parts = [columns(curve_rows(development, terminal.unit))]
-    if words := by_age(development):
-        parts += [Text("\nAges of words"), columns(age_rows(spread(words, _SHOWN_WORDS), terminal.unit))]
-    parts.append(Text("\n".join(["", *battery_notes(summary), *development_notes(development)])))
-    terminal.show(development, *parts)
+    report = battery_report(summary) if development is None else development_report(development, summary)
+    terminal.show(development or summary, *report_parts(report, terminal.unit))
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

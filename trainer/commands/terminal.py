@@ -21,8 +21,10 @@ from trainer.contracts.units import Unit, loss_number, per_char_number, perplexi
 
 if TYPE_CHECKING:  # `mt worker` starts the server of its children before these imports
     from trainer.contracts.models import Objective
+    from trainer.contracts.reports import Report
     from trainer.contracts.runs import RunStatus
 
+_MAX_SERIES_ROWS = 24
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -194,6 +196,24 @@ def columns(rows: Sequence[Sequence[str]]) -> Text:
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)) for row in rows)
     return Text("\n".join(line.rstrip() for line in lines))
+
+
+def report_parts(report: Report, unit: Unit) -> Iterator[Text]:
+    """Yield the sections of a report without its figures; of several tables to choose from the first one."""
+    from trainer.contracts.reports import Choice, Note, Table
+    from trainer.reports.report_text import Reader, rows_of, sampled
+
+    reader = Reader(unit)
+    for number, section in enumerate(report.sections):
+        shown = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
+        tables = [part for part in shown if isinstance(part, Table)]
+        notes = [reader.note(part) for part in shown if isinstance(part, Note)]
+        if number and (tables or notes):
+            yield Text(f"\n{reader.note(section.title)}")
+        for table in tables:
+            yield columns(rows_of(sampled(table, _MAX_SERIES_ROWS), reader))
+        if notes:
+            yield Text("\n".join(notes))
 
 
 class Listing:

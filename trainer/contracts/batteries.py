@@ -1,6 +1,6 @@
 """Batteries: items to choose or to compare, the request to score them, and the results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -31,7 +31,6 @@ Outcome = Literal["right", "wrong", "tie"]
 Level = Literal["battery", "field", "phenomenon", "paradigm"]
 """Sets of items, from all to the smallest that the authors of a battery have named."""
 LEVELS: tuple[Level, ...] = get_args(Level)
-LeakSentence = Literal["training", "ancestor", "validation", "unsearched"]
 Variant = Literal["trained", "untrained"]
 """Items scored by the run, and by its architecture with random weights."""
 
@@ -316,17 +315,6 @@ class Controls(Frozen, extra="ignore"):
     """None if the training text is gone, or in results of earlier versions."""
 
 
-LEAK_SENTENCES: Mapping[LeakSentence, str] = {
-    "training": "{battery}: {whole} of the items stand in the training text{ancestors}, and {ngrams} with"
-    " eight words in a row",
-    "ancestor": " or in that of `{name}`",
-    "validation": "{battery}: {whole} of the items stand in the validation text, which chooses the weights, and"
-    " {ngrams} with eight words in a row",
-    "unsearched": "{battery}: the training text of `{name}` is deleted or has changed, so the items were not searched"
-    " for in it",
-}
-
-
 class LeakedItems(Frozen):
     """Shares of the items of which a sequence stands in the training text, compared by words without punctuation.
 
@@ -347,18 +335,6 @@ class LeakedItems(Frozen):
     """Runs from which the run started, directly or not, whose text was searched too."""
     unsearched: tuple[str, ...] = ()
     """Ancestors whose text was not searched, because it is deleted or has changed."""
-
-    def described(self) -> Iterator[str]:
-        """Yield the shares of the items in training and validation text, and what was not searched."""
-        of_ancestors = "".join(LEAK_SENTENCES["ancestor"].format(name=name) for name in self.ancestors)
-        shares = {"battery": self.battery, "ancestors": of_ancestors}
-        yield LEAK_SENTENCES["training"].format(whole=f"{self.whole:.1%}", ngrams=f"{self.ngrams:.1%}", **shares)
-        if self.validation_whole or self.validation_ngrams:
-            yield LEAK_SENTENCES["validation"].format(
-                battery=self.battery, whole=f"{self.validation_whole:.1%}", ngrams=f"{self.validation_ngrams:.1%}"
-            )
-        for name in self.unsearched:
-            yield LEAK_SENTENCES["unsearched"].format(battery=self.battery, name=name)
 
     def is_like(self, other: "LeakedItems") -> bool:
         """Return True if two runs have read as many of the items, but for 1 % of them."""

@@ -5,27 +5,20 @@ from typing import get_args
 
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.contracts.base import Frozen, KindName, RunState
-from trainer.contracts.batteries import (
-    LEAK_SENTENCES,
-    LEVELS,
-    BatteryOptions,
-    DevelopmentOptions,
-    LeakSentence,
-    Level,
-    Measure,
-)
-from trainer.contracts.development import CurveMeasure, Misfit
+from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions, Measure
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, PairSet, ScoringMode, TextKind
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.operations import JOB_ROWS, RESUMABLE_STATES
 from trainer.contracts.parameters import MAX_COMPARED
+from trainer.contracts.reports import WRITINGS, Form, Writing
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
 from trainer.experiments.validity import CHECK_SENTENCES, JOINS
-from trainer.reports import battery_tables, development_tables, experiment_tables
+from trainer.reports import experiment_tables
+from trainer.reports.battery_report import MEASURE_WORDS
 
 
 class JobTable(Frozen):
@@ -75,20 +68,8 @@ class PageTables(Frozen):
     battery_options: BatteryOptions = BatteryOptions()
     development_options: DevelopmentOptions = DevelopmentOptions()
     splits: tuple[EvalSplit, ...] = get_args(EvalSplit)
-    measures: Mapping[Measure, str] = battery_tables.MEASURE_WORDS
-    levels: tuple[Level, ...] = LEVELS
-    odd_items: Mapping[str, str] = battery_tables.ODD_ITEMS
-    leaks: Mapping[LeakSentence, str] = LEAK_SENTENCES
-    intervals: str = battery_tables.INTERVALS
-    differences: str = battery_tables.DIFFERENCES
-    bands: str = battery_tables.BANDS
-
-    curve_measures: Mapping[CurveMeasure, str] = development_tables.MEASURE_TITLES
-    misfits: Mapping[Misfit, str] = development_tables.REASONS
-    pictures: Mapping[str, str] = development_tables.ALT
-    curves: str = development_tables.CURVES
-    ages: str = development_tables.AGES
-    age_intervals: str = development_tables.AGE_INTERVALS
+    measures: Mapping[Measure, str] = MEASURE_WORDS
+    writings: Mapping[Form, Writing] = WRITINGS
 
     kinds: Mapping[TextKind, str] = experiment_tables.KIND_WORDS
     modes: Mapping[ScoringMode, str] = experiment_tables.MODE_WORDS

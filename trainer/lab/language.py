@@ -51,17 +51,27 @@ def current_language() -> Language:
 
 def _(text: str, /, **values: object) -> str:
     """Return a text in the reader's language, with values for its {names}."""
-    translated = CATALOGUES[_current.get()].get(text, text)
-    return (translated if isinstance(translated, str) else text).format(**values)
+    return translated(text).format(**values)
+
+
+def translated(text: str) -> str:
+    """Return a text in the reader's language with its {names}."""
+    found = CATALOGUES[_current.get()].get(text, text)
+    return found if isinstance(found, str) else text
 
 
 def plural(one: str, many: str, number: int, /, **values: object) -> str:
     """Return a text that depends on a number, which it shows as {count}, in the reader's language."""
+    return form_of(one, many, number).format(count=numeral(number), **values)
+
+
+def form_of(one: str, many: str, number: int) -> str:
+    """Return the text for a number in the reader's language, given the English ones for one and for others."""
     language = _current.get()
     forms = CATALOGUES[language].get(one)
     if not isinstance(forms, list):
         language, forms = "en", [one, many]
-    return forms[_FORMS[language](number)].format(count=numeral(number), **values)
+    return forms[_FORMS[language](number)]
 
 
 def numeral(number: float, form: str = ",") -> str:

@@ -1,9 +1,12 @@
 """Pictures of a development."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from tests.support.development_results import (
     DEVELOPMENT,
+    NO_ITEMS,
     STEPS,
     WORDS,
     accuracies,
@@ -12,10 +15,17 @@ from tests.support.development_results import (
     words_of,
 )
 from trainer.contracts.base import changed
-from trainer.contracts.development import Development, DevelopmentRow
-from trainer.reports.development_charts import development_figures
+from trainer.contracts.development import Development, DevelopmentRow, WordScores
+from trainer.reports.development_charts import words_picture
+from trainer.reports.development_report import development_report
+from trainer.reports.report_figures import pictures_of
 
 LONG = "a very long name of a phenomenon " * 4
+
+
+def development_figures(development: Development, words: Sequence[WordScores]) -> Mapping[str, bytes]:
+    """All pictures of a development."""
+    return {**pictures_of(development_report(development, NO_ITEMS)), **words_picture(development, words)}
 
 
 @pytest.mark.parametrize("steps", [(0,), (16,), (0, 1), (16, 64), STEPS, tuple(range(0, 900, 30))])

@@ -177,62 +177,34 @@ export interface BatteryStatus {
   done: number; total: number; created_at: string; elapsed_seconds: number; error: RunError | null; files: FileRecord[];
 }
 export interface BatteryList { batteries: BatteryStatus[] }
-export interface BatteryRun { run_id: string; checkpoint: number | null; label: string | null }
-export interface BatteryInfo { name: string; n_items: number; notes: string[]; source: string | null; licence: string | null }
-export interface Accuracy {
-  measure: Measure; n_right: number; n_wrong: number; n_ties: number; accuracy: number | null; low: number | null; high: number | null;
+export type Form =
+  | "text" | "count" | "tenths" | "hundredths" | "share" | "accuracy" | "change" | "p" | "loss" | "per_char" | "surprisal";
+export interface Writing {
+  digits: number; is_percent: boolean; is_signed: boolean; is_grouped: boolean; unit: "nats" | "bits" | null;
 }
-export interface GroupResult {
-  battery: string; level: Level; name: string; n_items: number; n_identical: number; n_duplicates: number;
-  n_prefix: number; n_unknown: number; n_cut: number;
-  accuracies: Accuracy[]; mean_over_paradigms: Record<string, number>;
+export interface Quantity { value: number; form: Form }
+export interface Note {
+  kind: "note"; template: string; plural: string | null; values: Record<string, string | Quantity | Note>;
 }
-export interface FormulaResult {
-  battery: string; paradigm: string; formula: string; n_items: number; n_undecided: number;
-  accuracy: number | null; low: number | null; high: number | null; chance: number | null;
+export interface Estimate {
+  value: number | null; low: number | null; high: number | null; deviation: number | null; n_ties: number;
 }
-export interface Effect {
-  battery: string; paradigm: string; what: string; region: number | null; n_items: number; nats: number;
-  low: number | null; high: number | null;
+export interface Link { text: string | number; address: string }
+export type Cell = string | number | Note | Estimate | Link | null;
+export interface Column { title: Note; form: Form; shows: "all" | "value" | "interval"; is_detail: boolean }
+export interface ReportTable {
+  kind: "table"; name: string; title: Note; caption: Note | null; columns: Column[]; rows: Cell[][]; n_titles: number;
+  scale: [low: number, high: number] | null; file: string | null; is_series: boolean;
 }
-export interface Counts { order: number; unigram: Accuracy; ngram: Accuracy }
-export interface Controls {
-  battery: string; suite: string; n_items: number; chance: number; untrained: Accuracy; is_at_chance: boolean | null;
-  counts: Counts | null;
+export interface Series { name: string; values: (Estimate | null)[] }
+export interface ReportAxis { title: Note; places: number[]; names: string[] }
+export interface Figure {
+  kind: "figure"; name: string; title: Note; text: Note; axes: ReportAxis[]; y: Note; form: Form; series: Series[];
+  levels: number[]; n_left_out: number; file: string | null; addresses: string[];
 }
-export interface LeakedItems {
-  battery: string; n_items: number; whole: number; ngrams: number; validation_whole: number; validation_ngrams: number;
-  ancestors: string[]; unsearched: string[];
-}
-export interface RunResult {
-  run: BatteryRun; groups: GroupResult[]; formulas: FormulaResult[]; effects: Effect[]; controls: Controls[]; leaks: LeakedItems[];
-}
-export interface BatteryComparison {
-  battery: string; level: Level; name: string; first_run_id: string; second_run_id: string; n_items: number;
-  n_first_only: number; n_second_only: number; difference: number; low: number; high: number; p: number; p_holm: number | null;
-}
-export interface SeedBand {
-  battery: string; level: Level; name: string; run_ids: string[]; mean: number; deviation: number; low: number; high: number;
-}
-export interface BatterySummary {
-  measure: Measure; batteries: BatteryInfo[]; runs: RunResult[]; comparisons: BatteryComparison[]; seeds: SeedBand[];
-  notes: string[];
-}
-export interface CheckpointPoint { step: number; epoch: number; words: number | null; tokens: number | null }
-export interface DevelopmentRow {
-  step: number; measure: CurveMeasure; level: Level | "split"; name: string; value: number;
-  low: number | null; high: number | null; n: number; chance: number | null;
-}
-export interface Acquisition {
-  word: string; n_contexts: number; frequency_per_million: number | null; age_steps: number | null; age_words: number | null;
-  start_nats: number | null; end_nats: number | null; r_squared: number | null; fits: boolean;
-  reason: Misfit | null;
-  age_steps_low: number | null; age_steps_high: number | null; age_words_low: number | null; age_words_high: number | null;
-}
-export interface Development {
-  run_id: string; points: CheckpointPoint[]; curves: DevelopmentRow[]; acquisitions: Acquisition[];
-  missing_words: string[]; notes: string[]; n_unscored: number;
-}
+export interface Choice { kind: "choice"; title: Note; tables: ReportTable[] }
+export interface ReportSection { title: Note; parts: (ReportTable | Figure | Choice | Note)[] }
+export interface Report { title: Note; sections: ReportSection[] }
 
 export interface Accepted { run_id: string; group: RunGroup | null }
 export interface RunRequest {
@@ -252,11 +224,8 @@ export interface UploadStatus { upload_id: string; bytes: number; offset: number
 
 export type CellKind = "train" | "score" | "battery";
 type CheckName = "passages" | "held_out" | "shuffled" | "control";
-type Misfit = "too_few_checkpoints" | "no_fall" | "poor_fit" | "outside" | "no_plateau";
-type CurveMeasure = "accuracy" | "loss" | "bits_per_char";
 type CorrelationKind = "pearson" | "spearman";
 type PairSet = "all" | "across_branches";
-type LeakSentence = "training" | "ancestor" | "validation" | "unsearched";
 export interface BatteryOptions { measure: Measure; pll_within_word: boolean; has_controls: boolean }
 export interface DevelopmentOptions { split: string; has_loss: boolean; has_words: boolean; follows: boolean }
 export interface JobTable { kind: string; word: string; words: string; title: string; columns: [title: string, field: string][] }
@@ -266,11 +235,8 @@ export interface PageTables {
   corpus_suffixes: string[]; max_unknown_char_share: number; loss_digits: number; surprisal_digits: number;
   perplexity_digits: number; share_digits: number; formats: Record<string, string>; checkpoint_formats: string[]; curve_formats: string[];
   battery_suffixes: string[]; battery_options: BatteryOptions; development_options: DevelopmentOptions; splits: string[];
-  measures: Record<Measure, string>; levels: Level[];
-  odd_items: Record<"n_identical" | "n_duplicates" | "n_prefix" | "n_unknown" | "n_cut", string>;
-  leaks: Record<LeakSentence, string>; intervals: string; differences: string; bands: string;
-  curve_measures: Record<CurveMeasure, string>; misfits: Record<Misfit, string>;
-  pictures: Record<"accuracy" | "loss" | "words", string>; curves: string; ages: string; age_intervals: string;
+  measures: Record<Measure, string>;
+  writings: Record<Exclude<Form, "text">, Writing>;
   kinds: Record<TextKind, string>; modes: Record<ScoringMode, string>;
   statistics: Record<CorrelationKind, string>; pairs: Record<PairSet, string>;
   trigram: string; no_seed: string; one_seed: string; several_seeds: string;

@@ -19,10 +19,13 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked, measure_leaks
 from trainer.data.run_corpora import read_text, split_corpus
-from trainer.reports.battery_charts import region_figures
+from trainer.reports.battery_report import battery_report, leak_notes
 from trainer.reports.battery_tables import accuracy_csv, report_files
-from trainer.reports.development_charts import development_figures
+from trainer.reports.development_charts import words_picture
+from trainer.reports.development_report import development_report
 from trainer.reports.development_tables import report_files as development_files
+from trainer.reports.report_figures import pictures_of
+from trainer.reports.report_text import ENGLISH
 from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
 from trainer.system.logs import add_log_file, setup_logging
@@ -70,16 +73,19 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
         of_items = leaks.get(record.runs[-1].name, [])
         notes = [
             *_split_notes(options, runs.get(record.development_of or ""), runs, corpora),
-            *(note for leak in of_items for note in leak.described()),
+            *(ENGLISH.note(one) for leak in of_items for one in leak_notes(leak)),
         ]
         development, words = development_of(battery, summary, frequencies, missing, notes)
-        report = development_files(development, words, development_figures(development, words))
-        files = {"accuracy.csv": accuracy_csv(summary), **report} if items else report
+        report = development_report(development, summary)
+        images = {**pictures_of(report), **words_picture(development, words)}
+        files = development_files(development, report, words, images)
+        files |= {"accuracy.csv": accuracy_csv(summary)} if items else {}
         battery.write_result(summary, files, package_version("model-trainer"), development)
         log.info("battery_completed")
         return
     scores = {run.name: battery.scores(run.name, "trained") for run in record.runs}
-    files = report_files(summary, items, scores, region_figures(summary))
+    report = battery_report(summary)
+    files = report_files(summary, report, items, scores, pictures_of(report))
     battery.write_result(summary, files, package_version("model-trainer"))
     log.info("battery_completed")
 

@@ -27,19 +27,20 @@ from bot.messages.answers import (
     status_answer,
     watch_answer,
 )
-from bot.messages.battery_card import alt_of, battery_card
+from bot.messages.battery_card import battery_card
 from bot.messages.digest_card import digest_card, run_line
 from bot.messages.experiment_answers import METRICS, Metric, metric_answer
 from bot.messages.experiment_card import attach_figures, experiment_card
 from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
 from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
+from bot.messages.report_card import figure_in_words
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings, current_unit
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.battery_results import ONE, SEVERAL
 from tests.support.cards import for_reader, within_limits
-from tests.support.development_results import DEVELOPMENT
+from tests.support.development_results import DEVELOPMENT, NO_ITEMS
 from tests.support.experiment_results import (
     experiment_status,
     finished_experiment,
@@ -87,7 +88,9 @@ from trainer.contracts.training_options import ChosenValue, EarlyStopping
 from trainer.contracts.units import Unit
 from trainer.lab.language import LANGUAGE_NAMES, Language
 from trainer.queue.run_index import RunRow
+from trainer.reports.battery_report import battery_report
 from trainer.reports.comparison import MeasuredGroup, compare
+from trainer.reports.development_report import development_report
 from trainer.services.health import Finding
 
 RECORD = run_record()
@@ -302,7 +305,7 @@ def error(code: ErrorCode, *problems: FieldProblem) -> discord.Embed:
 
 
 def battery(*runs: RunResult, **fields: object) -> discord.Embed:
-    return battery_card(BATTERY, changed(ONE, runs=runs, **fields))
+    return battery_card(BATTERY, battery_report(changed(ONE, runs=runs, **fields)))
 
 
 def experiment(
@@ -421,8 +424,8 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "group failed": lambda: group(FAILED, CANCELLED),
     "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
     **{f"battery {state}": partial(battery_card, changed(BATTERY, status=state, done=5)) for state in STATES},
-    "battery of a run": lambda: battery_card(BATTERY, ONE),
-    "battery of two runs": lambda: battery_card(BATTERY, SEVERAL),
+    "battery of a run": lambda: battery_card(BATTERY, battery_report(ONE)),
+    "battery of two runs": lambda: battery_card(BATTERY, battery_report(SEVERAL)),
     "battery of a suite": lambda: battery(SUITE),
     "battery of two runs with a suite": lambda: battery(SUITE, changed(SUITE, run=changed(SUITE.run, run_id="lstm-2"))),
     "battery of leaked text": lambda: battery(changed(SCORED, leaks=(LEAKED,)), notes=("These are not compared.",)),
@@ -431,8 +434,8 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "batteries": lambda: jobs_page(
         JOB_ROWS["batteries"], [BATTERY, changed(BATTERY, status="queued")], total=2, page=" · page 1 of 1"
     ),
-    "development": lambda: battery_card(BATTERY, development=DEVELOPMENT),
-    "development with a note": lambda: battery_card(BATTERY, ONE, changed(DEVELOPMENT, notes=("Half was read.",))),
+    "development": lambda: battery_card(BATTERY, development_report(DEVELOPMENT, NO_ITEMS)),
+    "development with items": lambda: battery_card(BATTERY, development_report(DEVELOPMENT, ONE)),
     "better": lambda: compare_answer(compare([measured("new", summary=LOW), measured("old")], split="test")),
     "regression": lambda: compare_answer(compare([measured("old"), measured("new", summary=LOW)], split="test")),
     "four runs": lambda: compare_answer(
@@ -510,7 +513,7 @@ FIGURE_FILES = ("heat_map.png", "tree.png", "batteries.png")
 WORDS: Mapping[str, Callable[[], str]] = {
     "picture of a run": lambda: chart_alt_text(RUNNING),
     "picture of a report": lambda: report_files(PART)[0].description or "",
-    "picture of a development": lambda: alt_of(DEVELOPMENT),
+    "picture of a development": lambda: figure_in_words(development_report(DEVELOPMENT, NO_ITEMS).figures()[0]),
     "pictures of an experiment": lambda: "\n".join(
         f"{file.filename}: {file.description}"
         for file in attach_figures(discord.Embed(), dict.fromkeys(FIGURE_FILES, b"png"), with_batteries())

@@ -1,0 +1,67 @@
+"""A report in an embed: its tables and notes in their order, as far as they fit."""
+
+from collections.abc import Iterator, Sequence
+
+from bot.messages.text import clamp, code_block, plain, utf16_length
+from bot.people.user_settings import current_unit
+from trainer.contracts.reports import Choice, Figure, Note, Report, Section, Table
+from trainer.lab.language import _, form_of, numeral, translated
+from trainer.reports.report_text import Reader, rows_of, sampled
+
+_MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64, 25, 2500, 3900, 1024
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """Yield the lines of a report in the reader's language and unit, at most as many as an embed has room for."""
+    reader = Reader(current_unit(), translated, form_of, numeral, plain)
+    left = _MAX_TEXT
+    for number, section in enumerate(report.sections):
+        for line in _section(section, reader, has_title=number > 0):
+            left -= utf16_length(line) + 1
+            if left < 0:
+                yield _("… the page has all of it")
+                return
+            yield line
+
+
+def figure_in_words(figure: Figure) -> str:
+    """Return what a figure shows and the last values of its lines, for screen readers."""
+    reader = Reader(current_unit(), translated, form_of, numeral)
+    last = [(series.name, one.value) for series in figure.series if (one := series.values[-1]) is not None]
+    ends = ", ".join(f"{name} {reader.number(value, figure.form)}" for name, value in last if value is not None)
+    values = f" {_('The last values: {values}.', values=ends)}" if ends else ""
+    return clamp(f"{reader.note(figure.text)}{values}", _MAX_ALT_TEXT)
+
+
+def _section(section: Section, reader: Reader, *, has_title: bool) -> Iterator[str]:
+    parts = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
+    lines = [*map(_block, [one for one in parts if isinstance(one, Table)])]
+    notes = [reader.note(part) for part in parts if isinstance(part, Note)]
+    if has_title and (lines or notes):
+        yield f"**{reader.note(section.title)}**"
+    yield from (*lines, *notes)
+
+
+def _block(table: Table) -> str:
+    """Return the columns of a table that are no details, in a block of code, where no text is a mark.
+
+    Where they are too wide for a phone, estimates stand without their intervals.
+    """
+    few = sampled(table, _MAX_ROWS)
+    lines = _lines(few, is_brief=False)
+    if max(map(len, lines)) > _MAX_WIDTH:
+        lines = _lines(few, is_brief=True)
+    return code_block("\n".join([*lines, *(["…"] if len(few.rows) > _MAX_ROWS else [])]), _MAX_TABLE)
+
+
+def _lines(table: Table, *, is_brief: bool) -> list[str]:
+    reader = Reader(current_unit(), translated, form_of, numeral, is_brief=is_brief)
+    shown = [place for place, column in enumerate(table.columns) if not column.is_detail]
+    rows = rows_of(table, reader)[: _MAX_ROWS + 1]
+    return aligned([[clamp(row[place], _MAX_CELL) for place in shown] for row in rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

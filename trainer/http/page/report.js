@@ -1,0 +1,252 @@
+/** A report: its tables, figures and notes, with numbers in the unit of the page. */
+
+import { read } from "./api.js";
+import { Chart } from "./curves.js";
+import { bdi, h, labelled, section, table } from "./elements.js";
+import { download, fileAddress } from "./files.js";
+import { heatTable } from "./heat_table.js";
+import { decimal, signed } from "./numbers.js";
+import { picture } from "./pictures.js";
+import { TABLES, counted, filled } from "./tables.js";
+import { inUnit, natsOf, unit } from "./units.js";
+
+/** @import { Child, LiveText } from "./elements.js" */
+/** @import { Cell, Choice, Column, Estimate, Figure, FileRecord, Form, Note, Report, ReportTable, Series } from "./records.js" */
+
+const MAX_ROWS = 1000;
+/** Forms of numbers that a scale of colours is for. */
+const SHADED = ["share", "accuracy"];
+/** @type {Note} */
+const NOTHING = { kind: "note", template: "", plural: null, values: {} };
+
+/**
+ * Return the sections of the report of a job.
+ * @param {string} artifact
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+export async function reportOf(artifact, files, signal) {
+  /** @type {Report} */
+  const report = await read(fileAddress(artifact, "report.json"), signal);
+  return report.sections.map(({ title, parts }) => {
+    const notes = parts.filter((part) => part.kind === "note");
+    return section(
+      said(title),
+      ...parts.flatMap((part) => {
+        switch (part.kind) {
+          case "table":
+            return [tableOf(part, artifact)];
+          case "choice":
+            return [choiceOf(part, artifact)];
+          case "figure":
+            return figureOf(part, artifact, files, signal);
+          default:
+            return part === notes[0] ? [notesOf(notes)] : [];
+        }
+      }),
+    );
+  });
+}
+
+/**
+ * Return a note as text.
+ * @param {Note} note
+ * @returns {string}
+ */
+export function said({ template, plural, values }) {
+  const { count } = values;
+  const isOne = typeof count === "object" && "value" in count && count.value === 1;
+  const shown = Object.entries(values).map(([name, value]) => [
+    name,
+    typeof value === "string" ? value : "template" in value ? said(value) : written(value.value, value.form),
+  ]);
+  return filled(plural === null || isOne ? template : plural, { unit: unit(), ...Object.fromEntries(shown) });
+}
+
+/**
+ * Write a number of a report.
+ * @param {number} value
+ * @param {Form} form
+ */
+export function written(value, form) {
+  if (form === "text") return String(value);
+  if (form === "p") return String(Number(value.toPrecision(TABLES.writings.p.digits)));
+  const { digits, is_percent, is_signed, unit: given } = TABLES.writings[form];
+  const number = given === "nats" ? inUnit(value) : given === "bits" ? inUnit(natsOf(value)) : value;
+  const write = (/** @type {number | null} */ one) =>
+    is_percent ? `${decimal((one ?? 0) * 100, digits)} %` : decimal(one, digits);
+  return is_signed ? signed(number, write) : write(number);
+}
+
+/**
+ * Return a cell of a column as text.
+ * @param {Cell} cell
+ * @param {Pick<Column, "form" | "shows">} column
+ * @returns {string}
+ */
+function textOf(cell, { form, shows }) {
+  if (cell === null) return "–";
+  if (typeof cell === "string") return cell;
+  if (typeof cell === "number") return written(cell, form);
+  if ("template" in cell) return said(cell);
+  if ("address" in cell) return textOf(cell.text, { form, shows });
+  const { value, low, high, deviation, n_ties } = cell;
+  const number = value === null ? "–" : written(value, form);
+  const ends = low === null || high === null ? "" : `${written(low, form)} to ${written(high, form)}`;
+  if (shows === "value") return number;
+  if (shows === "interval") return ends || "–";
+  const spread = deviation === null ? "" : ` ± ${written(deviation, form)}`;
+  return `${number}${spread}${ends && ` (${ends})`}${n_ties ? `, ${counted(n_ties, "tie")}` : ""}`;
+}
+
+/** @param {Note[]} notes */
+function notesOf(notes) {
+  return h("ul", {}, ...notes.map((note) => h("li", {}, bdi(() => said(note)))));
+}
+
+/**
+ * @param {ReportTable} shown
+ * @param {string} artifact
+ */
+function tableOf(shown, artifact) {
+  const rows = shown.rows.slice(0, MAX_ROWS);
+  const caption = () => said(shown.caption ?? shown.title);
+  const all = shown.file === null ? [] : [" All digits: ", download(artifact, shown.file), "."];
+  const cut = rows.length < shown.rows.length ? ` The first ${decimal(MAX_ROWS, 0)} of ${decimal(shown.rows.length, 0)} rows.` : "";
+  return h(
+    "div",
+    {},
+    h("p", { class: "quiet" }, caption, cut, ...all),
+    shown.scale === null ? plainTable(shown, caption, rows) : colouredTable(shown, caption, rows, shown.scale),
+  );
+}
+
+/**
+ * @param {ReportTable} shown
+ * @param {LiveText} caption
+ * @param {Cell[][]} rows
+ */
+function plainTable({ columns }, caption, rows) {
+  return table(
+    caption,
+    columns.map(({ title }) => () => said(title)),
+    rows.map((row) => columns.map((column, place) => cellOf(row[place] ?? null, column))),
+  );
+}
+
+/**
+ * @param {Cell} cell
+ * @param {Column} column
+ */
+function cellOf(cell, column) {
+  const text = () => textOf(cell, column);
+  const isLink = typeof cell === "object" && cell !== null && "address" in cell;
+  return isLink ? h("a", { href: `#/${cell.address}` }, text) : bdi(text);
+}
+
+/**
+ * Make a table whose numbers are coloured; on hover and focus it tells their intervals.
+ * @param {ReportTable} shown
+ * @param {LiveText} caption
+ * @param {Cell[][]} rows
+ * @param {[low: number, high: number]} scale
+ */
+function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
+  const numbered = columns.map((column, place) => ({ column, place })).slice(n_titles);
+  const shown = numbered.filter(({ column }) => column.shows !== "interval");
+  const form = columns.find((one) => SHADED.includes(one.form))?.form ?? "share";
+  return heatTable(
+    caption,
+    ["", ...shown.map(({ column }) => said(column.title))],
+    rows.map((row) => {
+      const titles = columns.slice(0, n_titles).map((column, place) => textOf(row[place] ?? null, column));
+      return {
+        title: h("span", {}, bdi(titles.at(-1) ?? ""), h("small", {}, titles.slice(0, -1).join(", "))),
+        cells: shown.map(({ column, place }) => {
+          const cell = row[place] ?? null;
+          const value = typeof cell === "object" && cell !== null && "low" in cell ? cell.value : cell;
+          const isShaded = SHADED.includes(column.form) && typeof value === "number";
+          const name = [...titles.filter(Boolean), said(column.title)].join(", ");
+          return {
+            text: () => textOf(cell, { ...column, shows: "value" }),
+            share: isShaded ? (value - low) / (high - low) : null,
+            details: () => `${name}: ${textOf(cell, { ...column, shows: "all" })}`,
+          };
+        }),
+      };
+    }),
+    () => `from ${written(low, form)} to ${written(high, form)}`,
+  );
+}
+
+/**
+ * Make a choice of tables, of which the first one is shown.
+ * @param {Choice} choice
+ * @param {string} artifact
+ */
+function choiceOf({ title, tables }, artifact) {
+  const place = h("div");
+  const show = () => place.replaceChildren(...tables.slice(Number(field.value), Number(field.value) + 1).map((one) => tableOf(one, artifact)));
+  const options = tables.map((one, index) => h("option", { value: index }, said(one.title)));
+  const field = h("select", { id: `choice-${tables[0]?.name}`, onchange: show }, ...options);
+  show();
+  return h("div", {}, h("div", { class: "bar" }, labelled(said(title), field)), place);
+}
+
+/**
+ * Make a chart where the axis has numbers, with a choice of axes, or else the picture.
+ * @param {Figure} figure
+ * @param {string} artifact
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+function figureOf(figure, artifact, files, signal) {
+  const image = () => picture(artifact, files, figure.name, said(figure.text), signal);
+  if (!figure.axes[0]?.places.length) return [image()];
+  const per = { loss: "token", per_char: "character" }[figure.form];
+  const y = { name: said(figure.y), ...(per ? { name: "loss", per } : { unit: "share" }) };
+  const chart = new Chart({ title: said(figure.title), x: { name: "" }, y });
+  const axis = h(
+    "select",
+    { id: `axis-${figure.name}`, onchange: draw },
+    ...figure.axes.map(({ title }, index) => h("option", { value: index }, said(title))),
+  );
+  const isLog = h("input", { id: `log-${figure.name}`, type: "checkbox", checked: true, onchange: draw });
+  function draw() {
+    const { title, places } = figure.axes[Number(axis.value)] ?? { title: NOTHING, places: [] };
+    chart.set({ x: { name: said(title), isLog: isLog.checked } });
+    chart.show(figure.series.map((series, index) => lineOf(series, index, places, figure, isLog.checked)));
+  }
+  draw();
+  const more = figure.n_left_out ? `${decimal(figure.n_left_out, 0)} more in ${figure.file}.` : null;
+  const bar = h("div", { class: "bar" }, labelled("Axis", axis), labelled("Logarithmic", isLog));
+  return [h("h3", {}, () => said(figure.title)), bar, more && h("p", { class: "quiet" }, more), chart.element];
+}
+
+/**
+ * Make a line with its intervals; the first one has links to what stands at its places.
+ * @param {Series} series
+ * @param {number} index
+ * @param {number[]} places
+ * @param {Figure} figure
+ * @param {boolean} isLog the axis has no place for 0
+ */
+function lineOf({ name, values }, index, places, { form, addresses }, isLog) {
+  const points = (/** @type {(one: Estimate) => number | null} */ part) =>
+    values.flatMap((one, place) => {
+      const [x, number] = [places[place], one && part(one)];
+      if (x === undefined || number === null) return [];
+      return [/** @type {[number, number]} */ ([x, form === "per_char" ? natsOf(number) : number])];
+    });
+  const mean = points(({ value }) => value);
+  const low = points((one) => one.low);
+  const marks = index ? [] : addresses.map((address, place) => ({ x: places[place] ?? 0, label: address, href: `#/${address}` }));
+  return {
+    name,
+    label: name.slice(0, 12),
+    style: `run${index}`,
+    points: mean,
+    ...(low.length ? { band: { mean, low, high: points((one) => one.high) } } : {}),
+    marks: marks.filter(({ x }) => x > 0 || !isLog),
+  };
+}

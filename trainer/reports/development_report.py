@@ -1,0 +1,209 @@
+"""The report of a run's development: its curves over checkpoints, and the ages at which it acquires words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+
+from trainer.contracts.batteries import LEVELS, BatterySummary
+from trainer.contracts.development import (
+    MIN_CHECKPOINTS,
+    MIN_R_SQUARED,
+    MIN_SHARE_SEEN,
+    Acquisition,
+    CurveMeasure,
+    Development,
+    DevelopmentRow,
+    Misfit,
+)
+from trainer.contracts.reports import (
+    Axis,
+    Cell,
+    Column,
+    Estimate,
+    Figure,
+    Form,
+    Link,
+    Note,
+    Part,
+    Quantity,
+    Report,
+    Section,
+    Series,
+    Table,
+    counted_note,
+    note,
+)
+from trainer.reports.battery_report import battery_report
+
+_FORMS: Mapping[CurveMeasure, Form] = {"accuracy": "share", "loss": "loss", "bits_per_char": "per_char"}
+_TITLES: Mapping[CurveMeasure, str] = {
+    "accuracy": "accuracy",
+    "loss": "loss in {unit} per token",
+    "bits_per_char": "{unit} per character",
+}
+_REASONS: Mapping[Misfit, str] = {
+    "too_few_checkpoints": f"fewer than {MIN_CHECKPOINTS} checkpoints after step 0",
+    "no_fall": "the surprisal does not fall",
+    "poor_fit": f"R² below {MIN_R_SQUARED}",
+    "outside": "half way is before the first or after the last checkpoint",
+    "no_plateau": f"less than {MIN_SHARE_SEEN:.0%} of the fall lies between the first and the last checkpoint",
+}
+_AGE_INTERVALS = (
+    "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts"
+)
+_MAX_LINES = 8
+
+
+def development_report(development: Development, summary: BatterySummary) -> Report:
+    """Return the report of a run's development; `summary` has the accuracies of its checkpoints."""
+    found: dict[str, list[Part]] = {
+        "Over the checkpoints": [*_figures(development), *_checkpoints(development)],
+        "Ages of words": _ages(development),
+        "To know": [*_notes(development)],
+    }
+    sections = [Section(title=note(title), parts=tuple(parts)) for title, parts in found.items() if parts]
+    sections += battery_report(summary).sections if summary.batteries else ()
+    return Report(title=note("Development of {run_id}", run_id=development.run_id), sections=tuple(sections))
+
+
+def by_age(development: Development) -> list[Acquisition]:
+    """Return the words that have an age, the youngest age first."""
+    return sorted((word for word in development.acquisitions if word.fits), key=_age)
+
+
+def _age(word: Acquisition) -> tuple[float, str]:
+    return word.age_steps or 0.0, word.word
+
+
+def _figures(development: Development) -> Iterator[Figure]:
+    """Yield a figure of accuracies and one of losses, per character where these are known."""
+    for name, measures in (("accuracy", ("accuracy",)), ("loss", ("bits_per_char", "loss"))):
+        of_measures = [[row for row in development.curves if row.measure == measure] for measure in measures]
+        rows = next((rows for rows in of_measures if rows), [])
+        if rows:
+            yield _figure(name, development, rows)
+
+
+def _figure(name: str, development: Development, rows: Sequence[DevelopmentRow]) -> Figure:
+    """Return a line for each battery and for its largest parts, as far as there is room, or for each split."""
+    points, measure = development.points, rows[0].measure
+    by_level = [[*{row.name: None for row in rows if row.level == level}] for level in (*LEVELS, "split")]
+    whole, *parts = by_level
+    several = next((names for names in parts if len(names) > 1), parts[-1])
+    names = [*whole, *several][:_MAX_LINES]
+    estimates = {(row.name, row.step): Estimate(value=row.value, low=row.low, high=row.high) for row in rows}
+    read: dict[str, list[float | None]] = {
+        "words that the model has read": [point.words for point in points],
+        "tokens that the model has read": [point.tokens for point in points],
+        "step": [point.step for point in points],
+    }
+    axes = [
+        Axis(title=note(title), places=tuple(one for one in places if one is not None))
+        for title, places in read.items()
+        if None not in places
+    ]
+    title = note(_TITLES[measure])
+    return Figure(
+        name=name,
+        title=title,
+        text=note("{what} over the checkpoints, with 95 % intervals.", what=title),
+        axes=tuple(axes),
+        y=title,
+        form=_FORMS[measure],
+        series=tuple(
+            Series(name=one, values=tuple(estimates.get((one, point.step)) for point in points)) for one in names
+        ),
+        levels=tuple(sorted({row.chance for row in rows if row.name in names and row.chance})),
+        n_left_out=len({row.name for row in rows}) - len(names),
+        file="development.csv",
+        addresses=tuple(f"text/{development.run_id}@{point.step}" for point in points),
+    )
+
+
+def _checkpoints(development: Development) -> Iterator[Table]:
+    """Yield a row for each checkpoint: the accuracies on whole batteries and the losses, with 95 % intervals."""
+    shown = [row for row in development.curves if row.level in ("battery", "split")]
+    curves = [*{(row.measure, row.name): None for row in shown}]
+    cells = {(row.step, row.measure, row.name): Estimate(value=row.value, low=row.low, high=row.high) for row in shown}
+    columns = [Column(title=note(title), form="count") for title in ("step", "epoch", "words")]
+    for measure, name in curves:
+        title = note("{name}", name=name)
+        if measure != "accuracy":
+            title = note("{name}: {measure}", name=name, measure=note(_TITLES[measure]))
+        columns.append(Column(title=title, form=_FORMS[measure]))
+    rows: list[tuple[Cell, ...]] = []
+    for point in development.points:
+        step = Link(text=point.step, address=f"text/{development.run_id}@{point.step}")
+        rows.append((step, point.epoch, point.words, *(cells.get((point.step, *curve)) for curve in curves)))
+    if shown:
+        yield Table(
+            name="curves",
+            title=note("Checkpoints"),
+            caption=note("95 % intervals: of Wilson (1927) for accuracies, over the lines for losses."),
+            columns=tuple(columns),
+            rows=tuple(rows),
+            file="development.csv",
+            is_series=True,
+        )
+
+
+def _ages(development: Development) -> list[Part]:
+    """Return the words that have an age, with the 95 % intervals of the ages, and the figure of their curves."""
+    rows: list[tuple[Cell, ...]] = []
+    for word in by_age(development):
+        steps = Estimate(value=word.age_steps, low=word.age_steps_low, high=word.age_steps_high)
+        words = Estimate(value=word.age_words, low=word.age_words_low, high=word.age_words_high)
+        ends = (word.start_nats, word.end_nats, word.r_squared)
+        rows.append((word.word, word.n_contexts, word.frequency_per_million, steps, words, *ends))
+    if not rows:
+        return []
+    forms: Mapping[str, Form] = {
+        "word": "text",
+        "contexts": "count",
+        "per million": "tenths",
+        "age (steps)": "tenths",
+        "age (words)": "count",
+        "from {unit}": "surprisal",
+        "to {unit}": "surprisal",
+        "R²": "hundredths",
+    }
+    table = Table(
+        name="words",
+        title=note("Ages of words, the youngest first"),
+        caption=note(
+            "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
+        ),
+        columns=tuple(Column(title=note(title), form=form) for title, form in forms.items()),
+        rows=tuple(rows),
+        file="acquisition.csv",
+        is_series=True,
+    )
+    text = note(
+        "Mean surprisals of words at the checkpoints, the fitted curves, and the ages as crosses with intervals."
+    )
+    return [table, Figure(name="words", title=note("Ages of words"), text=text)]
+
+
+def _notes(development: Development) -> Iterator[Note]:
+    """Yield how many words have an age, which have none, with reasons, and what of the texts was trained on."""
+    ages = [word.age_steps for word in development.acquisitions if word.age_steps is not None]
+    n_words = counted_note(len(development.acquisitions), "word")
+    if ages:
+        middle = Quantity(value=median(ages))
+        template = "{ages} of {words} have an age of acquisition, at the median at step {step}"
+        yield note(template, ages=len(ages), words=n_words, step=middle)
+        yield note(_AGE_INTERVALS)
+    elif development.acquisitions:
+        yield note("{ages} of {words} have an age of acquisition", ages=0, words=n_words)
+    for reason, text in _REASONS.items():
+        words = [word.word for word in development.acquisitions if word.reason == reason]
+        if words:
+            count = counted_note(len(words), "word")
+            yield note(
+                "{words} without an age, {reason}: {names}", words=count, reason=note(text), names=" ".join(words)
+            )
+    if development.missing_words:
+        yield note("Not in the text: {words}", words=", ".join(development.missing_words))
+    yield from (note("{text}", text=text.removesuffix(".")) for text in development.notes)
+    if development.n_unscored:
+        count = counted_note(development.n_unscored, "occurrence")
+        yield note("{occurrences} of words without a surprisal are left out", occurrences=count)

@@ -1,0 +1,145 @@
+"""Reports as text: their numbers and notes in the reader's language and unit, and tables as rows of texts."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from trainer.contracts.base import changed
+from trainer.contracts.reports import (
+    WRITINGS,
+    Cell,
+    Column,
+    Estimate,
+    Form,
+    Link,
+    Note,
+    Quantity,
+    Table,
+    counted_note,
+    note,
+)
+from trainer.contracts.units import Unit, bits_in_unit, in_unit
+
+MISSING = "–"
+"""Stands in tables for a number that does not exist."""
+Rows: TypeAlias = list[list[str]]
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _english(one: str, many: str, number: int) -> str:
+    return one if number == 1 else many
+
+
+class Reader(NamedTuple):
+    """Who reads a report: in which unit and language."""
+
+    unit: Unit = "nats"
+    translated: Callable[[str], str] = _same
+    """Returns an English text in the reader's language."""
+    form_of: Callable[[str, str, int], str] = _english
+    """Returns the text of the reader's language for a number, given the English ones for one and for others."""
+    numeral: Callable[[float, str], str] = format
+    """Writes a number by a format specification with the reader's marks."""
+    inert: Callable[[str], str] = _same
+    """Makes the marks in names and texts of users plain characters."""
+    is_brief: bool = False
+    """Estimates are shown without their intervals, but in the columns of these."""
+
+    def note(self, note: Note) -> str:
+        """Return a note as text."""
+        values = {name: self._value(value) for name, value in note.values.items()}
+        count = note.values.get("count")
+        if note.plural is not None and isinstance(count, Quantity):
+            template = self.form_of(note.template, note.plural, int(count.value))
+        else:
+            template = self.translated(note.template)
+        return template.format(unit=self.translated(self.unit), **values)
+
+    def number(self, value: float, form: Form) -> str:
+        """Return a number as text."""
+        if form == "text":
+            return f"{value}"
+        writing, value = WRITINGS[form], self.in_unit(value, form)
+        sign, marks = "+" if writing.is_signed else "", "," if writing.is_grouped else ""
+        kind = "g" if form == "p" else "%" if writing.is_percent else "f"
+        return self.numeral(value, f"{sign}z{marks}.{writing.digits}{kind}")
+
+    def in_unit(self, value: float, form: Form) -> float:
+        """Return a number of a report in the reader's unit."""
+        match None if form == "text" else WRITINGS[form].unit:
+            case "nats":
+                return in_unit(value, self.unit)
+            case "bits":
+                return bits_in_unit(value, self.unit)
+            case _:
+                return value
+
+    def cell(self, cell: Cell, column: Column) -> str:
+        """Return a cell of a column as text."""
+        match cell:
+            case None:
+                return MISSING
+            case str():
+                return cell
+            case Note():
+                return self.note(cell)
+            case Estimate():
+                return self._estimate(cell, column)
+            case Link():
+                return self.cell(cell.text, column)
+            case _:
+                return self.number(cell, column.form)
+
+    def _value(self, value: "str | Quantity | Note") -> str:
+        match value:
+            case str():
+                return self.inert(value)
+            case Note():
+                return self.note(value)
+            case Quantity():
+                return self.number(value.value, value.form)
+
+    def _estimate(self, one: Estimate, column: Column) -> str:
+        """Return the parts of an estimate that a column shows."""
+        value = MISSING if one.value is None else self.number(one.value, column.form)
+        if column.shows == "value" or (self.is_brief and column.shows == "all"):
+            return value
+        ends = "" if one.low is None or one.high is None else self._interval(one.low, one.high, column)
+        if column.shows == "interval":
+            return ends or MISSING
+        deviation = "" if one.deviation is None else f"±{self.number(one.deviation, column.form)}"
+        ties = self.note(counted_note(one.n_ties, "tie")) if one.n_ties else ""
+        return ", ".join(filter(None, (f"{value}{deviation}{f' ({ends})' if ends else ''}", ties)))
+
+    def _interval(self, low: float, high: float, column: Column) -> str:
+        first, last = self.number(low, column.form), self.number(high, column.form)
+        if column.form == "accuracy":  # the sign stands behind the accuracy
+            first, last = first.rstrip("%"), last.rstrip("%")
+        return self.note(note("{low} to {high}", low=first, high=last))
+
+
+ENGLISH = Reader()
+
+
+def rows_of(table: Table, reader: Reader = ENGLISH) -> Rows:
+    """Return a row of titles and the rows of a table."""
+    titles = [reader.note(column.title) for column in table.columns]
+    cells = [[reader.cell(*pair) for pair in zip(row, table.columns, strict=True)] for row in table.rows]
+    return [titles, *cells]
+
+
+SampleT = TypeVar("SampleT")
+
+
+def spread(rows: Sequence[SampleT], most: int) -> list[SampleT]:
+    """Return at most so many rows, evenly spread over their order, with the first and the last one."""
+    if len(rows) <= most:
+        return [*rows]
+    return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
+
+
+def sampled(table: Table, most: int) -> Table:
+    """Return a table with at most so many rows, if it is one of which a few say enough."""
+    return changed(table, rows=tuple(spread(table.rows, most))) if table.is_series else table
