@@ -207,5 +207,18 @@ def joined(notes: Iterable[Note]) -> Note:
     return Note(template="".join(f"{{{name}}}" for name in values), values=values)
 
 
+def column(
+    title: str, form: Form = "text", shows: Literal["all", "value", "interval"] = "all", *, is_detail: bool = False
+) -> Column:
+    """Return a column under an English title."""
+    return Column(title=note(title), form=form, shows=shows, is_detail=is_detail)
+
+
+def section(title: str, parts: Iterable[Part]) -> list[Section]:
+    """Return parts under an English title; nothing without parts."""
+    found = tuple(parts)
+    return [Section(title=note(title), parts=found)] if found else []
+
+
 def _values(values: Mapping[str, "str | Quantity | Note | float"]) -> dict[str, "str | Quantity | Note"]:
     return {name: Quantity(value=one) if isinstance(one, int | float) else one for name, one in values.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     MEASURES,
     Accuracy,
@@ -23,12 +24,13 @@ from trainer.contracts.reports import (
     Part,
     Quantity,
     Report,
-    Section,
     Series,
     Table,
+    column,
     counted_note,
     joined,
     note,
+    section,
 )
 
 MEASURE_WORDS: Mapping[Measure, str] = {
@@ -71,22 +73,20 @@ _BANDS = (
     "Runs that differ in their seeds only. Intervals by Student's t over the seeds, or by Wilson over the items of a"
     " run where these are wider."
 )
-_INTERVAL = note("95 % interval")
-_ITEMS = Column(title=note("items"), form="count", is_detail=True)
+_ITEMS = column("items", "count", is_detail=True)
 
 
 def battery_report(summary: BatterySummary) -> Report:
     """Return the report of a battery's results."""
     titles = run_titles(summary)
-    found = {
-        "Accuracy": [_one_of(accuracy_tables(summary)), *_notes(summary, titles)],
-        "Controls": _controls(summary, titles),
-        "Regions": _regions(summary, titles),
-        "Differences between runs": _differences(summary, titles),
-        "Over seeds": _seeds(summary),
-    }
-    sections = [Section(title=note(title), parts=tuple(parts)) for title, parts in found.items() if parts]
     names = ", ".join(battery.name for battery in summary.batteries)
+    sections = [
+        *section("Accuracy", [_one_of(accuracy_tables(summary)), *_notes(summary, titles)]),
+        *section("Controls", _controls(summary, titles)),
+        *section("Regions", _regions(summary, titles)),
+        *section("Differences between runs", _differences(summary, titles)),
+        *section("Over seeds", _seeds(summary)),
+    ]
     return Report(title=note("{names}", names=names), sections=tuple(sections))
 
 
@@ -141,9 +141,9 @@ def _accuracies_of_one(result: RunResult, measure: Measure) -> Table:
             rows.append(("", note("mean over paradigms"), "", "", mean, "", *means))
     columns = [
         _ITEMS,
-        Column(title=note("ties"), form="count", is_detail=True),
+        column("ties", "count", is_detail=True),
         Column(title=note(_MEASURE_TITLES[measure]), form="share", shows="value"),
-        Column(title=_INTERVAL, form="share", shows="interval"),
+        column("95 % interval", "share", shows="interval"),
         *(Column(title=note(_MEASURE_TITLES[one]), form="share", shows="value", is_detail=True) for one in others),
     ]
     return _accuracy_table(measure, columns, rows)
@@ -156,7 +156,7 @@ def _accuracy_table(measure: Measure, columns: Sequence[Column], rows: Sequence[
         caption=note(
             "Accuracy by {measure}, without ties. Intervals: Wilson (1927), 95 %.", measure=note(MEASURE_WORDS[measure])
         ),
-        columns=(Column(title=note("")), Column(title=note("")), *columns),
+        columns=(column(""), column(""), *columns),
         rows=tuple(rows),
         n_titles=2,
         scale=(0.0, 1.0),
@@ -228,13 +228,13 @@ def leak_notes(leak: LeakedItems) -> Iterator[Note]:
 def _controls(summary: BatterySummary, titles: Mapping[str, Note]) -> list[Part]:
     rows = [(titles[result.run.name], *_control(control)) for result in summary.runs for control in result.controls]
     columns = (
-        *(Column(title=note("run"), is_detail=len(summary.runs) == 1), Column(title=note("battery")), _ITEMS),
-        Column(title=note("chance"), form="share"),
-        Column(title=note("untrained"), form="accuracy"),
-        Column(title=note("untrained is")),
-        Column(title=note("unigrams"), form="accuracy"),
-        Column(title=note("n-grams"), form="accuracy"),
-        Column(title=note("n")),
+        *(column("run", is_detail=len(summary.runs) == 1), column("battery"), _ITEMS),
+        column("chance", "share"),
+        column("untrained", "accuracy"),
+        column("untrained is"),
+        column("unigrams", "accuracy"),
+        column("n-grams", "accuracy"),
+        column("n"),
     )
     title = note("Controls: the untrained architecture, and counts of the training text")
     return [Table(name="controls", title=title, columns=columns, rows=tuple(rows), n_titles=2)] if rows else []
@@ -273,36 +273,34 @@ def _regions(summary: BatterySummary, titles: Mapping[str, Note]) -> list[Part]:
             effects.append((title, effect.paradigm, effect.what, region, effect.n_items, mean, mean))
         for battery, paradigm in suites:
             figures.append(_figure(result, title, battery, paradigm, summary, len(figures) + 1))
-    run, suite = Column(title=note("run"), is_detail=len(summary.runs) == 1), Column(title=note("suite"))
+    run, suite = column("run", is_detail=len(summary.runs) == 1), column("suite")
     tables = [
         Table(
             name="formulas",
             title=note("Shares of items for which a formula holds"),
             columns=(
-                *(run, suite, Column(title=note("formula")), _ITEMS),
-                Column(title=note("undecided"), form="count", is_detail=True),
-                Column(title=note("right"), form="share", shows="value"),
-                Column(title=_INTERVAL, form="share", shows="interval"),
-                Column(title=note("chance"), form="share"),
+                *(run, suite, column("formula"), _ITEMS),
+                column("undecided", "count", is_detail=True),
+                column("right", "share", shows="value"),
+                column("95 % interval", "share", shows="interval"),
+                column("chance", "share"),
             ),
             rows=tuple(formulas),
             n_titles=3,
-            file="formulas.csv",
         ),
         Table(
             name="effects",
             title=note("Mean surprisals of regions, and differences"),
             columns=(
-                *(run, suite, Column(title=note("what")), Column(title=note("region")), _ITEMS),
-                Column(title=note("{unit}"), form="surprisal", shows="value"),
-                Column(title=_INTERVAL, form="surprisal", shows="interval"),
+                *(run, suite, column("what"), column("region"), _ITEMS),
+                column("{unit}", "surprisal", shows="value"),
+                column("95 % interval", "surprisal", shows="interval"),
             ),
             rows=tuple(effects),
             n_titles=4,
-            file="effects.csv",
         ),
     ]
-    return [*(table for table in tables if table.rows), *figures]
+    return [*(part for table in tables for part in _filed(table)), *figures]
 
 
 def _figure(
@@ -340,12 +338,17 @@ def _differences(summary: BatterySummary, titles: Mapping[str, Note]) -> list[Pa
         p_holm = "" if one.p_holm is None else one.p_holm
         rows.append((one.name or one.battery, *runs, one.n_items, difference, difference, one.p, p_holm))
     columns = (
-        *(Column(title=note("")), Column(title=note("first")), Column(title=note("second")), _ITEMS),
-        Column(title=note("difference"), form="change", shows="value"),
-        Column(title=_INTERVAL, form="change", shows="interval"),
-        *(Column(title=note("p"), form="p"), Column(title=note("p (Holm)"), form="p")),
+        *(column(""), column("first"), column("second"), _ITEMS),
+        column("difference", "change", shows="value"),
+        column("95 % interval", "change", shows="interval"),
+        *(column("p", "p"), column("p (Holm)", "p")),
     )
-    return _table("comparisons", "Differences between runs", _DIFFERENCES, columns, rows, n_titles=3)
+    title = note("Differences between runs")
+    return _filed(
+        Table(
+            name="comparisons", title=title, caption=note(_DIFFERENCES), columns=columns, rows=tuple(rows), n_titles=3
+        )
+    )
 
 
 def _seeds(summary: BatterySummary) -> list[Part]:
@@ -354,30 +357,16 @@ def _seeds(summary: BatterySummary) -> list[Part]:
         mean = Estimate(value=one.mean, low=one.low, high=one.high)
         rows.append((one.name or one.battery, len(one.run_ids), mean, one.deviation, mean))
     columns = (
-        *(Column(title=note("")), Column(title=note("seeds"), form="count")),
-        Column(title=note("mean"), form="share", shows="value"),
-        Column(title=note("deviation"), form="share"),
-        Column(title=note("95 % band of the mean"), form="share", shows="interval"),
+        *(column(""), column("seeds", "count")),
+        column("mean", "share", shows="value"),
+        column("deviation", "share"),
+        column("95 % band of the mean", "share", shows="interval"),
     )
-    return _table("seeds", "Over seeds", _BANDS, columns, rows)
+    return _filed(
+        Table(name="seeds", title=note("Over seeds"), caption=note(_BANDS), columns=columns, rows=tuple(rows))
+    )
 
 
-def _table(
-    name: str,
-    title: str,
-    caption: str,
-    columns: tuple[Column, ...],
-    rows: Sequence[tuple[Cell, ...]],
-    n_titles: int = 1,
-) -> list[Part]:
-    """Return a table with its file; nothing without rows."""
-    made = Table(
-        name=name,
-        title=note(title),
-        caption=note(caption),
-        columns=columns,
-        rows=tuple(rows),
-        n_titles=n_titles,
-        file=f"{name}.csv",
-    )
-    return [made] if rows else []
+def _filed(table: Table) -> list[Part]:
+    """Return a table with the file of its name; nothing without rows."""
+    return [changed(table, file=f"{table.name}.csv")] if table.rows else []

@@ -26,11 +26,12 @@ from trainer.contracts.reports import (
     Part,
     Quantity,
     Report,
-    Section,
     Series,
     Table,
+    column,
     counted_note,
     note,
+    section,
 )
 from trainer.reports.battery_report import battery_report
 
@@ -55,13 +56,12 @@ _MAX_LINES = 8
 
 def development_report(development: Development, summary: BatterySummary) -> Report:
     """Return the report of a run's development; `summary` has the accuracies of its checkpoints."""
-    found: dict[str, list[Part]] = {
-        "Over the checkpoints": [*_figures(development), *_checkpoints(development)],
-        "Ages of words": _ages(development),
-        "To know": [*_notes(development)],
-    }
-    sections = [Section(title=note(title), parts=tuple(parts)) for title, parts in found.items() if parts]
-    sections += battery_report(summary).sections if summary.batteries else ()
+    sections = [
+        *section("Over the checkpoints", [*_figures(development), *_checkpoints(development)]),
+        *section("Ages of words", _ages(development)),
+        *section("To know", _notes(development)),
+        *(battery_report(summary).sections if summary.batteries else ()),
+    ]
     return Report(title=note("Development of {run_id}", run_id=development.run_id), sections=tuple(sections))
 
 
@@ -91,14 +91,14 @@ def _figure(name: str, development: Development, rows: Sequence[DevelopmentRow])
     several = next((names for names in parts if len(names) > 1), parts[-1])
     names = [*whole, *several][:_MAX_LINES]
     estimates = {(row.name, row.step): Estimate(value=row.value, low=row.low, high=row.high) for row in rows}
-    read: dict[str, list[float | None]] = {
-        "words that the model has read": [point.words for point in points],
-        "tokens that the model has read": [point.tokens for point in points],
-        "step": [point.step for point in points],
-    }
+    read: list[tuple[Note, list[float | None]]] = [
+        (note("words that the model has read"), [point.words for point in points]),
+        (note("tokens that the model has read"), [point.tokens for point in points]),
+        (note("step"), [point.step for point in points]),
+    ]
     axes = [
-        Axis(title=note(title), places=tuple(one for one in places if one is not None))
-        for title, places in read.items()
+        Axis(title=title, places=tuple(one for one in places if one is not None))
+        for title, places in read
         if None not in places
     ]
     title = note(_TITLES[measure])
@@ -124,7 +124,7 @@ def _checkpoints(development: Development) -> Iterator[Table]:
     shown = [row for row in development.curves if row.level in ("battery", "split")]
     curves = [*{(row.measure, row.name): None for row in shown}]
     cells = {(row.step, row.measure, row.name): Estimate(value=row.value, low=row.low, high=row.high) for row in shown}
-    columns = [Column(title=note(title), form="count") for title in ("step", "epoch", "words")]
+    columns = [column("step", "count"), column("epoch", "count"), column("words", "count")]
     for measure, name in curves:
         title = note("{name}", name=name)
         if measure != "accuracy":
@@ -156,23 +156,17 @@ def _ages(development: Development) -> list[Part]:
         rows.append((word.word, word.n_contexts, word.frequency_per_million, steps, words, *ends))
     if not rows:
         return []
-    forms: Mapping[str, Form] = {
-        "word": "text",
-        "contexts": "count",
-        "per million": "tenths",
-        "age (steps)": "tenths",
-        "age (words)": "count",
-        "from {unit}": "surprisal",
-        "to {unit}": "surprisal",
-        "R²": "hundredths",
-    }
     table = Table(
         name="words",
         title=note("Ages of words, the youngest first"),
         caption=note(
             "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
         ),
-        columns=tuple(Column(title=note(title), form=form) for title, form in forms.items()),
+        columns=(
+            *(column("word"), column("contexts", "count"), column("per million", "tenths")),
+            *(column("age (steps)", "tenths"), column("age (words)", "count")),
+            *(column("from {unit}", "surprisal"), column("to {unit}", "surprisal"), column("R²", "hundredths")),
+        ),
         rows=tuple(rows),
         file="acquisition.csv",
         is_series=True,
