@@ -65,6 +65,7 @@ _LEAKS: Mapping[str, str] = {
     "unsearched": "{battery}: the training text of `{name}` is deleted or has changed, so the items were not searched"
     " for in it",
 }
+_AT_CHANCE: Mapping[bool | None, str] = {True: "at chance", False: "NOT at chance", None: "only ties"}
 _DIFFERENCES = (
     "Accuracy of the first run less that of the second: the score interval of Tango (1998), and the exact test of"
     " McNemar, also adjusted for the number of rows (Holm 1979)."
@@ -197,8 +198,10 @@ def _notes_of_run(result: RunResult) -> Iterator[Note]:
         yield note("the training text was neither searched for the items nor counted")
     for control in result.controls:
         if control.chance == 0:
-            template = "{battery}: no random item has all formulas, so chance is 0: read each by itself"
-            yield note(template, battery=_control_name(control))
+            yield note(
+                "{battery}: no random item has all formulas, so chance is 0: read each by itself",
+                battery=_control_name(control),
+            )
     for leak in result.leaks:
         yield from leak_notes(leak)
 
@@ -241,12 +244,18 @@ def _controls(summary: BatterySummary, titles: Mapping[str, Note]) -> list[Part]
 
 
 def _control(control: Controls) -> tuple[Cell, ...]:
-    at = {True: "at chance", False: "NOT at chance", None: "only ties"}[control.is_at_chance]
     counts = control.counts
     of_counts: tuple[Cell, ...] = (note("not counted"), None, None)
     if counts is not None:
         of_counts = (_estimate(counts.unigram), _estimate(counts.ngram), f"{counts.order}")
-    return _control_name(control), control.n_items, control.chance, _estimate(control.untrained), note(at), *of_counts
+    return (
+        _control_name(control),
+        control.n_items,
+        control.chance,
+        _estimate(control.untrained),
+        note(_AT_CHANCE[control.is_at_chance]),
+        *of_counts,
+    )
 
 
 def _control_name(control: Controls) -> str:

@@ -35,18 +35,21 @@ from trainer.contracts.reports import (
 )
 from trainer.reports.battery_report import battery_report
 
-_FORMS: Mapping[CurveMeasure, Form] = {"accuracy": "share", "loss": "loss", "bits_per_char": "per_char"}
-_TITLES: Mapping[CurveMeasure, str] = {
-    "accuracy": "accuracy",
-    "loss": "loss in {unit} per token",
-    "bits_per_char": "{unit} per character",
+_CURVES: Mapping[CurveMeasure, tuple[Note, Form]] = {
+    "accuracy": (note("accuracy"), "share"),
+    "loss": (note("loss in {unit} per token"), "loss"),
+    "bits_per_char": (note("{unit} per character"), "per_char"),
 }
-_REASONS: Mapping[Misfit, str] = {
-    "too_few_checkpoints": f"fewer than {MIN_CHECKPOINTS} checkpoints after step 0",
-    "no_fall": "the surprisal does not fall",
-    "poor_fit": f"R² below {MIN_R_SQUARED}",
-    "outside": "half way is before the first or after the last checkpoint",
-    "no_plateau": f"less than {MIN_SHARE_SEEN:.0%} of the fall lies between the first and the last checkpoint",
+"""The title and the form of each curve."""
+_REASONS: Mapping[Misfit, Note] = {
+    "too_few_checkpoints": note("fewer than {least} checkpoints after step 0", least=MIN_CHECKPOINTS),
+    "no_fall": note("the surprisal does not fall"),
+    "poor_fit": note("R² below {least}", least=Quantity(value=MIN_R_SQUARED, form="tenths")),
+    "outside": note("half way is before the first or after the last checkpoint"),
+    "no_plateau": note(
+        "less than {least} of the fall lies between the first and the last checkpoint",
+        least=Quantity(value=MIN_SHARE_SEEN, form="share"),
+    ),
 }
 _AGE_INTERVALS = (
     "The 95 % intervals of ages cover how far the checkpoints are from the curve, not other seeds or contexts"
@@ -101,14 +104,14 @@ def _figure(name: str, development: Development, rows: Sequence[DevelopmentRow])
         for title, places in read
         if None not in places
     ]
-    title = note(_TITLES[measure])
+    title, form = _CURVES[measure]
     return Figure(
         name=name,
         title=title,
         text=note("{what} over the checkpoints, with 95 % intervals.", what=title),
         axes=tuple(axes),
         y=title,
-        form=_FORMS[measure],
+        form=form,
         series=tuple(
             Series(name=one, values=tuple(estimates.get((one, point.step)) for point in points)) for one in names
         ),
@@ -128,8 +131,8 @@ def _checkpoints(development: Development) -> Iterator[Table]:
     for measure, name in curves:
         title = note("{name}", name=name)
         if measure != "accuracy":
-            title = note("{name}: {measure}", name=name, measure=note(_TITLES[measure]))
-        columns.append(Column(title=title, form=_FORMS[measure]))
+            title = note("{name}: {measure}", name=name, measure=_CURVES[measure][0])
+        columns.append(Column(title=title, form=_CURVES[measure][1]))
     rows: list[tuple[Cell, ...]] = []
     for point in development.points:
         step = Link(text=point.step, address=f"text/{development.run_id}@{point.step}")
@@ -182,19 +185,20 @@ def _notes(development: Development) -> Iterator[Note]:
     ages = [word.age_steps for word in development.acquisitions if word.age_steps is not None]
     n_words = counted_note(len(development.acquisitions), "word")
     if ages:
-        middle = Quantity(value=median(ages))
-        template = "{ages} of {words} have an age of acquisition, at the median at step {step}"
-        yield note(template, ages=len(ages), words=n_words, step=middle)
+        yield note(
+            "{ages} of {words} have an age of acquisition, at the median at step {step}",
+            ages=len(ages),
+            words=n_words,
+            step=median(ages),
+        )
         yield note(_AGE_INTERVALS)
     elif development.acquisitions:
         yield note("{ages} of {words} have an age of acquisition", ages=0, words=n_words)
-    for reason, text in _REASONS.items():
-        words = [word.word for word in development.acquisitions if word.reason == reason]
+    for name, reason in _REASONS.items():
+        words = [word.word for word in development.acquisitions if word.reason == name]
         if words:
             count = counted_note(len(words), "word")
-            yield note(
-                "{words} without an age, {reason}: {names}", words=count, reason=note(text), names=" ".join(words)
-            )
+            yield note("{words} without an age, {reason}: {names}", words=count, reason=reason, names=" ".join(words))
     if development.missing_words:
         yield note("Not in the text: {words}", words=", ".join(development.missing_words))
     yield from (note("{text}", text=text.removesuffix(".")) for text in development.notes)

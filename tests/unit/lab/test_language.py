@@ -1,6 +1,7 @@
 """Texts of answers and commands in Turkish and Russian: complete, without unused entries, within Discord's limits."""
 
 import ast
+import re
 import string
 from collections.abc import Iterable, Iterator
 from contextvars import copy_context
@@ -24,6 +25,7 @@ from local_discord.wire import Json
 from tests.support import ROOT
 from trainer.config.settings import Settings
 from trainer.contracts.baselines import WARNINGS
+from trainer.contracts.batteries import LEVELS
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
 from trainer.contracts.operations import OPERATIONS, Role
@@ -62,7 +64,33 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
+    labels += LEVELS
     yield from ((label, False) for label in labels)
+    yield from (found for found in texts_of_reports() if is_translated(found[0]))
+
+
+def texts_of_reports() -> Iterator[tuple[str, bool]]:
+    """Yield the texts in the code of reports, and whether they have plural forms: of calls, and of constants."""
+    folder = ROOT / "trainer" / "reports"
+    for path in (*folder.glob("*_report.py"), folder / "report_text.py"):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+                if node.func.id == "counted_note":
+                    yield f"{{count}} {texts[0]}", True
+                elif node.func.id in ("note", "column", "section") and texts:
+                    yield texts[0], False
+        for constant in (one.value for one in module.body if isinstance(one, ast.AnnAssign | ast.Assign)):
+            values = constant.values if isinstance(constant, ast.Dict) else [constant]
+            yield from (
+                (one.value, False) for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            )
+
+
+def is_translated(text: str) -> bool:
+    """Whether a text of a report has words: names in braces and signs are the same in each language."""
+    return re.search(r"[a-z]{2}", re.sub(r"\{\w+\}", "", text)) is not None
 
 
 @runtime_checkable
