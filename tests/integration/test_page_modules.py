@@ -20,17 +20,20 @@ from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
-from tests.support.battery_results import ONE, RESULT, SEVERAL
-from tests.support.development_results import development_of
+from tests.support.battery_results import SEVERAL
+from tests.support.development_results import DEVELOPMENT, NO_ITEMS
 from tests.support.experiment_results import finished_experiment, with_one_seed
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryRun, BatterySummary
 from trainer.contracts.experiments import TRIGRAM, Gap, ValidityCheck
 from trainer.contracts.intervals import Interval
+from trainer.contracts.reports import Note
 from trainer.experiments.validity import message_of
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import FILES, page_file
-from trainer.reports import battery_tables, comparison, development_tables, experiment_tables
+from trainer.reports import comparison, experiment_tables
+from trainer.reports.battery_report import battery_report
+from trainer.reports.development_report import development_report
+from trainer.reports.report_text import Reader, rows_of
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
@@ -491,58 +494,29 @@ def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
     ]
 
 
-def models(*runs: tuple[str, int | None, str | None]) -> BatterySummary:
-    named = (BatteryRun(run_id=run_id, checkpoint=step, label=label, seed=1) for run_id, step, label in runs)
-    return changed(ONE, runs=tuple(changed(RESULT, run=run) for run in named))
-
-
-TITLES: list[tuple[BatterySummary, list[str]]] = [
-    (models(("a", None, "first"), ("b", None, "second")), ["first", "second"]),
-    (models(("a", None, "same"), ("b", None, "same"), ("c", None, None)), ["a", "b", "c"]),
-    (models(("a", 100, "own"), ("a", 1200, "own")), ["step 100", "step 1,200"]),
-    (models(("a", 100, "own"), ("a", None, "own")), ["step 100", "a"]),
-    (models(("a", 100, "own"), ("b", 100, "other")), ["own", "other"]),
-    (models(("a", 100, "own"), ("a", 200, "own"), ("b", 100, "other")), ["a@100", "a@200", "other"]),
-]
-
-
-@pytest.mark.parametrize(("summary", "titles"), TITLES, ids=[",".join(titles) for _, titles in TITLES])
-def test_models_of_a_battery__have_the_titles_of_the_report(
-    modules: Path, summary: BatterySummary, titles: list[str]
-) -> None:
-    assert [*battery_tables.run_titles(summary).values()] == titles
-    expression = f"[...titlesOf({summary.model_dump_json()}).values()]"
-    assert value_of(modules, "titlesOf", "battery_results.js", expression) == titles
-
-
 def lines_of(modules: Path, names: str, module: str, expression: str) -> list[str]:
     """The sentences of a module with numbers as the reports write them."""
     found = TypeAdapter(list[str]).validate_python(value_of(modules, names, module, expression))
     return [line.replace("\u2212", "-").replace(" %", "%").replace("95%", "95 %") for line in found]
 
 
-def test_notes_on_a_battery__are_those_of_the_report(modules: Path) -> None:
-    leak = changed(
-        *RESULT.leaks, validation_whole=0.25, validation_ngrams=0.5, ancestors=("parent",), unsearched=("grand",)
-    )
-    read = tuple(changed(one, notes=("read as csv",)) for one in SEVERAL.batteries)
-    several = changed(SEVERAL, batteries=read, runs=(SEVERAL.runs[0], changed(SEVERAL.runs[1], leaks=(leak,))))
-    for summary in (ONE, several):
-        report = [*battery_tables.notes(summary)]
-        found = lines_of(modules, "notesOf", "battery_results.js", f"notesOf({summary.model_dump_json()})")
-        assert found[:1] == ["a&b: 5 items, somebody/ab@1, cc-by-4.0"]
-        assert len(found) > 4 and sorted(found[1:]) == sorted(set(report) & set(found))
-        left_out = [line for line in report if line not in found]
-        assert all("untrained" in line or "unigrams of" in line for line in left_out), (
-            "controls are a table of the page"
-        )
+REPORTS = {
+    "battery": battery_report(SEVERAL),
+    "development": development_report(DEVELOPMENT, NO_ITEMS),
+}
 
 
-def test_notes_on_a_development__are_those_of_the_report(modules: Path) -> None:
-    development = changed(development_of(), notes=("Read as csv.",), n_unscored=1)
-    report = [line for line in development_tables.notes(development) if "without an age" not in line]
-    found = lines_of(modules, "notesOf", "development.js", f"notesOf({development.model_dump_json()})")
-    assert len(found) == 5 and sorted(found) == sorted(report)
+@pytest.mark.parametrize("name", REPORTS)
+def test_report__has_the_texts_and_numbers_of_the_terminal(modules: Path, name: str) -> None:
+    report, reader = REPORTS[name], Reader("bits")
+    parts = "report.sections.flatMap(({ parts }) => parts)"
+    texts = f"((report) => {parts}.filter(({{ kind }}) => kind === 'note').map(said))({report.model_dump_json()})"
+    found = lines_of(modules, "said", "report.js", texts)
+    assert len(found) > 3 and found == [reader.note(part) for part in report.parts() if isinstance(part, Note)]
+    for table in report.tables().values():
+        cells = "table.rows.flatMap((row) => row.map((cell, place) => textOf(cell, table.columns[place])))"
+        found = lines_of(modules, "textOf", "report.js", f"((table) => {cells})({table.model_dump_json()})")
+        assert found == [cell for row in rows_of(table, reader)[1:] for cell in row]
 
 
 MODELS = ("lstm", TRIGRAM)

@@ -84,7 +84,7 @@ export function written(value, form) {
  * @param {Pick<Column, "form" | "shows">} column
  * @returns {string}
  */
-function textOf(cell, { form, shows }) {
+export function textOf(cell, { form, shows }) {
   if (cell === null) return "–";
   if (typeof cell === "string") return cell;
   if (typeof cell === "number") return written(cell, form);
@@ -92,10 +92,11 @@ function textOf(cell, { form, shows }) {
   if ("address" in cell) return textOf(cell.text, { form, shows });
   const { value, low, high, deviation, n_ties } = cell;
   const number = value === null ? "–" : written(value, form);
-  const ends = low === null || high === null ? "" : `${written(low, form)} to ${written(high, form)}`;
+  const end = (/** @type {number} */ one) => (form === "accuracy" ? written(one, form).replace(" %", "") : written(one, form));
+  const ends = low === null || high === null ? "" : `${end(low)} to ${end(high)}`;
   if (shows === "value") return number;
   if (shows === "interval") return ends || "–";
-  const spread = deviation === null ? "" : ` ± ${written(deviation, form)}`;
+  const spread = deviation === null ? "" : `±${written(deviation, form)}`;
   return `${number}${spread}${ends && ` (${ends})`}${n_ties ? `, ${counted(n_ties, "tie")}` : ""}`;
 }
 
