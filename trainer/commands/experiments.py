@@ -20,7 +20,7 @@ from trainer.commands.connection import (
 )
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures
+from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures, report_parts
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -45,19 +45,9 @@ from trainer.contracts.installation import recipes
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted
-from trainer.experiments.validity import message_of
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
-from trainer.reports.experiment_tables import (
-    MODE_WORDS,
-    battery_caption,
-    battery_rows,
-    battery_table,
-    correlation_line,
-    figure_rows,
-    listener_figures,
-    seeds_note,
-    spread_note,
-)
+from trainer.reports.experiment_report import experiment_report
+from trainer.reports.experiment_tables import battery_rows, listener_figures
 from trainer.system.hardware import physical_cores
 
 
@@ -263,67 +253,27 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
         return
     experiment_id = status.experiment_id
     result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
-    headline = result.models[0].tables.matrix
-    matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
+    matrix = tuple(row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0])
     model, kind = result.headline
-    figures = {mode: listener_figures(result, model, kind, mode) for mode in result.modes}
-    perplexities = tuple(row for of_mode in figures.values() for each in of_mode for row in each.perplexities.values())
-    unit, kind_word = terminal.unit, kind.replace("_", "-")
-    title = f"{status.experiment_id}: excess surprisal, {unit} per position ({model}, {kind_word} text)"
+    of_modes = [listener_figures(result, model, kind, mode) for mode in result.modes]
+    found = changed(
+        summary,
+        matrix=matrix,
+        perplexities=tuple(row for figures in of_modes for each in figures for row in each.perplexities.values()),
+        curves=result.curves,
+        validity=result.validity,
+        correlations=result.correlations,
+        batteries=tuple(battery_rows(result, model).values()),
+    )
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", installation, "experiments", experiment_id)
-    primary = correlation_line(result)
-    n_others = counted(len(result.correlations) - 1, "exploratory test")
-    ratings = "" if primary is None else f"\n{primary} {n_others}, adjusted for their number: correlations.csv"
-    developed = ", ".join(result.development_ids)
-    developments = [Text(f"Curves over checkpoints, for `mt battery show`: {developed}")] if developed else []
-    batteries = (
-        [Text(battery_caption(result, model)), columns(battery_table(result, model))] if result.batteries else []
-    )
-    terminal.show(
-        changed(
-            summary,
-            matrix=matrix,
-            perplexities=perplexities,
-            curves=result.curves,
-            validity=result.validity,
-            correlations=result.correlations,
-            batteries=tuple(battery_rows(result, model).values()),
-        ),
-        Text(f"{title}; a row per model, a column per text\n{seeds_note(result)}"),
-        columns(_matrix_rows(result.languages, matrix, unit)),
-        *(
-            part
-            for mode, of_mode in figures.items()
-            for part in (
-                Text(
-                    f"Perplexity per character, {MODE_WORDS[mode]}; area under the training loss, {unit} · steps\n"
-                    f"{spread_note(result)}"
-                ),
-                columns(figure_rows(result, of_mode, unit)),
-            )
-        ),
-        *batteries,
-        *developments,
-        Text("\n".join(_validity_lines(result.validity, unit)) + ratings),
-        Text(f"{took}\n{where}"),
-    )
+    terminal.show(found, *report_parts(experiment_report(result), terminal.unit), Text(f"\n{took}\n{where}"))
 
 
 def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:
     excess = {(row.listener_language, row.text_language): loss_number(row.excess_cross_entropy, unit) for row in matrix}
     rows = [[listener, *(excess.get((listener, text), "–") for text in languages)] for listener in languages]
     return [["", *languages], *rows]
-
-
-def _validity_lines(validity: Validity, unit: Unit) -> list[str]:
-    if validity.passed is None:
-        return ["validity: nothing to check, because the plan has no two branches with two languages"]
-    held_out = next((check.gap for check in validity.checks if check.name == "held_out"), None)
-    return [
-        f"{'passed' if check.passed else 'FAILED'}  {check.name}: {message_of(check, held_out, unit)}"
-        for check in validity.checks
-    ]
 
 
 async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # `mt worker` starts the server of its children before these 
     from trainer.contracts.reports import Report
     from trainer.contracts.runs import RunStatus
 
-_MAX_SERIES_ROWS = 24
+_MAX_SERIES_ROWS, _MAX_COLUMNS = 24, 160
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -199,19 +199,26 @@ def columns(rows: Sequence[Sequence[str]]) -> Text:
 
 
 def report_parts(report: Report, unit: Unit) -> Iterator[Text]:
-    """Yield the sections of a report without its figures; of several tables to choose from the first one."""
+    """Yield the sections of a report without details and figures; of several tables to choose from the first one.
+
+    Estimates stand without their intervals in tables that are too wide to read.
+    """
     from trainer.contracts.reports import Choice, Note, Table
     from trainer.reports.report_text import Reader, rows_of, sampled
 
     reader = Reader(unit)
-    for number, section in enumerate(report.sections):
+    for number, section in enumerate(one for one in report.sections if not one.is_detail):
         shown = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
         tables = [part for part in shown if isinstance(part, Table)]
         notes = [reader.note(part) for part in shown if isinstance(part, Note)]
         if number and (tables or notes):
             yield Text(f"\n{reader.note(section.title)}")
         for table in tables:
-            yield columns(rows_of(sampled(table, _MAX_SERIES_ROWS), reader))
+            few = sampled(table, _MAX_SERIES_ROWS)
+            aligned = columns(rows_of(few, reader))
+            if max(map(cell_len, aligned.plain.split("\n"))) > _MAX_COLUMNS:
+                aligned = columns(rows_of(few, reader._replace(is_brief=True)))
+            yield aligned
         if notes:
             yield Text("\n".join(notes))
 

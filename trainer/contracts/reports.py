@@ -6,10 +6,24 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.units import LOSS_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
+from trainer.contracts.experiments import TreeJoin
+from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 
 Form = Literal[
-    "text", "count", "tenths", "hundredths", "share", "accuracy", "change", "p", "loss", "per_char", "surprisal"
+    "text",
+    "count",
+    "tenths",
+    "hundredths",
+    "thousandths",
+    "share",
+    "accuracy",
+    "points",
+    "change",
+    "p",
+    "loss",
+    "per_char",
+    "surprisal",
+    "perplexity",
 ]
 """What a number is, and so how it is written."""
 
@@ -31,13 +45,16 @@ WRITINGS: Mapping[Form, Writing] = {
     "count": Writing(is_grouped=True),
     "tenths": Writing(digits=1, is_grouped=True),
     "hundredths": Writing(digits=2, is_grouped=True),
+    "thousandths": Writing(digits=3),
     "share": Writing(digits=SHARE_DIGITS, is_percent=True),
     "accuracy": Writing(digits=SHARE_DIGITS, is_percent=True),
+    "points": Writing(digits=SHARE_DIGITS, is_percent=True),
     "change": Writing(digits=SHARE_DIGITS, is_percent=True, is_signed=True),
     "p": Writing(digits=4),
     "loss": Writing(digits=LOSS_DIGITS, unit="nats"),
     "per_char": Writing(digits=LOSS_DIGITS, unit="bits"),
     "surprisal": Writing(digits=SURPRISAL_DIGITS, unit="nats"),
+    "perplexity": Writing(digits=PERPLEXITY_DIGITS),
 }
 
 
@@ -68,6 +85,8 @@ class Estimate(Frozen):
     deviation: float | None = None
     n_ties: int = 0
     """Items that are neither right nor wrong."""
+    is_own: bool = False
+    """True for a model on its own language, which tables mark."""
 
 
 class Link(Frozen):
@@ -146,6 +165,8 @@ class Figure(Frozen):
     file: str | None = None
     addresses: tuple[str, ...] = ()
     """The places on the page of what stands at each place of the axes; see `Link`."""
+    joins: tuple[TreeJoin, ...] = ()
+    """The joins of a tree, the nearest first."""
 
 
 class Choice(Frozen):
@@ -164,6 +185,8 @@ class Section(Frozen):
 
     title: Note
     parts: tuple[Part, ...]
+    is_detail: bool = False
+    """Left out, or closed at first, where a reader wants the answer."""
 
 
 class Report(Frozen):
@@ -214,10 +237,10 @@ def column(
     return Column(title=note(title), form=form, shows=shows, is_detail=is_detail)
 
 
-def section(title: str, parts: Iterable[Part]) -> list[Section]:
+def section(title: str, parts: Iterable[Part], *, is_detail: bool = False) -> list[Section]:
     """Return parts under an English title; nothing without parts."""
     found = tuple(parts)
-    return [Section(title=note(title), parts=found)] if found else []
+    return [Section(title=note(title), parts=found, is_detail=is_detail)] if found else []
 
 
 def _values(values: Mapping[str, "str | Quantity | Note | float"]) -> dict[str, "str | Quantity | Note"]:

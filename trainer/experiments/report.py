@@ -17,7 +17,9 @@ from trainer.contracts.experiments import (
     SeedRow,
     Tables,
 )
-from trainer.reports.experiment_tables import csv_text, latex_batteries, latex_perplexities, latex_table
+from trainer.reports.experiment_latex import latex_batteries, latex_perplexities, latex_table
+from trainer.reports.experiment_report import experiment_report
+from trainer.reports.experiment_tables import csv_text
 from trainer.system.files import DISK, write_atomically
 
 RESULT = "result.json"
@@ -63,7 +65,7 @@ def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | byt
         heat_map_figure,
         tree_figure,
     )
-    from trainer.reports.experiment_html import experiment_html
+    from trainer.reports.report_html import report_html
 
     figures = {"heat_map": heat_map_figure(result), "tree": tree_figure(result), "curves": curves_figure(result)}
     if result.batteries:
@@ -73,7 +75,9 @@ def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | byt
         yield f"{name}.png", images[name]
         yield f"{name}.pdf", figure_bytes(figure, "pdf")
         yield f"{name}.svg", figure_bytes(figure, "svg")
-    yield "report.html", experiment_html(result, images)
+    report = experiment_report(result)
+    yield "report.html", report_html(report, images)
+    yield "report.json", report.model_dump_json()
 
 
 def _csv_files(folder: str, tables: Tables) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,9 @@ from math import fsum
 from typing import Literal, NamedTuple
 
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import CheckName, Gap, TextKind, TreeJoin, Validity, ValidityCheck
-from trainer.contracts.units import Unit, loss_number
+from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
+from trainer.reports.experiment_report import check_note
+from trainer.reports.report_text import ENGLISH
 
 
 def average_linkage(languages: Sequence[str], distances: Mapping[tuple[str, str], float]) -> tuple[TreeJoin, ...]:
@@ -36,20 +37,6 @@ def joins_first(tree: Sequence[TreeJoin], groups: Iterable[Iterable[str]]) -> bo
     return all(frozenset(group) in clusters for group in groups)
 
 
-_GAP = (
-    "The mean distance is {within} {unit} within branches and {across} across branches: a gap of {gap}, which should be"
-    " above 0. The tree {joins} the languages of each branch first."
-)
-CHECK_SENTENCES: Mapping[CheckName, str] = {
-    "passages": _GAP,
-    "held_out": _GAP,
-    "shuffled": "With shuffled characters the gap is {gap} {unit}; it should be below half of the {held_out} of the"
-    " held-out text.",
-    "control": "The smallest distance of a control is {nearest} {unit} ({control}); it should be above the mean"
-    " distance across branches, {across}.",
-}
-JOINS = ("does not join", "joins")
-"""For a tree that does not join, and one that joins, the languages of each branch first."""
 Distances = Mapping[tuple[str, str], float]
 """Symmetric distances, for both orders of each pair of languages."""
 
@@ -107,42 +94,19 @@ def validity(measured: Mapping[TextKind, Measured], headline: TextKind, family: 
         checks.append(_shuffled_check(gaps["shuffled"], gaps["held_out"]))
     if headline in gaps and family.controls:
         checks.append(_control_check(gaps[headline]))
-    return Validity(passed=all(check.passed for check in checks) if checks else None, checks=tuple(checks))
+    worded = [changed(check, message=ENGLISH.note(check_note(check, checks))) for check in checks]
+    return Validity(passed=all(check.passed for check in checks) if checks else None, checks=tuple(worded))
 
 
 def _gap_check(name: Literal["passages", "held_out"], found: Gap, *, joins_branches_first: bool) -> ValidityCheck:
     passed = found.gap > 0 and joins_branches_first
-    return _worded(
-        ValidityCheck(name=name, passed=passed, message="", gap=found, joins_branches_first=joins_branches_first)
-    )
+    return ValidityCheck(name=name, passed=passed, message="", gap=found, joins_branches_first=joins_branches_first)
 
 
 def _shuffled_check(shuffled: Gap, held_out: Gap) -> ValidityCheck:
-    passed = shuffled.gap < held_out.gap / 2
-    return _worded(ValidityCheck(name="shuffled", passed=passed, message="", gap=shuffled), held_out)
+    return ValidityCheck(name="shuffled", passed=shuffled.gap < held_out.gap / 2, message="", gap=shuffled)
 
 
 def _control_check(found: Gap) -> ValidityCheck:
     passed = min(found.control_distances.values()) > found.across
-    return _worded(ValidityCheck(name="control", passed=passed, message="", gap=found))
-
-
-def _worded(check: ValidityCheck, held_out: Gap | None = None) -> ValidityCheck:
-    return changed(check, message=message_of(check, held_out, "nats"))
-
-
-def message_of(check: ValidityCheck, held_out: Gap | None, unit: Unit) -> str:
-    """Return the sentence of a check with its distances in a unit; `held_out` is the gap of the held-out text."""
-    found = check.gap
-    if found is None:
-        return check.message
-    distances = found.control_distances
-    control = min(distances, key=distances.__getitem__, default="")
-    numbers = {"within": found.within, "across": found.across, "gap": found.gap, "nearest": distances.get(control, 0.0)}
-    return CHECK_SENTENCES[check.name].format(
-        unit=unit,
-        control=control,
-        joins=JOINS[check.joins_branches_first is True],
-        held_out="gap" if held_out is None else loss_number(held_out.gap, unit),
-        **{name: loss_number(nats, unit) for name, nats in numbers.items()},
-    )
+    return ValidityCheck(name="control", passed=passed, message="", gap=found)

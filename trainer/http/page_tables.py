@@ -7,7 +7,6 @@ from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.contracts.base import Frozen, KindName, RunState
 from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions, Measure
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.experiments import TRIGRAM, CheckName, CorrelationKind, PairSet, ScoringMode, TextKind
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.operations import JOB_ROWS, RESUMABLE_STATES
@@ -16,8 +15,6 @@ from trainer.contracts.reports import WRITINGS, Form, Writing
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
-from trainer.experiments.validity import CHECK_SENTENCES, JOINS
-from trainer.reports import experiment_tables
 from trainer.reports.battery_report import MEASURE_WORDS
 
 
@@ -70,16 +67,3 @@ class PageTables(Frozen):
     splits: tuple[EvalSplit, ...] = get_args(EvalSplit)
     measures: Mapping[Measure, str] = MEASURE_WORDS
     writings: Mapping[Form, Writing] = WRITINGS
-
-    kinds: Mapping[TextKind, str] = experiment_tables.KIND_WORDS
-    modes: Mapping[ScoringMode, str] = experiment_tables.MODE_WORDS
-    statistics: Mapping[CorrelationKind, str] = experiment_tables.STATISTIC_WORDS
-    pairs: Mapping[PairSet, str] = experiment_tables.PAIR_WORDS
-    trigram: str = TRIGRAM
-    no_seed: str = experiment_tables.NO_SEED
-    one_seed: str = experiment_tables.ONE_SEED
-    several_seeds: str = experiment_tables.SEVERAL_SEEDS
-    battery_seeds: tuple[str, str] = experiment_tables.BATTERY_SEEDS
-    battery_intervals: tuple[str, str] = experiment_tables.BATTERY_INTERVALS
-    checks: Mapping[CheckName, str] = CHECK_SENTENCES
-    joins: tuple[str, str] = JOINS

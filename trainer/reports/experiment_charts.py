@@ -18,20 +18,20 @@ from matplotlib.patches import Rectangle
 
 from trainer.contracts.base import changed
 from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
+from trainer.contracts.reports import Note
 from trainer.contracts.units import Unit, in_unit
 from trainer.reports.charts import leave_out_matplotlibrc
+from trainer.reports.experiment_report import battery_seeds, covered
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
     HeatScale,
     battery_rows,
-    battery_spread_note,
     excess_scale,
     headline_rows,
     headline_seeds,
-    seeds_note,
-    spread_note,
 )
 from trainer.reports.fonts import drawable, save_figure
+from trainer.reports.report_text import ENGLISH
 
 leave_out_matplotlibrc()
 _DOTS_PER_INCH = 200
@@ -61,7 +61,7 @@ def heat_map_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
         cells[listener, text] = _HeatCell(excess, f"{excess:z.2f}", spread)
     heat = _Heat(result.languages, result.languages, cells, {(one, one) for one in result.languages})
     figure, axes, bar = _draw_heat_map(result, heat, HeatScale(*(in_unit(end, unit) for end in excess_scale(rows))))
-    figure.supxlabel(spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
+    figure.supxlabel(_with_spread(result, covered(result)), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "language of the text", "listener: language of the model")
     bar.set_label(f"excess cross-entropy ({unit} per character)", color=TEXT, fontsize=LABEL_SIZE)
     return figure
@@ -80,10 +80,15 @@ def batteries_figure(result: ExperimentResult) -> Figure:
     figure, axes, bar = _draw_heat_map(result, heat, HeatScale(0.0, 100.0))
     names = [drawable(title[:_MAX_NAME_CHARACTERS]) for title in heat.columns]
     axes.set_xticks([place + 0.5 for place in range(len(names))], names, rotation=30, ha="left")
-    figure.supxlabel(battery_spread_note(result), color=QUIET, fontsize=NOTE_SIZE)
+    figure.supxlabel(_with_spread(result, battery_seeds(result)), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "battery, after its language", "language of the model")
     bar.set_label("accuracy (%)", color=TEXT, fontsize=LABEL_SIZE)
     return figure
+
+
+def _with_spread(result: ExperimentResult, seeds: Note) -> str:
+    """Return what the values are of, and what stands after ±."""
+    return ENGLISH.note(seeds) + (" ±: standard deviation over seeds." if len(result.seeds) > 1 else "")
 
 
 def tree_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
@@ -161,7 +166,7 @@ def figure_bytes(figure: Figure, file_format: Literal["png", "pdf", "svg"]) -> b
 def _figure(result: ExperimentResult, width: float, height: float) -> Figure:
     """Return an empty figure; below its axes it says what intervals cover."""
     figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=BACKGROUND, layout="constrained")
-    figure.supxlabel(seeds_note(result), color=QUIET, fontsize=NOTE_SIZE)
+    figure.supxlabel(ENGLISH.note(covered(result)), color=QUIET, fontsize=NOTE_SIZE)
     return figure
 
 

@@ -1,21 +1,58 @@
 """A report as one HTML page without outside assets."""
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from trainer.contracts.reports import Cell, Choice, Column, Estimate, Figure, Note, Part, Report, Table
-from trainer.reports.experiment_html import PAGE, cell_style, figure_html, html_table, section
+from trainer.contracts.reports import Cell, Choice, Column, Estimate, Figure, Note, Part, Report, Section, Table
 from trainer.reports.experiment_tables import HeatScale
 from trainer.reports.report_text import ENGLISH
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<style>
+:root {{ color-scheme: light dark; --back: #ffffff; --text: #1b1f26; --quiet: #525b6a; --line: #c9d0da }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --back: #1e2126; --text: #e6e9ee; --quiet: #a7b0be; --line: #454c57 }}
+}}
+body {{ background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 64rem; padding: 1rem }}
+h1 {{ font-size: 1.6rem }}
+h2 {{ font-size: 1.2rem; margin-top: 2rem }}
+.table {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0 }}
+caption {{ color: var(--quiet); padding: 0.3rem 0; text-align: left }}
+th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap }}
+th {{ font-weight: 600 }}
+td small {{ display: block }}
+td.own {{ outline: 2px solid var(--text); outline-offset: -2px }}
+figure {{ margin: 0.5rem 0 }}
+figcaption {{ color: var(--quiet) }}
+img {{ background: #ffffff; height: auto; max-width: 100% }}
+summary {{ cursor: pointer }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
 
 
 def report_html(report: Report, images: Mapping[str, bytes]) -> str:
     """Return the page; `images` are the pictures (PNG) of the figures by name."""
-    body = [
-        section(ENGLISH.note(one.title), *(made for part in one.parts for made in _part(part, images)))
-        for one in report.sections
-    ]
-    return PAGE.format(title=escape(ENGLISH.note(report.title)), body="\n".join(body))
+    body = "\n".join(_section(one, images) for one in report.sections)
+    return _PAGE.format(title=escape(ENGLISH.note(report.title)), body=body)
+
+
+def _section(section: Section, images: Mapping[str, bytes]) -> str:
+    title, parts = ENGLISH.note(section.title), [made for part in section.parts for made in _part(part, images)]
+    body = "\n".join(parts)
+    return f"<h2>{escape(title)}</h2>\n{_folded(title, body) if section.is_detail else body}"
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
 def _part(part: Part, images: Mapping[str, bytes]) -> Iterator[str]:
@@ -24,29 +61,36 @@ def _part(part: Part, images: Mapping[str, bytes]) -> Iterator[str]:
             yield f"<p>{escape(ENGLISH.note(part))}.</p>"
         case Figure():
             if part.name in images:
-                yield figure_html(images[part.name], ENGLISH.note(part.text))
+                yield _figure(images[part.name], ENGLISH.note(part.text))
         case Table():
-            yield table_html(part)
+            yield _table(part)
         case Choice():
-            yield table_html(part.tables[0])
-            for other in part.tables[1:]:
-                yield f"<details><summary>{escape(ENGLISH.note(other.title))}</summary>{table_html(other)}</details>"
+            yield _table(part.tables[0])
+            yield from (_folded(ENGLISH.note(other.title), _table(other)) for other in part.tables[1:])
 
 
-def table_html(table: Table) -> str:
+def _figure(png: bytes, text: str) -> str:
+    image = f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(text)}">'
+    return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
+
+
+def _table(table: Table) -> str:
     """Return a table, with its numbers on the colours of its scale if it has one."""
     head = "".join(f'<th scope="col">{escape(ENGLISH.note(column.title))}</th>' for column in table.columns)
     rows = [
         "".join(_cell(cell, column, table) for cell, column in zip(row, table.columns, strict=True))
         for row in table.rows
     ]
-    caption = ENGLISH.note(table.caption or table.title)
-    return html_table(caption, head, "".join(f"<tr>{row}</tr>\n" for row in rows))
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    return (
+        f'<div class="table"><table><caption>{escape(ENGLISH.note(table.caption or table.title))}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(cell: Cell, column: Column, table: Table) -> str:
     text, value = escape(ENGLISH.cell(cell, column)), cell.value if isinstance(cell, Estimate) else cell
-    is_coloured = table.scale is not None and column.form in ("share", "accuracy") and column.shows != "interval"
-    if table.scale is None or not is_coloured or not isinstance(value, float):
+    if table.scale is None or column.shows == "interval" or not isinstance(value, float):
         return f"<td>{text}</td>"
-    return f'<td style="{cell_style(HeatScale(*table.scale), value)}">{text}</td>'
+    scale, own = HeatScale(*table.scale), " class=own" if isinstance(cell, Estimate) and cell.is_own else ""
+    return f'<td{own} style="background:{scale.colour(value)};color:{scale.text_colour(value)}">{text}</td>'

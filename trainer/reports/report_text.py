@@ -64,7 +64,8 @@ class Reader(NamedTuple):
         writing, value = WRITINGS[form], self.in_unit(value, form)
         sign, marks = "+" if writing.is_signed else "", "," if writing.is_grouped else ""
         kind = "g" if form == "p" else "%" if writing.is_percent else "f"
-        return self.numeral(value, f"{sign}z{marks}.{writing.digits}{kind}")
+        text = self.numeral(value, f"{sign}z{marks}.{writing.digits}{kind}")
+        return text.rstrip("%") if form == "points" else text
 
     def in_unit(self, value: float, form: Form) -> float:
         """Return a number of a report in the reader's unit."""
@@ -106,16 +107,19 @@ class Reader(NamedTuple):
         value = MISSING if one.value is None else self.number(one.value, column.form)
         if column.shows == "value" or (self.is_brief and column.shows == "all"):
             return value
-        ends = "" if one.low is None or one.high is None else self._interval(one.low, one.high, column)
+        ends = None if one.low is None or one.high is None else self._ends(one.low, one.high, column.form)
         if column.shows == "interval":
             return ends or MISSING
         deviation = "" if one.deviation is None else f"±{self.number(one.deviation, column.form)}"
         ties = self.note(counted_note(one.n_ties, "tie")) if one.n_ties else ""
-        return ", ".join(filter(None, (f"{value}{deviation}{f' ({ends})' if ends else ''}", ties)))
+        within = "" if ends is None else f" [{ends}]" if column.form == "points" else f" ({ends})"
+        return ", ".join(filter(None, (f"{value}{deviation}{within}", ties)))
 
-    def _interval(self, low: float, high: float, column: Column) -> str:
-        first, last = self.number(low, column.form), self.number(high, column.form)
-        if column.form == "accuracy":  # the sign stands behind the accuracy
+    def _ends(self, low: float, high: float, form: Form) -> str:
+        first, last = self.number(low, form), self.number(high, form)
+        if form == "points":
+            return f"{first}, {last}"
+        if form == "accuracy":  # the sign stands behind the accuracy
             first, last = first.rstrip("%"), last.rstrip("%")
         return self.note(note("{low} to {high}", low=first, high=last))
 
