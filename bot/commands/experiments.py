@@ -7,22 +7,19 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import add_commands, file_button, show_job, suggested, watch_job
+from bot.commands.jobs import add_commands, file_button, watch_job
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
-from bot.messages.experiment_answers import METRICS, Metric, metric_answer
 from bot.session.client import Bot
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.contracts.experiments import ExperimentRequest
 from trainer.contracts.installation import recipes
 from trainer.contracts.operations import JOB_ROWS
-from trainer.contracts.parameters import ExperimentPath
 from trainer.data.corpora import CorpusStore
 from trainer.lab import calls
 from trainer.lab.language import _
-from trainer.system.files import read_record
 
 experiment = app_commands.Group(name="experiment", description="Cross-language experiments.")
 _ROW = JOB_ROWS["experiments"]
@@ -99,23 +96,6 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
 add_commands(experiment, "experiments", list="List the experiments, newest first.")
 
 
-@experiment.command(name="show", description="Show an experiment: its progress, or its matrix of languages.")
-@app_commands.describe(experiment="Id of the experiment", metric="Numbers of the matrix; default: surprisal")
-@app_commands.autocomplete(experiment=suggested(_ROW))
-async def show_experiment(interaction: discord.Interaction[Bot], experiment: str, metric: Metric = "surprisal") -> None:
-    await respond(interaction, "experiment show", lambda context: _show(context, experiment.strip(), metric))
-
-
-async def _show(context: CommandContext, given: str, metric: Metric) -> Answer:
-    answer, path = await show_job(context, _ROW, given), ExperimentPath(experiment_id=given)
-    status = await context.lab.call(calls.EXPERIMENTS.get, context.caller, path)
-    if status.status != "completed" or metric == "surprisal":
-        return answer
-    folder = context.lab.queue.experiments.get(status.experiment_id)
-    result = await asyncio.to_thread(read_record, folder.result, ExperimentResult)
-    return Answer(metric_answer(status, result, metric), view=answer.view)
-
-
 async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     """Start the same experiment again, which reuses the runs that have completed."""
     record = await asyncio.to_thread(context.lab.queue.experiments.get(press.run_id).record)
@@ -125,14 +105,11 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
 add_commands(
     experiment,
     "experiments",
+    show="Show an experiment: its progress, or its matrix of languages.",
     export="Get the report of an experiment: CSV, LaTeX, PDF and HTML.",
     cancel="Cancel an experiment; its finished runs stay.",
 )
 BUTTONS: Reactions = {
-    "expmetric": ButtonAnswer(
-        "experiment show",
-        lambda context, press: _show(context, press.run_id, METRICS.get(press.selected or "", "surprisal")),
-    ),
     "expcsv": file_button("experiments", "experiment export", "matrix.csv"),
     "exptex": file_button("experiments", "experiment export", "table.tex"),
     "exprerun": ButtonAnswer("experiment start", _rerun),

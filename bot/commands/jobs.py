@@ -22,8 +22,9 @@ from bot.messages.job_cards import (
     jobs_page,
     tokenizer_card,
 )
+from bot.messages.report_card import table_card
 from bot.messages.text import GREEN, GREY, MAX_FILE_BYTES, byte_size, count, make_embed, plain
-from bot.notifications.job_subjects import result_of
+from bot.notifications.job_subjects import report_of, result_of
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
@@ -167,8 +168,20 @@ async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Ans
         names = await asyncio.to_thread(_corpora_of, job)
         embed = tokenizer_card(status, [corpus_name(context, name) for name in names])
     record = await asyncio.to_thread(record_of, job)
-    buttons = job_buttons(row, status, may_delete=lab.permissions.permits(row.ends, context.caller, record))
-    return Answer(embed, files(), buttons)
+    may_delete = lab.permissions.permits(row.ends, context.caller, record)
+    return Answer(embed, files(), job_buttons(row, status, await report_of(job, status), may_delete=may_delete))
+
+
+async def _table(context: CommandContext, press: ButtonPress) -> Answer:
+    """Show a table of the report of a job."""
+    word, number = (press.selected or "").split()
+    row = _BY_WORD[word]
+    calls = JOB_CALLS[row.kind]
+    status = await context.lab.call(calls.get, context.caller, calls.named(press.run_id))
+    report = await report_of(context.lab.store(row).get(job_id_of(row, status)), status)
+    if report is None:
+        return await show_job(context, row, press.run_id)
+    return Answer(table_card(report, int(number), press.run_id))
 
 
 def _corpora_of(tokenizer: TokenizerDirectory) -> list[str]:
@@ -245,6 +258,7 @@ BUTTONS: Reactions = {
     "jobwatch": ButtonAnswer(
         "watch", lambda context, press: watch_job(context, _BY_WORD[press.detail or ""], press.run_id)
     ),
+    "jobtable": ButtonAnswer("status", _table),
     "jobfiles": ButtonAnswer(
         "status", lambda context, press: files_of(context, _BY_WORD[press.detail or ""], press.run_id)
     ),

@@ -7,8 +7,8 @@ import discord
 from bot.messages.answers import STATE_SIGNS
 from bot.messages.battery_card import battery_card, battery_facts, battery_items
 from bot.messages.buttons import button, button_row, option, run_select
-from bot.messages.experiment_answers import experiment_facts, experiment_items
-from bot.messages.experiment_card import experiment_card
+from bot.messages.experiment_card import experiment_card, experiment_facts, experiment_items
+from bot.messages.report_card import table_select
 from bot.messages.run_card import progress_bar
 from bot.messages.text import (
     BLURPLE,
@@ -56,7 +56,7 @@ def job_card(row: JobRow, status: JobStatus, report: Report | None = None) -> di
         case BatteryStatus():
             return battery_card(status, report)
         case ExperimentStatus():
-            return experiment_card(status)
+            return experiment_card(status, report)
         case TokenizerStatus():
             return tokenizer_card(status)
         case BuildStatus() if status.status != "cancelled":
@@ -68,9 +68,12 @@ def job_card(row: JobRow, status: JobStatus, report: Report | None = None) -> di
             return make_embed(_COLOURS.get(status.status, GREY), title, lines, job_id_of(row, status))
 
 
-def job_buttons(row: JobRow, status: JobStatus, *, may_delete: bool) -> discord.ui.View:
-    """Return the buttons below a card of a job: the next commands in its state."""
-    return button_row(*_items(row, status, job_id_of(row, status), may_delete=may_delete))
+def job_buttons(row: JobRow, status: JobStatus, report: Report | None = None, *, may_delete: bool) -> discord.ui.View:
+    """Return the buttons below a card of a job: the next commands in its state, and the tables of its report."""
+    items = [*_items(row, status, job_id_of(row, status), may_delete=may_delete)]
+    if report is not None:
+        items.insert(0, table_select(row.word, job_id_of(row, status), report))
+    return button_row(*items)
 
 
 def jobs_page(row: JobRow, statuses: Sequence[JobStatus], *, total: int, page: str) -> discord.Embed:

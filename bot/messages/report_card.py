@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
-from bot.messages.text import clamp, code_block, plain, utf16_length
+import discord
+
+from bot.messages.buttons import option, select
+from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16_length
 from bot.people.user_settings import current_unit
 from trainer.contracts.reports import Choice, Figure, Note, Report, Section, Table
 from trainer.lab.language import _, form_of, numeral, translated
 from trainer.reports.report_text import Reader, rows_of, sampled
 
+_MAX_OPTIONS = 25
 _MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64, 25, 2500, 3900, 1024
 
 
@@ -15,13 +19,36 @@ def report_lines(report: Report) -> Iterator[str]:
     """Yield the lines of a report in the reader's language and unit, at most as many as an embed has room for."""
     reader = Reader(current_unit(), translated, form_of, numeral, plain)
     left = _MAX_TEXT
-    for number, section in enumerate(report.sections):
+    for number, section in enumerate(one for one in report.sections if not one.is_detail):
         for line in _section(section, reader, has_title=number > 0):
             left -= utf16_length(line) + 1
             if left < 0:
                 yield _("… the page has all of it")
                 return
             yield line
+
+
+def table_select(word: str, job_id: str, report: Report) -> discord.ui.Select[discord.ui.View]:
+    """Return a list to select a table of a report."""
+    reader = Reader(current_unit(), translated, form_of, numeral)
+    titles = [reader.note(table.title) for table in _tables(report)][:_MAX_OPTIONS]
+    options = [option(f"{word} {number}", title) for number, title in enumerate(titles)]
+    return select("jobtable", job_id, _("Table"), options)
+
+
+def table_card(report: Report, number: int, job_id: str) -> discord.Embed:
+    """Return a table of a report with its caption."""
+    reader, table = Reader(current_unit(), translated, form_of, numeral, plain), _tables(report)[number]
+    title = f"{reader.note(report.title)}: {reader.note(table.title)}"
+    lines = [reader.note(table.caption or table.title), _block(table)]
+    return make_embed(GREEN, title, lines, job_id)
+
+
+def _tables(report: Report) -> list[Table]:
+    found: list[Table] = []
+    for part in report.parts():
+        found += part.tables if isinstance(part, Choice) else [part] if isinstance(part, Table) else []
+    return found
 
 
 def figure_in_words(figure: Figure) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import discord
 
-from bot.messages.experiment_card import attach_figures, experiment_card
+from bot.messages.experiment_card import attach_figures
 from bot.messages.job_cards import job_buttons, job_card
 from bot.messages.report_card import figure_in_words
 from bot.messages.text import attach_picture
@@ -26,6 +26,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
+from trainer.contracts.reports import Report
 from trainer.lab.lab import record_of
 from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
@@ -82,17 +83,21 @@ def _kind(store: JobStore[FolderT], subject: Callable[[FolderT], Subject]) -> Su
     return SubjectKind(find, store.all)
 
 
+async def report_of(job: AnyStatusJob, status: JobStatus) -> Report | None:
+    """Return the report of a completed job; None for others, and for kinds that have none."""
+    return await asyncio.to_thread(job.report) if status.status == "completed" else None
+
+
 async def result_of(
     row: JobRow, job: AnyStatusJob, status: JobStatus, charts: ChartProcess
 ) -> tuple[discord.Embed, Callable[[], list[discord.File]]]:
-    """Return the card of a job, of a completed one with its results, and the files to send with it."""
+    """Return the card of a job, of a completed one with its report, and the files to send with it."""
+    report = await report_of(job, status)
+    embed = job_card(row, status, report)
     if isinstance(job, ExperimentDirectory) and isinstance(status, ExperimentStatus) and status.status == "completed":
         result = await asyncio.to_thread(read_record, job.result, ExperimentResult)
         figures = await charts.experiment_figures(result, current_unit())
-        embed = experiment_card(status, result)
         return embed, partial(attach_figures, embed, figures, result)
-    report = await asyncio.to_thread(job.report) if status.status == "completed" else None
-    embed = job_card(row, status, report)
     for figure in () if report is None else report.figures():
         picture = job.path / f"{figure.name}.png"
         if picture.exists():

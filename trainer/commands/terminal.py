@@ -218,6 +218,7 @@ def report_parts(report: Report, unit: Unit) -> Iterator[Text]:
             aligned = columns(rows_of(few, reader))
             if max(map(cell_len, aligned.plain.split("\n"))) > _MAX_COLUMNS:
                 aligned = columns(rows_of(few, reader._replace(is_brief=True)))
+            yield Text(reader.note(table.caption or table.title), style="dim")
             yield aligned
         if notes:
             yield Text("\n".join(notes))

@@ -32,7 +32,6 @@ from trainer.contracts.operations import OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import CATALOGUES, Language, _, numeral, plural
-from trainer.reports.experiment_tables import ONE_SEED, SEVERAL_SEEDS
 
 _MAX_DESCRIPTION = 100
 PER: tuple[str, ...] = get_args(Per)
@@ -60,7 +59,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     nouns = {one.chat.noun for one in OPERATIONS if one.chat}
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *filter(None, nouns), *STATE_SIGNS, *UNIT_LABELS, "run"]
-    labels += [*(title for title, _shown, _value in FIGURES), ONE_SEED, SEVERAL_SEEDS, *CARD_PLACES.values()]
+    labels += [*(title for title, _shown, _value in FIGURES), *CARD_PLACES.values()]
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
