@@ -40,8 +40,7 @@ def table_card(report: Report, number: int, job_id: str) -> discord.Embed:
     """Return a table of a report with its caption."""
     reader, table = Reader(current_unit(), translated, form_of, numeral, plain), _tables(report)[number]
     title = f"{reader.note(report.title)}: {reader.note(table.title)}"
-    lines = [reader.note(table.caption or table.title), _block(table)]
-    return make_embed(GREEN, title, lines, job_id)
+    return make_embed(GREEN, title, _captioned(table, reader), job_id)
 
 
 def _tables(report: Report) -> list[Table]:
@@ -61,12 +60,17 @@ def figure_in_words(figure: Figure) -> str:
 
 
 def _section(section: Section, reader: Reader, *, has_title: bool) -> Iterator[str]:
+    """Yield the tables with their captions, then the notes; nothing of a section of figures alone."""
     parts = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
-    lines = [*map(_block, [one for one in parts if isinstance(one, Table)])]
-    notes = [reader.note(part) for part in parts if isinstance(part, Note)]
-    if has_title and (lines or notes):
+    lines = [line for part in parts if isinstance(part, Table) for line in _captioned(part, reader)]
+    lines += [reader.note(part) for part in parts if isinstance(part, Note)]
+    if has_title and lines:
         yield f"**{reader.note(section.title)}**"
-    yield from (*lines, *notes)
+    yield from lines
+
+
+def _captioned(table: Table, reader: Reader) -> list[str]:
+    return [*([] if table.caption is None else [reader.note(table.caption)]), _block(table)]
 
 
 def _block(table: Table) -> str:

@@ -56,6 +56,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpus_overview import CorpusStatistics
 from trainer.queue.run_index import RunEntry, rows_of
 from trainer.reports.comparison import compare, differences
+from trainer.reports.experiment_report import experiment_report
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
 RUN = "char_lstm-20261120-0a1b2c"
@@ -241,6 +242,6 @@ MESSAGES: Mapping[str, Make] = {
         named_experiment(experiment_status("running", "completed", "running", "queued"), given)
     ),
     "finished experiment": lambda given: experiment_card(
-        named_experiment(experiment_status("completed"), given), _FINISHED
+        named_experiment(experiment_status("completed"), given), experiment_report(_FINISHED)
     ),
 }

@@ -292,7 +292,7 @@ def battery_table(result: ExperimentResult, model: str) -> Table:
     ends = note("of Wilson over the items")
     if len(result.seeds) > 1:
         ends = note("by Student's t over the seeds, or of Wilson if wider")
-    rows = [(language, *(_accuracy(found[language, title]) for title in titles)) for language in result.languages]
+    rows = [(language, *(_accuracy(found.get((language, title))) for title in titles)) for language in result.languages]
     return Table(
         name=f"batteries-{model}",
         title=note("Accuracy of model {model}", model=model),
@@ -317,8 +317,8 @@ def battery_seeds(result: ExperimentResult) -> Note:
     return note("Means of {seeds} per language.", seeds=counted_note(len(result.seeds), "seed"))
 
 
-def _accuracy(row: BatteryRow) -> Estimate | None:
-    if row.accuracy is None:
+def _accuracy(row: BatteryRow | None) -> Estimate | None:
+    if row is None or row.accuracy is None:
         return None
     return Estimate(value=row.accuracy, low=row.low, high=row.high, is_own=row.model_language == row.battery_language)
 
