@@ -17,13 +17,13 @@ from trainer.contracts import (
     base,
     baselines,
     batteries,
-    development,
     events,
     experiments,
     exports,
     generations,
     groups,
     intervals,
+    reports,
     runs,
     scores,
     search,
@@ -62,27 +62,9 @@ RECORDS += [seed_differences.SeedDifference]
 RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, generations.GenerateResponse]
 RECORDS += [scores.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentResult]
-RECORDS += [
-    experiments.ModelTables,
-    experiments.Tables,
-    experiments.MatrixRow,
-    experiments.ListenersRow,
-    experiments.Gap,
-]
-RECORDS += [
-    experiments.Gap,
-    experiments.AsymmetryRow,
-    experiments.TreeJoin,
-    experiments.SeedRow,
-    experiments.PerplexityRow,
-]
-RECORDS += [experiments.CurveRow, experiments.Replacement, experiments.Correlation, experiments.ValidityCheck]
-RECORDS += [experiments.Validity, batteries.BatteryRow, batteries.BatteryStatus, batteries.BatteryList]
-RECORDS += [batteries.BatteryRun, batteries.BatteryInfo, batteries.Accuracy, batteries.GroupResult, batteries.RunResult]
-RECORDS += [batteries.FormulaResult, batteries.Effect, batteries.Counts, batteries.Controls]
-RECORDS += [batteries.LeakedItems, batteries.SeedBand]
-RECORDS += [batteries.BatterySummary, development.CheckpointPoint, development.DevelopmentRow, development.Acquisition]
-RECORDS += [development.Development]
+RECORDS += [experiments.TreeJoin, experiments.CurveRow, batteries.BatteryStatus, batteries.BatteryList]
+RECORDS += [reports.Writing, reports.Quantity, reports.Note, reports.Estimate, reports.Link, reports.Column]
+RECORDS += [reports.Series, reports.Figure, reports.Choice, reports.Report]
 RECORDS += [baselines.Baseline, runs.Accepted, RunRequest, generations.TrainingSample, TrainingSamples]
 RECORDS += [exports.ExportedFile, exports.ExportStatus]
 RECORDS += [CorpusOverview, CorpusList, UploadStatus]
@@ -142,7 +124,7 @@ def test_sources__need_no_other_server_and_never_turn_text_into_code() -> None:
 def test_records__have_the_fields_of_the_contracts() -> None:
     text = (FOLDER / "records.d.ts").read_text(encoding="utf-8")
     names, records = all_of(r"interface (\w+) \{", text), {record.__name__: record for record in RECORDS}
-    records["BatteryComparison"] = batteries.Comparison  # that of runs has the same name
+    records |= {"ReportTable": reports.Table, "ReportAxis": reports.Axis, "ReportSection": reports.Section}
     assert sorted(names) == sorted(records)
     for name, body in zip(names, all_of(r"interface \w+ \{(.*?)\n?\}", text), strict=True):
         fields = set(all_of(r"(?:^|;)\s*(\w+): ", body))
@@ -151,11 +133,8 @@ def test_records__have_the_fields_of_the_contracts() -> None:
 
 TYPES: dict[str, object] = {
     **{"RunState": base.RunState, "JobState": base.JobState, "Phase": base.Phase, "WaitReason": base.WaitReason},
-    **{"StopCause": base.StopCause, "FinishReason": generations.FinishReason, "LeakSentence": batteries.LeakSentence},
-    **{"Measure": batteries.Measure, "Level": batteries.Level, "CurveMeasure": development.CurveMeasure},
-    **{"Misfit": development.Misfit, "ScoringMode": experiments.ScoringMode, "TextKind": experiments.TextKind},
-    **{"CellKind": experiments.CellKind, "CheckName": experiments.CheckName, "PairSet": experiments.PairSet},
-    "CorrelationKind": experiments.CorrelationKind,
+    **{"StopCause": base.StopCause, "FinishReason": generations.FinishReason, "Form": reports.Form},
+    **{"Measure": batteries.Measure, "CellKind": experiments.CellKind},
 }
 
 

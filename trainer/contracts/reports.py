@@ -205,9 +205,12 @@ class Report(Frozen):
         """Return the figures in their order."""
         return [part for part in self.parts() if isinstance(part, Figure)]
 
-    def tables(self) -> dict[str, Table]:
-        """Return the tables by name, but those to choose from."""
-        return {part.name: part for part in self.parts() if isinstance(part, Table)}
+    def tables(self) -> list[Table]:
+        """Return all tables in their order, also those to choose from."""
+        found: list[Table] = []
+        for part in self.parts():
+            found += part.tables if isinstance(part, Choice) else [part] if isinstance(part, Table) else []
+        return found
 
 
 def note(template: str, **values: "str | Quantity | Note | float") -> Note:

@@ -56,7 +56,8 @@ def report_files(
 
 def _latex(development: Development, report: Report) -> str:
     """Return the curves, and the ages of up to 30 words, as tables for a paper."""
-    run_id, tables, made = development.run_id, report.tables(), list[str]()
+    run_id, made = development.run_id, list[str]()
+    tables = {table.name: table for table in report.tables()}
     captions: dict[str, Note] = {
         "curves": note(
             "Development of {run_id} over its checkpoints. In parentheses: 95\u202f% intervals.", run_id=run_id

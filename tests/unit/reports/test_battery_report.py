@@ -20,7 +20,8 @@ def accuracies(summary: BatterySummary) -> Rows:
 
 
 def rows(summary: BatterySummary, name: str) -> Rows:
-    return rows_of(battery_report(summary).tables()[name])[1:]
+    [table] = [one for one in battery_report(summary).tables() if one.name == name]
+    return rows_of(table)[1:]
 
 
 def notes(summary: BatterySummary) -> list[str]:

@@ -18,7 +18,8 @@ EMPTY = Development(run_id="lstm-1", points=())
 
 
 def rows(development: Development, name: str) -> Rows:
-    return rows_of(development_report(development, NO_ITEMS).tables()[name])
+    [table] = [one for one in development_report(development, NO_ITEMS).tables() if one.name == name]
+    return rows_of(table)
 
 
 def notes(development: Development) -> list[str]:

@@ -2,10 +2,11 @@
 
 import { read } from "./api.js";
 import { bdi, h, section, table } from "./elements.js";
-import { experimentResults } from "./experiment_results.js";
 import { fileAddress } from "./files.js";
 import { folded } from "./record_table.js";
+import { reportOf } from "./report.js";
 import { badge } from "./states.js";
+import { trainingCurves } from "./training_curves.js";
 
 /** @import { Additions } from "./job.js" */
 /** @import { Cell, CellKind, ExperimentResult, ExperimentStatus } from "./records.js" */
@@ -28,7 +29,7 @@ export const EXPERIMENT = {
   async results({ files }, artifact, signal) {
     /** @type {ExperimentResult} */
     const result = await read(fileAddress(artifact, "result.json"), signal);
-    return experimentResults(artifact, result, files, signal);
+    return [...(await reportOf(artifact, files, signal)), section("Curves of trainings", trainingCurves(result, signal))];
   },
 };
 

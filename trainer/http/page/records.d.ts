@@ -102,10 +102,7 @@ export interface GenerateResponse {
   notes: string[];
 }
 
-export type ScoringMode = "skip" | "unk" | "assimilate";
-export type TextKind = "passages" | "held_out" | "shuffled";
 export type Measure = "sum" | "token" | "char" | "byte" | "end";
-export type Level = "battery" | "field" | "phenomenon" | "paradigm";
 
 export interface Cell {
   kind: CellKind; model: string; language: string; seed: number; status: RunState; run_id: string | null;
@@ -115,70 +112,21 @@ export interface ExperimentStatus {
   n_cells: number; created_at: string; elapsed_seconds: number | null; error: RunError | null; is_valid: boolean | null;
   files: FileRecord[];
 }
-export interface MatrixRow {
-  listener_language: string; text_language: string; scoring_mode: ScoringMode; cross_entropy: number;
-  native_cross_entropy: number; excess_cross_entropy: number; interval_low: number; interval_high: number;
-  fraction_scored: number; n_scored: number; n_seeds: number;
-}
-export interface ListenersRow {
-  text_language: string; listener_a: string; listener_b: string; scoring_mode: ScoringMode; difference: number;
-  interval_low: number; interval_high: number;
-}
-export interface AsymmetryRow {
-  language_a: string; language_b: string; scoring_mode: ScoringMode; excess_a_on_b: number; excess_b_on_a: number;
-  asymmetry: number; interval_low: number; interval_high: number;
-}
-export interface Tables { matrix: MatrixRow[]; listeners: ListenersRow[]; asymmetry: AsymmetryRow[] }
 export interface TreeJoin { left: string[]; right: string[]; height: number }
-export interface Gap { within: number; across: number; gap: number; control_distances: Record<string, number> }
-export interface ModelTables { model: string; kind: TextKind; tables: Tables; tree: TreeJoin[]; gap: Gap | null }
-export interface SeedRow {
-  model: string; kind: TextKind; listener_language: string; text_language: string; scoring_mode: ScoringMode;
-  cross_entropy_mean: number; cross_entropy_sd: number | null; excess_mean: number; excess_sd: number | null;
-}
-export interface PerplexityRow {
-  model: string; kind: TextKind; listener_language: string; text_language: string; scoring_mode: ScoringMode;
-  cross_entropy: number; perplexity: number; perplexity_sd: number | null; n_scored: number;
-}
 export interface CurveRow {
   model: string; language: string; seed: number; run_id: string; phase: "single" | "first" | "second"; steps: number;
   early_stopped: boolean; best_val_loss: number | null; test_loss: number | null; test_perplexity: number | null;
   bits_per_char: number | null; auc: number | null;
 }
-export interface Replacement {
-  model: string; listener_language: string; seed: number | null; character: string; replacement: string | null;
-  distance: number | null; count: number;
-}
-export interface Correlation {
-  model: string; kind: TextKind; mode: ScoringMode; statistic: CorrelationKind; pairs: PairSet;
-  n_languages: number; n_pairs: number; n_permutations: number; r: number | null; p: number | null;
-  p_holm: number | null; is_primary: boolean;
-}
-export interface ValidityCheck {
-  name: CheckName; passed: boolean; message: string; gap: Gap | null;
-  joins_branches_first: boolean | null;
-}
-export interface Validity { passed: boolean | null; checks: ValidityCheck[] }
-export interface BatteryRow {
-  model: string; model_language: string; battery_language: string; battery: string; level: Level; name: string;
-  measure: Measure; n_seeds: number; n_items: number; accuracy: number | null; deviation: number | null;
-  low: number | null; high: number | null;
-}
-export interface ExperimentResult {
-  languages: string[]; text_languages: string[]; branches: Record<string, string>; controls: string[]; seeds: number[];
-  modes: ScoringMode[]; common_characters: string[] | null;
-  models: ModelTables[]; seed_rows: SeedRow[]; perplexities: PerplexityRow[]; curves: CurveRow[];
-  replacements: Replacement[]; correlations: Correlation[]; batteries: BatteryRow[]; battery_ids: string[];
-  development_ids: string[]; validity: Validity;
-}
+export interface ExperimentResult { languages: string[]; curves: CurveRow[] }
 
 export interface BatteryStatus {
   battery_id: string; status: RunState; message: string; runs: string[]; batteries: string[]; development_of: string | null;
   done: number; total: number; created_at: string; elapsed_seconds: number; error: RunError | null; files: FileRecord[];
 }
 export interface BatteryList { batteries: BatteryStatus[] }
-export type Form =
-  | "text" | "count" | "tenths" | "hundredths" | "share" | "accuracy" | "change" | "p" | "loss" | "per_char" | "surprisal";
+export type Form = "text" | "count" | "tenths" | "hundredths" | "thousandths" | "share" | "accuracy" | "points" | "change" | "p"
+  | "loss" | "per_char" | "surprisal" | "perplexity";
 export interface Writing {
   digits: number; is_percent: boolean; is_signed: boolean; is_grouped: boolean; unit: "nats" | "bits" | null;
 }
@@ -187,23 +135,24 @@ export interface Note {
   kind: "note"; template: string; plural: string | null; values: Record<string, string | Quantity | Note>;
 }
 export interface Estimate {
-  value: number | null; low: number | null; high: number | null; deviation: number | null; n_ties: number;
+  value: number | null; low: number | null; high: number | null; deviation: number | null; n_ties: number; is_own: boolean;
 }
 export interface Link { text: string | number; address: string }
-export type Cell = string | number | Note | Estimate | Link | null;
+export type ReportCell = string | number | Note | Estimate | Link | null;
 export interface Column { title: Note; form: Form; shows: "all" | "value" | "interval"; is_detail: boolean }
 export interface ReportTable {
-  kind: "table"; name: string; title: Note; caption: Note | null; columns: Column[]; rows: Cell[][]; n_titles: number;
+  kind: "table"; name: string; title: Note; caption: Note | null; columns: Column[]; rows: ReportCell[][]; n_titles: number;
   scale: [low: number, high: number] | null; file: string | null; is_series: boolean;
 }
 export interface Series { name: string; values: (Estimate | null)[] }
 export interface ReportAxis { title: Note; places: number[]; names: string[] }
 export interface Figure {
   kind: "figure"; name: string; title: Note; text: Note; axes: ReportAxis[]; y: Note; form: Form; series: Series[];
-  levels: number[]; n_left_out: number; file: string | null; addresses: string[];
+  levels: number[]; n_left_out: number; file: string | null; addresses: string[]; joins: TreeJoin[];
 }
 export interface Choice { kind: "choice"; title: Note; tables: ReportTable[] }
-export interface ReportSection { title: Note; parts: (ReportTable | Figure | Choice | Note)[] }
+export type ReportPart = ReportTable | Figure | Choice | Note;
+export interface ReportSection { title: Note; parts: ReportPart[]; is_detail: boolean }
 export interface Report { title: Note; sections: ReportSection[] }
 
 export interface Accepted { run_id: string; group: RunGroup | null }
@@ -223,9 +172,6 @@ export interface CorpusList { corpora: CorpusOverview[] }
 export interface UploadStatus { upload_id: string; bytes: number; offset: number; corpus: CorpusOverview | null }
 
 export type CellKind = "train" | "score" | "battery";
-type CheckName = "passages" | "held_out" | "shuffled" | "control";
-type CorrelationKind = "pearson" | "spearman";
-type PairSet = "all" | "across_branches";
 export interface BatteryOptions { measure: Measure; pll_within_word: boolean; has_controls: boolean }
 export interface DevelopmentOptions { split: string; has_loss: boolean; has_words: boolean; follows: boolean }
 export interface JobTable { kind: string; word: string; words: string; title: string; columns: [title: string, field: string][] }
@@ -237,8 +183,4 @@ export interface PageTables {
   battery_suffixes: string[]; battery_options: BatteryOptions; development_options: DevelopmentOptions; splits: string[];
   measures: Record<Measure, string>;
   writings: Record<Exclude<Form, "text">, Writing>;
-  kinds: Record<TextKind, string>; modes: Record<ScoringMode, string>;
-  statistics: Record<CorrelationKind, string>; pairs: Record<PairSet, string>;
-  trigram: string; no_seed: string; one_seed: string; several_seeds: string;
-  battery_seeds: string[]; battery_intervals: string[]; checks: Record<CheckName, string>; joins: string[];
 }

@@ -5,17 +5,17 @@ import { Chart } from "./curves.js";
 import { bdi, h, labelled, section, table } from "./elements.js";
 import { download, fileAddress } from "./files.js";
 import { heatTable } from "./heat_table.js";
+import { languageTree } from "./language_tree.js";
 import { decimal, signed } from "./numbers.js";
 import { picture } from "./pictures.js";
+import { folded } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
-/** @import { Child, LiveText } from "./elements.js" */
-/** @import { Cell, Choice, Column, Estimate, Figure, FileRecord, Form, Note, Report, ReportTable, Series } from "./records.js" */
+/** @import { LiveText } from "./elements.js" */
+/** @import { Choice, Column, Estimate, Figure, FileRecord, Form, Note, Report, ReportCell, ReportPart, ReportTable, Series } from "./records.js" */
 
 const MAX_ROWS = 1000;
-/** Forms of numbers that a scale of colours is for. */
-const SHADED = ["share", "accuracy"];
 /** @type {Note} */
 const NOTHING = { kind: "note", template: "", plural: null, values: {} };
 
@@ -28,23 +28,31 @@ const NOTHING = { kind: "note", template: "", plural: null, values: {} };
 export async function reportOf(artifact, files, signal) {
   /** @type {Report} */
   const report = await read(fileAddress(artifact, "report.json"), signal);
-  return report.sections.map(({ title, parts }) => {
-    const notes = parts.filter((part) => part.kind === "note");
-    return section(
-      said(title),
-      ...parts.flatMap((part) => {
-        switch (part.kind) {
-          case "table":
-            return [tableOf(part, artifact)];
-          case "choice":
-            return [choiceOf(part, artifact)];
-          case "figure":
-            return figureOf(part, artifact, files, signal);
-          default:
-            return part === notes[0] ? [notesOf(notes)] : [];
-        }
-      }),
-    );
+  return report.sections.map(({ title, parts, is_detail }) => {
+    const made = () => partsOf(parts, artifact, files, signal);
+    return section(said(title), ...(is_detail ? [folded(said(title), () => h("div", {}, ...made()))] : made()));
+  });
+}
+
+/**
+ * @param {ReportPart[]} parts
+ * @param {string} artifact
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+function partsOf(parts, artifact, files, signal) {
+  const notes = parts.filter((part) => part.kind === "note");
+  return parts.flatMap((part) => {
+    switch (part.kind) {
+      case "table":
+        return [tableOf(part, artifact)];
+      case "choice":
+        return [choiceOf(part, artifact)];
+      case "figure":
+        return figureOf(part, artifact, files, signal);
+      default:
+        return part === notes[0] ? [notesOf(notes)] : [];
+    }
   });
 }
 
@@ -75,12 +83,13 @@ export function written(value, form) {
   const number = given === "nats" ? inUnit(value) : given === "bits" ? inUnit(natsOf(value)) : value;
   const write = (/** @type {number | null} */ one) =>
     is_percent ? `${decimal((one ?? 0) * 100, digits)} %` : decimal(one, digits);
-  return is_signed ? signed(number, write) : write(number);
+  const text = is_signed ? signed(number, write) : write(number);
+  return form === "points" ? text.replace(" %", "") : text;
 }
 
 /**
  * Return a cell of a column as text.
- * @param {Cell} cell
+ * @param {ReportCell} cell
  * @param {Pick<Column, "form" | "shows">} column
  * @returns {string}
  */
@@ -93,11 +102,12 @@ export function textOf(cell, { form, shows }) {
   const { value, low, high, deviation, n_ties } = cell;
   const number = value === null ? "–" : written(value, form);
   const end = (/** @type {number} */ one) => (form === "accuracy" ? written(one, form).replace(" %", "") : written(one, form));
-  const ends = low === null || high === null ? "" : `${end(low)} to ${end(high)}`;
+  const ends = low === null || high === null ? "" : `${end(low)}${form === "points" ? "," : " to"} ${end(high)}`;
   if (shows === "value") return number;
   if (shows === "interval") return ends || "–";
   const spread = deviation === null ? "" : `±${written(deviation, form)}`;
-  return `${number}${spread}${ends && ` (${ends})`}${n_ties ? `, ${counted(n_ties, "tie")}` : ""}`;
+  const within = ends && (form === "points" ? ` [${ends}]` : ` (${ends})`);
+  return `${number}${spread}${within}${n_ties ? `, ${counted(n_ties, "tie")}` : ""}`;
 }
 
 /** @param {Note[]} notes */
@@ -125,7 +135,7 @@ function tableOf(shown, artifact) {
 /**
  * @param {ReportTable} shown
  * @param {LiveText} caption
- * @param {Cell[][]} rows
+ * @param {ReportCell[][]} rows
  */
 function plainTable({ columns }, caption, rows) {
   return table(
@@ -136,7 +146,7 @@ function plainTable({ columns }, caption, rows) {
 }
 
 /**
- * @param {Cell} cell
+ * @param {ReportCell} cell
  * @param {Column} column
  */
 function cellOf(cell, column) {
@@ -149,13 +159,13 @@ function cellOf(cell, column) {
  * Make a table whose numbers are coloured; on hover and focus it tells their intervals.
  * @param {ReportTable} shown
  * @param {LiveText} caption
- * @param {Cell[][]} rows
+ * @param {ReportCell[][]} rows
  * @param {[low: number, high: number]} scale
  */
 function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
   const numbered = columns.map((column, place) => ({ column, place })).slice(n_titles);
   const shown = numbered.filter(({ column }) => column.shows !== "interval");
-  const form = columns.find((one) => SHADED.includes(one.form))?.form ?? "share";
+  const form = shown.find(({ column }) => column.form !== "count")?.column.form ?? "text";
   return heatTable(
     caption,
     ["", ...shown.map(({ column }) => said(column.title))],
@@ -166,11 +176,12 @@ function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
         cells: shown.map(({ column, place }) => {
           const cell = row[place] ?? null;
           const value = typeof cell === "object" && cell !== null && "low" in cell ? cell.value : cell;
-          const isShaded = SHADED.includes(column.form) && typeof value === "number";
+          const isShaded = column.form !== "count" && typeof value === "number";
           const name = [...titles.filter(Boolean), said(column.title)].join(", ");
           return {
             text: () => textOf(cell, { ...column, shows: "value" }),
-            share: isShaded ? (value - low) / (high - low) : null,
+            share: isShaded ? (high > low ? (value - low) / (high - low) : 0) : null,
+            isOwn: typeof cell === "object" && cell !== null && "is_own" in cell && cell.is_own,
             details: () => `${name}: ${textOf(cell, { ...column, shows: "all" })}`,
           };
         }),
@@ -202,8 +213,8 @@ function choiceOf({ title, tables }, artifact) {
  * @param {AbortSignal} signal
  */
 function figureOf(figure, artifact, files, signal) {
-  const image = () => picture(artifact, files, figure.name, said(figure.text), signal);
-  if (!figure.axes[0]?.places.length) return [image()];
+  if (figure.joins.length) return [languageTree(said(figure.text), figure.joins, (language) => language)];
+  if (!figure.axes[0]?.places.length) return [picture(artifact, files, figure.name, said(figure.text), signal)];
   const per = { loss: "token", per_char: "character" }[figure.form];
   const y = { name: said(figure.y), ...(per ? { name: "loss", per } : { unit: "share" }) };
   const chart = new Chart({ title: said(figure.title), x: { name: "" }, y });
