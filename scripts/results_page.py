@@ -12,16 +12,9 @@ from pathlib import Path
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentResult, MatrixRow
 from trainer.contracts.runs import RunStatus
-from trainer.reports.experiment_tables import (
-    KIND_WORDS,
-    MODE_WORDS,
-    figure_rows,
-    headline_rows,
-    listener_figures,
-    pair_rows,
-    seeds_note,
-    spread_note,
-)
+from trainer.reports.experiment_report import covered, on_text, perplexity_table
+from trainer.reports.experiment_tables import headline_rows, pair_rows
+from trainer.reports.report_text import ENGLISH, rows_of
 from trainer.system.files import read_record
 
 _INTRODUCTION = """# Results
@@ -140,10 +133,9 @@ def _experiments(folder: Path) -> Iterator[str]:
 
 
 def _excess(result: ExperimentResult) -> Iterator[str]:
-    model, kind = result.headline
     rows = headline_rows(result)
-    yield f"\nModel `{model}` on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}, with 95 % intervals."
-    yield f"\n{seeds_note(result)}\n"
+    yield f"\nModel {ENGLISH.note(on_text(*result.headline, result.modes[0]))}, with 95 % intervals."
+    yield f"\n{ENGLISH.note(covered(result))}\n"
     excess = [[_excess_cell(rows[a, b]) for b in result.languages] for a in result.languages]
     yield _table(["", *result.languages], [[a, *of_a] for a, of_a in zip(result.languages, excess, strict=True)])
     yield from _own_losses(result)
@@ -155,7 +147,7 @@ def _excess(result: ExperimentResult) -> Iterator[str]:
 def _own_losses(result: ExperimentResult) -> Iterator[str]:
     """The models of each language beside counting its n-grams."""
     mode = result.modes[0]
-    yield f"\nNats per character of each language's own models on its held-out text, {MODE_WORDS[mode]}.\n"
+    yield "\nNats per character of each language's own models on its held-out text.\n"
     held_out = [(each.model, pair_rows(each, mode)) for each in result.models if each.kind == "held_out"]
     losses = [[f"{rows[name, name].cross_entropy:.3f}" for name in result.languages] for _, rows in held_out]
     rows = [[f"`{model}`", *own] for (model, _), own in zip(held_out, losses, strict=True)]
@@ -169,10 +161,10 @@ def _excess_cell(row: MatrixRow) -> str:
 
 
 def _perplexities(result: ExperimentResult) -> Iterator[str]:
-    model, kind = result.headline
     for mode in result.modes:
-        header, *rows = figure_rows(result, listener_figures(result, model, kind, mode))
-        yield f"\nPerplexity per character on {KIND_WORDS[kind]}, {MODE_WORDS[mode]}.\n{spread_note(result)}\n"
+        table = perplexity_table(result, *result.headline, mode)
+        header, *rows = rows_of(table)
+        yield f"\n{ENGLISH.note(table.caption or table.title)}\n"
         yield _table([*header[:-1], "area (nats · steps)"], rows)
 
 

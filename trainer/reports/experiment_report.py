@@ -69,13 +69,10 @@ _EXCESS = (
 )
 
 
-_HEAT_MAP = note("Heat map of the excess cross-entropy: the numbers of the first table.")
-
-
 def experiment_report(result: ExperimentResult) -> Report:
     """Return the report of an experiment's results."""
     sections = [
-        *section("Excess surprisal", [_matrices(result), _picture("heat_map", _HEAT_MAP), *_notes(result)]),
+        *section("Excess surprisal", [_matrices(result), _heat_map(result), *_notes(result)]),
         *section("Validity", _validity(result)),
         *section("Human ratings", _ratings(result)),
         *section("Batteries", _batteries(result)),
@@ -142,6 +139,13 @@ def _nats(nats: float) -> Quantity:
 
 def _picture(name: str, text: Note) -> Figure:
     return Figure(name=name, title=text, text=text)
+
+
+def _heat_map(result: ExperimentResult) -> Figure:
+    text = note(
+        "Heat map of the excess cross-entropy: the numbers of the first table. {covered}", covered=covered(result)
+    )
+    return _picture("heat_map", text)
 
 
 def _choice(title: str, tables: Sequence[Table]) -> Part:
@@ -281,7 +285,11 @@ def _batteries(result: ExperimentResult) -> Iterator[Part]:
         return
     models = [*{row.model: None for row in result.batteries}]
     yield _choice("Model", [battery_table(result, model) for model in models])
-    yield _picture("batteries", note("Heat map of accuracies on batteries: the numbers of the table of batteries."))
+    text = note(
+        "Heat map of accuracies on batteries: the numbers of the table of batteries. {seeds}",
+        seeds=battery_seeds(result),
+    )
+    yield _picture("batteries", text)
     yield note("Paradigms and other measures: batteries.csv. Controls, and differences between runs: the jobs below")
 
 
@@ -370,7 +378,9 @@ def _listener(figures: ListenerFigures) -> Cell:
 
 def _tree(result: ExperimentResult) -> Iterator[Part]:
     joins = result.models[0].tree
-    text = note("Average-linkage tree of the languages: the joins of the table of joins.")
+    text = note(
+        "Average-linkage tree of the languages: the joins of the table of joins. {covered}", covered=covered(result)
+    )
     yield changed(_picture("tree", text), joins=joins)
     yield Table(
         name="joins",
@@ -428,10 +438,11 @@ def _listeners(result: ExperimentResult) -> Iterator[Table]:
 
 
 def _trainings(result: ExperimentResult) -> Iterator[Part]:
-    yield _picture(
-        "curves",
-        note("Best validation loss and area under the training loss of each training: the table of trainings."),
+    text = note(
+        "Best validation loss and area under the training loss of each training: the table of trainings. {covered}",
+        covered=covered(result),
     )
+    yield _picture("curves", text)
     yield Table(
         name="trainings",
         title=note("All trainings"),

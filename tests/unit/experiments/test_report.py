@@ -30,19 +30,12 @@ from trainer.reports.experiment_charts import (
     leaf_order,
     tree_figure,
 )
-from trainer.reports.experiment_html import experiment_html
-from trainer.reports.experiment_tables import (
-    battery_caption,
-    correlation_line,
-    correlation_rows,
-    figure_rows,
-    headline_figures,
-    latex_batteries,
-    latex_perplexities,
-    latex_table,
-    latex_text,
-    p_text,
-)
+from trainer.reports.experiment_latex import latex_batteries, latex_perplexities, latex_table
+from trainer.reports.experiment_report import battery_table, experiment_report, perplexity_table
+from trainer.reports.report_html import report_html
+from trainer.reports.report_latex import latex_text
+from trainer.reports.report_text import ENGLISH
+from trainer.reports.report_text import rows_of as texts_of
 
 FINISHED = finished_experiment()
 PHASES: dict[str, Literal["first", "second"]] = {"kk": "first", "ky": "second"}
@@ -52,6 +45,10 @@ VOID = {"meta", "img", "br", "link"}
 ONE_SEED = "One seed per language: the intervals cover sections of the text, not the spread of trainings."
 TWO_SEEDS = "2 seeds per language: the intervals cover seeds and sections of the text."
 IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
+
+
+def experiment_html(result: ExperimentResult) -> str:
+    return report_html(experiment_report(result), IMAGES)
 
 
 class Page(HTMLParser):
@@ -102,7 +99,7 @@ def test_report__has_all_of_its_files(folder: Path) -> None:
     figures = {f"{name}.{end}" for name in ("heat_map", "tree", "curves") for end in ("png", "pdf", "svg")}
     tables = {f"{name}.csv" for name in ("matrix", "listeners", "asymmetry")}
     others = {"seeds.csv", "perplexity.csv", "curves.csv", "assimilation.csv", "correlations.csv"}
-    others |= {"table.tex", "perplexity.tex", "report.html"}
+    others |= {"table.tex", "perplexity.tex", "report.html", "report.json"}
     stored = {"sections.json", "validity.json", "result.json"}
     assert {path.name for path in folder.iterdir()} == figures | tables | others | stored | {"tables"}
     expected = {"lstm-held-out", "gru-passages", "gru-held-out", "trigram-passages", "trigram-held-out"}
@@ -168,22 +165,23 @@ def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
     read = Page(page)
     assert len(read.alts) == 3 and all(read.alts)
     assert "://" not in re.sub(r"base64,[^\"]*", "", page)
-    for text in ("passages. Passages: the gap is 0.440", "shuffled. Shuffled", "trigram on the passages"):
-        assert text in read.text
-    assert f"{excess('tr', 'az'):.3f} ±0.012" in read.text
+    checks = ("passed, passages: The mean distance is 0.443 nats", "failed, shuffled: With shuffled")
+    assert all(text in read.text for text in (*checks, "trigram on the passages"))
+    value = excess("tr", "az")
+    assert f"{value:.3f}±0.012 ({value - 0.031:.3f} to {value + 0.031:.3f})" in read.text
     assert "<" in read.text, "a character of the models is escaped in the page"
-    assert "<script>" not in experiment_html(changed(FINISHED, experiment_id="<script>alert(1)</script>"), IMAGES)
+    assert "<script>" not in experiment_html(changed(FINISHED, experiment_id="<script>alert(1)</script>"))
 
 
 @pytest.mark.parametrize(("result", "note"), [(with_one_seed(), ONE_SEED), (FINISHED, TWO_SEEDS)])
 def test_caption__of_every_table_and_figure_explains_intervals(result: ExperimentResult, note: str) -> None:
-    page = Page(experiment_html(result, IMAGES))
+    page = Page(experiment_html(result))
     assert len(page.captions) == page.tables + len(page.alts) > 20
+    without = ("Losses in nats per token", "Characters unknown to a listener", "Mean±deviation over seeds")
     baseline = "The trigram baseline has no seeds: its intervals cover sections of the text."
-    others = [caption for caption in page.captions if not caption.endswith(note)]
-    # of the baseline: perplexities on two kinds of text in two modes, and two matrices
-    assert [caption.endswith(baseline) for caption in others] == [True] * 6
-    assert f"Brackets hold 95 % intervals of a paired bootstrap (2,000 resamples). {note}" in page.text
+    others = [one for one in page.captions if note not in one and not one.startswith(without)]
+    # of the baseline: matrices and perplexities on two kinds of text in two modes
+    assert [baseline in caption for caption in others] == [True] * 8
     for table in (latex_table(result), latex_perplexities(result)):
         [caption] = [line for line in table.splitlines() if r"\caption" in line]
         assert note in caption
@@ -215,22 +213,21 @@ def test_report__names_missing_branches_seeds_and_ratings(tmp_path: Path) -> Non
     assert (tmp_path / "result.json").exists() and not (tmp_path / "correlations.csv").exists()
     assert "Nothing to check" in read.text and "No model met a character" in read.text
     assert "Human ratings" not in read.text and "Characters that every model knows" not in read.text
-    assert "±" not in read.text
+    assert "±0" not in read.text
 
 
 def test_ratings__stand_in_the_page_with_adjusted_p() -> None:
-    text = Page(experiment_html(FINISHED, IMAGES)).text
-    test = "primary test, model lstm on the passages, positions whose character every model knows"
-    numbers = "Spearman's ρ = -0.790, p = 0.0833 (12 pairs of 4 languages, all rated pairs; 24 permutations"
-    assert f"Human ratings, {test}: {numbers} of the languages)." in text
-    assert "3 correlations of the excess" in text and "the 2 exploratory tests have p-values adjusted" in text
-    rows = correlation_rows(FINISHED)
+    text = Page(experiment_html(FINISHED)).text
+    test = "Primary test, lstm on the passages, positions whose character every model knows"
+    numbers = "Spearman's ρ = -0.790, p = 0.08333 (12 pairs of 4 languages, all rated pairs; 24 permutations"
+    assert f"{test}: {numbers} of the languages)." in text
+    assert "3 correlations of the excess" in text and "the p-values of 2 exploratory tests are adjusted" in text
+    [table] = [one for one in experiment_report(FINISHED).tables() if one.name == "correlations"]
+    rows = texts_of(table)
     assert [row[0] for row in rows] == ["test", "primary", "exploratory", "exploratory"]
-    assert [row[-1] for row in rows[1:]] == ["0.0833", "0.0833 (Holm)", "–"]
-    assert p_text(0.000025) == "2.5e-05"
+    assert [row[-1] for row in rows[1:]] == ["0.08333", "0.08333", "–"]
     alone = changed(FINISHED, correlations=tuple(changed(row, r=None, p=None) for row in FINISHED.correlations))
-    assert "no correlation, 12 pairs of 4 languages, all rated pairs." in (correlation_line(alone) or "")
-    assert correlation_line(changed(FINISHED, correlations=())) is None
+    assert "no correlation, 12 pairs of 4 languages, all rated pairs." in Page(experiment_html(alone)).text
 
 
 def test_latex__is_balanced_and_escaped_and_shows_gaps() -> None:
@@ -251,7 +248,8 @@ def test_table__names_a_second_phase_that_improved_nothing() -> None:
         parents = {row.run_id: changed(row, initial_val_loss=row.best_val_loss) for row in seconds[:same]}
         rows = tuple(parents.get(row.run_id, row) for row in WITH_PHASES.curves)
         result = changed(WITH_PHASES, curves=rows)
-        titles += [row[0] for row in figure_rows(result, headline_figures(result)) if row[0].startswith("ky")]
+        rows_shown = texts_of(perplexity_table(result, *result.headline, result.modes[0]))
+        titles += [row[0] for row in rows_shown if row[0].startswith("ky")]
     assert initial.has_parents_weights and not seconds[0].has_parents_weights
     assert titles == [f"ky (second phase; best epoch 0: the parent's weights in {same} of 2 seeds)" for same in (1, 2)]
 
@@ -279,16 +277,16 @@ def test_batteries__stand_in_page_csv_latex_and_heat_map(tmp_path: Path) -> None
     table = "".join(
         ["tr: multiblimp:tur", "kk: kk_words", "kk: ties", "tr", "90.0 [82.0, 98.0]", "62.0 [54.0, 70.0]", "–"]
     )
-    assert table in page.text.replace("\n", "") and "differences between runs: words-1a2b3c4d." in page.text
-    assert (
-        len(page.captions) == page.tables + len(page.alts) and page.captions.count(battery_caption(result, "gru")) == 1
-    )
+    assert table in page.text.replace("\n", "") and "words-1a2b3c4dbatteries and differences between runs" in page.text
+    assert len(page.captions) == page.tables + len(page.alts)
+    assert [one.startswith("Accuracy in % of model gru by the sum") for one in page.captions].count(True) == 1
     latex = latex_batteries(result)
     assert latex == (tmp_path / "batteries.tex").read_text(encoding="utf-8") and latex.count("{") == latex.count("}")
     assert r"    kk & 62.0 [54.0, 70.0] & 90.0 [82.0, 98.0] & – \\" in latex and r"kk: kk\_words" in latex
     assert "Means of 2 seeds per language. In brackets: 95 % intervals by Student's t over the seeds, or" in page.text
-    alone = battery_caption(changed(result, seeds=(1,)), "lstm")
-    assert alone.endswith("One seed per language. In brackets: 95 % intervals of Wilson over the items.")
+    alone = battery_table(changed(result, seeds=(1,)), "lstm").caption
+    assert alone is not None
+    assert ENGLISH.note(alone).endswith("One seed per language. In brackets: 95 % intervals of Wilson over the items.")
     figure = batteries_figure(result)
     assert figure_bytes(figure, "png") == (tmp_path / "batteries.png").read_bytes()
     assert (tmp_path / "batteries.pdf").read_bytes().startswith(b"%PDF")

@@ -10,7 +10,9 @@ from scipy.cluster.hierarchy import linkage
 from tests.support.properties import for_all
 from trainer.contracts.base import changed
 from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
-from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, message_of, validity
+from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, validity
+from trainer.reports.experiment_report import check_note
+from trainer.reports.report_text import Reader
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 """Their square roots keep means of different pairs apart."""
@@ -99,12 +101,13 @@ def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
         "The smallest distance of a control is 1.200 nats (fi);"
         " it should be above the mean distance across branches, 0.900."
     )
-    in_bits = {name: message_of(check, found["held_out"].gap, "bits") for name, check in found.items()}
+    reader, all_checks = Reader("bits"), [*found.values()]
+    in_bits = {name: reader.note(check_note(check, all_checks)) for name, check in found.items()}
     shuffled, bound, nearest = (f"{nats / log(2):.3f}" for nats in (0.2, 0.5, 1.2))
     assert f"gap is {shuffled} bits; it should be below half of the {bound} of" in in_bits["shuffled"]
     assert f"of a control is {nearest} bits (fi)" in in_bits["control"] and "0.577 bits within" in in_bits["passages"]
     assert not any("nats" in message for message in in_bits.values())
-    assert message_of(changed(found["control"], gap=None), None, "bits") == found["control"].message, "no distances"
+    assert reader.note(check_note(changed(found["control"], gap=None), [])) == found["control"].message, "no distances"
 
 
 def test_validity__fails_where_it_is_not() -> None:
