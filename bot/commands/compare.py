@@ -1,7 +1,7 @@
 """`/mt compare`: metrics and loss curves of a run beside those of up to three baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import discord
 from discord import app_commands
@@ -10,6 +10,7 @@ from bot.commands.groups import find_run_or_group
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import corpus_name, suggested_runs
 from bot.messages.buttons import ButtonPress, button_row, option, select
+from bot.messages.report_card import report_lines
 from bot.messages.text import (
     AMBER,
     BLURPLE,
@@ -17,12 +18,9 @@ from bot.messages.text import (
     GREY,
     attach_picture,
     clamp,
-    figure,
-    figure_per_char,
     make_embed,
     plain,
     shown_name,
-    unit_of,
     unit_per,
 )
 from bot.people.user_settings import current_unit
@@ -31,21 +29,20 @@ from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.errors import AppError
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.runs import RunRecord, has_unknown_text
-from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
+from trainer.contracts.units import LOSS_DIGITS, bits_in_unit, in_unit
 from trainer.lab.language import _, numeral
 from trainer.reports.bands import band_of
 from trainer.reports.comparison import (
     Comparison,
     Difference,
-    Figures,
     Measured,
     MeasuredGroup,
     NotEvaluated,
     check_different,
     differences,
-    verdict,
 )
 from trainer.reports.comparison import compare as compare_measurements
+from trainer.reports.comparison_report import comparison_report
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"
@@ -63,18 +60,6 @@ _SETTINGS = {
     "tokenizer_id": "tokenizer",
 }
 """Names of settings: the option's name, or plain words."""
-Shown: TypeAlias = Callable[[float, str], str]
-"""Returns a figure in the reader's form; the second text is the sign of a format."""
-FIGURES: tuple[tuple[str, Shown, Callable[[Figures], float | None]], ...] = (
-    ("Loss ({per_token})", lambda value, sign: figure(value, sign=sign), lambda run: run.loss),
-    ("Loss ({per_char})", figure_per_char, lambda run: run.bits_per_char),
-    ("Perplexity", lambda value, sign: numeral(value, f"{sign}.{PERPLEXITY_DIGITS}f"), lambda run: run.perplexity),
-    ("Top-1", lambda value, sign: numeral(value, f"{sign}.{SHARE_DIGITS}%"), lambda run: run.top1_accuracy),
-    ("Top-5", lambda value, sign: numeral(value, f"{sign}.{SHARE_DIGITS}%"), lambda run: run.top5_accuracy),
-    ("Parameters", lambda value, sign: numeral(value, f"{sign},.0f"), lambda run: run.params),
-    ("Tokens/s", lambda value, sign: numeral(value, f"{sign},.0f"), lambda run: run.tokens_per_second),
-)
-"""The title, the form and the value of each metric."""
 VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
@@ -123,7 +108,7 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
         compared.append(await _compared(context, found.record.run_id, split))
     run_ids = [one.run_id for one in compared]
     check_different(run_ids)
-    comparison = compare_measurements([one.measured for one in compared], split=split, unit=current_unit())
+    comparison = compare_measurements([one.measured for one in compared], split=split)
     embed = compare_answer(comparison)
     curves, unit = _curves(compared)
     chart = await context.bot.charts.comparison_chart(curves, unit)
@@ -173,28 +158,11 @@ BUTTONS: Reactions = {"differences": ButtonAnswer("status", _show_differences)}
 
 
 def compare_answer(comparison: Comparison) -> discord.Embed:
-    """Return the comparison of a run with up to three baselines: the verdicts, and metrics in short lines.
-
-    It shows no setting and no corpus: everybody in the channel sees it.
-    """
+    """Return the report of a comparison without its settings and corpora: everybody in the channel sees it."""
     names = [plain(run.label or run.run_id) for run in comparison.runs]
-    lines: list[str] = []
-    for one, name in zip(comparison.against, names[1:], strict=True):
-        against = _("against {name}: ", name=name) if len(names) > 2 else ""
-        lines += [f"**{against}{verdict(one, comparison.tolerance)}**", *one.notes]
-    lines += [
-        "",
-        " · ".join([f"**{names[0]}**", *names[1:]]),
-        f"{' · '.join(run.model for run in comparison.runs)} · {_('{split} split', split=_(str(comparison.split)))}",
-    ]
-    deltas = [comparison.against[0].delta] if len(names) == 2 else []
-    units = {"per_token": unit_of(comparison.runs[0].objective), "per_char": unit_per("char")}
-    for title, shown, value_of in FIGURES:
-        values = [value_of(run) for run in comparison.runs]
-        if any(value is not None for value in values):
-            lines.append(_metric_line(_(title, **units), shown, values, [value_of(delta) for delta in deltas]))
     title = _("{name} against {others}", name=names[0], others=", ".join(names[1:]))
-    return make_embed(_colour(comparison), f"⚖ {title}", lines, " · ".join(run.run_id for run in comparison.runs))
+    footer = " · ".join(run.run_id for run in comparison.runs)
+    return make_embed(_colour(comparison), f"⚖ {title}", [*report_lines(comparison_report(comparison))], footer)
 
 
 def settings_answer(
@@ -226,12 +194,6 @@ def _colour(comparison: Comparison) -> int:
     if any(one.is_regression for one in comparison.against):
         return AMBER
     return GREEN if verdicts == {"better"} else BLURPLE
-
-
-def _metric_line(title: str, shown: Shown, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:
-    first, *others = ("–" if value is None else shown(value, "") for value in values)
-    changes = "".join(f" ({shown(delta, '+')})" for delta in deltas if delta is not None)
-    return f"{title} {' · '.join([f'**{first}**', *others])}{changes}"
 
 
 def _differences(differences: Iterable[Difference], corpus_name: Callable[[str], str]) -> Iterator[str]:

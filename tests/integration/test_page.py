@@ -46,7 +46,6 @@ from trainer.contracts.parameters import SortField
 from trainer.http.page_tables import JobTable, PageTables
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import CONTENT_TYPES, FILES, page_file
-from trainer.reports import comparison, seed_differences
 
 FOLDER = ROOT / "trainer" / "http" / "page"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}
@@ -56,9 +55,7 @@ OUTSIDE = re.compile(r"(https?:)?//[a-z0-9-]+\.[a-z]|@import\s+['\"u]|url\(")
 CODE_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser")
 INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: list[type[BaseModel]] = [RunError, runs.RunStatus, RunPage, Curve, events.MetricsProgress, FileRecord]
-RECORDS += [ArtifactFiles, generations.Sample, comparison.ComparedRun, comparison.Difference, intervals.Interval]
-RECORDS += [comparison.Against, comparison.Comparison, scores.LineScore, scores.WordScore]
-RECORDS += [seed_differences.SeedDifference]
+RECORDS += [ArtifactFiles, generations.Sample, scores.LineScore, scores.WordScore]
 RECORDS += [search.Search, search.Trial, KeptCheckpoint, RunFiles, generations.GenerateResponse]
 RECORDS += [scores.ScoreResponse, seeds.RunGroup, intervals.Spread, groups.GroupStatus, GroupCurve, CurveBand]
 RECORDS += [experiments.Cell, experiments.ExperimentStatus, experiments.ExperimentResult]

@@ -23,12 +23,9 @@ from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.battery_results import SEVERAL
 from tests.support.development_results import DEVELOPMENT, NO_ITEMS
 from tests.support.experiment_results import with_batteries
-from trainer.contracts.base import changed
-from trainer.contracts.intervals import Interval
 from trainer.contracts.reports import Note
 from trainer.http.routes import OPERATIONS
 from trainer.http.server import FILES, page_file
-from trainer.reports import comparison
 from trainer.reports.battery_report import battery_report
 from trainer.reports.development_report import development_report
 from trainer.reports.experiment_report import experiment_report
@@ -528,44 +525,3 @@ def test_report__has_the_texts_and_numbers_of_the_terminal(modules: Path, name: 
     assert len(found) > 30 and [line.replace(" %", "%").replace("\u2212", "-") for line in found] == [
         line.replace(" %", "%") for line in expected
     ]
-
-
-def test_verdicts__are_those_of_the_terminal(modules: Path) -> None:
-    one = comparison.Against(
-        run_id="b",
-        basis="loss",
-        rise=0.05,
-        interval=Interval(low=0.0176, high=0.0824),
-        verdict="worse",
-        is_regression=True,
-        delta=comparison.Figures(
-            params=None,
-            loss=0.1,
-            perplexity=None,
-            bits_per_char=None,
-            top1_accuracy=None,
-            top5_accuracy=None,
-            tokens_per_second=None,
-        ),
-        is_on_one_text=True,
-        notes=(),
-        differences=(),
-    )
-    cases = [
-        one,
-        changed(one, is_regression=False),
-        changed(one, rise=None, interval=None, verdict="not_comparable", is_regression=False, basis=None),
-        changed(one, rise=0.0, verdict="equal", is_regression=False, basis="bits_per_char"),
-        changed(
-            one,
-            rise=-0.05,
-            interval=Interval(low=-0.1148, high=0.0148),
-            verdict="no_clear_difference",
-            is_regression=False,
-        ),
-        changed(one, rise=0.05, interval=None, verdict="no_interval", is_regression=False, basis="bits_per_char"),
-    ]
-    for tolerance in (0.01, 0.06):
-        calls = ", ".join(f"verdict({case.model_dump_json()}, {tolerance})" for case in cases)
-        found = lines_of(modules, "verdict", "comparison.js", f"[{calls}]")
-        assert found == [comparison.verdict(case, tolerance) for case in cases]

@@ -21,7 +21,7 @@ from trainer.commands.connection import (
     with_services,
 )
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, duration, report_parts
+from trainer.commands.terminal import Queued, Terminal, duration
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -240,7 +240,7 @@ async def _show_battery(battery_id: str, installation: Installation, terminal: T
 
 def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
     report = battery_report(summary) if development is None else development_report(development, summary)
-    terminal.show(development or summary, *report_parts(report, terminal.unit))
+    terminal.show_report(development or summary, report)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

@@ -1,12 +1,9 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.text import Text
-
-from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import (
     Installation,
@@ -18,7 +15,7 @@ from trainer.commands.connection import (
     with_installation,
 )
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.terminal import EXIT_FAILED, Listing, Terminal, wrapped
+from trainer.commands.terminal import EXIT_FAILED, Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
@@ -26,26 +23,19 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
-from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number, share_number
 from trainer.lab.calls import GET_RUN
 from trainer.reports.comparison import (
     TOLERANCE,
-    Against,
-    ComparedRun,
-    Comparison,
-    Figures,
     Measured,
     MeasuredGroup,
     Measurement,
     check_different,
     compare,
     summary_on,
-    verdict,
 )
+from trainer.reports.comparison_report import comparison_report
 
 _TOLERANCE_HELP = f"relative rise of the loss up to which RUN counts as no worse; default: {TOLERANCE:g}"
-_MAX_VALUE_CHARACTERS = 40
-_TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Per char", "N-gram", "Top-1", "Top-5", "Tokens/s", "Label")
 
 
 class _CompareOptions(RunOptions):
@@ -66,10 +56,6 @@ class _Found(NamedTuple):
     left_out: Sequence[str] | None
     """The seeds of the group without a completed run; None for a run."""
     runs: Sequence[tuple[RunManifest, float | None]]
-
-    async def hint_name(self, find: Callable[[str], Awaitable[str]]) -> str:
-        """Return the shortest name for a command."""
-        return await short_name(self.name, self.runs[0][0].effective.label, find) if self.runs else self.name
 
     def models(self) -> list[str]:
         """Return the names of the models to measure."""
@@ -96,13 +82,10 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     names = [options.run, *options.others]
     check_different(names)
 
-    async def read(installation: Installation) -> tuple[list[_Found], dict[str, str]]:
-        found = [await _find(name, installation) for name in names]
-        find = await installation.run_finder()
-        return found, {one.name: await one.hint_name(find) for one in found}
+    async def read(installation: Installation) -> list[_Found]:
+        return [await _find(name, installation) for name in names]
 
-    found, hint_names = with_installation(settings, read)
-    return _show(found, hint_names, options, settings, terminal)
+    return _show(with_installation(settings, read), options, settings, terminal)
 
 
 async def _find(name: str, installation: Installation) -> _Found:
@@ -125,7 +108,6 @@ async def _find(name: str, installation: Installation) -> _Found:
 
 def _show(
     found: Sequence[_Found],
-    hint_names: Mapping[str, str],
     options: _CompareOptions,
     settings: Settings,
     terminal: Terminal,
@@ -133,18 +115,10 @@ def _show(
     """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
     def show(summaries: Sequence[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
-        left, unit = iter(summaries), terminal.unit
+        left = iter(summaries)
         measured = [one.measured(left) for one in found]
-        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance, unit=unit)
-        text = f"On {dataset}" if split is None else f"On their {split} splits"
-        prose = [line for one in compared.against for line in (*_result(compared, one, hint_names, unit), "")]
-        prose.append(f"{text}; losses in {unit} per token and per character:")
-        lines = Text("\n".join(part for line in prose for part in wrapped(line, terminal.width)))
-        differing = [one for one in compared.against if one.differences]
-        settings_of_all = [part for one in differing for part in (Text(), _settings(compared, one))]
-        terminal.show(
-            compared, lines, Listing([_TITLES, *(_row(run, unit) for run in compared.runs)]), *settings_of_all
-        )
+        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
+        terminal.show_report(compared, comparison_report(compared))
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
     models = [model for one in found for model in one.models()]
@@ -171,49 +145,3 @@ def _show(
         return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)
-
-
-def _row(run: ComparedRun, unit: Unit) -> tuple[str, ...]:
-    shown = _shown(run, unit)
-    if run.deviations is not None:
-        deviations = _shown(run.deviations, unit)
-        for name in ("loss", "per char"):
-            shown[name] += f" ± {deviations[name]}" if deviations[name] else ""
-    ngram = "" if run.ngram_bits_per_char is None else per_char_number(run.ngram_bits_per_char, unit)
-    cells = (*(shown[name] for name in ("params", "loss", "perplexity", "per char")), ngram)
-    return (run.run_id, run.model, *cells, *(shown[name] for name in ("top-1", "top-5", "tokens/s")), run.label or "")
-
-
-def _shown(figures: Figures, unit: Unit, sign: str = "") -> dict[str, str]:
-    """Return figures of a run, or differences of them, as text; a figure that is not known is empty."""
-    forms: Sequence[tuple[str, float | None, Callable[[float], str]]] = (
-        ("loss", figures.loss, lambda value: loss_number(value, unit, sign)),
-        ("perplexity", figures.perplexity, lambda value: perplexity_number(value, sign)),
-        ("per char", figures.bits_per_char, lambda value: per_char_number(value, unit, sign)),
-        ("top-1", figures.top1_accuracy, lambda value: share_number(value, sign)),
-        ("top-5", figures.top5_accuracy, lambda value: share_number(value, sign)),
-        ("params", figures.params, lambda value: f"{value:{sign},.0f}"),
-        ("tokens/s", figures.tokens_per_second, lambda value: f"{value:{sign},.0f}"),
-    )
-    return {name: "" if value is None else form(value) for name, value, form in forms}
-
-
-def _result(found: Comparison, one: Against, hint_names: Mapping[str, str], unit: Unit) -> list[str]:
-    first = found.runs[0]
-    lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
-    if found.split is not None and not one.is_on_one_text:
-        names = f"{hint_names[first.run_id]} {hint_names[one.run_id]}"
-        lines.append(f"`mt compare {names} --path FILE` measures both on one text.")
-    lines.append(", ".join(f"{name} {value}" for name, value in _shown(one.delta, unit, "+").items() if value))
-    return lines
-
-
-def _settings(found: Comparison, one: Against) -> Listing:
-    rows = [(each.field, _shortened(each.run), _shortened(each.other)) for each in one.differences]
-    return Listing([("setting", found.runs[0].run_id, one.run_id), *rows])
-
-
-def _shortened(value: str) -> str:
-    if value == "null":
-        return ""
-    return value if len(value) <= _MAX_VALUE_CHARACTERS else f"{value[:_MAX_VALUE_CHARACTERS]}…"

@@ -20,7 +20,7 @@ from trainer.commands.connection import (
 )
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures, report_parts
+from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -267,7 +267,7 @@ async def _show_status(status: ExperimentStatus, installation: Installation, ter
     )
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", installation, "experiments", experiment_id)
-    terminal.show(found, *report_parts(experiment_report(result), terminal.unit), Text(f"\n{took}\n{where}"))
+    terminal.show_report(found, experiment_report(result), Text(f"\n{took}\n{where}"))
 
 
 def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:

@@ -106,6 +106,34 @@ class Terminal:
             with self._writing():
                 self._out.print(part)
 
+    def show_report(self, record: BaseModel, report: Report, *more: RenderableType) -> None:
+        """Show a result: as one JSON object with `--json`, else its report without details and figures.
+
+        Of several tables to choose from, the first one; estimates without intervals where a table is too wide to read.
+        """
+        from trainer.contracts.reports import Choice, Note, Table
+        from trainer.reports.report_text import Reader, rows_of, sampled
+
+        reader, parts = Reader(self.unit), list[RenderableType]()
+        for section in report.sections if not self._as_json else ():
+            firsts = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
+            shown = [part for part in firsts if isinstance(part, Table) or isinstance(part, Note)]
+            if section.is_detail or not shown:
+                continue
+            parts.append(Text(f"\n{reader.note(section.title)}" if parts else reader.note(section.title), style="bold"))
+            for part in shown:
+                if isinstance(part, Note):
+                    parts.append(self._wrapped(reader.note(part)))
+                    continue
+                few, rows = sampled(part, _MAX_SERIES_ROWS), rows_of(sampled(part, _MAX_SERIES_ROWS), reader)
+                if columns(rows).cell_len > _MAX_COLUMNS:
+                    rows = rows_of(few, reader._replace(is_brief=True))
+                parts += [self._wrapped(reader.note(part.caption or part.title)), Listing(rows)]
+        self.show(record, *parts, *more)
+
+    def _wrapped(self, text: str) -> Text:
+        return Text("\n".join(wrapped(text, self.width)))
+
     def line(self, text: str) -> None:
         """Write a line of the result at once; ends the program when the reader has closed, as after `| head`."""
         self.write(text + "\n")
@@ -196,32 +224,6 @@ def columns(rows: Sequence[Sequence[str]]) -> Text:
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)) for row in rows)
     return Text("\n".join(line.rstrip() for line in lines))
-
-
-def report_parts(report: Report, unit: Unit) -> Iterator[Text]:
-    """Yield the sections of a report without details and figures; of several tables to choose from the first one.
-
-    Estimates stand without their intervals in tables that are too wide to read.
-    """
-    from trainer.contracts.reports import Choice, Note, Table
-    from trainer.reports.report_text import Reader, rows_of, sampled
-
-    reader = Reader(unit)
-    for number, section in enumerate(one for one in report.sections if not one.is_detail):
-        shown = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
-        tables = [part for part in shown if isinstance(part, Table)]
-        notes = [reader.note(part) for part in shown if isinstance(part, Note)]
-        if number and (tables or notes):
-            yield Text(f"\n{reader.note(section.title)}")
-        for table in tables:
-            few = sampled(table, _MAX_SERIES_ROWS)
-            aligned = columns(rows_of(few, reader))
-            if max(map(cell_len, aligned.plain.split("\n"))) > _MAX_COLUMNS:
-                aligned = columns(rows_of(few, reader._replace(is_brief=True)))
-            yield Text(reader.note(table.caption or table.title), style="dim")
-            yield aligned
-        if notes:
-            yield Text("\n".join(notes))
 
 
 class Listing:

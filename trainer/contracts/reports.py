@@ -24,6 +24,13 @@ Form = Literal[
     "per_char",
     "surprisal",
     "perplexity",
+    "rise",
+    "hundredths_share",
+    "count_change",
+    "loss_change",
+    "per_char_change",
+    "perplexity_change",
+    "effect",
 ]
 """What a number is, and so how it is written."""
 
@@ -55,6 +62,13 @@ WRITINGS: Mapping[Form, Writing] = {
     "per_char": Writing(digits=LOSS_DIGITS, unit="bits"),
     "surprisal": Writing(digits=SURPRISAL_DIGITS, unit="nats"),
     "perplexity": Writing(digits=PERPLEXITY_DIGITS),
+    "rise": Writing(digits=2, is_percent=True, is_signed=True),
+    "hundredths_share": Writing(digits=2, is_percent=True),
+    "count_change": Writing(is_grouped=True, is_signed=True),
+    "loss_change": Writing(digits=LOSS_DIGITS, unit="nats", is_signed=True),
+    "per_char_change": Writing(digits=LOSS_DIGITS, unit="bits", is_signed=True),
+    "perplexity_change": Writing(digits=PERPLEXITY_DIGITS, is_signed=True),
+    "effect": Writing(digits=2, is_signed=True),
 }
 
 

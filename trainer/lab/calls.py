@@ -58,6 +58,7 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationList, VerificationStatus
@@ -175,6 +176,7 @@ GET_FILES = _call("get_files", ModelPath, NoQuery, NoBody, RunFiles)
 GET_LOGS = _call("get_logs", RunPath, LogsQuery, NoBody, str)
 GET_CONFIG = _call("get_config", RunPath, NoQuery, NoBody, str)
 COMPARE_RUNS = _call("compare_runs", NoQuery, CompareQuery, NoBody, Comparison)
+REPORT_COMPARISON = _call("report_comparison", NoQuery, CompareQuery, NoBody, Report)
 GET_REQUEST = _call("get_request", RunPath, NoQuery, NoBody, RunRequest)
 GET_SAMPLES = _call("get_samples", RunPath, SamplesQuery, NoBody, TrainingSamples)
 VERIFY_RUN = _call("verify_run", RunPath, WaitQuery, NoBody, VerificationStatus)

@@ -26,6 +26,7 @@ from trainer.contracts.parameters import (
     RunsQuery,
     WaitQuery,
 )
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.contracts.wording import SAME_KEY
 from trainer.data.corpora import CorpusStore
@@ -37,6 +38,7 @@ from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, rows_of
 from trainer.queue.run_list import Place, RunOrder, found_runs
 from trainer.reports.comparison import Comparison, Measured, check_different, compare
+from trainer.reports.comparison_report import comparison_report
 from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -215,6 +217,11 @@ async def get_logs(lab: Lab, asked: Asked[RunPath, LogsQuery, NoBody]) -> str:
 async def get_config(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> str:
     """Read the request of a run as an experiment file."""
     return experiment_yaml(await asyncio.to_thread(lab.stores.runs.get(asked.path.run_id).record))
+
+
+async def report_comparison(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody]) -> Report:
+    """Compare runs as `compare_runs` does; return what the comparison says to people."""
+    return comparison_report(await compare_runs(lab, asked))
 
 
 async def compare_runs(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody]) -> Comparison:

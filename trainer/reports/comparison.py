@@ -13,8 +13,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
+from trainer.contracts.reports import Note, Quantity, counted_note, note
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text
-from trainer.contracts.units import Unit
 from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
 
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -22,7 +22,7 @@ TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
-_OTHER_LINES = "No interval: the two evaluations have other lines, or a few long lines have most of the text."
+_OTHER_LINES = note("No interval: the two evaluations have other lines, or a few long lines have most of the text.")
 _MIN_PAIRED_SEEDS = 2
 _SIGNIFICANCE = 0.05
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
@@ -130,7 +130,7 @@ class Against(Frozen):
     delta: Figures
     is_on_one_text: bool
     """True if both were evaluated on the same lines in the same form."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     differences: tuple[Difference, ...]
 
 
@@ -181,9 +181,8 @@ def compare(
     split: EvalSplit | None = None,
     dataset: str | None = None,
     tolerance: float = TOLERANCE,
-    unit: Unit = "bits",
 ) -> Comparison:
-    """Compare the first run or group with each other one, on the evaluations given; notes have losses in `unit`."""
+    """Compare the first run or group with each other one, on the evaluations given."""
     first, *others = measured
     check_different([run.name for one in measured for run in _runs(one)])
     return Comparison(
@@ -191,7 +190,7 @@ def compare(
         dataset=dataset,
         tolerance=tolerance,
         runs=tuple(_row(one) for one in measured),
-        against=tuple(_adjusted([_against(first, other, split, tolerance, unit) for other in others])),
+        against=tuple(_adjusted([_against(first, other, split, tolerance) for other in others])),
     )
 
 
@@ -207,19 +206,27 @@ def _adjusted(found: Sequence[Against]) -> Iterator[Against]:
         if one.verdict == "equal":
             yield changed(one, p_holm=p_holm)
             continue
-        note = f"Adjusted for {len(tested)} comparisons, p is {_probability(p_holm)} (Holm 1979)"
+        adjusted_for = counted_note(len(tested), "comparison")
         if one.verdict in ("better", "worse") and p_holm >= _SIGNIFICANCE:
-            note += (
-                f", alone {_probability(one.p)}: the difference is not clear, although its own interval excludes zero."
+            told = note(
+                "Adjusted for {comparisons}, p is {p} (Holm 1979), alone {alone}: the difference is not clear, although"
+                " its own interval excludes zero.",
+                comparisons=adjusted_for,
+                p=_probability(p_holm),
+                alone=_probability(one.p),
             )
             one = changed(one, verdict="no_clear_difference", is_regression=False)
         else:
-            note += "; the interval is not adjusted."
-        yield changed(one, p_holm=p_holm, notes=(*one.notes, note))
+            told = note(
+                "Adjusted for {comparisons}, p is {p} (Holm 1979); the interval is not adjusted.",
+                comparisons=adjusted_for,
+                p=_probability(p_holm),
+            )
+        yield changed(one, p_holm=p_holm, notes=(*one.notes, told))
 
 
-def _probability(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "below 0.0001"
+def _probability(p: float) -> Quantity | Note:
+    return Quantity(value=p, form="p") if p >= 0.0001 else note("below 0.0001")
 
 
 def model_name(config: ModelConfig) -> str:
@@ -228,22 +235,6 @@ def model_name(config: ModelConfig) -> str:
         return f"{config.order or config.max_order}-GRAM"
     prefix = "Bi" if isinstance(config, RnnConfig) and config.bidirectional else ""
     return f"{prefix}{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
-
-
-def verdict(one: Against, tolerance: float) -> str:
-    """Return the result of a comparison in a few words."""
-    if one.rise is None:
-        return "not comparable"
-    name = "loss" if one.basis == "loss" else "loss per character"
-    if one.verdict == "equal":
-        return f"equal: same {name} within rounding"
-    change = f"{name} {one.rise:+.2%}"
-    if one.interval is not None:
-        change += f" (95 % interval {one.interval.low:+.2%} to {one.interval.high:+.2%})"
-    if one.is_regression:
-        return f"✗ worse: {change}, more than {tolerance:.2%}"
-    within = " within the tolerance" if one.verdict == "worse" and one.rise <= tolerance else ""
-    return f"{one.verdict.replace('_', ' ')}{within}: {change}"
 
 
 def _figures(one: Measurement) -> dict[str, float | None]:
@@ -300,7 +291,7 @@ def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
     return fmean(found) if len(found) == len(runs) else None
 
 
-def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float, unit: Unit) -> Against:
+def _against(first: Measured, other: Measured, split: EvalSplit | None, tolerance: float) -> Against:
     first, other, unpaired = _paired(first, other)
     mine, its = _means(first), _means(other)
     ours, theirs = _runs(first), _runs(other)
@@ -312,7 +303,9 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     if any(leak.is_large for _, leak in leaks):
         basis = None
     text = "this text" if split is None else f"the {split} split"
-    warnings += [note for name, leak in leaks for note in leak.notes(text, f"the training text of `{name}`")]
+    warnings += [
+        note("{text}", text=told) for name, leak in leaks for told in leak.notes(text, f"the training text of `{name}`")
+    ]
     rise = None if basis is None else _relative(mine[basis], its[basis])
     comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}
     delta = {name: _less(mine[name], its[name]) if name in comparable else None for name in mine}
@@ -332,7 +325,7 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     fields = {each.field for each in differing} | ({"seed"} if is_of_groups else set())
     chance = _chance(fields, ours[0].manifest.environment, theirs[0].manifest.environment)
     if over_seeds is not None and basis is not None:
-        reach = [described(over_seeds, basis, unit)]
+        reach = [described(over_seeds, basis)]
         reach += [chance] if chance is not None else []
     else:
         reach = [*_reach(found, ours[0].summary, theirs[0].summary, chance)]
@@ -354,19 +347,19 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
 
 def _common_basis(
     ours: Sequence[Measurement], theirs: Sequence[Measurement], split: EvalSplit | None
-) -> tuple[Basis | None, list[str]]:
+) -> tuple[Basis | None, list[Note]]:
     """Return the metric that all runs of two groups have in common, and notes."""
     pairs = [(run, theirs[0]) for run in ours] + [(ours[0], run) for run in theirs[1:]]
     found = [_basis(one, other, split) for one, other in pairs]
     bases = {basis for basis, _ in found}
     basis: Basis | None = None if None in bases else "bits_per_char" if "bits_per_char" in bases else "loss"
-    notes: list[str] = []
+    notes: list[Note] = []
     for of_pair, new in found:
-        notes += [note for note in new if of_pair == basis and note not in notes]
+        notes += [one for one in new if of_pair == basis and one not in notes]
     return basis, notes
 
 
-def _paired(first: Measured, other: Measured) -> tuple[Measured, Measured, list[str]]:
+def _paired(first: Measured, other: Measured) -> tuple[Measured, Measured, list[Note]]:
     """Return two groups with the runs of their common seeds only, and notes on their other runs.
 
     Groups with fewer than two common seeds keep all runs.
@@ -377,11 +370,15 @@ def _paired(first: Measured, other: Measured) -> tuple[Measured, Measured, list[
     if len(mine & its) < _MIN_PAIRED_SEEDS:
         return first, other, []
     notes = [
-        f"`{one.group_id}`: without a pair, so left out: {', '.join(f'seed {seed}' for seed in sorted(alone))}."
+        note("`{group}`: without a pair, so left out: {seeds}.", group=one.group_id, seeds=_seed_names(alone))
         for one, alone in ((first, mine - its), (other, its - mine))
         if alone
     ]
     return _of_seeds(first, mine & its), _of_seeds(other, mine & its), notes
+
+
+def _seed_names(seeds: set[int]) -> str:
+    return ", ".join(f"seed {seed}" for seed in sorted(seeds))
 
 
 def _seeds(group: MeasuredGroup) -> set[int]:
@@ -398,10 +395,11 @@ def _by_seed(runs: Sequence[Measurement], basis: Basis) -> dict[int, float]:
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def _missing(one: Measured) -> Iterator[str]:
+def _missing(one: Measured) -> Iterator[Note]:
     """Yield the seeds of a group that do not count, because they have no completed run."""
     if isinstance(one, MeasuredGroup) and one.left_out:
-        yield f"`{one.group_id}`: no completed run, so left out: {', '.join(one.left_out)}."
+        seeds = ", ".join(one.left_out)
+        yield note("`{group}`: no completed run, so left out: {seeds}.", group=one.group_id, seeds=seeds)
 
 
 def _verdict(rise: float | None, interval: Interval | None) -> Verdict:
@@ -416,29 +414,34 @@ def _verdict(rise: float | None, interval: Interval | None) -> Verdict:
     return "better" if rise < 0 else "worse"
 
 
-def _chance(differing: set[str], mine: Environment | None, its: Environment | None) -> str | None:
+def _chance(differing: set[str], mine: Environment | None, its: Environment | None) -> Note | None:
     """Return the only reason of a difference, if two runs differ in nothing but the seed or the CPU."""
     if mine is None or its is None or (mine.git_commit, mine.libraries) != (its.git_commit, its.libraries):
         return None
     if differing == {"seed"}:
-        return "These runs differ only in their seeds: the difference is the spread of trainings."
+        return note("These runs differ only in their seeds: the difference is the spread of trainings.")
     if differing <= {"threads"} and mine.arithmetic != its.arithmetic:
-        return "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
+        return note(
+            "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
+        )
     return None
 
 
-def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: str | None) -> Iterator[str]:
+def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: Note | None) -> Iterator[Note]:
     """Yield what a verdict covers, or why it has no interval."""
     if found == "no_interval":
-        yield (
-            "An older version evaluated one of them, so there is no interval: evaluate both again."
-            if mine.lines is None or its.lines is None
-            else mine.lines.missing_interval or its.lines.missing_interval or _OTHER_LINES
-        )
+        if mine.lines is None or its.lines is None:
+            yield note("An older version evaluated one of them, so there is no interval: evaluate both again.")
+        else:
+            reason = mine.lines.missing_interval or its.lines.missing_interval
+            yield _OTHER_LINES if reason is None else note("{text}", text=reason)
     elif found not in ("not_comparable", "equal"):
-        yield chance or "One seed each: the interval covers lines of the text, not the spread of trainings."
+        yield chance or note("One seed each: the interval covers lines of the text, not the spread of trainings.")
         if mine.lines is not None and not mine.lines.is_drawn:
-            yield f"Neighbouring lines depend on each other: the interval takes them in blocks, {MAX_BLOCKS} at most."
+            yield note(
+                "Neighbouring lines depend on each other: the interval takes them in blocks, {most} at most.",
+                most=MAX_BLOCKS,
+            )
 
 
 def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> StandardError | None:
@@ -452,34 +455,36 @@ def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> Standa
     return None if error is None else error._replace(value=error.value / ratio(ratios[1]))
 
 
-def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[str]]:
+def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> tuple[Basis | None, list[Note]]:
     """Return the comparable metric of two runs, and notes."""
     one, two = first.manifest, other.manifest
     if one.effective.objective != two.effective.objective:
-        return None, ["Their objectives differ, so none of their metrics are comparable."]
+        return None, [note("Their objectives differ, so none of their metrics are comparable.")]
     if one.effective.documents != two.effective.documents:
-        return None, ["Their `documents` differ, so none of their metrics are comparable."]
+        return None, [note("Their `documents` differ, so none of their metrics are comparable.")]
     if _text(one.effective, split) != _text(two.effective, split):
-        reason = "Their normalizations differ" if split is None else f"Their {split} splits differ"
-        return None, [f"{reason}, so none of their metrics are comparable."]
+        if split is None:
+            return None, [note("Their normalizations differ, so none of their metrics are comparable.")]
+        return None, [note("Their {split} splits differ, so none of their metrics are comparable.", split=note(split))]
     if _vocabulary(one) == _vocabulary(two):
         if one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective):
-            return "loss", ["They were evaluated on different masked tokens: a part of the difference is chance."]
+            return "loss", [note("They were evaluated on different masked tokens: a part of the difference is chance.")]
         return "loss", []
     if one.effective.objective == "masked_lm":
-        return None, ["Their tokenizers differ, so losses per token are not comparable."]
-    notes = ["Their tokenizers differ: only losses per character are comparable."]
+        return None, [note("Their tokenizers differ, so losses per token are not comparable.")]
+    notes = [note("Their tokenizers differ: only losses per character are comparable.")]
     known = first.summary.bits_per_char is not None and other.summary.bits_per_char is not None
     return ("bits_per_char" if known else None), notes
 
 
-def _unknown_text(one: Measurement) -> Iterator[str]:
+def _unknown_text(one: Measurement) -> Iterator[Note]:
     """Yield the reason why the losses per character of a run are too low to compare, if they are."""
     share = one.summary.unknown_char_share
     if one.summary.bits_per_char is not None and share is not None and has_unknown_text(share):
-        yield (
-            f"`{one.name}` does not know {share:.1%} of the characters, so its losses per character are too"
-            " low to compare."
+        yield note(
+            "`{name}` does not know {share} of the characters, so its losses per character are too low to compare.",
+            name=one.name,
+            share=Quantity(value=share, form="share"),
         )
 
 

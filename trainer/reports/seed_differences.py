@@ -7,8 +7,7 @@ from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
 from trainer.contracts.intervals import StandardError
-from trainer.contracts.units import Unit, loss_number, per_char_number
-from trainer.contracts.wording import counted
+from trainer.contracts.reports import Form, Note, Quantity, counted_note, note
 
 Basis = Literal["loss", "bits_per_char"]
 """A metric of which runs are compared."""
@@ -80,19 +79,34 @@ def _satterthwaite(shares: tuple[float, float], sizes: tuple[int, int]) -> float
     return sum(shares) ** 2 / total if total else sum(sizes) - 2.0
 
 
-def described(found: SeedDifference, basis: Basis, unit: Unit) -> str:
+def described(found: SeedDifference, basis: Basis) -> Note:
     """Return the difference, its interval and its effect size in a sentence."""
-    form = loss_number if basis == "loss" else per_char_number
-    difference, low, high = (form(value, unit, "+") for value in (found.difference, found.low, found.high))
-    name = f"{unit} per {'token' if basis == 'loss' else 'character'}"
-    runs = f"{counted(found.n_first, 'run')} against {found.n_second}"
+    form: Form = "loss_change" if basis == "loss" else "per_char_change"
+    runs = counted_note(found.n_first, "run")
     how = {
-        "paired": f"Paired over {found.n_first} seeds",
-        "welch": f"{runs}, fewer than two common seeds (Welch's t)",
-        "single": f"{runs} (interval of one more run of the group)",
+        "paired": note("Paired over {seeds}", seeds=counted_note(found.n_first, "seed")),
+        "welch": note(
+            "{runs} against {others}, fewer than two common seeds (Welch's t)", runs=runs, others=found.n_second
+        ),
+        "single": note(
+            "{runs} against {others} (interval of one more run of the group)", runs=runs, others=found.n_second
+        ),
     }[found.method]
-    size = "" if found.effect_size is None else f", {_EFFECTS[found.effect]} {found.effect_size:+.2f}"
-    return f"{how}: {difference} {name} (95 % interval {low} to {high}){size}."
-
-
-_EFFECTS = {"d_z": "Cohen's d_z", "g": "Hedges' g"}
+    size = note("")
+    if found.effect_size is not None:
+        number = Quantity(value=found.effect_size, form="effect")
+        size = (
+            note(", Cohen's d_z {number}", number=number)
+            if found.effect == "d_z"
+            else note(", Hedges' g {number}", number=number)
+        )
+    numbers: dict[str, Quantity | Note] = {
+        "how": how,
+        "difference": Quantity(value=found.difference, form=form),
+        "low": Quantity(value=found.low, form=form),
+        "high": Quantity(value=found.high, form=form),
+        "size": size,
+    }
+    if basis == "loss":
+        return note("{how}: {difference} {unit} per token (95 % interval {low} to {high}){size}.", **numbers)
+    return note("{how}: {difference} {unit} per character (95 % interval {low} to {high}){size}.", **numbers)

@@ -12,7 +12,7 @@ import pytest
 
 from bot.app import build
 from bot.commands.admin import TAKES
-from bot.commands.compare import FIGURES, VALUES
+from bot.commands.compare import VALUES
 from bot.commands.help import KINDS, all_commands
 from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
@@ -59,7 +59,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     nouns = {one.chat.noun for one in OPERATIONS if one.chat}
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *filter(None, nouns), *STATE_SIGNS, *UNIT_LABELS, "run"]
-    labels += [*(title for title, _shown, _value in FIGURES), *CARD_PLACES.values()]
+    labels += [*CARD_PLACES.values()]
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
@@ -71,7 +71,8 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
 def texts_of_reports() -> Iterator[tuple[str, bool]]:
     """Yield the texts in the code of reports, and whether they have plural forms: of calls, and of constants."""
     folder = ROOT / "trainer" / "reports"
-    for path in (*folder.glob("*_report.py"), folder / "report_text.py"):
+    others = [folder / f"{name}.py" for name in ("report_text", "comparison", "seed_differences")]
+    for path in (*folder.glob("*_report.py"), *others):
         module = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

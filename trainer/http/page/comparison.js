@@ -1,21 +1,16 @@
 /** Comparison of two to ten runs or groups: verdicts, curves over each other, metrics, and settings that differ. */
 
 import { read } from "./api.js";
-import { announce, bdi, failure, h, section, table } from "./elements.js";
-import { capital, decimal, loss, perChar, percent, perplexity, signed, told } from "./numbers.js";
+import { announce, bdi, failure, h, section } from "./elements.js";
+import { sectionsOf } from "./report.js";
 import { TrainingCurves } from "./run_curves.js";
 import { TABLES } from "./tables.js";
-import { unit } from "./units.js";
 
-/** @import { LiveText } from "./elements.js" */
-/** @import { Against, Comparison, GroupStatus, RunStatus } from "./records.js" */
+/** @import { GroupStatus, RunStatus } from "./records.js" */
 
 const LETTERS = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"].slice(0, TABLES.max_compared);
 /** Stands before the id of a group in the address of a comparison. */
 export const GROUP_MARK = "~";
-const MOST_SETTINGS = 20;
-/** What the server says of the difference of two means, before and after its numbers. */
-const DIFFERENCE = /: \S+ (?:bits|nats) per \w+ \(95 % interval .*?\)/;
 
 /**
  * @param {HTMLElement} main
@@ -41,7 +36,6 @@ export async function showComparison(main, signal, names) {
     }),
     signal,
   );
-  const verdicts = h("div");
   const results = h("div");
   main.append(
     h("div", { class: "bar" }, copyButton()),
@@ -59,15 +53,12 @@ export async function showComparison(main, signal, names) {
         ),
       ),
     ),
-    verdicts,
-    section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), curves.element),
     results,
+    section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), curves.element),
   );
   try {
-    /** @type {Comparison} */
-    const comparison = await read(`/compare?runs=${compared.map(({ id }) => id).join(",")}`, signal);
-    verdicts.append(verdictsOf(comparison));
-    results.append(...resultsOf(comparison));
+    const report = await read(`/compare/report?runs=${compared.map(({ id }) => id).join(",")}`, signal);
+    results.append(...sectionsOf(report, "", [], signal));
   } catch (error) {
     if (!signal.aborted) results.append(section("Metrics", failure(error)));
   }
@@ -88,115 +79,4 @@ function copyButton() {
     }
   };
   return button;
-}
-
-/** @param {Comparison} comparison */
-function verdictsOf({ runs, against, tolerance }) {
-  return section(
-    "Verdict",
-    ...against.flatMap((one, index) => [
-      h("p", {}, h("b", {}, `A against ${LETTERS[index + 1]}: `), () => [`${verdict(one, tolerance)}.`, ...notesOf(one)].join(" ")),
-      one.is_on_one_text
-        ? null
-        : h("p", {}, h("code", {}, `mt compare ${runs[0]?.run_id} ${one.run_id} --path FILE`), " measures both on one text."),
-    ]),
-  );
-}
-
-/** @param {Comparison} comparison */
-function resultsOf(comparison) {
-  const { runs } = comparison;
-  /** @type {[LiveText, (run: Comparison["runs"][number]) => string][]} */
-  const figures = [
-    ["Model", (run) => run.model],
-    ["Objective", (run) => run.objective],
-    ["Parameters", (run) => decimal(run.params, 0)],
-    [() => `Loss, ${unit()} per token`, (run) => loss(run.loss)],
-    ["Perplexity", (run) => perplexity(run.perplexity)],
-    [() => `${capital(unit())} per character`, (run) => perChar(run.bits_per_char)],
-    [() => `${capital(unit())} per character of the n-gram`, (run) => perChar(run.ngram_bits_per_char)],
-    ["Accuracy, top 1", (run) => percent(run.top1_accuracy)],
-    ["Accuracy, top 5", (run) => percent(run.top5_accuracy)],
-    ["Tokens per second", (run) => decimal(run.tokens_per_second, 0)],
-  ];
-  const rows = figures.map(([name, value]) => [name, ...runs.map((run) => () => value(run))]);
-  const letter = (/** @type {number} */ index) => LETTERS[index] ?? "";
-  return [
-    section(
-      "Metrics",
-      table("Metrics on the test split", ["On the test split", ...runs.map((_, index) => letter(index))], rows),
-    ),
-    section("Settings", settingsOf(comparison)),
-  ];
-}
-
-/**
- * Make one table of the settings that differ; a setting that a run does not have is empty.
- * @param {Comparison} comparison
- */
-function settingsOf({ runs, against }) {
-  const differing = against.map(({ differences }) => new Map(differences.map((one) => [one.field, one])));
-  const firsts = new Map(against.flatMap(({ differences }) => differences.map(({ field, run }) => [field, run])));
-  if (firsts.size === 0) return h("p", {}, "Their settings are equal.");
-  const rows = [...firsts].map(([field, first]) => [
-    h("code", {}, field),
-    setting(first),
-    ...differing.map((one) => setting(one.get(field)?.other ?? first)),
-  ]);
-  const head = ["Setting", ...runs.map((_, index) => LETTERS[index] ?? "")];
-  const shown = h("div");
-  const show = (/** @type {number} */ count) =>
-    shown.replaceChildren(
-      settingsTable(head, rows.slice(0, count)),
-      ...(count < rows.length
-        ? [h("button", { type: "button", onclick: () => show(rows.length) }, `Show all ${rows.length} settings`)]
-        : []),
-    );
-  show(MOST_SETTINGS);
-  return shown;
-}
-
-/**
- * @param {string[]} head
- * @param {Node[][]} rows
- */
-function settingsTable(head, rows) {
-  const made = table("Settings that differ", head, rows);
-  made.classList.add("differences");
-  return made;
-}
-
-/** @param {string} value JSON, or a text without quotes; null where the run does not have the setting */
-function setting(value) {
-  return bdi(value === "null" ? "" : value);
-}
-
-/**
- * Return the result of a comparison in a few words.
- * @param {Against} one
- * @param {number} tolerance
- */
-export function verdict(one, tolerance) {
-  if (one.rise === null) return "not comparable";
-  const name = one.basis === "loss" ? "loss" : "loss per character";
-  if (one.verdict === "equal") return `equal: same ${name} within rounding`;
-  const [rise, low, high] = [one.rise, one.interval?.low ?? 0, one.interval?.high ?? 0].map((share) =>
-    signed(share, (value) => percent(value, 2)),
-  );
-  const change = `${name} ${rise}` + (one.interval === null ? "" : ` (95 % interval ${low} to ${high})`);
-  if (one.is_regression) return `✗ worse: ${change}, more than ${percent(tolerance, 2)}`;
-  const within = one.verdict === "worse" && one.rise <= tolerance ? " within the tolerance" : "";
-  return `${one.verdict.replaceAll("_", " ")}${within}: ${change}`;
-}
-
-/**
- * Return the notes on a comparison, with the difference of means in the unit of the page.
- * @param {Against} one
- */
-function notesOf({ basis, notes, over_seeds }) {
-  if (over_seeds === null) return notes.map(told);
-  const [write, per] = basis === "loss" ? [loss, "token"] : [perChar, "character"];
-  const [difference, low, high] = [over_seeds.difference, over_seeds.low, over_seeds.high].map((value) => signed(value, write));
-  const figures = `: ${difference} ${unit()} per ${per} (95 % interval ${low} to ${high})`;
-  return notes.map((note) => told(note.replace(DIFFERENCE, "\0"))).map((note) => note.replace("\0", figures));
 }

@@ -69,20 +69,6 @@ export interface KeptCheckpoint {
 export interface RunFiles { kept: KeptCheckpoint[] }
 export interface Sample { prompt: string; text: string; seed: number; stop_reason: string }
 
-export interface ComparedRun {
-  run_id: string; label: string | null; model: string; objective: string; params: number | null; loss: number | null;
-  perplexity: number | null; bits_per_char: number | null; top1_accuracy: number | null; top5_accuracy: number | null;
-  tokens_per_second: number | null; ngram_bits_per_char: number | null;
-}
-export interface Interval { low: number; high: number }
-export interface Difference { field: string; run: string; other: string }
-export interface SeedDifference { difference: number; low: number; high: number }
-export interface Against {
-  run_id: string; basis: "loss" | "bits_per_char" | null; rise: number | null; interval: Interval | null;
-  verdict: "better" | "worse" | "equal" | "no_clear_difference" | "no_interval" | "not_comparable";
-  over_seeds: SeedDifference | null; is_regression: boolean; is_on_one_text: boolean; notes: string[]; differences: Difference[];
-}
-export interface Comparison { runs: ComparedRun[]; against: Against[]; tolerance: number }
 
 export type FinishReason = "eos" | "stop_sequence" | "max_new_tokens" | "context_full";
 type JobState = "queued" | "running" | "completed" | "failed";

@@ -26,8 +26,17 @@ const NOTHING = { kind: "note", template: "", plural: null, values: {} };
  * @param {AbortSignal} signal
  */
 export async function reportOf(artifact, files, signal) {
-  /** @type {Report} */
-  const report = await read(fileAddress(artifact, "report.json"), signal);
+  return sectionsOf(await read(fileAddress(artifact, "report.json"), signal), artifact, files, signal);
+}
+
+/**
+ * Return the sections of a report; `artifact` and `files` are those of its job, if it has one.
+ * @param {Report} report
+ * @param {string} artifact
+ * @param {FileRecord[]} files
+ * @param {AbortSignal} signal
+ */
+export function sectionsOf(report, artifact, files, signal) {
   return report.sections.map(({ title, parts, is_detail }) => {
     const made = () => partsOf(parts, artifact, files, signal);
     return section(said(title), ...(is_detail ? [folded(said(title), () => h("div", {}, ...made()))] : made()));

@@ -1,0 +1,154 @@
+"""The report of a comparison: verdicts, metrics of the runs, their differences, and settings that differ."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from trainer.contracts.reports import (
+    Cell,
+    Column,
+    Estimate,
+    Form,
+    Link,
+    Note,
+    Part,
+    Quantity,
+    Report,
+    Table,
+    column,
+    note,
+    section,
+)
+from trainer.reports.comparison import Against, Comparison, Figures
+
+_MAX_SETTING_CHARACTERS = 40
+_METRICS: Sequence[tuple[str, Column, Form]] = (
+    ("loss", column("loss per token", "loss"), "loss_change"),
+    ("bits_per_char", column("loss per character", "per_char"), "per_char_change"),
+    ("perplexity", column("perplexity", "perplexity", is_detail=True), "perplexity_change"),
+    ("top1_accuracy", column("top-1", "share"), "change"),
+    ("top5_accuracy", column("top-5", "share", is_detail=True), "change"),
+    ("params", column("parameters", "count", is_detail=True), "count_change"),
+    ("tokens_per_second", column("tokens/s", "count", is_detail=True), "count_change"),
+)
+"""The field, the column and the form of the difference of each metric."""
+
+
+def comparison_report(comparison: Comparison) -> Report:
+    """Return the report of a comparison."""
+    first = comparison.runs[0]
+    sections = [
+        *section("Verdict", _verdicts(comparison)),
+        *section("Metrics", _metrics(comparison)),
+        *section("Settings", _settings(comparison), is_detail=True),
+    ]
+    return Report(title=note("Comparison of {run}", run=first.label or first.run_id), sections=tuple(sections))
+
+
+def verdict(one: Against, tolerance: float) -> Note:
+    """Return the result of a comparison in a few words."""
+    if one.rise is None:
+        return note("not comparable")
+    name = note("loss") if one.basis == "loss" else note("loss per character")
+    if one.verdict == "equal":
+        return note("equal: same {metric} within rounding", metric=name)
+    change = note("{metric} {rise}", metric=name, rise=_rise(one.rise))
+    if one.interval is not None:
+        change = note(
+            "{change} (95 % interval {low} to {high})",
+            change=change,
+            low=_rise(one.interval.low),
+            high=_rise(one.interval.high),
+        )
+    if one.is_regression:
+        most = Quantity(value=tolerance, form="hundredths_share")
+        return note("✗ worse: {change}, more than {tolerance}", change=change, tolerance=most)
+    match one.verdict:
+        case "better":
+            return note("better: {change}", change=change)
+        case "worse" if one.rise <= tolerance:
+            return note("worse within the tolerance: {change}", change=change)
+        case "worse":
+            return note("worse: {change}", change=change)
+        case "no_interval":
+            return note("no interval: {change}", change=change)
+        case _:
+            return note("no clear difference: {change}", change=change)
+
+
+def _rise(share: float) -> Quantity:
+    return Quantity(value=share, form="rise")
+
+
+def _verdicts(comparison: Comparison) -> Iterator[Note]:
+    first = comparison.runs[0]
+    names = {run.run_id: run.label or run.run_id for run in comparison.runs}
+    for one in comparison.against:
+        found = verdict(one, comparison.tolerance)
+        yield note("{run} against {other}: {verdict}", run=names[first.run_id], other=names[one.run_id], verdict=found)
+        yield from one.notes
+        if comparison.split is not None and not one.is_on_one_text:
+            yield note(
+                "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id
+            )
+
+
+def _metrics(comparison: Comparison) -> Iterator[Table]:
+    """Yield the metrics of each run, with deviations over the runs of a group, and the differences from the others."""
+    where = note("on {dataset}", dataset=comparison.dataset or "")
+    if comparison.split is not None:
+        where = note("on their {split} splits", split=note(comparison.split))
+    titles = (column("run"), column("label"), column("model", is_detail=True))
+    yield Table(
+        name="metrics",
+        title=note("Metrics"),
+        caption=note("Metrics {where}; losses in {unit}.", where=where),
+        columns=(*titles, *(shown for _, shown, _ in _METRICS), column("n-gram", "per_char", is_detail=True)),
+        rows=tuple(
+            (
+                Link(text=run.run_id, address=f"runs/{run.run_id.split('@')[0]}"),
+                *(run.label or "", run.model, *_cells(run, run.deviations), run.ngram_bits_per_char),
+            )
+            for run in comparison.runs
+        ),
+        n_titles=3,
+    )
+    yield Table(
+        name="differences",
+        title=note("Differences"),
+        caption=note("{run} less the other run; losses in {unit}.", run=comparison.runs[0].run_id),
+        columns=(
+            column("from"),
+            *(Column(title=shown.title, form=form, is_detail=shown.is_detail) for _, shown, form in _METRICS),
+        ),
+        rows=tuple((one.run_id, *_cells(one.delta)) for one in comparison.against),
+    )
+
+
+def _cells(figures: Figures, deviations: Figures | None = None) -> Iterator[Cell]:
+    for name, _, _ in _METRICS:
+        value: float | None = getattr(figures, name)
+        deviation: float | None = getattr(deviations, name, None)
+        yield value if value is None or deviation is None else Estimate(value=value, deviation=deviation)
+
+
+def _settings(comparison: Comparison) -> list[Part]:
+    """Return the settings that differ: a column for each run, empty where a run does not have the setting."""
+    of_others: list[Mapping[str, str]] = [
+        {each.field: each.other for each in one.differences} for one in comparison.against
+    ]
+    first = {each.field: each.run for one in comparison.against for each in one.differences}
+    if not first:
+        return [note("Their settings are equal")]
+    rows = [
+        (field, _short(value), *(_short(others.get(field, value)) for others in of_others))
+        for field, value in first.items()
+    ]
+    runs = [Column(title=note("{run}", run=run.run_id)) for run in comparison.runs]
+    return [
+        Table(name="settings", title=note("Settings that differ"), columns=(column("setting"), *runs), rows=tuple(rows))
+    ]
+
+
+def _short(value: str) -> str:
+    if value == "null":
+        return ""
+    return value if len(value) <= _MAX_SETTING_CHARACTERS else f"{value[:_MAX_SETTING_CHARACTERS]}…"
