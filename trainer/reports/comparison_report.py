@@ -81,14 +81,16 @@ def _rise(share: float) -> Quantity:
 def _verdicts(comparison: Comparison) -> Iterator[Note]:
     first = comparison.runs[0]
     names = {run.run_id: run.label or run.run_id for run in comparison.runs}
+    shared = [told for told in comparison.against[0].notes if all(told in one.notes for one in comparison.against)]
     for one in comparison.against:
         found = verdict(one, comparison.tolerance)
         yield note("{run} against {other}: {verdict}", run=names[first.run_id], other=names[one.run_id], verdict=found)
-        yield from one.notes
+        yield from (told for told in one.notes if told not in shared)
         if comparison.split is not None and not one.is_on_one_text:
             yield note(
                 "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id
             )
+    yield from shared
 
 
 def _metrics(comparison: Comparison) -> Iterator[Table]:

@@ -21,6 +21,7 @@ from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import DataFacts, EvalSummary, Leak, RunManifest, Shares, SplitSizes
 from trainer.reports.comparison import (
+    Against,
     Comparison,
     Difference,
     Figures,
@@ -30,8 +31,9 @@ from trainer.reports.comparison import (
     differences,
     model_name,
     summary_on,
-    verdict,
 )
+from trainer.reports.comparison_report import verdict
+from trainer.reports.report_text import Reader
 
 Fields = dict[str, object]
 ENVIRONMENT = parse(
@@ -41,7 +43,13 @@ ENVIRONMENT = parse(
         **{"cpu_capability": "AVX512", "onednn_isa": "Intel AVX-512", "device": "cpu", "git_commit": "a"},
     },
 )
+BITS = Reader("bits")
 ONE_SEED = "One seed each: the interval covers lines of the text, not the spread of trainings."
+
+
+def notes_of(one: Against) -> tuple[str, ...]:
+    """The notes of a comparison as text."""
+    return tuple(map(BITS.note, one.notes))
 
 
 def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", tolerance: float = 0.01) -> Comparison:
@@ -78,8 +86,8 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert one.interval is not None
     assert one.interval.high - one.interval.low == pytest.approx(2 * 2.0227 * spread / math.sqrt(39) / 2, rel=1e-4)
     assert one.delta.loss == pytest.approx(loss - 2)
-    assert verdict(one, found.tolerance) == said
-    assert one.notes == (() if expected == "equal" else (ONE_SEED,))
+    assert BITS.note(verdict(one, found.tolerance)) == said
+    assert notes_of(one) == (() if expected == "equal" else (ONE_SEED,))
     assert found.is_passed is not is_regression
 
 
@@ -109,7 +117,7 @@ def test_interval_of_neighbouring_lines__is_over_ten_blocks(is_drawn: bool) -> N
     assert one.interval.high - one.rise == pytest.approx(half * 0.2 / math.sqrt(count - 1) / 2, rel=1e-4)
     assert one.verdict == ("worse" if is_drawn else "no_clear_difference")
     note = "Neighbouring lines depend on each other: the interval takes them in blocks, 10 at most."
-    assert one.notes == ((ONE_SEED,) if is_drawn else (ONE_SEED, note))
+    assert notes_of(one) == ((ONE_SEED,) if is_drawn else (ONE_SEED, note))
 
 
 def test_several_comparisons__have_verdicts_of_p_adjusted_for_their_number() -> None:
@@ -127,13 +135,13 @@ def test_several_comparisons__have_verdicts_of_p_adjusted_for_their_number() -> 
         is_clear = name == "far"
         assert (one.verdict, one.is_regression) == ("worse" if is_clear else "no_clear_difference", is_clear)
         [alone] = pair(first, others[[*losses].index(name)]).against
-        assert (alone.p_holm, alone.interval, alone.notes) == (None, one.interval, one.notes[:1])
+        assert (alone.p_holm, alone.interval, notes_of(alone)) == (None, one.interval, notes_of(one)[:1])
     assert (found.against[-1].verdict, found.against[-1].p) == ("no_interval", None)
-    assert found.against[0].notes[1:] == (
+    assert notes_of(found.against[0])[1:] == (
         "Adjusted for 4 comparisons, p is below 0.0001 (Holm 1979); the interval is not adjusted.",
     )
-    assert found.against[1].notes[1:] == (
-        f"Adjusted for 4 comparisons, p is {p_holm['near']:.4f} (Holm 1979), alone {p['near']:.4f}: the difference"
+    assert notes_of(found.against[1])[1:] == (
+        f"Adjusted for 4 comparisons, p is {p_holm['near']:.4g} (Holm 1979), alone {p['near']:.4g}: the difference"
         " is not clear, although its own interval excludes zero.",
     )
 
@@ -143,10 +151,10 @@ def test_runs_that_differ_in_their_seeds_only__are_no_regression() -> None:
     found = pair(trained_by(first, ENVIRONMENT), other)
     [one] = found.against
     assert (one.verdict, one.is_regression, found.is_passed) == ("worse", False, True)
-    assert one.notes == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
-    assert verdict(one, 0.01) == "worse: loss +5.00% (95 % interval +5.00% to +5.00%)"
+    assert notes_of(one) == ("These runs differ only in their seeds: the difference is the spread of trainings.",)
+    assert BITS.note(verdict(one, 0.01)) == "worse: loss +5.00% (95 % interval +5.00% to +5.00%)"
     [elsewhere] = pair(trained_by(first, changed(ENVIRONMENT, git_commit="b")), other).against
-    assert (elsewhere.is_regression, elsewhere.notes) == (True, (ONE_SEED,))
+    assert (elsewhere.is_regression, notes_of(elsewhere)) == (True, (ONE_SEED,))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +174,7 @@ def test_equal_requests_on_different_cpus__are_no_regression(changes: Fields, is
     new = trained_by(measured("new", summary={"loss": 2.1}), ENVIRONMENT)
     [one] = pair(new, trained_by(measured("old"), changed(ENVIRONMENT, **changes))).against
     said = "Equal seeds give equal numbers only on equal CPUs: these have other instructions, threads or devices."
-    assert (one.is_regression, one.notes) == (not is_chance, (said if is_chance else ONE_SEED,))
+    assert (one.is_regression, notes_of(one)) == (not is_chance, (said if is_chance else ONE_SEED,))
 
 
 @pytest.mark.parametrize(
@@ -182,8 +190,8 @@ def test_difference_without_an_interval__is_no_verdict(lines: LineLosses | None,
     found, same = (pair(measured("new", summary={**summary, "loss": loss}), old) for loss in (2.5, 2.0))
     [one] = found.against
     assert (one.verdict, one.interval, one.is_regression, found.is_passed) == ("no_interval", None, False, False)
-    assert one.notes == (note,)
-    assert verdict(one, 0.01) == "no interval: loss +25.00%"
+    assert notes_of(one) == (note,)
+    assert BITS.note(verdict(one, 0.01)) == "no interval: loss +25.00%"
     assert (same.against[0].verdict, same.is_passed) == ("equal", True)
 
 
@@ -245,8 +253,8 @@ def test_runs__compare_on_one_text_in_one_form_only(
     [one] = found.against
     assert (one.basis, one.is_on_one_text) == (basis, basis is not None or "objective" in new)
     if basis is None:
-        assert (one.rise, found.is_passed, len(one.notes)) == (None, False, 1)
-        assert note in one.notes[0]
+        assert (one.rise, found.is_passed, len(notes_of(one))) == (None, False, 1)
+        assert note in notes_of(one)[0]
     if note == OTHER_SPLIT:
         assert one.delta == parse(Figures, {**NO_FIGURES, "params": 0, "tokens_per_second": 0.0})
 
@@ -256,19 +264,19 @@ def test_different_tokenizers__compare_by_bits_per_character_only() -> None:
     masked, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
     [one] = pair(masked, other).against
     assert (one.basis, one.is_regression) == (None, False)
-    assert one.notes == ("Their tokenizers differ, so losses per token are not comparable.",)
+    assert notes_of(one) == ("Their tokenizers differ, so losses per token are not comparable.",)
     new = measured("new", tokenizer="b", summary=known)
     [one] = pair(new, measured("old")).against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
-    assert "only losses per character are comparable" in one.notes[0]
-    assert one.notes[1:] == (ONE_SEED,)
+    assert "only losses per character are comparable" in notes_of(one)[0]
+    assert notes_of(one)[1:] == (ONE_SEED,)
     # lines of 90 and 20 nats in 20 characters: the same difference in each of them, of 20 / 20 nats per character
-    assert verdict(one, 0.01) == "better: loss per character -6.67% (95 % interval -6.67% to -6.67%)"
+    assert BITS.note(verdict(one, 0.01)) == "better: loss per character -6.67% (95 % interval -6.67% to -6.67%)"
     assert (one.delta.loss, one.delta.perplexity, one.delta.top1_accuracy) == (None, None, None)
     assert one.delta.bits_per_char == pytest.approx(-0.1)
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
-    assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "not comparable")
+    assert (unknown.basis, unknown.rise, BITS.note(verdict(unknown, 0.01))) == (None, None, "not comparable")
 
 
 def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> None:
@@ -277,9 +285,9 @@ def test_unknown_characters__make_bits_per_character_too_low_to_compare() -> Non
     for found in (pair(unread, measured("old")), pair(measured("old"), unread)):
         [one] = found.against
         assert (one.basis, one.rise, found.is_passed) == (None, None, False)
-        assert one.notes[1:] == (note,)
+        assert notes_of(one)[1:] == (note,)
     [alike] = pair(unread, measured("old", tokenizer="b")).against
-    assert (alike.basis, alike.notes, alike.verdict) == ("loss", (note,), "equal")
+    assert (alike.basis, notes_of(alike), alike.verdict) == ("loss", (note,), "equal")
 
 
 LEAKED, CLEAN = Leak(lines=0.8, ancestors=("parent",)), Leak(lines=0.01, unsearched=("gone",))
@@ -312,10 +320,10 @@ def test_text_that_a_run_has_trained_on__gives_no_verdict(
     [against] = pair(one, two, None).against
     assert (against.verdict, against.delta.loss is None) == (expected, expected == "not_comparable")
     reach = [ONE_SEED] if expected == "better" else []
-    assert against.notes == (*notes, *reach)
+    assert notes_of(against) == (*notes, *reach)
     [of_group] = compare([two, MeasuredGroup("group", [measured("third", seed=7), one], ())]).against
     assert (of_group.verdict == "not_comparable") is (expected == "not_comparable")
-    assert set(notes) <= {*of_group.notes}
+    assert set(notes) <= {*notes_of(of_group)}
 
 
 def test_split_that_a_run_has_trained_on__gives_no_verdict_on_earlier_evaluations() -> None:
@@ -324,23 +332,23 @@ def test_split_that_a_run_has_trained_on__gives_no_verdict_on_earlier_evaluation
     new = measured("new", summary={"loss": 1.0})
     new = new._replace(manifest=changed(new.manifest, data=data))
     [one] = pair(new, measured("old")).against
-    assert (one.verdict, one.notes) == ("not_comparable", (f"80.0% of the lines of the test split {READ}",))
+    assert (one.verdict, notes_of(one)) == ("not_comparable", (f"80.0% of the lines of the test split {READ}",))
     elsewhere = new._replace(summary=changed(new.summary, dataset="text"))
     assert pair(elsewhere, measured("old"), None).against[0].verdict == "better"
 
 
 def test_gaps_masked_by_different_seeds__differ_by_chance_too() -> None:
     one = measured("new", family="bert")
-    assert pair(one, measured("old", family="bert", seed=3)).against[0].notes == ()  # equal
+    assert notes_of(pair(one, measured("old", family="bert", seed=3)).against[0]) == ()  # equal
     [other] = pair(one, measured("other", family="bert", split_seed=3), split=None).against
-    assert (other.basis, len(other.notes)) == ("loss", 1)
-    assert "a part of the difference is chance" in other.notes[0]
+    assert (other.basis, len(notes_of(other))) == ("loss", 1)
+    assert "a part of the difference is chance" in notes_of(other)[0]
 
 
 def test_loss_of_nothing__is_no_measure_for_another() -> None:
     found = pair(measured("new"), measured("old", summary={"loss": 0.0}))
     [one] = found.against
-    assert (one.rise, verdict(one, 0.01), found.is_passed) == (None, "not comparable", False)
+    assert (one.rise, BITS.note(verdict(one, 0.01)), found.is_passed) == (None, "not comparable", False)
 
 
 def test_differences__are_the_fields_that_differ_and_no_others() -> None:

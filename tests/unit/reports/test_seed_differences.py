@@ -13,13 +13,21 @@ from scipy import stats
 from tests.support.measured_runs import line_losses, measured, of_fields
 from tests.support.refusals import refused
 from trainer.contracts.errors import ErrorCode
-from trainer.reports.comparison import Comparison, Measured, MeasuredGroup, compare, verdict
+from trainer.reports.comparison import Against, Comparison, Measured, MeasuredGroup, compare
+from trainer.reports.comparison_report import verdict
+from trainer.reports.report_text import ENGLISH, Reader
 from trainer.reports.seed_differences import described, difference_over_seeds
 
+BITS = Reader("bits")
 A = {1: 2.01, 2: 1.97, 3: 2.05, 4: 1.99, 5: 2.02}
 B = {1: 1.95, 2: 1.94, 3: 1.99, 4: 1.96, 5: 1.91}
 OTHERS = {7: 1.95, 8: 1.75, 9: 2.1}
 TWO = {7: 1.95, 8: 1.75}
+
+
+def notes_of(one: Against) -> tuple[str, ...]:
+    """The notes of a comparison as text."""
+    return tuple(map(BITS.note, one.notes))
 
 
 class Answer(Protocol):
@@ -92,7 +100,7 @@ def test_runs_without_any_deviation__have_no_effect_size(second: dict[int, float
     found = difference_over_seeds(first, second)
     assert (found.difference, found.low, found.high) == (-1.0, -1.0, -1.0)
     assert (found.degrees, found.effect_size) == (None, None)
-    in_bits, in_nats = described(found, "loss", "bits"), described(found, "bits_per_char", "nats")
+    in_bits, in_nats = BITS.note(described(found, "loss")), ENGLISH.note(described(found, "bits_per_char"))
     assert in_bits.endswith("-1.443 bits per token (95 % interval -1.443 to -1.443).")
     assert in_nats.endswith("-0.693 nats per character (95 % interval -0.693 to -0.693).")
 
@@ -121,12 +129,12 @@ def test_groups__are_compared_by_their_means_with_the_interval_over_seeds() -> N
     assert (one.run_id, one.basis, one.verdict, one.is_regression) == ("fast", "loss", "worse", True)
     assert one.rise == pytest.approx((mean - other) / other)
     assert one.interval is not None and one.interval.low == pytest.approx(low / other, rel=1e-4)
-    assert verdict(one, 0.01).startswith("✗ worse: loss +2.97% (95 % interval ")
+    assert BITS.note(verdict(one, 0.01)).startswith("✗ worse: loss +2.97% (95 % interval ")
     assert [each.field for each in one.differences] == ["learning_rate"]
-    assert one.notes[0].startswith(f"Paired over 5 seeds: +{0.058 / log(2):.3f} bits per token (95 % interval ")
+    assert notes_of(one)[0].startswith(f"Paired over 5 seeds: +{0.058 / log(2):.3f} bits per token (95 % interval ")
     differences = [A[seed] - B[seed] for seed in A]
-    assert one.notes[0].endswith(f"Cohen's d_z {fmean(differences) / stdev(differences):+.2f}.")
-    assert one.notes[1:] == ("`fast`: no completed run, so left out: seed 6 (failed), seed 7 (deleted).",)
+    assert notes_of(one)[0].endswith(f"Cohen's d_z {fmean(differences) / stdev(differences):+.2f}.")
+    assert notes_of(one)[1:] == ("`fast`: no completed run, so left out: seed 6 (failed), seed 7 (deleted).",)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -145,21 +153,21 @@ def test_failed_run__leaves_the_groups_paired_over_their_common_seeds(is_first: 
     assert against.interval is not None
     assert (against.interval.low, against.interval.high) == pytest.approx((low / base, high / base), rel=1e-4)
     notes = ["`slow`: without a pair, so left out: seed 4.", "`fast`: no completed run, so left out: seed 4 (failed)."]
-    assert against.notes[0].startswith("Paired over 3 seeds: ") and [*against.notes[1:]] == notes
+    assert notes_of(against)[0].startswith("Paired over 3 seeds: ") and [*notes_of(against)[1:]] == notes
     assert {run.run_id: run.n_runs for run in found.runs} == {"slow": 4, "fast": 3}
 
 
 def test_groups_with_one_common_seed__keep_all_runs_and_say_so() -> None:
     [one] = pair(group("new", {1: 2.5, 2: 2.6}), group("old", {2: 2.0, 3: 2.1})).against
     assert one.over_seeds is not None and (one.over_seeds.method, one.over_seeds.n_first) == ("welch", 2)
-    assert one.notes[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.721")
+    assert notes_of(one)[0].startswith("2 runs against 2, fewer than two common seeds (Welch's t): +0.721")
 
 
 def test_group__is_compared_in_what_all_of_its_runs_have_in_common() -> None:
     mixed = MeasuredGroup("mixed", [measured("a", seed=1), measured("b", seed=2, tokenizer="b")])
     [one] = pair(mixed, group("old", A)).against
     assert one.basis == "bits_per_char"
-    assert one.notes[0] == "Their tokenizers differ: only losses per character are comparable."
+    assert notes_of(one)[0] == "Their tokenizers differ: only losses per character are comparable."
     masked = MeasuredGroup("m", [measured("c", seed=1), measured("d", seed=2, documents="stream")])
     [none] = pair(masked, group("old", A)).against
     assert (none.basis, none.interval, none.over_seeds, none.verdict) == (None, None, None, "not_comparable")
@@ -173,4 +181,4 @@ def test_run_and_its_own_group__are_not_compared() -> None:
 
 def test_groups_with_one_completed_run__are_compared_as_runs() -> None:
     [one] = pair(group("new", {1: 2.1}, "seed 2 (failed)", learning_rate=0.1), group("old", {1: 2.0})).against
-    assert one.over_seeds is None and "One seed each" in one.notes[0] and "seed 2 (failed)" in one.notes[1]
+    assert one.over_seeds is None and "One seed each" in notes_of(one)[0] and "seed 2 (failed)" in notes_of(one)[1]

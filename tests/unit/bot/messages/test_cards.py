@@ -35,7 +35,7 @@ from bot.messages.inference import chat_answer, report_answer, report_files, sco
 from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
 from bot.messages.report_card import figure_in_words
 from bot.messages.run_card import chart_alt_text, final_message, run_card
-from bot.people.user_settings import UserSettings, current_unit
+from bot.people.user_settings import UserSettings
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.battery_results import ONE, SEVERAL
 from tests.support.cards import for_reader, within_limits
@@ -438,9 +438,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "four runs": lambda: compare_answer(
         compare([measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in FOUR], split="test")
     ),
-    "groups": lambda: compare_answer(
-        compare([seeds("new", 1.9, 1.8), seeds("old", 2.0, 2.2)], split="test", unit=current_unit())
-    ),
+    "groups": lambda: compare_answer(compare([seeds("new", 1.9, 1.8), seeds("old", 2.0, 2.2)], split="test")),
     "other tokenizers": lambda: compare_answer(
         compare([measured("new", tokenizer="b"), measured("old", summary={"unknown_char_share": 0.8})], split="test")
     ),
@@ -598,10 +596,9 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("battery of two runs", "paradigm  x                    75.0%  75.0%\n", ()),
     ("battery of two runs", "second  a&b      50.0%   75.0%      NOT at chance  50.0%", ()),
     ("battery of leaked text", "a&b: 60.0% of the items stand in the validation text", ()),
-    ("four runs", "**against c: ✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%**", ()),
-    ("four runs", "Loss ({u}/token) **{:.3f}** · {:.3f} · {:.3f} · {:.3f}\n", (1.9, 2.0, 1.8, 2.0)),
-    ("better", "Loss ({u}/token) **{:.3f}** · {:.3f} ({:+.3f})", (1.9, 2.0, -0.1)),
-    ("better", "Loss ({u}/char) **{:.3f}** · {:.3f} (+0.000)", (1.5 * BIT, 1.5 * BIT)),
+    ("four runs", "✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%\n", ()),
+    ("better", "new         {:.3f}           {:.3f}", (1.9, 1.5 * BIT)),
+    ("better", "old   {:+.3f}", (-0.1,)),
     ("groups", "Paired over 2 seeds: {:+.3f}", (-0.25,)),
     ("groups", " {u} per token (95 % interval -", ()),
     ("experiment result", "Excess cross-entropy in {u} per character: lstm on the passages", ()),
