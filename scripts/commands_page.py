@@ -46,7 +46,7 @@ LABELS = {
     "batcsv": "CSV of a battery",
     "batcurves": "CSV of a development",
     "battex": "LaTeX of a battery",
-    "expmetric": "The list of metrics of an experiment",
+    "jobtable": "The list of tables of a report",
     "expcsv": "CSV",
     "exptex": "LaTeX",
     "exprerun": "Rerun missing",

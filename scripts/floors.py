@@ -51,7 +51,7 @@ LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
 HEAVY = {"torch", "transformers"}
 MATPLOTLIB_MODULES = {
     f"trainer.reports.{name}"
-    for name in ("charts", "experiment_charts", "battery_charts", "development_charts", "fonts")
+    for name in ("charts", "experiment_charts", "report_figures", "development_charts", "fonts")
 }
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 

@@ -10,7 +10,7 @@ from local_discord.wire import text
 from tests.support.batteries import PAIRS
 from tests.support.bot import components, place, read
 from tests.support.checkpoints import keep_checkpoint
-from tests.support.development_results import development_of
+from tests.support.development_results import NO_ITEMS, development_of
 from tests.support.finished_runs import finished_run
 from tests.support.waiting import until
 from trainer.api import Model
@@ -22,13 +22,14 @@ from trainer.config.settings import LimitSettings
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
 from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files
+from trainer.reports.development_report import development_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ITEMS = Upload("pairs.csv", PAIRS.encode())
 
 
 def labels(message: StoredMessage) -> list[str]:
-    return [text(one["label"]) for one in components(message)]
+    return [text(one.get("label") or one["placeholder"]) for one in components(message)]
 
 
 def complete(battery: BatteryDirectory, root: Path) -> None:
@@ -59,7 +60,7 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
         answer, message = await read(shown), await shown.reply()
         assert "Completed: battery pairs" in answer.text and answer.is_ephemeral
         assert runs[0] in answer.text and "order" in answer.text and "untrained" in answer.text
-        assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP", "Delete…"]
+        assert labels(message) == ["Table", "Page", "CSV", "LaTeX", "ZIP", "Delete…"]
         assert f"✅ `{battery_id}` · pairs · 2 runs · completed" in (await here.ask(here.bob, "battery list")).text
         [suggested] = await here.suggested(here.bob, "battery show", "battery", "pai")
         assert suggested.value == battery_id
@@ -95,15 +96,19 @@ async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) 
         for pictures in every:
             battery.write_result(
                 BatterySummary(measure="sum", batteries=(), runs=()),
-                {"development.csv": "step\n", **{f"{name}.png": PNG for name in pictures}},
+                {
+                    "development.csv": "step\n",
+                    "report.json": development_report(development_of(), NO_ITEMS).model_dump_json(),
+                    **{f"{name}.png": PNG for name in pictures},
+                },
                 "0",
                 development_of(),
             )
             call = await here.discord.slash(here.bob, "mt battery show", {"battery": battery.battery_id})
             answer, message = await read(call), await call.reply()
             assert f"Completed: battery development of {run.run_id}" in answer.text
-            assert "3 of 4 words have an age of acquisition." in answer.text and "early 5 (5–5)" in answer.text
-            assert labels(message) == ["Page", "CSV", "LaTeX", "ZIP", "Delete…"]
+            assert "3 of 4 words have an age of acquisition, at" in answer.text and "early   10" in answer.text
+            assert labels(message) == ["Table", "Page", "CSV", "LaTeX", "ZIP", "Delete…"]
             assert [text(one["filename"]) for one in message.attachments] == [f"{name}.png" for name in pictures[:1]]
             pressed = await here.discord.click(here.bob, message, f"mt:batcurves:{battery.battery_id}")
             assert here.discord.read((await pressed.reply()).attachments[0]) == b"step\n"

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 from local_discord import Upload
 from local_discord.state import StoredMessage
-from local_discord.wire import text
+from local_discord.wire import Json, rows, text
 from tests.support import ROOT, add_corpus
 from tests.support.bot import AMBER, components, place, read
 from tests.support.experiment_results import section_scores, with_batteries
@@ -33,7 +33,12 @@ def labels(message: StoredMessage) -> list[str]:
     return [text(one.get("label") or one["placeholder"]) for one in components(message)]
 
 
-async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path: Path) -> None:
+def options_of(message: StoredMessage) -> list[Json]:
+    """The options of the first list of a message."""
+    return rows(components(message)[0]["options"])
+
+
+async def test_completed_experiment__has_its_tables_figures_and_files(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         started = {"recipe": "smoke", "languages": "kk,tr"}
         await here.ask(here.ana, "experiment start", started)
@@ -43,25 +48,21 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         write_report(folder, changed(with_batteries(), experiment_id=experiment_id), section_scores())
         call = await here.discord.slash(here.bob, "mt experiment show", options)
         surprisal = await read(call)
-        assert f"{0.34 / log(2):.3f}±{0.012 / log(2):.3f}" in surprisal.text and not surprisal.is_ephemeral
+        assert f"az  {0.44 / log(2):.3f}  0.000" in surprisal.text and not surprisal.is_ephemeral
         message = await call.reply()
-        assert labels(message) == ["Metric", "CSV", "LaTeX", "ZIP"]
+        assert labels(message) == ["Table", "CSV", "LaTeX", "ZIP"]
         files = {text(one["filename"]): here.discord.read(one) for one in message.attachments}
         stored = {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png", "batteries.png")}
         assert [files[name] == data for name, data in stored.items()] == [False, False, True], "they are in nats"
         assert files.keys() == stored.keys() and all(data.startswith(b"\x89PNG") for data in files.values())
-        for metric, figures in (
+        tables = {text(one["label"]): text(one["value"]) for one in options_of(message)}
+        for title, figures in (
             # exp(1.82) of kk by its own model; of ky, one place later, exp(1.86 + 0.36 - 0.02)
-            ("perplexity", ["6.17", "9.03"]),
-            ("asymmetry", ["–", f"{-0.04 / log(2):.3f}"]),
+            ("Perplexity: lstm on the passages, positions whose character every model knows", ["6.17", "9.03"]),
+            ("Asymmetry, bits per character", [f"{0.38 / log(2):.3f}"]),
         ):
-            shown = (await here.ask(here.bob, "experiment show", options | {"metric": metric})).text
-            assert [line.split()[3:5] for line in shown.splitlines() if line.startswith("kk ")] == [figures]
-        auc = (await here.ask(here.bob, "experiment show", options | {"metric": "auc"})).text
-        # 0.3 above the best validation loss: 1.82 + 0.01 and 1.82 + 0.02; the standard deviation of two is 0.01/√2
-        assert f"kk  {2.135 / log(2):.2f}±0.01" in auc
-        chosen = await here.click(here.bob, message, f"mt:expmetric:{experiment_id}", ["auc"])
-        assert chosen.text.split(" · request")[0] == auc.split(" · request")[0]
+            shown = await here.click(here.bob, message, f"mt:jobtable:{experiment_id}", [tables[title]])
+            assert title in shown.text and all(figure in shown.text for figure in figures)
         assert f"✅ `{experiment_id}` · completed" in (await here.ask(here.bob, "experiment list")).text
         [suggested] = await here.suggested(here.bob, "experiment show", "experiment", "smo")
         assert suggested.value == experiment_id

@@ -349,7 +349,7 @@ def perplexity_table(result: ExperimentResult, model: str, kind: TextKind, mode:
     texts = [Column(title=note("{name}", name=text), form="perplexity") for text in result.text_languages]
     return Table(
         name=f"perplexity-{model}-{kind}-{mode}",
-        title=what,
+        title=note("Perplexity: {what}", what=what),
         caption=note(
             "Perplexity per character: {what}; area under the training loss in {unit} · steps. Rows: language of the"
             " model; columns: language of the text. {covered} ±: standard deviation over seeds.",

@@ -112,7 +112,8 @@ export interface BatteryStatus {
 }
 export interface BatteryList { batteries: BatteryStatus[] }
 export type Form = "text" | "count" | "tenths" | "hundredths" | "thousandths" | "share" | "accuracy" | "points" | "change" | "p"
-  | "loss" | "per_char" | "surprisal" | "perplexity";
+  | "loss" | "per_char" | "surprisal" | "perplexity" | "rise" | "hundredths_share" | "count_change" | "loss_change"
+  | "per_char_change" | "perplexity_change" | "effect";
 export interface Writing {
   digits: number; is_percent: boolean; is_signed: boolean; is_grouped: boolean; unit: "nats" | "bits" | null;
 }
