@@ -31,16 +31,22 @@ def report_lines(report: Report) -> Iterator[str]:
 def table_select(word: str, job_id: str, report: Report) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select a table of a report."""
     reader = Reader(current_unit(), translated, form_of, numeral)
-    titles = [reader.note(table.title) for table in report.tables()][:_MAX_OPTIONS]
+    titles = [reader.note(table.title) for table in _tables(report)][:_MAX_OPTIONS]
     options = [option(f"{word} {number}", title) for number, title in enumerate(titles)]
     return select("jobtable", job_id, _("Table"), options)
 
 
 def table_card(report: Report, number: int, job_id: str) -> discord.Embed:
     """Return a table of a report with its caption."""
-    reader, table = Reader(current_unit(), translated, form_of, numeral, plain), report.tables()[number]
+    reader, table = Reader(current_unit(), translated, form_of, numeral, plain), _tables(report)[number]
     title = f"{reader.note(report.title)}: {reader.note(table.title)}"
     return make_embed(GREEN, title, _captioned(table, reader), job_id)
+
+
+def _tables(report: Report) -> list[Table]:
+    """Return the tables of a report; of several to choose from the first one."""
+    parts = [part.tables[0] if isinstance(part, Choice) else part for part in report.parts()]
+    return [part for part in parts if isinstance(part, Table)]
 
 
 def figure_in_words(figure: Figure) -> str:

@@ -140,4 +140,4 @@ async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_own
         assert "is only for the run's owner and admins" in not_hers.text
         complete(battery, tmp_path)
         shown = (await here.ask(here.bob, "battery show", {"battery": battery.battery_id})).text
-        assert "95 % interval" in shown and " … " in shown
+        assert "95 % interval" in shown and "% to " in shown
