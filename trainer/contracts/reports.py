@@ -181,6 +181,8 @@ class Figure(Frozen):
     """The places on the page of what stands at each place of the axes; see `Link`."""
     joins: tuple[TreeJoin, ...] = ()
     """The joins of a tree, the nearest first."""
+    leaves: Mapping[str, str] = {}
+    """What stands at the leaves of the tree, by their names in the joins."""
 
 
 class Choice(Frozen):

@@ -381,7 +381,8 @@ def _tree(result: ExperimentResult) -> Iterator[Part]:
     text = note(
         "Average-linkage tree of the languages: the joins of the table of joins. {covered}", covered=covered(result)
     )
-    yield changed(_picture("tree", text), joins=joins)
+    leaves = {one: _leaf(result, one) for one in result.languages}
+    yield changed(_picture("tree", text), joins=joins, leaves=leaves)
     yield Table(
         name="joins",
         title=note("Joins, the nearest first"),
@@ -390,6 +391,12 @@ def _tree(result: ExperimentResult) -> Iterator[Part]:
         rows=tuple((" ".join(join.left), " ".join(join.right), join.height) for join in joins),
         n_titles=2,
     )
+
+
+def _leaf(result: ExperimentResult, language: str) -> str:
+    """Return a language with its branch, or the mark of a control."""
+    group = "control" if language in result.controls else result.branches.get(language)
+    return language if group is None else f"{language} ({group})"
 
 
 def _asymmetry(result: ExperimentResult) -> Iterator[Table]:

@@ -136,6 +136,7 @@ export interface ReportAxis { title: Note; places: number[]; names: string[] }
 export interface Figure {
   kind: "figure"; name: string; title: Note; text: Note; axes: ReportAxis[]; y: Note; form: Form; series: Series[];
   levels: number[]; n_left_out: number; file: string | null; addresses: string[]; joins: TreeJoin[];
+  leaves: Record<string, string>;
 }
 export interface Choice { kind: "choice"; title: Note; tables: ReportTable[] }
 export type ReportPart = ReportTable | Figure | Choice | Note;

@@ -222,7 +222,7 @@ function choiceOf({ title, tables }, artifact) {
  * @param {AbortSignal} signal
  */
 function figureOf(figure, artifact, files, signal) {
-  if (figure.joins.length) return [languageTree(said(figure.text), figure.joins, (language) => language)];
+  if (figure.joins.length) return [languageTree(said(figure.title), figure.joins, (language) => figure.leaves[language] ?? language)];
   if (!figure.axes[0]?.places.length) return [picture(artifact, files, figure.name, said(figure.text), signal)];
   const per = { loss: "token", per_char: "character" }[figure.form];
   const y = { name: said(figure.y), ...(per ? { name: "loss", per } : { unit: "share" }) };
