@@ -69,7 +69,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.see_text("Bits per character")
         await browser.see_value("document.querySelectorAll('path.line').length", 4)
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
-        await browser.see_text("A against B: ", "[aria-labelledby=about-verdict]")
+        await browser.see_text(" against ", "[aria-labelledby=about-verdict]")
         assert await faults(browser) == []
         assert browser.errors == []
         assert browser.hosts == {address.removeprefix("http://")}

@@ -120,7 +120,7 @@ class Terminal:
             shown = [part for part in firsts if isinstance(part, Table) or isinstance(part, Note)]
             if section.is_detail or not shown:
                 continue
-            parts.append(Text(f"\n{reader.note(section.title)}" if parts else reader.note(section.title), style="bold"))
+            parts += [Text(f"\n{reader.note(section.title)}", style="bold")] if parts else []
             for part in shown:
                 if isinstance(part, Note):
                     parts.append(self._wrapped(reader.note(part)))

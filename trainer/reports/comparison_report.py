@@ -80,7 +80,11 @@ def _rise(share: float) -> Quantity:
 
 def _verdicts(comparison: Comparison) -> Iterator[Note]:
     first = comparison.runs[0]
-    names = {run.run_id: run.label or run.run_id for run in comparison.runs}
+    labels = [run.label for run in comparison.runs]
+    names = {
+        run.run_id: run.run_id if run.label is None or labels.count(run.label) > 1 else run.label
+        for run in comparison.runs
+    }
     shared = [told for told in comparison.against[0].notes if all(told in one.notes for one in comparison.against)]
     for one in comparison.against:
         found = verdict(one, comparison.tolerance)
