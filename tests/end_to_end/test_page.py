@@ -65,8 +65,9 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.evaluate("document.querySelector('#search').focus()")
         await browser.tab_to("form[role=search] button")
         await browser.press("Enter")
+        await browser.see_text("loss per character")
+        await browser.evaluate("document.querySelector('[aria-labelledby=about-settings] details').open = true")
         await browser.see_text("Settings that differ")
-        await browser.see_text("Bits per character")
         await browser.see_value("document.querySelectorAll('path.line').length", 4)
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
         await browser.see_text(" against ", "[aria-labelledby=about-verdict]")
@@ -132,18 +133,19 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     """Check a comparison of three runs, the third of another family, and a group: order, settings, files and looks."""
     await browser.open(address)
     await browser.see("document.querySelectorAll('path.line').length === 8")
-    await browser.see("document.querySelector('.differences')")
     titles = "[...document.querySelectorAll('main h2')].map((title) => title.textContent).join()"
-    await browser.see_value(titles, "Verdict,Curves,Metrics,Settings")
+    await browser.see_value(titles, "Verdict,Metrics,Settings,Curves")
     verdicts = await browser.text("[aria-labelledby=about-verdict]")
-    assert "A against B: no interval: loss " in verdicts and "A against C: not comparable" in verdicts
-    assert re.search(r"A against D: [a-z ]+: loss [+−][\d.]+ % \(95 % interval [+−][\d.]+ % to ", verdicts)
-    rows = "[...document.querySelectorAll('.differences tbody tr')]"
+    assert ": no interval: loss " in verdicts and ": not comparable" in verdicts
+    assert re.search(r": [a-z ]+: loss [+−][\d.]+ % \(95 % interval [+−][\d.]+ % to ", verdicts)
+    await browser.evaluate("document.querySelector('[aria-labelledby=about-settings] details').open = true")
+    await browser.see("document.querySelector('[aria-labelledby=about-settings] tbody tr')")
+    rows = "[...document.querySelectorAll('[aria-labelledby=about-settings] tbody tr')]"
     cells = await browser.evaluate(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText))")
     settings = {name: values for name, *values in TypeAdapter(list[list[str]]).validate_python(cells)}
     assert settings["model_family"] == ["char_lstm", "char_lstm", "gru", "char_lstm"]
     assert settings["tokenizer.mask_token"] == ["false", "false", "", "false"]
-    assert "null" not in await browser.text(".differences")
+    assert "null" not in await browser.text("[aria-labelledby=about-settings]")
     compared = f"{address.partition('/#')[0]}/compare?runs={address.rpartition('/')[2].replace('~', '')}"
     text = await browser.evaluate(f"fetch({compared!r}).then((answer) => answer.text())")
     comparison = Comparison.model_validate_json(str(text))
@@ -152,8 +154,8 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     assert len(losses) == 4 and over_seeds is not None
     await see_both_units(
         browser,
-        ("Loss, {unit} per token" + 4 * "\t{:.3f}", *losses),
-        ("{Unit} per character of the n-gram",),
+        ("losses in {unit}",),
+        ("{:.3f}", losses[0]),
         (": {:+.3f} {unit} per token (95 % interval ", over_seeds.difference),
         ("loss, {unit} per token by step",),
     )

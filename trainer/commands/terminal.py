@@ -126,7 +126,7 @@ class Terminal:
                     parts.append(self._wrapped(reader.note(part)))
                     continue
                 few, rows = sampled(part, _MAX_SERIES_ROWS), rows_of(sampled(part, _MAX_SERIES_ROWS), reader)
-                if columns(rows).cell_len > _MAX_COLUMNS:
+                if max(map(cell_len, columns(rows).plain.split("\n"))) > _MAX_COLUMNS:
                     rows = rows_of(few, reader._replace(is_brief=True))
                 parts += [self._wrapped(reader.note(part.caption or part.title)), Listing(rows)]
         self.show(record, *parts, *more)

@@ -83,7 +83,7 @@ def experiment_report(result: ExperimentResult) -> Report:
         *section("Trainings", _trainings(result), is_detail=True),
         *section("Spread over seeds", _seeds(result), is_detail=True),
         *section("Replaced characters", _replacements(result), is_detail=True),
-        *section("Jobs", _jobs(result), is_detail=True),
+        *section("Jobs", _jobs(result)),
     ]
     return Report(title=note("Experiment {name}", name=result.experiment_id), sections=tuple(sections))
 
@@ -382,7 +382,7 @@ def _tree(result: ExperimentResult) -> Iterator[Part]:
         "Average-linkage tree of the languages: the joins of the table of joins. {covered}", covered=covered(result)
     )
     leaves = {one: _leaf(result, one) for one in result.languages}
-    yield changed(_picture("tree", text), joins=joins, leaves=leaves)
+    yield changed(_picture("tree", text), title=note("Tree of the languages"), joins=joins, leaves=leaves)
     yield Table(
         name="joins",
         title=note("Joins, the nearest first"),
