@@ -90,7 +90,8 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
         "Differences between runs",
         "2 verb",
         "untrained",
-        "unigrams of the training text",
+        "Controls",
+        "unigrams",
     ):
         assert words in again, words
     [listed, *_] = shell.read(BatteryList, "battery", "list").batteries
