@@ -21,7 +21,7 @@ from trainer.commands.connection import (
     with_services,
 )
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, duration
+from trainer.commands.terminal import Queued, Terminal
 from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -38,7 +38,7 @@ from trainer.contracts.batteries import (
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import BatteryPath
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import BATTERIES, START_BATTERY
 from trainer.lab.here import Here
 from trainer.reports.battery_report import battery_report

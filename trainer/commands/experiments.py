@@ -20,7 +20,7 @@ from trainer.commands.connection import (
 )
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
 from trainer.commands.jobs import add_jobs, report_places
-from trainer.commands.terminal import Queued, Terminal, columns, duration, loss_figures
+from trainer.commands.terminal import Queued, Terminal, columns, loss_figures
 from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -44,7 +44,7 @@ from trainer.contracts.experiments import (
 from trainer.contracts.installation import recipes
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
 from trainer.reports.experiment_report import experiment_report
 from trainer.reports.experiment_tables import battery_rows, listener_figures

@@ -12,14 +12,14 @@ from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options, flag
 from trainer.commands.connection import Installation, all_jobs, noting_wait, settings_for_any, with_installation
-from trainer.commands.terminal import Listing, Terminal, local_time, summary
+from trainer.commands.terminal import Listing, Terminal, summary
 from trainer.commands.training import exit_code
 from trainer.config.validation import safe_name
 from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import counted, local_time
 from trainer.lab.calls import JOB_CALLS
 from trainer.lab.here import Here
 

@@ -13,7 +13,7 @@ from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import Argument, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.groups import short_spread
-from trainer.commands.terminal import Listing, Terminal, duration, local_time
+from trainer.commands.terminal import Listing, Terminal
 from trainer.contracts.base import RunState
 from trainer.contracts.baselines import Baseline, signed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -21,7 +21,7 @@ from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.parameters import GroupPath
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.units import Unit, loss_number, per_char_number
-from trainer.contracts.wording import counted
+from trainer.contracts.wording import counted, duration, local_time
 from trainer.lab.calls import GET_GROUP
 
 _STATES: tuple[str, ...] = get_args(RunState)

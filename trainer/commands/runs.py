@@ -37,8 +37,6 @@ from trainer.commands.terminal import (
     Queued,
     Terminal,
     columns,
-    duration,
-    local_time,
     loss_figures,
     summary,
 )
@@ -51,7 +49,7 @@ from trainer.contracts.parameters import GroupPath, ModelPath, RunPath
 from trainer.contracts.runs import RunStatus, describe_unknown
 from trainer.contracts.units import Unit
 from trainer.contracts.verification import Check, Verification
-from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model
+from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model, duration, local_time
 from trainer.lab.calls import DELETE_RUN, GET_CONFIG, GET_FILES, GET_GROUP, GET_MANIFEST, GET_RUN, RESUME_RUN
 from trainer.lab.here import Here
 from trainer.queue.resolve import resolve_origin

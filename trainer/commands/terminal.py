@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, RootModel
@@ -262,22 +262,6 @@ def wrapped(text: str, width: int | None) -> list[str]:
             else:
                 lines.append(part)
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in its two largest units."""
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
-
-
-def local_time(moment: datetime) -> str:
-    """Return a time to the minute, in the time zone of this machine."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def loss_figures(

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options
 from trainer.commands.connection import Installation, settings_for_any, with_installation
-from trainer.commands.terminal import Terminal, columns, duration
+from trainer.commands.terminal import Terminal, columns
 from trainer.config.validation import parse
 from trainer.contracts.jobs import WorkerAction, WorkerInfo, WorkerOrder, WorkersState
+from trainer.contracts.wording import duration
 from trainer.lab.calls import LIST_WORKERS, ORDER_WORKERS
 
 _ACTIONS: tuple[str, ...] = get_args(WorkerAction)

@@ -1,6 +1,7 @@
-"""Words that depend on a number or on what a job waits for."""
+"""Words that depend on a number, on a time, or on what a job waits for."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from trainer.contracts.base import StopCause, WaitReason
 
@@ -53,3 +54,19 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """Return names as in "a, b and c"; of more than `most`, the first and the number of the others."""
     shown = [*names[:most], *([f"{len(names) - most:,} more"] if len(names) > most else [])]
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def local_time(moment: datetime) -> str:
+    """Return a time to the minute, in the time zone of this machine."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"

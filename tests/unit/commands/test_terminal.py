@@ -10,11 +10,12 @@ from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.connection import accept, queued_run
 from trainer.commands.listing import next_of
-from trainer.commands.terminal import Listing, Queued, Terminal, columns, duration, loss_figures, wrapped
+from trainer.commands.terminal import Listing, Queued, Terminal, columns, loss_figures, wrapped
 from trainer.commands.training import busy_note
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import Accepted, RunStatus, describe_unknown
+from trainer.contracts.wording import duration
 
 
 @pytest.fixture(name="waiting")
