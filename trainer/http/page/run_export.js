@@ -25,7 +25,7 @@ export function exportForm(runId, signal) {
     const isRun = model.value === runId;
     const { formats, checkpoint_formats, curve_formats } = TABLES;
     const names = Object.entries(formats).filter(([name]) =>
-      curve_formats.includes(name) ? isRun : isRun ? isCompleted : checkpoint_formats.includes(name),
+      curve_formats.some((one) => one === name) ? isRun : isRun ? isCompleted : checkpoint_formats.some((one) => one === name),
     );
     const chosen = form.value;
     form.replaceChildren(
