@@ -27,31 +27,19 @@ from trainer.contracts.wording import WAIT_MESSAGES
 
 PAUSED = "Paused until it is resumed."
 _WAITS: dict[StopCause, WaitReason] = {"disk_full": "disk_space", "disk_unwritable": "disk"}
-_CONFIG_FIELDS = {
-    "total_epochs",
-    "total_steps",
-    "device",
-    "precision",
-    "vocab_size",
-    "unknown_char_share",
-    "tokenizer_id",
-    "params",
-    "batch_size",
+_STATUS_FIELDS: set[str] = {*RunStatus.model_fields} - {"user_id", "leaks", "search", "notes", "baseline"}
+"""Fields that a status takes from the events that have them: numbers and texts, and none of the run's record."""
+_OF_REQUEST = {"model_family", "model_size", "learning_rate"}
+"""Fields of the configuration that a status has from elsewhere."""
+_OF_VALIDATION = {
+    *("val_loss", "best_val_loss", "best_val_margin", "best_epoch", "val_bits_per_char", "best_val_bits_per_char"),
 }
-_PROGRESS_FIELDS = {
-    *("progress", "epoch", "total_epochs", "step", "total_steps", "eta_seconds"),
-    *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
-    *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
-}
+"""Figures that stay until the next validation."""
 _OF_STEPS = {"learning_rate", "grad_norm", "eta_seconds"}
 """Figures that a model without steps does not have."""
 _NO_EVALUATION = (b'"val_loss":null,', b'"val_bits_per_char":null,')
 _AT_A_START: dict[str, object] = {"phase": None, "stopped_by": None, "waits_for": None}
 _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
-_RESULT_FIELDS = {
-    *("test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"),
-    *("train_loss", "train_bits_per_char"),
-}
 
 
 class RunFollower:
@@ -132,7 +120,7 @@ class RunFollower:
                 changes |= {"phase": event.phase, "stopped_by": event.cause, "waits_for": None}
                 changes |= {} if event.cause is None else _stopped_by(event.cause)
             case MetricsConfig():
-                config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
+                config: dict[str, object] = event.model_dump(include=_STATUS_FIELDS - _OF_REQUEST)
                 warnings = self.record.effective.leak_warnings(event.leaks)
                 changes |= config | _TRAINING
                 changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
@@ -147,7 +135,7 @@ class RunFollower:
                     "step": max(event.step, self.status.step),
                 }
             case MetricsCompleted():
-                result: dict[str, object] = event.model_dump(include=_RESULT_FIELDS)
+                result: dict[str, object] = event.model_dump(include=_STATUS_FIELDS)
                 changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
                 if event.baseline is not None:
                     leaks = self.record.effective.leak_warnings(self.status.leaks)
@@ -161,21 +149,14 @@ class RunFollower:
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
         self._add_validation(event)
         is_counted = isinstance(self.record.effective.model, NgramConfig)
-        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS - (_OF_STEPS if is_counted else set()))
+        left_out = _OF_VALIDATION | _OF_STEPS if is_counted else _OF_VALIDATION
+        progress: dict[str, object] = event.model_dump(include=_STATUS_FIELDS - left_out)
         validation, self._validation = self._validation, {}
         return validation | progress | _TRAINING
 
     def _add_validation(self, event: MetricsProgress) -> None:
-        for name, value in (
-            ("val_loss", event.val_loss),
-            ("best_val_loss", event.best_val_loss),
-            ("best_val_margin", event.best_val_margin),
-            ("best_epoch", event.best_epoch),
-            ("val_bits_per_char", event.val_bits_per_char),
-            ("best_val_bits_per_char", event.best_val_bits_per_char),
-        ):
-            if value is not None:
-                self._validation[name] = value
+        known: dict[str, object] = event.model_dump(include=_OF_VALIDATION, exclude_none=True)
+        self._validation |= known
 
 
 def _telling(lines: Sequence[bytes]) -> Iterator[bytes]:
