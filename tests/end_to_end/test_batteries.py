@@ -105,7 +105,7 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
     rows: list[dict[str, str]] = list(csv.DictReader(StringIO((tmp_path / "results/items.csv").read_text("utf-8"))))
     assert len(rows) == 2 * (4 * 2 + 4 * 3)
     page = (tmp_path / "results/report.html").read_text("utf-8")
-    assert page.count("<table>") == 4 and "Differences between runs" in page
+    assert page.count("<table>") == 8 and "Differences between runs" in page
     assert page.count("<figure>") == 2 and (tmp_path / "results/regions-2.png").exists()
     assert r"\toprule" in (tmp_path / "results/table.tex").read_text("utf-8")
     scores = tmp_path / "results/scores" / f"{RUNS[0]}.trained.jsonl"

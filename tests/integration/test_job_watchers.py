@@ -23,11 +23,13 @@ from tests.support.stored_jobs import begin
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import KindName, changed, now
 from trainer.contracts.errors import AppError
 from trainer.contracts.experiments import Validity
 from trainer.contracts.operations import JOB_ROWS
+from trainer.reports.experiment_report import experiment_report
 from trainer.system.files import write_atomically
 
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
@@ -56,7 +58,9 @@ def started(here: Place, number: int, *, is_own: bool = True) -> list[Story]:
 
 def complete(experiment: ExperimentDirectory) -> None:
     (experiment.path / "validity.json").write_text(Validity(passed=True).model_dump_json(), encoding="utf-8")
-    experiment.result.write_text(finished_experiment().model_dump_json(), encoding="utf-8")
+    result = finished_experiment()
+    experiment.result.write_text(result.model_dump_json(), encoding="utf-8")
+    (experiment.path / REPORT_FILE).write_text(experiment_report(result).model_dump_json(), encoding="utf-8")
 
 
 async def test_final_message_of_an_experiment__has_matrix_and_figures(here: Place, tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ async def test_final_message_of_an_experiment__has_matrix_and_figures(here: Plac
         complete(job)
         final = await here.message(here.ana, f"{job.job_id} · result")
         await until_told(job)
-    assert "Completed" in shown_text(card.payload) and "Excess surprisal" in shown_text(final.payload)
+    assert "Completed" in shown_text(card.payload) and "Excess cross-entropy" in shown_text(final.payload)
     assert here.messages(here.ana) == [card, final]
     assert [str(file["filename"]) for file in final.attachments] == ["heat_map.png", "tree.png"]
 
