@@ -9,7 +9,7 @@ from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
 from bot.messages.buttons import MAX_OPTION_CHARACTERS, MAX_OPTIONS, ButtonPress, button, button_row, option, select
-from bot.messages.run_card import counting_line
+from bot.messages.report_card import reader_of_names
 from bot.messages.text import (
     BLURPLE,
     count,
@@ -29,6 +29,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalRequest, EvalResponse, EvalSplit
 from trainer.contracts.runs import RunRecord
 from trainer.lab.language import _
+from trainer.reports.run_notes import counting_note
 
 _DEFAULT_SPLIT: EvalSplit = "validation"
 _SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
@@ -151,7 +152,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
         _("On {text}", text=measured),
         " · ".join(figures),
         *([] if missing is None else [missing]),
-        *counting_line(metrics.baseline),
+        *([] if metrics.baseline is None else [reader_of_names().note(counting_note(metrics.baseline))]),
         _(
             "Accuracy {top1} · top-5 {top5}",
             top1=percent(metrics.top1_accuracy),

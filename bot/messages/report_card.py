@@ -7,7 +7,7 @@ import discord
 from bot.messages.buttons import option, select
 from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16_length
 from bot.people.user_settings import current_unit
-from trainer.contracts.reports import Choice, Figure, Note, Report, Section, Table
+from trainer.contracts.reports import Figure, Note, Report, Section, Table, TableChoice
 from trainer.lab.language import _, form_of, numeral, translated
 from trainer.reports.report_text import Reader, rows_of, sampled
 
@@ -15,9 +15,14 @@ _MAX_OPTIONS = 25
 _MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64, 25, 2500, 3900, 1024
 
 
+def reader_of_names() -> Reader:
+    """Return the reader of text in which Discord reads marks."""
+    return Reader(current_unit(), translated, form_of, numeral, plain)
+
+
 def report_lines(report: Report) -> Iterator[str]:
     """Yield the lines of a report in the reader's language and unit, at most as many as an embed has room for."""
-    reader = Reader(current_unit(), translated, form_of, numeral, plain)
+    reader = reader_of_names()
     left = _MAX_TEXT
     for number, section in enumerate(one for one in report.sections if not one.is_detail):
         for line in _section(section, reader, has_title=number > 0):
@@ -38,14 +43,14 @@ def table_select(word: str, job_id: str, report: Report) -> discord.ui.Select[di
 
 def table_card(report: Report, number: int, job_id: str) -> discord.Embed:
     """Return a table of a report with its caption."""
-    reader, table = Reader(current_unit(), translated, form_of, numeral, plain), _tables(report)[number]
+    reader, table = reader_of_names(), _tables(report)[number]
     title = f"{reader.note(report.title)}: {reader.note(table.title)}"
     return make_embed(GREEN, title, _captioned(table, reader), job_id)
 
 
 def _tables(report: Report) -> list[Table]:
     """Return the tables of a report; of several to choose from the first one."""
-    parts = [part.tables[0] if isinstance(part, Choice) else part for part in report.parts()]
+    parts = [part.tables[0] if isinstance(part, TableChoice) else part for part in report.parts()]
     return [part for part in parts if isinstance(part, Table)]
 
 
@@ -60,7 +65,7 @@ def figure_in_words(figure: Figure) -> str:
 
 def _section(section: Section, reader: Reader, *, has_title: bool) -> Iterator[str]:
     """Yield the tables with their captions, then the notes; nothing of a section of figures alone."""
-    parts = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
+    parts = [part.tables[0] if isinstance(part, TableChoice) else part for part in section.parts]
     lines = [line for part in parts if isinstance(part, Table) for line in _captioned(part, reader)]
     lines += [reader.note(part) for part in parts if isinstance(part, Note)]
     if has_title and lines:

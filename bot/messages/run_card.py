@@ -7,6 +7,7 @@ from math import log
 import discord
 
 from bot.messages.advice import advice, can_resume
+from bot.messages.report_card import reader_of_names
 from bot.messages.text import (
     AMBER,
     BLURPLE,
@@ -21,7 +22,6 @@ from bot.messages.text import (
     code_block,
     count,
     figure,
-    figure_per_char,
     make_embed,
     per_char,
     plain,
@@ -29,20 +29,19 @@ from bot.messages.text import (
     shown_name,
     shown_perplexity,
     unit_of,
-    unit_per,
     unknown_warning,
     without_links,
 )
 from bot.people.user_settings import current_unit
 from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord
-from trainer.contracts.baselines import Baseline
 from trainer.contracts.generations import Sample
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
-from trainer.contracts.search import Search
 from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural
+from trainer.reports.run_notes import counting_note, search_note
+from trainer.reports.run_report import card_fields
 
 _CHART_NAME = "loss.png"
 _WEIGHTS = "model.safetensors"
@@ -236,21 +235,9 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         last_value = f"{figure(status.val_loss)}{_unit(status.val_bits_per_char, status)}"
         lines.append(f"{_('Validation {loss}', loss=last_value)}{best}")
     lines += unknown_warning(status.unknown_char_share)
-    speed = _shown_message(status)
-    if status.chars_per_second:
-        speed = _("{number} characters/s", number=count(round(status.chars_per_second)))
-    memory: str | None = None
-    if status.gpu_memory_bytes is not None:
-        memory = _("{number} GB", number="/".join(numeral(used / 1e9, ".1f") for used in status.gpu_memory_bytes))
-    lines.append(" · ".join([speed, *(part for part in (status.device, status.precision, memory) if part)]))
-    if status.grad_norm is not None and status.learning_rate is not None:
-        lines.append(
-            _(
-                "Gradient norm {norm} · learning rate {rate}",
-                norm=numeral(status.grad_norm, ".2f"),
-                rate=numeral(status.learning_rate, ".2g"),
-            )
-        )
+    reader = reader_of_names()
+    fields = [f"{reader.note(title)} {reader.cell(cell, column)}" for title, cell, column in card_fields(status)]
+    lines += [" · ".join(fields)] if status.tokens_per_second else [_shown_message(status)]
     last: list[str] = []
     if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         last.append(_("ETA {time}", time=relative_time(status.last_heartbeat_ts + status.eta_seconds)))
@@ -298,8 +285,9 @@ def _result(status: RunStatus) -> list[str]:
         lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
-    lines += counting_line(status.baseline)
-    lines += _search_line(status.search)
+    reader = reader_of_names()
+    lines += [] if status.baseline is None else [reader.note(counting_note(status.baseline))]
+    lines += [] if status.search is None else [reader.note(search_note(status.search))]
     lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
@@ -342,33 +330,6 @@ def notes_of(notes: Sequence[str]) -> list[str]:
 def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
     """Return a warning for each held-out split of which much stands in the training split, and what to do."""
     return [f"⚠ {warning}" for warning in record.effective.leak_warnings(leaks)]
-
-
-def _search_line(search: Search | None) -> list[str]:
-    """Return the values that a search has chosen."""
-    best = None if search is None else search.best
-    if search is None or best is None:
-        return []
-    values = [_("learning rate {rate}", rate=numeral(best.learning_rate, ".2g"))]
-    if best.dropout is not None:
-        values.append(_("dropout {share}", share=numeral(best.dropout, ".2f")))
-    return [_("Best of {number} variants: {values}", number=search.variants, values=", ".join(values))]
-
-
-def counting_line(baseline: Baseline | None) -> list[str]:
-    """Return the loss per character of the best n-gram beside that of the model."""
-    if baseline is None:
-        return []
-    return [
-        _(
-            "{ngram}: {loss} {unit}; this model {own} ({difference})",
-            ngram=_("unigram") if baseline.order == 1 else _("{order}-gram", order=baseline.order),
-            loss=figure_per_char(baseline.ngram_bits_per_char),
-            unit=unit_per("char"),
-            own=figure_per_char(baseline.bits_per_char),
-            difference=figure_per_char(baseline.difference, "+").replace("-", "−"),
-        )
-    ]
 
 
 def _warning(status: RunStatus) -> list[str]:

@@ -33,6 +33,8 @@ from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import import_archive
+from trainer.reports.report_text import Reader
+from trainer.reports.run_notes import counting_note
 from trainer.training.checkpoint import CheckpointStore
 
 BLOCKS = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
@@ -362,6 +364,9 @@ def test_loss__of_a_split_is_one_number_wherever_it_is_shown(lab_shell: Shell) -
     assert "masked_context_one_sided" in runs["masked"].logs.read_text(encoding="utf-8")
 
 
+BIT = math.log(2)
+
+
 def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked: bool) -> None:
     record, status, metrics = run.record(), shell.status(run), run.completed_manifest().metrics
     unit = "masked token" if masked else "token"
@@ -374,18 +379,21 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
     ):
         measured = shell.read(EvalMetrics, "eval", run.run_id, "--split", split)
         assert loss is not None and loss == pytest.approx(measured.loss, abs=1e-6)
-        in_bits = measured.loss * measured.n_tokens / measured.n_chars / math.log(2)
+        in_bits = measured.loss * measured.n_tokens / measured.n_chars / BIT
         assert measured.bits_per_char == (None if masked else pytest.approx(in_bits))
         assert bits == (None if masked else pytest.approx(in_bits, abs=1e-6))
         per_char = "" if bits is None else f", {bits:.3f} bits per character"
         figures = f" bits per {unit}{per_char}, perplexity {math.exp(loss):.2f}"
         half = metrics.best_margin if split == "validation" else None
-        margin = f" ± {half / math.log(2):.3f} (95 %)" if half else ""
-        assert f"{loss / math.log(2):.3f}{margin}{figures}" in shown
+        low, high = ("", "") if half is None else (f"({(loss - half) / BIT:.3f}", f"{(loss + half) / BIT:.3f})")
+        numbers = (f"{loss / BIT:.3f}", low, low and "to", high, "" if bits is None else f"{bits:.3f}")
+        title = "Test" if split == "test" else "Best validation"
+        [row] = [line.removeprefix(title).split() for line in shown.splitlines() if line.startswith(f"{title} ")]
+        assert row == [*filter(None, numbers), f"{math.exp(loss):.2f}"] and f"bits per {unit}" in shown
         half = None if measured.lines is None else measured.lines.margin_nats
-        interval = "" if half is None else f" ± {half / math.log(2):.3f} (95 %)"
+        interval = "" if half is None else f" ± {half / BIT:.3f} (95 %)"
         evaluated = shell.type("eval", run.run_id, "--latest")
-        assert f"{loss / math.log(2):.3f}{interval}{figures}" in evaluated
+        assert f"{loss / BIT:.3f}{interval}{figures}" in evaluated
         assert ("No interval" in evaluated) == (half is None)
         in_discord = f" bits/{unit}" + ("" if bits is None else f" · {bits:.3f} bits/char")
         assert in_discord in card and (in_discord in final or split == "validation")
@@ -394,13 +402,11 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
     if baseline is not None:
         assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char, abs=1e-6)
         assert shell.read(EvalMetrics, "eval", run.run_id, "--split", "test").baseline == baseline
-        line = baseline.described("bits")
+        line = Reader("bits").note(counting_note(baseline))
         assert line in shown and line in shell.type("eval", run.run_id, "--latest")
-        counted = f"{baseline.name}: {baseline.ngram_bits_per_char:.3f} bits/char; this model"
-        in_discord = f"{counted} {baseline.bits_per_char:.3f} ("
-        assert in_discord in card and in_discord in final
+        assert line in card and line in final
     best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
     assert metrics.best is not None
-    assert f"{metrics.best / math.log(2):.3f} bits{best} " in shell.type("runs")
+    assert f"{metrics.best / BIT:.3f} bits{best} " in shell.type("runs")
     assert not masked or not any("per char" in text or "bits/char" in text for text in (shown, card, final))
     assert (status.test_loss, status.bits_per_char) == (metrics.test, metrics.bits_per_char)

@@ -96,21 +96,22 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
     assert status.train_loss == metrics.train, "the mean of the last epoch"
     table = shell.type("status", run.run_id)
     assert metrics.test is not None
-    assert f"{metrics.test / log(2):.3f} bits per token, {metrics.bits_per_char:.3f} bits" in table
-    assert f"2 of 2, {steps} of {steps}" in table and "last heartbeat" not in table
+    [row] = [line.split() for line in table.splitlines() if line.startswith("Test ")]
+    assert row[1:3] == [f"{metrics.test / log(2):.3f}", f"{metrics.bits_per_char:.3f}"]
+    assert f"{steps} of {steps}, epoch 2 of 2" in table and "Last heartbeat" not in table
 
 
 @pytest.mark.parametrize(
     ("baseline", "line", "listed"),
     [
-        (BETTER, BETTER_LINE + BETTER_INTERVAL, "−0.313 bits/char (5-gram)"),
+        (BETTER, BETTER_LINE + BETTER_INTERVAL, "-0.313 bits/char (5-gram)"),
         (WORSE, WORSE_LINE, "+0.250 bits/char (5-gram)"),
     ],
 )
 def test_run__stands_beside_what_counting_reaches(shell: Shell, baseline: Baseline, line: str, listed: str) -> None:
     run = Story(shell.artifacts, run_record()).start().step(100, 2.0, 2.1).complete(baseline=baseline).run
     shown = shell.type("status", run.run_id)
-    assert line in shown and (WORSE_WARNING in shown) == (baseline == WORSE)
+    assert line in shown and (f"Warning: {WORSE_WARNING[:-1]}" in shown) == (baseline == WORSE)
     assert listed in shell.type("runs").splitlines()[1]
 
 
@@ -140,7 +141,8 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
         "status {}",
         a_run,
         lambda unit, per: (
-            f"{2.1 / per:.3f} ± {0.25 / per:.3f} (95 %) {unit} per token, {4.2 / per:.3f} {unit} per character,",
+            *(f"{unit} per token", f"{unit} per character"),
+            f"{2.1 / per:.3f} ({1.85 / per:.3f} to {2.35 / per:.3f})     {4.2 / per:.3f}",
             f"5-gram: {1.8128 * log(2) / per:.3f} {unit} per character; this model {1.5 * log(2) / per:.3f}",
         ),
     ),
@@ -167,7 +169,7 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
     "a comparison": (
         "compare {}",
         lambda shell: " ".join(pair(shell, 2.2, 0.1, learning_rate=0.5)),
-        lambda unit, per: (f"loss +{0.2 / per:.3f}, perplexity +", f"losses in {unit} per token", f"{2.2 / per:.3f}"),
+        lambda unit, per: (f" +{0.2 / per:.3f} ", f"losses in {unit}.", f"{2.2 / per:.3f}"),
     ),
     "an evaluation": (
         "eval {} --latest",
@@ -177,9 +179,9 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
     "an experiment": (
         "experiment show {}",
         lambda shell: finished_experiment(shell.artifacts).experiment_id,
-        lambda unit, per: (f"surprisal, {unit} per position", f"loss, {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
+        lambda unit, per: (f"entropy in {unit} per character", f"loss in {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
     ),
-    "a battery": ("battery show {}", a_battery, lambda unit, per: (f"right / {unit}", f"{2.5 / per:.2f}")),
+    "a battery": ("battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
     "a development": (
         "battery show {}",
         a_development,
@@ -211,7 +213,7 @@ def test_view__has_one_unit(shell: Shell, monkeypatch: pytest.MonkeyPatch, view:
 def test_status__of_a_run_shorter_than_an_epoch_has_no_training_loss(shell: Shell) -> None:
     run = Story(shell.artifacts, run_record()).start().step(3, 1.5).complete().run
     assert shell.status(run).train_loss is None and '"train_loss":null' in shell.out
-    [row] = [line for line in shell.type("status", run.run_id).splitlines() if " training " in line]
+    [row] = [line for line in shell.type("status", run.run_id).splitlines() if line.startswith("Training ")]
     assert "– (shorter than an epoch)" in row
 
 
@@ -219,7 +221,7 @@ def test_status__without_a_worker_or_a_server_reads_the_disk(shell: Shell, monke
     run = shell.add_interrupted_run()
     status, table = shell.status(run), shell.type("status", run.run_id)
     assert (status.status, status.reachable, status.last_checkpoint_step) == ("running", False, 34)
-    assert "ago; the worker is not responding" in table and "step 34" in table
+    assert "; the worker is not responding" in table and "step 34" in table
     assert shell.has_started_nothing()
     for url in ("redis://127.0.0.1:1/0", f"unix://{shell.folder}/no.sock"):
         monkeypatch.setenv("REDIS__URL", url)
@@ -377,7 +379,7 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         running, waiting = shell.status(first), shell.status(second)
         assert running.status == "running" and running.last_heartbeat_ts is not None
         assert first.record().created_at.timestamp() <= running.last_heartbeat_ts <= time.time()
-        assert "last heartbeat" in shell.type("status", first.run_id)
+        assert "Last heartbeat" in shell.type("status", first.run_id)
         assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
         assert "(position 2 in the queue)" in shell.type("status", second.run_id)
         checks = {check.name: check.message for check in shell.read(Report, "doctor").checks}

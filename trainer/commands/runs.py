@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import aclosing, suppress
 
-from rich.table import Table
 from rich.text import Text
 
 from trainer.artifacts.replication import complete_run
@@ -37,22 +36,19 @@ from trainer.commands.terminal import (
     Queued,
     Terminal,
     columns,
-    loss_figures,
-    summary,
 )
 from trainer.commands.training import NO_PAUSE, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
-from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.parameters import GroupPath, ModelPath, RunPath
-from trainer.contracts.runs import RunStatus, describe_unknown
-from trainer.contracts.units import Unit
+from trainer.contracts.runs import RunStatus
 from trainer.contracts.verification import Check, Verification
-from trainer.contracts.wording import PARENTS_WEIGHTS, counted, described_model, duration, local_time
+from trainer.contracts.wording import counted
 from trainer.lab.calls import DELETE_RUN, GET_CONFIG, GET_FILES, GET_GROUP, GET_MANIFEST, GET_RUN, RESUME_RUN
 from trainer.lab.here import Here
 from trainer.queue.resolve import resolve_origin
+from trainer.reports.run_report import run_report
 from trainer.system.logs import readable_line
 
 
@@ -93,9 +89,7 @@ def _status(options: RunOrGroupOptions, terminal: Terminal) -> int:
         if isinstance(status, GroupStatus):
             show_group(status, terminal)
             return 0
-        terminal.show(
-            status, _status_table(status, terminal.unit), *map(Text, await recovery_hint(status, installation))
-        )
+        terminal.show_report(status, run_report(status), *map(Text, await recovery_hint(status, installation)))
         return 0
 
     return with_installation(settings_for_any(), show)
@@ -177,53 +171,6 @@ def _resumable(group: GroupStatus) -> tuple[RunStatus, ...]:
     """Return the runs of a group that are paused, or that have ended without a model but with a checkpoint."""
     ended = [one for one in group.of_state("failed", "cancelled") if one.last_checkpoint_step is not None]
     return (*group.of_state("paused"), *ended)
-
-
-def _status_table(status: RunStatus, unit: Unit) -> Table:
-    def losses(loss_nats: float | None, bits_per_char: float | None, margin_nats: float | None = None) -> str | None:
-        share = status.unknown_char_share
-        return loss_figures(loss_nats, bits_per_char, unit, status.objective, share, margin_nats=margin_nats)
-
-    position = "" if status.queue_position is None else f" (position {status.queue_position} in the queue)"
-    of_steps = "" if status.total_steps is None else f" of {status.total_steps:,}"
-    speed, step = status.tokens_per_second, status.last_checkpoint_step
-    age: str | None = None
-    if status.status == "running" and status.last_heartbeat_ts is not None:
-        age = f"{duration(max(0.0, now().timestamp() - status.last_heartbeat_ts))} ago"
-        if not status.reachable:
-            age += "; the worker is not responding"
-    rows = {
-        "label": status.label,
-        "model": described_model(
-            status.model_family, status.model_size, status.objective, is_bidirectional=status.is_bidirectional
-        ),
-        "message": status.message + position,
-        "progress": f"{status.progress:.0f} %",
-        "epoch, step": f"{status.epoch} of {status.total_epochs}, {status.step:,}{of_steps}",
-        "training": losses(status.train_loss, status.train_bits_per_char)
-        or ("– (shorter than an epoch)" if status.status == "completed" else None),
-        "validation": losses(status.val_loss, status.val_bits_per_char),
-        "best validation": losses(status.best_val_loss, status.best_val_bits_per_char, status.best_val_margin),
-        "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
-        "test": losses(status.test_loss, status.bits_per_char),
-        "search": None if status.search is None else status.search.described(unit),
-        "counting": None if status.baseline is None else status.baseline.described(unit),
-        "unknown": describe_unknown(status.unknown_char_share),
-        "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
-        "time left": duration(status.eta_seconds) if status.reachable and status.eta_seconds is not None else None,
-        "last checkpoint": None if step is None else f"step {step:,}",
-        "last heartbeat": age,
-        "attempt": str(status.attempt) if status.attempt > 1 else None,
-        "device": None if status.device is None else f"{status.device}, {status.precision}",
-        "tokenizer": status.tokenizer_id,
-        "created": local_time(status.created_at),
-        "started": None if status.started_at is None else local_time(status.started_at),
-        "finished": None if status.finished_at is None else local_time(status.finished_at),
-        "note": "\n".join(status.notes) or None,
-        "warning": "\n".join(status.warnings) or None,
-        "error": None if status.error is None else status.error.code,
-    }
-    return summary(f"{status.run_id}: {status.status}", rows)
 
 
 def _logs(options: _LogsOptions, terminal: Terminal) -> int:

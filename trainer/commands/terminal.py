@@ -111,12 +111,12 @@ class Terminal:
 
         Of several tables to choose from, the first one; estimates without intervals where a table is too wide to read.
         """
-        from trainer.contracts.reports import Choice, Note, Table
+        from trainer.contracts.reports import Note, Table, TableChoice
         from trainer.reports.report_text import Reader, rows_of, sampled
 
         reader, parts = Reader(self.unit), list[RenderableType]()
         for section in report.sections if not self._as_json else ():
-            firsts = [part.tables[0] if isinstance(part, Choice) else part for part in section.parts]
+            firsts = [part.tables[0] if isinstance(part, TableChoice) else part for part in section.parts]
             shown = [part for part in firsts if isinstance(part, Table) or isinstance(part, Note)]
             if section.is_detail or not shown:
                 continue
@@ -126,9 +126,14 @@ class Terminal:
                     parts.append(self._wrapped(reader.note(part)))
                     continue
                 few, rows = sampled(part, _MAX_SERIES_ROWS), rows_of(sampled(part, _MAX_SERIES_ROWS), reader)
+                if not any(rows[0]):  # each row has its title
+                    title = "" if part.title == section.title else reader.note(part.title)
+                    parts.append(summary(title, {name: value for name, value in rows[1:]}))
+                    continue
+                parts.append(self._wrapped(reader.note(part.caption or part.title)))
                 if max(map(cell_len, columns(rows).plain.split("\n"))) > _MAX_COLUMNS:
                     rows = rows_of(few, reader._replace(is_brief=True))
-                parts += [self._wrapped(reader.note(part.caption or part.title)), Listing(rows)]
+                parts.append(Listing(rows))
         self.show(record, *parts, *more)
 
     def _wrapped(self, text: str) -> Text:

@@ -26,7 +26,7 @@ from trainer.commands.connection import (
 )
 from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.groups import follow_group_to_end
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns
 from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import request_hash
 from trainer.config.schema import Schema, schema_of
@@ -50,17 +50,16 @@ from trainer.contracts.runs import (
     RunStatus,
     Setting,
     TrainRequest,
-    describe_unknown,
     describe_unused,
-    has_unknown_text,
 )
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.contracts.wording import PARENTS_WEIGHTS, counted
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.lab.calls import CHECK_TRAINING, GET_RUN, TRAIN
 from trainer.lab.here import Here
 from trainer.queue.resolution import count_splits
 from trainer.queue.resolve import TrainingPreview, preview_training
+from trainer.reports.run_report import end_report
 from trainer.system.hardware import OtherPrograms, physical_cores
 
 if TYPE_CHECKING:
@@ -356,31 +355,13 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     """Show the progress of a run until it has ended, then its results; return the exit code."""
     await follow(run_id, terminal, installation)
     status = await installation.call(GET_RUN, RunPath(run_id=run_id))
-    share, unit = status.unknown_char_share, terminal.unit
-    losses = {
-        "test": loss_figures(status.test_loss, status.bits_per_char, unit, status.objective, share),
-        "best validation": loss_figures(
-            status.best_val_loss,
-            status.best_val_bits_per_char,
-            unit,
-            status.objective,
-            share,
-            margin_nats=status.best_val_margin,
-        ),
-        "best": PARENTS_WEIGHTS if status.best_epoch == 0 else None,
-        "search": None if status.search is None else status.search.described(unit),
-        "counting": None if status.baseline is None else status.baseline.described(unit),
-        "unknown": describe_unknown(share) if has_unknown_text(share) else None,
-    }
     if status.status == "completed":
         name = await hint_name(run_id, status.label, installation)
         generate = f'mt generate {name} "…"   ·   ' if status.objective == "causal_lm" else ""
         after = f'next: {generate}mt score {name} "…"'
     else:
         after = " ".join([status.message, *await recovery_hint(status, installation)])
-    warnings = [Text(f"Note: {note}") for note in status.notes]
-    warnings += [Text(f"Warning: {warning}") for warning in status.warnings]
-    terminal.show(status, summary(f"{run_id}: {status.status}", losses), *warnings, Text(after))
+    terminal.show_report(status, end_report(status), Text(after))
     return exit_code(status)
 
 

@@ -476,6 +476,7 @@ _RUNS = (
         takes_group=True,
         query_example={"runs": f"{RUN},{OTHER_RUN}"},
     ),
+    Operation("report_run", "GET /runs/{run_id}/report", "runs", "The run for people"),
     Operation("get_curve", "GET /runs/{run_id}/curve", "runs", "The curves"),
     Operation("get_request", "GET /runs/{run_id}/request", "runs", "The request", work="run_records"),
     Operation("get_samples", "GET /runs/{run_id}/samples", "runs", "The samples", role=Role.OWNER, work="run_records"),
@@ -491,6 +492,7 @@ _RUNS = (
     ),
     *_jobs("verifications"),
     Operation("get_group", "GET /groups/{group_id}", "runs", "The group", work="groups"),
+    Operation("report_group", "GET /groups/{group_id}/report", "runs", "The group for people", work="groups"),
     Operation("get_group_curve", "GET /groups/{group_id}/curve", "runs", "The bands", work="groups"),
     Operation(
         "cancel_group",

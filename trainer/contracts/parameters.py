@@ -22,6 +22,7 @@ NumberField = Literal[
 ]
 SortField = Literal["created_at", "label", "model_family", "status", "owner", NumberField]
 """Fields by which a list can be sorted."""
+SORT_FIELDS: tuple[SortField, ...] = get_args(SortField)
 NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
 _SIGNS = ("<=", ">=", "<", ">", "=")
 _CONDITION_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"

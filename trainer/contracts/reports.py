@@ -31,15 +31,21 @@ Form = Literal[
     "per_char_change",
     "perplexity_change",
     "effect",
+    "percent",
+    "figures",
+    "time",
+    "duration",
+    "bytes",
 ]
-"""What a number is, and so how it is written."""
+"""What a number is, and so how it is written; a time is in seconds since 1970, and a duration in seconds."""
 
 
 class Writing(Frozen):
     """How numbers of a form are written."""
 
     digits: int = 0
-    """Decimals; of p, significant digits."""
+    """Decimals, or significant digits."""
+    is_significant: bool = False
     is_percent: bool = False
     is_signed: bool = False
     is_grouped: bool = False
@@ -57,7 +63,7 @@ WRITINGS: Mapping[Form, Writing] = {
     "accuracy": Writing(digits=SHARE_DIGITS, is_percent=True),
     "points": Writing(digits=SHARE_DIGITS, is_percent=True),
     "change": Writing(digits=SHARE_DIGITS, is_percent=True, is_signed=True),
-    "p": Writing(digits=4),
+    "p": Writing(digits=4, is_significant=True),
     "loss": Writing(digits=LOSS_DIGITS, unit="nats"),
     "per_char": Writing(digits=LOSS_DIGITS, unit="bits"),
     "surprisal": Writing(digits=SURPRISAL_DIGITS, unit="nats"),
@@ -69,6 +75,7 @@ WRITINGS: Mapping[Form, Writing] = {
     "per_char_change": Writing(digits=LOSS_DIGITS, unit="bits", is_signed=True),
     "perplexity_change": Writing(digits=PERPLEXITY_DIGITS, is_signed=True),
     "effect": Writing(digits=2, is_signed=True),
+    "figures": Writing(digits=3, is_significant=True),
 }
 
 
@@ -185,7 +192,7 @@ class Figure(Frozen):
     """What stands at the leaves of the tree, by their names in the joins."""
 
 
-class Choice(Frozen):
+class TableChoice(Frozen):
     """Tables of one kind of which a reader wants to see one at a time, the first one first."""
 
     kind: Literal["choice"] = "choice"
@@ -193,7 +200,7 @@ class Choice(Frozen):
     tables: Annotated[tuple[Table, ...], Field(min_length=1)]
 
 
-Part: TypeAlias = Annotated[Table | Figure | Choice | Note, Field(discriminator="kind")]
+Part: TypeAlias = Annotated[Table | Figure | TableChoice | Note, Field(discriminator="kind")]
 
 
 class Section(Frozen):
@@ -212,7 +219,7 @@ class Report(Frozen):
     title: Note
     sections: tuple[Section, ...]
 
-    def parts(self) -> Iterator[Table | Figure | Choice | Note]:
+    def parts(self) -> Iterator[Table | Figure | TableChoice | Note]:
         """Yield the parts of all sections."""
         for section in self.sections:
             yield from section.parts
@@ -225,7 +232,7 @@ class Report(Frozen):
         """Return all tables in their order, also those to choose from."""
         found: list[Table] = []
         for part in self.parts():
-            found += part.tables if isinstance(part, Choice) else [part] if isinstance(part, Table) else []
+            found += part.tables if isinstance(part, TableChoice) else [part] if isinstance(part, Table) else []
         return found
 
 
@@ -243,10 +250,10 @@ def counted_note(number: int, noun: str, **values: "str | Quantity | Note | floa
     )
 
 
-def joined(notes: Iterable[Note]) -> Note:
+def joined(notes: Iterable[Note], between: str = "") -> Note:
     """Return notes one behind the other."""
     values = {f"part_{place}": one for place, one in enumerate(notes)}
-    return Note(template="".join(f"{{{name}}}" for name in values), values=values)
+    return Note(template=between.join(f"{{{name}}}" for name in values), values=values)
 
 
 def column(

@@ -1,6 +1,6 @@
 """The tables of the program that the page uses, which the server writes into `page/tables.js`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
@@ -10,12 +10,13 @@ from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.operations import JOB_ROWS, RESUMABLE_STATES
-from trainer.contracts.parameters import MAX_COMPARED
-from trainer.contracts.reports import WRITINGS, Form, Writing
+from trainer.contracts.parameters import MAX_COMPARED, SORT_FIELDS, SortField
+from trainer.contracts.reports import WRITINGS, Form, Note, Writing, note
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
 from trainer.reports.battery_report import MEASURE_WORDS
+from trainer.reports.run_report import RUN_FIELDS, RUN_LOSSES
 
 
 class JobTable(Frozen):
@@ -40,6 +41,30 @@ JOB_TABLES = tuple(
 )
 
 
+class RunColumn(Frozen):
+    """A column of the list of runs: a field of a run's status, by which the list can be sorted."""
+
+    name: SortField
+    title: Note
+    form: Form
+    is_usual: bool
+    """Shown unless the reader chooses other columns."""
+
+
+def _run_columns() -> Iterator[RunColumn]:
+    sortable = {name: name for name in SORT_FIELDS}
+    for field in RUN_FIELDS:
+        if field.name in sortable and field.name != "label":  # which names the row
+            name = sortable[field.name]
+            yield RunColumn(name=name, title=note(field.title), form=field.form, is_usual=field.is_column)
+    forms: tuple[tuple[Form, str], ...] = (("loss", "{split} loss"), ("per_char", "{split}, {unit} per character"))
+    for loss in RUN_LOSSES:
+        for one, (form, template) in zip((loss.loss, loss.bits_per_char), forms, strict=True):
+            if one in sortable:
+                title = note(template, split=note(loss.title))
+                yield RunColumn(name=sortable[one], title=title, form=form, is_usual=one in loss.usual)
+
+
 class PageTables(Frozen):
     """Lists, limits and words; in sentences, names in braces stand for numbers and names of a result."""
 
@@ -47,6 +72,7 @@ class PageTables(Frozen):
     final_states: tuple[RunState, ...] = FINAL_STATES
     resumable_states: tuple[RunState, ...] = RESUMABLE_STATES
     jobs: tuple[JobTable, ...] = JOB_TABLES
+    run_columns: tuple[RunColumn, ...] = tuple(_run_columns())
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     max_compared: int = MAX_COMPARED
     corpus_suffixes: tuple[str, ...] = (*sorted(SUFFIXES), *TABLE_SUFFIXES)

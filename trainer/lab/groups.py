@@ -8,15 +8,22 @@ from trainer.artifacts.curves import Points, RunCurves, pieces
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.http_answers import CancelAnswer, CurveBand, GroupCurve
 from trainer.contracts.parameters import CurveQuery, GroupPath, NoBody, NoQuery, WaitQuery
+from trainer.contracts.reports import Report
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import at_end
 from trainer.reports.bands import band_of
+from trainer.reports.group_report import group_report
 from trainer.reports.score_table import Curve
 
 
 async def get_group(lab: Lab, asked: Asked[GroupPath, WaitQuery, NoBody]) -> GroupStatus:
     """Read the runs of a group, and the spread of their numbers; with `wait`, after their end or after this time."""
     return await at_end(lambda: lab.feeds.group(asked.path.group_id), asked.query.wait)
+
+
+async def report_group(lab: Lab, asked: Asked[GroupPath, NoQuery, NoBody]) -> Report:
+    """Read the runs of a group as `get_group` does; return what they say to people."""
+    return group_report(await lab.feeds.group(asked.path.group_id))
 
 
 async def get_group_curve(lab: Lab, asked: Asked[GroupPath, CurveQuery, NoBody]) -> GroupCurve:

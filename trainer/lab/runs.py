@@ -39,6 +39,7 @@ from trainer.queue.run_index import RunEntry, RunRow, rows_of
 from trainer.queue.run_list import Place, RunOrder, found_runs
 from trainer.reports.comparison import Comparison, Measured, check_different, compare
 from trainer.reports.comparison_report import comparison_report
+from trainer.reports.run_report import run_report
 from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -159,6 +160,11 @@ async def _allowed_request(lab: Lab, caller: Caller, body: TrainRequest) -> Trai
 async def get_run(lab: Lab, asked: Asked[RunPath, WaitQuery, NoBody]) -> RunStatus:
     """Read the status of a run; with `wait`, after its end or after this time."""
     return await at_end(lambda: lab.feeds.status(asked.path.run_id), asked.query.wait)
+
+
+async def report_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> Report:
+    """Read the status of a run as `get_run` does; return what it says to people."""
+    return run_report(await lab.feeds.status(asked.path.run_id))
 
 
 async def cancel_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> CancelAnswer:

@@ -16,7 +16,6 @@ from trainer.contracts.batteries import (
 from trainer.contracts.reports import (
     Axis,
     Cell,
-    Choice,
     Column,
     Estimate,
     Figure,
@@ -26,6 +25,7 @@ from trainer.contracts.reports import (
     Report,
     Series,
     Table,
+    TableChoice,
     column,
     counted_note,
     joined,
@@ -114,7 +114,7 @@ def accuracy_tables(summary: BatterySummary) -> list[Table]:
 
 
 def _one_of(tables: Sequence[Table]) -> Part:
-    return tables[0] if len(tables) == 1 else Choice(title=note("Measure"), tables=tuple(tables))
+    return tables[0] if len(tables) == 1 else TableChoice(title=note("Measure"), tables=tuple(tables))
 
 
 def _side_by_side(summary: BatterySummary, measure: Measure) -> Table:

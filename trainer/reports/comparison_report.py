@@ -38,7 +38,7 @@ def comparison_report(comparison: Comparison) -> Report:
     sections = [
         *section("Verdict", _verdicts(comparison)),
         *section("Metrics", _metrics(comparison)),
-        *section("Settings", _settings(comparison), is_detail=True),
+        *section("Settings", _settings(comparison)),
     ]
     return Report(title=note("Comparison of {run}", run=first.label or first.run_id), sections=tuple(sections))
 

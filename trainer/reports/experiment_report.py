@@ -18,7 +18,6 @@ from trainer.contracts.experiments import (
 )
 from trainer.contracts.reports import (
     Cell,
-    Choice,
     Column,
     Estimate,
     Figure,
@@ -28,6 +27,7 @@ from trainer.contracts.reports import (
     Quantity,
     Report,
     Table,
+    TableChoice,
     column,
     counted_note,
     note,
@@ -149,7 +149,7 @@ def _heat_map(result: ExperimentResult) -> Figure:
 
 
 def _choice(title: str, tables: Sequence[Table]) -> Part:
-    return tables[0] if len(tables) == 1 else Choice(title=note(title), tables=tuple(tables))
+    return tables[0] if len(tables) == 1 else TableChoice(title=note(title), tables=tuple(tables))
 
 
 def on_text(model: str, kind: TextKind, mode: ScoringMode) -> Note:

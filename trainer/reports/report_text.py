@@ -1,6 +1,7 @@
 """Reports as text: their numbers and notes in the reader's language and unit, and tables as rows of texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from trainer.contracts.base import changed
@@ -9,15 +10,19 @@ from trainer.contracts.reports import (
     Cell,
     Column,
     Estimate,
+    Figure,
     Form,
     Link,
     Note,
     Quantity,
+    Report,
     Table,
+    TableChoice,
     counted_note,
     note,
 )
 from trainer.contracts.units import Unit, bits_in_unit, in_unit
+from trainer.contracts.wording import duration, local_time
 
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
@@ -26,6 +31,27 @@ Rows: TypeAlias = list[list[str]]
 
 def _same(text: str) -> str:
     return text
+
+
+def _moment(seconds: float) -> str:
+    return local_time(datetime.fromtimestamp(seconds, UTC))
+
+
+def _size(n_bytes: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+_IN_WORDS: Mapping[Form, Callable[[float], str]] = {
+    "text": str,
+    "percent": "{:.0f} %".format,
+    "time": _moment,
+    "duration": duration,
+    "bytes": _size,
+}
+"""How numbers are written that have no fixed decimals."""
 
 
 def _english(one: str, many: str, number: int) -> str:
@@ -59,17 +85,17 @@ class Reader(NamedTuple):
 
     def number(self, value: float, form: Form) -> str:
         """Return a number as text."""
-        if form == "text":
-            return f"{value}"
+        if form in _IN_WORDS:
+            return _IN_WORDS[form](value)
         writing, value = WRITINGS[form], self.in_unit(value, form)
         sign, marks = "+" if writing.is_signed else "", "," if writing.is_grouped else ""
-        kind = "g" if form == "p" else "%" if writing.is_percent else "f"
+        kind = "g" if writing.is_significant else "%" if writing.is_percent else "f"
         text = self.numeral(value, f"{sign}z{marks}.{writing.digits}{kind}")
         return text.rstrip("%") if form == "points" else text
 
     def in_unit(self, value: float, form: Form) -> float:
         """Return a number of a report in the reader's unit."""
-        match None if form == "text" else WRITINGS[form].unit:
+        match None if form in _IN_WORDS else WRITINGS[form].unit:
             case "nats":
                 return in_unit(value, self.unit)
             case "bits":
@@ -132,6 +158,21 @@ def rows_of(table: Table, reader: Reader = ENGLISH) -> Rows:
     titles = [reader.note(column.title) for column in table.columns]
     cells = [[reader.cell(*pair) for pair in zip(row, table.columns, strict=True)] for row in table.rows]
     return [titles, *cells]
+
+
+def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
+    """Yield the lines of a report: its notes, and its tables in columns."""
+    for part in (each for one in report.parts() for each in (one.tables if isinstance(one, TableChoice) else (one,))):
+        match part:
+            case Note():
+                yield reader.note(part)
+            case Table():
+                rows = rows_of(part, reader)
+                widths = [max(len(row[index]) for row in rows) for index in range(len(part.columns))]
+                yield reader.note(part.caption or part.title)
+                yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows if any(row))
+            case Figure():
+                yield reader.note(part.text)
 
 
 SampleT = TypeVar("SampleT")

@@ -32,6 +32,7 @@ from trainer.contracts.operations import OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import CATALOGUES, Language, _, numeral, plural
+from trainer.reports.run_report import RUN_FIELDS
 
 _MAX_DESCRIPTION = 100
 PER: tuple[str, ...] = get_args(Per)
@@ -63,16 +64,17 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
-    labels += LEVELS
+    labels += [*LEVELS, *(field.title for field in RUN_FIELDS if field.is_on_card)]
     yield from ((label, False) for label in labels)
     yield from (found for found in texts_of_reports() if is_translated(found[0]))
 
 
 def texts_of_reports() -> Iterator[tuple[str, bool]]:
-    """Yield the texts in the code of reports, and whether they have plural forms: of calls, and of constants."""
+    """Yield the texts of reports in Discord, and whether they have plural forms: of calls, and of constants."""
     folder = ROOT / "trainer" / "reports"
-    others = [folder / f"{name}.py" for name in ("report_text", "comparison", "seed_differences")]
-    for path in (*folder.glob("*_report.py"), *others):
+    others = [folder / f"{name}.py" for name in ("report_text", "run_notes", "comparison", "seed_differences")]
+    results = [path for path in folder.glob("*_report.py") if path.stem not in ("run_report", "group_report")]
+    for path in (*results, *others):
         module = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -6,14 +6,14 @@ import { bdi, h, labelled, section, table } from "./elements.js";
 import { download, fileAddress } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { decimal, signed } from "./numbers.js";
+import { date, decimal, duration, signed, size } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
 /** @import { LiveText } from "./elements.js" */
-/** @import { Choice, Column, Estimate, Figure, FileRecord, Form, Note, Report, ReportCell, ReportPart, ReportTable, Series } from "./records.js" */
+/** @import { TableChoice, Column, Estimate, Figure, FileRecord, Form, Note, Report, ReportCell, ReportPart, Table, Series } from "./records.js" */
 
 const MAX_ROWS = 1000;
 /** @type {Note} */
@@ -87,8 +87,12 @@ export function said({ template, plural, values }) {
  */
 export function written(value, form) {
   if (form === "text") return String(value);
-  if (form === "p") return String(Number(value.toPrecision(TABLES.writings.p.digits)));
-  const { digits, is_percent, is_signed, unit: given } = TABLES.writings[form];
+  if (form === "percent") return `${decimal(value, 0)} %`;
+  if (form === "time") return date(new Date(value * 1000).toISOString());
+  if (form === "duration") return duration(value);
+  if (form === "bytes") return size(value);
+  const { digits, is_significant, is_percent, is_signed, unit: given } = TABLES.writings[form];
+  if (is_significant) return String(Number(value.toPrecision(digits)));
   const number = given === "nats" ? inUnit(value) : given === "bits" ? inUnit(natsOf(value)) : value;
   const write = (/** @type {number | null} */ one) =>
     is_percent ? `${decimal((one ?? 0) * 100, digits)} %` : decimal(one, digits);
@@ -125,7 +129,7 @@ function notesOf(notes) {
 }
 
 /**
- * @param {ReportTable} shown
+ * @param {Table} shown
  * @param {string} artifact
  */
 function tableOf(shown, artifact) {
@@ -142,16 +146,15 @@ function tableOf(shown, artifact) {
 }
 
 /**
- * @param {ReportTable} shown
+ * @param {Table} shown
  * @param {LiveText} caption
  * @param {ReportCell[][]} rows
  */
 function plainTable({ columns }, caption, rows) {
-  return table(
-    caption,
-    columns.map(({ title }) => () => said(title)),
-    rows.map((row) => columns.map((column, place) => cellOf(row[place] ?? null, column))),
-  );
+  const titles = columns.map(({ title }) => () => said(title));
+  const cells = rows.map((row) => columns.map((column, place) => cellOf(row[place] ?? null, column)));
+  if (titles.some((title) => title())) return table(caption, titles, cells);
+  return h("dl", { class: "facts" }, ...cells.map(([title, value]) => h("div", {}, h("dt", {}, title ?? ""), h("dd", {}, value ?? ""))));
 }
 
 /**
@@ -166,7 +169,7 @@ function cellOf(cell, column) {
 
 /**
  * Make a table whose numbers are coloured; on hover and focus it tells their intervals.
- * @param {ReportTable} shown
+ * @param {Table} shown
  * @param {LiveText} caption
  * @param {ReportCell[][]} rows
  * @param {[low: number, high: number]} scale
@@ -202,7 +205,7 @@ function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
 
 /**
  * Make a choice of tables, of which the first one is shown.
- * @param {Choice} choice
+ * @param {TableChoice} choice
  * @param {string} artifact
  */
 function choiceOf({ title, tables }, artifact) {
@@ -224,8 +227,9 @@ function choiceOf({ title, tables }, artifact) {
 function figureOf(figure, artifact, files, signal) {
   if (figure.joins.length) return [languageTree(said(figure.title), figure.joins, (language) => figure.leaves[language] ?? language)];
   if (!figure.axes[0]?.places.length) return [picture(artifact, files, figure.name, said(figure.text), signal)];
-  const per = { loss: "token", per_char: "character" }[figure.form];
-  const y = { name: said(figure.y), ...(per ? { name: "loss", per } : { unit: "share" }) };
+  const per = figure.form === "loss" ? "token" : figure.form === "per_char" ? "character" : null;
+  /** @type {import("./curves.js").Axis} */
+  const y = per ? { name: "loss", per } : { name: said(figure.y), unit: "share" };
   const chart = new Chart({ title: said(figure.title), x: { name: "" }, y });
   const axis = h(
     "select",
@@ -241,7 +245,7 @@ function figureOf(figure, artifact, files, signal) {
   draw();
   const more = figure.n_left_out ? `${decimal(figure.n_left_out, 0)} more in ${figure.file}.` : null;
   const bar = h("div", { class: "bar" }, labelled("Axis", axis), labelled("Logarithmic", isLog));
-  return [h("h3", {}, () => said(figure.title)), bar, more && h("p", { class: "quiet" }, more), chart.element];
+  return [h("h3", {}, () => said(figure.title)), bar, more ? h("p", { class: "quiet" }, more) : null, chart.element];
 }
 
 /**

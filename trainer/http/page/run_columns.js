@@ -1,12 +1,13 @@
 /** The columns of the list of runs: what each shows of a run, and of the runs of a group over seeds. */
 
 import { bdi, h } from "./elements.js";
-import { capital, date, decimal, loss, meanOf, perChar, percent } from "./numbers.js";
+import { date, meanOf, perChar, percent } from "./numbers.js";
+import { said, written } from "./report.js";
 import { badge } from "./states.js";
-import { unit } from "./units.js";
+import { TABLES } from "./tables.js";
 
 /** @import { LiveText } from "./elements.js" */
-/** @import { RunStatus } from "./records.js" */
+/** @import { RunColumn, RunStatus } from "./records.js" */
 
 /**
  * @typedef {object} Row a run, or the runs of a group over seeds
@@ -25,69 +26,54 @@ import { unit } from "./units.js";
  * @property {(runs: RunStatus[]) => Node | LiveText} groupCell
  */
 
+/** @type {Partial<Record<RunColumn["form"], number>>} */
+const WIDTHS = { percent: 5.5, loss: 5.5, per_char: 7, count: 6.5, time: 8.5 };
+const TEXT_WIDTH = 6;
+
 /** @type {Column[]} */
 export const COLUMNS = [
   {
     id: "status",
     title: "Status",
     isUsual: true,
-    width: 9.5,
+    width: 8,
     cell: badge,
     groupCell: (runs) => `${completed(runs).length} of ${runs.length} completed`,
   },
-  column("model_family", "Family", 6.5, (run) => run.model_family),
-  {
-    id: "progress",
-    title: "Progress",
-    isUsual: true,
-    width: 6.5,
-    cell: (run) => percent(run.progress / 100, 0),
-    groupCell: (runs) => percent(runs.reduce((sum, run) => sum + run.progress, 0) / runs.length / 100, 0),
-  },
-  number("train_loss", "Train loss", (run) => run.train_loss),
-  number("val_loss", "Validation loss", (run) => run.val_loss),
-  number("best_val_loss", "Best validation loss", (run) => run.best_val_loss, { isUsual: false }),
-  number("best_val_bits_per_char", () => `Best validation ${unit()} per character`, (run) => run.best_val_bits_per_char, {
-    isUsual: false,
-    write: perChar,
-  }),
-  number("test_loss", "Test loss", (run) => run.test_loss),
-  number("bits_per_char", () => `${capital(unit())} per character`, (run) => run.bits_per_char, {
-    write: perChar,
-  }),
-  number("params", "Parameters", (run) => run.params, { isUsual: false, write: (value) => decimal(value, 0) }),
-  column("owner", "Owner", 7.5, (run) => bdi(run.owner ?? "–")),
-  column("created_at", "Created", 11.5, (run) => date(run.created_at)),
+  ...TABLES.run_columns.map(columnOf),
 ];
 
 /**
- * Make a column that shows the same for all runs of a group.
- * @param {string} id
- * @param {string} title
- * @param {number} width
- * @param {(run: RunStatus) => Node | string} cell
+ * Make a column. A group has the mean of the numbers of its completed runs with their deviation, and else what its first
+ * run has.
+ * @param {RunColumn} column
  * @returns {Column}
  */
-function column(id, title, width, cell) {
-  return { id, title, isUsual: true, width, cell, groupCell: ([first]) => (first ? cell(first) : "") };
-}
-
-/**
- * Make a column of numbers; a group has the mean of its completed runs with their deviation.
- * @param {string} id
- * @param {LiveText} title
- * @param {(run: RunStatus) => number | null} value
- * @param {{isUsual?: boolean, write?: (value: number | null, unknownShare?: number | null) => string}} options
- * @returns {Column}
- */
-function number(id, title, value, { isUsual = true, write = loss } = {}) {
+function columnOf({ name, title, form, is_usual }) {
+  const numberOf = (/** @type {RunStatus} */ run) => (typeof run[name] === "number" ? run[name] : null);
+  const write = (/** @type {number} */ value) => written(value, form);
+  /** @param {RunStatus} run */
+  const cell = (run) => () => {
+    const value = run[name];
+    if (value === null) return "–";
+    if (typeof value === "string") return form === "time" ? date(value) : value;
+    return form === "per_char" ? perChar(value, run.unknown_char_share) : write(value);
+  };
+  /** @param {RunStatus[]} runs */
+  const groupCell = (runs) => {
+    const [first] = runs;
+    if (!first) return "";
+    if (form === "percent") return percent(runs.reduce((sum, run) => sum + run.progress, 0) / runs.length / 100, 0);
+    return typeof first[name] === "string" ? cell(first) : () => meanOf(completed(runs).map(numberOf), write);
+  };
+  const isText = form === "text";
   return {
-    id,
-    title,
-    isUsual,
-    width: 9,
-    cell: (run) => () => write(value(run), run.unknown_char_share),
-    groupCell: (runs) => () => meanOf(completed(runs).map(value), write),
+    id: name,
+    title: () => said(title),
+    isUsual: is_usual,
+    width: WIDTHS[form] ?? TEXT_WIDTH,
+    cell: isText ? (run) => bdi(cell(run)) : cell,
+    groupCell,
   };
 }
 

@@ -547,7 +547,7 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("card masked", "Test **{:.3f}** {u}/masked token · perplexity 2.72", (1.0,)),
     (
         "card better than counting",
-        "5-gram: {:.3f} {u}/char; this model {:.3f} (−{:.3f})",
+        "5-gram: {:.3f} {u} per character; this model {:.3f} (-{:.3f})",
         (1.8128 * BIT, 1.5 * BIT, 0.3128 * BIT),
     ),
     ("card learned a little", "✅ Completed: kk-ipa in", ()),
@@ -560,7 +560,7 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
         (),
     ),
     ("card worse than counting", "⚠ Completed: kk-ipa", ()),
-    ("card not clearly better", "unigram: {:.3f} {u}/char; this model {:.3f}", (1.5308 * BIT, 1.5 * BIT)),
+    ("card not clearly better", "unigram: {:.3f} {u} per character; this model {:.3f}", (1.5308 * BIT, 1.5 * BIT)),
     ("card crashed at once", f"Try: `/mt logs run:{RUN}`, then `/mt train`.", ()),
     ("card crashed", f"Try: `/mt resume run:{RUN}`; it continues from the last checkpoint.", ()),
     ("card disk full", f"Try: `/mt resume run:{RUN}` when the disk works again; it continues", ()),

@@ -1,0 +1,84 @@
+"""What is to be known about the losses of a run, in notes: counting, the search, unknown text."""
+
+from trainer.contracts.baselines import Baseline
+from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
+from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.search import Search
+from trainer.reports.report_text import ENGLISH
+
+
+def ngram_note(baseline: Baseline) -> Note:
+    """Return the name of the counted n-grams."""
+    return note("unigram") if baseline.order == 1 else note("{order}-gram", order=baseline.order)
+
+
+def counting_note(baseline: Baseline) -> Note:
+    """Return the loss per character of the best n-gram, that of the model, and their difference with its interval."""
+    difference = baseline.difference
+    parts = [
+        note(
+            "{ngram}: {loss} {unit} per character; this model {own} ({difference})",
+            ngram=ngram_note(baseline),
+            loss=_per_char(baseline.ngram_bits_per_char),
+            own=_per_char(baseline.bits_per_char),
+            difference=_change(difference),
+        )
+    ]
+    if baseline.margin is not None:
+        low, high = _change(difference - baseline.margin), _change(difference + baseline.margin)
+        parts.append(note(", 95 % interval {low} to {high}", low=low, high=high))
+    if baseline.is_of_sample:
+        parts.append(
+            note("; counted in {counted} of {all} tokens", counted=baseline.counted_tokens, all=baseline.train_tokens)
+        )
+    return joined(parts)
+
+
+def search_note(search: Search) -> Note:
+    """Return the values that a search has chosen, and what was compared."""
+    best = search.best
+    variants = counted_note(search.variants, "variant")
+    if best is None or best.val_loss is None:
+        return note("None of {variants} learned: the values of the rules were taken", variants=variants)
+    values = [note("learning rate {rate}", rate=Quantity(value=best.learning_rate, form="figures"))]
+    if best.dropout is not None:
+        values.append(note(", dropout {dropout}", dropout=Quantity(value=best.dropout, form="figures")))
+    first = next((one.val_loss for one in search.trials if (one.number, one.round) == (1, best.round)), None)
+    loss, steps = Quantity(value=best.val_loss, form="loss"), counted_note(best.steps, "step")
+    if first is None or best.number == 1:
+        return note(
+            "Best of {variants}: {values} ({loss} {unit} per token after {steps})",
+            values=joined(values),
+            variants=variants,
+            loss=loss,
+            steps=steps,
+        )
+    return note(
+        "Best of {variants}: {values} ({loss} {unit} per token after {steps}; {first} by the rules)",
+        values=joined(values),
+        variants=variants,
+        loss=loss,
+        steps=steps,
+        first=Quantity(value=first, form="loss"),
+    )
+
+
+def unknown_note(unknown_char_share: float) -> Note:
+    """Return the share of unknown characters, with a warning if it is too large to compare numbers per character."""
+    share = Quantity(value=unknown_char_share, form="share")
+    if has_unknown_text(unknown_char_share):
+        return note("{share} of the characters; (!) figures per character are too low to compare", share=share)
+    return note("{share} of the characters", share=share)
+
+
+def describe_unknown(unknown_char_share: float | None) -> str | None:
+    """Return `unknown_note` in English; None if the share is not known."""
+    return None if unknown_char_share is None else ENGLISH.note(unknown_note(unknown_char_share))
+
+
+def _per_char(bits: float) -> Quantity:
+    return Quantity(value=bits, form="per_char")
+
+
+def _change(bits: float) -> Quantity:
+    return Quantity(value=bits, form="per_char_change")
