@@ -15,6 +15,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.reports.experiment_report import covered, on_text, perplexity_table
 from trainer.reports.experiment_tables import headline_rows, pair_rows
 from trainer.reports.report_text import ENGLISH, rows_of
+from trainer.reports.run_notes import ngram_note
 from trainer.system.files import read_record
 
 _INTRODUCTION = """# Results
@@ -105,7 +106,7 @@ def _wikitext(folder: Path) -> Iterator[str]:
             "top-5": f"{100 * test.top5_accuracy:.2f} %",
         }
         if (counted := test.baseline) is not None:
-            row[f"perplexity of the {counted.name}"] = f"{math.exp(counted.ngram_loss):,.1f}"
+            row[f"perplexity of the {ENGLISH.note(ngram_note(counted))}"] = f"{math.exp(counted.ngram_loss):,.1f}"
         yield _WIKITEXT
         yield _table([*row], [[*row.values()]])
 

@@ -19,7 +19,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
-from tests.support.baselines import BETTER, UNCLEAR, WORSE
 from tests.support.battery_results import SEVERAL
 from tests.support.development_results import DEVELOPMENT, NO_ITEMS
 from tests.support.experiment_results import with_batteries
@@ -439,25 +438,13 @@ FIGURES = {
         "`8 bits`: its nats per character are too low, 1,200.0 nats per character",
     ),
 }
-COUNTED = [
-    (BETTER, 0, "5-gram: 1.813 bits per character; this model 1.500 (−0.313), 95 % interval −0.375 to −0.250"),
-    (BETTER, 1, "5-gram: 1.257 nats per character; this model 1.040 (−0.217), 95 % interval −0.260 to −0.173"),
-    (WORSE, 1, "5-gram: 0.866 nats per character; this model 1.040 (+0.173)"),
-    (
-        UNCLEAR,
-        0,
-        "unigram: 1.531 bits per character; this model 1.500 (−0.031), 95 % interval −0.094 to +0.031; counted in"
-        " 40,000 of 90,000 tokens",
-    ),
-]
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_figures__are_in_the_chosen_unit_with_the_digits_of_their_kind(modules: Path, index: int) -> None:
     wanted = {call: lines[index] for call, lines in FIGURES.items()}
-    wanted |= {f"counting({one.model_dump_json()})": line for one, at, line in COUNTED if at == index}
     program = (
-        'import { counting, loss, meanOf, perChar, percent, perplexity, signed, surprisal, told } from "./numbers.js";'
+        'import { loss, meanOf, perChar, percent, perplexity, signed, surprisal, told } from "./numbers.js";'
         f'import {{ setUnit }} from "./units.js"; setUnit("{("bits", "nats")[index]}");'
         f" console.log(JSON.stringify([{', '.join(wanted)}]));"
     )

@@ -21,13 +21,13 @@ from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.parameters import CorpusPath
-from trainer.contracts.runs import describe_unknown
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
 from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA
 from trainer.lab.here import Here
+from trainer.reports.run_notes import describe_unknown
 
 if TYPE_CHECKING:
     from trainer.training.inspect_corpus import CorpusInspection

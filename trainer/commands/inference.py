@@ -23,12 +23,13 @@ from trainer.contracts.generations import FinishReason, GenerateRequest, Generat
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.predictions import PredictRequest
-from trainer.contracts.runs import describe_unknown
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
 from trainer.lab.calls import GET_LATEST_EVALUATION
+from trainer.reports.report_text import Reader
+from trainer.reports.run_notes import counting_note, describe_unknown
 
 _STDIN = 0
 
@@ -237,7 +238,7 @@ def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Ite
             margin_nats=None if metrics.lines is None else metrics.lines.margin_nats,
         ),
         "interval": None if metrics.lines is None else metrics.lines.missing_interval,
-        "counting": None if metrics.baseline is None else metrics.baseline.described(unit),
+        "counting": None if metrics.baseline is None else Reader(unit).note(counting_note(metrics.baseline)),
         "unknown": describe_unknown(metrics.unknown_char_share),
         "in training": None if metrics.leak is None else f"{metrics.leak.shares()} of the text",
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",

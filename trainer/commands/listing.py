@@ -15,7 +15,7 @@ from trainer.commands.connection import Installation, settings_for_any, with_ins
 from trainer.commands.groups import short_spread
 from trainer.commands.terminal import Listing, Terminal
 from trainer.contracts.base import RunState
-from trainer.contracts.baselines import Baseline, signed
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.parameters import GroupPath
@@ -23,6 +23,8 @@ from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted, duration, local_time
 from trainer.lab.calls import GET_GROUP
+from trainer.reports.report_text import ENGLISH
+from trainer.reports.run_notes import ngram_note
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _START_ONE = "Start one with: mt train --corpus demo"
@@ -153,5 +155,6 @@ def _counting(baselines: Sequence[Baseline | None], unit: Unit) -> str:
     known = [one for one in baselines if one is not None]
     if not known:
         return ""
-    names = ", ".join(sorted({one.name for one in known}))
-    return f"{signed(fmean(one.difference for one in known), unit)} {unit}/char ({names})"
+    names = ", ".join(sorted({ENGLISH.note(ngram_note(one)) for one in known}))
+    difference = per_char_number(fmean(one.difference for one in known), unit, "+")
+    return f"{difference} {unit}/char ({names})"

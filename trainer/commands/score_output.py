@@ -15,10 +15,10 @@ from rich.table import Table
 from trainer.commands.terminal import Terminal, loss_figures, summary
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
-from trainer.contracts.runs import describe_unknown
 from trainer.contracts.scores import DetailLevel, ScoreResponse, Totals, WindowReport
 from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.reports.heatmap_html import heatmap_html
+from trainer.reports.run_notes import describe_unknown
 from trainer.reports.score_table import ScoredLine, csv_lines, heatmap_rows, table_rows, token_rows, token_scores
 from trainer.system.files import storage_errors
 

@@ -18,12 +18,12 @@ from trainer.commands.terminal import Queued, Terminal, summary
 from trainer.commands.training import exit_code, note_waiting_for_disk
 from trainer.config.validation import parse
 from trainer.contracts.parameters import TokenizerPath
-from trainer.contracts.runs import describe_unknown
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
 from trainer.lab.calls import TOKENIZERS, TRAIN_TOKENIZER
+from trainer.reports.run_notes import describe_unknown
 
 
 class _TrainOptions(Options):

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from trainer.contracts.base import Frozen, describe_fields
-from trainer.contracts.units import Unit, per_char_number
 
 MAX_COUNTED_TOKENS = 5_000_000
 """Tokens of a training split that are counted; more would take more than about ten seconds."""
@@ -39,11 +38,6 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     """True if more than 1 % of the split stands in training text: the difference says nothing about unseen text."""
 
     @property
-    def name(self) -> str:
-        """The name of the counted n-grams."""
-        return "unigram" if self.order == 1 else f"{self.order}-gram"
-
-    @property
     def difference(self) -> float:
         """Bits per character of the model minus those of the n-gram; negative: the model is better."""
         return self.bits_per_char - self.ngram_bits_per_char
@@ -60,17 +54,6 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
             return "better"
         return "worse" if self.difference > (self.margin or 0.0) else "no_clear_difference"
 
-    def described(self, unit: Unit) -> str:
-        """Return the losses per character of the n-gram and of the model, and their difference with its interval."""
-        ngram, model = (per_char_number(bits, unit) for bits in (self.ngram_bits_per_char, self.bits_per_char))
-        text = f"{self.name}: {ngram} {unit} per character; this model {model} ({signed(self.difference, unit)})"
-        if self.margin is not None:
-            low, high = self.difference - self.margin, self.difference + self.margin
-            text += f", 95 % interval {signed(low, unit)} to {signed(high, unit)}"
-        if self.is_of_sample:
-            text += f"; counted in {self.counted_tokens:,} of {self.train_tokens:,} tokens"
-        return text
-
     def warnings(self) -> tuple[str, ...]:
         """Return the warning about a model that is worse than counting, or not clearly better, with what to do.
 
@@ -80,8 +63,3 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
 
 
 Baselines = dict[Literal["validation", "test"], Baseline]
-
-
-def signed(bits: float, unit: Unit) -> str:
-    """Return a difference of bits per character in a unit with its sign, a minus sign instead of a hyphen."""
-    return per_char_number(bits, unit, "+").replace("-", "−")

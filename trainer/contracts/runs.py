@@ -43,7 +43,6 @@ from trainer.contracts.training_options import (
     Schedule,
     TrainingOptions,
 )
-from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted
 
 FinalState = Literal["completed", "failed", "cancelled"]
@@ -477,14 +476,6 @@ MAX_UNKNOWN_CHAR_SHARE = 0.001
 def has_unknown_text(unknown_char_share: float | None) -> bool:
     """Return True if a text has so many unknown characters that its bits per character are too low to compare."""
     return (unknown_char_share or 0.0) > MAX_UNKNOWN_CHAR_SHARE
-
-
-def describe_unknown(unknown_char_share: float | None) -> str | None:
-    """Return the share of unknown characters, and a warning if it is too large; None if it is not known."""
-    if unknown_char_share is None:
-        return None
-    warning = "; (!) figures per character are too low to compare" if has_unknown_text(unknown_char_share) else ""
-    return f"{share_number(unknown_char_share)} of the characters{warning}"
 
 
 class SplitSizes(Frozen):

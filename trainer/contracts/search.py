@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import Field
 
 from trainer.contracts.base import Count, Frozen, Positive, Probability, describe_fields
-from trainer.contracts.units import Unit, loss_number
 
 
 class Variant(Frozen, json_schema_extra=describe_fields):
@@ -16,10 +15,6 @@ class Variant(Frozen, json_schema_extra=describe_fields):
     learning_rate: Positive
     dropout: Probability | None = None
     """None in a search of the learning rate only."""
-
-    def __str__(self) -> str:
-        dropout = "" if self.dropout is None else f", dropout {self.dropout:g}"
-        return f"learning rate {self.learning_rate:g}{dropout}"
 
 
 class Trial(Variant):
@@ -46,16 +41,6 @@ class Search(Frozen, json_schema_extra=describe_fields):
     def ranked(self, number: int) -> list[Trial]:
         """Return the trials of a round by their losses, of equal ones the first first; those that diverged are last."""
         return sorted((trial for trial in self.trials if trial.round == number), key=_rank)
-
-    def described(self, unit: Unit) -> str:
-        """Return the chosen values and what was compared, in a sentence."""
-        best = self.best
-        if best is None:
-            return f"None of {self.variants} variants learned: the values of the rules were taken."
-        first = next((one.val_loss for one in self.trials if (one.number, one.round) == (1, best.round)), None)
-        against = "" if first is None or best.number == 1 else f"; by rule {loss_number(first, unit)}"
-        loss = f"{loss_number(best.val_loss or 0.0, unit)} {unit}"
-        return f"{best}: best of {self.variants} variants ({loss} after {best.steps:,} steps{against})"
 
 
 def _rank(trial: Trial) -> tuple[float, int]:

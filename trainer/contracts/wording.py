@@ -25,16 +25,8 @@ STOP_MESSAGES: Mapping[StopCause, str] = {
     "worker_ended": "Paused by the end of the worker; the next worker resumes it.",
 }
 
-PARENTS_WEIGHTS = "best epoch 0: the parent's weights"
 SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
 EXPIRED = "This request and its result have expired: send the request again."
-
-
-def described_model(family: str, size: str | None, objective: str, *, is_bidirectional: bool) -> str:
-    """Return a model in words: "lstm tiny", "lstm tiny, masked tokens, both directions"."""
-    kinds = ["masked tokens"] if objective == "masked_lm" else []
-    kinds += ["both directions"] if is_bidirectional else []
-    return ", ".join([" ".join(filter(None, (family, size))), *kinds])
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,16 +7,19 @@ from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.environment import Environment
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
-from trainer.contracts.runs import RunManifest, describe_unknown
+from trainer.contracts.runs import RunManifest
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, loss_number
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
+from trainer.reports.report_text import Reader
+from trainer.reports.run_notes import counting_note, describe_unknown, search_note
 
 FolderFormat = Literal["hf", "torchscript", "onnx", "arpa", "ro-crate"]
 CardFormat = Literal[FolderFormat, "archive"]
 EXPERIMENT_FILE = "experiment.yaml"
+_BITS = Reader("bits")
 
 
 class ExportRecord(Frozen):
@@ -249,8 +252,12 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("test loss", _loss(metrics.test, per, None if lines is None else lines.margin_nats), "{}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
         ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
-        ("search", None if manifest.search is None else manifest.search.described("bits"), "{}"),
-        ("counting", None if baseline is None else ". ".join((baseline.described("bits"), *baseline.warnings())), "{}"),
+        ("search", None if manifest.search is None else _BITS.note(search_note(manifest.search)), "{}"),
+        (
+            "counting",
+            None if baseline is None else ". ".join((_BITS.note(counting_note(baseline)), *baseline.warnings())),
+            "{}",
+        ),
     )
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),

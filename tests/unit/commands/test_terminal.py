@@ -14,8 +14,9 @@ from trainer.commands.terminal import Listing, Queued, Terminal, columns, loss_f
 from trainer.commands.training import busy_note
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorBody, ErrorCode
-from trainer.contracts.runs import Accepted, RunStatus, describe_unknown
+from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.wording import duration
+from trainer.reports.run_notes import describe_unknown
 
 
 @pytest.fixture(name="waiting")

@@ -13,6 +13,8 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.models import LlamaConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.search import Search, Trial
+from trainer.reports.report_text import ENGLISH, Reader
+from trainer.reports.run_notes import search_note
 
 OPEN: dict[str, object] = {"model_family": "lstm", "corpus": "text", "tokenizer": {"method": "char"}, "search": 8}
 DROPOUT = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1, "dropout": 0.3}
@@ -123,12 +125,14 @@ def test_best__is_the_lowest_of_the_last_round_and_the_first_of_equals() -> None
     first = [trial(1, 1, 2.0), trial(2, 1, 1.0), trial(3, 1, None)]
     search = Search(variants=3, trials=(*first, trial(1, 2, 1.5), trial(2, 2, 1.5)))
     assert search.best == trial(1, 2, 1.5)
-    assert search.described("nats") == "learning rate 0.01, dropout 0.1: best of 3 variants (1.500 nats after 50 steps)"
+    assert ENGLISH.note(search_note(search)) == (
+        "Best of 3 variants: learning rate 0.01, dropout 0.1 (1.500 nats per token after 50 steps)"
+    )
     later = Search(variants=3, trials=(*first, trial(1, 2, 1.5), trial(2, 2, 1.25)))
-    assert later.described("bits").endswith("(1.803 bits after 50 steps; by rule 2.164)")
+    assert Reader("bits").note(search_note(later)).endswith("(1.803 bits per token after 50 steps; 2.164 by the rules)")
     assert chosen_request(resolved(), later).learning_rate == 0.02
     vain = Search(variants=2, trials=(trial(1, 1, None), trial(2, 1, None)))
-    assert vain.described("bits") == "None of 2 variants learned: the values of the rules were taken."
+    assert ENGLISH.note(search_note(vain)) == "None of 2 variants learned: the values of the rules were taken"
     assert chosen_request(resolved(), vain) == resolved()
     assert vain.best is None, "a card would show its values as chosen"
     assert (Search(variants=2).best, search_share(resolved(search=None))) == (None, 0)

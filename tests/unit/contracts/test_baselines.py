@@ -14,6 +14,8 @@ from tests.support.baselines import (
 )
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Against, Baseline
+from trainer.reports.report_text import Reader
+from trainer.reports.run_notes import counting_note
 
 DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
 
@@ -30,7 +32,7 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
 def test_baseline__is_one_line_and_a_warning_with_what_to_do(
     baseline: Baseline, line: str, warnings: tuple[str, ...]
 ) -> None:
-    assert (baseline.described("bits"), baseline.warnings()) == (line, warnings)
+    assert (Reader("bits").note(counting_note(baseline)), baseline.warnings()) == (line, warnings)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_card__compares_the_model_with_counting(baseline: Baseline, text: str, t
     assert f"| counting | {UNCLEAR_LINE}. " in without_test
     trial = Trial(number=1, learning_rate=0.005, round=1, steps=90, val_loss=1.25)
     searched = changed(manifest, search=Search(variants=2, trials=(trial,)))
-    line = "| search | learning rate 0.005: best of 2 variants (1.803 bits after 90 steps) |"
+    line = "| search | Best of 2 variants: learning rate 0.005 (1.803 bits per token after 90 steps) |"
     assert line in model_card(searched, tokenizer, "hf", None)
     other_weights = model_card(manifest, tokenizer, "hf", None, 500)
     assert "counting" not in other_weights, "the numbers at the end are not those of a checkpoint"

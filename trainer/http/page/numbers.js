@@ -3,8 +3,6 @@
 import { TABLES } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
-/** @import { Baseline } from "./records.js" */
-
 /** Formats by their number of decimals: it takes long to make one. */
 const FORMATS = Array.from(
   { length: 7 },
@@ -77,22 +75,6 @@ export function meanOf(values, write = decimal) {
 /** @param {number | null} value */
 export function percent(value, digits = TABLES.share_digits) {
   return value === null ? "–" : `${decimal(value * 100, digits)} %`;
-}
-
-/**
- * Compare a model with the best n-gram of its training text.
- * @param {Baseline} baseline
- */
-export function counting({ order, ngram_bits_per_char, bits_per_char, margin, counted_tokens, train_tokens }) {
-  const difference = bits_per_char - ngram_bits_per_char;
-  const [low, high] = [-1, 1].map((side) => signed(difference + side * (margin ?? 0), perChar));
-  const interval = margin === null ? "" : `, 95 % interval ${low} to ${high}`;
-  const [counted, all] = [counted_tokens, train_tokens].map((tokens) => decimal(tokens, 0));
-  return (
-    `${order === 1 ? "unigram" : `${order}-gram`}: ${perChar(ngram_bits_per_char)} ${unit()} per character; this model` +
-    ` ${perChar(bits_per_char)} (${signed(difference, perChar)})${interval}` +
-    (counted_tokens < train_tokens ? `; counted in ${counted} of ${all} tokens` : "")
-  );
 }
 
 /**

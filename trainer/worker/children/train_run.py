@@ -55,6 +55,8 @@ from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.ngram import NgramModel
+from trainer.reports.report_text import ENGLISH
+from trainer.reports.run_notes import search_note
 from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
@@ -327,7 +329,7 @@ class TrainingAttempt:
             return found
         self._search = found
         self._effective = chosen_request(self._effective, found)
-        log.info("searched", reason=found.described("nats"))
+        log.info("searched", reason=ENGLISH.note(search_note(found)))
         return None
 
     def _seeded_model(self, tokenizer: Tokenizer, effective: EffectiveRequest) -> LanguageModel:
