@@ -302,7 +302,10 @@ def test_client__runs_jobs_of_the_server_to_their_end(
     fields: dict[str, object] = plan_fields.model_dump(mode="json")
     languages: dict[str, object] = {code: {"corpus": f"afar-{code}", "branch": code} for code in ALPHABETS}
     result = client.experiment(fields, languages=languages)
-    experiment = ExperimentStore(laptop.artifacts).get(result.experiment_id)
+    experiment, named = (
+        ExperimentStore(laptop.artifacts).get(result.experiment_id),
+        ExperimentPath(experiment_id=result.experiment_id),
+    )
     assert result == read_record(experiment.result, ExperimentResult)
     laptop.write("client.yaml", json.dumps(fields | {"languages": languages}))
     assert client.experiment(laptop.folder / "client.yaml") == result
@@ -315,6 +318,10 @@ def test_client__runs_jobs_of_the_server_to_their_end(
     assert trainer.load(out).surprisal("abc") == trainer.load(f"{run.path}@3").surprisal("abc")
     with refused(ErrorCode.CONFLICT, "already exists"):
         client.export(run.run_id, "hf", "model")
+    view = client.report("experiments", result.experiment_id)
+    assert view.report == experiment.report() and view._repr_html_().count("<img ") == len(view.report.figures()) > 0
+    trained = [cell.run_id for cell in client._call(EXPERIMENTS.get, named).cells if cell.kind == "train"][:2]
+    assert "Verdict" in client.compare(*filter(None, trained))._repr_html_()
     card = client.run(run.run_id)
     assert card.status == client.status(run.run_id)
     assert "value='100.0'" in card._repr_mimebundle_()["text/html"]

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapp
 from contextlib import aclosing, closing
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,7 @@ from trainer.client.exports import export_run, pull_run
 from trainer.client.notebook import NotebookModel
 from trainer.client.progress import transfer_bar, work_bar
 from trainer.client.remote import Remote
+from trainer.client.report_view import ReportView
 from trainer.client.run_card import RunCard
 from trainer.client.uploads import UploadProgress, upload_corpus
 from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_yaml, request_path
@@ -35,7 +36,7 @@ from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.models import Objective
-from trainer.contracts.parameters import BatteryPath, CorpusPath, ExperimentPath, RunPath, TokenizerPath
+from trainer.contracts.parameters import BatteryPath, CompareQuery, CorpusPath, ExperimentPath, RunPath, TokenizerPath
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
@@ -48,6 +49,7 @@ from trainer.lab.calls import (
     JOB_CALLS,
     LIST_CORPORA,
     LIST_WORKERS,
+    REPORT_COMPARISON,
     RESUME_RUN,
     START_BATTERY,
     START_EXPERIMENT,
@@ -268,6 +270,15 @@ class Client:
         full_id = self._loop.call(self._server.job_id(kind, job_id))
         self._loop.call(self._server.download(kind, full_id, Path(folder)))
         return Path(folder)
+
+    def report(self, kind: Literal["experiments", "batteries"], job_id: str) -> ReportView:
+        """Return the report of a completed experiment, battery or development, for notebooks."""
+        return self._loop.call(self._server.report(kind, job_id))
+
+    def compare(self, *names: str) -> ReportView:
+        """Return the comparison of completed runs or groups, for notebooks; differences are from the first one."""
+        names = tuple([self._loop.call(self._server.full_run_id(name, or_group=True)) for name in names])
+        return ReportView(self._call(REPORT_COMPARISON, query=CompareQuery(runs=",".join(names))), {})
 
     def delete_corpus(self, name: str) -> None:
         """Delete a corpus by its complete name; raises CONFLICT if a run or another job needs it."""

@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.client.downloads import download_artifact
 from trainer.client.http_api import HttpApi, StreamLost, address, new_key, quoted
+from trainer.client.report_view import ReportView
 from trainer.client.run_card import LossCurves, RunSnapshot
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
@@ -21,9 +23,11 @@ from trainer.contracts.base import FileRecord, KindName, RunState, changed, narr
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
+from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import GroupPath, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest, check_completed, finished_error
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.verification import Verification
@@ -240,6 +244,16 @@ class Remote:
     async def read(self, kind: KindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
         """Read a record from a file of a completed job."""
         return await self.api.get(record, address("artifacts", kind, job_id, "download"), path=name)
+
+    async def report(self, kind: KindName, job_id: str) -> ReportView:
+        """Return the report of a completed job with its pictures."""
+        full_id = await self.job_id(kind, job_id)
+        report = await self.read(kind, full_id, REPORT_FILE, Report)
+        place = address("artifacts", kind, full_id)
+        stored = {file.path for file in (await self.api.get(ArtifactFiles, place)).files}
+        names = [figure.name for figure in report.figures() if f"{figure.name}.png" in stored]
+        images = [await self.api.send("GET", f"{place}/download", {"path": f"{name}.png"}) for name in names]
+        return ReportView(report, dict(zip(names, images, strict=True)))
 
     async def download(self, kind: KindName, job_id: str, folder: Path) -> Sequence[FileRecord]:
         """Download the files of a completed job to a folder, and return their records."""

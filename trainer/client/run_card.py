@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.units import Unit, loss_number
+from trainer.reports.report_html import report_body
+from trainer.reports.report_text import Reader, plain_lines
+from trainer.reports.run_report import card_fields, end_report
 
 _WIDTH, _HEIGHT, _MARGIN = 320, 96, 4
 _UPDATE_SECONDS = 2.0
-_UNIT: Unit = "bits"
+_READER = Reader("bits")
 _COLORS = {"training": "#2563eb", "validation": "#d97706"}
 """Colours of the curves, which have contrast on white and on black."""
 
@@ -94,48 +96,27 @@ def _bundle(snapshot: RunSnapshot, note: str = "") -> Bundle:
 
 
 def _as_text(status: RunStatus) -> str:
-    figures = ", ".join(f"{name} {value}" for name, value in _figures(status))
-    counting = [] if status.baseline is None else [status.baseline.described(_UNIT)]
-    title = f"{_title(status)}: {status.status}, {status.progress:.0f} %"
-    return "\n".join([title, figures or status.message, *counting, *status.warnings])
+    state, *others = plain_lines(end_report(status), _READER)
+    return "\n".join([state, _progress(status), *others])
 
 
-def _title(status: RunStatus) -> str:
-    return status.run_id if status.label is None else f"{status.label} ({status.run_id})"
-
-
-def _figures(status: RunStatus) -> list[tuple[str, str]]:
-    """Return the numbers of a run that are known, with their names."""
-    losses = {
-        "training loss": status.train_loss,
-        "validation loss": status.val_loss,
-        "best validation loss": status.best_val_loss,
-        "test loss": status.test_loss,
-    }
-    per = f"{_UNIT} per token"
-    found = [(name, f"{loss_number(value, _UNIT)} {per}") for name, value in losses.items() if value is not None]
-    if status.tokens_per_second and not status.has_ended:
-        found.append(("tokens per second", f"{status.tokens_per_second:,.0f}"))
-    return found
+def _progress(status: RunStatus) -> str:
+    epoch = f"epoch {status.epoch} of {status.total_epochs}, step {status.step:,}"
+    return f"{status.progress:.0f} % · {epoch} · {status.message}"
 
 
 def _as_html(snapshot: RunSnapshot, note: str) -> str:
     status = snapshot.status
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in _figures(status)
-    )
-    epoch = f"epoch {status.epoch} of {status.total_epochs}, step {status.step:,}"
-    counting = [] if status.baseline is None else [status.baseline.described(_UNIT)]
-    lines = [status.message, *counting, *status.notes, *status.warnings, *([note] if note else [])]
+    running = () if status.has_ended else card_fields(status)
+    figures = " · ".join(f"{_READER.note(title)} {_READER.cell(cell, column)}" for title, cell, column in running)
+    lines = [_progress(status), figures, *([note] if note else [])]
     return (
         "<div style='font-family:system-ui,sans-serif;max-width:40em'>"
-        f"<div><strong>{escape(_title(status))}</strong> · {escape(status.status)}</div>"
-        f"<div><progress max='100' value='{status.progress:.1f}' aria-label='progress'></progress>"
-        f" {status.progress:.0f} % · {escape(epoch)}</div>"
-        f"<table>{rows}</table>"
-        f"{''.join(_chart(snapshot.curves))}"
+        f"<div><strong>{escape(status.label or status.run_id)}</strong></div>"
+        f"<progress max='100' value='{status.progress:.1f}' aria-label='progress'></progress>"
         f"{''.join(f'<div>{escape(line)}</div>' for line in lines)}"
+        f"{report_body(end_report(status), {}, _READER)}"
+        f"{''.join(_chart(snapshot.curves))}"
         "</div>"
     )
 
@@ -150,8 +131,8 @@ def _chart(curves: LossCurves) -> Iterator[str]:
     first, low = min(steps), min(losses)
     x_scale = (_WIDTH - 2 * _MARGIN) / (max(steps) - first)
     y_scale = (_HEIGHT - 2 * _MARGIN) / (max(losses) - low or 1.0)
-    ends = " and ".join(loss_number(loss, _UNIT) for loss in (low, max(losses)))
-    label = f"losses from step {first:,} to {max(steps):,}, between {ends} {_UNIT} per token"
+    ends = " and ".join(_READER.number(loss, "loss") for loss in (low, max(losses)))
+    label = f"losses from step {first:,} to {max(steps):,}, between {ends} {_READER.unit} per token"
     yield f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}' role='img' aria-label='{label}'>"
     for name, line in lines.items():
         path = " ".join(

@@ -4,9 +4,9 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from trainer.contracts.reports import Cell, Choice, Column, Estimate, Figure, Note, Part, Report, Section, Table
+from trainer.contracts.reports import Cell, Column, Estimate, Figure, Note, Part, Report, Section, Table, TableChoice
 from trainer.reports.experiment_tables import HeatScale
-from trainer.reports.report_text import ENGLISH
+from trainer.reports.report_text import ENGLISH, Reader
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -41,12 +41,16 @@ summary {{ cursor: pointer }}
 
 def report_html(report: Report, images: Mapping[str, bytes]) -> str:
     """Return the page; `images` are the pictures (PNG) of the figures by name."""
-    body = "\n".join(_section(one, images) for one in report.sections)
-    return _PAGE.format(title=escape(ENGLISH.note(report.title)), body=body)
+    return _PAGE.format(title=escape(ENGLISH.note(report.title)), body=report_body(report, images))
 
 
-def _section(section: Section, images: Mapping[str, bytes]) -> str:
-    title, parts = ENGLISH.note(section.title), [made for part in section.parts for made in _part(part, images)]
+def report_body(report: Report, images: Mapping[str, bytes], reader: Reader = ENGLISH) -> str:
+    """Return the sections of a report, to stand in a page or in the output of a notebook."""
+    return "\n".join(_section(one, images, reader) for one in report.sections)
+
+
+def _section(section: Section, images: Mapping[str, bytes], reader: Reader) -> str:
+    title, parts = reader.note(section.title), [made for part in section.parts for made in _part(part, images, reader)]
     body = "\n".join(parts)
     return f"<h2>{escape(title)}</h2>\n{_folded(title, body) if section.is_detail else body}"
 
@@ -55,18 +59,18 @@ def _folded(title: str, body: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
-def _part(part: Part, images: Mapping[str, bytes]) -> Iterator[str]:
+def _part(part: Part, images: Mapping[str, bytes], reader: Reader) -> Iterator[str]:
     match part:
         case Note():
-            yield f"<p>{escape(ENGLISH.note(part))}.</p>"
+            yield f"<p>{escape(reader.note(part))}.</p>"
         case Figure():
             if part.name in images:
-                yield _figure(images[part.name], ENGLISH.note(part.text))
+                yield _figure(images[part.name], reader.note(part.text))
         case Table():
-            yield _table(part)
-        case Choice():
-            yield _table(part.tables[0])
-            yield from (_folded(ENGLISH.note(other.title), _table(other)) for other in part.tables[1:])
+            yield _table(part, reader)
+        case TableChoice():
+            yield _table(part.tables[0], reader)
+            yield from (_folded(reader.note(other.title), _table(other, reader)) for other in part.tables[1:])
 
 
 def _figure(png: bytes, text: str) -> str:
@@ -74,22 +78,22 @@ def _figure(png: bytes, text: str) -> str:
     return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, reader: Reader) -> str:
     """Return a table, with its numbers on the colours of its scale if it has one."""
-    head = "".join(f'<th scope="col">{escape(ENGLISH.note(column.title))}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{escape(reader.note(column.title))}</th>' for column in table.columns)
     rows = [
-        "".join(_cell(cell, column, table) for cell, column in zip(row, table.columns, strict=True))
+        "".join(_cell(cell, column, table, reader) for cell, column in zip(row, table.columns, strict=True))
         for row in table.rows
     ]
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     return (
-        f'<div class="table"><table><caption>{escape(ENGLISH.note(table.caption or table.title))}</caption>'
+        f'<div class="table"><table><caption>{escape(reader.note(table.caption or table.title))}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _cell(cell: Cell, column: Column, table: Table) -> str:
-    text, value = escape(ENGLISH.cell(cell, column)), cell.value if isinstance(cell, Estimate) else cell
+def _cell(cell: Cell, column: Column, table: Table, reader: Reader) -> str:
+    text, value = escape(reader.cell(cell, column)), cell.value if isinstance(cell, Estimate) else cell
     if table.scale is None or column.shows == "interval" or not isinstance(value, float):
         return f"<td>{text}</td>"
     scale, own = HeatScale(*table.scale), " class=own" if isinstance(cell, Estimate) and cell.is_own else ""

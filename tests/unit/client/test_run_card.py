@@ -42,14 +42,15 @@ def html(bundle: Bundle) -> ElementTree.Element:
 def test_card__has_state_progress_losses_and_curves() -> None:
     shown = card(label="my run")
     bundle = shown._repr_mimebundle_()
-    losses = "training loss 2.885 bits per token, validation loss 3.607 bits per token"
-    text = f"my run ({RUN}): running, 25 %\n{losses}, tokens per second 1,234"
-    assert bundle["text/plain"] == repr(shown) == text
+    assert bundle["text/plain"] == repr(shown)
+    lines = bundle["text/plain"].splitlines()
+    assert lines[:2] == [f"{RUN}: running", "25 % · epoch 2 of 4, step 100 · Epoch 2 of 4."]
+    assert [line.split() for line in lines[-2:]] == [["Training", "2.885", "7.39"], ["Validation", "3.607", "12.18"]]
     page = html(bundle)
     [progress] = page.iter("progress")
     assert (progress.get("value"), progress.get("max")) == ("25.0", "100")
     said = "".join(page.itertext())
-    assert "epoch 2 of 4, step 100" in said and "Epoch 2 of 4." in said and "3.607 bits per token" in said
+    assert "my run" in said and lines[1] in said and "Tokens/s 1,234" in said and "3.607" in said
     train, validation = (line.get("points") for line in page.iter("polyline"))
     # 312 x 88 within a margin of 4: steps 0 to 100 from left to right, losses 2 to 4 from bottom to top
     assert (train, validation) == ("4.0,4.0 160.0,48.0 316.0,92.0", "316.0,70.0")
@@ -57,7 +58,7 @@ def test_card__has_state_progress_losses_and_curves() -> None:
 
 def test_card__compares_a_completed_run_with_counting() -> None:
     bundle = card(status="completed", baseline=WORSE, warnings=WORSE.warnings())._repr_mimebundle_()
-    assert bundle["text/plain"].splitlines()[2:] == [WORSE_LINE, WORSE_WARNING]
+    assert bundle["text/plain"].splitlines()[-2:] == [WORSE_LINE, f"Warning: {WORSE_WARNING}".removesuffix(".")]
     said = "".join(html(bundle).itertext())
     assert WORSE_LINE in said and WORSE_WARNING in said
 
@@ -74,7 +75,7 @@ def test_card__of_a_run_without_numbers() -> None:
     losses: dict[str, object] = {"train_loss": None, "val_loss": None, "tokens_per_second": None}
     for points in ((), ((1, 3.0),), ((1, float("nan")), (2, float("inf")), (3, 1.0))):
         bundle = card(LossCurves(train=points, validation=()), status="queued", **losses)._repr_mimebundle_()
-        assert bundle["text/plain"] == f"{RUN}: queued, 25 %\nEpoch 2 of 4."
+        assert bundle["text/plain"] == f"{RUN}: queued\n25 % · epoch 2 of 4, step 100 · Epoch 2 of 4."
         assert [*html(bundle).iter("svg")] == []
     level = LossCurves(train=((1, 3.0), (2, 3.0)), validation=())
     assert len([*html(card(level)._repr_mimebundle_()).iter("polyline")]) == 2
@@ -96,7 +97,7 @@ class _Notebook:
         self.outputs.append(bundle)
 
     def states(self) -> list[str]:
-        return [one["text/plain"].split(": ")[1].split(",")[0] for one in self.outputs]
+        return [one["text/plain"].split(": ")[1].split("\n")[0] for one in self.outputs]
 
 
 class _Package(ModuleType):
