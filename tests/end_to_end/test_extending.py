@@ -21,6 +21,7 @@ IN_BROWSER, NEEDS_CHROMIUM = needs_chromium
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
+SHOWN_FIELD = "A shown field of a run"
 FOLDERS = ("bot", "docs", "tests", "trainer")
 
 
@@ -87,7 +88,13 @@ def run(tree: Path, *words: str) -> str:
 def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
     found = recipes()
     titles = ("An architecture", "A tokenizer", "A job kind", "A slash command", "A preset", "An event")
-    assert tuple(found) == (*titles, "A hyper-parameter", "An inference kind", "An operation on a run")
+    assert tuple(found) == (
+        *titles,
+        "A hyper-parameter",
+        "An inference kind",
+        "An operation on a run",
+        "A shown field of a run",
+    )
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
     run(copy, "-m", "compileall", "-q", "bot", "trainer")
@@ -213,3 +220,12 @@ def test_slash_command_of_the_page__has_its_texts_and_fits_into_discord_in_every
     tested = run(copy, "-m", "pytest", *words, "-k", "catalogue or commands__")
     assert re.search(r"\b[3-9] passed", tested), tested
     assert len(recipe.edited()) <= 3
+
+
+def test_shown_field_of_the_page__stands_in_the_status_of_a_run(copy: Path) -> None:
+    recipe = recipes()[SHOWN_FIELD]
+    apply(copy, recipe)
+    assert len(recipe.edited()) == len(recipe.files) == 4
+    add_corpus(copy, some_text(300))
+    run(copy, "-m", "trainer", "train", "--corpus", "text", "--set", "max_steps=3", "--set", "threads=1")
+    assert re.search(r"Processor time +│ \d+ s", run(copy, "-m", "trainer", "status", "last"))
