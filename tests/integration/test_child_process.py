@@ -42,7 +42,7 @@ def about(process: Process, name: str) -> Path:
 async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    child = await start_child("benchmark", settings_in(tmp_path), "x" * 1_000_000, "none")
+    child = await start_child("train-child", settings_in(tmp_path / ("x" * 1_000_000)), "none")
     code = await child.wait()
     assert code == 1
     assert any(len(line) > 1_000_000 for line in child.last_lines)
@@ -75,7 +75,7 @@ async def test_fork_server_killed__its_child_trains_on_and_a_new_one_starts(lab:
 async def test_child_that_cannot_start__is_an_error_and_the_next_one_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await start_child("benchmark", settings_in(tmp_path), "none", "none")
+    first = await start_child("train-child", settings_in(tmp_path), "none")
     await first.wait()
     [server] = servers_of_this_test()
     kill(server)
@@ -83,9 +83,9 @@ async def test_child_that_cannot_start__is_an_error_and_the_next_one_starts(
     known = children_of_this_test()
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # Python does not start with it
     with refused(ErrorCode.SERVICE_UNAVAILABLE):
-        await start_child("benchmark", settings_in(tmp_path))
+        await start_child("train-child", settings_in(tmp_path))
     started = children_of_this_test() - known
     await until(lambda: not any(map(is_running, started)))  # until then no other server is started
     monkeypatch.undo()
-    second = await start_child("benchmark", settings_in(tmp_path), "none", "none")
+    second = await start_child("train-child", settings_in(tmp_path), "none")
     assert await second.wait() == await first.wait() == 1

@@ -439,10 +439,8 @@ def test_command_that_manages_one_machine__says_so(word: str, laptop: Laptop) ->
     assert laptop.refuse(word) == sentence
 
 
-@pytest.mark.parametrize(
-    "words", [("selftest", "--corpus", "nothing"), ("bench", "architectures", "demo", "--tokens", "0")]
-)
-def test_command_that_tries_this_machine__works_here_and_says_so(words: Sequence[str], laptop: Laptop) -> None:
+def test_command_that_tries_this_machine__works_here_and_says_so(laptop: Laptop) -> None:
+    words = ("selftest", "--corpus", "nothing")
     code, out, err = laptop.run(*words)
     note, refusal = err.splitlines()
     assert (code, out, note) == (2, "", "mt: This command works on this machine, not on the server of MT_URL.")

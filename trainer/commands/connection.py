@@ -48,9 +48,9 @@ def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRIT
     return settings
 
 
-def settings_for_here(terminal: Terminal, service: str = "model-trainer") -> Settings:
+def settings_for_here(terminal: Terminal) -> Settings:
     """Load the settings of a command that works on this machine also if MT_URL is set, and say so then."""
-    settings = settings_for_any(service)
+    settings = settings_for_any()
     if settings.client.url is not None:
         terminal.note("mt: This command works on this machine, not on the server of MT_URL.")
     return changed(settings, client=ClientSettings())

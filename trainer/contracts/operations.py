@@ -860,13 +860,6 @@ _HERE = (
         'eval "$(mt completion bash)"',
     ),
     _here(
-        "benchmark_architectures",
-        "bench architectures",
-        "benchmarks",
-        "train every architecture on one corpus at equal tokens",
-        "mt bench architectures demo --tokens 100000",
-    ),
-    _here(
         "collect_garbage",
         "gc",
         "doctor",
@@ -934,7 +927,7 @@ OPERATIONS: tuple[Operation, ...] = (
 BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
 _SECTIONS: Mapping[Section, str] = {
     "Start": "demo|up|worker|workers|completion",
-    "Train": "train|bench architectures",
+    "Train": "train",
     "Runs": "runs|queue|status|logs|cancel|delete|resume|config|files|gc|compare|"
     "job list|job show|job wait|job cancel|job delete|job export",
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",

@@ -6,9 +6,6 @@ from pathlib import Path
 
 from trainer.config.settings import Settings, child_environment
 
-BENCHMARK_PREPARED, BENCHMARK_PLAN, BENCHMARK_ERROR = "prepared", "plan", "error"
-"""The records in the folder of a benchmark; each is a JSON file."""
-
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
 # keep the memory instead. Threads that wait spin for some 10 µs: to sleep at once costs GPT-2 a third of its speed,
 # and to spin for long takes the cores from the machine's other processes.

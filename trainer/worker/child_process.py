@@ -26,7 +26,7 @@ from trainer.system.child_environment import set_oom_score, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-Job = Literal["train-child", "train-tokenizer", "experiment", "battery", "answer-requests", "benchmark"]
+Job = Literal["train-child", "train-tokenizer", "experiment", "battery", "answer-requests"]
 """Task of a child, and the name of its process; Linux shows 15 characters of it."""
 
 _PRELOADED = [
@@ -34,7 +34,6 @@ _PRELOADED = [
     "trainer.worker.children.train_child",
     "trainer.worker.children.tokenizer_child",
     "trainer.worker.children.inference_server",
-    "trainer.worker.children.benchmark_child",
     "trainer.worker.child_process",
 ]
 _UNKNOWN_EXIT_CODE = 255
@@ -191,7 +190,6 @@ def _end_with_parent() -> None:
 
 def _job(job: Job, settings: Settings, *arguments: str) -> int:
     """Do the job and return the exit code. The modules import torch, which the worker itself does without."""
-    from trainer.worker.children.benchmark_child import run_benchmark_child
     from trainer.worker.children.inference_server import answer_requests
     from trainer.worker.children.tokenizer_child import run_tokenizer_child
     from trainer.worker.children.train_child import train_run
@@ -211,8 +209,5 @@ def _job(job: Job, settings: Settings, *arguments: str) -> int:
             return run_battery_child(settings, *arguments)
         case "answer-requests":
             return answer_requests(settings)
-        case "benchmark":
-            folder, name = arguments
-            return run_benchmark_child(settings, Path(folder), name)
         case _:
             assert_never(job)
