@@ -62,14 +62,14 @@ async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -
         assert "Run not ready" in said(await here.ask(here.bob, "export", run="lstm-told"))
         assert "`/mt export` is only for" in said(await here.ask(here.bob, "export", run=RUN))
         files: dict[str, Path] = {}
-        for form in ("hf", "archive", "torchscript", "ro-crate"):
+        for form in ("hf", "archive", "torchscript"):
             message = await exported(here, here.ana, run=RUN, format=form)
             assert is_hidden(message) and "📦 Export" in said(message)
             assert ("prefer `format:hf`" in said(message)) == (form == "torchscript")
             name, data = attached(here, message)
             files[name] = tmp_path / name
             files[name].write_bytes(data)
-        assert [*files] == [f"{RUN}-hf.zip", f"{RUN}.tar", f"{RUN}-torchscript.zip", f"{RUN}-ro-crate.zip"]
+        assert [*files] == [f"{RUN}-hf.zip", f"{RUN}.tar", f"{RUN}-torchscript.zip"]
         for name in (f"{RUN}-hf.zip", f"{RUN}-torchscript.zip"):
             with zipfile.ZipFile(files[name]) as packed:
                 packed.extractall(tmp_path)

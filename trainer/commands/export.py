@@ -24,7 +24,7 @@ from trainer.system.files import is_about
 if TYPE_CHECKING:
     from trainer.client.remote import Remote
 
-_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx", "arpa", "archive", "ro-crate", *CURVE_FORMATS)
+_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx", "arpa", "archive", *CURVE_FORMATS)
 _NEXT = {
     "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf`.",
     "tensorboard": "See it with: tensorboard --logdir {out}",
@@ -38,9 +38,8 @@ class _ExportOptions(ModelOptions):
         "--format",
         choices=_FORMATS,
         required=True,
-        help="hf: for transformers; arpa: n-grams, for KenLM; archive: for `mt import`; onnx; ro-crate;"
-        " torchscript: deprecated;"
-        " csv, tensorboard, trackio: curve and settings",
+        help="hf: for transformers; arpa: n-grams, for KenLM; archive: for `mt import`; onnx;"
+        " torchscript: deprecated; csv, tensorboard, trackio: curve and settings",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")

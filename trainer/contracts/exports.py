@@ -8,7 +8,7 @@ from pydantic import Field
 from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
 from trainer.contracts.job_status import JobPage, JobStatus
 
-ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive", "ro-crate"]
+ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive"]
 CurveFormat = Literal["csv", "tensorboard", "trackio"]
 ExportFormat = Literal[ModelFormat, CurveFormat]
 
@@ -18,7 +18,6 @@ FORMAT_WORDS: Mapping[ExportFormat, str] = {
     "torchscript": "for torch; deprecated by PyTorch",
     "archive": "all of the run, for mt import",
     "arpa": "n-grams of an ngram model, for KenLM and SRILM",
-    "ro-crate": "all of the run, for research repositories",
     "csv": "curve and settings for spreadsheets",
     "tensorboard": "curve and settings",
     "trackio": "curve and settings",

@@ -16,7 +16,7 @@ from trainer.inference.model_files import ModelFile
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown, search_note
 
-FolderFormat = Literal["hf", "torchscript", "onnx", "arpa", "ro-crate"]
+FolderFormat = Literal["hf", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
 EXPERIMENT_FILE = "experiment.yaml"
 _BITS = Reader("bits")
@@ -108,13 +108,6 @@ The archive is for Model Trainer: `mt import FILE` checks every file and restore
 
 ```python
 model = trainer.load("{run_id}")
-```
-"""
-_LOAD_CRATE = """\
-`ro-crate-metadata.json` lists the files of the run with their hashes, and the training that has written them.
-
-```python
-model = trainer.load("FOLDER")
 ```
 """
 
@@ -322,8 +315,6 @@ def _loading(manifest: RunManifest, to: CardFormat, publication: Publication | N
         yield _LOAD_ARPA
     elif to == "archive":
         yield _LOAD_ARCHIVE.format(run_id=manifest.run_id)
-    elif to == "ro-crate":
-        yield _LOAD_CRATE
     else:
         inputs, outputs = ("**state", "logits, *state") if is_causal else ('"lengths": lengths', "[logits]")
         yield _LOAD_GRAPH.format(inputs=inputs, outputs=outputs)
@@ -357,7 +348,7 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
 
 
 def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat, licence: str | None) -> Iterator[str]:
-    if to not in ("arpa", "archive", "ro-crate"):
+    if to not in ("arpa", "archive"):
         yield from _differences(manifest, tokenizer)
     elif manifest.effective.objective == "masked_lm":
         yield "It predicts masked tokens and continues no text."

@@ -1,4 +1,4 @@
-"""Export of a run's model to a folder in one of five formats, and loading of such a folder."""
+"""Export of a run's model to a folder in one of four formats, and loading of such a folder."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extra_of
 from trainer.contracts.models import ModelFamily, NgramConfig
-from trainer.export import crate, graphs, library_folder
+from trainer.export import graphs, library_folder
 from trainer.export.card import ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
 from trainer.models.base import LanguageModel
@@ -47,10 +47,7 @@ def export_folder(
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
-        if to == "ro-crate":
-            crate.write_run(temporary, run)
-        else:
-            library_folder.write_tokenizer(temporary, model, tokenizer)
+        library_folder.write_tokenizer(temporary, model, tokenizer)
         if isinstance(model, NgramModel) and to == "arpa":
             with (temporary / ARPA_FILE).open("w", encoding="utf-8", newline="\n") as arpa:
                 arpa.writelines(f"{line}\n" for line in arpa_lines(model.engine, tokenizer.names))
@@ -63,8 +60,6 @@ def export_folder(
         written = (path for path in temporary.rglob("*") if path.is_file())
         files = file_records(temporary, written)
         record = ExportRecord(format=to, run_id=run.run_id, checkpoint=step, model=file, files=files)
-        if to == "ro-crate":
-            crate.write_metadata(temporary, manifest, record.files, licence)
         for name, content in passport(manifest, tokenizer.manifest, to, licence, step).items():
             DISK.write(temporary / name, content)  # not in the record: people add their names and words
         DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
@@ -74,8 +69,8 @@ def export_folder(
 
 
 def _check_family(family: ModelFamily, to: FolderFormat) -> None:
-    if (family == "ngram") != (to == "arpa") and to != "ro-crate":
-        instead = "arpa, archive or ro-crate" if family == "ngram" else "hf"
+    if (family == "ngram") != (to == "arpa"):
+        instead = "arpa or archive" if family == "ngram" else "hf"
         raise AppError(ErrorCode.MODEL_INCOMPATIBLE, f"The format `{to}` is not for {family}: take {instead}.")
 
 

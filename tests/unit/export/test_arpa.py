@@ -89,7 +89,7 @@ def test_file__gives_the_probabilities_of_the_model(tmp_path: Path, method: str,
 @pytest.mark.parametrize(
     ("family", "to", "instead"),
     [
-        *(("ngram", to, "arpa, archive or ro-crate") for to in ("hf", "onnx", "torchscript")),
+        *(("ngram", to, "arpa or archive") for to in ("hf", "onnx", "torchscript")),
         *((family, "arpa", "hf") for family in ("gru", "gpt2")),
     ],
 )
