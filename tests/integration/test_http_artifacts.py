@@ -249,7 +249,7 @@ async def test_file__of_another_size_is_damaged(here: Site, copied: RunDirectory
 
 
 async def test_downloads__are_limited_like_streams(lab: Lab, copied: RunDirectory, large: FileRecord) -> None:
-    settings = with_api(lab.settings, http={"max_streams": 2})
+    settings = with_api(lab.settings, http={"max_connections": 4})
     async with lab.queue() as queue, inside(queue, settings) as (site, api):
         _, writer = await site.begin(address(copied, large.path))
         await until(lambda: api.open_streams == 1)

@@ -135,7 +135,7 @@ async def test_client__that_leaves_or_reads_nothing_is_disconnected(tmp_path: Pa
 
 async def test_streams__above_a_limit_are_refused_until_one_ends(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, queue, _):
-        async with inside(queue, with_api(settings, http={"max_streams": 4})) as idle:
+        async with inside(queue, with_api(settings, http={"max_connections": 8})) as idle:
             Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
             async with AsyncExitStack() as stack:
                 for key in (ADMIN, ADMIN, ANA):

@@ -14,9 +14,7 @@ import pytest
 from tests.support import environment_in, processes, settings_in
 from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
-from trainer.config.settings import QueueSettings
 from trainer.config.validation import parse
-from trainer.contracts.base import changed
 from trainer.contracts.chats import ChatRecord, ChatRequest
 from trainer.contracts.completions import CompletionRecord, CompletionRequest
 from trainer.contracts.errors import AppError, ErrorCode
@@ -33,9 +31,9 @@ LINE = "the quick brown fox\n"
 
 
 @asynccontextmanager
-async def child_in(folder: Path, **changes: float) -> AsyncIterator[InferenceChild]:
+async def child_in(folder: Path, idle_seconds: float = 900.0) -> AsyncIterator[InferenceChild]:
     finished_run(folder)
-    child = InferenceChild(changed(settings_in(folder), queue=QueueSettings.model_validate(changes)))
+    child = InferenceChild(settings_in(folder), idle_seconds)
     try:
         yield child
     finally:
@@ -88,7 +86,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
 
 
 async def test_idle_process__ends_and_the_next_request_starts_another(tmp_path: Path) -> None:
-    async with child_in(tmp_path, model_cache_seconds=0.5) as child:
+    async with child_in(tmp_path, idle_seconds=0.5) as child:
         first = await child.answer(to_score("first", "abc"))
         await until(lambda: not processes(tmp_path, "answer-requests"))
         second = await child.answer(to_score("second", "abc"))

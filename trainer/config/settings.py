@@ -256,8 +256,6 @@ class QueueSettings(Group):
     """Most CPU threads for inference; 0: as many as the worker's machine has for a training."""
     model_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 1024**3
     """Largest total size of the models that stay loaded; the last used model always stays."""
-    model_cache_seconds: Annotated[float, Field(gt=0)] = 900
-    """Seconds without a request after which all models are unloaded."""
 
 
 class LimitSettings(Group):
@@ -311,9 +309,7 @@ class HttpSettings(Group):
     public_url: Url = None
     """Address under which people reach the HTTP API, for links in Discord to large files; empty: no such links."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    """Open connections of all clients together."""
-    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Open streams and waiting requests of all clients together; a key may have half of them."""
+    """Open connections of all clients together; half of them may be streams and waiting requests."""
 
     @property
     def is_loopback(self) -> bool:

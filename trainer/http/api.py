@@ -103,8 +103,8 @@ class Api:
 
     @property
     def max_streams(self) -> int:
-        """The most streams and waiting requests: where connections are few, others keep a quarter of them."""
-        return min(self.settings.http.max_streams, self.max_connections * 3 // 4)
+        """The most streams and waiting requests: other requests keep half of the connections."""
+        return self.max_connections // 2
 
     @contextmanager
     def stream(self, client: ApiClient) -> Iterator[None]:

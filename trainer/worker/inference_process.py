@@ -42,14 +42,14 @@ class _Request(NamedTuple):
 
 
 class InferenceChild:
-    """Starts the child at the first request and after a crash; ends it after some time without requests.
+    """Starts the child at the first request and after a crash; ends it after `idle_seconds` without requests.
 
     The child gets one batch of requests at a time as a line of JSON and writes one line for each answer. Ending the
     child returns the memory of its models to the system.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, idle_seconds: float = 900.0) -> None:
+        self._settings, self._idle_seconds = settings, idle_seconds
         self._process: ChildProcess | None = None
         self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
@@ -83,7 +83,7 @@ class InferenceChild:
     async def _serve(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._settings.queue.model_cache_seconds):
+                async with asyncio.timeout(self._idle_seconds):
                     await self._arrived.wait()
             except TimeoutError:
                 await self._end(_END_SECONDS)
