@@ -1,7 +1,7 @@
 """Charts as PNG: the loss curves of runs, and the heat map of a text. No state outlives a call."""
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import log, nan
 from pathlib import Path
@@ -35,7 +35,6 @@ _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark th
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Okabe and Ito
 _MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbdee1", "#7b8cff")
 """The same set of colours, the dark ones lighter."""
-_MARKERS = ("", "o", "s", "^")
 _LINE_STYLES = ("-", "--", ":", "-.")
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
@@ -125,33 +124,6 @@ def _draw_band(axes: Axes, curves: Sequence[Curve], colour: str, name: str, mark
     axes.plot(steps, mean, color=colour, linewidth=2.0, marker=marker, markersize=5, label=label)
 
 
-def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = (), unit: Unit = "bits") -> bytes:
-    """Draw the training losses of several models over steps, smoothed, as a PNG of 1000 x 600.
-
-    Losses are given in nats per token and drawn in `unit`.
-    """
-    return save_figure(curves_figure(curves, dashed, unit), "png")
-
-
-def curves_figure(curves: Mapping[str, Curve], dashed: Collection[str], unit: Unit) -> Figure:
-    """Return the figure of `curves_chart`."""
-    figure, axes = _empty_chart(10.0, 6.0)
-    for number, (name, curve) in enumerate(curves.items()):
-        shown = _in_unit(_thinned(curve), unit)
-        axes.plot(
-            [step for step, _ in shown],
-            smoothed([loss for _, loss in shown]),
-            color=_MANY[number % len(_MANY)],
-            linewidth=2.0,
-            linestyle="--" if name in dashed else "-",
-            marker=_MARKERS[number // len(_MANY) % len(_MARKERS)],
-            markevery=0.1,
-            label=drawable(name),
-        )
-    _style(axes, f"{unit} per token")
-    return figure
-
-
 def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
     """Draw the training losses of up to four runs over steps, smoothed, in colours and line styles, as PNG.
 
@@ -234,8 +206,8 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return values
 
 
-def _empty_chart(width_inches: float = 8.0, height_inches: float = 4.0) -> tuple[Figure, Axes]:
-    figure = Figure((width_inches, height_inches), _DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+def _empty_chart() -> tuple[Figure, Axes]:
+    figure = Figure((8.0, 4.0), _DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
     return figure, figure.add_subplot()
 
 

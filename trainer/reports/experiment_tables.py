@@ -144,10 +144,6 @@ def listener_figures(result: ExperimentResult, model: str, kind: TextKind, mode:
     return found
 
 
-def headline_figures(result: ExperimentResult) -> list[ListenerFigures]:
-    return listener_figures(result, *result.headline, result.modes[0])
-
-
 def battery_rows(result: ExperimentResult, model: str) -> dict[tuple[str, str], BatteryRow]:
     """Return the accuracies of a model on whole batteries, by language of the model and title of the battery."""
     wanted = model, "battery", _MEASURE

@@ -23,8 +23,6 @@ from trainer.contracts.runs import RunStatus, SplitSizes
 from trainer.contracts.units import Unit
 from trainer.reports.charts import (
     comparison_chart,
-    curves_chart,
-    curves_figure,
     group_chart,
     group_figure,
     heat_map,
@@ -88,7 +86,6 @@ def test_axes_of_losses__have_one_unit(tmp_path: Path, unit: Unit, nats: float) 
     figures = [
         loss_figure(train, valid, unit, status.bits_per_nat),
         group_figure([train], [valid], unit, status.bits_per_nat),
-        curves_figure({"a": train, "b": valid}, (), unit),
     ]
     for figure in figures:
         axes, *others = figure.axes
@@ -100,7 +97,7 @@ def test_axes_of_losses__have_one_unit(tmp_path: Path, unit: Unit, nats: float) 
         for second in others:  # 100 tokens over 300 characters; linear, so that its two ends tell all of it
             assert second.get_ylim() == pytest.approx((bottom / 3, top / 3))
             assert second.get_ylabel() == f"{unit} per character (validation)"
-    assert [len(figure.axes) for figure in figures] == [2, 2, 1]
+    assert [len(figure.axes) for figure in figures] == [2, 2]
 
 
 def test_second_axis__is_for_causal_models_with_a_validation_only(tmp_path: Path) -> None:
@@ -133,14 +130,6 @@ def places(of: Tensor) -> list[int]:
     """Return the indices of the true values of a vector."""
     found: list[int] = of.nonzero().flatten().tolist()
     return found
-
-
-def test_chart_of_curves__shows_each_of_many() -> None:
-    curves: dict[str, Curve] = {f"model {i}": [(1, 3.0 + i), (2, 2.0 + i)] for i in range(20)}
-    png = curves_chart(curves, dashed={"model 3"})
-    assert size_of(png) == (1000, 600)
-    assert png != curves_chart(curves)
-    assert png != curves_chart({**curves, "model 9": [(1, 3.0), (2, 3.0)]}, dashed={"model 3"})
 
 
 @pytest.mark.process
