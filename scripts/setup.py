@@ -197,7 +197,10 @@ def browser() -> int:
 
 def docs() -> int:
     """Build the documentation site into site/; it needs the extra `docs`."""
-    return run(PYTHON, "-m", "mkdocs", "build", env={"NO_MKDOCS_2_WARNING": "1"})
+    source = VENV / "docs"
+    build = ["-m", "mkdocs", "build", "--site-dir", str(ROOT / "site"), "--config-file", str(source / "mkdocs.yml")]
+    pages = run(PYTHON, "-m", "scripts.site_pages", source)
+    return pages or run(PYTHON, *build, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 def pictures() -> int:

@@ -1,16 +1,16 @@
-"""Hook of MkDocs: adds README, CONTRIBUTING, CHANGELOG and the reference to the pages of docs/, and adapts links.
+"""Writes the source of the documentation site: mkdocs.yml and all pages, with links that work on the site.
 
-`make docs` builds the site into `site/`; `.venv/bin/python -m mkdocs serve` shows it while pages change.
+The pages are those of docs/, README, CONTRIBUTING, CHANGELOG and the reference, which is made from the code. MkDocs and
+Zensical both build the folder as it is: `make docs` builds it into `site/`.
+
+    python -m scripts.site_pages FOLDER
 """
 
 import posixpath
 import re
-from collections.abc import Mapping
+import shutil
+import sys
 from pathlib import Path
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
 
 from scripts.api_page import api_page
 from scripts.mt_page import mt_page
@@ -29,19 +29,20 @@ _LINK = re.compile(
 """Code, which stays as it is, or the target of a link or an attribute of HTML."""
 
 
-def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages that are not in docs/."""
-    pages = {site: (ROOT / name).read_text(encoding="utf-8") for name, site in ROOT_PAGES.items()}
-    for name, text in {**pages, **reference()}.items():
-        files.append(File.generated(config, name, content=text))
+def write_source(folder: Path) -> None:
+    """Write the source of the site to a folder; an earlier one there is replaced."""
+    shutil.rmtree(folder, ignore_errors=True)
+    docs = folder / "docs"
+    shutil.copytree(ROOT / "docs", docs)
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    (docs / "reference").mkdir()
+    made = {site: (ROOT / name).read_text(encoding="utf-8") for name, site in ROOT_PAGES.items()} | reference()
+    kept = {page.relative_to(docs).as_posix(): page.read_text(encoding="utf-8") for page in docs.rglob("*.md")}
+    for name, text in {**kept, **made}.items():
+        (docs / name).write_text(with_site_links(text, name), encoding="utf-8", newline="\n")
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Adapt the links and pictures of a page."""
-    return with_site_links(markdown, page.file.src_uri)
-
-
-def reference() -> Mapping[str, str]:
+def reference() -> dict[str, str]:
     """Return the pages that are written from the code, by their names."""
     http = api_page(OPERATIONS)
     records: list[str] = re.findall(r"^### (\w+)$", http, re.MULTILINE)
@@ -95,3 +96,7 @@ def _site_link(target: str, source: str, name: str, *, is_html: bool = False) ->
 def _address(name: str) -> str:
     """Return the address of a page or a file of the site."""
     return "." if name == "index.md" else name.removesuffix(".md")
+
+
+if __name__ == "__main__":
+    write_source(Path(sys.argv[1]))

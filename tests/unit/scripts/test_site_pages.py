@@ -1,4 +1,4 @@
-"""The documentation site: builds without a warning, has every page once, and its reference is complete."""
+"""The documentation site: two builders make every page once without a warning, and its reference is complete."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.site_pages import SITE, SOURCE, with_site_links
+from scripts.site_pages import SITE, SOURCE, with_site_links, write_source
 from tests.support import ROOT
 from trainer.client.client import Client
 from trainer.client.notebook import NotebookModel
@@ -25,15 +25,27 @@ FENCED = r"(?ms)^ *```.*?^ *```$"
 SHALLOW = r"(?m)^ {1,3}(?:[-*|] |\d+\. |```).*|(?<=\n\n) {1,3}\S.*"
 
 
+@pytest.fixture(name="source", scope="module")
+def source_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All pages with mkdocs.yml, which makes each warning an error."""
+    source = tmp_path_factory.mktemp("source")
+    write_source(source)
+    return source
+
+
 @pytest.fixture(name="site", scope="module")
-def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; mkdocs.yml makes each warning an error."""
-    site = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(site)]  # with --quiet, it counts no warnings
+def site_fixture(source: Path) -> Path:
+    return (
+        built(source, "mkdocs", "build", "--site-dir", "by-mkdocs") / "by-mkdocs"
+    )  # with --quiet, it counts no warnings
+
+
+def built(source: Path, *command: str) -> Path:
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", *command]
+    done = subprocess.run(words, cwd=source, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
-    return site
+    return source
 
 
 def found(pattern: str, text: str) -> list[str]:
@@ -50,6 +62,13 @@ def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
     links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, "."))
     names = {*(f"{name.removesuffix('/index')}/" for name in PAGES), *REFERENCE, "changelog/", "contributing/", "."}
     assert Counter(links) == Counter(names)
+
+
+@pytest.mark.process
+def test_zensical__builds_the_pages_that_mkdocs_builds(source: Path, site: Path) -> None:
+    pages = [page.relative_to(site) for page in sorted(site.rglob("*.html"))]
+    by_zensical = built(source, "zensical", "build", "--strict") / "site"
+    assert [page.relative_to(by_zensical) for page in sorted(by_zensical.rglob("*.html"))] == pages
 
 
 @pytest.mark.process
