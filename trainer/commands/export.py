@@ -39,7 +39,7 @@ class _ExportOptions(ModelOptions):
         choices=_FORMATS,
         required=True,
         help="hf: for transformers; arpa: n-grams, for KenLM; archive: for `mt import`; onnx;"
-        " torchscript: deprecated; csv, tensorboard, trackio: curve and settings",
+        " torchscript: deprecated; csv, tensorboard: curve and settings; trackio: curve",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")

@@ -20,13 +20,13 @@ FORMAT_WORDS: Mapping[ExportFormat, str] = {
     "arpa": "n-grams of an ngram model, for KenLM and SRILM",
     "csv": "curve and settings for spreadsheets",
     "tensorboard": "curve and settings",
-    "trackio": "curve and settings",
+    "trackio": "curve",
 }
 """Programs and purposes that a format is for, the usual ones first."""
 CHECKPOINT_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx")
 """Formats that are also written from a checkpoint; the others are about all of a run."""
 CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")
-"""Formats that have the curve and the settings of a run, also before its end."""
+"""Formats that have the curve of a run, also before its end."""
 
 
 class ExportRequest(Frozen):

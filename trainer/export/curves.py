@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 from pydantic import ValidationError
@@ -27,14 +28,31 @@ from trainer.training.progress import CurveRow
 
 CurveFolderFormat = Literal["csv", "tensorboard"]
 TRACKIO_PROJECT = "model-trainer"
+_TRACKIO_COLUMNS = (
+    *("step", "epoch", "tokens", "seconds", "train/nats", "epoch/nats", "val/nats", "val/bits", "rate", "norm"),
+    *("tokens/s", "gpu/bytes", "timestamp"),
+)
+"""The fields of a point, and its time; trackio shortens the names of columns to ten letters and slashes."""
 _TRACKIO_PROGRAM = """
-import json, sys
-from trackio.sqlite_storage import SQLiteStorage
-run = json.load(sys.stdin)
-SQLiteStorage.delete_run(run["project"], run["run"], run["run_id"])
-SQLiteStorage.bulk_log(**run)
+import sys, trackio
+file, name, project = sys.argv[1:]
+trackio.delete_project(name, force=True)
+trackio.import_csv(file, project=name, name=name)
+api = trackio.Api()
+try:
+    for run in api.runs(project):
+        if run.name == name:
+            run.delete()
+except ValueError:  # there is no project yet
+    pass
+for run in api.runs(name):
+    run.move(project)
+trackio.delete_project(name, force=True)
 """
-"""Runs in a process of its own, because trackio reads the name of its folder once, at its import."""
+"""Imports into a project of the run's own, as trackio does not import into another, and moves the run from there.
+
+Runs in a process of its own, because trackio reads the name of its folder once, at its import.
+"""
 
 
 class Point(NamedTuple):
@@ -163,22 +181,16 @@ def add_to_trackio(run: RunDirectory, folder: Path) -> None:
     check_free(folder, is_earlier=any(folder.glob("*.db")))
     with storage_errors(f"`{folder.name}` could not be written"):
         DISK.make_folder(folder)
-    values = {
-        "project": TRACKIO_PROJECT,
-        "run": curve.run_id,
-        "run_id": curve.run_id,
-        "steps": [point.step for point in curve.points],
-        "timestamps": [curve.time_of(point).isoformat() for point in curve.points],
-        "metrics_list": [_measured(point) for point in curve.points],
-        "config": curve.settings,
-    }
-    done = subprocess.run(
-        python_command("-c", _TRACKIO_PROGRAM),
-        env=os.environ | {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"},
-        input=to_json(values),
-        capture_output=True,
-        check=False,
-    )
+    rows = ((*point, curve.time_of(point).isoformat()) for point in curve.points)
+    with TemporaryDirectory() as temporary:
+        file = Path(temporary) / "curve.csv"
+        DISK.write(file, csv_lines([_TRACKIO_COLUMNS, *rows], ",").encode())
+        done = subprocess.run(
+            python_command("-c", _TRACKIO_PROGRAM, str(file), curve.run_id, TRACKIO_PROJECT),
+            env=os.environ | {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            check=False,
+        )
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, f"trackio could not write to '{folder}': {reason}.")
