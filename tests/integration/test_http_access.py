@@ -11,12 +11,11 @@ from tests.support.batteries import PAIRS
 from tests.support.http import ADMIN, ANA, BOB, PERSON, PERSON_ID, WRONG, Site, lab_site, site, with_api
 from tests.support.lab import Lab
 from tests.support.refusals import refused
-from tests.support.worker_runs import LONG, training
+from tests.support.worker_runs import LONG
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.http_answers import CheckedTraining
-from trainer.contracts.jobs import WorkersState
 from trainer.contracts.runs import Accepted
 
 KEYS = (ADMIN, ANA, BOB)
@@ -27,12 +26,6 @@ async def ended_run(here: Site, key: str, **fields: object) -> str:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, **fields), key=key)
     run_id = str(answer.fields["run_id"])
     await wait_for_status(here.queue, run_id, ended)
-    return run_id
-
-
-async def long_run(here: Site, key: str) -> str:
-    run_id = (await here.post("/runs/train", tiny_request(**LONG), key=key)).record(Accepted).run_id
-    await wait_for_status(here.queue, run_id, training)
     return run_id
 
 
@@ -85,32 +78,6 @@ async def test_name__is_meant_for_a_run_that_the_client_may_see(lab: Lab) -> Non
         assert (await here.get(f"/runs/{of_ana[:-1]}x", key=BOB)).outcome == (404, "RUN_NOT_FOUND")
         for key, run_id in ((ANA, of_ana), (BOB, of_bob)):
             assert (await here.ask("DELETE", f"/runs/{run_id}", key=key)).status == 204
-
-
-async def test_workers__are_listed_for_all_and_take_orders_of_admins(lab: Lab) -> None:
-    async with lab_site(lab, private_runs=True) as here:
-        run_id = await long_run(here, ANA)
-        seen = {key: (await here.get("/workers", key=key)).record(WorkersState) for key in KEYS}
-        ordered = [
-            (await here.post("/workers", {"action": action})).record(WorkersState) for action in ("pause", "resume")
-        ]
-        nobody = await here.post("/workers", {"action": "drain", "name": "nobody"})
-        assert (await here.post(f"/runs/{run_id}/cancel")).status == 200
-    [worker] = seen[ADMIN].workers
-    assert seen[ADMIN].runs == seen[ANA].runs == {run_id: worker.name} and seen[BOB].runs == {}
-    assert [(state.is_paused, state.workers[0].state) for state in ordered] == [(True, "paused"), (False, "ready")]
-    assert nobody.outcome == (422, "INVALID_INPUT") and worker.name in nobody.error.message
-
-
-async def test_run__is_cancelled_and_deleted_with_its_files_by_its_owner(here: Site) -> None:
-    run_id = await long_run(here, ANA)
-    assert (await here.get(f"/runs/{run_id}", key=BOB)).fields["owner"] == "ana"
-    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).outcome == (409, "RUN_NOT_READY")
-    assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
-    assert (await wait_for_status(here.queue, run_id, ended)).status == "cancelled"
-    assert (await here.ask("DELETE", f"/runs/{run_id}", key=ANA)).status == 204
-    assert (await here.get(f"/runs/{run_id}", key=ANA)).outcome == (404, "RUN_NOT_FOUND")
-    assert not here.queue.runs.directory(run_id).path.exists()
 
 
 async def test_private_runs__are_listed_for_their_owners_and_admins(lab: Lab) -> None:

@@ -3,41 +3,22 @@
 import asyncio
 import os
 
-from tests.support import tiny_request
-from tests.support.http import BOB, Site
+from tests.support.http import Site
 from tests.support.lab import Lab
 from tests.support.stored_jobs import is_free
 from tests.support.waiting import until
-from tests.support.worker_runs import LONG
 from trainer.artifacts.command_jobs import VerificationRecord, VerificationStore
 from trainer.artifacts.kinds import VERIFICATIONS
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.generations import Sample, TrainingSample
-from trainer.contracts.http_answers import RunRequest, TrainingSamples
-from trainer.contracts.runs import Accepted
-from trainer.contracts.verification import VerificationStatus
+from trainer.contracts.http_answers import TrainingSamples
 
 SAMPLES = [
     TrainingSample(step=step, sample=Sample(prompt="a", text=f"b{step}", seed=1, steps=2, stop_reason="eos"))
     for step in (10, 20, 30)
 ]
-
-
-async def test_request__of_a_run_trains_it_again(here: Site, run: RunDirectory) -> None:
-    sent: dict[str, object] = tiny_request(init_from_run_id=run.run_id, tokenizer=None, **LONG).model_dump(
-        mode="json", exclude_unset=True
-    )
-    first = (await here.post("/runs/train", sent)).record(Accepted)
-    got = await here.get(f"/runs/{first.run_id}/request", key=BOB)
-    answer = got.record(RunRequest)
-    assert (answer.parent_run_id, answer.resumed_from_run_id, answer.experiment_id) == (run.run_id, None, None)
-    assert (await here.post(f"/runs/{first.run_id}/cancel")).status == 200
-    again = (await here.post("/runs/train", got.fields["request"])).record(Accepted)
-    runs = here.queue.runs
-    assert runs.get(again.run_id).record().request_hash == runs.get(first.run_id).record().request_hash
-    assert (await here.post(f"/runs/{again.run_id}/cancel")).status == 200
 
 
 async def test_samples__of_a_training_are_read_while_it_writes_them(here: Site, copied: RunDirectory) -> None:
@@ -47,21 +28,6 @@ async def test_samples__of_a_training_are_read_while_it_writes_them(here: Site, 
     copied.training_samples.write_text(lines + '{"step": 40, "sam', encoding="utf-8")
     answer = (await here.get(f"{path}?limit=2")).record(TrainingSamples)
     assert (answer.samples, answer.total) == (tuple(SAMPLES[1:]), 3)
-
-
-async def test_verification__finds_a_changed_file_and_is_not_run_again(here: Site, run: RunDirectory) -> None:
-    path, once = f"/runs/{run.run_id}/verify", {"Idempotency-Key": "once"}
-    first = (await here.post(f"{path}?wait=60", headers=once, key=BOB)).record(VerificationStatus)
-    assert first.verification is not None and first.verification.ok
-    samples = run.samples.read_bytes()
-    run.samples.write_bytes(b"")
-    assert (await here.post(path, headers=once, key=BOB)).record(VerificationStatus) == first
-    assert (await here.post(path)).record(VerificationStatus).status in ("queued", "running")
-    second = (await here.post(f"{path}?wait=60")).record(VerificationStatus).verification
-    run.samples.write_bytes(samples)
-    assert second is not None and not second.ok
-    assert [check.name for check in second.checks if not check.ok] == ["eval/samples.jsonl"]
-    assert str(run.path.parent) not in second.model_dump_json()
 
 
 async def test_verification__that_fails_says_why_and_is_deleted_after_a_day(

@@ -12,23 +12,16 @@ from pydantic import TypeAdapter
 
 from tests.support import tiny_request
 from tests.support.http import ADMIN, BOB, Site, inside, with_api
-from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.worker_runs import events_of
 from trainer.artifacts.runs import RunDirectory
-from trainer.config.experiment_file import read_experiment, read_yaml
-from trainer.config.presets import request_hash
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import CheckedTraining, Curve, RunPage
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
-from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
-from trainer.queue.resolve import resolve_request
-from trainer.reports.comparison import Comparison
-from trainer.system.logs import LogReader, readable_line
 from trainer.training.progress import CurveRow
 
 
@@ -322,17 +315,6 @@ async def test_training__that_is_refused_leaves_no_run(here: Site, run: RunDirec
     assert await listed(here) == before
 
 
-async def test_logs__are_the_last_lines_as_people_read_them(here: Site, run: RunDirectory) -> None:
-    lines = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
-    answer = await here.get(f"/runs/{run.run_id}/logs?tail=5")
-    assert answer.headers["Content-Type"].startswith("text/plain")
-    assert len(lines) > 5
-    assert answer.text.splitlines() == lines[-5:]
-    assert (await here.get(f"/runs/{run.run_id}/logs")).text.splitlines() == lines
-    assert (await here.get(f"/runs/{run.run_id}/logs?tail=0")).text == ""
-    assert (await here.get(f"/runs/{run.run_id}/logs?tail=10001")).outcome == (422, "INVALID_INPUT")
-
-
 async def test_manifest__has_last_lines_for_who_may_read_the_log(here: Site, copied: RunDirectory) -> None:
     copied.write_manifest(changed(copied.completed_manifest(), last_lines=("a line of the log",)))
     answers = [await here.get(f"/runs/{copied.run_id}/manifest", key=key) for key in (ADMIN, BOB)]
@@ -363,56 +345,3 @@ async def test_curve__is_thinned_to_a_number_of_points_within_steps(idle: Site, 
     assert (await idle.get(f"{path}?from_step=5&to_step=7")).record(Curve).train == tuple(losses[4:7])
     refused = await idle.get(f"{path}?from_step=5&to_step=4")
     assert refused.status == 422 and "`to_step` must not be lower than `from_step`" in refused.body.decode()
-
-
-async def test_configuration__is_an_experiment_of_the_same_training(
-    here: Site, lab: Lab, run: RunDirectory, tmp_path: Path
-) -> None:
-    answer = await here.get(f"/runs/{run.run_id}/config.yaml")
-    file = tmp_path / "config.yaml"
-    file.write_bytes(answer.body)
-    request = read_experiment(read_yaml(file), {}).request()
-    again = (await here.post("/runs/train", request)).record(Accepted).run_id
-    assert answer.headers["Content-Type"].startswith("application/yaml")
-    assert here.queue.runs.get(again).record().request_hash == run.record().request_hash
-    effective = await resolve_request(request, here.queue.corpora, lab.settings)
-    assert request_hash(effective) == run.record().request_hash
-
-
-async def test_comparison__is_that_of_the_first_run_with_the_others(
-    here: Site, run: RunDirectory, copied: RunDirectory
-) -> None:
-    manifest = copied.completed_manifest()
-    copied.write_manifest(changed(manifest, eval=tuple(one for one in manifest.eval if one.split == "test")))
-    compared, same, alone, missing, other_split = [
-        await here.get(f"/compare?runs={run.run_id}{names}")
-        for names in (f",{copied.run_id}", f",{run.run_id}", "", ",none", f",{copied.run_id}&split=validation")
-    ]
-    assert {run.run_id, copied.run_id} == {one.run_id for one in compared.record(Comparison).runs}
-    assert (same.outcome, alone.outcome) == ((422, "INVALID_INPUT"), (422, "INVALID_INPUT"))
-    assert missing.outcome == (404, "RUN_NOT_FOUND")
-    assert other_split.outcome == (404, "EVAL_NOT_FOUND")
-
-
-async def test_tokenizer__is_trained_and_read(here: Site) -> None:
-    request: dict[str, object] = {"method": "bpe", "corpora": ["text"], "vocab_size": 60}
-    accepted = await here.post("/tokenizers/train", request)
-    name = accepted.record(TokenizerAccepted).tokenizer_id
-    assert (accepted.status, accepted.location) == (202, f"/tokenizers/{name}")
-    status = (await here.get(f"/tokenizers/{name}?wait=60")).record(TokenizerStatus)
-    again = await here.post("/tokenizers/train?wait=60", request)
-    listed = (await here.get("/tokenizers")).record(TokenizerList).tokenizers
-    assert (status.status, status.vocab_size) == ("completed", 60)
-    assert status.artifact == f"/artifacts/tokenizers/{name}"
-    assert (again.status, again.record(TokenizerStatus)) == (200, status)
-    assert status in listed
-
-
-async def test_tokenizer__of_which_no_worker_knows_is_waited_for_in_vain(idle: Site, tmp_path: Path) -> None:
-    (tmp_path / "data" / "corpus").mkdir(parents=True)
-    (tmp_path / "data" / "corpus" / "text.txt").write_text("a b c\n" * 20)
-    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
-    waited = await idle.post("/tokenizers/train?wait=0.1", request)
-    name = waited.record(TokenizerStatus).tokenizer_id
-    assert (waited.status, waited.record(TokenizerStatus).status) == (200, "queued")
-    assert (await idle.get(f"/tokenizers/{name}?wait=0.1")).record(TokenizerStatus).status == "queued"
