@@ -127,7 +127,7 @@ def last_sign(tokens: Sequence[str], signs: str) -> int | None:
 
 def test_formulas__have_the_truth_of_another_evaluation_by_the_grammar() -> None:
     random, counts = Random(3), Counter[bool | None]()
-    for _ in range(10_000):
+    for _ in range(3_000):
         values = {
             name: {region: random.randrange(1, 4) + random.choice((0, 3.1e-5, 4.3e-4)) for region in (1, 2)}
             for name in ("a", "b-x")
@@ -138,7 +138,7 @@ def test_formulas__have_the_truth_of_another_evaluation_by_the_grammar() -> None
         expected = certain if certain == possible else None
         assert read_formula(text).truth(values) is expected, text
         counts[expected] += 1
-    assert min(counts.values()) > 100 and len(counts) == 3
+    assert min(counts.values()) > 30 and len(counts) == 3
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tests.support.finished_runs import finished_run
 from tests.support.hub_models import Answer, Models
 from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, add_steps, hub_environment, hub_fixture
 from tests.support.hub_server import Hub, Watch
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.tiny_models import tensor_of
 from trainer.artifacts.runs import RunDirectory
@@ -73,7 +74,7 @@ def run_fixture(tmp_path: Path) -> RunDirectory:
     return run
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, "gru"))
 def test_pulled_run__scores_the_same_to_the_last_bit(family: str, hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", family, METHODS_OF.get(family, "char"))
     add_steps(run, 500)
@@ -94,9 +95,7 @@ def test_pulled_run__scores_the_same_to_the_last_bit(family: str, hub: Hub, tmp_
     assert not [*(tmp_path / "there").glob(".*")]
 
 
-@pytest.mark.parametrize(
-    "family", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "gru")]
-)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, "gru"))
 def test_revision__is_loaded_by_the_library_with_our_logits(family: str, hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", family)
     add_steps(run, 0, 500)

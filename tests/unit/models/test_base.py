@@ -42,9 +42,9 @@ from trainer.tokenizers.base import Ids
 from trainer.training.batches import Masking, Rows
 
 IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
-every_family = pytest.mark.parametrize("name", FAMILIES)
-every_model = pytest.mark.parametrize("name", EVERY)
-every_continuing_model = pytest.mark.parametrize("name", CONTINUING)
+every_family = pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+every_model = pytest.mark.parametrize("name", slow_except(EVERY, *QUICK, "ngram"))
+every_continuing_model = pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
 
 
 @every_family
@@ -232,7 +232,7 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path, name: s
     assert float((weights[0] - weights[1]).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, *QUICK))
 def test_gradient_checkpointing__changes_no_number(tmp_path: Path, name: str) -> None:
     digests = {
         digest(observed(run_in(tmp_path / str(on), name, max_steps=3, compute={"gradient_checkpointing": on})).model)
@@ -257,7 +257,7 @@ FUNCTIONS = "acos asin atan cos erf erfc erfinv exp lgamma log log10 log2 sin sq
 """Those that torch takes from MKL for numbers in a row (ATen/cpu/vml.h)."""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_first_call__of_each_function_has_one_number(name: str) -> None:
     config, objective = config_of(name)
     sizes: dict[str, int] = {}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.families import FAMILIES, POSITIONS, model_of, vocabulary
+from tests.support.families import FAMILIES, POSITIONS, QUICK, model_of, vocabulary
+from tests.support.markers import slow_except
 from trainer.export.graphs import SCRIPT_FILE, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
@@ -57,7 +58,7 @@ def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatc
         assert torch.equal(linear(many, weight), functional.linear(many, weight))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, (9, POSITIONS))
