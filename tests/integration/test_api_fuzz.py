@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.fuzz import fuzz, fuzz_unreached, short_runs, unreached
 from tests.faults.prepared import prepare
 from tests.support.api_process import api_process
@@ -10,6 +12,7 @@ from tests.support.lab import Lab
 _FEW = ("--max-examples", "2", "--seed", "1")
 
 
+@pytest.mark.slow
 def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Path) -> None:
     with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api, prepare(api, lab.folder) as prepared:
         with short_runs(prepared):
@@ -19,12 +22,3 @@ def test_fuzz__finds_nothing_and_every_operation_succeeds(lab: Lab, tmp_path: Pa
         assert first.cases > 1000
         assert all(one.is_clean for one in others), others
         assert [one.row.name for one in unreached(api)] == []
-
-
-def test_address__that_is_too_long_is_an_expected_answer(lab: Lab, tmp_path: Path) -> None:
-    long = f'[[operations]]\ninclude-operation-id = "list_runs"\nparameters = {{ "search" = "{"a" * 8000}" }}\n'
-    chosen = ("--phases", "fuzzing", "--include-operation-id", "list_runs")
-    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api:
-        for mode in ("positive", "negative"):
-            found = fuzz(api, tmp_path, *chosen, "--mode", mode, *_FEW, settings=long)
-            assert found.is_clean, found.printed

@@ -56,6 +56,7 @@ def test_page__every_link_to_a_record_has_a_target(page: str) -> None:
     assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on the PATH")
 def test_page__every_example_for_curl_works(page: str, prepared: Prepared, tmp_path: Path) -> None:
     (tmp_path / ".curlrc").write_text(CURL_SETTINGS)

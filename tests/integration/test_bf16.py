@@ -72,12 +72,14 @@ async def test_bf16__is_tried_by_nobody_who_does_not_ask_or_cannot_try(
     assert trials(settings) == 0
 
 
+@pytest.mark.slow
 async def test_bf16__is_refused_where_the_trial_cannot_be_stored(settings: Settings) -> None:
     (settings.app.data_root / "bf16_trials").write_text("", encoding="utf-8")
     with refused(ErrorCode.INVALID_INPUT, "cannot train LSTM models in bf16"):
         await resolved(LSTM, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 async def test_worker__refuses_bf16_in_the_same_words_and_records_its_precision(settings: Settings) -> None:
     """As where a run was accepted on a machine that cannot try it for the worker's."""

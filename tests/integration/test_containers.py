@@ -261,6 +261,7 @@ def bot_python_fixture(tmp_path: Path) -> Path:
     return python
 
 
+@pytest.mark.slow
 async def test_containers__do_all_jobs_with_a_read_only_root_and_a_bot_without_torch(
     tmp_path: Path, volumes: Path, bot_python: Path
 ) -> None:
@@ -323,6 +324,7 @@ async def test_containers__do_all_jobs_with_a_read_only_root_and_a_bot_without_t
         assert [await stopped(process) for process in (worker, bot)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_runs__of_a_folder_that_may_only_be_read_are_scored_and_nothing_is_trained(
     tmp_path: Path, volumes: Path
 ) -> None:
@@ -373,6 +375,7 @@ async def run_of(session: ClientSession, run_id: str) -> RunStatus:
         return RunStatus.model_validate_json(await answer.read())
 
 
+@pytest.mark.slow
 async def test_health_check__answers_for_the_worker_of_this_host_only(tmp_path: Path) -> None:
     def worker(name: str) -> WorkerInfo:
         return WorkerInfo(name=name, version="1", slots=1, seen_at=time.time())

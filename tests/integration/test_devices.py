@@ -70,16 +70,25 @@ def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
     return max(abs(a - b) for a, b in pairs if a is not None and b is not None)
 
 
-def test_devices__two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("strategies", "names"),
+    [
+        ({"lstm-ddp": "lstm"}, {}),
+        pytest.param(_STRATEGIES, {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}, marks=pytest.mark.slow),
+    ],
+    ids=["one", "all"],
+)
+def test_devices__two_processes_have_the_losses_of_one(
+    strategies: dict[str, str], names: dict[str, str], tmp_path: Path
+) -> None:
     """Over 50 steps, their validation and the test; a pause of one training is resumed by the other number."""
-    one = {family: trained(tmp_path, Case(family, fields)) for family, fields in _FAMILIES.items()}
-    names = {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}
+    one = {family: trained(tmp_path, Case(family, _FAMILIES[family])) for family in {*strategies.values()}}
     first = {name: trained(tmp_path, Case(f"{name}-later", _FAMILIES["gpt2"], pauses=True)) for name in names}
-    cases = [_two(name, family) for name, family in _STRATEGIES.items()]
+    cases = [_two(name, family) for name, family in strategies.items()]
     cases += [_two(name, family)._replace(name=f"{name}-paused", pauses=True) for name, family in names.items()]
     cases += [_two(name, family)._replace(name=f"{name}-later", resumes=True) for name, family in names.items()]
     two = trained_by_two(tmp_path, cases)
-    for name, family in _STRATEGIES.items():
+    for name, family in strategies.items():
         assert len([row for row in two[name] if row.train_loss is not None]) == _STEPS
         assert _far(one[family], two[name]) < _TOLERANCE, name
         assert _kept(tmp_path / family) == _kept(tmp_path / name)
@@ -94,6 +103,7 @@ def test_devices__two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
 _LONG: dict[str, object] = {"num_epochs": 1000, "devices": 2, "threads": 2}
 
 
+@pytest.mark.slow
 async def test_devices__killed_cancelled_or_stopped_resume_or_end_whole(tmp_path: Path) -> None:
     """Each rank is killed, then the parent of all ranks; a run is cancelled; at last the worker is stopped."""
     add_corpus(tmp_path, some_text())

@@ -346,6 +346,7 @@ EVIL = (
 )
 
 
+@pytest.mark.slow
 async def test_user_text__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     async with LocalDiscord(token=TOKEN_OF_SECRETS, answer_seconds=ANSWER_SECONDS) as server:

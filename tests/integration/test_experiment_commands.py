@@ -6,6 +6,8 @@ from math import log
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
+
 from local_discord import Upload
 from local_discord.state import StoredMessage
 from local_discord.wire import Json, rows, text
@@ -38,6 +40,7 @@ def options_of(message: StoredMessage) -> list[Json]:
     return rows(components(message)[0]["options"])
 
 
+@pytest.mark.slow
 async def test_completed_experiment__has_its_tables_figures_and_files(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         started = {"recipe": "smoke", "languages": "kk,tr"}

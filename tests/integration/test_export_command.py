@@ -23,6 +23,7 @@ from local_discord.wire import number, text
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
+from tests.support.markers import slow_except
 from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
@@ -54,6 +55,7 @@ async def exported(here: Place, user: User, **options: str) -> StoredMessage:
     return message
 
 
+@pytest.mark.slow
 async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(workers=0), worker_in(tmp_path):
         story = Story(tmp_path / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
@@ -145,7 +147,7 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
     assert len(second.attachments) == 1 and "Download" in said(third)
 
 
-@pytest.mark.parametrize("http", [{}, {"public_url": PUBLIC, "port": None}])
+@pytest.mark.parametrize("http", slow_except([{}, {"public_url": PUBLIC, "port": None}], {}))
 async def test_large_export__without_a_public_address_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
 ) -> None:
@@ -172,6 +174,7 @@ def _words(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_starts_again(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with embedded(tmp_path) as (chosen, queue, _), worker_in(tmp_path) as worker:

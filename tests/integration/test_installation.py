@@ -193,6 +193,7 @@ def test_disk_without_locks__is_refused_in_one_sentence(
     assert not [*(tmp_path / "artifacts").glob("models/*/manifest.json")]
 
 
+@pytest.mark.slow
 @on_other_disks
 def test_disk_without_locks__is_a_failure_of_doctor(tmp_path: Path, shim: Path) -> None:
     done = on_disk(tmp_path, shim, "trainer", "doctor", FAILING_LOCK=str(errno.ENOLCK))
@@ -200,6 +201,7 @@ def test_disk_without_locks__is_a_failure_of_doctor(tmp_path: Path, shim: Path) 
     assert ([row[:2] for row in rows], done.returncode) == ([["failure", "data"], ["failure", "artifacts"]], 1)
 
 
+@pytest.mark.slow
 @on_other_disks
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def test_disk_that_syncs_no_folders__trains_and_is_a_warning_of_doctor(tmp_path: Path, shim: Path, number: int) -> None:

@@ -26,6 +26,7 @@ from tests.support import ROOT, environment_in
 from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.groups import group_record
+from tests.support.markers import slow_except
 from tests.support.runs import ended
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
@@ -397,7 +398,7 @@ def test_table__has_the_roles_that_a_person_has_decided() -> None:
 
 
 @pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("face", TEMPLATES)
+@pytest.mark.parametrize("face", slow_except(TEMPLATES, "HTTP"))
 async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
     """Those who may not are refused and change nothing; those who may get another answer, if only a conflict."""
     wrong: list[tuple[str, ...]] = []

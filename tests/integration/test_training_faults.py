@@ -91,6 +91,7 @@ def about(process: Process, name: str) -> str:
     return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
 
 
+@pytest.mark.slow
 async def test_stopped_worker_kills_and_a_stall__change_no_loss(tmp_path: Path, calm: Outcome) -> None:
     """A worker that is stopped beyond its lease, for whose run another one waits; then the end of one child after the
     other, before any checkpoint."""
@@ -123,6 +124,7 @@ async def test_stopped_worker_kills_and_a_stall__change_no_loss(tmp_path: Path, 
         assert told.count("The training stalled and was stopped; it restarts.") == 1
 
 
+@pytest.mark.slow
 async def test_crash_loop__ends_after_three_crashes_and_keeps_the_last_lines(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(50_000), "one-long-epoch")  # which is killed before its end
     long: dict[str, object] = {"corpus": "one-long-epoch", "batch_size": 1, "checkpoint_every_steps": 10**6}
@@ -147,6 +149,7 @@ def limit_files(process: Process, largest_bytes: int) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_bytes, hard))
 
 
+@pytest.mark.slow
 async def test_full_disk__run_continues_from_its_checkpoint_when_there_is_room(lab: Lab, calm: Outcome) -> None:
     async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
@@ -165,6 +168,7 @@ async def test_full_disk__run_continues_from_its_checkpoint_when_there_is_room(l
         assert outcome(run) == calm
 
 
+@pytest.mark.slow
 async def test_no_memory__is_final_at_once_with_advice(lab: Lab) -> None:
     """The address space ends where the first batch begins."""
     add_corpus(lab.folder, some_text(20_000), "long")
