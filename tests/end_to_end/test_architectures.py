@@ -17,7 +17,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreResponse
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
-QUICK_NAMES = ("test_lstm_causal_tiny.yaml", "test_gpt2_tiny.yaml", "test_ngram_tiny.yaml")
+QUICK_NAMES = ("test_lstm_causal_tiny.yaml", "test_ngram_tiny.yaml")
 QUICK = [path for path in TINY if path.name in QUICK_NAMES]
 
 

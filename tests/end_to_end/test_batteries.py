@@ -197,6 +197,7 @@ def test_items_that_an_ancestor_has_read__are_found_and_not_compared(shell: Shel
     assert "All numbers are those of result.json." in shell.err
 
 
+@pytest.mark.slow
 def test_killed_worker__leaves_scores_that_the_next_one_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     assert asyncio.run(gone(tmp_path))
 
 
+@pytest.mark.slow
 def test_demo__interrupted_leaves_nothing_running(shell: Shell) -> None:
     demo = shell.start("demo", DISCORD__TOKEN="")
     wait_until(lambda: processes(shell.folder / "data" / "demo", "train-child") != [])

@@ -70,7 +70,10 @@ def test_kept_models__are_read_once_while_a_run_keeps_more(tmp_path: Path) -> No
     assert [one.checkpoint for one in found] == [*STEPS] and found[:1] == known
 
 
-@pytest.mark.parametrize(("family", "documents"), [("lstm", "line"), ("bert", "line"), ("gpt2", "stream")])
+@pytest.mark.parametrize(
+    ("family", "documents"),
+    [("lstm", "line"), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("bert", "line"), ("gpt2", "stream")))],
+)
 def test_development__has_the_numbers_of_each_checkpoint_by_itself(
     family: str, documents: str, lab_shell: Shell, text: Path
 ) -> None:
@@ -119,6 +122,7 @@ def test_development__has_the_numbers_of_each_checkpoint_by_itself(
     assert "NOT those of result.json" in lab_shell.err
 
 
+@pytest.mark.slow
 def test_development__of_a_run_that_trains_is_continued_with_its_new_checkpoints(lab_shell: Shell) -> None:
     schedule = ("--set", "checkpoint_schedule={steps: log2}", "--set", "label=followed", "--set", "num_epochs=30")
     with lab_shell.start("train", *TINY_TEXT, *schedule) as training:

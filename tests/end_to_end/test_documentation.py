@@ -7,15 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
-from tests.support import ROOT, environment_in, settings_in, some_text
-from tests.support.api_process import api_process
+from tests.support import ROOT, settings_in, some_text
 from tests.support.inference import RUN, finished_run
-from tests.support.pages import find, is_printed, tolerance
+from tests.support.pages import find
 from tests.support.run_shell import Shell
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.batteries import BatteryStore
@@ -25,7 +23,6 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.base import Frozen
 from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.models import CONFIGS
-from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpora import CorpusStore
@@ -53,32 +50,6 @@ def commands(name: str) -> list[list[str]]:
     return [[typed, *shlex.split(line)[1:]] for typed, _, line in (line.rpartition(" | ") for line in lines)]
 
 
-def test_readme__its_blocks_run_and_print_what_they_show(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    install, *typed, server, request, notebook, in_checkout = find(r"^```.*\n((?:.|\n)*?)^```$", readme)
-    assert (install, server) == ("pip install 'model-trainer[all]'\n", "mt up --no-discord\n")
-    offered = subprocess.run([sys.executable, "scripts/setup.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert all(re.search(rf"\b{line.split()[1]}\b", offered.stdout) for line in in_checkout.splitlines())
-    with api_process(shell.folder, SECURITY__API_KEYS="") as api:
-        for command, *shown in (part.splitlines() for block in typed for part in block.split("$ ")[1:]):
-            words = shlex.split(command)[1:]
-            out = shell.type(*words)
-            printed = shell.err + out
-            if words[0] == "generate":  # one letter that differs changes all that follow
-                assert printed.count("\n") > len(shown)
-                continue
-            assert [] == [line for line in shown if not is_printed(line, printed, tolerance(command))], printed
-        [url, body] = find(r"(?<=127.0.0.1:8000)\S+|(?<=-d ').*(?=')", request)
-        answer = httpx2.post(api.url + url, content=body, headers={"Content-Type": "application/json"})
-        assert len(PredictResponse.model_validate_json(answer.content).suggestions or ()) == 5
-    light = "import sys, trainer; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
-    words = [sys.executable, "-c", light + notebook]
-    done = subprocess.run(words, cwd=shell.folder, env=environment_in(shell.folder), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(find(r"^\d+-\d+  '.'  \d+\.\d{3} nats$", done.stdout)) == len("Бүгін ауа райы жақсы.")
-
-
 @pytest.mark.slow
 def test_experiment_page__its_commands_lead_to_a_report(shell: Shell) -> None:
     for language in ("kk", "tr"):
@@ -91,6 +62,7 @@ def test_experiment_page__its_commands_lead_to_a_report(shell: Shell) -> None:
     assert (shell.folder / "report" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_batteries_page__leads_from_a_corpus_to_the_table(lab_shell: Shell) -> None:
     lab_shell.write("text.txt", some_text(200))
     lab_shell.write("pairs.csv", page("batteries").split("```csv\n")[1].split("```")[0])
@@ -106,6 +78,7 @@ def test_batteries_page__leads_from_a_corpus_to_the_table(lab_shell: Shell) -> N
     assert (lab_shell.folder / "results" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_development_page__leads_from_a_training_to_the_curves(lab_shell: Shell) -> None:
     lab_shell.write("stories.txt", some_text(5000))
     lab_shell.write("pairs.csv", page("development").split("```csv\n")[1].split("```")[0])
@@ -140,6 +113,7 @@ def test_tokenizer_page__its_commands_run(shell: Shell) -> None:
     assert "bpe-" in shell.type("tokenizer", "list")
 
 
+@pytest.mark.slow
 def test_corpus_page__its_commands_run(shell: Shell) -> None:
     (shell.folder / "corpora").symlink_to(ROOT / "corpora")
     for _, *words in commands("corpora"):

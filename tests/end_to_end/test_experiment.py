@@ -133,6 +133,7 @@ def accuracies(shell: Shell, run_id: str) -> dict[str, float]:
     return {battery: fmean(of_battery) for battery, of_battery in wins.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("smoke")
 def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None:
     before = files_of(shell.artifacts / "models")
@@ -153,6 +154,7 @@ def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None
     check_batteries(shell, extended)
 
 
+@pytest.mark.slow
 def test_development__measures_the_checkpoints_of_each_run_in_its_language(shell: Shell) -> None:
     add_batteries(shell.root)
     fields = ["seeds=[1]", "languages.kk.batteries=[kk_words]", "development={split: validation}"]

@@ -262,6 +262,7 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     assert not waiting.path.exists()
 
 
+@pytest.mark.slow
 def test_interrupt__of_a_job_says_who_continues_it(shell: Shell, lab_shell: Shell) -> None:
     """The worker of the command ends with it, and that of the lab continues."""
     words = ("experiment", "run", "smoke", "--set", "models.lstm.train.num_epochs=1000")
@@ -306,6 +307,7 @@ def test_interrupt__during_the_imports_is_one_sentence() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_show_and_list__start_nothing(shell: Shell) -> None:
     assert not (shell.folder / "data").exists()
 
 
+@pytest.mark.slow
 def test_failed_training__exit_code_says_whose_fault_it_was(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(shell.folder, some_text())
     training = shell.start(*TRAIN, "--json", QUEUE__EMBEDDED_WORKERS="0")

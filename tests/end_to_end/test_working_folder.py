@@ -94,6 +94,7 @@ def url_fixture(trap: Trap, tmp_path: Path) -> Iterator[str]:
         server.wait(PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 def test_code_of_the_working_folder_and_of_the_data_folder__never_runs(trap: Trap, url: str) -> None:
     name = add_corpus(trap.folder, some_text())
     (trap.folder / "texts").mkdir()
