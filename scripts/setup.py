@@ -47,7 +47,7 @@ PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3
 WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 # most tests wait for processes that they start, so two cores take four tests at a time
 WAITING_TESTS = max(4, os.cpu_count() or 1)
-NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "openai@6", "axe-core@4"]
+NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "axe-core@4"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 

@@ -1,9 +1,6 @@
 """OpenAI's own clients against the API: models, completions, log probabilities of prompts, streams and errors."""
 
-import asyncio
-import os
 import shutil
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -14,10 +11,8 @@ import torch
 from openai import AsyncOpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletionStreamOptionsParam
-from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_json
 
-from tests.support import ROOT, twin
+from tests.support import twin
 from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
@@ -25,7 +20,6 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import MAX_BODY_BYTES
 from trainer.inference.model_files import load_run
 
-NODE, MODULES = shutil.which("node"), ROOT / ".venv" / "node" / "node_modules"
 DAMAGED = "damaged-v1"
 
 
@@ -60,19 +54,6 @@ REFUSED = [
     Refused("post", COMPLETIONS, {}, BOB, 429, "RATE_LIMIT_EXCEEDED", "1 request", type="rate_limit_error"),
     Refused("get", f"/models/{DAMAGED}", None, ANA, 500, "INTERNAL_ERROR", "The server failed", type="server_error"),
 ]
-
-
-class Seen(BaseModel):
-    """What a client says of an error."""
-
-    status: int
-    type: str
-    code: str
-    param: str | None
-    message: str
-
-
-_seen: TypeAdapter[list[Seen]] = TypeAdapter(list[Seen])
 
 
 @asynccontextmanager
@@ -175,33 +156,6 @@ async def test_error__has_its_code_and_message_in_python(lab: Lab) -> None:
             assert (error.status_code, error.code) == (one.status, one.code)
             assert (error.type, error.param) == (one.type, one.param), one.code
             assert one.says in error.message
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    NODE is None or not MODULES.is_dir(),
-    reason="needs node and OpenAI's JavaScript client: `make browser` installs them on Debian",
-)
-async def test_error__has_its_code_and_message_in_javascript(lab: Lab) -> None:
-    async with refusing_site(lab) as (site, fields):
-        requests: list[dict[str, object]] = []
-        for one in REFUSED:
-            body = None if one.body is None else fields | one.body
-            headers = {"Content-Type": one.content_type}
-            request: dict[str, object] = {"method": one.method, "path": one.path, "body": body, "headers": headers}
-            requests.append(request | {"key": one.key})
-        node = await asyncio.create_subprocess_exec(
-            NODE or "",
-            ROOT / "tests" / "fixtures" / "openai_errors.cjs",
-            env={**os.environ, "NODE_PATH": str(MODULES)},
-            stdin=PIPE,
-            stdout=PIPE,
-        )
-        asked: dict[str, object] = {"baseURL": f"http://127.0.0.1:{site.port}/v1", "requests": requests}
-        printed, _ = await node.communicate(to_json(asked))
-    for one, error in zip(REFUSED, _seen.validate_json(printed), strict=True):
-        assert (error.status, error.type, error.code, error.param) == (one.status, one.type, one.code, one.param)
-        assert error.message.startswith(f"{one.status} ") and one.says in error.message
 
 
 def texts(completion: Completion) -> list[str]:
