@@ -223,15 +223,3 @@ async def test_devices__two_gpus_have_the_losses_of_one(tmp_path: Path, strategy
             assert memory is not None and len(memory) == devices and min(memory) > 0
             curves.append(dict(losses(queue.runs.get(run_id).path / "loss_curve.jsonl")))
     assert _apart(*curves) < 1e-4
-
-
-@pytest.mark.slow
-async def test_devices__twenty_runs_in_a_row_end_cleanly(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    fields: dict[str, object] = {"devices": 2, "threads": 2, "num_epochs": 20, "max_steps": _STEPS}
-    async with running(settings_in(tmp_path)) as queue:
-        for _ in range(20):
-            run_id = (await queue.train(tiny_request(**fields), user_id=None)).run_id
-            status = await wait_for_status(queue, run_id, ended)
-            assert (status.status, status.step, status.attempt) == ("completed", _STEPS, 1)
-            await until(lambda: not processes(tmp_path, "trainer.worker.children.rank"))

@@ -96,16 +96,6 @@ async def test_upload__in_portions_becomes_a_corpus_that_the_list_shows(at: Site
     assert os.listdir(settings.app.artifacts_root / "uploads" / status.upload_id) == ["record.json"]
 
 
-async def test_upload__of_what_is_stored_sends_nothing(at: Site) -> None:
-    body = request_of(("a.txt", TEXT))
-    first = (await uploaded(at, TEXT, body)).record(UploadStatus)
-    again, of_another = await start(at, body), await start(at, body, key=BOB)
-    assert again == first
-    assert of_another.corpus == first.corpus
-    unnamed = await start(at, request_of(("b.txt", TEXT), name=None))  # the name of the same content
-    assert unnamed.corpus == first.corpus
-
-
 async def test_upload__without_a_name_is_found_by_its_hash_and_can_get_a_name(at: Site, settings: Settings) -> None:
     status = (await uploaded(at, TEXT, request_of(("a.txt", TEXT), name=None))).record(UploadStatus)
     digest = sha256(TEXT).hexdigest()
@@ -139,27 +129,6 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     folder.rename(folder.with_name("other"))
     unnamed = (await uploaded(at, content, request_of(*files, name=None))).record(UploadStatus)
     assert unnamed.corpus is not None and unnamed.corpus.name == corpus_sha256(folder.with_name("other"))
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "text"),
-    [
-        ("a.jsonl", b'{"text": "ab"}\n"cd"\n', b"ab\ncd\n"),
-        ("a.TSV", b"id\ttext\n1\tab\n2\tcd\n", b"ab\ncd\n"),
-        ("a.csv", b'id,text\n1,"ab"\n2,cd\n', b"ab\ncd\n"),
-        ("a.md", b"ab\r\ncd", b"ab\r\ncd"),
-    ],
-)
-async def test_upload__of_a_table_is_the_plain_text_of_its_rows(
-    at: Site, settings: Settings, name: str, data: bytes, text: bytes
-) -> None:
-    body = request_of((name, data))
-    first = (await uploaded(at, data, body)).record(UploadStatus)
-    path = settings.app.artifacts_root / "corpora" / "kazakh.txt"
-    assert path.read_bytes() == text
-    assert await start(at, body) == first
-    path.unlink()
-    assert (await uploaded(at, data, body)).record(UploadStatus) == first  # it was deleted, and comes again
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from arq import Retry
 from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
-from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
+from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, plan
 from tests.support.inference import RUN, InstantChild, any_record, finished_run
 from tests.support.object_stores import Bucket, S3Server, machine, s3_server, worker_of
 from tests.support.redis_servers import served
@@ -35,7 +35,7 @@ from trainer.artifacts.command_jobs import (
     VerificationStore,
 )
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
-from trainer.artifacts.kinds import EXPERIMENTS, EXPORTS, VERIFICATIONS
+from trainer.artifacts.kinds import EXPORTS, VERIFICATIONS
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
@@ -220,6 +220,7 @@ async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
 
 
+@pytest.mark.slow
 async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> None:
     """That one has the weights; the file and the result come here."""
     exports_folder = site.here.app.artifacts_root / "exports" / "an-export"
@@ -384,6 +385,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
     assert not changed_files(there.path, there.completed_manifest().files)
 
 
+@pytest.mark.slow
 async def test_battery__finds_its_items_in_a_training_text_of_another_machine(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(corpus="text"), user_id=7)).run_id
@@ -398,6 +400,7 @@ async def test_battery__finds_its_items_in_a_training_text_of_another_machine(si
         assert [leak.n_items for leak in result.leaks] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 async def test_experiment__runs_on_another_machine_and_its_report_comes_back(site: Site) -> None:
     add_languages(site.folder / "bot")
@@ -416,21 +419,6 @@ async def test_experiment__runs_on_another_machine_and_its_report_comes_back(sit
     laptop = machine(site.folder / "laptop", site.bucket, site.url)
     await is_found_by_a_command(laptop, "experiments", experiment.job_id)
     await is_found_by_a_command(laptop, "batteries", battery.battery_id)
-
-
-async def test_cancelled_experiment__ends_with_its_runs_on_another_machine(site: Site) -> None:
-    add_languages(site.folder / "bot")
-    async with site.queue() as queue:
-        request = plan_with({"num_epochs": 1000}, name="cancelled")
-        experiment = await started_experiment(queue, request)
-        while not experiment.runs():
-            await queue.replication.refresh()
-        await queue.jobs.cancel(EXPERIMENTS, experiment.job_id)
-        run_ids = [cell.run_id for cell in experiment.runs().values()]
-        ends = [await told(queue, run_id) for run_id in run_ids]
-        with pytest.raises(AppError, match="has already ended"):
-            await queue.jobs.cancel(EXPERIMENTS, experiment.job_id)
-    assert (experiment.state(), {end.status for end in ends}) == ("cancelled", {"cancelled"})
 
 
 async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site) -> None:
@@ -462,6 +450,7 @@ async def all_lines(lines: AsyncIterator[str]) -> list[str]:
     return [line async for line in lines]
 
 
+@pytest.mark.slow
 async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) -> None:
     with s3_server() as server, captured_logs() as logs:
         here = machine(tmp_path / "bot", bucket := server.bucket())

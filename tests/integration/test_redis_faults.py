@@ -152,6 +152,7 @@ async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp
     assert "worker_closed_without_redis" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
 
 
+@pytest.mark.slow
 async def test_rights_that_are_taken_away__end_the_worker_with_1(tmp_path: Path) -> None:
     """R14: a loop that cannot go on is not left deaf; whoever supervises the worker starts it again."""
     async with restricted(tmp_path, "~* &* +@all") as (_, url):

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,15 +15,13 @@ from tests.support.api_server import KEY, USER_KEY, LabServer
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.laptop import Laptop
 from tests.support.run_shell import TINY
-from tests.support.runs import ended, record
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.client.client import Client
 from trainer.client.remote import Remote
 from trainer.config.settings import ClientSettings
 from trainer.contracts.corpora import CorpusList, CorpusManifest, CorpusOverview
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -328,22 +325,6 @@ def test_runs__are_cancelled_and_one_that_waits_has_no_log(laptop: Laptop, clien
     assert "is cancelled" in laptop.type("cancel", waiting)
     assert laptop.type("cancel", busy).startswith(f"{busy} ")
     assert client.wait(busy).status == "cancelled"
-
-
-def test_crashed_run__shows_the_end_of_its_error_output_and_a_remedy(laptop: Laptop) -> None:
-    run = laptop.runs.create(record("char_lstm-crashed"))
-    with run.wait_for_lock(PATIENCE_SECONDS):
-        with run.open_log() as events:
-            events.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
-        ended(run, "failed", code=ErrorCode.CRASH_LOOP, last_lines=("first\n", "last\n"))
-    assert laptop.type("logs", run.run_id).endswith("The last lines of its error output:\nfirst\nlast\n")
-    assert laptop.type("logs", run.run_id, "--json") == ""
-    for words in (("logs", run.run_id), ("status", run.run_id)):
-        assert laptop.run(*words) == laptop.locally(*words)
-    assert "start it again with `mt train`" in laptop.type("status", run.run_id)
-    laptop.work_on(laptop.server.url, USER_KEY)
-    assert laptop.refuse("logs", run.run_id).startswith("mt: ")
-    shutil.rmtree(run.path)
 
 
 def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop, other: str) -> None:

@@ -23,6 +23,7 @@ from tests.support.hub_runs import CLIENT_WARNINGS, NAME, TOKEN, hub_fixture
 from tests.support.hub_server import Hub
 from tests.support.job_kinds import KINDS
 from tests.support.laptop import Laptop
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
 from tests.support.waiting import wait_until
@@ -356,7 +357,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
         check_completed(client._call(EXPERIMENTS.get, ExperimentPath(experiment_id=experiment_id)))
 
 
-@pytest.mark.parametrize("is_remote", [True, False])
+@pytest.mark.parametrize("is_remote", slow_except([True, False], True))
 def test_command_that_waits__says_that_no_worker_is_running(tmp_path: Path, *, is_remote: bool) -> None:
     run = finished_runs.finished_run(tmp_path, "lstm").run_id
     (tmp_path / "pairs.csv").write_text(PAIRS, encoding="utf-8")

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.support import (
     add_corpus,
     child_of,
@@ -86,6 +88,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         assert contents(folder) == tree
 
 
+@pytest.mark.slow
 async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
     add_corpus(tmp_path, "\n".join(f"{some_text(40)}\n{number}" for number in range(12_000)))
     async with running(settings_in(tmp_path)) as queue:
@@ -102,6 +105,7 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         assert (await end_of(queue, accepted)).status == "completed"
 
 
+@pytest.mark.slow
 async def test_threads__change_nothing_in_a_tokenizer(tmp_path: Path) -> None:
     codes: list[int] = []
     for threads in (1, 2):

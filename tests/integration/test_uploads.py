@@ -14,6 +14,7 @@ from tests.support.api_process import KEY as PROCESS_KEY
 from tests.support.api_process import api_process
 from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared
 from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.reverse_proxy import reverse_proxy
 from tests.support.waiting import wait_until
@@ -58,7 +59,7 @@ async def test_upload__continues_after_cuts_of_the_connection(server: LabServer,
     assert corpus_sha256(server.lab.folder / "artifacts" / "corpora" / f"{text.stem}.txt") == corpus_sha256(text)
 
 
-@pytest.mark.parametrize("most_bytes", [MIB, 300_000])
+@pytest.mark.parametrize("most_bytes", slow_except([MIB, 300_000], MIB))
 async def test_upload__through_a_proxy_that_takes_small_bodies_sends_smaller_ones(
     server: LabServer, text: Path, most_bytes: int
 ) -> None:
@@ -105,6 +106,7 @@ def test_upload__of_a_new_process_continues_where_the_last_one_ended(server: Lab
     assert (server.lab.folder / "artifacts" / "corpora" / "continued.txt").read_bytes() == text.read_bytes()
 
 
+@pytest.mark.slow
 def test_upload__continues_when_the_server_was_killed_and_started_again(tmp_path: Path, text: Path) -> None:
     environment = {"HTTP__PORT": f"{free_port()}", "QUEUE__EMBEDDED_WORKERS": "0"}
     with ThreadPoolExecutor(1) as pool, api_process(tmp_path, **environment) as api:
@@ -121,24 +123,6 @@ def test_upload__continues_when_the_server_was_killed_and_started_again(tmp_path
             with api_process(tmp_path, **environment):
                 assert uploading.result().lines == 185_000
     assert (tmp_path / "artifacts" / "corpora" / "killed.txt").read_bytes() == text.read_bytes()
-
-
-def test_upload__of_a_folder_is_the_same_corpus(server: LabServer, tmp_path: Path) -> None:
-    folder = tmp_path / "splits"
-    folder.mkdir()
-    for name, size in (("train.txt", 3 * MIB), ("valid.txt", 10), ("test.txt", 2 * MIB)):
-        (folder / name).write_text(f"{name}\n" * (size // 9), encoding="utf-8")
-    (folder / "rows.csv").write_text("a,b\n", encoding="utf-8")
-    with Client(server.url, KEY) as client:
-        stored = client.upload(folder)
-        status = client.train(corpus="splits", model_family="char_lstm", model_size="tiny", max_steps=1)
-        client.cancel(status.run_id)
-    copy = server.lab.folder / "artifacts" / "corpora" / stored.name
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
-        path.name: path.read_bytes() for path in folder.glob("*.txt")
-    }
-    left_out, uses = stored.notes
-    assert left_out.startswith("Left out of 'splits': rows.csv. ") and "test.txt for test." in uses
 
 
 def test_upload__of_no_text_is_refused_before_anything_is_sent(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ async def test_waiting_run__ends_as_what_befalls_it_in_the_queue(lab: Lab) -> No
     assert str(lab.folder) not in of_lost.message + of_faulty.message
 
 
+@pytest.mark.slow
 async def test_run_taken_over_by_a_machine_beyond_its_lock__is_left_to_it(lab: Lab) -> None:
     async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
@@ -214,6 +215,7 @@ async def test_run_taken_over_by_a_machine_beyond_its_lock__is_left_to_it(lab: L
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 async def test_limits__of_time_and_of_tries_end_a_request_and_a_training(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     finished_run(tmp_path)
