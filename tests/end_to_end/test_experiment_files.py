@@ -102,26 +102,6 @@ def test_validate__an_unfinished_file_is_told_all_that_it_lacks(shell: Shell) ->
         assert missing == ["data", "tokenizer", "model", "training", "logging"]
 
 
-def test_validate__takes_some_fields_from_a_file_and_the_rest_as_typed(shell: Shell) -> None:
-    add_corpus(shell.folder, some_text())
-    shell.write("x.yaml", "model_family: gru\nmodel: {hidden_size: 9}\n")
-    fields = sets("model_size=tiny", "max_seq_len=16")
-    made = shell.read(TrainRequest, "validate", "x.yaml", "--corpus", "text", *fields)
-    assert shell.err == ""
-    assert (made.model_family, made.model_size, made.corpus, made.label) == ("gru", "tiny", "text", "text-gru")
-
-
-@pytest.mark.parametrize("said", ["", "model: {dropout: 0.5}\n"])
-def test_warm_start__takes_the_family_of_its_parent(shell: Shell, said: str) -> None:
-    parent = shell.add_finished_run()
-    for name in ("request.json", "manifest.json"):
-        text = (parent.path / name).read_text(encoding="utf-8")
-        (parent.path / name).write_text(text.replace('"char_lstm"', '"lstm"'), encoding="utf-8")
-    shell.write("x.yaml", f"init_from_run_id: {parent.run_id}\n{said}")
-    assert shell.read(TrainRequest, "validate", "x.yaml", "--corpus", "text").model_family == "lstm"
-    assert shell.err == ""
-
-
 def test_train__texts_are_told_by_the_fields_that_name_them(shell: Shell) -> None:
     add_corpus(shell.folder, "a\nb\n", "two")
     add_corpus(shell.folder, "", "nothing")

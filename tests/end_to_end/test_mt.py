@@ -172,15 +172,6 @@ def stop_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
             finish_run(run, events, manifest_of(run.record(), "cancelled"))
 
 
-def test_people__read_tables_and_what_to_do_next(lab_shell: Shell, run_id: str, shown: dict[str, str]) -> None:
-    shell, out = lab_shell, shown[run_id]
-    assert "bits per character" in out and "next: mt generate char-lstm-ipa " in out
-    assert "top-1, top-5" in shell.type("eval", run_id)
-    assert "perplexity" in shell.type("score", run_id, "abc", "--detail-level", "per_char")
-    shell.type("generate", run_id, "ab", "--max-new-tokens", "3", "--seed", "1")
-    assert shell.err.strip().split(", ")[1] == "seed 1)"
-
-
 def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell, run_id: str) -> None:
     shell = lab_shell
     words = ["generate", run_id, "ab", "--max-new-tokens", "9", "--seed", "1", "--no-stop-on-eos", "--stop", "zz"]

@@ -34,7 +34,6 @@ from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.verification import Verification
 from trainer.native.library import builds
 from trainer.reports.comparison import Comparison
 from trainer.system.logs import LogReader
@@ -317,15 +316,6 @@ def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one(shell: Shell) 
 def train_losses(run: RunDirectory) -> list[float]:
     rows = [CurveRow.model_validate_json(row) for row in run.loss_curve.read_bytes().splitlines()]
     return [row.train_loss for row in rows if row.train_loss is not None]
-
-
-def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
-    run = shell.add_finished_run()
-    assert "Everything is as recorded." in shell.type("verify", run.run_id)
-    (run.path / "config.json").unlink()
-    found = shell.read(Verification, "verify", run.run_id, code=1)
-    assert [check.name for check in found.checks if not check.ok] == ["config.json"]
-    assert "WRONG  config.json " in shell.type("verify", run.run_id, code=1)
 
 
 def test_doctor__finds_this_installation_well(shell: Shell) -> None:

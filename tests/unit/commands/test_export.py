@@ -1,7 +1,6 @@
 """`mt export` and `mt import`."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -43,19 +42,6 @@ def test_curve__of_a_run_that_still_trains_says_what_shows_it(shell: Shell, form
     assert refusal.message == "`--license` is for the card of a model, which a curve does not have."
     refusal = shell.error("export", f"{run.run_id}@17", "--format", "csv", "--out", "other")
     assert refusal.message == f"`--format csv` has the whole run: name the run itself, `{run.run_id}`."
-
-
-def test_import__restores_what_export_wrote(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = finished_run(shell.folder, "gpt2")
-    before = trainer.load(run.path).surprisal("the sea")
-    told = shell.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
-    assert told == f"{run.run_id} is in run.tar (1 file, {(shell.folder / 'run.tar').stat().st_size:,} bytes).\n"
-    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
-    restored: dict[str, object] = json.loads(shell.type("import", "run.tar", "--json"))
-    assert restored == {"run_id": run.run_id}
-    assert trainer.load(run.run_id).surprisal("the sea") == before
-    assert trainer.load(tmp_path / "elsewhere" / "models" / run.run_id).run_id == run.run_id
-    assert shell.error("import", "run.tar").code is ErrorCode.CONFLICT
 
 
 def test_export_and_import__refuse_what_they_cannot_do(shell: Shell) -> None:
