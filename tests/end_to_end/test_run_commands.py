@@ -19,6 +19,7 @@ from tests.support import ROOT, add_corpus, some_text, twin
 from tests.support.baselines import BETTER, BETTER_INTERVAL, BETTER_LINE, WORSE, WORSE_LINE, WORSE_WARNING
 from tests.support.groups import GROUP, group_stories
 from tests.support.lab import running_worker
+from tests.support.markers import slow_except
 from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, sets
 from tests.support.runs import ended as end
@@ -192,7 +193,7 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
 }
 
 
-@pytest.mark.parametrize("unit", ["bits", "nats"])
+@pytest.mark.parametrize("unit", slow_except(["bits", "nats"], "nats"))
 @pytest.mark.parametrize("view", VIEWS)
 def test_view__has_one_unit(shell: Shell, monkeypatch: pytest.MonkeyPatch, view: str, unit: str) -> None:
     words, prepare, expected = VIEWS[view]

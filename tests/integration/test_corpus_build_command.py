@@ -69,6 +69,7 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
         assert "**local\\_kk\\_ipa** · " in listed and "2 lines · kk · IPA" in listed
 
 
+@pytest.mark.slow
 async def test_build__runs_alone_and_continues_after_a_killed_worker_and_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ async def test_build__runs_alone_and_continues_after_a_killed_worker_and_a_resta
     assert [one.documents for one in build.status().progress] == [1, 1]
 
 
+@pytest.mark.slow
 async def test_build__waits_for_a_worker_and_is_not_kept_from_it_by_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ async def test_build__waits_for_a_worker_and_is_not_kept_from_it_by_a_damaged_on
     assert "✅ Corpora built: local" in text
 
 
+@pytest.mark.slow
 async def test_build__that_crashes_fails_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     libraries(tmp_path, monkeypatch, "import os\ndef to_ipa(text, lang):\n    os.abort()\n")
     local_texts(tmp_path)

@@ -23,7 +23,6 @@ from local_discord.wire import number, text
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
-from tests.support.markers import slow_except
 from tests.support.redis_servers import embedded
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
@@ -147,7 +146,8 @@ async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
     assert len(second.attachments) == 1 and "Download" in said(third)
 
 
-@pytest.mark.parametrize("http", slow_except([{}, {"public_url": PUBLIC, "port": None}], {}))
+@pytest.mark.slow
+@pytest.mark.parametrize("http", [{}, {"public_url": PUBLIC, "port": None}])
 async def test_large_export__without_a_public_address_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
 ) -> None:

@@ -103,6 +103,7 @@ async def walk_of(program: Path, folder: Path) -> dict[str, object]:
     return _notes.validate_json(notes.read_bytes())
 
 
+@pytest.mark.slow
 async def test_every_message_changed_at_random__changes_no_behaviour(program: Path, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     message_walk.prepare(here)

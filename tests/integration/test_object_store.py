@@ -342,6 +342,7 @@ async def test_request_whose_run_cannot_be_stored__leaves_no_run(
         assert bucket.objects.tags("open/") == {}
 
 
+@pytest.mark.slow
 async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(tmp_path: Path) -> None:
     """So do the checkpoints that its schedule keeps, until they are removed on all machines."""
     request = tiny_request(num_epochs=40, checkpoint_every_steps=10, checkpoint_schedule={"words": "log2"})

@@ -158,6 +158,7 @@ async def test_reading_commands__answer_or_refuse_extreme_options(answers: Path)
         assert await person.try_all(bot, are_reading=True) > 100
 
 
+@pytest.mark.slow
 async def test_changing_commands__answer_or_refuse_extreme_options(tmp_path: Path) -> None:
     async with training_place(tmp_path) as here:
         add_corpus(tmp_path, some_text(), CORPUS)

@@ -195,7 +195,10 @@ def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, 
     assert "has kept no checkpoints" in laptop.refuse("develop", none)
 
 
-@pytest.mark.parametrize(("form", "name"), [("csv", "RUN"), ("hf", "RUN@3"), ("archive", "RUN")])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("hf", "RUN@3"), *(pytest.param(form, "RUN", marks=pytest.mark.slow) for form in ("csv", "archive"))],
+)
 def test_export__writes_what_the_machine_of_the_server_writes(
     form: str, name: str, laptop: Laptop, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

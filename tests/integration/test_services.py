@@ -36,6 +36,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.markers import slow_except
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import with_redis
 from trainer.contracts.base import changed
@@ -261,7 +262,9 @@ async def test_server_that_is_not_redis__is_named_in_one_sentence(answer: bytes)
     assert {plain.value.code, encrypted.value.code} == {ErrorCode.SERVICE_UNAVAILABLE}
 
 
-@pytest.mark.parametrize("command", ["-m trainer worker", "-m trainer train --corpus text", "-m bot"])
+@pytest.mark.parametrize(
+    "command", slow_except(["-m trainer worker", "-m trainer train --corpus text", "-m bot"], "-m trainer worker")
+)
 async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_path: Path, command: str) -> None:
     add_corpus(tmp_path, some_text())
     async with something_else(ANSWERS[0]) as address, LocalDiscord(token="t") as server:  # noqa: S106
