@@ -18,6 +18,8 @@ from tests.support.extras import link_libraries
 from trainer.contracts.installation import DISTRIBUTION
 from trainer.native.build import compiler
 
+pytestmark = pytest.mark.slow  # the hosted workflow installs the wheel at each push
+
 _TINY = ("--model", "gru", "--size", "tiny", "--tokenizer", "char", "--set", "max_steps=3", "--set", "threads=1")
 
 _TYPED_PROGRAM = """

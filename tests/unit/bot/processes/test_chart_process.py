@@ -85,6 +85,7 @@ async def test_process__killed_while_drawing_costs_one_chart(charts: ChartProces
     assert await charts.loss_chart(longer, [], "bits") is not None
 
 
+@pytest.mark.slow
 async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> None:
     before = ChartProcess()
     assert await before.loss_chart(CURVE, [], "bits") is not None
