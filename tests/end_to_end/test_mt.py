@@ -228,6 +228,7 @@ def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None
     assert "diverged" in lab_shell.type("train", *TINY, "--corpus", "text", *wild, code=1)
 
 
+@pytest.mark.slow
 def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(3000))
     err = interrupt(shell, signal.SIGINT, "train", *LONG)

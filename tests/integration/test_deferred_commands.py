@@ -30,6 +30,7 @@ from tests.support.bot import (
     start_bot,
 )
 from tests.support.inference import finished_run
+from tests.support.markers import slow_except
 from tests.support.redis_servers import address, embedded
 from tests.support.waiting import captured_logs, until
 
@@ -92,7 +93,7 @@ async def place(root: Path) -> AsyncIterator[Place]:
         yield Place(server, server.add_user("ana"), root)
 
 
-@pytest.mark.parametrize("is_behind_proxy", [False, True])
+@pytest.mark.parametrize("is_behind_proxy", slow_except([False, True], False))
 async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path, *, is_behind_proxy: bool) -> None:
     finished_run(tmp_path)
     async with embedded(tmp_path) as (_, _, store), place(tmp_path) as here:

@@ -22,6 +22,7 @@ from tests.support.bot import TOKEN, ended
 from tests.support.bot import settings as bot_settings
 from tests.support.finished_runs import finished_run
 from tests.support.http import ADMIN, ALL_KEYS, ANA, Site, with_api
+from tests.support.markers import slow_except
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import changed
@@ -56,7 +57,10 @@ async def port_of(process: Process) -> int:
                 return line["port"]
 
 
-@pytest.mark.parametrize("words", [("bot", "--no-discord"), ("trainer", "up", "--no-discord")], ids="-".join)
+STARTS = (("bot", "--no-discord"), ("trainer", "up", "--no-discord"))
+
+
+@pytest.mark.parametrize("words", slow_except(STARTS, STARTS[0]), ids=["bot", "up"])
 async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -82,7 +86,11 @@ async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
     assert await gone(tmp_path)
 
 
-@pytest.mark.parametrize("begun", ["", "GET /he", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=len)
+@pytest.mark.parametrize(
+    "begun",
+    slow_except(["", "GET /he", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], "GET /he"),
+    ids=["", "part", "all"],
+)
 async def test_process__with_few_descriptors_answers_beside_more_idle_clients_than_it_can_hold(
     tmp_path: Path, begun: str
 ) -> None:

@@ -66,6 +66,7 @@ async def test_failed_and_cancelled_runs__are_resumed_and_end_like_others(lab: L
     assert [run.record().user_id for run in (first, second, third)] == [7, 8, None]
 
 
+@pytest.mark.slow
 async def test_cancelled_run__is_resumed_with_more_epochs(lab: Lab) -> None:
     async with lab.queue() as queue:
         asked = request(checkpoint_every_steps=10, label="extended")
