@@ -84,7 +84,7 @@ def test_tokenizer_that_is_there__is_the_one_that_is_used(shell: Checker) -> Non
     assert folder.name in shell.check("old", "--tokenizer", folder.name)
 
 
-def test_mistakes__are_told_to_a_person_a_line_each(shell: Checker) -> None:
+def test_mistakes__are_shown_a_line_each(shell: Checker) -> None:
     assert shell.check("text", "--set", "max_seq_len=7", "--set", "seed=-1", code=2) == ""
     assert ["max_seq_len" in line or "seed" in line for line in shell.err.splitlines()] == [True, True]
 

@@ -74,14 +74,14 @@ def test_interrupted_campaign__ends_in_one_sentence_and_leaves_no_process(
 
 
 @pytest.mark.slow
-async def test_random_faults__lose_nothing_and_tell_everything_once(tmp_path: Path) -> None:
+async def test_random_faults__lose_nothing_and_report_everything_once(tmp_path: Path) -> None:
     verdict = await hold(tmp_path / "faults", SEED, SECONDS, Console(), number_of_requests=1)
     assert verdict.holds, verdict.broken
     assert sum(verdict.faults.values()) >= FAULTS
 
 
 @pytest.mark.slow
-async def test_everything_killed__runs_end_as_undisturbed_told_once(tmp_path: Path) -> None:
+async def test_everything_killed__runs_end_as_undisturbed_reported_once(tmp_path: Path) -> None:
     async with started(tmp_path / "killed", USERS, slots=2) as system:
         request = tiny_request(num_epochs=40, checkpoint_every_steps=20, test_fraction=0.1)
         campaign = Campaign(system, [request])

@@ -164,7 +164,7 @@ def test_mistake__is_one_sentence_and_exit_2_and_nothing_changed(
     assert told.setdefault(err, mistake.sentence) == mistake.sentence, "no two mistakes are told alike"
 
 
-def test_validate__tells_where_each_file_is_broken_and_queues_nothing(shell: Shell) -> None:
+def test_validate__names_where_each_file_is_broken_and_queues_nothing(shell: Shell) -> None:
     broken = [mistake for mistake in MISTAKES if " → " in mistake.given or mistake.file in FILES]
     # the field by its path, or the file and the line in it; one sentence is given by the requirements
     place = re.compile(r"`[a-z]+(_[a-z]+)*(\.[a-z0-9_]+)*`|'[a-z]+\.yaml'|'architecture' in model config")

@@ -300,7 +300,7 @@ def test_interrupt__during_the_imports_is_one_sentence() -> None:
 
 
 @pytest.mark.slow
-def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
+def test_full_disk__is_one_sentence_while_the_run_waits_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file can be longer than 100,000 bytes, which is room for anything but a checkpoint."""

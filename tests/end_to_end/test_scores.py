@@ -204,7 +204,7 @@ def test_items__have_their_columns_beside_the_scores_in_the_order_given(shell: S
     assert first.startswith('{"id":"3000","sentence":"the sun 3000","word":"sun","source_row":1,"surprisal_nats":')
 
 
-def test_words_in_rows__are_joined_by_their_item_and_guesses_are_told(shell: Shell) -> None:
+def test_words_in_rows__are_joined_by_their_item_and_guesses_are_reported(shell: Shell) -> None:
     shell.write("words.tsv", "word\titem\nthe\t1\nsun\t1\nNA\t1\nwas\t1\nthe\t2\nsea\t2\n")
     joined = cells_of(score(shell, "--items words.tsv --text-column word --group-column item"))
     assert "mt: Counted as empty: 1 cell with `NA` or the like, first in row 3." in shell.err
@@ -230,7 +230,7 @@ def test_words_in_rows__are_joined_by_their_item_and_guesses_are_told(shell: She
     )
 
 
-def test_items_beyond_the_context__are_told(shell: Shell) -> None:
+def test_items_beyond_the_context__are_reported(shell: Shell) -> None:
     run = finished_runs.finished_run(shell.root, "gpt2")
     shell.write("items.csv", f"sentence\nthe sun\n{'the sun ' * POSITIONS}\n")
     shell.type("score", run.run_id, "--items", "items.csv", "--text-column", "sentence")
@@ -255,7 +255,7 @@ def test_items_with_a_wrong_option__are_refused(words: str, sentence: str, shell
     assert sentence in shell.refuse("score", RUN, *words.split())
 
 
-def test_portion_without_a_score__is_told_and_the_others_are_scored(shell: Shell) -> None:
+def test_portion_without_a_score__is_reported_and_the_others_are_scored(shell: Shell) -> None:
     shell.write("single.txt", "a\n" * 10_001 + "ab\n")
     found = lines_of(score(shell, "--path single.txt --format jsonl --no-bos", code=1))
     assert "nothing to score" in shell.err and found[-1].text == "ab"

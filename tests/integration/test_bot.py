@@ -178,7 +178,7 @@ async def test_members_of_an_allowed_guild__are_users_once_discord_says_so(tmp_p
             assert busy.colour == GREY and "Try again" in busy.text
 
 
-async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(tmp_path: Path) -> None:
+async def test_error_of_the_bot__is_shown_in_red_with_the_id_in_the_log(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(None)
         (story.run.path / "request.json").write_bytes(b"no request")

@@ -77,7 +77,7 @@ async def test_queue_key_with_a_text__is_not_taken_for_a_missing_permission(tmp_
         assert not isinstance(refused.value, NoPermissionError)
 
 
-async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_path: Path) -> None:
+async def test_invalid_job__is_removed_and_the_jobs_behind_it_start(tmp_path: Path) -> None:
     async with two_stores(tmp_path) as (store, _):
         await enqueue(store, "sound")
         for member in ("\xff", "../x", "no-definition"):

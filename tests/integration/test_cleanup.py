@@ -103,7 +103,7 @@ async def test_end_of_the_worker__ends_its_cleanup(tmp_path: Path, monkeypatch: 
     assert not is_running(cleanup.pid)
 
 
-async def test_worker__continues_without_memory_for_a_cleanup_or_a_wish_for_one(
+async def test_worker__continues_without_memory_for_a_cleanup_or_its_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with cleaning(tmp_path, enabled=False):

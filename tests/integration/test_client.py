@@ -199,7 +199,7 @@ def listed(path: str, content: bytes) -> Prepared:
     return Prepared(body=ArtifactFiles.model_validate(body, strict=False).model_dump_json().encode())
 
 
-def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download__that_breaks_off_continues_or_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
     partial = Prepared(206, b"45", {"Content-Length": "6", "Content-Range": "bytes 4-9/10"})
     complete = Prepared(200, b"0123456789")
@@ -308,7 +308,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("answer", "said"), FOREIGN)
-def test_answer_of_a_proxy__is_told_as_what_it_is(
+def test_answer_of_a_proxy__is_reported_as_one(
     answer: Prepared, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(http_api, "_FIRST_PATIENCE_SECONDS", -1.0)

@@ -266,7 +266,7 @@ async def test_owner__without_direct_messages_is_shown_by_doctor(
         assert [line["user_id"] for line in logs if line["event"] == event] == [here.ana.id]
 
 
-async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path: Path) -> None:
+async def test_answer__that_does_not_arrive_leaves_the_results_undelivered(tmp_path: Path) -> None:
     async with home(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)
         end(here.story("char_lstm-1"), completed=False)

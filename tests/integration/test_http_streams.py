@@ -66,7 +66,7 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(here: Si
     assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
 
 
-async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> None:
+async def test_events__arrive_while_the_run_continues(idle: Inside, told: Story) -> None:
     """It has no log meanwhile."""
     async with idle.site.stream(STREAM) as response:
         events = sent_events(response)

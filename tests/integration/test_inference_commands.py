@@ -82,7 +82,7 @@ async def test_report__of_a_long_text_says_what_is_left_out(answers: Path) -> No
         assert number(lost.embeds[0]["color"]) == GREY and "could not be created" in said(lost)
 
 
-async def test_chat__goes_on_by_its_button_until_it_has_expired(answers: Path) -> None:
+async def test_chat__continues_by_its_button_until_it_has_expired(answers: Path) -> None:
     async with place(answers) as here, here.store() as store:
         starting = try_lock(answers / "data" / "services" / "worker.lock")
         assert starting is not None

@@ -96,7 +96,7 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
         assert len(answer.versions) == 2 and here.discord.unresolved == []
 
 
-async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_path: Path) -> None:
+async def test_error__after_a_public_first_answer_is_shown_in_private_once(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
         answer = await here.ask(here.ana, "generate", {"prompt": "a"})
@@ -105,7 +105,7 @@ async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_pa
         assert here.discord.unresolved == []
 
 
-async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path: Path) -> None:
+async def test_error__that_cannot_be_sent_is_logged_and_the_bot_continues(tmp_path: Path) -> None:
     async with fragile(tmp_path) as (server, ana):
         server.fail_next("PATCH", ORIGINAL, "reset")
         server.fail_next("PATCH", ORIGINAL, Refusal(404, 10008, "Unknown Message"))
@@ -138,7 +138,7 @@ async def test_answer__that_was_deleted_is_one_line_of_the_log(tmp_path: Path) -
         assert [line["log_level"] for line in logs if line["event"] != "bot_ready"] == ["warning"]
 
 
-async def test_button__that_changes_its_message_tells_errors_beside_it(tmp_path: Path) -> None:
+async def test_button__that_changes_its_message_shows_errors_beside_it(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(here.ana)
         message = await here.reply(here.ana, "status")

@@ -35,7 +35,7 @@ async def test_command_that_is_cancelled__ends_wherever_it_stands(tmp_path: Path
         await over_a_port.close()
 
 
-async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp_path: Path) -> None:
+async def test_events_over_a_connection_that_breaks__are_each_published_once(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (settings, queue, store):
         run = queue.runs.get((await queue.train(tiny_request(), user_id=None)).run_id)

@@ -82,7 +82,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_refusal__is_told_at_start_and_by_the_doctor(tmp_path: Path, case: str) -> None:
+async def test_refusal__is_reported_at_start_and_by_the_doctor(tmp_path: Path, case: str) -> None:
     options, change, sentence = REFUSALS[case]
     async with served(tmp_path, *options.split()) as server:
         user, database = (change, "/0") if change.endswith("@") else ("", change or "/0")
@@ -91,7 +91,7 @@ async def test_refusal__is_told_at_start_and_by_the_doctor(tmp_path: Path, case:
     assert "word" not in said.replace("password", "")
 
 
-async def test_server_that_cannot_save__is_told_at_start(tmp_path: Path) -> None:
+async def test_server_that_cannot_save__is_reported_at_start(tmp_path: Path) -> None:
     (tmp_path / "server" / "dump.rdb").mkdir(parents=True)  # a snapshot cannot replace it, not even as root
     async with served(tmp_path, "--save", "3600 1") as server:
         store = await connect(server.url)
@@ -263,7 +263,7 @@ async def test_certificate_that_the_server_asks_for__is_given(tmp_path: Path) ->
         assert await refusal_at(f"{trusted}&ssl_certfile={own}&ssl_keyfile={own}", tmp_path) == ""
 
 
-async def test_encryption__that_the_server_lacks_is_told(tmp_path: Path) -> None:
+async def test_encryption__that_the_server_lacks_is_reported(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         said = await refusal_at(server.url.replace("redis:", "rediss:"), tmp_path)
     assert "Use redis:// for a server without TLS" in said or "No Redis answers" in said, said

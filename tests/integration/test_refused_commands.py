@@ -94,7 +94,7 @@ def stored(root: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-async def test_mistake__is_told_in_one_sentence_and_leaves_nothing(tmp_path: Path, command: str) -> None:
+async def test_mistake__is_reported_in_one_sentence_and_leaves_nothing(tmp_path: Path, command: str) -> None:
     for name in ("a_kk_ipa", "b_kk_ipa"):
         add_corpus(tmp_path, "ɑb\n" * 20, name)
     finished_run(tmp_path, "lstm")

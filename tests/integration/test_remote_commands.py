@@ -379,7 +379,7 @@ def test_stream__shows_the_complete_text(laptop: Laptop) -> None:
     assert laptop.type(*words, "--stream", "--samples", "2").startswith("0: ")
 
 
-def test_chat__goes_on_with_a_session(laptop: Laptop) -> None:
+def test_chat__continues_with_a_session(laptop: Laptop) -> None:
     code, out, err = laptop.run("chat", laptop.server.run.run_id, "--seed", "1", typed="ab\n\nabc\n")
     assert code == 0 and out.count("\n") == 2
     session = err.partition("(session ")[2].partition(")")[0]

@@ -409,7 +409,7 @@ class AskedMeanwhile(ObjectStore):
         super().download(key, target, most_bytes)
 
 
-def test_run_that_is_asked_for_during_its_first_download__is_there_soon(tmp_path: Path, bucket: Bucket) -> None:
+def test_run_requested_during_its_first_download__is_there_soon(tmp_path: Path, bucket: Bucket) -> None:
     first, _ = published(bucket, tmp_path / "a")
     other = replica(bucket, tmp_path / "b")
     Replica(AskedMeanwhile(bucket, other), tmp_path / "b", "models", RUN).pull()

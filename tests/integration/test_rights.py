@@ -399,7 +399,7 @@ def test_table__has_the_roles_that_a_person_has_decided() -> None:
 
 @pytest.mark.parametrize("private", slow_except([False, True], True))
 @pytest.mark.parametrize("face", slow_except(TEMPLATES, "HTTP"))
-async def test_operation__is_for_whom_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
+async def test_operation__is_allowed_as_the_rule_says(face: str, private: bool, tmp_path: Path) -> None:
     """Those who may not are refused and change nothing; those who may get another answer, if only a conflict."""
     wrong: list[tuple[str, ...]] = []
     async with installation(tmp_path, private=private) as here, typist(tmp_path) as process:

@@ -285,7 +285,7 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(here:
     assert "long" not in shown_text(long.payload)
 
 
-async def test_help__tells_every_command_and_its_options(here: Place) -> None:
+async def test_help__shows_every_command_and_its_options(here: Place) -> None:
     overview = await here.ask(here.bob, "help")
     mt = here.discord.commands[0]
     for command in (row for row in rows(mt["options"]) if row["type"] == 1):

@@ -498,7 +498,7 @@ async def test_server_that_loads_for_longer_than_a_start_may_take__is_waited_for
     await second.stop()
 
 
-async def test_server_of_another_user__is_told_as_a_folder_that_cannot_be_used() -> None:
+async def test_server_of_another_user__is_reported_as_an_unusable_folder() -> None:
     with TemporaryDirectory() as name:
         os.chmod(name, 0o755)  # noqa: S103
         settings = settings_in(Path(name), embedded_workers=0)

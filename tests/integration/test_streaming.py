@@ -127,7 +127,7 @@ class Patchy(InferenceChild):
         return changed(record, response=response)
 
 
-async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(
+async def test_lost_or_repeated_chunks__are_delivered_once_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.queue.inference_client._POLL_SECONDS", 0.1)  # so that it looks during the pause
@@ -140,7 +140,7 @@ async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(
     assert isinstance(told[-1], GenerateResponse)
 
 
-async def test_server_that_goes_away__is_told_to_who_asks_for_anything(tmp_path: Path) -> None:
+async def test_server_that_stops__is_reported_to_every_request(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
         reading = here.queue.inference.stream(RUN, long_text(prompt_text="silent"))
         await first_of(reading)
@@ -200,7 +200,7 @@ class Echo(InferenceChild):
         return changed(record, response=changed(record.response, status="completed", answer=answer))
 
 
-async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:
+async def test_chat__that_expires_while_it_waits_does_not_restart(tmp_path: Path) -> None:
     async with place(tmp_path, Echo) as here:
         first = await here.queue.inference.ask(RUN, ChatRequest(message="a"))
         again = await here.queue.inference.ask(RUN, ChatRequest(message="b", session_id=first.session_id))

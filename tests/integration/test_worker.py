@@ -153,7 +153,7 @@ async def test_paused_runs__are_started_by_no_worker_whatever_was_killed_or_lost
             assert kinds == ["JobQueued", "JobPaused", "JobQueued", "JobStarted"]
 
 
-async def test_waiting_run__ends_as_what_befalls_it_in_the_queue(lab: Lab) -> None:
+async def test_waiting_run__is_cancelled_paused_or_fails_in_the_queue(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(61), "lost")  # the server may have the text of other tests by its hash
     texts = ("lost", "text", "text", "text", "text", "text")
     async with lab.queue() as queue:

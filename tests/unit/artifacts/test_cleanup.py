@@ -293,7 +293,7 @@ def test_folder_that_cannot_be_removed__stays_complete(shell: Shell) -> None:
     assert contents(run.path) == before
 
 
-def test_kept_checkpoints__stay_and_their_size_is_told(shell: Shell) -> None:
+def test_kept_checkpoints__stay_and_their_size_is_reported(shell: Shell) -> None:
     for number in (1, 2):
         add_run(shell.folder, f"lstm-{number}")
     kept = {path: data for path, data in contents(shell.folder).items() if "/scheduled/" in path}

@@ -79,7 +79,7 @@ def test_push_without_yes__shows_what_it_would_send_and_sends_nothing(
         assert revision.bytes == sum(file.bytes for file in revision.files)
 
 
-def test_push_and_pull__tell_of_each_revision(
+def test_push_and_pull__report_each_revision(
     run: RunDirectory, hub: Hub, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -41,7 +41,7 @@ def test_font_cache__is_kept_with_the_data_unless_it_has_a_place(
     assert installed in Path(os.environ["MPLCONFIGDIR"]).parents
 
 
-def test_place__of_a_checkout_or_a_setting_is_not_told(tmp_path: Path) -> None:
+def test_path__of_a_checkout_or_a_setting_is_not_shown(tmp_path: Path) -> None:
     assert default_folder("artifacts") == Path("artifacts")
     assert AppSettings(artifacts_root=Path("artifacts")).new_place() is None
     assert AppSettings(artifacts_root=tmp_path / "elsewhere").new_place() is None
@@ -56,7 +56,7 @@ def test_extra__is_installed_by_what_has_installed_the_program(
     assert command_for("train") == "`uv tool install 'model-trainer[train]'`"
 
 
-def test_extra__that_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extra__that_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extras("train", "server", "discord")
     monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch", "server": "aiohttp"})
     require_extras("server")

@@ -123,7 +123,7 @@ def test_quotation_marks__are_those_of_cells_or_of_the_text(
 
 
 @pytest.mark.parametrize(("quoting", "is_told"), [(None, True), ("csv", False)])
-def test_quoted_cell__whose_lines_could_be_rows_is_told(quoting: Quoting | None, is_told: bool) -> None:
+def test_quoted_cell__whose_lines_could_be_rows_is_reported(quoting: Quoting | None, is_told: bool) -> None:
     text = 'item,sentence,note\n1,The sun rose,"yes\n2,The moons rose,no\n3,A star fell,maybe"\n4,It rained,last\n'
     found = read_rows(text, ".csv", quoting)
     assert [row["item"] for _, row in found.rows] == ["1", "4"]

@@ -69,7 +69,7 @@ def test_greedy__takes_the_likeliest_token_of_a_forward_pass_each_time(name: str
         ({**ENDLESS, "stop_sequences": ["\n"]}, "hgf", 4, "stop_sequence"),
     ],
 )
-def test_text__ends_at_its_line_or_goes_on(values: dict[str, object], output: str, steps: int, reason: str) -> None:
+def test_text__ends_at_its_line_or_continues(values: dict[str, object], output: str, steps: int, reason: str) -> None:
     found = write(spelling("hgf"), **GREEDY, **values)
     assert (found.outputs, found.steps, found.stop_reason) == ((output,), (steps,), (reason,))
     assert found.eos_terminated == (reason == "eos",)

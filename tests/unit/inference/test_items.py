@@ -269,7 +269,7 @@ def request_of(fields: dict[str, object]) -> ItemsRequest:
         ),
     ],
 )
-def test_guess__is_told_with_a_count_and_its_first_row(fields: dict[str, object], notes: list[str]) -> None:
+def test_guess__is_reported_with_a_count_and_its_first_row(fields: dict[str, object], notes: list[str]) -> None:
     found = item_notes([request_of(fields)])
     assert [note.startswith(said) for note, said in zip(found, notes, strict=True)] == [True] * len(notes)
 

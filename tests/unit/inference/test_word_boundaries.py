@@ -110,7 +110,7 @@ def test_words__are_scored_as_the_words_that_were_counted(method: str, line: str
 
 
 @pytest.mark.parametrize("method", TOY_MODELS)
-def test_words__are_those_of_minicons_if_wished(method: str) -> None:
+def test_words__are_those_of_minicons_on_request(method: str) -> None:
     """Its `bow_correction`: the mass of tokens with a space after a word goes to it, and is taken from the next one."""
     model = TOY_MODELS[method]
     found = dict(word_surprisals(model, model.tokens, "ab ba", as_minicons=True))

@@ -54,7 +54,7 @@ async def test_caller__by_id_and_by_guild(user_id: int, guild_id: int | None, is
     assert await permissions().caller(user_id, guild_id) == Caller(user_id, is_admin)
 
 
-async def test_stranger__is_refused_and_told_whom_to_ask() -> None:
+async def test_stranger__is_refused_and_sees_whom_to_ask() -> None:
     of_guild, of_user = DiscordSettings(allowed_guild_ids=(GUILD,)), DiscordSettings(allowed_user_ids=(OTHER,))
     for guild_id in (None, 77):
         with refused(ErrorCode.FORBIDDEN, f"Ask <@{OWNER}> to add you"):

@@ -182,7 +182,7 @@ def masking_of(name: str) -> Masking | None:
 
 
 @pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
-def test_learning__one_batch_is_learned_by_heart(name: str) -> None:
+def test_learning__overfits_one_batch(name: str) -> None:
     losses = train(name, Rows(noise(49), 12, CHAR_IDS, masking_of(name)), 150, 4, 0.02, repeats=True)
     assert losses[0] > 1.5
     assert min(losses[-10:]) < 0.5
@@ -207,7 +207,7 @@ def run_in(folder: Path, name: str, **values: object) -> Run:
 
 
 @pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
-def test_resume__goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
+def test_resume__continues_bit_for_bit(tmp_path: Path, name: str) -> None:
     values: dict[str, object] = {"num_epochs": 2, "max_steps": 30, "checkpoint_every_steps": 4}
     complete = observed(run_in(tmp_path / "complete", name, **values))
     run = run_in(tmp_path / "parts", name, **values)

@@ -255,7 +255,7 @@ def test_ids_and_tokens__out_of_bounds_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm", "gpt2"])
-def test_fork__goes_on_by_itself(name: str) -> None:
+def test_fork__continues_by_itself(name: str) -> None:
     model, random = model_of(name), Random(6)
     state, logits = after(model, (2,), random)
     steps = model.steps(state, logits)

@@ -203,7 +203,7 @@ def values_of(effective: EffectiveRequest) -> dict[str, object]:
 
 
 @for_all_pairs(REQUESTS, TEXTS)
-def test_given_value__stays_and_a_chosen_one_is_told(fields: dict[str, object], facts: Facts) -> None:
+def test_given_value__stays_and_a_chosen_one_is_reported(fields: dict[str, object], facts: Facts) -> None:
     found = tried(fields, facts)
     if found is None:
         return
@@ -219,7 +219,7 @@ FOLLOWS = {"model_size": "model.", "tokenizer.method": "tokenizer.", "optimizer.
 
 
 @for_all_pairs(REQUESTS, st.tuples(TEXTS, TEXTS))
-def test_value__that_depends_on_the_text_is_told(fields: dict[str, object], facts: tuple[Facts, Facts]) -> None:
+def test_value__that_depends_on_the_text_is_reported(fields: dict[str, object], facts: tuple[Facts, Facts]) -> None:
     is_partial = "model" in fields and "model_size" not in fields  # whose other sizes are those of an untold preset
     one, other = (tried(fields, of) for of in facts)
     if one is None or other is None or is_partial:

@@ -38,7 +38,7 @@ class SlowQueue(HandQueue):
         return await super().recent(statuses)
 
 
-async def test_feeds__of_the_runs_asked_for_last_stay_in_memory(tmp_path: Path) -> None:
+async def test_feeds__of_the_runs_requested_last_stay_in_memory(tmp_path: Path) -> None:
     feeds = RunFeeds(HandQueue(RunStore(tmp_path)), max_runs=2)
     for number in range(3):
         Story(tmp_path, run_record(f"char_lstm-{number}")).start().complete()

@@ -230,5 +230,5 @@ def test_readable_line__has_time_level_event_and_values() -> None:
 
 
 @pytest.mark.parametrize("line", ["no json", '"text"', "17", "[]", "null"])
-def test_readable_line__that_is_none_of_ours_stays_as_it_is(line: str) -> None:
+def test_readable_line__of_another_program_stays_as_it_is(line: str) -> None:
     assert readable_line(line) == line

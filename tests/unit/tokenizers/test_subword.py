@@ -41,7 +41,7 @@ def test_bpe__merges_frequent_words_with_the_space_before_them() -> None:
     assert tokens(KINGS["bpe"], "the king's  queen") == ["the", " king's", " ", " queen"]
 
 
-def test_wordpiece__goes_on_with_a_word_after_two_hashes() -> None:
+def test_wordpiece__continues_a_word_after_two_hashes() -> None:
     tokenizer = KINGS["wordpiece"]
     assert tokenizer.manifest.special_tokens == {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
     assert tokens(tokenizer, "the kings ##") == ["the", " king", "##s", " #", "#"]
@@ -60,7 +60,7 @@ def test_style__decides_the_special_tokens(method: str, options: dict[str, objec
 
 
 @pytest.mark.parametrize(("method", "options"), OPTIONS)
-def test_vocabulary__is_at_most_as_large_as_wished_and_has_all(method: str, options: dict[str, object]) -> None:
+def test_vocabulary__is_at_most_as_large_as_requested_and_has_all(method: str, options: dict[str, object]) -> None:
     characters = len(set("".join(LINES)))
     least = 5 + 2 * characters if method == "wordpiece" else 4 + characters
     for size in (least, least + 5, 10_000):

@@ -60,7 +60,7 @@ def test_save__keeps_the_last_two_and_the_best_of_each(store: CheckpointStore, t
     assert names(tmp_path) == ["step-10", "step-11"]
 
 
-def test_prune__that_cannot_tell_the_best_drops_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+def test_prune__without_a_known_best_drops_nothing(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, 1, 2, best=1)
     (tmp_path / "step-2" / "state.json").write_bytes(b"\xff")
     save(store, 3, best=1)
@@ -287,7 +287,7 @@ def seen(run: Run) -> dict[int, str]:
     return found
 
 
-def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_path: Path) -> None:
+def test_training__keeps_the_weights_of_scheduled_steps_and_reports_each(tmp_path: Path) -> None:
     run = make_run(tmp_path, TEXT, **SCHEDULED)
     after_step = seen(run)
     told = observed(run)
@@ -350,7 +350,7 @@ BY_TEXT: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("schedule", BY_TEXT.values(), ids=BY_TEXT)
 @pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
-def test_training__keeps_weights_by_text_and_tells_how_much_it_has_read(
+def test_training__keeps_weights_by_text_and_reports_how_much_it_has_read(
     tmp_path: Path, schedule: dict[str, object], objective: str
 ) -> None:
     """Of masked tokens only some are predicted, and all of the text is read."""
@@ -372,7 +372,7 @@ def test_training__keeps_weights_by_text_and_tells_how_much_it_has_read(
 
 
 @pytest.mark.parametrize("unit", ["words", "tokens"])
-def test_kept_weights__tell_for_which_count_they_were_kept(tmp_path: Path, unit: str) -> None:
+def test_kept_weights__name_the_count_they_were_kept_for(tmp_path: Path, unit: str) -> None:
     counts = [100, 101, 500, 700]
     run = make_run(tmp_path, TEXT, **(SCHEDULED | {"num_epochs": 5, "checkpoint_schedule": {unit: counts}}))
     observed(run)
@@ -430,7 +430,7 @@ def test_kept_weights__with_a_flipped_bit_are_refused(tmp_path: Path, file: str)
         store.scheduled_weights(3)
 
 
-def test_kept_weights__are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+def test_kept_weights__are_no_checkpoint_to_resume_from(tmp_path: Path) -> None:
     keep(CheckpointStore(tmp_path), 3)
     (tmp_path / "scheduled" / "step-3").rename(tmp_path / "step-3")
     found = CheckpointStore(tmp_path).recover()

@@ -97,7 +97,7 @@ def test_environment__has_no_instruction_set_of_onednn_without_onednn(monkeypatc
 
 
 @pytest.mark.process
-def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment__has_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU\n")
     assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
     assert cpu_name(tmp_path / "none")
@@ -107,7 +107,7 @@ def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path, monkeypatch:
     assert device.git_commit(tmp_path) is None
 
 
-def test_out_of_memory__is_told_from_other_errors() -> None:
+def test_out_of_memory__is_distinguished_from_other_errors() -> None:
     """As Python, the system (where a file cannot be mapped) and torch on the CPU say it."""
     torch_says = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
     assert all(device.is_out_of_memory(error) for error in (MemoryError(), OSError(errno.ENOMEM, "x"), torch_says))
@@ -197,7 +197,7 @@ def test_measuring__is_in_fp32_whatever_the_training_computes_in(tmp_path: Path)
         ("gpt2", "fp16"),
     ],
 )
-def test_resume__in_lower_precision_goes_on_bit_for_bit(tmp_path: Path, name: str, precision: Precision) -> None:
+def test_resume__in_lower_precision_continues_bit_for_bit(tmp_path: Path, name: str, precision: Precision) -> None:
     """With fp16 the scale of the losses is part of the state."""
     if precision == "bf16" and not trains_in_bf16(name):
         pytest.skip("this CPU cannot train the architecture in bf16")

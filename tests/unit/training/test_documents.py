@@ -217,7 +217,7 @@ def test_score__of_newlines_is_theirs_and_of_no_tokens_refused() -> None:
 
 @every_method
 @pytest.mark.parametrize("prompt", ["", "Ay me!\n\nShe"])
-def test_text__goes_on_with_the_likeliest_tokens_and_newlines(method: str, prompt: str) -> None:
+def test_text__continues_with_the_likeliest_tokens_and_newlines(method: str, prompt: str) -> None:
     tokenizer = TOKENIZERS[method]
     model = small_model(vocabulary_of(tokenizer))
     with torch.no_grad():  # a newline now and then

@@ -208,7 +208,7 @@ def test_uniform_model__has_the_vocabulary_as_perplexity(run: Run) -> None:
     assert math.isfinite(perplexity(1e6)), "that of an absurd loss"
 
 
-def test_measure__tells_what_the_lines_are(run: Run) -> None:
+def test_measure__names_what_the_lines_are(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     texts = run.lines("test")
     lines = [run.tokenizer.encode(text) for text in texts]

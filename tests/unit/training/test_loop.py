@@ -170,7 +170,7 @@ def test_early_stopping__ends_after_patience_without_a_fall(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("calls", "saved"), [(0, []), (3, [3])])
-def test_stop__is_heard_within_a_step_and_saves_what_there_is(tmp_path: Path, calls: int, saved: list[int]) -> None:
+def test_stop__takes_effect_within_a_step_and_saves_a_checkpoint(tmp_path: Path, calls: int, saved: list[int]) -> None:
     told = observed(make_run(tmp_path, TEXT), should_stop=after(calls, "cancel"))
     assert (told.result.stopped, told.result.test, told.result.state.step) == ("cancel", None, calls)
     assert [one.step for one in told.saved] == saved
@@ -324,7 +324,7 @@ def test_divergence__ends_the_run_and_is_measured_from_where_it_begins(tmp_path:
     assert state.step == 4
 
 
-def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path) -> None:
+def test_samples__are_requested_at_their_steps_and_change_nothing(tmp_path: Path) -> None:
     asked: list[tuple[int, bool]] = []
     models: list[LanguageModel] = []
     for name, every in (("with", 5), ("without", None)):

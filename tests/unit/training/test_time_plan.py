@@ -116,7 +116,7 @@ def test_resume__of_a_training_with_minutes_continues_bit_for_bit(tmp_path: Path
     assert_continued(whole, rows, observed(run, resume=True))
 
 
-def test_resume__goes_on_with_the_plan_of_its_checkpoint(tmp_path: Path) -> None:
+def test_resume__continues_with_the_plan_of_its_checkpoint(tmp_path: Path) -> None:
     """The rate falls from its place in the schedule to the end of it in the five steps that were left."""
     run = timed(tmp_path / "run", minutes=1000.0)
     observed(run, should_stop=after(7, "pause"))

@@ -48,7 +48,7 @@ async def test_note__whose_caller_is_cancelled_is_on_disk_before_the_caller_ends
     assert read_ledger(run).watchers == (Watcher(user_id=OTHER),)
 
 
-async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(tmp_path: Path) -> None:
+async def test_watching__continues_with_the_same_messages_in_the_same_place_only(tmp_path: Path) -> None:
     ledger = Ledger(Story(tmp_path, run_record()).run)
     card = SentMessage(nonce="1", message_id=1)
     here = await ledger.update(await ledger.watch(OTHER, 5), card=card, watches=False)
@@ -58,7 +58,7 @@ async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(t
     assert elsewhere == Watcher(user_id=OTHER)
 
 
-async def test_watching__who_was_told_the_end_is_not_told_again_elsewhere(tmp_path: Path) -> None:
+async def test_watching__sends_the_end_once_to_a_watcher(tmp_path: Path) -> None:
     ledger = Ledger(Story(tmp_path, run_record()).run)
     final = SentMessage(nonce="1", message_id=1)
     told = await ledger.update(await ledger.watch(OTHER, 5), final=final)

@@ -162,7 +162,7 @@ def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finis
     assert error is not None and error.code is ErrorCode.DATA_NOT_FOUND
 
 
-def test_evaluation__tells_how_much_of_a_text_the_run_and_its_ancestors_have_read(finished: Finished) -> None:
+def test_evaluation__reports_how_much_of_a_text_the_run_and_its_ancestors_have_read(finished: Finished) -> None:
     made, folder = finished.made, finished.made.folder
     first = write(folder, [f"a line of the first run {n}" for n in range(10)], "first.txt")
     effective = changed(made.effective, corpus=reference(first), init_from_run_id="twin")
