@@ -42,20 +42,6 @@ def refusal_of(code: ErrorCode, status: int) -> Prepared:
     return Prepared(status, ErrorBody(code=code, message="Later.", request_id="r").model_dump_json().encode())
 
 
-def test_model__is_loaded_by_its_label_last_and_the_beginning_of_its_id(server: LabServer) -> None:
-    with client_of(server) as client:
-        newest = client.wait(client.train(tiny_request(max_steps=1), label="Менің үлгім").run_id).run_id
-        named = [client.load(name) for name in ("Менің үлгім", "last", newest[:-1])]
-        assert [model.run_id for model in named] == [newest] * 3
-        assert client.status("last").run_id == client.wait("Менің үлгім").run_id == newest
-        assert named[0].score(TEXT).nats == trainer.load(server.run.path.with_name(newest)).score(TEXT).nats
-        with refused(ErrorCode.INVALID_INPUT, f"Only a complete id names what is deleted: give '{newest}'."):
-            client.delete("last")
-        with refused(ErrorCode.INVALID_INPUT, "`label` must not be 'last'"):
-            client.train(tiny_request(), label="last")
-        client.delete(newest)
-
-
 def test_model__has_the_methods_and_the_numbers_of_a_loaded_run(server: LabServer) -> None:
     with client_of(server) as client:
         remote, local = client.load(server.run.run_id), trainer.load(server.run.path)

@@ -14,7 +14,7 @@ from bot.messages.answers import files_answer
 from bot.messages.run_card import final_message
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.cards import Read
-from tests.support.http import ADMIN, BOB, Got, Site, inside, with_api
+from tests.support.http import ADMIN, Got, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG
@@ -85,16 +85,6 @@ async def test_sizes__of_a_run_are_those_of_its_files_wherever_they_are_shown(he
     assert in_all in Read(final_message(run.record(), status, read_outcome(run))).text
     assert f"{len(result)} files of" in (title := Read(files_answer(run.record(), run.result_files())).title)
     assert title.endswith(f", {sum(result) / 1000:.1f} kB")
-
-
-async def test_files__of_a_tokenizer_are_listed_too(here: Site) -> None:
-    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
-    name = (await here.post("/tokenizers/train?wait=60", request)).fields["tokenizer_id"]
-    listed = (await here.get(f"/artifacts/tokenizers/{name}", key=BOB)).record(ArtifactFiles)
-    assert "manifest.json" in {file.path for file in listed.files}
-    for file in listed.files:
-        got = await here.get(f"/artifacts/tokenizers/{name}/download?path={file.path}", key=BOB)
-        assert sha256(got.body).hexdigest() == file.sha256
 
 
 async def test_files__of_a_run_without_a_model_are_not_there_yet(here: Site) -> None:

@@ -351,25 +351,3 @@ async def test_compare__shows_differences_and_refuses_unmeasured_runs(here: Plac
     assert corpus_name(CommandContext(here.bot, Caller(here.bob.id)), "3" * 64) == "attached text"
     offered = await here.suggested(here.bob, "compare", "d")
     assert [choice.value for choice in offered][:2] == ["lstm-old", "lstm-new"]
-
-
-async def test_name__is_meant_for_a_run_that_the_caller_may_see(tmp_path: Path) -> None:
-    async with place(tmp_path, private_runs=True) as here:
-        story(here, here.bob, "gru-1", minutes_ago=3, label="Соңғы").start()
-        story(here, here.bob, "gru-20", minutes_ago=2, label="lstm-3").start()
-        story(here, here.ana, "lstm-30", minutes_ago=1, label="Соңғы").start()
-
-        async def status(user: User, name: str) -> str:
-            return (await here.ask(user, "status", {"run": name})).text
-
-        shown = {"last": "gru-20", " Соңғы ": "gru-1", "lstm-3": "gru-20", "gru-2": "gru-20", "gru-1": "gru-1"}
-        for name, run_id in shown.items():
-            assert f"{run_id} · request" in await status(here.bob, name), name
-        assert "lstm-30 · request" in await status(here.ana, "last")
-        assert "'Соңғы' names 2 runs: lstm-30, gru-1" in await status(here.ana, "Соңғы")
-        assert "There is no run 'lstm-3x'" in await status(here.bob, "lstm-3x")
-        assert "is private" in await status(here.bob, "lstm-30")
-        offered = await here.discord.autocomplete(here.bob, "mt status", "run", "la")
-        assert (offered[0].value, offered[0].name[:15]) == ("last", "last · lstm-3 ·")
-        refused = await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "name": "last"})
-        assert "`name` must not be 'last'" in refused.text
