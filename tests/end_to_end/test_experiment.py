@@ -133,7 +133,6 @@ def accuracies(shell: Shell, run_id: str) -> dict[str, float]:
     return {battery: fmean(of_battery) for battery, of_battery in wins.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("smoke")
 def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None:
     before = files_of(shell.artifacts / "models")

@@ -296,6 +296,7 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
     assert shell.type("cancel", run.run_id) == f"{run.run_id} is cancelled.\n"
 
 
+@pytest.mark.slow
 def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one(shell: Shell) -> None:
     config = shell.folder / "whole.yaml"
     config.write_text(shell.type("config", shell.add_finished_run().run_id), encoding="utf-8")

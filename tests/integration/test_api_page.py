@@ -67,6 +67,7 @@ def test_page__every_example_for_curl_works(page: str, prepared: Prepared, tmp_p
         assert done.returncode == 0, (operation.row.name, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_page__every_example_for_python_works(page: str, prepared: Prepared) -> None:
     client = search("```python\n(.*?)```", INTRODUCTION, DOTALL)
     assert client is not None

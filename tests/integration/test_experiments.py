@@ -81,6 +81,7 @@ async def two_runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[
     return runs_of(queue, experiment)
 
 
+@pytest.mark.slow
 async def test_worker_killed__no_cell_is_repeated_nor_by_a_second_start(tmp_path: Path, lab: Lab) -> None:
     add_languages(tmp_path)
     add_languages(lab.folder)

@@ -190,6 +190,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert not any(parent.run_id in key for key in site.bucket.objects.tags("files/models/"))
 
 
+@pytest.mark.slow
 async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id

@@ -10,7 +10,6 @@ from arq.worker import func
 
 from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
 from tests.support.cross_language import add_languages, plan_with
-from tests.support.markers import slow_except
 from tests.support.redis_servers import address, embedded, served
 from tests.support.started_jobs import started_battery, started_experiment
 from tests.support.stored_jobs import is_free
@@ -44,7 +43,8 @@ async def test_worker_until_idle__trains_what_waits_and_ends_with_0(tmp_path: Pa
     assert [(each.threads, each.mean_threads) for each in ran] == [(1, None), (3, 3.0)]
 
 
-@pytest.mark.parametrize("end", slow_except([signal.SIGTERM, signal.SIGKILL], signal.SIGTERM))
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
     end: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
