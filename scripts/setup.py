@@ -109,7 +109,7 @@ def unit() -> int:
 
 
 def test() -> int:
-    """Lint, types and every promise; the tests marked slow are left to `check`."""
+    """Lint, types and each promise once; its variants, which are marked slow, are left to `check`."""
     return run_checks(pytest_command("quick", "not slow", WAITING_TESTS), WITH_BYTECODE)
 
 
