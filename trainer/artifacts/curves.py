@@ -4,18 +4,23 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from io import BufferedReader
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import NotRequired, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from trainer.artifacts.event_log import EventReader, is_progress
-from trainer.contracts.events import Event, JobStarted, MetricsProgress
+from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, JobStarted, MetricsProgress
 from trainer.contracts.parameters import CurveQuery
+from trainer.system.files import BrokenFile, open_regular
 
 _PIECE = 20_000
 """Points that are written at once: a run may have a million."""
+_READ_BYTES = 1 << 22
+"""Bytes of the loss curve that are read at once."""
 
 
 class Points(Sequence[tuple[int, float]]):
@@ -96,20 +101,26 @@ class _Numbers(TypedDict):
     tokens_per_second: float
     val_loss: NotRequired[float | None]
     gpu_memory_bytes: NotRequired[tuple[int, ...] | None]
+    cpu_cores: NotRequired[float | None]
+    memory_bytes: NotRequired[int | None]
     tokens: NotRequired[int | None]
     words: NotRequired[int | None]
 
 
 _numbers: TypeAdapter[list[_Numbers]] = TypeAdapter(list[_Numbers], config=ConfigDict(defer_build=True))
+_rows: TypeAdapter[list[dict[str, float | None]]] = TypeAdapter(
+    list[dict[str, float | None]], config=ConfigDict(defer_build=True)
+)
 
 
 class RunCurves:
-    """The curves of a run, from its progress events."""
+    """The curves of a run, from its progress events; once it has ended, from all rows of its loss curve."""
 
-    def __init__(self, reader: EventReader) -> None:
+    def __init__(self, reader: EventReader, loss_curve: Path) -> None:
         self.last_seq = 0
         """Number of the last event that was read."""
         self._reader = reader
+        self._loss_curve = loss_curve
         self._steps: array[int] = array("q")
         self.train = Points(self._steps)
         """Mean loss in nats per token."""
@@ -119,6 +130,8 @@ class RunCurves:
         self.tokens_per_second = Points(self._steps)
         self.gpu_memory_bytes = Points()
         """Highest use of memory so far, on the GPU that uses most."""
+        self.cpu_cores = Points()
+        self.memory_bytes = Points()
         self.tokens = Points()
         """Tokens of the training text read so far."""
         self.words = Points()
@@ -147,10 +160,15 @@ class RunCurves:
     def _add_events(self, events: Iterable[Event]) -> None:
         for event in events:
             self.last_seq = event.seq
-            if isinstance(event, JobStarted):
-                self._clock = event.ts  # the time between two attempts does not count
-            elif isinstance(event, MetricsProgress):
-                self._add(_numbers.validate_json(f"[{event.model_dump_json()}]"))
+            match event:
+                case JobStarted():
+                    self._clock = event.ts  # the time between two attempts does not count
+                case MetricsProgress():
+                    self._add(_numbers.validate_json(f"[{event.model_dump_json()}]"))
+                case JobCompleted() | JobFailed() | JobCancelled():
+                    self._read_rows()
+                case _:
+                    pass
 
     def _add(self, events: Sequence[_Numbers]) -> None:
         steps = [event["step"] for event in events]
@@ -166,12 +184,30 @@ class RunCurves:
         for curve, values in (
             (self.validation, [event.get("val_loss") for event in events]),
             (self.gpu_memory_bytes, memory),
+            (self.cpu_cores, [event.get("cpu_cores") for event in events]),
+            (self.memory_bytes, [event.get("memory_bytes") for event in events]),
             (self.tokens, [event.get("tokens") for event in events]),
             (self.words, [event.get("words") for event in events]),
         ):
             known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
             curve.extend([step for step, _ in known], [value for _, value in known])
         self.last_seq = events[-1]["seq"]
+
+    def _read_rows(self) -> None:
+        """Take the numbers of all rows of the loss curve; those of the events stay if it is deleted or damaged."""
+        names = ("train_loss", "val_loss", "grad_norm", "lr", "elapsed_seconds")
+        found = {name: Points() for name in names}
+        try:
+            with BufferedReader(open_regular(self._loss_curve)) as file:
+                while lines := file.readlines(_READ_BYTES):
+                    rows = _rows.validate_json(b"[" + b",".join(lines) + b"]")
+                    for name, points in found.items():
+                        known = [(int(row["step"] or 0), value) for row in rows if (value := row.get(name)) is not None]
+                        points.extend([step for step, _ in known], [value for _, value in known])
+        except (FileNotFoundError, BrokenFile, ValidationError, KeyError):
+            return
+        if found["train_loss"]:
+            self.train, self.validation, self.grad_norm, self.learning_rate, self.seconds = found.values()
 
     def _seconds_at(self, at: datetime) -> float:
         """Return the seconds of all attempts, and count on from this time."""
@@ -187,6 +223,8 @@ class RunCurves:
             "learning_rate": self.learning_rate,
             "tokens_per_second": self.tokens_per_second,
             "gpu_memory_bytes": self.gpu_memory_bytes,
+            "cpu_cores": self.cpu_cores,
+            "memory_bytes": self.memory_bytes,
             "tokens": self.tokens,
             "words": self.words,
             "seconds": self.seconds,

@@ -313,7 +313,7 @@ class RunDirectory(JobFolder[RunRecord]):
 
     def curves(self) -> RunCurves:
         """Return the curves of the run; they are empty until their `read_new` is called."""
-        return RunCurves(self.reader())
+        return RunCurves(self.reader(), self.loss_curve)
 
     def reader(self) -> EventReader:
         return EventReader(self._events)

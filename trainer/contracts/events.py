@@ -159,6 +159,10 @@ class Progress(Frozen):
 
 class MetricsProgress(EventBase, Progress):
     type: Literal["trainer.metrics.progress.v1"] = "trainer.metrics.progress.v1"
+    cpu_cores: float | None = None
+    """Mean number of CPU cores that the training process has used since its last report; None in older versions."""
+    memory_bytes: int | None = None
+    """Resident memory of the training process; None outside Linux and in runs of older versions."""
 
 
 class ArtifactRef(Frozen):

@@ -75,8 +75,10 @@ class TrainingSamples(Frozen):
 class Curve(Frozen):
     """The curves of a run: pairs of step and number, in the order of the steps.
 
-    Losses are in nats per token. A run on the CPU has no `gpu_memory_bytes`, and a run of an older version no `tokens`
-    and `words`: these curves are empty.
+    Losses are in nats per token. Once the run has ended, losses, gradient norm, learning rate and seconds have a point
+    for each row of `loss_curve.jsonl`, and the other curves one for each report. A run on the CPU has no
+    `gpu_memory_bytes`, and a run of an older version no `tokens`, `words`, `cpu_cores` and `memory_bytes`: these curves
+    are empty.
     """
 
     run_id: Identifier
@@ -92,6 +94,10 @@ class Curve(Frozen):
     tokens_per_second: tuple[tuple[int, float], ...] = ()
     gpu_memory_bytes: tuple[tuple[int, float], ...] = ()
     """Highest use of memory so far, on the GPU that uses most."""
+    cpu_cores: tuple[tuple[int, float], ...] = ()
+    """Mean number of CPU cores that the training process has used since its report before."""
+    memory_bytes: tuple[tuple[int, float], ...] = ()
+    """Resident memory of the training process."""
     tokens: tuple[tuple[int, float], ...] = ()
     """Tokens of the training text read so far, over all epochs."""
     words: tuple[tuple[int, float], ...] = ()
@@ -123,6 +129,8 @@ class GroupCurve(Frozen):
     learning_rate: CurveBand
     tokens_per_second: CurveBand
     gpu_memory_bytes: CurveBand
+    cpu_cores: CurveBand
+    memory_bytes: CurveBand
     tokens: tuple[tuple[int, float], ...]
     words: tuple[tuple[int, float], ...]
     seconds: tuple[tuple[int, float], ...]

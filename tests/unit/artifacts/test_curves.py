@@ -49,7 +49,7 @@ def test_points__are_a_sequence_in_the_order_of_the_steps() -> None:
 def test_curves__have_all_numbers_of_the_progress(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start()
     story.step(1, 3.0, grad_norm=2.0, learning_rate=0.5, tokens_per_second=10.0)
-    story.step(2, 2.0, val_loss=2.5, tokens=64, words=20, gpu_memory_bytes=(5, 7))
+    story.step(2, 2.0, val_loss=2.5, tokens=64, words=20, gpu_memory_bytes=(5, 7), cpu_cores=1.5, memory_bytes=9)
     curves = story.curves()
     assert {name: list(points) for name, points in curves.by_name().items()} == {
         "train": [(1, 3.0), (2, 2.0)],
@@ -58,6 +58,8 @@ def test_curves__have_all_numbers_of_the_progress(tmp_path: Path) -> None:
         "learning_rate": [(1, 0.5), (2, 2e-3)],
         "tokens_per_second": [(1, 10.0), (2, 2000.0)],
         "gpu_memory_bytes": [(2, 7.0)],
+        "cpu_cores": [(2, 1.5)],
+        "memory_bytes": [(2, 9.0)],
         "tokens": [(2, 64.0)],
         "words": [(2, 20.0)],
         "seconds": [(1, 0.0), (2, 0.0)],
@@ -68,6 +70,26 @@ def test_seconds__leave_out_the_time_between_attempts(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().wait(10).step(1, 3.0).wait(20).step(2, 3.0).wait(5).pause()
     story.wait(860).restart(2).wait(5).step(3, 3.0)
     assert list(story.curves().seconds) == [(1, 10.0), (2, 30.0), (3, 35.0)]
+
+
+def test_curves_of_an_ended_run__have_all_rows_of_its_log_unless_it_is_damaged(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(20, 2.0, tokens_per_second=10.0)
+    rows = (
+        '{"step":0,"epoch":0,"lr":0.5,"tokens":0,"elapsed_seconds":0.0,"val_loss":4.0}',
+        '{"step":10,"epoch":1,"train_loss":3.0,"lr":0.4,"grad_norm":2.0,"tokens":9,"elapsed_seconds":1.5}',
+        '{"step":20,"epoch":1,"train_loss":2.0,"lr":0.3,"grad_norm":1.0,"tokens":9,"elapsed_seconds":2.5,"val_loss":2.5}',
+    )
+    story.run.loss_curve.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    assert list(story.curves().train) == [(20, 2.0)], "while it trains, the page follows its events"
+    story.cancel()
+    curves = story.curves()
+    assert (list(curves.train), list(curves.validation)) == ([(10, 3.0), (20, 2.0)], [(0, 4.0), (20, 2.5)])
+    assert list(curves.grad_norm) == [(10, 2.0), (20, 1.0)]
+    assert list(curves.learning_rate) == [(0, 0.5), (10, 0.4), (20, 0.3)]
+    assert list(curves.seconds) == [(0, 0.0), (10, 1.5), (20, 2.5)]
+    assert list(curves.tokens_per_second) == [(20, 10.0)]
+    story.run.loss_curve.write_text("no row\n", encoding="utf-8")
+    assert list(story.curves().train) == [(20, 2.0)]
 
 
 def test_curves__leave_out_a_damaged_event(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
 from threading import Event
-from time import monotonic
+from time import monotonic, process_time
 from typing import BinaryIO, NamedTuple
 
 import structlog
@@ -58,6 +58,7 @@ from trainer.models.ngram import NgramModel
 from trainer.reports.report_text import ENGLISH
 from trainer.reports.run_notes import search_note
 from trainer.system.files import file_records, open_regular, sha256_of
+from trainer.system.hardware import memory_held_bytes
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
 from trainer.tokenizers import is_saved, load_tokenizer
@@ -216,6 +217,7 @@ class TrainingAttempt:
         self._started = started[0].ts
         self._number = len(started)
         self._begin = self._progress_at = monotonic()
+        self._progress_cpu = process_time()
         self._validated = False
 
     def run(self) -> None:
@@ -541,10 +543,13 @@ class TrainingAttempt:
         at = monotonic()
         interval = min(max(_MIN_PROGRESS_SECONDS, (at - self._begin) / 300), _MAX_PROGRESS_SECONDS)
         if self._validated or at - self._progress_at >= interval:
-            self._validated, self._progress_at = False, at
+            seconds, before = at - self._progress_at, self._progress_cpu
+            self._validated, self._progress_at, self._progress_cpu = False, at, process_time()
+            cores = round((self._progress_cpu - before) / seconds, 2) if seconds else None
             progress = read()
             fields: dict[str, object] = progress.model_dump()
             fields |= self._stamp(f"progress:{progress.step}")
+            fields |= {"cpu_cores": cores, "memory_bytes": memory_held_bytes() or None}
             self._events.append(MetricsProgress.model_validate(fields))
 
     def _before_saving(self) -> None:
