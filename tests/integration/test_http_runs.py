@@ -215,15 +215,44 @@ async def test_list__is_filtered_by_parts_of_names_and_by_numbers(idle: Site, tm
     assert all(0 < len(ids) < 15 for query, ids in found.items() if not query.startswith("corpus"))
 
 
+async def test_list__is_filtered_and_sorted_by_settings_and_has_their_values(idle: Site, tmp_path: Path) -> None:
+    rates: dict[int, tuple[float, tuple[str, ...]]] = {0: (0.1, ("big",)), 1: (0.02, ()), 2: (0.02, ("big", "bigger"))}
+    for number, (rate, tags) in rates.items():
+        record = run_record(f"char_lstm-{number}", label=f"set {number}")
+        effective = changed(record.effective, learning_rate=rate, tags=tags)
+        Story(tmp_path / "artifacts", changed(record, effective=effective, created_at=BEGIN + timedelta(hours=number)))
+    names = {
+        "where=learning_rate=0.02": [2, 1],
+        "where=learning_rate%3E=0.1": [0],
+        "where=learning_rate=0.02,tags=big": [2],
+        "where=tags=bigge": [],
+        "where=optimizer.name=muon": [2, 1, 0],
+        "where=batch_size%3C1": [],
+        "search=bigger": [2],
+        "sort=learning_rate": [0, 2, 1],
+        "sort=learning_rate&order=asc": [1, 2, 0],
+        "sort=optimizer.name": [2, 1, 0],
+    }
+    found = {query: await listed(idle, query) for query in names}
+    assert found == {query: [f"char_lstm-{number}" for number in numbers] for query, numbers in names.items()}
+    first = (await idle.get("/runs?sort=learning_rate&limit=1&settings=tags,learning_rate,unknown")).record(RunPage)
+    assert first.settings == {"char_lstm-0": {"tags": '["big"]', "learning_rate": "0.1"}}
+    assert first.varied_settings == ("learning_rate", "tags")
+    rest = await idle.get(f"/runs?sort=learning_rate&cursor={first.next_cursor}")
+    assert [run.run_id for run in rest.record(RunPage).runs] == ["char_lstm-2", "char_lstm-1"]
+
+
 async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -> None:
     for number in range(3):
         story(tmp_path, number)
     other = (await idle.get("/runs?limit=1&sort=label")).record(RunPage).next_cursor
     refusals = {
-        "where=loss%3C3": ("where", "test_loss<3.2"),
+        "where=loss%3C3": ("where", "names `loss`"),
         "where=test_loss": ("where", "test_loss<3.2"),
         "where=test_loss%3C3,": ("where", "test_loss<3.2"),
         "sort=loss": ("sort", "test_loss"),
+        "sort=Loss": ("sort", "test_loss"),
+        "settings=Loss": ("settings", "settings"),
         "order=up": ("order", "desc"),
         "offset=-1": ("offset", "0"),
         "by_group=yes": ("by_group", "true or false"),

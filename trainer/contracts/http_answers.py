@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, KindName
 from trainer.contracts.generations import TrainingSample
@@ -18,6 +18,10 @@ class RunPage(Frozen):
     """Number of runs on all pages; with `by_group`, of groups and single runs."""
     next_cursor: str | None
     """None on the last page."""
+    settings: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """The values of the settings that were asked for, by run and name; lists are JSON."""
+    varied_settings: tuple[str, ...] = ()
+    """The settings that differ among the runs of all pages; only where settings were asked for."""
 
 
 class CheckedTraining(Frozen):

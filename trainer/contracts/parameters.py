@@ -26,10 +26,15 @@ SORT_FIELDS: tuple[SortField, ...] = get_args(SortField)
 NUMBER_FIELDS: tuple[NumberField, ...] = get_args(NumberField)
 _SIGNS = ("<=", ">=", "<", ">", "=")
 _CONDITION_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-_CONDITION = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_SIGNS)}){_CONDITION_NUMBER}"
-"""Pattern of a condition on a number of a run, such as `test_loss<3.2`."""
-CONDITION_PARTS = rf"({'|'.join(NUMBER_FIELDS)})({'|'.join(_SIGNS)})({_CONDITION_NUMBER})"
-"""The same, with its field, sign and number as groups of the pattern."""
+_SETTING = r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*"
+_VALUE = r"[^,<>=]{1,200}"
+_OF_NUMBER = rf"(?:{'|'.join(NUMBER_FIELDS)})(?:{'|'.join(_SIGNS)})"
+_CONDITION = rf"(?:{_OF_NUMBER}{_CONDITION_NUMBER}|(?!{_OF_NUMBER}){_SETTING}(?:{'|'.join(_SIGNS)}){_VALUE})"
+"""Pattern of a condition on a number or a setting of a run: `test_loss<3.2`, `optimizer.name=adamw`."""
+CONDITION_PARTS = rf"({_SETTING})({'|'.join(_SIGNS)})({_VALUE})"
+"""The name, the sign and the value of a condition as groups of the pattern."""
+SettingName = Annotated[str, Field(max_length=200, pattern=f"^{_SETTING}$")]
+"""Name of a setting of a run, with dots where it is in a block."""
 MAX_WAIT_SECONDS = 60
 MAX_COMPARED = 10
 """Runs and groups of one comparison."""
@@ -58,7 +63,7 @@ _CONDITIONS = rf"^({_CONDITION}(,{_CONDITION})*)?$"
 _IS_CONDITIONS = _matches(
     _CONDITIONS,
     "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
-    f"{', '.join(NUMBER_FIELDS[:-1])} or {NUMBER_FIELDS[-1]}",
+    f"{', '.join(NUMBER_FIELDS)} or a setting of the runs",
 )
 _RUN_NAMES = rf"^[^,]{{1,100}}(,[^,]{{1,100}}){{1,{MAX_COMPARED - 1}}}$"
 
@@ -174,10 +179,13 @@ class RunsQuery(Query):
     """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
     search: _Part = ""
     """Only runs whose label, id or corpus matches these words."""
-    where: Annotated[str, Field(max_length=500, pattern=_CONDITIONS), _IS_CONDITIONS] = ""
-    """Only runs whose numbers meet these conditions, with commas between them, such as `test_loss<3.2,progress>=50`."""
-    sort: SortField = "created_at"
-    """The field of their status by which the runs are sorted; those without a value are last."""
+    where: Annotated[str, Field(max_length=500), _IS_CONDITIONS] = ""
+    """Only runs whose numbers and settings meet these conditions, with commas between them, such as
+    `test_loss<3.2,optimizer.name=adamw`; a list, such as `tags`, equals each of its values."""
+    sort: SortField | SettingName = "created_at"
+    """The field of their status, or the setting, by which the runs are sorted; those without a value are last."""
+    settings: Annotated[str | None, Field(max_length=2000, pattern=rf"^({_SETTING}(,{_SETTING})*)?$")] = None
+    """Names of settings whose values the answer has, with commas between them."""
     order: Literal["asc", "desc"] = "desc"
     by_group: Annotated[bool, _FLAG] = False
     """true: the runs of a group count as one, sorted by the means of the completed ones; if one of them is found, the

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainSerializer, model_validator
 from pydantic.config import JsonDict
+from pydantic_core import to_json
 
 from trainer.contracts.base import (
     FileRecord,
@@ -288,6 +289,24 @@ class EffectiveRequest(TrainingOptions):
         if leak.lines > MAX_LEAK_SHARE and self.documents == "line" and self.split_by != "line":
             return "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus."
         return "Remove repeated text from the corpus."
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of blocks within blocks, with dots in their names."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            block: Mapping[str, object] = value
+            yield from flat(block, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of the settings of a run as text; lists are JSON."""
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "searched"})
+    for name, value in flat(dumped):
+        if not name.endswith(".bytes"):
+            yield name, value if isinstance(value, str) else to_json(value).decode()
 
 
 class RunRecord(JobRecord):

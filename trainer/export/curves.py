@@ -19,7 +19,7 @@ from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.installation import require_extra_of
-from trainer.reports.comparison import flat
+from trainer.contracts.runs import flat
 from trainer.reports.score_table import csv_lines
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular, storage_errors

@@ -36,7 +36,7 @@ from trainer.lab.permissions import Caller
 from trainer.lab.waits import at_end
 from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, rows_of
-from trainer.queue.run_list import Place, RunOrder, found_runs
+from trainer.queue.run_list import Place, RunOrder, check_known, found_runs, varied_settings
 from trainer.reports.comparison import Comparison, Measured, check_different, compare
 from trainer.reports.comparison_report import comparison_report
 from trainer.reports.run_report import run_report
@@ -51,18 +51,25 @@ async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPa
     order = _order_of(query)
     after = None if query.cursor is None else _place(query.cursor, order)
     await lab.index.refresh()
+    check_known(lab.seen_runs(asked.caller), query)
     rows = await _listed(lab, asked.caller, query)
     following = (rows if after is None else order.after(rows, after))[query.offset :]
     page = following[: query.limit]
     runs = await lab.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
-    return RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor)
+    found = RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor)
+    if query.settings is None:
+        return found
+    names, entries = query.settings.split(","), [run for row in page for run in row.runs]
+    settings = {run.run_id: {name: text for name in names if (text := run.setting(name))} for run in entries}
+    varied = await asyncio.to_thread(varied_settings, [run for row in rows for run in row.runs])
+    return changed(found, settings=settings, varied_settings=varied)
 
 
 async def _listed(lab: Lab, caller: Caller, query: RunsQuery) -> Sequence[RunRow]:
     """Return all rows of a list in its order; its pages, and its other orders, share them until a run changes."""
     runs = lab.index.runs
-    query = changed(query, limit=1, offset=0, cursor=None)
+    query = changed(query, limit=1, offset=0, cursor=None, settings=None)
     if lab.lists and lab.lists[-1].runs is not runs:
         lab.lists.clear()  # a run has changed
     for listed in lab.lists:

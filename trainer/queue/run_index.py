@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import structlog
 from trainer.contracts.base import JobRecord, RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
+from trainer.contracts.runs import RunManifest, RunRecord, RunStatus, settings_of
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.queue.run_feeds import RunFeed, RunFeeds
 from trainer.queue.stores import Stores
@@ -79,6 +80,13 @@ class RunEntry(NamedTuple):
     owner: str | None = None
     """Name of the API key or id of the Discord user that started the run; None for the command line."""
     numbers: RunNumbers = RunNumbers()
+    settings: tuple[str, ...] = ()
+    """The settings, each as `name=value`; runs share the equal ones."""
+
+    def setting(self, name: str) -> str | None:
+        """Return the value of a setting; None if the run has no such setting."""
+        start = f"{name}="
+        return next((one.removeprefix(start) for one in self.settings if one.startswith(start)), None)
 
     @property
     def name(self) -> str:
@@ -321,6 +329,7 @@ def _entry(record: RunRecord) -> RunEntry:
         resumes=record.resumed_from_run_id,
         parents=tuple(run_id for run_id in (record.resumed_from_run_id, request.parent_run_id) if run_id is not None),
         owner=None if record.owner is None else str(record.owner),
+        settings=tuple(sys.intern(f"{name}={value}") for name, value in settings_of(request)),
     )
 
 

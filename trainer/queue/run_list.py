@@ -1,13 +1,17 @@
 """A list of runs: its rows, their order, and the rows after a place in it."""
 
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from pydantic_core import to_json
+
 from trainer.contracts.base import Frozen, RunState
-from trainer.contracts.parameters import CONDITION_PARTS, NUMBER_FIELDS, NumberField, RunsQuery, SortField
+from trainer.contracts.errors import ErrorCode, FieldProblem, refusal
+from trainer.contracts.parameters import CONDITION_PARTS, NUMBER_FIELDS, SORT_FIELDS, NumberField, RunsQuery
 from trainer.queue.run_index import RunEntry, RunNumbers, RunRow, matching
 
 _STATES: tuple[RunState, ...] = ("running", "queued", "paused", "completed", "failed", "cancelled")
@@ -20,15 +24,17 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "=": float.__eq__,
 }
 _PARTS = re.compile(CONDITION_PARTS)
+_AFTER_NUMBERS = 1e308
+"""Stands for a text in the order of settings; a cursor, which is JSON, has no infinity."""
 
 Key = tuple[bool, float, str, float, str]
-ValueT = TypeVar("ValueT", float, str)
+ValueT = TypeVar("ValueT", float, str, tuple[float, str])
 
 
 class Place(Frozen):
     """The place of a row in a list, which stays where it is when rows come, go and move."""
 
-    sort: SortField
+    sort: str
     is_descending: bool
     key: Key
 
@@ -45,7 +51,7 @@ class Place(Frozen):
 class RunOrder(NamedTuple):
     """The order of a list; rows whose value is unknown are the last ones in both directions."""
 
-    sort: SortField = "created_at"
+    sort: str = "created_at"
     is_descending: bool = True
 
     def place(self, row: RunRow) -> Place:
@@ -58,7 +64,9 @@ class RunOrder(NamedTuple):
             return ordered
         if self.sort in _TEXTS:
             return _sorted(ordered, _TEXTS[self.sort], is_descending=self.is_descending)
-        return _sorted(ordered, _NUMBERS[self.sort], is_descending=self.is_descending)
+        if self.sort in _NUMBERS:
+            return _sorted(ordered, _NUMBERS[self.sort], is_descending=self.is_descending)
+        return _sorted(ordered, partial(_setting, name=self.sort), is_descending=self.is_descending)
 
     def after(self, rows: Sequence[RunRow], place: Place) -> Sequence[RunRow]:
         """Return those of the rows, given in this order, that stand after a place."""
@@ -71,6 +79,8 @@ class RunOrder(NamedTuple):
         newest = row.runs[0]
         number = _NUMBERS[self.sort](row) if self.sort in _NUMBERS else None
         text = _TEXTS[self.sort](row) if self.sort in _TEXTS else None
+        if self.sort not in SORT_FIELDS:
+            number, text = _setting(row, self.sort) or (None, None)
         is_known = self.sort == "created_at" or number is not None or text is not None
         is_before = is_known if self.is_descending else not is_known
         return is_before, number or 0.0, text or "", newest.created_at.timestamp(), newest.run_id
@@ -78,15 +88,63 @@ class RunOrder(NamedTuple):
 
 def condition(text: str) -> Callable[[RunEntry], bool]:
     """Return whether a run meets a condition of the form of CONDITION."""
-    parts: list[tuple[NumberField, str, str]] = _PARTS.findall(text)
-    [(field, sign, number)] = parts
-    compare, limit, value_of = _COMPARISONS[sign], float(number), _reader(field)
+    field, sign, given = _parts(text)
+    numbers, compare, limit = {name: name for name in NUMBER_FIELDS}, _COMPARISONS[sign], _number(given)
+    number_of = _reader(numbers[field]) if field in numbers else None
 
     def holds(run: RunEntry) -> bool:
-        value = value_of(run)
-        return value is not None and compare(float(value), limit)
+        setting = run.setting(field)
+        value = _number(setting) if number_of is None else number_of(run)
+        if value is not None and limit is not None:
+            return compare(float(value), limit)
+        is_listed = setting is not None and setting.startswith("[") and to_json(given).decode() in setting
+        return sign == "=" and (setting == given or is_listed)
 
     return holds
+
+
+def check_known(runs: Sequence[RunEntry], query: RunsQuery) -> None:
+    """Raise INVALID_INPUT if a condition or the order names a setting that none of the runs has."""
+    for path, text in (*(("where", text) for text in query.where.split(",") if text), ("sort", f"{query.sort}=?")):
+        name = _parts(text)[0]
+        if runs and name not in SORT_FIELDS and not any(run.setting(name) is not None for run in runs):
+            fields = ", ".join(SORT_FIELDS)
+            message = f"`{path}` names `{name}`, which is no setting of these runs and none of the fields {fields}."
+            raise refusal(ErrorCode.INVALID_INPUT, FieldProblem(path=path, message=message, value=name))
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Return the name, the sign and the value of a condition."""
+    found: list[tuple[str, str, str]] = _PARTS.findall(text)
+    return found[0]
+
+
+def varied_settings(runs: Iterable[RunEntry]) -> tuple[str, ...]:
+    """Return the names of the settings that differ among runs, sorted."""
+    different = {run.settings for run in runs}
+    everywhere = set[str]().union(*list(different)[:1]).intersection(*different)
+    names: dict[str, None] = {}
+    for settings in different:
+        names.update((one.partition("=")[0], None) for one in settings if one not in everywhere)
+    return tuple(sorted(names))
+
+
+def _setting(row: RunRow, name: str) -> tuple[float, str] | None:
+    """Return the place of a setting in an order: numbers by their size, then texts."""
+    value = row.runs[0].setting(name)
+    if value is None or value == "null":
+        return None
+    number = _number(value)
+    return (_AFTER_NUMBERS, value) if number is None else (number, "")
+
+
+def _number(text: str | None) -> float | None:
+    """Return the finite number that a text stands for, if it stands for one."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _sorted(
@@ -160,5 +218,6 @@ def found_runs(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]
             runs = [run for run in runs if holds(run)]
     if not query.search.strip():
         return runs
-    ids = {run.run_id for run in matching(query.search, runs, lambda run: run.names, exactly=True)}
+    named = matching(query.search, runs, lambda run: (*run.names, run.setting("tags") or ""), exactly=True)
+    ids = {run.run_id for run in named}
     return [run for run in runs if run.run_id in ids]

@@ -1,10 +1,8 @@
 """Comparison of runs and groups on a split or corpus, with intervals over lines or seeds; detection of regressions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple, TypeAlias
-
-from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen, ModelName, changed
 from trainer.contracts.baselines import Baseline
@@ -14,7 +12,7 @@ from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.reports import Note, Quantity, counted_note, note
-from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text
+from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text, settings_of
 from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
 
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -539,22 +537,7 @@ _COUNTED = ("model.order", "model.ngrams", "model.discounts")
 
 
 def _fields(effective: EffectiveRequest) -> dict[str, str]:
-    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags", "searched"})
-    return {
-        name: value if isinstance(value, str) else to_json(value).decode()
-        for name, value in flat(dumped)
-        if not name.endswith(".bytes") and name not in _COUNTED
-    }
-
-
-def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values of blocks within blocks, with dots in their names."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            block: Mapping[str, object] = value
-            yield from flat(block, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return {name: value for name, value in settings_of(effective) if name not in ("tags", *_COUNTED)}
 
 
 def _relative(mine: float | None, its: float | None) -> float | None:
