@@ -23,9 +23,10 @@ CHARS = BETTER.bits_per_char * log(2)
 VIEWS: dict[str, list[tuple[str, *tuple[float, ...]]]] = {
     "/": [
         ("losses in {unit} per token",),
-        ("\n{Unit} per character",),
-        ("100 %\t{:.3f}\t{:.3f}\t{:.3f}\t{:.3f}\t", 1.5, 1.75, 1.0, CHARS),
+        ("\nTest, {unit} per character",),
+        ("\t{:.3f}\t{:.3f}\t{:.3f}\t{:.3f}", 1.5, 1.75, 1.0, CHARS),
         ("\t{:.3f} ± {:.3f}\t", 1.0, 0.0),
+        ("loss, {unit} per token by step: kk-ipa from {:.3f} at 1 to {:.3f} at 2", 2.5, 1.5),
     ],
     f"/runs/{RUN}": [
         ("Split\t{Unit} per token\t{Unit} per character\tPerplexity",),

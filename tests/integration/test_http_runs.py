@@ -251,7 +251,7 @@ async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -
         "where=test_loss": ("where", "test_loss<3.2"),
         "where=test_loss%3C3,": ("where", "test_loss<3.2"),
         "sort=loss": ("sort", "test_loss"),
-        "sort=Loss": ("sort", "test_loss"),
+        "sort=Loss": ("sort", "sort"),
         "settings=Loss": ("settings", "settings"),
         "order=up": ("order", "desc"),
         "offset=-1": ("offset", "0"),

@@ -99,7 +99,7 @@ VALUES: dict[str, Value] = {
         [[50, 10, 24], [86, 72, 100]],
     ),
     "axes are read between two points": Value(
-        *("between", "curve_lines.js"),
+        *("between", "scale.js"),
         "[[5, 0], [0, 0], [99, 0], [50, 1], [30, 1], [0, 1]].map((at) => between([[1, 10], [3, 30], [9, 90]], ...at))",
         [50, 10, 90, 5, 3, 1],
     ),

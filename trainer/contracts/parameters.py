@@ -182,8 +182,9 @@ class RunsQuery(Query):
     where: Annotated[str, Field(max_length=500), _IS_CONDITIONS] = ""
     """Only runs whose numbers and settings meet these conditions, with commas between them, such as
     `test_loss<3.2,optimizer.name=adamw`; a list, such as `tags`, equals each of its values."""
-    sort: SortField | SettingName = "created_at"
-    """The field of their status, or the setting, by which the runs are sorted; those without a value are last."""
+    sort: SettingName = "created_at"
+    """The field of their status, such as `created_at` or `test_loss`, or the setting by which the runs are sorted; those
+    without a value are last."""
     settings: Annotated[str | None, Field(max_length=2000, pattern=rf"^({_SETTING}(,{_SETTING})*)?$")] = None
     """Names of settings whose values the answer has, with commas between them."""
     order: Literal["asc", "desc"] = "desc"

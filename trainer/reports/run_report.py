@@ -113,7 +113,7 @@ def _of_two(first: str | None, second: str | None) -> str | None:
 RUN_FIELDS: Sequence[RunField] = (
     RunField("label", "Label", lambda run: run.label),
     RunField("message", "Message", _message),
-    RunField("progress", "Progress", lambda run: run.progress, "percent", is_column=True),
+    RunField("progress", "Progress", lambda run: run.progress, "percent"),
     RunField("step", "Step", _step),
     RunField("eta_seconds", "Time left", lambda run: run.eta_seconds if run.reachable else None, "duration"),
     RunField("best_epoch", "Best epoch", _best_epoch),

@@ -38,7 +38,6 @@ export async function showComparison(main, signal, names) {
   );
   const results = h("div");
   main.append(
-    h("div", { class: "bar" }, copyButton()),
     h(
       "ul",
       { class: "legend" },
@@ -52,6 +51,7 @@ export async function showComparison(main, signal, names) {
           h("small", {}, id),
         ),
       ),
+      h("li", {}, copyButton()),
     ),
     results,
     section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), curves.element),

@@ -1,14 +1,13 @@
 /** Lines of a chart from the curves of runs: over steps, tokens, words or time, smoothed. */
 
 import { SERIES } from "./curve_settings.js";
+import { between } from "./scale.js";
 import { smoothed } from "./smoothing.js";
 
 /** @import { Curve, Points } from "./records.js" */
 /** @import { Axis, Line } from "./curves.js" */
 /** @import { AxisName, CurveSettings } from "./curve_settings.js" */
 
-/** Points of a curve that the page asks for. */
-export const POINTS = 1000;
 const TIMES = [
   { unit: "hours", seconds: 3600 },
   { unit: "minutes", seconds: 60 },
@@ -33,16 +32,14 @@ export function axisOf(name, curves) {
  * @param {Curve} curve
  * @param {CurveSettings} settings
  * @param {number} factor of the x axis
- * @param {{train: Named, validation: Named}} names
+ * @param {{train: Named, validation?: Named}} names
  * @returns {Line[]}
  */
-export function linesOfCurve(curve, { series, axis, smoothing }, factor, { train, validation }) {
+export function linesOfCurve(curve, { series, axis, smoothing }, factor, { train, validation = train }) {
   const overX = (/** @type {Points} */ points) => over(curve, axis, points, factor);
-  if (series !== "loss") {
-    const points = curve[series].map(([step, value]) => /** @type {[number, number]} */ ([step, value * SERIES[series].factor]));
-    return [line(train, overX(points), smoothing)];
-  }
-  return [line(train, overX(curve.train), smoothing), { ...validation, points: overX(curve.validation) }];
+  if (series === "loss") return [line(train, overX(curve.train), smoothing), { ...validation, points: overX(curve.validation) }];
+  const points = curve[series].map(([step, value]) => /** @type {[number, number]} */ ([step, value * SERIES[series].factor]));
+  return [line(train, overX(points), smoothing)];
 }
 
 /** @typedef {{name: string, label: string, style: string}} Named */
@@ -82,25 +79,4 @@ export function over(curve, axis, points, factor) {
  */
 export function stepAt(curve, axis, place) {
   return axis === "step" ? place : between(curve[axis], place, 1);
-}
-
-/**
- * Return the other number of the point with this number, on the line between its neighbours, or of the nearest end.
- * @param {Points} points in the order of that number
- * @param {number} wanted
- * @param {0 | 1} column of the number
- */
-export function between(points, wanted, column) {
-  let [low, high] = [0, points.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((points[middle]?.[column] ?? 0) < wanted) low = middle + 1;
-    else high = middle;
-  }
-  const other = column ? 0 : 1;
-  const [before, after] = [points[low - 1] ?? points[0], points[low] ?? points.at(-1)];
-  if (!before || !after) return NaN;
-  const width = after[column] - before[column];
-  const share = width ? (wanted - before[column]) / width : 0;
-  return before[other] + Math.min(1, Math.max(0, share)) * (after[other] - before[other]);
 }

@@ -4,17 +4,23 @@ import { h } from "./elements.js";
 
 /** @import { Curve } from "./records.js" */
 /** @import { Axis } from "./curves.js" */
-/** @typedef {"loss" | "grad_norm" | "learning_rate" | "tokens_per_second" | "gpu_memory_bytes"} SeriesName */
+/** @typedef {"loss" | keyof typeof OF_ONE_CURVE} SeriesName */
 /** @typedef {"step" | "tokens" | "words" | "seconds"} AxisName */
 
-/** @type {Record<SeriesName, {title: string, y: Axis, factor: number}>} */
-export const SERIES = {
-  loss: { title: "Loss", y: { name: "loss", per: "token" }, factor: 1 },
+/** @type {Axis} */
+const LOSS = { name: "loss", per: "token" };
+const OF_ONE_CURVE = {
+  train: { title: "Training loss", y: LOSS, factor: 1 },
+  validation: { title: "Validation loss", y: LOSS, factor: 1 },
   grad_norm: { title: "Gradient norm", y: { name: "gradient norm" }, factor: 1 },
   learning_rate: { title: "Learning rate", y: { name: "learning rate" }, factor: 1 },
   tokens_per_second: { title: "Speed", y: { name: "speed", unit: "tokens per second" }, factor: 1 },
+  cpu_cores: { title: "CPU", y: { name: "CPU", unit: "cores" }, factor: 1 },
+  memory_bytes: { title: "Memory", y: { name: "memory", unit: "GB" }, factor: 1e-9 },
   gpu_memory_bytes: { title: "GPU memory", y: { name: "GPU memory", unit: "GB" }, factor: 1e-9 },
 };
+/** @type {Record<SeriesName, {title: string, y: Axis, factor: number}>} */
+export const SERIES = { loss: { title: "Loss", y: LOSS, factor: 1 }, ...OF_ONE_CURVE };
 
 /** @type {Record<AxisName, string>} */
 const AXES = { step: "Steps", tokens: "Tokens", words: "Words", seconds: "Time" };
@@ -29,16 +35,17 @@ export class CurveSettings {
 
   /**
    * @param {() => void} onchange
-   * @param {SeriesName[]} series
+   * @param {boolean} hasPairs training and validation loss can be shown together
    */
-  constructor(onchange, series = /** @type {SeriesName[]} */ (Object.keys(SERIES))) {
+  constructor(onchange, hasPairs) {
     this.#onchange = onchange;
-    this.#series = choice(series.map((name) => [name, SERIES[name].title]), () => this.#change());
+    const series = Object.entries(hasPairs ? SERIES : OF_ONE_CURVE);
+    this.#series = choice(series.map(([name, { title }]) => [name, title]), () => this.#change());
     this.#axis = choice(Object.entries(AXES), () => this.#change());
     this.element = h(
       "div",
       { class: "bar settings" },
-      ...(series.length > 1 ? [h("label", {}, "Show ", this.#series)] : []),
+      h("label", {}, "Show ", this.#series),
       h("label", {}, "Over ", this.#axis),
       h("label", {}, "Smoothing ", this.#smoothing, " ", this.#share),
       h("label", {}, this.#isLog, " Logarithmic"),
@@ -64,16 +71,15 @@ export class CurveSettings {
   }
 
   /**
-   * Let only series and axes be chosen that curves have.
+   * Let only series be chosen that a curve has, and axes that all have.
    * @param {Curve[]} curves
    */
   offer(curves) {
-    const has = (/** @type {string} */ name) =>
-      name === "loss" || name === "step" || curves.every((curve) => curve[/** @type {Exclude<SeriesName, "loss">} */ (name)].length > 0);
-    for (const select of [this.#series, this.#axis]) {
-      for (const option of select.options) option.disabled = !has(option.value);
-      if (select.selectedOptions[0]?.disabled) select.selectedIndex = 0;
-    }
+    const has = (/** @type {string} */ name) => (/** @type {Curve} */ curve) =>
+      name === "loss" || name === "step" || curve[/** @type {Exclude<SeriesName, "loss">} */ (name)].length > 0;
+    for (const option of this.#series.options) option.disabled = !curves.some(has(option.value));
+    for (const option of this.#axis.options) option.disabled = !curves.every(has(option.value));
+    for (const select of [this.#series, this.#axis]) if (select.selectedOptions[0]?.disabled) select.selectedIndex = 0;
   }
 
   #change() {

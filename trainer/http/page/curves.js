@@ -1,9 +1,9 @@
-/** A chart of lines that can change: it is zoomed, read at a position and downloaded, and has a table of its numbers. */
+/** A chart of lines that can change: it is read at a cursor, zoomed and downloaded, and has a table of its numbers. */
 
 import { chartTools, csvOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
 import { capital, loss } from "./numbers.js";
-import { apart, extent, logTicks, thinned, ticks, tickText } from "./scale.js";
+import { apart, between, extent, firstFrom, logTicks, thinned, ticks, tickText } from "./scale.js";
 import { inUnit, onUnitChange, unit } from "./units.js";
 
 /** @import { CurveBand, Points } from "./records.js" */
@@ -18,15 +18,16 @@ import { inUnit, onUnitChange, unit } from "./units.js";
  * @typedef {{name: string, label: string, style: string, points: Points, raw?: Points, band?: CurveBand, marks?: Mark[]}} Line
  */
 /**
- * `empty` stands where there are no lines; `onzoom` gets the range of x that is shown, null for all of it.
- * @typedef {{title: string, x: Axis, y: Axis, empty?: string, onzoom?: (range: Range | null) => void}} Options
+ * `empty` stands where there are no lines, `least` is the least height in pixels; `onzoom` gets the range of x that is
+ * shown, null for all of it.
+ * @typedef {{title: string, x: Axis, y: Axis, empty?: string, least?: number, onzoom?: (range: Range | null) => void}} Options
  */
 
 const LABEL = 14;
-/** Relative error of a place that came from its logarithm. */
-const ROUNDING = 1e-9;
 const MARGIN = { top: 12, right: 76, bottom: 44, left: 60 };
 const MAX_ROWS = 200;
+/** Lines that the cursor tells of: those nearest to it. */
+const MAX_READ = 12;
 /** A shorter drag is a click. */
 const MIN_DRAG = 6;
 
@@ -38,43 +39,44 @@ export class Chart {
   #places = [];
   /** @type {Range | null} */
   #zoom = null;
-  /** @type {Range} */
+  /** @type {Range} what is shown, and all that could be, in the numbers of the axis: exponents of a logarithmic one */
   #shown = [0, 1];
+  /** @type {Range} */
+  #full = [0, 1];
   /** @type {(x: number) => number} pixels of a value */
   #x = () => 0;
+  /** @type {(y: number) => number} */
+  #y = () => 0;
   #right = 0;
   /** @type {number | null} where the pointer went down */
   #start = null;
   #image = h("div");
   #cursor = h("div", { class: "cursor", hidden: true });
+  #tip = h("div", { class: "readout", hidden: true });
   #selection = h("div", { class: "selection", hidden: true });
   #marks = h("div");
-  #drawing;
+  #drawing = h("div", { class: "chart" }, this.#image, this.#cursor, this.#selection, this.#marks, this.#tip);
   #slider = h("input", {
     type: "range",
     min: 0,
     value: 0,
-    "aria-label": "Position on the curves",
     oninput: () => this.#read(),
+    onfocus: () => this.#read(),
+    onblur: () => this.#hide(),
   });
-  #readout = h("p", { class: "readout" });
-  #tools;
   #numbers = h("div");
-  #details = h("details", { ontoggle: () => this.#fillTable() }, h("summary", {}, "Curves as a table"), this.#numbers);
+  #details;
 
   /** @param {Options} options */
   constructor(options) {
     this.#options = options;
-    this.#drawing = h("div", { class: "chart" }, this.#image, this.#cursor, this.#selection, this.#marks);
     const button = (/** @type {string} */ name, /** @type {() => void} */ act) =>
       h("button", { type: "button", onclick: act, "aria-label": `${name}: ${options.title}` }, name);
-    this.#tools = h(
+    const tools = h(
       "div",
       { class: "bar tools" },
       button("Zoom in", () => this.#scaleBy(0.5)),
       button("Zoom out", () => this.#scaleBy(2)),
-      button("Earlier", () => this.#shiftBy(-0.5)),
-      button("Later", () => this.#shiftBy(0.5)),
       button("Reset zoom", () => this.zoom(null)),
       ...chartTools(options.title, () => ({
         title: this.#options.title,
@@ -82,7 +84,8 @@ export class Chart {
         csv: () => csvOf(named(this.#options.x), this.#lines, unitOf(this.#options.y, "nats")),
       })),
     );
-    this.element = h("div", {}, this.#drawing, this.#slider, this.#readout, this.#tools, this.#details);
+    this.#details = h("details", { ontoggle: () => this.#fillTable() }, h("summary", {}, "Zoom, files and table"), tools, this.#numbers);
+    this.element = h("div", {}, this.#drawing, this.#slider, this.#details);
     onUnitChange(this.element, () => this.#draw());
     this.#listen();
     new ResizeObserver(() => this.#draw()).observe(this.#drawing);
@@ -122,17 +125,15 @@ export class Chart {
   }
 
   #draw() {
-    const { title, x: across, y: up, empty } = this.#options;
+    const { title, x: across, y: up, empty, least = 300 } = this.#options;
     const lines = this.#lines;
     const width = Math.max(260, this.#drawing.clientWidth);
     const nLabels = lines.filter((line) => line.label).length;
-    const height = Math.max(300, nLabels * LABEL + MARGIN.top + MARGIN.bottom);
+    const height = Math.max(least, nLabels * LABEL + MARGIN.top + MARGIN.bottom);
     const bottom = height - MARGIN.bottom;
-    const right = (this.#right = width - MARGIN.right);
-    const plot = right - MARGIN.left;
-    const xOf = across.isLog ? Math.log10 : Number;
-    const yOf = up.isLog ? Math.log10 : Number;
-    const isPoint = (/** @type {[number, number]} */ [one, two]) => Number.isFinite(xOf(one)) && Number.isFinite(yOf(two));
+    const right = (this.#right = width - (nLabels ? MARGIN.right : MARGIN.top));
+    const [ofX, ofY] = [scaleOf(across), scaleOf(up)];
+    const isPoint = (/** @type {[number, number]} */ [one, two]) => Number.isFinite(ofX.to(one)) && Number.isFinite(ofY.to(two));
     const pointsOf = (/** @type {Points} */ points) =>
       (up.per ? points.map(([place, nats]) => /** @type {[number, number]} */ ([place, inUnit(nats)])) : points).filter(isPoint);
     const sets = lines.map(({ points, raw = [], band }) => ({
@@ -142,23 +143,21 @@ export class Chart {
       high: pointsOf(band?.high ?? []),
     }));
     const all = sets.flatMap(({ points, raw, low, high }) => [points, raw, low, high]);
-    const [first, last] = extent(all.flatMap((points) => points.map(([place]) => xOf(place))));
-    const full = /** @type {Range} */ ([across.isLog ? first : Math.min(0, first), last]);
-    const [from, to] = this.#zoom ? this.#zoom.map(xOf) : full;
+    const [first, last] = extent(all.flatMap((points) => points.map(([place]) => ofX.to(place))));
+    this.#full = [across.isLog ? first : Math.min(0, first), last];
+    const [from, to] = (this.#shown = this.#zoom ? [ofX.to(this.#zoom[0]), ofX.to(this.#zoom[1])] : this.#full);
     const seen = all.map((points) => within(points, this.#zoom));
-    const [least, most] = extent(seen.flatMap((points) => points.map(([, value]) => yOf(value))));
-    const [low, high] = [least - (most - least) / 16, most + (most - least) / 16];
-    const back = (/** @type {number} */ value, /** @type {Axis} */ axis) => (axis.isLog ? 10 ** value : value);
+    const [lowest, highest] = extent(seen.flatMap((points) => points.map(([, value]) => ofY.to(value))));
+    const [low, high] = [lowest - (highest - lowest) / 16, highest + (highest - lowest) / 16];
     const marksOf = (/** @type {Axis} */ axis, /** @type {Range} */ range, /** @type {number} */ count) =>
-      (axis.isLog ? logTicks : ticks)(back(range[0], axis), back(range[1], axis), count);
-    const x = (this.#x = (place) => MARGIN.left + ((xOf(place) - (from ?? 0)) / ((to ?? 1) - (from ?? 0))) * (right - MARGIN.left));
-    const y = (/** @type {number} */ value) => bottom - ((yOf(value) - low) / (high - low)) * (bottom - MARGIN.top);
-    this.#shown = [back(from ?? 0, across), back(to ?? 1, across)];
+      (axis.isLog ? logTicks : ticks)(scaleOf(axis).back(range[0]), scaleOf(axis).back(range[1]), count);
+    const x = (this.#x = (place) => MARGIN.left + ((ofX.to(place) - from) / (to - from)) * (right - MARGIN.left));
+    const y = (this.#y = (value) => bottom - ((ofY.to(value) - low) / (high - low)) * (bottom - MARGIN.top));
     const path = (/** @type {Points} */ points) =>
       points.map(([place, value], at) => `${at ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const seenOf = (/** @type {number} */ index, /** @type {number} */ part) => seen[index * 4 + part] ?? [];
     const ends = apart(
-      lines.map((_, index) => Math.max(MARGIN.top, Math.min(bottom, y(seenOf(index, 0).at(-1)?.[1] ?? back(low, up))))),
+      lines.map((_, index) => Math.max(MARGIN.top, Math.min(bottom, y(seenOf(index, 0).at(-1)?.[1] ?? ofY.back(low))))),
       LABEL,
       bottom,
     );
@@ -174,11 +173,12 @@ export class Chart {
       return [
         svg("path", { class: `line ${line.style}`, d: path(points) }),
         only && points.length === 1 ? svg("circle", { class: `line ${line.style}`, cx: x(only[0]), cy: y(only[1]), r: 3 }) : null,
-        ...this.#marksOf(line, sets[index]?.points ?? [])
+        ...placesOf(line, sets[index]?.points ?? [])
           .filter((mark) => isPoint(mark))
           .map(([place, value]) => svg("circle", { class: `mark ${line.style}`, cx: x(place), cy: y(value), r: 5 })),
       ];
     });
+    const plot = right - MARGIN.left;
     const image = svg(
       "svg",
       { role: "img", "aria-label": `${title}: ${describe(lines, this.#options)}`, viewBox: `0 0 ${width} ${height}`, width, height },
@@ -186,7 +186,7 @@ export class Chart {
         svg("path", { class: "grid", d: `M${MARGIN.left} ${y(value)}H${right}` }),
         svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)),
       ]),
-      ...marksOf(across, [from ?? 0, to ?? 1], width / 110).map((place) =>
+      ...marksOf(across, [from, to], width / 110).map((place) =>
         svg("text", { x: x(place), y: bottom + 18, "text-anchor": "middle" }, tickText(place)),
       ),
       svg("path", { class: "axis", d: `M${MARGIN.left} ${MARGIN.top}V${bottom}H${right}` }),
@@ -207,60 +207,43 @@ export class Chart {
       ),
     );
     this.#image.replaceChildren(lines.length ? image : h("p", {}, empty ?? "There are no numbers yet."));
-    this.#placeMarks(sets.map(({ points }) => points), y);
-    this.#slider.hidden = this.#readout.hidden = this.#tools.hidden = lines.length === 0;
+    this.#placeMarks(sets.map(({ points }) => points));
+    this.#slider.hidden = this.#details.hidden = lines.length === 0;
     this.#drawing.style.setProperty("--top", `${MARGIN.top}px`);
     this.#drawing.style.setProperty("--bottom", `${MARGIN.bottom}px`);
     this.#slider.style.setProperty("margin-inline-start", `${MARGIN.left - 8}px`);
-    this.#slider.style.setProperty("width", `${right - MARGIN.left + 16}px`);
+    this.#slider.style.setProperty("width", `${plot + 16}px`);
+    this.#slider.setAttribute("aria-label", `Position on the curves of ${up.name}`);
     const places = new Set(lines.flatMap((line) => line.points.map(([place]) => place)));
-    this.#places = [...places]
-      .filter((place) => place >= this.#shown[0] * (1 - ROUNDING) && place <= this.#shown[1] * (1 + ROUNDING))
-      .sort((one, two) => one - two);
+    const isInView = (/** @type {number} */ place) => x(place) >= MARGIN.left - 0.5 && x(place) <= right + 0.5;
+    this.#places = [...places].filter(isInView).sort((one, two) => one - two);
     const isAtEnd = !this.#slider.max || this.#slider.value === this.#slider.max;
     this.#slider.max = String(Math.max(0, this.#places.length - 1));
     if (isAtEnd) this.#slider.value = this.#slider.max;
-    this.#read();
-  }
-
-  /**
-   * Return the places of a line's marks: on the line between its points, and outside of them at the nearest point.
-   * @param {Line} line
-   * @param {Points} points
-   * @returns {Points}
-   */
-  #marksOf({ marks = [] }, points) {
-    return marks.map((mark) => {
-      const next = points.findIndex(([place]) => place >= mark.x);
-      const after = points.at(next);
-      const before = points[Math.max(0, next - 1)];
-      if (!after || !before) return [mark.x, NaN];
-      if (next < 1 || after[0] === mark.x) return [mark.x, after[1]];
-      const share = (mark.x - before[0]) / (after[0] - before[0]);
-      return [mark.x, before[1] + share * (after[1] - before[1])];
-    });
+    if (this.#places.length === 0) this.#hide();
+    else this.#say();
+    if (!this.#tip.hidden) this.#read();
   }
 
   /**
    * Put the links of the marks over the image: their elements stay, so that they keep the focus.
    * @param {Points[]} points of each line
-   * @param {(value: number) => number} y
    */
-  #placeMarks(points, y) {
+  #placeMarks(points) {
     const known = new Map([...this.#marks.querySelectorAll("a")].map((link) => [link.getAttribute("href"), link]));
-    const links = this.#lines.flatMap((line, index) =>
-      (line.marks ?? []).map((mark, at) => {
+    const links = this.#lines.flatMap((line, index) => {
+      const places = placesOf(line, points[index] ?? []);
+      return (line.marks ?? []).map((mark, at) => {
         const link = known.get(mark.href) ?? h("a", { class: "mark-link", href: mark.href });
         link.title = mark.label;
         link.ariaLabel = mark.label;
-        const value = this.#marksOf(line, points[index] ?? [])[at]?.[1] ?? NaN;
-        const place = this.#x(mark.x);
-        link.hidden = !(Number.isFinite(value) && place >= MARGIN.left && place <= this.#right);
-        link.style.setProperty("translate", `${place - 12}px ${y(value) - 12}px`);
+        const [left, top] = [this.#x(mark.x), this.#y(places[at]?.[1] ?? NaN)];
+        link.hidden = !(Number.isFinite(top) && left >= MARGIN.left && left <= this.#right);
+        link.style.setProperty("translate", `${left - 12}px ${top - 12}px`);
         known.delete(mark.href);
         return link;
-      }),
-    );
+      });
+    });
     for (const link of known.values()) link.remove();
     this.#marks.append(...links.filter((link) => !link.isConnected));
   }
@@ -272,6 +255,10 @@ export class Chart {
       const [low, high] = [Math.min(this.#start ?? end, end), Math.max(this.#start ?? end, end)];
       return /** @type {Range} */ ([Math.max(low, MARGIN.left), Math.min(high, this.#right)]);
     };
+    const stop = () => {
+      this.#start = null;
+      this.#selection.hidden = true;
+    };
     drawing.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || !(event.target instanceof SVGElement)) return;
       this.#start = pixel(event);
@@ -282,8 +269,7 @@ export class Chart {
       if (this.#places.length === 0) return;
       if (this.#start === null) {
         this.#slider.value = String(nearest(this.#places.map(this.#x), pixel(event)));
-        this.#read();
-        return;
+        return this.#read(event.clientY - drawing.getBoundingClientRect().top);
       }
       const [low, high] = drag(pixel(event));
       this.#selection.hidden = false;
@@ -293,86 +279,92 @@ export class Chart {
     drawing.addEventListener("pointerup", (event) => {
       if (this.#start === null) return;
       const [low, high] = drag(pixel(event));
-      this.#start = null;
-      this.#selection.hidden = true;
-      if (high - low >= MIN_DRAG) this.zoom([this.#valueOf(low), this.#valueOf(high)]);
+      stop();
+      if (high - low >= MIN_DRAG) this.#zoomTo(this.#valueOf(low), this.#valueOf(high));
     });
-    drawing.addEventListener("pointercancel", () => {
-      this.#start = null;
-      this.#selection.hidden = true;
-    });
+    drawing.addEventListener("pointercancel", stop);
+    drawing.addEventListener("pointerleave", () => this.#hide());
     drawing.addEventListener("dblclick", () => this.zoom(null));
   }
 
-  /** @param {number} pixel */
+  /**
+   * Return the number of the axis at a pixel.
+   * @param {number} pixel
+   */
   #valueOf(pixel) {
-    const share = (pixel - MARGIN.left) / (this.#right - MARGIN.left);
     const [low, high] = this.#shown;
-    return this.#options.x.isLog ? low * (high / low) ** share : low + share * (high - low);
+    return low + ((pixel - MARGIN.left) / (this.#right - MARGIN.left)) * (high - low);
   }
 
   /**
-   * Zoom around the position that is read.
+   * Zoom in around the position that is read, or out.
    * @param {number} factor
    */
   #scaleBy(factor) {
-    const { isLog } = this.#options.x;
-    const to = isLog ? Math.log10 : Number;
-    const [low, high] = this.#shown.map(to);
-    const center = to(this.#places[Number(this.#slider.value)] ?? this.#shown[1]);
-    const half = (((high ?? 1) - (low ?? 0)) * factor) / 2;
-    const middle = factor > 1 ? ((low ?? 0) + (high ?? 1)) / 2 : center;
+    const [low, high] = this.#shown;
+    const place = this.#places[Number(this.#slider.value)];
+    const middle = factor > 1 || place === undefined ? (low + high) / 2 : scaleOf(this.#options.x).to(place);
+    const half = ((high - low) * factor) / 2;
     this.#zoomTo(middle - half, middle + half);
   }
 
-  /** @param {number} share of what is shown */
-  #shiftBy(share) {
-    const to = this.#options.x.isLog ? Math.log10 : Number;
-    const [low = 0, high = 1] = this.#shown.map(to);
-    this.#zoomTo(low + share * (high - low), high + share * (high - low));
-  }
-
   /**
-   * Zoom to a range within the numbers of the lines; numbers of a logarithmic axis are exponents.
+   * Zoom to a range of the axis, within the numbers of the lines.
    * @param {number} low
    * @param {number} high
    */
   #zoomTo(low, high) {
-    const { isLog } = this.#options.x;
-    const [first, last] = this.#extent();
-    const width = high - low;
-    const start = Math.max(first, Math.min(low, last - width));
-    const end = Math.min(last, start + width);
-    const range = /** @type {Range} */ ([start, end].map((value) => (isLog ? 10 ** value : value)));
-    this.zoom(end - start >= last - first ? null : range);
+    const [first, last] = this.#full;
+    const start = Math.max(first, Math.min(low, last - (high - low)));
+    const end = Math.min(last, start + high - low);
+    const { back } = scaleOf(this.#options.x);
+    this.zoom(end - start >= last - first ? null : [back(start), back(end)]);
   }
 
-  /** Return the ends of the x axis without a zoom. */
-  #extent() {
-    const { isLog } = this.#options.x;
-    const [first, last] = extent(
-      this.#lines.flatMap((line) => line.points.map(([place]) => (isLog ? Math.log10(place) : place))),
-    );
-    return /** @type {Range} */ ([isLog ? first : Math.min(0, first), last]);
+  #hide() {
+    this.#cursor.hidden = this.#tip.hidden = true;
   }
 
-  /** Show the numbers at the position of the slider. */
-  #read() {
+  /**
+   * Show the numbers at the position of the slider: those of the lines nearest to a height, or of the lowest ones.
+   * @param {number} [height]
+   */
+  #read(height) {
+    const found = this.#say();
+    if (!found) return;
+    const left = this.#x(found.place);
+    this.#cursor.hidden = this.#tip.hidden = false;
+    this.#cursor.style.setProperty("translate", `${left}px 0`);
+    const distance = (/** @type {number} */ value) => {
+      const top = this.#y(this.#options.y.per ? inUnit(value) : value);
+      return height === undefined ? -top : Math.abs(top - height);
+    };
+    const rows = found.values
+      .filter((one) => one.value !== undefined)
+      .sort((one, two) => distance(one.value ?? 0) - distance(two.value ?? 0))
+      .slice(0, MAX_READ)
+      .sort((one, two) => (two.value ?? 0) - (one.value ?? 0))
+      .map(({ line, text }) => h("div", {}, h("i", { class: `swatch ${line.style}` }), ` ${text}`));
+    this.#tip.replaceChildren(h("b", {}, found.title), ...rows);
+    const isLeft = left > this.#drawing.clientWidth / 2;
+    this.#tip.style.setProperty("translate", isLeft ? `calc(${left - 12}px - 100%) 0` : `${left + 12}px 0`);
+  }
+
+  /** Say the numbers at the position of the slider, and return them. */
+  #say() {
     const place = this.#places[Number(this.#slider.value)];
-    this.#cursor.hidden = place === undefined;
-    if (place === undefined) return;
+    if (place === undefined) return null;
     const { x: across, y: up } = this.#options;
-    this.#cursor.style.setProperty("translate", `${this.#x(place)}px 0`);
     const numberOf = (/** @type {number} */ value) => (Math.abs(value) < 1e-3 && value !== 0 ? value.toExponential(3) : value.toLocaleString("en", { maximumSignificantDigits: 6 }));
     const values = this.#lines.map((line) => {
       const point = valueAt(line.points, place);
-      if (!point) return `${line.name} –`;
-      return `${line.name} ${up.per ? loss(point[1]) : numberOf(point[1])}${point[0] === place ? "" : ` (at ${numberOf(point[0])})`}`;
+      const at = !point || point[0] === place ? "" : ` (at ${numberOf(point[0])})`;
+      const text = point ? `${up.per ? loss(point[1]) : numberOf(point[1])}${at}` : "–";
+      return { line, value: point?.[1], text: `${line.name} ${text}` };
     });
-    const text = `${named(across)} ${numberOf(place)}: ${values.join(", ")}`;
-    this.#slider.setAttribute("aria-label", `Position on the curves of ${up.name}`);
-    this.#slider.setAttribute("aria-valuetext", text);
-    this.#readout.textContent = text;
+    const title = `${named(across)} ${numberOf(place)}`;
+    this.#slider.setAttribute("aria-valuetext", `${title}: ${values.map(({ text }) => text).join(", ")}`);
+    return { place, title, values };
   }
 
   #fillTable() {
@@ -391,12 +383,32 @@ export class Chart {
 }
 
 /**
+ * Return the numbers of an axis for values, and back.
+ * @param {Axis} axis
+ * @returns {{to: (value: number) => number, back: (number: number) => number}}
+ */
+function scaleOf({ isLog }) {
+  return isLog ? { to: Math.log10, back: (number) => 10 ** number } : { to: Number, back: Number };
+}
+
+/**
+ * Return the places of a line's marks: on the line between its points, and outside of them at the nearest point.
+ * @param {Line} line
+ * @param {Points} points
+ * @returns {Points}
+ */
+function placesOf({ marks = [] }, points) {
+  return marks.map(({ x }) => [x, between(points, x, 0)]);
+}
+
+/**
  * Return the last point at or before an x; the points are in order.
  * @param {Points} points
  * @param {number} place
  */
-export function valueAt(points, place) {
-  return points[after(points, place) - 1];
+function valueAt(points, place) {
+  const at = firstFrom(points, place, 0);
+  return points[at]?.[0] === place ? points[at] : points[at - 1];
 }
 
 /**
@@ -405,23 +417,7 @@ export function valueAt(points, place) {
  * @param {Range | null} range
  */
 function within(points, range) {
-  if (range === null) return points;
-  return points.slice(Math.max(0, after(points, range[0]) - 1), after(points, range[1]) + 1);
-}
-
-/**
- * Return how many points have an x of at most `place`.
- * @param {Points} points
- * @param {number} place
- */
-function after(points, place) {
-  let [low, high] = [0, points.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((points[middle]?.[0] ?? Infinity) <= place) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return range ? points.slice(Math.max(0, firstFrom(points, range[0], 0) - 1), firstFrom(points, range[1], 0) + 1) : points;
 }
 
 /**
@@ -473,6 +469,3 @@ function describe(lines, { x, y }) {
   });
   return `${named(y)} by ${named(x)}: ${parts.join("; ")}`;
 }
-
-/** The axes of a chart of losses. */
-export const LOSS = { title: "Loss", x: { name: "step" }, y: /** @type {Axis} */ ({ name: "loss", per: "token" }) };

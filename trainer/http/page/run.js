@@ -1,4 +1,4 @@
-/** One run: actions, status, curve, checkpoints, samples, surprisal of a text, export, files, settings and log. */
+/** One run: how good it is, its curve, samples and surprisals, then folded what is needed less often, and its files. */
 
 import { call, read } from "./api.js";
 import { failure, h, scrolling, section, setTitle, table } from "./elements.js";
@@ -20,7 +20,6 @@ import { surprisalForm } from "./surprisal.js";
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
 const SAMPLES = "eval/samples.jsonl";
-const CHECKPOINTS = "checkpoints/";
 const MAX_CHECKPOINTS = 200;
 
 /**
@@ -37,24 +36,32 @@ export async function showRun(main, signal, runId) {
   const curves = runCurves(runId, signal);
   const origin = h("p", {});
   const actions = actionsOf(runId, signal, () => refresh());
+  const state = h("span");
+  const more = h("div");
   const checkpoints = h("div");
   const trained = h("div");
   const byCheckpoint = samplesByCheckpoint(runId, signal);
   const exports = exportForm(runId, signal);
   const results = h("div");
+  const files = h("div");
   main.append(
-    h("p", {}, h("code", {}, runId)),
+    h("div", { class: "bar" }, state, h("code", {}, runId), actions.element),
     origin,
-    actions.element,
     facts,
     section("Curve", curves.element),
-    checkpoints,
+    more,
     trained,
-    byCheckpoint.element,
     results,
+    byCheckpoint.element,
     startedFrom(runId, signal),
-    section("Export", exports.element),
-    section("Settings and log", onDemand("Settings", () => text(`${base}/config.yaml`)), logOf(runId, signal)),
+    section(
+      "More",
+      checkpoints,
+      h("details", {}, h("summary", {}, "Export"), exports.element),
+      onDemand("Settings", () => text(`${base}/config.yaml`)),
+      logOf(runId, signal),
+      files,
+    ),
   );
   actions.show(run);
   /** @type {RunRequest} */
@@ -65,8 +72,10 @@ export async function showRun(main, signal, runId) {
     /** @type {Report} */
     const report = await read(`${base}/report`, signal);
     const bar = h("progress", { max: 100, value: run.progress, "aria-label": "Progress" });
-    const state = h("p", {}, badge(run), " ", hasEnded(run) ? null : bar);
-    if (!facts.contains(document.activeElement)) facts.replaceChildren(state, ...sectionsOf(report, "", [], signal));
+    state.replaceChildren(badge(run), ...(hasEnded(run) ? [] : [" ", bar]));
+    const [first, ...others] = sectionsOf(report, "", [], signal);
+    if (first && !facts.contains(document.activeElement)) facts.replaceChildren(first);
+    if (!more.contains(document.activeElement)) more.replaceChildren(...others);
   };
   await draw();
 
@@ -93,7 +102,7 @@ export async function showRun(main, signal, runId) {
     curves.setCheckpoints(kept, (step) => `#/text/${runId}@${step}`);
     byCheckpoint.show(run.objective === "causal_lm" ? kept : []);
     if (kept.length && !checkpoints.contains(document.activeElement))
-      checkpoints.replaceChildren(section("Checkpoints", ...checkpointTable(runId, kept)));
+      checkpoints.replaceChildren(h("details", {}, h("summary", {}, "Checkpoints"), ...checkpointTable(runId, kept)));
     if (samplesSoFar && !trained.contains(document.activeElement))
       trained.replaceChildren(section("Samples of the training", ...(await trainingSamples(runId, signal))));
   };
@@ -110,7 +119,7 @@ export async function showRun(main, signal, runId) {
       { last: await curves.lastEventId },
     );
   }
-  if (run.status === "completed") results.append(...(await resultsOf(runId, signal)));
+  if (run.status === "completed") await showResults(runId, results, files, signal);
 
   /** @param {string} path */
   async function text(path) {
@@ -120,35 +129,27 @@ export async function showRun(main, signal, runId) {
 
 /**
  * @param {string} runId
+ * @param {HTMLElement} place
+ * @param {HTMLElement} filePlace
  * @param {AbortSignal} signal
  */
-async function resultsOf(runId, signal) {
+async function showResults(runId, place, filePlace, signal) {
   const artifact = `models/${runId}`;
   /** @type {RunFiles} */
   const { kept } = await read(`/runs/${runId}/files`, signal);
   const models = [runId, ...kept.map((checkpoint) => `${runId}@${checkpoint.step}`)];
   const more = h("p", {}, h("a", { href: `#/text/${runId}` }, "Compare two models, or generate text"));
-  const surprisal = section("Surprisal", more, surprisalForm(models, signal));
+  place.append(section("Surprisal", more, surprisalForm(models, signal)));
   try {
     /** @type {ArtifactFiles} */
     const { files, result_bytes } = await read(`/artifacts/${artifact}`, signal);
     const hasSamples = files.some((file) => file.path === SAMPLES);
     const samples = hasSamples ? await (await call(fileAddress(artifact, SAMPLES), { signal })).text() : "";
-    return [
-      surprisal,
-      section("Samples", ...finalSamples(samples)),
-      section(
-        "Result files",
-        h("p", { class: "quiet" }, `${files.length} files, ${size(result_bytes)}`),
-        fileTable(artifact, files.filter(({ path }) => !path.startsWith(CHECKPOINTS))),
-        kept.length
-          ? h("details", {}, h("summary", {}, "Files of checkpoints"), fileTable(artifact, files.filter(({ path }) => path.startsWith(CHECKPOINTS))))
-          : null,
-      ),
-    ];
+    place.append(section("Samples", ...finalSamples(samples)));
+    filePlace.append(h("details", {}, h("summary", {}, `${files.length} files, ${size(result_bytes)}`), fileTable(artifact, files)));
   } catch (error) {
     if (signal.aborted) throw error;
-    return [surprisal, section("Result files", failure(error))];
+    filePlace.append(failure(error));
   }
 }
 

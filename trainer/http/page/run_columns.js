@@ -7,28 +7,25 @@ import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
 
 /** @import { LiveText } from "./elements.js" */
-/** @import { RunColumn, RunStatus } from "./records.js" */
+/** @import { RunColumn, RunPage, RunStatus } from "./records.js" */
 
 /**
  * @typedef {object} Row a run, or the runs of a group over seeds
  * @property {string} name the id of the run or the group
  * @property {boolean} isGroup
  * @property {RunStatus[]} runs
+ * @property {string} value of the setting by which the list is grouped
+ * @property {string} style of its curve
  */
 
 /**
  * @typedef {object} Column
- * @property {string} id a field of the status of a run, by which the server can sort
+ * @property {string} id a field of the status of a run or a setting, by which the server can sort
  * @property {LiveText} title
  * @property {boolean} isUsual shown unless the address names other columns
- * @property {number} width in rem
  * @property {(run: RunStatus) => Node | LiveText} cell
  * @property {(runs: RunStatus[]) => Node | LiveText} groupCell
  */
-
-/** @type {Partial<Record<RunColumn["form"], number>>} */
-const WIDTHS = { percent: 5.5, loss: 5.5, per_char: 7, count: 6.5, time: 8.5 };
-const TEXT_WIDTH = 6;
 
 /** @type {Column[]} */
 export const COLUMNS = [
@@ -36,8 +33,7 @@ export const COLUMNS = [
     id: "status",
     title: "Status",
     isUsual: true,
-    width: 8,
-    cell: badge,
+    cell: (run) => h("span", {}, badge(run), run.status === "running" ? ` ${percent(run.progress / 100, 0)}` : null),
     groupCell: (runs) => `${completed(runs).length} of ${runs.length} completed`,
   },
   ...TABLES.run_columns.map(columnOf),
@@ -71,10 +67,33 @@ function columnOf({ name, title, form, is_usual }) {
     id: name,
     title: () => said(title),
     isUsual: is_usual,
-    width: WIDTHS[form] ?? TEXT_WIDTH,
-    cell: isText ? (run) => bdi(cell(run)) : cell,
+    cell: isText ? (run) => bdi(cell(run)) : form === "time" ? (run) => h("time", {}, cell(run)) : cell,
     groupCell,
   };
+}
+
+/**
+ * Make a column of a setting, whose values are links.
+ * @param {string} name
+ * @param {RunPage["settings"]} settings of the runs that are shown
+ * @param {(condition: string) => string} withCondition returns the address of the list with a condition
+ * @returns {Column}
+ */
+export function settingColumn(name, settings, withCondition) {
+  const textOf = (/** @type {RunStatus} */ run) => settings[run.run_id]?.[name] ?? "";
+  const link = (/** @type {string} */ value) =>
+    /[,<>=]/.test(value) ? bdi(value) : h("a", { href: withCondition(`${name}=${value}`) }, bdi(value));
+  const cell = (/** @type {RunStatus} */ run) => {
+    const text = textOf(run);
+    /** @type {string[]} */
+    const values = text.startsWith("[") ? JSON.parse(text).map(String) : [text];
+    return h("span", {}, ...(text && text !== "null" ? values.flatMap((value, at) => [at ? " " : "", link(value)]) : ["–"]));
+  };
+  const groupCell = (/** @type {RunStatus[]} */ runs) => {
+    const [first] = runs;
+    return first && runs.every((run) => textOf(run) === textOf(first)) ? cell(first) : "several";
+  };
+  return { id: name, title: name, isUsual: false, cell, groupCell };
 }
 
 /** @param {RunStatus[]} runs */

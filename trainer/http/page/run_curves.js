@@ -2,17 +2,19 @@
 
 import { read } from "./api.js";
 import { CurveSettings, SERIES } from "./curve_settings.js";
-import { axisOf, linesOfCurve, over, POINTS, stepAt } from "./curve_lines.js";
-import { Chart, LOSS } from "./curves.js";
+import { axisOf, linesOfCurve, over, stepAt } from "./curve_lines.js";
+import { Chart } from "./curves.js";
 import { failure, h } from "./elements.js";
 
 /** @import { Curve, GroupCurve, KeptCheckpoint, MetricsProgress, Points } from "./records.js" */
 /** @import { Named } from "./curve_lines.js" */
 /** @import { Line, Mark, Range } from "./curves.js" */
-/** @typedef {{path: string, train: Named, validation: Named}} Source a run or a group, and its lines */
+/** @typedef {{path: string, train: Named, validation?: Named, isEnded?: boolean}} Source a run or a group, and its lines */
 /** @typedef {{curve: Curve, bands: GroupCurve | null}} Found the curve of a group has the means of its bands */
 
-const LIVE = /** @type {const} */ (["grad_norm", "learning_rate", "tokens_per_second", "tokens", "words"]);
+const LIVE = /** @type {const} */ (["grad_norm", "learning_rate", "tokens_per_second", "cpu_cores", "memory_bytes", "tokens", "words"]);
+/** Points of a curve that the page asks for, alone or in a list. */
+const POINTS = { alone: 1000, listed: 200 };
 
 /**
  * Read and show the curves of a run. Their element is there at once.
@@ -36,10 +38,13 @@ export function groupCurves(groupId, signal) {
   return new TrainingCurves([{ path: `/groups/${groupId}`, train, validation }], signal);
 }
 
-/** The curves of one or several runs or groups in one chart. */
+/** The curves of one or several runs or groups in one chart; in a list, each has one line. */
 export class TrainingCurves {
   #sources;
   #signal;
+  #points;
+  /** @type {Map<string, Found>} the curves of ended runs by their paths */
+  #ended = new Map();
   /** @type {Found[]} */
   #found = [];
   /** @type {{steps: Range, found: Found[]} | null} what is zoomed to */
@@ -52,16 +57,20 @@ export class TrainingCurves {
   /** Time of the last event, in milliseconds. */
   #clock = NaN;
   #isDrawing = false;
-  #settings = new CurveSettings(() => this.#draw());
-  #chart = new Chart({ ...LOSS, empty: "Reading the curves…", onzoom: (range) => this.#zoom(range) });
+  #settings;
+  #chart = new Chart({ title: "Loss", x: { name: "step" }, y: SERIES.loss.y, empty: "Reading the curves…", onzoom: (range) => this.#zoom(range) });
 
   /**
    * @param {Source[]} sources
    * @param {AbortSignal} signal
+   * @param {boolean} isList
    */
-  constructor(sources, signal) {
+  constructor(sources, signal, isList = false) {
     this.#sources = sources;
     this.#signal = signal;
+    this.#points = isList ? POINTS.listed : POINTS.alone;
+    this.#settings = new CurveSettings(() => this.#draw(), !isList);
+    if (isList) this.#chart.set({ least: 220 });
     this.element = h("div", {}, this.#settings.element, this.#chart.element);
     this.#chart.show([]);
     /** The number of the last event in the curve of the run, for the stream of those after it; "" without a curve. */
@@ -77,7 +86,7 @@ export class TrainingCurves {
     const curve = this.#found[0]?.curve;
     if (!curve) return;
     this.#extend(curve, event);
-    if (curve.train.length > 2 * POINTS && !this.#isReading) this.reload();
+    if (curve.train.length > 2 * this.#points && !this.#isReading) this.reload();
     if (!this.#isDrawing) this.#isDrawing = Boolean(requestAnimationFrame(() => this.#draw())); // many may come at once
   }
 
@@ -94,11 +103,32 @@ export class TrainingCurves {
     this.#draw();
   }
 
-  /** Read the curves again. */
+  /**
+   * Show other runs.
+   * @param {Source[]} sources
+   */
+  async show(sources) {
+    const known = sources.map(({ path, isEnded }) => (isEnded && this.#ended.get(path)) || null);
+    this.#sources = sources;
+    this.#found = known.filter((one) => one !== null);
+    if (this.#found.length < sources.length) await this.reload();
+    else this.#draw();
+  }
+
+  /** Read the curves again; those of ended runs stay as they are. */
   async reload() {
     this.#isReading = true;
+    const sources = this.#sources;
     try {
-      this.#found = await Promise.all(this.#sources.map(({ path }) => this.#read(path, "")));
+      const found = await Promise.all(
+        sources.map(async ({ path, isEnded }) => {
+          const one = (isEnded && this.#ended.get(path)) || (await this.#read(path, ""));
+          if (isEnded) this.#ended.set(path, one);
+          return one;
+        }),
+      );
+      if (sources !== this.#sources) return ""; // others are shown by now
+      this.#found = found;
       const [first] = this.#found;
       for (const event of this.#early.splice(0)) if (first) this.#extend(first.curve, event);
       this.#chart.set({ empty: "There are no losses yet." });
@@ -120,7 +150,7 @@ export class TrainingCurves {
    */
   async #read(path, range) {
     /** @type {Curve | GroupCurve} */
-    const found = await read(`${path}/curve?points=${POINTS}${range}`, this.#signal);
+    const found = await read(`${path}/curve?points=${this.#points}${range}`, this.#signal);
     return "group_id" in found ? { curve: meansOf(found), bands: found } : { curve: found, bands: null };
   }
 
@@ -209,13 +239,8 @@ export class TrainingCurves {
  * @returns {Curve}
  */
 function meansOf(group) {
-  const { total_points, train, validation, grad_norm, learning_rate, tokens_per_second, gpu_memory_bytes } = group;
-  return {
-    ...{ run_id: group.group_id, last_event_id: 0, total_points },
-    ...{ train: train.mean, validation: validation.mean, grad_norm: grad_norm.mean },
-    ...{ learning_rate: learning_rate.mean, tokens_per_second: tokens_per_second.mean },
-    ...{ gpu_memory_bytes: gpu_memory_bytes.mean, tokens: group.tokens, words: group.words, seconds: group.seconds },
-  };
+  const means = Object.entries(group).map(([name, value]) => [name, value instanceof Object && "mean" in value ? value.mean : value]);
+  return { run_id: group.group_id, last_event_id: 0, ...Object.fromEntries(means) };
 }
 
 /**

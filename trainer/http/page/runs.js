@@ -1,29 +1,30 @@
-/** The list of runs: search, filters, order and columns, all kept in the address, and a choice of runs to compare. */
+/** The list of runs: their curves, filters, order, groups and columns, all kept in the address, and runs to compare. */
 
 import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
-import { announce, failure, h, labelled, live } from "./elements.js";
-import { COLUMNS } from "./run_columns.js";
-import { RunTable } from "./run_table.js";
-import { repeat } from "./states.js";
-import { TABLES } from "./tables.js";
+import { announce, bdi, failure, h, labelled, live, renew } from "./elements.js";
+import { COLUMNS, runLink, settingColumn } from "./run_columns.js";
+import { TrainingCurves } from "./run_curves.js";
+import { hasEnded, repeat } from "./states.js";
+import { counted, TABLES } from "./tables.js";
 import { unit } from "./units.js";
 
-/** @import { Row } from "./run_columns.js" */
-/** @import { RunPage, RunStatus } from "./records.js" */
+/** @import { Column, Row } from "./run_columns.js" */
+/** @import { RunPage } from "./records.js" */
+/** @typedef {{filters: Record<string, string>, sort: string, isDescending: boolean, columns: string[], group: string, page: number}} Wanted */
 
-const TYPED = ["search", "corpus", "owner", "label", "where"];
-const CHOSEN = ["status", "family"];
-const MOST_COMPARED = TABLES.max_compared;
+const PAGE_ROWS = 25;
+const FILTERS = ["search", "status", "owner", "where"];
 const USUAL_SORT = "created_at";
-const SORTED = ["label", ...COLUMNS.map((column) => column.id)];
-/** Columns that a click sorts from the lowest or first value on. */
-const ASCENDING = new Set(["label", "model_family", "status", "owner", ...COLUMNS.map(({ id }) => id).filter(isLoss)]);
+const FIELDS = ["label", ...COLUMNS.map(({ id }) => id)];
+/** Columns that a click sorts from the highest or last value on; a setting is sorted from its lowest on. */
+const DESCENDING = new Set(["created_at", "progress", "params"]);
+/** Curves have these colours, and then the same ones dashed and dotted. */
+const COLOURS = 10;
+const DASHES = ["", " dashed", " dotted"];
 
-// they stay while other views are shown
-/** @type {Set<string>} */
+/** @type {Set<string>} the runs to compare, which stay while other views are shown */
 const picked = new Set();
-let left = { address: "", top: 0 };
 
 /**
  * @param {HTMLElement} main
@@ -34,47 +35,31 @@ let left = { address: "", top: 0 };
 export async function showRuns(main, signal, _, query) {
   const wanted = wantedOf(query);
   let isOnHold = false; // the filter was refused, or is being typed
+  /** @type {RunPage} */
+  let page = { runs: [], total: 0, next_cursor: null, settings: {}, varied_settings: [] };
+  /** @type {Set<string>} the groups over seeds whose runs are shown */
+  const opened = new Set();
   const trouble = h("div");
-  const compare = h("button", {
-    type: "button",
-    onclick: () => (location.hash = `#/compare/${[...picked].join(",")}`),
-  });
-  const table = new RunTable(
-    {
-      read: readRows,
-      pick: pickBox,
-      sort,
-      changed: () => {
-        trouble.replaceChildren();
-        const count = `${table.total.toLocaleString("en")} ${table.total === 1 ? "run" : "runs"} (a group counts as one)`;
-        table.about.replaceChildren(live(() => `${count}; losses in ${unit()} per token`));
-      },
-      failed: (error) => {
-        isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
-        const made = failure(error);
-        if (trouble.textContent === made.textContent) return;
-        trouble.replaceChildren(made);
-        const field = error instanceof ApiError && document.getElementById(error.details[0]?.path ?? "");
-        if (field) field.after(trouble);
-        else table.element.before(trouble);
-      },
-    },
-    signal,
-  );
+  const about = h("p", { class: "quiet" });
+  const nothing = h("div", { class: "empty", hidden: true });
+  const pages = h("nav", { class: "bar", "aria-label": "Pages of the list" });
+  const compare = h("button", { type: "button", onclick: () => (location.hash = `#/compare/${[...picked].join(",")}`) });
+  const counts = h("div", { class: "bar above" }, about, pages, compare);
+  const columns = h("div", { class: "columns", role: "group", "aria-label": "Columns" });
+  const names = h("datalist", { id: "settings" });
+  const caption = () => `Runs; losses in ${unit()} per token`;
+  const table = h("table", { class: "runs" }, h("caption", { class: "unseen" }, caption), h("thead"), h("tbody"));
+  const region = h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption }, table);
+  const curves = new TrainingCurves([], signal, true);
 
   const readLater = later(readAnew);
-  /** @param {string} name @param {string} title @param {string} example */
-  const field = (name, title, example = "") => {
+  /** @param {string} name @param {string} title @param {Record<string, string>} attributes */
+  const field = (name, title, attributes = {}) => {
     const input = h("input", {
-      id: name,
-      type: name === "search" ? "search" : "text",
-      value: wanted.filters[name] ?? "",
-      placeholder: example,
-      autocomplete: "off",
-      spellcheck: "false",
-      "aria-describedby": name === "where" && "where-help",
-      oninput: (event) => {
-        wanted.filters[name] = /** @type {HTMLInputElement} */ (event.target).value.trim();
+      ...{ id: name, value: wanted.filters[name] ?? "", autocomplete: "off", spellcheck: "false", ...attributes },
+      oninput: () => {
+        wanted.filters[name] = input.value.trim();
+        wanted.page = 1;
         remember(false);
         isOnHold = true;
         readLater();
@@ -82,217 +67,326 @@ export async function showRuns(main, signal, _, query) {
     });
     return labelled(title, input);
   };
-  /** @param {string} name @param {string} title @param {string[]} choices */
-  const choice = (name, title, choices) => {
-    const select = h(
-      "select",
-      {
-        id: name,
-        onchange: (event) => {
-          wanted.filters[name] = /** @type {HTMLSelectElement} */ (event.target).value;
-          remember(true);
-          readAnew();
-        },
-      },
-      h("option", { value: "" }, "any"),
-      ...choices.map((one) => h("option", { selected: one === wanted.filters[name] }, one)),
-    );
-    return labelled(title, select);
-  };
-  const isFiltered = ["family", "corpus", "owner", "label", "where"].some((name) => wanted.filters[name]);
+  /** @param {string} id @param {string} title @param {(value: string) => void} take */
+  const choice = (id, title, take) =>
+    labelled(title, h("select", { id, onchange: (event) => change(() => take(/** @type {HTMLSelectElement} */ (event.target).value)) }));
+  const status = choice("status", "Status", (value) => (wanted.filters["status"] = value));
+  const group = choice("group", "Group by", (value) => (wanted.group = value));
   main.append(
     h(
       "form",
-      { role: "search", onsubmit: (event) => event.preventDefault() },
-      h(
-        "div",
-        { class: "bar" },
-        field("search", "Search by label, id or corpus"),
-        choice("status", "Status", TABLES.states),
-        compare,
-      ),
-      h(
-        "details",
-        { open: isFiltered },
-        h("summary", {}, "More filters"),
-        h(
-          "div",
-          { class: "filters" },
-          choice("family", "Family", TABLES.families),
-          field("corpus", "Corpus name contains"),
-          field("owner", "Owner"),
-          field("label", "Label contains"),
-          field("where", "Numbers", "test_loss<3.2,progress>=50"),
-        ),
-        h("p", { id: "where-help", class: "quiet" }, `Names of the numbers: ${numberNames()}. Give losses in nats per token here.`),
-      ),
-      h(
-        "details",
-        {},
-        h("summary", {}, "Columns"),
-        h(
-          "div",
-          { class: "columns", role: "group", "aria-label": "Columns" },
-          ...COLUMNS.map(({ id, title }) => {
-            const box = h("input", {
-              type: "checkbox",
-              checked: wanted.columns.includes(id),
-              onchange: () => {
-                wanted.columns = COLUMNS.map((column) => column.id).filter((other) =>
-                  other === id ? box.checked : wanted.columns.includes(other),
-                );
-                remember(true);
-                arrange();
-              },
-            });
-            return h("label", {}, box, title);
-          }),
-        ),
-      ),
+      { role: "search", class: "bar above", onsubmit: (event) => event.preventDefault() },
+      field("search", "Search", { type: "search", placeholder: "label, tag, id or corpus" }),
+      field("where", "Where", { placeholder: "test_loss<3.2, learning_rate=0.01", list: "settings", "aria-describedby": "where-help" }),
+      status,
+      group,
+      names,
     ),
     trouble,
-    table.element,
+    nothing,
+    curves.element,
+    h(
+      "details",
+      {},
+      h("summary", {}, "Columns, owner and conditions"),
+      columns,
+      h("div", { class: "bar" }, field("owner", "Owner")),
+      h("p", { id: "where-help", class: "quiet" }, `Conditions name a setting, such as optimizer.name=adamw or tags=pilot, or a number: ${numberNames()}. Give losses in nats per token here.`),
+    ),
+    counts,
+    region,
   );
-
-  /**
-   * @param {number} offset
-   * @param {number} limit
-   * @param {AbortSignal} reading
-   */
-  async function readRows(offset, limit, reading) {
-    const asked = new URLSearchParams({ by_group: "true", offset: String(offset), limit: String(limit) });
-    asked.set("sort", wanted.sort);
-    asked.set("order", wanted.isDescending ? "desc" : "asc");
-    for (const [name, value] of Object.entries(wanted.filters)) if (value) asked.set(name, value);
-    /** @type {RunPage} */
-    const page = await read(`/runs?${asked}`, reading);
-    return { rows: rowsOf(page.runs), total: page.total };
-  }
-
-  /** @param {string} column */
-  function sort(column) {
-    wanted.isDescending = column === wanted.sort ? !wanted.isDescending : !ASCENDING.has(column);
-    wanted.sort = column;
-    arrange();
-    remember(true);
-    readAnew();
-  }
-
-  function arrange() {
-    table.arrange(wanted.columns, wanted.sort, wanted.isDescending);
-  }
+  offer(status, ["", ...TABLES.states], "any", wanted.filters["status"]);
 
   async function readAnew() {
     if (signal.aborted) return;
     isOnHold = false;
-    await table.reset();
-    announce(trouble.textContent || table.about.textContent || "");
+    await load();
+    announce(trouble.textContent || about.textContent || "");
   }
 
-  /** @param {boolean} isStep the address before is one step back */
-  function remember(isStep) {
-    const address = addressOf(wanted);
-    if (isStep) history.pushState(null, "", address);
-    else history.replaceState(null, "", address);
+  async function load() {
+    const shown = [...new Set([...wanted.columns.filter((id) => !FIELDS.includes(id)), ...(wanted.group ? [wanted.group] : [])])];
+    const asked = new URLSearchParams({ by_group: "true", limit: String(PAGE_ROWS), offset: String(PAGE_ROWS * (wanted.page - 1)) });
+    asked.set("sort", wanted.group || wanted.sort);
+    asked.set("order", wanted.isDescending && !wanted.group ? "desc" : "asc");
+    asked.set("settings", shown.join());
+    for (const name of FILTERS) if (wanted.filters[name]) asked.set(name, wanted.filters[name]);
+    try {
+      page = await read(`/runs?${asked.toString().replaceAll("%2C", ",")}`, signal);
+      trouble.replaceChildren();
+    } catch (error) {
+      if (signal.aborted) return;
+      isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
+      const made = failure(error);
+      if (trouble.textContent !== made.textContent) trouble.replaceChildren(made);
+      return;
+    }
+    const rows = draw();
+    const paths = rows.map(({ name, isGroup }) => `/${isGroup ? "groups" : "runs"}/${name}`);
+    await curves.show(
+      rows.map((row, at) => ({
+        path: paths[at] ?? "",
+        isEnded: row.runs.every(hasEnded),
+        train: { name: nameOf(row), label: "", style: row.style },
+      })),
+    );
   }
 
-  /** @param {Row | RunStatus} one */
-  function pickBox(one) {
-    const isGroup = "runs" in one;
-    const id = isGroup ? `${GROUP_MARK}${one.name}` : one.run_id;
-    const name = isGroup ? one.runs[0]?.label ?? one.name : one.label ?? one.run_id;
+  /** Show the page of the list, and return its rows. */
+  function draw() {
+    const rows = rowsOf(page, wanted.group);
+    const chosen = columnsOf(wanted, page.settings);
+    const { total, varied_settings: varied } = page;
+    const isEmpty = total === 0;
+    curves.element.hidden = region.hidden = counts.hidden = isEmpty;
+    nothing.hidden = !isEmpty;
+    const isFiltered = FILTERS.some((name) => wanted.filters[name]);
+    nothing.replaceChildren(
+      isFiltered ? h("p", {}, "No run is found. ", h("a", { href: "#/" }, "Show all runs")) : h("p", {}, "There are no runs yet. Train one here, or by ", h("code", {}, "mt train"), "."),
+      ...(isFiltered ? [] : [h("p", {}, h("a", { class: "button", href: "#/train" }, "New run"), " ", h("a", { href: "#/corpora" }, "Add a corpus"))]),
+    );
+    about.replaceChildren(live(() => `${counted(total, "run")} (a group over seeds counts as one); losses in ${unit()} per token`));
+    const last = Math.max(1, Math.ceil(total / PAGE_ROWS));
+    const step = (/** @type {string} */ name, /** @type {number} */ to) =>
+      to >= 1 && to <= last ? h("a", { href: addressOf({ ...wanted, page: to }) }, name) : null;
+    pages.hidden = last === 1;
+    pages.replaceChildren(...[step("Previous", wanted.page - 1), h("span", {}, `Page ${wanted.page} of ${last}`), step("Next", wanted.page + 1)].filter((one) => one !== null));
+    names.replaceChildren(...varied.map((name) => h("option", { value: `${name}=` })));
+    const settings = [...new Set([...varied, ...wanted.columns.filter((id) => !FIELDS.includes(id)), ...(wanted.group ? [wanted.group] : [])])];
+    offer(group, ["", ...settings], "seeds only", wanted.group);
+    const boxes = [...COLUMNS, ...settings.map((id) => ({ id, title: id }))].map(({ id, title }) => h("label", {}, columnBox(id), title));
+    renewKept(columns, h("div", { class: "columns", role: "group", "aria-label": "Columns" }, ...boxes));
+    renewKept(table, h("table", { class: "runs" }, h("caption", { class: "unseen" }, caption), headOf(chosen), bodyOf(rows, chosen)));
+    drawPicked();
+    return rows;
+  }
+
+  /** @param {string} id */
+  function columnBox(id) {
     const box = h("input", {
       type: "checkbox",
       value: id,
-      checked: picked.has(id),
-      disabled: picked.size >= MOST_COMPARED && !picked.has(id),
-      "aria-label": `Compare ${isGroup ? "the group " : ""}${name}`,
-      onchange: () => pick(box),
+      checked: wanted.columns.includes(id),
+      onchange: () => {
+        box.toggleAttribute("checked", box.checked);
+        change(() => (wanted.columns = box.checked ? [...wanted.columns, id] : wanted.columns.filter((other) => other !== id)));
+      },
     });
     return box;
+  }
+
+  /** @param {Column[]} chosen */
+  function headOf(chosen) {
+    const cells = [{ id: "label", title: "Run" }, ...chosen].map(({ id, title }) => {
+      const order = id !== (wanted.group || wanted.sort) ? false : wanted.isDescending && !wanted.group ? "descending" : "ascending";
+      return h("th", { scope: "col", "data-column": id, "aria-sort": order }, h("button", { type: "button", onclick: () => sort(id) }, title));
+    });
+    return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Compare")), ...cells));
+  }
+
+  /**
+   * @param {Row[]} rows
+   * @param {Column[]} chosen
+   */
+  function bodyOf(rows, chosen) {
+    return h("tbody", {}, ...rows.flatMap((row, at) => {
+      const isFirst = wanted.group && row.value !== rows[at - 1]?.value;
+      const members = row.isGroup && opened.has(row.name) ? row.runs : [];
+      const alike = isFirst ? rows.filter(({ value }) => value === row.value).flatMap(({ runs }) => runs) : [];
+      const title = h("span", {}, h("b", {}, `${wanted.group} ${row.value || "–"}`), h("small", {}, `${counted(alike.length, "run")} here`));
+      return [
+        ...(isFirst ? [h("tr", { class: "value" }, h("td"), h("th", { scope: "row" }, title), ...chosen.map((column) => h("td", {}, column.groupCell(alike))))] : []),
+        rowOf(row, chosen),
+        ...members.map((run) => lineOf(run.run_id, h("span", {}, runLink(run)), run.label ?? run.run_id, "member", chosen.map((column) => column.cell(run)))),
+      ];
+    }));
+  }
+
+  /**
+   * @param {Row} row
+   * @param {Column[]} chosen
+   */
+  function rowOf(row, chosen) {
+    const [first] = row.runs;
+    const swatch = h("i", { class: `swatch ${row.style}` });
+    if (!row.isGroup) return lineOf(row.name, h("span", {}, swatch, ...row.runs.map(runLink)), nameOf(row), "", chosen.map((column) => (first ? column.cell(first) : "")));
+    const isOpen = opened.has(row.name);
+    const turn = () => {
+      if (!opened.delete(row.name)) opened.add(row.name);
+      draw();
+    };
+    const toggle = h("button", { type: "button", "aria-expanded": String(isOpen), "aria-label": `${row.runs.length} runs of ${nameOf(row)}`, onclick: turn }, `${isOpen ? "▾" : "▸"} ${row.runs.length} runs`);
+    const link = h("a", { href: `#/groups/${row.name}`, title: nameOf(row) }, bdi(nameOf(row)));
+    return lineOf(`${GROUP_MARK}${row.name}`, h("span", {}, swatch, link, toggle), `the group ${nameOf(row)}`, "", chosen.map((column) => column.groupCell(row.runs)));
+  }
+
+  /**
+   * @param {string} id what is compared
+   * @param {Node} title
+   * @param {string} name
+   * @param {string} style
+   * @param {ReturnType<Column["cell"]>[]} cells
+   */
+  function lineOf(id, title, name, style, cells) {
+    const box = h("input", { type: "checkbox", value: id, checked: picked.has(id), "aria-label": `Compare ${name}`, onchange: () => pick(box) });
+    return h("tr", { class: style }, h("td", {}, box), h("th", { scope: "row" }, title), ...cells.map((cell) => h("td", {}, cell)));
   }
 
   /** @param {HTMLInputElement} box */
   function pick(box) {
     if (box.checked) picked.add(box.value);
     else picked.delete(box.value);
+    box.toggleAttribute("checked", box.checked);
     drawPicked();
     announce(compare.textContent ?? "");
   }
 
   function drawPicked() {
     compare.disabled = picked.size < 2;
-    compare.textContent = picked.size < 2 ? `Compare: pick 2 to ${MOST_COMPARED} runs` : `Compare ${picked.size} runs`;
-    for (const box of table.element.querySelectorAll("input")) {
-      box.disabled = picked.size >= MOST_COMPARED && !box.checked;
-    }
+    compare.textContent = picked.size < 2 ? `Compare: pick 2 to ${TABLES.max_compared} runs` : `Compare ${picked.size} runs`;
+    for (const box of table.querySelectorAll("input")) box.disabled = picked.size >= TABLES.max_compared && !box.checked;
   }
 
-  signal.addEventListener("abort", () => (left = { address: addressOf(wanted), top: table.top }));
-  arrange();
+  /** @param {string} column */
+  function sort(column) {
+    change(() => {
+      wanted.isDescending = column === wanted.sort ? !wanted.isDescending : DESCENDING.has(column);
+      wanted.sort = column;
+      wanted.group = "";
+    });
+  }
+
+  /** @param {() => void} action changes what is wanted, one step forward from this address */
+  function change(action) {
+    action();
+    wanted.page = 1;
+    remember(true);
+    readAnew();
+  }
+
+  /** @param {boolean} isStep the address before is one step back */
+  function remember(isStep) {
+    if (isStep) history.pushState(null, "", addressOf(wanted));
+    else history.replaceState(null, "", addressOf(wanted));
+  }
+
   drawPicked();
-  repeat(() => isOnHold || table.refresh(), signal);
-  await table.reset(left.address === addressOf(wanted) ? left.top : 0);
+  repeat(() => isOnHold || load(), signal);
+  await load();
 }
 
-/** @typedef {{filters: Record<string, string>, sort: string, isDescending: boolean, columns: string[]}} Wanted */
-
 /**
- * Return what an address asks for; what is unknown in it counts as left out.
+ * Return what an address asks for.
  * @param {URLSearchParams} query
  * @returns {Wanted}
  */
 function wantedOf(query) {
-  const sort = query.get("sort") ?? "";
-  const columns = query.get("columns")?.split(",") ?? [];
-  const chosen = COLUMNS.map(({ id }) => id).filter((id) => columns.includes(id));
   return {
-    filters: Object.fromEntries([...TYPED, ...CHOSEN].map((name) => [name, query.get(name) ?? ""])),
-    sort: SORTED.includes(sort) ? sort : USUAL_SORT,
+    filters: Object.fromEntries(FILTERS.map((name) => [name, query.get(name) ?? ""])),
+    sort: query.get("sort") || USUAL_SORT,
     isDescending: query.get("order") !== "asc",
-    columns: query.has("columns") ? chosen : usualColumns(),
+    columns: query.get("columns")?.split(",").filter(Boolean) ?? usualColumns(),
+    group: query.get("group") ?? "",
+    page: Math.max(1, Math.trunc(Number(query.get("page"))) || 1),
   };
 }
 
 /** @param {Wanted} wanted */
-function addressOf({ filters, sort, isDescending, columns }) {
+function addressOf({ filters, sort, isDescending, columns, group, page }) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(filters)) if (value) query.set(name, value);
   if (sort !== USUAL_SORT) query.set("sort", sort);
   if (!isDescending) query.set("order", "asc");
   if (columns.join() !== usualColumns().join()) query.set("columns", columns.join());
+  if (group) query.set("group", group);
+  if (page > 1) query.set("page", String(page));
   const text = query.toString().replaceAll("%2C", ",");
   return text ? `#/?${text}` : "#/";
+}
+
+/**
+ * Return the columns that are shown; the value of a setting is a link to the runs that have it.
+ * @param {Wanted} wanted
+ * @param {RunPage["settings"]} settings
+ */
+function columnsOf(wanted, settings) {
+  const chosen = COLUMNS.filter(({ id }) => wanted.columns.includes(id));
+  const named = wanted.columns.filter((id) => !FIELDS.includes(id));
+  const withCondition = (/** @type {string} */ condition) => {
+    const where = wanted.filters["where"]?.split(",").map((one) => one.trim()).filter((one) => one && one !== condition) ?? [];
+    return addressOf({ ...wanted, page: 1, filters: { ...wanted.filters, where: [...where, condition].join() } });
+  };
+  return [...chosen, ...named.map((id) => settingColumn(id, settings, withCondition))];
 }
 
 function usualColumns() {
   return COLUMNS.filter((column) => column.isUsual).map((column) => column.id);
 }
 
-/** @param {string} id */
-function isLoss(id) {
-  return id.endsWith("loss") || id.endsWith("bits_per_char");
-}
-
 function numberNames() {
-  const names = COLUMNS.map(({ id }) => id).filter((id) => isLoss(id) || id === "progress" || id === "params");
-  return names.join(", ");
+  return FIELDS.filter((id) => id.endsWith("loss") || id.endsWith("bits_per_char") || id === "progress" || id === "params").join(", ");
 }
 
 /**
- * Return the rows of runs: those of a group stand one after another.
- * @param {RunStatus[]} runs
+ * Return the rows of a page: the runs of a group over seeds stand one after another. Runs with one value of the setting
+ * that groups them have one colour.
+ * @param {RunPage} page
+ * @param {string} group
  */
-function rowsOf(runs) {
+function rowsOf({ runs, settings }, group) {
   /** @type {Map<string, Row>} */
   const rows = new Map();
+  const values = [...new Set(runs.map(({ run_id }) => settings[run_id]?.[group] ?? ""))];
   for (const run of runs) {
     const name = run.group?.group_id ?? run.run_id;
-    const row = rows.get(name) ?? { name, isGroup: run.group !== null, runs: [] };
+    const value = settings[run.run_id]?.[group] ?? "";
+    const at = group ? values.indexOf(value) : rows.size;
+    const style = `run${at % COLOURS}${DASHES[Math.floor(at / COLOURS)] ?? ""}`;
+    const row = rows.get(name) ?? { name, isGroup: run.group !== null, runs: [], value, style };
     rows.set(name, row);
     row.runs.push(run);
   }
   return [...rows.values()];
+}
+
+/** @param {Row} row */
+function nameOf({ name, runs }) {
+  return runs[0]?.label ?? name;
+}
+
+/**
+ * Fill a select, unless its reader has it open.
+ * @param {HTMLElement} field
+ * @param {string[]} values
+ * @param {string} none what stands for no value
+ * @param {string} [chosen]
+ */
+function offer(field, values, none, chosen = "") {
+  const select = field.querySelector("select");
+  if (!select || select === document.activeElement) return;
+  select.replaceChildren(...values.map((value) => h("option", { value }, value || none)));
+  select.value = chosen;
+}
+
+/**
+ * Renew a part of the page; a control that is made anew keeps the focus.
+ * @param {HTMLElement} old
+ * @param {HTMLElement} made
+ */
+function renewKept(old, made) {
+  const keyOf = (/** @type {Element | null} */ one) => one?.getAttribute("href") ?? one?.getAttribute("aria-label") ?? one?.textContent;
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const wantedCount = made.children.length;
+  [...made.children].forEach((child, at) => {
+    const before = old.children[at];
+    if (before) renew(before, child);
+    else old.append(child);
+  });
+  while (old.children.length > wantedCount) old.lastElementChild?.remove();
+  if (focused === null || focused.isConnected) return;
+  const again = [...old.querySelectorAll("a, button, input")].find((one) => keyOf(one) === keyOf(focused));
+  if (again instanceof HTMLElement) again.focus({ preventScroll: true });
 }
 
 /**

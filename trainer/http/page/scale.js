@@ -1,4 +1,6 @@
-/** Scales of a chart. */
+/** Scales of a chart, and places on its lines. */
+
+/** @import { Points } from "./records.js" */
 
 /**
  * Return round numbers that divide a range: steps of 1, 2 or 5 times a power of ten.
@@ -78,4 +80,36 @@ export function apart(heights, gap, bottom = Infinity) {
   let below = bottom + gap;
   for (const index of order.reverse()) below = moved[index] = Math.min(moved[index] ?? 0, below - gap);
   return moved;
+}
+
+/**
+ * Return the index of the first point whose number is at least this one.
+ * @param {Points} points in the order of that number
+ * @param {number} wanted
+ * @param {0 | 1} column of the number
+ */
+export function firstFrom(points, wanted, column) {
+  let [low, high] = [0, points.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((points[middle]?.[column] ?? 0) < wanted) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
+ * Return the other number of the point with this number, on the line between its neighbours, or of the nearest end.
+ * @param {Points} points in the order of that number
+ * @param {number} wanted
+ * @param {0 | 1} column of the number
+ */
+export function between(points, wanted, column) {
+  const at = firstFrom(points, wanted, column);
+  const other = column ? 0 : 1;
+  const [before, after] = [points[at - 1] ?? points[0], points[at] ?? points.at(-1)];
+  if (!before || !after) return NaN;
+  const width = after[column] - before[column];
+  const share = width ? (wanted - before[column]) / width : 0;
+  return before[other] + Math.min(1, Math.max(0, share)) * (after[other] - before[other]);
 }
