@@ -32,7 +32,6 @@ from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.client import exports
 from trainer.client.client import Client, check_completed
-from trainer.commands.experiments import ExperimentSummary
 from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList, BatterySummary
 from trainer.contracts.development import Development
@@ -91,8 +90,7 @@ def same_as_there(laptop: Laptop, *words: str) -> str:
 
 def test_experiment__runs_on_files_of_the_laptop_and_shows_what_the_server_shows(laptop: Laptop, plan: str) -> None:
     words = ("experiment", "run", plan, "--corpora", "texts")
-    found = laptop.read(ExperimentSummary, *words)
-    assert (found.status, found.cells_done, found.cells) == ("completed", 4, 4)
+    found = laptop.read(ExperimentResult, *words)
     told = laptop.err
     assert f"experiment {found.experiment_id}\n2 trainings: 2 languages x 1 model x 1 seed\n" in told
     assert told.count(" trained in ") == told.count(" texts scored") == 2

@@ -25,21 +25,17 @@ from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json, safe_name, unreadable
-from trainer.contracts.base import Frozen, Identifier, RunState, changed
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryRow
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
     Cell,
-    Correlation,
-    CurveRow,
     ExperimentRequest,
     ExperimentResult,
     ExperimentStatus,
     MatrixRow,
-    PerplexityRow,
     SectionsFile,
     Tables,
-    Validity,
 )
 from trainer.contracts.installation import recipes
 from trainer.contracts.parameters import ExperimentPath
@@ -47,35 +43,7 @@ from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
 from trainer.reports.experiment_report import experiment_report
-from trainer.reports.experiment_tables import battery_rows, listener_figures
 from trainer.system.hardware import physical_cores
-
-
-class ExperimentSummary(Frozen):
-    """The result of an experiment, as `--json` prints it: state, headline tables and validity checks."""
-
-    experiment_id: Identifier
-    name: str
-    status: RunState
-    message: str
-    cells_done: int
-    cells: int
-    elapsed_seconds: float | None = None
-    error: RunError | None = None
-    matrix: tuple[MatrixRow, ...] | None = None
-    """The headline table, in the first mode; None before the end."""
-    perplexities: tuple[PerplexityRow, ...] | None = None
-    """Those of the headline model and text, in all modes; None before the end."""
-    curves: tuple[CurveRow, ...] | None = None
-    """The trainings with the area under their loss curves; None before the end."""
-    validity: Validity | None = None
-    """None before the end."""
-    correlations: tuple[Correlation, ...] | None = None
-    """The tests of the human ratings, empty without ratings; None before the end."""
-    batteries: tuple[BatteryRow, ...] | None = None
-    """The accuracies of the headline model on whole batteries, empty without batteries; None before the end."""
-    files: tuple[str, ...] = ()
-    """Names of the report's files in the folder of the experiment."""
 
 
 class RecomputedTables(Tables):
@@ -235,39 +203,16 @@ async def _cell_line(cell: Cell, installation: Installation, unit: Unit) -> str:
 
 
 async def _show_status(status: ExperimentStatus, installation: Installation, terminal: Terminal) -> None:
-    summary = ExperimentSummary(
-        experiment_id=status.experiment_id,
-        name=status.name,
-        status=status.status,
-        message=status.message,
-        cells_done=status.cells_done,
-        cells=status.n_cells,
-        elapsed_seconds=status.elapsed_seconds,
-        error=status.error,
-        files=tuple(file.path for file in status.files),
-    )
     if status.status != "completed":
         rows = [("model", "language", "seed", "cell", "state", "run")]
         rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
-        terminal.show(summary, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
+        terminal.show(status, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
     experiment_id = status.experiment_id
     result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
-    matrix = tuple(row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0])
-    model, kind = result.headline
-    of_modes = [listener_figures(result, model, kind, mode) for mode in result.modes]
-    found = changed(
-        summary,
-        matrix=matrix,
-        perplexities=tuple(row for figures in of_modes for each in figures for row in each.perplexities.values()),
-        curves=result.curves,
-        validity=result.validity,
-        correlations=result.correlations,
-        batteries=tuple(battery_rows(result, model).values()),
-    )
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", installation, "experiments", experiment_id)
-    terminal.show_report(found, experiment_report(result), Text(f"\n{took}\n{where}"))
+    terminal.show_report(result, experiment_report(result), Text(f"\n{took}\n{where}"))
 
 
 def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:
