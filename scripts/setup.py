@@ -49,6 +49,8 @@ WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 WAITING_TESTS = max(4, os.cpu_count() or 1)
 NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "axe-core@4"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
+# the version that the tests and the containers have; its builds for the CPU and for GPUs have one public version
+TORCH = "torch==2.13.0"
 
 
 class Given(argparse.Namespace):
@@ -251,9 +253,14 @@ def constraints() -> int:
     bare = ["--quiet", "--no-emit-index-url", "--no-header", "--no-annotate", "--output-file", str(file)]
     env = uv_settings(pip_config(), os.environ)
     code = run(uv, "pip", "compile", "pyproject.toml", *what, *bare, env=env)
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not CUDA_PACKAGE.match(line)), encoding="utf-8")
+    lines = [TORCH, *file.read_text(encoding="utf-8").splitlines()]
+    lines.sort(key=package_of)
+    file.write_text("".join(f"{line}\n" for line in lines if not CUDA_PACKAGE.match(line)), encoding="utf-8")
     return code
+
+
+def package_of(line: str) -> str:
+    return line.split("==")[0]
 
 
 def compose(*words: str, env: Mapping[str, str] | None = None) -> int:

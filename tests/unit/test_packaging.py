@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 
+from scripts.setup import TORCH
 from tests.support import ROOT
 from trainer.config.settings import PLAIN_NAMES, environment_names
 
@@ -79,16 +80,15 @@ def project() -> Project:
     return PyProject.model_validate(content).project
 
 
-def test_constraints__pin_every_direct_dependency_but_torch() -> None:
+def test_constraints__pin_every_direct_dependency() -> None:
     extras = project().extras.values()
     direct = [*project().dependencies, *(one for extra in extras for one in extra)]
     lines = lines_of("constraints.txt")
-    assert {package(one) for one in direct} - {"torch", "model-trainer"} <= {
-        package(line) for line in lines if "==" in line
-    }
+    assert {package(one) for one in direct} - {"model-trainer"} <= {package(line) for line in lines if "==" in line}
     assert [] == [line for line in lines if "://" in line or line.startswith("-") or " @ " in line]
     families = {package(line).split("-")[0] for line in lines}
-    assert not families & {"torch", "nvidia", "cuda", "triton", "pytorch"}
+    assert not families & {"nvidia", "cuda", "triton", "pytorch"}
+    assert TORCH in lines, "no build for one device, such as +cpu"
 
 
 def test_platform_page__names_settings_and_targets_that_exist() -> None:

@@ -12,7 +12,7 @@ from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, check_ids, is_read
 from trainer.models.linear import linear
 from trainer.models.linear_layers import packed_layers, replace_layers
-from trainer.models.transformer import library_activation, vocabulary_fields
+from trainer.models.transformer import checkpoint_activations, library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
 _BertTransform: Callable[[configuration_bert.BertConfig], nn.Module] = modeling_bert.BertPredictionHeadTransform
@@ -57,7 +57,7 @@ class BertModel(LanguageModel):
         return packed_layers(self.body, self.transform)
 
     def checkpoint_gradients(self) -> None:
-        self.body.activation_checkpointing_enable()
+        checkpoint_activations(self.body)
 
 
 def library_config(config: BertConfig, vocabulary: Vocabulary) -> configuration_bert.BertConfig:

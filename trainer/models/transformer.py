@@ -6,9 +6,11 @@ Nothing is downloaded.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Generic, TypedDict, TypeVar
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
@@ -26,6 +28,8 @@ from trainer.tokenizers.base import Vocabulary
 
 _set_verbosity_error: Callable[[], None] = logging.set_verbosity_error
 _set_verbosity_error()
+_CACHE = "cache" if Version(version("transformers")) >= Version("5.24") else "past_key_values"
+"""The library's name of the argument for the keys and values before a text."""
 
 
 class VocabularyFields(TypedDict):
@@ -48,6 +52,13 @@ def vocabulary_fields(vocabulary: Vocabulary) -> VocabularyFields:
 def library_activation(name: Activation) -> str:
     """Return the library's name of an activation; for gelu_new the name of the same function in one operation."""
     return "gelu_pytorch_tanh" if name == "gelu_new" else name
+
+
+def checkpoint_activations(body: PreTrainedModel) -> None:
+    """Make a model of the library recompute its activations in the backward pass."""
+    renamed = "activation_checkpointing_enable"  # in version 5.23
+    enable: Callable[[], None] = getattr(body, renamed if hasattr(body, renamed) else "gradient_checkpointing_enable")
+    enable()
 
 
 Body = TypeVar("Body", bound=PreTrainedModel)
@@ -114,9 +125,9 @@ class CausalTransformer(LanguageModel, Generic[Body]):
             ids,
             attention_mask=is_read,
             position_ids=positions,
-            cache=cache,
             use_cache=True,
             return_dict=False,
+            **{_CACHE: cache},
         )
         hidden, layers = output
         grown = [tensor.transpose(1, 2).unsqueeze(0) for keys, values, _ in layers for tensor in (keys, values)]
@@ -140,4 +151,4 @@ class CausalTransformer(LanguageModel, Generic[Body]):
             self._packed_head = None
 
     def checkpoint_gradients(self) -> None:
-        self.body.activation_checkpointing_enable()
+        checkpoint_activations(self.body)
