@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.support.http import ADMIN, ANA, Site
+from tests.support.http import ADMIN, ANA, Site, inside, with_api
+from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunDirectory
 from trainer.http.operations import MAX_BODY_BYTES
@@ -123,6 +124,18 @@ async def test_damaged_file__is_an_error_without_a_word_of_the_server(here: Site
     (copied.path / "request.json").write_text("{")
     assert (await here.get(f"/runs/{copied.run_id}", key=ANA)).outcome == (500, "INTERNAL_ERROR")
     assert (await here.get(f"/runs/{copied.run_id}/config.yaml")).outcome == (500, "INTERNAL_ERROR")
+
+
+async def test_damaged_run__does_not_hide_the_others(
+    here: Site, lab: Lab, run: RunDirectory, copied: RunDirectory
+) -> None:
+    assert copied.run_id in (await here.get("/runs?limit=200")).text  # the lab may have many newer runs
+    (copied.path / "events.jsonl").unlink()
+    with captured_logs() as logs:
+        async with inside(here.queue, with_api(lab.settings)) as (other, _):
+            listed = await other.get("/runs?limit=200")
+    assert run.run_id in listed.text and copied.run_id not in listed.text
+    assert ("run_unreadable", copied.run_id) in events_of(logs, "run_id")
 
 
 MALFORMED = [
