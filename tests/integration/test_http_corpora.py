@@ -108,6 +108,20 @@ async def test_upload__without_a_name_is_found_by_its_hash_and_can_get_a_name(at
     assert named.corpus is not None and named.corpus.name == "My_corpus"
 
 
+async def test_upload__without_a_hash_continues_by_name_size_and_time_and_gets_the_hash(at: Site) -> None:
+    files = [{"name": "a.txt", "bytes": len(TEXT), "modified_at": "2026-01-02T03:04:05Z"}]
+    body = {"name": "kazakh", "files": files}
+    await send(at, await start(at, body), TEXT[:100])
+    changed_file = await start(at, {"name": "kazakh", "files": [{**files[0], "modified_at": "2026-01-02T03:04:06Z"}]})
+    continued = await start(at, body)
+    assert (changed_file.offset, continued.offset) == (0, 100)
+    stored = (await send(at, continued, TEXT[100:])).record(UploadStatus)
+    assert stored.corpus is not None and stored.sha256 == sha256(TEXT).hexdigest()
+    assert await start(at, body) == stored
+    longer = await at.post("/corpora", {"name": "kazakh", "files": [{"name": "b.txt", "bytes": len(TEXT) + 1}]})
+    assert longer.outcome == (409, "CONFLICT")
+
+
 async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settings: Settings) -> None:
     files = [("valid.txt", b"b\n" * 9), ("test.text", b"c\n"), ("train.txt", TEXT), ("README.txt", b"d\n")]
     content = b"".join(data for _, data in files)

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,21 +184,6 @@ VALUES: dict[str, Value] = {
 def test_value__is_that_of_its_formula(modules: Path, promise: str) -> None:
     value = VALUES[promise]
     assert value_of(modules, value.names, value.module, value.expression) == value.wanted
-
-
-def test_hash__of_pieces_is_their_sha256(modules: Path) -> None:
-    data = bytes(number * 7 % 256 for number in range(300))
-    sizes: list[int] = [*range(130), 300]
-    pieces = [(size, data[:size].hex()) for size in sizes]
-    program = (
-        'import { Sha256 } from "./sha256.js";'
-        f"const found = {json.dumps(pieces)}.map(([size, digits]) => {{"
-        ' const bytes = Uint8Array.from(Buffer.from(digits, "hex")), hash = new Sha256();'
-        " hash.add(bytes.subarray(0, size >> 1)); hash.add(bytes.subarray(size >> 1)); return hash.hex(); });"
-        " console.log(JSON.stringify(found));"
-    )
-    found = TypeAdapter(list[str]).validate_json(output_of(modules, program))
-    assert found == [sha256(data[:size]).hexdigest() for size in sizes]
 
 
 def token_lines(modules: Path, expression: str) -> list[list[dict[str, object]]]:

@@ -160,7 +160,7 @@ class CorpusStore:
         if not self.has(name):
             return False
         if corpus_sha256(self.find(name)) != sha256:
-            raise AppError(ErrorCode.CONFLICT, f"There is another corpus '{shown_name(name)}': give another `name`.")
+            raise other_corpus(name)
         return True
 
     def store(self, path: Path) -> str:
@@ -307,3 +307,8 @@ def sample_lines(path: Path, count: int, seed: int) -> list[str]:
         elif position < count:
             sample[position] = line
     return sample
+
+
+def other_corpus(name: str) -> AppError:
+    """Return the error for the name of another corpus."""
+    return AppError(ErrorCode.CONFLICT, f"There is another corpus '{shown_name(name)}': give another `name`.")

@@ -19,7 +19,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.corpora import UploadedFile, UploadRecord, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore, other_corpus
 from trainer.data.corpus_overview import corpus_overview
 from trainer.data.tables import as_text
 from trainer.data.text import (
@@ -76,12 +76,15 @@ class CorpusUploads:
         request = self._checked(request)
         upload_id = sha256(f"{owner}\n{request.model_dump_json()}".encode()).hexdigest()[:32]
         with self._starting:
-            known = self._stored_before(request)
+            content = _content_sha256(request)
+            known = None if content is None else self._stored_before(request, content)
             if known is not None:
-                return self._complete(upload_id, request, known)
+                stored = UploadRecord(owner=owner, request=request, corpus=known, sha256=content)
+                return self._complete(upload_id, stored, known)
             try:
                 record = self._record(upload_id, owner)
             except AppError:
+                self._check_size(request)
                 self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
                 return self.status(upload_id, owner)
             if record.corpus is not None and not self._is_there(record):
@@ -93,7 +96,7 @@ class CorpusUploads:
         """Return the state of an upload; raises DATA_NOT_FOUND for an unknown or another client's one."""
         record = self._record(upload_id, owner)
         if record.corpus is not None:
-            return self._complete(upload_id, record.request, record.corpus, record.notes)
+            return self._complete(upload_id, record, record.corpus)
         offset = (self._folder / upload_id / _CONTENT).stat().st_size
         return UploadStatus(upload_id=upload_id, bytes=record.request.total_bytes, offset=offset)
 
@@ -170,11 +173,17 @@ class CorpusUploads:
             raise AppError(ErrorCode.INVALID_INPUT, "`name` must have a letter or a digit.")
         return changed(request, name=name)
 
-    def _stored_before(self, request: UploadRequest) -> str | None:
+    def _check_size(self, request: UploadRequest) -> None:
+        """Raise CONFLICT before a text is sent whose name is that of a corpus of another size."""
+        name, [file, *more] = request.name, request.files
+        if name is None or more or Path(file.name).suffix.lower() in TABLE_SUFFIXES or not self._corpora.has(name):
+            return
+        path = self._corpora.find(name)
+        if path.is_dir() or path.stat().st_size != file.bytes:
+            raise other_corpus(name)
+
+    def _stored_before(self, request: UploadRequest, content: str) -> str | None:
         """Return the name of the corpus if its content is stored; a content stored by its hash gets the name."""
-        content = _content_sha256(request)
-        if content is None:
-            return None
         if request.name is None:
             return content if self._corpora.has(content) else self._name_of(content)
         if self._corpora.has_content(request.name, content):
@@ -255,11 +264,11 @@ class CorpusUploads:
     def _add(self, name: str, path: Path, request: UploadRequest) -> None:
         self._corpora.add(name, path, language=request.language, is_ipa=request.is_ipa)
 
-    def _complete(self, upload_id: str, request: UploadRequest, name: str, notes: tuple[str, ...] = ()) -> UploadStatus:
-        size = request.total_bytes
-        overview = corpus_overview(self._corpora, name)
-        overview = changed(overview, notes=(*overview.notes, *notes))
-        return UploadStatus(upload_id=upload_id, bytes=size, offset=size, corpus=overview)
+    def _complete(self, upload_id: str, record: UploadRecord, corpus: str) -> UploadStatus:
+        size = record.request.total_bytes
+        overview = corpus_overview(self._corpora, corpus)
+        overview = changed(overview, notes=(*overview.notes, *record.notes))
+        return UploadStatus(upload_id=upload_id, bytes=size, offset=size, corpus=overview, sha256=record.sha256)
 
 
 def expired_uploads(folder: Path, ttl_seconds: float) -> Iterator[Path]:
@@ -286,19 +295,19 @@ def _split(content: Path, files: tuple[UploadedFile, ...], folder: Path) -> None
 
 
 def _check_hash(file: UploadedFile, found: str) -> None:
-    if found != file.sha256:
+    if file.sha256 not in (None, found):
         message = f"'{shown_name(file.name)}' has arrived with another SHA-256 than its own. Upload it again."
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def _content_sha256(request: UploadRequest) -> str | None:
-    """Return the hash of the corpus that an upload becomes; None for a table, whose texts nobody has read yet."""
+    """Return the hash of the corpus that an upload becomes; None for a table, and for files without a hash."""
     if len(request.files) == 1:
         [file] = request.files
         return None if Path(file.name).suffix.lower() in TABLE_SUFFIXES else file.sha256
-    files = sorted((file.name, file.sha256) for file in request.files if not is_about(file.name))
+    files = sorted((file.name, file.sha256) for file in request.files if file.sha256 and not is_about(file.name))
     listing = (f"{digest}  {name}\n" for name, digest in files)
-    return sha256("".join(listing).encode()).hexdigest()
+    return sha256("".join(listing).encode()).hexdigest() if all(file.sha256 for file in request.files) else None
 
 
 def _unknown() -> AppError:

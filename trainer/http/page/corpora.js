@@ -5,7 +5,6 @@ import { ApiError, call, read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { announce, bdi, failure, h, labelled, table } from "./elements.js";
 import { decimal, percent, size } from "./numbers.js";
-import { Sha256 } from "./sha256.js";
 import { TABLES } from "./tables.js";
 
 /** @import { CorpusList, CorpusOverview, UploadStatus } from "./records.js" */
@@ -87,7 +86,8 @@ function form(refresh, signal) {
       const noted = { language: language.value || null, is_ipa: spelling.value ? spelling.value === "true" : null };
       const corpus = await upload(chosen, { name: name.value, ...noted }, shown(state), ends);
       const facts = `${size(corpus.bytes)}, ${decimal(corpus.lines, 0)} lines`;
-      state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), `: ${[`${facts}.`, ...corpus.notes].join(" ")}`));
+      const said = `: ${[`${facts}.`, ...corpus.notes].join(" ")} SHA-256: `;
+      state.replaceChildren(h("p", {}, "Stored as corpus ", bdi(corpus.name), said, h("code", {}, corpus.sha256 ?? "")));
       announce(`The corpus ${corpus.name} is stored.`);
     } catch (error) {
       if (signal.aborted) return;
@@ -129,32 +129,26 @@ function shown(state) {
   const text = h("span");
   const stay = "The upload goes on while this page is open. If it is closed, upload the same file again to continue.";
   state.replaceChildren(h("p", {}, bar, " ", text), h("p", { class: "quiet" }, stay));
-  return (/** @type {string} */ step, /** @type {number} */ done, /** @type {number} */ total) => {
+  return (/** @type {number} */ done, /** @type {number} */ total) => {
     bar.value = total ? done / total : 1;
-    text.textContent = `${step} ${percent(bar.value, 0)} of ${size(total)}`;
+    text.textContent = `${percent(bar.value, 0)} of ${size(total)}`;
   };
 }
 
 /**
- * Upload a file in portions, from where an earlier upload of it ended.
+ * Upload a file in portions, from where an earlier upload of it ended: the server knows it by its name, size and time.
  * @param {File} file
  * @param {{name: string, language: string | null, is_ipa: boolean | null}} about
- * @param {(step: string, done: number, total: number) => void} show
+ * @param {(done: number, total: number) => void} show
  * @param {AbortSignal} signal
- * @returns {Promise<CorpusOverview>}
  */
 async function upload(file, about, show, signal) {
-  const hash = new Sha256();
-  for (let offset = 0; offset < file.size; offset += PORTION_BYTES) {
-    show("Reading", offset, file.size);
-    hash.add(new Uint8Array(await portion(file, offset, PORTION_BYTES).arrayBuffer()));
-    signal.throwIfAborted();
-  }
-  const request = { ...about, files: [{ name: file.name, bytes: file.size, sha256: hash.hex() }] };
+  const described = { name: file.name, bytes: file.size, modified_at: new Date(file.lastModified).toISOString() };
+  const request = { ...about, files: [described] };
   let status = await started(request, signal);
   let length = PORTION_BYTES;
   while (status.corpus === null) {
-    show("Uploading", status.offset, status.bytes);
+    show(status.offset, status.bytes);
     try {
       status = status.offset < status.bytes ? await sent(file, status, length, signal) : await started(request, signal);
     } catch (error) {
@@ -162,7 +156,7 @@ async function upload(file, about, show, signal) {
       length /= 2; // a proxy takes smaller bodies than the server
     }
   }
-  return status.corpus;
+  return { ...status.corpus, sha256: status.sha256 };
 }
 
 /**
