@@ -151,6 +151,28 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         assert all("422" in error for error in browser.errors)
 
 
+async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser, served(lab) as address:
+        await browser.open(f"{address}/#/train")
+        await browser.see("document.querySelector('#field-corpus')")
+        await browser.evaluate("document.querySelector('#field-corpus').focus()")
+        await browser.type("demo")
+        for family, optimizer in (("gru", "adamw"), ("gpt2", "muon")):
+            await browser.evaluate(f"document.querySelector('#field-model_family').value = '{family}'")
+            changing = "dispatchEvent(new Event('change', { bubbles: true }))"
+            await browser.evaluate(f"document.querySelector('#field-model_family').{changing}")
+            for field, value in (("model-architecture", family), ("optimizer-name", optimizer)):
+                chosen = f"document.querySelector('#field-{field}').options[0].text"
+                await browser.see_value(chosen, f"default: {value}")
+            await browser.see_value(
+                "document.querySelector('#field-tokenizer-method').options[0].text", "default: char"
+            )
+            assert await browser.evaluate("document.querySelector('#field-model-hidden_size').value") == ""
+            await browser.see_text("memory", "[aria-labelledby=about-what-will-be-trained]")
+        await fits(browser)
+        assert browser.errors == []
+
+
 async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab, f"page:admin:{KEY}") as address:
         run_id = await finish(queue, "page export")

@@ -13,6 +13,7 @@ from trainer.contracts.base import (
     JobRecord,
     ModelName,
     Sha256,
+    describe_fields,
     model_name,
     requires,
 )
@@ -86,17 +87,18 @@ class BatteryInfo(Frozen):
     licence: str | None = None
 
 
-class BatteryFile(Frozen):
+class BatteryFile(Frozen, json_schema_extra=describe_fields):
     """A file of items in a request."""
 
     name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,100}$")]
     """Its suffix tells the form: .jsonl, .tsv, .csv or .json."""
     content: Annotated[str, Field(min_length=1, max_length=MAX_FILE_CHARACTERS)]
+    """Its text, such as a table with the columns good and bad."""
     battery: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]{1,100}$")] | None = None
     """The name of the battery that the file is a part of; default: a battery of its own, with the file's name."""
 
 
-class DevelopmentOptions(Frozen):
+class DevelopmentOptions(Frozen, json_schema_extra=describe_fields):
     """Measurements at each kept checkpoint of a run, in addition to the items of batteries."""
 
     split: EvalSplit = "test"
@@ -111,7 +113,7 @@ class DevelopmentOptions(Frozen):
     """Wait for the checkpoints that the training of the run is still to keep, and measure each at once."""
 
 
-class BatteryOptions(Frozen):
+class BatteryOptions(Frozen, json_schema_extra=describe_fields):
     """Options for reading, scoring and reporting batteries."""
 
     columns: Mapping[str, str] = {}
@@ -132,7 +134,7 @@ class BatteryOptions(Frozen):
     pll_within_word: bool = False
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
     development: DevelopmentOptions | None = None
-    """Score one run at all checkpoints that it has kept, without controls; None: score the runs as they are."""
+    """Score one run at all checkpoints that it has kept, without controls; default: score the runs as they are."""
     has_controls: bool = True
     """Score items by the untrained architecture and by counts, and search the training text."""
 
@@ -145,6 +147,7 @@ class BatteryRequest(BatteryOptions):
         Field(min_length=1, max_length=MAX_RUNS),
         requires(lambda runs: len(set(runs)) == len(runs), "different from each other", "Runs must be"),
     ]
+    """Runs, or checkpoints of runs: `RUN@1200`."""
     batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES)] = ()
     """Names: a known battery, a folder or a file in the folder of batteries, or a part of one: `blimp:passive_1`."""
     files: Annotated[tuple[BatteryFile, ...], Field(max_length=MAX_BATTERIES)] = ()

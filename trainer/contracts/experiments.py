@@ -37,6 +37,8 @@ PairSet = Literal["all", "across_branches"]
 """All rated pairs of languages; those that are not two languages of one branch."""
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 """Added to the schema of a block whose names have a pattern."""
+_TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest"}
+"""Added to the schema of a block with some fields of a train request."""
 RATING_COLUMNS = (
     ("listener", "language", "mean_rating"),
     ("listener_language", "text_language", "mean_human_rating"),
@@ -76,14 +78,14 @@ class TransferOptions(ExperimentOptions):
 
     first: LanguageCode
     """The language of the first phase."""
-    train: dict[str, JsonValue] = Field(default_factory=dict)
+    train: dict[str, JsonValue] = Field(default_factory=dict, json_schema_extra=_TRAIN_FIELDS)
     """Fields of the train request of the second phase that differ from the first."""
 
 
 class ModelOptions(ExperimentOptions):
     """A kind of model, trained once per language and seed."""
 
-    train: dict[str, JsonValue]
+    train: dict[str, JsonValue] = Field(json_schema_extra=_TRAIN_FIELDS)
     """Fields of the train request; the experiment adds corpus, label and seed."""
     has_shared_tokenizer: bool = False
     """Train one tokenizer on the corpora of all languages instead of one per language."""

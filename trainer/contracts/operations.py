@@ -146,6 +146,8 @@ class JobRow(NamedTuple):
     """The people who may cancel and delete a job; its owner is the one who has started it."""
     copies: Role | None = None
     """The people who may copy the files of a job, if not those who may read it."""
+    starts: str = ""
+    """The operation that starts one."""
 
     @property
     def id_field(self) -> str:
@@ -163,6 +165,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "tokenizers",
             (("id", "tokenizer_id"), ("label", "label"), *_STATE, ("method", "method"), ("tokens", "vocab_size")),
             copies=Role.OWNER,
+            starts="train_tokenizer",
         ),
         JobRow(
             "experiments",
@@ -171,6 +174,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "experiments",
             (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells"), ("valid", "is_valid")),
             ends=Role.ADMIN,
+            starts="start_experiment",
         ),
         JobRow(
             "batteries",
@@ -185,6 +189,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
                 ("runs", "runs"),
                 ("batteries", "batteries"),
             ),
+            starts="start_battery",
         ),
         JobRow(
             "exports",
@@ -193,6 +198,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "exports",
             (("id", "export_id"), *_STATE, ("run", "run_id"), ("format", "format")),
             reads=Role.OWNER,
+            starts="export_run",
         ),
         JobRow(
             "verifications",
@@ -200,6 +206,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "verifications",
             "runs",
             (("id", "verification_id"), *_STATE, ("run", "run_id")),
+            starts="verify_run",
         ),
         JobRow(
             "corpus_builds",
@@ -209,6 +216,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             (("id", "build_id"), *_STATE),
             reads=Role.ADMIN,
             ends=Role.ADMIN,
+            starts="build_corpora",
         ),
     )
 }

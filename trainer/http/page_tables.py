@@ -3,19 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
-from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.contracts.base import Frozen, KindName, RunState
-from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions, Measure
-from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.operations import JOB_ROWS, RESUMABLE_STATES
+from trainer.contracts.operations import JOB_ROWS, OPERATIONS, RESUMABLE_STATES
 from trainer.contracts.parameters import MAX_COMPARED, SORT_FIELDS, SortField
 from trainer.contracts.reports import WRITINGS, Form, Note, Writing, note
 from trainer.contracts.runs import FINAL_STATES, MAX_UNKNOWN_CHAR_SHARE
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 from trainer.data.text import SUFFIXES, TABLE_SUFFIXES
-from trainer.reports.battery_report import MEASURE_WORDS
 from trainer.reports.run_report import RUN_FIELDS, RUN_LOSSES
 
 
@@ -27,18 +23,25 @@ class JobTable(Frozen):
     words: str
     title: str
     columns: tuple[tuple[str, str], ...]
+    start: str
+    """The path to which the page sends a request for one; empty where another page starts them."""
+    command: str
+    """A command of `mt` that starts one."""
 
 
-JOB_TABLES = tuple(
-    JobTable(
-        kind=row.kind,
-        word=row.word,
-        words=row.words,
-        title=row.kind.replace("_", " ").capitalize(),
-        columns=row.columns,
-    )
-    for row in JOB_ROWS.values()
-)
+def _job_tables() -> Iterator[JobTable]:
+    operations = {one.name: one for one in OPERATIONS}
+    for row in JOB_ROWS.values():
+        start = operations.get(row.starts)
+        yield JobTable(
+            kind=row.kind,
+            word=row.word,
+            words=row.words,
+            title=row.kind.replace("_", " ").capitalize(),
+            columns=row.columns,
+            start="" if start is None or "{" in start.path else start.path,
+            command="" if start is None or start.terminal is None else start.terminal.example,
+        )
 
 
 class RunColumn(Frozen):
@@ -71,7 +74,7 @@ class PageTables(Frozen):
     states: tuple[RunState, ...] = get_args(RunState)
     final_states: tuple[RunState, ...] = FINAL_STATES
     resumable_states: tuple[RunState, ...] = RESUMABLE_STATES
-    jobs: tuple[JobTable, ...] = JOB_TABLES
+    jobs: tuple[JobTable, ...] = tuple(_job_tables())
     run_columns: tuple[RunColumn, ...] = tuple(_run_columns())
     families: tuple[ModelFamily, ...] = get_args(ModelFamily)
     max_compared: int = MAX_COMPARED
@@ -86,10 +89,4 @@ class PageTables(Frozen):
     formats: Mapping[ExportFormat, str] = FORMAT_WORDS
     checkpoint_formats: tuple[ExportFormat, ...] = CHECKPOINT_FORMATS
     curve_formats: tuple[ExportFormat, ...] = CURVE_FORMATS
-
-    battery_suffixes: tuple[str, ...] = BATTERY_SUFFIXES
-    battery_options: BatteryOptions = BatteryOptions()
-    development_options: DevelopmentOptions = DevelopmentOptions()
-    splits: tuple[EvalSplit, ...] = get_args(EvalSplit)
-    measures: Mapping[Measure, str] = MEASURE_WORDS
     writings: Mapping[Form, Writing] = WRITINGS

@@ -13,8 +13,6 @@ import { TABLES } from "./tables.js";
 const PAGE = 100;
 const MAX_PAGE = 1000;
 const MAX_VALUES = 2;
-/** @type {Record<string, [address: string, text: string]>} */
-const FORMS = { batteries: ["#/batteries/new", "Start a battery or a development"] };
 
 /** @param {HTMLElement} main */
 export async function showKinds(main) {
@@ -26,7 +24,7 @@ export async function showKinds(main) {
  * @param {JobTable} row
  */
 export function listOf(row) {
-  const { kind, title } = row;
+  const { kind, title, word, start, command } = row;
   return async (/** @type {HTMLElement} */ main, /** @type {AbortSignal} */ signal) => {
     const columns = columnsOf(row);
     /** @type {JobStatus[]} */
@@ -46,9 +44,20 @@ export function listOf(row) {
       h("option", { value: "" }, "any"),
       ...TABLES.states.map((name) => h("option", {}, name)),
     );
-    const form = FORMS[kind];
-    if (form) main.append(h("p", {}, h("a", { href: form[0] }, form[1])));
+    const link = h("a", { href: `#/${kind}/new` }, `New ${word}`);
+    const hint = h("p", { hidden: true }, start ? "There is none yet. Start one here, or by " : "There is none yet. Start one by ", h("code", {}, command), ".");
+    const table = scrolling(
+      title,
+      h(
+        "table",
+        { class: "jobs" },
+        h("caption", { class: "unseen" }, `${title}, newest first`),
+        h("thead", {}, h("tr", {}, ...columns.map((column) => h("th", { scope: "col" }, capital(column.title))))),
+        body,
+      ),
+    );
     main.append(
+      ...(start ? [h("p", {}, link)] : []),
       h(
         "form",
         { role: "search", class: "bar", onsubmit: (event) => event.preventDefault() },
@@ -57,16 +66,8 @@ export function listOf(row) {
       ),
       found,
       trouble,
-      scrolling(
-        title,
-        h(
-          "table",
-          { class: "jobs" },
-          h("caption", { class: "unseen" }, `${title}, newest first`),
-          h("thead", {}, h("tr", {}, ...columns.map((column) => h("th", { scope: "col" }, capital(column.title))))),
-          body,
-        ),
-      ),
+      hint,
+      table,
       older,
     );
 
@@ -115,6 +116,8 @@ export function listOf(row) {
         if (!one.hidden) count += 1;
       });
       older.hidden = jobs.length >= total;
+      hint.hidden = total > 0;
+      table.hidden = total === 0;
       const unfinished = jobs.filter((job) => !hasEnded(job)).length;
       const all = older.hidden ? "" : `; ${total.toLocaleString("en")} in all`;
       const text = `${count} of ${jobs.length} shown, ${unfinished} unfinished${all}`;

@@ -18,7 +18,6 @@ const VIEWS = [
   [/^#\/groups\/([a-z0-9_-]+)$/, "Group", async () => (await import("./group.js")).showGroup],
   [/^#\/compare\/([a-z0-9_,~-]+)$/, "Comparison", async () => (await import("./comparison.js")).showComparison],
   [/^#\/text\/([A-Za-z0-9_@:.,-]+)$/, "Text", async () => (await import("./text.js")).showText],
-  [/^#\/batteries\/new$/, "Start a battery", async () => (await import("./battery_form.js")).showBatteryForm],
   [/^#\/jobs$/, "Jobs", async () => (await import("./job_list.js")).showKinds],
   ...TABLES.jobs.flatMap(jobViews),
   [/^#\/train$/, "New run", async () => (await import("./train.js")).showTraining],
@@ -31,8 +30,11 @@ const VIEWS = [
  * @returns {typeof VIEWS}
  */
 function jobViews(row) {
+  /** @type {typeof VIEWS} */
+  const form = [[new RegExp(`^#/${row.kind}/new$`), `New ${row.word}`, async () => (await import("./train.js")).formOf(row)]];
   return [
     [new RegExp(`^#/${row.kind}$`), row.title, async () => (await import("./job_list.js")).listOf(row)],
+    ...(row.start ? form : []),
     [new RegExp(`^#/${row.kind}/([a-z0-9_-]+)$`), capital(row.word), async () => (await import("./job.js")).viewOf(row)],
   ];
 }

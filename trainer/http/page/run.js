@@ -166,7 +166,7 @@ function checkpointTable(runId, kept) {
     count(tokens),
     size(bytes),
     h("a", { href: `#/text/${runId}@${step}`, "aria-label": `Score or generate by step ${step}` }, "Score or generate"),
-    h("a", { href: `#/batteries/new?run=${runId}@${step}`, "aria-label": `Battery for step ${step}` }, "Battery"),
+    h("a", { href: `#/batteries/new?runs=${runId}@${step}`, "aria-label": `Battery for step ${step}` }, "Battery"),
   ]);
   const left = kept.length > rows.length ? `The last ${rows.length} of ${kept.length} checkpoints.` : "";
   return [

@@ -2,6 +2,7 @@
 
 import { kept } from "./drafts.js";
 import { h } from "./elements.js";
+import { capital } from "./numbers.js";
 
 /**
  * The parts of JSON Schema that the server's description of its records has.
@@ -13,6 +14,8 @@ import { h } from "./elements.js";
  * @property {Schema[]} [oneOf]
  * @property {string} [$ref]
  * @property {Record<string, Schema>} [properties]
+ * @property {Record<string, Schema>} [patternProperties] the records of a block of names
+ * @property {string} [record] the record that has the fields of a block
  * @property {string[]} [required]
  * @property {Schema} [items]
  * @property {unknown} [default]
@@ -22,20 +25,29 @@ import { h } from "./elements.js";
  * @property {number} [exclusiveMinimum]
  * @property {number} [exclusiveMaximum]
  * @property {number} [maxProperties]
+ * @property {number} [maxLength]
  * @property {{propertyName: string}} [discriminator]
  */
-/** @typedef {HTMLInputElement | HTMLSelectElement} Field */
-/** @typedef {{field: Field, schemas: Schema[], problem: HTMLElement}} Leaf */
+/** @typedef {HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement} Field */
+/**
+ * A field; one that only names parts of the form, or says that a block is there, holds no value.
+ * @typedef {{field: Field, schemas: Schema[], problem: HTMLElement, usual: unknown, isValue: boolean}} Leaf
+ */
 /** @typedef {Record<string, unknown>} Values */
 /** @typedef {{path: string, message: string}} Problem */
 
 /** Larger limits are not worth reading. */
 const MAX_SHOWN = 1e6;
+/** A text that may be longer has a field of several lines. */
+const MAX_LINE = 1000;
+const GIVEN = [true];
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 export class SchemaForm {
   /** @type {Map<string, Leaf>} the fields by their path */
   #leaves = new Map();
+  /** @type {Map<string, boolean>} the parts of lists and of blocks of names by their path; true in a list */
+  #parts = new Map();
   #schemas;
   #draft;
   #suggestions;
@@ -45,7 +57,7 @@ export class SchemaForm {
    * @param {Record<string, Schema>} schemas all records by the end of their `$ref`
    * @param {Values} values what the fields begin with
    * @param {string} draft name under which the fields are kept
-   * @param {Record<string, string>} suggestions ids of data lists by the path of the field
+   * @param {Record<string, string>} suggestions ids of data lists by the name of the field
    */
   constructor(schemas, values, draft, suggestions) {
     this.#schemas = schemas;
@@ -65,9 +77,14 @@ export class SchemaForm {
     const schemas = this.#alternatives(schema);
     const [first] = schemas;
     const tag = this.#discriminator(schema);
+    const [part] = Object.values(first?.patternProperties ?? {}).concat(first?.items ?? []).flatMap((one) => this.#alternatives(one));
     if (tag !== null) return this.#union(path, schema, schemas, tag);
-    if (schemas.length === 1 && first?.properties) return frame(path, schema, this.#properties(path, first));
-    return this.#leaf(path, schema, schemas, isRequired);
+    if (part?.properties) return this.#list(path, schema, part, !first?.items);
+    if (first?.record) return folded(path, schema, this.#properties(path, this.#optional(first.record)));
+    if (schemas.length !== 1 || !first?.properties) return this.#leaf(path, schema, schemas, isRequired);
+    const says = schema.anyOf && Object.values(first.properties).some((one) => (one.default ?? null) !== null);
+    const given = says ? [this.#leaf(path, { enum: GIVEN, default: false, description: "With the values beside it." }, [{ enum: GIVEN }], false, false)] : [];
+    return frame(path, schema, [...given, ...this.#properties(path, first)]);
   }
 
   /**
@@ -77,16 +94,31 @@ export class SchemaForm {
   read() {
     /** @type {Values} */
     const found = {};
-    for (const [path, { field, schemas }] of this.#leaves) {
+    for (const path of this.#parts.keys()) blockAt(found, path.split("."));
+    for (const [path, { field, schemas, isValue }] of this.#leaves) {
       if (field.value.trim() === "") continue;
       const names = path.split(".");
-      const last = names.pop() ?? "";
-      /** @type {Values} */
-      let block = found;
-      for (const name of names) block = /** @type {Values} */ (block[name] ??= {});
-      block[last] = parsed(field.value.trim(), schemas);
+      if (isValue) blockAt(found, names.slice(0, -1))[names.at(-1) ?? ""] = parsed(field.value.trim(), schemas);
+      else if (field instanceof HTMLSelectElement) blockAt(found, names);
     }
+    const lists = new Set([...this.#parts].filter(([, isList]) => isList).map(([path]) => path.split(".").slice(0, -1)));
+    for (const names of lists) blockAt(found, names.slice(0, -1))[names.at(-1) ?? ""] = Object.values(blockAt(found, names));
     return found;
+  }
+
+  /**
+   * Show what the fields that are left empty will be.
+   * @param {Values} values
+   */
+  resolve(values) {
+    for (const [path, { field, usual, isValue }] of this.#leaves) {
+      const value = valueAt(values, path) ?? usual;
+      const isShown = isValue && (typeof value !== "object" || Array.isArray(value));
+      if (!isShown) continue;
+      const text = value === undefined ? "" : written(value);
+      if (!(field instanceof HTMLSelectElement)) field.placeholder = text;
+      else if (field.options[0]?.value === "") field.options[0].text = text ? `default: ${named(value)}` : "default";
+    }
   }
 
   /**
@@ -144,6 +176,92 @@ export class SchemaForm {
   }
 
   /**
+   * Return a record without its required properties.
+   * @param {string} name
+   * @returns {Schema}
+   */
+  #optional(name) {
+    const { properties = {}, required = [] } = this.#schemas[name] ?? {};
+    return { properties: Object.fromEntries(Object.entries(properties).filter(([one]) => !required.includes(one))) };
+  }
+
+  /**
+   * Make a part for each record of a list or of a block of names, and what adds one: files, where they have a content.
+   * @param {string} path
+   * @param {Schema} schema
+   * @param {Schema} record
+   * @param {boolean} isNamed
+   */
+  #list(path, schema, record, isNamed) {
+    const place = h("div", { class: "wide" });
+    const start = Object.keys(/** @type {object} */ (valueAt(this.#values, path) ?? {}));
+    const names = kept(h("input", { type: "hidden", value: start.join() }), `${this.#draft}:${path}:names`);
+    const known = () => names.value.split(",").filter(Boolean);
+    const keep = (/** @type {string[]} */ all) => {
+      names.value = all.join();
+      names.dispatchEvent(new Event("input"));
+      place.dispatchEvent(new Event("change", { bubbles: true }));
+    };
+    const show = (/** @type {string} */ name) => {
+      const at = `${path}.${name}`;
+      const remove = h("button", { type: "button" }, `Remove ${name}`);
+      const part = frame(at, {}, [...this.#properties(at, record), remove]);
+      remove.onclick = () => {
+        part.remove();
+        this.#forget(at);
+        keep(known().filter((one) => one !== name));
+      };
+      this.#parts.set(at, !isNamed);
+      place.append(part);
+    };
+    const add = (/** @type {string} */ name) => {
+      if (!name || known().includes(name)) return;
+      show(name);
+      keep([...known(), name]);
+    };
+    known().forEach(show);
+    const noun = path.split(".").pop() ?? "";
+    if (!isNamed) {
+      const next = () => String(Math.max(-1, ...known().map(Number)) + 1);
+      const upload = h("input", { id: `field-${noun}`, type: "file", multiple: true });
+      upload.onchange = async () => {
+        for (const file of upload.files ?? []) {
+          const at = next();
+          add(at);
+          for (const [name, value] of Object.entries({ name: file.name, content: await file.text() })) {
+            const leaf = this.#leaves.get(`${path}.${at}.${name}`);
+            if (leaf) leaf.field.value = value;
+          }
+        }
+        upload.value = "";
+      };
+      const isFile = record.properties?.["content"] !== undefined;
+      const chosen = isFile ? [h("div", { class: "field" }, h("label", { for: upload.id }, "Files"), upload)] : [];
+      const button = h("button", { type: "button", onclick: () => add(next()) }, isFile ? "Paste a text" : "Add");
+      return frame(path, schema, [place, ...chosen, button]);
+    }
+    const made = this.#leaf(path, { description: "Its name in the tables." }, [], false, false);
+    const { field } = /** @type {Leaf} */ (this.#leaves.get(path));
+    const addNamed = () => {
+      add(field.value.trim());
+      field.value = "";
+      field.focus();
+    };
+    field.addEventListener("keydown", (event) => {
+      if (/** @type {KeyboardEvent} */ (event).key !== "Enter") return;
+      event.preventDefault(); // it would send the form
+      addNamed();
+    });
+    return frame(path, schema, [place, made, h("button", { type: "button", onclick: addNamed }, `Add to ${noun}`)]);
+  }
+
+  /** @param {string} path of what has gone @param {string} but what stays of it */
+  #forget(path, but = "") {
+    for (const found of [this.#parts, this.#leaves])
+      for (const name of found.keys()) if (`${name}.`.startsWith(`${path}.`) && name !== but) found.delete(name);
+  }
+
+  /**
    * @param {string} path
    * @param {Schema} record
    * @param {string} without a property that has its field already
@@ -167,8 +285,7 @@ export class SchemaForm {
     const choice = this.#leaf(`${path}.${tag}`, { enum: names, default: null, description: "" }, [{ enum: names }], false);
     const field = this.#leaves.get(`${path}.${tag}`)?.field;
     const show = () => {
-      for (const name of this.#leaves.keys())
-        if (name.startsWith(`${path}.`) && name !== `${path}.${tag}`) this.#leaves.delete(name);
+      this.#forget(path, `${path}.${tag}`);
       const record = records.find((one) => one.properties?.[tag]?.const === field?.value);
       place.replaceChildren(...(record ? this.#properties(path, record, tag) : []));
     };
@@ -182,8 +299,9 @@ export class SchemaForm {
    * @param {Schema} schema
    * @param {Schema[]} schemas
    * @param {boolean} isRequired
+   * @param {boolean} isValue
    */
-  #leaf(path, schema, schemas, isRequired) {
+  #leaf(path, schema, schemas, isRequired, isValue = true) {
     const id = `field-${path.replaceAll(".", "-")}`;
     const choices = schemas.flatMap((one) => (one.type === "boolean" ? [true, false] : (one.enum ?? [])));
     const isChoice = choices.length > 0 && schemas.every((one) => one.type === "boolean" || one.enum);
@@ -193,21 +311,17 @@ export class SchemaForm {
     const usual = schema.default === undefined || schema.default === null ? "" : written(schema.default);
     const options = choices.map((one) => h("option", { value: written(one), selected: shown === written(one) }, named(one)));
     if (!isRequired) options.unshift(h("option", { value: "" }, usual ? `default: ${named(schema.default)}` : "default"));
-    const list = this.#suggestions[path];
+    const list = this.#suggestions[path.split(".").pop() ?? ""];
+    const typed = { ...described, placeholder: usual, autocomplete: "off", spellcheck: false, ...(list ? { list } : {}) };
     const made = isChoice
       ? h("select", described, ...options)
-      : h("input", {
-          ...described,
-          type: "text",
-          value: shown,
-          placeholder: usual,
-          autocomplete: "off",
-          spellcheck: false,
-          ...(list ? { list } : {}),
-        });
+      : schemas.some(({ maxLength = 0 }) => maxLength > MAX_LINE)
+        ? h("textarea", { ...typed, rows: 4 }, shown)
+        : h("input", { ...typed, type: "text", value: shown });
     const problem = h("p", { id: `${id}-problem`, class: "problem" });
     const help = [schema.description ?? "", ...schemas.map(limits)].filter(Boolean).join(" ");
-    this.#leaves.set(path, { field: kept(made, `${this.#draft}:${path}`), schemas, problem });
+    const field = kept(made, `${this.#draft}:${path}`);
+    this.#leaves.set(path, { field, schemas, problem, usual: schema.default ?? undefined, isValue });
     return h(
       "div",
       { class: "field" },
@@ -232,6 +346,26 @@ function frame(path, schema, fields) {
     schema.description ? h("small", {}, schema.description) : null,
     h("div", { class: "fields" }, ...fields),
   );
+}
+
+/**
+ * @param {string} path
+ * @param {Schema} schema
+ * @param {HTMLElement[]} fields
+ */
+function folded(path, schema, fields) {
+  return h("details", { class: "wide" }, h("summary", {}, path.split(".").pop() ?? path), frame(path, schema, fields));
+}
+
+/**
+ * Return the record at a path, which is made where there is none.
+ * @param {Values} values
+ * @param {string[]} names
+ */
+function blockAt(values, names) {
+  let block = values;
+  for (const name of names) block = /** @type {Values} */ (block[name] ??= {});
+  return block;
 }
 
 /**
@@ -279,8 +413,8 @@ function limits(schema) {
   const { minimum, exclusiveMinimum, maximum = Infinity, exclusiveMaximum = Infinity } = schema;
   const low = minimum !== undefined ? `from ${minimum}` : exclusiveMinimum !== undefined ? `above ${exclusiveMinimum}` : "";
   const high = maximum < MAX_SHOWN ? `to ${maximum}` : exclusiveMaximum < MAX_SHOWN ? `below ${exclusiveMaximum}` : "";
-  const words = [low, high].filter(Boolean).join(" ");
-  return words ? `${words[0]?.toUpperCase()}${words.slice(1)}.` : "";
+  const words = [low, high].filter(Boolean).join(" ") || (schema.type === "array" ? "separated by commas" : "");
+  return words && `${capital(words)}.`;
 }
 
 /**

@@ -1,18 +1,50 @@
-/** The form that starts a training: a new one, or one like a run, with changes. */
+/** The forms that start a training, or another job, made from the schema of its request. */
 
 import { ApiError, read, send } from "./api.js";
 import { forgetDrafts } from "./drafts.js";
-import { announce, failure, h, section, setTitle } from "./elements.js";
+import { announce, bdi, failure, h, section, setTitle } from "./elements.js";
+import { capital, told } from "./numbers.js";
 import { SchemaForm } from "./schema_form.js";
 
-/** @import { Accepted, RunRequest } from "./records.js" */
+/** @import { CheckedTraining, JobTable, RunRequest } from "./records.js" */
 /** @import { Schema, Values } from "./schema_form.js" */
-/** @typedef {{paths: Record<string, unknown>, components: {schemas: Record<string, Schema>}}} Description */
-
 /**
- * The groups of fields; those that no group names are in the last one.
- * @type {[string, string[]][]}
+ * What the page uses of the description of the API.
+ * @typedef {{post?: {requestBody: {content: {"application/json": {schema: Schema}}}}}} Operations
+ * @typedef {{paths: Record<string, Operations>, components: {schemas: Record<string, Schema>}}} Description
  */
+/**
+ * @typedef {object} Start
+ * @property {string} address
+ * @property {string} word
+ * @property {[string, string[]][]} groups of fields; those that no group names are in the last one
+ * @property {Values} values what the fields begin with
+ * @property {string} draft
+ * @property {string} [check] an address that resolves a request
+ */
+
+const CHECK_MILLISECONDS = 300;
+/** The lists of suggestions by the name of a field. */
+const LISTS = {
+  corpus: "corpora",
+  corpora: "corpora",
+  validation_corpus: "corpora",
+  test_corpus: "corpora",
+  tokenizer_id: "tokenizers",
+  init_from_run_id: "completed-runs",
+  runs: "completed-runs",
+  batteries: "earlier-batteries",
+};
+/**
+ * The fields of other jobs that come first.
+ * @type {Record<string, string[]>}
+ */
+const FIRST = {
+  batteries: ["runs", "batteries", "files", "development"],
+  experiments: ["name", "languages", "corpora", "models", "seeds"],
+  tokenizers: ["method", "corpora", "vocab_size", "label"],
+};
+/** @type {[string, string[]][]} */
 const GROUPS = [
   ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "search", "num_epochs", "max_steps", "seed", "seeds"]],
   ["Tokenizer", ["tokenizer", "tokenizer_id"]],
@@ -34,14 +66,10 @@ const GROUPS = [
  * @param {HTMLElement} main
  * @param {AbortSignal} signal
  * @param {string} _argument
- * @param {URLSearchParams} query
+ * @param {URLSearchParams} query `from` is a run whose request the fields begin with
  */
 export async function showTraining(main, signal, _argument, query) {
   const from = query.get("from");
-  /** @type {Description} */
-  const { paths, components } = await read("/openapi.json", signal);
-  const { schemas } = components;
-  const record = schemas["TrainRequest"] ?? {};
   /** @type {Values} */
   let values = {};
   if (from !== null) {
@@ -51,40 +79,67 @@ export async function showTraining(main, signal, _argument, query) {
     setTitle("Train again with changes");
     main.append(h("p", {}, "The fields are those of the run ", h("a", { href: `#/runs/${from}` }, from), "."));
   }
-  const draft = `train:${from ?? ""}`;
-  const lists = {
-    corpus: "corpora",
-    validation_corpus: "corpora",
-    test_corpus: "corpora",
-    tokenizer_id: "tokenizers",
-    init_from_run_id: "completed-runs",
-  };
-  const form = new SchemaForm(schemas, values, draft, lists);
+  const start = { address: "/runs/train", word: "training", groups: GROUPS, values, draft: `train:${from ?? ""}` };
+  await showForm(main, signal, { ...start, check: "/runs/check" });
+}
+
+/**
+ * Return the view with the form of a kind of jobs; the query has values of fields.
+ * @param {JobTable} row
+ */
+export function formOf({ kind, word, start }) {
+  return (/** @type {HTMLElement} */ main, /** @type {AbortSignal} */ signal, /** @type {string} */ _, /** @type {URLSearchParams} */ query) =>
+    showForm(main, signal, {
+      address: start,
+      word,
+      groups: [[word, FIRST[kind] ?? []], ["Options", []]],
+      values: Object.fromEntries(query),
+      draft: `${kind}:${query}`,
+    });
+}
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {Start} start
+ */
+async function showForm(main, signal, { address, word, groups, values, draft, check }) {
+  /** @type {Description} */
+  const { paths, components } = await read("/openapi.json", signal);
+  const { schemas } = components;
+  const reference = paths[address]?.post?.requestBody.content["application/json"].schema.$ref ?? "";
+  const record = schemas[reference.split("/").pop() ?? ""] ?? {};
+  const form = new SchemaForm(schemas, values, draft, LISTS);
   const trouble = h("div");
-  const button = h("button", {}, "Start the training");
+  const resolved = h("div");
+  const button = h("button", {}, `Start the ${word}`);
   const sent = h("pre");
   const details = h("details", { ontoggle: showSent }, h("summary", {}, "What is sent, as JSON"), sent);
-  const grouped = new Set(GROUPS.flatMap(([, names]) => names));
+  const grouped = new Set(groups.flatMap(([, names]) => names));
   const rest = Object.keys(record.properties ?? {}).filter((name) => !grouped.has(name));
-  const groups = GROUPS.map(([title, names], index) => {
-    const isLast = index === GROUPS.length - 1;
-    const fields = [...names, ...(isLast ? rest : [])].map((name) =>
-      form.fields(name, record.properties?.[name] ?? {}, record.required?.includes(name)),
-    );
+  const made = groups.map(([title, names], index) => {
+    const isLast = index === groups.length - 1;
+    const fields = [...names, ...(isLast ? rest : [])]
+      .filter((name) => record.properties?.[name])
+      .map((name) => form.fields(name, record.properties?.[name] ?? {}, record.required?.includes(name)));
     const group = h("div", { class: "fields" }, ...fields);
-    return index === 0 ? section(title, group) : h("details", {}, h("summary", {}, title), group);
+    return index === 0 ? section(capital(title), group) : h("details", {}, h("summary", {}, title), group);
   });
+  let asked = "";
+  let timer = 0;
   main.append(
     h("p", { class: "quiet" }, "A field that is left empty has its default, and is not sent."),
     h(
       "form",
-      { class: "schema", novalidate: true, onsubmit: submit, oninput: showSent },
-      ...groups,
+      { class: "schema", novalidate: true, onsubmit: submit, oninput: showSent, onchange: resolve },
+      ...made,
+      resolved,
       trouble,
       h("div", { class: "bar" }, button, h("button", { type: "button", onclick: startOver }, "Undo all changes")),
       details,
     ),
   );
+  resolve();
   await Promise.all([
     suggest("corpora", "/corpora", (/** @type {{corpora: {name: string}[]}} */ found) => found.corpora.map((one) => one.name)),
     suggest("tokenizers", "/tokenizers", (/** @type {{tokenizers: {tokenizer_id: string}[]}} */ found) =>
@@ -93,6 +148,9 @@ export async function showTraining(main, signal, _argument, query) {
     suggest("completed-runs", "/runs?status=completed", (/** @type {{runs: {run_id: string}[]}} */ found) =>
       found.runs.map((one) => one.run_id),
     ),
+    suggest("earlier-batteries", "/batteries", (/** @type {{batteries: {batteries: string[]}[]}} */ found) => [
+      ...new Set(found.batteries.flatMap((one) => one.batteries)),
+    ]),
   ]);
 
   function showSent() {
@@ -104,6 +162,26 @@ export async function showTraining(main, signal, _argument, query) {
     dispatchEvent(new HashChangeEvent("hashchange"));
   }
 
+  /** Show the values that the server chooses for what is left empty, and the cost. */
+  function resolve() {
+    showSent();
+    clearTimeout(timer);
+    const request = form.read();
+    const text = JSON.stringify(request);
+    if (!check || text === asked || record.required?.some((name) => !(name in request))) return;
+    timer = setTimeout(async () => {
+      asked = text;
+      /** @type {CheckedTraining | null} */
+      const answer = await send(check, request, signal).then((one) => one.json(), () => null); // sending it says why
+      if (text !== asked || signal.aborted) return;
+      form.resolve({ ...answer?.effective });
+      const { cost = [], warnings = [], notes = [], chosen = [] } = answer ?? {};
+      const reasons = chosen.map(({ field, value, reason }) => `${field}: ${value}, ${reason}`);
+      const lines = [...cost, ...warnings, ...notes, ...reasons].map((line) => h("li", {}, bdi(() => told(line))));
+      resolved.replaceChildren(...(lines.length ? [section("What will be trained", h("ul", {}, ...lines))] : []));
+    }, CHECK_MILLISECONDS);
+  }
+
   /** @param {Event} event */
   async function submit(event) {
     event.preventDefault();
@@ -111,11 +189,11 @@ export async function showTraining(main, signal, _argument, query) {
     button.disabled = true;
     trouble.replaceChildren();
     try {
-      /** @type {Accepted} */
-      const accepted = await (await send("/runs/train", form.read(), signal)).json();
+      const response = await send(address, form.read(), signal);
+      const accepted = new URL(response.headers.get("Location") ?? "", response.url);
       forgetDrafts(`${draft}:`);
-      location.hash = accepted.group ? `#/groups/${accepted.group.group_id}` : `#/runs/${accepted.run_id}`;
-      announce("The training is queued.");
+      location.hash = `#/${accepted.pathname.split("/").slice(-2).join("/")}`;
+      announce(`The ${word} is queued.`);
     } catch (error) {
       if (signal.aborted) return;
       const problems = error instanceof ApiError ? error.details : [];
