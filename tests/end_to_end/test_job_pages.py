@@ -29,7 +29,15 @@ from tests.support.waiting import until
 from trainer.artifacts.batteries import BatteryStore
 from trainer.config.experiment_file import read_plan
 from trainer.contracts.batteries import DevelopmentOptions
-from trainer.contracts.experiments import CurveRow, ExperimentResult
+from trainer.contracts.experiments import (
+    CurveRow,
+    ExperimentRecord,
+    ExperimentRequest,
+    ExperimentResult,
+    LanguageOptions,
+    ModelOptions,
+    TextOptions,
+)
 from trainer.contracts.operations import JOB_ROWS
 from trainer.reports.experiment_charts import leaf_order
 from trainer.system.files import read_record
@@ -40,7 +48,8 @@ WAITING = "turkic-wait0000"
 NAMES = "[...document.querySelectorAll('.jobs tbody tr:not([hidden]) a')].map((link) => link.textContent).join()"
 BUTTONS = """[...document.querySelectorAll('section[aria-labelledby=about-status] button')]
 .filter((one) => one.checkVisibility()).map((one) => one.innerText).join()"""
-DETAILS = "[...document.querySelectorAll('details')].forEach((one) => (one.open = true))"
+CLOSED = "[...document.querySelectorAll('details:not([open])')]"
+START, PASTE = ".schema > .bar button", "fieldset fieldset + button, fieldset > .fields > button"
 PICTURES = "[...document.images].map((image) => image.src.slice(0, 22) + (image.naturalWidth > 100))"
 
 
@@ -62,9 +71,16 @@ def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(api.url, folder, run_id)
 
 
+async def open_details(browser: Browser) -> None:
+    """Open all details, also those in others, which are made when the others are opened."""
+    while await browser.evaluate(f"{CLOSED}.length"):
+        await browser.evaluate(f"{CLOSED}.forEach((one) => (one.open = true))")
+        await browser.evaluate("new Promise((done) => setTimeout(done, 100))")
+
+
 async def check_looks(browser: Browser) -> None:
     """Fail for faults on a phone and a wide screen, in light and dark, with all details open."""
-    await browser.evaluate(DETAILS)
+    await open_details(browser)
     for width in (320, 1200):
         for dark in (False, True):
             await browser.screen(width, 800, dark=dark)
@@ -137,7 +153,13 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.see(f"document.activeElement.ariaLabel.includes({interval!r})")
         await browser.press("End")
         await browser.see_start(f"{LANGUAGES[0]}, {LANGUAGES[-1]}: ", ".details")
-        await browser.see(f"{PICTURES}.join() === Array(2).fill('data:image/png;base64,true').join()")
+        bottom = await browser.evaluate(
+            "document.querySelector('.heat-table').getBoundingClientRect().bottom + scrollY"
+        )
+        assert float(str(bottom)) < 800  # the answer is on the first screen
+        await browser.evaluate("document.querySelector('[aria-labelledby=about-curves-of-trainings] details').remove()")
+        await open_details(browser)
+        await browser.see(f"{PICTURES}.join() === Array(3).fill('data:image/png;base64,true').join()")
         await browser.see("[...document.images].every((image) => image.alt)")
         text = await browser.text()
         primary = next(one for one in CORRELATIONS if one.is_primary)
@@ -153,7 +175,6 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         caption = "[aria-labelledby=about-excess-surprisal] .quiet"
         await browser.see_text("The trigram baseline has no seeds: its intervals cover sections of the text.", caption)
         assert "the intervals cover seeds" not in await browser.text(caption)
-        await browser.evaluate("document.querySelector('[aria-labelledby=about-curves-of-trainings] details').remove()")
         await check_looks(browser)
         assert browser.errors == []
         assert browser.hosts == {site.address.removeprefix("http://")}
@@ -257,6 +278,7 @@ async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Sit
         assert right.low is not None and right.high is not None
         await browser.press("ArrowRight")
         await browser.see_text(f"({100 * right.low:.1f} to {100 * right.high:.1f})", ".details")
+        await open_details(browser)
         text = await browser.text()
         assert "NOT at chance" in text and "−25.0 % to +75.0 %" in text and "eight words in a row" in text
         await browser.see(f"{PICTURES}.join() === Array(2).fill('data:image/png;base64,true').join()")
@@ -273,6 +295,7 @@ async def test_development__shows_curves_with_checkpoints_and_ages(site: Site, t
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/batteries/grown-1a2b3c4d")
         await browser.see("document.querySelectorAll('path.line').length === 2")
+        await open_details(browser)
         development = BatteryStore(site.artifacts).get("grown-1a2b3c4d").development()
         assert development is not None
         text = await browser.text()
@@ -304,17 +327,17 @@ async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(la
         keep_checkpoint(run, step)
     with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
         async with browsing(tmp_path) as browser:
-            await browser.open(f"{api.url}/#/batteries/new?run={run.run_id}@4")
-            await browser.see(f"document.querySelector('#runs')?.value === '{run.run_id}@4'")
+            await browser.open(f"{api.url}/#/batteries/new?runs={run.run_id}@4")
+            await browser.see(f"document.querySelector('#field-runs')?.value === '{run.run_id}@4'")
             await check_looks(browser)
-            await browser.tab_to(".battery-form button")
+            await browser.tab_to(START)
             await browser.press("Enter")
             await browser.see_text("must name something to score")
-            await browser.evaluate("document.querySelector('#items').focus()")
-            await browser.type(PAIRS)
+            await paste_items(browser)
             await browser.evaluate("(window.isOld = true) && location.reload()")
-            await browser.see("!window.isOld && document.querySelector('#items')?.value.includes('shinnig')")
-            await browser.tab_to(".battery-form button")
+            content = "document.querySelector('#field-files-0-content')"
+            await browser.see(f"!window.isOld && {content}?.value.includes('shinnig')")
+            await browser.tab_to(START)
             await browser.press("Enter")
             await browser.see("document.querySelector('.heat-table')")
             stored = BatteryStore(lab.settings.app.artifacts_root)
@@ -322,15 +345,11 @@ async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(la
             assert [one.name for one in battery.record().runs] == [f"{run.run_id}@4"]
             titles = [one[0] for one in await table(browser)]
             assert [f"{one.name}\n{one.level}" for one in battery.summary().runs[0].groups[1:]] == titles[2:]
-            await browser.open(f"{api.url}/#/batteries/new?run={run.run_id}")
-            await browser.see("document.querySelector('#items')?.value.includes('shinnig')")
-            await browser.tab_to("#development")
-            await browser.press(" ")
-            await browser.tab_to("#has-words")
-            await browser.press(" ")
-            await browser.tab_to("#words")
-            await browser.type("sun sea")
-            await browser.tab_to(".battery-form button")
+            await browser.open(f"{api.url}/#/batteries/new?runs={run.run_id}")
+            await paste_items(browser)
+            await choose(browser, "field-development-has_words", 1)
+            await fill(browser, "development-words", "sun, sea")
+            await browser.tab_to(START)
             await browser.press("Enter")
             await browser.see("document.querySelectorAll('path.line').length > 1")
             development = stored.get(await identifier(browser)).development()
@@ -338,6 +357,74 @@ async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(la
             options = stored.get(await identifier(browser)).record().options.development
             assert options == DevelopmentOptions(has_words=True, words=("sun", "sea"))
             assert len(browser.errors) == 1 and " 422 " in browser.errors[0]
+
+
+async def paste_items(browser: Browser) -> None:
+    """Paste the text of a file of items into the form."""
+    await browser.see(f"document.querySelector({PASTE!r})")
+    await browser.tab_to(PASTE)
+    await browser.press("Enter")
+    await fill(browser, "files-0-name", "items.csv")
+    await fill(browser, "files-0-content", PAIRS)
+
+
+async def fill(browser: Browser, field: str, text: str) -> None:
+    """Type into a field of a form."""
+    await browser.see(f"document.querySelector('#field-{field}')")
+    await browser.evaluate(f"document.querySelector('#field-{field}').focus()")
+    await browser.type(text)
+
+
+async def test_form__starts_an_experiment_with_the_fields_that_were_given(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/experiments")
+        await browser.tab_to("a[href='#/experiments/new']")
+        await browser.press("Enter")
+        await fill(browser, "name", "page")
+        await browser.tab_to(START)
+        await browser.press("Enter")
+        await browser.see_text("languages", "#field-languages-problem")
+        for field, name in (("languages", "kk"), ("languages", "tr"), ("languages", "fi"), ("models", "lstm")):
+            await fill(browser, field, name)
+            await browser.press("Enter")
+        await check_looks(browser)
+        await browser.evaluate(
+            "[...document.querySelectorAll('button')].find((one) => one.innerText === 'Remove fi').click()"
+        )
+        await fill(browser, "corpora", "udhr_ipa")
+        await fill(browser, "languages-kk-branch", "kipchak")
+        await fill(browser, "models-lstm-train-max_steps", "2")
+        await browser.evaluate("document.querySelector('#field-models-lstm-train-model_size').value = 'tiny'")
+        await choose(browser, "field-texts-shuffled", 2)
+        await fill(browser, "seeds", "1, 2")
+        await browser.tab_to(START)
+        await browser.press("Enter")
+        await browser.see_value("document.activeElement.id", "field-models-lstm-train-split_by")
+        await choose(browser, "field-models-lstm-train-split_by", 3)
+        await browser.evaluate(f"document.querySelector({START!r}).focus()")
+        await browser.press("Enter")
+        await browser.see("location.hash.startsWith('#/experiments/page-')")
+        await browser.see_text("0 of ")
+        record = read_record(
+            site.artifacts / "experiments" / await identifier(browser) / "request.json", ExperimentRecord
+        )
+        assert record.request == ExperimentRequest(
+            name="page",
+            languages={"kk": LanguageOptions(branch="kipchak"), "tr": LanguageOptions()},
+            models={"lstm": ModelOptions(train={"max_steps": 2, "model_size": "tiny", "split_by": "position"})},
+            corpora="udhr_ipa",
+            texts=TextOptions(shuffled=False),
+            seeds=(1, 2),
+        )
+
+
+@pytest.mark.parametrize(("kind", "command"), [("experiments", "mt experiment run"), ("exports", "mt export RUN")])
+async def test_empty_list__says_how_to_start_one(tmp_path: Path, kind: str, command: str) -> None:
+    with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+        async with browsing(tmp_path) as browser:
+            await browser.open(f"{api.url}/#/{kind}")
+            await browser.see_text(command)
+            assert await faults(browser) == []
 
 
 async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, tmp_path: Path) -> None:
@@ -352,7 +439,7 @@ async def test_experiment__is_followed_to_its_matrix_and_loss_curves(lab: Lab, t
             rows = [row for row in result.models[0].tables.matrix if row.scoring_mode == result.modes[0]]
             shown = [float(cell) for row in await table(browser) for cell in row[1:]]
             assert shown == pytest.approx([row.excess_cross_entropy / log(2) for row in rows], abs=0.00051)
-            await browser.evaluate(DETAILS)
+            await open_details(browser)
             await browser.see("document.querySelectorAll('path.line').length === 2")
             await browser.see_value("document.querySelectorAll('path.band').length", 2)
             links = "[...document.querySelectorAll('.states a')].map((link) => link.hash)"

@@ -3,8 +3,7 @@
 import { read } from "./api.js";
 import { bdi, h, section, table } from "./elements.js";
 import { fileAddress } from "./files.js";
-import { folded } from "./record_table.js";
-import { reportOf } from "./report.js";
+import { foldedSection } from "./record_table.js";
 import { badge } from "./states.js";
 import { trainingCurves } from "./training_curves.js";
 
@@ -18,18 +17,14 @@ const KINDS = { train: "training", score: "texts", battery: "batteries" };
 export const EXPERIMENT = {
   cancelled: "Its unfinished runs end too. Finished runs stay.",
   own: "cells",
-  parts: ({ status, cells }) => [
-    section(
-      "Cells",
-      ...(status === "completed"
-        ? [folded("Runs of all cells", () => h("div", {}, ...cellTables(cells)))]
-        : cellTables(cells)),
-    ),
-  ],
-  async results({ files }, artifact, signal) {
+  parts: ({ status, cells }) => {
+    const tables = () => h("div", {}, ...cellTables(cells));
+    return status === "completed" ? foldedSection("Cells", tables) : section("Cells", tables());
+  },
+  async results(artifact, signal) {
     /** @type {ExperimentResult} */
     const result = await read(fileAddress(artifact, "result.json"), signal);
-    return [...(await reportOf(artifact, files, signal)), section("Curves of trainings", trainingCurves(result, signal))];
+    return section("Curves of trainings", trainingCurves(result, signal));
   },
 };
 

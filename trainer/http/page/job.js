@@ -3,44 +3,42 @@
 import { actionButton, deleteButton } from "./actions.js";
 import { read, send } from "./api.js";
 import { announce, failure, h, renew, section, setTitle } from "./elements.js";
-import { fileTable } from "./files.js";
+import { fileAddress, fileTable } from "./files.js";
 import { columnsOf, fieldsOf } from "./job_columns.js";
 import { capital, size } from "./numbers.js";
 import { confirms } from "./question.js";
-import { recordTable, valueOf } from "./record_table.js";
-import { hasEnded, repeat } from "./states.js";
+import { foldedSection, recordTable, valueOf } from "./record_table.js";
+import { said, sectionsOf } from "./report.js";
+import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { Child } from "./elements.js" */
-/** @import { ArtifactFiles, JobStatus, JobTable } from "./records.js" */
+/** @import { ArtifactFiles, JobStatus, JobTable, Report } from "./records.js" */
 /** @typedef {Record<string, unknown>} Fields */
 /**
  * What a kind adds to the view of its jobs.
  * @template {JobStatus} Status
  * @typedef {object} Additions
  * @property {string} cancelled what else ends with a job, and what stays
- * @property {(job: Status) => string} [title]
- * @property {string} [own] the field of the status that `parts` shows
- * @property {(job: Status) => Element[]} [parts]
- * @property {(job: Status, artifact: string, signal: AbortSignal) => Promise<Element[]>} results of a completed job
+ * @property {string} own the field of the status that `parts` shows
+ * @property {(job: Status) => Element} parts
+ * @property {(artifact: string, signal: AbortSignal) => Promise<Element>} results of a completed job, after its report
  */
 
+const REPORT = "report.json";
 /** @type {Record<string, () => Promise<Additions<any>>>} */
-const ADDITIONS = {
-  experiments: async () => (await import("./experiment.js")).EXPERIMENT,
-  batteries: async () => (await import("./battery.js")).BATTERY,
-};
+const ADDITIONS = { experiments: async () => (await import("./experiment.js")).EXPERIMENT };
 
 /**
- * Return the view of a job of a kind.
+ * Return the view of a job of a kind; that of a completed job begins with its results.
  * @param {JobTable} row
  */
 export function viewOf(row) {
   const { kind, word } = row;
   return async (/** @type {HTMLElement} */ main, /** @type {AbortSignal} */ signal, /** @type {string} */ id) => {
     const added = await ADDITIONS[kind]?.();
-    const address = `/${kind}/${id}`;
     const artifact = `${kind}/${id}`;
-    const [facts, parts, results, files, trouble] = [h("div"), h("div"), h("div"), h("div"), h("div")];
+    const address = `/${artifact}`;
+    const [state, facts, parts, results, files, trouble] = [h("span"), h("div"), h("div"), h("div"), h("div"), h("div")];
     const cancel = actionButton(`Cancel the ${word}`, trouble, signal, async () => {
       const question = `Cancel this ${word}? ${added?.cancelled ?? "What it has stored stays."}`;
       if (!(await confirms(question, `Cancel the ${word}`, signal))) return;
@@ -49,36 +47,36 @@ export function viewOf(row) {
       await load();
     });
     const remove = deleteButton(word, address, trouble, signal, () => (location.hash = `#/${kind}`));
-    const buttons = h("div", { class: "bar" }, cancel, remove);
-    main.append(h("p", {}, h("code", {}, id)), section("Status", facts, buttons, trouble), parts, results, files);
+    const status = section("Status", facts, h("div", { class: "bar" }, cancel, remove), trouble);
+    main.append(h("p", {}, h("code", {}, id), " ", state), results, status, parts, files);
     let isOver = false;
 
     async function load() {
       /** @type {JobStatus} */
       const job = await read(address, signal);
       const { name, label } = fieldsOf(job);
-      setTitle(added?.title?.(job) ?? String(name ?? label ?? capital(word)));
-      draw(facts, statusParts(row, job, added?.own));
-      draw(parts, added?.parts?.(job) ?? []);
+      setTitle(String(name ?? label ?? capital(word)));
+      state.replaceChildren(badge(job));
+      renewed(facts, ...statusParts(row, job, added?.own));
+      renewed(parts, ...(added ? [added.parts(job)] : []));
       isOver = hasEnded(job);
       cancel.hidden = isOver;
       remove.hidden = !isOver;
       if (job.status !== "completed") return;
-      await tried(results, "Results", async () => (await added?.results(job, artifact, signal)) ?? []);
-      await tried(files, "Files", async () => {
+      try {
         /** @type {ArtifactFiles} */
         const found = await read(`/artifacts/${artifact}`, signal);
-        const about = `${found.files.length} files, ${size(found.result_bytes)}`;
-        return [section("Files", h("p", { class: "quiet" }, about), fileTable(artifact, found.files))];
-      });
-    }
-
-    /** @param {HTMLElement} place @param {string} title @param {() => Promise<Element[]>} make */
-    async function tried(place, title, make) {
-      try {
-        place.replaceChildren(...(await make()));
+        const about = h("p", { class: "quiet" }, `${found.files.length} files, ${size(found.result_bytes)}`);
+        files.replaceChildren(foldedSection("Files", () => h("div", {}, about, fileTable(artifact, found.files))));
+        if (found.files.some(({ path }) => path === REPORT)) {
+          /** @type {Report} */
+          const report = await read(fileAddress(artifact, REPORT), signal);
+          setTitle(said(report.title));
+          results.replaceChildren(...sectionsOf(report, artifact, found.files, signal, 1));
+        }
+        if (added) results.append(await added.results(artifact, signal));
       } catch (error) {
-        if (!signal.aborted) place.replaceChildren(section(title, failure(error)));
+        if (!signal.aborted) results.append(failure(error));
       }
     }
 
@@ -93,7 +91,7 @@ export function viewOf(row) {
  * @param {HTMLElement} place
  * @param {Element[]} parts
  */
-function draw(place, parts) {
+function renewed(place, ...parts) {
   const made = h("div", {}, ...parts);
   if (place.firstChild) renew(place.firstChild, made);
   else place.append(made);

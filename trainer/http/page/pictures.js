@@ -7,7 +7,7 @@ import { download, fileAddress } from "./files.js";
 /** @import { FileRecord } from "./records.js" */
 
 /**
- * Make a picture of a report with links to its files: the PNG, and others of its name; null where there is none.
+ * Return what makes a picture of a report with links to its files: the PNG, and others of its name; null where there is none.
  * @param {string} artifact
  * @param {FileRecord[]} files
  * @param {string} name without suffix
@@ -18,14 +18,15 @@ export function picture(artifact, files, name, text, signal) {
   const paths = files.map(({ path }) => path).filter((path) => path.startsWith(`${name}.`));
   const path = `${name}.png`;
   if (!paths.includes(path)) return null;
-  const image = h("img", { alt: text });
-  const links = paths.flatMap((one) => [" ", download(artifact, one)]);
-  const figure = h("figure", { class: "picture" }, image, h("figcaption", {}, text, ...links));
-  dataAddress(fileAddress(artifact, path), signal).then(
-    (address) => (image.src = address),
-    (error) => signal.aborted || image.replaceWith(failure(error)),
-  );
-  return figure;
+  return () => {
+    const image = h("img", { alt: text });
+    const links = paths.flatMap((one) => [" ", download(artifact, one)]);
+    dataAddress(fileAddress(artifact, path), signal).then(
+      (address) => (image.src = address),
+      (error) => signal.aborted || image.replaceWith(failure(error)),
+    );
+    return h("figure", { class: "picture" }, image, h("figcaption", {}, text, ...links));
+  };
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Records as people read them: the values of fields, and a table with a column for each field. */
 
 import { addressOf } from "./connection.js";
-import { bdi, h, table } from "./elements.js";
+import { bdi, h, section, table } from "./elements.js";
 import { date, decimal, duration, loss, perChar, percent, perplexity, size, surprisal } from "./numbers.js";
 import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
@@ -77,8 +77,19 @@ export function valueOf(field, value, most = MAX_VALUES) {
 }
 
 /**
- * Make details whose content is made when they are opened.
+ * Make a part of the page with a heading, whose content is made when it is opened.
  * @param {string} title
+ * @param {() => Node} content
+ */
+export function foldedSection(title, content) {
+  const made = section(title);
+  made.append(folded(/** @type {Node} */ (made.firstChild), content));
+  return made;
+}
+
+/**
+ * Make details whose content is made when they are opened.
+ * @param {Node | string} title
  * @param {() => Node} content
  */
 export function folded(title, content) {

@@ -1,14 +1,13 @@
 /** A report: its tables, figures and notes, with numbers in the unit of the page. */
 
-import { read } from "./api.js";
 import { Chart } from "./curves.js";
 import { bdi, h, labelled, section, table } from "./elements.js";
-import { download, fileAddress } from "./files.js";
+import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
 import { date, decimal, duration, signed, size } from "./numbers.js";
 import { picture } from "./pictures.js";
-import { folded } from "./record_table.js";
+import { folded, foldedSection } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
@@ -20,26 +19,18 @@ const MAX_ROWS = 1000;
 const NOTHING = { kind: "note", template: "", plural: null, values: {} };
 
 /**
- * Return the sections of the report of a job.
- * @param {string} artifact
- * @param {FileRecord[]} files
- * @param {AbortSignal} signal
- */
-export async function reportOf(artifact, files, signal) {
-  return sectionsOf(await read(fileAddress(artifact, "report.json"), signal), artifact, files, signal);
-}
-
-/**
  * Return the sections of a report; `artifact` and `files` are those of its job, if it has one.
  * @param {Report} report
  * @param {string} artifact
  * @param {FileRecord[]} files
  * @param {AbortSignal} signal
+ * @param {number} open the number of sections that are not folded, unless they are details
  */
-export function sectionsOf(report, artifact, files, signal) {
-  return report.sections.map(({ title, parts, is_detail }) => {
+export function sectionsOf(report, artifact, files, signal, open = Infinity) {
+  return report.sections.map(({ title, parts, is_detail }, index) => {
     const made = () => partsOf(parts, artifact, files, signal);
-    return section(said(title), ...(is_detail ? [folded(said(title), () => h("div", {}, ...made()))] : made()));
+    const isFolded = is_detail || index >= open;
+    return isFolded ? foldedSection(said(title), () => h("div", {}, ...made())) : section(said(title), ...made());
   });
 }
 
@@ -48,6 +39,7 @@ export function sectionsOf(report, artifact, files, signal) {
  * @param {string} artifact
  * @param {FileRecord[]} files
  * @param {AbortSignal} signal
+ * @returns {(Element | null)[]}
  */
 function partsOf(parts, artifact, files, signal) {
   const notes = parts.filter((part) => part.kind === "note");
@@ -223,10 +215,12 @@ function choiceOf({ title, tables }, artifact) {
  * @param {string} artifact
  * @param {FileRecord[]} files
  * @param {AbortSignal} signal
+ * @returns {(Element | null)[]}
  */
 function figureOf(figure, artifact, files, signal) {
   if (figure.joins.length) return [languageTree(said(figure.title), figure.joins, (language) => figure.leaves[language] ?? language)];
-  if (!figure.axes[0]?.places.length) return [picture(artifact, files, figure.name, said(figure.text), signal)];
+  const shown = picture(artifact, files, figure.name, said(figure.text), signal);
+  if (!figure.axes[0]?.places.length) return shown ? [folded(said(figure.title), shown)] : [];
   const per = figure.form === "loss" ? "token" : figure.form === "per_char" ? "character" : null;
   /** @type {import("./curves.js").Axis} */
   const y = per ? { name: "loss", per } : { name: said(figure.y), unit: "share" };
