@@ -2,46 +2,26 @@
 
 import { addressOf } from "./connection.js";
 import { bdi, h, section, table } from "./elements.js";
-import { date, decimal, duration, loss, perChar, percent, perplexity, size, surprisal } from "./numbers.js";
+import { date, decimal, duration, size } from "./numbers.js";
 import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
-import { unit } from "./units.js";
 
-/** @import { Child, LiveText } from "./elements.js" */
+/** @import { Child } from "./elements.js" */
 /** @import { RunState } from "./records.js" */
 
 const MAX_ROWS = 1000;
 const MAX_VALUES = 10;
 const RUN_FIELD = /(^|_)run_ids?$|^runs$|^development_of$/;
-/**
- * How the numbers of fields are written; others have 4 decimals, and none if they are whole.
- * @type {[write: (value: number) => string, fields: string[]][]}
- */
-const WRITTEN = [
-  [loss, ["cross_entropy", "native_cross_entropy", "excess_cross_entropy", "cross_entropy_mean", "cross_entropy_sd"]],
-  [loss, ["excess_mean", "excess_sd", "excess_a_on_b", "excess_b_on_a", "asymmetry", "difference"]],
-  [loss, ["interval_low", "interval_high", "height", "best_val_loss", "test_loss", "auc"]],
-  [perChar, ["bits_per_char"]],
-  [surprisal, ["surprisal", "surprisal_low", "surprisal_high"]],
-  [perplexity, ["test_perplexity"]],
-  [percent, ["accuracy", "low", "high", "chance", "mean_over_paradigms", "fraction_scored"]],
-];
 
 /**
  * @template {object} Row
- * @param {LiveText} caption
+ * @param {string} caption
  * @param {Row[]} rows
  * @param {(Extract<keyof Row, string>)[]} fields
- * @param {(row: Row) => Node} [first] makes the first cell of a row in place of its first field
  */
-export function recordTable(caption, rows, fields, first) {
-  const made = table(
-    caption,
-    fields.map((field) => (field === "bits_per_char" ? () => `${unit()} per character` : field.replaceAll("_", " "))),
-    rows
-      .slice(0, MAX_ROWS)
-      .map((row) => fields.map((field, column) => (first && column === 0 ? first(row) : valueOf(field, row[field])))),
-  );
+export function recordTable(caption, rows, fields) {
+  const shown = rows.slice(0, MAX_ROWS);
+  const made = table(caption, fields.map((field) => field.replaceAll("_", " ")), shown.map((row) => fields.map((field) => valueOf(field, row[field]))));
   if (rows.length <= MAX_ROWS) return made;
   const note = `The first ${MAX_ROWS.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows; the files have all.`;
   return h("div", {}, h("p", { class: "quiet" }, note), made);
@@ -63,8 +43,6 @@ export function valueOf(field, value, most = MAX_VALUES) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number") {
-    const [write] = WRITTEN.find(([, fields]) => fields.includes(field)) ?? [];
-    if (write) return () => write(value);
     if (field.endsWith("_seconds")) return duration(value);
     return field.endsWith("bytes") ? size(value) : decimal(value, Number.isInteger(value) ? 0 : 4);
   }
