@@ -4,7 +4,7 @@ import { ApiError } from "./api.js";
 import { FIXED_LIMITS, levelOf } from "./color_scale.js";
 import { kept } from "./drafts.js";
 import { announce, bdi, failure, h, live } from "./elements.js";
-import { heatMap } from "./heat_map.js";
+import { heatMap, sumOf } from "./heat_map.js";
 import { percent, surprisal } from "./numbers.js";
 import { spoken } from "./scored_text.js";
 import { answered } from "./surprisal.js";
@@ -200,12 +200,7 @@ function continuation(prompt, answer, model, withheld) {
           live(() => `: ${percent(Math.exp(one.logprob))} = ${surprisal(-one.logprob)} ${unit()} · likeliest: `),
           ...likeliest(one.expected),
         ]),
-      join: (parts) => {
-        const { number = 0, before = "" } = parts[0] ?? {};
-        const text = parts.map((part) => part.text).join("");
-        const logprob = parts.reduce((sum, part) => sum + part.logprob, 0);
-        return { number, name: text, text, before, logprob, expected: [], parts };
-      },
+      join: (parts) => ({ logprob: sumOf(parts, ({ logprob }) => logprob), expected: [] }),
     }).elements,
     h("p", { class: "quiet" }, "Probabilities are those of the model at temperature 1, before top k and top p."),
     unitTable(

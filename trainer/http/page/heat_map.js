@@ -7,12 +7,15 @@ import { onUnitChange } from "./units.js";
 
 /**
  * How units look: `kind` gives the classes, `label` what a screen reader says, `details` what stands below the map;
- * `join` makes one unit of those that share a letter with its marks.
+ * `join` gives the numbers of those that share a letter with its marks.
  * @template {Cell} Unit
  * @typedef {{kind: (unit: Unit) => string, label: (unit: Unit) => string,
- *   details: (unit: Unit) => (Node | string)[], join: (parts: Unit[]) => Unit}} Look
+ *   details: (unit: Unit) => (Node | string)[], join: (parts: Unit[]) => Partial<Unit>}} Look
  */
-/** @typedef {{text: string, name: string, before: string}} Cell a unit without text is shown by its name */
+/**
+ * A unit without text is shown by its name; `parts` are those of a letter with its marks.
+ * @typedef {{text: string, name: string, before: string, parts?: Cell[]}} Cell
+ */
 
 const BLOCK_UNITS = 600;
 const FEW_BLOCKS = 8;
@@ -111,10 +114,25 @@ export function heatMap(name, pieces, look) {
  * Return the units of a line; those of one letter with its marks are one.
  * @template {Cell} Unit
  * @param {Unit[]} line
- * @param {(parts: Unit[]) => Unit} join
+ * @param {(parts: Unit[]) => Partial<Unit>} join
  */
 export function joinedLetters(line, join) {
-  return letterGroups(line).flatMap((parts) => (parts.length > 1 ? [join(parts)] : parts));
+  return letterGroups(line).flatMap((parts) => {
+    const [first] = parts;
+    if (!first || parts.length === 1) return parts;
+    const text = parts.map((part) => part.text).join("");
+    return [/** @type {Unit} */ ({ ...first, text, name: text, before: first.before, parts, ...join(parts) })];
+  });
+}
+
+/**
+ * Return the sum of the numbers of some units.
+ * @template Unit
+ * @param {Unit[]} units
+ * @param {(unit: Unit) => number} number
+ */
+export function sumOf(units, number) {
+  return units.reduce((sum, unit) => sum + number(unit), 0);
 }
 
 /** @param {Event} event */

@@ -5,13 +5,13 @@ import { aligned, characterNats, rangeNats } from "./alignment.js";
 import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./color_scale.js";
 import { kept } from "./drafts.js";
 import { bdi, h, live, table } from "./elements.js";
-import { heatMap, joinedLetters } from "./heat_map.js";
+import { heatMap, joinedLetters, sumOf } from "./heat_map.js";
 import { capital, decimal, loss, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
 import { codePoints, covered, normalized, segmentLines, spoken, tokenLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
 import { inUnit, onUnitChange, unit } from "./units.js";
 
-/** @import { LineScore, ScoreResponse } from "./records.js" */
+/** @import { LineScore, ScoreResponse, Span } from "./records.js" */
 /** @import { LiveText } from "./elements.js" */
 /** @import { Segments, Token } from "./scored_text.js" */
 
@@ -239,22 +239,15 @@ function mapOf(name, lines, limits) {
 /**
  * Join the tokens of a letter with its marks: surprisals add up, and there is no rank.
  * @param {Token[]} parts
- * @returns {Token}
  */
 function joined(parts) {
   const [first, last] = /** @type {[Token, Token]} */ ([parts[0], parts.at(-1)]);
-  const text = parts.map((part) => part.text).join("");
-  const scored = parts.flatMap(({ nats }) => (nats === null ? [] : [nats]));
   return {
-    text,
-    name: text,
     isKnown: parts.every(({ isKnown }) => isKnown),
-    nats: scored.length === parts.length ? scored.reduce((sum, nats) => sum + nats, 0) : null,
+    nats: parts.some(({ nats }) => nats === null) ? null : sumOf(parts, ({ nats }) => nats ?? 0),
     rank: null,
     expected: [],
-    before: first.before,
-    span: [first.span[0], last.span[1]],
-    parts,
+    span: /** @type {Span} */ ([first.span[0], last.span[1]]),
   };
 }
 
@@ -471,11 +464,7 @@ function changeMap(lines, models) {
           bdi(spoken(one.text)),
           live(() => `: ${described(one)} · A ${surprisal(known(one.first))}, B ${surprisal(known(one.second))} ${unit()}`),
         ]),
-      join: (parts) => {
-        const text = parts.map((part) => part.text).join("");
-        const sum = (/** @type {(change: Change) => number} */ value) => parts.reduce((all, one) => all + value(one), 0);
-        return { text, name: text, before: "", first: sum(({ first }) => first), second: sum(({ second }) => second), parts };
-      },
+      join: (parts) => ({ first: sumOf(parts, ({ first }) => first), second: sumOf(parts, ({ second }) => second) }),
     }).elements,
     unitTable(
       "Differences of characters",
