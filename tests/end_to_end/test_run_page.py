@@ -181,6 +181,7 @@ async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path:
         await browser.open(f"{address}/#/runs/{run_id}")
         await browser.see("document.querySelector('#export-format option')")
         await browser.evaluate("document.querySelector('#export-format').value = 'csv'")
+        await press_button(browser, "Export for other programs")
         await press_button(browser, "Export")
         await browser.see(f"document.activeElement.textContent === '{run_id}-csv.zip'")
         await fits(browser)

@@ -183,8 +183,8 @@ class RunsQuery(Query):
     """Only runs whose numbers and settings meet these conditions, with commas between them, such as
     `test_loss<3.2,optimizer.name=adamw`; a list, such as `tags`, equals each of its values."""
     sort: SettingName = "created_at"
-    """The field of their status, such as `created_at` or `test_loss`, or the setting by which the runs are sorted; those
-    without a value are last."""
+    """The field of their status, such as `test_loss`, or the setting by which runs are sorted, unknown values
+    last."""
     settings: Annotated[str | None, Field(max_length=2000, pattern=rf"^({_SETTING}(,{_SETTING})*)?$")] = None
     """Names of settings whose values the answer has, with commas between them."""
     order: Literal["asc", "desc"] = "desc"

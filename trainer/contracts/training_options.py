@@ -346,7 +346,7 @@ class TrainingOptions(Options):
     label: Label | None = None
     """Name of the run; default: corpus and model, as `demo-lstm`, with a number where another run has this name."""
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
-    """Tags; recorded only."""
+    """Tags, by which lists of runs are searched and filtered; they change no number."""
 
     @model_validator(mode="after")
     def _check_warmup(self) -> "TrainingOptions":

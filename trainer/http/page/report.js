@@ -5,7 +5,7 @@ import { bdi, h, labelled, section, table } from "./elements.js";
 import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { date, decimal, duration, signed, size } from "./numbers.js";
+import { date, decimal, duration, signed, size, told } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, foldedSection } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
@@ -67,7 +67,7 @@ export function said({ template, plural, values }) {
   const isOne = typeof count === "object" && "value" in count && count.value === 1;
   const shown = Object.entries(values).map(([name, value]) => [
     name,
-    typeof value === "string" ? value : "template" in value ? said(value) : written(value.value, value.form),
+    typeof value === "string" ? told(value) : "template" in value ? said(value) : written(value.value, value.form),
   ]);
   return filled(plural === null || isOne ? template : plural, { unit: unit(), ...Object.fromEntries(shown) });
 }

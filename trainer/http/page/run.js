@@ -57,7 +57,7 @@ export async function showRun(main, signal, runId) {
     section(
       "More",
       checkpoints,
-      h("details", {}, h("summary", {}, "Export"), exports.element),
+      h("details", {}, h("summary", {}, "Export for other programs"), exports.element),
       onDemand("Settings", () => text(`${base}/config.yaml`)),
       logOf(runId, signal),
       files,

@@ -86,8 +86,8 @@ export function settingColumn(name, settings, withCondition) {
   const cell = (/** @type {RunStatus} */ run) => {
     const text = textOf(run);
     /** @type {string[]} */
-    const values = text.startsWith("[") ? JSON.parse(text).map(String) : [text];
-    return h("span", {}, ...(text && text !== "null" ? values.flatMap((value, at) => [at ? " " : "", link(value)]) : ["–"]));
+    const values = text.startsWith("[") ? JSON.parse(text).map(String) : [text].filter((one) => one && one !== "null");
+    return h("span", {}, ...(values.length ? values.flatMap((value, at) => [at ? " " : "", link(value)]) : ["–"]));
   };
   const groupCell = (/** @type {RunStatus[]} */ runs) => {
     const [first] = runs;

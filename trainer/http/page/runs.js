@@ -18,7 +18,7 @@ const FILTERS = ["search", "status", "owner", "where"];
 const USUAL_SORT = "created_at";
 const FIELDS = ["label", ...COLUMNS.map(({ id }) => id)];
 /** Columns that a click sorts from the highest or last value on; a setting is sorted from its lowest on. */
-const DESCENDING = new Set(["created_at", "progress", "params"]);
+const DESCENDING = TABLES.run_columns.filter(({ form }) => form === "time" || form === "percent" || form === "count");
 /** Curves have these colours, and then the same ones dashed and dotted. */
 const COLOURS = 10;
 const DASHES = ["", " dashed", " dotted"];
@@ -34,6 +34,7 @@ const picked = new Set();
  */
 export async function showRuns(main, signal, _, query) {
   const wanted = wantedOf(query);
+  let turn = 0;
   let isOnHold = false; // the filter was refused, or is being typed
   /** @type {RunPage} */
   let page = { runs: [], total: 0, next_cursor: null, settings: {}, varied_settings: [] };
@@ -112,11 +113,15 @@ export async function showRuns(main, signal, _, query) {
     asked.set("order", wanted.isDescending && !wanted.group ? "desc" : "asc");
     asked.set("settings", shown.join());
     for (const name of FILTERS) if (wanted.filters[name]) asked.set(name, wanted.filters[name]);
+    const mine = ++turn;
     try {
-      page = await read(`/runs?${asked.toString().replaceAll("%2C", ",")}`, signal);
+      /** @type {RunPage} */
+      const found = await read(`/runs?${asked.toString().replaceAll("%2C", ",")}`, signal);
+      if (mine !== turn) return; // what is wanted has changed
+      page = found;
       trouble.replaceChildren();
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted || mine !== turn) return;
       isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
       const made = failure(error);
       if (trouble.textContent !== made.textContent) trouble.replaceChildren(made);
@@ -251,7 +256,7 @@ export async function showRuns(main, signal, _, query) {
   /** @param {string} column */
   function sort(column) {
     change(() => {
-      wanted.isDescending = column === wanted.sort ? !wanted.isDescending : DESCENDING.has(column);
+      wanted.isDescending = column === wanted.sort ? !wanted.isDescending : DESCENDING.some(({ name }) => name === column);
       wanted.sort = column;
       wanted.group = "";
     });
