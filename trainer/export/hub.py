@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha1
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from httpx2 import TransportError
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -42,6 +42,8 @@ _MANIFEST = f"{RUN_FOLDER}/manifest.json"
 _PART = r"\w([\w.-]{0,94}\w)?"
 _REPOSITORY = re.compile(rf"(?!.*(--|\.\.)){_PART}/{_PART}(?<!\.git)", re.ASCII)
 """The hub's rules for names, as its client has them."""
+_HttpError: type[Exception] = getattr(import_module("huggingface_hub.errors"), "HTTPError")  # noqa: B009  (no export)
+"""The base of the errors of the client's HTTP library: httpx2, or httpx before version 2 of the client."""
 
 
 class Prepared(NamedTuple):
@@ -251,7 +253,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
     """Raise an error of the hub as one sentence, without the client's words, addresses and headers."""
     try:
         yield
-    except (OSError, TransportError, RuntimeError, ValueError) as error:
+    except (OSError, _HttpError, RuntimeError, ValueError) as error:
         is_wrapped = isinstance(error, RuntimeError) and error.__cause__ is not None  # by an upload of a large file
         refusal = _refusal(error.__cause__ if is_wrapped else error, repository)
         if refusal is None:
@@ -269,7 +271,7 @@ def _refusal(error: BaseException | None, repository: str) -> AppError | None:
             status = 404 if isinstance(error, RepositoryNotFoundError) else error.response.status_code
             code, message = _REFUSALS.get(status, _FAILURE)
             return AppError(code, message.format(repository=repository, status=status))
-        case TransportError() | ConnectionError() | LocalEntryNotFoundError() | RuntimeError():
+        case _ if isinstance(error, (_HttpError, ConnectionError, LocalEntryNotFoundError, RuntimeError)):
             message = "The hub cannot be reached: give the same command again where there is a network; it continues."
             return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
         case OSError(errno=None):  # of the client; an error of a disk has a number

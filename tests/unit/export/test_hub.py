@@ -364,13 +364,11 @@ _PARTS = [
     "a.",
     "a--b",
     "a..b",
-    "é",
     "a b",
     "a@b",
     "A9",
     "a.git",
     "b" * 96,
-    "b" * 97,
 ]
 
 
@@ -382,4 +380,7 @@ def test_name_of_a_repository__follows_the_rules_of_the_client() -> None:
         except HFValidationError:
             is_valid = False
         with nullcontext() if is_valid else refused(ErrorCode.INVALID_INPUT, " is not the name of a repository: give"):
+            check_repository(name)
+    for name in ("ana/é", f"{'b' * 97}/a", f"a/{'b' * 97}"):  # the client takes two of them before version 2
+        with refused(ErrorCode.INVALID_INPUT, " is not the name of a repository: give"):
             check_repository(name)
