@@ -404,6 +404,7 @@ FIGURES = {
     "perChar(0, 0.01)": ("0.000 ⚠ unknown characters", "0.000 ⚠ unknown characters"),
     "surprisal(2)": ("2.89", "2.00"),
     "signed(-0.5, loss)": ("−0.721", "−0.500"),
+    "signed(-0.00001, loss)": ("+0.000", "+0.000"),
     "signed(0.25, perChar)": ("+0.250", "+0.173"),
     "signed(0.1234, percent)": ("+12.3 %", "+12.3 %"),
     "meanOf([1, 2, null, 4], loss)": ("3.366 ± 2.204", "2.333 ± 1.528"),

@@ -50,12 +50,14 @@ export function perplexity(value) {
 }
 
 /**
- * Write a number with its sign.
+ * Write a number with its sign; what is rounded to zero has a plus.
  * @param {number | null} value
  * @param {(value: number | null) => string} write
  */
 export function signed(value, write) {
-  return `${value !== null && value > 0 ? "+" : ""}${write(value).replace("-", "−")}`;
+  const text = write(value);
+  if (value === null) return text;
+  return value > 0 || parseFloat(text) === 0 ? `+${text.replace("-", "")}` : text.replace("-", "−");
 }
 
 /**
