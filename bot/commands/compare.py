@@ -158,11 +158,13 @@ BUTTONS: Reactions = {"differences": ButtonAnswer("status", _show_differences)}
 
 
 def compare_answer(comparison: Comparison) -> discord.Embed:
-    """Return the report of a comparison without its settings and corpora: everybody in the channel sees it."""
+    """Return the report of a comparison: everybody in the channel sees it."""
     names = [plain(run.label or run.run_id) for run in comparison.runs]
     title = _("{name} against {others}", name=names[0], others=", ".join(names[1:]))
     footer = " · ".join(run.run_id for run in comparison.runs)
-    return make_embed(_colour(comparison), f"⚖ {title}", [*report_lines(comparison_report(comparison))], footer)
+    return make_embed(
+        _colour(comparison), f"⚖ {title}", [*report_lines(comparison_report(comparison, in_channel=True))], footer
+    )
 
 
 def settings_answer(

@@ -32,13 +32,13 @@ _METRICS: Sequence[tuple[str, Column, Form]] = (
 """The field, the column and the form of the difference of each metric."""
 
 
-def comparison_report(comparison: Comparison) -> Report:
-    """Return the report of a comparison."""
+def comparison_report(comparison: Comparison, *, in_channel: bool = False) -> Report:
+    """Return the report of a comparison; in a channel without settings, corpora and commands of the terminal."""
     first = comparison.runs[0]
     sections = [
-        *section("Verdict", _verdicts(comparison)),
+        *section("Verdict", _verdicts(comparison, has_commands=not in_channel)),
         *section("Metrics", _metrics(comparison)),
-        *section("Settings", _settings(comparison)),
+        *section("Settings", [] if in_channel else _settings(comparison)),
     ]
     return Report(title=note("Comparison of {run}", run=first.label or first.run_id), sections=tuple(sections))
 
@@ -78,7 +78,7 @@ def _rise(share: float) -> Quantity:
     return Quantity(value=share, form="rise")
 
 
-def _verdicts(comparison: Comparison) -> Iterator[Note]:
+def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
     first = comparison.runs[0]
     labels = [run.label for run in comparison.runs]
     names = {
@@ -90,7 +90,7 @@ def _verdicts(comparison: Comparison) -> Iterator[Note]:
         found = verdict(one, comparison.tolerance)
         yield note("{run} against {other}: {verdict}", run=names[first.run_id], other=names[one.run_id], verdict=found)
         yield from (told for told in one.notes if told not in shared)
-        if comparison.split is not None and not one.is_on_one_text:
+        if has_commands and comparison.split is not None and not one.is_on_one_text:
             yield note(
                 "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id
             )
