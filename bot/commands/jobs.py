@@ -174,14 +174,13 @@ async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Ans
 
 async def _table(context: CommandContext, press: ButtonPress) -> Answer:
     """Show a table of the report of a job."""
-    word, number = (press.selected or "").split()
-    row = _BY_WORD[word]
+    row = _BY_WORD[press.detail or ""]
     calls = JOB_CALLS[row.kind]
     status = await context.lab.call(calls.get, context.caller, calls.named(press.run_id))
     report = await report_of(context.lab.store(row).get(job_id_of(row, status)), status)
     if report is None:
         return await show_job(context, row, press.run_id)
-    return Answer(table_card(report, int(number), press.run_id))
+    return Answer(table_card(report, int(press.selected or 0), press.run_id))
 
 
 def _corpora_of(tokenizer: TokenizerDirectory) -> list[str]:

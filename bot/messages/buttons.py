@@ -81,10 +81,10 @@ def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) ->
 
 
 def select(
-    action: str, run_id: str, label: str, options: Sequence[discord.SelectOption]
+    action: str, run_id: str, label: str, options: Sequence[discord.SelectOption], detail: str | None = None
 ) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select one value for an action on a run; the value becomes `ButtonPress.selected`."""
-    return discord.ui.Select(custom_id=custom_id(action, run_id), placeholder=label, options=[*options])
+    return discord.ui.Select(custom_id=custom_id(action, run_id, detail), placeholder=label, options=[*options])
 
 
 def option(value: str, label: str, description: str | None = None, *, default: bool = False) -> discord.SelectOption:

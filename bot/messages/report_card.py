@@ -37,8 +37,8 @@ def table_select(word: str, job_id: str, report: Report) -> discord.ui.Select[di
     """Return a list to select a table of a report."""
     reader = Reader(current_unit(), translated, form_of, numeral)
     titles = [reader.note(table.title) for table in _tables(report)][:_MAX_OPTIONS]
-    options = [option(f"{word} {number}", title) for number, title in enumerate(titles)]
-    return select("jobtable", job_id, _("Table"), options)
+    options = [option(str(number), title) for number, title in enumerate(titles)]
+    return select("jobtable", job_id, _("Table"), options, word)
 
 
 def table_card(report: Report, number: int, job_id: str) -> discord.Embed:

@@ -31,7 +31,7 @@ MAX_BUTTONS = 25  # of a message, by Discord
 DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
     ("again", "edit", "hotter", "cooler", "scorethis", "detail", "csv", "chat", "evaluated"), "nothing"
 )
-DETAILS |= dict.fromkeys(("jobwatch", "jobfiles"), "battery")
+DETAILS |= dict.fromkeys(("jobwatch", "jobtable", "jobfiles"), "battery")
 
 
 def table(heading: str) -> list[list[str]]:

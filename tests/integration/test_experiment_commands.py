@@ -64,7 +64,7 @@ async def test_completed_experiment__has_its_tables_figures_and_files(tmp_path: 
             ("Perplexity: lstm on the passages, positions whose character every model knows", ["6.17", "9.03"]),
             ("Asymmetry, bits per character", [f"{0.38 / log(2):.3f}"]),
         ):
-            shown = await here.click(here.bob, message, f"mt:jobtable:{experiment_id}", [tables[title]])
+            shown = await here.click(here.bob, message, f"mt:jobtable:{experiment_id}:experiment", [tables[title]])
             assert title in shown.text and all(figure in shown.text for figure in figures)
         assert f"✅ `{experiment_id}` · completed" in (await here.ask(here.bob, "experiment list")).text
         [suggested] = await here.suggested(here.bob, "experiment show", "experiment", "smo")
