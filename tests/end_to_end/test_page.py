@@ -65,7 +65,6 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         await browser.tab_to("div.above button")
         await browser.press("Enter")
         await browser.see_text("loss per character")
-        await browser.evaluate("document.querySelector('[aria-labelledby=about-settings] details').open = true")
         await browser.see_text("Settings that differ")
         await browser.see_value("document.querySelectorAll('path.line').length", 4)
         assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-settings]"))
@@ -134,7 +133,6 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
     verdicts = await browser.text("[aria-labelledby=about-verdict]")
     assert ": no interval: loss " in verdicts and ": not comparable" in verdicts
     assert re.search(r": [a-z ]+: loss [+−][\d.]+ % \(95 % interval [+−][\d.]+ % to ", verdicts)
-    await browser.evaluate("document.querySelector('[aria-labelledby=about-settings] details').open = true")
     await browser.see("document.querySelector('[aria-labelledby=about-settings] tbody tr')")
     rows = "[...document.querySelectorAll('[aria-labelledby=about-settings] tbody tr')]"
     cells = await browser.evaluate(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText))")

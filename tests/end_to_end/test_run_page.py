@@ -199,7 +199,7 @@ async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp
         await browser.open(f"{address}/#/runs/{run_id}")
         kept = [one.step for one in run_files(queue.runs.get(run_id)).kept]
         for step in kept:
-            for view in ("text/", "batteries/new?run="):
+            for view in ("text/", "batteries/new?runs="):
                 await browser.see(f"document.querySelector(\"a[href='#/{view}{run_id}@{step}']\")")
         await browser.see_text("bits per character; this model")
         await browser.see_text("Samples that continue")

@@ -224,7 +224,7 @@ function figureOf(figure, artifact, files, signal) {
   const per = figure.form === "loss" ? "token" : figure.form === "per_char" ? "character" : null;
   /** @type {import("./curves.js").Axis} */
   const y = per ? { name: "loss", per } : { name: said(figure.y), unit: "share" };
-  const chart = new Chart({ title: said(figure.title), x: { name: "" }, y });
+  const chart = new Chart({ title: per ? `Loss per ${per}` : said(figure.title), x: { name: "" }, y });
   const axis = h(
     "select",
     { id: `axis-${figure.name}`, onchange: draw },
