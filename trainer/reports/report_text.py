@@ -76,6 +76,9 @@ class Reader(NamedTuple):
     def note(self, note: Note) -> str:
         """Return a note as text."""
         values = {name: self._value(value) for name, value in note.values.items()}
+        for name, value in note.values.items():
+            if isinstance(value, str) and f"`{{{name}}}`" in note.template:  # marks in code are plain characters
+                values[name] = value.replace("`", "'")
         count = note.values.get("count")
         if note.plural is not None and isinstance(count, Quantity):
             template = self.form_of(note.template, note.plural, int(count.value))
