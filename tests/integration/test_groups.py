@@ -181,10 +181,10 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     single = shell.train("--corpus", "text", "--model", "char_lstm").run_id
     unseen = "\n".join(some_text(90).splitlines()[60:])
     compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", unseen)))
-    assert f"{name} against {single}: " in compared
+    assert compared.startswith("pair against text-lstm")
     assert "2 runs against 1 (interval of one more run of the group)" in compared
     row = next(line for line in compared.splitlines() if line.startswith(f"{name}  "))
-    assert row.count(" ± ") == 2, "the loss and the bits per character"
+    assert row.count("±") == 6, "losses per token and character, perplexity, both accuracies and the speed"
 
 
 @pytest.mark.parametrize("is_away", slow_except([False, True], True))
