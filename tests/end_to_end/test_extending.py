@@ -185,7 +185,7 @@ async def test_job_kind_of_the_page__is_listed_shown_and_deleted_in_the_browser(
                 await browser.see(f"document.querySelector(`main {link}`)")
                 await browser.tab_to(f"main {link}")
                 await browser.press("Enter")
-            await browser.see_text("result.json")
+            await browser.see_text("Files")
             facts = "[...document.querySelectorAll('dd')].map((one) => one.innerText).join(' ')"
             assert str(await browser.evaluate(facts)).endswith(" text 2 5")
             assert await faults(browser) == []
