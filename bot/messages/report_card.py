@@ -1,6 +1,6 @@
 """A report in an embed: its tables and notes in their order, as far as they fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import discord
 
@@ -9,7 +9,7 @@ from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16
 from bot.people.user_settings import current_unit
 from trainer.contracts.reports import Figure, Note, Report, Section, Table, TableChoice
 from trainer.lab.language import _, form_of, numeral, translated
-from trainer.reports.report_text import Reader, rows_of, sampled
+from trainer.reports.report_text import Reader, aligned, rows_of, sampled
 
 _MAX_OPTIONS = 25
 _MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64, 25, 2500, 3900, 1024
@@ -94,9 +94,3 @@ def _lines(table: Table, *, is_brief: bool) -> list[str]:
     shown = [place for place, column in enumerate(table.columns) if not column.is_detail]
     rows = rows_of(table, reader)[: _MAX_ROWS + 1]
     return aligned([[clamp(row[place], _MAX_CELL) for place in shown] for row in rows])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells in columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -163,6 +163,12 @@ def rows_of(table: Table, reader: Reader = ENGLISH) -> Rows:
     return [titles, *cells]
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
     """Yield the lines of a report: its notes, and its tables in columns."""
     for part in (each for one in report.parts() for each in (one.tables if isinstance(one, TableChoice) else (one,))):
@@ -170,10 +176,8 @@ def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
             case Note():
                 yield reader.note(part)
             case Table():
-                rows = rows_of(part, reader)
-                widths = [max(len(row[index]) for row in rows) for index in range(len(part.columns))]
                 yield reader.note(part.caption or part.title)
-                yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows if any(row))
+                yield from filter(None, aligned(rows_of(part, reader)))
             case Figure():
                 yield reader.note(part.text)
 
