@@ -7,7 +7,7 @@ import discord
 from bot.messages.buttons import option, select
 from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16_length
 from bot.people.user_settings import current_unit
-from trainer.contracts.reports import Figure, Note, Report, Section, Table, TableChoice
+from trainer.contracts.reports import Figure, Note, Report, Section, Table
 from trainer.lab.language import _, form_of, numeral, translated
 from trainer.reports.report_text import Reader, aligned, rows_of, sampled
 
@@ -17,7 +17,11 @@ _MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64,
 
 def reader_of_names() -> Reader:
     """Return the reader of text in which Discord reads marks."""
-    return Reader(current_unit(), translated, form_of, numeral, plain)
+    return _reader()._replace(inert=plain)
+
+
+def _reader() -> Reader:
+    return Reader(current_unit(), translated, form_of, numeral)
 
 
 def report_lines(report: Report) -> Iterator[str]:
@@ -35,7 +39,7 @@ def report_lines(report: Report) -> Iterator[str]:
 
 def table_select(word: str, job_id: str, report: Report) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select a table of a report."""
-    reader = Reader(current_unit(), translated, form_of, numeral)
+    reader = _reader()
     titles = [reader.note(table.title) for table in _tables(report)][:_MAX_OPTIONS]
     options = [option(str(number), title) for number, title in enumerate(titles)]
     return select("jobtable", job_id, _("Table"), options, word)
@@ -50,13 +54,12 @@ def table_card(report: Report, number: int, job_id: str) -> discord.Embed:
 
 def _tables(report: Report) -> list[Table]:
     """Return the tables of a report; of several to choose from the first one."""
-    parts = [part.tables[0] if isinstance(part, TableChoice) else part for part in report.parts()]
-    return [part for part in parts if isinstance(part, Table)]
+    return [part for section in report.sections for part in section.first_parts() if isinstance(part, Table)]
 
 
 def figure_in_words(figure: Figure) -> str:
     """Return what a figure shows and the last values of its lines, for screen readers."""
-    reader = Reader(current_unit(), translated, form_of, numeral)
+    reader = _reader()
     last = [(series.name, one.value) for series in figure.series if (one := series.values[-1]) is not None]
     ends = ", ".join(f"{name} {reader.number(value, figure.form)}" for name, value in last if value is not None)
     values = f" {_('The last values: {values}.', values=ends)}" if ends else ""
@@ -65,7 +68,7 @@ def figure_in_words(figure: Figure) -> str:
 
 def _section(section: Section, reader: Reader, *, has_title: bool) -> Iterator[str]:
     """Yield the tables with their captions, then the notes; nothing of a section of figures alone."""
-    parts = [part.tables[0] if isinstance(part, TableChoice) else part for part in section.parts]
+    parts = section.first_parts()
     lines = [line for part in parts if isinstance(part, Table) for line in _captioned(part, reader)]
     lines += [reader.note(part) for part in parts if isinstance(part, Note)]
     if has_title and lines:
@@ -90,7 +93,7 @@ def _block(table: Table) -> str:
 
 
 def _lines(table: Table, *, is_brief: bool) -> list[str]:
-    reader = Reader(current_unit(), translated, form_of, numeral, is_brief=is_brief)
+    reader = _reader()._replace(is_brief=is_brief)
     shown = [place for place, column in enumerate(table.columns) if not column.is_detail]
     rows = rows_of(table, reader)[: _MAX_ROWS + 1]
     return aligned([[clamp(row[place], _MAX_CELL) for place in shown] for row in rows])

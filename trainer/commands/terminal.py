@@ -111,13 +111,12 @@ class Terminal:
 
         Of several tables to choose from, the first one; estimates without intervals where a table is too wide to read.
         """
-        from trainer.contracts.reports import Note, Table, TableChoice
+        from trainer.contracts.reports import Note, Table
         from trainer.reports.report_text import Reader, rows_of, sampled
 
         reader, parts = Reader(self.unit), list[RenderableType]()
         for section in report.sections if not self._as_json else ():
-            firsts = [part.tables[0] if isinstance(part, TableChoice) else part for part in section.parts]
-            shown = [part for part in firsts if isinstance(part, Table) or isinstance(part, Note)]
+            shown = [part for part in section.first_parts() if isinstance(part, Table) or isinstance(part, Note)]
             if section.is_detail or not shown:
                 continue
             parts += [Text(f"\n{reader.note(section.title)}", style="bold")] if parts else []

@@ -211,6 +211,10 @@ class Section(Frozen):
     is_detail: bool = False
     """Left out, or closed at first, where a reader wants the answer."""
 
+    def first_parts(self) -> list[Table | Figure | Note]:
+        """Return the parts; of several tables to choose from, the first one."""
+        return [part.tables[0] if isinstance(part, TableChoice) else part for part in self.parts]
+
 
 class Report(Frozen):
     """`report.json`: the answer of a result first, then what is to be known about it, and details."""
