@@ -163,13 +163,13 @@ def file_button(kind: KindName, command: str, name: str) -> ButtonAnswer:
 async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Answer:
     lab = context.lab
     job = lab.store(row).get(job_id_of(row, status))
-    embed, files = await result_of(row, job, status, context.bot.charts)
+    embed, files, report = await result_of(row, job, status, context.bot.charts)
     if isinstance(job, TokenizerDirectory) and isinstance(status, TokenizerStatus):
         names = await asyncio.to_thread(_corpora_of, job)
         embed = tokenizer_card(status, [corpus_name(context, name) for name in names])
     record = await asyncio.to_thread(record_of, job)
     may_delete = lab.permissions.permits(row.ends, context.caller, record)
-    return Answer(embed, files(), job_buttons(row, status, await report_of(job, status), may_delete=may_delete))
+    return Answer(embed, files(), job_buttons(row, status, report, may_delete=may_delete))
 
 
 async def _table(context: CommandContext, press: ButtonPress) -> Answer:

@@ -88,22 +88,29 @@ async def report_of(job: AnyStatusJob, status: JobStatus) -> Report | None:
     return await asyncio.to_thread(job.report) if status.status == "completed" else None
 
 
-async def result_of(
-    row: JobRow, job: AnyStatusJob, status: JobStatus, charts: ChartProcess
-) -> tuple[discord.Embed, Callable[[], list[discord.File]]]:
+class JobResult(NamedTuple):
+    """The card of a job, the files to send with it, and the report that a completed one has."""
+
+    embed: discord.Embed
+    files: Callable[[], list[discord.File]]
+    report: Report | None
+
+
+async def result_of(row: JobRow, job: AnyStatusJob, status: JobStatus, charts: ChartProcess) -> JobResult:
     """Return the card of a job, of a completed one with its report, and the files to send with it."""
     report = await report_of(job, status)
     embed = job_card(row, status, report)
     if isinstance(job, ExperimentDirectory) and isinstance(status, ExperimentStatus) and status.status == "completed":
         result = await asyncio.to_thread(read_record, job.result, ExperimentResult)
         figures = await charts.experiment_figures(result, current_unit())
-        return embed, partial(attach_figures, embed, figures, result)
+        return JobResult(embed, partial(attach_figures, embed, figures, result), report)
     for figure in () if report is None else report.figures():
         picture = job.path / f"{figure.name}.png"
         if picture.exists():
             content: bytes = await asyncio.to_thread(picture.read_bytes)
-            return embed, partial(attach_picture, embed, content, picture.name, figure_in_words(figure))
-    return embed, no_files
+            files = partial(attach_picture, embed, content, picture.name, figure_in_words(figure))
+            return JobResult(embed, files, report)
+    return JobResult(embed, no_files, report)
 
 
 class JobState(NamedTuple):
@@ -124,7 +131,7 @@ class JobView(View):
 
     async def final(self, watcher: Watcher) -> Message:
         """Return the final message, of a completed job with its results."""
-        embed, files = await self._subject.result(self._status)
+        embed, files, _ = await self._subject.result(self._status)
         embed.set_footer(text=f"{self._subject.subject_id}{RESULT}")
         return self._subject.message(self._status, watcher.user_id, embed, files)
 
@@ -156,7 +163,7 @@ class JobSubject(Subject):
         """Return a message about the job for a watcher; its owner may delete it."""
         return Message(embed, files, job_buttons(self.row, status, may_delete=user_id == self._record.user_id))
 
-    async def result(self, status: JobStatus) -> tuple[discord.Embed, Callable[[], list[discord.File]]]:
+    async def result(self, status: JobStatus) -> JobResult:
         return await result_of(self.row, self._job, status, self._charts)
 
     async def _read(self) -> Reading:
