@@ -245,6 +245,11 @@ def note(template: str, **values: "str | Quantity | Note | float") -> Note:
     return Note(template=template, values=_values(values))
 
 
+def number_note(value: float, form: Form) -> Note:
+    """Return a note of a number alone."""
+    return note("{value}", value=Quantity(value=value, form=form))
+
+
 def counted_note(number: int, noun: str, **values: "str | Quantity | Note | float") -> Note:
     """Return a count with its noun, which is in the plural unless it is one: `3 items`."""
     return Note(

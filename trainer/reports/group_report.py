@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
-from trainer.contracts.reports import Cell, Form, Link, Note, Quantity, Report, Table, column, note, section
+from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.reports.run_notes import unknown_note
 from trainer.reports.run_report import marked_per_char
@@ -46,7 +46,7 @@ def spread_cells(found: Spread, form: Form) -> tuple[Note | None, ...]:
     """Return mean, deviation, 95 % interval and range of a number; None for what is not known."""
 
     def valued(number: float | None) -> Note | None:
-        return None if number is None else note("{value}", value=Quantity(value=number, form=form))
+        return None if number is None else number_note(number, form)
 
     def ends(low: float | None, high: float | None) -> Note | None:
         first, last = valued(low), valued(high)

@@ -17,6 +17,7 @@ from trainer.contracts.reports import (
     column,
     joined,
     note,
+    number_note,
     section,
 )
 from trainer.contracts.runs import RunStatus, has_unknown_text
@@ -86,19 +87,20 @@ def marked_per_char(bits: float | None, unknown_char_share: float | None) -> Not
     """Return bits per character, with a mark if they are too low to compare."""
     if bits is None:
         return None
-    return note("{value} (!)" if has_unknown_text(unknown_char_share) else "{value}", value=_per_char(bits))
+    value = Quantity(value=bits, form="per_char")
+    return note("{value} (!)" if has_unknown_text(unknown_char_share) else "{value}", value=value)
 
 
 def _memory(run: RunStatus) -> Cell:
     used = run.gpu_memory_bytes or ()
-    parts = [note("{bytes}", bytes=Quantity(value=one, form="bytes")) for one in used]
+    parts = [number_note(one, "bytes") for one in used]
     return joined(parts, ", ") if parts else None
 
 
 def _heartbeat(run: RunStatus) -> Cell:
     if run.status != "running" or run.last_heartbeat_ts is None:
         return None
-    at = note("{time}", time=Quantity(value=run.last_heartbeat_ts, form="time"))
+    at = number_note(run.last_heartbeat_ts, "time")
     return at if run.reachable else note("{time}; the worker is not responding", time=at)
 
 
@@ -199,7 +201,7 @@ def _shown(run: RunStatus) -> Iterator[tuple[RunField, Cell]]:
 def _facts(run: RunStatus, title: Note) -> Table:
     """Return the fields of a run, each in a row with its title."""
     rows = [
-        (note(field.title), _valued(cell, field.form) if isinstance(cell, int | float) else cell)
+        (note(field.title), number_note(cell, field.form) if isinstance(cell, int | float) else cell)
         for field, cell in _shown(run)
     ]
     return Table(name="status", title=title, columns=(column(""), column("")), rows=tuple(rows))
@@ -247,11 +249,3 @@ def _trials(search: Search) -> Table:
         for one in search.trials
     )
     return Table(name="trials", title=note("Trials of the search"), columns=columns, rows=rows, n_titles=2)
-
-
-def _valued(value: float, form: Form) -> Note:
-    return note("{value}", value=Quantity(value=value, form=form))
-
-
-def _per_char(bits: float) -> Quantity:
-    return Quantity(value=bits, form="per_char")
