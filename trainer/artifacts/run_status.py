@@ -29,12 +29,13 @@ PAUSED = "Paused until it is resumed."
 _WAITS: dict[StopCause, WaitReason] = {"disk_full": "disk_space", "disk_unwritable": "disk"}
 _STATUS_FIELDS: set[str] = {*RunStatus.model_fields} - {"user_id", "leaks", "search", "notes", "baseline"}
 """Fields that a status takes from the events that have them: numbers and texts, and none of the run's record."""
-_OF_REQUEST = {"model_family", "model_size", "learning_rate"}
-"""Fields of the configuration that a status has from elsewhere."""
+_CONFIG_FIELDS = _STATUS_FIELDS - {"model_family", "model_size", "learning_rate"}
+"""Without those that a status has from elsewhere."""
 _OF_VALIDATION = {
     *("val_loss", "best_val_loss", "best_val_margin", "best_epoch", "val_bits_per_char", "best_val_bits_per_char"),
 }
 """Figures that stay until the next validation."""
+_PROGRESS_FIELDS = _STATUS_FIELDS - _OF_VALIDATION
 _OF_STEPS = {"learning_rate", "grad_norm", "eta_seconds"}
 """Figures that a model without steps does not have."""
 _NO_EVALUATION = (b'"val_loss":null,', b'"val_bits_per_char":null,')
@@ -120,7 +121,7 @@ class RunFollower:
                 changes |= {"phase": event.phase, "stopped_by": event.cause, "waits_for": None}
                 changes |= {} if event.cause is None else _stopped_by(event.cause)
             case MetricsConfig():
-                config: dict[str, object] = event.model_dump(include=_STATUS_FIELDS - _OF_REQUEST)
+                config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
                 warnings = self.record.effective.leak_warnings(event.leaks)
                 changes |= config | _TRAINING
                 changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
@@ -149,8 +150,7 @@ class RunFollower:
     def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
         self._add_validation(event)
         is_counted = isinstance(self.record.effective.model, NgramConfig)
-        left_out = _OF_VALIDATION | _OF_STEPS if is_counted else _OF_VALIDATION
-        progress: dict[str, object] = event.model_dump(include=_STATUS_FIELDS - left_out)
+        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS - (_OF_STEPS if is_counted else set()))
         validation, self._validation = self._validation, {}
         return validation | progress | _TRAINING
 
