@@ -93,10 +93,13 @@ def condition(text: str) -> Callable[[RunEntry], bool]:
     number_of = _reader(numbers[field]) if field in numbers else None
 
     def holds(run: RunEntry) -> bool:
+        if number_of is not None:
+            value = number_of(run)
+            return value is not None and limit is not None and compare(float(value), limit)
         setting = run.setting(field)
-        value = _number(setting) if number_of is None else number_of(run)
-        if value is not None and limit is not None:
-            return compare(float(value), limit)
+        number = _number(setting)
+        if number is not None and limit is not None:
+            return compare(number, limit)
         is_listed = setting is not None and setting.startswith("[") and to_json(given).decode() in setting
         return sign == "=" and (setting == given or is_listed)
 
