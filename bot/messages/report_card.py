@@ -1,4 +1,4 @@
-"""A report in an embed: its tables and notes in their order, as far as they fit."""
+"""A report in an embed: its tables and notes in their order, up to the length of an embed."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a result says to people: tables, figures and notes, each of which a face writes in its own form."""
+"""The report of a result: tables, figures and notes, which each face writes in its own form."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
@@ -37,11 +37,11 @@ Form = Literal[
     "duration",
     "bytes",
 ]
-"""What a number is, and so how it is written; a time is in seconds since 1970, and a duration in seconds."""
+"""The kind of a number, which decides how it is written; times are in seconds since 1970, durations in seconds."""
 
 
 class Writing(Frozen):
-    """How numbers of a form are written."""
+    """The decimals, the sign and the unit of the numbers of a form."""
 
     digits: int = 0
     """Decimals, or significant digits."""
@@ -189,7 +189,7 @@ class Figure(Frozen):
     joins: tuple[TreeJoin, ...] = ()
     """The joins of a tree, the nearest first."""
     leaves: Mapping[str, str] = {}
-    """What stands at the leaves of the tree, by their names in the joins."""
+    """The text at each leaf of the tree, by its name in the joins."""
 
 
 class TableChoice(Frozen):

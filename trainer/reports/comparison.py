@@ -206,7 +206,7 @@ def _adjusted(found: Sequence[Against]) -> Iterator[Against]:
             continue
         adjusted_for = counted_note(len(tested), "comparison")
         if one.verdict in ("better", "worse") and p_holm >= _SIGNIFICANCE:
-            told = note(
+            adjustment = note(
                 "Adjusted for {comparisons}, p is {p} (Holm 1979), alone {alone}: the difference is not clear, although"
                 " its own interval excludes zero.",
                 comparisons=adjusted_for,
@@ -215,12 +215,12 @@ def _adjusted(found: Sequence[Against]) -> Iterator[Against]:
             )
             one = changed(one, verdict="no_clear_difference", is_regression=False)
         else:
-            told = note(
+            adjustment = note(
                 "Adjusted for {comparisons}, p is {p} (Holm 1979); the interval is not adjusted.",
                 comparisons=adjusted_for,
                 p=_probability(p_holm),
             )
-        yield changed(one, p_holm=p_holm, notes=(*one.notes, told))
+        yield changed(one, p_holm=p_holm, notes=(*one.notes, adjustment))
 
 
 def _probability(p: float) -> Quantity | Note:
@@ -302,7 +302,9 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
         basis = None
     text = "this text" if split is None else f"the {split} split"
     warnings += [
-        note("{text}", text=told) for name, leak in leaks for told in leak.notes(text, f"the training text of `{name}`")
+        note("{text}", text=sentence)
+        for name, leak in leaks
+        for sentence in leak.notes(text, f"the training text of `{name}`")
     ]
     rise = None if basis is None else _relative(mine[basis], its[basis])
     comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}

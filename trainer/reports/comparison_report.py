@@ -85,11 +85,11 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
         run.run_id: run.run_id if run.label is None or labels.count(run.label) > 1 else run.label
         for run in comparison.runs
     }
-    shared = [told for told in comparison.against[0].notes if all(told in one.notes for one in comparison.against)]
+    shared = [each for each in comparison.against[0].notes if all(each in one.notes for one in comparison.against)]
     for one in comparison.against:
         found = verdict(one, comparison.tolerance)
         yield note("{run} against {other}: {verdict}", run=names[first.run_id], other=names[one.run_id], verdict=found)
-        yield from (told for told in one.notes if told not in shared)
+        yield from (each for each in one.notes if each not in shared)
         if has_commands and comparison.split is not None and not one.is_on_one_text:
             yield note(
                 "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id

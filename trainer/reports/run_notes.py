@@ -1,4 +1,4 @@
-"""What is to be known about the losses of a run, in notes: counting, the search, unknown text."""
+"""Notes about the losses of a run: counting, the search, unknown text."""
 
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.reports import Note, Quantity, counted_note, joined, note

@@ -1,4 +1,4 @@
-"""What a run says to people: its fields, each declared once, its losses, and what is to be known about them."""
+"""The report of a run: its fields, each declared once, its losses, and the notes about them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
