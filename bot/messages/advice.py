@@ -9,7 +9,6 @@ _RETRYABLE = (ErrorCode.CRASH_LOOP, ErrorCode.MODEL_TRAIN_FAILED, ErrorCode.CHEC
 _DISK = (ErrorCode.INSUFFICIENT_STORAGE, ErrorCode.SERVICE_UNAVAILABLE)
 CHANGES = {
     ErrorCode.CORPUS_EMPTY: "another text",
-    ErrorCode.CORPUS_TOO_SHORT: "a longer text",
     ErrorCode.INVALID_INPUT: "other settings",
     ErrorCode.CUDA_NOT_AVAILABLE: "`device: cpu` in the `config` file",
 }

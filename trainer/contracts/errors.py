@@ -55,7 +55,6 @@ class ErrorCode(StrEnum):
     CONFIG_INVALID = "CONFIG_INVALID", _USER, 422
     DATA_NOT_FOUND = "DATA_NOT_FOUND", _USER, 404
     CORPUS_EMPTY = "CORPUS_EMPTY", _USER, 422
-    CORPUS_TOO_SHORT = "CORPUS_TOO_SHORT", _USER, 422  # in runs of earlier versions
     SAME_CORPUS = "SAME_CORPUS", _USER, 409
     CONFLICT = "CONFLICT", _USER, 409
     TOKENIZER_NOT_FOUND = "TOKENIZER_NOT_FOUND", _USER, 404
@@ -174,7 +173,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FAILS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 
 
-FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT, ErrorCode.CORPUS_TOO_SHORT)
+FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT)
 """Errors that a resumed run would meet again."""
 
 

@@ -56,7 +56,6 @@ def test_messages__have_the_buttons_of_their_state(state: str, is_owner: bool, c
         (ErrorCode.OUT_OF_MEMORY, 1, "Resume · Logs"),
         (ErrorCode.INSUFFICIENT_STORAGE, 64, "Resume · Retry · Logs"),
         (ErrorCode.TRAINING_NAN_LOSS, 64, "Logs"),
-        (ErrorCode.CORPUS_TOO_SHORT, 64, "Logs"),
     ],
 )
 def test_failed_run__offers_what_would_help(code: ErrorCode, batch: int, shown: str) -> None:
