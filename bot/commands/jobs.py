@@ -36,7 +36,6 @@ from trainer.contracts.parameters import ArtifactPath
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
-from trainer.lab.lab import record_of
 from trainer.lab.language import _
 from trainer.lab.waits import all_pages
 from trainer.queue.run_index import matching
@@ -167,7 +166,7 @@ async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Ans
     if isinstance(job, TokenizerDirectory) and isinstance(status, TokenizerStatus):
         names = await asyncio.to_thread(_corpora_of, job)
         embed = tokenizer_card(status, [corpus_name(context, name) for name in names])
-    record = await asyncio.to_thread(record_of, job)
+    record = await asyncio.to_thread(job.record)
     may_delete = lab.permissions.permits(row.ends, context.caller, record)
     return Answer(embed, files(), job_buttons(row, status, report, may_delete=may_delete))
 

@@ -27,7 +27,6 @@ from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
 from trainer.contracts.reports import Report
-from trainer.lab.lab import record_of
 from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record
@@ -146,7 +145,7 @@ class JobSubject(Subject):
         self.id_name = row.id_field
         self.row = row
         self._job = job
-        self._record = record_of(job)
+        self._record = job.record()
         self._charts = charts
         self._can_receive = can_receive
 

@@ -5,7 +5,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Generic, Literal, TypeAlias, TypeVar
 
@@ -350,10 +350,6 @@ def created_at(job: AnyJob) -> datetime | None:
     except (OSError, ValueError):
         log.error(f"{job.word}_unreadable", **job.log_id)
         return None
-
-
-def modified_at(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def with_manifest(folder: Path, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:

@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
-from trainer.artifacts.job_folder import JobStore, StatusJob, modified_at, with_manifest
+from trainer.artifacts.job_folder import JobStore, StatusJob, with_manifest
 from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.defaults import chosen_vocab_size
@@ -19,7 +18,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, T
 from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.data.text import sample_text
-from trainer.system.files import DISK, Disk, read_regular, write_atomically
+from trainer.system.files import DISK, Disk, copy_durably, filled_folder
 
 _MESSAGES: dict[RunState, str] = {
     "queued": "Waiting for a worker.",
@@ -30,10 +29,7 @@ _MESSAGES: dict[RunState, str] = {
 
 
 class TokenizerDirectory(StatusJob[TokenizerRecord]):
-    """Folder of one tokenizer; its result is its manifest.
-
-    The request of a run's tokenizer has a `source` and is written last.
-    """
+    """Folder of one tokenizer; its result is its manifest. The request of a run's tokenizer has a `source`."""
 
     word = "tokenizer"
     record_type = TokenizerRecord
@@ -44,33 +40,20 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
         super().__init__(path, disk)
         self.tokenizer_id = self.job_id
 
-    def exists(self) -> bool:
-        return super().exists() or self.result.exists()
-
     def has_completed(self) -> bool:
         """Return True if it has a readable manifest."""
         return self.exists() and self.status().status == "completed"
-
-    def created_at(self) -> datetime:
-        """Return when the tokenizer was accepted, or stored by its run."""
-        return super().created_at() if self.has_request() else modified_at(self.result)
 
     def names(self) -> Named:
         """Return the id, and the label of a tokenizer that was trained alone."""
         status = self.status()
         return Named(self.job_id, None if status.is_of_run else status.label)
 
-    def has_request(self) -> bool:
-        """Return False for the tokenizer of a run of an older version."""
-        return self._request.exists()
-
     def is_shared(self, texts: Collection[str] = ()) -> bool:
         """Return True if everybody may train it: it was requested by itself, on corpora that have names.
 
         Those who may use some attached texts, given by hash, may train it on these texts, too.
         """
-        if not self.has_request():
-            return False
         record = self.record()
         return record.source is None and all(one.name in texts or not one.is_attached for one in record.corpora)
 
@@ -91,8 +74,7 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
 
     def status(self) -> TokenizerStatus:
         """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
-        record = self.record() if self.has_request() else None
-        state, manifest, error = self.state(), None, self.failure()
+        record, state, manifest, error = self.record(), self.state(), None, self.failure()
         if state == "completed":
             try:
                 manifest, error = self._read_manifest(), None
@@ -108,9 +90,9 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
             stats=None if manifest is None else manifest.stats,
             artifact=f"/artifacts/tokenizers/{self.tokenizer_id}",
             error=error,
-            label=None if record is None else record.request.label,
-            created_at=self.created_at() if record is None else record.created_at,
-            is_of_run=record is None or record.source is not None,
+            label=record.request.label,
+            created_at=record.created_at,
+            is_of_run=record.source is not None,
         )
 
     def needed_corpora(self) -> tuple[CorpusRef, ...]:
@@ -125,11 +107,6 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
     def used_at(self) -> float:
         """Return the time of the last use, in seconds since 1970."""
         return self.path.stat().st_mtime
-
-    def describe(self, record: TokenizerRecord, logs: Sequence[str]) -> None:
-        """Write log and request of a tokenizer that a run has trained."""
-        write_atomically(self.logs, "".join(f"{line}\n" for line in logs).encode(), self.disk)
-        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
 
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the result, as the manifest names them; raises as `completed_manifest`."""
@@ -159,18 +136,16 @@ class TokenizerStore(JobStore[TokenizerDirectory]):
         self.directory(record.tokenizer_id).mark_used()
         return self.create_or_continue(record.tokenizer_id, record)
 
-    def store_copy(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> TokenizerDirectory:
-        """Store a copy of the tokenizer of a run under its id, unless it is stored already."""
-        tokenizer = self.directory(manifest.tokenizer_id)
-        path = tokenizer.path
-        if tokenizer.result.exists():
-            tokenizer.mark_used()
-            return tokenizer
-        self.disk.make_folder(path)
-        for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest makes it valid
-            write_atomically(path / name, read_regular(tokenizer_folder / name), self.disk)
-        self.disk.sync(self._folder)
-        return tokenizer
+    def store_copy(self, record: TokenizerRecord, tokenizer_folder: Path, logs: Iterable[str]) -> None:
+        """Store a copy of the tokenizer of a run with its request and log, atomically, unless it is stored already."""
+        tokenizer = self.directory(record.tokenizer_id)
+        if not tokenizer.exists():
+            with filled_folder(tokenizer.path) as folder:
+                copy = self.folder_type(folder, self.disk)
+                copy.begin(record)
+                copy_durably(tokenizer_folder, folder, self.disk)
+                self.disk.write(copy.logs, "".join(f"{line}\n" for line in logs).encode())
+        tokenizer.mark_used()
 
     def labelled(self, label: str) -> TokenizerDirectory | None:
         """Return the newest tokenizer with this label that was trained alone and has not failed."""
@@ -182,8 +157,7 @@ class TokenizerStore(JobStore[TokenizerDirectory]):
 
     def of_equal_run(self, source: str) -> TokenizerDirectory | None:
         """Return the tokenizer that a run of this source has trained."""
-        described = (tokenizer for tokenizer in self.all() if tokenizer.has_request())
-        return next((tokenizer for tokenizer in described if tokenizer.record().source == source), None)
+        return next((tokenizer for tokenizer in self.all() if tokenizer.record().source == source), None)
 
 
 async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:

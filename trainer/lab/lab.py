@@ -17,7 +17,7 @@ from trainer.artifacts.run_ids import AnyNamed, one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
-from trainer.contracts.base import HttpOrigin, JobRecord, narrowed, run_of
+from trainer.contracts.base import HttpOrigin, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.inference_fields import SHARED_TOKENS
@@ -213,7 +213,7 @@ class Lab:
             return await self.tokenizer(caller, job_id)
         job = self.store(row).get(job_id)
         if not caller.is_admin:
-            self.permissions.check(role, caller, await asyncio.to_thread(record_of, job), row.word)
+            self.permissions.check(role, caller, await asyncio.to_thread(job.record), row.word)
         return job
 
     async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
@@ -318,14 +318,6 @@ class Lab:
             message = _("Only owners of runs with this tokenizer and admins may do this.")
             raise AppError(ErrorCode.FORBIDDEN, message)
         return tokenizer
-
-
-def record_of(job: AnyStatusJob) -> JobRecord:
-    """Return the record of a job; that of an older version's tokenizer, which a run has trained, has no owner."""
-    try:
-        return job.record()
-    except FileNotFoundError:
-        return JobRecord(created_at=job.created_at())
 
 
 AnyAsked: TypeAlias = Asked[BaseModel, BaseModel, BaseModel]

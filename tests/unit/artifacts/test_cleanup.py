@@ -19,6 +19,7 @@ from tests.support.cross_language import cell_run, experiment_record, plan, plan
 from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
+from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
@@ -28,7 +29,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import CorpusCacheCleanupSettings, Settings, TokenizerCleanupSettings
-from trainer.config.tokenizer_request import tokenizer_id_of
+from trainer.config.tokenizer_request import record_of_run, tokenizer_id_of
 from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -371,7 +372,8 @@ def add_tokenizer(folder: Path, text: str, days: float = 20) -> str:
     tokenizer = char_tokenizer([text])
     with tempfile.TemporaryDirectory() as own:
         tokenizer.save(Path(own) / "own")
-        TokenizerStore(folder / "artifacts").store_copy(Path(own) / "own", tokenizer.manifest)
+        described = record_of_run(record(), tokenizer.manifest)
+        TokenizerStore(folder / "artifacts").store_copy(described, Path(own) / "own", [])
     tokenizer_id = tokenizer.manifest.tokenizer_id
     make_old(folder / "artifacts" / "tokenizers" / tokenizer_id, days)
     return tokenizer_id

@@ -128,44 +128,28 @@ def test_manifest__with_a_figure_missing_is_broken(lab: Lab) -> None:
         lab.refused(tokenizer.tokenizer_id, ErrorCode.TOKENIZER_LOAD_FAILED, f"`stats.{figure}` is required")
 
 
-def test_tokenizer_of_a_run__is_stored_by_its_id_complete_and_once(lab: Lab) -> None:
-    own, path = char_tokenizer(["ab", "c"]), lab.folder / "run" / "tokenizer"
-    own.save(path)
-    name = own.manifest.tokenizer_id
-    half = lab.folder / "artifacts" / "tokenizers" / name
-    half.mkdir(parents=True)
-    (half / "tokenizer.json").write_bytes((path / "tokenizer.json").read_bytes())
-    assert lab.store.all() == []
-    lab.refused(name, ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer")
-    lab.store.store_copy(path, own.manifest)
-    assert lab.store.get(name).completed_manifest() == own.manifest
-    assert contents(half) == contents(path)
-    status = lab.status(name)
-    assert (status.status, status.label, status.vocab_size) == ("completed", None, 7)
-    assert abs((status.created_at - own.manifest.created_at).total_seconds()) < 60
-    assert lab.unfinished() == []
-    char_tokenizer(["ab", "c"]).save(lab.folder / "other")  # of equal content, but made at another time
-    lab.store.store_copy(lab.folder / "other", own.manifest)
-    assert contents(half) == contents(path)
-
-
-def test_tokenizer_of_a_run__has_a_request_and_is_for_equal_runs(lab: Lab) -> None:
+def test_tokenizer_of_a_run__is_stored_once_with_its_request_for_equal_runs(lab: Lab) -> None:
     run, own, store = run_record(), char_tokenizer(["ab", "c"]), lab.store
     own.save(lab.folder / "run")
-    kept = store.store_copy(lab.folder / "run", own.manifest)
-    assert not kept.has_request() and not kept.is_shared()
     described = record_of_run(run, own.manifest)
-    kept.describe(described, ["one", "two"])
-    assert set(contents(kept.path)) == {"tokenizer.json", "manifest.json", "request.json", "logs.jsonl"}
-    assert kept.record() == described and kept.logs.read_text() == "one\ntwo\n"
+    store.store_copy(described, lab.folder / "run", ["one", "two"])
+    stored = store.get(own.manifest.tokenizer_id)
+    assert set(contents(stored.path)) == {"tokenizer.json", "manifest.json", "request.json", "logs.jsonl"}
+    assert contents(stored.path).items() >= contents(lab.folder / "run").items()
+    assert stored.completed_manifest() == own.manifest
+    assert stored.record() == described and stored.logs.read_text() == "one\ntwo\n"
     status = lab.status(own.manifest.tokenizer_id)
-    assert (status.status, status.label, status.is_of_run) == ("completed", "text", True)
+    assert (status.status, status.label, status.is_of_run, status.vocab_size) == ("completed", "text", True, 7)
     assert status.created_at == own.manifest.created_at
-    assert not kept.is_shared() and lab.unfinished() == []
+    assert not stored.is_shared() and lab.unfinished() == []
     assert store.labelled("text") is None, "only an equal run takes it"
     found = store.of_equal_run(run_source(run.effective))
-    assert found is not None and found.path == kept.path
+    assert found is not None and found.path == stored.path
     assert store.of_equal_run("0" * 64) is None
+    before = contents(stored.path)
+    char_tokenizer(["ab", "c"]).save(lab.folder / "other")  # equal content, trained at another time
+    store.store_copy(described, lab.folder / "other", ["three"])
+    assert contents(stored.path) == before
 
 
 def test_stored_form__of_this_release_stays_readable() -> None:

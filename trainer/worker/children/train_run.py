@@ -138,10 +138,9 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
             tokenizer.save(run.tokenizer)
         if given is None:
             log.info("tokenizer_trained", tokenizer_id=tokenizer.manifest.tokenizer_id, vocab_size=tokenizer.vocab_size)
-        stored = tokenizers.store_copy(run.tokenizer, tokenizer.manifest)
-        if effective.tokenizer_id is None and not stored.has_request():
-            lines = [line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line]
-            stored.describe(record_of_run(record, tokenizer.manifest), lines)
+        if effective.tokenizer_id is None:
+            lines = (line for line in LogReader(run.logs).last(_LOG_LINES) if _OF_TOKENIZER in line)
+            tokenizers.store_copy(record_of_run(record, tokenizer.manifest), run.tokenizer, lines)
         model = _new_model(effective, tokenizer, processes)
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("masked_context_one_sided", model_family=effective.model_family)
