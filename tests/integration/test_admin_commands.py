@@ -158,8 +158,8 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     experiment.write_runs([cell_run(CellKey("lstm", "kk", 1), "lstm-4")])
     for name, said in (
         ("lstm-1", "has not ended"),
-        ("lstm-2", "The run 'lstm-3' starts from 'lstm-2'"),
-        ("lstm-4", "needs the run 'lstm-4'"),
+        ("lstm-2", "The run 'lstm-2' stays, because others need it: the run 'lstm-3'."),
+        ("lstm-4", "The run 'lstm-4' stays, because others need it: the experiment 'small-01234567'."),
     ):
         assert said in (await hall.delete(name, name)).text
     assert [path.name for path in here.runs()] == ["lstm-1", "lstm-2", "lstm-3", "lstm-4"]

@@ -18,6 +18,7 @@ from tests.support.run_shell import TINY, Shell, enter, sets
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
 from trainer.artifacts.checkpoint_files import checkpoint_steps
+from trainer.artifacts.deletion import delete_run
 from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, manifest_of
 from trainer.contracts.groups import GroupStatus
 from trainer.contracts.http_answers import Curve, GroupCurve, RunPage
@@ -84,7 +85,7 @@ async def test_repeated_request__makes_one_group_and_completes_an_interrupted_on
         await here.queue.states.cancel(run_id)
         await wait_for_status(here.queue, run_id, ended)
     missing, marked = runs.get(first.run_ids[1]), runs.get(first.run_ids[0])
-    runs.delete(missing)
+    delete_run(missing, missing.path.parents[1])
     (marked.path / OPEN_GROUP_FILE).touch()
     assert await start(here, body, idempotency="one") == first
     assert missing.exists() and not marked.has_open_group()

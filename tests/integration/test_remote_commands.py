@@ -294,7 +294,7 @@ def test_delete__removes_a_run_that_has_ended_once_its_name_is_typed(laptop: Lap
     warm = client.train(tiny_request(max_steps=1, init_from_run_id=runs[0])).run_id
     code, _, err = laptop.run("delete", runs[0], typed="another\n")
     assert code == 2 and f"The name does not match, so {runs[0]} was not deleted." in err
-    assert f"'{warm}' starts from '{runs[0]}': delete it first" in laptop.run("delete", runs[0], "--yes")[2]
+    assert f"'{runs[0]}' stays, because others need it: the run '{warm}'." in laptop.run("delete", runs[0], "--yes")[2]
     code, out, err = laptop.run("delete", runs[1], typed="run 1\n")
     assert (code, out) == (0, "") and err.endswith(f"{runs[1]} is deleted.\n")
     client.delete(runs[2])

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import FolderT, JobStore
 from trainer.artifacts.kinds import JOB_KINDS, StatusKind
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import LOCK_SECONDS, RunDirectory, RunStore
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
@@ -23,13 +23,11 @@ TRASH = ".removed"
 _SHOWN_USERS = 3
 
 
-def delete_run(run: RunDirectory, runs: RunStore, experiments: ExperimentStore) -> None:
-    """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
-    experiment = experiments.using(run.run_id)
-    if experiment is not None:
-        message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
-        raise AppError(ErrorCode.CONFLICT, message)
-    runs.delete(run)
+def delete_run(run: RunDirectory, artifacts_root: Path) -> None:
+    """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if an experiment or a run needs it."""
+    run.ended_manifest()
+    with run.wait_for_lock(LOCK_SECONDS), storage_errors("the run was not deleted completely"):
+        _remove(run.path, artifacts_root, f"The run '{run.run_id}'", lambda: _users_of_run(run.run_id, artifacts_root))
 
 
 def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
@@ -83,10 +81,7 @@ def _remove(path: Path, artifacts_root: Path, name: str, users: Callable[[], Ite
         DISK.rename(trash, path)
         raise
     DISK.sync(path.parent)
-    if trash.is_dir() and not trash.is_symlink():
-        DISK.remove_folder(trash)
-    else:
-        DISK.remove(trash)
+    DISK.remove_folder(trash)
 
 
 def _check_unused(name: str, users: Iterator[str]) -> None:
@@ -94,6 +89,16 @@ def _check_unused(name: str, users: Iterator[str]) -> None:
     if found:
         shown = ", ".join(found[:_SHOWN_USERS]) + (", …" if len(found) > _SHOWN_USERS else "")
         raise AppError(ErrorCode.CONFLICT, f"{name} stays, because others need it: {shown}.")
+
+
+def _users_of_run(run_id: str, artifacts_root: Path) -> Iterator[str]:
+    """Yield the runs that start from a run, and the experiments that have it as a cell."""
+    for run in RunStore(artifacts_root).all():
+        if run.record().effective.parent_run_id == run_id:
+            yield f"the run '{run.run_id}'"
+    for experiment in ExperimentStore(artifacts_root).all():
+        if any(cell.run_id == run_id for cell in experiment.runs().values()):
+            yield f"the experiment '{experiment.experiment_id}'"
 
 
 def _users(status: JobStatus, artifacts_root: Path) -> Iterator[str]:

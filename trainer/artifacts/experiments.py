@@ -238,11 +238,6 @@ class ExperimentStore(JobStore[ExperimentDirectory]):
             store_items(self.directory(record.experiment_id).items_file, items, self.disk)
         return self.create_or_continue(record.experiment_id, record)
 
-    def using(self, run_id: str) -> ExperimentDirectory | None:
-        """Return an experiment that has a run as one of its cells, if there is one."""
-        experiments = (experiment for experiment in self.all())
-        return next((one for one in experiments if any(cell.run_id == run_id for cell in one.runs().values())), None)
-
     def tokenizer_users(self) -> Callable[[str, str | None], list[str]]:
         """Return a function that gives the experiments whose request needs a tokenizer, by its id or its label.
 

@@ -71,7 +71,8 @@ RESTORED_FILE = "restored"
 SEALED_FILES = _, _MANIFEST, _ = (REQUEST_FILE, "manifest.json", "events.jsonl")
 _SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
-_LOCK_SECONDS = 5.0
+LOCK_SECONDS = 5.0
+"""Time to wait for the lock of a run that no process trains."""
 _END_SECONDS = 30.0
 _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
@@ -361,7 +362,7 @@ class RunStore(JobStore[RunDirectory]):
         self.disk.make_folder(temporary, exist_ok=False)
         try:
             run = RunDirectory(temporary, self.disk)
-            with run.wait_for_lock(_LOCK_SECONDS):
+            with run.wait_for_lock(LOCK_SECONDS):
                 if path.exists():
                     raise FileExistsError(path)
                 with run.open_log() as log:
@@ -394,22 +395,6 @@ class RunStore(JobStore[RunDirectory]):
             if run is None:
                 return
             effective = run.record().effective
-
-    def delete(self, run: RunDirectory) -> None:
-        """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if other runs start from it.
-
-        After a crash, `clear_leftovers` removes the rest.
-        """
-        run.ended_manifest()
-        for other in self.all():
-            if other.record().effective.parent_run_id == run.run_id:
-                message = f"The run '{other.run_id}' starts from '{run.run_id}': delete it first."
-                raise AppError(ErrorCode.CONFLICT, message)
-        deleted = self._folder / f".{run.run_id}{_TEMPORARY_SUFFIX}"
-        with run.wait_for_lock(_LOCK_SECONDS), storage_errors("the run was not deleted completely"):
-            self.disk.rename(run.path, deleted)
-            self.disk.sync(self._folder)
-            self.disk.remove_folder(deleted)
 
     def clear_leftovers(self) -> None:
         """Remove incomplete directories of processes that were killed."""
@@ -587,7 +572,7 @@ def pause_idle_run(run: RunDirectory) -> bool:
 
 def unpause_run(run: RunDirectory) -> None:
     """Let a paused run wait for a worker again; raises SERVICE_UNAVAILABLE while a process still pauses it."""
-    with run.wait_for_lock(_LOCK_SECONDS), run.open_log() as events:
+    with run.wait_for_lock(LOCK_SECONDS), run.open_log() as events:
         if run.pause_requested():
             run.end_pause(events)
 

@@ -50,7 +50,7 @@ class JobQueue:
         self.batteries = self.stores.batteries
         self.jobs = FolderJobs(settings, store, self._enqueuer, self.corpora, self.replication)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
-        self.states = RunStates(settings, store, self.runs, self.experiments, self.replication, self.workers)
+        self.states = RunStates(settings, store, self.runs, self.replication, self.workers)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str, stores: Stores | None = None) -> "JobQueue":

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 import structlog
 
 from trainer.artifacts.deletion import delete_run
-from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run, pause_idle_run
@@ -45,13 +44,11 @@ class RunStates:
         settings: Settings,
         store: Store,
         runs: RunStore,
-        experiments: ExperimentStore,
         replication: Replication,
         workers: Workers,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._experiments = experiments
         self._replication = replication
         self._workers = workers
         self._refreshed_at = -_REFRESH_SECONDS
@@ -168,7 +165,7 @@ class RunStates:
 
     async def delete(self, run_id: str) -> None:
         """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
-        await asyncio.to_thread(delete_run, self.runs.get(run_id), self.runs, self._experiments)
+        await asyncio.to_thread(delete_run, self.runs.get(run_id), self._settings.app.artifacts_root)
         await self._replication.delete("models", run_id)
         async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
             await self._store.delete(keys.status(run_id), keys.run_events(run_id))
