@@ -1,7 +1,6 @@
 """Files of a checkpoint, the manifest with their hashes, and the state of its training; imports no torch."""
 
 import re
-from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from trainer.system.files import changed_files, read_record, read_regular
 
 MANIFEST, STATE, WEIGHTS, OPTIMIZER_STATE = "manifest.json", "state.json", "model.safetensors", "optimizer.pt"
 _MAX_MANIFEST_BYTES = 1 << 20
+_SCHEDULED = "scheduled"
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
@@ -170,7 +170,7 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 def scheduled_folder(checkpoints: Path) -> Path:
     """Return the folder of the checkpoints that a schedule stores permanently."""
-    return checkpoints / "scheduled"
+    return checkpoints / _SCHEDULED
 
 
 def newest_whole(checkpoints: Path) -> TrainingState | None:
@@ -186,8 +186,9 @@ def newest_whole(checkpoints: Path) -> TrainingState | None:
     return None
 
 
-def sealed_files(folder: Path, names: Set[str] = RESUMABLE_FILES) -> tuple[FileRecord, ...]:
-    """Return the files of a checkpoint by its manifest; raises CHECKPOINT_CORRUPT if the manifest is broken."""
+def sealed_files(folder: Path) -> tuple[FileRecord, ...]:
+    """Return the files of a checkpoint by its manifest, without reading them; raises CHECKPOINT_CORRUPT."""
+    names = SCHEDULED_FILES if folder.parent.name == _SCHEDULED else RESUMABLE_FILES
     try:
         files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).files
     except (OSError, ValueError):
@@ -197,9 +198,14 @@ def sealed_files(folder: Path, names: Set[str] = RESUMABLE_FILES) -> tuple[FileR
     return files
 
 
-def _state_of_whole(folder: Path) -> TrainingState:
+def check_checkpoint(folder: Path) -> None:
+    """Raise CHECKPOINT_CORRUPT unless the files of a checkpoint have the hashes of its manifest."""
     if changed_files(folder, sealed_files(folder)):
         raise corrupt(folder)
+
+
+def _state_of_whole(folder: Path) -> TrainingState:
+    check_checkpoint(folder)
     return read_record(folder / STATE, TrainingState)
 
 

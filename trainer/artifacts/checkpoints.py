@@ -7,23 +7,19 @@ from typing import NamedTuple
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainer.artifacts.checkpoint_files import (
-    RESUMABLE_FILES,
-    SCHEDULED_FILES,
     STATE,
     TrainingState,
     checkpoint_steps,
-    corrupt,
     scheduled_folder,
-    sealed_files,
     step_folder,
 )
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.validation import safe_name
-from trainer.contracts.base import FileRecord, model_name
+from trainer.contracts.base import model_name
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.training_options import WrittenCount
-from trainer.system.files import BrokenFile, changed_files, read_record
+from trainer.system.files import BrokenFile, read_record
 
 _SHOWN_STEPS = 8
 _count_adapter: TypeAdapter[int] = TypeAdapter(WrittenCount, config=ConfigDict(defer_build=True))
@@ -74,18 +70,6 @@ def checkpoint_folder(run: RunDirectory, step: int) -> Path:
     """Return the folder of a checkpoint: the permanent one if its schedule has kept it."""
     kept = step_folder(scheduled_folder(run.checkpoints), step)
     return kept if kept.exists() else step_folder(run.checkpoints, step)
-
-
-def sealed_checkpoint(folder: Path) -> tuple[FileRecord, ...]:
-    """Return the files of a checkpoint by its manifest, without reading them; raises CHECKPOINT_CORRUPT."""
-    is_kept = folder.parent.name == scheduled_folder(folder).name
-    return sealed_files(folder, SCHEDULED_FILES if is_kept else RESUMABLE_FILES)
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Raise CHECKPOINT_CORRUPT unless the files of a checkpoint have the hashes of its manifest."""
-    if changed_files(folder, sealed_checkpoint(folder)):
-        raise corrupt(folder)
 
 
 def kept_steps(run: RunDirectory) -> list[int]:

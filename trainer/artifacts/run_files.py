@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainer.artifacts.checkpoint_files import (
-    RESUMABLE_FILES,
-    SCHEDULED_FILES,
     STATE,
     WEIGHTS,
     TrainingState,
@@ -143,7 +141,6 @@ def _hashes(run: RunDirectory) -> Iterator[tuple[str, str]]:
             sha256, _, name = line.partition("  ")
             yield name, sha256
     for folder, _ in _checkpoint_folders(run):
-        names = RESUMABLE_FILES if folder.parent == run.checkpoints else SCHEDULED_FILES
         with suppress(AppError):
-            files = sealed_files(folder, names)
+            files = sealed_files(folder)
             yield from (((folder / file.path).relative_to(run.path).as_posix(), file.sha256) for file in files)

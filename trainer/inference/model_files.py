@@ -9,7 +9,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from trainer.artifacts.checkpoints import NamedModel, check_checkpoint, checkpoint_folder
+from trainer.artifacts.checkpoint_files import check_checkpoint
+from trainer.artifacts.checkpoints import NamedModel, checkpoint_folder
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.base import Frozen

@@ -5,8 +5,15 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import items_content
-from trainer.artifacts.checkpoint_files import STATE, WEIGHTS, TrainingState, checkpoint_steps, scheduled_folder
-from trainer.artifacts.checkpoints import checkpoint_folder, named_model, sealed_checkpoint
+from trainer.artifacts.checkpoint_files import (
+    STATE,
+    WEIGHTS,
+    TrainingState,
+    checkpoint_steps,
+    scheduled_folder,
+    sealed_files,
+)
+from trainer.artifacts.checkpoints import checkpoint_folder, named_model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
@@ -170,7 +177,7 @@ def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
         has_end=options.measure == "end",
     )
     kind_of(probe).supports(probe, effective.objective)
-    files = run.completed_manifest().files if step is None else sealed_checkpoint(checkpoint_folder(run, step))
+    files = run.completed_manifest().files if step is None else sealed_files(checkpoint_folder(run, step))
     [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
     series = request_hash(changed(effective, seed=0))
     return BatteryRun(

@@ -4,7 +4,7 @@ A checkpoint is written to `.tmp-step-N`, synced file by file, sealed by a manif
 renamed to `step-N`. Weights are safetensors; the state of the optimizer and the random generators is a torch file.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
@@ -22,8 +22,6 @@ from torch import Tensor
 from trainer.artifacts.checkpoint_files import (
     MANIFEST,
     OPTIMIZER_STATE,
-    RESUMABLE_FILES,
-    SCHEDULED_FILES,
     STATE,
     WEIGHTS,
     CheckpointManifest,
@@ -149,7 +147,7 @@ class CheckpointStore:
     def scheduled_weights(self, step: int) -> dict[str, Tensor]:
         """Return the weights of a scheduled step. Raises CHECKPOINT_CORRUPT if a byte differs from what was saved."""
         folder = step_folder(scheduled_folder(self._folder), step)
-        return _parse_weights(folder, self._content(folder, names=SCHEDULED_FILES), None)
+        return _parse_weights(folder, self._content(folder), None)
 
     def _write(
         self, parent: Path, step: int, content: Mapping[str, bytes], check: Callable[[Path], None] = lambda _: None
@@ -208,14 +206,12 @@ class CheckpointStore:
             log.warning("checkpoint_unreadable", names=folder.name, error=type(error).__name__)
             raise corrupt(folder) from None
 
-    def _content(
-        self, folder: Path, expected: Mapping[str, Tensor] | None = None, names: Set[str] = RESUMABLE_FILES
-    ) -> dict[str, bytes]:
+    def _content(self, folder: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Read the files of a checkpoint. Raises CHECKPOINT_CORRUPT unless each one matches the manifest.
 
         Files larger than the manifest says, or than the expected weights allow, are not read.
         """
-        files = sealed_files(folder, names)
+        files = sealed_files(folder)
         sizes = {file.path: file.bytes for file in files}
         limits = {STATE: _MAX_OTHER_BYTES}
         if expected is not None:
