@@ -1,6 +1,5 @@
 """Results of batteries on disk, one folder each: the items, the scores of each run, and in the end the summary."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from trainer.artifacts.job_folder import JobStore, StatusJob
-from trainer.contracts.base import FileRecord, RunState, changed
+from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.batteries import (
     BatteryItem,
     BatteryManifest,
@@ -170,29 +169,23 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
 
     def status(self, *, has_files: bool = True) -> BatteryStatus:
         """Return the status and, after the end, the files, whose hashes are read for it."""
-        record, status, error = self.record(), self.state(), self.failure()
+        record, status = self.record(), self.state()
         progress = self._read_progress(record)
-        ended_at = self.ended_at() or time.time()
-        messages: dict[RunState, str] = {
-            "queued": "Waiting for a worker.",
-            "running": f"{progress.done:,} of {progress.total:,} items scored.",
-            "completed": "Completed.",
-            "cancelled": "Cancelled.",
-        }
+        running = f"{progress.done:,} of {progress.total:,} items scored."
         if progress.done == progress.total and progress.total:
-            messages["running"] = "Computing the results."
+            running = "Computing the results."
         return BatteryStatus(
             battery_id=self.battery_id,
             status=status,
-            message=messages.get(status, "") if error is None or status != "failed" else error.message,
+            message=self.message(running),
             runs=tuple(run.name for run in record.runs),
             batteries=tuple(battery.name for battery in record.batteries),
             development_of=record.development_of,
             done=progress.total if status == "completed" else progress.done,
             total=progress.total,
             created_at=record.created_at,
-            elapsed_seconds=max(0.0, ended_at - record.created_at.timestamp()),
-            error=error if status == "failed" else None,
+            elapsed_seconds=self.seconds_since(record.created_at),
+            error=self.failure(),
             files=self.result_files() if has_files and status == "completed" else (),
         )
 

@@ -121,7 +121,7 @@ class ExportDirectory(CommandDirectory[ExportRecord]):
             status=state,
             created_at=record.created_at,
             file=file,
-            error=self.failure() if state == "failed" else None,
+            error=self.failure(),
         )
 
     def result_files(self) -> tuple[FileRecord, ...]:
@@ -175,7 +175,7 @@ class VerificationDirectory(CommandDirectory[VerificationRecord]):
             status=state,
             created_at=record.created_at,
             verification=read_record(self.result, Verification) if state == "completed" else None,
-            error=self.failure() if state == "failed" else None,
+            error=self.failure(),
         )
 
 

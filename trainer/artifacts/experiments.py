@@ -1,6 +1,5 @@
 """Experiments on disk, one directory each; imports no torch and no numpy."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +9,7 @@ from trainer.artifacts.job_folder import JobStore, StatusJob
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import BatteryItem
-from trainer.contracts.errors import AppError, RunError
+from trainer.contracts.errors import AppError
 from trainer.contracts.experiments import (
     Cell,
     CellBattery,
@@ -60,6 +59,8 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         self.items_file = path / ITEMS_FILE
         self._texts = path / "texts.json"
         self._runs = path / "runs.json"
+        artifacts_root = path.parent.parent
+        self._run_store, self._battery_store = RunStore(artifacts_root, disk), BatteryStore(artifacts_root, disk)
 
     def texts(self) -> ExperimentTexts | None:
         """Read `texts.json`; None until the texts have been prepared, and if it is damaged: they are prepared again."""
@@ -115,21 +116,20 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         """Return the status with all cells and, after the end, the files of the report, which are read for it."""
         record = self.record()
         cells = tuple(self._cells(record))
-        status, error = self.state(), self.failure()
-        done = sum(cell.status == "completed" for cell in cells)
-        validity = self._validity() if status == "completed" else None
-        ended_at = self.ended_at() or time.time()
+        status, done = self.state(), sum(cell.status == "completed" for cell in cells)
+        validity = read_record(self.path / "validity.json", Validity) if status == "completed" else None
+        running = f"{done} of {len(cells)} cells done." if done < len(cells) else "Computing tables and figures."
         return ExperimentStatus(
             experiment_id=self.experiment_id,
             name=record.request.name,
             status=status,
-            message=self._message(status, cells, done, error),
+            message=self.message(running),
             cells=cells,
             cells_done=done,
             n_cells=len(cells),
             created_at=record.created_at,
-            elapsed_seconds=max(0.0, ended_at - record.created_at.timestamp()),
-            error=error if status == "failed" else None,
+            elapsed_seconds=self.seconds_since(record.created_at),
+            error=self.failure(),
             is_valid=None if validity is None else validity.passed,
             files=self.result_files() if has_files and status == "completed" else (),
         )
@@ -166,27 +166,8 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
         return sorted(path for path in found if path not in own and path.parent != self.path / "texts")
 
-    def _message(self, status: RunState, cells: tuple[Cell, ...], done: int, error: RunError | None) -> str:
-        if status == "failed" and error is not None:
-            return error.message
-        if status != "running":
-            return {"queued": "Waiting for a worker.", "completed": "Completed."}.get(status, "Cancelled.")
-        if done == len(cells):
-            return "Computing tables and figures."
-        return f"{done} of {len(cells)} cells done."
-
     def _accepted(self) -> CellRuns:
         return whole_record(self._runs, CellRuns) or CellRuns()
-
-    @property
-    def _run_store(self) -> RunStore:
-        """The runs below the artifacts root, in which experiments have a folder too."""
-        return RunStore(self.path.parents[1], self.disk)
-
-    @property
-    def _battery_store(self) -> BatteryStore:
-        """The jobs below the artifacts root, in which experiments have a folder too."""
-        return BatteryStore(self.path.parents[1], self.disk)
 
     def _cells(self, record: ExperimentRecord) -> Iterator[Cell]:
         """Yield the training and the scores of each model, language and seed."""
@@ -215,9 +196,6 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
                 yield Cell(
                     kind=kind, model=key.model, language=key.language, seed=key.seed, status=state, run_id=run_id
                 )
-
-    def _validity(self) -> Validity:
-        return read_record(self.path / "validity.json", Validity)
 
     def _of_attempt(self) -> tuple[Path, ...]:
         return (self._runs,)

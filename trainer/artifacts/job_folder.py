@@ -35,6 +35,11 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 REQUEST_FILE, REPORT_FILE = "request.json", "report.json"
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_MESSAGES: dict[RunState, str] = {
+    "queued": "Waiting for a worker.",
+    "completed": "Completed.",
+    "cancelled": "Cancelled.",
+}
 _ENDING_SECONDS, _POLL_SECONDS = 10.0, 0.02
 
 RecordT_co = TypeVar("RecordT_co", bound=JobRecord, covariant=True)
@@ -160,7 +165,8 @@ class JobFolder(Generic[RecordT_co]):
         write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self.disk)
 
     def failure(self) -> RunError | None:
-        return find_record(self._error, RunError)
+        """Return the error of a failed job; None in another state."""
+        return None if self.result.exists() else find_record(self._error, RunError)
 
     def request_cancel(self) -> None:
         with storage_errors(f"the request to cancel the {self.word} could not be written"):
@@ -193,6 +199,15 @@ class StatusJob(JobFolder[RecordT_co]):
     @abstractmethod
     def status(self) -> JobStatus:
         """Return the status and, after the end, the result or its files."""
+
+    def message(self, running: str) -> str:
+        """Return the sentence of a status: the error of a failed job, and `running` while a process does the job."""
+        error = self.failure()
+        return _MESSAGES.get(self.state(), running) if error is None else error.message
+
+    def seconds_since(self, accepted_at: datetime) -> float:
+        """Return the seconds from a time to the end of the job, or to now."""
+        return max(0.0, (self.ended_at() or time.time()) - accepted_at.timestamp())
 
     def listed(self) -> JobStatus:
         """Return the status for a list, without what takes long to read."""

@@ -11,7 +11,7 @@ from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.defaults import chosen_vocab_size
 from trainer.config.tokenizer_request import config_of, tokenizer_id_of
-from trainer.contracts.base import FileRecord, RunState, changed, now
+from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError, at_field, field_error
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
@@ -19,13 +19,6 @@ from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.data.text import sample_text
 from trainer.system.files import DISK, Disk, copy_durably, filled_folder
-
-_MESSAGES: dict[RunState, str] = {
-    "queued": "Waiting for a worker.",
-    "running": "Training.",
-    "completed": "Completed.",
-    "cancelled": "Cancelled.",
-}
 
 
 class TokenizerDirectory(StatusJob[TokenizerRecord]):
@@ -83,7 +76,7 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
         return TokenizerStatus(
             tokenizer_id=self.tokenizer_id,
             status=state,
-            message=_MESSAGES.get(state, "") if error is None else error.message,
+            message=self.message("Training.") if error is None else error.message,
             waits_for="turn" if state == "queued" else None,
             method=self.tokenizer_id.split("-")[0],
             vocab_size=None if manifest is None else manifest.vocab_size,
