@@ -190,10 +190,10 @@ async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path)
 
 async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: str) -> None:
     """Put something evil at every key that the program reads, in a value of the key's type."""
-    sorted_sets = "training", keys.INTERACTIVE_QUEUE, TOKENIZER_QUEUE, EXPERIMENT_QUEUE, keys.ABORTS
+    sorted_sets = "training", keys.INTERACTIVE_QUEUE, TOKENIZER_QUEUE, EXPERIMENT_QUEUE
     streams = keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS, keys.run_events(run_id)
     strings = (
-        *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),
+        *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id)),
         *(keys.heartbeat(run_id), keys.lease(run_id)),
         *(keys.inference(kind, run_id, request_id) for kind in ("score", "generate", "evaluate")),
     )
@@ -279,19 +279,15 @@ async def test_reconciler__repairs_what_is_lost_or_stale_of_a_job(tmp_path: Path
     async with embedded(tmp_path) as (settings, queue, store):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         [whole] = await definitions(store, run_id)
-        stale = [keys.tries(run_id), keys.result(run_id)]
 
         async def mended() -> bool:
-            """Return True if the run's job is complete again, without stale keys."""
-            for key in stale:
-                await store.redis.set(key, "stale")
-            await store.redis.zadd(keys.ABORTS, {run_id: 1})
+            """Return True if the run's job is complete again, without stale tries."""
+            await store.redis.set(keys.tries(run_id), "stale")
             await reconcile(settings, store)
-            left: int = await store.redis.exists(*stale)
-            aborted: float | None = await store.redis.zscore(keys.ABORTS, run_id)
+            left = await store.exists(keys.tries(run_id))
             same = [job and job.split(b'"et"')[0] for job in (whole, *await definitions(store, run_id))]
             order = await store.queue_order("training")
-            return (order[:1], left, aborted, same[0]) == ([run_id], 0, None, same[1])
+            return (order[:1], left, same[0]) == ([run_id], False, same[1])
 
         await store.redis.zrem("training", run_id)
         assert await mended()

@@ -1,6 +1,6 @@
 """Names of all keys in Redis; their contents can be rebuilt from disk."""
 
-from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, result_key_prefix, retry_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
 EVENT_STREAM = "trainer:events"
 """Stream with one entry per event of any run; it wakes the bot."""
@@ -14,8 +14,6 @@ WORKER = "trainer:worker"
 WORKERS = "trainer:workers"
 """The published information of each worker, by process; that of ended workers is deleted when it is read."""
 INTERACTIVE_QUEUE = "interactive"
-ABORTS = abort_jobs_ss
-"""arq's abort requests, which this program neither writes nor reads."""
 
 owners = "trainer:owners:{}".format
 """The owner of each job of a queue that has not started yet; a job without an owner comes first."""
@@ -38,8 +36,6 @@ in_progress = f"{in_progress_key_prefix}{{}}".format
 """A job's claim: the process that runs the job, until the lease ends."""
 tries = f"{retry_key_prefix}{{}}".format
 """arq's count of attempts at a job."""
-result = f"{result_key_prefix}{{}}".format
-"""arq's result of a job, which this program neither writes nor reads."""
 heartbeat = "runs:hb:{}".format
 """The time at which a run's or tokenizer's worker was last seen."""
 lease = "runs:lease:{}".format

@@ -212,9 +212,8 @@ class Store(Answers, EventStreams):
         job: dict[str, object] = {"t": None, "f": function, "a": [fields], "k": {}, "et": int(seconds * 1000)}
         job |= {"i": artifacts, "d": needs.device, "n": needs.gpus, "m": needs.memory_bytes}
         async with self.transaction() as pipe:
-            if since is not None:  # arq would refuse an id with a stored result or abort request
-                pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
-                pipe.zrem(keys.ABORTS, job_id)
+            if since is not None:
+                pipe.delete(keys.definition(job_id), keys.tries(job_id))
             pipe.set(keys.definition(job_id), dumps(job), px=_JOB_EXPIRY_MS, nx=True)
             if owner is not None:
                 pipe.hset(keys.owners(queue), job_id, f"{artifacts}/{owner}")
