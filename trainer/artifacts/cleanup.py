@@ -30,21 +30,10 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 StoredCheck = Callable[[RunDirectory], bool]
 """Returns True if the object store has every file of a run."""
 
-_LOCK_FILE = "cleanup.lock"
 _WEIGHTS = "*.safetensors"
 _DAY_SECONDS = 86_400
 
-_COMPLETED = "The run is completed, so nothing resumes from this checkpoint."
-_OLDER = "The run resumes from another checkpoint."
-_DAMAGED = "The checkpoint is damaged."
-_TRIALS = "Only a search that goes on needs the checkpoints of its trial."
 _LEFTOVER = "The process that wrote it has ended."
-_STORED = "The object store has it."
-_UNUSED = "No run and no experiment uses the tokenizer."
-_CACHE_FULL = "The encoded corpora take more space than the settings allow."
-_UNREADABLE = "It cannot be checked."
-_EXPIRED = "Nothing has arrived for this upload for too long."
-_ASKED = "Its removal was requested."
 
 
 class Removal(Frozen):
@@ -98,7 +87,7 @@ def _lock(settings: Settings) -> BinaryIO:
     """Return the lock of cleanups. Raises CONFLICT while another cleanup has it."""
     root = settings.app.artifacts_root
     DISK.make_folder(root)
-    lock = try_lock(root / _LOCK_FILE)
+    lock = try_lock(root / "cleanup.lock")
     if lock is None:
         raise AppError(ErrorCode.CONFLICT, "Another cleanup is running: wait until it has ended.")
     return lock
@@ -138,7 +127,7 @@ class _Cleanup:
                 manifest = run.ended_manifest()
                 files = (file for file in manifest.files if file.path.rpartition("/")[0] not in names)
                 run.replace_manifest(changed(manifest, files=tuple(files)))
-            return self._report([self._remove(folder, _ASKED, run) for folder in folders])
+            return self._report([self._remove(folder, "Its removal was requested.", run) for folder in folders])
 
     def _report(self, removals: Sequence[Removal]) -> CleanupReport:
         kept = [folder for run in self._runs.all() for folder in _kept(run)]
@@ -163,7 +152,7 @@ class _Cleanup:
                 try:
                     removals = self._clean_run(run, latest)
                 except (AppError, OSError, ValueError) as error:  # ValueError: a damaged record
-                    removals = [self._failed(self._removal(run.path, _UNREADABLE, run), error)]
+                    removals = [self._failed(self._removal(run.path, "It cannot be checked.", run), error)]
                 yield from removals
 
     def _needed_runs(self) -> set[str | None]:
@@ -188,7 +177,7 @@ class _Cleanup:
             found = [*_leftovers(run, latest), *_checkpoints(run, manifest.status)]
             if has_copy:
                 weights = [run.path / file.path for file in manifest.files if Path(file.path).match(_WEIGHTS)]
-                found += [(path, _STORED) for path in weights if path.exists()]
+                found += [(path, "The object store has it.") for path in weights if path.exists()]
             return [self._remove(path, why, run) for path, why in found]
 
     def _has_copy(self, run: RunDirectory, status: FinalState) -> bool:
@@ -212,7 +201,7 @@ class _Cleanup:
             tokenizer_id = tokenizer.tokenizer_id
             if tokenizer_id in used or not _is_unused(tokenizer, latest, users):
                 continue
-            yield self._remove(tokenizer.path, _UNUSED, tokenizer)
+            yield self._remove(tokenizer.path, "No run and no experiment uses the tokenizer.", tokenizer)
 
     def _clean_corpus_cache(self) -> Iterator[Removal]:
         """Remove encoded corpora until the others take little enough space; those in use stay."""
@@ -229,7 +218,7 @@ class _Cleanup:
             claim = claim_folder(folder) if excess > 0 else None
             if claim is not None:
                 try:
-                    removal = self._remove(folder, _CACHE_FULL)
+                    removal = self._remove(folder, "The encoded corpora take more space than the settings allow.")
                 finally:
                     os.close(claim)
                 excess -= removal.bytes if removal.error is None else 0
@@ -238,7 +227,7 @@ class _Cleanup:
     def _clean_uploads(self) -> Iterator[Removal]:
         """Remove the uploads of corpora that have received nothing for long; those that have ended are records only."""
         for folder in expired_uploads(self._app.artifacts_root / FOLDER, self._upload_ttl_seconds):
-            yield self._remove(folder, _EXPIRED)
+            yield self._remove(folder, "Nothing has arrived for this upload for too long.")
 
     def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         """Remove a file or folder, or only log it in a dry run."""
@@ -315,15 +304,16 @@ def _leftovers(run: RunDirectory, latest: float) -> Iterator[tuple[Path, str]]:
 def _checkpoints(run: RunDirectory, status: FinalState) -> Iterator[tuple[Path, str]]:
     """Yield damaged checkpoints, and those that `mt resume` does not need; scheduled ones are part of the result."""
     for path in sorted(run.checkpoints.glob("broken-step-*")):
-        yield path, _DAMAGED
+        yield path, "The checkpoint is damaged."
     if run.trials.exists():
-        yield run.trials, _TRIALS
+        yield run.trials, "Only a search that goes on needs the checkpoints of its trial."
     steps = checkpoint_steps(run.checkpoints)
-    if status == "completed":
-        yield from ((step_folder(run.checkpoints, step), _COMPLETED) for step in steps)
-    elif len(steps) > 1 and (state := newest_whole(run.checkpoints)) is not None:
-        needed = (state.step, state.history.best_step)
-        yield from ((step_folder(run.checkpoints, step), _OLDER) for step in steps if step not in needed)
+    needed, reason = set[int | None](), "The run is completed, so nothing resumes from this checkpoint."
+    if status != "completed":
+        state = newest_whole(run.checkpoints) if len(steps) > 1 else None
+        needed = {*steps} if state is None else {state.step, state.history.best_step}
+        reason = "The run resumes from another checkpoint."
+    yield from ((step_folder(run.checkpoints, step), reason) for step in steps if step not in needed)
 
 
 def _kept(run: RunDirectory) -> Iterator[Path]:
