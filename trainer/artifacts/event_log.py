@@ -108,9 +108,9 @@ class EventReader:
             file.seek(self.offset)
             rest = b""
             while data := file.read(_PIECE_BYTES):
-                whole, rest = _divided(rest + data)
-                self.offset += len(whole)
-                yield whole.splitlines()
+                *lines, rest = (rest + data).split(b"\n")
+                self.offset += sum(map(len, lines)) + len(lines)
+                yield lines
 
     def parsed(self, lines: Iterable[bytes]) -> list[Event]:
         """Return the events of lines; a malformed one, or one of an unknown version, is logged and skipped."""
@@ -127,9 +127,3 @@ class EventReader:
 def is_progress(line: bytes) -> bool:
     """Return True for a progress event as EventLog writes it."""
     return line.endswith(_PROGRESS_END)
-
-
-def _divided(data: bytes) -> tuple[bytes, bytes]:
-    """Return the complete lines and the begin of the last one."""
-    end = data.rfind(b"\n") + 1
-    return data[:end], data[end:]

@@ -22,7 +22,7 @@ from trainer.contracts.installation import require_extra_of
 from trainer.contracts.runs import flat
 from trainer.reports.score_table import csv_lines
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free
-from trainer.system.files import DISK, BrokenFile, changed_files, file_records, open_regular, storage_errors
+from trainer.system.files import DISK, changed_files, damaged, file_records, open_regular, storage_errors
 from trainer.system.python import python_command
 from trainer.training.progress import CurveRow
 
@@ -236,7 +236,7 @@ def _rows(run: RunDirectory) -> list[CurveRow]:
     except FileNotFoundError:
         return []
     except ValidationError:
-        raise BrokenFile(f"The file '{run.loss_curve.name}' of '{run.run_id}' cannot be read: it is damaged.") from None
+        raise damaged(run.loss_curve) from None
 
 
 def _points(rows: Sequence[CurveRow], reports: Sequence[MetricsProgress]) -> Iterator[Point]:

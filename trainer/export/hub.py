@@ -6,7 +6,7 @@ Every revision gets its files in one commit, and `main` last: until then a revis
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha1
 from importlib import import_module
 from pathlib import Path
@@ -154,7 +154,7 @@ def pull(repository: str, revision: str, artifacts_root: Path, token: SecretStr 
     api = _client(token)
     with _hub_errors(repository), staging_folder(artifacts_root) as staging:
         info = api.model_info(repository, revision=revision)
-        names = [path for path in _paths(info) if PORTABLE_NAME.fullmatch(path)]
+        names = [path for path in _hashes(info) if PORTABLE_NAME.fullmatch(path)]
         if not {RECORD_FILE, _MANIFEST} <= set(names):
             message = f"'{repository}' has no run at '{safe_name(revision)}': `mt pull` reads what `mt push` has sent."
             raise AppError(ErrorCode.INVALID_INPUT, message)
@@ -205,10 +205,6 @@ def _client(token: SecretStr | None) -> HfApi:
     return HfApi(token=None if token is None else token.get_secret_value(), library_name=DISTRIBUTION)
 
 
-def _paths(info: ModelInfo) -> list[str]:
-    return [file.rfilename for file in info.siblings or ()]
-
-
 def _hashes(info: ModelInfo) -> dict[str, str | None]:
     """Return the SHA-256 of the large files of a revision, and git's hash of the others, by path."""
     return {file.rfilename: file.blob_id if file.lfs is None else file.lfs.sha256 for file in info.siblings or ()}
@@ -227,7 +223,7 @@ def _git_hash(one: Prepared, file: FileRecord) -> str:
 
 def _check_same_run(api: HfApi, repository: str, info: ModelInfo, one: Prepared) -> None:
     """Raise CONFLICT if a push would replace files of another run or of another model."""
-    there = set(_paths(info)).difference(PASSPORT_FILES)
+    there = _hashes(info).keys() - PASSPORT_FILES
     if not there.intersection(_differing(one, info)):
         return
     found = _run_id(api, repository, info) if RECORD_FILE in there else None
@@ -240,12 +236,9 @@ def _run_id(api: HfApi, repository: str, info: ModelInfo) -> str | None:
     """Return the id of the run of a revision; None if its record is not one of ours."""
     with TemporaryDirectory() as folder:
         file: str = api.hf_hub_download(repository, RECORD_FILE, revision=info.sha, local_dir=folder)
-        run_id: str | None = None
-        try:
-            run_id = read_record(Path(file), ExportRecord).run_id
-        except BrokenFile:
-            pass
-    return run_id
+        with suppress(BrokenFile):
+            return read_record(Path(file), ExportRecord).run_id
+    return None
 
 
 @contextmanager

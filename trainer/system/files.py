@@ -235,9 +235,7 @@ def read_record(path: Path, model: type[Record]) -> Record:
     try:
         return model.model_validate_json(read_regular(path))
     except ValidationError:
-        raise BrokenFile(
-            f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged."
-        ) from None
+        raise damaged(path) from None
 
 
 def find_record(path: Path, model: type[Record]) -> Record | None:
@@ -262,9 +260,11 @@ def read_records(path: Path, model: type[Record]) -> list[Record]:
         try:
             return [model.model_validate_json(line) for line in lines]
         except ValidationError:
-            raise BrokenFile(
-                f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged."
-            ) from None
+            raise damaged(path) from None
+
+
+def damaged(path: Path) -> BrokenFile:
+    return BrokenFile(f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged.")
 
 
 def sha256_of(path: Path) -> str:
