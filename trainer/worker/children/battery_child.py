@@ -1,6 +1,5 @@
 """The battery child: looks for the items in the training texts, computes the results and writes the report."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,7 +13,6 @@ from trainer.batteries.word_contexts import choose_words, frequencies_per_millio
 from trainer.config.settings import Settings
 from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, Counts, DevelopmentOptions, LeakedItems
 from trainer.contracts.development import WordTexts
-from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked, measure_leaks
@@ -26,27 +24,17 @@ from trainer.reports.development_report import development_report
 from trainer.reports.development_tables import report_files as development_files
 from trainer.reports.report_figures import pictures_of
 from trainer.reports.report_text import ENGLISH
-from trainer.system.files import to_app_error
 from trainer.system.hardware import package_version
-from trainer.system.logs import add_log_file, setup_logging
 from trainer.worker.children.counted_controls import CountedControls
+from trainer.worker.children.step import run_step
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def run_battery_child(settings: Settings, battery_id: str) -> int:
-    """Compute and write the results; return 0. An error ends the job. The child can be killed at any time."""
+    """Compute and write the results, as `run_step` does."""
     battery = BatteryStore(settings.app.artifacts_root).get(battery_id)
-    setup_logging(settings, "model-trainer-worker", sys.stderr)
-    add_log_file(battery.logs, "model-trainer-worker")
-    structlog.contextvars.bind_contextvars(battery_id=battery_id)
-    try:
-        _write(battery, settings)
-    except (AppError, OSError) as error:
-        reason = to_app_error(error, settings.app.folders())
-        log.error("battery_step_failed", error_code=reason.code, reason=reason.message)
-        battery.fail(reason)
-    return 0
+    return run_step(battery, settings, lambda: _write(battery, settings))
 
 
 def _write(battery: BatteryDirectory, settings: Settings) -> None:

@@ -1,7 +1,6 @@
 """The experiment child: prepares the texts of an experiment, and in the end computes its results and report."""
 
 import asyncio
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
@@ -39,33 +38,24 @@ from trainer.experiments.sections import TextLosses, cut_sections, shuffle_secti
 from trainer.experiments.segments import Assimilator
 from trainer.inference.section_scores import known_characters
 from trainer.queue.experiments import held_out_request
-from trainer.system.files import to_app_error
-from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer
+from trainer.worker.children.step import run_step
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def run_experiment_child(settings: Settings, experiment_id: str) -> int:
-    """Prepare the texts, or compute the report if that has been done; return 0.
-
-    An error ends the experiment. The child can be killed at any time.
-    """
+    """Prepare the texts, or compute the report if that has been done, as `run_step` does."""
     experiment = ExperimentStore(settings.app.artifacts_root).get(experiment_id)
-    setup_logging(settings, "model-trainer-worker", sys.stderr)
-    add_log_file(experiment.logs, "model-trainer-worker")
-    structlog.contextvars.bind_contextvars(experiment_id=experiment_id)
-    try:
+
+    def work() -> None:
         texts = experiment.texts()
         if texts is None:
             prepare(experiment, CorpusStore(settings), settings)
         else:
             analyse_and_report(experiment, texts, settings)
-    except (AppError, OSError) as error:
-        reason = to_app_error(error, settings.app.folders())
-        log.error("experiment_step_failed", error_code=reason.code, reason=reason.message)
-        experiment.fail(reason)
-    return 0
+
+    return run_step(experiment, settings, work)
 
 
 def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Settings) -> None:

@@ -1,7 +1,6 @@
 """The tokenizer child: reads a request from disk and writes the trained tokenizer, or the error."""
 
 import os
-import sys
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,11 +15,10 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.data.text import corpus_sha256
-from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, use_cores
-from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Text, Tokenizer
+from trainer.worker.children.step import run_step
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -33,16 +31,8 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
     threads = tokenizer.record().request.threads
     use_cores(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads or default_threads())
-    setup_logging(settings, "model-trainer-worker", sys.stderr)
-    add_log_file(tokenizer.logs, "model-trainer-worker")
-    structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)
-    try:
-        make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
-    except (AppError, OSError) as error:
-        reason = to_app_error(error, settings.app.folders())
-        log.error("tokenizer_failed", error_code=reason.code, reason=reason.message)
-        tokenizer.fail(reason)
-    return 0
+    corpora, folder = CorpusStore(settings), tokenizer.path
+    return run_step(tokenizer, settings, lambda: make(tokenizer.record(), corpora, folder).save(folder))
 
 
 def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokenizer:
