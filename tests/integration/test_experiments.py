@@ -43,7 +43,7 @@ from trainer.queue.experiments import resolve_experiment
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 from trainer.system.files import Disk, read_record
-from trainer.worker.experiment import run_experiment
+from trainer.worker.experiment import ExperimentSteps
 from trainer.worker.steps import Steps
 
 
@@ -54,7 +54,7 @@ class FullDisk(Disk):
 
 async def drive(experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
     steps = Steps(experiment, JobQueue(settings, store), settings, store)
-    await steps.run(lambda: run_experiment(experiment, steps))
+    await steps.run(ExperimentSteps(experiment, steps).run)
 
 
 async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:

@@ -32,12 +32,7 @@ _LINES_AT_ONCE = 16
 _Pending = deque[tuple[Portion, asyncio.Task[SequencesResponse]]]
 
 
-async def run_battery(battery: BatteryDirectory, steps: Steps) -> None:
-    """Do all steps of a job that have not been done yet; what is scored stays when the job is cancelled."""
-    await _Battery(battery, steps).run()
-
-
-class _Battery:
+class BatterySteps:
     """The steps of one job."""
 
     def __init__(self, battery: BatteryDirectory, steps: Steps) -> None:

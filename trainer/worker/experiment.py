@@ -4,9 +4,10 @@ Everything that has been done is read from the disk, so that a worker that was k
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
-from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys, seed_group
 from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -22,13 +23,10 @@ from trainer.queue.experiments import Start, shared_tokenizer, training_request
 from trainer.queue.resolve import preview_training
 from trainer.worker.steps import POLL_SECONDS, Cancelled, Steps
 
-
-async def run_experiment(experiment: ExperimentDirectory, steps: Steps) -> None:
-    """Do all steps of an experiment that have not been done yet."""
-    await _Experiment(experiment, steps).run()
+KeyT = TypeVar("KeyT")
 
 
-class _Experiment:
+class ExperimentSteps:
     """The steps of one experiment."""
 
     def __init__(self, experiment: ExperimentDirectory, steps: Steps) -> None:
@@ -176,13 +174,8 @@ class _Experiment:
         def new() -> tuple[BatteryRecord, Items]:
             return new_job(BatteryOptions(), [*run_ids], self._stored_batteries(), self._queue.runs)
 
-        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
-        battery, is_reused = await self._find_battery(job[0])
-        if (model, seed) not in self._batteries:
-            cell = CellBattery(model=model, seed=seed, battery_id=battery.battery_id, is_reused=is_reused)
-            self._batteries[model, seed] = cell
-            self._write_runs()
-        await self._wait_for_battery(battery, job, f"The battery of {model}, seed {seed}")
+        cell: dict[str, object] = {"model": model, "seed": seed}
+        await self._run_battery(self._batteries, (model, seed), cell, new, f"The battery of {model}, seed {seed}")
 
     async def _develop(self, key: CellKey, options: DevelopmentOptions) -> None:
         """Measure the checkpoints of a run with the batteries of its language, and wait for it."""
@@ -193,29 +186,27 @@ class _Experiment:
             run_id = self._runs[key].run_id
             return new_job(BatteryOptions(development=options), [run_id], batteries, self._queue.runs)
 
-        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
-        battery, is_reused = await self._find_battery(job[0])
-        if key not in self._developments:
-            self._developments[key] = CellBattery(
-                model=key.model,
-                language=key.language,
-                seed=key.seed,
-                battery_id=battery.battery_id,
-                is_reused=is_reused,
-            )
-            self._write_runs()
-        await self._wait_for_battery(battery, job, f"The development of {key}")
+        cell: dict[str, object] = {"model": key.model, "language": key.language, "seed": key.seed}
+        await self._run_battery(self._developments, key, cell, new, f"The development of {key}")
 
-    async def _find_battery(self, record: BatteryRecord) -> tuple[BatteryDirectory, bool]:
-        """Return the folder of a job, and True if it was started by somebody else."""
+    async def _run_battery(
+        self,
+        cells: dict[KeyT, CellBattery],
+        key: KeyT,
+        cell: dict[str, object],
+        new: Callable[[], tuple[BatteryRecord, Items]],
+        what: str,
+    ) -> None:
+        """Start a job unless it runs or has completed, store that it belongs to a cell, and wait for its results."""
+        job: tuple[BatteryRecord, Items] = await asyncio.to_thread(new)
+        record, items = changed(job[0], user_id=self._record.user_id, http=self._http), job[1]
         await self._queue.replication.fetch("batteries", record.battery_id)
         battery = self._queue.batteries.directory(record.battery_id)
-        return battery, battery.exists() and not battery.may_begin()
-
-    async def _wait_for_battery(self, battery: BatteryDirectory, job: tuple[BatteryRecord, Items], what: str) -> None:
-        """Start a job unless it runs or has completed, and wait for its results."""
-        record, items = job
-        record = changed(record, user_id=self._record.user_id, http=self._http)
+        if key not in cells:
+            is_reused = battery.exists() and not battery.may_begin()
+            started: dict[str, object] = {"battery_id": record.battery_id, "is_reused": is_reused}
+            cells[key] = CellBattery.model_validate(cell | started)
+            self._write_runs()
         await self._queue.jobs.accept(BATTERIES, lambda: self._queue.batteries.create(record, items))
         while battery.is_unfinished():
             self._steps.check_cancelled()

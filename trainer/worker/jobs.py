@@ -37,9 +37,9 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
-from trainer.worker.battery import run_battery
+from trainer.worker.battery import BatterySteps
 from trainer.worker.commands import run_job_command
-from trainer.worker.experiment import run_experiment
+from trainer.worker.experiment import ExperimentSteps
 from trainer.worker.steps import Steps
 from trainer.worker.supervisor import supervise
 
@@ -180,7 +180,7 @@ class Jobs:
             return  # only its end is to be stored
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
-        await self._in_steps(experiment, run_experiment)
+        await self._in_steps(experiment, lambda job, steps: ExperimentSteps(job, steps).run())
 
     async def _run_battery(self, battery: BatteryDirectory) -> None:
         if not battery.has_work():
@@ -189,7 +189,7 @@ class Jobs:
             for run in battery.record().runs:
                 await self._replication.fetch("models", run.run_id)
                 await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
-        await self._in_steps(battery, run_battery)
+        await self._in_steps(battery, lambda job, steps: BatterySteps(job, steps).run())
 
     async def _export(self, export: ExportDirectory) -> None:
         if export.is_unfinished():
