@@ -15,7 +15,7 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.job_folder import JOB_ID
 from trainer.artifacts.kinds import KINDS_BY_NAME
-from trainer.artifacts.replication import Replication, full_run_id
+from trainer.artifacts.replication import full_run_id
 from trainer.artifacts.run_ids import AnyNamed, one_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
@@ -89,7 +89,7 @@ class _CommandLab(Lab):
         stores = Stores(settings)
         feeds = RunFeeds(_States(stores.runs, self.reached))
         super().__init__(settings, stores, feeds, Permissions(settings.discord, no_member))
-        self.replication = Replication(settings)
+        self.replication = stores.replication
         self.closing = AsyncExitStack()
         self._services = services
         self._connecting = asyncio.Lock()

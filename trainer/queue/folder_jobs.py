@@ -6,11 +6,10 @@ from collections.abc import Callable
 from trainer.artifacts.deletion import delete_job
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import JobKind, StatusKind
-from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.corpora import CorpusStore
 from trainer.queue.enqueue import Enqueuer
+from trainer.queue.stores import Stores
 from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 
@@ -18,15 +17,13 @@ from trainer.store.store import Store
 class FolderJobs:
     """The jobs of one installation that have a folder and a status there: those of all kinds but runs."""
 
-    def __init__(
-        self, settings: Settings, store: Store, enqueuer: Enqueuer, corpora: CorpusStore, replication: Replication
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, enqueuer: Enqueuer, stores: Stores) -> None:
         self._settings = settings
         self._root = settings.app.artifacts_root
         self._store = store
         self._enqueuer = enqueuer
-        self._corpora = corpora
-        self._replication = replication
+        self._corpora = stores.corpora
+        self._replication = stores.replication
 
     async def accept(self, kind: JobKind[FolderT], create: Callable[[], FolderT]) -> FolderT:
         """Accept a checked job: write it and its corpora to disk, then enqueue it unless it has ended.

@@ -10,8 +10,6 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from trainer.artifacts.checkpoints import NamedModel, named_model
-from trainer.artifacts.replication import Replication
-from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed, narrowed
 from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatTurn
@@ -29,10 +27,10 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.contracts.wording import EXPIRED, SAME_KEY
-from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.queue.enqueue import Enqueuer
 from trainer.queue.inference_kinds import KINDS, kind_of, new_record
+from trainer.queue.stores import Stores
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
 from trainer.store.refusals import refusal
@@ -52,21 +50,13 @@ _UNREADABLE = "The stored result cannot be read: send the request again."
 class InferenceClient:
     """Inference requests to the finished runs of one installation; `user_id` is None at a terminal."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        enqueuer: Enqueuer,
-        runs: RunStore,
-        corpora: CorpusStore,
-        replication: Replication,
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, enqueuer: Enqueuer, stores: Stores) -> None:
         self._settings = settings
-        self._replication = replication
         self._store = store
         self._enqueuer = enqueuer
-        self._runs = runs
-        self._corpora = corpora
+        self._runs = stores.runs
+        self._corpora = stores.corpora
+        self._replication = stores.replication
 
     async def ask(
         self,

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.kinds import RUNS, TOKENIZERS
-from trainer.artifacts.replication import Replication
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
 from trainer.artifacts.run_ids import id_of_resumed, new_run_id
 from trainer.artifacts.runs import Origin, RunDirectory, unpause_run
@@ -41,16 +40,16 @@ class JobQueue:
         self._store = store
         self._enqueuer = Enqueuer(settings, store)
         self.stores = Stores(settings) if stores is None else stores
-        self.replication = Replication(settings)
+        self.replication = self.stores.replication
         self.runs = self.stores.runs
         self.corpora = self.stores.corpora
         self.tokenizers = self.stores.tokenizers
         self.workers = Workers(settings, store, self.runs)
         self.experiments = self.stores.experiments
         self.batteries = self.stores.batteries
-        self.jobs = FolderJobs(settings, store, self._enqueuer, self.corpora, self.replication)
-        self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora, self.replication)
-        self.states = RunStates(settings, store, self.runs, self.replication, self.workers)
+        self.jobs = FolderJobs(settings, store, self._enqueuer, self.stores)
+        self.inference = InferenceClient(settings, store, self._enqueuer, self.stores)
+        self.states = RunStates(settings, store, self.stores, self.workers)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str, stores: Stores | None = None) -> "JobQueue":

@@ -11,8 +11,7 @@ import structlog
 
 from trainer.artifacts.deletion import delete_run
 from trainer.artifacts.replicas import WriterChanged
-from trainer.artifacts.replication import Replication
-from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run, pause_idle_run
+from trainer.artifacts.runs import RunDirectory, cancel_idle_run, pause_idle_run
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError
@@ -20,6 +19,7 @@ from trainer.contracts.runs import RunStatus, finished_error
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.queue.cost import UNMET, waiting_for
 from trainer.queue.enqueue import publish_events
+from trainer.queue.stores import Stores
 from trainer.queue.workers import Workers
 from trainer.store import keys
 from trainer.store.connection import LIMIT_SECONDS, STORE_ERRORS, tolerate_no_redis, value_or
@@ -39,21 +39,14 @@ T = TypeVar("T")
 class RunStates:
     """The states of the runs of one artifacts folder."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        runs: RunStore,
-        replication: Replication,
-        workers: Workers,
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, stores: Stores, workers: Workers) -> None:
         self._settings = settings
         self._store = store
-        self._replication = replication
+        self._replication = stores.replication
         self._workers = workers
         self._refreshed_at = -_REFRESH_SECONDS
         self._recent_places = Recent(self._places)
-        self.runs = runs
+        self.runs = stores.runs
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run from its event log and from the queue."""

@@ -1,7 +1,8 @@
-"""The stores of an installation, by kind."""
+"""The stores of an installation, by kind, and their copies in the object store."""
 
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
@@ -18,3 +19,4 @@ class Stores:
         self.experiments = ExperimentStore(root)
         self.batteries = BatteryStore(root)
         self.corpora = CorpusStore(settings)
+        self.replication = Replication(settings)
