@@ -5,7 +5,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
@@ -28,7 +28,6 @@ _AFTER_NUMBERS = 1e308
 """Stands for a text in the order of settings; a cursor, which is JSON, has no infinity."""
 
 Key = tuple[bool, float, str, float, str]
-ValueT = TypeVar("ValueT", float, str, tuple[float, str])
 
 
 class Place(Frozen):
@@ -59,31 +58,20 @@ class RunOrder(NamedTuple):
 
     def rows(self, rows: Sequence[RunRow]) -> Sequence[RunRow]:
         """Return rows, given from new to old, in this order."""
-        ordered = rows if self.is_descending else rows[::-1]
         if self.sort == "created_at":
-            return ordered
-        if self.sort in _TEXTS:
-            return _sorted(ordered, _TEXTS[self.sort], is_descending=self.is_descending)
-        if self.sort in _NUMBERS:
-            return _sorted(ordered, _NUMBERS[self.sort], is_descending=self.is_descending)
-        return _sorted(ordered, partial(_setting, name=self.sort), is_descending=self.is_descending)
+            return rows if self.is_descending else rows[::-1]
+        return sorted(rows, key=self._key, reverse=self.is_descending)
 
     def after(self, rows: Sequence[RunRow], place: Place) -> Sequence[RunRow]:
         """Return those of the rows, given in this order, that stand after a place."""
-        return [row for row in rows if self._is_after(self._key(row), place.key)]
-
-    def _is_after(self, key: Key, place: Key) -> bool:
-        return key < place if self.is_descending else key > place
+        if self.is_descending:
+            return [row for row in rows if self._key(row) < place.key]
+        return [row for row in rows if self._key(row) > place.key]
 
     def _key(self, row: RunRow) -> Key:
-        newest = row.runs[0]
-        number = _NUMBERS[self.sort](row) if self.sort in _NUMBERS else None
-        text = _TEXTS[self.sort](row) if self.sort in _TEXTS else None
-        if self.sort not in SORT_FIELDS:
-            number, text = _setting(row, self.sort) or (None, None)
-        is_known = self.sort == "created_at" or number is not None or text is not None
-        is_before = is_known if self.is_descending else not is_known
-        return is_before, number or 0.0, text or "", newest.created_at.timestamp(), newest.run_id
+        newest, value = row.runs[0], _value(row, self.sort)
+        number, text = value or (0.0, "")
+        return (value is not None) is self.is_descending, number, text, newest.created_at.timestamp(), newest.run_id
 
 
 def condition(text: str) -> Callable[[RunEntry], bool]:
@@ -132,6 +120,17 @@ def varied_settings(runs: Iterable[RunEntry]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def _value(row: RunRow, sort: str) -> tuple[float, str] | None:
+    """Return the number or the text by which a row is sorted; None where it is unknown."""
+    if sort in _TEXTS:
+        text = _TEXTS[sort](row)
+        return None if text is None else (0.0, text)
+    if sort in _NUMBERS:
+        number = _NUMBERS[sort](row)
+        return None if number is None else (number, "")
+    return (0.0, "") if sort == "created_at" else _setting(row, sort)
+
+
 def _setting(row: RunRow, name: str) -> tuple[float, str] | None:
     """Return the place of a setting in an order: numbers by their size, then texts."""
     value = row.runs[0].setting(name)
@@ -148,25 +147,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _sorted(
-    rows: Sequence[RunRow], value_of: Callable[[RunRow], ValueT | None], *, is_descending: bool
-) -> Sequence[RunRow]:
-    known: list[tuple[ValueT, RunRow]] = []
-    unknown: list[RunRow] = []
-    for row in rows:
-        value = value_of(row)
-        if value is None:
-            unknown.append(row)
-        else:
-            known.append((value, row))
-    known.sort(key=_first, reverse=is_descending)
-    return [*(row for _, row in known), *unknown]
-
-
-def _first(valued: tuple[ValueT, RunRow]) -> ValueT:
-    return valued[0]
 
 
 def _reader(field: NumberField) -> Callable[[RunEntry], float | None]:
