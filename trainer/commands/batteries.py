@@ -1,7 +1,6 @@
 """`mt battery` and `mt develop`: what runs know by the items of batteries, also over their checkpoints."""
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
 
 from rich.text import Text
@@ -16,13 +15,11 @@ from trainer.commands.connection import (
     accept,
     full_model_name,
     full_run_id,
-    noting_wait,
     settings_for_any,
     with_services,
 )
-from trainer.commands.jobs import add_jobs, report_places
+from trainer.commands.jobs import JobView, add_jobs, report_places
 from trainer.commands.terminal import Queued, Terminal
-from trainer.commands.training import exit_code
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import changed
@@ -37,7 +34,6 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.parameters import BatteryPath
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import BATTERIES, START_BATTERY
 from trainer.lab.here import Here
@@ -117,7 +113,7 @@ def add_to(commands: Commands) -> None:
     battery = commands.group("battery", "test what runs know by batteries of items")
     commands.add("develop", _DevelopOptions, _develop, with_unit=True)
     battery.add("run", _RunOptions, _run, with_unit=True)
-    add_jobs(battery, "batteries", _show_battery, _follow_to_end, with_unit=True)
+    add_jobs(battery, _VIEW, with_unit=True)
     battery.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
@@ -154,8 +150,8 @@ def _score(
         starting = _start(chosen, models, names, installation)
         accepted = await accept(starting, lambda one: Queued(one.battery_id, word="battery"), terminal)
         if accepted.status == "completed":
-            return await _show_battery(accepted.battery_id, installation, terminal)
-        return await _follow_to_end(accepted.battery_id, installation, terminal)
+            return await _VIEW.show_job(accepted.battery_id, installation, terminal)
+        return await _VIEW.follow(accepted.battery_id, installation, terminal)
 
     return with_services(settings, terminal, run)
 
@@ -210,23 +206,16 @@ def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
     return read_battery(path, options) if path.exists() else find_battery(name, options, settings)
 
 
-async def _follow_to_end(battery_id: str, installation: Installation, terminal: Terminal) -> int:
-    """Show the progress until the job has ended, then its results; return the exit code."""
-    path = BatteryPath(battery_id=battery_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(BATTERIES.get, path)
-    async with waiting, aclosing(following) as statuses:
-        async for status in statuses:
-            percent = 100 * status.done / max(1, status.total)
-            terminal.progress_of(f"battery {battery_id}", battery_id, percent, status.message)
-    await _show_battery(battery_id, installation, terminal)
-    return exit_code(status)
+async def _note(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:
+    percent = 100 * status.done / max(1, status.total)
+    terminal.progress_of(f"battery {battery_id}", battery_id, percent, status.message)
 
 
-async def _show_battery(battery_id: str, installation: Installation, terminal: Terminal) -> int:
-    status = await installation.call(BATTERIES.get, BatteryPath(battery_id=battery_id))
+async def _show(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:
+    """Show the results of a job that has completed, and the state of others."""
     if status.status != "completed":
-        terminal.show(status, Text(f"{status.battery_id}: {status.status}\n{status.message}"))
-        return 0
+        terminal.show(status, Text(f"{battery_id}: {status.status}\n{status.message}"))
+        return
     development = None
     if status.development_of is not None:
         development = await installation.read("batteries", battery_id, "development.json", Development)
@@ -235,7 +224,9 @@ async def _show_battery(battery_id: str, installation: Installation, terminal: T
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
     where = report_places("page", installation, "batteries", battery_id)
     terminal.note(f"{took}\n{where}")
-    return 0
+
+
+_VIEW = JobView("batteries", BATTERIES, _show, _note)
 
 
 def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:

@@ -1,7 +1,7 @@
 """`mt experiment`: a cross-language experiment as one job."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -14,14 +14,12 @@ from trainer.commands.connection import (
     Installation,
     accept,
     completed_manifest,
-    noting_wait,
     settings_for_any,
     with_services,
 )
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
-from trainer.commands.jobs import add_jobs, report_places
+from trainer.commands.jobs import JobView, add_jobs, report_places
 from trainer.commands.terminal import Queued, Terminal, columns, loss_figures
-from trainer.commands.training import exit_code
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
 from trainer.config.validation import parse_json, safe_name, unreadable
@@ -38,7 +36,6 @@ from trainer.contracts.experiments import (
     Tables,
 )
 from trainer.contracts.installation import recipes
-from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
@@ -67,12 +64,12 @@ class _RecomputeOptions(Options):
 def add_to(commands: Commands) -> None:
     experiment = commands.group("experiment", "run cross-language experiments and show their results")
     experiment.add("run", _RunOptions, _run, with_unit=True)
-    add_jobs(experiment, "experiments", _show_experiment, _follow_to_end, with_unit=True)
+    add_jobs(experiment, _view(), with_unit=True)
     experiment.add("recompute", _RecomputeOptions, _recompute, with_unit=True)
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
-    path, plan = _read_plan(options)
+    (path, plan), view = _read_plan(options), _view()
     terminal.continues_when_repeated = True
 
     async def run(installation: Installation) -> int:
@@ -88,9 +85,9 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
         with _corpora_hint(options):
             accepted = await accept(starting, lambda one: Queued(one.experiment_id, word="experiment"), terminal)
         if accepted.status == "completed":
-            return await _show_experiment(accepted.experiment_id, installation, terminal)
+            return await view.show_job(accepted.experiment_id, installation, terminal)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(request)}")
-        return await _follow_to_end(accepted.experiment_id, installation, terminal)
+        return await view.follow(accepted.experiment_id, installation, terminal)
 
     return with_services(with_slots(settings_for_any(), plan), terminal, run)
 
@@ -169,20 +166,18 @@ def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
     return changed(settings, queue=queue if "inference_threads" in given else changed(queue, inference_threads=most))
 
 
-async def _follow_to_end(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
-    """Show each finished cell until the experiment has ended, then its results; return the exit code."""
+def _view() -> JobView[ExperimentStatus]:
+    """Return the view of an experiment, which shows each finished cell once."""
     shown: set[Cell] = set()
-    path = ExperimentPath(experiment_id=experiment_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(EXPERIMENTS.get, path)
-    async with waiting, aclosing(following) as statuses:
-        async for status in statuses:
-            for cell in status.cells:
-                if cell.status == "completed" and cell not in shown:
-                    shown.add(cell)
-                    line = await _cell_line(cell, installation, terminal.unit)
-                    terminal.note(f"{len(shown)}/{len(status.cells)}  {line}")
-    await _show_status(status, installation, terminal)
-    return exit_code(status)
+
+    async def note(_: str, status: ExperimentStatus, installation: Installation, terminal: Terminal) -> None:
+        for cell in status.cells:
+            if cell.status == "completed" and cell not in shown:
+                shown.add(cell)
+                line = await _cell_line(cell, installation, terminal.unit)
+                terminal.note(f"{len(shown)}/{len(status.cells)}  {line}")
+
+    return JobView("experiments", EXPERIMENTS, _show, note)
 
 
 def _trainings(request: ExperimentRequest) -> str:
@@ -202,13 +197,13 @@ async def _cell_line(cell: Cell, installation: Installation, unit: Unit) -> str:
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
 
 
-async def _show_status(status: ExperimentStatus, installation: Installation, terminal: Terminal) -> None:
+async def _show(experiment_id: str, status: ExperimentStatus, installation: Installation, terminal: Terminal) -> None:
+    """Show the report of an experiment that has completed, and the cells of others."""
     if status.status != "completed":
         rows = [("model", "language", "seed", "cell", "state", "run")]
         rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
-        terminal.show(status, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
+        terminal.show(status, Text(f"{experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
-    experiment_id = status.experiment_id
     result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", installation, "experiments", experiment_id)
@@ -219,12 +214,6 @@ def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Un
     excess = {(row.listener_language, row.text_language): loss_number(row.excess_cross_entropy, unit) for row in matrix}
     rows = [[listener, *(excess.get((listener, text), "–") for text in languages)] for listener in languages]
     return [["", *languages], *rows]
-
-
-async def _show_experiment(experiment_id: str, installation: Installation, terminal: Terminal) -> int:
-    path = ExperimentPath(experiment_id=experiment_id)
-    await _show_status(await installation.call(EXPERIMENTS.get, path), installation, terminal)
-    return 0
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 from rich.text import Text
@@ -17,14 +16,18 @@ from trainer.commands.training import exit_code
 from trainer.config.validation import safe_name
 from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.job_status import JobStatus
+from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS
+from trainer.contracts.parameters import Query
 from trainer.contracts.wording import counted, local_time
-from trainer.lab.calls import JOB_CALLS
+from trainer.lab.calls import JOB_CALLS, JobCalls
 from trainer.lab.here import Here
 
 JobCommand: TypeAlias = Callable[[str, Installation, Terminal], Awaitable[int]]
 """A command on the job of an id, which returns the exit code."""
+StatusT = TypeVar("StatusT", bound=JobStatus)
+ShowStatus: TypeAlias = Callable[[str, StatusT, Installation, Terminal], Awaitable[None]]
+"""Shows the status of the job of an id."""
 _KINDS: Sequence[KindName] = [row.kind for row in JOB_ROWS.values() if f"{row.word} list" not in COMMANDS]
 _STDIN = 0
 _mapping: TypeAdapter[Mapping[str, object]] = TypeAdapter(Mapping[str, object])
@@ -51,23 +54,42 @@ def add_to(commands: Commands) -> None:
     add_jobs(commands.group("job", "list, show and end exports, verifications and builds of corpora"))
 
 
-def add_jobs(
-    group: Commands,
-    kind: KindName | None = None,
-    show: JobCommand | None = None,
-    wait: JobCommand | None = None,
-    *,
-    with_unit: bool = False,
-) -> None:
-    """Add the commands on the jobs of a kind to its group, some with work of its own; else they take the kind."""
-    fixed: Mapping[str, object] = {} if kind is None else {"kind": kind}
+class JobView(NamedTuple, Generic[StatusT]):
+    """How the terminal shows the jobs of a kind."""
+
+    kind: KindName
+    calls: JobCalls[Query, JobPage, StatusT]
+    show: ShowStatus[StatusT]
+    """Shows a status, or the results of a job that has completed."""
+    note: ShowStatus[StatusT]
+    """Notes the progress of a job that is followed."""
+
+    async def show_job(self, job_id: str, installation: Installation, terminal: Terminal) -> int:
+        """Show the status or the results of a job."""
+        status = await installation.call(self.calls.get, self.calls.named(job_id))
+        await self.show(job_id, status, installation, terminal)
+        return 0
+
+    async def follow(self, job_id: str, installation: Installation, terminal: Terminal) -> int:
+        """Follow a job to its end and show its results; return the exit code."""
+        following = installation.follow(self.calls.get, self.calls.named(job_id))
+        async with noting_wait(installation, terminal), aclosing(following) as statuses:
+            async for status in statuses:
+                await self.note(job_id, status, installation, terminal)
+        await self.show(job_id, status, installation, terminal)
+        return exit_code(status)
+
+
+def add_jobs(group: Commands, view: JobView[StatusT] | None = None, *, with_unit: bool = False) -> None:
+    """Add the commands on the jobs of a kind to its group; without a view, they take the kind as an argument."""
+    fixed: Mapping[str, object] = {} if view is None else {"kind": view.kind}
 
     def run_show(options: _JobOptions, terminal: Terminal) -> int:
-        return _on_job(options, terminal, show or partial(_show, options.kind))
+        return _on_job(options, terminal, (view or plain_view(options.kind)).show_job)
 
     def run_wait(options: _JobOptions, terminal: Terminal) -> int:
         terminal.continues_when_repeated = True
-        return _on_job(options, terminal, wait or partial(follow_job, options.kind))
+        return _on_job(options, terminal, (view or plain_view(options.kind)).follow)
 
     group.add("list", _KindOptions, _list, fixed=fixed)
     group.add("show", _JobOptions, run_show, fixed=fixed, with_unit=with_unit)
@@ -97,24 +119,16 @@ def _list(options: _KindOptions, terminal: Terminal) -> int:
     return 0
 
 
-async def _show(kind: KindName, job_id: str, installation: Installation, terminal: Terminal) -> int:
-    calls = JOB_CALLS[kind]
-    _show_status(await installation.call(calls.get, calls.named(job_id)), job_id, terminal)
-    return 0
+def plain_view(kind: KindName) -> JobView[JobStatus]:
+    """Return the view of a kind of jobs whose statuses are shown as they are."""
+    return JobView(kind, JOB_CALLS[kind], _show_status, _note_status)
 
 
-async def follow_job(kind: KindName, job_id: str, installation: Installation, terminal: Terminal) -> int:
-    """Follow a job to its end and show its status; return the exit code."""
-    calls = JOB_CALLS[kind]
-    following = installation.follow(calls.get, calls.named(job_id))
-    async with noting_wait(installation, terminal), aclosing(following) as statuses:
-        async for status in statuses:
-            terminal.note_once(f"{job_id}: {status.status}")
-    _show_status(status, job_id, terminal)
-    return exit_code(status)
+async def _note_status(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
+    terminal.note_once(f"{job_id}: {status.status}")
 
 
-def _show_status(status: JobStatus, job_id: str, terminal: Terminal) -> None:
+async def _show_status(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
     """Show all that a status has."""
     rows = {name.replace("_", " "): _text(value) or None for name, value in _fields(status).items() if value != job_id}
     terminal.show(status, summary(f"{job_id}: {status.status}", rows))

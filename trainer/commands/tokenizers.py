@@ -1,7 +1,6 @@
 """`mt tokenizer`: tokenizers that several runs can share."""
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -11,13 +10,12 @@ from rich.text import Text
 
 from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import Commands, Options, assign, option, repeatable
-from trainer.commands.connection import Installation, accept, noting_wait, settings_for_any, with_services
+from trainer.commands.connection import Installation, accept, settings_for_any, with_services
 from trainer.commands.corpus_names import installed_corpus, note_tables
-from trainer.commands.jobs import add_jobs
+from trainer.commands.jobs import JobView, add_jobs
 from trainer.commands.terminal import Queued, Terminal, summary
-from trainer.commands.training import exit_code, note_waiting_for_disk
+from trainer.commands.training import note_waiting_for_disk
 from trainer.config.validation import parse
-from trainer.contracts.parameters import TokenizerPath
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.units import share_number
@@ -37,7 +35,7 @@ class _TrainOptions(Options):
 def add_to(commands: Commands) -> None:
     tokenizer = commands.group("tokenizer", "train and list tokenizers")
     tokenizer.add("train", _TrainOptions, _train)
-    add_jobs(tokenizer, "tokenizers", _show, _follow_to_end)
+    add_jobs(tokenizer, _VIEW)
 
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
@@ -49,7 +47,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
         note_tables(installation, terminal)
         training = installation.call(TRAIN_TOKENIZER, body=_read_request(options, names))
         accepted = await accept(training, lambda one: Queued(one.tokenizer_id, word="tokenizer"), terminal)
-        return await _follow_to_end(accepted.tokenizer_id, installation, terminal)
+        return await _VIEW.follow(accepted.tokenizer_id, installation, terminal)
 
     return with_services(settings_for_any(), terminal, train)
 
@@ -69,26 +67,13 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
     return parse(TokenizerTrainRequest, fields)
 
 
-async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
-    """Wait until the training of a tokenizer has ended, and show its status; return the exit code."""
-    path = TokenizerPath(tokenizer_id=tokenizer_id)
-    waiting, following = noting_wait(installation, terminal), installation.follow(TOKENIZERS.get, path)
-    async with waiting, aclosing(following) as statuses:
-        async for status in statuses:
-            note_waiting_for_disk(status, terminal)
-    await _show_status(status, installation, terminal)
-    return exit_code(status)
+async def _note(job_id: str, status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:
+    note_waiting_for_disk(status, terminal)
 
 
-async def _show(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
-    status = await installation.call(TOKENIZERS.get, TokenizerPath(tokenizer_id=tokenizer_id))
-    await _show_status(status, installation, terminal)
-    return 0
-
-
-async def _show_status(status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:
+async def _show(tokenizer_id: str, status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:
     model = "" if status.method == "char" else " --model lstm"
-    name = await short_name(status.tokenizer_id, status.label, partial(installation.job_id, "tokenizers"))
+    name = await short_name(tokenizer_id, status.label, partial(installation.job_id, "tokenizers"))
     after = f"next: mt train{model} --tokenizer {name} --corpus …"
     rows: dict[str, str] = {}
     if (stats := status.stats) is not None:
@@ -100,5 +85,8 @@ async def _show_status(status: TokenizerStatus, installation: Installation, term
             "unknown": f"{share_number(stats.oov_rate)} of tokens" + ("" if unknown is None else f", {unknown}"),
             "tokens": f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word",
         }
-    table = summary(f"{status.tokenizer_id}: {status.status}", rows)
+    table = summary(f"{tokenizer_id}: {status.status}", rows)
     terminal.show(status, table, Text(after if status.status == "completed" else status.message))
+
+
+_VIEW = JobView("tokenizers", TOKENIZERS, _show, _note)
