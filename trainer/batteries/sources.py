@@ -44,6 +44,11 @@ class _HubSource(Frozen):
     """Hashes of the files of the parts that were fetched."""
 
 
+def battery_at(place: str | Path, options: BatteryOptions, settings: Settings) -> Battery:
+    """Read the battery of a path, or of a name as `find_battery` does."""
+    return read_battery(Path(place), options) if Path(place).exists() else find_battery(str(place), options, settings)
+
+
 def find_battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
     """Read the battery of a name such as `blimp` or `blimp:passive_1`, after fetching a known one that is not there.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from warnings import warn
 
-from trainer.batteries.reading import read_battery, with_distinct_names
+from trainer.batteries.reading import with_distinct_names
 from trainer.batteries.scoring import score_batteries
-from trainer.batteries.sources import find_battery
+from trainer.batteries.sources import battery_at
 from trainer.config.settings import load_settings
 from trainer.config.validation import parse, safe_name
 from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
@@ -105,10 +105,7 @@ class NotebookModel(ABC):
         MODEL_INCOMPATIBLE for an option that the model does not support.
         """
         chosen, settings = parse(BatteryOptions, options), load_settings()
-        found = [
-            read_battery(Path(one), chosen) if Path(one).exists() else find_battery(str(one), chosen, settings)
-            for one in batteries
-        ]
+        found = [battery_at(one, chosen, settings) for one in batteries]
         return score_batteries(
             self.ask,
             BatteryRun(run_id=self.run_id, checkpoint=self.checkpoint, seed=0),

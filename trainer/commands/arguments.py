@@ -5,6 +5,7 @@ import asyncio
 import gc
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unpack, overload
@@ -12,7 +13,7 @@ from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unp
 import shtab
 from pydantic import BaseModel
 
-from trainer.commands.connection import full_model_name, full_run_id, run_or_group_id
+from trainer.commands.connection import full_model_name, full_run_id
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.schema import schema_of
 from trainer.config.settings import load_settings
@@ -150,7 +151,7 @@ class RunOrGroupOptions(Options):
 
     run = Argument[str](
         "RUN",
-        type=run_or_group_id,
+        type=partial(full_run_id, or_group=True),
         completion=RUN_IDS,
         help=RUN_HELP.replace("a run", "a run or a group"),
     )

@@ -7,8 +7,8 @@ from rich.text import Text
 
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.replication import complete_run
-from trainer.batteries.reading import Battery, battery_request, read_battery
-from trainer.batteries.sources import HUB_BATTERIES, find_battery
+from trainer.batteries.reading import battery_request
+from trainer.batteries.sources import HUB_BATTERIES, battery_at
 from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, option, repeatable
 from trainer.commands.connection import (
     Installation,
@@ -165,7 +165,7 @@ async def _start(
     from trainer.lab.batteries import accept_battery  # redis
     from trainer.queue.batteries import new_job
 
-    batteries = [_battery(name, chosen, installation.settings) for name in names]
+    batteries = [battery_at(name, chosen, installation.settings) for name in names]
     return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.runs))
 
 
@@ -198,12 +198,6 @@ def _is_battery(name: str, settings: Settings) -> bool:
     base, colon, _ = name.partition(":")
     is_here = settings.client.url is None and (settings.app.data_root / "batteries" / base).exists()
     return Path(name).exists() or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
-
-
-def _battery(name: str, options: BatteryOptions, settings: Settings) -> Battery:
-    """Return the battery of a path or a name; raises DATA_NOT_FOUND."""
-    path = Path(name)
-    return read_battery(path, options) if path.exists() else find_battery(name, options, settings)
 
 
 async def _note(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:

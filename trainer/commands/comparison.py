@@ -1,14 +1,15 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import (
     Installation,
-    compared_name,
     completed_manifest,
+    full_run_id,
     run_or_group,
     settings_for_any,
     with_inference,
@@ -38,10 +39,13 @@ from trainer.reports.comparison_report import comparison_report
 _TOLERANCE_HELP = f"relative rise of the loss up to which RUN counts as no worse; default: {TOLERANCE:g}"
 
 
+_compared_name = partial(full_run_id, or_group=True, or_checkpoint=True)
+
+
 class _CompareOptions(RunOptions):
-    run = Argument[str]("RUN", type=compared_name, completion=RUN_IDS, help="run, group of runs or RUN@1200 to judge")
+    run = Argument[str]("RUN", type=_compared_name, completion=RUN_IDS, help="run, group of runs or RUN@1200 to judge")
     others = Argument[list[str]](
-        "OTHER", nargs="+", type=compared_name, completion=RUN_IDS, help="what to compare it with"
+        "OTHER", nargs="+", type=_compared_name, completion=RUN_IDS, help="what to compare it with"
     )
     split = option("--split validation|test", str, "compare on this split; default: test")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")

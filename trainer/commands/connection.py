@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from trainer.commands.terminal import Queued, Terminal
@@ -20,10 +21,7 @@ from trainer.system.logs import setup_logging
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
     from trainer.client.remote import Remote
     from trainer.contracts.groups import GroupStatus
-    from trainer.contracts.job_status import JobPage, JobStatus
-    from trainer.contracts.parameters import Query
     from trainer.contracts.runs import RunManifest, RunStatus
-    from trainer.lab.calls import JobCalls
     from trainer.lab.here import Here
     from trainer.queue.queue import JobQueue
 
@@ -33,7 +31,6 @@ Installation: TypeAlias = "Here | Remote"
 _SILENT_SECONDS = 1.0
 """After so long without an answer a person reads what a command waits for."""
 T = TypeVar("T")
-PageT = TypeVar("PageT", bound="JobPage")
 InstallationT = TypeVar("InstallationT", bound="Here | Remote")
 
 
@@ -87,25 +84,8 @@ def full_run_id(given: str, *, or_group: bool = False, or_checkpoint: bool = Fal
     )
 
 
-def full_model_name(given: str) -> str:
-    """Return the name of a run or a checkpoint, as `RUN@1200`, with the complete id of its run."""
-    return full_run_id(given, or_checkpoint=True)
-
-
-def run_or_group_id(given: str) -> str:
-    """Return the id of the run or the group of runs that a name is meant for."""
-    return full_run_id(given, or_group=True)
-
-
-def compared_name(given: str) -> str:
-    """Return the name of a run, a group of runs or a checkpoint, with its complete id."""
-    return full_run_id(given, or_group=True, or_checkpoint=True)
-
-
-def local_run_id(given: str) -> str:
-    """Return the id of the run of this machine that a name is meant for; raises CONFIG_INVALID if MT_URL is set."""
-    settings = settings_for()
-    return with_installation(settings, lambda installation: installation.full_run_id(given))
+full_model_name = partial(full_run_id, or_checkpoint=True)
+"""Returns the name of a run or a checkpoint, as `RUN@1200`, with the complete id of its run."""
 
 
 def with_installation(settings: Settings, command: Callable[[Installation], Awaitable[T]]) -> T:
@@ -238,13 +218,6 @@ async def hint_name(name: str, label: str | None, installation: Installation) ->
         return await (await installation.run_finder())(given)
 
     return await short_name(name, label, find)
-
-
-async def all_jobs(installation: Installation, calls: JobCalls[Query, PageT, JobStatus]) -> PageT:
-    """Return all jobs of a kind, newest first."""
-    from trainer.lab.waits import all_pages
-
-    return await all_pages(lambda query: installation.call(calls.list, query=query))
 
 
 async def run_or_group(installation: Installation, name: str) -> RunStatus | GroupStatus:

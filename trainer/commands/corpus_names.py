@@ -125,13 +125,6 @@ def _local_path(name: str, yaml_file: Path | None) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).exists()), None)
 
 
-async def checked_corpus(name: str, corpora: CorpusStore) -> str:
-    """Return the name of a corpus, offering a file of this machine; raises AppError where it is not a corpus."""
-    name = await corpus_name(name, None, corpora)
-    await corpora.describe(name)
-    return name
-
-
 def note_tables(installation: Installation, terminal: Terminal) -> None:
     """Show how the tables were read that this machine's installation is offered; uploads show it by themselves."""
     if isinstance(installation, Here):
@@ -147,7 +140,8 @@ class CorpusToMeasure:
 
         async def named(installation: Installation) -> str:
             if isinstance(installation, Here):
-                name = await checked_corpus(str(path), self._corpora)
+                name = await corpus_name(str(path), None, self._corpora)
+                await self._corpora.describe(name)
                 for note in self._corpora.layout(name, ["split_by"]).notes:
                     terminal.note(f"Note: {note}")
                 return name

@@ -15,7 +15,7 @@ from trainer.artifacts.cleanup import CleanupReport, clean_up
 from trainer.artifacts.replication import remove_kept_checkpoints, stored_check
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag
-from trainer.commands.connection import local_run_id, settings_for, settings_for_here
+from trainer.commands.connection import full_run_id, settings_for, settings_for_here
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings, read_dotenv
@@ -36,7 +36,6 @@ class _CleanupOptions(Options):
     dry_run = flag("--dry-run", "only list what would be removed")
     kept = Argument[str | None](
         "--kept RUN",
-        type=local_run_id,
         completion=RUN_IDS,
         help="remove the checkpoints that the `checkpoint_schedule` of this run has kept, and nothing else",
     )
@@ -181,7 +180,7 @@ def _clean_up(options: _CleanupOptions, terminal: Terminal) -> int:
     if options.kept is None:
         report = clean_up(settings, dry_run=options.dry_run, is_stored=stored_check(settings))
     else:
-        report = asyncio.run(remove_kept_checkpoints(settings, options.kept, dry_run=options.dry_run))
+        report = asyncio.run(remove_kept_checkpoints(settings, full_run_id(options.kept), dry_run=options.dry_run))
     rows = [(one.path, f"{one.bytes:,}", one.reason if one.error is None else one.error) for one in report.removals]
     parts = [columns([("path", "bytes", "reason"), *rows])] if rows else []
     parts.append(Text(_cleaned(report)))

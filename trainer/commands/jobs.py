@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options, flag
-from trainer.commands.connection import Installation, all_jobs, noting_wait, settings_for_any, with_installation
+from trainer.commands.connection import Installation, noting_wait, settings_for_any, with_installation
 from trainer.commands.terminal import Listing, Terminal, summary
 from trainer.commands.training import exit_code
 from trainer.config.validation import safe_name
@@ -22,6 +22,7 @@ from trainer.contracts.parameters import Query
 from trainer.contracts.wording import counted, local_time
 from trainer.lab.calls import JOB_CALLS, JobCalls
 from trainer.lab.here import Here
+from trainer.lab.waits import all_pages
 
 JobCommand: TypeAlias = Callable[[str, Installation, Terminal], Awaitable[int]]
 """A command on the job of an id, which returns the exit code."""
@@ -110,7 +111,11 @@ def _on_job(options: _JobOptions, terminal: Terminal, command: JobCommand) -> in
 
 def _list(options: _KindOptions, terminal: Terminal) -> int:
     row, calls = JOB_ROWS[options.kind], JOB_CALLS[options.kind]
-    page = with_installation(settings_for_any(), lambda installation: all_jobs(installation, calls))
+
+    async def read(installation: Installation) -> JobPage:
+        return await all_pages(lambda query: installation.call(calls.list, query=query))
+
+    page = with_installation(settings_for_any(), read)
     rows = [[_text(fields.get(field)) for _, field in row.columns] for fields in map(_fields, page.jobs)]
     starts = (one.terminal for one in OPERATIONS if one.terminal and one.follows == calls.get.operation.name)
     start = next((f" Start one with: {one.example}" for one in starts if one.module == row.kind), "")

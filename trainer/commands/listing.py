@@ -13,13 +13,13 @@ from trainer.artifacts.run_ids import short_name
 from trainer.commands.arguments import Argument, Commands, Options, flag, option
 from trainer.commands.connection import Installation, settings_for_any, with_installation
 from trainer.commands.groups import short_spread
-from trainer.commands.terminal import Listing, Terminal
+from trainer.commands.terminal import Listing, Terminal, unknown_mark
 from trainer.contracts.base import RunState
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, RunRows
 from trainer.contracts.parameters import GroupPath
-from trainer.contracts.runs import RunStatus, has_unknown_text
+from trainer.contracts.runs import RunStatus
 from trainer.contracts.units import Unit, loss_number, per_char_number
 from trainer.contracts.wording import counted, duration, local_time
 from trainer.lab.calls import GET_GROUP
@@ -121,7 +121,7 @@ def _rows(listed: Sequence[RunStatus], groups: Sequence[GroupStatus], unit: Unit
 def _group_row(group: GroupStatus, unit: Unit) -> tuple[str, ...]:
     best = short_spread("best_val_loss", group.numbers.get("best_val_loss"), unit)
     per_char = short_spread("best_val_bits_per_char", group.numbers.get("best_val_bits_per_char"), unit)
-    mark = " (!)" if has_unknown_text(group.unknown_char_share) else ""
+    mark = unknown_mark(group.unknown_char_share)
     return (
         group.group_id,
         f"{group.status}, {group.n_completed} of {counted(len(group.members), 'run')}",
@@ -137,7 +137,7 @@ def _group_row(group: GroupStatus, unit: Unit) -> tuple[str, ...]:
 def _row(status: RunStatus, unit: Unit) -> tuple[str, ...]:
     loss, bits = status.best_val_loss, status.best_val_bits_per_char
     best = "" if loss is None else f"{loss_number(loss, unit)} {unit}"
-    mark = " (!)" if has_unknown_text(status.unknown_char_share) else ""
+    mark = unknown_mark(status.unknown_char_share)
     return (
         status.run_id,
         status.status,

@@ -282,12 +282,11 @@ def loss_figures(
     The margin is half the width of the 95 % interval of the loss. A mark shows losses per character that are too low to
     compare, which `describe_unknown` explains.
     """
-    from trainer.contracts.runs import has_unknown_text
     from trainer.contracts.units import perplexity
 
     if loss_nats is None:
         return None
-    mark = " (!)" if has_unknown_text(unknown_char_share) else ""
+    mark = unknown_mark(unknown_char_share)
     per_char = "" if bits_per_char is None else f", {per_char_number(bits_per_char, unit)} {unit} per character{mark}"
     token = "token" if objective == "causal_lm" else "masked token"
     margin = "" if margin_nats is None else f" ± {loss_number(margin_nats, unit)} (95 %)"
@@ -318,7 +317,12 @@ def _figures(status: RunStatus, unit: Unit) -> str:
 
 def _per_char(bits_per_char: float | None, unit: Unit, unknown_char_share: float | None) -> str:
     """Return a loss per character in parentheses; nothing if it is not known."""
+    mark = unknown_mark(unknown_char_share)
+    return "" if bits_per_char is None else f" ({per_char_number(bits_per_char, unit)}/char{mark})"
+
+
+def unknown_mark(unknown_char_share: float | None) -> str:
+    """Return the mark of losses per character that are too low to compare; nothing for other ones."""
     from trainer.contracts.runs import has_unknown_text
 
-    mark = " (!)" if has_unknown_text(unknown_char_share) else ""
-    return "" if bits_per_char is None else f" ({per_char_number(bits_per_char, unit)}/char{mark})"
+    return " (!)" if has_unknown_text(unknown_char_share) else ""
