@@ -44,15 +44,6 @@ def write_texts(folder: Path, count: int, lines: int = 3) -> None:
         (folder / f"{language}.txt").write_text(text, encoding="utf-8")
 
 
-def test_help__shows_the_flags_and_their_defaults(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        shell.type("corpus", "build", "--help")
-    shown = " ".join(capsys.readouterr().out.split())
-    flags = ("--source", "--threshold", "--langs", "--out-dir", "--progress-every", "--log-format", "--check-ipa")
-    defaults = ("default: kk,ky,tr,az,ug,uz", "default: 0.90", "default: 500", "default: text")
-    assert [one for one in (*flags, *defaults) if one not in shown] == []
-
-
 def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(shell: Shell) -> None:
     write_texts(shell.folder / "texts", 4)
     out = shell.type(*BUILD, "--from-ipa", *LANGUAGES, "--progress-every", "2")
@@ -102,16 +93,6 @@ def test_orthographic_text__is_identified_converted_and_compared(shell: Shell) -
     assert (shell.folder / "out" / "texts_uz_ipa.txt").read_text() == "bedler deb bedler deb bedler deb bedler deb\n"
     assert [BuildProgress.model_validate_json(line).language for line in err.splitlines()] == ["kk", "uz"]
     assert "kk: 8 of 8 words differ in epitran: d → t 8 (Bedler)\n" in shown
-
-
-def test_rejected_text__is_said_with_the_option_to_change(shell: Shell) -> None:
-    write_texts(shell.folder / "texts", 4)
-    with stand_ins(shell.folder / "libraries", LIBRARIES):
-        shell.type(*BUILD, "--langs", "kk", code=2)
-    assert shell.err.endswith(
-        "mt: Nothing is left of 'kk': its documents were rejected. Check their language, or lower the threshold of"
-        " kk.\n"
-    )
 
 
 def test_killed_build__continues_with_the_same_command(shell: Shell) -> None:
@@ -199,13 +180,3 @@ def test_data_set_of_the_hub__is_streamed_by_the_real_client(source: str, shell:
     for text in [manifest, built[1], built[2], refused[1], refused[2]]:
         assert TOKEN not in text
         assert "hf_other" not in text
-
-
-def test_hub_that_cannot_be_reached__is_one_sentence(shell: Shell) -> None:
-    code = "def load_dataset(*_, **options):\n    raise ConnectionError('no route')\n"
-    with stand_ins(shell.folder / "libraries", {"datasets.py": code}):
-        refusal = shell.refuse(*"corpus build --source oscar --from-ipa --langs kk".split(), code=1)
-    assert refusal == (
-        "mt: 'oscar' could not be fetched, because the hub cannot be reached: run the same command again where there"
-        " is a network, or build from texts of your own.\n"
-    )

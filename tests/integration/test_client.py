@@ -19,7 +19,7 @@ from trainer.client import downloads, http_api, remote
 from trainer.client.client import Client, RemoteModel
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
-from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobQueued, MetricsProgress
+from trainer.contracts.events import Event, JobCancelled, MetricsProgress
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.scores import ScoreResponse
@@ -97,19 +97,6 @@ def test_train__takes_fields_a_request_an_experiment_file_or_a_run(
             client.train(given, model={"hiden_size": 8})
         with refused(ErrorCode.RUN_NOT_FOUND, "There is no run 'none'"):
             client.train(corpus="text", init_from_run_id="none")
-
-
-def test_events_and_log__of_a_completed_run(server: LabServer) -> None:
-    with client_of(server) as client:
-        events = list(client.events(server.run.run_id))
-        assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert isinstance(events[0], JobQueued) and isinstance(events[-1], JobCompleted)
-        last = list(client.logs(server.run.run_id, tail=2))
-        assert "run_ended status=completed" in last[-1] and len(last) == 2
-        assert list(client.logs(server.run.run_id, tail=2, follow=True)) == last
-        assert list(client.logs(server.run.run_id, tail=0)) == []
-        with refused(ErrorCode.RUN_NOT_FOUND, "There is no run 'none'"):
-            client.logs("none").__next__()
 
 
 def test_cancelled_run__has_no_model_and_is_resumed_once(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from bot.commands import corpus_build
 from local_discord.driver import shown_text
-from tests.support import settings_in
 from tests.support.bot import AMBER, Place, discord_alone, place, running_bot, settings
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import log_of_worker, worker_in
@@ -17,7 +16,6 @@ from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.contracts.base import now
 from trainer.contracts.corpora import BuildRequest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.corpora import CorpusStore
 
 TO_IPA = "def to_ipa(text, lang):\n    return text.lower()\n"
 WAITING = "import pathlib, time\ndef to_ipa(text, lang):\n    while not pathlib.Path({gate!r}).exists():\n"
@@ -129,19 +127,6 @@ async def test_build__that_crashes_fails_with_a_sentence(tmp_path: Path, monkeyp
         await here.ask(here.ana, "corpus build", BUILD)
         text = shown_text((await here.message(here.ana, "· result")).payload)
     assert "The build crashed 3 times. See the worker's log for its last lines." in text
-
-
-def test_built_corpora__are_with_the_added_ones(tmp_path: Path) -> None:
-    local_texts(tmp_path)
-    build = BuildStore(tmp_path / "artifacts").create(
-        BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
-    )
-    chosen, folder = settings_in(tmp_path), tmp_path / "artifacts" / "corpora"
-    assert build.start(chosen)[-3] == str(folder)
-    folder.mkdir()
-    (folder / "local_kk_ipa.txt").write_text("beda\n")
-    found = CorpusStore(chosen)
-    assert "local_kk_ipa" in found.names() and found.find("local_kk_ipa") == folder / "local_kk_ipa.txt"
 
 
 async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:

@@ -266,6 +266,10 @@ async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -
         assert refused.outcome == (422, "INVALID_INPUT"), query
         assert [problem.path for problem in refused.error.details] == [path]
         assert part in refused.error.details[0].message
+    wrong = [f"limit={limit}" for limit in ("0", "201", "1.5", "%201", "1_0", "1&limit=2")]
+    for query in (*wrong, "status=done", "no=1", "cursor=A", "cursor=none", f"search={'x' * 201}", "family=no_such"):
+        assert (await idle.get(f"/runs?{query}")).outcome == (422, "INVALID_INPUT"), query
+    assert await listed(idle, "search=%ff") == [], "this is no UTF-8"
 
 
 async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site) -> None:

@@ -1,11 +1,8 @@
 """Uploads of corpora by the client, which continue after cuts, kills and in another process."""
 
 import asyncio
-import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,6 @@ from tests.support.reverse_proxy import reverse_proxy
 from tests.support.waiting import wait_until
 from trainer.client import uploads
 from trainer.client.client import Client
-from trainer.client.progress import transfer_bar
 from trainer.contracts.corpora import CorpusOverview, UploadStatus
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.data.text import corpus_sha256
@@ -186,23 +182,3 @@ def test_upload__that_cannot_continue_says_why(tmp_path: Path) -> None:
     ):
         with prepared(*answers) as server, Client(server.url, KEY) as client, refused(code, sentence):
             client.upload(tmp_path / "a.txt")
-
-
-class _Screen(StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_bar__is_drawn_in_a_terminal_and_in_a_notebook_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen, file, cell = _Screen(), StringIO(), StringIO()
-    for stream in (screen, file):
-        monkeypatch.setattr(sys, "stderr", stream)
-        show = transfer_bar("a.txt")
-        show(1_000_000, 4_000_000)
-        show(4_000_000, 4_000_000)
-    monkeypatch.setitem(sys.modules, "ipykernel", json)
-    monkeypatch.setattr(sys, "stderr", cell)
-    transfer_bar("b.txt")(0, 0)
-    assert screen.getvalue() == f"\ra.txt {'█' * 5}{'·' * 15}  25% of 4.0 MB\ra.txt {'█' * 20} 100% of 4.0 MB\n"
-    assert file.getvalue() == ""
-    assert cell.getvalue() == f"\rb.txt {'█' * 20} 100% of 0.0 MB\n"
