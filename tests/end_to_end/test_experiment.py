@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 from io import StringIO
 from math import log, sqrt
 from pathlib import Path
@@ -32,11 +31,8 @@ from trainer.contracts.experiments import (
     ExperimentRecord,
     ExperimentResult,
     MatrixRow,
-    Validity,
-    ValidityCheck,
 )
 from trainer.reports.experiment_tables import csv_text
-from trainer.system.files import read_record
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -244,21 +240,6 @@ def test_show_list_and_export__give_the_same_experiment(shell: Shell, smoke: Smo
     assert not any(name.startswith("texts") or name in ("request.json", "lock") for name in names)
     again = shell.refuse("experiment", "export", found.experiment_id, "report")
     assert again == "mt: 'report' exists and is not an empty folder: give another name.\n"
-
-
-def test_show__has_a_line_for_each_validity_check(shell: Shell, smoke: Smoke) -> None:
-    original = ExperimentStore(shell.artifacts).get(smoke.summary.experiment_id).path
-    twin = shutil.copytree(original, original.with_name("smoke-89abcdef"))
-    checks = (
-        ValidityCheck(name="held_out", passed=True, message="The gap is 0.25."),
-        ValidityCheck(name="control", passed=False, message="fi is too near."),
-    )
-    validity = Validity(passed=False, checks=checks)
-    result = changed(read_record(twin / "result.json", ExperimentResult), validity=validity)
-    (twin / "result.json").write_text(result.model_dump_json(), encoding="utf-8")
-    shown = shell.type("experiment", "show", twin.name)
-    shutil.rmtree(twin)
-    assert "✓ passed, held-out: The gap is 0.25.\n✗ failed, control: fi is too near.\n" in shown
 
 
 def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.text import Text
 
 from trainer.artifacts.batteries import BatteryDirectory
+from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.replication import complete_run
 from trainer.batteries.reading import battery_request
 from trainer.batteries.sources import HUB_BATTERIES, battery_at
@@ -34,6 +35,7 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Development
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.reports import Report
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import BATTERIES, START_BATTERY
 from trainer.lab.here import Here
@@ -210,11 +212,13 @@ async def _show(battery_id: str, status: BatteryStatus, installation: Installati
     if status.status != "completed":
         terminal.show(status, Text(f"{battery_id}: {status.status}\n{status.message}"))
         return
-    development = None
-    if status.development_of is not None:
-        development = await installation.read("batteries", battery_id, "development.json", Development)
-    summary = await installation.read("batteries", battery_id, "result.json", BatterySummary)
-    _show_results(summary, development, terminal)
+    report = await installation.read("batteries", battery_id, REPORT_FILE, Report)
+    result: BatterySummary | Development
+    if status.development_of is None:
+        result = await installation.read("batteries", battery_id, "result.json", BatterySummary)
+    else:
+        result = await installation.read("batteries", battery_id, "development.json", Development)
+    terminal.show_report(result, report)
     took = f"{counted(status.total, 'item')} in {duration(status.elapsed_seconds)}"
     where = report_places("page", installation, "batteries", battery_id)
     terminal.note(f"{took}\n{where}")
@@ -223,18 +227,14 @@ async def _show(battery_id: str, status: BatteryStatus, installation: Installati
 _VIEW = JobView("batteries", BATTERIES, _show, _note)
 
 
-def _show_results(summary: BatterySummary, development: Development | None, terminal: Terminal) -> None:
-    report = battery_report(summary) if development is None else development_report(development, summary)
-    terminal.show_report(development or summary, report)
-
-
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
     from trainer.batteries.development import TABLES, recomputed  # numpy
     from trainer.batteries.results import recompute
 
     folder = BatteryDirectory(options.folder)
     summary, development = recompute(folder)
-    _show_results(summary, development, terminal)
+    report = battery_report(summary) if development is None else development_report(development, summary)
+    terminal.show_report(development or summary, report)
     is_equal = (summary, development) == (folder.summary(), folder.development())
     if development is not None:
         tables = recomputed(development.run_id, {name: (folder.path / name).read_text("utf-8") for name in TABLES})

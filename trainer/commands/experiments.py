@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
+from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import (
     Installation,
@@ -36,10 +37,10 @@ from trainer.contracts.experiments import (
     Tables,
 )
 from trainer.contracts.installation import recipes
+from trainer.contracts.reports import Report
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
-from trainer.reports.experiment_report import experiment_report
 from trainer.system.hardware import physical_cores
 
 
@@ -205,9 +206,10 @@ async def _show(experiment_id: str, status: ExperimentStatus, installation: Inst
         terminal.show(status, Text(f"{experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
     result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
+    report = await installation.read("experiments", experiment_id, REPORT_FILE, Report)
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
     where = report_places("report", installation, "experiments", experiment_id)
-    terminal.show_report(result, experiment_report(result), Text(f"\n{took}\n{where}"))
+    terminal.show_report(result, report, Text(f"\n{took}\n{where}"))
 
 
 def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:
