@@ -1,7 +1,6 @@
 """The card of an experiment: its progress by cell, and in the end the matrix, the tree and the validity checks."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import get_args
 
@@ -12,10 +11,9 @@ from bot.messages.report_card import report_lines
 from bot.messages.run_card import progress_bar
 from bot.messages.text import AMBER, BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, without_links
 from trainer.contracts.base import RunState
-from trainer.contracts.experiments import Cell, CellKind, ExperimentResult, ExperimentStatus
+from trainer.contracts.experiments import Cell, CellKind, ExperimentStatus
 from trainer.contracts.reports import Report
 from trainer.lab.language import _, numeral
-from trainer.reports.experiment_tables import BATTERIES, HEAT_MAP, TREE
 
 _SIGNS: dict[RunState, str] = {
     **{"queued": "○", "running": "▶", "paused": "⏸"},
@@ -48,22 +46,6 @@ def experiment_card(status: ExperimentStatus, report: Report | None = None) -> d
 
 def _kept() -> str:
     return _("Finished trainings and scores are stored. Starting the same experiment again continues with them.")
-
-
-def attach_figures(embed: discord.Embed, figures: Mapping[str, bytes], result: ExperimentResult) -> list[discord.File]:
-    """Show the heat map in an embed; return the files to send with it, new for each try, since a try reads them."""
-    if figures:
-        embed.set_image(url=f"attachment://{HEAT_MAP}")
-    languages = ", ".join(result.languages)
-    descriptions = {
-        HEAT_MAP: _("Excess surprisal by listener and text: {languages}.", languages=languages),
-        TREE: _("Average-linkage tree of {languages}.", languages=languages),
-        BATTERIES: _("Accuracy on batteries by language of the model: {languages}.", languages=languages),
-    }
-    return [
-        discord.File(BytesIO(figure), name, description=clamp(descriptions[name], 1024))
-        for name, figure in figures.items()
-    ]
 
 
 def _progress(status: ExperimentStatus) -> list[str]:

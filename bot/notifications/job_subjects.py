@@ -1,17 +1,16 @@
 """Jobs as subjects of notifications, one row per kind; all states are on disk."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import discord
 
-from bot.messages.experiment_card import attach_figures
 from bot.messages.job_cards import job_buttons, job_card
-from bot.messages.report_card import figure_in_words
-from bot.messages.text import attach_picture
+from bot.messages.report_card import attach_figures
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
 from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
@@ -23,7 +22,7 @@ from trainer.artifacts.job_folder import AnyStatusJob, FolderT, JobStore
 from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
+from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
 from trainer.contracts.reports import Report
@@ -99,17 +98,20 @@ async def result_of(row: JobRow, job: AnyStatusJob, status: JobStatus, charts: C
     """Return the card of a job, of a completed one with its report, and the files to send with it."""
     report = await report_of(job, status)
     embed = job_card(row, status, report)
-    if isinstance(job, ExperimentDirectory) and isinstance(status, ExperimentStatus) and status.status == "completed":
+    if report is None:
+        return JobResult(embed, no_files, None)
+    if isinstance(job, ExperimentDirectory):
         result = await asyncio.to_thread(read_record, job.result, ExperimentResult)
-        figures = await charts.experiment_figures(result, current_unit())
-        return JobResult(embed, partial(attach_figures, embed, figures, result), report)
-    for figure in () if report is None else report.figures():
-        picture = job.path / f"{figure.name}.png"
-        if picture.exists():
-            content: bytes = await asyncio.to_thread(picture.read_bytes)
-            files = partial(attach_picture, embed, content, picture.name, figure_in_words(figure))
-            return JobResult(embed, files, report)
-    return JobResult(embed, no_files, report)
+        pictures = await charts.experiment_figures(result, current_unit())
+    else:
+        pictures = await asyncio.to_thread(_first_picture, job, report)
+    return JobResult(embed, partial(attach_figures, embed, pictures, report), report)
+
+
+def _first_picture(job: AnyStatusJob, report: Report) -> Mapping[str, bytes]:
+    """Return the first picture of a report that is stored, by the name of its figure."""
+    paths = (job.path / f"{figure.name}.png" for figure in report.figures())
+    return {path.stem: path.read_bytes() for path in islice(filter(Path.exists, paths), 1)}
 
 
 class JobState(NamedTuple):

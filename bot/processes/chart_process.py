@@ -16,7 +16,6 @@ import structlog
 
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.units import Unit
-from trainer.reports.experiment_tables import BATTERIES, HEAT_MAP, TREE
 from trainer.reports.score_table import Curve
 from trainer.reports.surprisal_report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
 from trainer.system.signals import outliving_terminal
@@ -156,9 +155,9 @@ def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit
 def _experiment_figures(result: ExperimentResult, unit: Unit) -> Mapping[str, bytes]:
     from trainer.reports.experiment_charts import batteries_figure, figure_bytes, heat_map_figure, tree_figure
 
-    figures = {HEAT_MAP: heat_map_figure(result, unit), TREE: tree_figure(result, unit)}
+    figures = {"heat_map": heat_map_figure(result, unit), "tree": tree_figure(result, unit)}
     if result.batteries:
-        figures[BATTERIES] = batteries_figure(result)
+        figures["batteries"] = batteries_figure(result)
     return {name: figure_bytes(figure, "png") for name, figure in figures.items()}
 
 

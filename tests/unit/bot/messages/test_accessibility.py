@@ -25,7 +25,7 @@ def first_character(title: ast.expr) -> str:
 def test_images__have_descriptions_for_screen_readers() -> None:
     with_image = {module for module, _ in calls("set_image")}
     files = [file for module, file in calls("File") if module in with_image]
-    assert {"text", "experiment_card", "inference"} <= with_image and len(files) >= len(with_image)
+    assert {"text", "report_card", "inference"} <= with_image and len(files) >= len(with_image)
     described = {module for module, _ in calls("attach_picture")}  # which must be given a description
     assert {"run_card", "compare", "group_subject"} <= described
     assert all("description" in [keyword.arg for keyword in file.keywords] for file in files)

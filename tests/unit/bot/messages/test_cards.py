@@ -29,11 +29,11 @@ from bot.messages.answers import (
 )
 from bot.messages.battery_card import battery_card
 from bot.messages.digest_card import digest_card, run_line
-from bot.messages.experiment_card import attach_figures, experiment_card
+from bot.messages.experiment_card import experiment_card
 from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
 from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
-from bot.messages.report_card import figure_in_words
+from bot.messages.report_card import attach_figures
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
@@ -80,6 +80,7 @@ from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.operations import JOB_ROWS
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
@@ -501,14 +502,18 @@ def test_message__has_the_text_of_its_state(case: str, snapshot: SnapshotAsserti
     assert text_of("en", CASES[case]) == snapshot
 
 
-FIGURE_FILES = ("heat_map.png", "tree.png", "batteries.png")
+def descriptions(report: Report, *figures: str) -> str:
+    """The files of figures with their descriptions."""
+    files = attach_figures(discord.Embed(), dict.fromkeys(figures, b"png"), report)
+    return "\n".join(f"{file.filename}: {file.description}" for file in files)
+
+
 WORDS: Mapping[str, Callable[[], str]] = {
     "picture of a run": lambda: chart_alt_text(RUNNING),
     "picture of a report": lambda: report_files(PART)[0].description or "",
-    "picture of a development": lambda: figure_in_words(development_report(DEVELOPMENT, NO_ITEMS).figures()[0]),
-    "pictures of an experiment": lambda: "\n".join(
-        f"{file.filename}: {file.description}"
-        for file in attach_figures(discord.Embed(), dict.fromkeys(FIGURE_FILES, b"png"), with_batteries())
+    "picture of a development": lambda: descriptions(development_report(DEVELOPMENT, NO_ITEMS), "accuracy"),
+    "pictures of an experiment": lambda: descriptions(
+        experiment_report(with_batteries()), "heat_map", "tree", "batteries"
     ),
     "suggestion": lambda: described(ENTRIES[2]),
     "suggestion without characters": lambda: described(ENTRIES[2]._replace(bits_per_char=None, objective="masked_lm")),
@@ -617,9 +622,9 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("picture of a run", "training loss {:.3f} {u}/token, validation loss {:.3f}.", (2.0, 2.1)),
     ("picture of a development", "The last values: a&b 84.3%.", ()),
     ("picture of a report", "mean {:.3f} {u}, highest {:.2f} at 4.", (2.5 * BIT, 4 * BIT)),
-    ("pictures of an experiment", "heat_map.png: Excess surprisal by listener and text: tr, az, kk, ky,", ()),
-    ("pictures of an experiment", "tree.png: Average-linkage tree of tr, az, kk, ky, uz, ug, fi.\n", ()),
-    ("pictures of an experiment", "batteries.png: Accuracy on batteries by language of the model: tr, az,", ()),
+    ("pictures of an experiment", "heat_map.png: Heat map of the excess cross-entropy: the numbers of the first", ()),
+    ("pictures of an experiment", "batteries.png: Heat map of accuracies on batteries: the numbers of the table", ()),
+    ("pictures of an experiment", "tree.png: Average-linkage tree of the languages: the joins of the table of", ()),
     ("suggestion", "· {:.3f} {u}/char", (2.164 * BIT,)),
     ("suggestion without characters", "· {:.3f} {u}/masked token", (1.5,)),
 ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bot.commands.compare import attach_comparison, settings_answer
 from bot.commands.list_runs import PAGE_RUNS
 from bot.messages.answers import runs_page
-from bot.messages.experiment_card import attach_figures
+from bot.messages.report_card import attach_figures
 from tests.support.cards import Read, texts, within_limits
 from tests.support.experiment_results import with_batteries
 from tests.support.measured_runs import OWN_TEXT, measured
@@ -18,6 +18,7 @@ from tests.support.stories import run_record
 from trainer.contracts.runs import CorpusRef
 from trainer.queue.run_index import RunRow
 from trainer.reports.comparison import Measurement, differences
+from trainer.reports.experiment_report import experiment_report
 
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
 
@@ -65,5 +66,5 @@ def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str
 def test_message__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats/token") == []
-    assert attach_figures(embed, {}, with_batteries()) == []
+    assert attach_figures(embed, {}, experiment_report(with_batteries())) == []
     assert embed.image.url is None
