@@ -1,4 +1,4 @@
-"""Answers of the HTTP API that are no other record: pages of runs, files of an artifact, accepted cancellations."""
+"""Answers of the HTTP API that are no other record: pages and reports of runs, files, accepted cancellations."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, KindName
 from trainer.contracts.generations import TrainingSample
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
 
@@ -22,6 +23,12 @@ class RunPage(Frozen):
     """The values of the settings that were asked for, by run and name; lists are JSON."""
     varied_settings: tuple[str, ...] = ()
     """The settings that differ among the runs of all pages; only where settings were asked for."""
+
+
+class RunReport(Report):
+    """The report of a run, and the status that it was made from."""
+
+    run: RunStatus
 
 
 class CheckedTraining(Frozen):

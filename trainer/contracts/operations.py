@@ -484,7 +484,7 @@ _RUNS = (
         takes_group=True,
         query_example={"runs": f"{RUN},{OTHER_RUN}"},
     ),
-    Operation("report_run", "GET /runs/{run_id}/report", "runs", "The run for people"),
+    Operation("report_run", "GET /runs/{run_id}/report", "runs", "The status of the run, and its report for people"),
     Operation("get_curve", "GET /runs/{run_id}/curve", "runs", "The curves"),
     Operation("get_request", "GET /runs/{run_id}/request", "runs", "The request", work="run_records"),
     Operation("get_samples", "GET /runs/{run_id}/samples", "runs", "The samples", role=Role.OWNER, work="run_records"),

@@ -22,6 +22,7 @@ from trainer.contracts.http_answers import (
     CheckedTraining,
     GroupCurve,
     RunPage,
+    RunReport,
     RunRequest,
     TrainingSamples,
 )
@@ -169,7 +170,7 @@ TRAIN = _call("train", NoQuery, WaitQuery, TrainRequest, Accepted)
 CHECK_TRAINING = _call("check_training", NoQuery, NoQuery, TrainRequest, CheckedTraining)
 GET_RUN = _call("get_run", RunPath, WaitQuery, NoBody, RunStatus)
 REPORT_GROUP = _call("report_group", GroupPath, NoQuery, NoBody, Report)
-REPORT_RUN = _call("report_run", RunPath, NoQuery, NoBody, Report)
+REPORT_RUN = _call("report_run", RunPath, NoQuery, NoBody, RunReport)
 CANCEL_RUN = _call("cancel_run", RunPath, NoQuery, NoBody, CancelAnswer)
 RESUME_RUN = _call("resume_run", RunPath, WaitQuery, NoBody, Accepted)
 DELETE_RUN = _call("delete_run", RunPath, NoQuery, NoBody, _NOTHING)

@@ -14,7 +14,7 @@ from trainer.config.experiment_file import experiment_yaml
 from trainer.config.validation import format_value
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
-from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage
+from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage, RunReport
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import (
     CompareQuery,
@@ -169,9 +169,11 @@ async def get_run(lab: Lab, asked: Asked[RunPath, WaitQuery, NoBody]) -> RunStat
     return await at_end(lambda: lab.feeds.status(asked.path.run_id), asked.query.wait)
 
 
-async def report_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> Report:
-    """Read the status of a run as `get_run` does; return what it says to people."""
-    return run_report(await lab.feeds.status(asked.path.run_id))
+async def report_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunReport:
+    """Read the status of a run as `get_run` does; return it with what it says to people."""
+    run = await lab.feeds.status(asked.path.run_id)
+    report = run_report(run)
+    return RunReport(title=report.title, sections=report.sections, run=run)
 
 
 async def cancel_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> CancelAnswer:

@@ -15,7 +15,7 @@ import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_sample
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, KeptCheckpoint, Report, RunFiles, RunRequest, RunStatus } from "./records.js" */
+/** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunReport, RunRequest } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -29,8 +29,9 @@ const MAX_CHECKPOINTS = 200;
  */
 export async function showRun(main, signal, runId) {
   const base = `/runs/${runId}`;
-  /** @type {RunStatus} */
-  let run = await read(base, signal);
+  /** @type {RunReport} */
+  let report = await read(`${base}/report`, signal);
+  let { run } = report;
   setTitle(run.label ?? "Run");
   const facts = h("div");
   const curves = runCurves(runId, signal);
@@ -68,22 +69,21 @@ export async function showRun(main, signal, runId) {
   const request = await read(`${base}/request`, signal);
   origin.append(...originLinks(request, run.group?.group_id));
 
-  const draw = async () => {
-    /** @type {Report} */
-    const report = await read(`${base}/report`, signal);
+  const draw = () => {
     const bar = h("progress", { max: 100, value: run.progress, "aria-label": "Progress" });
     state.replaceChildren(badge(run), ...(hasEnded(run) ? [] : [" ", bar]));
     const [first, ...others] = sectionsOf(report, "", [], signal);
     if (first && !facts.contains(document.activeElement)) facts.replaceChildren(first);
     if (!more.contains(document.activeElement)) more.replaceChildren(...others);
   };
-  await draw();
+  draw();
 
   let refreshed = Date.now();
   const refresh = async () => {
     refreshed = Date.now();
-    run = await read(base, signal);
-    await draw();
+    report = await read(`${base}/report`, signal);
+    run = report.run;
+    draw();
     actions.show(run);
     await showStored();
     return hasEnded(run);
