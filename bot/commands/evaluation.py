@@ -134,9 +134,8 @@ def evaluating_answer(record: RunRecord, measured: str, model: str) -> discord.E
 
 def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, model: str) -> discord.Embed:
     """Return the metrics of a run on a split or a corpus."""
-    margin_nats = None if metrics.lines is None else metrics.lines.margin_nats
-    missing = None if metrics.lines is None else metrics.lines.missing_interval
-    margin = "" if margin_nats is None else f" ± {figure(margin_nats)} (95 %)"
+    losses = metrics.lines
+    margin = "" if losses.margin_nats is None else f" ± {figure(losses.margin_nats)} (95 %)"
     figures = [f"**{figure(metrics.loss)}**{margin} {unit_of(metrics.objective)}"]
     if metrics.objective == "causal_lm":
         predicted = count(metrics.n_tokens, "predicted token")
@@ -151,7 +150,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
-        *([] if missing is None else [missing]),
+        *([] if losses.missing_interval is None else [losses.missing_interval]),
         *([] if metrics.baseline is None else [reader_of_names().note(counting_note(metrics.baseline))]),
         _(
             "Accuracy {top1} · top-5 {top5}",

@@ -384,7 +384,7 @@ def figures_are_those_of_the_manifest(shell: Shell, run: RunDirectory, *, masked
         title = "Test" if split == "test" else "Best validation"
         [row] = [line.removeprefix(title).split() for line in shown.splitlines() if line.startswith(f"{title} ")]
         assert row == [*filter(None, numbers), f"{math.exp(loss):.2f}"] and f"bits per {unit}" in shown
-        half = None if measured.lines is None else measured.lines.margin_nats
+        half = measured.lines.margin_nats
         interval = "" if half is None else f" ± {half / BIT:.3f} (95 %)"
         evaluated = shell.type("eval", run.run_id, "--latest")
         assert f"{loss / BIT:.3f}{interval}{figures}" in evaluated

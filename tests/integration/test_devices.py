@@ -55,7 +55,7 @@ def _two(name: str, family: str, **more: bool) -> Case:
     return Case(name, {**_FAMILIES[family], "devices": 2, "strategy": strategy}, **more)
 
 
-def _kept(folder: Path) -> list[tuple[int, TextSeen | None]]:
+def _kept(folder: Path) -> list[tuple[int, TextSeen]]:
     found = [(state.step, state.seen) for state in kept_states(folder / "checkpoints")]
     assert len(found) == 3
     return found

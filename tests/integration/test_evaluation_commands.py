@@ -38,7 +38,7 @@ async def test_eval__has_the_figures_of_its_metrics(lab: Lab) -> None:
             metrics = (await queue.inference.ask(run_id, request)).measured()
             shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
             unknown = f"{metrics.unknown_char_share:.1%} of the text unknown"
-            half = None if metrics.lines is None else metrics.lines.margin_nats
+            half = metrics.lines.margin_nats
             margin = "" if half is None else f" ± {half / log(2):.3f} (95 %)"
             figures = f"{metrics.loss / log(2):.3f}{margin} bits/token, {metrics.bits_per_char:.3f} bits/char"
             assert f"{figures}, perplexity {metrics.perplexity:.2f}" in shown

@@ -28,6 +28,7 @@ SUMMARY = EvalSummary(
     top1_accuracy=0.25,
     top5_accuracy=0.5,
     unknown_share=0.0,
+    lines=line_losses(2.0),
 )
 
 TEXT, OTHER_TEXT, OWN_TEXT = (

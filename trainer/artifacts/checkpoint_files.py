@@ -66,10 +66,10 @@ class TextSeen(Frozen):
     A schedule keeps a checkpoint for the threshold W if words - words_in_step < W <= words.
     """
 
-    words: int
-    tokens: int
-    words_in_step: int
-    tokens_in_step: int
+    words: int = 0
+    tokens: int = 0
+    words_in_step: int = 0
+    tokens_in_step: int = 0
 
 
 class StepPlan(Frozen):
@@ -96,11 +96,8 @@ class StepPlan(Frozen):
         return changed(self, from_step=step, from_position=self.position(step), total_steps=total_steps)
 
 
-class TrainingState(Frozen, extra="ignore"):
-    """State of a training besides its weights; the next step depends on nothing else.
-
-    Unknown fields of older versions are ignored.
-    """
+class TrainingState(Frozen):
+    """State of a training besides its weights; the next step depends on nothing else."""
 
     request_hash: Sha256
     step: int = 0
@@ -117,8 +114,8 @@ class TrainingState(Frozen, extra="ignore"):
     """Loss and tokens since the last row of the loss curve."""
     tokens_seen: int = 0
     """Predicted tokens."""
-    seen: TextSeen | None = None
-    """Text read, whether or not its tokens were predicted; None in states of earlier versions."""
+    seen: TextSeen = TextSeen()
+    """Text read, whether or not its tokens were predicted."""
     tokens_per_step: int = 0
     """Tokens of the last step."""
     rows_per_step: int = 0

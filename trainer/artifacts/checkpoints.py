@@ -103,8 +103,6 @@ def _is_at(state: TrainingState, unit: str, count: int) -> bool:
     if unit == "epoch":
         return (len(state.epochs), state.position) == (count, 0)
     seen = state.seen
-    if seen is None:
-        return False
     read, in_step = (seen.words, seen.words_in_step) if unit == "words" else (seen.tokens, seen.tokens_in_step)
     return read - in_step < count <= read
 

@@ -43,7 +43,7 @@ class KeptCheckpoint(Frozen):
     epoch: int | None
     """Epoch of its last step, from 1; None if its state cannot be read."""
     words: int | None
-    """Words and tokens of training text read before it; None in runs of earlier versions."""
+    """Words and tokens of training text read before it; None as `epoch`."""
     tokens: int | None
     bytes: int
     sha256: Sha256 | None
@@ -114,12 +114,11 @@ def _kept(folder: Path, step: int, files: Sequence[RunFile]) -> KeptCheckpoint:
     state: TrainingState | None = None
     with suppress(OSError, BrokenFile):
         state = read_record(folder / STATE, TrainingState)
-    seen = None if state is None else state.seen
     return KeptCheckpoint(
         step=step,
         epoch=None if state is None else state.epoch,
-        words=None if seen is None else seen.words,
-        tokens=None if seen is None else seen.tokens,
+        words=None if state is None else state.seen.words,
+        tokens=None if state is None else state.seen.tokens,
         bytes=sum(file.bytes for file in files),
         sha256=next((file.sha256 for file in files if file.path.endswith(f"/{WEIGHTS}")), None),
     )

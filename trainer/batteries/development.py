@@ -56,10 +56,8 @@ def _loss(
     step: int, metrics: EvalMetrics, measure: CurveMeasure, value: float, n: int, unit_nats: float
 ) -> DevelopmentRow:
     """Return a loss with the interval over its lines."""
-    lines, half = metrics.lines, None
-    if lines is not None:
-        weights = lines.tokens if measure == "loss" else lines.chars
-        half = margin((lines.nats, weights), is_drawn=lines.is_drawn)
+    lines = metrics.lines
+    half = margin((lines.nats, lines.tokens if measure == "loss" else lines.chars), is_drawn=lines.is_drawn)
     low, high = (None, None) if half is None else (max(0.0, value - half / unit_nats), value + half / unit_nats)
     return DevelopmentRow(
         step=step, measure=measure, level="split", name=metrics.split, value=value, low=low, high=high, n=n

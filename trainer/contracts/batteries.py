@@ -171,7 +171,7 @@ class BatteryRun(Frozen):
     epoch: int | None = None
     """Complete epochs before the checkpoint; None for the model of the run."""
     words: int | None = None
-    """Words and tokens of the training text read before it; None in runs of earlier versions."""
+    """Words and tokens of the training text read before it; None for the model of the run."""
     tokens: int | None = None
     label: str | None = None
     seed: int
@@ -269,8 +269,8 @@ class FormulaResult(Frozen):
     low: float | None
     """The lower end of the 95 % interval of Wilson (1927)."""
     high: float | None
-    chance: float | None = None
-    """The share of random surprisals for which the formula holds; None in results of earlier versions."""
+    chance: float
+    """The share of random surprisals for which the formula holds."""
 
 
 class Effect(Frozen):
@@ -298,11 +298,8 @@ class Counts(Frozen):
     ngram: Accuracy
 
 
-class Controls(Frozen, extra="ignore"):
-    """The controls of a battery on a sample of its choices, by the measure of the request, or of a suite by the sum.
-
-    Those of earlier versions have fields of a third control, which could not fail.
-    """
+class Controls(Frozen):
+    """The controls of a battery on a sample of its choices, by the measure of the request, or of a suite by the sum."""
 
     battery: str
     suite: str = ""
@@ -315,7 +312,7 @@ class Controls(Frozen, extra="ignore"):
     is_at_chance: bool | None
     """True if the interval of the untrained accuracy has chance in it; None if all items are ties."""
     counts: Counts | None = None
-    """None if the training text is gone, or in results of earlier versions."""
+    """None if the training text is gone."""
 
 
 class LeakedItems(Frozen):
@@ -377,7 +374,7 @@ class Comparison(Frozen):
     p: float
     """Two-sided, of the exact test of McNemar (1947)."""
     p_holm: float | None = None
-    """Adjusted for the number of all comparisons (Holm 1979); None for a whole battery of an earlier version."""
+    """Adjusted for the number of all comparisons (Holm 1979)."""
 
 
 class SeedBand(Frozen):

@@ -57,7 +57,7 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     n_tokens: int
     n_chars: int
     n_bytes: int | None = None
-    lines: LineLosses | None = None
+    lines: LineLosses
     """Losses of the lines, from which a comparison computes its interval."""
     unknown_share: float | None = None
     """The share of unknown tokens in the text, without [EOS]."""
@@ -76,9 +76,9 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     created_at: Timestamp
     artifacts: tuple[str, ...] = ()
     baseline: Baseline | None = None
-    """Losses of counting on the split; None for another text, a masked model, and in runs of older versions."""
+    """Losses of counting on the split; None for another text, and for a masked model."""
     leak: Leak | None = None
-    """What of the text the run and its ancestors have trained on; None in evaluations of older versions."""
+    """What of the text the run and its ancestors have trained on; None if it was not measured."""
     notes: tuple[str, ...] = ()
     """Warnings about the text: how much of it was trained on, and what was not searched."""
 

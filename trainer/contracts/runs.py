@@ -619,10 +619,10 @@ class EvalSummary(Frozen):
     """Share of unknown tokens, without [EOS]."""
     unknown_char_share: float | None = None
     """Share of unknown characters; above 0.001, `bits_per_char` is too low to compare."""
-    lines: LineLosses | None = None
-    """Losses of the lines of the text; None if an older version evaluated it."""
+    lines: LineLosses
+    """Losses of the lines of the text."""
     leak: Leak | None = None
-    """What of the text the run and its ancestors have trained on; None if an older version evaluated it."""
+    """What of the text the run and its ancestors have trained on; None if it was not measured."""
 
 
 class RunManifest(Frozen):
@@ -645,7 +645,7 @@ class RunManifest(Frozen):
     search: Search | None = None
     """The trials that chose the learning rate and the dropout; None without a search."""
     baselines: Baselines = Field(default_factory=dict)
-    """Losses of counting, by split; empty for a masked model, and in runs of older versions."""
+    """Losses of counting, by split; empty for a masked model."""
     early_stopped: bool = False
     best_epoch: int | None = None
     steps: int = 0

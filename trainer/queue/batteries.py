@@ -135,9 +135,8 @@ def kept_models(
 
 def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: RunStore) -> BatteryRun:
     state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
-    seen, kept = state.seen, _run(model_name(run.run_id, step), options, runs)
-    words, tokens = (None, None) if seen is None else (seen.words, seen.tokens)
-    return changed(kept, epoch=len(state.epochs), words=words, tokens=tokens)
+    kept, seen = _run(model_name(run.run_id, step), options, runs), state.seen
+    return changed(kept, epoch=len(state.epochs), words=seen.words, tokens=seen.tokens)
 
 
 def _check_development(options: DevelopmentOptions, models: Sequence[str], runs: RunStore) -> str:

@@ -430,14 +430,11 @@ def _chance(differing: set[str], mine: Environment | None, its: Environment | No
 def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: Note | None) -> Iterator[Note]:
     """Yield what a verdict covers, or why it has no interval."""
     if found == "no_interval":
-        if mine.lines is None or its.lines is None:
-            yield note("An older version evaluated one of them, so there is no interval: evaluate both again.")
-        else:
-            reason = mine.lines.missing_interval or its.lines.missing_interval
-            yield _OTHER_LINES if reason is None else note("{text}", text=reason)
+        reason = mine.lines.missing_interval or its.lines.missing_interval
+        yield _OTHER_LINES if reason is None else note("{text}", text=reason)
     elif found not in ("not_comparable", "equal"):
         yield chance or note("One seed each: the interval covers lines of the text, not the spread of trainings.")
-        if mine.lines is not None and not mine.lines.is_drawn:
+        if not mine.lines.is_drawn:
             yield note(
                 "Neighbouring lines depend on each other: the interval takes them in blocks, {most} at most.",
                 most=MAX_BLOCKS,
@@ -445,8 +442,8 @@ def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: Note | N
 
 
 def _relative_error(mine: EvalSummary, its: EvalSummary, basis: Basis) -> StandardError | None:
-    """Return the standard error of the rise of a metric, from losses of the same lines; None if they are unknown."""
-    if mine.lines is None or its.lines is None or len(mine.lines.nats) != len(its.lines.nats):
+    """Return the standard error of the rise of a metric, from losses of the same lines; None for other lines."""
+    if len(mine.lines.nats) != len(its.lines.nats):
         return None
     ratios: list[Ratio] = [
         (lines.nats, lines.tokens if basis == "loss" else lines.chars) for lines in (mine.lines, its.lines)

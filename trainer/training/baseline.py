@@ -59,7 +59,7 @@ def compared(
     `ngram_nats` are the losses of the n-gram over the groups of lines of the split; None gives no interval.
     """
     lines, half_nats = metrics.lines, None
-    if lines is not None and ngram_nats is not None:
+    if ngram_nats is not None:
         lines = changed(lines, ngram_nats=ngram_nats)
         half_nats = margin((lines.nats, lines.chars), (ngram_nats, lines.chars), is_drawn=lines.is_drawn)
     bits = _bits_per_char(metrics.loss, metrics.n_tokens, metrics.n_chars)

@@ -83,10 +83,6 @@ class TrainingProgress:
         if self.state.request_hash != start.request_hash:
             raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
         self.state = changed(self.state, rows_per_step=size.rows_per_step, max_seq_len=effective.max_seq_len)
-        if self.state.seen is None:
-            read = len(self.state.epochs) * size.rows + self.state.position
-            last = ((self.state.position or size.rows) - 1) % size.rows_per_step + 1
-            self.state = changed(self.state, seen=self._seen(read, min(read, last)))
         self._clock: StepClock | None = None
         if seconds is not None:
             self._clock = StepClock(_timed_work(corpus, effective, size), self.state.elapsed_seconds)
@@ -263,8 +259,8 @@ class TrainingProgress:
             best_epoch=state.history.best_epoch,
             evals_without_gain=state.history.evaluations_without_fall,
             gpu_memory_bytes=self._gpu_memory_bytes,
-            tokens=None if state.seen is None else state.seen.tokens,
-            words=None if state.seen is None else state.seen.words,
+            tokens=state.seen.tokens,
+            words=state.seen.words,
         )
 
     def durable_state(self) -> TrainingState:

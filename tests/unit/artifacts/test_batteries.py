@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.batteries import battery_record
-from tests.support.battery_results import ONE
 from tests.support.disk_failures import CODES, FailingDisk
 from tests.support.refusals import refused
 from tests.support.stored_jobs import begin
@@ -82,14 +81,6 @@ def test_another_attempt__keeps_items_and_scores(job: BatteryDirectory, tmp_path
     again = BatteryStore(tmp_path).create(record, ())
     assert (again.status().status, again.items()) == ("queued", [*items])
     assert again.scores(RUN, "trained") == scores(0)
-
-
-def test_results_of_an_earlier_version__are_read_without_the_control_that_is_gone(job: BatteryDirectory) -> None:
-    of_now = ONE.model_dump_json()
-    of_before = of_now.replace('"is_at_chance":true', '"is_at_chance":true,"swapped":null,"n_not_turned":0')
-    assert of_before != of_now
-    job.result.write_text(of_before, encoding="utf-8")
-    assert job.summary() == ONE
 
 
 def test_job__is_found_by_its_id_last_and_the_beginning_of_its_id_among_the_visible_ones(tmp_path: Path) -> None:

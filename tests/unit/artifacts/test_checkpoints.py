@@ -29,7 +29,7 @@ def seen(words: int, tokens: int) -> TextSeen:
 def run_fixture(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A completed run with checkpoints before its first step, within an epoch, and at the ends of two epochs."""
     run = finished_run(tmp_path_factory.mktemp("kept"), "gru")
-    keep_checkpoint(run, 0, seen=TextSeen(words=0, tokens=0, words_in_step=0, tokens_in_step=0))
+    keep_checkpoint(run, 0, seen=TextSeen())
     keep_checkpoint(run, 7, position=3, seen=seen(1000, 2500))
     keep_checkpoint(run, 20, epochs=(EPOCH,), seen=seen(2020, 5000))
     keep_checkpoint(run, 40, epochs=(EPOCH, EPOCH))

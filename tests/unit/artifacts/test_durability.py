@@ -15,12 +15,12 @@ from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, same
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import CODES, FailingDisk, failing, told
+from tests.support.measured_runs import SUMMARY
 from tests.support.runs import ended, phase, record
 from tests.support.unsynced_disk import UnsyncedDisk
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.contracts.runs import EvalSummary
 from trainer.system.files import Disk, sha256_of, write_atomically
 from trainer.training.checkpoint import CheckpointStore
 
@@ -92,7 +92,7 @@ def accept_and_end(folder: Path, disk: Disk) -> Iterator[Step]:
     for path in (run.metrics, run.samples):
         path.write_text("{}", encoding="utf-8")
     yield partial(ended, run, "completed")
-    yield partial(run.add_evaluation, EvalSummary(split="test", loss=1.0, perplexity=3.0))
+    yield partial(run.add_evaluation, SUMMARY)
 
 
 def fault_of_run(folder: Path, promised: int) -> str | None:

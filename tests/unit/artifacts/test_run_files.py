@@ -16,7 +16,7 @@ def test_kept_checkpoints__of_an_unfinished_or_damaged_run_are_listed(tmp_path: 
     size = sum(path.stat().st_size for path in folder.iterdir())
     weights = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     [kept] = (found := run_files(run)).kept
-    assert kept == KeptCheckpoint(step=1, epoch=0, words=None, tokens=None, bytes=size, sha256=weights)
+    assert kept == KeptCheckpoint(step=1, epoch=0, words=0, tokens=0, bytes=size, sha256=weights)
     assert {file.step for file in found.files if "/scheduled/" in file.path} == {1}
     for name in ("state.json", "manifest.json"):
         (folder / name).write_bytes(b"{")

@@ -114,7 +114,7 @@ def test_interval__is_paired_over_the_lines(tmp_path: Path) -> None:
     left = iter(losses_by_hand(run, "test", chosen(run, 7)))
     by_line = [sum(next(left) for _ in line[1:]) for line in documents(run, "test")]
     lines = evaluated.lines
-    assert lines is not None and lines.ngram_nats == pytest.approx(tuple(by_line)) and len(by_line) > 6
+    assert lines.ngram_nats == pytest.approx(tuple(by_line)) and len(by_line) > 6
     differences = [(own - its) / log(2) for own, its in zip(lines.nats, by_line, strict=True)]
     assert baselines["test"].margin == pytest.approx(half_width_by_hand(differences, lines.chars))
     assert baselines["validation"].margin is None, "the model's losses of these lines are not known"

@@ -167,15 +167,6 @@ def seal(folder: Path) -> None:
     (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
-def test_training_state_of_an_earlier_version__has_no_raw_weights(store: CheckpointStore, tmp_path: Path) -> None:
-    save(store, 1)
-    saved = checkpoint(1)
-    earlier = {name: value for name, value in saved.optimizer_state.items() if name != "raw_weights"}
-    (tmp_path / "step-1" / "optimizer.pt").write_bytes(packed(earlier))
-    seal(tmp_path / "step-1")
-    assert same(saved, store.recover(saved.weights).checkpoint)
-
-
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_training_state_that_would_grow__is_refused_with_a_right_hash(
     store: CheckpointStore, tmp_path: Path, bomb: str
@@ -363,11 +354,11 @@ def test_training__keeps_weights_by_text_and_reports_how_much_it_has_read(
     tokens = run.corpus.sizes["train"].tokens
     for state in kept_of(run):
         seen, share = state.seen, len(state.epochs) + Fraction(state.position, rows)
-        assert seen is not None and (seen.words, seen.tokens) == (int(words * share), int(tokens * share))
+        assert (seen.words, seen.tokens) == (int(words * share), int(tokens * share))
         before = share - Fraction(min(24, (state.position or rows) % 24 or 24), rows) if state.step else share
         in_step = (seen.words - seen.words_in_step, seen.tokens - seen.tokens_in_step)
         assert in_step == (int(words * before), int(tokens * before))
-    assert result.state.seen is not None and result.state.seen.words == 3 * words
+    assert result.state.seen.words == 3 * words
     assert (result.state.tokens_seen == 3 * tokens) == (objective == "causal_lm")
 
 
@@ -378,25 +369,11 @@ def test_kept_weights__name_the_count_they_were_kept_for(tmp_path: Path, unit: s
     observed(run)
     spans: dict[int, tuple[int, int]] = {}
     for state in kept_of(run):
-        assert state.seen is not None
         read = (state.seen.words, state.seen.words_in_step), (state.seen.tokens, state.seen.tokens_in_step)
         spans[state.step] = read[unit == "tokens"]
     found = {count: [step for step, (read, new) in spans.items() if read - new < count <= read] for count in counts}
     assert [len(steps) for steps in found.values()] == [1, 1, 1, 1]
     assert {step for [step] in found.values()} | {max(spans)} == set(spans)
-
-
-def test_resume__of_a_state_of_an_earlier_version_counts_the_text_again(tmp_path: Path) -> None:
-    whole = run_in(tmp_path / "whole", SCHEDULED | {"num_epochs": 2})
-    expected = observed(whole).result.state.seen
-    for calls in (1, 4, 9):
-        run = run_in(tmp_path / str(calls), SCHEDULED | {"num_epochs": 2})
-        observed(run, should_stop=after(calls, "pause"))
-        saved = saved_last(run)
-        earlier = saved._replace(state=changed(saved.state, seen=None))
-        assert observed(run, resume=earlier).result.state.seen == expected
-        stopped = observed(run, should_stop=after(0, "pause"), resume=earlier).result.state
-        assert stopped.seen == saved.state.seen, "nothing was trained, and the last step is that of the checkpoint"
 
 
 def keep(store: CheckpointStore, step: int, *, seed: int = 0) -> dict[str, Tensor]:

@@ -183,7 +183,7 @@ def test_metrics_and_prompts__are_those_of_a_text_with_newlines(run: Run) -> Non
     unknown = sum(character not in "".join(PLAY[:5]) for character in text.replace("\n", ""))
     assert metrics.unknown_share == unknown / len(text)
     assert (metrics.seq_len.min, metrics.seq_len.max) == (1, 17)
-    assert metrics.lines is not None and metrics.lines.chars == tuple(len(line) + 1 for line in PLAY[7:])
+    assert metrics.lines.chars == tuple(len(line) + 1 for line in PLAY[7:])
     assert not metrics.lines.is_drawn, "the lines of a stream are neighbours"
     assert samples[0].prompt == ""
     assert set(sample_prompts(run.corpus, run.tokenizer, 1)) <= {"", *"ROMEO: He JULIET: Ay She o".split()}

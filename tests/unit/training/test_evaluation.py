@@ -94,7 +94,7 @@ def test_losses_of_lines__are_sums_over_groups_of_a_long_text(tmp_path: Path, fa
     bounds = [number * len(lines) // 200 for number in range(201)]
     groups = [lines[first:last] for first, last in pairwise(bounds)]
     found = metrics.lines
-    assert found is not None and len(lines) > 400
+    assert len(lines) > 400
     assert found.chars == tuple(sum(map(len, group)) for group in groups)
     assert (sum(found.chars), sum(found.tokens)) == (metrics.n_chars, metrics.n_tokens)
     assert sum(found.nats) == pytest.approx(metrics.loss * metrics.n_tokens, rel=1e-12)

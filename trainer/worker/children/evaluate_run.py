@@ -88,9 +88,8 @@ def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> Eval
     baseline = None if manifest is None else manifest.baselines.get(metrics.split)
     if manifest is None or baseline is None:
         return metrics
-    earlier = [one.lines for one in manifest.eval if (one.split, one.dataset) == (metrics.split, None)]
-    ngram_nats = next((lines.ngram_nats for lines in earlier if lines is not None), None)
-    return compared(baseline, metrics, ngram_nats)[1]
+    earlier = (one.lines.ngram_nats for one in manifest.eval if (one.split, one.dataset) == (metrics.split, None))
+    return compared(baseline, metrics, next(earlier, None))[1]
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:

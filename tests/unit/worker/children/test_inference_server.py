@@ -12,6 +12,7 @@ import torch
 
 from tests.support import settings_in
 from tests.support.baselines import UNCLEAR
+from tests.support.measured_runs import SUMMARY
 from tests.support.reference import ReferenceModel, losses_by_hand
 from tests.support.refusals import refused
 from tests.support.runs import ended, record
@@ -41,7 +42,6 @@ from trainer.worker.children.inference_server import answer, limit_memory
 from trainer.worker.children.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
-OLD_SUMMARY = EvalSummary(split="test", loss=9.0, perplexity=8103.0)
 R = TypeVar("R", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, EvalRecord)
 
 
@@ -125,7 +125,7 @@ def _finished(tmp_path: Path) -> Finished:
     run.samples.write_text("", encoding="utf-8")
     weights = [run.path / "model.safetensors", run.path / "config.json"]
     files = file_records(run.path, [*weights, *run.tokenizer.iterdir(), run.metrics, run.samples])
-    ended(run, "completed", eval=(OLD_SUMMARY,), files=files)
+    ended(run, "completed", eval=(SUMMARY,), files=files)
     return Finished(settings, made, run, model, ModelCache(store, CorpusStore(settings), max_bytes=1 << 30))
 
 
@@ -208,7 +208,7 @@ def test_manifest__has_the_latest_evaluation_of_each_split_and_text(finished: Fi
     after = finished.run.completed_manifest()
     latest = ((test, None), (validation, None), (other, "other"))
     assert [(one.split, one.dataset) for one in after.eval] == [(one.split, dataset) for one, dataset in latest]
-    drawn = [one.lines.is_drawn for one in after.eval if one.lines is not None]
+    drawn = [one.lines.is_drawn for one in after.eval]
     assert drawn == [True, True, False], "all lines of the other text are neighbours"
     fields = {name for name in EvalSummary.model_fields if name != "dataset"}
     for summary, (metrics, _) in zip(after.eval, latest, strict=True):
@@ -226,7 +226,6 @@ def test_evaluation__is_compared_with_what_the_training_counted(finished: Finish
     assert finished.measure(split).baseline is None
     manifest = finished.run.completed_manifest()
     [earlier] = [one for one in manifest.eval if one.split == split]
-    assert earlier.lines is not None
     ngram_nats = tuple(nats / 2 for nats in earlier.lines.nats) if split == "test" else None
     lines = changed(earlier.lines, ngram_nats=ngram_nats)
     with finished.run.wait_for_lock(PATIENCE_SECONDS):
@@ -259,7 +258,7 @@ def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None
     release.start()
     finished.measure("test")
     release.join()
-    assert finished.run.completed_manifest().eval != (OLD_SUMMARY,)
+    assert finished.run.completed_manifest().eval != (SUMMARY,)
 
 
 def test_named_texts__are_scored_and_continued_as_if_they_had_been_typed(finished: Finished) -> None:
@@ -283,7 +282,7 @@ def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tm
     for field, error in errors.items():
         sentence = f"`{field}` must be a name inside the corpus folder: no absolute path and no `..`."
         assert error == RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence))
-    assert finished.run.completed_manifest().eval == (OLD_SUMMARY,)
+    assert finished.run.completed_manifest().eval == (SUMMARY,)
 
 
 def text_of(pieces: list[InferenceRecord | GenerateChunk], index: int = 0) -> str:

@@ -103,7 +103,7 @@ async def test_training__stores_the_baseline_of_its_splits(tmp_path: Path, test_
     assert baseline is not None and metrics.baseline == run.follow().refresh().baseline == baseline
     assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char)
     [summary] = manifest.eval
-    assert summary.lines == metrics.lines and summary.lines is not None and summary.lines.ngram_nats is not None
+    assert summary.lines == metrics.lines and summary.lines.ngram_nats is not None
     ngram_loss = sum(summary.lines.ngram_nats) / sum(summary.lines.tokens)
     assert baseline.ngram_loss == pytest.approx(ngram_loss)
     assert manifest.data is not None
