@@ -122,7 +122,7 @@ def main(name: str, work: str, threads: str) -> None:
     usual: dict[str, object] = {"corpus": "text", "tokenizer": {"method": "char"}, "device": "cpu"}
     request = parse(TrainRequest, {**usual, **_MODELS[name], "threads": int(threads)})
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    effective = resolve(request, corpus=corpus)
     if work in ("training", "evaluation"):
         os.nice(NICENESS)
     serve(partial(repeated, _work(effective, work), _SLICE_SECONDS))

@@ -161,7 +161,7 @@ def measure(folder: Path) -> Measured:
     size = path.stat().st_size
     reference = CorpusRef(name=path.name, sha256=corpus_sha256(path), bytes=size)
     request = parse(TrainRequest, REQUEST)
-    effective = resolve(request, corpus=reference, validation_corpus=None, test_corpus=None)
+    effective = resolve(request, corpus=reference)
     compute = resolve_compute(effective)
     begin = perf_counter()
     tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")

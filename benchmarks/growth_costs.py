@@ -184,7 +184,7 @@ def _request(folder: Path, fields: dict[str, object], megabytes: float) -> Effec
     }
     request = parse(TrainRequest, {**usual, **fields})
     corpus = CorpusRef(name=path.name, sha256=corpus_sha256(path), bytes=path.stat().st_size)
-    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    return resolve(request, corpus=corpus)
 
 
 def _prepared(folder: Path, effective: EffectiveRequest) -> tuple[Tokenizer, TokenizedCorpus]:
@@ -430,7 +430,7 @@ async def _server_seconds(store: Store) -> float:
 def _record(run_id: str) -> RunRecord:
     request = TrainRequest(model_family="char_lstm", corpus="text")
     corpus = CorpusRef(name="text", sha256="c" * 64, bytes=1_000_000)
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    effective = resolve(request, corpus=corpus)
     return RunRecord(
         run_id=run_id,
         user_id=None,

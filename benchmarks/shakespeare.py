@@ -90,8 +90,6 @@ def request(text_file: Path, steps: int, seed: int, threads: int) -> EffectiveRe
     return resolve(
         parse(TrainRequest, fields),
         corpus=reference,
-        validation_corpus=None,
-        test_corpus=None,
     )
 
 

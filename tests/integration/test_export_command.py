@@ -92,7 +92,7 @@ async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -
         (tmp_path / name).write_bytes(data)
         request = read_experiment(read_yaml(tmp_path / name), {}).request()
         corpus = story.record.effective.corpus
-        again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+        again = resolve(request, corpus=corpus)
         assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
 
 

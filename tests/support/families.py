@@ -75,7 +75,7 @@ def request_of(name: str, **values: object) -> TrainRequest:
 
 def effective_of(name: str, **values: object) -> EffectiveRequest:
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    return resolve(request_of(name, **values), corpus=corpus, validation_corpus=None, test_corpus=None)
+    return resolve(request_of(name, **values), corpus=corpus)
 
 
 def config_of(name: str) -> tuple[ModelConfig, Objective]:

@@ -22,7 +22,7 @@ def record(
     """A run record; its effective request is that of a text of one byte, unless it is given."""
     corpus = CorpusRef(name="text", sha256="a" * 64, bytes=1)
     sent = request or tiny_request()
-    resolved = effective or resolve(sent, corpus=corpus, validation_corpus=None, test_corpus=None)
+    resolved = effective or resolve(sent, corpus=corpus)
     return RunRecord(
         run_id=run_id,
         user_id=user_id,

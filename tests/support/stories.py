@@ -39,7 +39,7 @@ def run_record(
 ) -> RunRecord:
     request = TrainRequest(model_family="char_lstm", corpus="kk_ipa", label=label)
     corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=1_234_567)
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    effective = resolve(request, corpus=corpus)
     return changed(record(run_id, user_id, request=request, effective=effective), created_at=BEGIN)
 
 

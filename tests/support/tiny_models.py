@@ -107,8 +107,6 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
     effective = resolve(
         parse(TrainRequest, {**SMALL, **steady(values), "corpus": path.name, **values}),
         corpus=reference(path),
-        validation_corpus=None,
-        test_corpus=None,
     )
     tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
     return Run(effective, resolve_compute(effective), tokenizer, corpus, folder)

@@ -147,8 +147,8 @@ def resolve(
     request: TrainRequest,
     *,
     corpus: CorpusRef,
-    validation_corpus: CorpusRef | None,
-    test_corpus: CorpusRef | None,
+    validation_corpus: CorpusRef | None = None,
+    test_corpus: CorpusRef | None = None,
     parent: EffectiveRequest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:

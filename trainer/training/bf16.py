@@ -27,8 +27,6 @@ def _trains(architecture: Architecture) -> bool:
     effective = resolve(
         TrainRequest(model_family=architecture, model_size="tiny", corpus="none", max_seq_len=_LENGTH),
         corpus=CorpusRef(name="none", sha256="0" * 64, bytes=1),
-        validation_corpus=None,
-        test_corpus=None,
     )
     before = torch.get_rng_state()
     try:

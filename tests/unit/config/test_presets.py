@@ -32,7 +32,7 @@ def request_of(fields: Values) -> TrainRequest:
 
 
 def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveRequest:
-    return resolve(request_of(fields), corpus=corpus, validation_corpus=None, test_corpus=None)
+    return resolve(request_of(fields), corpus=corpus)
 
 
 def of(family: str, **sizes: object) -> dict[str, object]:
@@ -237,7 +237,7 @@ def test_stored_tokenizer__that_fits_no_family_or_objective_is_refused() -> None
     def take(family: str, manifest: TokenizerManifest) -> EffectiveRequest:
         request = request_of({"model_family": family, "tokenizer_id": "stored-1"})
         named = changed(manifest, tokenizer_id="stored-1")
-        return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, tokenizer=named)
+        return resolve(request, corpus=CORPUS, tokenizer=named)
 
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "a 'char' tokenizer only, and 'stored-1' is a 'word' tokenizer: take"):
         take("char_lstm", tokenizer_of("word", ["a b", "b c"]).manifest)
@@ -265,9 +265,7 @@ def child(parent_fields: Values, **fields: object) -> EffectiveRequest:
     parent, tokenizer = parent_of(parent_fields)
     request = request_of({"init_from_run_id": "parent", **fields})
     effective = parent.effective
-    return resolve(
-        request, corpus=CORPUS, validation_corpus=None, test_corpus=None, parent=effective, tokenizer=tokenizer
-    )
+    return resolve(request, corpus=CORPUS, parent=effective, tokenizer=tokenizer)
 
 
 def test_warm_start__has_the_sizes_and_the_tokenizer_of_its_parent() -> None:

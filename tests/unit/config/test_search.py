@@ -23,7 +23,7 @@ DROPOUT = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1, "dropout": 0.
 def resolved(**fields: object) -> EffectiveRequest:
     request = parse(TrainRequest, {**OPEN, **fields})
     corpus = CorpusRef(name="text", sha256="a" * 64, bytes=100_000)
-    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None)
+    return resolve(request, corpus=corpus)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,6 @@ def test_hash__is_that_of_the_request_whatever_its_search_chooses() -> None:
         resolve(
             parse(TrainRequest, plain),
             corpus=effective.corpus,
-            validation_corpus=None,
-            test_corpus=None,
         )
     )
 

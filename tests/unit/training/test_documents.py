@@ -68,7 +68,7 @@ def stream_of(tokenizer: Tokenizer, text: str) -> list[int]:
 def resolved(path: Path, **values: object) -> EffectiveRequest:
     """The request of a run on a file."""
     request = parse(TrainRequest, {"corpus": path.name, "model_family": "lstm", **STREAM, **values})
-    return resolve_request(request, corpus=reference(path), validation_corpus=None, test_corpus=None)
+    return resolve_request(request, corpus=reference(path))
 
 
 @pytest.fixture(name="run")
@@ -283,9 +283,7 @@ def test_tokenizer__of_other_documents_is_refused(documents: str) -> None:
 
     def documents_with(tokenizer: Tokenizer) -> str:
         corpus, manifest = effective_of("lstm").corpus, tokenizer.manifest
-        return resolve_request(
-            request, corpus=corpus, validation_corpus=None, test_corpus=None, tokenizer=manifest
-        ).documents
+        return resolve_request(request, corpus=corpus, tokenizer=manifest).documents
 
     of_lines = tokenizer_of("char", PLAY)
     right, wrong = (of_lines, CHARACTERS) if documents == "line" else (CHARACTERS, of_lines)
