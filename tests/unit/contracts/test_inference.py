@@ -116,18 +116,3 @@ def test_record__is_read_again_and_a_damaged_one_shows_no_text(record: BaseModel
     with pytest.raises(ValidationError, match=f"{field}\n") as caught:
         type(record).model_validate_json(damaged)
     assert "secret" not in str(caught.value)
-
-
-OLD_RECORD = (
-    '{"kind":"score","request":{"text":"ab","path":null,"detail_level":"summary","top_k":3,"window_tokens":null,'
-    '"seed":null},"response":{"request_id":"r","run_id":"a","status":"completed","loss":1.5,"perplexity":4.5,'
-    '"bits_per_char":2.2,"n_tokens":2,"n_scored":2,"unk_count":0,"unit":"nats","method":"causal",'
-    '"surprisal":[1.0,2.0],"rank":[1,2],"entropy":[0.5,0.5],"tokens":["a","b"],"char_spans":[[0,1],[1,2]],'
-    '"topk":null,"window":{"window_tokens":64,"context_tokens":16,"compared_tokens":0,"max_difference_nats":0.0},'
-    '"error":null}}'
-)
-
-
-def test_record__of_the_release_before_is_read() -> None:
-    record = ScoreRecord.model_validate_json(OLD_RECORD)
-    assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
