@@ -499,76 +499,54 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 
 
 def _check(effective: EffectiveRequest) -> None:
-    """Refuse values that do not fit together: of documents, of row lengths, of learning rates."""
-    _check_documents(effective)
-    _check_devices(effective)
-    model = effective.model
-    if isinstance(model, models.TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
-        raise field_error(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "max_seq_len",
-            f"is {effective.max_seq_len}, but `model.max_position_embeddings` is"
-            f" {model.max_position_embeddings}: make `max_seq_len` smaller or `model.max_position_embeddings` larger.",
+    """Refuse values that do not fit together: of documents, of devices, of row lengths, of learning rates."""
+    for misfit in _misfits(effective):
+        raise field_error(*misfit)
+
+
+def _misfits(effective: EffectiveRequest) -> Iterator[tuple[ErrorCode, str, str]]:
+    """Yield the code, the field and the message of each value that does not fit the others."""
+    invalid, incompatible = ErrorCode.INVALID_INPUT, ErrorCode.MODEL_INCOMPATIBLE
+    if effective.documents == "stream":
+        if effective.objective == "masked_lm":
+            yield incompatible, "documents", "must be 'line' for masked_lm: 'stream' is for causal_lm."
+        check_newlines(effective.documents, effective.tokenizer.method)
+        if effective.split_by == "line":
+            message = "'stream' needs `split_by` 'position' or 'file': lines drawn at random are no stream."
+            yield invalid, "documents", message
+    if effective.devices > 1:
+        yield from _misfits_of_devices(effective, effective.devices)
+    model, longest = effective.model, effective.max_seq_len
+    if isinstance(model, models.TransformerConfig) and longest > model.max_position_embeddings:
+        message = (
+            f"is {longest}, but `model.max_position_embeddings` is {model.max_position_embeddings}: make `max_seq_len`"
+            " smaller or `model.max_position_embeddings` larger."
         )
+        yield incompatible, "max_seq_len", message
     if effective.decay_ratio != DEFAULT_DECAY_RATIO and effective.lr_schedule != "wsd":
         message = f"has no effect with `lr_schedule` '{effective.lr_schedule}': leave it out, or take 'wsd'."
-        raise field_error(ErrorCode.INVALID_INPUT, "decay_ratio", message)
+        yield invalid, "decay_ratio", message
     lowest, highest = effective.min_learning_rate, effective.learning_rate
     if lowest and effective.lr_schedule == "constant":
-        raise field_error(
-            ErrorCode.INVALID_INPUT,
-            "min_learning_rate",
-            "has no effect with `lr_schedule` 'constant': leave it out, or take 'linear', 'cosine' or 'wsd'.",
-        )
+        message = "has no effect with `lr_schedule` 'constant': leave it out, or take 'linear', 'cosine' or 'wsd'."
+        yield invalid, "min_learning_rate", message
     if lowest > highest:
-        raise field_error(
-            ErrorCode.INVALID_INPUT,
-            "min_learning_rate",
-            f"is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
-        )
+        yield invalid, "min_learning_rate", f"is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}."
 
 
-def _check_devices(effective: EffectiveRequest) -> None:
-    devices = effective.devices
-    if devices == 1:
-        return
+def _misfits_of_devices(effective: EffectiveRequest, devices: int) -> Iterator[tuple[ErrorCode, str, str]]:
+    invalid = ErrorCode.INVALID_INPUT
     if effective.search is not None:
         message = f"must be 1 with `search`, you gave {devices}: search on one device, then train with what it chose."
-        raise field_error(ErrorCode.INVALID_INPUT, "devices", message)
+        yield invalid, "devices", message
     if effective.device.startswith("cuda:"):
-        raise field_error(
-            ErrorCode.INVALID_INPUT,
-            "device",
-            f"'{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'.",
-        )
-    if effective.batch_size < devices:
-        raise field_error(
-            ErrorCode.INVALID_INPUT,
-            "batch_size",
-            f"must be {devices} or more, you gave {effective.batch_size}: each of the `devices` needs a row.",
-        )
+        yield invalid, "device", f"'{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'."
+    if (rows := effective.batch_size) < devices:
+        message = f"must be {devices} or more, you gave {rows}: each of the `devices` needs a row."
+        yield invalid, "batch_size", message
     if effective.strategy == "fsdp" and not isinstance(effective.model, models.TransformerConfig):
-        raise field_error(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "strategy",
-            f"'fsdp' is for transformers, and {effective.model_family} is none: use 'ddp'.",
-        )
-
-
-def _check_documents(effective: EffectiveRequest) -> None:
-    if effective.documents == "line":
-        return
-    if effective.objective == "masked_lm":
-        raise field_error(
-            ErrorCode.MODEL_INCOMPATIBLE, "documents", "must be 'line' for masked_lm: 'stream' is for causal_lm."
-        )
-    check_newlines(effective.documents, effective.tokenizer.method)
-    if effective.split_by == "line":
-        raise field_error(
-            ErrorCode.INVALID_INPUT,
-            "documents",
-            "'stream' needs `split_by` 'position' or 'file': lines drawn at random are no stream.",
-        )
+        message = f"'fsdp' is for transformers, and {effective.model_family} is none: use 'ddp'."
+        yield ErrorCode.MODEL_INCOMPATIBLE, "strategy", message
 
 
 def tokenizer_of(request: TrainRequest, trained: TokenizerManifest | None) -> TokenizerConfig:
