@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import Field, PositiveInt, model_validator
 
-from trainer.contracts.base import Frozen, Probability, describe_fields, requires
+from trainer.contracts.base import Frozen, Probability, describe_fields
 from trainer.contracts.tokenizers import TokenizerMethod
 
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
@@ -30,19 +30,6 @@ Few = Annotated[int, Field(gt=0, le=1024)]
 Order = Annotated[int, Field(ge=1, le=7)]
 """Length of an n-gram in tokens."""
 _GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
-
-
-def _is_positive(size: int) -> bool:
-    return size > 0
-
-
-def _is_not_negative(share: float) -> bool:
-    return share >= 0
-
-
-_Size = Annotated[int, requires(_is_positive, "> 0")]
-_Dropout = Annotated[float, Field(lt=1), requires(_is_not_negative, ">= 0")]
-"""Sizes in requests are checked before; these checks are for configs built in Python."""
 
 
 class ArchitectureConfig(Frozen):
@@ -70,12 +57,12 @@ class RnnConfig(ArchitectureConfig):
     objectives: ClassVar[tuple[Objective, ...]] = ("causal_lm", "masked_lm")
 
     architecture: RnnArchitecture
-    embedding_size: _Size
-    hidden_size: _Size
+    embedding_size: PositiveInt
+    hidden_size: PositiveInt
     """Width of each direction."""
-    num_layers: _Size
+    num_layers: PositiveInt
     bidirectional: bool = False
-    dropout: _Dropout = 0.0
+    dropout: Probability = 0.0
     tie_word_embeddings: bool = False
     """True: project the hidden state to the embedding size and use the embedding as the output layer."""
     dropout_places: DropoutPlaces = "all"
