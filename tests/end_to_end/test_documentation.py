@@ -51,80 +51,58 @@ def commands(name: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_experiment_page__its_commands_lead_to_a_report(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown", "file"),
+    [
+        ("experiment", [], "report/report.html"),
+        (
+            "batteries",
+            ["agreement", "order", "mean over paradigms", "p (Holm)", "All numbers are those of result.json."],
+            "results/report.html",
+        ),
+        (
+            "development",
+            ["pairs", "test: bits per character", "age of acquisition", "All numbers are those of result.json."],
+            "results/accuracy.png",
+        ),
+        ("generating", [], ""),
+        ("tokenizers", ["bpe-"], ""),
+        ("corpora", [], "built/udhr_ipa_kk_ipa.txt"),
+    ],
+)
+def test_page__commands_run_in_order(name: str, shown: list[str], file: str, lab_shell: Shell) -> None:
+    """`RUN` and `RUN1` are the first run that the page trains; other names are the newest battery and experiment."""
     for language in ("kk", "tr"):
-        shell.write(f"texts/{language}.txt", (ROOT / "corpora" / "udhr_ipa" / f"{language}.txt").read_bytes())
-    experiments = ExperimentStore(shell.artifacts)
-    for _, *words in commands("experiment"):
-        found = [one.experiment_id for one in experiments.all()][:1]
-        assert shell.type(*(found[0] if word == "EXPERIMENT" else word for word in words))
-    assert len(experiments.all()) == 2
-    assert (shell.folder / "report" / "report.html").exists()
-
-
-@pytest.mark.slow
-def test_batteries_page__leads_from_a_corpus_to_the_table(lab_shell: Shell) -> None:
+        lab_shell.write(f"texts/{language}.txt", (ROOT / "corpora" / "udhr_ipa" / f"{language}.txt").read_bytes())
     lab_shell.write("text.txt", some_text(200))
-    lab_shell.write("pairs.csv", page("batteries").split("```csv\n")[1].split("```")[0])
-    ids: dict[str, str] = {}
-    for _, *words in commands("batteries"):
-        out = lab_shell.type(*(ids.get(word, word) for word in words))
-        if words[0] == "train":
-            ids[f"RUN{len(ids) + 1}"] = lab_shell.runs.all()[0].run_id
-        elif words[1] == "run":
-            [ids["ID"], *_] = BatteryStore(lab_shell.artifacts).names()
-            assert all(name in out for name in ("agreement", "order", "mean over paradigms", "p (Holm)"))
-    assert "All numbers are those of result.json." in lab_shell.err
-    assert (lab_shell.folder / "results" / "report.html").exists()
-
-
-@pytest.mark.slow
-def test_development_page__leads_from_a_training_to_the_curves(lab_shell: Shell) -> None:
     lab_shell.write("stories.txt", some_text(5000))
-    lab_shell.write("pairs.csv", page("development").split("```csv\n")[1].split("```")[0])
-    ids: dict[str, str] = {}
-    for _, *words in commands("development"):
-        run, at, checkpoint = (words[1] if len(words) > 1 else "").partition("@")
-        out = lab_shell.type(
-            *(ids.get(word, word) for word in (words[0], f"{ids.get(run, run)}{at}{checkpoint}", *words[2:]))
-        )
+    lab_shell.write("pairs.csv", "".join(find(r"```csv\n((?:.|\n)*?)```", page(name))))
+    (lab_shell.folder / "corpora").symlink_to(ROOT / "corpora")
+    trained, said = list[str](), ""
+
+    def id_of(found: re.Match[str]) -> str:
+        match found[0]:
+            case "ID":
+                return next(iter(BatteryStore(lab_shell.artifacts).names()))
+            case "EXPERIMENT":
+                return ExperimentStore(lab_shell.artifacts).all()[0].experiment_id
+            case run:
+                return trained[int(run[3:] or 1) - 1]
+
+    for typed, *words in commands(name):
+        said += lab_shell.type(*(re.sub(r"\b(RUN\d?|ID|EXPERIMENT)\b", id_of, word) for word in words), typed=typed)
+        said += lab_shell.err
         if words[0] == "train":
-            ids["RUN"] = lab_shell.runs.all()[0].run_id
-        elif words[0] == "develop":
-            [ids["ID"], *_] = BatteryStore(lab_shell.artifacts).names()
-            assert all(name in out for name in ("step", "pairs", "test: bits per character", "age of acquisition"))
-    assert "All numbers are those of result.json." in lab_shell.err
-    assert (lab_shell.folder / "results" / "accuracy.png").exists()
-
-
-@pytest.mark.slow
-def test_generating_page__its_commands_run(lab_shell: Shell) -> None:
-    (_, *training), *asking = commands("generating")
-    lab_shell.type(*training)
-    run_id = lab_shell.runs.all()[0].run_id
-    for typed, *words in asking:
-        assert lab_shell.type(*(run_id if word == "RUN" else word for word in words), typed=typed)
-
-
-@pytest.mark.slow
-def test_tokenizer_page__its_commands_run(shell: Shell) -> None:
-    for _, *words in commands("tokenizers"):
-        shell.type(*words)
-    assert "bpe-" in shell.type("tokenizer", "list")
-
-
-@pytest.mark.slow
-def test_corpus_page__its_commands_run(shell: Shell) -> None:
-    (shell.folder / "corpora").symlink_to(ROOT / "corpora")
-    for _, *words in commands("corpora"):
-        shell.type(*words)
+            trained.append(lab_shell.runs.all()[0].run_id)
+    assert [text for text in shown if text not in said] == []
+    assert (lab_shell.folder / file).exists()
 
 
 SCORING = find(r"^mt (.*)$", page("scoring"))
 
 
 @pytest.mark.parametrize("command", SCORING)
-def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Shell) -> None:
+def test_scoring_page__each_command_runs(command: str, lab_shell: Shell) -> None:
     assert len(SCORING) == 11
     if not (lab_shell.artifacts / "models" / RUN).exists():
         finished_run(lab_shell.root)
@@ -140,7 +118,7 @@ def test_scoring_page__its_command_runs_as_it_stands(command: str, lab_shell: Sh
 
 
 @pytest.mark.parametrize("name", ["architectures", "objectives"])
-def test_page__its_trainings_are_valid(name: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page__example_trainings_are_valid(name: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     examples = find(r"^mt train (.*)$", page(name))
     assert examples
@@ -150,7 +128,7 @@ def test_page__its_trainings_are_valid(name: str, shell: Shell, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["configuration", "training"])
-def test_page__its_experiment_file_is_valid(name: str, tmp_path: Path) -> None:
+def test_page__example_experiment_file_is_valid(name: str, tmp_path: Path) -> None:
     file = tmp_path / "example.yaml"
     file.write_text(page(name).split("```yaml\n")[1].split("```")[0], encoding="utf-8")
     settings = settings_in(tmp_path)
@@ -185,7 +163,7 @@ def test_configuration_page__has_every_key_with_its_default() -> None:
 
 
 @pytest.mark.slow
-def test_tokenizer_page__its_python_gives_the_ids_of_the_program(tmp_path: Path) -> None:
+def test_tokenizer_page__python_example_gives_our_token_ids(tmp_path: Path) -> None:
     [program] = find(r"```python\n((?:.|\n)*?)```", page("tokenizers"))
     made = [tokenizer_of(method, ["a text of a few words", "a text"] * 3) for method in ("bpe", "sentencepiece")]
     for tokenizer in made:
@@ -196,7 +174,7 @@ def test_tokenizer_page__its_python_gives_the_ids_of_the_program(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_pages__name_what_they_are_about() -> None:
+def test_pages__name_all_methods_architectures_and_options() -> None:
     for method in METHODS:
         specials = " ".join(tokenizer_of(method, ["a text"] * 3).manifest.special_tokens)
         assert find(rf"^\| `{method}` \|.*`{re.escape(specials)}`", page("tokenizers")), specials

@@ -28,7 +28,7 @@ def hash_of(shell: Shell, *words: str) -> str:
 
 
 @pytest.mark.parametrize("config", SHIPPED, ids=[path.name for path in SHIPPED])
-def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
+def test_validate__shipped_config_and_its_json_have_the_same_hash(config: Path, shell: Shell) -> None:
     request = shell.read(TrainRequest, "validate", str(config))
     has_blocks = config.name.startswith("test_") and config.name != "test_ngram_tiny.yaml"
     assert shell.err == (FOLDER_NOTE if has_blocks else "")
@@ -38,7 +38,7 @@ def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path
     assert list(shell.folder.iterdir()) == []  # nothing was started or written
 
 
-def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> None:
+def test_validate__json_has_only_the_given_fields(shell: Shell) -> None:
     add_corpus(shell.folder, some_text())
     words = ("validate", str(ROOT / "configs" / "char_lstm_ipa.yaml"), "--corpus", "text")
     request = shell.read(TrainRequest, *words, *sets("learning_rate=1e-3", "label=123"))
@@ -72,7 +72,7 @@ def test_validate__takes_an_experiment_file_without_suffix_or_from_a_pipe(shell:
     assert hash_of(shell, "verses", "--model", "gru") == by_option
 
 
-def test_validate__tells_a_person_of_each_problem_in_its_own_line(shell: Shell) -> None:
+def test_validate__shows_one_problem_per_line(shell: Shell) -> None:
     config = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
     spoiled = config.replace("epochs: 5", "epochs: 0").replace("corpus: demo", "corpus: nix\n  test_corpus: two.txt")
     shell.write("two.txt", b"a\xff")
@@ -94,15 +94,7 @@ def test_validate__tells_a_person_of_each_problem_in_its_own_line(shell: Shell) 
         ]
 
 
-def test_validate__an_unfinished_file_is_told_all_that_it_lacks(shell: Shell) -> None:
-    shell.write("x.yaml", "experiment_name: x\nrandom_seed: 3\n")
-    for command in ("validate", "train", "selftest"):
-        shell.type(command, "x.yaml", code=2)
-        missing = [line.split("`")[1] for line in shell.err.splitlines()]
-        assert missing == ["data", "tokenizer", "model", "training", "logging"]
-
-
-def test_train__texts_are_told_by_the_fields_that_name_them(shell: Shell) -> None:
+def test_train__names_the_fields_of_wrong_corpora(shell: Shell) -> None:
     add_corpus(shell.folder, "a\nb\n", "two")
     add_corpus(shell.folder, "", "nothing")
 
@@ -131,7 +123,7 @@ def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
     assert answer == {"yaml": out}
 
 
-def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
+def test_validate__shows_values_chosen_by_rules_with_reasons(shell: Shell) -> None:
     out = shell.type("validate", "--corpus", "demo", "--learning-rate", "0.02")
     _, chosen = out.split("Values by rule, unless you give others:\n")
     reasons = {line.split()[0]: line.split(maxsplit=2)[1:] for line in chosen.splitlines()}
@@ -144,7 +136,7 @@ def test_validate__says_which_values_rules_chose_and_why(shell: Shell) -> None:
     assert of_characters in [" ".join(line.split()) for line in out.splitlines()]
 
 
-def test_cost__is_told_before_a_training_and_what_cannot_fit_is_refused(shell: Shell) -> None:
+def test_cost__is_shown_before_a_training_and_one_that_cannot_fit_is_refused(shell: Shell) -> None:
     config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
     out = shell.type("validate", config)
     assert "It has about 9" in out and "parameters and needs about 0.4 GiB of memory and" in out

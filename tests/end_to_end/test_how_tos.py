@@ -170,7 +170,7 @@ async def typed(script: str, folder: Path, environment: Mapping[str, str]) -> As
             os.killpg(shell.pid, signal.SIGTERM)
 
 
-def test_pages__have_no_block_that_nobody_runs() -> None:
+def test_pages__have_only_blocks_that_tests_run() -> None:
     for page in (TUTORIAL, *HOW_TOS):
         for block in blocks_of(page):
             assert block.language in (*SHELLS, "python", "r"), page

@@ -53,7 +53,7 @@ async def found(name: str) -> Finding:
     return (await check_installation())[name]
 
 
-def test_libraries__of_this_program_are_as_it_asks() -> None:
+def test_libraries__of_this_program_have_the_required_versions() -> None:
     assert check_libraries(DISTRIBUTION).state == "ok"
     assert check_libraries("no-such-program").message.startswith("The package no-such-program is not installed")
 
@@ -93,7 +93,7 @@ async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> No
     assert "(no answer in 0.2 s)" in check_torch(0.2).message
 
 
-def test_torch__says_what_can_be_computed_on() -> None:
+def test_torch__names_the_available_devices() -> None:
     cpu = describe_torch(Torch(version="2.13.0+cpu", cuda=None, devices=()))
     gpu = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=("NVIDIA H200",)))
     lost = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=()))
@@ -103,7 +103,7 @@ def test_torch__says_what_can_be_computed_on() -> None:
     assert "built for CUDA 13.0, but no GPU responds" in lost.message
 
 
-def test_gpu__of_a_bot_without_torch_is_that_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu__of_a_bot_without_torch_points_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch"})
     found = "The bot needs none: the workers compute. `/mt-admin workers` shows their devices."
     assert check_gpu() == ("ok", found)
@@ -117,7 +117,7 @@ def test_generation__without_a_compiled_step_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
-def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, state: str) -> None:
+def test_memory__is_the_limit_of_the_container(tmp_path: Path, limit: str, state: str) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     finding = check_machine(memory_bytes([tmp_path / "memory.max"]))
     if limit == str(1 << 30):
@@ -217,7 +217,7 @@ def test_disk_that_syncs_no_folders__trains_and_is_a_warning_of_doctor(tmp_path:
     assert (failed.returncode, failed.stderr.count("The disk failed (")) == (1, 1), "an error that is one"
 
 
-async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings__are_listed_without_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCORD__TOKEN", "very-secret")
     (tmp_path / ".env").write_text("DISCORD_OWNER_ID=424242424242424242\nSOMETHING_ELSE=1\n")
     (tmp_path / "mt.toml").write_text("[queue]\nembedded_workers = 0\n")
@@ -266,7 +266,7 @@ async def test_redis__that_does_not_answer_is_a_failure(monkeypatch: pytest.Monk
         ),
     ],
 )
-async def test_redis__that_could_lose_what_is_queued_is_a_warning(
+async def test_redis__that_could_lose_queued_jobs_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, state: str, message: str
 ) -> None:
     async with served(tmp_path, *options.split()) as server:

@@ -165,7 +165,7 @@ def test_loaded_run__predicts_by_the_softmax_of_a_whole_forward_pass(tmp_path: P
             ask("the")
 
 
-def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load__takes_a_run_by_id_and_names_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(tmp_path, "gru")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "artifacts"))

@@ -249,7 +249,7 @@ def test_make__drives_the_containers(words: tuple[str, ...], command: str, check
 
 
 @pytest.mark.process
-def test_make__without_compose_says_what_it_needs(checkout: Path) -> None:
+def test_make__without_compose_names_the_requirement(checkout: Path) -> None:
     (checkout / "bin" / "docker").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
     stopped = make_in(checkout, "stop")
     assert stopped.returncode != 0 and "Traceback" not in stopped.stderr

@@ -224,7 +224,7 @@ def test_one_mistake__is_one_problem_at_its_path(code: ErrorCode, changes: Value
             raise draft.located(error) from error
 
 
-def test_refusal__is_told_at_the_place_of_its_field() -> None:
+def test_refusal__is_located_at_its_field_in_the_file() -> None:
     experiment = read_experiment(document({"run.model_size": "huge"}), {"seed": 1})
 
     def located(error: AppError, field: str = "") -> tuple[str, str, str | None]:

@@ -224,7 +224,7 @@ def test_any_run__written_as_a_file_is_the_same_request_again(request: TrainRequ
     assert again == changed(effective, model_size=None)
 
 
-def test_run__as_a_file_says_again_that_the_files_of_a_folder_are_one_text() -> None:
+def test_experiment_file_of_a_run__keeps_how_files_of_a_folder_are_split() -> None:
     for given in ({"split_by": "line"}, dict[str, object]()):
         request = train_request({"model_family": "gru", "corpus": "kk", **given})
         file, again = written(request, resolved(request))
@@ -232,7 +232,7 @@ def test_run__as_a_file_says_again_that_the_files_of_a_folder_are_one_text() -> 
         assert ("split_by" in again.model_fields_set) == ("split_by" in given)
 
 
-def test_warm_start__as_a_file_names_its_parent_and_no_tokenizer() -> None:
+def test_experiment_file_of_a_warm_start__names_its_parent_and_no_tokenizer() -> None:
     tokenizer = char_tokenizer(["ab"]).manifest
     sizes: Fields = {"tie_word_embeddings": True}
     first = train_request({"model_family": "gru", "corpus": "kk", "tokenizer": {"method": "char"}, "model": sizes})

@@ -29,7 +29,7 @@ def test_recipes__are_read_by_their_names() -> None:
     assert requests["two-phase"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
 
 
-def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
+def test_plan__for_other_languages_keeps_their_planned_options() -> None:
     request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
     assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
 

@@ -104,7 +104,7 @@ def test_hash__is_that_of_the_request_whatever_its_search_chooses() -> None:
     )
 
 
-def test_trial__ends_after_its_steps_with_a_schedule_of_its_own() -> None:
+def test_trial__has_a_schedule_that_ends_with_its_steps() -> None:
     effective = resolved(sample_every_steps=5, checkpoint_schedule=[1, 2])
     trial = trial_request(effective, variants(effective)[1], 70)
     assert (trial.max_steps, trial.search, trial.sample_every_steps, trial.checkpoint_schedule) == (

@@ -147,7 +147,7 @@ def test_file_of_settings__may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> N
     assert load(tmp_path).queue == QueueSettings(training_slots=2, lease_seconds=3)
 
 
-def test_virtual_environment__with_the_name_of_the_settings_is_none(tmp_path: Path) -> None:
+def test_virtual_environment_named_dotenv__is_not_read_as_settings(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     (tmp_path / ".env" / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="ascii")
     assert load(tmp_path) == Settings()

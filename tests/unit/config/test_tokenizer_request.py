@@ -130,7 +130,7 @@ def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> N
 
 
 @pytest.mark.parametrize("method", ["bpe", "wordpiece", "sentencepiece"])
-def test_id__counts_special_tokens_of_which_an_empty_map_is_none(method: str) -> None:
+def test_id__counts_special_tokens_and_takes_an_empty_map_as_none(method: str) -> None:
     def id_of(**fields: object) -> str:
         return tokenizer_id_of(request(method=method, **fields), refs("0"))
 

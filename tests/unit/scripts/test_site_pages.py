@@ -72,7 +72,7 @@ def test_zensical__builds_the_pages_that_mkdocs_builds(source: Path, site: Path)
 
 
 @pytest.mark.process
-def test_site__loads_only_files_of_its_own(site: Path) -> None:
+def test_site__loads_no_file_of_another_host(site: Path) -> None:
     for file in site.rglob("*.html"):
         text = file.read_text(encoding="utf-8")
         tags = found(r"<(?:script|img|iframe)[^>]*src=\"?https?:[^>]*|<link[^>]*https?:[^>]*", text)
