@@ -97,22 +97,9 @@ def test_summary__counts_the_cells_near_the_best_and_names_the_worst() -> None:
     assert not meets_goals([near] * 99 + [outcome_of(2.06, 2.0)])
 
 
-def test_table__has_nats_with_bits_per_character_and_the_n_gram() -> None:
-    row = "| lstm tiny char cut | 2.010 (4.020) | 2.000 (4.000) | +0.010 | 2.000 (3.000) | 1.800 (2.750) | +0.250 |"
-    assert table([outcome_of(2.01, 2.0)])[-1] == f"{row} learning_rate=0.01 |"
-
-
 def test_default_that_diverged__is_worse_than_any_other() -> None:
     outcomes = [outcome_of(None, best) for best in (2.0, None)]
     assert not meets_goals(outcomes)
     assert summaries(outcomes)[0] == "default within 0.02 nats of the best in 0 of 2 cells, worst +inf"
     assert "| diverged | 2.000 (4.000) | +inf |" in table(outcomes)[-2]
     assert len(chart(outcomes).axes) == 2
-
-
-def test_masked_models__have_no_n_gram() -> None:
-    losses = LossesOnTest(model=Loss(nats=2.0), ngram=None)
-    run = run_of(2.0, test=losses)
-    outcome = Outcome(CELL, [run], [run])
-    assert outcome.difference_from_ngram_bits is None
-    assert " | 2.000 |  |  | " in table([outcome])[-1]
