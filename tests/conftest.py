@@ -17,9 +17,8 @@ from tests.support.bot import no_bot_is_left_fixture
 from tests.support.http import copied_fixture, here_fixture, run_fixture
 from tests.support.inference_bot import answers_fixture
 from tests.support.lab import lab_fixture
-from tests.support.laptop import client_fixture, laptop_fixture
+from tests.support.laptop import client_fixture, lab_shell_fixture, laptop_fixture
 from tests.support.run_shell import shell_fixture
-from tests.support.shell import lab_shell_fixture
 
 __all__ = ["answers_fixture", "client_fixture", "copied_fixture", "here_fixture", "lab_fixture", "lab_shell_fixture"]
 __all__ += ["laptop_fixture", "no_bot_is_left_fixture", "run_fixture", "server_fixture", "shell_fixture"]

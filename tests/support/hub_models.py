@@ -166,9 +166,9 @@ class Models:
             return refused(404 if is_allowed else 401, "RepoNotFound")
         match asked:
             case ["api"]:
-                return _info(f"{owner}/{name}", repository, "main")
-            case ["api", "revision", revision]:
-                return _info(f"{owner}/{name}", repository, revision)
+                return _info(f"{owner}/{name}", repository, repository.branches["main"])
+            case ["api", "revision", revision] if commit_id := repository.find(revision):
+                return _info(f"{owner}/{name}", repository, commit_id)
             case ["api", "refs"]:
                 branches = repository.branches.items()
                 refs = [{"name": one, "ref": f"refs/heads/{one}", "targetCommit": commit} for one, commit in branches]
@@ -176,12 +176,12 @@ class Models:
             case ["api", "commits", branch]:
                 facts = {"authors": [], "date": "2026-01-01T00:00:00.000Z", "title": "", "message": ""}
                 return as_json([{"id": commit_id, **facts} for commit_id in repository.ids(branch)])
-            case ["api", "tree", revision, *within]:
-                return _tree(repository, revision, "/".join(within))
-            case ["resolve", revision, *within]:
-                return _content(repository, revision, "/".join(within))
+            case ["api", "tree", revision, *within] if commit_id := repository.find(revision):
+                return _tree(repository.commits[commit_id].files, "/".join(within))
+            case ["resolve", revision, *within] if commit_id := repository.find(revision):
+                return _content(repository.commits[commit_id].files, "/".join(within), commit_id)
             case _:
-                return refused(404)
+                return refused(404, "RevisionNotFound")
 
     def _create(self, address: str, new: _NewRepository) -> Answer:
         if new.organization not in (None, OWNER):
@@ -257,10 +257,7 @@ def _lfs(path: str, content: bytes) -> dict[str, JsonValue] | None:
     return {**sizes, "sha256": digest, "oid": digest} if _is_large(path) else None
 
 
-def _info(name: str, repository: Repository, revision: str) -> Answer:
-    commit_id = repository.find(revision)
-    if commit_id is None:
-        return refused(404, "RevisionNotFound")
+def _info(name: str, repository: Repository, commit_id: str) -> Answer:
     files = repository.commits[commit_id].files.items()
     siblings = [
         {"rfilename": path, "size": len(content), "blobId": git_hash(content), "lfs": _lfs(path, content)}
@@ -269,25 +266,17 @@ def _info(name: str, repository: Repository, revision: str) -> Answer:
     return as_json({"id": name, "sha": commit_id, "private": repository.is_private, "tags": [], "siblings": siblings})
 
 
-def _tree(repository: Repository, revision: str, within: str) -> Answer:
+def _tree(files: Mapping[str, bytes], within: str) -> Answer:
     """List the files of a folder, with those below it."""
-    commit_id = repository.find(revision)
-    if commit_id is None:
-        return refused(404, "RevisionNotFound")
-    files = repository.commits[commit_id].files.items()
     entries = [
         {"type": "file", "path": path, "size": len(content), "oid": git_hash(content), "lfs": _lfs(path, content)}
-        for path, content in files
+        for path, content in files.items()
         if path.startswith(f"{within}/" if within else "")
     ]
     return as_json(entries) if entries else refused(404, "EntryNotFound")
 
 
-def _content(repository: Repository, revision: str, path: str) -> Answer:
-    commit_id = repository.find(revision)
-    if commit_id is None:
-        return refused(404, "RevisionNotFound")
-    files = repository.commits[commit_id].files
+def _content(files: Mapping[str, bytes], path: str, commit_id: str) -> Answer:
     headers = {"X-Repo-Commit": commit_id}
     if path not in files:
         return Answer(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})

@@ -1,4 +1,4 @@
-"""A laptop whose commands work on the server of the lab."""
+"""The `mt` command in folders of its own: with the worker of the lab, and on a laptop with the server of the lab."""
 
 import subprocess
 import sys
@@ -9,7 +9,8 @@ import pytest
 
 from tests.support import environment_in
 from tests.support.api_server import KEY, LabServer
-from tests.support.run_shell import Shell
+from tests.support.lab import Lab
+from tests.support.run_shell import Shell, enter
 from trainer.client.client import Client
 
 
@@ -47,6 +48,14 @@ class Laptop(Shell):
     def here(self, *words: str) -> tuple[int, str, str]:
         """Type a command that works on the laptop itself."""
         return self.locally(*words, root=self.folder)
+
+
+@pytest.fixture(name="lab_shell")
+def lab_shell_fixture(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    """Its settings name the lab, whose worker does the work."""
+    return enter(monkeypatch, capsys, tmp_path, lab.folder, QUEUE__EMBEDDED_WORKERS="0")
 
 
 @pytest.fixture(name="laptop")

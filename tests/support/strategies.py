@@ -27,3 +27,10 @@ rules: SearchStrategy[SplitRule] = strategies.tuples(
     strategies.integers(0, 2**32 - 1),
     strategies.sampled_from(_BY),
 ).map(lambda values: SplitRule(*values))
+_odd = strategies.sampled_from("\u0301\u0361\u0323\u1100\u1161\u11a8\u212b\u1e9e\ufeff\U0001f1f0\U0001f468\u200d\u0345")
+_assigned_or_not = strategies.characters(codec="utf-8", exclude_characters="\x00\n")
+_surrogates = strategies.characters(min_codepoint=0xD800, max_codepoint=0xDFFF)
+trained_on = strategies.text(strategies.one_of(_assigned_or_not, _odd), min_size=1, max_size=30)
+anything = strategies.text(strategies.one_of(_assigned_or_not, _surrogates, _odd, strategies.just("\0")), max_size=30)
+_specials = ["<s>", "</s>", "<unk>", "<pad>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "##", "#", " ", "king", "Ж"]
+specials_and_text: SearchStrategy[str] = strategies.lists(strategies.sampled_from(_specials)).map("".join)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
@@ -11,18 +12,16 @@ import pytest
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from tests.support.any_text import anything, trained_on
 from tests.support.languages import LANGUAGES, texts_in
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.refusals import refused
-from tests.support.strategies import texts
-from tests.support.subword import specials_and_text, tiles
+from tests.support.strategies import anything, specials_and_text, texts, trained_on
 from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 from trainer.tokenizers import is_saved, load_tokenizer
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Span, Tokenizer
 
 LINES = [normalize("NFC", line) for line in ("the sun shines on the sea", "ˈqɑzɑq tɪlɪ ʃɑːr", "e\u0301tude [BOS] 😀")]
 KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]
@@ -213,6 +212,12 @@ def test_unknown_characters__are_all_that_unknown_tokens_stand_for(kind: str, tm
     for lines, expected in (("the Ж sea\nЖжшЖ шЖ\n\n\u00e9tude", 7), ("the sea\n\u00e9tude", 0), ("", 0), mixed):
         found = tokenizer.unknown_characters(lines, tokenizer.encode_documents(lines))
         assert found == (0 if kind in LOSSLESS else expected)
+
+
+def tiles(spans: list[Span], text: str) -> bool:
+    """Return True if the spans cover the text from start to end without gaps."""
+    places = [(0, 0), *spans, (len(text), len(text))]
+    return all(before[1] == after[0] for before, after in pairwise(places))
 
 
 @for_all_pairs(st.sampled_from(LEARNED), st.tuples(trained_on, anything))

@@ -9,8 +9,7 @@ from sentencepiece import SentencePieceProcessor
 
 from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
-from tests.support.strategies import texts
-from tests.support.subword import specials_and_text
+from tests.support.strategies import specials_and_text, texts
 from tests.support.tiny_models import integers, tokenizer_of
 from trainer.contracts.errors import ErrorCode
 from trainer.tokenizers.base import Tokenizer
