@@ -215,7 +215,7 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
         attached = (run for run in own if run.has_attached_text and run.corpus == corpus)
         if (earlier := next(attached, None)) is not None:  # the corpus has no name
             stem, resumes = without_model(earlier.label or "", earlier.family), fields.get("resume") is True
-            seen = context.lab.seen_runs(context.caller)
+            seen = await context.lab.named_runs(context.caller)
             draft.fields["label"] = default_label(stem, draft.fields.get("model_family"), seen, resumes=resumes)
     return draft
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import PurePath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from trainer.config.validation import did_you_mean, safe_name
 from trainer.contracts.base import Timestamp
@@ -34,21 +34,8 @@ class Named(NamedTuple):
     """The failed or cancelled run that a run resumes."""
 
 
-class AnyNamed(Protocol):
-    """A record with the names of a run."""
-
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def label(self) -> str | None: ...
-    @property
-    def group_id(self) -> str | None: ...
-    @property
-    def resumes(self) -> str | None: ...
-
-
 def one_run_id(
-    given: str, runs: Sequence[AnyNamed], place: str = "", *, or_group: bool = False, or_checkpoint: bool = False
+    given: str, runs: Sequence[Named], place: str = "", *, or_group: bool = False, or_checkpoint: bool = False
 ) -> str:
     """Return the id of the run that a name is meant for.
 
@@ -74,12 +61,12 @@ def one_run_id(
     return _one(given, found, runs, place, _OF_RUNS)
 
 
-def one_job_id(given: str, jobs: Sequence[AnyNamed], word: str, words: str, not_found: ErrorCode) -> str:
+def one_job_id(given: str, jobs: Sequence[Named], word: str, words: str, not_found: ErrorCode) -> str:
     """Return the id of the tokenizer, battery or experiment that a name is meant for, as `one_run_id` does."""
     return _one(given, _found(given, jobs), jobs, "", (word, words, not_found))
 
 
-def _found(given: str, named: Sequence[AnyNamed]) -> list[AnyNamed]:
+def _found(given: str, named: Sequence[Named]) -> list[Named]:
     """Return what a name can be meant for, from new to old."""
     if exact := [one for one in named if given in (one.run_id, one.group_id)]:
         return [one for one in exact if one.run_id == given] or exact
@@ -92,7 +79,7 @@ def _found(given: str, named: Sequence[AnyNamed]) -> list[AnyNamed]:
 
 
 def _one(
-    given: str, found: Sequence[AnyNamed], named: Sequence[AnyNamed], place: str, kind: tuple[str, str, ErrorCode]
+    given: str, found: Sequence[Named], named: Sequence[Named], place: str, kind: tuple[str, str, ErrorCode]
 ) -> str:
     word, words, not_found = kind
     if len(found) == 1:
@@ -132,7 +119,7 @@ def check_label(label: str | None) -> None:
         raise field_error(ErrorCode.INVALID_INPUT, "label", message)
 
 
-def default_label(corpus: str, family: object, runs: Iterable[AnyNamed], *, resumes: bool = False) -> str:
+def default_label(corpus: str, family: object, runs: Iterable[Named], *, resumes: bool = False) -> str:
     """Return the label of a run without one: corpus and family, with the next number where another run has it.
 
     That of a request that `resumes` an earlier run has no number.

@@ -16,7 +16,7 @@ from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.job_folder import JOB_ID
 from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.replication import full_run_id
-from trainer.artifacts.run_ids import AnyNamed, one_run_id
+from trainer.artifacts.run_ids import Named, one_run_id
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
@@ -128,7 +128,7 @@ class _CommandLab(Lab):
 
         return JobQueue(self.settings, disconnected(), self.stores)
 
-    async def named_runs(self, caller: Caller) -> Sequence[AnyNamed]:
+    async def named_runs(self, caller: Caller) -> list[Named]:
         return await asyncio.to_thread(self.stores.runs.named)
 
     async def unfinished_ids(self, caller: Caller) -> list[str]:

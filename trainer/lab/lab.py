@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from trainer.artifacts.job_folder import AnyStatusJob, JobStore
 from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.run_groups import runs_of_group
-from trainer.artifacts.run_ids import AnyNamed, one_run_id
+from trainer.artifacts.run_ids import Named, one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
@@ -228,10 +228,10 @@ class Lab:
                 return given  # of runs that the caller may not see
             raise
 
-    async def named_runs(self, caller: Caller) -> Sequence[AnyNamed]:
+    async def named_runs(self, caller: Caller) -> list[Named]:
         """Return the names of the runs that the caller may see, newest first."""
         await self.index.refresh()
-        return self.seen_runs(caller)
+        return [Named(run.run_id, run.label, run.group_id, run.resumes) for run in self.seen_runs(caller)]
 
     async def unfinished_ids(self, caller: Caller) -> list[str]:
         """Return the ids of the queued and running runs that the caller may see."""
