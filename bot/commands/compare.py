@@ -129,7 +129,7 @@ async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _
         )
         raise AppError(error.code, message) from None
     runs = measured.runs if isinstance(measured, MeasuredGroup) else [measured]
-    losses = band_of([(await feeds.curves(run.name)).train for run in runs]).mean
+    losses = band_of([(await feeds.curves(run.name)).by_name["train"] for run in runs]).mean
     first = (await feeds.read(runs[0].name)).follower.status
     bits_per_nat = None if has_unknown_text(first.unknown_char_share) else first.bits_per_nat
     return _Compared(measured, run_id, first.label or first.run_id, losses, bits_per_nat)

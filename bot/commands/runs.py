@@ -101,8 +101,8 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         return await show_group(context, run)
     feed = await context.lab.feeds.read(run.record.run_id)
     status = await context.lab.queue.states.steady_status(feed.follower.status)
-    curves = await context.lab.feeds.curves(run.record.run_id)
-    losses = [loss for _, loss in curves.train]
+    curves = (await context.lab.feeds.curves(run.record.run_id)).by_name
+    losses = [loss for _, loss in curves["train"]]
     if detail in (CARD, OWN_CARD):
         embed = run_card(run.record, status, losses)
         buttons = card_buttons(run.record, status, is_owner=detail == OWN_CARD)
@@ -113,7 +113,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     charts = context.bot.charts
-    chart = await charts.loss_chart(curves.train, curves.validation, current_unit(), status.bits_per_nat)
+    chart = await charts.loss_chart(curves["train"], curves["validation"], current_unit(), status.bits_per_nat)
     return Answer(embed, attach_chart(embed, chart, status), buttons)
 
 

@@ -90,7 +90,7 @@ class GroupSubject(Subject):
 async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:
     """Return the chart of the runs of a group that have not failed; None without a curve."""
     shown = group.of_state("queued", "running", "paused", "completed") or group.members
-    curves = [await feeds.curves(run.run_id) for run in shown]
+    curves = [(await feeds.curves(run.run_id)).by_name for run in shown]
     bits_per_nat = next((run.bits_per_nat for run in shown if run.bits_per_nat is not None), None)
-    train, validation = [one.train for one in curves], [one.validation for one in curves]
+    train, validation = [one["train"] for one in curves], [one["validation"] for one in curves]
     return await charts.group_chart(train, validation, current_unit(), bits_per_nat)

@@ -105,8 +105,8 @@ class RunSubject(Subject):
 
     async def _draw(self, state: RunState, heartbeat_ts: float | None) -> View:
         """Draw the newest losses, which can be newer than the state."""
-        curves = await asyncio.to_thread(self._feed.read_curves)
-        losses = [loss for _, loss in curves.train]
+        curves = (await asyncio.to_thread(self._feed.read_curves)).by_name
+        losses = [loss for _, loss in curves["train"]]
         bits = state.status.bits_per_nat
-        chart = await self._charts.loss_chart(curves.train, curves.validation, current_unit(), bits)
+        chart = await self._charts.loss_chart(curves["train"], curves["validation"], current_unit(), bits)
         return RunView(state, self._run, losses, chart, heartbeat_ts)

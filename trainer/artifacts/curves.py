@@ -21,6 +21,16 @@ _PIECE = 20_000
 """Points that are written at once: a run may have a million."""
 _READ_BYTES = 1 << 22
 """Bytes of the loss curve that are read at once."""
+_NAMES = (
+    *("train", "validation", "grad_norm", "learning_rate", "tokens_per_second", "gpu_memory_bytes", "cpu_cores"),
+    *("memory_bytes", "tokens", "words", "seconds"),
+)
+_OF_EACH_STEP = ("train", "grad_norm", "learning_rate", "tokens_per_second", "seconds")
+_ROW_FIELDS = {
+    **{"train": "train_loss", "validation": "val_loss", "grad_norm": "grad_norm", "learning_rate": "lr"},
+    "seconds": "elapsed_seconds",
+}
+"""Curves, and the fields of the loss curve's rows that they show."""
 
 
 class Points(Sequence[tuple[int, float]]):
@@ -36,8 +46,7 @@ class Points(Sequence[tuple[int, float]]):
     def of(cls, points: Iterable[tuple[int, float]]) -> "Points":
         """Return a curve with its own steps."""
         found = cls()
-        pairs = [*points]
-        found.extend([step for step, _ in pairs], [value for _, value in pairs])
+        found.extend(points)
         return found
 
     def __len__(self) -> int:
@@ -55,13 +64,10 @@ class Points(Sequence[tuple[int, float]]):
     def __iter__(self) -> Iterator[tuple[int, float]]:
         return zip(self._steps, self.values, strict=False)  # another thread may just have added a step
 
-    def add(self, step: int, value: float) -> None:
-        """Add a point of a curve with its own steps."""
-        self.extend([step], [value])
-
-    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
+    def extend(self, points: Iterable[tuple[int, float]]) -> None:
         """Add points of a curve with its own steps."""
-        _insert(self._steps, (self.values,), steps, (values,))
+        pairs = [*points]
+        _insert(self._steps, (self.values,), [step for step, _ in pairs], ([value for _, value in pairs],))
 
     def between(self, start: int, end: int | None) -> range:
         """Return the indices of the points from step `start` to step `end`, or to the last one."""
@@ -122,23 +128,13 @@ class RunCurves:
         self._reader = reader
         self._loss_curve = loss_curve
         self._steps: array[int] = array("q")
-        self.train = Points(self._steps)
-        """Mean loss in nats per token."""
-        self.validation = Points()
-        self.grad_norm = Points(self._steps)
-        self.learning_rate = Points(self._steps)
-        self.tokens_per_second = Points(self._steps)
-        self.gpu_memory_bytes = Points()
-        """Highest use of memory so far, on the GPU that uses most."""
-        self.cpu_cores = Points()
-        self.memory_bytes = Points()
-        self.tokens = Points()
-        """Tokens of the training text read so far."""
-        self.words = Points()
-        self.seconds = Points(self._steps)
-        """Seconds of all attempts so far, without the time between them."""
-        shared = (self.train, self.grad_norm, self.learning_rate, self.tokens_per_second, self.seconds)
-        self._columns = tuple(points.values for points in shared)
+        self.by_name = {name: Points(self._steps if name in _OF_EACH_STEP else None) for name in _NAMES}
+        """Losses are means in nats per token, `gpu_memory_bytes` the highest use so far on the GPU that uses most.
+
+        `tokens` and `words` are those of the training text read so far, `seconds` those of all attempts so far without
+        the time between them.
+        """
+        self._columns = [self.by_name[name].values for name in _OF_EACH_STEP]
         self._seconds = 0.0
         self._clock: datetime | None = None
 
@@ -172,7 +168,7 @@ class RunCurves:
 
     def _add(self, events: Sequence[_Numbers]) -> None:
         steps = [event["step"] for event in events]
-        columns = (
+        columns = (  # in the order of _OF_EACH_STEP
             [event["train_loss"] for event in events],
             [event["grad_norm"] for event in events],
             [event["learning_rate"] for event in events],
@@ -181,54 +177,38 @@ class RunCurves:
         )
         _insert(self._steps, self._columns, steps, columns)
         memory = [None if not (used := event.get("gpu_memory_bytes")) else max(used) for event in events]
-        for curve, values in (
-            (self.validation, [event.get("val_loss") for event in events]),
-            (self.gpu_memory_bytes, memory),
-            (self.cpu_cores, [event.get("cpu_cores") for event in events]),
-            (self.memory_bytes, [event.get("memory_bytes") for event in events]),
-            (self.tokens, [event.get("tokens") for event in events]),
-            (self.words, [event.get("words") for event in events]),
+        for name, values in (
+            ("validation", [event.get("val_loss") for event in events]),
+            ("gpu_memory_bytes", memory),
+            ("cpu_cores", [event.get("cpu_cores") for event in events]),
+            ("memory_bytes", [event.get("memory_bytes") for event in events]),
+            ("tokens", [event.get("tokens") for event in events]),
+            ("words", [event.get("words") for event in events]),
         ):
-            known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-            curve.extend([step for step, _ in known], [value for _, value in known])
+            points = zip(steps, values, strict=True)
+            self.by_name[name].extend((step, value) for step, value in points if value is not None)
         self.last_seq = events[-1]["seq"]
 
     def _read_rows(self) -> None:
         """Take the numbers of all rows of the loss curve; those of the events stay if it is deleted or damaged."""
-        names = ("train_loss", "val_loss", "grad_norm", "lr", "elapsed_seconds")
-        found = {name: Points() for name in names}
+        found = {name: Points() for name in _ROW_FIELDS}
         try:
             with BufferedReader(open_regular(self._loss_curve)) as file:
                 while lines := file.readlines(_READ_BYTES):
                     rows = _rows.validate_json(b"[" + b",".join(lines) + b"]")
-                    for name, points in found.items():
-                        known = [(int(row["step"] or 0), value) for row in rows if (value := row.get(name)) is not None]
-                        points.extend([step for step, _ in known], [value for _, value in known])
+                    for name, field in _ROW_FIELDS.items():
+                        values = ((int(row["step"] or 0), row.get(field)) for row in rows)
+                        found[name].extend((step, value) for step, value in values if value is not None)
         except (FileNotFoundError, BrokenFile, ValidationError, KeyError):
             return
-        if found["train_loss"]:
-            self.train, self.validation, self.grad_norm, self.learning_rate, self.seconds = found.values()
+        if found["train"]:
+            self.by_name |= found
 
     def _seconds_at(self, at: datetime) -> float:
         """Return the seconds of all attempts, and count on from this time."""
         self._seconds += max(0.0, (at - (self._clock or at)).total_seconds())
         self._clock = at
         return self._seconds
-
-    def by_name(self) -> dict[str, Points]:
-        return {
-            "train": self.train,
-            "validation": self.validation,
-            "grad_norm": self.grad_norm,
-            "learning_rate": self.learning_rate,
-            "tokens_per_second": self.tokens_per_second,
-            "gpu_memory_bytes": self.gpu_memory_bytes,
-            "cpu_cores": self.cpu_cores,
-            "memory_bytes": self.memory_bytes,
-            "tokens": self.tokens,
-            "words": self.words,
-            "seconds": self.seconds,
-        }
 
 
 def _insert(

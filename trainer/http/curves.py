@@ -17,7 +17,7 @@ async def get_curve(call: ApiRequest[RunPath, CurveQuery, NoBody]) -> web.Stream
     query.check()
     run_id = call.path.run_id
     curves = await call.api.lab.feeds.curves(run_id)
-    facts = {"run_id": run_id, "last_event_id": curves.last_seq, "total_points": len(curves.train)}
+    facts = {"run_id": run_id, "last_event_id": curves.last_seq, "total_points": len(curves.by_name["train"])}
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(call.request)
     written = _json_pieces(facts, curves, query)
@@ -30,7 +30,7 @@ async def get_curve(call: ApiRequest[RunPath, CurveQuery, NoBody]) -> web.Stream
 def _json_pieces(facts: dict[str, object], curves: RunCurves, query: CurveQuery) -> Iterator[bytes]:
     """Yield a Curve as JSON."""
     yield to_json(facts)[:-1]
-    for name, points in curves.by_name().items():
+    for name, points in curves.by_name.items():
         yield f',"{name}":['.encode()
         for at, found in enumerate(pieces(points, query)):
             yield (b"," if at else b"") + to_json(found)[1:-1]

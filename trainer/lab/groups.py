@@ -36,9 +36,9 @@ async def get_group_curve(lab: Lab, asked: Asked[GroupPath, CurveQuery, NoBody])
 
 
 def _group_curve(group_id: str, runs: Sequence[RunCurves], query: CurveQuery) -> GroupCurve:
-    found: dict[str, object] = {"group_id": group_id, "total_points": max(len(run.train) for run in runs)}
-    for name in runs[0].by_name():
-        chosen = [list(chain.from_iterable(pieces(run.by_name()[name], query))) for run in runs]
+    found: dict[str, object] = {"group_id": group_id, "total_points": max(len(run.by_name["train"]) for run in runs)}
+    for name in runs[0].by_name:
+        chosen = [list(chain.from_iterable(pieces(run.by_name[name], query))) for run in runs]
         band = curve_band(chosen, query.points)
         found[name] = band.mean if name in ("tokens", "words", "seconds") else band
     return GroupCurve.model_validate(found)

@@ -22,7 +22,8 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 2.0)
     assert (status.train_loss, status.val_loss, status.best_val_loss) == (1.0, 2.5, 2.5)
     assert (status.best_val_margin, status.last_checkpoint_step) == (0.25, 2)
-    assert (list(story.curves().train), list(story.curves().validation)) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
+    curves = story.curves().by_name
+    assert (list(curves["train"]), list(curves["validation"])) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
 
 
 def test_status__of_a_run_whose_worker_has_ended_is_queued_until_the_next_worker_starts_it(tmp_path: Path) -> None:
@@ -70,5 +71,5 @@ def test_status__is_the_same_whether_the_log_was_read_at_once_or_in_parts(kinds:
         once, whole = story.follower(), story.run.follow()
         deque(whole.read_new(), maxlen=0)  # which reads all figures of all events
         assert once.status == often.status == whole.status
-        numbers, in_parts = story.curves().by_name(), curves.by_name()
+        numbers, in_parts = story.curves().by_name, curves.by_name
     assert [list(points) for points in numbers.values()] == [list(points) for points in in_parts.values()]

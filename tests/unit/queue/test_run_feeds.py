@@ -63,7 +63,7 @@ async def test_events__are_the_same_for_readers_near_and_far_behind(tmp_path: Pa
     assert seen == list(range(1, 104))
     for after in (0, 1, 38, 39, 40, 102, 103, 104):
         assert [event.seq for event in feed.events_after(after)] == list(range(after + 1, 104))
-    assert list(feed.read_curves().train) == [(step, 2.0) for step in range(1, 101)]
+    assert list(feed.read_curves().by_name["train"]) == [(step, 2.0) for step in range(1, 101)]
 
 
 class FailingQueue(HandQueue):
