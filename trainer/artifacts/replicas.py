@@ -7,13 +7,12 @@ lies below `open/`, so that a list of these is short; that of an ended one below
 """
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from hashlib import file_digest, sha256
-from io import BufferedRandom, BufferedReader, FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -21,12 +20,22 @@ import structlog
 from pydantic import AfterValidator, Field
 
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
+from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE
 from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.runs import OPEN_GROUP_FILE
 from trainer.contracts.base import Frozen, KindName, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
-from trainer.system.files import DISK, BrokenFile, open_regular, sha256_of, try_lock, whole_record, write_atomically
+from trainer.system.files import (
+    DISK,
+    BrokenFile,
+    open_regular,
+    sha256_of,
+    try_lock,
+    whole_record,
+    write_atomically,
+    written_aside,
+)
 
 if TYPE_CHECKING:
     from trainer.artifacts.object_store import ObjectStore
@@ -42,8 +51,7 @@ _GROWING = ".jsonl"
 _ATTEMPTS = 10
 _OFTEN_BYTES, _SELDOM_SECONDS = 1 << 18, 15.0
 """A growing file above this size is not stored more often than this, because each time all of it is sent."""
-_MACHINE, _REQUEST = "machine", "request.json"
-_ITEM_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_MACHINE = "machine"
 
 
 class WriterChanged(Exception):
@@ -109,7 +117,7 @@ class Replica:
 
     def __init__(self, objects: "ObjectStore", artifacts_root: Path, kind: KindName, item_id: str) -> None:
         """Raises NOT_FOUND for an id that cannot be a folder."""
-        if not _ITEM_ID.fullmatch(item_id):
+        if not JOB_ID.fullmatch(item_id):
             raise _not_stored(shown_name(item_id))
         self.path = artifacts_root / kind / item_id
         self.kind: KindName = kind
@@ -201,7 +209,7 @@ class Replica:
             raise _not_stored(self.item_id)
         if stored.head.has_ended and stored.key == self._open:
             self._settle_stored(stored)
-        if not self._take(stored, with_weights=with_weights) and not (self.path / _REQUEST).exists():
+        if not self._take(stored, with_weights=with_weights) and not (self.path / REQUEST_FILE).exists():
             message = f"This machine is downloading '{self.item_id}' from the object store: try again in a minute."
             raise FolderUnavailable(ErrorCode.SERVICE_UNAVAILABLE, message)
 
@@ -307,8 +315,8 @@ class Replica:
     def _download(self, head: Head, *, with_weights: bool) -> None:
         """Download what this disk lacks; the file that makes the folder visible comes last."""
         known = {} if self._copy is None else {file.path: file.sha256 for file in self._copy.head.files}
-        first = [file for file in head.files if file.path != _REQUEST]
-        for file in (*first, *(file for file in head.files if file.path == _REQUEST)):
+        first = [file for file in head.files if file.path != REQUEST_FILE]
+        for file in (*first, *(file for file in head.files if file.path == REQUEST_FILE)):
             target = self.path / file.path
             is_wanted = with_weights or not _is_heavy(file.path)
             if is_wanted and not (known.get(file.path) == file.sha256 and _size(target) == file.bytes):
@@ -317,20 +325,15 @@ class Replica:
 
     def _download_file(self, file: StoredFile, target: Path) -> None:
         """Download a file under a temporary name, check it, and give it its name."""
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("w+b") as content:
+        with written_aside(target) as temporary:
+            with temporary.open("wb") as content:
                 self._objects.download(file.key, content, file.bytes)
                 content.flush()
-                if content.seek(0, 2) != file.bytes or _sha256_of(content) != file.sha256:
-                    raise BrokenFile(f"'{file.path}' is not what was stored.")
                 DISK.flush(content.fileno())
+            if temporary.stat().st_size != file.bytes or sha256_of(temporary) != file.sha256:
+                raise BrokenFile(f"'{file.path}' is not what was stored.")
             if file.modified_ns:
                 os.utime(temporary, ns=(file.modified_ns, file.modified_ns))
-            DISK.rename(temporary, target)
-            DISK.sync(target.parent)
-        finally:
-            DISK.remove(temporary)
 
     def _remove_others(self, head: Head) -> None:
         """Remove what a writer that lost the folder has left here."""
@@ -442,7 +445,7 @@ def join_store(objects: "ObjectStore", artifacts_root: Path) -> None:
 
 def unstored(artifacts_root: Path, kind: KindName) -> list[str]:
     """Return the ids of the folders of a kind that this machine has not stored yet."""
-    requests = (artifacts_root / kind).glob(f"[a-z0-9]*/{_REQUEST}")
+    requests = (artifacts_root / kind).glob(f"[a-z0-9]*/{REQUEST_FILE}")
     return [request.parent.name for request in requests if not (request.parent / _COPY).exists()]
 
 
@@ -465,8 +468,3 @@ def _is_heavy(name: str) -> bool:
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.exists() else None
-
-
-def _sha256_of(file: BufferedRandom) -> str:
-    file.seek(0)
-    return file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Corpora in an object store, each under the hash of its content, with which it never changes."""
 
-import secrets
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.text import corpus_sha256, text_files
-from trainer.system.files import DISK, filled_folder
+from trainer.system.files import DISK, filled_folder, written_aside
 
 if TYPE_CHECKING:
     from trainer.artifacts.object_store import ObjectStore
@@ -56,15 +55,10 @@ def fetch_corpus(objects: "ObjectStore", sha256: str, folder: Path) -> None:
                 _download(objects, sha256, file, whole / Path(file.path).name)
             _check(sha256, whole)
     else:
-        temporary = folder / f".{sha256}.{secrets.token_hex(4)}.tmp"
         DISK.make_folder(folder)
-        try:
+        with written_aside(target) as temporary:
             _download(objects, sha256, stored.files[0], temporary)
             _check(sha256, temporary)
-            DISK.rename(temporary, target)
-            DISK.sync(folder)
-        finally:
-            DISK.remove(temporary)
 
 
 def name_corpus(folder: Path, name: str, sha256: str) -> None:
@@ -72,9 +66,8 @@ def name_corpus(folder: Path, name: str, sha256: str) -> None:
     target, link = folder / sha256, folder / name
     if target.exists() and name != sha256 and not (link.exists() and link.samefile(target)):
         DISK.make_folder(link.parent)
-        temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
-        temporary.symlink_to(target.resolve())
-        DISK.rename(temporary, link)
+        with written_aside(link) as temporary:
+            temporary.symlink_to(target.resolve())
 
 
 def fetch_named_corpus(objects: "ObjectStore", name: str, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Destination of an export: a new path, which appears when the export is complete."""
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,7 +7,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.system.files import DISK, storage_errors
+from trainer.system.files import DISK, storage_errors, written_aside
 
 RECORD_FILE = "export.json"
 """The record of an exported folder."""
@@ -17,21 +16,15 @@ RECORD_FILE = "export.json"
 @contextmanager
 def appearing_at(target: Path) -> Iterator[Path]:
     """Yield a temporary path; what has been written there gets the target's name at the end."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    earlier = temporary.with_suffix(".old")
     with storage_errors(f"`{target.name}` could not be written"):
-        try:
-            DISK.make_folder(target.parent)
+        DISK.make_folder(target.parent)
+        with written_aside(target) as temporary:
             yield temporary
+            earlier = temporary.with_suffix(".old")
             if target.is_dir():  # an earlier export, or empty
                 DISK.rename(target, earlier)
-            DISK.rename(temporary, target)
-            DISK.sync(target.parent)
-            with suppress(OSError):
-                DISK.remove_folder(earlier)
-        finally:
-            with suppress(OSError):
-                DISK.remove_folder(temporary)  # where it has not got its name
+        with suppress(OSError):
+            DISK.remove_folder(earlier)
 
 
 def check_free(target: Path, *, is_earlier: bool, for_folder: bool = True) -> None:

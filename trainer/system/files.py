@@ -181,16 +181,25 @@ def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> N
 
     Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `storage_errors` does.
     """
+    with storage_errors(f"`{path.name}` could not be written"), written_aside(path, disk) as temporary:
+        disk.write(temporary, data)
+
+
+@contextmanager
+def written_aside(path: Path, disk: Disk = DISK) -> Iterator[Path]:
+    """Yield a temporary path; the file or folder that was written there gets the name `path` at the end, durably.
+
+    It is removed after an error.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with storage_errors(f"`{path.name}` could not be written"):
-        try:
-            disk.write(temporary, data)
-            disk.rename(temporary, path)
-            disk.sync(path.parent)
-        except OSError:
-            with suppress(OSError):
-                disk.remove(temporary)
-            raise
+    try:
+        yield temporary
+        disk.rename(temporary, path)
+        disk.sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            disk.remove_folder(temporary)
+        raise
 
 
 def copy_durably(source: Path, target: Path, disk: Disk = DISK) -> None:
