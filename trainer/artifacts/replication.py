@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -24,6 +24,8 @@ from trainer.data.corpora import CorpusStore
 
 if TYPE_CHECKING:
     from trainer.artifacts.object_store import ObjectStore
+
+T = TypeVar("T")
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -79,14 +81,13 @@ class Replication:
         with _if_stored():
             await self._with(kind, item_id, partial(Replica.pull, with_weights=with_weights))
 
-    async def write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Do work that writes a folder as its only writer, and store what changes in it meanwhile.
+    async def write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do work that writes a folder as its only writer, store what changes in it meanwhile, and return its result.
 
         Raises WriterChanged, after cancelling the work, if another machine becomes the writer.
         """
         if self._objects is None:
-            await work()
-            return
+            return await work()
         replica = await asyncio.to_thread(Replica, self._objects, self._root, kind, item_id)
         await asyncio.to_thread(replica.claim)
         working, has_ended = asyncio.ensure_future(work()), asyncio.Event()
@@ -98,7 +99,7 @@ class Replication:
             working.cancel()
             await asyncio.wait([working, pushing])
         pushing.result()
-        working.result()
+        return working.result()
 
     async def is_open(self, kind: KindName, item_id: str) -> bool:
         """Return True if this machine has not seen the end of a folder in the store yet."""
@@ -258,16 +259,11 @@ def stored_check(settings: Settings) -> Callable[[RunDirectory], bool] | None:
 
 async def remove_kept_checkpoints(settings: Settings, run_id: str, *, dry_run: bool = False) -> CleanupReport:
     """Remove the kept checkpoints of a run, here and in the object store; raises the errors of `remove_kept`."""
-    reports: list[CleanupReport] = []
-
-    async def remove() -> None:
-        reports.append(await asyncio.to_thread(remove_kept, settings, run_id, dry_run=dry_run))
-
+    remove = partial(asyncio.to_thread, remove_kept, settings, run_id, dry_run=dry_run)
     try:
-        await Replication(settings).write("models", run_id, remove)
+        return await Replication(settings).write("models", run_id, remove)
     except WriterChanged:
         raise in_use(run_id) from None
-    return reports[0]
 
 
 def _object_store(settings: Settings) -> "ObjectStore | None":

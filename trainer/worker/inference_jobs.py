@@ -143,20 +143,15 @@ class InferenceJobs:
 
     async def _measure(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request that adds files to its run, after storing them."""
-        run_id, answers = record.response.run_id, list[InferenceRecord]()
+        run_id = record.response.run_id
         if isinstance(record, SectionsRecord):
             await self._replication.fetch("experiments", record.request.experiment_id)
         await self._replication.fetch("models", run_id)
         await self._replication.fetch_read_text(self._runs.get(run_id).record().effective)
-
-        async def measure() -> None:
-            answers.append(await self._compute_here(record))
-
         try:
-            await self._replication.write("models", run_id, measure)
+            return await self._replication.write("models", run_id, lambda: self._compute_here(record))
         except WriterChanged:
             raise _unavailable(_RUN_IN_USE) from None
-        return answers[0]
 
     async def _compute_here(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
