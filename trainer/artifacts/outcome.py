@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +13,7 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.generations import Sample
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.training_options import LogLevel
-from trainer.system.files import BrokenFile, read_regular
+from trainer.system.files import read_regular, whole_record
 from trainer.system.logs import LogReader, readable_line
 
 _MAX_LOG_LINES = 8
@@ -37,18 +36,12 @@ class Outcome(NamedTuple):
 
 def read_outcome(run: RunDirectory) -> Outcome:
     """Read the outcome from disk; missing or broken files are left out."""
-    manifest = _manifest(run)
+    manifest = whole_record(run.result, RunManifest)
     if manifest is None:
         return Outcome()
     if manifest.status == "failed":
         return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES, "WARNING"))
     return Outcome(run.result_files() if manifest.status == "completed" else (), _samples(run))
-
-
-def _manifest(run: RunDirectory) -> RunManifest | None:
-    with suppress(BrokenFile):
-        return run.manifest()
-    return None
 
 
 def _samples(run: RunDirectory) -> Sequence[Sample]:
@@ -64,7 +57,7 @@ def last_lines(run: RunDirectory, count: int, level: LogLevel = "DEBUG") -> list
     """Return the last lines of a run's log from a level on, followed by the error output of a process that crashed."""
     stored = LogReader(run.logs).last(count if level == "DEBUG" else _MAX_READ_LINES)
     lines = [shown_line(line, stored=False) for line in stored if _is_shown(line, level)][-count:]
-    manifest = _manifest(run)
+    manifest = whole_record(run.result, RunManifest)
     crash = () if manifest is None else manifest.last_lines
     return [*lines, *(without_paths(line.rstrip("\n")) for line in crash)][-count:]
 

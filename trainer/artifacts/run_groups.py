@@ -1,7 +1,6 @@
 """Groups of runs over seeds on disk: a group is nothing but its runs, of which each names all seeds."""
 
 import time
-from collections.abc import Iterator
 
 import structlog
 
@@ -109,11 +108,8 @@ def runs_of_group(runs: RunStore, group_id: str) -> list[RunDirectory]:
     The ids of a group's runs begin with the group's id; an experiment's runs name their group in their requests only.
     """
     found = [runs.directory(run_id) for run_id in sorted(runs.ids()) if group_id_of(run_id) == group_id]
-    found = found or list(_of_experiment(runs, group_id))
+    if not found:
+        found = [run for run in runs.all() if (group := run.record().group) is not None and group.group_id == group_id]
     if not found:
         raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no group '{group_id}': check its id, or list the runs.")
     return found
-
-
-def _of_experiment(runs: RunStore, group_id: str) -> Iterator[RunDirectory]:
-    return (run for run in runs.all() if (group := run.record().group) is not None and group.group_id == group_id)
