@@ -140,8 +140,7 @@ class Permissions:
         if self.is_admin(user_id):
             return Caller(user_id, is_admin=True)
         level = self._level(user_id)
-        is_user = level == "user" or (level is None and await self._is_user(user_id, guild_id))
-        if is_user:
+        if level == "user" or (level is None and await self._is_user(user_id, guild_id)):
             return Caller(user_id)
         raise AppError(
             ErrorCode.FORBIDDEN, _("You may not use this bot. Ask {contact} to add you.", contact=self._contact)

@@ -9,7 +9,6 @@ import structlog
 from trainer.artifacts.outcome import shown_line, without_paths
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_ids import default_label
-from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.validation import format_value
 from trainer.contracts.base import changed
@@ -207,7 +206,7 @@ async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
 async def get_manifest(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunManifest:
     """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
     run = lab.stores.runs.get(asked.path.run_id)
-    manifest = await asyncio.to_thread(_ended_manifest, run)
+    manifest: RunManifest = await asyncio.to_thread(lambda: run.manifest() or run.completed_manifest())
     lines = tuple(map(without_paths, manifest.last_lines))
     try:
         await lab.run(asked.caller, run.run_id, Role.OWNER)
@@ -249,10 +248,6 @@ async def compare_runs(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody]) ->
         measured.append(await lab.measured(caller, names[-1], split))
     check_different(names)
     return compare(measured, split=split)
-
-
-def _ended_manifest(run: RunDirectory) -> RunManifest:
-    return run.manifest() or run.completed_manifest()
 
 
 async def _accept(

@@ -1,7 +1,7 @@
 """Batteries: checks a request with its runs, and reads its items."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 from trainer.artifacts.batteries import items_content
@@ -62,24 +62,14 @@ async def resolve_battery(
 
 def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
     batteries = [find_battery(name, request, settings) for name in request.batteries]
-    for name, files in _by_battery(request.files):
+    by_battery: dict[str | int, list[BatteryFile]] = {}
+    for number, file in enumerate(request.files):
+        by_battery.setdefault(file.battery or number, []).append(file)  # a file that names no battery is one
+    for files in by_battery.values():
+        name = files[0].battery or files[0].name.rpartition(".")[0] or files[0].name
         texts = [TextFile(file.name, file.content.encode()) for file in files]
         batteries.append(battery_of(name, texts, request))
     return batteries
-
-
-def _by_battery(files: Iterable[BatteryFile]) -> list[tuple[str, list[BatteryFile]]]:
-    """Return the files of each battery with its name; files that name no battery are one each."""
-    found: list[tuple[str, list[BatteryFile]]] = []
-    named: dict[str, list[BatteryFile]] = {}
-    for file in files:
-        if file.battery in named:
-            named[file.battery].append(file)
-            continue
-        found.append((file.battery or file.name.rpartition(".")[0] or file.name, [file]))
-        if file.battery is not None:
-            named[file.battery] = found[-1][1]
-    return found
 
 
 def new_job(

@@ -30,7 +30,6 @@ from trainer.contracts.experiments import (
 )
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpora import CorpusStore, training_characters
 from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
@@ -270,16 +269,12 @@ def _check_together(model: str, effective: EffectiveRequest, first: EffectiveReq
             f"is {effective.test_fraction:g}, but {first.test_fraction:g} for"
             " the first model: give all models the same, so that no model is trained on held-out text.",
         )
-    if _normalization(effective) != _normalization(first):
+    if effective.tokenizer.normalization != first.tokenizer.normalization:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"The model '{model}' normalizes text differently from the first model: give all tokenizers the same"
             " `normalization`.",
         )
-
-
-def _normalization(effective: EffectiveRequest) -> Normalization:
-    return effective.tokenizer.normalization
 
 
 def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRequest:

@@ -148,7 +148,7 @@ class Services:
                 return
             if state == "loading":
                 since, deadline = monotonic(), monotonic() + _SERVER_START_SECONDS
-            elif reason := _elsewhere(self._folder):
+            elif reason := server_elsewhere(self._settings):
                 # else that server is ending, or one of another container has become ready meanwhile
                 if is_absent and await _state(self._socket) == "absent":
                     raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason)
@@ -271,11 +271,6 @@ async def answering_server(settings: Settings) -> str | None:
     return _address(path) if await _state(path) != "absent" else None
 
 
-def server_elsewhere(settings: Settings) -> str | None:
-    """Return a sentence if the embedded server of the data root runs on another machine."""
-    return _elsewhere(_folder(settings))
-
-
 def unreadable_files(settings: Settings) -> Path | None:
     """Return the folder of files that an embedded server could not read, or None."""
     folder = _folder(settings) / UNREADABLE
@@ -388,9 +383,9 @@ def _socket_path(folder: Path) -> Path:
     return link / _SOCKET
 
 
-def _elsewhere(folder: Path) -> str | None:
-    """Return a sentence if a server of another machine holds the lock of a folder."""
-    path = folder / _LOCK
+def server_elsewhere(settings: Settings) -> str | None:
+    """Return a sentence if a server of another machine holds the lock of the data root."""
+    path = _folder(settings) / _LOCK
     lock = try_lock(path) if path.exists() else None
     if lock is not None:
         lock.close()
