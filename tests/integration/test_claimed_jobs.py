@@ -1,45 +1,39 @@
-"""Jobs that a worker claims: the first ones that are due, each by one worker, whatever else is in the queue."""
+"""Jobs that a worker claims: the first ones that are due, each by one worker; the owners of runs take turns."""
 
 import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError, ResponseError
 
-from tests.support import settings_in
+from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.properties import for_all
+from tests.support.redis_servers import address, embedded, served
+from tests.support.stories import Story, run_record
 from tests.support.waiting import captured_logs
+from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError
 from trainer.contracts.jobs import FolderJobPayload
-from trainer.services.embedded import Services
+from trainer.queue.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.worker.reconciler import reconcile
 
 QUEUE = "training"
 
 
-@asynccontextmanager
-async def two_stores(folder: Path) -> AsyncIterator[tuple[Store, Store]]:
-    services = Services(settings_in(folder, embedded_workers=0))
-    url = await services.start()
-    stores = await connect(url), await connect(url)
-    try:
-        yield stores
-    finally:
-        for store in stores:
-            await store.close()
-        await services.stop()
-
-
-async def enqueue(store: Store, *job_ids: str) -> None:
+async def enqueue(store: Store, *job_ids: str, owner: str | None = None) -> None:
     for job_id in job_ids:
-        await store.enqueue(QUEUE, "train", job_id, FolderJobPayload(job_id=job_id))
+        await store.enqueue(QUEUE, "train", job_id, FolderJobPayload(job_id=job_id), owner=owner)
 
 
-async def begun(store: Store, most: int) -> list[str]:
+async def claimed_ids(store: Store, most: int) -> list[str]:
     return [job_id for job_id, _ in await store.claim_jobs(QUEUE, most, "me", lease_seconds=30)]
 
 
@@ -48,37 +42,39 @@ async def put(store: Store, member: str, score: float) -> None:
 
 
 async def test_jobs__begin_in_their_order_each_once_as_far_as_there_is_room(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (one, other):
+    async with embedded(tmp_path) as (_, _, one):
+        other = await connect(address(tmp_path))
         names = [f"job-{number:03}" for number in range(250)]
         await enqueue(one, *names)
-        assert await begun(one, 3) == names[:3]
-        assert await begun(other, 120) == names[3:123]
-        assert await begun(one, 0) == []
-        taken = await asyncio.gather(*(begun(store, 5) for store in (one, other) * 13))
+        assert await claimed_ids(one, 3) == names[:3]
+        assert await claimed_ids(other, 120) == names[3:123]
+        assert await claimed_ids(one, 0) == []
+        taken = await asyncio.gather(*(claimed_ids(store, 5) for store in (one, other) * 13))
         assert Counter(name for names_of_one in taken for name in names_of_one) == Counter(names[123:])
-        assert await begun(one, 5) == []
+        assert await claimed_ids(one, 5) == []
+        await other.close()
 
 
 async def test_jobs__wait_for_their_time_and_begin_again_after_a_silent_worker(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, _):
+    async with embedded(tmp_path) as (_, _, store):
         await enqueue(store, "first", "second", "third")
         await put(store, "first", (time.time() + 60) * 1000)
         await put(store, "second", (time.time() - 1) * 1000)
-        assert await begun(store, 9) == ["third", "second"]
+        assert await claimed_ids(store, 9) == ["third", "second"]
         await store.delete(keys.in_progress("second"))
-        assert await begun(store, 9) == ["second"]
+        assert await claimed_ids(store, 9) == ["second"]
 
 
 async def test_queue_key_with_a_text__is_not_taken_for_a_missing_permission(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, _):
+    async with embedded(tmp_path) as (_, _, store):
         await store.put(QUEUE, "a text", ttl_seconds=60)
         with pytest.raises(ResponseError, match="WRONGTYPE") as refused:
-            await begun(store, 1)
+            await claimed_ids(store, 1)
         assert not isinstance(refused.value, NoPermissionError)
 
 
 async def test_invalid_job__is_removed_and_the_jobs_behind_it_start(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, _):
+    async with embedded(tmp_path) as (_, _, store):
         await enqueue(store, "sound")
         for member in ("\xff", "../x", "no-definition"):
             await put(store, member, -math.inf)
@@ -92,11 +88,11 @@ async def test_invalid_job__is_removed_and_the_jobs_behind_it_start(tmp_path: Pa
 
 
 async def test_lost_jobs__are_those_that_do_not_wait_as_they_were_enqueued(tmp_path: Path) -> None:
-    async with two_stores(tmp_path) as (store, _):
+    async with embedded(tmp_path) as (_, _, store):
         names = ["waits", "claimed", "deferred", "undefined", "other-job", "unqueued", "infinite"]
         await enqueue(store, *names)
         assert await lost_jobs(store, *names) == []
-        assert await begun(store, 2) == ["waits", "claimed"]
+        assert await claimed_ids(store, 2) == ["waits", "claimed"]
         await store.release(["waits"])
         await put(store, "deferred", (time.time() + 60) * 1000)
         await put(store, "infinite", -math.inf)
@@ -110,3 +106,84 @@ async def test_lost_jobs__are_those_that_do_not_wait_as_they_were_enqueued(tmp_p
 
 async def lost_jobs(store: Store, *job_ids: str) -> list[str]:
     return await store.find_lost_jobs(QUEUE, "train", {job_id: FolderJobPayload(job_id=job_id) for job_id in job_ids})
+
+
+async def test_run_of_a_dead_worker__is_first_and_a_cancelled_one_is_forgotten(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await enqueue(store, "ana-0", owner="ana")
+        await store.dequeue(QUEUE, "ana-0")
+        assert await store.exists(keys.owners(QUEUE)) is False
+        await enqueue(store, "ana-0", owner="ana")
+        await enqueue(store, "bob-0", owner="bob")
+        assert await claimed_ids(store, 1) == ["ana-0"]
+        await store.release(["ana-0"])
+        assert await claimed_ids(store, 9) == ["ana-0", "bob-0"]
+
+
+START = "start"
+ACTIONS = st.lists(st.one_of(st.sampled_from((START, "start three")), st.sampled_from("abcd")), max_size=40)
+
+
+def test_between_two_starts_of_a_user__every_other_waiting_user_gets_one(tmp_path: Path) -> None:
+    with asyncio.Runner() as runner:
+        place = embedded(tmp_path)
+        _, _, store = runner.run(place.__aenter__())
+
+        @for_all(ACTIONS)
+        def take_turns(actions: list[str]) -> None:
+            runner.run(play(store, actions))
+
+        take_turns()
+        runner.run(place.__aexit__(None, None, None))
+
+
+async def play(store: Store, actions: Sequence[str]) -> None:
+    """Let users a to d add runs, and a worker claim them; in the end, all have started."""
+    await store.redis.flushall()
+    waiting: dict[str, list[str]] = {}
+    last_start: dict[str, int] = {}
+    starts = 0
+    for number, action in enumerate((*actions, *[START] * len(actions))):
+        if action in "abcd":
+            waiting.setdefault(action, []).append(f"{action}-{number}")
+            await enqueue(store, f"{action}-{number}", owner=action)
+            continue
+        for job_id in await claimed_ids(store, 1 if action == START else 3):
+            starts += 1
+            user = job_id[0]
+            assert waiting[user].pop(0) == job_id
+            if user in last_start:
+                others = [other for other, jobs in waiting.items() if jobs and other != user]
+                assert all(last_start.get(other, -1) > last_start[user] for other in others)
+            last_start[user] = starts
+    assert not any(waiting.values())
+
+
+async def test_turns__are_restored_from_disk_after_a_wipe(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        root = settings.app.artifacts_root
+        for user_id, name in ((1, "char_lstm-1"), (None, "char_lstm-2")):
+            Story(root, changed(run_record(name, user_id=user_id), created_at=now()), now()).start()
+        (root / "models" / "char_lstm-2" / "manifest.json").write_bytes(b"{")
+        ids = [(await queue.train(tiny_request(seed=user), user_id=user)).run_id for user in (1, 1, 2)]
+        await store.redis.flushall()
+        for _ in range(2):
+            await reconcile(settings, store)
+        order = await store.queue_order(QUEUE)
+        assert [job_id for job_id in order if job_id in ids] == [ids[2], *ids[:2]]
+        assert order[0] == "char_lstm-1"  # it has started before
+        claimed = await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30, artifacts=artifacts_id(root))
+        assert [job_id for job_id, _ in claimed] == order
+
+
+async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_path: Path) -> None:
+    async with served(tmp_path) as server:
+        queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
+        await server.kill()
+        workers = queue.workers
+        assert (await queue.states.order(), await workers.are_paused(), await workers.names()) == ([], False, [])
+        for work in (workers.pause(is_paused=True), workers.state([]), workers.drain("box", is_draining=True)):
+            with pytest.raises(AppError, match="Redis is unavailable"):
+                await work
+        await queue.close()
