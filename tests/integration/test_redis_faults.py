@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,13 @@ from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.inference import RUN, finished_run
 from tests.support.redis_servers import Server, address, embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from tests.support.worker_runs import LONG, events_of, log_of_worker, losses, training, with_redis, worker_in
+from tests.support.worker_runs import LONG, events_of, log_of_worker, training, with_redis, worker_in
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
 from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
-from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
@@ -56,7 +54,6 @@ from trainer.worker.reconciler import reconcile
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "1"))
 """Seconds for which the server is down; a campaign may choose longer."""
-RESTARTS = 3
 HOUR = 3600
 
 
@@ -65,11 +62,7 @@ def working(folder: Path) -> list[Process]:
     return sorted([*processes(folder, "trainer worker --embedded"), *processes(folder, "train-child")])
 
 
-def further(step: int, status: RunStatus) -> bool:
-    return status.step > step or ended(status)
-
-
-async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
+async def all_events_are_published(url: str, queue: JobQueue, run_id: str) -> bool:
     """Wait until every event was published once and in order, later events included."""
     written = [event.seq for event in events_of(queue, run_id)]
     store = await connect(url)
@@ -113,20 +106,20 @@ async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp
             faults: list[Fault] = ["refused", "reset", "silent"]
             for fault in faults:
                 await proxy.break_for(fault, OUTAGE_SECONDS)
-                assert await everything_is_told(watched, queue, run_id), fault
+                assert await all_events_are_published(watched, queue, run_id), fault
             await server.kill()
             step = follower.refresh().step
             await until(lambda: follower.refresh().step > step)
             await asyncio.sleep(OUTAGE_SECONDS)
             await server.start()
-            assert await everything_is_told(watched, queue, run_id)
+            assert await all_events_are_published(watched, queue, run_id)
             server.process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(max(2.5, OUTAGE_SECONDS))
             server.process.send_signal(signal.SIGCONT)
-            assert await everything_is_told(watched, queue, run_id)
+            assert await all_events_are_published(watched, queue, run_id)
             await server.wipe()
             await wait_for_status(queue, run_id, lambda status: status.reachable)
-            assert await everything_is_told(watched, queue, run_id)
+            assert await all_events_are_published(watched, queue, run_id)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await store.get(keys.definition(run_id)):
                     await asyncio.sleep(0.1)
@@ -135,7 +128,7 @@ async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp
             await queue.states.cancel(run_id)
             assert (await wait_for_status(queue, run_id, ended)).attempt == 1
             assert (await wait_for_status(queue, accepted, ended)).status == "completed"
-            assert await everything_is_told(watched, queue, run_id)
+            assert await all_events_are_published(watched, queue, run_id)
             assert (await queue.inference.ask(accepted, ScoreRequest(text="abc"))).n_scored == 3
             assert await anext(queue.states.next_run_ids()) in (run_id, accepted)
             assert (await store.durability()).troubles() == []
@@ -166,26 +159,6 @@ async def test_rights_that_are_taken_away__end_the_worker_with_1(tmp_path: Path)
     assert worker.returncode == 1
     assert "run `zrangebyscore`" in log_of_worker(tmp_path)
     assert "worker_loop_failed" in (said := log_of_worker(tmp_path)) and "PASSWORD" not in said
-
-
-@pytest.mark.slow
-async def test_worker_restarted_again_and_again__changes_no_loss(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    request = tiny_request(num_epochs=100, checkpoint_every_steps=10**6)
-    async with running(settings_in(tmp_path)) as queue:
-        calm, disturbed = [(await queue.train(request, user_id=None)).run_id for _ in range(2)]
-        await wait_for_status(queue, calm, ended)
-        for _ in range(RESTARTS):
-            step = (await queue.states.status(disturbed)).step
-            status = await wait_for_status(queue, disturbed, partial(further, step))
-            assert status.status == "running"
-            [worker] = processes(tmp_path, "trainer worker --embedded")
-            os.kill(worker.pid, signal.SIGTERM)
-            while worker in processes(tmp_path):
-                await asyncio.sleep(0.05)
-        status = await wait_for_status(queue, disturbed, ended)
-        assert (status.status, status.attempt) == ("completed", RESTARTS + 1)
-        assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
 
 
 async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: str) -> None:
@@ -228,7 +201,7 @@ async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_pat
                 await queue.inference.get(ScoreRecord, run_id, "asked")
             assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
             assert await anext(queue.states.next_run_ids())
-        assert await everything_is_told(address(tmp_path), queue, run_id)
+        assert await all_events_are_published(address(tmp_path), queue, run_id)
         assert working(tmp_path)[-1:] == before[-1:]
         for key in ("training", keys.INTERACTIVE_QUEUE):
             for member in (evil, b"\xff", b"../x", b"no-definition"):

@@ -1,8 +1,6 @@
 """Tokenizers through real processes: each ends once and right, whatever is killed, and waits for no training."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,10 +10,6 @@ import pytest
 
 from tests.support import (
     add_corpus,
-    child_of,
-    kill,
-    processes,
-    running,
     settings_in,
     some_text,
     tiny_request,
@@ -86,23 +80,6 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab)
         child = await start_child("train-tokenizer", lab.settings, accepted.tokenizer_id)
         assert (await child.wait(), [*child.last_lines]) == (0, [])
         assert contents(folder) == tree
-
-
-@pytest.mark.slow
-async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
-    add_corpus(tmp_path, "\n".join(f"{some_text(40)}\n{number}" for number in range(12_000)))
-    async with running(settings_in(tmp_path)) as queue:
-        accepted = await queue.train_tokenizer(request(method="bpe", vocab_size=2000, threads=1))  # takes two seconds
-        await until(queue.tokenizers.get(accepted.tokenizer_id).has_begun)
-        child = child_of(tmp_path, accepted.tokenizer_id)
-        await until(lambda: len(os.sched_getaffinity(child.pid)) == 1)
-        os.kill(child.pid, signal.SIGSTOP)  # the search for the worker takes long on a busy machine
-        [worker] = processes(tmp_path, "trainer worker --embedded")
-        kill(worker.pid)
-        os.kill(child.pid, signal.SIGCONT)
-        await until(lambda: child not in processes(tmp_path))
-        assert is_in(queue, accepted.tokenizer_id, "queued", "running")
-        assert (await end_of(queue, accepted)).status == "completed"
 
 
 @pytest.mark.slow
