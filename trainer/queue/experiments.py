@@ -35,7 +35,7 @@ from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.batteries import Items
 from trainer.queue.cost import train_share
-from trainer.queue.resolve import preview_training, resolve_request
+from trainer.queue.resolve import preview_training
 
 _ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "seeds", "resume", "init_from_run_id")
 """Fields of a train request that the experiment sets by itself, or that would differ between languages."""
@@ -292,15 +292,6 @@ def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRe
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
     fields["label"] = shared_tokenizer_label(request, model)
     return parse(TokenizerTrainRequest, fields)
-
-
-async def held_out_request(
-    record: ExperimentRecord, language: str, corpora: CorpusStore, settings: Settings
-) -> EffectiveRequest:
-    """Return a training of a language, as all of its trainings hold out the same text."""
-    request = record.request
-    key = CellKey(next(iter(request.models)), language, request.seeds[0])
-    return await resolve_request(training_request(request, key, Start()), corpora, settings)
 
 
 def training_request(request: ExperimentRequest, key: CellKey, start: Start) -> TrainRequest:

@@ -215,19 +215,20 @@ class JobQueue:
         for run in runs:
             await self.replication.publish("models", run.run_id)
         for run in runs:
-            await self._enqueue(run, await asyncio.to_thread(run.record), "run_accepted_without_redis")
+            await self._enqueue(run, "run_accepted_without_redis")
         return Accepted.of(await asyncio.to_thread(runs[0].record))
 
-    async def _enqueue(self, run: RunDirectory, record: RunRecord, without_redis: str) -> Accepted:
+    async def _enqueue(self, run: RunDirectory, without_redis: str) -> None:
         """Enqueue a run; without Redis, log `without_redis`: the reconciler of a worker enqueues it from the disk."""
+        record: RunRecord = await asyncio.to_thread(run.record)
         async with tolerate_no_redis(without_redis, run_id=run.run_id):
             await publish_events(self._store, run)
             await self._enqueuer.enqueue_job(RUNS, run.run_id, record)
-        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     async def _unpause(self, run: RunDirectory) -> Accepted:
         await self.replication.write("models", run.run_id, lambda: asyncio.to_thread(unpause_run, run))
-        return await self._enqueue(run, await asyncio.to_thread(run.record), "run_unpaused_without_redis")
+        await self._enqueue(run, "run_unpaused_without_redis")
+        return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
         """Check and accept the training of a tokenizer; raises AppError, having changed nothing."""

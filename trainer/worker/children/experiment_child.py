@@ -37,7 +37,8 @@ from trainer.experiments.report import write_report
 from trainer.experiments.sections import TextLosses, cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
 from trainer.inference.section_scores import known_characters
-from trainer.queue.experiments import held_out_request
+from trainer.queue.experiments import Start, training_request
+from trainer.queue.resolve import resolve_request
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.children.step import run_step
 
@@ -178,7 +179,9 @@ def _check_unchanged(corpus: CorpusRef, corpora: CorpusStore) -> None:
 def _held_out_request(
     record: ExperimentRecord, language: str, corpora: CorpusStore, settings: Settings
 ) -> EffectiveRequest:
-    return asyncio.run(held_out_request(record, language, corpora, settings))
+    """Return a training of a language, as all of its trainings hold out the same text."""
+    key = CellKey(next(iter(record.request.models)), language, record.request.seeds[0])
+    return asyncio.run(resolve_request(training_request(record.request, key, Start()), corpora, settings))
 
 
 def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) -> Iterator[str]:
