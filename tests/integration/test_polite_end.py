@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from arq.worker import func
 
 from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
 from tests.support.cross_language import add_languages, plan_with
-from tests.support.redis_servers import address, embedded, served
+from tests.support.redis_servers import claiming_worker, embedded, served
 from tests.support.started_jobs import started_battery, started_experiment
 from tests.support.stored_jobs import is_free
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -20,7 +19,6 @@ from trainer.commands.start import duration_seconds
 from trainer.contracts.batteries import BatteryRequest, DevelopmentOptions
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.store import keys
-from trainer.worker.presence import Presence, own_info
 from trainer.worker.process import WakingWorker, wait_until_idle
 
 
@@ -103,22 +101,9 @@ async def test_job_claimed_at_the_last_moment__is_done_before_the_worker_ends(tm
             await super().set_claiming(may_claim=may_claim)
 
     async with embedded(tmp_path) as (settings, _, store):
-        presence = Presence(settings, store, await own_info(settings))
-        worker = GetsAJobLate(
-            address(tmp_path),
-            [func(job, name="train")],
-            queue="training",
-            artifacts_root=tmp_path,
-            slots=1,
-            lease_seconds=30,
-            presence=presence,
-        )
-        working = asyncio.create_task(worker.async_run())
-        await wait_until_idle([worker], 0.5, presence)
-        ended_at = time.monotonic()
-        working.cancel()
-        await asyncio.wait([working])
-        await worker.pool.aclose()
+        async with claiming_worker(settings, store, job, GetsAJobLate) as (worker, presence):
+            await wait_until_idle([worker], 0.5, presence)
+            ended_at = time.monotonic()
     assert len(done) == 1
     assert ended_at >= done[0] + 0.5
 

@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from arq.worker import func
 
 from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, wait_for_status
-from tests.support.redis_servers import address, embedded, served
+from tests.support.redis_servers import claiming_worker, embedded, served
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
 from tests.support.stories import Story, run_record
@@ -27,8 +26,7 @@ from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import try_lock
 from trainer.system.hardware import Gpu, find_gpus, package_version
-from trainer.worker.presence import Presence, own_info
-from trainer.worker.process import WakingWorker, restore_pause, wait_until_idle
+from trainer.worker.process import restore_pause, wait_until_idle
 
 GIB = 1 << 30
 
@@ -249,30 +247,18 @@ async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: 
             await ended.wait()
 
     async with embedded(tmp_path) as (settings, _, store):
-        presence = Presence(settings, store, await own_info(settings))
-        worker = WakingWorker(
-            address(tmp_path),
-            [func(wait_for_runs, name="train")],
-            queue="training",
-            artifacts_root=tmp_path,
-            slots=1,
-            lease_seconds=30,
-            presence=presence,
-        )
         await store.enqueue("training", "train", "job-1", FolderJobPayload(job_id="job-1"))
-        working = asyncio.create_task(worker.async_run())
-        await until(lambda: held == ["started"])
-        await store.order_drain([presence.info.name], is_draining=True, seconds=60)
-        showing = asyncio.create_task(presence.show(lambda: bool(worker.running), worker.hand_back))
-        await until(lambda: held == ["started", "ending"])
-        worker.hand_back()  # again, which leaves the end of its child alone
-        ended.set()
-        await until(lambda: not worker.running)
-        await asyncio.wait_for(wait_until_idle([worker], 3600, presence), PATIENCE_SECONDS)  # at once
-        for task in (working, showing):
-            task.cancel()
-        await asyncio.wait([working, showing])
-        await worker.pool.aclose()
+        async with claiming_worker(settings, store, wait_for_runs) as (worker, presence):
+            await until(lambda: held == ["started"])
+            await store.order_drain([presence.info.name], is_draining=True, seconds=60)
+            showing = asyncio.create_task(presence.show(lambda: bool(worker.running), worker.hand_back))
+            await until(lambda: held == ["started", "ending"])
+            worker.hand_back()  # again, which leaves the end of its child alone
+            ended.set()
+            await until(lambda: not worker.running)
+            await asyncio.wait_for(wait_until_idle([worker], 3600, presence), PATIENCE_SECONDS)  # at once
+            showing.cancel()
+            await asyncio.wait([showing])
         assert presence.is_draining
         assert await store.holders(["job-1"]) == {}
         assert await store.queue_order("training") == ["job-1"]

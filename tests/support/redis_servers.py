@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from arq.worker import func
+
 from tests.support import settings_in
 from tests.support.faulty_proxy import free_port
 from tests.support.waiting import PATIENCE_SECONDS
@@ -18,6 +20,9 @@ from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.worker.jobs import JobFunction
+from trainer.worker.presence import Presence, own_info
+from trainer.worker.process import WakingWorker
 
 
 def address(folder: Path) -> str:
@@ -100,6 +105,31 @@ async def embedded(folder: Path) -> AsyncIterator[tuple[Settings, JobQueue, Stor
     finally:
         await store.close()
         await services.stop()
+
+
+@asynccontextmanager
+async def claiming_worker(
+    settings: Settings, store: Store, job: JobFunction, of_class: type[WakingWorker] = WakingWorker
+) -> AsyncIterator[tuple[WakingWorker, Presence]]:
+    """A worker in this process that does its trainings by a function; gives it with its presence in Redis."""
+    folder = settings.app.data_root.parent
+    presence = Presence(settings, store, await own_info(settings))
+    worker = of_class(
+        address(folder),
+        [func(job, name="train")],
+        queue="training",
+        artifacts_root=folder,
+        slots=1,
+        lease_seconds=30,
+        presence=presence,
+    )
+    working = asyncio.create_task(worker.async_run())
+    try:
+        yield worker, presence
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+        await worker.pool.aclose()
 
 
 async def told(store: Store, run_id: str) -> list[int]:

@@ -92,13 +92,6 @@ SCORED = changed(battery_record("lstm-1")[0], user_id=STARTER)
             f"`/mt cancel` is only for the run's owner and admins. Ask <@{STARTER}>.",
         ),
         (
-            False,
-            Role.OWNER,
-            run_record(user_id=None),
-            "Only the owner of this run and admins may do this.",
-            f"`/mt cancel` is only for the run's owner and admins. Ask <@{OWNER}>.",
-        ),
-        (
             True,
             Role.USER,
             SCORED,
