@@ -9,16 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from rich.console import Console
 
-from bot.notifications.inbox import MAX_CARDS
 from local_discord.driver import shown_text
-from tests.faults.chaos import SEEN_SECONDS, Campaign, Submission, hold, judge, started
+from tests.faults.chaos import Campaign, Submission, hold, judge, started
 from tests.faults.driver import attempts_at
 from tests.faults.mutations import mutations
 from tests.support import ROOT, processes, run_of, tiny_request
@@ -108,26 +106,6 @@ async def test_everything_killed__runs_end_as_undisturbed_reported_once(tmp_path
         of_runs = [shown_text(one.payload) for one in told if "interaction_metadata" not in one.payload]
         assert sum("· result" in text for text in of_runs) == USERS
         assert len(of_runs) == 2 * USERS
-
-
-@pytest.mark.slow
-async def test_user_with_many_runs__needs_no_card_for_each(tmp_path: Path) -> None:
-    async with started(tmp_path / "many", users=1) as system:
-        campaign = Campaign(system, [tiny_request(test_fraction=0.1)])
-        await campaign.train_references()
-        for worker in system.workers:
-            await worker.stop()
-        begin = time.monotonic()
-        for number in range(MAX_CARDS + 2):
-            await campaign.submit(Submission(at_seconds=number, request=0, user=0))
-        await until(lambda: system.longest_connected_seconds(begin, time.monotonic()) > SEEN_SECONDS)
-        await system.server.wait_for_message(system.server.dm_channel(system.users[0]), "Watching [67] runs")
-        for worker in system.workers:
-            worker.start()
-        await campaign.settle()
-        verdict = await judge(campaign)
-        assert verdict.holds, verdict.broken
-        assert len(campaign.runs) == MAX_CARDS + 2
 
 
 def stop_in_the_middle(campaign: Campaign, standing: set[int]) -> set[int]:
