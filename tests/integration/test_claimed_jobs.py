@@ -41,7 +41,7 @@ async def put(store: Store, member: str, score: float) -> None:
     await store.redis.zadd(QUEUE, {member.encode("latin-1"): score})
 
 
-async def test_jobs__begin_in_their_order_each_once_as_far_as_there_is_room(tmp_path: Path) -> None:
+async def test_jobs__are_claimed_once_in_order(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, one):
         other = await connect(address(tmp_path))
         names = [f"job-{number:03}" for number in range(250)]
@@ -55,7 +55,7 @@ async def test_jobs__begin_in_their_order_each_once_as_far_as_there_is_room(tmp_
         await other.close()
 
 
-async def test_jobs__wait_for_their_time_and_begin_again_after_a_silent_worker(tmp_path: Path) -> None:
+async def test_jobs__are_claimed_when_due_and_after_an_expired_claim(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         await enqueue(store, "first", "second", "third")
         await put(store, "first", (time.time() + 60) * 1000)
@@ -87,7 +87,7 @@ async def test_invalid_job__is_removed_and_the_jobs_behind_it_start(tmp_path: Pa
         assert await store.get(keys.in_progress("no-definition")) is None
 
 
-async def test_lost_jobs__are_those_that_do_not_wait_as_they_were_enqueued(tmp_path: Path) -> None:
+async def test_lost_jobs__are_found(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         names = ["waits", "claimed", "deferred", "undefined", "other-job", "unqueued", "infinite"]
         await enqueue(store, *names)

@@ -49,7 +49,7 @@ def to_score(name: str, text: str, run_id: str = RUN) -> InferenceRecord:
     return asking(name, ScoreRequest(text=text, detail_level="per_char"), run_id)
 
 
-async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: Path) -> None:
+async def test_batched_requests__have_the_answers_of_single_requests(tmp_path: Path) -> None:
     asked: list[InferenceRecord] = [
         *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),
         to_score("long", LINE * 1_500),

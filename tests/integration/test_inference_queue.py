@@ -75,7 +75,7 @@ async def test_request__with_an_id_of_its_client_is_queued_once(here: Place) -> 
     assert here.child.answers == len(REQUESTS) == len(await here.waiting())
 
 
-async def test_failure__is_kept_with_its_code_and_raised_for_who_waits(here: Place) -> None:
+async def test_failure__is_stored_with_its_code_and_raised(here: Place) -> None:
     working = asyncio.create_task(here.work())
     for kind, request in REQUESTS.items():
         with pytest.raises(AppError, match="Its weights are gone") as caught:
@@ -112,7 +112,7 @@ async def test_results__are_deleted_unreadable_or_expired(here: Place) -> None:
         assert deleted.request_id not in await here.waiting()
 
 
-async def test_records__never_go_back_beside_an_instant_worker(here: Place) -> None:
+async def test_states__only_advance_beside_a_fast_worker(here: Place) -> None:
     working = asyncio.create_task(here.work())
     watched: dict[str, list[str]] = {}
 
@@ -132,7 +132,7 @@ async def test_records__never_go_back_beside_an_instant_worker(here: Place) -> N
     assert all(seen == sorted(seen, key=ORDER.index) for seen in watched.values())
 
 
-async def test_texts__are_under_keys_that_expire_and_nowhere_else(here: Place) -> None:
+async def test_texts__are_only_under_keys_that_expire(here: Place) -> None:
     for request in REQUESTS.values():
         await here.queue.inference.submit(RUN, request)
     with_text = {key.split(":")[1] for key in await here.keys("*") if TEXT.encode() in await dumped(here.store, key)}
@@ -153,7 +153,7 @@ async def dumped(store: Store, key: str) -> bytes:
     return await store.get(key) or b"" if kind == b"string" else b""
 
 
-async def test_events__are_on_the_stream_in_order_and_wake_no_run(here: Place) -> None:
+async def test_events__are_on_the_stream_in_order(here: Place) -> None:
     expected: list[tuple[str, str, int, type[Told]]] = []
     for kind, request in REQUESTS.items():
         for user, end in ((7, InferenceCompleted), (SPOILT, InferenceFailed)):
@@ -198,7 +198,7 @@ async def test_run__without_a_model_is_refused_before_anything_is_queued(
     assert (await here.waiting(), await here.keys("runs:*")) == ([], [])
 
 
-async def test_text_as_read__is_the_form_that_spans_of_a_score_are_of(here: Place) -> None:
+async def test_normalized_input__is_the_text_of_score_spans(here: Place) -> None:
     assert here.queue.inference.normalize_input(RUN, "e\u0301A") == "\u00e9A"
 
 
@@ -210,7 +210,7 @@ async def asked(here: Place, request: InferenceRequest) -> "asyncio.Task[object]
     return waiting
 
 
-async def test_request__is_withdrawn_when_its_client_leaves(here: Place) -> None:
+async def test_request__is_withdrawn_when_its_client_disconnects(here: Place) -> None:
     for request in REQUESTS.values():
         waiting = await asked(here, request)
         [request_id] = await here.waiting()
@@ -221,7 +221,7 @@ async def test_request__is_withdrawn_when_its_client_leaves(here: Place) -> None
         assert await here.keys(f"*{request_id}*") == []
 
 
-async def test_request__is_withdrawn_or_kept_at_any_moment_of_its_enqueueing(here: Place) -> None:
+async def test_cancelled_submission__is_withdrawn_or_stored(here: Place) -> None:
     """One with an id of its client is kept: the client, or another copy of it, may send it again under this id."""
     for steps in range(60):
         for request_id in (None, f"own-{steps}"):
@@ -256,7 +256,7 @@ class EndlessChild(InferenceChild):
         return record
 
 
-async def test_worker__stops_at_a_request_whose_client_has_left(here: Place) -> None:
+async def test_worker__stops_a_withdrawn_request(here: Place) -> None:
     waiting = await asked(here, ScoreRequest(text=TEXT))
     [request_id] = await here.waiting()
     child = EndlessChild(here.settings)
@@ -272,7 +272,7 @@ async def test_worker__stops_at_a_request_whose_client_has_left(here: Place) -> 
     assert any("inference_request_withdrawn" in str(entry) for entry in logs)
 
 
-async def test_answer__that_is_not_kept_leaves_nothing_behind(here: Place) -> None:
+async def test_answer__without_storage_is_deleted(here: Place) -> None:
     working = asyncio.create_task(here.work())
     kept = await here.queue.inference.ask(RUN, ScoreRequest(text=TEXT))
     gone = await here.queue.inference.ask(RUN, ScoreRequest(text=TEXT), is_kept=False)
@@ -281,7 +281,7 @@ async def test_answer__that_is_not_kept_leaves_nothing_behind(here: Place) -> No
     assert await here.keys("runs:score:*") == [keys.inference("score", RUN, kept.request_id)]
 
 
-async def test_client__that_leaves_while_the_server_is_away_is_logged(here: Place, tmp_path: Path) -> None:
+async def test_failed_withdrawal__is_logged(here: Place, tmp_path: Path) -> None:
     waiting = await asked(here, ScoreRequest(text=TEXT))
     [server] = processes(tmp_path, "valkey-server")
     os.kill(server.pid, signal.SIGSTOP)
@@ -295,7 +295,7 @@ async def test_client__that_leaves_while_the_server_is_away_is_logged(here: Plac
     assert any("withdrawal_failed" in str(entry) for entry in logs)
 
 
-async def test_heartbeat__that_is_no_time_leaves_what_the_log_says(here: Place) -> None:
+async def test_malformed_heartbeat__is_ignored(here: Place) -> None:
     run = RunStore(here.settings.app.artifacts_root).create(record("waiting-run", 7))
     await here.store.redis.set(keys.heartbeat(run.run_id), b"soon")
     assert (await here.queue.states.status(run.run_id)).last_heartbeat_ts == run.follow().refresh().last_heartbeat_ts

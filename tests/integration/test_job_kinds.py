@@ -190,7 +190,7 @@ async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path,
 
 
 @REPEATED
-async def test_job_of_another_process__is_tried_again_later(tmp_path: Path, name: KindName) -> None:
+async def test_job_of_another_process__is_retried(tmp_path: Path, name: KindName) -> None:
     async with embedded(tmp_path) as (settings, queue, store):
         job = KINDS[name].create(settings.app.artifacts_root, 1)
         function = Jobs(queue, settings, store).functions()[KINDS_BY_NAME[name].function]

@@ -88,7 +88,7 @@ async def restricted(folder: Path, rights: str) -> AsyncIterator[tuple[Server, s
         yield server, server.url.replace("//", "//trainer:PASSWORD@")
 
 
-async def test_redis_cut_off_killed_frozen_and_wiped__loses_no_step_or_event(tmp_path: Path) -> None:
+async def test_redis_outages__lose_no_step_or_event(tmp_path: Path) -> None:
     """The rights that the manual gives are enough for all of it, and are all there are."""
     add_corpus(tmp_path, some_text())
     manual = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
@@ -183,7 +183,7 @@ async def plant_everywhere(store: Store, evil: bytes, run_id: str, request_id: s
         await executed
 
 
-async def test_pickles_at_every_key__run_nothing_and_the_queue_continues(tmp_path: Path) -> None:
+async def test_pickles_in_redis__are_not_loaded(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     evil = pickle.dumps(Evil(tmp_path / "owned"))
     async with running(settings_in(tmp_path)) as queue:
@@ -344,7 +344,7 @@ async def test_malformed_jobs__are_rejected_in_a_line_of_the_log(tmp_path: Path)
     assert Counter(line["event"] for line in logs) == dict.fromkeys(refused, 5) | {"inference_request_expired": 1}
 
 
-async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path: Path) -> None:
+async def test_unpublished_ends__are_retried(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with served(tmp_path) as server:
         settings = server.settings(tmp_path)
@@ -372,7 +372,7 @@ async def test_ends_that_cannot_be_published__are_published_by_a_retry(tmp_path:
     assert "answer_storage_failed" in said and "event_publication_failed" in said
 
 
-async def test_event_stream__wakes_the_bot_again_after_redis_was_down(
+async def test_event_stream__continues_after_a_restart_of_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished_run(tmp_path)

@@ -141,7 +141,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_answer__has_a_sentence_of_its_own(tmp_path: Path, answer: str) -> None:
+async def test_error_reply__has_its_own_message(tmp_path: Path, answer: str) -> None:
     async with answering(f"{answer}\r\n".encode()) as url:
         assert ANSWERS[answer] in await refusal_at(url, tmp_path)
 

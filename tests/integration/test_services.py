@@ -106,7 +106,7 @@ async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_pa
     assert await answering_server(settings) is None
 
 
-async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Path) -> None:
+async def test_starters__share_one_server(tmp_path: Path) -> None:
     first, *others = [alone(tmp_path) for _ in range(4)]
     urls = await asyncio.gather(*(services.start() for services in (first, *others)))
     assert len(set(urls)) == 1
@@ -137,7 +137,7 @@ async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_
     await starter.communicate()
 
 
-async def test_given_redis__is_used_by_one_worker_that_is_started_again(tmp_path: Path) -> None:
+async def test_given_redis__is_used_by_one_restarted_worker(tmp_path: Path) -> None:
     elsewhere, here = alone(tmp_path / "a"), tmp_path / "b"
     url = await elsewhere.start()
     given = changed(settings_in(here, embedded_workers=0), **with_redis(url))
@@ -169,9 +169,7 @@ NAMES = {"signs": "a#b?c%d&e;f %41 é'\"", "a long name": "long-name-" * 12, "lo
 
 
 @pytest.mark.parametrize("kind", NAMES)
-async def test_server__is_found_by_its_folder_whatever_its_name_and_the_folder_for_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+async def test_server__is_found_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     name = NAMES[kind]
     settings = settings_in(tmp_path / name, embedded_workers=0)
     first, second = Services(settings), Services(settings)
@@ -194,7 +192,7 @@ async def test_server__is_found_by_its_folder_whatever_its_name_and_the_folder_f
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-async def test_long_data_root__is_not_reached_through_the_link_of_somebody_else(
+async def test_long_data_root__refuses_a_link_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     folder = TemporaryDirectory()
@@ -377,9 +375,7 @@ async def test_server_that_does_not_start__is_an_error_and_leaves_nothing(
     assert await gone(tmp_path)
 
 
-async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dead_server__is_restarted_when_it_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     services = alone(tmp_path)
     store = await connect(await services.start())
     await store.put("k", "v", ttl_seconds=600)

@@ -71,7 +71,7 @@ async def test_stream__is_the_text_written_without_it_and_ends_with_its_reader(t
         told = [piece async for piece in here.queue.inference.stream(RUN, request)]
         kept = (keys.JOB_NOTIFICATIONS, keys.DELETED, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
-        await reader_who_goes_away__ends_the_writing_and_not_the_process(here, tmp_path)
+        await check_that_a_disconnected_reader_ends_the_generation(here, tmp_path)
     *pieces, response = told
     assert isinstance(response, GenerateResponse) and whole.outputs is not None
     assert (response.outputs, response.stop_reason) == (whole.outputs, whole.stop_reason)
@@ -85,7 +85,7 @@ async def test_stream__is_the_text_written_without_it_and_ends_with_its_reader(t
     assert left == [keys.EVENT_STREAM]
 
 
-async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place, folder: Path) -> None:
+async def check_that_a_disconnected_reader_ends_the_generation(here: Place, folder: Path) -> None:
     [process] = processes(folder, "answer-requests")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (left := await response_without_reader(here, process.pid)).status == "completed":
@@ -156,7 +156,7 @@ async def test_server_that_stops__is_reported_to_every_request(tmp_path: Path) -
     assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 5
 
 
-async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> None:
+async def test_chats__have_separate_histories(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
 
         async def say(message: str, session_id: str | None = None) -> ChatResponse:
@@ -221,7 +221,7 @@ async def test_chat__that_expires_while_it_waits_does_not_restart(tmp_path: Path
     assert forgotten is None or (isinstance(forgotten, AppError) and forgotten.code is ErrorCode.DATA_NOT_FOUND)
 
 
-def test_lines_between_requests__are_those_that_nobody_waits_for() -> None:
+def test_lines_between_requests__are_ids_of_withdrawn_requests() -> None:
     reading, writing = os.pipe()
     requests = Requests(reading)
     os.write(writing, b"old\n[1]\ngone\n[")

@@ -40,7 +40,7 @@ async def test_run__of_every_tokenizer_is_trained_and_answers(lab: Lab, method: 
 
 
 @pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"]))
-async def test_tokenizer__of_each_kind_of_file_is_shared_and_continued_with(lab: Lab, method: str) -> None:
+async def test_tokenizer__of_each_file_format_is_shared_and_inherited(lab: Lab, method: str) -> None:
     add_corpus(lab.folder, TEXT, CORPUS)
     asked = TokenizerTrainRequest(method=method, corpora=(CORPUS,), label="mine")
     async with lab.queue() as queue:

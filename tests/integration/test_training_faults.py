@@ -69,7 +69,7 @@ def messages(queue: JobQueue, run_id: str) -> list[str]:
     return [event.message for event in events_of(queue, run_id) if isinstance(event, JobProgress)]
 
 
-def is_told(queue: JobQueue, run_id: str, message: str, times: int) -> bool:
+def has_messages(queue: JobQueue, run_id: str, message: str, times: int) -> bool:
     return messages(queue, run_id).count(message) == times
 
 
@@ -158,7 +158,7 @@ async def test_full_disk__run_continues_from_its_checkpoint_when_there_is_room(l
         for attempt in (1, 2, 3):  # the last of which is waited for outside of the slot
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
             limit_files(child_of(lab.folder, run_id), FULL_BYTES)
-            await until(partial(is_told, queue, run_id, full, attempt))
+            await until(partial(has_messages, queue, run_id, full, attempt))
         run = queue.runs.get(run_id)
         saved = [event.step for event in events_of(queue, run_id) if isinstance(event, CheckpointSaved)]
         assert (run.checkpoints / f"step-{saved[-1]}").is_dir()
@@ -222,7 +222,7 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(lab: Lab) -> 
         assert [len(ends(queue, run_id)) for run_id in (running_one, finishing)] == [1, 1]
 
 
-async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path) -> None:
+async def test_end_that_cannot_be_recorded__is_retried(tmp_path: Path) -> None:
     """The request is lost, so there is nobody to tell; the run is not forgotten either."""
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (alone, queue, store):

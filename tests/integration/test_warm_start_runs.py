@@ -142,7 +142,7 @@ def unknown_tokens(manifest: RunManifest) -> int:
     return manifest.data.train.unknown_tokens
 
 
-async def test_what_a_run_cannot_start_from__is_refused_and_nothing_is_queued(lab: Lab) -> None:
+async def test_wrong_start__is_refused_before_anything_is_queued(lab: Lab) -> None:
     add_corpus(lab.folder, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
     async with lab.queue() as queue:
         parent = await lab.finished_run(queue)

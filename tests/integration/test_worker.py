@@ -32,7 +32,7 @@ from trainer.store.store import Store, connect
 from trainer.worker.child_process import start_child
 
 
-async def told_events(store: Store, run_id: str) -> int:
+async def count_published_events(store: Store, run_id: str) -> int:
     length: int = await store.redis.xlen(keys.run_events(run_id))
     return length
 
@@ -69,7 +69,7 @@ async def test_run__from_request_to_answers(lab: Lab) -> None:
         assert again[0].outputs == again[1].outputs
         of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
         async with asyncio.timeout(PATIENCE_SECONDS):  # an event is on disk before it is told
-            while (of_its_stream := await told_events(store, accepted.run_id)) < of_run:
+            while (of_its_stream := await count_published_events(store, accepted.run_id)) < of_run:
                 await asyncio.sleep(0.05)
         assert of_its_stream == of_run
         reading: Awaitable[object] = store.redis.xrange(keys.EVENT_STREAM)  # other tests share it
@@ -134,7 +134,7 @@ async def test_running_run__is_paused_resumed_and_cancelled_with_a_checkpoint(la
             await queue.inference.ask(run_id, ScoreRequest(text="a"))
 
 
-async def test_paused_runs__are_started_by_no_worker_whatever_was_killed_or_lost(tmp_path: Path) -> None:
+async def test_paused_runs__stay_paused_after_kills_and_lost_queues(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, store):
         lost, unwritten = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
@@ -238,7 +238,7 @@ async def test_limits__of_time_and_of_tries_end_a_request_and_a_training(tmp_pat
     assert failed.step == 0 or newest_whole(queue.runs.get(run_id).checkpoints) is not None
 
 
-async def test_run_whose_folder_vanishes__leaves_the_queue_at_once(lab: Lab, tmp_path: Path) -> None:
+async def test_run_with_a_deleted_folder__leaves_the_queue(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, lab.store() as store:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)

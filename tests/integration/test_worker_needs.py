@@ -234,7 +234,7 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
     assert said.count("artifacts_folder_mismatch") == 1 and "refused" not in said
 
 
-async def test_experiment_of_a_drained_worker__goes_back_to_the_queue(tmp_path: Path) -> None:
+async def test_experiment_of_a_drained_worker__returns_to_the_queue(tmp_path: Path) -> None:
     held: list[str] = []
     ended = asyncio.Event()
 

@@ -66,7 +66,7 @@ async def test_stranger__is_refused_and_sees_whom_to_ask() -> None:
 
 
 @pytest.mark.parametrize("user_id", [MEMBER, STRANGER])
-async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
+async def test_membership__is_cached(user_id: int) -> None:
     guilds = Guilds()
     rights = permissions(guilds=guilds)
     for _ in range(3):

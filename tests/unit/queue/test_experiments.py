@@ -183,7 +183,7 @@ async def test_corpus_with_one_line__is_named(folder: Path) -> None:
     await refuses(folder, plan(), ErrorCode.CORPUS_EMPTY, "`languages.tr.corpus`: The corpus has 1 line with text")
 
 
-async def test_held_out_text__may_be_a_file_of_its_own(folder: Path) -> None:
+async def test_held_out_text__may_be_a_separate_file(folder: Path) -> None:
     for code in ("kk", "tr"):
         (folder / "data" / "corpus" / f"{code}.txt").unlink()
         (folder / "data" / "corpus" / code).mkdir()

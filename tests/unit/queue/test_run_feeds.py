@@ -73,7 +73,7 @@ class FailingQueue(HandQueue):
         raise ValueError("the state of the queue is damaged")
 
 
-async def test_failure_of_the_queue__reaches_all_who_asked(tmp_path: Path) -> None:
+async def test_queue_error__is_raised_for_all_callers(tmp_path: Path) -> None:
     feeds, story = RunFeeds(FailingQueue(RunStore(tmp_path))), Story(tmp_path, run_record()).start()
     asked = [asyncio.create_task(feeds.status(story.run.run_id)) for _ in range(2)]
     for one in asked:
@@ -122,7 +122,7 @@ async def test_status__of_many_readers_is_one_request_at_a_time(tmp_path: Path) 
     assert all(len(asked) == len({*asked}) for asked in queue.asked)
 
 
-async def test_run__that_nobody_follows_is_read_anew(tmp_path: Path) -> None:
+async def test_feed__of_a_run_without_readers_is_dropped(tmp_path: Path) -> None:
     feeds, story = RunFeeds(HandQueue(RunStore(tmp_path))), Story(tmp_path, run_record())
     known: list[RunFeed] = [feeds.of(story.run)]
     assert feeds.of(story.run) is known.pop()

@@ -336,7 +336,7 @@ def test_chat__continues_from_all_earlier_turns(finished: Finished) -> None:
     assert cancelled.error is not None and cancelled.error.code is ErrorCode.CANCELLED
 
 
-def test_memory_of_earlier_requests__goes_back_to_the_system_when_much() -> None:
+def test_freed_memory__is_returned_to_the_system() -> None:
     held = limit_memory(0)  # what earlier tests have freed goes back first
     small = [torch.ones(1000) for _ in range(50_000)]  # 200 MB
     last = small.pop()  # behind the others, so that freeing them alone gives nothing back
