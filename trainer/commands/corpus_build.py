@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -85,7 +85,7 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
     out_folder = options.out_dir or CorpusStore(settings).stored
     if options.source in SOURCES:
         folder = build_corpus(options.source, out_folder)
-        _upload([_Built(folder, None, is_ipa=None)], settings, terminal)
+        _upload([(folder, None)], settings, terminal)
         terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
         return 0
     terminal.continues_when_repeated = True
@@ -107,12 +107,12 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
         Reporting(_reporter(options, terminal), options.progress_every),
     )
     built = manifest.languages.items()
-    _upload([_Built(out_folder / one.file.path, language, is_ipa=True) for language, one in built], settings, terminal)
-    rows = [_HEAD, *(_row(language, built) for language, built in manifest.languages.items())]
+    _upload([(out_folder / one.file.path, language) for language, one in built], settings, terminal)
+    titles = ("language", "documents", "rejected", "lines", "characters", "corpus")
     terminal.show(
         manifest,
-        columns(rows),
-        columns([_REMOVED_HEAD, *_removed(manifest)]),
+        columns([titles, *(_row(language, one) for language, one in built)]),
+        columns([("language", "removed by", "characters", "share of what it received"), *_removed(manifest)]),
         *_warnings(manifest),
         *_differences(manifest),
         Text(f"manifest: {source.name}_manifest.json"),
@@ -120,32 +120,21 @@ def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
     return 0
 
 
-class _Built(NamedTuple):
-    path: Path
-    language: str | None
-    is_ipa: bool | None
-
-
-def _upload(corpora: Sequence[_Built], settings: Settings, terminal: Terminal) -> None:
-    """Upload built corpora to the server of MT_URL, if it is set."""
+def _upload(corpora: Sequence[tuple[Path, str | None]], settings: Settings, terminal: Terminal) -> None:
+    """Upload built corpora, in IPA if they have a language, to the server of MT_URL, if it is set."""
 
     async def upload(server: "Remote") -> None:
-        for path, language, is_ipa in corpora:
+        for path, language in corpora:
+            is_ipa = None if language is None else True
             await uploaded(path, server, terminal, path.stem, language=language, is_ipa=is_ipa)
 
     if settings.client.url is not None:
         with_server(settings, upload)
 
 
-_HEAD = ("language", "documents", "rejected", "lines", "characters", "corpus")
-
-
 def _row(language: str, built: BuiltLanguage) -> tuple[str, ...]:
     numbers = (f"{built.documents:,}", f"{built.rejected_share:.1%}", f"{built.lines:,}", f"{built.characters:,}")
     return (language, *numbers, built.file.path.removesuffix(".txt"))
-
-
-_REMOVED_HEAD = ("language", "removed by", "characters", "share of what it received")
 
 
 def _removed(manifest: CorpusManifest) -> Iterator[tuple[str, ...]]:

@@ -48,8 +48,6 @@ class Terminal:
     """A job that this command has queued."""
     pauses = True
     """False if an interruption of this command does not pause its run."""
-    followed_as: str | None = None
-    """The name that `mt resume` gets after Ctrl-C; None for the id."""
     interruption: str | None = None
     """The sentence about the run after Ctrl-C; None if the command has left the run alone."""
     continues_when_repeated = False
@@ -71,13 +69,11 @@ class Terminal:
             console=self._err,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._followed: str | None = None
         self._noted: set[str] = set()
         self._has_written = False
 
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
-        self._followed = status.run_id
         self.progress_of(f"run {status.run_id}", status.run_id, status.progress, _figures(status, self.unit))
 
     def progress_of(self, title: str, job_id: str, percent: float, figures: str) -> None:
@@ -189,11 +185,8 @@ class Terminal:
             self.note(f"Interrupted; {self.interruption}")
         elif self.continues_when_repeated:
             self.note("Interrupted. Continue with the same command.")
-        elif self._followed is None:
-            self.note("Interrupted.")
         else:
-            follow = f"Follow it with: mt resume {self.followed_as or self._followed}"
-            self.note(f"Interrupted; {self._followed} continues without this terminal. {follow}")
+            self.note("Interrupted.")
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else to standard error."""

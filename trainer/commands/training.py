@@ -353,8 +353,10 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
 
 async def follow_to_end(run_id: str, terminal: Terminal, installation: Installation) -> int:
     """Show the progress of a run until it has ended, then its results; return the exit code."""
-    await follow(run_id, terminal, installation)
-    status = await installation.call(GET_RUN, RunPath(run_id=run_id))
+    async with aclosing(installation.follow(GET_RUN, RunPath(run_id=run_id))) as statuses:
+        async for status in statuses:
+            terminal.progress(status)
+            note_waiting_for_disk(status, terminal)
     if status.status == "completed":
         name = await hint_name(run_id, status.label, installation)
         generate = f'mt generate {name} "…"   ·   ' if status.objective == "causal_lm" else ""
@@ -370,16 +372,6 @@ def exit_code(status: RunStatus | JobStatus) -> int:
     if status.error is not None:
         return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
     return 0 if status.status == "completed" else EXIT_FAILED
-
-
-async def follow(run_id: str, terminal: Terminal, installation: Installation) -> None:
-    """Show the progress of a run until it has ended."""
-    async with aclosing(installation.follow(GET_RUN, RunPath(run_id=run_id))) as statuses:
-        async for status in statuses:
-            if terminal.queued is None and terminal.followed_as is None:
-                terminal.followed_as = await hint_name(run_id, status.label, installation)
-            terminal.progress(status)
-            note_waiting_for_disk(status, terminal)
 
 
 def note_waiting_for_disk(status: RunStatus | TokenizerStatus, terminal: Terminal) -> None:

@@ -76,7 +76,7 @@ def test_duration__is_shown_in_its_two_largest_units() -> None:
     assert {seconds: duration(seconds) for seconds in shown} == shown
 
 
-def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt__says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
     def line(terminal: Terminal) -> str:
         terminal.interrupted()
         return capsys.readouterr().err.splitlines()[-1]
@@ -87,11 +87,6 @@ def test_interrupt__says_how_to_continue(waiting: RunStatus, capsys: pytest.Capt
         progress(1, 2)
         assert line(terminal) == "Interrupted. Continue with the same command."
     assert line(terminal) == "Interrupted."
-    terminal.progress(waiting)
-    followed = "Interrupted; char_lstm-1 continues without this terminal. Follow it with: mt resume"
-    assert line(terminal) == f"{followed} char_lstm-1"
-    terminal.followed_as = "kk"
-    assert line(terminal) == f"{followed} kk"
     terminal.continues_when_repeated = True
     assert line(terminal) == "Interrupted. Continue with the same command."
 
