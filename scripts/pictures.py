@@ -78,7 +78,7 @@ class Pictures:
         await self._ask("corpus", "mt corpus show", {"corpus": "demo"})
         options: Options = {"corpora": "demo", "method": "bpe", "vocab_size": 500, "name": "kazakh-bpe"}
         await self._ask("", "mt tokenizer train", options)
-        await self._draw("tokenizer", await self._message_of("Tokenizer kazakh-bpe: completed"))
+        await self._draw("tokenizer", await self._message_of("Completed: tokenizer kazakh-bpe"))
         await self._evaluating()
         await self._crash_and_resume(bot)
         await self._crowd()

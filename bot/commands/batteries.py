@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import add_commands, file_button, watch_job
-from bot.commands.responses import Answer, CommandContext, Reactions, respond
+from bot.commands.jobs import add_commands, watch_job
+from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs
 from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
@@ -95,5 +95,3 @@ add_commands(
     show="Show a battery or its results.",
     cancel="Cancel a battery.",
 )
-_FILES = {"batpage": "report.html", "batcsv": "accuracy.csv", "batcurves": "development.csv", "battex": "table.tex"}
-BUTTONS: Reactions = {action: file_button("batteries", "battery show", name) for action, name in _FILES.items()}

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import add_commands, file_button, watch_job
+from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
@@ -109,8 +109,4 @@ add_commands(
     export="Get the report of an experiment: CSV, LaTeX, PDF and HTML.",
     cancel="Cancel an experiment; its finished runs stay.",
 )
-BUTTONS: Reactions = {
-    "expcsv": file_button("experiments", "experiment export", "matrix.csv"),
-    "exptex": file_button("experiments", "experiment export", "table.tex"),
-    "exprerun": ButtonAnswer("experiment start", _rerun),
-}
+BUTTONS: Reactions = {"exprerun": ButtonAnswer("experiment start", _rerun)}

@@ -16,15 +16,14 @@ from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.job_cards import (
     AGAIN,
     SURE,
-    job_buttons,
+    job_card,
     job_id_of,
     job_select,
     jobs_page,
-    tokenizer_card,
 )
 from bot.messages.report_card import table_card
 from bot.messages.text import GREEN, GREY, MAX_FILE_BYTES, byte_size, count, make_embed, plain
-from bot.notifications.job_subjects import report_of, result_of
+from bot.notifications.job_subjects import job_message
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
@@ -33,7 +32,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import BY_NAME, JOB_ROWS, JobRow
 from trainer.contracts.parameters import ArtifactPath
-from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
 from trainer.lab.language import _
@@ -43,6 +41,15 @@ from trainer.queue.run_index import matching
 _LEFT_OUT = {".jsonl"}
 """Suffixes of raw data, which an archive for Discord has not."""
 _BY_WORD: Mapping[str, JobRow] = {row.word: row for row in JOB_ROWS.values()}
+_FILES: Mapping[str, tuple[KindName, str, str]] = {
+    "batpage": ("batteries", "battery show", "report.html"),
+    "batcsv": ("batteries", "battery show", "accuracy.csv"),
+    "batcurves": ("batteries", "battery show", "development.csv"),
+    "battex": ("batteries", "battery show", "table.tex"),
+    "expcsv": ("experiments", "experiment export", "matrix.csv"),
+    "exptex": ("experiments", "experiment export", "table.tex"),
+}
+"""The buttons that send one file of the results: the kind of the job, the command with its rights, and the file."""
 
 
 def add_commands(group: app_commands.Group, kind: KindName, **descriptions: str) -> None:
@@ -103,9 +110,12 @@ async def list_jobs(context: CommandContext, row: JobRow, number: int) -> Answer
 
 async def show_job(context: CommandContext, row: JobRow, given: str) -> Answer:
     """Show the card of a job, of a completed one with its results."""
+    return await _shown(context, row, await _status(context, row, given))
+
+
+async def _status(context: CommandContext, row: JobRow, given: str) -> JobStatus:
     calls = JOB_CALLS[row.kind]
-    status = await context.lab.call(calls.get, context.caller, calls.named(given.strip()))
-    return await _shown(context, row, status)
+    return await context.lab.call(calls.get, context.caller, calls.named(given.strip()))
 
 
 async def watch_job(context: CommandContext, row: JobRow, given: str, command: str = "") -> Answer:
@@ -113,8 +123,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
 
     Without direct messages, `command` shows the progress.
     """
-    (bot, caller), calls = context, JOB_CALLS[row.kind]
-    status = await context.lab.call(calls.get, caller, calls.named(given.strip()))
+    bot, caller = context
+    status = await _status(context, row, given)
     answer = await _shown(context, row, status)
     if status.status == "completed":
         return answer
@@ -147,36 +157,31 @@ async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
     return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}.zip")])
 
 
-def file_button(kind: KindName, command: str, name: str) -> ButtonAnswer:
-    """Return the reaction to a button that sends one file of a job's results."""
-
-    async def send(context: CommandContext, press: ButtonPress) -> Answer:
-        folder, _names = await _files(context, JOB_ROWS[kind], press.run_id)
-        data: bytes = await asyncio.to_thread((folder / name).read_bytes)
-        embed = make_embed(GREEN, f"📄 {name}", [byte_size(len(data))], folder.name)
-        return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}-{name}")])
-
-    return ButtonAnswer(command, send)
+async def _file(context: CommandContext, press: ButtonPress) -> Answer:
+    """Send one file of the results of a job."""
+    kind, _command, name = _FILES[press.action]
+    folder, _names = await _files(context, JOB_ROWS[kind], press.run_id)
+    data: bytes = await asyncio.to_thread((folder / name).read_bytes)
+    embed = make_embed(GREEN, f"📄 {name}", [byte_size(len(data))], folder.name)
+    return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}-{name}")])
 
 
 async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Answer:
     lab = context.lab
     job = lab.store(row).get(job_id_of(row, status))
-    embed, files, report = await result_of(row, job, status, context.bot.charts)
-    if isinstance(job, TokenizerDirectory) and isinstance(status, TokenizerStatus):
+    may_delete = lab.permissions.permits(row.ends, context.caller, await asyncio.to_thread(job.record))
+    embed, files, buttons = await job_message(row, job, status, context.bot.charts, may_delete=may_delete)
+    if isinstance(job, TokenizerDirectory):
         names = await asyncio.to_thread(_corpora_of, job)
-        embed = tokenizer_card(status, [corpus_name(context, name) for name in names])
-    record = await asyncio.to_thread(job.record)
-    may_delete = lab.permissions.permits(row.ends, context.caller, record)
-    return Answer(embed, files(), job_buttons(row, status, report, may_delete=may_delete))
+        embed = job_card(row, status, corpora=[corpus_name(context, name) for name in names])
+    return Answer(embed, files(), buttons)
 
 
 async def _table(context: CommandContext, press: ButtonPress) -> Answer:
     """Show a table of the report of a job."""
     row = _BY_WORD[press.detail or ""]
-    calls = JOB_CALLS[row.kind]
-    status = await context.lab.call(calls.get, context.caller, calls.named(press.run_id))
-    report = await report_of(context.lab.store(row).get(job_id_of(row, status)), status)
+    status = await _status(context, row, press.run_id)
+    report = await asyncio.to_thread(context.lab.store(row).get(job_id_of(row, status)).report)
     if report is None:
         return await show_job(context, row, press.run_id)
     return Answer(table_card(report, int(press.selected or 0), press.run_id))
@@ -253,6 +258,7 @@ def _reactions(row: JobRow) -> Reactions:
 _LISTS: Mapping[KindName, PagedList] = {kind: _list_of(row) for kind, row in JOB_ROWS.items()}
 BUTTONS: Reactions = {
     **{action: reaction for row in JOB_ROWS.values() for action, reaction in _reactions(row).items()},
+    **{action: ButtonAnswer(command, _file) for action, (_kind, command, _name) in _FILES.items()},
     "jobwatch": ButtonAnswer(
         "watch", lambda context, press: watch_job(context, _BY_WORD[press.detail or ""], press.run_id)
     ),

@@ -11,6 +11,7 @@ from bot.messages.run_card import leak_warnings, notes_of, recipe, run_card
 from bot.messages.text import (
     AMBER,
     BLURPLE,
+    GREEN,
     GREY,
     MAX_DESCRIPTION,
     RED,
@@ -46,6 +47,8 @@ STATE_SIGNS: dict[RunState, str] = {
     "failed": "❌",
     "cancelled": "⏹",
 }
+STATE_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}
+"""Colours of cards; those of other states are grey."""
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG = 1900
 CARD_PLACES: dict[Notify, str] = {

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 
 import discord
 
-from bot.messages.answers import STATE_SIGNS, state_counts
+from bot.messages.answers import STATE_COLOURS, STATE_SIGNS, state_counts
 from bot.messages.buttons import button, button_row
 from bot.messages.run_buttons import CARD, OWN_CARD, watch_button
 from bot.messages.run_card import leak_warnings, notes_of, progress_bar, recipe
 from bot.messages.text import (
-    BLURPLE,
-    GREEN,
     GREY,
-    RED,
     count,
     figure,
     figure_per_char,
@@ -29,7 +26,6 @@ from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _, numeral
 
 _MAX_LINES = 20
-_COLOURS: dict[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}
 
 
 def group_card(record: RunRecord, group: GroupStatus) -> discord.Embed:
@@ -52,7 +48,7 @@ def group_card(record: RunRecord, group: GroupStatus) -> discord.Embed:
     lines += ["…"] if len(group.members) > _MAX_LINES else []
     lines += [*notes_of(group.members[0].notes), *leak_warnings(record, group.members[0].leaks), recipe(record)[0]]
     title = f"{STATE_SIGNS[group.status]} {titles[group.status]}"
-    return make_embed(_COLOURS.get(group.status, GREY), title, lines, group.group_id)
+    return make_embed(STATE_COLOURS.get(group.status, GREY), title, lines, group.group_id)
 
 
 def group_buttons(group: GroupStatus, *, is_owner: bool, is_watching: bool = True) -> discord.ui.View:

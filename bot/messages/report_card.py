@@ -1,6 +1,6 @@
 """A report in an embed: its tables and notes in their order, up to the length of an embed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 
 import discord
@@ -58,18 +58,24 @@ def _tables(report: Report) -> list[Table]:
     return [part for section in report.sections for part in section.first_parts() if isinstance(part, Table)]
 
 
-def attach_figures(embed: discord.Embed, pictures: Mapping[str, bytes], report: Report) -> list[discord.File]:
-    """Show the first picture of a report in an embed; return the files to send with it, new for each try.
+def attach_figures(
+    embed: discord.Embed, figures: Sequence[Figure], pictures: Mapping[str, bytes]
+) -> list[discord.File]:
+    """Show the first picture of a report in an embed; return the files to send with it, which a try to send reads.
 
-    The pictures (PNG) have the names of the figures, which describe them. A try reads the files.
+    `pictures` are PNG files by the names of their figures.
     """
-    figures = [figure for figure in report.figures() if figure.name in pictures]
-    for figure in figures[:1]:
-        embed.set_image(url=f"attachment://{figure.name}.png")
-    return [discord.File(BytesIO(pictures[one.name]), f"{one.name}.png", description=_in_words(one)) for one in figures]
+    files = [
+        discord.File(BytesIO(pictures[one.name]), f"{one.name}.png", description=figure_in_words(one))
+        for one in figures
+        if one.name in pictures
+    ]
+    if files:
+        embed.set_image(url=f"attachment://{files[0].filename}")
+    return files
 
 
-def _in_words(figure: Figure) -> str:
+def figure_in_words(figure: Figure) -> str:
     """Return what a figure shows and the last values of its lines, for screen readers."""
     reader = _reader()
     last = [(series.name, one.value) for series in figure.series if (one := series.values[-1]) is not None]

@@ -121,12 +121,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
                 resume = _("`/mt resume run:{run_id}` resumes the run from its last checkpoint.", run_id=status.run_id)
                 again = f"{resume} {again}"
             lines = [*_checkpoint(status), again]
-    return make_embed(colour, title, lines, final_footer(status.run_id))
-
-
-def final_footer(run_id: str) -> str:
-    """Return the footer that distinguishes a final message from a card."""
-    return f"{run_id} · result"
+    return make_embed(colour, title, lines, status.run_id)
 
 
 def recipe(record: RunRecord) -> list[str]:

@@ -15,7 +15,7 @@ import structlog
 from bot.messages.buttons import button_row
 from bot.messages.text import AMBER, make_embed
 from bot.notifications.inbox import Inbox
-from bot.notifications.subjects import Message, Subject, View, no_files
+from bot.notifications.subjects import RESULT, Message, Subject, View, no_files
 from bot.people.user_settings import use_unit
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import (
@@ -181,8 +181,10 @@ class Delivery:
                     return shown
                 if not await self._send("card", channel, view.card(self.user_id)):
                     await self._edit(channel, view)
-            elif not self._watcher.has_final:
-                await self._send("final", channel, await view.final(self._watcher))
+            elif view.final is not None and not self._watcher.has_final:
+                message = await view.final(self._watcher)
+                message.embed.set_footer(text=f"{self.subject.subject_id}{RESULT}")
+                await self._send("final", channel, message)
             else:
                 await self._finish_card(channel, view)
         self.tried.set()

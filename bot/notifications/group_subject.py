@@ -7,7 +7,7 @@ import discord
 
 from bot.messages.group_card import group_alt_text, group_buttons, group_card
 from bot.messages.text import attach_picture
-from bot.notifications.subjects import RESULT, Message, Reading, Subject, View
+from bot.notifications.subjects import Message, Reading, Subject, View
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
@@ -29,25 +29,6 @@ def find_groups(runs: RunStore, group_id: str | None = None) -> list[GroupMessag
         if name is not None and group_id in (None, name):
             first.setdefault(name, runs.directory(run_id))
     return [GroupMessages(name, run) for name, run in first.items()]
-
-
-class GroupView(View):
-    """A group's status, and its chart as PNG."""
-
-    def __init__(self, group: GroupStatus, record: RunRecord, chart: bytes | None) -> None:
-        super().__init__(group, lambda user_id: self._message(user_id, chart))
-        self._group, self._record, self._chart = group, record, chart
-
-    def _message(self, user_id: int, chart: bytes | None) -> Message:
-        embed = group_card(self._record, self._group)
-        buttons = group_buttons(self._group, is_owner=user_id == self._record.user_id)
-        return Message(embed, partial(attach_group_chart, embed, chart, self._group), buttons)
-
-    async def final(self, watcher: Watcher) -> Message:
-        """Return the final message, which has the chart if no card has it."""
-        message = self._message(watcher.user_id, self._chart if watcher.card is None else None)
-        message.embed.set_footer(text=f"{self._group.group_id}{RESULT}")
-        return message
 
 
 def attach_group_chart(embed: discord.Embed, png: bytes | None, group: GroupStatus) -> list[discord.File]:
@@ -84,7 +65,17 @@ class GroupSubject(Subject):
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, group: GroupStatus) -> View:
-        return GroupView(group, self._record, await draw_group(group, self._charts, self._feeds))
+        chart = await draw_group(group, self._charts, self._feeds)
+        return View(group, partial(self._message, group, chart), partial(self._final, group, chart))
+
+    def _message(self, group: GroupStatus, chart: bytes | None, user_id: int) -> Message:
+        embed = group_card(self._record, group)
+        buttons = group_buttons(group, is_owner=user_id == self._record.user_id)
+        return Message(embed, partial(attach_group_chart, embed, chart, group), buttons)
+
+    async def _final(self, group: GroupStatus, chart: bytes | None, watcher: Watcher) -> Message:
+        """Return the final message, which has the chart if no card has it."""
+        return self._message(group, chart if watcher.card is None else None, watcher.user_id)
 
 
 async def draw_group(group: GroupStatus, charts: ChartProcess, feeds: RunFeeds) -> bytes | None:

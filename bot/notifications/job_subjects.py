@@ -3,17 +3,14 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
-
-import discord
 
 from bot.messages.job_cards import job_buttons, job_card
 from bot.messages.report_card import attach_figures
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
-from bot.notifications.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View, no_files
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess
@@ -25,7 +22,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
-from trainer.contracts.reports import Report
+from trainer.contracts.reports import Figure
 from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record
@@ -81,37 +78,27 @@ def _kind(store: JobStore[FolderT], subject: Callable[[FolderT], Subject]) -> Su
     return SubjectKind(find, store.all)
 
 
-async def report_of(job: AnyStatusJob, status: JobStatus) -> Report | None:
-    """Return the report of a completed job; None for others, and for kinds that have none."""
-    return await asyncio.to_thread(job.report) if status.status == "completed" else None
+async def job_message(
+    row: JobRow, job: AnyStatusJob, status: JobStatus, charts: ChartProcess, *, may_delete: bool
+) -> Message:
+    """Return the card of a job with its buttons, of a completed one with its report, its pictures and its tables."""
+    report = await asyncio.to_thread(job.report) if status.status == "completed" else None
+    figures = () if report is None else report.figures()
+    embed, pictures = job_card(row, status, report), await _pictures(job, figures, charts)
+    buttons = job_buttons(row, status, report, may_delete=may_delete)
+    return Message(embed, partial(attach_figures, embed, figures, pictures), buttons)
 
 
-class JobResult(NamedTuple):
-    """The card of a job, the files to send with it, and the report that a completed one has."""
-
-    embed: discord.Embed
-    files: Callable[[], list[discord.File]]
-    report: Report | None
-
-
-async def result_of(row: JobRow, job: AnyStatusJob, status: JobStatus, charts: ChartProcess) -> JobResult:
-    """Return the card of a job, of a completed one with its report, and the files to send with it."""
-    report = await report_of(job, status)
-    embed = job_card(row, status, report)
-    if report is None:
-        return JobResult(embed, no_files, None)
-    if isinstance(job, ExperimentDirectory):
+async def _pictures(job: AnyStatusJob, figures: Sequence[Figure], charts: ChartProcess) -> Mapping[str, bytes]:
+    """Return the pictures of an experiment in the reader's unit, or the first one of another job."""
+    if isinstance(job, ExperimentDirectory) and figures:
         result = await asyncio.to_thread(read_record, job.result, ExperimentResult)
-        pictures = await charts.experiment_figures(result, current_unit())
-    else:
-        pictures = await asyncio.to_thread(_first_picture, job, report)
-    return JobResult(embed, partial(attach_figures, embed, pictures, report), report)
-
-
-def _first_picture(job: AnyStatusJob, report: Report) -> Mapping[str, bytes]:
-    """Return the first picture of a report that is stored, by the name of its figure."""
-    paths = (job.path / f"{figure.name}.png" for figure in report.figures())
-    return {path.stem: path.read_bytes() for path in islice(filter(Path.exists, paths), 1)}
+        return await charts.experiment_figures(result, current_unit())
+    for figure in figures:
+        picture = job.path / f"{figure.name}.png"
+        if picture.exists():
+            return {figure.name: await asyncio.to_thread(picture.read_bytes)}
+    return {}
 
 
 class JobState(NamedTuple):
@@ -124,19 +111,6 @@ class JobState(NamedTuple):
         return self.status.has_ended
 
 
-class JobView(View):
-    def __init__(self, state: State, status: JobStatus, subject: "JobSubject") -> None:
-        super().__init__(state, lambda user_id: subject.message(status, user_id, job_card(subject.row, status)))
-        self._status = status
-        self._subject = subject
-
-    async def final(self, watcher: Watcher) -> Message:
-        """Return the final message, of a completed job with its results."""
-        embed, files, _ = await self._subject.result(self._status)
-        embed.set_footer(text=f"{self._subject.subject_id}{RESULT}")
-        return self._subject.message(self._status, watcher.user_id, embed, files)
-
-
 class JobSubject(Subject):
     """A job of any kind but runs."""
 
@@ -145,7 +119,7 @@ class JobSubject(Subject):
     ) -> None:
         super().__init__(job.job_id, Ledger(job), interval_seconds, job.created_at())
         self.id_name = row.id_field
-        self.row = row
+        self._row = row
         self._job = job
         self._record = job.record()
         self._charts = charts
@@ -153,19 +127,6 @@ class JobSubject(Subject):
 
     def may_receive(self, user_id: int) -> bool:
         return self._can_receive(user_id, self._record)
-
-    def message(
-        self,
-        status: JobStatus,
-        user_id: int,
-        embed: discord.Embed,
-        files: Callable[[], list[discord.File]] = no_files,
-    ) -> Message:
-        """Return a message about the job for a watcher; its owner may delete it."""
-        return Message(embed, files, job_buttons(self.row, status, may_delete=user_id == self._record.user_id))
-
-    async def result(self, status: JobStatus) -> JobResult:
-        return await result_of(self.row, self._job, status, self._charts)
 
     async def _read(self) -> Reading:
         """Read the status; the time that has passed would edit the card every time, so the state is without it."""
@@ -179,4 +140,16 @@ class JobSubject(Subject):
         return Reading(state, partial(self._draw, state, status))
 
     async def _draw(self, state: State, status: JobStatus) -> View:
-        return JobView(state, status, self)
+        return View(state, partial(self._card, status), partial(self._final, status))
+
+    def _card(self, status: JobStatus, user_id: int) -> Message:
+        buttons = job_buttons(self._row, status, may_delete=self._is_owner(user_id))
+        return Message(job_card(self._row, status), no_files, buttons)
+
+    async def _final(self, status: JobStatus, watcher: Watcher) -> Message:
+        may_delete = self._is_owner(watcher.user_id)
+        return await job_message(self._row, self._job, status, self._charts, may_delete=may_delete)
+
+    def _is_owner(self, user_id: int) -> bool:
+        """Return whether a watcher has started the job, and may delete it."""
+        return user_id == self._record.user_id

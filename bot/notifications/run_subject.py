@@ -32,42 +32,6 @@ class RunState(NamedTuple):
         return self.status.has_ended
 
 
-class RunView(View):
-    """A run's status, its training losses, and its chart as PNG."""
-
-    def __init__(
-        self,
-        state: RunState,
-        run: RunDirectory,
-        losses: Sequence[float],
-        chart: bytes | None,
-        heartbeat_ts: float | None,
-    ) -> None:
-        super().__init__(state, self._card_for)
-        self._run = run
-        self._record, self._status = state.record, state.status
-        self._losses, self._chart = losses, chart
-        self._heartbeat_ts = heartbeat_ts if state.heartbeat is not None else None
-
-    def _card_for(self, user_id: int) -> Message:
-        embed = run_card(self._record, self._status, self._losses)
-        if self._heartbeat_ts is not None:
-            embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(self._heartbeat_ts))}"
-        buttons = card_buttons(self._record, self._status, is_owner=user_id == self._record.user_id)
-        return Message(embed, partial(attach_chart, embed, self._chart, self._status), buttons)
-
-    async def final(self, watcher: Watcher) -> Message:
-        """Return the final message, which has the chart if no card has it; only the owner may read the log."""
-        is_owner = watcher.user_id == self._record.user_id
-        outcome = await asyncio.to_thread(read_outcome, self._run)
-        if not (is_owner and watcher.in_dm):
-            outcome = outcome._replace(last_lines=())
-        embed = final_message(self._record, self._status, outcome)
-        chart = self._chart if watcher.card is None else None
-        buttons = final_buttons(self._record, self._status, is_owner=is_owner)
-        return Message(embed, partial(attach_chart, embed, chart, self._status), buttons)
-
-
 class RunSubject(Subject):
     has_line = True
 
@@ -109,4 +73,26 @@ class RunSubject(Subject):
         losses = [loss for _, loss in curves["train"]]
         bits = state.status.bits_per_nat
         chart = await self._charts.loss_chart(curves["train"], curves["validation"], current_unit(), bits)
-        return RunView(state, self._run, losses, chart, heartbeat_ts)
+        card = partial(self._card, state, losses, chart, heartbeat_ts)
+        return View(state, card, partial(self._final, state, chart))
+
+    def _card(
+        self, state: RunState, losses: Sequence[float], chart: bytes | None, heartbeat_ts: float | None, user_id: int
+    ) -> Message:
+        record, status = state.record, state.status
+        embed = run_card(record, status, losses)
+        if heartbeat_ts is not None:
+            embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(heartbeat_ts))}"
+        buttons = card_buttons(record, status, is_owner=user_id == record.user_id)
+        return Message(embed, partial(attach_chart, embed, chart, status), buttons)
+
+    async def _final(self, state: RunState, chart: bytes | None, watcher: Watcher) -> Message:
+        """Return the final message, which has the chart if no card has it; only the owner may read the log."""
+        record, status = state.record, state.status
+        is_owner = watcher.user_id == record.user_id
+        outcome = await asyncio.to_thread(read_outcome, self._run)
+        if not (is_owner and watcher.in_dm):
+            outcome = outcome._replace(last_lines=())
+        embed = final_message(record, status, outcome)
+        files = partial(attach_chart, embed, chart if watcher.card is None else None, status)
+        return Message(embed, files, final_buttons(record, status, is_owner=is_owner))

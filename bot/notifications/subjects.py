@@ -35,19 +35,14 @@ class State(Protocol):
     def has_ended(self) -> bool: ...
 
 
-class View:
+class View(NamedTuple):
     """A state of a subject as messages show it."""
 
-    def __init__(self, state: State, card: Callable[[int], Message]) -> None:
-        self.state = state
-        self.card = card
-        """Returns the card for a watcher by user id."""
-
-    async def final(self, watcher: Watcher) -> Message:
-        """Return the message that notifies a watcher of the end; by default it looks like the card."""
-        message = self.card(watcher.user_id)
-        message.embed.set_footer(text=f"{message.embed.footer.text}{RESULT}")
-        return message
+    state: State
+    card: Callable[[int], Message]
+    """Returns the card for a watcher by user id."""
+    final: Callable[[Watcher], Awaitable[Message]] | None = None
+    """Returns the message that notifies a watcher of the end; None for a subject without one."""
 
 
 class Reading(NamedTuple):

@@ -79,7 +79,7 @@ class ChartProcess:
         return await self._draw(partial(_comparison_chart, curves, unit))
 
     async def experiment_figures(self, result: ExperimentResult, unit: Unit) -> Mapping[str, bytes]:
-        """Return the pictures of an experiment's card by their names; none, logged, if the process died."""
+        """Return the pictures of an experiment by the names of its figures; none, logged, if the process died."""
         return await self._draw(partial(_experiment_figures, result, unit)) or {}
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> ReportFiles | None:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from bot.messages.buttons import custom_id
-from bot.messages.run_card import final_footer
+from bot.notifications.subjects import RESULT
 from bot.people.watchers import read_ledger
 from local_discord import LocalDiscord, Upload
 from local_discord.client import ClientRefusal
@@ -462,7 +462,7 @@ def _look_at_messages(campaign: Campaign, run: RunDirectory, found: Mapping[str,
         found["missing"].append(f"{run.run_id}: its starter is not in the ledger")
     for watcher in ledger.watchers:
         channel = campaign.system.server.dm_channel(users[watcher.user_id])
-        cards, finals = (_count(campaign, channel, footer) for footer in (run.run_id, final_footer(run.run_id)))
+        cards, finals = (_count(campaign, channel, footer) for footer in (run.run_id, f"{run.run_id}{RESULT}"))
         if finals != 1:
             found["missing" if finals == 0 else "duplicate"].append(f"{run.run_id}: {finals} final messages")
         if cards > 1:

@@ -15,6 +15,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import Limit
 from local_discord.state import Refusal
 from tests.support import ROOT
+from tests.support.bot import components
 from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
 from tests.support.job_kinds import FAILURE, KINDS
@@ -63,7 +64,9 @@ def complete(experiment: ExperimentDirectory) -> None:
     (experiment.path / REPORT_FILE).write_text(experiment_report(result).model_dump_json(), encoding="utf-8")
 
 
-async def test_final_message_of_an_experiment__has_matrix_and_figures(here: Place, tmp_path: Path) -> None:
+async def test_final_message_of_an_experiment__has_matrix_figures_and_the_list_of_its_tables(
+    here: Place, tmp_path: Path
+) -> None:
     job = experiment(tmp_path)
     async with here.listening() as listener:
         await listener.watch(job, here.ana.id, None)
@@ -78,6 +81,8 @@ async def test_final_message_of_an_experiment__has_matrix_and_figures(here: Plac
     assert "Completed" in shown_text(card.payload) and "Excess cross-entropy" in shown_text(final.payload)
     assert here.messages(here.ana) == [card, final]
     assert [str(file["filename"]) for file in final.attachments] == ["heat_map.png", "tree.png"]
+    [tables] = [one for one in components(final) if one.get("placeholder") == "Table"]
+    assert tables["custom_id"] == f"mt:jobtable:{job.job_id}:experiment"
 
 
 async def test_experiment_that_begins_again__has_its_messages_again(here: Place, tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: 
         final = await here.message(here.ana, "· result")
     assert len(here.texts(here.ana)) == 1
     said = shown_text(final.payload)
-    assert "✅ Tokenizer" in said and "char\nVocabulary 29 tokens" in said
+    assert "✅ Completed: tokenizer" in said and "char\nVocabulary 29 tokens" in said
     assert "0.0% unknown characters · 1.000 tokens/character · 5.611 tokens/word" in said
     assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
 

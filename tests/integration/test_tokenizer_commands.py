@@ -20,20 +20,20 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60, "name": "both texts"}
     async with place(lab.folder) as here:
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
-        assert "Tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
+        assert "Queued: tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
         [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "both texts"]
         await until(lambda: tokenizer.status().status == "completed")
         stats = tokenizer.completed_manifest().stats
         listed = await here.ask(here.bob, "tokenizer list")
         assert f"✅ **both texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": f" {tokenizer.tokenizer_id} "})
-        assert "✅ Tokenizer both texts: completed" in shown.text and "Vocabulary 60 tokens" in shown.text
+        assert "✅ Completed: tokenizer both texts" in shown.text and "Vocabulary 60 tokens" in shown.text
         figures = f"{stats.avg_tokens_per_char:.3f} tokens/char"
         assert f"{stats.coverage:.1%}" in shown.text and figures in shown.text
         [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "both")
         assert suggested.value == tokenizer.tokenizer_id
         again = await here.ask(here.bob, "tokenizer train", {**options})
-        assert "✅ Tokenizer both texts: completed" in again.text and "direct messages" not in again.text
+        assert "✅ Completed: tokenizer both texts" in again.text and "direct messages" not in again.text
         assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
@@ -54,7 +54,7 @@ async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(
             assert refusal in answer.text and answer.colour == AMBER
             assert tokenizers(tmp_path) == []
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "demo"})
-        assert "⏳ Tokenizer" in answer.text and "char · corpus demo" in answer.text
+        assert "⏳ Queued: tokenizer" in answer.text and "char · corpus demo" in answer.text
         assert "No worker is running" in answer.text and "direct messages" in answer.text
         here.discord.set_dms(here.bob, is_open=False)
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
@@ -71,5 +71,5 @@ async def test_tokenizer__of_an_attached_text_is_for_those_who_may_see_a_run_on_
         [tokenizer] = tokenizers(tmp_path)
         listed = [(await here.ask(one, "tokenizer list")).text for one in people]
         shown = [(await here.ask(one, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})).text for one in people]
-        assert "Tokenizer secret" in trained.text and "secret" in listed[0] and "Tokenizer secret" in shown[0]
+        assert "tokenizer secret" in trained.text and "secret" in listed[0] and "tokenizer secret" in shown[0]
         assert "No tokenizers yet." in listed[1] and "Only owners of runs with this tokenizer" in shown[1]

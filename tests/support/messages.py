@@ -28,9 +28,8 @@ from bot.messages.answers import (
     watch_answer,
 )
 from bot.messages.digest_card import digest_card, run_line
-from bot.messages.experiment_card import experiment_card
 from bot.messages.inference import chat_answer, generate_answer, predict_answer, report_answer, score_answer
-from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
+from bot.messages.job_cards import job_card, jobs_page
 from bot.messages.run_card import final_message, run_card
 from bot.messages.text import plain
 from bot.people.user_settings import UserSettings
@@ -219,8 +218,8 @@ MESSAGES: Mapping[str, Make] = {
         [given] * 9,
     ),
     "added": lambda given: added_answer(changed(OVERVIEW, name=clean_name(f"a{given}")), is_new=True),
-    "corpus build": lambda given: corpus_build_card(
-        "build-1",
+    "corpus build": lambda given: job_card(
+        JOB_ROWS["corpus_builds"],
         BuildStatus(
             build_id="build-1",
             created_at=now(),
@@ -235,13 +234,13 @@ MESSAGES: Mapping[str, Make] = {
     ),
     "settings": lambda given: settings_answer(UserSettings(), given, "bits"),
     "tokenizers": lambda given: jobs_page(JOB_ROWS["tokenizers"], [tokenizer(given, "queued")] * 8, total=8, page=""),
-    "tokenizer": lambda given: tokenizer_card(tokenizer(given, "failed"), [given] * 3),
+    "tokenizer": lambda given: job_card(JOB_ROWS["tokenizers"], tokenizer(given, "failed"), corpora=[given] * 3),
     "workers": busy_worker,
     "deleted": lambda given: deleted_answer(record_of(given)),
-    "experiment": lambda given: experiment_card(
-        named_experiment(experiment_status("running", "completed", "running", "queued"), given)
+    "experiment": lambda given: job_card(
+        JOB_ROWS["experiments"], named_experiment(experiment_status("running", "completed", "running", "queued"), given)
     ),
-    "finished experiment": lambda given: experiment_card(
-        named_experiment(experiment_status("completed"), given), experiment_report(_FINISHED)
+    "finished experiment": lambda given: job_card(
+        JOB_ROWS["experiments"], named_experiment(experiment_status("completed"), given), experiment_report(_FINISHED)
     ),
 }

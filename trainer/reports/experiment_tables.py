@@ -21,7 +21,6 @@ from trainer.contracts.experiments import (
 )
 from trainer.reports.score_table import csv_lines
 
-"""Pictures of a card."""
 SCALE_COLOURS = ("#fdfdf0", "#e3f4c1", "#b4e0ba", "#6fc5bf", "#35a1c3", "#2279b5", "#25509c", "#1f2f7a", "#0b1a4f")
 """From low to high. Their lightness falls evenly, so that the order is seen without colours too."""
 _DARK, _LIGHT = "#000000", "#ffffff"

@@ -18,6 +18,7 @@ from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
 from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
 from bot.messages.inference import STOPS
+from bot.messages.job_cards import TITLES
 from bot.messages.text import Per
 from bot.people.user_settings import CatalogueTranslator, set_language
 from local_discord.limits import command_problems
@@ -28,7 +29,7 @@ from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.batteries import LEVELS
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.jobs import WorkerState
-from trainer.contracts.operations import OPERATIONS, Role
+from trainer.contracts.operations import JOB_ROWS, OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import CATALOGUES, Language, _, numeral, plural
@@ -60,7 +61,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     nouns = {one.chat.noun for one in OPERATIONS if one.chat}
     labels: list[str] = [*NOTIFY_LABELS.values(), *UNIT_LABELS.values(), *CHANGES.values(), *STOPS.values()]
     labels += [*VALUES.values(), *KINDS.values(), *filter(None, nouns), *STATE_SIGNS, *UNIT_LABELS, "run"]
-    labels += [*CARD_PLACES.values()]
+    labels += [*CARD_PLACES.values(), *TITLES.values(), *(row.word for row in JOB_ROWS.values())]
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]

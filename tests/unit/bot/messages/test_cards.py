@@ -27,13 +27,11 @@ from bot.messages.answers import (
     status_answer,
     watch_answer,
 )
-from bot.messages.battery_card import battery_card
 from bot.messages.digest_card import digest_card, run_line
-from bot.messages.experiment_card import experiment_card
 from bot.messages.group_card import group_card
 from bot.messages.inference import chat_answer, report_answer, report_files, score_answer, table_answer
-from bot.messages.job_cards import corpus_build_card, jobs_page, tokenizer_card
-from bot.messages.report_card import attach_figures
+from bot.messages.job_cards import job_card, jobs_page
+from bot.messages.report_card import attach_figures, figure_in_words
 from bot.messages.run_card import chart_alt_text, final_message, run_card
 from bot.people.user_settings import UserSettings
 from tests.support.baselines import BETTER, UNCLEAR, WORSE
@@ -80,7 +78,6 @@ from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.operations import JOB_ROWS
-from trainer.contracts.reports import Report
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
@@ -269,8 +266,16 @@ TOKENIZER_STATES = ("queued", "running", "failed", "completed")
 STATES: tuple[RunState, ...] = ("queued", "running", "completed", "failed", "cancelled")
 
 
+battery_card = partial(job_card, JOB_ROWS["batteries"])
+experiment_card = partial(job_card, JOB_ROWS["experiments"])
+
+
 def tokenizer_in(state: str) -> discord.Embed:
-    return tokenizer_card(tokenizer("kk", state))
+    return job_card(JOB_ROWS["tokenizers"], tokenizer("kk", state))
+
+
+def build(**fields: object) -> discord.Embed:
+    return job_card(JOB_ROWS["corpus_builds"], changed(BUILD, **fields))
 
 
 def run(state: str) -> discord.Embed:
@@ -447,9 +452,9 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "already there": lambda: added_answer(OVERVIEW, is_new=False),
     "no corpora": lambda: corpora_page([], total=0, page=""),
     "corpora in IPA": lambda: corpora_page([changed(OVERVIEW, is_ipa=True, lines=None)], total=1, page=" · page"),
-    "build waiting": lambda: corpus_build_card("build-1", BUILD),
-    "build running": lambda: corpus_build_card("build-1", changed(BUILD, status="running", progress=(HALF,))),
-    "build ended": lambda: corpus_build_card("build-1", changed(BUILD, manifest=MANIFEST)),
+    "build waiting": build,
+    "build running": lambda: build(status="running", progress=(HALF,)),
+    "build ended": lambda: build(status="completed", manifest=MANIFEST),
     "unit of the bot": lambda: settings_answer(UserSettings(), None, "nats"),
     "digest": lambda: digest_card((run_line(*one) for one in LISTED), "digest-1"),
     "empty digest": lambda: digest_card([], "digest-1"),
@@ -502,18 +507,14 @@ def test_message__has_the_text_of_its_state(case: str, snapshot: SnapshotAsserti
     assert text_of("en", CASES[case]) == snapshot
 
 
-def descriptions(report: Report, *figures: str) -> str:
-    """The files of figures with their descriptions."""
-    files = attach_figures(discord.Embed(), dict.fromkeys(figures, b"png"), report)
-    return "\n".join(f"{file.filename}: {file.description}" for file in files)
-
-
+PICTURES = dict.fromkeys(("heat_map", "tree", "batteries"), b"png")
 WORDS: Mapping[str, Callable[[], str]] = {
     "picture of a run": lambda: chart_alt_text(RUNNING),
     "picture of a report": lambda: report_files(PART)[0].description or "",
-    "picture of a development": lambda: descriptions(development_report(DEVELOPMENT, NO_ITEMS), "accuracy"),
-    "pictures of an experiment": lambda: descriptions(
-        experiment_report(with_batteries()), "heat_map", "tree", "batteries"
+    "picture of a development": lambda: figure_in_words(development_report(DEVELOPMENT, NO_ITEMS).figures()[0]),
+    "pictures of an experiment": lambda: "\n".join(
+        f"{file.filename}: {file.description}"
+        for file in attach_figures(discord.Embed(), experiment_report(with_batteries()).figures(), PICTURES)
     ),
     "suggestion": lambda: described(ENTRIES[2]),
     "suggestion without characters": lambda: described(ENTRIES[2]._replace(bits_per_char=None, objective="masked_lm")),
@@ -623,8 +624,8 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("picture of a development", "The last values: a&b 84.3%.", ()),
     ("picture of a report", "mean {:.3f} {u}, highest {:.2f} at 4.", (2.5 * BIT, 4 * BIT)),
     ("pictures of an experiment", "heat_map.png: Heat map of the excess cross-entropy: the numbers of the first", ()),
-    ("pictures of an experiment", "batteries.png: Heat map of accuracies on batteries: the numbers of the table", ()),
-    ("pictures of an experiment", "tree.png: Average-linkage tree of the languages: the joins of the table of", ()),
+    ("pictures of an experiment", "tree.png: Average-linkage tree of the languages: the joins of the table", ()),
+    ("pictures of an experiment", "batteries.png: ", ()),
     ("suggestion", "· {:.3f} {u}/char", (2.164 * BIT,)),
     ("suggestion without characters", "· {:.3f} {u}/masked token", (1.5,)),
 ]

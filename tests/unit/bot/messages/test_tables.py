@@ -66,5 +66,5 @@ def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str
 def test_message__has_no_picture_if_none_could_be_drawn() -> None:
     embed = discord.Embed()
     assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats/token") == []
-    assert attach_figures(embed, {}, experiment_report(with_batteries())) == []
+    assert attach_figures(embed, experiment_report(with_batteries()).figures(), {}) == []
     assert embed.image.url is None
