@@ -191,7 +191,7 @@ MESSAGES: Mapping[str, Make] = {
     "cancel question": lambda given: cancel_question(record_of(given)),
     "watch": lambda given: watch_answer(record_of(given), "here", has_ended=True, has_final=False, closed=None),
     "logs": lambda given: logs_answer(record_of(given), [given, given], is_attached=False),
-    "files": lambda given: files_answer(record_of(given), [FileRecord(path="a/b", bytes=1, sha256=HASH)] * 99),
+    "files": lambda given: files_answer(record_of(given), [FileRecord(path="f" * 99, bytes=1, sha256=HASH)] * 99),
     "file": lambda given: file_answer(record_of(given), FileRecord(path="a/b", bytes=1, sha256=HASH)),
     "config": lambda given: config_answer(record_of(given), given),
     "undelivered": lambda given: undelivered_note([run_card(record_of(given), failed(given), [])] * 4),

@@ -1,7 +1,8 @@
-"""The text of every message in each of its states, as a snapshot in each language."""
+"""The text of every message in each of its states, as a snapshot in English; of a variant what it changes."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import ndiff
 from functools import partial
 from math import log
 from typing import Literal
@@ -365,8 +366,14 @@ def of_every_cell() -> ExperimentStatus:
     return changed(status, cells=tuple(cells))
 
 
+SHOWN_BELOW = (
+    *(f"{state} card" for state in ("queued", "running", "completed", "failed", "cancelled")),
+    *("completed", "failed", "status", "runs", "report", "compare", "digest", "tokenizers", "tokenizer"),
+    *("experiment", "finished experiment"),
+)
+"""Messages with text of a user that the cases below have, too."""
 CASES: Mapping[str, Callable[[], discord.Embed]] = {
-    **{f"any {name}": partial(make, "kk-ipa") for name, make in MESSAGES.items()},
+    **{f"any {name}": partial(make, "kk-ipa") for name, make in MESSAGES.items() if name not in SHOWN_BELOW},
     **{f"card {state}": partial(run, state) for state in RUN_STATES},
     **{f"end {state}": partial(end, state) for state, (_, one) in RUN_STATES.items() if one.has_ended},
     "end with outcome": lambda: end("completed", Outcome(FILES, SAMPLES)),
@@ -458,7 +465,7 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "unit of the bot": lambda: settings_answer(UserSettings(), None, "nats"),
     "digest": lambda: digest_card((run_line(*one) for one in LISTED), "digest-1"),
     "empty digest": lambda: digest_card([], "digest-1"),
-    "full digest": lambda: digest_card(["🏃 **" + "🐈" * 24 + "** · 41 % · loss 1.234"] * 500, "digest-1"),
+    "full digest": lambda: digest_card(["🏃 **" + "🐈" * 240 + "** · 41 % · loss 1.234"] * 500, "digest-1"),
     "empty queue": lambda: queue_answer([], has_worker=False, is_paused=False),
     "paused queue": lambda: queue_answer([], has_worker=False, is_paused=True),
     "settings": lambda: settings_answer(UserSettings(language="ru", notify="off", unit="nats"), None, "bits"),
@@ -502,9 +509,58 @@ def text_of(language: Language, make: Callable[[], discord.Embed], unit: Unit = 
     return f"{embed.colour} {embed.title}\n{embed.description}\n-- {embed.footer.text or ''}"
 
 
+VARIANTS: Mapping[str, Sequence[str]] = {
+    "any accepted": ("accepted with cost", "accepted silently", "group accepted"),
+    "card running": ("status", "status in a closed channel"),
+    "card queued": ("status of a queued run",),
+    "any cancel": ("cancelling", "never started"),
+    "any watch": ("watch", "watch sent", "watch closed"),
+    "score less surprised": ("any score", "score as surprised", "score of unknown text", "score of unknown signs"),
+    "report": ("report without guesses", "report of a part", "report of tokens"),
+    "any chat": ("chat", "chat unanswered"),
+    "evaluation": (
+        *("evaluation beside counts", "evaluation of lines", "evaluation of one line", "masked evaluation"),
+    ),
+    "group queued": ("group of many",),
+    "group completed": ("group of masked models",),
+    "battery of a run": ("battery of a suite", "battery of leaked text", "battery of many paradigms"),
+    "battery of two runs": ("battery of two runs with a suite",),
+    "development": ("development with items",),
+    "better": ("regression", "four runs", "groups", "other tokenizers", "equal", "not comparable"),
+    "any added": ("already there",),
+    "any corpora": ("corpora in IPA",),
+    "any corpus build": ("build waiting", "build running"),
+    "any settings": ("settings", "unit of the bot"),
+    "any queue": ("empty queue", "paused queue"),
+    "tokenizer queued": ("tokenizer running", "tokenizer failed", "tokenizer completed"),
+    "doctor well": ("doctor warning", "doctor failure"),
+    "battery running": ("battery failed", "battery cancelled"),
+    "experiment running": (
+        *("experiment failed", "experiment cancelled", "experiment begun", "experiment without time"),
+        *("experiment of every cell", "experiment that waits"),
+    ),
+    "experiment result": (
+        *("experiment of one seed", "experiment unrated", "experiment of checks", "experiment of phases"),
+        *("experiment with batteries", "experiment of many languages"),
+    ),
+    "experiment with batteries": ("experiment with batteries of others",),
+}
+BASES: Mapping[str, str] = {
+    **{f"end {state}": f"card {state}" for state in RUN_STATES},
+    **{f"card {name}": f"card {one.status}" for name, (_, one) in RUN_STATES.items() if name != one.status},
+    **{variant: base for base, variants in VARIANTS.items() for variant in variants},
+    **{"end with outcome": "end completed", "end without weights": "end completed", "end with a log": "end failed"},
+}
+"""The message that a variant differs from: of a run that of its state, of its final message the card."""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_message__has_the_text_of_its_state(case: str, snapshot: SnapshotAssertion) -> None:
-    assert text_of("en", CASES[case]) == snapshot
+    text = text_of("en", CASES[case])
+    if case in BASES:
+        lines = ndiff(text_of("en", CASES[BASES[case]]).split("\n"), text.split("\n"))
+        text = "\n".join(line for line in lines if line[0] in "+-")
+    assert text == snapshot
 
 
 PICTURES = dict.fromkeys(("heat_map", "tree", "batteries"), b"png")
@@ -555,26 +611,10 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
         "5-gram: {:.3f} {u} per character; this model {:.3f} (-{:.3f})",
         (1.8128 * BIT, 1.5 * BIT, 0.3128 * BIT),
     ),
-    ("card learned a little", "✅ Completed: kk-ipa in", ()),
     ("card learned nothing of validation text", "its loss is {:.3f} {u}/token, and the uniform", (3.64837,)),
     ("card hardly unknown text", "{:.3f} {u}/char · perplexity", (1.5 * BIT,)),
     ("card unknown text", "{:.3f} {u}/char ⚠ · perplexity", (4.0,)),
-    (
-        "card unknown text",
-        "⚠ 0.2% of the characters are unknown to the tokenizer: figures per character are too low",
-        (),
-    ),
-    ("card worse than counting", "⚠ Completed: kk-ipa", ()),
     ("card not clearly better", "unigram: {:.3f} {u} per character; this model {:.3f}", (1.5308 * BIT, 1.5 * BIT)),
-    ("card crashed at once", f"Try: `/mt logs run:{RUN}`, then `/mt train`.", ()),
-    ("card crashed", f"Try: `/mt resume run:{RUN}`; it continues from the last checkpoint.", ()),
-    ("card disk full", f"Try: `/mt resume run:{RUN}` when the disk works again; it continues", ()),
-    ("card diverged", "Try: `/mt train` with a smaller `learning_rate` than 0.002.", ()),
-    ("card failed", "Try: `/mt train` with `batch_size:32` instead of 64, or `size:tiny`.", ()),
-    ("card out of memory by one", "Try: `/mt train` with `size:tiny`.", ()),
-    ("end cancelled behind a checkpoint", f"`/mt resume run:{RUN}` resumes the run from its last checkpoint.", ()),
-    ("card worker ended", "⏳ Queued: kk-ipa", ()),
-    ("card worker ended", "25 steps in 2 epochs\nKept: checkpoint at step 25", ()),
     ("digest", "25 % · loss {:.3f} {u}/token · {:.3f} {u}/char · ETA", (2.0, 4.0)),
     (
         "group completed",
@@ -591,21 +631,10 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("score less surprised", "by {:.3f} {u}/char.", (1.0 * BIT,)),
     ("report", "Mean **{:.3f}** {u} · median {:.2f} · max {:.2f} at 4", (5.1 * BIT, 4 * BIT, 11.4 * BIT)),
     ("report", "· above {:.3g}: 1 of 4 characters", (6 * BIT,)),
-    ("any predict", "```\n 50.0%  kk-ipa\n", ()),
-    ("battery of a run", "a&b       all items            75.0%   30.1% to 95.4%\n", ()),
-    ("battery of a run", "paradigm  empty                –       –\n", ()),
-    ("battery of a run", "a&b      50.0%   75.0%      at chance     50.0%     75.0%    5\n", ()),
-    ("battery of a run", "20.0% of the items stand in the training text, and 40.0% with eight words in a row", ()),
     ("battery of a run", "s      c            1 verb  {:.2f}  {:.2f} to {:.2f}\n", (2.5, 2.0, 3.0)),
-    ("battery of two runs", "paradigm  x                    75.0%  75.0%\n", ()),
-    ("battery of two runs", "second  a&b      50.0%   75.0%      NOT at chance  50.0%", ()),
-    ("battery of leaked text", "a&b: 60.0% of the items stand in the validation text", ()),
-    ("four runs", "✗ worse: loss +5.56% (95 % interval +5.56% to +5.56%), more than 1.00%\n", ()),
     ("better", "new         {:.3f}           {:.3f}", (1.9, 1.5 * BIT)),
     ("better", "old   {:+.3f}", (-0.1,)),
     ("groups", "Paired over 2 seeds: {:+.3f}", (-0.25,)),
-    ("groups", " {u} per token (95 % interval -", ()),
-    ("experiment result", "Excess cross-entropy in {u} per character: lstm on the passages", ()),
     ("experiment result", "kk  {:.3f}  {:.3f}  0.000", (0.99, 0.97)),
     (
         "experiment result",
@@ -615,17 +644,9 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("experiment result", "shuffled: With shuffled characters the gap is {:.3f} {u}.", (0.44,)),
     ("experiment of checks", "it should be below half of the {:.3f} of the held-out text.\n", (0.44,)),
     ("experiment of checks", "a control is {:.3f} {u} (fi); it should be above the mean", (1.6,)),
-    ("experiment of every cell", "**lstm**, seed 1, batteries: ✓ tr  ▶ az\n", ()),
-    ("experiment that waits", "**lstm**, seed 1, trained: ⏸ tr  ○ az\n", ()),
-    ("experiment with batteries", "tr  90.0 [82.0, 98.0]   62.0 [54.0, 70.0]  –\n", ()),
-    ("development", "test: {u} per character", ()),
     ("development", "  {:.3f}\n4 ", (14 / 3 * BIT,)),
     ("picture of a run", "training loss {:.3f} {u}/token, validation loss {:.3f}.", (2.0, 2.1)),
-    ("picture of a development", "The last values: a&b 84.3%.", ()),
     ("picture of a report", "mean {:.3f} {u}, highest {:.2f} at 4.", (2.5 * BIT, 4 * BIT)),
-    ("pictures of an experiment", "heat_map.png: Heat map of the excess cross-entropy: the numbers of the first", ()),
-    ("pictures of an experiment", "tree.png: Average-linkage tree of the languages: the joins of the table", ()),
-    ("pictures of an experiment", "batteries.png: ", ()),
     ("suggestion", "· {:.3f} {u}/char", (2.164 * BIT,)),
     ("suggestion without characters", "· {:.3f} {u}/masked token", (1.5,)),
 ]
