@@ -1,7 +1,6 @@
 """`/mt compare`: metrics and loss curves of a run beside those of up to three baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import discord
 from discord import app_commands
@@ -26,22 +25,17 @@ from bot.messages.text import (
 from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.config.train_request import TRAIN_OPTIONS
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.runs import RunRecord, has_unknown_text
+from trainer.contracts.parameters import CompareQuery
+from trainer.contracts.runs import RunRecord, RunStatus, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, bits_in_unit, in_unit
+from trainer.lab import calls
+from trainer.lab.lab import Lab
 from trainer.lab.language import _, numeral
 from trainer.reports.bands import band_of
-from trainer.reports.comparison import (
-    Comparison,
-    Difference,
-    Measured,
-    MeasuredGroup,
-    NotEvaluated,
-    check_different,
-    differences,
-)
-from trainer.reports.comparison import compare as compare_measurements
+from trainer.reports.comparison import ComparedRun, Comparison, Difference, NotEvaluated, differences
 from trainer.reports.comparison_report import comparison_report
 from trainer.reports.score_table import Curve
 
@@ -61,17 +55,6 @@ _SETTINGS = {
 }
 """Names of settings: the option's name, or plain words."""
 VALUES = {"null": "–", "true": "yes", "false": "no"}
-
-
-class _Compared(NamedTuple):
-    """A run of a comparison, or a group of runs."""
-
-    measured: Measured
-    run_id: str
-    name: str
-    losses: Curve
-    bits_per_nat: float | None
-    """Bits per character for one nat per token; None if unknown, or too low to compare."""
 
 
 @app_commands.command(description="Compare metrics and loss curves of two to four runs.")
@@ -102,25 +85,9 @@ async def compare(
 
 async def compare_runs(context: CommandContext, names: Sequence[str], split: EvalSplit = "test") -> Answer:
     """Answer with the comparison of the first run with the others."""
-    compared: list[_Compared] = []
-    for name in names:
-        found = await find_run_or_group(context, "compare", name)
-        compared.append(await _compared(context, found.record.run_id, split))
-    run_ids = [one.run_id for one in compared]
-    check_different(run_ids)
-    comparison = compare_measurements([one.measured for one in compared], split=split)
-    embed = compare_answer(comparison)
-    curves, unit = _curves(compared)
-    chart = await context.bot.charts.comparison_chart(curves, unit)
-    options = [option(one.run_id, _("Against {name}", name=one.name)) for one in compared[1:]]
-    differing = select("differences", run_ids[0], _("Show different settings, to you alone"), options)
-    return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
-
-
-async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
-    feeds = context.lab.feeds
+    query = parse(CompareQuery, {"runs": ",".join(names), "split": split})
     try:
-        measured = await context.lab.measured(context.caller, run_id, split)
+        comparison = await context.lab.call(calls.COMPARE_RUNS, context.caller, query=query)
     except NotEvaluated as error:
         message = _(
             "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
@@ -128,22 +95,37 @@ async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _
             split=_(split),
         )
         raise AppError(error.code, message) from None
-    runs = measured.runs if isinstance(measured, MeasuredGroup) else [measured]
-    losses = band_of([(await feeds.curves(run.name)).by_name["train"] for run in runs]).mean
-    first = (await feeds.read(runs[0].name)).follower.status
-    bits_per_nat = None if has_unknown_text(first.unknown_char_share) else first.bits_per_nat
-    return _Compared(measured, run_id, first.label or first.run_id, losses, bits_per_nat)
+    embed = compare_answer(comparison)
+    curves, unit = await _curves(context.lab, comparison.runs)
+    chart = await context.bot.charts.comparison_chart(curves, unit)
+    first, *others = comparison.runs
+    options = [option(one.run_id, _("Against {name}", name=one.label or one.run_id)) for one in others]
+    differing = select("differences", first.run_id, _("Show different settings, to you alone"), options)
+    return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
 
 
-def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
-    """Return the training losses by letter and name, and their unit: per character where all runs have that."""
-    has_bits = all(one.bits_per_nat is not None for one in compared)
-    unit = current_unit()
+async def _curves(lab: Lab, compared: Sequence[ComparedRun]) -> tuple[dict[str, Curve], str]:
+    """Return the training losses by letter and name, and their unit: per character where all runs have that.
+
+    The losses of a group are the means of its completed runs.
+    """
+    runs_of = [await _runs(lab, one.run_id) for one in compared]
+    firsts = [runs[0] for runs in runs_of]
+    bits_per_nat = [None if has_unknown_text(run.unknown_char_share) else run.bits_per_nat for run in firsts]
+    unit, has_bits = current_unit(), None not in bits_per_nat
     curves: dict[str, Curve] = {}
-    for letter, one in zip(_LETTERS, compared, strict=False):
-        scale = bits_in_unit(one.bits_per_nat or 0.0, unit) if has_bits else in_unit(1.0, unit)
-        curves[f"{letter}: {one.name}"] = tuple((step, scale * loss) for step, loss in one.losses)
+    for letter, one, runs, bits in zip(_LETTERS, compared, runs_of, bits_per_nat, strict=False):
+        scale = bits_in_unit(bits or 0.0, unit) if has_bits else in_unit(1.0, unit)
+        losses = band_of([(await lab.feeds.curves(run.run_id)).by_name["train"] for run in runs]).mean
+        curves[f"{letter}: {one.label or one.run_id}"] = tuple((step, scale * loss) for step, loss in losses)
     return curves, unit_per("char" if has_bits else "token")
+
+
+async def _runs(lab: Lab, name: str) -> Sequence[RunStatus]:
+    """Return a run, or the completed runs of a group."""
+    if lab.stores.runs.find(name) is not None:
+        return (await lab.feeds.status(name),)
+    return (await lab.feeds.group(name)).with_completed()
 
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:

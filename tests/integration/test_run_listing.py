@@ -337,7 +337,7 @@ async def test_compare__shows_differences_and_refuses_unmeasured_runs(here: Plac
         (here.bob, "lstm-old", "lstm-new", {"split": "test"}, "better: loss -9.09%"),
         (here.bob, "lstm-old", "lstm-old", {}, "compared with itself"),
         (here.bob, "lstm-old", "lstm-open", {}, "not finished training"),
-        (here.bob, "lstm-old", "nowhere", {}, "no run 'nowhere'"),
+        (here.bob, "lstm-old", "nowhere", {}, "no run or group 'nowhere'"),
         (here.bob, "lstm-old", "lstm-new", {"split": "validation"}, "on its validation split"),
         (here.eve, "lstm-old", "lstm-new", {}, "Forbidden"),
     ):

@@ -111,5 +111,7 @@ def runs_of_group(runs: RunStore, group_id: str) -> list[RunDirectory]:
     if not found:
         found = [run for run in runs.all() if (group := run.record().group) is not None and group.group_id == group_id]
     if not found:
-        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no group '{group_id}': check its id, or list the runs.")
+        raise AppError(
+            ErrorCode.RUN_NOT_FOUND, f"There is no run or group '{group_id}': check its id, or list the runs."
+        )
     return found

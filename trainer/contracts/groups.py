@@ -80,7 +80,9 @@ def group_status(group_id: str, statuses: Iterable[RunStatus]) -> GroupStatus:
     for status in sorted(statuses, key=_created_at):
         newest[status.seed] = status  # a run that resumes another takes its place
     if not newest:
-        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no group '{group_id}': check its id, or list the runs.")
+        raise AppError(
+            ErrorCode.RUN_NOT_FOUND, f"There is no run or group '{group_id}': check its id, or list the runs."
+        )
     first = next(iter(newest.values()))
     seeds = tuple(seed for seed in newest if seed is not None) if first.group is None else first.group.seeds
     members = tuple(newest[seed] for seed in seeds if seed in newest)

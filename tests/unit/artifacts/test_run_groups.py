@@ -159,7 +159,7 @@ def test_runs_of_a_group__are_found_with_those_that_resume_others(tmp_path: Path
     other = group_stories(tmp_path, (1, 2), "gru-20261126-00000000")
     assert sorted(names(runs_of_group(RunStore(tmp_path), GROUP))) == sorted([*IDS, again])
     assert names(runs_of_group(RunStore(tmp_path), "gru-20261126-00000000")) == [one.record.run_id for one in other]
-    with refused(ErrorCode.RUN_NOT_FOUND, "There is no group 'gru-1'"):
+    with refused(ErrorCode.RUN_NOT_FOUND, "There is no run or group 'gru-1'"):
         runs_of_group(RunStore(tmp_path), "gru-1")
 
 

@@ -108,7 +108,7 @@ def test_deleted_run__leaves_its_seed_in_the_group(tmp_path: Path) -> None:
     group = group_status(GROUP, statuses(group_stories(tmp_path)[1:]))
     assert (group.seeds, [member.seed for member in group.members]) == ((1, 2, 3), [2, 3])
     assert group.left_out() == ("seed 1 (deleted)", "seed 2 (queued)", "seed 3 (queued)")
-    with refused(ErrorCode.RUN_NOT_FOUND, f"There is no group '{GROUP}'"):
+    with refused(ErrorCode.RUN_NOT_FOUND, f"There is no run or group '{GROUP}'"):
         group_status(GROUP, [])
 
 
