@@ -3,10 +3,10 @@
 import discord
 from discord import app_commands
 
-from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_form, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
-from bot.commands.training import accept_files, answer_accepted, new_run_watch
+from bot.commands.training import accept_files, answer_accepted
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.rest.attachments import attachment_name
 from bot.session.client import Bot
@@ -69,7 +69,7 @@ def _is_corpus(file: discord.Attachment) -> bool:
     return True
 
 
-async def _train(context: CommandContext, sent: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
+async def _train(context: CommandContext, sent: ButtonPress) -> Answer:
     file = context.bot.offered_files.get(sent.run_id)
     if file is None:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("This form has expired. Choose **Train on attachment** again."))
@@ -77,7 +77,7 @@ async def _train(context: CommandContext, sent: ButtonPress, interaction: discor
     if epochs is not None and not (epochs.isdecimal() and 1 <= int(epochs) <= 1000):
         raise AppError(ErrorCode.INVALID_INPUT, _("`epochs` must be a whole number from 1 to 1000."))
     fields = request_fields({"model": model, "epochs": None if epochs is None else int(epochs), "name": name})
-    return await answer_accepted(context, lambda: accept_files(context, fields, file, None), new_run_watch(interaction))
+    return await answer_accepted(context, lambda: accept_files(context, fields, file, None))
 
 
-FORMS = {"trainfile": ButtonCommand("train", _train)}
+FORMS = {"trainfile": ButtonAnswer("train", _train)}

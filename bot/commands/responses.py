@@ -14,7 +14,7 @@ import discord
 import structlog
 from discord import app_commands
 
-from bot.commands.channels import origin_of
+from bot.commands.channels import Place
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
 from bot.people.user_settings import set_language, use_unit
@@ -49,10 +49,11 @@ _ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION = 40060, 10062
 
 
 class CommandContext(NamedTuple):
-    """The bot and the caller of a running command."""
+    """The bot, the caller and the channel of a running command."""
 
     bot: Bot
     caller: Caller
+    place: Place = Place()
 
     @property
     def lab(self) -> Lab:
@@ -77,13 +78,6 @@ class ButtonAnswer(NamedTuple):
     """Returns whether the answer replaces the message of the button."""
 
 
-class ButtonCommand(NamedTuple):
-    """The answer to a button that depends on the interaction, for example on its channel."""
-
-    command: str
-    work: Callable[[CommandContext, ButtonPress, discord.Interaction[Bot]], Awaitable[Answer]]
-
-
 class ButtonForm(NamedTuple):
     """The form that a button opens."""
 
@@ -91,7 +85,7 @@ class ButtonForm(NamedTuple):
     work: Callable[[CommandContext, ButtonPress], Awaitable[discord.ui.Modal]]
 
 
-Reactions: TypeAlias = Mapping[str, ButtonAnswer | ButtonCommand | ButtonForm]
+Reactions: TypeAlias = Mapping[str, ButtonAnswer | ButtonForm]
 """The reactions to buttons, lists or forms, by action."""
 
 
@@ -109,13 +103,11 @@ class Tree(app_commands.CommandTree[Bot]):
 
 
 async def answer_press(
-    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonCommand | ButtonForm
+    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
 ) -> None:
     """Answer a button or a form as its command, or open the button's form."""
     if isinstance(reaction, ButtonForm):
         await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
-    elif isinstance(reaction, ButtonCommand):
-        await respond(interaction, reaction.command, lambda context: reaction.work(context, press, interaction))
     else:
         in_place = reaction.is_in_place(press)
         await respond(interaction, reaction.command, lambda context: reaction.work(context, press), in_place=in_place)
@@ -144,9 +136,9 @@ async def respond(
                 return
             caller = await _permitted_caller(interaction, command)
             is_counted = operation.limit == "requests"
-            caller = caller._replace(channel_id=origin_of(interaction), is_counted=is_counted)
+            caller = caller._replace(is_counted=is_counted)
             with bot.lab.limits.request(caller) if is_counted else nullcontext():
-                answer = await work(CommandContext(bot, caller))
+                answer = await work(CommandContext(bot, caller, Place.of(interaction)))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
                     answer = await answer.later()

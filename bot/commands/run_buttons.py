@@ -6,9 +6,9 @@ from io import BytesIO
 import discord
 
 from bot.commands.compare import compare_runs
-from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext, Reactions
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions
 from bot.commands.run_options import described, find_run, fitting_runs
-from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
+from bot.commands.training import accept_yaml, answer_accepted
 from bot.messages.advice import retry_batch
 from bot.messages.answers import STATE_SIGNS, config_answer, file_answer, files_answer
 from bot.messages.buttons import (
@@ -23,7 +23,6 @@ from bot.messages.buttons import (
     select,
 )
 from bot.messages.text import BLURPLE, MAX_FILE_BYTES, display_name, make_embed, shown_name
-from bot.session.client import Bot
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -78,13 +77,12 @@ async def _change_form(context: CommandContext, press: ButtonPress) -> discord.u
     return form("change", press.run_id, title, Field("config", _("Experiment file (YAML)"), text))
 
 
-async def _train_changed(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
+async def _train_changed(context: CommandContext, press: ButtonPress) -> Answer:
     await find_run(context, "status", press.run_id)
-    config, watch = press.fields["config"], new_run_watch(interaction)
-    return await answer_accepted(context, lambda: accept_yaml(context, config, {}), watch)
+    return await answer_accepted(context, lambda: accept_yaml(context, press.fields["config"], {}))
 
 
-async def _retry(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
+async def _retry(context: CommandContext, press: ButtonPress) -> Answer:
     """Start a new run with the request of an ended one; with half its batch in steps as large if memory ran out."""
     run = await find_run(context, "resume", press.run_id)
     status = (await context.lab.feeds.read(run.record.run_id)).follower.status
@@ -96,8 +94,7 @@ async def _retry(context: CommandContext, press: ButtonPress, interaction: disco
         of_step = run.record.effective.gradient_accumulation
         options = {"batch_size": batch, "gradient_accumulation": halved_batch(2 * batch, of_step)[1]}
     text = await asyncio.to_thread(_yaml_of_another, run.record)
-    watch = new_run_watch(interaction)
-    return await answer_accepted(context, lambda: accept_yaml(context, text, options), watch)
+    return await answer_accepted(context, lambda: accept_yaml(context, text, options))
 
 
 async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
@@ -130,8 +127,8 @@ BUTTONS: Reactions = {
     "file": ButtonAnswer("export", _file),
     "config": ButtonAnswer("status", _config),
     "change": ButtonForm("status", _change_form),
-    "retry": ButtonCommand("resume", _retry),
+    "retry": ButtonAnswer("resume", _retry),
     "compare": ButtonAnswer("status", _compare),
     "compareto": ButtonAnswer("compare", _compare_to),
 }
-FORMS = {"change": ButtonCommand("status", _train_changed)}
+FORMS = {"change": ButtonAnswer("status", _train_changed)}

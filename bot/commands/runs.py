@@ -8,11 +8,10 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.commands.channels import channel_id_of
 from bot.commands.groups import Group, find_run_or_group, show_group
-from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, Reactions, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.commands.training import answer_accepted, new_run_watch, with_option_names
+from bot.commands.training import answer_accepted, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import button, button_row
 from bot.messages.group_card import group_buttons, group_card
@@ -53,8 +52,7 @@ async def status(interaction: discord.Interaction[Bot], run: str | None = None) 
 @app_commands.describe(run="Id of the run", where="Direct messages or this channel; default: dm")
 @app_commands.autocomplete(run=suggested_runs("watch"))
 async def watch(interaction: discord.Interaction[Bot], run: str, where: Literal["dm", "here"] = "dm") -> None:
-    channel = interaction if where == "here" else None
-    await respond(interaction, "watch", lambda context: _watch(context, run, channel))
+    await respond(interaction, "watch", lambda context: _watch(context, run, is_here=where == "here"))
 
 
 @app_commands.command(description="Stop notifications for a run.")
@@ -77,7 +75,7 @@ async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
 @app_commands.describe(run="Id of the run", epochs="Passes over the training split in all; default: 0, as before")
 @app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:
-    await respond(interaction, "resume", lambda context: _resume(context, run, interaction, epochs or None))
+    await respond(interaction, "resume", lambda context: _resume(context, run, epochs or None))
 
 
 @app_commands.command(description="Show the last lines of a run's log.")
@@ -117,12 +115,11 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     return Answer(embed, attach_chart(embed, chart, status), buttons)
 
 
-async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
+async def _watch(context: CommandContext, run_id: str, *, is_here: bool) -> Answer:
     run = await find_run_or_group(context, "watch", run_id)
-    channel_id = None if here is None else channel_id_of(here, "where:dm")
-    watcher = await context.bot.notifier.watch(
-        run.messages, context.caller.user_id, channel_id, context.caller.channel_id
-    )
+    channel_id = context.place.for_cards("where:dm") if is_here else None
+    user_id, mention_id = context.caller.user_id, context.place.for_mentions
+    watcher = await context.bot.notifier.watch(run.messages, user_id, channel_id, mention_id)
     has_ended = await asyncio.to_thread(run.has_ended)
     place = _("by direct message") if channel_id is None else _("to {channel}", channel=f"<#{channel_id}>")
     closed = watcher.closed_place
@@ -168,9 +165,7 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 
-async def _resume(
-    context: CommandContext, run_id: str, interaction: discord.Interaction[Bot], epochs: int | None = None
-) -> Answer:
+async def _resume(context: CommandContext, run_id: str, epochs: int | None = None) -> Answer:
     path = RunPath(run_id=await context.lab.run_name(context.caller, run_id.strip()))
 
     async def accept() -> Accepted:
@@ -179,7 +174,7 @@ async def _resume(
         except AppError as error:
             raise with_option_names(error) from None
 
-    return await answer_accepted(context, accept, new_run_watch(interaction))
+    return await answer_accepted(context, accept)
 
 
 async def _logs(context: CommandContext, run_id: str, count: int, level: _Level = "info") -> Answer:
@@ -197,16 +192,13 @@ BUTTONS: Reactions = {
         lambda context, press: _status(context, press.run_id, press.detail),
         lambda press: press.detail in (AGAIN, CARD, OWN_CARD),
     ),
-    "watch": ButtonCommand(
-        "watch",
-        lambda context, press, here: _watch(context, press.run_id, here if press.detail == HERE else None),
-    ),
+    "watch": ButtonAnswer("watch", lambda context, press: _watch(context, press.run_id, is_here=press.detail == HERE)),
     "unwatch": ButtonAnswer("unwatch", lambda context, press: _unwatch(context, press.run_id)),
     "cancel": ButtonAnswer(
         "cancel",
         lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == _CONFIRMED),
         lambda press: press.detail == _CONFIRMED,
     ),
-    "resume": ButtonCommand("resume", lambda context, press, here: _resume(context, press.run_id, here)),
+    "resume": ButtonAnswer("resume", lambda context, press: _resume(context, press.run_id)),
     "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),
 }

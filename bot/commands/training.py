@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
-from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
@@ -55,23 +54,6 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
 }
 
 
-class Watch(NamedTuple):
-    """The place of the messages about a new run: a channel, or (None) direct messages."""
-
-    channel_id: int | None = None
-
-
-def new_run_watch(
-    interaction: discord.Interaction[Bot], notify: Notify | None = None, *, instead: str = "/mt settings"
-) -> Watch | None:
-    """Return the place of the messages about a new run, by default that of the user's settings; None for no messages.
-
-    Raises FORBIDDEN, with the advice to use something else `instead`, if the bot may not post there.
-    """
-    place = notify or interaction.client.user_settings.of(interaction.user.id).notify
-    return None if place == "off" else Watch(channel_id_of(interaction, instead) if place == "here" else None)
-
-
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
 @app_commands.describe(**_HELP)
 @app_commands.autocomplete(
@@ -108,29 +90,40 @@ async def train(
 
     async def work(context: CommandContext) -> Answer:
         fields = request_fields(typed)
-        watch = new_run_watch(interaction, notify, instead="notify:dm")
-        return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
+        return await answer_accepted(
+            context, lambda: accept_files(context, fields, file, config), notify, instead="notify:dm"
+        )
 
     await respond(interaction, "train", work)
 
 
 async def answer_accepted(
-    context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None
+    context: CommandContext,
+    accept: Callable[[], Awaitable[Accepted]],
+    notify: Notify | None = None,
+    *,
+    instead: str = "/mt settings",
 ) -> Answer:
-    """Accept a run, start its notifications unless `watch` is None, and answer."""
-    bot = context.bot
+    """Accept a run, start its notifications, and answer.
+
+    They come to the place `notify`, by default that of the user's settings. Raises FORBIDDEN, with the advice to use
+    something else `instead`, if the bot may not post there.
+    """
+    bot, caller, place = context
+    notify = notify or bot.user_settings.of(caller.user_id).notify
+    channel_id = place.for_cards(instead) if notify == "here" else None
     with bot.notifier.hold():
         accepted = await accept()
         name = accepted.name
-        if watch is None:
-            await bot.notifier.unwatch(name, context.caller.user_id)
+        if notify == "off":
+            await bot.notifier.unwatch(name, caller.user_id)
         else:
-            await bot.notifier.begin_watch(name, context.caller.user_id, watch.channel_id, context.caller.channel_id)
+            await bot.notifier.begin_watch(name, caller.user_id, channel_id, place.for_mentions)
     record = await asyncio.to_thread(bot.lab.queue.runs.get(accepted.run_id).record)
     waits_for = (await bot.lab.queue.states.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
-    notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
-    return Answer(accepted_answer(changed(record, run_id=name), note, notify=notify, group=accepted.group))
+    shown: Notify = "dm" if notify == "here" and channel_id is None else notify
+    return Answer(accepted_answer(changed(record, run_id=name), note, notify=shown, group=accepted.group))
 
 
 async def accept_files(

@@ -86,8 +86,6 @@ class Caller(NamedTuple):
     user_id: int
     """Id in Discord; negative for an API key that names no user, and 0 for the operator of this machine."""
     is_admin: bool = False
-    channel_id: int | None = None
-    """Channel of the command in a guild, if the bot may post there."""
     key_name: str | None = None
     """Name of the API key."""
     is_counted: bool = False
