@@ -49,13 +49,10 @@ class GroupSubject(Subject):
         interval_seconds: float,
         owner: OwnerWatch | None = None,
     ) -> None:
-        super().__init__(messages.job_id, Ledger(messages, owner), interval_seconds)
-        self._record = messages.record()
+        self._record = record = messages.record()
         self._charts, self._feeds = charts, feeds
-        self._can_receive = can_receive
-
-    def may_receive(self, user_id: int) -> bool:
-        return self._can_receive(user_id, self._record)
+        ledger = Ledger(messages, owner)
+        super().__init__(messages.job_id, ledger, lambda user_id: can_receive(user_id, record), interval_seconds)
 
     async def _read(self) -> Reading:
         group = await self._feeds.group(self.subject_id)

@@ -55,13 +55,10 @@ class Digest(Subject):
     id_name = "digest_id"
 
     def __init__(self, file: DigestFile, interval_seconds: float) -> None:
-        super().__init__(file.message_ledger.stem, Ledger(file), interval_seconds)
+        super().__init__(file.message_ledger.stem, Ledger(file), lambda user_id: True, interval_seconds)
         self.file = file
         self.lines: dict[str, str | None] = {}
         """Lines of the unfinished runs by run id; None for a run whose state is not known yet."""
-
-    def may_receive(self, user_id: int) -> bool:
-        return True
 
     async def _read(self) -> Reading:
         state = DigestState(lines=tuple(line or f"… `{run_id}`" for run_id, line in self.lines.items()))

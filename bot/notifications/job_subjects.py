@@ -117,16 +117,13 @@ class JobSubject(Subject):
     def __init__(
         self, row: JobRow, job: AnyStatusJob, charts: ChartProcess, can_receive: CanReceive, interval_seconds: float
     ) -> None:
-        super().__init__(job.job_id, Ledger(job), interval_seconds, job.created_at())
         self.id_name = row.id_field
         self._row = row
         self._job = job
-        self._record = job.record()
+        self._record = record = job.record()
         self._charts = charts
-        self._can_receive = can_receive
-
-    def may_receive(self, user_id: int) -> bool:
-        return self._can_receive(user_id, self._record)
+        ledger, created_at = Ledger(job), job.created_at()
+        super().__init__(job.job_id, ledger, lambda user_id: can_receive(user_id, record), interval_seconds, created_at)
 
     async def _read(self) -> Reading:
         """Read the status; the time that has passed would edit the card every time, so the state is without it."""

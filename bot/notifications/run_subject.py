@@ -45,15 +45,16 @@ class RunSubject(Subject):
         interval_seconds: float,
         owner: OwnerWatch | None = None,
     ) -> None:
-        super().__init__(run.run_id, Ledger(run, owner), interval_seconds)
         self._run = run
         self._feeds = feeds
-        self._feed = feeds.of(run)
+        self._feed = feed = feeds.of(run)
         self._charts = charts
-        self._can_receive = can_receive
-
-    def may_receive(self, user_id: int) -> bool:
-        return self._can_receive(user_id, self._feed.follower.record)
+        super().__init__(
+            run.run_id,
+            Ledger(run, owner),
+            lambda user_id: can_receive(user_id, feed.follower.record),
+            interval_seconds,
+        )
 
     def line(self, state: State) -> str | None:
         return run_line(state.record, state.status) if isinstance(state, RunState) else None

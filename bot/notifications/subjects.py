@@ -61,9 +61,16 @@ class Subject(ABC):
     """True for a subject that can be a line of a digest."""
 
     def __init__(
-        self, subject_id: str, ledger: Ledger, interval_seconds: float, began_at: datetime | None = None
+        self,
+        subject_id: str,
+        ledger: Ledger,
+        may_receive: Callable[[int], bool],
+        interval_seconds: float,
+        began_at: datetime | None = None,
     ) -> None:
         self.subject_id = subject_id
+        self.may_receive = may_receive
+        """Returns whether a user may see the subject."""
         self.began_at = began_at
         """Begin of this attempt, of a subject whose id an earlier attempt had as well."""
         self.ledger = ledger
@@ -73,10 +80,6 @@ class Subject(ABC):
         self._views: dict[Unit, View] = {}
         """The current view in each unit, whose charts differ."""
         self._fresh_until: dict[Unit, float] = {}
-
-    @abstractmethod
-    def may_receive(self, user_id: int) -> bool:
-        """Return whether a watcher may see the subject."""
 
     def line(self, state: State) -> str | None:
         """Return the line of a state in a digest; None for a subject that always has a card."""
