@@ -76,30 +76,19 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             return make_embed(GREY, f"⏸ {_('Paused: {name}', name=name)}", lines, status.run_id)
         case _:
             colour, title = _end_title(name, status)
-            lines = _checkpoint(status)
+            lines = _end_lines(record, status)
             if status.status == "completed":
-                lines = [
-                    *_result(status),
-                    *_warning(status),
-                    *notes_of(status.notes),
-                    *leak_warnings(record, status.leaks),
-                    *_recipe_with_weights(record, status),
-                ]
-            elif status.status == "failed":
-                lines = [*_failure(status), advice(status), *lines]
+                lines += _recipe_with_weights(record, status)
             return make_embed(colour, title, lines, status.run_id)
 
 
 def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
     """Return the message that notifies of a run's end: its outcome and what to do next."""
     colour, title = _end_title(shown_name(record), status)
+    lines = _end_lines(record, status)
     match status.status:
         case "completed":
-            lines = [
-                *_result(status),
-                *_warning(status),
-                *notes_of(status.notes),
-                *leak_warnings(record, status.leaks),
+            lines += [
                 *_samples(outcome.samples),
                 *_files(outcome.files),
                 _(
@@ -110,7 +99,6 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
                 *_chat_command(record),
             ]
         case "failed":
-            lines = [*_failure(status), advice(status), *_checkpoint(status)]
             if outcome.last_lines:
                 log_end = clamp_start("\n".join(outcome.last_lines), _MAX_LOG - 2 * CODE_BLOCK_MARKS)
                 lines.append(f"{_('Last lines of the log:')}\n{code_block(log_end, _MAX_LOG)}")
@@ -120,8 +108,20 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
             if can_resume(status):
                 resume = _("`/mt resume run:{run_id}` resumes the run from its last checkpoint.", run_id=status.run_id)
                 again = f"{resume} {again}"
-            lines = [*_checkpoint(status), again]
+            lines.append(again)
     return make_embed(colour, title, lines, status.run_id)
+
+
+def _end_lines(record: RunRecord, status: RunStatus) -> list[str]:
+    """Return the lines that the card of an ended run and its final message have in common."""
+    match status.status:
+        case "completed":
+            notes = [*notes_of(status.notes), *leak_warnings(record, status.leaks)]
+            return [*_result(status), *_warning(status), *notes]
+        case "failed":
+            return [*_failure(status), advice(status), *_checkpoint(status)]
+        case _:
+            return _checkpoint(status)
 
 
 def recipe(record: RunRecord) -> list[str]:
