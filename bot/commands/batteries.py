@@ -7,7 +7,7 @@ from discord import app_commands
 
 from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs
+from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, last_of, names_in
 from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
@@ -23,13 +23,9 @@ from trainer.queue.run_index import matching
 battery = app_commands.Group(name="battery", description="Batteries of minimal pairs.")
 
 
-def _last_run(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    """Yield the typed runs with the last one completed."""
-    before, comma, last = typed.rpartition(",")
-    given = [name.strip() for name in before.split(",")]
-    for run in matching(last.strip(), fitting_runs(context, "score"), lambda run: run.names):
-        if run.run_id not in given:
-            yield f"{before}{comma}{run.run_id}", f"{isolated(run.name)} · {described(run)} · {run.run_id}"
+def _runs(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    for run in matching(typed.strip(), fitting_runs(context, "score"), lambda run: run.names):
+        yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
 
 def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -45,7 +41,7 @@ def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     measure="Log-probability per …; default: sum",
     develop="Score its kept checkpoints",
 )
-@app_commands.autocomplete(run=autocomplete(_last_run), battery=autocomplete(_names))
+@app_commands.autocomplete(run=autocomplete(last_of(_runs)), battery=autocomplete(_names))
 async def start_battery(
     interaction: discord.Interaction[Bot],
     battery: str | None = None,
@@ -54,7 +50,7 @@ async def start_battery(
     measure: Measure = "sum",
     develop: bool = False,
 ) -> None:
-    names = [name.strip() for name in run.split(",") if name.strip()]
+    names = names_in(run)
 
     async def start(context: CommandContext) -> Answer:
         return await _start(context, battery, items, names, measure, is_development=develop)

@@ -8,6 +8,7 @@ from discord import app_commands
 
 from bot.commands.jobs import watch_job
 from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.run_options import names_in
 from bot.session.client import Bot
 from trainer.artifacts.corpus_builds import BuildDirectory, BuildRecord, BuildStore
 from trainer.artifacts.kinds import BUILDS
@@ -43,17 +44,12 @@ async def build_corpora(
 ) -> None:
     values: dict[str, object] = {
         "source": source,
-        "languages": _names(languages),
+        "languages": [*{name: None for name in names_in(languages)}],
         "characters": chars,
         "threshold": threshold,
-        "keep": _names(keep),
+        "keep": [*{name: None for name in names_in(keep)}],
     }
     await respond(interaction, "corpus build", lambda context: _build(context, parse(BuildRequest, values)))
-
-
-def _names(text: str) -> list[str]:
-    """Return the names between commas, each once."""
-    return [*{name.strip(): None for name in text.split(",") if name.strip()}]
 
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:

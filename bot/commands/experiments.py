@@ -9,6 +9,7 @@ from discord import app_commands
 
 from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
+from bot.commands.run_options import names_in
 from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
 from bot.session.client import Bot
@@ -40,7 +41,7 @@ async def start_experiment(
     seeds: app_commands.Range[int, 1, 20] | None = None,
     config: discord.Attachment | None = None,
 ) -> None:
-    codes = [code.strip() for code in languages.split(",") if code.strip()]
+    codes = names_in(languages)
     await respond(interaction, "experiment start", lambda context: _start(context, recipe, codes, seeds, config))
 
 

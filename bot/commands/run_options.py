@@ -28,6 +28,7 @@ from trainer.queue.run_index import RunEntry, matching
 
 Suggestion: TypeAlias = tuple[str, str]
 """An option's value, and the text that is shown for it."""
+Suggestions: TypeAlias = Callable[[CommandContext, str], Iterator[Suggestion]]
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
@@ -154,6 +155,24 @@ def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[
                     yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def last_of(suggestions: Suggestions) -> Suggestions:
+    """Suggest the typed names, between commas, with the last one completed."""
+
+    def of_list(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+        before, comma, last = typed.rpartition(",")
+        given = names_in(before)
+        for name, shown in suggestions(context, last):
+            if name not in given:
+                yield f"{before}{comma}{name}", f"{before}{comma}{shown}"
+
+    return of_list
+
+
 def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the corpora of the caller's own runs, then all named ones."""
     names: dict[str, str] = {}
@@ -189,7 +208,7 @@ def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggest
             yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
 
 
-def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
+def autocomplete(suggestions: Suggestions) -> Suggest:
     """Answer a person who types from memory; strangers get no suggestions."""
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:

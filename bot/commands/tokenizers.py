@@ -1,13 +1,11 @@
 """`/mt tokenizer train`, `list` and `show`: tokenizers that several runs can share."""
 
-from collections.abc import Iterator
-
 import discord
 from discord import app_commands
 
 from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import Suggestion, autocomplete, corpus_suggestions
+from bot.commands.run_options import autocomplete, corpus_suggestions, last_of, names_in
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.operations import JOB_ROWS
@@ -18,15 +16,6 @@ from trainer.lab import calls
 tokenizer = app_commands.Group(name="tokenizer", description="Tokenizers.")
 
 
-def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    """Yield the typed corpora with the last one completed."""
-    before, comma, last = typed.rpartition(",")
-    given = [name.strip() for name in before.split(",")]
-    for name, shown in corpus_suggestions(context, last):
-        if name not in given:
-            yield f"{before}{comma}{name}", f"{before}{comma}{shown}"
-
-
 @tokenizer.command(name="train", description="Train a tokenizer that several runs can share.")
 @app_commands.describe(
     corpora="Names of corpora, with commas; the vocabulary covers all of them",
@@ -34,7 +23,7 @@ def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     vocab_size="Largest vocabulary; default: by the text, char and word: all",
     name="Name of the tokenizer in lists",
 )
-@app_commands.autocomplete(corpora=autocomplete(_last_corpus))
+@app_commands.autocomplete(corpora=autocomplete(last_of(corpus_suggestions)))
 async def train_tokenizer(
     interaction: discord.Interaction[Bot],
     corpora: str,
@@ -42,7 +31,7 @@ async def train_tokenizer(
     vocab_size: app_commands.Range[int, 16, 200_000] | None = None,
     name: app_commands.Range[str, 1, 32] | None = None,
 ) -> None:
-    names = [corpus.strip() for corpus in corpora.split(",") if corpus.strip()]
+    names = names_in(corpora)
     fields: dict[str, object] = {"method": method, "corpora": names, "vocab_size": vocab_size, "label": name}
     await respond(interaction, "tokenizer train", lambda context: _train(context, fields))
 
