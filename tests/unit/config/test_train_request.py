@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request
+from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request, with_family
 from trainer.config.validation import parse
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.training_options import EarlyStopping
@@ -17,13 +17,17 @@ def test_every_option__sets_a_field_of_the_request() -> None:
 
 def test_options__become_the_fields_of_a_request() -> None:
     options: dict[str, object] = {"corpus": "demo", "model": "lstm", "size": "tiny", "epochs": 3, "tokenizer": "bpe"}
-    fields = request_fields({**options, "early_stopping": 4, "name": "first", "seed": None})
+    options |= {"early_stopping": 4, "name": "first", "seed": 0, "batch_size": None, "learning_rate": 0.01}
+    fields = request_fields({**options, "init_from": "lstm-1", "freeze_embeddings": True, "max_steps": 9})
     assert fields == {
         **{"corpus": "demo", "model_family": "lstm", "model_size": "tiny", "num_epochs": 3, "label": "first"},
-        **{"tokenizer": {"method": "bpe"}, "early_stopping": {"enabled": True, "patience": 4}},
+        **{"tokenizer": {"method": "bpe"}, "early_stopping": {"enabled": True, "patience": 4}, "seed": 0},
+        **{"learning_rate": 0.01, "init_from_run_id": "lstm-1", "freeze_embeddings": True, "max_steps": 9},
     }
     assert parse(TrainRequest, fields).early_stopping == EarlyStopping(enabled=True, patience=4)
     assert request_fields({"tokenizer": "bpe-20260101"}) == {"tokenizer_id": "bpe-20260101"}
+    alone = train_request(with_family(request_fields({"corpus": "demo"})))
+    assert alone == TrainRequest(model_family="char_lstm", corpus="demo")
     assert request_fields({"early_stopping": 0}) == {"early_stopping": {"enabled": False}}, "a patience of 0"
 
 

@@ -1,7 +1,7 @@
 """The options of commands: names and bounds as the chat shows them, checked again where they arrive."""
 
 import unicodedata
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,13 +16,10 @@ from tests.support.cards import texts
 from tests.support.properties import for_all
 from tests.support.refusals import refused
 from trainer.config.settings import load_settings
-from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request, with_family
+from trainer.config.train_request import request_fields, train_request, with_family
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRequest
-from trainer.contracts.runs import TrainRequest
-from trainer.contracts.tokenizers import WordTokenizerConfig
-from trainer.contracts.training_options import EarlyStopping
 from trainer.data.text import clean_label
 
 DEFAULTS: dict[str, object] = {
@@ -55,43 +52,6 @@ def test_generate__every_option_and_default_reaches_the_request() -> None:
 def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, value: object) -> None:
     with refused(ErrorCode.INVALID_INPUT, f"`{option}`"):
         parse(GenerateOptions, {**DEFAULTS, option: value})
-
-
-SET = [
-    ({"model": "gru"}, {"model_family": "gru"}),
-    ({"size": "tiny"}, {"model_size": "tiny"}),
-    ({"epochs": 7}, {"num_epochs": 7}),
-    ({"name": "kk"}, {"label": "kk"}),
-    ({"init_from": "lstm-1"}, {"init_from_run_id": "lstm-1"}),
-    ({"init_from": "lstm-1", "freeze_embeddings": True}, {"init_from_run_id": "lstm-1", "freeze_embeddings": True}),
-    ({"early_stopping": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
-    ({"seed": 0}, {"seed": 0}),
-    ({"max_steps": 9, "batch_size": 8}, {"max_steps": 9, "batch_size": 8}),
-    ({"learning_rate": 0.01}, {"learning_rate": 0.01}),
-    ({"model": "gru", "tokenizer": "word"}, {"model_family": "gru", "tokenizer": WordTokenizerConfig()}),
-    ({"tokenizer": "char-0123456789abcdef"}, {"tokenizer_id": "char-0123456789abcdef"}),
-    ({"early_stopping": 0}, {"early_stopping": EarlyStopping(enabled=False)}),
-    ({"seed": 42, "freeze_embeddings": False}, {}),
-    ({"model": "rnn", "init_from": "rnn-1"}, {"model_family": "rnn", "init_from_run_id": "rnn-1"}),
-]
-
-
-@pytest.mark.parametrize(("options", "changed"), SET, ids=str)
-def test_train__an_option_changes_its_field_and_no_other(
-    options: Mapping[str, object], changed: Mapping[str, object]
-) -> None:
-    def request(given: Mapping[str, object]) -> dict[str, object]:
-        every: dict[str, object] = {name: given.get(name) for name in TRAIN_OPTIONS}
-        made = train_request(with_family(request_fields({**every, "corpus": "my_text.txt"})))
-        values: dict[str, object] = dict(made)
-        return values
-
-    assert request(options) == {**request({}), **changed}
-
-
-def test_train__without_options_is_the_contract_s_default() -> None:
-    made = train_request(with_family(request_fields({"corpus": "my_text.txt"})))
-    assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt")
 
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
