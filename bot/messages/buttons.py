@@ -8,8 +8,6 @@ import discord
 from pydantic import BaseModel
 
 from bot.messages.text import clamp
-from trainer.contracts.runs import RunRecord
-from trainer.lab.language import _
 
 MAX_TEXT, _MAX_FORM_LABEL = 4000, 45  # Discord's limits
 MAX_OPTIONS, MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits of a list
@@ -65,14 +63,6 @@ def button(
     """Return a button for an action on a run."""
     own_id = custom_id(action, run_id, detail)
     return discord.ui.Button(label=label, style=style, custom_id=own_id, disabled=disabled)
-
-
-def inference_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
-    """Return the buttons of a completed run; a masked model generates no text."""
-    others = [button("score", run.run_id, _("Score…")), button("evalon", run.run_id, _("Eval on…"))]
-    return (
-        [button("generate", run.run_id, _("Generate")), *others] if run.effective.objective == "causal_lm" else others
-    )
 
 
 def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:

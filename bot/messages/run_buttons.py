@@ -6,7 +6,7 @@ from typing import TypeAlias
 import discord
 
 from bot.messages.advice import can_resume, can_retry, retry_batch
-from bot.messages.buttons import button, button_row, inference_buttons
+from bot.messages.buttons import button, button_row
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _
 
@@ -77,7 +77,10 @@ def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Itera
     """Yield the buttons of an ended run: inference, Files, Compare…; or for the owner Resume, Retry and Logs."""
     run_id = record.run_id
     if status.status == "completed":
-        yield from inference_buttons(record)
+        if record.effective.objective == "causal_lm":  # a masked model generates no text
+            yield button("generate", run_id, _("Generate"))
+        yield button("score", run_id, _("Score…"))
+        yield button("evalon", run_id, _("Eval on…"))
         if is_owner:
             yield button("files", run_id, _("Files"))
         yield button("compare", run_id, _("Compare…"))

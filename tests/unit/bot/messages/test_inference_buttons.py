@@ -5,10 +5,9 @@ from hypothesis import strategies as st
 
 from bot.commands.generate import GenerateOptions
 from bot.commands.score import Detail, ScoreOptions
-from bot.messages.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
+from bot.messages.buttons import ButtonPress, Field, custom_id, form, parse_press
 from tests.support.properties import for_all
 from tests.support.refusals import refused
-from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.units import Unit
 
@@ -86,11 +85,3 @@ async def test_form__returns_its_values_by_the_names_of_its_fields() -> None:
     assert modal.custom_id == "mt:edit:char_lstm-1"
     assert modal.is_finished()  # so that the library does not wait for it
     assert parse_press(sent) == ButtonPress("edit", "char_lstm-1", None, {"prompt": "a: b", "text": ""})
-
-
-def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
-    record = run_record()
-    gaps: dict[str, object] = {"objective": "masked_lm"}
-    masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
-    labels = [[one.label for one in inference_buttons(run)] for run in (record, record.model_copy(update=masked))]
-    assert labels == [["Generate", "Score…", "Eval on…"], ["Score…", "Eval on…"]]

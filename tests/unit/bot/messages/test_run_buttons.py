@@ -81,6 +81,11 @@ def test_status_answer__has_the_caller_s_next_commands(state: str, is_owner: boo
     assert ("Unwatch" in watching) == (state in ("queued", "running"))
 
 
+def test_final_message__of_a_masked_model_offers_no_generation() -> None:
+    masked = changed(RUN, effective=changed(RUN.effective, objective="masked_lm"))
+    assert labels(final_buttons(masked, COMPLETED, is_owner=False)) == "Score… · Eval on… · Compare… · Copy config"
+
+
 @pytest.mark.parametrize("state", STATUSES)
 def test_messages__have_no_two_buttons_with_one_id_and_room_for_more(state: str) -> None:
     now = STATUSES[state]
