@@ -1,8 +1,7 @@
 """`/mt runs`: runs page by page; the filters and the page are in the buttons' ids, so that they survive a restart."""
 
 from base64 import b32decode, b32encode
-from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import discord
 from discord import app_commands
@@ -10,20 +9,20 @@ from discord import app_commands
 from bot.commands.pages import PagedList
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.messages.answers import STATE_SIGNS, runs_page
-from bot.messages.buttons import ButtonPress, button_row, option, run_select
+from bot.messages.buttons import ButtonPress, option, run_select
 from bot.messages.text import plain
 from bot.session.client import Bot
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import ModelFamily
+from trainer.contracts.models import PRESETS, ModelFamily
 from trainer.contracts.parameters import RunsQuery
 from trainer.lab.language import _
-from trainer.queue.run_index import RunRow, rows_of
+from trainer.queue.run_index import rows_of
 from trainer.queue.run_list import found_runs
 
 PAGE_RUNS = 8
-_STATES: tuple[RunState, ...] = get_args(RunState)
-_FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
+_STATES: tuple[RunState | None, ...] = (None, *STATE_SIGNS)
+_FAMILIES: tuple[ModelFamily | None, ...] = (None, "char_lstm", *PRESETS)
 _MAX_QUERY_BYTES = 38  # in base32, with one letter before it, as long as an id in a button may be
 
 
@@ -37,18 +36,13 @@ class RunFilters(NamedTuple):
     family: ModelFamily | None = None
 
     @property
-    def _query_id(self) -> str:
+    def query_id(self) -> str:
         return f"q{b32encode(self.query.encode()).decode().rstrip('=').lower()}"
 
     @property
-    def _filters(self) -> str:
-        state = 0 if self.state is None else 1 + _STATES.index(self.state)
-        family = 0 if self.family is None else 1 + _FAMILIES.index(self.family)
-        return f"-{state}-{int(self.is_mine)}-{family}"
-
-    def buttons(self, pages: int) -> list[discord.ui.Button[discord.ui.View]]:
-        """Return the buttons to the other pages of the list."""
-        return _LIST.buttons(self.page, pages, self._query_id, self._filters)
+    def code(self) -> str:
+        """Return the other filters as the end of a button's detail."""
+        return f"-{_STATES.index(self.state)}-{int(self.is_mine)}-{_FAMILIES.index(self.family)}"
 
     @classmethod
     def parse(cls, press: ButtonPress) -> "RunFilters":
@@ -57,11 +51,11 @@ class RunFilters(NamedTuple):
         try:
             page, state, mine, family = map(int, (press.detail or "").split("-"))
             return cls(
-                state=None if state == 0 else _STATES[state - 1],
+                state=_STATES[state],
                 is_mine=mine == 1,
                 query=b32decode(query + "=" * (-len(query) % 8)).decode(),
                 page=page,
-                family=None if family == 0 else _FAMILIES[family - 1],
+                family=_FAMILIES[family],
             )
         except (ValueError, IndexError):
             message = _("This button is of another version of the bot. Run `/mt runs` again.")
@@ -98,29 +92,21 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     owner = str(context.caller.user_id) if filters.is_mine else None
     query = RunsQuery(status=filters.state, family=filters.family, owner=owner, search=filters.query)
     rows = rows_of(found_runs(context.lab.seen_runs(context.caller), query))
-    pages = max(1, -(-len(rows) // PAGE_RUNS))
-    page = min(filters.page, pages - 1)
-    shown = rows[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
-    embed = runs_page(shown, title=filters.title, total=len(rows), page=page + 1, pages=pages)
-    return Answer(embed, view=_buttons(filters._replace(page=page), shown, pages))
-
-
-def _buttons(filters: RunFilters, shown: Sequence[RunRow], pages: int) -> discord.ui.View:
+    page = RUNS.page_of(rows, filters.page, filters.query_id, filters.code, size=PAGE_RUNS)
     options = [
         option(row.name, f"{STATE_SIGNS[run.state]} {run.name}", f"{_(run.state)} · {row.name}")
-        for row in shown
+        for row in page.items
         for run in row.runs[:1]
     ]
-    items: list[discord.ui.Item[discord.ui.View]] = []
     if options:
-        items.append(run_select("status", _("Show the status of a run"), options))
-    items += filters.buttons(pages)
-    return button_row(*items)
+        page.buttons.add_item(run_select("status", _("Show the status of a run"), options))
+    embed = runs_page(page.items, title=filters.title, total=len(rows), page=page.title)
+    return Answer(embed, view=page.buttons)
 
 
 async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
     return await _runs(context, RunFilters.parse(press))
 
 
-_LIST = PagedList("runs", "runs", _turn)
-BUTTONS, FORMS = _LIST.button_reactions, _LIST.form_reactions
+RUNS = PagedList("runs", "runs", _turn)
+BUTTONS, FORMS = RUNS.button_reactions, RUNS.form_reactions

@@ -51,13 +51,15 @@ class PagedList(NamedTuple):
             button(self.action, list_id, _("Next »"), detail=f"{following}{filters}", disabled=following == pages),
         ]
 
-    def page_of(self, items: Sequence[T], number: int) -> Page[T]:
-        """Return page `number`, from 0, or the last one."""
-        pages = max(1, -(-len(items) // _PAGE_ITEMS))
+    def page_of(
+        self, items: Sequence[T], number: int, list_id: str = _LIST, filters: str = "", *, size: int = _PAGE_ITEMS
+    ) -> Page[T]:
+        """Return page `number`, from 0, or the last one, of pages of `size` items."""
+        pages = max(1, -(-len(items) // size))
         page = min(number, pages - 1)
-        shown = items[page * _PAGE_ITEMS : (page + 1) * _PAGE_ITEMS]
+        shown = items[page * size : (page + 1) * size]
         title = f" · {_('page {page} of {pages}', page=page + 1, pages=pages)}" if pages > 1 else ""
-        return Page(shown, title, button_row(*self.buttons(page, pages)))
+        return Page(shown, title, button_row(*self.buttons(page, pages, list_id, filters)))
 
     @property
     def button_reactions(self) -> dict[str, ButtonAnswer | ButtonForm]:

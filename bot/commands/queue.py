@@ -7,7 +7,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
-from bot.messages.answers import STATE_SIGNS
+from bot.messages.answers import STATE_SIGNS, owner_name
 from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from bot.session.client import Bot
@@ -80,12 +80,6 @@ def _line(row: QueueRow, position: int) -> str:
         name, owner = _("a private run"), ""
     else:
         name = f"**{plain(clamp(row.run.name, _MAX_NAME))}**"
-        owner = f" · {_owner(row.run.user_id)}"
+        owner = f" · {owner_name(row.run.user_id)}"
     progress = f" · {numeral(row.run.progress, '.0f')} %" if row.is_running and row.run is not None else ""
     return f"{numeral(position)}. {sign} {name}{owner}{progress}"
-
-
-def _owner(user_id: int | None) -> str:
-    if user_id is None:
-        return _("command line")
-    return f"<@{user_id}>" if user_id > 0 else _("HTTP API")

@@ -218,13 +218,12 @@ def state_counts(counts: Mapping[RunState, int]) -> str:
     return " · ".join(f"{STATE_SIGNS[state]} {numeral(counts[state])} {_(state)}" for state in states)
 
 
-def runs_page(rows: Sequence[RunRow], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
-    """Return one page of a list of `total` rows: runs, and groups of runs."""
+def runs_page(rows: Sequence[RunRow], *, title: str, total: int, page: str) -> discord.Embed:
+    """Return one page of a list of `total` rows: runs, and groups of runs; `page` ends its title."""
     lines = [line for row in rows for line in _run_lines(row)]
     if not rows:
         lines = [_("No runs found. `/mt train` starts one; `mine:False` includes the runs of other people.")]
-    where = _("page {page} of {pages}", page=page, pages=pages) if pages > 1 else None
-    return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
+    return make_embed(BLURPLE, f"📋 {title}: {count(total)}{page}", lines)
 
 
 def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:
@@ -254,11 +253,17 @@ def _run_lines(row: RunRow) -> list[str]:
         share = max(one.unknown_char_share or 0.0 for one in shown)
         bits = f" · {per_char(fmean(of_chars), share, _deviation(of_chars, figure_per_char))}"
     corpus = _("attached text") if run.has_attached_text else plain(clamp(run.corpus, _MAX_CORPUS))
-    owner = _("command line") if run.user_id is None else f"<@{run.user_id}>"
     return [
         f"{'📚' if row.is_group else STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
-        f"`{row.name}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",
+        f"`{row.name}` · {corpus} · {owner_name(run.user_id)} · {relative_time(run.created_at.timestamp())}",
     ]
+
+
+def owner_name(user_id: int | None) -> str:
+    """Return a mention of the starter of a run, or the program with which it was started."""
+    if user_id is None:
+        return _("command line")
+    return f"<@{user_id}>" if user_id > 0 else _("HTTP API")
 
 
 def _deviation(values: Sequence[float], shown: Callable[[float], str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.commands.list_runs import RunFilters
+from bot.commands.list_runs import RUNS, RunFilters
 from bot.commands.responses import CommandContext
 from bot.commands.run_options import corpus_name, find_run
 from bot.messages.buttons import parse_press
@@ -148,7 +148,7 @@ async def test_page__of_another_version_says_so(here: Place) -> None:
 
 def test_page_button__fits_discord_for_any_page_and_words() -> None:
     wanted = RunFilters("completed", is_mine=True, query="x" * 38)
-    custom_id = wanted._replace(page=999_998).buttons(1_000_000)[-1].custom_id or ""
+    custom_id = RUNS.buttons(999_998, 1_000_000, wanted.query_id, wanted.code)[-1].custom_id or ""
     read_back = parse_press({"custom_id": custom_id})
     assert len(custom_id) <= 100
     assert read_back is not None and RunFilters.parse(read_back) == wanted._replace(page=999_999)

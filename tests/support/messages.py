@@ -198,7 +198,7 @@ MESSAGES: Mapping[str, Make] = {
     "user error": lambda given: error_answer(AppError(ErrorCode.INVALID_INPUT, f"You gave '{given}'."), "f"),
     "fault": lambda given: error_answer(AppError(ErrorCode.INTERNAL_ERROR, given), "f"),
     "runs": lambda given: runs_page(
-        rows_of([entry(given)]) * 8, title=f"Your runs with «{plain(given)}»", total=8, page=1, pages=2
+        rows_of([entry(given)]) * 8, title=f"Your runs with «{plain(given)}»", total=8, page=" · page 1 of 2"
     ),
     "score": lambda given: score_answer(record_of(given), given, SCORE, 2.0, {given: 3, "`": 1}),
     "report": report,

@@ -58,7 +58,7 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str) -> None:
     runs = [ENTRY._replace(label=name, corpus=corpus * 4, run_id="x" * 64) for name in names]
     rows = [RunRow(run.run_id, (run,)) for run in runs]
-    embed = runs_page(rows, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2)
+    embed = runs_page(rows, title=f"Your runs with «{corpus}»", total=8, page=" · page 1 of 2")
     assert within_limits(embed)
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS
 
