@@ -366,6 +366,8 @@ def of_every_cell() -> ExperimentStatus:
     return changed(status, cells=tuple(cells))
 
 
+ENDS = ("completed", "masked", "failed", "cancelled", "cancelled behind a checkpoint", "diverged and cancelled")
+"""States whose final messages end differently; what comes before has the card, too."""
 SHOWN_BELOW = (
     *(f"{state} card" for state in ("queued", "running", "completed", "failed", "cancelled")),
     *("completed", "failed", "status", "runs", "report", "compare", "digest", "tokenizers", "tokenizer"),
@@ -375,7 +377,7 @@ SHOWN_BELOW = (
 CASES: Mapping[str, Callable[[], discord.Embed]] = {
     **{f"any {name}": partial(make, "kk-ipa") for name, make in MESSAGES.items() if name not in SHOWN_BELOW},
     **{f"card {state}": partial(run, state) for state in RUN_STATES},
-    **{f"end {state}": partial(end, state) for state, (_, one) in RUN_STATES.items() if one.has_ended},
+    **{f"end {state}": partial(end, state) for state in ENDS},
     "end with outcome": lambda: end("completed", Outcome(FILES, SAMPLES)),
     "end without weights": lambda: end("completed", Outcome(FILES[1:])),
     "end with a log": lambda: end("failed", Outcome(last_lines=LINES)),
@@ -546,7 +548,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "experiment with batteries": ("experiment with batteries of others",),
 }
 BASES: Mapping[str, str] = {
-    **{f"end {state}": f"card {state}" for state in RUN_STATES},
+    **{f"end {state}": f"card {state}" for state in ENDS},
     **{f"card {name}": f"card {one.status}" for name, (_, one) in RUN_STATES.items() if name != one.status},
     **{variant: base for base, variants in VARIANTS.items() for variant in variants},
     **{"end with outcome": "end completed", "end without weights": "end completed", "end with a log": "end failed"},
