@@ -173,6 +173,7 @@ EVALUATION = parse(
         **{"n_tokens": 1234, "n_chars": 1, "unknown_char_share": 0.25, "tokens_per_char": 1.0, "tokens_per_word": 1.0},
         **{"distinct_1": 0.0, "distinct_2": 0.0, "repetition_rate": 0.0, "seed": 1},
         "seq_len": {"min": 1, "p50": 1, "p95": 1, "max": 1},
+        "lines": {"nats": [1.0], "tokens": [1], "chars": [1]},
     },
 )
 MASKED_EVALUATION = changed(EVALUATION, objective="masked_lm", bits_per_char=None, unknown_char_share=None)

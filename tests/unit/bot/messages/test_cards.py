@@ -423,9 +423,6 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "evaluation of lines": lambda: evaluation_answer(
         RECORD, "text", changed(EVALUATION, lines=line_losses(2.0, 0.2)), RECORD.run_id
     ),
-    "evaluation of one line": lambda: evaluation_answer(
-        RECORD, "text", changed(EVALUATION, lines=line_losses(2.0, lines=1)), RECORD.run_id
-    ),
     "masked evaluation": lambda: evaluation_answer(RECORD, "text", MASKED_EVALUATION, RECORD.run_id),
     "group queued": lambda: group(QUEUED, QUEUED),
     "group training": lambda: group(COMPLETED, changed(RUNNING, progress=41.6), changed(RUNNING, status="paused")),
@@ -520,9 +517,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "score less surprised": ("any score", "score as surprised", "score of unknown text", "score of unknown signs"),
     "report": ("report without guesses", "report of a part", "report of tokens"),
     "any chat": ("chat", "chat unanswered"),
-    "evaluation": (
-        *("evaluation beside counts", "evaluation of lines", "evaluation of one line", "masked evaluation"),
-    ),
+    "evaluation": ("evaluation beside counts", "evaluation of lines", "masked evaluation"),
     "group queued": ("group of many",),
     "group completed": ("group of masked models",),
     "battery of a run": ("battery of a suite", "battery of leaked text", "battery of many paradigms"),
