@@ -1,8 +1,6 @@
 """`/mt corpus list`, `show` and `add`: corpora by name."""
 
 import asyncio
-import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,25 +13,23 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import download_to
-from bot.messages.text import BLURPLE, GREEN, byte_size, clamp, code_block, count, make_embed, percent, plain
+from bot.messages.report_card import report_lines
+from bot.messages.text import BLURPLE, GREEN, byte_size, count, make_embed, plain
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import LanguageCode
-from trainer.data.corpus_overview import CorpusStatistics, corpus_overview, corpus_overviews, corpus_statistics
+from trainer.contracts.parameters import CorpusPath
+from trainer.contracts.reports import Report
+from trainer.data.corpus_overview import corpus_overview, corpus_overviews
 from trainer.data.tables import PlainText, as_text
 from trainer.data.text import clean_corpus_name
-from trainer.lab.language import _, numeral, plural
+from trainer.lab.calls import REPORT_CORPUS
+from trainer.lab.language import _, plural
 
 corpus = app_commands.Group(name="corpus", description="Corpora.")
-_MOST_FREQUENT = 10
-_HASH = re.compile("[0-9a-f]{64}")
-
-_MAX_RUNS_CHARACTERS, _MAX_TABLE = 1000, 1500
-_HIDDEN = ("C", "M", "Z")
-"""Unicode categories of characters that are named by their code point alone: controls, marks, separators."""
 
 
 class AddOptions(Frozen):
@@ -64,15 +60,9 @@ async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
 
 
 async def _show(context: CommandContext, name: str) -> Answer:
-    lab, corpora = context.lab, context.lab.queue.corpora
-    await lab.index.refresh()
-    name = await asyncio.to_thread(corpora.full_name, name)
-    runs = [run for run in lab.seen_runs(context.caller) if run.corpus == name]
-    if _HASH.fullmatch(name) and not runs:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
-    overview = await asyncio.to_thread(corpus_overview, corpora, name)
-    statistics = await asyncio.to_thread(corpus_statistics, corpora.find(name), _MOST_FREQUENT)
-    return Answer(corpus_answer(corpus_name(context, name), overview, statistics, [run.name for run in runs]))
+    path = parse(CorpusPath, {"corpus": await asyncio.to_thread(context.lab.stores.corpora.full_name, name)})
+    report = await context.lab.call(REPORT_CORPUS, context.caller, path)
+    return Answer(corpus_answer(corpus_name(context, path.corpus), report))
 
 
 @corpus.command(name="add", description="Add a text as a corpus that everybody here can train on.")
@@ -123,25 +113,9 @@ def corpora_page(corpora: Sequence[CorpusOverview], *, total: int, page: str) ->
     return make_embed(BLURPLE, f"📚 {plural('{count} corpus', '{count} corpora', total)}{page}", lines)
 
 
-def corpus_answer(
-    name: str, overview: CorpusOverview, statistics: CorpusStatistics, runs: Sequence[str]
-) -> discord.Embed:
-    """Return the statistics of a corpus and the names of the runs that were trained on it."""
-    counted = changed(overview, lines=statistics.lines)
-    names = clamp(", ".join(map(plain, runs)), _MAX_RUNS_CHARACTERS)
-    lines = [
-        _facts(counted),
-        _(
-            "{characters}, {number} distinct. The most frequent:",
-            characters=count(statistics.characters, "character"),
-            number=count(statistics.distinct),
-        ),
-        code_block("\n".join(_table(statistics)), _MAX_TABLE),
-        plural("{count} run trained on it: {names}", "{count} runs trained on it: {names}", len(runs), names=names)
-        if runs
-        else _("No run was trained on it."),
-    ]
-    return make_embed(BLURPLE, f"📄 {_('Corpus {name}', name=plain(name))}", lines)
+def corpus_answer(name: str, report: Report) -> discord.Embed:
+    """Return the report of a corpus under its shown name."""
+    return make_embed(BLURPLE, f"📄 {_('Corpus {name}', name=plain(name))}", [*report_lines(report)])
 
 
 def added_answer(overview: CorpusOverview, *, is_new: bool) -> discord.Embed:
@@ -162,17 +136,3 @@ def _facts(corpus: CorpusOverview) -> str:
     languages = [plain(", ".join(corpus.languages))] if corpus.languages else []
     spelling = [] if corpus.is_ipa is None else [_("IPA") if corpus.is_ipa else _("usual spelling")]
     return " · ".join([byte_size(corpus.bytes), *lines, *languages, *spelling])
-
-
-def _table(statistics: CorpusStatistics) -> list[str]:
-    rows = [
-        (_shown(char), f"U+{ord(char):04X}", numeral(number), percent(number / statistics.characters))
-        for char, number in statistics.most_frequent
-    ]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in (2, 3)]
-    return [f"{char} {code:<8} {number:>{widths[0]}} {share:>{widths[1]}}" for char, code, number, share in rows]
-
-
-def _shown(char: str) -> str:
-    """Return a character for a table, or a space for one that is not visible by itself."""
-    return " " if unicodedata.category(char)[0] in _HIDDEN else char

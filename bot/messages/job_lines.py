@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import get_args
 
+from bot.messages.report_card import report_lines
 from bot.messages.run_card import progress_bar
 from bot.messages.text import clamp, code_block, count, percent, plain, without_links
 from trainer.contracts.base import RunState
@@ -13,6 +14,7 @@ from trainer.contracts.experiments import Cell, CellKind, ExperimentStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral
 from trainer.reports.report_text import aligned
+from trainer.reports.tokenizer_report import tokenizer_report
 
 MAX_ERROR = 1500
 _MAX_TABLE, _MAX_CORPORA, _MAX_CELLS = 3000, 500, 1500
@@ -85,25 +87,11 @@ def tokenizer_lines(status: TokenizerStatus, corpora: Sequence[str] = ()) -> Ite
     noun = _("corpus") if len(corpora) == 1 else _("corpora")
     names = clamp(", ".join(map(plain, corpora)), _MAX_CORPORA)
     yield f"{status.method} · {noun} {names}" if corpora else status.method
-    stats = status.stats
-    if stats is None:
+    if status.stats is None:
         code = "" if status.error is None else f"`{status.error.code}` "
         yield f"{code}{without_links(clamp(status.message, MAX_ERROR))}"
         return
-    yield _("Vocabulary {tokens}", tokens=count(status.vocab_size or 0, "token"))
-    yield _(
-        "Known in {lines} of {tokens}: {share}, of distinct characters {characters}",
-        lines=count(stats.holdout_lines, "held-out line"),
-        tokens=count(stats.token_count, "token"),
-        share=percent(stats.coverage),
-        characters=percent(stats.char_coverage),
-    )
-    yield _(
-        "Held-out text: {share} unknown characters · {per_char} tokens/character · {per_word} tokens/word",
-        share=percent(stats.unknown_char_share or 0.0),
-        per_char=numeral(stats.avg_tokens_per_char, ".3f"),
-        per_word=numeral(stats.avg_tokens_per_word, ".3f"),
-    )
+    yield from report_lines(tokenizer_report(status))
     yield _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`")
 
 

@@ -1,5 +1,6 @@
 """`/mt corpus list`, `show` and `add` with the real bot."""
 
+import re
 from pathlib import Path
 
 from local_discord import Upload
@@ -48,10 +49,10 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
             effective = changed(run_record().effective, corpus=corpus, label=f"of {user.name}")
             here.story(user, name, effective=effective)
         answer = await here.ask(here.bob, "corpus show", {"corpus": "tex"})
-    assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
-    assert "9 characters, 5 distinct" in answer.text
-    assert "a U+0061   4 44.4%\nb U+0062   2 22.2%\n  U+0020   1 11.1%" in answer.text
-    assert "  U+0301   1 11.1%" in answer.text
+    assert "📄 Corpus text" in answer.text and re.search(r"lines +2\n", answer.text)
+    assert re.search(r"characters +9\ndistinct characters +5\n", answer.text)
+    assert re.search(r"a +U\+0061 +4 +44.4%\nb +U\+0062 +2 +22.2%\n +U\+0020 +1 +11.1%\n", answer.text)
+    assert re.search(r"\n +U\+0301 +1 +11.1%", answer.text)
     assert "1 run trained on it: of bob" in answer.text and answer.is_ephemeral
 
 
@@ -65,7 +66,7 @@ async def test_show__names_texts_attached_by_the_caller_and_refuses_others(tmp_p
         for name, said in ((HASH, "no run on an attached text"), ("nothing", "There is no corpus 'nothing'")):
             refused = await here.ask(here.bob, "corpus show", {"corpus": name})
             assert said in refused.text and refused.colour == AMBER
-        assert "No run was trained on it." in (await here.ask(here.bob, "corpus show", {"corpus": "demo"})).text
+        assert "No run was trained on it" in (await here.ask(here.bob, "corpus show", {"corpus": "demo"})).text
 
 
 async def add(here: Place, text: bytes, name: str, **options: str | bool) -> str:

@@ -27,9 +27,9 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
         listed = await here.ask(here.bob, "tokenizer list")
         assert f"✅ **both texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text
         shown = await here.ask(here.bob, "tokenizer show", {"tokenizer": f" {tokenizer.tokenizer_id} "})
-        assert "✅ Completed: tokenizer both texts" in shown.text and "Vocabulary 60 tokens" in shown.text
-        figures = f"{stats.avg_tokens_per_char:.3f} tokens/char"
-        assert f"{stats.coverage:.1%}" in shown.text and figures in shown.text
+        assert "✅ Completed: tokenizer both texts" in shown.text and "vocabulary  60 tokens" in shown.text
+        figures = f"{stats.avg_tokens_per_char:.3f} per character"
+        assert f"{stats.coverage:.1%} of tokens" in shown.text and figures in shown.text
         [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "both")
         assert suggested.value == tokenizer.tokenizer_id
         again = await here.ask(here.bob, "tokenizer train", {**options})

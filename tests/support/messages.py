@@ -41,7 +41,7 @@ from trainer.artifacts.outcome import Outcome
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.chats import ChatResponse
-from trainer.contracts.corpora import BuildRequest, BuildStatus, CorpusOverview
+from trainer.contracts.corpora import BuildRequest, BuildStatus, CorpusOverview, CorpusStatistics
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentStatus
@@ -52,9 +52,9 @@ from trainer.contracts.predictions import PredictResponse, Suggestion
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.data.corpus_overview import CorpusStatistics
 from trainer.queue.run_index import RunEntry, rows_of
 from trainer.reports.comparison import compare, differences
+from trainer.reports.corpus_report import corpus_report
 from trainer.reports.experiment_report import experiment_report
 from trainer.reports.surprisal_report import ReportFiles, summarize
 
@@ -214,9 +214,11 @@ MESSAGES: Mapping[str, Make] = {
     "corpora": lambda given: corpora_page([changed(OVERVIEW, name=given, languages=(given,))], total=1, page=""),
     "corpus": lambda given: corpus_answer(
         given,
-        changed(OVERVIEW, name=given),
-        CorpusStatistics(1, 9, 9, tuple((char, 1) for char in given[:9])),
-        [given] * 9,
+        corpus_report(
+            changed(OVERVIEW, name=given),
+            CorpusStatistics(1, 9, 9, tuple((char, 1) for char in given[:9])),
+            [given] * 9,
+        ),
     ),
     "added": lambda given: added_answer(changed(OVERVIEW, name=clean_name(f"a{given}")), is_new=True),
     "corpus build": lambda given: job_card(

@@ -50,6 +50,8 @@ from trainer.lab.calls import (
     LIST_CORPORA,
     LIST_WORKERS,
     REPORT_COMPARISON,
+    REPORT_CORPUS,
+    REPORT_TOKENIZER,
     RESUME_RUN,
     START_BATTERY,
     START_EXPERIMENT,
@@ -144,6 +146,10 @@ class Client:
     def corpora(self) -> tuple[CorpusOverview, ...]:
         """Return the corpora of the server."""
         return self._call(LIST_CORPORA).corpora
+
+    def corpus(self, name: str) -> ReportView:
+        """Return the size and the characters of a corpus, for notebooks."""
+        return ReportView(self._call(REPORT_CORPUS, parse(CorpusPath, {"corpus": name})), {})
 
     def status(self, run_id: str) -> RunStatus:
         """Return the status of a run."""
@@ -271,9 +277,12 @@ class Client:
         self._loop.call(self._server.download(kind, full_id, Path(folder)))
         return Path(folder)
 
-    def report(self, kind: Literal["experiments", "batteries"], job_id: str) -> ReportView:
-        """Return the report of a completed experiment, battery or development, for notebooks."""
-        return self._loop.call(self._server.report(kind, job_id))
+    def report(self, kind: Literal["experiments", "batteries", "tokenizers"], job_id: str) -> ReportView:
+        """Return the report of a tokenizer, or of a completed experiment, battery or development, for notebooks."""
+        if kind != "tokenizers":
+            return self._loop.call(self._server.report(kind, job_id))
+        path = TokenizerPath(tokenizer_id=self._loop.call(self._server.job_id(kind, job_id)))
+        return ReportView(self._call(REPORT_TOKENIZER, path), {})
 
     def compare(self, *names: str) -> ReportView:
         """Return the comparison of completed runs or groups, for notebooks; differences are from the first one."""

@@ -1,4 +1,4 @@
-"""`mt corpus add`, `list`, `delete` and `check`: corpora by name, and a corpus as a training sees it."""
+"""`mt corpus add`, `list`, `show`, `delete` and `check`: corpora by name, and a corpus as a training sees it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -25,7 +25,7 @@ from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
-from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA
+from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA, REPORT_CORPUS
 from trainer.lab.here import Here
 from trainer.reports.run_notes import describe_unknown
 
@@ -54,6 +54,10 @@ class _AddOptions(Options):
     )
 
 
+class _ShowOptions(Options):
+    corpus = Argument[str]("NAME", help="name of the corpus, or its beginning")
+
+
 class _DeleteOptions(Options):
     corpus = Argument[str]("NAME", help="complete name of the corpus")
     yes = flag("--yes", "do not ask for the name of the corpus")
@@ -64,6 +68,7 @@ def add_to(commands: Commands) -> None:
     corpus.add("add", _AddOptions, _add)
     corpus.add("delete", _DeleteOptions, _delete)
     corpus.add("list", Options, _list)
+    corpus.add("show", _ShowOptions, _show)
     corpus.add("check", _CheckOptions, _check)
     corpus.add("build", CorpusBuildOptions, run_build)
 
@@ -95,6 +100,13 @@ def _list(options: Options, terminal: Terminal) -> int:
     found = with_installation(settings_for_any(), lambda installation: installation.call(LIST_CORPORA))
     rows = columns([("corpus", "bytes", "lines", "languages", "spelling"), *map(_facts, found.corpora)])
     terminal.show(found, rows)
+    return 0
+
+
+def _show(options: _ShowOptions, terminal: Terminal) -> int:
+    path = parse(CorpusPath, {"corpus": options.corpus})
+    report = with_installation(settings_for_any(), lambda installation: installation.call(REPORT_CORPUS, path))
+    terminal.show_report(report, report)
     return 0
 
 

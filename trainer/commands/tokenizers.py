@@ -13,15 +13,13 @@ from trainer.commands.arguments import Commands, Options, assign, option, repeat
 from trainer.commands.connection import Installation, accept, settings_for_any, with_services
 from trainer.commands.corpus_names import installed_corpus, note_tables
 from trainer.commands.jobs import JobView, add_jobs
-from trainer.commands.terminal import Queued, Terminal, summary
+from trainer.commands.terminal import Queued, Terminal
 from trainer.commands.training import note_waiting_for_disk
 from trainer.config.validation import parse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.units import share_number
-from trainer.contracts.wording import counted
 from trainer.lab.calls import TOKENIZERS, TRAIN_TOKENIZER
-from trainer.reports.run_notes import describe_unknown
+from trainer.reports.tokenizer_report import tokenizer_report
 
 
 class _TrainOptions(Options):
@@ -75,18 +73,8 @@ async def _show(tokenizer_id: str, status: TokenizerStatus, installation: Instal
     model = "" if status.method == "char" else " --model lstm"
     name = await short_name(tokenizer_id, status.label, partial(installation.job_id, "tokenizers"))
     after = f"next: mt train{model} --tokenizer {name} --corpus …"
-    rows: dict[str, str] = {}
-    if (stats := status.stats) is not None:
-        coverage, unknown = share_number(stats.coverage), describe_unknown(stats.unknown_char_share)
-        rows = {
-            "vocabulary": f"{status.vocab_size:,} tokens",
-            "held out": f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}",
-            "coverage": f"{coverage} of tokens, {share_number(stats.char_coverage)} of distinct characters",
-            "unknown": f"{share_number(stats.oov_rate)} of tokens" + ("" if unknown is None else f", {unknown}"),
-            "tokens": f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word",
-        }
-    table = summary(f"{tokenizer_id}: {status.status}", rows)
-    terminal.show(status, table, Text(after if status.status == "completed" else status.message))
+    last = Text(after if status.status == "completed" else status.message)
+    terminal.show_report(status, tokenizer_report(status), last)
 
 
 _VIEW = JobView("tokenizers", TOKENIZERS, _show, _note)

@@ -1,6 +1,6 @@
 """Records of corpora: what a list shows of one, uploads, and the manifest, state and progress of a build."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -140,6 +140,15 @@ class CorpusOverview(Frozen):
     """null if it is not known."""
     notes: tuple[str, ...] = ()
     """Of a folder: its splits, and what is left out; of a corpus that was just made of a table: how it was read."""
+
+
+class CorpusStatistics(NamedTuple):
+    lines: int
+    characters: int
+    """Without the ends of the lines."""
+    distinct: int
+    most_frequent: tuple[tuple[str, int], ...]
+    """Characters with their numbers of occurrences."""
 
 
 class CorpusList(Frozen):

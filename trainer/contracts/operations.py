@@ -698,7 +698,14 @@ _CORPORA = (
         TerminalCommand("corpus list", "corpora", "list the corpora", "mt corpus list"),
         ChatCommand("corpus list", "corpora"),
     ),
-    Operation("show_corpus", chat=ChatCommand("corpus show", "corpora")),
+    Operation(
+        "report_corpus",
+        "GET /corpora/{corpus}/report",
+        "corpora",
+        "The corpus for people",
+        TerminalCommand("corpus show", "corpora", "show the characters of a corpus", "mt corpus show demo"),
+        ChatCommand("corpus show", "corpora"),
+    ),
     Operation(
         "delete_corpus",
         "DELETE /corpora/{corpus}",
@@ -757,6 +764,7 @@ _CORPORA = (
 )
 _TOKENIZERS = (
     *_jobs("tokenizers", has_group=True, chat=("list", "get")),
+    Operation("report_tokenizer", "GET /tokenizers/{tokenizer_id}/report", "tokenizers", "The tokenizer for people"),
     Operation(
         "train_tokenizer",
         "POST /tokenizers/train",
@@ -943,7 +951,7 @@ _SECTIONS: Mapping[Section, str] = {
     "battery export|battery recompute",
     "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
     "experiment delete|experiment export|experiment recompute",
-    "Data and tokenizers": "corpus add|corpus list|corpus check|corpus build|corpus delete|"
+    "Data and tokenizers": "corpus add|corpus list|corpus show|corpus check|corpus build|corpus delete|"
     "tokenizer train|tokenizer list|tokenizer show|tokenizer wait|tokenizer cancel|tokenizer delete|tokenizer export",
     "Check": "doctor|selftest|validate|verify",
 }

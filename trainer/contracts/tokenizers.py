@@ -312,7 +312,7 @@ class TokenizerStats(Frozen):
     """Share of held-out tokens that are known."""
     oov_rate: float
     """Share of held-out tokens that are unknown: 1 - coverage."""
-    unknown_char_share: float | None = None
+    unknown_char_share: float
     """Share of held-out characters that are unknown."""
     token_count: int
     char_coverage: float

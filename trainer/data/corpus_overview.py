@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from trainer.contracts.corpora import CorpusManifest, CorpusNote, CorpusOverview
+from trainer.contracts.corpora import CorpusManifest, CorpusNote, CorpusOverview, CorpusStatistics
 from trainer.contracts.errors import AppError
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.corpora import CorpusStore
@@ -17,15 +16,6 @@ from trainer.system.files import BrokenFile, read_record, whole_record
 _COUNTED_BYTES = 1 << 20
 """The lines of a corpus of at most this size are counted for a list."""
 _IPA, _WORD = "ipa", re.compile("[a-z]+")
-
-
-class CorpusStatistics(NamedTuple):
-    lines: int
-    characters: int
-    """Without the ends of the lines."""
-    distinct: int
-    most_frequent: tuple[tuple[str, int], ...]
-    """Characters with their numbers of occurrences."""
 
 
 def corpus_overview(corpora: CorpusStore, name: str) -> CorpusOverview:

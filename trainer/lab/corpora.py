@@ -1,17 +1,24 @@
-"""Work on corpora: list them, and upload one in portions that continue after any cut."""
+"""Work on corpora: list them, show one, and upload one in portions that continue after any cut."""
 
 import asyncio
+import re
 
 import structlog
 
 from trainer.artifacts.deletion import delete_corpus as delete_corpus_files
 from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, UploadPath
-from trainer.data.corpus_overview import corpus_overviews
+from trainer.contracts.reports import Report
+from trainer.data.corpus_overview import corpus_overview, corpus_overviews, corpus_statistics
 from trainer.lab.lab import Asked, Lab
+from trainer.lab.language import _
 from trainer.lab.permissions import Caller
+from trainer.reports.corpus_report import corpus_report
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+_HASH = re.compile("[0-9a-f]{64}")
+_MOST_FREQUENT = 10
 
 
 async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> CorpusList:
@@ -19,6 +26,19 @@ async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> Corp
     corpora = lab.stores.corpora
     found = await asyncio.to_thread(lambda: corpus_overviews(corpora, corpora.names()))
     return CorpusList(corpora=found)
+
+
+async def report_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> Report:
+    """Count the lines and characters of a corpus; an attached text needs a run of the caller that was trained on it."""
+    corpora = lab.stores.corpora
+    await lab.index.refresh()
+    name = await asyncio.to_thread(corpora.full_name, asked.path.corpus)
+    runs = [run.name for run in lab.seen_runs(asked.caller) if run.corpus == name]
+    if _HASH.fullmatch(name) and not runs:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
+    overview = await asyncio.to_thread(corpus_overview, corpora, name)
+    statistics = await asyncio.to_thread(corpus_statistics, corpora.find(name), _MOST_FREQUENT)
+    return corpus_report(overview, statistics, runs)
 
 
 async def delete_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> None:

@@ -164,9 +164,10 @@ def rows_of(table: Table, reader: Reader = ENGLISH) -> Rows:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells in columns."""
+    """Return rows of cells in columns, without empty rows."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [*filter(None, lines)]
 
 
 def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
@@ -177,7 +178,7 @@ def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
                 yield reader.note(part)
             case Table():
                 yield reader.note(part.caption or part.title)
-                yield from filter(None, aligned(rows_of(part, reader)))
+                yield from aligned(rows_of(part, reader))
             case Figure():
                 yield reader.note(part.text)
 

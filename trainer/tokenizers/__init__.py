@@ -134,6 +134,7 @@ def _manifest(
 _UNMEASURED = TokenizerStats(
     coverage=0.0,
     oov_rate=0.0,
+    unknown_char_share=0.0,
     token_count=0,
     char_coverage=0.0,
     avg_tokens_per_char=0.0,

@@ -3,11 +3,12 @@
 import { deleteButton } from "./actions.js";
 import { ApiError, call, read, send } from "./api.js";
 import { kept } from "./drafts.js";
-import { announce, bdi, failure, h, labelled, table } from "./elements.js";
+import { announce, bdi, failure, h, labelled, setTitle, table } from "./elements.js";
 import { decimal, percent, size } from "./numbers.js";
+import { said, sectionsOf } from "./report.js";
 import { TABLES } from "./tables.js";
 
-/** @import { CorpusList, CorpusOverview, UploadStatus } from "./records.js" */
+/** @import { CorpusList, CorpusOverview, Report, UploadStatus } from "./records.js" */
 
 const PORTION_BYTES = 4 * 1024 * 1024;
 /** A proxy that refuses even this many bytes takes no upload. */
@@ -39,10 +40,22 @@ export async function showCorpora(main, signal) {
   await refresh();
 }
 
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {string} name as it stands in an address
+ */
+export async function showCorpus(main, signal, name) {
+  /** @type {Report} */
+  const report = await read(`/corpora/${name}/report`, signal);
+  setTitle(said(report.title));
+  main.append(...sectionsOf(report, "", [], signal));
+}
+
 /** @param {CorpusOverview} corpus */
 function cells({ name, bytes, lines, languages, is_ipa }) {
   const spelling = is_ipa === null ? "–" : is_ipa ? "IPA" : "usual spelling";
-  return [bdi(name), size(bytes), decimal(lines, 0), languages.join(", ") || "–", spelling];
+  return [h("a", { href: `#/corpora/${encodeURIComponent(name)}` }, bdi(name)), size(bytes), decimal(lines, 0), languages.join(", ") || "–", spelling];
 }
 
 /**

@@ -12,7 +12,7 @@ import { said, sectionsOf } from "./report.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { Child } from "./elements.js" */
-/** @import { ArtifactFiles, JobStatus, JobTable, Report } from "./records.js" */
+/** @import { ArtifactFiles, JobStatus, JobTable, Report, TokenizerStatus } from "./records.js" */
 /** @typedef {Record<string, unknown>} Fields */
 /**
  * What a kind adds to the view of its jobs.
@@ -26,7 +26,21 @@ import { badge, hasEnded, repeat } from "./states.js";
 
 const REPORT = "report.json";
 /** @type {Record<string, () => Promise<Additions<any>>>} */
-const ADDITIONS = { experiments: async () => (await import("./experiment.js")).EXPERIMENT };
+const ADDITIONS = {
+  experiments: async () => (await import("./experiment.js")).EXPERIMENT,
+  tokenizers: async () => TOKENIZER,
+};
+/** @type {Additions<TokenizerStatus>} */
+const TOKENIZER = {
+  cancelled: "",
+  own: "stats",
+  parts: () => h("div"),
+  async results(artifact, signal) {
+    /** @type {Report} */
+    const report = await read(`/${artifact}/report`, signal);
+    return h("div", {}, ...sectionsOf(report, artifact, [], signal));
+  },
+};
 
 /**
  * Return the view of a job of a kind; that of a completed job begins with its results.
@@ -40,7 +54,7 @@ export function viewOf(row) {
     const address = `/${artifact}`;
     const [state, facts, parts, results, files, trouble] = [h("span"), h("div"), h("div"), h("div"), h("div"), h("div")];
     const cancel = actionButton(`Cancel the ${word}`, trouble, signal, async () => {
-      const question = `Cancel this ${word}? ${added?.cancelled ?? "What it has stored stays."}`;
+      const question = `Cancel this ${word}? ${added?.cancelled || "What it has stored stays."}`;
       if (!(await confirms(question, `Cancel the ${word}`, signal))) return;
       await send(`${address}/cancel`, {}, signal);
       announce(`The ${word} is cancelled.`);

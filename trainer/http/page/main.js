@@ -22,6 +22,7 @@ const VIEWS = [
   ...TABLES.jobs.flatMap(jobViews),
   [/^#\/train$/, "New run", async () => (await import("./train.js")).showTraining],
   [/^#\/corpora$/, "Corpora", async () => (await import("./corpora.js")).showCorpora],
+  [/^#\/corpora\/(.+)$/, "Corpus", async () => (await import("./corpora.js")).showCorpus],
   [/^(?:#\/?)?$/, "Runs", async () => (await import("./runs.js")).showRuns],
 ];
 
