@@ -102,7 +102,9 @@ def exporting_answer(record: RunRecord, to: str) -> discord.Embed:
 def export_answer(record: RunRecord, to: str, name: str, size: int) -> discord.Embed:
     """Return the note beside an attached export."""
     lines = [f"`{name}`, {byte_size(size)}"]
-    lines += [_("PyTorch has deprecated TorchScript: prefer `format:hf`.")] if to == "torchscript" else []
+    lines += (
+        [_("PyTorch has deprecated TorchScript: prefer `format:hf` or `format:pt2`.")] if to == "torchscript" else []
+    )
     return make_embed(BLURPLE, f"📦 {_('Export: {name}', name=shown_name(record))}", lines, record.run_id)
 
 

@@ -17,16 +17,15 @@ from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings
 from trainer.contracts.base import model_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportFormat, ExportRequest
+from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, FORMAT_WORDS, ExportFormat, ExportRequest
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
 if TYPE_CHECKING:
     from trainer.client.remote import Remote
 
-_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx", "arpa", "archive", *CURVE_FORMATS)
 _NEXT = {
-    "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf`.",
+    "torchscript": "PyTorch has deprecated TorchScript: prefer `--format hf` or `--format pt2`.",
     "tensorboard": "See it with: tensorboard --logdir {out}",
     "trackio": "See it with: TRACKIO_DIR={out} trackio show",
 }
@@ -36,10 +35,10 @@ _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 class _ExportOptions(ModelOptions):
     format = Argument[ExportFormat](
         "--format",
-        choices=_FORMATS,
+        choices=tuple(FORMAT_WORDS),
         required=True,
-        help="hf: for transformers; arpa: n-grams, for KenLM; archive: for `mt import`; onnx;"
-        " torchscript: deprecated; csv, tensorboard: curve and settings; trackio: curve",
+        help="hf: for transformers; arpa: n-grams, for KenLM; archive: for `mt import`; onnx; pt2: for"
+        " torch; torchscript: deprecated; csv, tensorboard: curve and settings; trackio: curve",
     )
     out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
     force = flag("--force", "replace an earlier export")

@@ -8,13 +8,14 @@ from pydantic import Field
 from trainer.contracts.base import Frozen, Identifier, ModelName, Sha256, Timestamp
 from trainer.contracts.job_status import JobPage, JobStatus
 
-ModelFormat = Literal["hf", "torchscript", "onnx", "arpa", "archive"]
+ModelFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa", "archive"]
 CurveFormat = Literal["csv", "tensorboard", "trackio"]
 ExportFormat = Literal[ModelFormat, CurveFormat]
 
 FORMAT_WORDS: Mapping[ExportFormat, str] = {
     "hf": "for transformers",
     "onnx": "for onnxruntime",
+    "pt2": "for torch: transformers, complete texts",
     "torchscript": "for torch; deprecated by PyTorch",
     "archive": "all of the run, for mt import",
     "arpa": "n-grams of an ngram model, for KenLM and SRILM",
@@ -23,7 +24,7 @@ FORMAT_WORDS: Mapping[ExportFormat, str] = {
     "trackio": "curve",
 }
 """Programs and purposes that a format is for, the usual ones first."""
-CHECKPOINT_FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "onnx")
+CHECKPOINT_FORMATS: tuple[ExportFormat, ...] = ("hf", "pt2", "torchscript", "onnx")
 """Formats that are also written from a checkpoint; the others are about all of a run."""
 CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")
 """Formats that have the curve of a run, also before its end."""
@@ -31,7 +32,8 @@ CURVE_FORMATS: tuple[ExportFormat, ...] = ("csv", "tensorboard", "trackio")
 
 class ExportRequest(Frozen):
     format: ExportFormat
-    """hf: for transformers; arpa: n-grams for KenLM; archive: for `mt import`; csv, tensorboard, trackio: curve."""
+    """hf: for transformers; pt2: for torch; arpa: for KenLM; archive: for `mt import`; csv, tensorboard, trackio:
+    curve."""
     license: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$")] | None = None
     """License for the model card, such as cc0-1.0."""
 

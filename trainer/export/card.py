@@ -16,7 +16,7 @@ from trainer.inference.model_files import ModelFile
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown, search_note
 
-FolderFormat = Literal["hf", "torchscript", "onnx", "arpa"]
+FolderFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
 EXPERIMENT_FILE = "experiment.yaml"
 _BITS = Reader("bits")
@@ -80,6 +80,14 @@ ids = tokenizer({start} + "text", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=20)[0], skip_special_tokens=True))
 ```
 """
+_LOAD_PROGRAM = """\
+`model.pt2` is a program of `torch.export` and needs only PyTorch:
+
+```python
+model = torch.export.load("FOLDER/model.pt2").module()
+logits = model({inputs})
+```
+"""
 _LOAD_SCRIPT = """\
 TorchScript is a legacy format that PyTorch has deprecated: prefer `--format hf`. `model.pt` needs only PyTorch:
 
@@ -139,7 +147,7 @@ def model_card(
     """
     effective = manifest.effective
     is_causal = effective.objective == "causal_lm"
-    libraries = {"hf": "transformers", "torchscript": "pytorch", "onnx": "onnx"}
+    libraries = {"hf": "transformers", "pt2": "pytorch", "torchscript": "pytorch", "onnx": "onnx"}
     metadata = {
         "library_name": libraries.get(to, "model-trainer"),
         "pipeline_tag": "text-generation" if is_causal else "fill-mask",
@@ -307,6 +315,9 @@ def _loading(manifest: RunManifest, to: CardFormat, publication: Publication | N
             f'With Model Trainer installed,{pull} `trainer.load("{loaded}").surprisal("text")` returns the surprisal of'
             " each token with its position in the text."
         )
+    elif to == "pt2":
+        yield _LOAD_PROGRAM.format(inputs="ids" if is_causal else "ids, lengths")
+        yield _inputs(manifest)
     elif to == "torchscript":
         inputs, outputs = ("*state", "logits, *state") if is_causal else ("lengths", "logits")
         yield _LOAD_SCRIPT.format(inputs=inputs, outputs=outputs)
@@ -321,11 +332,14 @@ def _loading(manifest: RunManifest, to: CardFormat, publication: Publication | N
         yield _inputs(manifest, "one position of zeros, which counts as not read")
 
 
-def _inputs(manifest: RunManifest, empty: str) -> str:
-    """Return the shapes of the inputs of a graph."""
+def _inputs(manifest: RunManifest, empty: str | None = None) -> str:
+    """Return the shapes of the inputs of a graph, and how its state starts if it has one."""
     config = manifest.effective.model
     if manifest.effective.objective == "masked_lm":
         return "`ids` are (batch, length), `lengths` (batch,) are the numbers of tokens to read per row, both int64."
+    unit = "line" if manifest.effective.documents == "line" else "text"
+    if empty is None:
+        return f"`ids` are (batch, length) int64: complete {unit}s from their beginning, padded after their ends."
     if not isinstance(config, TransformerConfig):
         names = "`hidden` and `cell`" if config.architecture == "lstm" else "`hidden`"
         state = f"{names}, each ({config.num_layers}, batch, {config.hidden_size}) float32"
@@ -340,7 +354,6 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
             f" (1, batch, positions, {heads}, {size}) float32"
         )
         start = empty
-    unit = "line" if manifest.effective.documents == "line" else "text"
     return (
         f"`ids` are (batch, length) int64. The state is {state}. At the start of a {unit} it has {start}. Pass the"
         " returned state with the next ids."

@@ -1,4 +1,4 @@
-"""Export of a run's model to a folder in one of four formats, and loading of such a folder."""
+"""Export of a run's model to a folder in one of five formats, and loading of such a folder."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ from trainer.artifacts.checkpoints import model_of
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extra_of
-from trainer.contracts.models import ModelFamily, NgramConfig
+from trainer.contracts.models import NgramConfig, TransformerConfig
+from trainer.contracts.runs import EffectiveRequest
 from trainer.export import graphs, library_folder
 from trainer.export.card import ExportRecord, FolderFormat, passport
 from trainer.inference.model_files import TOKENIZER_FOLDER, load_named, model_file
@@ -41,7 +42,7 @@ def export_folder(
     if to == "onnx":
         require_extra_of(to)
     manifest, named = run.completed_manifest(), model_of(run, None if step is None else str(step))
-    _check_family(manifest.effective.model_family, to)
+    _check_family(manifest.effective, to)
     model, tokenizer = load_named(named)
     file = model_file(named, tokenizer)
     check_free(folder, is_earlier=force and (folder / RECORD_FILE).is_file())
@@ -53,6 +54,8 @@ def export_folder(
                 arpa.writelines(f"{line}\n" for line in arpa_lines(model.engine, tokenizer.names))
         elif to == "hf" and not isinstance(file.model, NgramConfig):
             library_folder.write_model(temporary, model, file.model, tokenizer)
+        elif to == "pt2":
+            graphs.write_pt2(temporary, model)
         elif to == "torchscript":
             graphs.write_torchscript(temporary, model)
         elif to == "onnx":
@@ -68,8 +71,9 @@ def export_folder(
     return record
 
 
-def _check_family(family: ModelFamily, to: FolderFormat) -> None:
-    if (family == "ngram") != (to == "arpa"):
+def _check_family(effective: EffectiveRequest, to: FolderFormat) -> None:
+    family = effective.model_family
+    if (family == "ngram") != (to == "arpa") or (to == "pt2" and not isinstance(effective.model, TransformerConfig)):
         instead = "arpa or archive" if family == "ngram" else "hf"
         raise AppError(ErrorCode.MODEL_INCOMPATIBLE, f"The format `{to}` is not for {family}: take {instead}.")
 

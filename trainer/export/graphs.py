@@ -1,22 +1,24 @@
-"""A model as a traced graph for other programs: TorchScript or ONNX, with batch size and length open.
+"""A model as a traced graph for other programs: `torch.export`, TorchScript or ONNX, with batch size and length open.
 
 A causal model takes ids (B, T) and the state before them, and returns logits (B, T, V) and the state after them. A
-masked model takes ids (B, T) and the length of each row (B,), and returns logits (B, T, V).
+masked model takes ids (B, T) and the length of each row (B,), and returns logits (B, T, V). A program of `torch.export`
+has no state: a causal model takes the ids of complete texts.
 """
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from trainer.models.base import LanguageModel
 
-SCRIPT_FILE, GRAPH_FILE = "model.pt", "model.onnx"
+PROGRAM_FILE, SCRIPT_FILE, GRAPH_FILE = "model.pt2", "model.pt", "model.onnx"
 _OPSET = 18
 
 
@@ -32,6 +34,14 @@ class _Export(Protocol):
     def __call__(self, model: nn.Module, args: tuple[Tensor, ...], f: str, **options: object) -> object: ...
 
 
+class _ExportProgram(Protocol):
+    def __call__(
+        self, mod: nn.Module, args: tuple[Tensor, ...], *, dynamic_shapes: tuple[dict[int, Dim], ...]
+    ) -> ExportedProgram: ...
+
+
+_export_program: _ExportProgram = torch.export.export
+_save_program: Callable[[ExportedProgram, str], None] = torch.export.save
 _trace: _Trace = getattr(torch.jit, "trace")  # noqa: B009  (untyped in torch)
 _export: _Export = getattr(torch.onnx, "export")  # noqa: B009
 
@@ -44,6 +54,17 @@ class _CausalStep(nn.Module):
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         logits, after = self.model.forward_with_state(ids, state)
         return (logits, *after)
+
+
+class _CausalForward(nn.Module):
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        # without a state the library looks whether one row packs several texts, which fixes that a batch has more rows
+        logits, _ = self.model.forward_with_state(ids, self.model.initial_state(ids.shape[0]))
+        return logits
 
 
 class _MaskedForward(nn.Module):
@@ -62,6 +83,19 @@ class _Graph(NamedTuple):
     inputs: tuple[Tensor, ...]
     names: list[str]
     outputs: list[str]
+
+
+def write_pt2(folder: Path, model: LanguageModel) -> None:
+    """Write `model.pt2`, a transformer for complete texts, which PyTorch loads without our classes."""
+    graph = _graph_of(model)
+    batch, length = Dim("batch"), Dim("length", min=2, max=model.context_tokens)
+    with _without_warnings():
+        if model.objective == "masked_lm":
+            program = _export_program(graph.module, graph.inputs, dynamic_shapes=({0: batch, 1: length}, {0: batch}))
+        else:
+            module, [ids, *_] = _CausalForward(model).eval(), graph.inputs
+            program = _export_program(module, (ids,), dynamic_shapes=({0: batch, 1: length},))
+        _save_program(program, str(folder / PROGRAM_FILE))
 
 
 def write_torchscript(folder: Path, model: LanguageModel) -> None:

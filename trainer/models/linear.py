@@ -17,13 +17,19 @@ from torch.nn import functional
 from trainer.system.hardware import cpu_name
 
 _has_onednn: Callable[[], bool] = torch.backends.mkldnn.is_available
-_is_tracing: Callable[[], bool] = torch._C._is_tracing
+_is_scripting: Callable[[], bool] = torch._C._is_tracing
+_is_exporting: Callable[[], bool] = torch.compiler.is_exporting
 _HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 MKL_LACKS_AVX512 = _HAS_AVX512 and "Intel" not in cpu_name() and _has_onednn()
 _MIN_ROWS, _MIN_MULTIPLICATIONS = 8, 1 << 22
 """Rows and multiplications of a product from which on oneDNN is faster, which reorders the weight each time."""
 _Multiply: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]"
 _Linear: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
+
+
+def is_tracing() -> bool:
+    """Return True while torch writes what a model does into a graph."""
+    return _is_scripting() or _is_exporting()
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -41,15 +47,15 @@ class Linear(nn.Linear):
 
 def _onednn_multiplies(inputs: Tensor, weight: Tensor) -> bool:
     """Return True for large products in 32 bits that are not traced: a traced graph runs on other machines."""
+    if is_tracing() or not MKL_LACKS_AVX512:
+        return False
     rows = inputs.numel() // max(1, inputs.shape[-1])
     return (
-        MKL_LACKS_AVX512
-        and rows >= _MIN_ROWS
+        rows >= _MIN_ROWS
         and rows * weight.numel() >= _MIN_MULTIPLICATIONS
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and not _is_tracing()
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from trainer.models.dropout import Dropout
-from trainer.models.linear import linear, packed_linear
+from trainer.models.linear import is_tracing, linear, packed_linear
 from trainer.models.threads import using_threads
 
 _Normalize: TypeAlias = "Callable[[Tensor, Tensor, Tensor, float], Tensor]"
@@ -24,7 +24,6 @@ _NativeNorm: TypeAlias = "Callable[[Tensor, list[int], Tensor, Tensor, float], t
 _NativeGradient: TypeAlias = (
     "Callable[[Tensor, Tensor, list[int], Tensor, Tensor, Tensor, Tensor, list[bool]], tuple[Tensor, Tensor, Tensor]]"
 )
-_is_tracing: Callable[[], bool] = torch._C._is_tracing
 
 
 class LayerNorm(nn.Module):
@@ -38,7 +37,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalize inputs (…, H)."""
-        if torch.is_grad_enabled() and inputs.is_cpu and inputs.dtype == self.weight.dtype and not _is_tracing():
+        if torch.is_grad_enabled() and inputs.is_cpu and inputs.dtype == self.weight.dtype and not is_tracing():
             return _normalize(inputs, self.weight, self.bias, self._epsilon)
         return functional.layer_norm(inputs, self.weight.shape, self.weight, self.bias, self._epsilon)
 

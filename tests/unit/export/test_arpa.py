@@ -89,8 +89,9 @@ def test_file__gives_the_probabilities_of_the_model(tmp_path: Path, method: str,
 @pytest.mark.parametrize(
     ("family", "to", "instead"),
     [
-        *(("ngram", to, "arpa or archive") for to in ("hf", "onnx", "torchscript")),
+        *(("ngram", to, "arpa or archive") for to in ("hf", "onnx", "pt2", "torchscript")),
         *((family, "arpa", "hf") for family in ("gru", "gpt2")),
+        ("gru", "pt2", "hf"),
     ],
 )
 def test_format__of_another_family_is_refused(tmp_path: Path, family: str, to: FolderFormat, instead: str) -> None:

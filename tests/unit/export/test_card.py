@@ -66,6 +66,15 @@ def test_card_of_another_format__says_how_to_load_it(
     assert without_hash(card) == snapshot
 
 
+@pytest.mark.parametrize(("name", "inputs"), [("gpt2", "ids"), ("bert", "ids, lengths")])
+def test_card_of_a_program__says_how_to_load_and_call_it(name: str, inputs: str, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, name)
+    card = model_card(run.completed_manifest(), read_manifest(run.tokenizer), "pt2", None)
+    assert f'model = torch.export.load("FOLDER/model.pt2").module()\nlogits = model({inputs})\n' in card
+    assert ("complete lines from their beginning" in card) == (name == "gpt2")
+    assert "library_name: pytorch" in card
+
+
 def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
     [run] = RunStore(tmp_path / "artifacts").all()

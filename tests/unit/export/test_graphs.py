@@ -1,4 +1,4 @@
-"""Exports to TorchScript and ONNX: batch and length are open, state goes in and comes out, the numbers are ours."""
+"""Exports of graphs: batch and length are open, state goes in and comes out, the numbers are ours."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 from torch.nn import functional
 
 from tests.support.families import (
@@ -36,7 +37,7 @@ SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
 """Batch, length, and how many tokens were read before."""
 
 
-class Scripted(Protocol):
+class Loaded(Protocol):
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]: ...
 
 
@@ -54,9 +55,11 @@ def scripted(folder: Path, model: LanguageModel) -> Ask:
     graphs.write_torchscript(folder, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load: Callable[[str], Scripted] = import_module("torch.jit").load
-        loaded = load(str(folder / "model.pt"))
+        load: Callable[[str], Loaded] = import_module("torch.jit").load
+        return answering(load(str(folder / "model.pt")))
 
+
+def answering(loaded: Loaded) -> Ask:
     def ask(inputs: list[Tensor]) -> list[Tensor]:
         found = loaded(*inputs)
         return list(found) if isinstance(found, tuple) else [found]
@@ -75,6 +78,12 @@ def graphed(folder: Path, model: LanguageModel) -> Ask:
         return [torch.tensor(part) for part in found]
 
     return ask
+
+
+def exported(folder: Path, model: LanguageModel) -> Ask:
+    graphs.write_pt2(folder, model)
+    load: Callable[[str], ExportedProgram] = import_module("torch.export").load
+    return answering(load(str(folder / "model.pt2")).module())
 
 
 def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
@@ -118,17 +127,33 @@ def test_graph__gives_our_numbers_for_every_size(
         check_causal(ask, model, unread=int(form == "onnx" and name in TRANSFORMERS))
 
 
+@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, "gpt2", "bert"))
+def test_program__gives_our_logits_of_complete_texts_of_every_size(name: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    ask = exported(tmp_path, model)
+    if name in MASKED:
+        check_masked(ask, model)
+    else:
+        for batch, length, _ in SIZES:
+            ids = torch.randint(5, 13, (batch, length))
+            with torch.inference_mode():
+                [logits], expected = ask([ids]), model.forward(ids)
+            assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.process
-def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_path: Path) -> None:
+def test_exports_to_torch__load_without_our_classes_and_have_the_same_top_5(tmp_path: Path) -> None:
     runs = {name: finished_run(tmp_path, name) for name in ("char_lstm", "gpt2")}
     for name, run in runs.items():
         assert export_folder(run, "torchscript", tmp_path / name).format == "torchscript"
+    assert export_folder(runs["gpt2"], "pt2", tmp_path / "program").format == "pt2"
     nothing = "torch.zeros(1, 1, 0, dtype=torch.bool), *[torch.zeros(1, 1, 0, 2, 8)] * 4"
     states = {"char_lstm": "torch.zeros(2, 1, 16), torch.zeros(2, 1, 16)", "gpt2": nothing}
     lines = [
         f"print(torch.jit.load('{name}/model.pt')(ids, {state})[0][0, -1].topk(5).indices.tolist())"
         for name, state in states.items()
     ]
+    lines += ["print(torch.export.load('program/model.pt2').module()(ids)[0, -1].topk(5).indices.tolist())"]
     program = "; ".join(["import sys, torch", "ids = torch.tensor([[2, 5, 6, 7]])", *lines])
     program += "; assert not {'trainer', 'transformers'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -136,7 +161,7 @@ def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_p
     with torch.inference_mode():
         models = [load_run(run)[0] for run in runs.values()]
         top = [model.forward(tensor_of([[2, 5, 6, 7]]))[0, -1].topk(5).indices for model in models]
-    expected: list[list[int]] = [list(map(int, ids)) for ids in top]
+    expected: list[list[int]] = [list(map(int, ids)) for ids in (*top, top[-1])]
     assert done.stdout == "".join(f"{ids}\n" for ids in expected)
     card = (tmp_path / "gpt2" / "README.md").read_text(encoding="utf-8")
     assert "TorchScript is a legacy format" in card and "license: unknown" in card

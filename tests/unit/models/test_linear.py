@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.support.families import FAMILIES, POSITIONS, QUICK, model_of, vocabulary
 from tests.support.markers import slow_except
-from trainer.export.graphs import SCRIPT_FILE, write_torchscript
+from trainer.export.graphs import PROGRAM_FILE, SCRIPT_FILE, write_pt2, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
 from trainer.models.linear import linear, packed_linear
@@ -73,11 +73,13 @@ def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypa
 def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MKL_LACKS_AVX512", "_MIN_ROWS", "_MIN_MULTIPLICATIONS"):
         monkeypatch.setattr(linear_module, name, 1)
-    write_torchscript(tmp_path, model_of("gpt2"))
-    with ZipFile(tmp_path / SCRIPT_FILE) as script:
-        code = b"".join(script.read(name) for name in script.namelist() if name.endswith(".py"))
-    assert b"torch.linear" in code
-    assert b"mkldnn" not in code
+    model = model_of("gpt2")
+    write_torchscript(tmp_path, model)
+    write_pt2(tmp_path, model)
+    for file, kind, product in ((SCRIPT_FILE, ".py", b"torch.linear"), (PROGRAM_FILE, ".json", b"aten.linear")):
+        with ZipFile(tmp_path / file) as graph:
+            code = b"".join(graph.read(name) for name in graph.namelist() if name.endswith(kind))
+        assert product in code and b"mkldnn" not in code
 
 
 def logits_and_gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
