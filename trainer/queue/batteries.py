@@ -125,8 +125,8 @@ def kept_models(
 
 def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: RunStore) -> BatteryRun:
     state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
-    kept, seen = _run(model_name(run.run_id, step), options, runs), state.seen
-    return changed(kept, epoch=len(state.epochs), words=seen.words, tokens=seen.tokens)
+    kept = _run(model_name(run.run_id, step), options, runs)
+    return changed(kept, epoch=len(state.epochs), words=state.seen.words, tokens=state.seen.tokens)
 
 
 def _check_development(options: DevelopmentOptions, models: Sequence[str], runs: RunStore) -> str:
