@@ -19,13 +19,8 @@ from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute
 from trainer.training.documents import Documents
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import StopReason, TrainingCallbacks, TrainResult
+from trainer.training.loop import Stopped, TrainingCallbacks, TrainResult
 from trainer.training.progress import TrainingProgress
-
-
-class _Stopped(Exception):
-    def __init__(self, reason: StopReason) -> None:
-        self.reason = reason
 
 
 def count(empty: NgramModel, corpus: TokenizedCorpus) -> tuple[NgramModel, float]:
@@ -63,7 +58,7 @@ def evaluate_counted(
 
     def check_stop() -> None:
         if (reason := callbacks.should_stop()) is not None:
-            raise _Stopped(reason)
+            raise Stopped(reason)
 
     size = TrainingSize(1, 1, 1, corpus.words["train"], corpus.sizes["train"].tokens)
     progress = TrainingProgress(model, corpus, effective, compute, size=size, state=None)
@@ -80,7 +75,7 @@ def evaluate_counted(
         callbacks.on_step(lambda: changed(progress.numbers(), learning_rate=0.0))
         callbacks.on_test()
         test = evaluate(model, corpus.documents("test"), compute, check_stop) if "test" in corpus.ids else None
-    except _Stopped as stop:
+    except Stopped as stop:
         return TrainResult(stop.reason, False, progress.state, None)
     return TrainResult(None, False, progress.state, test)
 

@@ -103,7 +103,7 @@ def train(
         training.start()
         training.run()
         test = training.test()
-    except _Stopped as stop:
+    except Stopped as stop:
         training.save()
         return TrainResult(stop.reason, False, training.progress.state, None)
     except AppError:
@@ -134,7 +134,9 @@ def total_steps(rows: int, effective: EffectiveRequest, compute: Compute) -> int
     return min(steps, effective.max_steps or steps)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
+    """Raised within a training that is to stop."""
+
     def __init__(self, reason: StopReason) -> None:
         self.reason = reason
 
@@ -283,7 +285,7 @@ class _Training:
         number = self._processes.first(_STOP_REASONS.index(reason))
         reason = _STOP_REASONS[int(number)]
         if reason is not None:
-            raise _Stopped(reason)
+            raise Stopped(reason)
 
     def save(self) -> None:
         """Save a checkpoint of the current state, unless it is saved already."""
