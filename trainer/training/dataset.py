@@ -98,11 +98,14 @@ def prepare(
     try:
         os.utime(descriptor)  # the time of the last use, by which a cleanup chooses
         content = _content(folder)
-        ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
-        line_chars = {name: _mapped_chars(_chars_file(folder, name)) for name in content.sizes}
-        for name, mapped in ids.items():  # the folder is in use as long as its files are mapped
-            finalize(mapped, os.close, os.dup(descriptor))
-            finalize(line_chars[name], os.close, os.dup(descriptor))
+        ids: dict[Split, Ids] = {}
+        line_chars: dict[Split, LineChars] = {}
+        for split in content.sizes:
+            of_split: Ids = np.memmap(_ids_file(folder, split), ids_type(tokenizer.vocab_size), "r")
+            chars: LineChars = np.memmap(_chars_file(folder, split), np.int32, "r")
+            ids[split], line_chars[split] = of_split, chars
+            for mapped in (of_split, chars):  # the folder is in use as long as its files are mapped
+                finalize(mapped, os.close, os.dup(descriptor))
     finally:
         os.close(descriptor)
     return tokenizer, TokenizedCorpus(
@@ -148,7 +151,7 @@ def _content(folder: Path) -> _Content:
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -> None:
     """Encode all splits in one pass over the corpus, and measure leaks between them."""
     newline = 0 if tokenizer.documents == "line" else 1
-    counts = {split: Counter(dict.fromkeys(_Counts._fields, 0)) for split in corpus.splits}
+    counts = {split: Counter[str]() for split in corpus.splits}
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
         chars_files = {split: stack.enter_context(_chars_file(temporary, split).open("wb")) for split in counts}
@@ -156,8 +159,8 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
         disk = stack.enter_context(ThreadPoolExecutor(1))
         unsynced_bytes = 0
         for split, lines in corpus.blocks(list(counts)):
-            of_lines, ids = _encoded(lines, tokenizer)
-            counts[split].update(of_lines._asdict())
+            ids = tokenizer.encode_documents(lines)
+            counts[split].update(_counts(lines, ids, tokenizer))
             unsynced_bytes += files[split].write(ids.tobytes())
             lengths: Iterator[int] = map(len, lines.split("\n"))
             line_chars: LineChars = np.fromiter(lengths, np.int32)
@@ -180,44 +183,19 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 
-class _Counts(NamedTuple):
-    """Counts of a split or of some of its lines: the fields of SplitSizes, and words."""
-
-    lines: int
-    chars: int
-    bytes: int
-    tokens: int
-    unknown_tokens: int
-    unknown_chars: int
-    words: int
-
-
-def _encoded(lines: str, tokenizer: Tokenizer) -> tuple[_Counts, Ids]:
-    """Return the counts and the ids of some lines."""
-    ids, size = tokenizer.encode_documents(lines), text_size(lines, tokenizer.documents)
-    special_ids = tokenizer.special_ids
+def _counts(lines: str, ids: Ids, tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the counts of some lines: the fields of SplitSizes, and words."""
+    size, special_ids = text_size(lines, tokenizer.documents), tokenizer.special_ids
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-    begins = 0 if special_ids.line_start is None else size.lines
-    counts = _Counts(
-        lines=size.lines,
-        chars=size.characters,
-        bytes=size.utf8_bytes,
-        tokens=len(ids) - begins,
-        unknown_tokens=int(np.count_nonzero(is_unknown)),
-        unknown_chars=tokenizer.unknown_characters(lines, ids),
-        words=size.words,
-    )
-    return counts, ids
-
-
-def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:
-    ids: Ids = np.memmap(path, ids_type(tokenizer.vocab_size), "r")
-    return ids
-
-
-def _mapped_chars(path: Path) -> LineChars:
-    line_chars: LineChars = np.memmap(path, np.int32, "r")
-    return line_chars
+    return {
+        "lines": size.lines,
+        "chars": size.characters,
+        "bytes": size.utf8_bytes,
+        "tokens": len(ids) - (0 if special_ids.line_start is None else size.lines),
+        "unknown_tokens": int(np.count_nonzero(is_unknown)),
+        "unknown_chars": tokenizer.unknown_characters(lines, ids),
+        "words": size.words,
+    }
 
 
 def _ids_file(folder: Path, split: Split) -> Path:
