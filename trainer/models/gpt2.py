@@ -6,7 +6,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import Gpt2Config, Objective
-from trainer.models.step_program import StepProgram, function, pad_parts, padded
+from trainer.models.step_program import FUNCTIONS, StepProgram, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -45,7 +45,7 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
             of_heads = pad_parts(matrices["attn.c_proj"].t(), size // heads).t()
             program.product(of_heads, biases["attn.c_proj"], attended, hidden, adds=True)
             normalize(f"h.{layer}.ln_2")
-            activation = function(config.activation_function)
+            activation = FUNCTIONS[config.activation_function]
             program.product(matrices["mlp.c_fc"], biases["mlp.c_fc"], normal, inner, activation=activation)
             program.product(matrices["mlp.c_proj"], biases["mlp.c_proj"], inner, hidden, adds=True)
         normalize("ln_f")

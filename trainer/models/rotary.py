@@ -12,7 +12,7 @@ from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
 from trainer.models.dropout import Dropout
 from trainer.models.linear_layers import LinearLayer
-from trainer.models.step_program import StepProgram, function, pad_parts, padded
+from trainer.models.step_program import FUNCTIONS, StepProgram, pad_parts, padded
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -76,7 +76,7 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
             program.norm(of_layer["post_attention_layernorm.weight"], None, hidden, normal, epsilon)
             program.product(of_layer["mlp.gate_proj.weight"], None, normal, gate)
             program.product(of_layer["mlp.up_proj.weight"], None, normal, up)
-            program.gate(gate, up, config.intermediate_size, function(config.activation_function))
+            program.gate(gate, up, config.intermediate_size, FUNCTIONS[config.activation_function])
             program.product(of_layer["mlp.down_proj.weight"], None, gate, hidden, adds=True)
         program.norm(weights["norm.weight"], None, hidden, normal, epsilon)
         program.logits(self.head_weight(), None, normal)

@@ -1,7 +1,7 @@
 """The decode step of a model as a program for `trainer.native`: operations with the weights in the order of reading."""
 
 import math
-from typing import assert_never
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,15 @@ from torch.nn import functional
 from trainer.contracts.generations import GenerationPrecision
 from trainer.contracts.models import Activation
 from trainer.native.library import BLOCK, LOGITS, OUTPUTS, PANEL, Function, Kind, Operation
+
+FUNCTIONS: Mapping[Activation, Function] = {
+    "gelu": Function.GELU,
+    "gelu_new": Function.GELU_TANH,  # a chain of operations that gelu with tanh computes at once
+    "gelu_pytorch_tanh": Function.GELU_TANH,
+    "relu": Function.RELU,
+    "silu": Function.SILU,
+    "tanh": Function.TANH,
+}
 
 
 class KeyValueShape:
@@ -164,20 +173,3 @@ def packed(weight: Tensor) -> Tensor:
     result[: whole * inputs] = matrix[:whole].reshape(-1, PANEL, inputs).transpose(1, 2).flatten()
     result[whole * inputs :] = matrix[whole:].t().flatten()
     return result if result.dtype == torch.float32 else result.view(-1, 2, OUTPUTS // 2).transpose(1, 2).flatten()
-
-
-def function(name: Activation) -> Function:
-    """Return an activation; gelu_new is the chain of operations that gelu with tanh computes at once."""
-    match name:
-        case "gelu":
-            return Function.GELU
-        case "gelu_new" | "gelu_pytorch_tanh":
-            return Function.GELU_TANH
-        case "relu":
-            return Function.RELU
-        case "silu":
-            return Function.SILU
-        case "tanh":
-            return Function.TANH
-        case unknown:
-            assert_never(unknown)
