@@ -1,6 +1,7 @@
 """The interface of language models, the same for every architecture."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -27,8 +28,6 @@ from trainer.models.threads import (
 from trainer.native.library import builds
 from trainer.tokenizers.base import Vocabulary
 
-_UNCHANGED: AbstractContextManager[None] = nullcontext()
-
 
 class LanguageModel(nn.Module, ABC):
     """Maps ids to logits: of the next token for causal_lm, of the token at each position for masked_lm."""
@@ -49,7 +48,7 @@ class LanguageModel(nn.Module, ABC):
         self.vocabulary = vocabulary
         self.vocab_size = vocabulary.size
         self.objective = objective
-        self._thread_choices: dict[Work, ThreadChoice] = {}
+        self._thread_choices: defaultdict[Work, ThreadChoice] = defaultdict(ThreadChoice)
         self._programs: dict[GenerationPrecision, StepProgram] = {}
         self._rounded: LanguageModel | None = None
 
@@ -142,8 +141,6 @@ class LanguageModel(nn.Module, ABC):
 
     def threads(self, work: Work) -> ThreadChoice:
         """Return the choice of threads for a kind of work; this process keeps it, with the speeds that it measured."""
-        if work not in self._thread_choices:
-            self._thread_choices[work] = ThreadChoice()
         return self._thread_choices[work]
 
     def computing(
@@ -155,7 +152,7 @@ class LanguageModel(nn.Module, ABC):
         reads.
         """
         if self.device.type != "cpu":
-            return _UNCHANGED
+            return nullcontext()
         if read_bytes is not None:
             is_small = rows * read_bytes < MIN_READ_BYTES
             return self.threads(work).computing(tokens, is_small=is_small, is_fixed=self.threads_are_fixed)

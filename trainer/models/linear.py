@@ -47,7 +47,7 @@ class Linear(nn.Linear):
 
 def _onednn_multiplies(inputs: Tensor, weight: Tensor) -> bool:
     """Return True for large products in 32 bits that are not traced: a traced graph runs on other machines."""
-    if is_tracing() or not MKL_LACKS_AVX512:
+    if not MKL_LACKS_AVX512 or is_tracing():
         return False
     rows = inputs.numel() // max(1, inputs.shape[-1])
     return (
