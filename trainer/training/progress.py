@@ -107,11 +107,6 @@ class TrainingProgress:
         return step if self.state.plan is None else self.state.plan.position(step)
 
     @property
-    def epoch(self) -> int:
-        """The epoch of the last step, from 1."""
-        return self.state.epoch
-
-    @property
     def stopped_early(self) -> bool:
         return self.state.history.stops(self._effective.early_stopping)
 
@@ -186,7 +181,7 @@ class TrainingProgress:
         """
         self._check_finite(loss_nats)
         step, rule = self.state.step, self._effective.early_stopping
-        history = self.state.history.after(loss_nats, margin_nats, step=step, epoch=self.epoch, rule=rule)
+        history = self.state.history.after(loss_nats, margin_nats, step=step, epoch=self.state.epoch, rule=rule)
         self.state = changed(self.state, validation_loss_nats=loss_nats, history=history)
         self._validated_step = step
 
@@ -210,7 +205,7 @@ class TrainingProgress:
         self.state = self._row_start = changed(state, row_tokens=0, curve=curve)
         return CurveRow(
             step=state.step,
-            epoch=self.epoch,
+            epoch=state.epoch,
             train_loss=loss,
             lr=self._learning_rate(state.step - 1),
             grad_norm=float(self._gradient_norm),
@@ -237,7 +232,7 @@ class TrainingProgress:
         train, speed = self._sizes["train"], self._speed()
         masked_share = 1.0 if self._model.objective == "causal_lm" else self._effective.mlm_probability or 1.0
         return Progress(
-            epoch=self.epoch,
+            epoch=state.epoch,
             total_epochs=self._size._replace(total_steps=total).epochs,
             step=state.step,
             total_steps=total,
