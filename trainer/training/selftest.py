@@ -118,21 +118,24 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path, unit: Unit = "b
     )
 
 
-_ONE_BATCH: dict[str, object] = {
-    "batch_size": _ROWS,
+PLAIN_TRAINING: dict[str, object] = {
     "gradient_accumulation": 1,
-    "num_epochs": _MAX_STEPS + 1,  # an epoch is one step; `stop` ends the training before the last
-    "max_steps": None,
-    "max_seconds": None,
-    "lr_schedule": "constant",
-    "warmup_steps": None,
-    "warmup_ratio": None,
     "early_stopping": EarlyStopping(),
     "eval_every_steps": None,
     "checkpoint_schedule": None,
     "sample_every_steps": None,
     "init_from_run_id": None,
     "freeze_embeddings": False,
+}
+"""Fields of a training from random weights that only takes steps."""
+_ONE_BATCH: dict[str, object] = PLAIN_TRAINING | {
+    "batch_size": _ROWS,
+    "num_epochs": _MAX_STEPS + 1,  # an epoch is one step; `stop` ends the training before the last
+    "max_steps": None,
+    "max_seconds": None,
+    "lr_schedule": "constant",
+    "warmup_steps": None,
+    "warmup_ratio": None,
     "threads": 1,  # more threads do not help such a small batch, and slow it down on a busy machine
 }
 

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from trainer.contracts.base import changed
 from trainer.contracts.runs import EffectiveRequest, SplitSizes
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.contracts.training_options import EarlyStopping
 from trainer.data.corpus import Split
 from trainer.models import build
 from trainer.tokenizers.base import Ids, Vocabulary, ids_type
@@ -18,7 +17,7 @@ from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import resolve
 from trainer.training.loop import StopReason, TrainingCallbacks, train
 from trainer.training.progress import CurveRow
-from trainer.training.selftest import NoCheckpoints
+from trainer.training.selftest import PLAIN_TRAINING, NoCheckpoints
 
 _SECONDS = 2.0
 _FIRST_STEPS, _MIN_STEPS, _EPOCH_STEPS = 1, 3, 64
@@ -50,19 +49,12 @@ def tokens_per_second(effective: EffectiveRequest, vocab_size: int) -> float:
     return (last.tokens - first.tokens) / (last.elapsed_seconds - first.elapsed_seconds)
 
 
-_TRIAL: dict[str, object] = {
+_TRIAL: dict[str, object] = PLAIN_TRAINING | {
     "num_epochs": 1 << 20,
-    "gradient_accumulation": 1,
     "minutes": None,
     "log_every_steps": 1,
     "devices": 1,
-    "early_stopping": EarlyStopping(),
-    "eval_every_steps": None,
     "checkpoint_every_steps": None,
-    "checkpoint_schedule": None,
-    "sample_every_steps": None,
-    "init_from_run_id": None,
-    "freeze_embeddings": False,
 }
 
 
