@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.installation import command_for
+from trainer.contracts.wording import distinct
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.text import corpus_sha256, stream_blocks
 from trainer.system.files import filled_folder
@@ -66,7 +67,7 @@ def parse_languages(given: str) -> tuple[str, ...]:
     if unknown:
         message = f"must be of {', '.join(ALPHABETS)}, you gave '{safe_name(','.join(unknown))}'."
         raise field_error(ErrorCode.INVALID_INPUT, "languages", message)
-    return tuple(language for n, language in enumerate(languages) if language not in languages[:n])
+    return distinct(languages)
 
 
 class _Stream(Protocol):

@@ -304,7 +304,7 @@ def _checked(lines: Lines, dialect: _Dialect) -> Table:
     names: Sequence[str] = ()
     number = n_rows = n_empty = 0
     joined: int | None = None
-    for one in _records(lines(), dialect):
+    for one in _records(lines, dialect):
         if joined is None and one.n_lines > 1:
             joined = one.number
         if one.is_empty:
@@ -315,11 +315,7 @@ def _checked(lines: Lines, dialect: _Dialect) -> Table:
             raise bad_line(one.number, _wrong_columns(one, len(names), is_first=n_rows == 0))
         else:
             n_rows += 1
-    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, joined, partial(_records_of, lines, dialect))
-
-
-def _records_of(lines: Lines, dialect: _Dialect) -> Iterator[_Record]:
-    return _records(lines(), dialect)
+    return Table(names, number, n_rows, n_empty, dialect.delimiter, None, joined, partial(_records, lines, dialect))
 
 
 def _wrong_columns(record: _Record, expected: int, *, is_first: bool) -> str:
@@ -362,10 +358,10 @@ def _plain(lines: Lines, delimiter: str) -> Table | None:
     return table._replace(verbatim_line=first)
 
 
-def _records(lines: Iterable[str], dialect: _Dialect) -> Iterator[_Record]:
+def _records(lines: Lines, dialect: _Dialect) -> Iterator[_Record]:
     """Yield the rows of a table; raises INVALID_INPUT for a quotation mark that does not belong there."""
     delimiter = dialect.delimiter
-    numbered = enumerate(lines, 1)
+    numbered = enumerate(lines(), 1)
     for number, line in numbered:
         text = line.rstrip("\r\n")
         if not dialect.is_quoted or '"' not in text:

@@ -15,7 +15,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import RATING_COLUMNS
 from trainer.contracts.wording import counted
 from trainer.data.rows import are_names, bad_line, in_file, json_values, read_table, shown_names
-from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks
+from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks, with_newlines
 
 _FIELD = "text"
 _MAX_NAMES_CHARACTERS = 10_000
@@ -97,7 +97,7 @@ def _written(path: Path, texts: Iterable[str], notes: tuple[str, ...], field: st
     first_lines, line = array("Q"), 1
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for text in texts:
-            lines = text.replace("\r\n", "\n").replace("\r", "\n")
+            lines = with_newlines(text)
             file.write(f"{lines}\n")
             first_lines.append(line)
             line += 1 + lines.count("\n")
