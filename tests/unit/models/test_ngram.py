@@ -1,15 +1,13 @@
 """N-gram models as language models: the probabilities of their counts, in every use."""
 
-from itertools import pairwise
 from math import log
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
-from tests.support.answers import continue_greedily, log_probabilities, score, scored_nats, write
+from tests.support.answers import log_probabilities
 from tests.support.families import effective_of
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, floats, tensor_of, tokenizer_of
@@ -22,8 +20,6 @@ from trainer.models.ngram import NgramModel
 from trainer.ngrams.choose import choose_ngram
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve as resolve_compute
-from trainer.training.documents import Documents
-from trainer.training.evaluation import evaluate
 
 COMPUTE = resolve_compute(effective_of("lstm"))
 HELD_OUT = ["the sun was bright", "", "he made the day", "a voyage"]
@@ -49,17 +45,6 @@ def model_of(tokenizer: Tokenizer, max_order: int = 5) -> NgramModel:
     return model
 
 
-@every_mode
-@every_order
-def test_evaluation__is_the_loss_of_the_counts(documents: DocumentMode, max_order: int) -> None:
-    tokenizer = tokenizer_for(documents)
-    model, ids = model_of(tokenizer, max_order), tokenizer.encode_documents("\n".join(HELD_OUT))
-    losses: list[float] = model.engine.losses_nats(ids).tolist()
-    found = evaluate(model, Documents(ids, tokenizer.special_ids), COMPUTE)
-    assert found.tokens == len(losses)
-    assert found.loss_sum_nats == pytest.approx(sum(losses), rel=1e-6)
-
-
 @every_order
 def test_logits__are_logarithms_of_the_probabilities_after_each_token(max_order: int) -> None:
     model = model_of(tokenizer_for("line"), max_order)
@@ -71,34 +56,6 @@ def test_logits__are_logarithms_of_the_probabilities_after_each_token(max_order:
     logits = floats(model.forward(tensor_of([ids])).flatten())
     lowest = float(np.finfo(np.float32).tiny)
     assert logits == pytest.approx([log(max(probability, lowest)) for probability in probabilities], rel=1e-6)
-
-
-def test_chunks__give_the_logits_of_the_complete_text_bit_for_bit() -> None:
-    model = model_of(tokenizer_for("stream"))
-    ids = torch.randint(model.vocab_size, (3, 20), generator=torch.Generator().manual_seed(1))
-    complete, state, found = model.forward(ids), model.initial_state(3), list[Tensor]()
-    for first, end in pairwise([0, 1, 7, 9, 20]):
-        logits, state = model.forward_with_state(ids[:, first:end], state)
-        found.append(logits)
-    assert torch.equal(torch.cat(found, dim=1), complete)
-
-
-def test_scores__are_those_of_the_counts() -> None:
-    tokenizer = tokenizer_for("line")
-    model = model_of(tokenizer)
-    losses: list[float] = model.engine.losses_nats(tokenizer.encode_documents(HELD_OUT[0])).tolist()
-    assert scored_nats(score(model, tokenizer, HELD_OUT[0])) == pytest.approx(losses[:-1], rel=1e-5, abs=1e-6)
-
-
-@every_mode
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_generation__continues_by_the_likeliest_tokens(documents: DocumentMode, precision: str) -> None:
-    tokenizer = tokenizer_for(documents)
-    model = model_of(tokenizer)
-    options: dict[str, object] = {"temperature": 0.0, "max_new_tokens": 20, "stop_on_eos": False}
-    written = write(model, tokenizer, prompt_text="the s", precision=precision, **options)
-    expected = continue_greedily(model, tokenizer, [tokenizer.special_ids.start, *tokenizer.encode("the s")], 20)
-    assert written.outputs == (tokenizer.decode(expected),)
 
 
 def test_sampling__never_draws_a_token_that_no_text_has() -> None:
