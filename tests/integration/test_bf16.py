@@ -80,7 +80,6 @@ async def test_bf16__is_refused_where_the_trial_cannot_be_stored(settings: Setti
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_worker__refuses_bf16_in_the_same_words_and_records_its_precision(settings: Settings) -> None:
     """As where a run was accepted on a machine that cannot try it for the worker's."""
     async with running(settings) as queue:

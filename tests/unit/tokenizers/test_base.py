@@ -19,7 +19,7 @@ from tests.support.strategies import anything, specials_and_text, texts, trained
 from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.tokenizers import Normalization, TokenizerManifest
+from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Span, Tokenizer
 
@@ -91,22 +91,19 @@ def test_spans_and_first_parts__lead_to_the_places_and_texts_of_tokens(kind: str
         assert tokenizer.decode(ids[:length]) == "".join(tokenizer.pieces(ids)[:length])
 
 
+@pytest.mark.parametrize(
+    ("lowercase", "upper", "lower"), [(True, "THE Sea", "the sea"), ("tr", "IŞIK İZMİR", "ışık izmir")]
+)
 @every_kind
-def test_lowercase__is_part_of_the_tokenizer_and_its_files(kind: str, tmp_path: Path) -> None:
-    lowercase = made(kind, normalization=Normalization(lowercase=True))
-    lowercase.save(tmp_path)
-    for tokenizer in (lowercase, load_tokenizer(tmp_path)):
-        assert tokenizer.normalization.lowercase
-        assert tokenizer.encode("THE Sea") == tokenizer.encode("the sea") == lowercase.encode("the sea")
-    assert TOKENIZERS[kind].encode("THE sea") != TOKENIZERS[kind].encode("the sea")
-
-
-@every_kind
-def test_lowercase__of_a_language_is_part_of_the_tokenizer_and_its_files(kind: str, tmp_path: Path) -> None:
-    made(kind, ["ışık izmir"], normalization=Normalization(lowercase="tr")).save(tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer.normalization.lowercase == "tr"
-    assert tokenizer.encode("IŞIK İZMİR") == tokenizer.encode("ışık izmir") != tokenizer.encode("işik izmir")
+def test_lowercase__is_part_of_the_tokenizer_and_its_files(
+    kind: str, lowercase: bool | str, upper: str, lower: str, tmp_path: Path
+) -> None:
+    plain, trained = (made(kind, [*LINES, lower], normalization={"lowercase": case}) for case in (False, lowercase))
+    trained.save(tmp_path)
+    for tokenizer in (trained, load_tokenizer(tmp_path)):
+        assert tokenizer.normalization.lowercase == lowercase
+        assert tokenizer.encode(upper) == tokenizer.encode(lower) == trained.encode(lower)
+    assert plain.encode(upper) != plain.encode(lower)
 
 
 @every_kind
