@@ -251,7 +251,7 @@ async def test_list__has_settings_as_columns_conditions_and_groups(tmp_path: Pat
             await browser.evaluate("document.querySelector('#group').value = 'learning_rate'")
             await browser.evaluate("document.querySelector('#group').dispatchEvent(new Event('change'))")
             await browser.see_value("document.querySelectorAll('.runs tr.value').length", 2)
-            await browser.see_value(ROWS, ["1 run here", "run-b", "2 runs here", "run-a", "run-c"])
+            await browser.see_value(ROWS, ["1 run", "run-b", "2 runs", "run-a", "run-c"])
             colours = "[...document.querySelectorAll('.runs .swatch')].map((one) => one.className.split(' ')[1])"
             await browser.see_value(colours, ["run0", "run1", "run1"])
             curves = "[...document.querySelectorAll('path.line')].map((one) => one.classList[1])"
@@ -265,7 +265,7 @@ async def test_list__has_settings_as_columns_conditions_and_groups(tmp_path: Pat
             await browser.see_text("set b 2.885", ".readout")
             await browser.evaluate("document.querySelector(\"a[href*='where=tags']\").focus()")
             await browser.press("Enter")
-            await browser.see_value(ROWS, ["1 run here", "run-a"])
+            await browser.see_value(ROWS, ["1 run", "run-a"])
             await browser.see_value("document.querySelector('#where').value", "tags=big")
             await browser.open(f"{api.url}/#/?search=new")
             await browser.see_value(ROWS, ["run-a"])

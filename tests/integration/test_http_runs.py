@@ -220,7 +220,8 @@ async def test_list__is_filtered_and_sorted_by_settings_and_has_their_values(idl
     for number, (rate, tags) in rates.items():
         record = run_record(f"char_lstm-{number}", label=f"set {number}")
         effective = changed(record.effective, learning_rate=rate, tags=tags)
-        Story(tmp_path / "artifacts", changed(record, effective=effective, created_at=BEGIN + timedelta(hours=number)))
+        dated = changed(record, effective=effective, created_at=BEGIN + timedelta(hours=number))
+        Story(tmp_path / "artifacts", dated).start().step(1, 3.0).step(2, 2.0 + number).complete(2.0 + number)
     names = {
         "where=learning_rate=0.02": [2, 1],
         "where=learning_rate%3E=0.1": [0],
@@ -240,6 +241,26 @@ async def test_list__is_filtered_and_sorted_by_settings_and_has_their_values(idl
     assert first.varied_settings == ("learning_rate", "tags")
     rest = await idle.get(f"/runs?sort=learning_rate&cursor={first.next_cursor}")
     assert [run.run_id for run in rest.record(RunPage).runs] == ["char_lstm-2", "char_lstm-1"]
+
+
+async def test_grouped_list__has_the_totals_of_all_runs_with_a_value_of_its_page(idle: Site, tmp_path: Path) -> None:
+    for number, rate in enumerate((0.1, 0.02, 0.02, 0.02)):
+        record = run_record(f"char_lstm-{number}")
+        effective = changed(record.effective, learning_rate=rate)
+        created = BEGIN + timedelta(hours=number)
+        story = Story(tmp_path / "artifacts", changed(record, effective=effective, created_at=created)).start()
+        if number != 3:
+            story.step(100, 2.0).complete(float(number))
+    query = "/runs?sort=learning_rate&order=asc&totals=true&limit=1"
+    [low] = (await idle.get(f"{query}&offset=1")).record(RunPage).totals
+    [high] = (await idle.get(f"{query}&offset=3")).record(RunPage).totals
+    losses = low.numbers["train_loss"]
+    assert (low.value, low.n_runs, low.n_completed) == ("0.02", 3, 2)
+    assert (losses.n, losses.mean, losses.deviation) == (2, 1.5, math.sqrt(0.5))
+    assert low.numbers["progress"].n == 3
+    assert (high.value, high.n_runs, high.numbers["progress"].mean) == ("0.1", 1, 100.0)
+    for without in ("sort=label&totals=true", "sort=learning_rate&totals=true&offset=9"):
+        assert (await idle.get(f"/runs?{without}")).record(RunPage).totals == ()
 
 
 async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -> None:

@@ -6,9 +6,22 @@ from pydantic import Field, JsonValue
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier, KindName
 from trainer.contracts.generations import TrainingSample
+from trainer.contracts.intervals import Spread
+from trainer.contracts.parameters import NumberField
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
 from trainer.contracts.training_options import ChosenValue
+
+
+class ValueTotals(Frozen):
+    """All runs of a list that have one value of the setting by which it is sorted."""
+
+    value: str
+    """The value; empty for runs without the setting."""
+    n_runs: int
+    n_completed: int
+    numbers: dict[NumberField, Spread]
+    """The numbers of the completed runs; the progress is that of all."""
 
 
 class RunPage(Frozen):
@@ -23,6 +36,8 @@ class RunPage(Frozen):
     """The values of the settings that were asked for, by run and name; lists are JSON."""
     varied_settings: tuple[str, ...] = ()
     """The settings that differ among the runs of all pages; only where settings were asked for."""
+    totals: tuple[ValueTotals, ...] = ()
+    """The values that the runs of this page have of the setting by which they are sorted, each over all pages."""
 
 
 class RunReport(Report):

@@ -37,7 +37,7 @@ class Interval(Frozen):
 
 
 class Spread(Frozen, json_schema_extra=describe_fields):
-    """A number of runs that differ in their seeds only."""
+    """A number over several runs, such as those that differ in their seeds only."""
 
     n: int
     """Number of runs."""

@@ -187,6 +187,8 @@ class RunsQuery(Query):
     last."""
     settings: Annotated[str | None, Field(max_length=2000, pattern=rf"^({_SETTING}(,{_SETTING})*)?$")] = None
     """Names of settings whose values the answer has, with commas between them."""
+    totals: Annotated[bool, _FLAG] = False
+    """true: with a setting as `sort`, the answer has the number of runs and the means of each value on its page."""
     order: Literal["asc", "desc"] = "desc"
     by_group: Annotated[bool, _FLAG] = False
     """true: the runs of a group count as one, sorted by the means of the completed ones; if one of them is found, the

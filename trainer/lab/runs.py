@@ -35,7 +35,7 @@ from trainer.lab.permissions import Caller
 from trainer.lab.waits import at_end
 from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, rows_of
-from trainer.queue.run_list import Place, RunOrder, check_known, found_runs, varied_settings
+from trainer.queue.run_list import Place, RunOrder, check_known, found_runs, totals_of, varied_settings
 from trainer.reports.comparison import Comparison, Measured, check_different, compare
 from trainer.reports.comparison_report import comparison_report
 from trainer.reports.run_report import run_report
@@ -53,10 +53,13 @@ async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPa
     check_known(lab.seen_runs(asked.caller), query)
     rows = await _listed(lab, asked.caller, query)
     following = (rows if after is None else order.after(rows, after))[query.offset :]
+    start = len(rows) - len(following)
     page = following[: query.limit]
     runs = await lab.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
     found = RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor)
+    if query.totals:
+        found = changed(found, totals=totals_of(rows, range(start, start + len(page)), query.sort))
     if query.settings is None:
         return found
     names, entries = query.settings.split(","), [run for row in page for run in row.runs]
@@ -68,7 +71,7 @@ async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPa
 async def _listed(lab: Lab, caller: Caller, query: RunsQuery) -> Sequence[RunRow]:
     """Return all rows of a list in its order; its pages, and its other orders, share them until a run changes."""
     runs = lab.index.runs
-    query = changed(query, limit=1, offset=0, cursor=None, settings=None)
+    query = changed(query, limit=1, offset=0, cursor=None, settings=None, totals=False)
     if lab.lists and lab.lists[-1].runs is not runs:
         lab.lists.clear()  # a run has changed
     for listed in lab.lists:

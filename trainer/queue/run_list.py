@@ -11,6 +11,8 @@ from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen, RunState
 from trainer.contracts.errors import ErrorCode, FieldProblem, refusal
+from trainer.contracts.http_answers import ValueTotals
+from trainer.contracts.intervals import Spread, spread
 from trainer.contracts.parameters import CONDITION_PARTS, NUMBER_FIELDS, SORT_FIELDS, NumberField, RunsQuery
 from trainer.queue.run_index import RunEntry, RunNumbers, RunRow, matching
 
@@ -129,6 +131,32 @@ def _value(row: RunRow, sort: str) -> tuple[float, str] | None:
         number = _NUMBERS[sort](row)
         return None if number is None else (number, "")
     return (0.0, "") if sort == "created_at" else _setting(row, sort)
+
+
+def totals_of(rows: Sequence[RunRow], page: range, name: str) -> tuple[ValueTotals, ...]:
+    """Return the totals of the values of a setting on a page of rows that are sorted by it."""
+    if name in SORT_FIELDS or not page:
+        return ()
+    first, last = page[0], page[-1]
+    while first > 0 and _setting(rows[first - 1], name) == _setting(rows[first], name):
+        first -= 1
+    while last + 1 < len(rows) and _setting(rows[last + 1], name) == _setting(rows[last], name):
+        last += 1
+    runs: dict[str, list[RunEntry]] = {}
+    for row in rows[first : last + 1]:
+        runs.setdefault(row.runs[0].setting(name) or "", []).extend(row.runs)
+    return tuple(_totals(value, of_value) for value, of_value in runs.items())
+
+
+def _totals(value: str, runs: Sequence[RunEntry]) -> ValueTotals:
+    completed = [run for run in runs if run.state == "completed"]
+    numbers: dict[NumberField, Spread] = {}
+    for field in NUMBER_FIELDS:
+        counted = runs if field == "progress" else completed
+        known = [float(number) for number in map(_reader(field), counted) if number is not None]
+        if known:
+            numbers[field] = spread(known, 0.0)
+    return ValueTotals(value=value, n_runs=len(runs), n_completed=len(completed), numbers=numbers)
 
 
 def _setting(row: RunRow, name: str) -> tuple[float, str] | None:

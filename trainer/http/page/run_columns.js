@@ -7,7 +7,7 @@ import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
 
 /** @import { LiveText } from "./elements.js" */
-/** @import { RunColumn, RunPage, RunStatus } from "./records.js" */
+/** @import { RunColumn, RunPage, RunStatus, ValueTotals } from "./records.js" */
 
 /**
  * @typedef {object} Row a run, or the runs of a group over seeds
@@ -25,6 +25,7 @@ import { TABLES } from "./tables.js";
  * @property {boolean} isUsual shown unless the address names other columns
  * @property {(run: RunStatus) => Node | LiveText} cell
  * @property {(runs: RunStatus[]) => Node | LiveText} groupCell
+ * @property {(totals: ValueTotals) => LiveText} totalCell of all runs with a value of the setting that groups the list
  */
 
 /** @type {Column[]} */
@@ -35,6 +36,7 @@ export const COLUMNS = [
     isUsual: true,
     cell: (run) => h("span", {}, badge(run), run.status === "running" ? ` ${percent(run.progress / 100, 0)}` : null),
     groupCell: (runs) => `${completed(runs).length} of ${runs.length} completed`,
+    totalCell: ({ n_completed, n_runs }) => `${n_completed} of ${n_runs} completed`,
   },
   ...TABLES.run_columns.map(columnOf),
 ];
@@ -62,6 +64,11 @@ function columnOf({ name, title, form, is_usual }) {
     if (form === "percent") return percent(runs.reduce((sum, run) => sum + run.progress, 0) / runs.length / 100, 0);
     return typeof first[name] === "string" ? cell(first) : () => meanOf(completed(runs).map(numberOf), write);
   };
+  /** @param {ValueTotals} totals */
+  const totalCell = ({ numbers }) => {
+    const found = Object.entries(numbers).find(([field]) => field === name)?.[1];
+    return found === undefined ? "" : () => `${write(found.mean)}${found.deviation === null ? "" : ` ± ${write(found.deviation)}`}`;
+  };
   const isText = form === "text";
   return {
     id: name,
@@ -69,6 +76,7 @@ function columnOf({ name, title, form, is_usual }) {
     isUsual: is_usual,
     cell: isText ? (run) => bdi(cell(run)) : form === "time" ? (run) => h("time", {}, cell(run)) : cell,
     groupCell,
+    totalCell,
   };
 }
 
@@ -93,7 +101,7 @@ export function settingColumn(name, settings, withCondition) {
     const [first] = runs;
     return first && runs.every((run) => textOf(run) === textOf(first)) ? cell(first) : "several";
   };
-  return { id: name, title: name, isUsual: false, cell, groupCell };
+  return { id: name, title: name, isUsual: false, cell, groupCell, totalCell: () => "" };
 }
 
 /** @param {RunStatus[]} runs */

@@ -10,7 +10,7 @@ import { counted, TABLES } from "./tables.js";
 import { unit } from "./units.js";
 
 /** @import { Column, Row } from "./run_columns.js" */
-/** @import { RunPage } from "./records.js" */
+/** @import { RunPage, ValueTotals } from "./records.js" */
 /** @typedef {{filters: Record<string, string>, sort: string, isDescending: boolean, columns: string[], group: string, page: number}} Wanted */
 
 const PAGE_ROWS = 25;
@@ -37,7 +37,7 @@ export async function showRuns(main, signal, _, query) {
   let turn = 0;
   let isOnHold = false; // the filter was refused, or is being typed
   /** @type {RunPage} */
-  let page = { runs: [], total: 0, next_cursor: null, settings: {}, varied_settings: [] };
+  let page = { runs: [], total: 0, next_cursor: null, settings: {}, varied_settings: [], totals: [] };
   /** @type {Set<string>} the groups over seeds whose runs are shown */
   const opened = new Set();
   const trouble = h("div");
@@ -112,6 +112,7 @@ export async function showRuns(main, signal, _, query) {
     asked.set("sort", wanted.group || wanted.sort);
     asked.set("order", wanted.isDescending && !wanted.group ? "desc" : "asc");
     asked.set("settings", shown.join());
+    if (wanted.group) asked.set("totals", "true");
     for (const name of FILTERS) if (wanted.filters[name]) asked.set(name, wanted.filters[name]);
     const mine = ++turn;
     try {
@@ -198,14 +199,22 @@ export async function showRuns(main, signal, _, query) {
     return h("tbody", {}, ...rows.flatMap((row, at) => {
       const isFirst = wanted.group && row.value !== rows[at - 1]?.value;
       const members = row.isGroup && opened.has(row.name) ? row.runs : [];
-      const alike = isFirst ? rows.filter(({ value }) => value === row.value).flatMap(({ runs }) => runs) : [];
-      const title = h("span", {}, h("b", {}, `${wanted.group} ${row.value || "–"}`), h("small", {}, `${counted(alike.length, "run")} here`));
+      const totals = isFirst ? page.totals.find(({ value }) => value === row.value) : undefined;
       return [
-        ...(isFirst ? [h("tr", { class: "value" }, h("td"), h("th", { scope: "row" }, title), ...chosen.map((column) => h("td", {}, column.groupCell(alike))))] : []),
+        ...(totals ? [totalsOf(totals, chosen)] : []),
         rowOf(row, chosen),
         ...members.map((run) => lineOf(run.run_id, h("span", {}, runLink(run)), run.label ?? run.run_id, "member", chosen.map((column) => column.cell(run)))),
       ];
     }));
+  }
+
+  /**
+   * @param {ValueTotals} totals
+   * @param {Column[]} chosen
+   */
+  function totalsOf(totals, chosen) {
+    const title = h("span", {}, h("b", {}, `${wanted.group} ${totals.value || "–"}`), h("small", {}, counted(totals.n_runs, "run")));
+    return h("tr", { class: "value" }, h("td"), h("th", { scope: "row" }, title), ...chosen.map((column) => h("td", {}, column.totalCell(totals))));
   }
 
   /**
