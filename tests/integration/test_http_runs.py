@@ -15,12 +15,12 @@ from tests.support.http import ADMIN, BOB, Site, inside, with_api
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.worker_runs import events_of
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import MetricsProgress
 from trainer.contracts.http_answers import CheckedTraining, Curve, RunPage
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus
+from trainer.contracts.runs import Accepted, AnnotationChange, RunManifest, RunStatus
 from trainer.contracts.seeds import RunGroup
 from trainer.training.progress import CurveRow
 
@@ -261,6 +261,35 @@ async def test_grouped_list__has_the_totals_of_all_runs_with_a_value_of_its_page
     assert (high.value, high.n_runs, high.numbers["progress"].mean) == ("0.1", 1, 100.0)
     for without in ("sort=label&totals=true", "sort=learning_rate&totals=true&offset=9"):
         assert (await idle.get(f"/runs?{without}")).record(RunPage).totals == ()
+
+
+async def test_annotations__replace_the_tags_of_the_request_in_lists(idle: Site, tmp_path: Path) -> None:
+    runs = RunStore(tmp_path / "artifacts")
+    for number in range(2):
+        record = run_record(f"char_lstm-{number}")
+        effective = changed(record.effective, tags=("big",))
+        created = BEGIN + timedelta(hours=number)
+        Story(tmp_path / "artifacts", changed(record, effective=effective, created_at=created)).start().complete()
+    assert await listed(idle, "where=tags=big") == ["char_lstm-1", "char_lstm-0"]
+    path = "/runs/char_lstm-0/annotations"
+    sent = (await idle.post(path, {"note": "diverged at once", "tags": ["pilot", "new"]})).record(RunStatus)
+    assert (sent.note, sent.tags) == ("diverged at once", ("pilot", "new"))
+    runs.annotate(runs.get("char_lstm-1"), AnnotationChange(note="of another process"))
+    names = {
+        "where=tags=big": [1],
+        "where=tags=pilot": [0],
+        "where=note=diverged%20at%20once": [0],
+        "search=new": [0],
+        "search=another": [1],
+    }
+    found = {query: await listed(idle, query) for query in names}
+    assert found == {query: [f"char_lstm-{number}" for number in numbers] for query, numbers in names.items()}
+    emptied = (await idle.post(path, {"tags": []})).record(RunStatus)
+    assert (emptied.note, emptied.tags) == ("diverged at once", ())
+    assert (await idle.post(path, {"note": ""})).record(RunStatus).note is None
+    assert runs.get("char_lstm-0").record().effective.tags == ("big",)
+    refused = await idle.post(path, {"note": "two\nlines"})
+    assert refused.outcome == (422, "INVALID_INPUT") and "printable" in refused.text
 
 
 async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
 from trainer.contracts.parameters import ModelPath, RunPath
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import AnnotationChange, RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
@@ -196,6 +196,8 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.states.status(run_id)).last_checkpoint_step is None:
             await queue.replication.refresh()
+        with refused(ErrorCode.SERVICE_UNAVAILABLE):
+            await queue.states.annotate(run_id, AnnotationChange(note="trains elsewhere"))
         assert not await queue.states.cancel(run_id)
         cancelled = await told(queue, run_id)
         resumed = (await queue.resume(run_id, user_id=7)).run_id
@@ -214,10 +216,13 @@ async def test_waiting_run__is_cancelled_at_once(site: Site) -> None:
     async with site.queue() as queue:
         await queue.workers.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+        await queue.states.annotate(run_id, AnnotationChange(note="waits"))
         cancelled = await queue.states.cancel(run_id)
         await queue.workers.pause(is_paused=False)
         status = await queue.states.status(run_id)
-    assert (cancelled, status.status) == (True, "cancelled")
+    assert (cancelled, status.status, status.note) == (True, "cancelled", "waits")
+    elsewhere = await asyncio.to_thread(complete_run, site.there, run_id)
+    assert elsewhere.annotations().note == "waits" and RunStore(elsewhere.path.parents[1]).annotated_ns() is not None
     assert f"ended/models/{run_id}" in site.bucket.objects.tags("ended/")
 
 

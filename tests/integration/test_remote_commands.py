@@ -63,6 +63,7 @@ def other_fixture(client: Client) -> str:
         ("status", "RUN", "--json"),
         ("runs", "--limit", "3"),
         ("runs", "--status", "failed"),
+        ("annotate", "RUN", "--tags", "pilot, new", "--note", "a note"),
         ("logs", "RUN", "--tail", "3"),
         ("logs", "RUN", "--tail", "2", "--json"),
         ("logs", "RUN", "--follow"),

@@ -57,8 +57,9 @@ def restore_archive(
 
 
 def portable_files(run: RunDirectory) -> set[Path]:
-    """Return the files of a completed run: those in its manifest and its seal, and its checkpoints."""
-    sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
+    """Return the files of a completed run: those in its manifest and its seal, checkpoints and annotations."""
+    sealed = {run.path / name for name in SEALED_FILES}
+    sealed |= {path for path in (run.seal, run.annotations_file) if path.exists()}
     of_run = {run.path / record.path for record in run.completed_manifest().files}
     return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
 

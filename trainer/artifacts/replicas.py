@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE
 from trainer.artifacts.kinds import KINDS_BY_NAME
-from trainer.artifacts.runs import OPEN_GROUP_FILE
+from trainer.artifacts.runs import ANNOTATIONS_FILE, OPEN_GROUP_FILE, RunStore
 from trainer.contracts.base import Frozen, KindName, Sha256, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import shown_name
@@ -322,6 +322,8 @@ class Replica:
             if is_wanted and not (known.get(file.path) == file.sha256 and _size(target) == file.bytes):
                 DISK.make_folder(target.parent)
                 self._download_file(file, target)
+                if file.path == ANNOTATIONS_FILE:
+                    RunStore(self.path.parent.parent).mark_annotated()
 
     def _download_file(self, file: StoredFile, target: Path) -> None:
         """Download a file under a temporary name, check it, and give it its name."""

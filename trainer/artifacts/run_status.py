@@ -22,7 +22,7 @@ from trainer.contracts.events import (
     MetricsProgress,
 )
 from trainer.contracts.models import NgramConfig
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.runs import Annotations, RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 
 PAUSED = "Paused until it is resumed."
@@ -46,8 +46,9 @@ _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
 class RunFollower:
     """Status of a run, updated from its event log."""
 
-    def __init__(self, record: RunRecord, reader: EventReader) -> None:
+    def __init__(self, record: RunRecord, reader: EventReader, annotations: Annotations) -> None:
         self.record = record
+        self.annotations = annotations
         self._reader = reader
         self._validation: dict[str, object] = {}
         """Figures of validations that `status` does not have yet."""
@@ -75,6 +76,8 @@ class RunFollower:
             leaks=record.leaks,
             warnings=record.effective.leak_warnings(record.leaks),
             notes=record.notes,
+            tags=record.effective.tags if annotations.tags is None else annotations.tags,
+            note=annotations.note or None,
         )
 
     def refresh(self) -> RunStatus:

@@ -36,6 +36,8 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import (
     FINAL_STATES,
+    AnnotationChange,
+    Annotations,
     CorpusRef,
     EffectiveRequest,
     EvalSummary,
@@ -50,6 +52,7 @@ from trainer.system.files import (
     DISK,
     BrokenFile,
     Disk,
+    changed_ns,
     copy_durably,
     file_records,
     find_record,
@@ -59,6 +62,7 @@ from trainer.system.files import (
     storage_errors,
     try_lock,
     use_folder,
+    whole_record,
     write_atomically,
 )
 
@@ -68,6 +72,7 @@ OPEN_GROUP_FILE = "open_group"
 """A mark in the folder of a group's first run while the others are being written."""
 RESTORED_FILE = "restored"
 """A mark in the folder of a run that was trained elsewhere: it came from an archive, a server or the hub."""
+ANNOTATIONS_FILE = "annotations.json"
 SEALED_FILES = _, _MANIFEST, _ = (REQUEST_FILE, "manifest.json", "events.jsonl")
 _SEAL = "SHA256SUMS"
 _LOCK_POLL_SECONDS = 0.05
@@ -80,12 +85,15 @@ _CLOCK_SECONDS, _COARSE_SECONDS = 0.02, 2.0
 """Steps of a file's time: of a kernel's clock, and of a disk that keeps whole seconds."""
 _PAUSED = "paused"
 """A mark that the queue of the artifacts root is paused, so that the pause outlasts a wipe of Redis."""
+_ANNOTATED = "annotated"
+"""A mark whose time is that of the last change of a run's annotations."""
 
 
 class RunDirectory(JobFolder[RunRecord]):
     """Folder of one run: beside the files of each job event log, checkpoints, manifest and seal.
 
-    After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers.
+    After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers, and
+    whoever may change note and tags the annotations.
     """
 
     word = "run"
@@ -106,6 +114,7 @@ class RunDirectory(JobFolder[RunRecord]):
         self.samples = path / "eval" / "samples.jsonl"
         self.webhook_ledger = path / "webhooks.json"
         self.seal = path / _SEAL
+        self.annotations_file = path / ANNOTATIONS_FILE
         self._events = path / "events.jsonl"
         self._pause = path / "pause"
         self._group = path / OPEN_GROUP_FILE
@@ -123,6 +132,10 @@ class RunDirectory(JobFolder[RunRecord]):
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
         is_there = os.path.lexists(self.result)  # faster than an exception
         return find_record(self.result, RunManifest) if is_there else None
+
+    def annotations(self) -> Annotations:
+        """Read note and tags that people have added; without any for a missing or damaged file."""
+        return whole_record(self.annotations_file, Annotations) or Annotations()
 
     def completed_manifest(self) -> RunManifest:
         """Return the manifest of a completed run; raises RUN_NOT_READY, or MODEL_LOAD_FAILED if it is damaged."""
@@ -302,15 +315,16 @@ class RunDirectory(JobFolder[RunRecord]):
 
     def open_log(self) -> EventLog:
         """Open the event log for writing and remove temporary files of killed writers; needs the lock."""
-        of_bot = tuple(f".{ledger.name}." for ledger in (self.message_ledger, self.webhook_ledger))
+        others = (self.message_ledger, self.webhook_ledger, self.annotations_file)
+        of_others = tuple(f".{file.name}." for file in others)
         with storage_errors("temporary files of an earlier attempt could not be removed"):
             for leftover in self.path.rglob(".*.tmp"):
-                if not leftover.is_dir() and not leftover.name.startswith(of_bot):
+                if not leftover.is_dir() and not leftover.name.startswith(of_others):
                     self.disk.remove(leftover)
         return EventLog(self._events, self.disk)
 
     def follow(self) -> RunFollower:
-        return RunFollower(self.record(), self.reader())
+        return RunFollower(self.record(), self.reader(), self.annotations())
 
     def curves(self) -> RunCurves:
         """Return the curves of the run; they are empty until their `read_new` is called."""
@@ -440,6 +454,20 @@ class RunStore(JobStore[RunDirectory]):
             write_atomically(mark, b"", self.disk)
         elif mark.exists():
             self.disk.remove(mark)
+
+    def annotate(self, run: RunDirectory, change: AnnotationChange) -> None:
+        """Change note and tags of a run; raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE."""
+        given: dict[str, object] = change.model_dump(exclude_none=True)
+        write_atomically(run.annotations_file, _as_json(changed(run.annotations(), **given)), self.disk)
+        self.mark_annotated()
+
+    def mark_annotated(self) -> None:
+        """Let readers of `annotated_ns` notice that annotations of a run have changed."""
+        write_atomically(self._folder.with_name(_ANNOTATED), b"", self.disk)
+
+    def annotated_ns(self) -> int | None:
+        """Return when annotations have last changed, in ns since 1970; None if there were never any."""
+        return changed_ns(self._folder.with_name(_ANNOTATED))
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
         """Return the newest runs of a family, by the day in their names, without reading them."""

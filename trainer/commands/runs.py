@@ -39,13 +39,23 @@ from trainer.commands.terminal import (
 )
 from trainer.commands.training import NO_PAUSE, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
+from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, cancel_unfinished
 from trainer.contracts.parameters import GroupPath, ModelPath, RunPath
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import AnnotationChange, RunStatus
 from trainer.contracts.verification import Check, Verification
 from trainer.contracts.wording import counted
-from trainer.lab.calls import DELETE_RUN, GET_CONFIG, GET_FILES, GET_GROUP, GET_MANIFEST, GET_RUN, RESUME_RUN
+from trainer.lab.calls import (
+    ANNOTATE_RUN,
+    DELETE_RUN,
+    GET_CONFIG,
+    GET_FILES,
+    GET_GROUP,
+    GET_MANIFEST,
+    GET_RUN,
+    RESUME_RUN,
+)
 from trainer.lab.here import Here
 from trainer.queue.resolve import resolve_origin
 from trainer.reports.run_report import run_report
@@ -54,6 +64,10 @@ from trainer.system.logs import readable_line
 
 class _ResumeOptions(RunOrGroupOptions):
     no_pause = flag("--no-pause", NO_PAUSE)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 class _DeleteOptions(Options):
@@ -66,6 +80,11 @@ class _DeleteOptions(Options):
     yes = flag("--yes", "do not ask for the names of the runs")
 
 
+class _AnnotateOptions(RunOptions):
+    note = option("--note TEXT", str, "write this note; '' removes it")
+    tags = option("--tags A,B", _split, "give these tags in place of the earlier ones; '' removes all")
+
+
 class _LogsOptions(RunOptions):
     tail = option("--tail N", int, "show the last N lines; default: 200", 200)
     follow = flag("--follow", "keep printing new lines until the run ends")
@@ -74,6 +93,7 @@ class _LogsOptions(RunOptions):
 
 def add_to(commands: Commands) -> None:
     commands.add("status", RunOrGroupOptions, _status, with_unit=True)
+    commands.add("annotate", _AnnotateOptions, _annotate, with_unit=True)
     commands.add("logs", _LogsOptions, _logs, with_json=False)
     commands.add("cancel", RunOrGroupOptions, _cancel)
     commands.add("delete", _DeleteOptions, _delete)
@@ -93,6 +113,15 @@ def _status(options: RunOrGroupOptions, terminal: Terminal) -> int:
         return 0
 
     return with_installation(settings_for_any(), show)
+
+
+def _annotate(options: _AnnotateOptions, terminal: Terminal) -> int:
+    path, change = RunPath(run_id=options.run), parse(AnnotationChange, options.given(AnnotationChange))
+    status = with_installation(
+        settings_for_any(), lambda installation: installation.call(ANNOTATE_RUN, path, body=change)
+    )
+    terminal.show_report(status, run_report(status))
+    return 0
 
 
 def _cancel(options: RunOrGroupOptions, terminal: Terminal) -> int:

@@ -424,6 +424,15 @@ _RUNS = (
         role=Role.OWNER,
         states=_ENDED,
     ),
+    Operation(
+        "annotate_run",
+        "POST /runs/{run_id}/annotations",
+        "runs",
+        "The status of the run",
+        TerminalCommand("annotate", "runs", "change the note and the tags of a run", "mt annotate RUN --tags pilot"),
+        role=Role.OWNER,
+        example={"note": "diverged at once", "tags": ["pilot"]},
+    ),
     Operation("get_manifest", "GET /runs/{run_id}/manifest", "runs", "The manifest"),
     Operation(
         "get_files",
@@ -944,7 +953,7 @@ BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
 _SECTIONS: Mapping[Section, str] = {
     "Start": "demo|up|worker|workers|completion",
     "Train": "train",
-    "Runs": "runs|queue|status|logs|cancel|delete|resume|config|files|gc|compare|"
+    "Runs": "runs|queue|status|annotate|logs|cancel|delete|resume|config|files|gc|compare|"
     "job list|job show|job wait|job cancel|job delete|job export",
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
     "Batteries": "battery run|develop|battery list|battery show|battery wait|battery cancel|battery delete|"

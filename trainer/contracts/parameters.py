@@ -178,7 +178,7 @@ class RunsQuery(Query):
     parent: Identifier | None = None
     """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
     search: _Part = ""
-    """Only runs whose label, id or corpus matches these words."""
+    """Only runs whose label, id, corpus, tags or note match these words."""
     where: Annotated[str, Field(max_length=500), _IS_CONDITIONS] = ""
     """Only runs whose numbers and settings meet these conditions, with commas between them, such as
     `test_loss<3.2,optimizer.name=adamw`; a list, such as `tags`, equals each of its values."""

@@ -41,7 +41,9 @@ from trainer.contracts.training_options import (
     EarlyStopping,
     LearningRate,
     RowLength,
+    RunNote,
     Schedule,
+    Tags,
     TrainingOptions,
 )
 from trainer.contracts.wording import counted
@@ -375,6 +377,19 @@ class Accepted(Frozen, json_schema_extra=describe_fields):
         return (self.run_id,) if group is None else tuple(group.member_id(seed) for seed in group.seeds)
 
 
+class AnnotationChange(Frozen):
+    """A change of what people add to a run after its start; a field without a value stays as it is."""
+
+    note: RunNote | None = None
+    tags: Tags | None = None
+
+
+class Annotations(AnnotationChange):
+    """`annotations.json`: the note of a run, and tags in place of those of its request."""
+
+    schema_version: Literal[1] = 1
+
+
 class RunStatus(Frozen, json_schema_extra=describe_fields):
     run_id: Identifier
     status: RunState
@@ -467,6 +482,10 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     """Warnings about the numbers of the run."""
     notes: tuple[str, ...] = ()
     """What the program has chosen or left out, in sentences."""
+    tags: tuple[str, ...] = ()
+    """The tags that people have given last."""
+    note: str | None = None
+    """The note that people have written about the run."""
 
     @property
     def has_ended(self) -> bool:

@@ -73,7 +73,9 @@ _PRINTABLE = (
 )
 """No control characters, line separators and invisible characters, and none that change the direction of a line."""
 _Printable = requires(re.compile(_PRINTABLE).fullmatch, "printable characters only", "must hold")
+RunNote = Annotated[str, Field(max_length=2000, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
+Tags = Annotated[tuple[Label, ...], Field(max_length=32)]
 _sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
 _AnySize: JsonDict = {"x-enum": _sizes}
 ModelSize = Annotated[str, Field(json_schema_extra=_AnySize)]
@@ -345,7 +347,7 @@ class TrainingOptions(Options):
     """Origin of the corpus; recorded only."""
     label: Label | None = None
     """Name of the run; default: corpus and model, as `demo-lstm`, with a number where another run has this name."""
-    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
+    tags: Tags = ()
     """Tags, by which lists of runs are searched and filtered; they change no number."""
 
     @model_validator(mode="after")

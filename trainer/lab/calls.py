@@ -60,7 +60,7 @@ from trainer.contracts.parameters import (
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.reports import Report
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus, Setting, TrainRequest
+from trainer.contracts.runs import Accepted, AnnotationChange, RunManifest, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationList, VerificationStatus
 from trainer.queue.inference_kinds import KINDS
@@ -174,6 +174,7 @@ REPORT_RUN = _call("report_run", RunPath, NoQuery, NoBody, RunReport)
 CANCEL_RUN = _call("cancel_run", RunPath, NoQuery, NoBody, CancelAnswer)
 RESUME_RUN = _call("resume_run", RunPath, WaitQuery, NoBody, Accepted)
 DELETE_RUN = _call("delete_run", RunPath, NoQuery, NoBody, _NOTHING)
+ANNOTATE_RUN = _call("annotate_run", RunPath, NoQuery, AnnotationChange, RunStatus)
 GET_MANIFEST = _call("get_manifest", RunPath, NoQuery, NoBody, RunManifest)
 GET_FILES = _call("get_files", ModelPath, NoQuery, NoBody, RunFiles)
 GET_LOGS = _call("get_logs", RunPath, LogsQuery, NoBody, str)

@@ -26,7 +26,7 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.reports import Report
-from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, AnnotationChange, RunManifest, RunStatus, TrainRequest
 from trainer.contracts.wording import SAME_KEY
 from trainer.data.corpora import CorpusStore
 from trainer.lab.calls import BodyT, LocalResume, LocalTraining, PathT
@@ -204,6 +204,14 @@ async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
     run_id, caller = asked.path.run_id, asked.caller
     await (await lab.live()).states.delete(run_id)
     log.info("run_deleted", user_id=caller.discord_id, api_key=caller.key_name, run_id=run_id)
+
+
+async def annotate_run(lab: Lab, asked: Asked[RunPath, NoQuery, AnnotationChange]) -> RunStatus:
+    """Change the note and the tags of a run, by which lists of runs are searched and filtered."""
+    run_id, caller = asked.path.run_id, asked.caller
+    await (await lab.live()).states.annotate(run_id, asked.body)
+    log.info("run_annotated", user_id=caller.discord_id, api_key=caller.key_name, run_id=run_id)
+    return await lab.feeds.status(run_id)
 
 
 async def get_manifest(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunManifest:

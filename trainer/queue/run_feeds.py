@@ -18,6 +18,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.groups import GroupStatus, group_status
 from trainer.contracts.runs import RunStatus
+from trainer.system.files import changed_ns
 from trainer.system.shared_calls import SharedCalls
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -205,7 +206,7 @@ class RunFeeds:
             feed.take_queue_state(before, after)
 
 
-def _version(run: RunDirectory) -> tuple[int, int]:
-    """Return what differs for a run that was deleted and created again under its id."""
+def _version(run: RunDirectory) -> tuple[int, int, int | None]:
+    """Return what differs for a run that was annotated, or deleted and created again under its id."""
     request = (run.path / REQUEST_FILE).stat()
-    return request.st_ino, request.st_ctime_ns
+    return request.st_ino, request.st_ctime_ns, changed_ns(run.annotations_file)

@@ -15,13 +15,15 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from trainer.contracts.base import JobRecord, RunState
+from trainer.artifacts.run_status import RunFollower
+from trainer.contracts.base import JobRecord, RunState, changed
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import RunManifest, RunRecord, RunStatus, settings_of
+from trainer.contracts.runs import RunManifest, RunStatus, settings_of
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.queue.run_feeds import RunFeed, RunFeeds
 from trainer.queue.stores import Stores
+from trainer.system.files import changed_ns
 from trainer.system.shared_calls import SharedCalls
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -81,7 +83,10 @@ class RunEntry(NamedTuple):
     """Name of the API key or id of the Discord user that started the run; None for the command line."""
     numbers: RunNumbers = RunNumbers()
     settings: tuple[str, ...] = ()
-    """The settings, each as `name=value`; runs share the equal ones."""
+    """The settings, each as `name=value`, with the tags and the note that people have given last.
+
+    Runs share equal ones.
+    """
 
     def setting(self, name: str) -> str | None:
         """Return the value of a setting; None if the run has no such setting."""
@@ -167,6 +172,9 @@ class RunIndex:
         self._tokenizers: dict[str, TokenizerStatus] = {}
         self._unfinished: dict[str, RunFeed] = {}
         self._unreadable: set[str] = set()
+        self._annotated_ns: int | None = None
+        self._annotations: dict[str, int] = {}
+        """When the annotations of runs have changed last."""
         self._is_frozen = False
         self._refreshes: SharedCalls[None] = SharedCalls()
         self._background: asyncio.Task[None] | None = None
@@ -211,6 +219,7 @@ class RunIndex:
                 del self._runs[name]
                 self._unfinished.pop(name, None)
             self._unread = {*names - self._unreadable - self._runs.keys()}
+        self._find_annotated()
         changed = [self._read_run(name) for name in self._unread | self._unfinished.keys()]
         if self._runs.keys() != self._sorted.keys():
             self._sorted = dict.fromkeys(sorted(self._runs, key=self._order, reverse=True))
@@ -222,6 +231,19 @@ class RunIndex:
         self.batteries = self._stores.batteries.names()
         self.experiments = self._stores.experiments.names()
 
+    def _find_annotated(self) -> None:
+        """Let runs be read again whose annotations have changed since the last call."""
+        annotated_ns = self._stores.runs.annotated_ns()
+        if annotated_ns != self._annotated_ns:
+            self._annotated_ns = annotated_ns
+            files = ((name, self._stores.runs.directory(name).annotations_file) for name in self._runs)
+            found = {name: at for name, file in files if (at := changed_ns(file)) is not None}
+            for name in {name for name, at in found.items() if self._annotations.get(name) != at}:
+                del self._runs[name]
+                self._unfinished.pop(name, None)
+                self._unread.add(name)
+            self._annotations = found
+
     def _order(self, name: str) -> tuple[datetime, str]:
         return self._runs[name].created_at, name
 
@@ -232,7 +254,7 @@ class RunIndex:
             if name not in self._unfinished:
                 self._unfinished[name] = self._feeds.of(self._stores.runs.get(name))
             feed = self._unfinished[name]
-            entry = self._runs.setdefault(name, _entry(feed.follower.record))
+            entry = self._runs.setdefault(name, _entry(feed.follower))
             self._unread.discard(name)
             manifest = feed.run.manifest()
             if manifest is None:
@@ -312,8 +334,9 @@ def _log_failure(task: asyncio.Task[None]) -> None:
         log.error("index_refresh_failed", exc_info=error)
 
 
-def _entry(record: RunRecord) -> RunEntry:
-    request = record.effective
+def _entry(run: RunFollower) -> RunEntry:
+    record, request, note = run.record, run.record.effective, run.status.note
+    settings = [*settings_of(changed(request, tags=run.status.tags)), *([] if note is None else [("note", note)])]
     return RunEntry(
         run_id=record.run_id,
         user_id=owner_of(record),
@@ -329,7 +352,7 @@ def _entry(record: RunRecord) -> RunEntry:
         resumes=record.resumed_from_run_id,
         parents=tuple(run_id for run_id in (record.resumed_from_run_id, request.parent_run_id) if run_id is not None),
         owner=None if record.owner is None else str(record.owner),
-        settings=tuple(sys.intern(f"{name}={value}") for name, value in settings_of(request)),
+        settings=tuple(sys.intern(f"{name}={value}") for name, value in settings),
     )
 
 

@@ -229,6 +229,10 @@ def found_runs(runs: Sequence[RunEntry], query: RunsQuery) -> Sequence[RunEntry]
             runs = [run for run in runs if holds(run)]
     if not query.search.strip():
         return runs
-    named = matching(query.search, runs, lambda run: (*run.names, run.setting("tags") or ""), exactly=True)
+    named = matching(query.search, runs, _searched, exactly=True)
     ids = {run.run_id for run in named}
     return [run for run in runs if run.run_id in ids]
+
+
+def _searched(run: RunEntry) -> tuple[str, ...]:
+    return (*run.names, run.setting("tags") or "", run.setting("note") or "")

@@ -5,17 +5,18 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 
 from trainer.artifacts.deletion import delete_run
 from trainer.artifacts.replicas import WriterChanged
-from trainer.artifacts.runs import RunDirectory, cancel_idle_run, pause_idle_run
+from trainer.artifacts.runs import RunDirectory, cancel_idle_run, in_use, pause_idle_run
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError
-from trainer.contracts.runs import RunStatus, finished_error
+from trainer.contracts.runs import AnnotationChange, RunStatus, finished_error
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.queue.cost import UNMET, waiting_for
 from trainer.queue.enqueue import publish_events
@@ -129,6 +130,17 @@ class RunStates:
         await asyncio.to_thread(run.request_cancel)
         await self._replication.request_cancel("models", run_id)
         return await self._stop_idle(run, cancel_idle_run, lambda: run.manifest() is not None)
+
+    async def annotate(self, run_id: str, change: AnnotationChange) -> None:
+        """Change note and tags of a run; with an object store, raises SERVICE_UNAVAILABLE while a worker trains it."""
+        run = self.runs.get(run_id)
+        work = partial(asyncio.to_thread, self.runs.annotate, run, change)
+        try:
+            if self._replication.is_on and run.is_unfinished() and not await self._is_idle(run_id):
+                raise WriterChanged
+            await self._replication.write("models", run_id, work)
+        except WriterChanged:
+            raise in_use(run_id) from None
 
     async def pause(self, run_id: str) -> None:
         """Let no worker train an unfinished run until it is resumed; a worker that trains it saves a checkpoint."""

@@ -114,6 +114,8 @@ def _of_two(first: str | None, second: str | None) -> str | None:
 
 RUN_FIELDS: Sequence[RunField] = (
     RunField("label", "Label", lambda run: run.label),
+    RunField("tags", "Tags", lambda run: ", ".join(run.tags) or None),
+    RunField("note", "Note", lambda run: run.note),
     RunField("message", "Message", _message),
     RunField("progress", "Progress", lambda run: run.progress, "percent"),
     RunField("step", "Step", _step),

@@ -276,6 +276,14 @@ def damaged(path: Path) -> BrokenFile:
     return BrokenFile(f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged.")
 
 
+def changed_ns(path: Path) -> int | None:
+    """Return when a file was changed last, in ns since 1970; None if there is no file."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def sha256_of(path: Path) -> str:
     with open_regular(path) as file:
         return file_digest(file, "sha256").hexdigest()

@@ -34,7 +34,7 @@ def run_fixture(tmp_path: Path) -> RunDirectory:
     shutil.copytree(FINISHED_RUN, tmp_path / "there")
     [run] = RunStore(tmp_path / "there" / "artifacts").all()
     run.write_seal()
-    for ledger in (run.message_ledger, run.webhook_ledger):
+    for ledger in (run.message_ledger, run.webhook_ledger, run.annotations_file):
         ledger.write_text('{"schema_version":1}', encoding="utf-8")
     return run
 
@@ -91,7 +91,7 @@ def put_evil(path: Path, kind: str, folder: Path) -> None:
 def test_evil_in_place_of_any_file__runs_nothing_and_is_refused(run: RunDirectory, tmp_path: Path, kind: str) -> None:
     assert refusals(run) == [], "the run as it was left"
     files = sorted(path for path in run.path.rglob("*") if path.is_file())
-    unread = {"logs.jsonl", "lock"} if kind in ("pickle", "archive") else {"logs.jsonl"}
+    unread = {"logs.jsonl", "annotations.json", *(["lock"] if kind in ("pickle", "archive") else [])}
     assert len(files) >= 20
     for path in files:
         was = path.read_bytes()

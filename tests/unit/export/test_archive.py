@@ -19,6 +19,7 @@ from trainer.artifacts.archives import ArchiveRecord
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import AnnotationChange
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_run
 from trainer.system.files import Disk
@@ -29,6 +30,7 @@ TEXT = "abc ab a"
 
 @pytest.fixture(name="archive")
 def archive_fixture(run: RunDirectory, tmp_path: Path) -> Path:
+    RunStore(run.path.parents[1]).annotate(run, AnnotationChange(note="a pilot"))
     export_archive(run, tmp_path / "run.tar")
     return tmp_path / "run.tar"
 

@@ -7,6 +7,7 @@ import { fileAddress, fileTable } from "./files.js";
 import { size } from "./numbers.js";
 import { sectionsOf } from "./report.js";
 import { actionsOf } from "./run_actions.js";
+import { annotationsOf } from "./run_annotations.js";
 import { runCurves } from "./run_curves.js";
 import { exportForm } from "./run_export.js";
 import { logOf } from "./run_log.js";
@@ -37,6 +38,7 @@ export async function showRun(main, signal, runId) {
   const curves = runCurves(runId, signal);
   const origin = h("p", {});
   const actions = actionsOf(runId, signal, () => refresh());
+  const annotations = annotationsOf(runId, signal);
   const state = h("span");
   const more = h("div");
   const checkpoints = h("div");
@@ -48,6 +50,7 @@ export async function showRun(main, signal, runId) {
   main.append(
     h("div", { class: "bar" }, state, h("code", {}, runId), actions.element),
     origin,
+    annotations.element,
     facts,
     section("Curve", curves.element),
     more,
@@ -71,6 +74,7 @@ export async function showRun(main, signal, runId) {
 
   const draw = () => {
     const bar = h("progress", { max: 100, value: run.progress, "aria-label": "Progress" });
+    annotations.show(run);
     state.replaceChildren(badge(run), ...(hasEnded(run) ? [] : [" ", bar]));
     const [first, ...others] = sectionsOf(report, "", [], signal);
     if (first && !facts.contains(document.activeElement)) facts.replaceChildren(first);

@@ -77,7 +77,7 @@ export async function showRuns(main, signal, _, query) {
     h(
       "form",
       { role: "search", class: "bar above", onsubmit: (event) => event.preventDefault() },
-      field("search", "Search", { type: "search", placeholder: "label, tag, id or corpus" }),
+      field("search", "Search", { type: "search", placeholder: "label, tag, note, id or corpus" }),
       field("where", "Where", { placeholder: "test_loss<3.2, learning_rate=0.01", list: "settings", "aria-describedby": "where-help" }),
       status,
       group,
