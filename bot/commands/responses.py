@@ -198,7 +198,7 @@ async def _answered_errors(
     except AppError as error:
         bound.info("command_refused", error_code=error.code)
         await _send_error(interaction, interaction.client.lab.permissions.worded(error, command), first)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (the boundary of all commands)
         if is_expired(error):
             bound.warning("answer_deleted", error=str(error))
             return

@@ -30,13 +30,8 @@ PYTHON_MODULES = {
     "trainer/native/build.py",  # needs only the library
 }
 MAX_GPU_LINES = 60
-BROAD_EXCEPT_BOUNDARIES = {
-    "bot/commands/responses.py",  # command tree
-    "trainer/http/server.py",  # HTTP middleware
-    "trainer/worker/children/rank.py",  # process of a job
-    "trainer/worker/children/train_run.py",  # job
-}
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
+SUPPRESSES_ALL = re.compile(r"suppress\([^)]*\b(?:Base)?Exception\b")
 TYPE_ESCAPE = re.compile(r"#\s*(type:\s*ignore|mypy:)")
 COVERAGE_ESCAPE = re.compile(r"#\s*pragma:?\s*no\s*(cover|branch)", re.IGNORECASE)
 GPU_MARKER = re.compile(r"#\s*gpu\b")
@@ -153,42 +148,10 @@ def comments(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[int, st
             yield token.start[0], token.string
 
 
-def swallowed_errors(source: Source) -> list[str]:
-    """Broad handlers that neither end by raising nor log at a boundary."""
-    faults: list[str] = []
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.ExceptHandler) and is_broad(node.type):
-            inside = [child for statement in node.body for child in ast.walk(statement)]
-            logs = any(is_log_call(child) for child in inside)
-            raises = isinstance(node.body[-1], ast.Raise)
-            if not (raises or (logs and source.path in BROAD_EXCEPT_BOUNDARIES)):
-                faults.append(f"{node.lineno}: a broad except must raise again, or log at a boundary")
-        elif isinstance(node, ast.Call) and called(node) == "suppress" and any(map(is_broad, node.args)):
-            faults.append(f"{node.lineno}: suppresses every error")
-    return faults
-
-
-def is_broad(caught: ast.expr | None) -> bool:
-    match caught:
-        case None | ast.Name(id="Exception" | "BaseException"):
-            return True
-        case ast.Tuple(elts=elements):
-            return any(is_broad(element) for element in elements)
-        case _:
-            return False
-
-
-def is_log_call(node: ast.AST) -> bool:
-    levels = {"warning", "error", "critical", "exception", "awarning", "aerror", "acritical", "aexception"}
-    return isinstance(node, ast.Call) and called(node) in levels
-
-
-def called(call: ast.Call) -> str:
-    match call.func:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case _:
-            return ""
+def suppressed_errors(source: Source) -> list[str]:
+    """`suppress` of every error, which ruff's BLE001 refuses in a handler only."""
+    found: list[str] = SUPPRESSES_ALL.findall(source.text)
+    return found
 
 
 def redis_key_literals(source: Source) -> list[str]:
@@ -232,7 +195,7 @@ RULES: dict[Callable[[Source], list[str]], tuple[str, ...]] = {
     type_escapes: EVERYTHING,
     dataclasses: PRODUCT,
     coverage_escapes: PRODUCT,
-    swallowed_errors: PRODUCT,
+    suppressed_errors: PRODUCT,
     redis_key_literals: PRODUCT,
     unsafe_children: (*PRODUCT, "local_discord"),
 }

@@ -201,8 +201,7 @@ class CheckpointStore:
         weights = _parse_weights(folder, content, expected)
         try:
             return Checkpoint(state, weights, _load_optimizer_state(content[OPTIMIZER_STATE]))
-        except Exception as error:
-            # torch does not document what it raises for a malicious file
+        except Exception as error:  # noqa: BLE001  (torch does not document what it raises for a malicious file)
             log.warning("checkpoint_unreadable", names=folder.name, error=type(error).__name__)
             raise corrupt(folder) from None
 
