@@ -20,8 +20,7 @@ WORSE = changed(BETTER, ngram_bits_per_char=1.25, margin=None)
 UNCLEAR = changed(BETTER, order=1, ngram_bits_per_char=1.53125, counted_tokens=40_000)
 """The difference from unigrams, of which a part was counted, is within its interval."""
 
-BETTER_LINE = "5-gram: 1.813 bits per character; this model 1.500 (-0.313)"
-BETTER_INTERVAL = ", 95 % interval -0.375 to -0.250"
+BETTER_LINE = "5-gram: 1.813 bits per character; this model 1.500 (-0.313), 95 % interval -0.375 to -0.250"
 WORSE_LINE = "5-gram: 1.250 bits per character; this model 1.500 (+0.250)"
 UNCLEAR_LINE = (
     "unigram: 1.531 bits per character; this model 1.500 (-0.031), 95 % interval -0.094 to +0.031; counted in"

@@ -2,16 +2,7 @@
 
 import pytest
 
-from tests.support.baselines import (
-    BETTER,
-    BETTER_INTERVAL,
-    BETTER_LINE,
-    UNCLEAR,
-    UNCLEAR_LINE,
-    WORSE,
-    WORSE_LINE,
-    WORSE_WARNING,
-)
+from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, UNCLEAR_LINE, WORSE, WORSE_LINE, WORSE_WARNING
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Against, Baseline
 from trainer.reports.report_text import Reader
@@ -23,7 +14,7 @@ DOUBT = WORSE_WARNING.replace("is worse", "is not clearly better")
 @pytest.mark.parametrize(
     ("baseline", "line", "warnings"),
     [
-        (BETTER, BETTER_LINE + BETTER_INTERVAL, ()),
+        (BETTER, BETTER_LINE, ()),
         (WORSE, WORSE_LINE, (WORSE_WARNING,)),
         (UNCLEAR, UNCLEAR_LINE, (DOUBT,)),
         (changed(UNCLEAR, has_leak=True), UNCLEAR_LINE, ()),
