@@ -25,6 +25,7 @@ from tests.support import ROOT, add_corpus, environment_in, settings_in, some_te
 from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.inference import RUN, finished_run
+from tests.support.linters import lint
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
@@ -70,16 +71,8 @@ def compose(profile: str, overrides: tuple[str, ...]) -> Table:
     return project | {"services": of_profile}
 
 
-def checked(*command: str | Path) -> str:
-    """Run a linter of this environment and return its output; fails with the output if the linter refuses."""
-    program = Path(sys.executable).with_name(str(command[0]))
-    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def test_dockerfile__passes_hadolint() -> None:
-    assert checked("hadolint", "Dockerfile") == ""
+    assert lint("hadolint", "Dockerfile") == ""
 
 
 @_OVERRIDES
@@ -89,7 +82,7 @@ def test_compose__follows_the_schema_in_every_profile(profile: str, overrides: t
     file = tmp_path / "docker-compose.yml"
     YAML(typ="safe").dump(project, file)
     assert list(block(project, "services")) == SERVICES[profile]
-    assert "ok" in checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+    assert "ok" in lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
 @_OVERRIDES
@@ -168,7 +161,7 @@ def pods() -> dict[str, tuple[Table, Table]]:
 
 def test_kubernetes__manifests_follow_their_schemas() -> None:
     files = [path for path in sorted((KUBERNETES / "base").glob("*.yaml")) if path.name != "kustomization.yaml"]
-    printed = checked("kubernetes-validate", "--strict", *files)
+    printed = lint("kubernetes-validate", "--strict", *files)
     assert printed.count("passed for resource") == len([one for path in files for one in loaded(path)]) == 7
     [kustomization] = loaded(KUBERNETES / "base" / "kustomization.yaml")
     listed = TypeAdapter(list[str]).validate_python(kustomization["resources"])

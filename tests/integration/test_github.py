@@ -3,22 +3,14 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
+from tests.support.linters import lint
 
 WORKFLOWS = ".github/workflows/*.yml"
-
-
-def checked(program: str, *words: str | Path) -> str:
-    """Run a linter of this environment and return its output; fails with the output if the linter refuses."""
-    command = [Path(sys.executable).with_name(program), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -35,17 +27,17 @@ def checked(program: str, *words: str | Path) -> str:
 def test_files__follow_the_schema_of_their_kind(schema: str, pattern: str) -> None:
     files = sorted(ROOT.glob(pattern))
     words = ["--default-filetype", "yaml", "--builtin-schema", schema]
-    assert files and "ok" in checked("check-jsonschema", *words, *files)
+    assert files and "ok" in lint("check-jsonschema", *words, *files)
 
 
 def test_workflows__pass_zizmor() -> None:
-    assert "No findings to report" in checked("zizmor", "--offline", "--no-progress", ".github")
+    assert "No findings to report" in lint("zizmor", "--offline", "--no-progress", ".github")
 
 
 def test_workflows__call_commands_of_the_set_up_script() -> None:
     text = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob(WORKFLOWS))
     called = {match[1] for match in re.finditer(r"scripts/setup\.py (\S+)", text)}
-    listed = {match[0] for match in re.finditer(r"[\w-]+", checked("python", "scripts/setup.py", "--help"))}
+    listed = {match[0] for match in re.finditer(r"[\w-]+", lint("python", "scripts/setup.py", "--help"))}
     assert called and called <= listed
 
 
