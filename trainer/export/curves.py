@@ -153,9 +153,9 @@ def write_tensorboard(folder: Path, curve: Curve) -> None:
     The name of the file lacks the name of this machine, which TensorBoard's own writers add.
     """
     event: _NewMessage = import_module("tensorboard.compat.proto.event_pb2").Event
-    summary: _NewSummary = import_module("tensorboard.compat.proto.summary_pb2").Summary
+    summary: _NewMessage = import_module("tensorboard.compat.proto.summary_pb2").Summary
     hparams: _NewHparams = import_module("tensorboard.plugins.hparams.summary_v2").hparams_pb
-    records: _Records = import_module("tensorboard.summary.writer.record_writer").RecordWriter
+    records: Callable[[BinaryIO], _Writer] = import_module("tensorboard.summary.writer.record_writer").RecordWriter
     file, start = BytesIO(), curve.start.timestamp()
     writer = records(file)
     given = ((name, value) for name, value in curve.settings.items() if value is not None)
@@ -164,7 +164,7 @@ def write_tensorboard(folder: Path, curve: Curve) -> None:
     described = hparams(settings, trial_id=curve.run_id, start_time_secs=start)
     writer.write(event(wall_time=start, summary=described).SerializeToString())
     for point in curve.points:
-        values = [summary.Value(tag=name, simple_value=value) for name, value in _measured(point).items()]
+        values = [{"tag": name, "simple_value": value} for name, value in _measured(point).items()]
         at = curve.time_of(point).timestamp()
         writer.write(event(wall_time=at, step=point.step, summary=summary(value=values)).SerializeToString())
     DISK.write(folder / f"events.out.tfevents.{int(start)}.{curve.run_id}", file.getvalue())
@@ -210,21 +210,12 @@ class _NewMessage(Protocol):
     def __call__(self, **fields: object) -> _Message: ...
 
 
-class _NewSummary(_NewMessage, Protocol):
-    @property
-    def Value(self) -> _NewMessage: ...
-
-
 class _NewHparams(Protocol):
     def __call__(self, settings: Mapping[str, object], *, trial_id: str, start_time_secs: float) -> _Message: ...
 
 
 class _Writer(Protocol):
     def write(self, record: bytes) -> None: ...
-
-
-class _Records(Protocol):
-    def __call__(self, file: BinaryIO) -> _Writer: ...
 
 
 def _rows(run: RunDirectory) -> list[CurveRow]:

@@ -3,7 +3,8 @@
 import csv
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from ctypes import c_float
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Protocol
 import pytest
 from pydantic import JsonValue
 
-from local_discord.wire import Json, decode, mapping, number
+from local_discord.wire import Json, decode, mapping, number, text
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
 from tests.support.stories import BEGIN, Story, run_record
@@ -49,44 +50,11 @@ class Accumulator(Protocol):
     def Reload(self) -> object: ...
     def Tags(self) -> dict[str, list[str]]: ...
     def Scalars(self, tag: str) -> list[Scalar]: ...
-    def SummaryMetadata(self, tag: str) -> "Metadata": ...
-
-
-class Metadata(Protocol):
-    @property
-    def plugin_data(self) -> "PluginData": ...
-
-
-class PluginData(Protocol):
-    @property
-    def content(self) -> bytes: ...
+    def SummaryMetadata(self, tag: str) -> object: ...
 
 
 class PluginDataType(Protocol):
-    def FromString(self, content: bytes) -> "Session": ...
-
-
-class Session(Protocol):
-    """The settings of a run as TensorBoard's table of them reads them."""
-
-    @property
-    def session_start_info(self) -> "SessionStart": ...
-
-
-class SessionStart(Protocol):
-    @property
-    def group_name(self) -> str: ...
-    @property
-    def hparams(self) -> "Mapping[str, Setting]": ...
-
-
-class Setting(Protocol):
-    @property
-    def string_value(self) -> str: ...
-    @property
-    def number_value(self) -> float: ...
-    @property
-    def bool_value(self) -> bool: ...
+    def FromString(self, content: bytes) -> object: ...
 
 
 IN_TRACKIO = {
@@ -205,15 +173,20 @@ def test_tensorboard__reads_curve_times_and_settings(run: RunDirectory, tmp_path
         assert [scalar.step for scalar in scalars] == [step for step, values in expected.items() if tag in values]
         for scalar in scalars:
             assert abs(scalar.wall_time - start - expected[scalar.step]["elapsed_seconds"]) < 1e-5
+    metadata = mapping(fields_of(found.SummaryMetadata("_hparams_/session_start_info"))["pluginData"])
     data: PluginDataType = import_module("tensorboard.plugins.hparams.plugin_data_pb2").HParamsPluginData
-    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    session = data.FromString(content).session_start_info
+    session = mapping(fields_of(data.FromString(b64decode(text(metadata["content"]))))["sessionStartInfo"])
+    hparams = mapping(session["hparams"])
     settings = {row["name"] for row in table_of_settings(run, tmp_path) if row["value"]}
-    assert session.group_name == run.run_id and session.hparams.keys() == settings - {"run_id"}
-    assert session.hparams["model.architecture"].string_value == "lstm"
-    assert session.hparams["learning_rate"].number_value == 0.002
-    assert session.hparams["optimizer.betas"].string_value == "[0.9,0.999]"
-    assert session.hparams["compute.tf32"].bool_value
+    assert session["groupName"] == run.run_id and hparams.keys() == settings - {"run_id"}
+    assert (hparams["model.architecture"], hparams["learning_rate"]) == ("lstm", 0.002)
+    assert (hparams["optimizer.betas"], hparams["compute.tf32"]) == ("[0.9,0.999]", True)
+
+
+def fields_of(message: object) -> Json:
+    """Return the fields of a message of Protocol Buffers."""
+    write: Callable[[object], str] = import_module("google.protobuf.json_format").MessageToJson
+    return mapping(decode(write(message)))
 
 
 def table_of_settings(run: RunDirectory, folder: Path) -> list[dict[str, str]]:
