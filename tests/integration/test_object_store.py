@@ -142,7 +142,7 @@ def without_store(site: Site) -> Settings:
         return changed(site.there, object_store=server.bucket().settings)
 
 
-async def told(queue: JobQueue, run_id: str) -> RunStatus:
+async def followed(queue: JobQueue, run_id: str) -> RunStatus:
     """Follow a run as the bot does, until it has ended on the bot's disk."""
     if not ended(await queue.states.status(run_id)):
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -158,7 +158,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
     async with site.queue() as queue:
         name = await queue.corpora.offer(attached)
         run_id = (await queue.train(tiny_request(corpus=name, checkpoint_schedule=[1]), user_id=7)).run_id
-        status = await told(queue, run_id)
+        status = await followed(queue, run_id)
         run = queue.runs.get(run_id)
         had_weights = run.weights.exists()
         measured = (await queue.inference.ask(run_id, EvalRequest(split="validation"))).measured()
@@ -183,7 +183,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         tokenizers = [tokenizer.tokenizer_id for tokenizer in queue.tokenizers.all()]
         assert status.tokenizer_id in tokenizers
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
-        parent = await told(queue, (await queue.train(continued, user_id=7)).run_id)
+        parent = await followed(queue, (await queue.train(continued, user_id=7)).run_id)
         await queue.states.delete(parent.run_id)
         assert parent.status == "completed"
         assert {(leak.ancestors, leak.unsearched) for leak in parent.leaks.values()} == {((run_id,), ())}
@@ -199,14 +199,14 @@ async def test_running_run__is_cancelled_from_another_machine_and_resumes(site: 
         with refused(ErrorCode.SERVICE_UNAVAILABLE):
             await queue.states.annotate(run_id, AnnotationChange(note="trains elsewhere"))
         assert not await queue.states.cancel(run_id)
-        cancelled = await told(queue, run_id)
+        cancelled = await followed(queue, run_id)
         resumed = (await queue.resume(run_id, user_id=7)).run_id
         while (await queue.states.status(resumed)).status == "queued":
             await queue.replication.refresh()
         without_redis = Here(changed(site.here, **with_redis("redis://127.0.0.1:1/0")))
         asked = await without_redis.cancel(resumed)
         statuses = [status.status async for status in without_redis.follow(GET_RUN, RunPath(run_id=resumed))]
-        last = await told(queue, resumed)
+        last = await followed(queue, resumed)
         await without_redis.close()
     assert (cancelled.status, asked.status, statuses[-1], last.status) == ("cancelled", "running", *["cancelled"] * 2)
     assert cancelled.last_checkpoint_step is not None and last.step >= cancelled.last_checkpoint_step
@@ -232,7 +232,7 @@ async def test_run__is_exported_and_verified_on_another_machine(site: Site) -> N
     exports_folder = site.here.app.artifacts_root / "exports" / "an-export"
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
-        await told(queue, run_id)
+        await followed(queue, run_id)
         exports = ExportStore(site.here.app.artifacts_root)
 
         async def exporting(export_id: str, model: str, to: ExportFormat) -> ExportDirectory:
@@ -313,16 +313,6 @@ async def test_corpora__that_another_machine_has_built_are_found_here(site: Site
         assert queue.corpora.find("local_kk_ipa").read_text(encoding="utf-8") == text
 
 
-async def test_request_without_the_object_store__is_refused_and_leaves_nothing(site: Site) -> None:
-    here = changed(site.here, object_store=without_store(site).object_store)
-    async with site.queue() as queue:
-        before = [run.run_id for run in queue.runs.all()]
-        queue.replication = Replication(here)
-        with refused(ErrorCode.SERVICE_UNAVAILABLE):
-            await queue.train(tiny_request(), user_id=7)
-        assert [run.run_id for run in queue.runs.all()] == before
-
-
 async def test_request_whose_run_cannot_be_stored__leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,9 +350,9 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
                 await queue.replication.refresh()
             os.kill(first.pid, signal.SIGKILL)
         async with worker_of(tmp_path / "second", bucket, redis_url):
-            moved = await told(queue, run_id)
+            moved = await followed(queue, run_id)
             undisturbed = (await queue.train(request, user_id=7)).run_id
-            await told(queue, undisturbed)
+            await followed(queue, undisturbed)
             offline = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
             while (await queue.states.status(offline)).step == 0:
                 await queue.replication.refresh()
@@ -370,7 +360,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
             failures = {"push_failed", "refresh_failed"}
             await until(lambda: all(failure in log_of_worker(tmp_path / "second") for failure in failures))
             with captured_logs() as logs:
-                following = asyncio.create_task(told(queue, offline))
+                following = asyncio.create_task(followed(queue, offline))
                 await until(lambda: "refresh_failed" in [line["event"] for line in logs])
             s3.start_again()
             await queue.states.cancel(offline)
@@ -396,7 +386,7 @@ async def test_training__outlives_its_machine_and_an_outage_of_the_object_store(
 async def test_battery__finds_its_items_in_a_training_text_of_another_machine(site: Site) -> None:
     async with site.queue() as queue:
         run_id = (await queue.train(tiny_request(corpus="text"), user_id=7)).run_id
-        await told(queue, run_id)
+        await followed(queue, run_id)
         known = some_text().splitlines()[0]
         pairs = BatteryFile(name="pairs.tsv", content=f"{known}\t{known[::-1]}\n")
         battery = await started_battery(queue, BatteryRequest(runs=(run_id,), files=(pairs,)))
@@ -407,7 +397,6 @@ async def test_battery__finds_its_items_in_a_training_text_of_another_machine(si
         assert [leak.n_items for leak in result.leaks] == [1]
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 async def test_experiment__runs_on_another_machine_and_its_report_comes_back(site: Site) -> None:
     add_languages(site.folder / "bot")
@@ -432,7 +421,7 @@ async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site)
     laptop = machine(site.folder / "laptop", site.bucket, site.url)
     async with site.queue() as queue:
         ended_id = (await queue.train(tiny_request(), user_id=7)).run_id
-        there = await told(queue, ended_id)
+        there = await followed(queue, ended_id)
         run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
         while (await queue.states.status(run_id)).step == 0:
             await queue.replication.refresh()
