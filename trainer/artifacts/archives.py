@@ -45,15 +45,27 @@ def restore_archive(
     Raises DATA_NOT_FOUND if there is no such file, INVALID_INPUT if it is no archive or was changed, and CONFLICT if
     the run exists already, and the errors of `check` for the restored files.
     """
-    with staging_folder(artifacts_root, disk) as staging:
+    with staging_folder(artifacts_root, disk) as staging, _opened(file) as stream:
         try:
-            stream = open_regular(file)
-        except FileNotFoundError as error:
-            raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(file, error)) from None
-        except BrokenFile:
-            raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
-        with stream:
-            return _restore(stream, file.stat().st_size, staging, artifacts_root, disk, check)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                members = _members(tar)
+                record = _record(tar, members, file.stat().st_size)
+                if (artifacts_root / "models" / record.run_id).exists():
+                    raise _there_already(record.run_id)
+                run = RunDirectory(staging / record.run_id, disk)
+                disk.make_folder(run.path)
+                _unpack(tar, members, record, run)
+                for path in (run.path / name for name in PASSPORT_FILES):
+                    if path.is_file():
+                        disk.remove(path)
+        except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+            raise _refused("it is incomplete or was changed") from error
+        check(run)
+        if run.completed_manifest().run_id != record.run_id:
+            raise _refused("its run has another id")
+        if portable_files(run) != {path for path in run.path.rglob("*") if path.is_file()}:
+            raise _refused("it contains files that do not belong to a run")
+        return add_run(run, artifacts_root)
 
 
 def portable_files(run: RunDirectory) -> set[Path]:
@@ -76,36 +88,6 @@ def staging_folder(artifacts_root: Path, disk: Disk = DISK) -> Iterator[Path]:
                 disk.remove_folder(staging)
 
 
-def _restore(
-    stream: FileIO,
-    size: int,
-    staging: Path,
-    artifacts_root: Path,
-    disk: Disk,
-    check: Callable[[RunDirectory], None],
-) -> RunDirectory:
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            members = _members(tar)
-            record = _record(tar, members, size)
-            if (artifacts_root / "models" / record.run_id).exists():
-                raise _there_already(record.run_id)
-            run = RunDirectory(staging / record.run_id, disk)
-            disk.make_folder(run.path)
-            _unpack(tar, members, record, run)
-            for path in (run.path / name for name in PASSPORT_FILES):
-                if path.is_file():
-                    disk.remove(path)
-    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-        raise _refused("it is incomplete or was changed") from error
-    check(run)
-    if run.completed_manifest().run_id != record.run_id:
-        raise _refused("its run has another id")
-    if portable_files(run) != {path for path in run.path.rglob("*") if path.is_file()}:
-        raise _refused("it contains files that do not belong to a run")
-    return add_run(run, artifacts_root)
-
-
 def add_run(run: RunDirectory, artifacts_root: Path) -> RunDirectory:
     """Move a complete run from a staging folder to the runs, atomically; raises CONFLICT if it exists already."""
     disk, target = run.disk, artifacts_root / "models" / run.run_id
@@ -119,6 +101,15 @@ def add_run(run: RunDirectory, artifacts_root: Path) -> RunDirectory:
         raise
     disk.sync(target.parent)
     return RunStore(artifacts_root, disk).get(run.run_id)
+
+
+def _opened(file: Path) -> FileIO:
+    try:
+        return open_regular(file)
+    except FileNotFoundError as error:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(file, error)) from None
+    except BrokenFile:
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
