@@ -128,7 +128,8 @@ def _in_vain(history: Iterable[Event], causes: tuple[StopCause, ...]) -> int:
     """Count the attempts since the last checkpoint or trial that ended with one of the causes and saved nothing."""
     count, saved = 0, False
     for event in history:
-        if isinstance(event, CheckpointSaved) or _ends_trial(event):
+        ends_trial = isinstance(event, JobProgress) and event.phase == "searching" and event.payload
+        if isinstance(event, CheckpointSaved) or ends_trial:
             count, saved = 0, True
         elif isinstance(event, JobStarted):
             saved = False
@@ -136,11 +137,6 @@ def _in_vain(history: Iterable[Event], causes: tuple[StopCause, ...]) -> int:
             count += _cause(event) in causes and not saved
             saved = False
     return count
-
-
-def _ends_trial(event: Event) -> bool:
-    """Return True if a trial of a search has ended, whose result is stored."""
-    return isinstance(event, JobProgress) and event.phase == "searching" and bool(event.payload)
 
 
 def _cause(event: Event) -> StopCause | None:

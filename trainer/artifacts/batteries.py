@@ -144,14 +144,15 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
             write_atomically(self._development, development.model_dump_json().encode(), self.disk)
         for name, content in files.items():
             write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
-        record = self.record()
+        record, scores = self.record(), self.path.glob(f"{SCORES_FOLDER}/*.json*")
+        data_files = (path for path in (self.items_file, self._request, self._development) if path.exists())
         manifest = BatteryManifest(
             battery_id=self.battery_id,
             program_version=program_version,
             runs=record.runs,
             batteries=record.batteries,
             options=record.options,
-            files=file_records(self.path, [*self._data_files(), *(self.path / name for name in files)]),
+            files=file_records(self.path, [*data_files, *scores, *(self.path / name for name in files)]),
         )
         write_atomically(self.path / MANIFEST_FILE, manifest.model_dump_json(indent=1).encode(), self.disk)
         write_atomically(self.result, summary.model_dump_json().encode(), self.disk)
@@ -170,7 +171,8 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
     def status(self, *, has_files: bool = True) -> BatteryStatus:
         """Return the status and, after the end, the files, whose hashes are read for it."""
         record, status = self.record(), self.state()
-        progress = self._read_progress(record)
+        none_yet = BatteryProgress(done=0, total=len(record.runs) * sum(one.n_items for one in record.batteries))
+        progress = whole_record(self._progress, BatteryProgress) or none_yet  # it is written with the next scores
         running = f"{progress.done:,} of {progress.total:,} items scored."
         if progress.done == progress.total and progress.total:
             running = "Computing the results."
@@ -194,15 +196,6 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
 
     def _of_attempt(self) -> tuple[Path, ...]:
         return (self._progress,)
-
-    def _read_progress(self, record: BatteryRecord) -> BatteryProgress:
-        n_items = sum(battery.n_items for battery in record.batteries)
-        none_yet = BatteryProgress(done=0, total=n_items * len(record.runs))
-        return whole_record(self._progress, BatteryProgress) or none_yet  # it is written with the next scores
-
-    def _data_files(self) -> list[Path]:
-        found = [self.items_file, self._request, self._development, *self.path.glob(f"{SCORES_FOLDER}/*.json*")]
-        return [path for path in found if path.exists()]
 
     def _measured_file(self, model: str, record: type[BaseModel]) -> Path:
         return self.path / SCORES_FOLDER / f"{model}.{'loss' if record is EvalMetrics else 'words'}.json"

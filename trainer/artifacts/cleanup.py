@@ -325,7 +325,7 @@ def _kept(run: RunDirectory) -> Iterator[Path]:
 def _is_unused(tokenizer: TokenizerDirectory, latest: float, users: Callable[[str, str | None], Sequence[str]]) -> bool:
     """Return True if a tokenizer was not used since a time, is not being trained, and no experiment needs it."""
     try:
-        is_recent = tokenizer.is_unfinished() or tokenizer.used_at() > latest
+        is_recent = tokenizer.is_unfinished() or _used_at(tokenizer.path) > latest
         return not is_recent and not users(tokenizer.tokenizer_id, tokenizer.status().label)
     except (OSError, ValueError):  # a damaged record
         return False

@@ -127,7 +127,7 @@ class Replica:
         name = f"{kind}/{item_id}"
         self._files, self._cancel = f"files/{name}", f"cancel/{name}"
         self._open, self._ended = f"{OPEN}{name}", f"{ENDED}{name}"
-        self._copy = self._read_copy()
+        self._copy = whole_record(self.path / _COPY, _Copy)
         self._seen: dict[str, _Seen] = {}
 
     @property
@@ -425,9 +425,6 @@ class Replica:
     def _keep_copy(self, copy: _Copy) -> None:
         self._copy = copy
         write_atomically(self.path / _COPY, copy.model_dump_json().encode())
-
-    def _read_copy(self) -> _Copy | None:
-        return whole_record(self.path / _COPY, _Copy)
 
 
 def join_store(objects: "ObjectStore", artifacts_root: Path) -> None:

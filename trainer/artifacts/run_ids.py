@@ -20,7 +20,6 @@ _MAX_LABEL = 64
 _SHOWN_NAMES = 5
 _UNQUOTED = re.compile(r"\w[\w.+-]*")
 """A label that a shell reads as one word."""
-_OF_RUNS = ("run", "runs", ErrorCode.RUN_NOT_FOUND)
 
 
 class Named(NamedTuple):
@@ -58,7 +57,7 @@ def one_run_id(
             return f"{one_run_id(name, runs, place)}@{checkpoint}"
         message = f"'{safe_name(given)}' is a checkpoint: name its run here, '{safe_name(name)}'."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    return _one(given, found, runs, place, _OF_RUNS)
+    return _one(given, found, runs, place, ("run", "runs", ErrorCode.RUN_NOT_FOUND))
 
 
 def one_job_id(given: str, jobs: Sequence[Named], word: str, words: str, not_found: ErrorCode) -> str:

@@ -97,10 +97,6 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
         with suppress(OSError):  # on a read-only disk nothing is removed either
             os.utime(self.path)
 
-    def used_at(self) -> float:
-        """Return the time of the last use, in seconds since 1970."""
-        return self.path.stat().st_mtime
-
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the result, as the manifest names them; raises as `completed_manifest`."""
         return with_manifest(self.path, self.completed_manifest().files)
