@@ -1,6 +1,7 @@
 """Batteries: checks a request with its runs, and reads its items."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -94,7 +95,7 @@ def new_job(
     identity += [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
     name = "development" if developed is not None else infos[0].name
-    slug = "".join(c if c in _SLUG else "-" for c in name.lower())[:_SLUG_CHARACTERS].strip("-_")
+    slug = re.sub("[^a-z0-9_-]", "-", name.lower())[:_SLUG_CHARACTERS].strip("-_")
     record = BatteryRecord(
         battery_id=f"{slug or 'battery'}-{content_hash[:8]}",
         created_at=now(),
@@ -106,9 +107,6 @@ def new_job(
         request_hash=content_hash,
     )
     return record, items
-
-
-_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 def kept_models(

@@ -95,14 +95,12 @@ def _needs(record: JobRecord) -> JobNeeds:
 
 
 def _owner(record: JobRecord) -> str | None:
-    return queue_owner(record) if isinstance(record, RunRecord) else None
-
-
-def queue_owner(record: RunRecord) -> str:
-    """Return the one who takes a turn with a run: a user, an API key, or "" for the command line.
+    """Return who takes a turn with a run: a user, an API key, or "" for the command line; None for other jobs.
 
     All runs of an experiment belong to the one who started it.
     """
+    if not isinstance(record, RunRecord):
+        return None
     return "" if record.owner is None else str(record.owner)
 
 
@@ -117,7 +115,7 @@ def _last_starts(runs: RunStore) -> dict[str, float]:
             log.warning("run_unreadable", run_id=run.run_id, error=type(error).__name__)
             continue
         if started_at is not None:
-            owner = queue_owner(record)
+            owner = _owner(record) or ""
             starts[owner] = max(starts.get(owner, 0.0), started_at.timestamp())
     return starts
 

@@ -103,13 +103,14 @@ async def preview_training(
     cost = await asyncio.to_thread(
         preview_cost, effective, found.measured, facts.sample, settings, n_runs=len(seeds), pace=facts.pace
     )
-    splits: _PreviewedSplits = await asyncio.to_thread(_preview_splits, effective, corpora, settings)
+    splits: tuple[Leaks, tuple[str, ...]] = await asyncio.to_thread(_preview_splits, effective, corpora, settings)
+    leaks, notes_on_splits = splits
     return TrainingPreview(
         request=request,
         effective=effective,
         cost=cost,
-        leaks=splits.leaks,
-        notes=(*named, *found.notes, *splits.notes, *_notes_on_length(effective, cost)),
+        leaks=leaks,
+        notes=(*named, *found.notes, *notes_on_splits, *_notes_on_length(effective, cost)),
         corpora=corpora,
         requested_paths=requested_paths,
         unused_settings=unused_settings,
@@ -255,17 +256,14 @@ def _notes_on_length(effective: EffectiveRequest, cost: Cost) -> tuple[str, ...]
     )
 
 
-class _PreviewedSplits(NamedTuple):
-    leaks: Leaks
-    notes: tuple[str, ...]
-
-
-def _preview_splits(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> _PreviewedSplits:
+def _preview_splits(
+    effective: EffectiveRequest, corpora: CorpusStore, settings: Settings
+) -> tuple[Leaks, tuple[str, ...]]:
     """Split a short text, and return the leaks between its splits and notes; the worker splits a long one."""
     ancestors = [*RunStore(settings.app.artifacts_root).ancestors(effective)]
     requests = [effective, *(request for _, request in ancestors if request is not None)]
     if sum(corpus.bytes for request in requests for corpus in request.corpora) > _MAX_LEAK_BYTES:
-        return _PreviewedSplits({}, ())
+        return {}, ()
     from trainer.data.leaks import measure_leaks  # numpy: not at the start of the bot
     from trainer.data.run_corpora import corpus_paths, read_text, split_paths
 
@@ -273,4 +271,4 @@ def _preview_splits(effective: EffectiveRequest, corpora: CorpusStore, settings:
     leaks = measure_leaks(split, effective.documents, effective.split_seed, read_text(corpora, ancestors))
     lines = Counter(name for name, block in split.blocks([*leaks]) for _ in block.split("\n"))
     counted_leaks = {name: changed(leak, n_lines=lines[name]) for name, leak in leaks.items()}
-    return _PreviewedSplits(counted_leaks, split.notes)
+    return counted_leaks, split.notes

@@ -11,21 +11,17 @@ import threading
 import time
 from pathlib import Path
 
-import structlog
-
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings, load_settings
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, RunError
 from trainer.system.child_environment import set_oom_score
 from trainer.system.logs import setup_logging
-from trainer.training.device import is_out_of_memory, resolve_device
+from trainer.training.device import resolve_device
 from trainer.training.distributed import DistributedProcesses
 from trainer.training.loop import train
 from trainer.training.processes import Processes
 from trainer.worker.children.train_child import NICENESS, train_in_process
-from trainer.worker.children.train_run import PEER_SECONDS, UNFORESEEN, load_parts
-
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+from trainer.worker.children.train_run import PEER_SECONDS, load_parts, unforeseen_error
 
 _PARENT_SECONDS = 0.2
 
@@ -54,9 +50,7 @@ def run_rank(run_id: str, parent: int) -> int:
         # the process's boundary: the training child records the error, unless another process has failed first
         if ending.wait(PEER_SECONDS):
             return 1
-        code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-        log.exception("run_failed", error_code=code)
-        report(AppError(code, UNFORESEEN[code]))
+        report(unforeseen_error(error))
         return 1
     return 0
 

@@ -100,7 +100,7 @@ _MIN_PROGRESS_SECONDS, _MAX_PROGRESS_SECONDS = 1.0, 60.0
 """Limits of the time between two progress events."""
 PEER_SECONDS = 5.0
 """Time in which torchrun ends this process if its error is the consequence of another process's end."""
-UNFORESEEN = {
+_UNFORESEEN = {
     ErrorCode.OUT_OF_MEMORY: "The training needed more memory than there is: make the model or its batches smaller.",
     ErrorCode.MODEL_TRAIN_FAILED: "Internal error during training; the run's log has the details.",
 }
@@ -157,6 +157,13 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         state = changed(checkpoint.state, request_hash=record.request_hash, is_last_step=is_last)
         checkpoint = checkpoint._replace(state=state)
     return Parts(model, tokenizer, corpus, compute, store, checkpoint)
+
+
+def unforeseen_error(error: Exception) -> AppError:
+    """Log an error for which the program has no message; return the one that the run fails with."""
+    code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
+    log.exception("run_failed", error_code=code)
+    return AppError(code, _UNFORESEEN[code])
 
 
 def _new_model(effective: EffectiveRequest, tokenizer: Tokenizer, processes: Processes = ONE_PROCESS) -> LanguageModel:
@@ -233,10 +240,9 @@ class TrainingAttempt:
                 return
             if self._processes.count > 1 and self._pause.wait(PEER_SECONDS):
                 raise  # another process has failed first
-            code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-            log.exception("run_failed", error_code=code)
-            self._fail(AppError(code, UNFORESEEN[code]))
-            if code is ErrorCode.MODEL_TRAIN_FAILED:
+            unforeseen = unforeseen_error(error)
+            self._fail(unforeseen)
+            if unforeseen.code is ErrorCode.MODEL_TRAIN_FAILED:
                 raise
 
     def _train(self) -> None:
