@@ -20,6 +20,7 @@ from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab import calls
+from trainer.lab.exports import exported_file, remove_export
 from trainer.lab.language import _
 from trainer.reports.score_table import curves_csv
 
@@ -66,14 +67,16 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
 
 async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
     """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
-    record, exports = run.record, context.lab.exports
-    file = await exports.export(run.model, to, user_id=context.caller.discord_id)
+    record, lab = run.record, context.lab
+    file = await exported_file(lab, context.caller, run.model, to)
     size = file.stat().st_size
     if size <= limit_bytes:
-        return _attached(record, to, file.name, await exports.take(file))
+        data = await asyncio.to_thread(file.read_bytes)
+        await remove_export(lab, file)
+        return _attached(record, to, file.name, data)
     public_url = context.bot.backend.public_url
     if public_url is None:
-        await exports.remove(file)
+        await remove_export(lab, file)
         message = _(
             "The export has {size}, and Discord takes at most {limit} here. Write it on the server: {command}.",
             size=byte_size(size),

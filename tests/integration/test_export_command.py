@@ -35,7 +35,8 @@ from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
-from trainer.queue.exports import Exports
+from trainer.lab.exports import exported_file
+from trainer.lab.here import OPERATOR, Here
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
@@ -177,10 +178,9 @@ def _words(path: Path) -> bytes:
 @pytest.mark.slow
 async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_starts_again(tmp_path: Path) -> None:
     finished_run(tmp_path)
-    async with embedded(tmp_path) as (chosen, queue, _), worker_in(tmp_path) as worker:
-        root = chosen.app.artifacts_root
-        exports = Exports(chosen, queue)
-        working = asyncio.create_task(exports.export(RUN, "hf"))
+    async with embedded(tmp_path) as (chosen, _, _), worker_in(tmp_path) as worker:
+        root, here = chosen.app.artifacts_root, Here(chosen)
+        working = asyncio.create_task(exported_file(here.lab, OPERATOR, RUN, "hf"))
         await until(lambda: bool(exporting(root)))
         working.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -189,8 +189,8 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
         [cancelled] = ExportStore(root).all()
         assert cancelled.state() == "cancelled"
         with pytest.raises(AppError, match="There is no run 'nowhere'"):
-            await exports.export("nowhere", "hf")
-        working = asyncio.create_task(exports.export(RUN, "hf"))
+            await exported_file(here.lab, OPERATOR, "nowhere", "hf")
+        working = asyncio.create_task(exported_file(here.lab, OPERATOR, RUN, "hf"))
         await until(lambda: bool(exporting(root)))
         [killed] = exporting(root)
         os.kill(killed, signal.SIGKILL)
@@ -199,14 +199,17 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
         await worker.wait()
         async with worker_in(tmp_path):
             file = await working
+        await here.close()
         with zipfile.ZipFile(file) as packed:
             assert packed.testzip() is None and f"{RUN}-hf/model.safetensors" in packed.namelist()
         assert {path.name for path in file.parent.glob(".*")} == set()
 
 
-async def test_export__without_a_worker_says_so_and_is_not_written_later(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot(workers=0) as bot:
-        bot.lab.exports = Exports(bot.settings, bot.lab.queue, export_seconds=0.01)
+async def test_export__without_a_worker_says_so_and_is_not_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.lab.exports._EXPORT_SECONDS", 0.01)
+    async with place(tmp_path) as here, here.bot(workers=0):
         message = await exported(here, here.ana, run=RUN)
         [export] = ExportStore(tmp_path / "artifacts").all()
         assert export.cancel_requested() and not export.is_unfinished()

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias
 
@@ -35,7 +34,6 @@ from trainer.queue.stores import Stores
 from trainer.reports.comparison import Measured, MeasuredGroup, Measurement, summary_on
 
 if TYPE_CHECKING:  # redis, without which a command reads what is stored
-    from trainer.queue.exports import Exports
     from trainer.queue.queue import JobQueue
 
 _ROWS: Mapping[str, JobRow] = {row.id_field: row for row in JOB_ROWS.values()}
@@ -110,12 +108,6 @@ class Lab:
     async def live(self, *, needs_server: bool = False) -> "JobQueue":
         """Return the queue, connected by now; `needs_server`: raises SERVICE_UNAVAILABLE where no Redis runs."""
         return self.queue
-
-    @cached_property
-    def exports(self) -> "Exports":
-        from trainer.queue.exports import Exports
-
-        return Exports(self.settings, self.queue)
 
     async def call(
         self,
