@@ -33,6 +33,7 @@ from tests.support.checkpoints import Evil
 from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.inference import RUN, finished_run
 from tests.support.redis_servers import Server, address, embedded, served, told, told_server
+from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, log_of_worker, training, with_redis, worker_in
 from trainer.artifacts.kinds import EXPERIMENT_QUEUE, TOKENIZER_QUEUE
@@ -44,6 +45,7 @@ from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.worker.inference_jobs import InferenceJobs
@@ -294,6 +296,28 @@ async def test_redis_down__requests_are_answered_in_seconds(tmp_path: Path, monk
         assert await queue.workers.exist(), "nobody can know that there is none"
         await queue.states.cancel(run_id)
         server.process.send_signal(signal.SIGCONT)
+
+
+async def test_status__without_redis_has_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
+    async with served(tmp_path) as server:
+        store = await connect(server.url)
+        feeds = RunFeeds(JobQueue(settings_in(tmp_path), store).states)
+        story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
+        before = [await feeds.status(one.run.run_id) for one in (story, waiting)]
+        awaited = await JobQueue(settings_in(tmp_path), store).states.with_wait(before[1])
+        await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
+        still_waiting = await feeds.status(waiting.run.run_id)
+        story.start().step(1, 2.0)
+        while (running := await feeds.status(story.run.run_id)).step == 0:
+            pass
+        story.complete()
+        while not (ended := await feeds.status(story.run.run_id)).has_ended:
+            pass
+        await store.close()
+    assert awaited.waits_for == "worker"
+    assert [(one.status, one.waits_for, one.reachable) for one in before] == [("queued", "worker", True)] * 2
+    assert (still_waiting.waits_for, still_waiting.reachable) == ("worker", True)
+    assert (running.status, ended.status) == ("running", "completed")
 
 
 async def test_redis_that_could_lose_data__is_logged_at_the_start(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support import settings_in
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.redis_servers import served, told_server
+from tests.support.redis_servers import answering, served, told_server
 from tests.support.waiting import until
 from tests.support.worker_runs import log_of_worker, with_redis, worker_in
 from trainer.contracts.base import changed
@@ -111,25 +111,6 @@ async def information(port: int) -> bytes:
     return answer
 
 
-@asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[str]:
-    """A server that gives one answer to every command; yields its address."""
-    open_connections: list[asyncio.StreamWriter] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_connections.append(writer)
-        while data := await reader.read(1000):
-            writer.write(answer * sum(line.startswith(b"*") for line in data.splitlines()))
-        writer.close()
-        open_connections.remove(writer)
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    address: tuple[str, int] = server.sockets[0].getsockname()
-    async with server:
-        yield f"redis://127.0.0.1:{address[1]}"
-        await until(lambda: not open_connections)
-
-
 ANSWERS = {
     "-LOADING Redis is loading the dataset in memory": "Redis is still loading its data.",
     "-ERR max number of clients reached": "Redis accepts no further connection.",
@@ -142,8 +123,8 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_error_reply__has_its_own_message(tmp_path: Path, answer: str) -> None:
-    async with answering(f"{answer}\r\n".encode()) as url:
-        assert ANSWERS[answer] in await refusal_at(url, tmp_path)
+    async with answering(f"{answer}\r\n".encode()) as address:
+        assert ANSWERS[answer] in await refusal_at(f"redis://{address}", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ import socket
 import stat
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -37,6 +35,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.support.markers import slow_except
+from tests.support.redis_servers import answering
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import with_redis
 from trainer.contracts.base import changed
@@ -231,28 +230,13 @@ async def test_wrong_redis__is_named_in_one_sentence(url: str) -> None:
     assert "REDIS__URL" in caught.value.message and not re.search(r"\b(pa|nowhere)\b", caught.value.message)
 
 
-@asynccontextmanager
-async def something_else(answer: bytes) -> AsyncIterator[str]:
-    """A server that answers whatever it is asked first by these bytes; yields where it is."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1000)
-        writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    address: tuple[str, int] = server.sockets[0].getsockname()
-    async with server:
-        yield f"127.0.0.1:{address[1]}"
-
-
 ALERT = bytes.fromhex("15030300020246")  # what a TLS server says to who does not speak TLS
 ANSWERS = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2p1\r\n", ALERT, b"$abc\r\n", bytes(range(256))]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_server_that_is_not_redis__is_named_in_one_sentence(answer: bytes) -> None:
-    async with something_else(answer) as address:
+    async with answering(answer) as address:
         with pytest.raises(AppError, match="Another program than Redis answers at `REDIS__URL`") as plain:
             await connect(f"redis://{address}")
         with pytest.raises(AppError, match="`REDIS__URL`") as encrypted:
@@ -265,7 +249,7 @@ async def test_server_that_is_not_redis__is_named_in_one_sentence(answer: bytes)
 )
 async def test_process__names_a_server_that_is_not_redis_and_ends_with_1(tmp_path: Path, command: str) -> None:
     add_corpus(tmp_path, some_text())
-    async with something_else(ANSWERS[0]) as address, LocalDiscord(token="t") as server:  # noqa: S106
+    async with answering(ANSWERS[0]) as address, LocalDiscord(token="t") as server:  # noqa: S106
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command.split()),
             cwd=tmp_path,

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from arq.worker import func
 
 from tests.support import settings_in
 from tests.support.faulty_proxy import free_port
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -105,6 +105,26 @@ async def embedded(folder: Path) -> AsyncIterator[tuple[Settings, JobQueue, Stor
     finally:
         await store.close()
         await services.stop()
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """A server that gives one answer to every command, or to whatever else it receives; yields its address."""
+    open_connections: list[asyncio.StreamWriter] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.append(writer)
+        with suppress(ConnectionError):
+            while data := await reader.read(1000):
+                writer.write(answer * max(1, sum(line.startswith(b"*") for line in data.splitlines())))
+        writer.close()
+        open_connections.remove(writer)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    address: tuple[str, int] = server.sockets[0].getsockname()
+    async with server:
+        yield f"127.0.0.1:{address[1]}"
+        await until(lambda: not open_connections)
 
 
 @asynccontextmanager
