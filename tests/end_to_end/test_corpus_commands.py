@@ -1,4 +1,4 @@
-"""`mt corpus check`: what a training would make of a text, told without a server and without leaving anything."""
+"""`mt corpus check`: how a training would read a text, without a server and without new files."""
 
 import shutil
 import sys
@@ -75,7 +75,7 @@ def test_people__are_shown_vocabulary_sample_and_shapes(shell: Checker) -> None:
         assert "\n\nabc " in out  # the text itself
 
 
-def test_tokenizer_that_is_there__is_the_one_that_is_used(shell: Checker) -> None:
+def test_stored_tokenizer__is_used(shell: Checker) -> None:
     shutil.copytree(STORED, shell.artifacts / "tokenizers")
     [folder] = (shell.artifacts / "tokenizers").iterdir()
     shutil.copy(ROOT / "tests/fixtures/finished_run/data/corpus/text.txt", shell.folder / "data" / "corpus" / "old.txt")

@@ -114,9 +114,9 @@ def workplace_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(name="told", scope="module")
-def told_fixture() -> dict[str, str]:
-    """The expected part of each sentence that was told so far."""
+@pytest.fixture(name="sentences", scope="module")
+def sentences_fixture() -> dict[str, str]:
+    """The expected part of each sentence that was shown so far."""
     return {}
 
 
@@ -141,7 +141,7 @@ def everything(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[f"{m.command[:60]} {m.sentence[:20]}" for m in MISTAKES])
 def test_mistake__is_one_sentence_and_exit_2_and_nothing_changed(
-    mistake: Mistake, shell: Shell, told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    mistake: Mistake, shell: Shell, sentences: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if mistake.given.startswith("["):
         shell.write("mt.toml", mistake.given.replace("\\n", "\n"))
@@ -161,7 +161,7 @@ def test_mistake__is_one_sentence_and_exit_2_and_nothing_changed(
     assert body.code == ErrorCode[mistake.code]
     assert f"mt: {body.message}\n" == err or "--" in err  # for a program, a field has its own name
     assert processes(shell.folder) == []
-    assert told.setdefault(err, mistake.sentence) == mistake.sentence, "no two mistakes are told alike"
+    assert sentences.setdefault(err, mistake.sentence) == mistake.sentence, "no two mistakes have one sentence"
 
 
 def test_validate__names_where_each_file_is_broken_and_queues_nothing(shell: Shell) -> None:
@@ -177,7 +177,7 @@ def test_validate__names_where_each_file_is_broken_and_queues_nothing(shell: She
     assert (everything(shell.folder), processes(shell.folder)) == (before, [])
 
 
-def test_mistake__in_an_empty_folder_makes_nothing(
+def test_mistake__in_an_empty_folder_creates_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell = enter(monkeypatch, capsys, tmp_path, tmp_path)

@@ -74,7 +74,7 @@ def run_id_fixture(lab_shell: Shell, shown: dict[str, str]) -> str:
     return next(iter(shown))
 
 
-def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id: str) -> None:
+def test_trained_run__has_equal_numbers_in_all_commands(lab_shell: Shell, run_id: str) -> None:
     shell, run = lab_shell, lab_shell.runs.get(run_id)
     status, manifest = shell.status(run), run.completed_manifest()
     assert (status.status, status.label, status.model_family) == ("completed", "char-lstm-ipa", "char_lstm")
@@ -109,7 +109,7 @@ def test_train_then_ask__numbers_agree_with_each_other(lab_shell: Shell, run_id:
     assert generated.seed_used == 3
 
 
-def test_experiment__keeps_its_checkpoints_and_goes_on_where_it_stopped(lab_shell: Shell) -> None:
+def test_training__keeps_its_checkpoints_and_resumes_where_it_stopped(lab_shell: Shell) -> None:
     shell = lab_shell
     config = BLOCKS.replace("training_corpus: demo", "training_corpus: own.txt")  # which is beside the file
     file = str(shell.write("folder/x.yaml", config.replace("logging: {}\nrun:\n", EXPERIMENT)))
@@ -216,7 +216,7 @@ def test_people__chat_and_type_on_after_the_end_of_a_chat(lab_shell: Shell, run_
     assert set(threading.enumerate()) <= before
 
 
-def test_failed_run__exit_code_says_whose_fault_it_was(lab_shell: Shell) -> None:
+def test_failed_run__exit_code_names_the_cause(lab_shell: Shell) -> None:
     before = os.listdir(lab_shell.artifacts)
     refusal = lab_shell.refuse("train", *TINY, "--corpus", "text", "--set", "device=cuda")
     assert "has no CUDA" in refusal, "a wish that this machine cannot fulfil"

@@ -69,7 +69,7 @@ def test_show_and_list__start_nothing(shell: Shell) -> None:
 
 
 @pytest.mark.slow
-def test_failed_training__exit_code_says_whose_fault_it_was(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_training__exit_code_names_the_cause(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(shell.folder, some_text())
     training = shell.start(*TRAIN, "--json", QUEUE__EMBEDDED_WORKERS="0")
     wait_until(lambda: any(shell.artifacts.glob("tokenizers/*/request.json")))

@@ -94,13 +94,13 @@ async def test_build__runs_alone_and_continues_after_a_killed_worker_and_a_resta
         async with running_bot(chosen, server) as bot, worker_in(tmp_path):
             await here.message(ana, "· result")
             await until(lambda: bot.notifier.watched_by(ana.id) == [])
-            told = ["✅ Completed: build local" in text for text in texts(here)]
-            assert told == [True, True], "the card, and one final message"
+            are_built = ["✅ Completed: build local" in text for text in texts(here)]
+            assert are_built == [True, True], "the card, and one final message"
     assert [one.documents for one in build.status().progress] == [1, 1]
 
 
 @pytest.mark.slow
-async def test_build__waits_for_a_worker_and_is_not_kept_from_it_by_a_damaged_one(
+async def test_build__waits_for_a_worker_beside_a_damaged_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     libraries(tmp_path, monkeypatch)

@@ -212,7 +212,7 @@ async def test_path__that_is_not_listed_or_too_long_is_refused(here: Site, copie
         assert refused.outcome == (422, "INVALID_INPUT"), query
 
 
-async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(here: Site, copied: RunDirectory) -> None:
+async def test_file__outside_its_folder_or_not_regular_is_refused(here: Site, copied: RunDirectory) -> None:
     """Even if a manifest names it, which may come from an archive of somebody else."""
     secret = copied.path.parent / "secret.txt"
     secret.write_text("secret")

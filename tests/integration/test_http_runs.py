@@ -111,16 +111,16 @@ NUMBERS = ("train_loss", "val_loss", "best_val_loss", "best_val_bits_per_char", 
 
 def many(root: Path) -> list[Story]:
     """Write runs of all states with ties and unknown numbers; three of them, of two states, are a group."""
-    told = [story(root, n, ("gpt2", "char_lstm")[n % 2], LABELS[n % 6], **OWNERS[n % 3]) for n in range(12)]
-    told += [story(root, n, label="of seeds", group=GROUP) for n in (20, 3 + 20, 26)]
-    for number, one in enumerate(told):
+    stories = [story(root, n, ("gpt2", "char_lstm")[n % 2], LABELS[n % 6], **OWNERS[n % 3]) for n in range(12)]
+    stories += [story(root, n, label="of seeds", group=GROUP) for n in (20, 3 + 20, 26)]
+    for number, one in enumerate(stories):
         if number % 4:
             one.start().step(10 * (number % 3) + 10, 1 + number % 5, None if number % 2 else 2 + number % 3)
         if number % 4 > 1:
             one.complete(train_loss=(number % 7) / 2 or None)
         elif number % 8 == 1:
             one.fail()
-    return told
+    return stories
 
 
 async def all_runs(site: Site, query: str, **pages: int) -> tuple[list[RunStatus], set[int]]:
@@ -370,11 +370,11 @@ async def test_beginning_of_the_name_of_a_corpus__names_it_in_a_request(here: Si
 
 
 async def test_wait__returns_when_its_time_is_up_or_the_run_ends(idle: Site, tmp_path: Path) -> None:
-    told = story(tmp_path, 1).start()
-    assert (await idle.get(f"/runs/{told.run.run_id}?wait=0.3")).record(RunStatus).status == "running"
-    waiting = [asyncio.create_task(idle.get(f"/runs/{told.run.run_id}?wait=60")) for _ in range(5)]
+    running = story(tmp_path, 1).start()
+    assert (await idle.get(f"/runs/{running.run.run_id}?wait=0.3")).record(RunStatus).status == "running"
+    waiting = [asyncio.create_task(idle.get(f"/runs/{running.run.run_id}?wait=60")) for _ in range(5)]
     await asyncio.sleep(0)
-    told.fail("It broke.")
+    running.fail("It broke.")
     assert {(await one).record(RunStatus).message for one in waiting} == {"It broke."}
 
 
@@ -405,7 +405,7 @@ async def test_manifest__has_last_lines_for_who_may_read_the_log(here: Site, cop
 
 
 async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDirectory) -> None:
-    told = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
+    events = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
     curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
     rows = TypeAdapter(list[dict[str, float | None]]).validate_json(
         f"[{','.join(run.loss_curve.read_text().splitlines())}]"
@@ -414,9 +414,9 @@ async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDi
         [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("train_loss", "val_loss")
     ]
     assert [[*curve.train], [*curve.validation]] == losses and curve.seconds
-    assert len(losses[0]) == curve.total_points >= len(told) and curve.last_event_id >= told[-1].seq
-    assert curve.tokens == tuple((event.step, float(event.tokens or 0)) for event in told)
-    assert [words for _, words in curve.words] == [event.words for event in told]
+    assert len(losses[0]) == curve.total_points >= len(events) and curve.last_event_id >= events[-1].seq
+    assert curve.tokens == tuple((event.step, float(event.tokens or 0)) for event in events)
+    assert [words for _, words in curve.words] == [event.words for event in events]
     assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
 
 

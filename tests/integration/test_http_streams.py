@@ -30,8 +30,8 @@ async def idle_fixture(tmp_path: Path) -> AsyncIterator[Inside]:
         yield here
 
 
-@pytest.fixture(name="told")
-def told_fixture(idle: Inside, tmp_path: Path) -> Story:
+@pytest.fixture(name="story")
+def story_fixture(idle: Inside, tmp_path: Path) -> Story:
     return Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
 
 
@@ -41,10 +41,10 @@ def feeds() -> int:
     return sum("Tail._follow" in repr(task) for task in running)
 
 
-def end(told: Story) -> None:
+def end(story: Story) -> None:
     """End a run, with the file that says that nothing follows."""
-    told.complete()
-    told.run.seal.write_text("")
+    story.complete()
+    story.run.seal.write_text("")
 
 
 def sent(events: list[Event]) -> list[Sent]:
@@ -66,15 +66,15 @@ async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(here: Si
     assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
 
 
-async def test_events__arrive_while_the_run_continues(idle: Inside, told: Story) -> None:
+async def test_events__arrive_while_the_run_continues(idle: Inside, story: Story) -> None:
     """It has no log meanwhile."""
     async with idle.site.stream(STREAM) as response:
         events = sent_events(response)
         assert [(await anext(events)).id for _ in range(3)] == ["1", "2", "3"]
-        told.step(1, 2.0)
+        story.step(1, 2.0)
         assert (await anext(events)).event == "trainer.metrics.progress.v1"
-        told.step(2, 1.5)
-        end(told)
+        story.step(2, 1.5)
+        end(story)
         rest = [event async for event in events]
     assert await idle.site.events(LOG) == []
     assert (await idle.site.get(f"/runs/{RUN}/logs")).text == ""
@@ -84,13 +84,13 @@ async def test_events__arrive_while_the_run_continues(idle: Inside, told: Story)
     assert names == [("5", "progress"), ("6", "completed"), ("7", "completed")]
 
 
-async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, told: Story) -> None:
+async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, story: Story) -> None:
     """An event of another release is left out; the ones after it are not sent twice or lost."""
-    told.step(1, 2.0).step(2, 2.0)
-    log = told.run.path / "events.jsonl"
+    story.step(1, 2.0).step(2, 2.0)
+    log = story.run.path / "events.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     log.write_text("".join([*lines[:1], "{}\n", *lines[2:]]), encoding="utf-8")
-    end(told)
+    end(story)
     everything = [event.id for event in await idle.site.events(STREAM)]
     assert everything == ["1", "3", "4", "5", "6", "7"]
     for last in (1, 2, 3, 4, 5):
@@ -99,7 +99,7 @@ async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, tol
         ]
 
 
-async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idle: Inside, told: Story) -> None:
+async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idle: Inside, story: Story) -> None:
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(idle.site.stream(STREAM, key=key)) for key in (ADMIN, ANA) * 100]
         readers = [sent_events(stream) for stream in streams]
@@ -108,7 +108,7 @@ async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idl
         assert (feeds(), idle.api.open_streams) == (1, 200)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await idle.site.get("/runs")).status == 200
-        told.step(1, 2.0)
+        story.step(1, 2.0)
         for events in readers:
             assert [(await anext(events)).id for _ in range(3)] == ["2", "3", "4"]
     await until(lambda: idle.api.open_streams == 0)
@@ -118,8 +118,8 @@ async def test_two_hundred_clients__share_one_reader_that_ends_with_the_last(idl
 async def test_client__that_leaves_or_reads_nothing_is_disconnected(tmp_path: Path) -> None:
     timeouts = HttpTimeouts(send_seconds=0.2)
     async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), timeouts) as idle:
-        told = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
-        told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
+        story = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
+        story.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
         with captured_logs() as logs:
             _, leaving = await idle.site.begin(f"{LOG}?tail={MAX_LINES}")
             while not feeds():
@@ -151,13 +151,13 @@ async def test_streams__above_a_limit_are_refused_until_one_ends(tmp_path: Path)
                 assert response.status == 200
 
 
-async def test_stream__of_a_file_that_breaks_is_cut(idle: Inside, told: Story) -> None:
+async def test_stream__of_a_file_that_breaks_is_cut(idle: Inside, story: Story) -> None:
     with captured_logs() as logs:
         async with idle.site.stream(STREAM) as response:
             events = sent_events(response)
             for _ in range(3):
                 await anext(events)
-            log = told.run.path / "events.jsonl"
+            log = story.run.path / "events.jsonl"
             log.unlink()
             log.mkdir()
             with pytest.raises(ClientPayloadError):
@@ -165,9 +165,9 @@ async def test_stream__of_a_file_that_breaks_is_cut(idle: Inside, told: Story) -
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["http_request_failed"]
 
 
-async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Story) -> None:
+async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, story: Story) -> None:
     """The lines of the end are written just after the run has ended."""
-    log = told.run.logs
+    log = story.run.logs
     log.write_text("first\nsecond\nthird\n", encoding="utf-8")
     async with idle.site.stream(f"{LOG}?tail=2") as response:
         lines = sent_events(response)
@@ -175,7 +175,7 @@ async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Stor
         with log.open("a", encoding="utf-8") as file:
             file.write("fourth\nhalf of")
         assert await anext(lines) == Sent("", "", "fourth")
-        end(told)
+        end(story)
         with log.open("a", encoding="utf-8") as file:
             file.write(" a line\nlast\n")
         rest = [line.data async for line in lines]
@@ -195,21 +195,21 @@ async def test_log__of_an_ended_run_is_as_people_read_it(here: Site, run: RunDir
             assert (answer.status, await answer.read()) == (204, b"")
 
 
-async def test_log__is_held_as_far_as_a_client_may_ask(idle: Inside, told: Story) -> None:
-    told.run.logs.write_text("".join(f"{number}\n" for number in range(MAX_LINES + 5)), encoding="utf-8")
+async def test_log__keeps_the_most_lines_that_a_client_can_request(idle: Inside, story: Story) -> None:
+    story.run.logs.write_text("".join(f"{number}\n" for number in range(MAX_LINES + 5)), encoding="utf-8")
     async with idle.site.stream(f"{LOG}?tail=1") as response:
         lines = sent_events(response)
         assert (await anext(lines)).data == str(MAX_LINES + 4)
-        with told.run.logs.open("a", encoding="utf-8") as file:
+        with story.run.logs.open("a", encoding="utf-8") as file:
             file.write("".join(f"more {number}\n" for number in range(7)))
-        end(told)
+        end(story)
         assert [line.data async for line in lines] == [f"more {number}" for number in range(7)]
 
 
 @pytest.mark.parametrize("sign", ["\n", "\r", "\r\n", "\u2028", "\x1b[2J", "\0"], ids=ascii)
-async def test_log__with_control_characters_forges_no_event(idle: Inside, told: Story, sign: str) -> None:
-    told.run.logs.write_bytes(f"x{sign}event: forged\nlast\n".encode())
-    end(told)
+async def test_log__with_control_characters_forges_no_event(idle: Inside, story: Story, sign: str) -> None:
+    story.run.logs.write_bytes(f"x{sign}event: forged\nlast\n".encode())
+    end(story)
     events = await idle.site.events(LOG)
     assert {event.event for event in events} == {""}
     assert events[-1].data == "last"

@@ -122,10 +122,10 @@ async def test_stream__adds_up_to_the_complete_text(here: Site, run: RunDirector
         scored = await create(model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1)
         plain = await create(model=name, prompt="cab", max_tokens=9, seed=5, stream=True, stream_options=usage)
         pieces = [chunk async for chunk in plain]
-        told = await create(
+        scored_stream = await create(
             model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1, stream=True, stream_options=usage
         )
-        complete = [chunk async for chunk in told]
+        complete = [chunk async for chunk in scored_stream]
         unused = await create(model=name, prompt="cab", logprobs=1, stream=True)
         without_usage = [chunk async for chunk in unused]
         with pytest.raises(openai.NotFoundError):

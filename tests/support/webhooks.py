@@ -41,7 +41,7 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """A server on this machine; answers 200 unless told otherwise."""
+    """A server on this machine; answers 200 by default."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -56,7 +56,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     @property
-    def told(self) -> list[tuple[str, int]]:
+    def events(self) -> list[tuple[str, int]]:
         """Run and sequence number of each event that came, oldest first."""
         return [(received.body.run_id, received.body.seq) for received in self.received]
 
@@ -114,7 +114,7 @@ async def sending(
         await sender.stop()
 
 
-def story(root: Path, run_id: str = "char_lstm-1") -> Story:
+def new_story(root: Path, run_id: str = "char_lstm-1") -> Story:
     """A run that is accepted and begins now."""
     begin = now()
     return Story(root, changed(run_record(run_id), created_at=begin), begin)

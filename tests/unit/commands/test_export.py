@@ -20,8 +20,8 @@ def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     assert trainer.load("out").surprisal("the sea") == trainer.load(run.path).surprisal("the sea")
     config: dict[str, object] = json.loads((shell.folder / "out" / "config.json").read_text(encoding="utf-8"))
     assert config["cell"] == "rnn"
-    told = shell.type("export", run.run_id, "--format", "torchscript", "--out", "script")
-    assert f"{run.run_id} is in script" in told and "PyTorch has deprecated TorchScript" in told
+    shown = shell.type("export", run.run_id, "--format", "torchscript", "--out", "script")
+    assert f"{run.run_id} is in script" in shown and "PyTorch has deprecated TorchScript" in shown
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
 )
 def test_curve__of_a_run_that_still_trains_says_what_shows_it(shell: Shell, form: str, hint: str) -> None:
     run = shell.add_interrupted_run()
-    told = shell.type("export", run.run_id, "--format", form, "--out", "out")
+    shown = shell.type("export", run.run_id, "--format", form, "--out", "out")
     files = [path for path in (shell.folder / "out").iterdir() if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    assert told == f"{run.run_id} is in out ({len(files)} files, {size:,} bytes).\n{hint}"
+    assert shown == f"{run.run_id} is in out ({len(files)} files, {size:,} bytes).\n{hint}"
     refusal = shell.error("export", run.run_id, "--format", form, "--out", "other", "--license", "mit")
     assert refusal.message == "`--license` is for the card of a model, which a curve does not have."
     refusal = shell.error("export", f"{run.run_id}@17", "--format", "csv", "--out", "other")

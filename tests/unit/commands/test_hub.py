@@ -61,8 +61,8 @@ def run_fixture(shell: Shell) -> RunDirectory:
 def test_push_without_yes__shows_what_it_would_send_and_sends_nothing(
     run: RunDirectory, hub: Hub, shell: Shell, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = shell.type("push", run.run_id, NAME, "--license", "mit", "--public")
-    assert re.sub(r"  [\d,]+$", "  SIZE", told, flags=re.MULTILINE) == snapshot
+    shown = shell.type("push", run.run_id, NAME, "--license", "mit", "--public")
+    assert re.sub(r"  [\d,]+$", "  SIZE", shown, flags=re.MULTILINE) == snapshot
     plan = shell.read(_Plan, "push", run.run_id, NAME, "--data-license", "cc0-1.0")
     assert hub.requests == []
     assert (plan.run_id, plan.repository, plan.private, plan.sent) == (run.run_id, NAME, True, [])
@@ -85,8 +85,8 @@ def test_push_and_pull__report_each_revision(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("LOGGING__LEVEL", "DEBUG")
     words = ("push", run.run_id, NAME, "--yes", "--license", "mit")
-    told = shell.type(*words)
-    assert told == f"{run.run_id} is in {hub.url}/{NAME} (private, 2 revisions).\n"
+    shown = shell.type(*words)
+    assert shown == f"{run.run_id} is in {hub.url}/{NAME} (private, 2 revisions).\n"
     assert shell.err == "step-500: sent\nmain: sent\n"
     hub.models.repositories[NAME].commit("main", {"README.md": b"by Ana"})
     again = shell.read(_Pushed, *words)
@@ -105,8 +105,8 @@ def test_push_and_pull__report_each_revision(
     assert repository_card(hub).startswith(b"---\n")
     before = trainer.load(run.path).surprisal("the sea")
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
-    told = shell.type("pull", NAME)
-    assert told == f'{run.run_id} is here. Score a text with: mt score {run.run_id} "…"\n'
+    shown = shell.type("pull", NAME)
+    assert shown == f'{run.run_id} is here. Score a text with: mt score {run.run_id} "…"\n'
     assert shell.type("pull", f"{NAME}@main") == f"{run.run_id} is here already.\n"
     assert trainer.load(run.run_id).surprisal("the sea") == before
     pulled: dict[str, object] = json.loads(shell.type("pull", f"{NAME}@step-500", "--json"))

@@ -24,7 +24,7 @@ def test_end__states_that_the_context_is_full(reason: FinishReason, steps: tuple
     assert end_note(reason, response) == note
 
 
-def test_folder_to_measure_on__is_one_text_which_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corpus_folder__is_measured_as_one_text_with_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "bank"
     folder.mkdir()
     for name in ("train.txt", "test.txt", "more.csv"):
