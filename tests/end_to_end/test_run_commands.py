@@ -1,4 +1,4 @@
-"""`mt runs`, `status`, `logs`, `cancel`, `verify`, `doctor`, `selftest`: what is there is told, nothing is started."""
+"""`mt runs`, `status`, `logs`, `cancel`, `verify`, `doctor`, `selftest`: they read what is stored and start nothing."""
 
 import math
 import re
@@ -24,7 +24,7 @@ from tests.support.measured_runs import line_losses
 from tests.support.run_shell import Shell, sets
 from tests.support.runs import ended as end
 from tests.support.runs import record
-from tests.support.stored_jobs import finish_battery, finished_development, finished_experiment, waiting_battery
+from tests.support.stored_jobs import finish_battery, finished_experiment, waiting_battery
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.unit.export.test_verification import accepted
@@ -121,10 +121,6 @@ def a_group(shell: Shell) -> str:
     return GROUP
 
 
-def a_development(shell: Shell) -> str:
-    return finished_development(shell.artifacts, "development-1", "lstm-1").battery_id
-
-
 def a_battery(shell: Shell) -> str:
     battery = waiting_battery(shell.artifacts, "pairs-1", "lstm-1", "lstm-2")
     finish_battery(battery)
@@ -161,11 +157,6 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
             f"{2.5 / per:.3f} ± {1 / per:.3f} ({1.5 / per:.3f}–{3.5 / per:.3f}) {unit}, {5 / per:.3f} ±",
         ),
     ),
-    "a group": (
-        "status {}",
-        a_group,
-        lambda unit, per: (f"validation, {unit} per token", f"validation, {unit} per character", f"{5 / per:.3f}"),
-    ),
     "a comparison": (
         "compare {}",
         lambda shell: " ".join(pair(shell, 2.2, 0.1, learning_rate=0.5)),
@@ -182,14 +173,6 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
         lambda unit, per: (f"entropy in {unit} per character", f"loss in {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
     ),
     "a battery": ("battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
-    "a development": (
-        "battery show {}",
-        a_development,
-        lambda unit, per: (
-            *(f"test: {unit} per character", f"{5 * log(2) / per:.3f} ("),
-            *(f"from {unit}", f"{9 / per:.2f}"),
-        ),
-    ),
 }
 
 
@@ -230,7 +213,7 @@ def test_status__without_a_worker_or_a_server_reads_the_disk(shell: Shell, monke
     assert shell.error("status", run.run_id).code is ErrorCode.CONFIG_INVALID
 
 
-def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) -> None:
+def test_logs__are_readable_lines_or_stored_json(shell: Shell) -> None:
     run = shell.runs.create(record())
     assert shell.type("logs", run.run_id) == "" and "no log yet" in shell.err
     lines = [
@@ -266,7 +249,7 @@ def test_failed_run__shows_its_code_and_the_last_lines_of_its_process(shell: She
     assert shell.type("logs", run.run_id, "--json") == ""
 
 
-def test_logs__end_quietly_when_nobody_reads_on(shell: Shell) -> None:
+def test_logs__end_silently_when_the_reader_closes(shell: Shell) -> None:
     run = shell.add_finished_run()
     run.logs.write_text('{"message": "x"}\n' * 50_000, encoding="utf-8")
     with shell.start("logs", run.run_id, "--json", "--tail", "50000") as command:
@@ -330,7 +313,7 @@ def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     assert shell.has_started_nothing()
 
 
-def test_wrong_setting__is_named_and_doctor_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_setting__is_named_and_doctor_continues(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
     for command in ("runs", "selftest"):
         error = shell.error(command)
@@ -382,9 +365,9 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert f"{second.run_id} is cancelled." in shell.type("cancel", second.run_id)
         with shell.start("logs", first.run_id, "--follow", "--json", "--tail", "100000") as follow:
             assert shell.read(RunStatus, "cancel", first.run_id).run_id == first.run_id
-            told, _ = follow.communicate(timeout=PATIENCE_SECONDS)
-        assert told.splitlines() == LogReader(first.logs).last(1_000_000)
-        assert '"message": "run_ended"' in told.splitlines()[-1]
+            printed, _ = follow.communicate(timeout=PATIENCE_SECONDS)
+        assert printed.splitlines() == LogReader(first.logs).last(1_000_000)
+        assert '"message": "run_ended"' in printed.splitlines()[-1]
         wait_until(lambda: shell.status(first).status == "cancelled")
         assert shell.status(second).attempt == 0
 
