@@ -150,7 +150,6 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     [
         ("a.txt", b"", "CORPUS_EMPTY", "'a.txt' is empty: it needs lines of text to learn from."),
         ("a.txt", b"ab\n\xff\n", "INVALID_INPUT", "'a.txt' is not UTF-8"),
-        ("a.jsonl", b'"ab"\n{"text": "\\ud83d"}', "INVALID_INPUT", "'a.jsonl': line 2 has half of a surrogate pair"),
         ("a.jsonl", b'{"text": 1}', "INVALID_INPUT", "'a.jsonl': line 1 must be a text"),
     ],
 )
@@ -185,7 +184,6 @@ async def test_upload__with_other_bytes_than_its_hash_is_refused(at: Site, setti
         ),
         (request_of(("a.txt", b"a"), name="../.."), "INVALID_INPUT", "`name` must have a letter or a digit."),
         (request_of(("a.txt", b"a"), ("a.txt", b"b")), "INVALID_INPUT", "different names that end in .txt or .text."),
-        (request_of(("a.txt", b"a"), ("b.tsv", b"b")), "INVALID_INPUT", "different names that end in .txt or .text."),
         (request_of(("a/b.txt", b"a")), "INVALID_INPUT", "name"),
         (request_of(), "INVALID_INPUT", "files"),
         (request_of(("a.txt", b"a"), language="Kazakh"), "INVALID_INPUT", "language"),

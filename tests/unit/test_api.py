@@ -146,25 +146,6 @@ def test_battery__counts_the_pairs_whose_first_sentence_is_likelier(
         loaded.battery("nothing")
 
 
-def test_loaded_run__predicts_by_the_softmax_of_a_whole_forward_pass(tmp_path: Path) -> None:
-    loaded = trainer.load(finished_run(tmp_path, "lstm").path)
-    special_ids = loaded.tokenizer.special_ids
-    for prefix in ("t", "th", "the"):
-        ids = [special_ids.start, *loaded.tokenizer.encode(prefix)]
-        log_p = loaded.model.forward(torch.tensor(ids).unsqueeze(0))[0, -1].double().log_softmax(-1)
-        by_logp: list[int] = log_p.argsort(descending=True).tolist()
-        order = [i for i in by_logp if i not in special_ids.all][:3]
-        likeliest: list[float] = log_p[order].tolist()
-        found = loaded.predict_next(prefix, 3)
-        assert [each.token for each in found] == loaded.tokenizer.tokens(order)
-        assert [each.logp for each in found] == pytest.approx(likeliest, abs=1e-5)
-    assert loaded.predict_next("") == []
-    masked = trainer.load(finished_run(tmp_path, "bert").path)
-    for ask in (masked.predict_next, masked.generate):
-        with pytest.raises(AppError, match="cannot generate text"):
-            ask("the")
-
-
 def test_load__takes_a_run_by_id_and_names_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(tmp_path, "gru")
     monkeypatch.chdir(tmp_path)
