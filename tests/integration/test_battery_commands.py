@@ -5,10 +5,9 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from local_discord import Upload
-from local_discord.state import StoredMessage
 from local_discord.wire import text
 from tests.support.batteries import PAIRS
-from tests.support.bot import components, place, read
+from tests.support.bot import labels, place, read
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.development_results import NO_ITEMS, development_of
 from tests.support.finished_runs import finished_run
@@ -26,10 +25,6 @@ from trainer.reports.development_report import development_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ITEMS = Upload("pairs.csv", PAIRS.encode())
-
-
-def labels(message: StoredMessage) -> list[str]:
-    return [text(one.get("label") or one["placeholder"]) for one in components(message)]
 
 
 def complete(battery: BatteryDirectory, root: Path) -> None:

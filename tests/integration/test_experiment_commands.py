@@ -12,27 +12,18 @@ from local_discord import Upload
 from local_discord.state import StoredMessage
 from local_discord.wire import Json, rows, text
 from tests.support import ROOT, add_corpus
-from tests.support.bot import AMBER, components, place, read
+from tests.support.bot import AMBER, components, labels, place, read
 from tests.support.experiment_results import section_scores, with_batteries
 from tests.support.waiting import until
-from trainer.artifacts.experiments import ExperimentDirectory
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.contracts.base import changed
 from trainer.experiments.report import write_report
 
 SMOKE = (ROOT / "configs" / "experiment_smoke.yaml").read_bytes()
 
 
-def experiments(root: Path) -> list[ExperimentDirectory]:
-    return [ExperimentDirectory(path) for path in sorted((root / "artifacts" / "experiments").glob("*-*"))]
-
-
 def named(experiment: ExperimentDirectory) -> dict[str, str]:
     return {"experiment": experiment.experiment_id}
-
-
-def labels(message: StoredMessage) -> list[str]:
-    """The buttons and lists of a message, by what stands on them."""
-    return [text(one.get("label") or one["placeholder"]) for one in components(message)]
 
 
 def options_of(message: StoredMessage) -> list[Json]:
@@ -45,7 +36,7 @@ async def test_completed_experiment__has_its_tables_figures_and_files(tmp_path: 
     async with place(tmp_path) as here:
         started = {"recipe": "smoke", "languages": "kk,tr"}
         await here.ask(here.ana, "experiment start", started)
-        [experiment] = experiments(tmp_path)
+        [experiment] = ExperimentStore(tmp_path / "artifacts").all()
         experiment_id, folder, options = experiment.experiment_id, experiment.path, named(experiment)
         # a report as a worker would write it, of seven languages
         write_report(folder, changed(with_batteries(), experiment_id=experiment_id), section_scores())
@@ -88,7 +79,7 @@ async def test_completed_experiment__has_its_tables_figures_and_files(tmp_path: 
 async def test_report_above_the_limit_of_discord__is_refused(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await here.ask(here.ana, "experiment start", {"recipe": "smoke"})
-        [experiment] = experiments(tmp_path)
+        [experiment] = ExperimentStore(tmp_path / "artifacts").all()
         experiment.result.write_bytes(b"{}")
         (experiment.path / "noise.csv").write_bytes(os.urandom(10 << 20))
         answer = await here.ask(here.bob, "experiment export", named(experiment))
@@ -102,7 +93,7 @@ async def test_experiment__is_cancelled_and_started_again_by_buttons(tmp_path: P
         started, message = await read(call), await call.reply()
         assert "⏳ Queued: experiment smoke" in started.text and "No worker is running" in started.text
         assert labels(message) == ["Refresh", "Cancel", "Watch"]
-        [experiment] = experiments(tmp_path)
+        [experiment] = ExperimentStore(tmp_path / "artifacts").all()
         request, name = experiment.record().request, experiment.experiment_id
         assert (list(request.languages), request.seeds) == (["tr", "kk"], (1, 2))
         running = await here.reply(here.ana, "experiment show", named(experiment))
@@ -119,7 +110,7 @@ async def test_experiment__is_cancelled_and_started_again_by_buttons(tmp_path: P
         assert "⏳ Queued: experiment smoke" in again.text
         for said in ("⏹ Cancelled", "has already ended"):
             assert said in (await here.ask(here.ana, "experiment cancel", named(experiment))).text
-    assert len(experiments(tmp_path)) == 1
+    assert len(ExperimentStore(tmp_path / "artifacts").all()) == 1
 
 
 async def test_start__takes_a_plan_and_built_corpora(tmp_path: Path) -> None:
@@ -130,7 +121,7 @@ async def test_start__takes_a_plan_and_built_corpora(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         limit = here.bot.settings.limits.attachment_bytes
         started = await here.ask(here.ana, "experiment start", {"config": Upload("plan.yml", plan)})
-    [experiment] = experiments(tmp_path)
+    [experiment] = ExperimentStore(tmp_path / "artifacts").all()
     assert len(plan) < limit and "⏳ Queued: experiment own" in started.text
     languages = experiment.record().request.languages
     assert [options.corpus for options in languages.values()] == ["oscar_kk_ipa", "oscar_tr_ipa"]

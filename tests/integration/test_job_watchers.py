@@ -14,7 +14,6 @@ from bot.people.watchers import HasLedger, Ledger, MessageLedger, SentMessage, W
 from local_discord.driver import shown_text
 from local_discord.rest import Limit
 from local_discord.state import Refusal
-from tests.support import ROOT
 from tests.support.bot import components
 from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
@@ -25,7 +24,6 @@ from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
 from trainer.artifacts.job_folder import REPORT_FILE
-from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import KindName, changed, now
 from trainer.contracts.errors import AppError
 from trainer.contracts.experiments import Validity
@@ -33,7 +31,6 @@ from trainer.contracts.operations import JOB_ROWS
 from trainer.reports.experiment_report import experiment_report
 from trainer.system.files import write_atomically
 
-TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 USERS, RUNS, WATCHED = 20, 50, 8
 INTERVAL_SECONDS = 0.2
 CANNOT_SEND = Refusal(403, 50007, "Cannot send messages to this user")
@@ -134,18 +131,6 @@ async def test_job_of_each_kind__has_one_card_and_one_final_message(
         await until_told(job)
     assert [text.split("\n")[1][0] for text in here.texts(here.ana)] == ["❌"] * 2
     assert FAILURE.message in shown_text(final.payload)
-
-
-async def test_final_message_of_a_tokenizer__has_figures_and_next_command(here: Place, tmp_path: Path) -> None:
-    shutil.copytree(TOKENIZER, tmp_path / "tokenizers" / TOKENIZER.name)
-    async with here.listening() as listener:
-        await listener.watch(TokenizerStore(tmp_path).get(TOKENIZER.name), here.ana.id, None)
-        final = await here.message(here.ana, "· result")
-    assert len(here.texts(here.ana)) == 1
-    said = shown_text(final.payload)
-    assert "✅ Completed: tokenizer" in said and "char\nVocabulary 29 tokens" in said
-    assert "0.0% unknown characters · 1.000 tokens/character · 5.611 tokens/word" in said
-    assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
 
 
 async def test_unwatched_experiment__sends_no_more_messages(here: Place, tmp_path: Path) -> None:

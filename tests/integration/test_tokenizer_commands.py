@@ -8,11 +8,7 @@ from tests.support import add_corpus, some_text
 from tests.support.bot import AMBER, TEXT, place
 from tests.support.lab import Lab
 from tests.support.waiting import until
-from trainer.artifacts.tokenizers import TokenizerDirectory
-
-
-def tokenizers(root: Path) -> list[TokenizerDirectory]:
-    return [TokenizerDirectory(path) for path in sorted((root / "artifacts" / "tokenizers").glob("*-*"))]
+from trainer.artifacts.tokenizers import TokenizerStore
 
 
 async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
@@ -21,7 +17,9 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     async with place(lab.folder) as here:
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
         assert "Queued: tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
-        [tokenizer] = [one for one in tokenizers(lab.folder) if one.status().label == "both texts"]
+        [tokenizer] = [
+            one for one in TokenizerStore(lab.folder / "artifacts").all() if one.status().label == "both texts"
+        ]
         await until(lambda: tokenizer.status().status == "completed")
         stats = tokenizer.completed_manifest().stats
         listed = await here.ask(here.bob, "tokenizer list")
@@ -52,7 +50,7 @@ async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(
         ):
             answer = await here.ask(here.bob, "tokenizer train", {"corpora": corpora})
             assert refusal in answer.text and answer.colour == AMBER
-            assert tokenizers(tmp_path) == []
+            assert TokenizerStore(tmp_path / "artifacts").all() == []
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "demo"})
         assert "⏳ Queued: tokenizer" in answer.text and "char · corpus demo" in answer.text
         assert "No worker is running" in answer.text and "direct messages" in answer.text
@@ -68,7 +66,7 @@ async def test_tokenizer__of_an_attached_text_is_for_those_who_may_see_a_run_on_
         await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT)})
         corpora = sha256(TEXT).hexdigest()
         trained = await here.ask(here.bob, "tokenizer train", {"corpora": corpora, "name": "secret"})
-        [tokenizer] = tokenizers(tmp_path)
+        [tokenizer] = TokenizerStore(tmp_path / "artifacts").all()
         listed = [(await here.ask(one, "tokenizer list")).text for one in people]
         shown = [(await here.ask(one, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})).text for one in people]
         assert "tokenizer secret" in trained.text and "secret" in listed[0] and "tokenizer secret" in shown[0]

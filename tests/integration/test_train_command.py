@@ -1,7 +1,6 @@
 """`/mt train` with all that it takes: options, warm starts, tokenizers, and an attached YAML file."""
 
 import shutil
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -192,31 +191,3 @@ async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there
         assert (accepted(here).effective.label, accepted(here).request.corpus) == ("cat_walk-lstm", "cat_walk")
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
-
-
-async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path: Path) -> None:
-    add_corpus(tmp_path, TEXT.decode(), "cats")
-    async with place(tmp_path) as here:
-        some = Upload("some.yaml", b"model_family: gru\nmodel: {hidden_size: 9}\ntokenizer: {method: char}\n")
-        nothing_yet = await here.ask(here.bob, "train", {"config": some})
-        assert "Give exactly one of `corpus` (a name) and `file`" in nothing_yet.text and here.runs() == []
-        await here.ask(here.bob, "train", {"config": some, "corpus": "cats", "size": "tiny", "name": "first"})
-        first = accepted(here).effective
-        again = await here.ask(here.bob, "train", {"config": some, "name": "again"})
-        assert (first.model_family, first.model.hidden_size, first.tokenizer.method) == ("gru", 64, "char")
-        assert "⏳ Queued: again" in again.text and "Corpus: cats" in again.text
-
-
-async def test_table__is_trained_on_by_its_texts(tmp_path: Path) -> None:
-    lines = TEXT.decode().splitlines()
-    tables = {
-        "cats.jsonl": "\n".join(f'{{"text": "{line}"}}' for line in lines),
-        "cats.tsv": "text\tid\n" + "\n".join(f"{line}\t1" for line in lines),
-    }
-    async with place(tmp_path) as here:
-        for seed, (name, table) in enumerate(tables.items()):
-            file = Upload(name, table.encode())
-            answer = await here.ask(here.bob, "train", {"file": file, "size": "tiny", "seed": seed})
-            assert "⏳ Queued: cats" in answer.text
-        corpora = [RunDirectory(path).record().effective.corpus.sha256 for path in here.runs()]
-        assert corpora == [sha256(TEXT + b"\n").hexdigest()] * 2, "the plain text has the same name"

@@ -162,6 +162,11 @@ def components(message: StoredMessage) -> list[Json]:
     return [part for row in message.components for part in rows(row.get("components"))]
 
 
+def labels(message: StoredMessage) -> list[str]:
+    """The labels of the buttons and lists of a message."""
+    return [text(one.get("label") or one["placeholder"]) for one in components(message)]
+
+
 def buttons(message: StoredMessage) -> dict[str, str]:
     """The custom ids of the buttons that can be pressed, by label."""
     parts = [part for part in components(message) if part["type"] == BUTTON and part.get("disabled") is not True]
