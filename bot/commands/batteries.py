@@ -7,7 +7,16 @@ from discord import app_commands
 
 from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import Suggestion, autocomplete, described, find_run, fitting_runs, last_of, names_in
+from bot.commands.run_options import (
+    Suggestion,
+    autocomplete,
+    described,
+    find_run,
+    fitting_runs,
+    last_of,
+    names_in,
+    shown_as_typed,
+)
 from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
@@ -29,8 +38,7 @@ def _runs(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 
 def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    for name in matching(typed, battery_names(context.bot.settings), lambda name: (name,)):
-        yield name, name
+    return shown_as_typed(typed, battery_names(context.bot.settings))
 
 
 @battery.command(name="start", description="Test what runs know by minimal pairs.")

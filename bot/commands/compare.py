@@ -1,6 +1,7 @@
 """`/mt compare`: metrics and loss curves of a run beside those of up to three baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import discord
 from discord import app_commands
@@ -101,7 +102,7 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
     first, *others = comparison.runs
     options = [option(one.run_id, _("Against {name}", name=one.label or one.run_id)) for one in others]
     differing = select("differences", first.run_id, _("Show different settings, to you alone"), options)
-    return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
+    return Answer(embed, partial(attach_comparison, embed, chart, curves, unit), button_row(differing))
 
 
 async def _curves(lab: Lab, compared: Sequence[ComparedRun]) -> tuple[dict[str, Curve], str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from io import BytesIO
 from typing import Literal
 
 import discord
@@ -10,6 +9,7 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
+from bot.messages.files import one_file
 from bot.messages.text import BLURPLE, byte_size, make_embed, relative_time, shown_name
 from bot.session.client import Bot
 from trainer.artifacts.command_jobs import KEPT_SECONDS
@@ -90,7 +90,7 @@ async def _exported_model(context: CommandContext, run: Run, to: ModelFormat, li
 
 
 def _attached(record: RunRecord, to: Format, name: str, data: bytes) -> Answer:
-    return Answer(export_answer(record, to, name, len(data)), [discord.File(BytesIO(data), name)])
+    return Answer(export_answer(record, to, name, len(data)), one_file(name, data))
 
 
 def exporting_answer(record: RunRecord, to: str) -> discord.Embed:

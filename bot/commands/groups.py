@@ -1,6 +1,7 @@
 """Groups of runs over seeds in commands: the one of a name, and its status."""
 
 import asyncio
+from functools import partial
 from typing import NamedTuple
 
 from bot.commands.responses import Answer, CommandContext
@@ -49,4 +50,4 @@ async def show_group(context: CommandContext, group: Group) -> Answer:
     is_owner = context.lab.permissions.permits(Role.OWNER, context.caller, group.record)
     is_watching = watcher is not None and not watcher.is_done
     buttons = group_buttons(group.status, is_owner=is_owner, is_watching=is_watching)
-    return Answer(embed, attach_group_chart(embed, chart, group.status), buttons)
+    return Answer(embed, partial(attach_group_chart, embed, chart, group.status), buttons)

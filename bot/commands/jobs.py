@@ -11,8 +11,16 @@ from discord import app_commands
 
 from bot.commands.pages import PagedList, unfiltered_list
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
-from bot.commands.run_options import Suggest, Suggestion, autocomplete, corpus_name, suggested_trained_tokenizers
+from bot.commands.run_options import (
+    Suggest,
+    Suggestion,
+    autocomplete,
+    corpus_name,
+    shown_as_typed,
+    suggested_trained_tokenizers,
+)
 from bot.messages.buttons import ButtonPress, button, button_row
+from bot.messages.files import one_file
 from bot.messages.job_cards import (
     AGAIN,
     SURE,
@@ -36,7 +44,6 @@ from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
 from trainer.lab.language import _
 from trainer.lab.waits import all_pages
-from trainer.queue.run_index import matching
 
 _LEFT_OUT = {".jsonl"}
 """Suffixes of raw data, which an archive for Discord has not."""
@@ -91,8 +98,7 @@ def suggested(row: JobRow) -> Suggest:
             except AppError:
                 return
         ids: Sequence[str] = getattr(context.lab.index, row.kind)
-        for job_id in matching(typed, ids, lambda name: (name,)):
-            yield job_id, job_id
+        yield from shown_as_typed(typed, ids)
 
     return autocomplete(suggestions)
 
@@ -154,7 +160,7 @@ async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
     if "report.html" in names:
         lines[0] += f" {_('`report.html` has all tables and figures.')}"
     embed = make_embed(GREEN, f"📦 {_('Files: {name}', name=plain(folder.name))}", lines, folder.name)
-    return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}.zip")])
+    return Answer(embed, one_file(f"{folder.name}.zip", data))
 
 
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
@@ -163,7 +169,7 @@ async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     folder, _names = await _files(context, JOB_ROWS[kind], press.run_id)
     data: bytes = await asyncio.to_thread((folder / name).read_bytes)
     embed = make_embed(GREEN, f"📄 {name}", [byte_size(len(data))], folder.name)
-    return Answer(embed, [discord.File(BytesIO(data), f"{folder.name}-{name}")])
+    return Answer(embed, one_file(f"{folder.name}-{name}", data))
 
 
 async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Answer:
@@ -174,7 +180,7 @@ async def _shown(context: CommandContext, row: JobRow, status: JobStatus) -> Ans
     if isinstance(job, TokenizerDirectory):
         names = await asyncio.to_thread(_corpora_of, job)
         embed = job_card(row, status, corpora=[corpus_name(context, name) for name in names])
-    return Answer(embed, files(), buttons)
+    return Answer(embed, files, buttons)
 
 
 async def _table(context: CommandContext, press: ButtonPress) -> Answer:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
-from io import BytesIO
 from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -17,6 +16,7 @@ from discord import app_commands
 from bot.commands.channels import Place
 from bot.messages.answers import error_answer, undelivered_note
 from bot.messages.buttons import ButtonPress
+from bot.messages.files import no_files
 from bot.people.user_settings import set_language, use_unit
 from bot.rest.errors import (
     CALL_ERRORS,
@@ -62,7 +62,7 @@ class CommandContext(NamedTuple):
 
 class Answer(NamedTuple):
     embed: discord.Embed
-    files: Sequence[discord.File] = ()
+    files: Callable[[], list[discord.File]] = no_files
     view: discord.ui.View | None = None
     later: Callable[[], Awaitable["Answer"]] | None = None
     """Returns the answer that replaces this one, after a long time."""
@@ -223,16 +223,20 @@ async def _defer(
     deadline = time.monotonic() + _ANSWER_SECONDS
     with server_errors() as failures:
         for number in itertools.count():
-            error = await _error_of_defer(interaction, is_hidden=is_hidden, is_new=is_new)
-            code = None if error is None else error_code(error)
-            if error is None or (code == _ALREADY_ACKNOWLEDGED and (number or failures)):
+            try:
+                await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
+            except CALL_ERRORS as error:
+                code, reason = error_code(error), str(error)
+            else:
                 return True
             if code == _ALREADY_ACKNOWLEDGED:
-                _report_rival(interaction.client, bound)
-                return False
+                is_own = bool(number or failures)
+                if not is_own:
+                    _report_rival(interaction.client, bound)
+                return is_own
             if code == _UNKNOWN_INTERACTION:
                 break
-            bound.warning("first_answer_failed", error=str(error))
+            bound.warning("first_answer_failed", error=reason)
             with suppress(*CALL_ERRORS):
                 await interaction.original_response()
                 return True
@@ -241,15 +245,6 @@ async def _defer(
             await asyncio.sleep(_FIRST_RETRY_SECONDS)
     bound.warning("interaction_expired")
     return False
-
-
-async def _error_of_defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> Exception | None:
-    """Send the first answer; return the error of the call, None if Discord has accepted the answer."""
-    try:
-        await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
-    except CALL_ERRORS as error:
-        return error
-    return None
 
 
 def _report_rival(bot: Bot, bound: structlog.stdlib.BoundLogger) -> None:
@@ -267,67 +262,43 @@ def _numbered(answer: Answer, number: str) -> Answer:
 
 async def _deliver(interaction: discord.Interaction[Bot], answer: Answer, first: FirstAnswer) -> None:
     """Answer in place of the first answer, or by direct message if the command was too long ago."""
-    contents = _contents(answer)
     try:
         if first == "hidden":
-            await _fill_with_undelivered(interaction, answer, contents)
+            await _fill_with_undelivered(interaction, answer)
         else:
-            await _fill(interaction, answer, contents)
+            await _fill(interaction, answer)
     except CALL_ERRORS as error:
         if not has_token_ended(error):
             raise
-        await _send_directly(interaction, answer, contents)
+        await _send_directly(interaction, answer)
 
 
-async def _send_directly(interaction: discord.Interaction[Bot], answer: Answer, contents: Sequence["_Content"]) -> None:
+async def _send_directly(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Send an answer to the caller as a direct message, once."""
     nonce = str(interaction.id)
     view = discord.ui.View() if answer.view is None else answer.view
     await retry(
-        lambda: interaction.user.send(embed=answer.embed, files=_files(contents), view=view, nonce=nonce),
+        lambda: interaction.user.send(embed=answer.embed, files=answer.files(), view=view, nonce=nonce),
         islice(back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _MAX_DIRECT_RETRIES),
         log.bind(request_id=request_id(interaction)),
     )
 
 
-async def _fill_with_undelivered(
-    interaction: discord.Interaction[Bot], answer: Answer, contents: Sequence["_Content"]
-) -> None:
+async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
         cards = [one.card for one in results]
-        await _fill(interaction, answer, contents, [undelivered_note(cards)] if cards else [])
+        await _fill(interaction, answer, [undelivered_note(cards)] if cards else [])
 
 
-async def _fill(
-    interaction: discord.Interaction[Bot],
-    answer: Answer,
-    contents: Sequence["_Content"],
-    notes: Sequence[discord.Embed] = (),
-) -> None:
+async def _fill(interaction: discord.Interaction[Bot], answer: Answer, notes: Sequence[discord.Embed] = ()) -> None:
     """Replace the first answer."""
     await _persist(
         interaction,
         lambda: interaction.edit_original_response(
-            embeds=[answer.embed, *notes], attachments=_files(contents), view=answer.view
+            embeds=[answer.embed, *notes], attachments=answer.files(), view=answer.view
         ),
     )
-
-
-class _Content(NamedTuple):
-    """A file of an answer; each try of a call reads its own copy."""
-
-    name: str
-    data: bytes
-    description: str | None
-
-
-def _contents(answer: Answer) -> list[_Content]:
-    return [_Content(file.filename, file.fp.read(), file.description) for file in answer.files]
-
-
-def _files(contents: Sequence[_Content]) -> list[discord.File]:
-    return [discord.File(BytesIO(data), name, description=text) for name, data, text in contents]
 
 
 async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awaitable[T]]) -> T:

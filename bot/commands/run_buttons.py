@@ -1,7 +1,6 @@
 """Buttons of a run without a command of their own: Files, Retry, Copy config, Edit… and Compare…"""
 
 import asyncio
-from io import BytesIO
 
 import discord
 
@@ -22,6 +21,7 @@ from bot.messages.buttons import (
     option,
     select,
 )
+from bot.messages.files import one_file
 from bot.messages.text import BLURPLE, MAX_FILE_BYTES, display_name, make_embed, shown_name
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
@@ -57,14 +57,13 @@ async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     except (OSError, BrokenFile):
         raise AppError(ErrorCode.NOT_FOUND, _("The file `{file}` is missing or damaged.", file=file.path)) from None
     name = f"{run.record.run_id}.{file.path.replace('/', '.')}"
-    return Answer(file_answer(run.record, file), [discord.File(BytesIO(data), name)])
+    return Answer(file_answer(run.record, file), one_file(name, data))
 
 
 async def _config(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "status", press.run_id)
     text = await context.lab.call(calls.GET_CONFIG, context.caller, RunPath(run_id=run.record.run_id))
-    attached = discord.File(BytesIO(text.encode()), f"{run.record.run_id}.yaml")
-    return Answer(config_answer(run.record, text), [attached])
+    return Answer(config_answer(run.record, text), one_file(f"{run.record.run_id}.yaml", text.encode()))
 
 
 async def _change_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
@@ -111,10 +110,6 @@ async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
     return Answer(embed, view=button_row(select("compareto", press.run_id, _("Baseline"), options)))
 
 
-async def _compare_to(context: CommandContext, press: ButtonPress) -> Answer:
-    return await compare_runs(context, [press.run_id, press.selected or ""])
-
-
 def _yaml_of_another(record: RunRecord) -> str:
     """Return the settings of a run without its label, which would then name two runs."""
     from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
@@ -129,6 +124,8 @@ BUTTONS: Reactions = {
     "change": ButtonForm("status", _change_form),
     "retry": ButtonAnswer("resume", _retry),
     "compare": ButtonAnswer("status", _compare),
-    "compareto": ButtonAnswer("compare", _compare_to),
+    "compareto": ButtonAnswer(
+        "compare", lambda context, press: compare_runs(context, [press.run_id, press.selected or ""])
+    ),
 }
 FORMS = {"change": ButtonAnswer("status", _train_changed)}

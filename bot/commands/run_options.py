@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -155,6 +155,11 @@ def _checkpoints(context: CommandContext, command: str, typed: str) -> Iterator[
                     yield model_name(run_id, step), f"{isolated(run.name)} · {_('step {step}', step=step)} · {run_id}"
 
 
+def shown_as_typed(typed: str, names: Iterable[str]) -> Iterator[Suggestion]:
+    """Yield the names that match, shown as they are typed."""
+    return ((name, name) for name in matching(typed, names, lambda name: (name,)))
+
+
 def names_in(text: str) -> list[str]:
     """Return the names between commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -188,16 +193,13 @@ def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggesti
 
 def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield methods, then trained tokenizers."""
-    for method in matching(typed, METHODS, lambda method: (method,)):
-        yield method, method
+    yield from shown_as_typed(typed, METHODS)
     yield from _trained_tokenizers(context, typed)
 
 
 def size_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the presets of sizes of all families."""
-    sizes: dict[str, None] = dict.fromkeys(size for of_family in PRESETS.values() for size in of_family)
-    for size in matching(typed, sizes, lambda size: (size,)):
-        yield size, size
+    yield from shown_as_typed(typed, {size: None for of_family in PRESETS.values() for size in of_family})
 
 
 def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from io import BytesIO
+from functools import partial
 from typing import Literal
 
 import discord
@@ -14,6 +14,7 @@ from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import button, button_row
+from bot.messages.files import no_files, one_file
 from bot.messages.group_card import group_buttons, group_card
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
@@ -112,7 +113,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     charts = context.bot.charts
     chart = await charts.loss_chart(curves["train"], curves["validation"], current_unit(), status.bits_per_nat)
-    return Answer(embed, attach_chart(embed, chart, status), buttons)
+    return Answer(embed, partial(attach_chart, embed, chart, status), button_row(*buttons))
 
 
 async def _watch(context: CommandContext, run_id: str, *, is_here: bool) -> Answer:
@@ -182,7 +183,7 @@ async def _logs(context: CommandContext, run_id: str, count: int, level: _Level 
     lines = await asyncio.to_thread(last_lines, run.directory, count, _LEVELS[level])
     text = "\n".join(lines)
     is_attached = len(text) > _MAX_SHOWN_CHARACTERS
-    files = [discord.File(BytesIO(text.encode()), f"{run.record.run_id}.log.txt")] if is_attached else []
+    files = one_file(f"{run.record.run_id}.log.txt", text.encode()) if is_attached else no_files
     return Answer(logs_answer(run.record, lines, is_attached=is_attached), files)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from io import BytesIO
+from functools import partial
 from typing import Annotated, Literal
 
 import discord
@@ -14,6 +14,7 @@ from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
+from bot.messages.files import one_file
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
 from bot.messages.text import display_name
 from bot.people.user_settings import current_unit, use_unit
@@ -175,10 +176,10 @@ async def _report(
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _("The report could not be created. Try again in a minute."))
     another = button_row(button("score", model, _("Score another…"), detail=options.code))
     if is_table:
-        table = discord.File(BytesIO(report.files[TABLE_NAME]), TABLE_NAME)
-        return Answer(table_answer(run.record, report, model), [table], another)
+        table = one_file(TABLE_NAME, report.files[TABLE_NAME])
+        return Answer(table_answer(run.record, report, model), table, another)
     embed = report_answer(run.record, report, model, left_out=len(normalized) - len(scored_text))
-    return Answer(embed, report_files(report), another)
+    return Answer(embed, partial(report_files, report), another)
 
 
 BUTTONS: Reactions = {

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import discord
 
 from bot.messages.advice import can_resume, can_retry, retry_batch
-from bot.messages.buttons import button, button_row
+from bot.messages.buttons import button
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _
 
@@ -16,26 +16,12 @@ AGAIN, HERE, OWN_CARD, CARD = "again", "here", "own", "card"
 """Details of the buttons Refresh (of an answer, of the owner's card and of another card) and Watch here."""
 
 
-def card_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> discord.ui.View:
-    """Return the buttons of a card; with `is_owner`, its watcher owns the run."""
-    return button_row(*_card_items(record, status, is_owner=is_owner))
-
-
-def status_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> discord.ui.View:
-    """Return the buttons of a status answer: the caller's next commands."""
-    return button_row(*_status_items(record, status, is_owner=is_owner, is_watching=is_watching))
-
-
-def final_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> discord.ui.View:
-    """Return the buttons of a final message."""
-    return button_row(*_end_items(record, status, is_owner=is_owner))
-
-
 def watch_button(run_id: str, *, is_watching: bool) -> _Button:
     return button("unwatch", run_id, _("Unwatch")) if is_watching else button("watch", run_id, _("Watch"))
 
 
-def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
+def card_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
+    """Yield the buttons of a card; with `is_owner`, its watcher owns the run."""
     run_id = record.run_id
     if not status.has_ended:
         if is_owner:
@@ -47,11 +33,12 @@ def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iter
         yield button("config", run_id, _("Copy config"))
 
 
-def _status_items(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> Iterator[_Button]:
+def status_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool, is_watching: bool) -> Iterator[_Button]:
+    """Yield the buttons of a status answer: the caller's next commands."""
     run_id = record.run_id
     yield button("status", run_id, _("Refresh"), detail=AGAIN)
     if status.has_ended:
-        yield from _end_items(record, status, is_owner=is_owner)
+        yield from final_buttons(record, status, is_owner=is_owner)
     else:
         yield watch_button(run_id, is_watching=is_watching)
         yield button("watch", run_id, _("Watch here"), detail=HERE)
@@ -73,8 +60,8 @@ def _owner_items(run_id: str, status: RunStatus) -> Iterator[_Button]:
     yield button("logs", run_id, _("Logs"))
 
 
-def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
-    """Yield the buttons of an ended run: inference, Files, Compare…; or for the owner Resume, Retry and Logs."""
+def final_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iterator[_Button]:
+    """Yield the buttons of a final message: inference, Files, Compare…; or for the owner Resume, Retry and Logs."""
     run_id = record.run_id
     if status.status == "completed":
         if record.effective.objective == "causal_lm":  # a masked model generates no text

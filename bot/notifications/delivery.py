@@ -13,9 +13,10 @@ import discord
 import structlog
 
 from bot.messages.buttons import button_row
+from bot.messages.files import no_files
 from bot.messages.text import AMBER, make_embed
 from bot.notifications.inbox import Inbox
-from bot.notifications.subjects import RESULT, Message, Subject, View, no_files
+from bot.notifications.subjects import RESULT, Message, Subject, View
 from bot.people.user_settings import use_unit
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import (

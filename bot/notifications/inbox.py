@@ -11,7 +11,8 @@ import structlog
 
 from bot.messages.buttons import button_row
 from bot.messages.digest_card import digest_card
-from bot.notifications.subjects import Message, Reading, State, Subject, View, no_files
+from bot.messages.files import no_files
+from bot.notifications.subjects import Message, Reading, State, Subject, View
 from bot.people.watchers import Ledger, Watcher
 from trainer.lab.language import current_language
 from trainer.system.files import DISK

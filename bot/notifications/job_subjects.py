@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bot.messages.files import no_files
 from bot.messages.job_cards import job_buttons, job_card
 from bot.messages.report_card import attach_figures
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
-from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View, no_files
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
 from bot.people.user_settings import current_unit
 from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
 from bot.processes.chart_process import ChartProcess

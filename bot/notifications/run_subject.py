@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from bot.messages.buttons import button_row
 from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
@@ -84,7 +85,7 @@ class RunSubject(Subject):
         embed = run_card(record, status, losses)
         if heartbeat_ts is not None:
             embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(heartbeat_ts))}"
-        buttons = card_buttons(record, status, is_owner=user_id == record.user_id)
+        buttons = button_row(*card_buttons(record, status, is_owner=user_id == record.user_id))
         return Message(embed, partial(attach_chart, embed, chart, status), buttons)
 
     async def _final(self, state: RunState, chart: bytes | None, watcher: Watcher) -> Message:
@@ -96,4 +97,4 @@ class RunSubject(Subject):
             outcome = outcome._replace(last_lines=())
         embed = final_message(record, status, outcome)
         files = partial(attach_chart, embed, chart if watcher.card is None else None, status)
-        return Message(embed, files, final_buttons(record, status, is_owner=is_owner))
+        return Message(embed, files, button_row(*final_buttons(record, status, is_owner=is_owner)))

@@ -108,7 +108,3 @@ class Subject(ABC):
                 view = self._views[unit] = await draw()
                 self._fresh_until[unit] = time.monotonic() + self._interval_seconds
             return view
-
-
-def no_files() -> list[discord.File]:
-    return []

@@ -1,5 +1,7 @@
 """Buttons under the messages about a run, by its state and by who sees them."""
 
+from collections.abc import Iterable
+
 import discord
 import pytest
 
@@ -21,9 +23,8 @@ STATUSES = {
 }
 
 
-def labels(view: discord.ui.View) -> str:
-    rows: list[discord.ui.Item[discord.ui.View]] = view.children
-    return " · ".join(str(one.label) for one in rows if isinstance(one, discord.ui.Button))
+def labels(buttons: Iterable[discord.ui.Button[discord.ui.View]]) -> str:
+    return " · ".join(str(one.label) for one in buttons)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_messages__have_the_buttons_of_their_state(state: str, is_owner: bool, c
         (ErrorCode.TRAINING_NAN_LOSS, 64, "Logs"),
     ],
 )
-def test_failed_run__offers_what_would_help(code: ErrorCode, batch: int, shown: str) -> None:
+def test_failed_run__has_the_buttons_of_its_error(code: ErrorCode, batch: int, shown: str) -> None:
     status = changed(FAILED, error=RunError.of(AppError(code, "x")), batch_size=batch)
     assert labels(final_buttons(RUN, status, is_owner=True)) == shown
 
@@ -89,11 +90,10 @@ def test_final_message__of_a_masked_model_offers_no_generation() -> None:
 @pytest.mark.parametrize("state", STATUSES)
 def test_messages__have_no_two_buttons_with_one_id_and_room_for_more(state: str) -> None:
     now = STATUSES[state]
-    for view in (
+    for buttons in (
         card_buttons(RUN, now, is_owner=True),
         final_buttons(RUN, now, is_owner=True),
         status_buttons(RUN, now, is_owner=True, is_watching=True),
     ):
-        children: list[discord.ui.Item[discord.ui.View]] = view.children
-        ids = [str(one.custom_id) for one in children if isinstance(one, discord.ui.Button)]
+        ids = [one.custom_id for one in buttons]
         assert len(ids) == len(set(ids)) <= 10
