@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import discord
 
+from bot.messages.answers import STATE_SIGNS
 from bot.messages.text import (
     BLURPLE,
     GREY,
@@ -12,11 +13,10 @@ from bot.messages.text import (
     display_name,
     figure,
     make_embed,
-    per_char,
     plain,
     relative_time,
-    unit_of,
     utf16_length,
+    with_unit,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _, plural
@@ -28,8 +28,7 @@ _MAX_CHARACTERS = 3900
 
 def run_line(record: RunRecord, status: RunStatus) -> str:
     """Return a run's line: the sign of its state, its name, progress, loss and expected end."""
-    signs = {"queued": "⏳", "paused": "⏸"}
-    sign = signs.get(status.status, "🏃" if status.reachable else "⚠")
+    sign = "⚠" if status.status == "running" and not status.reachable else STATE_SIGNS[status.status]
     parts = [f"{sign} **{plain(clamp(display_name(record), _MAX_NAME))}**"]
     if status.status == "queued":
         parts.append(
@@ -42,9 +41,9 @@ def run_line(record: RunRecord, status: RunStatus) -> str:
     else:
         parts.append(f"{int(status.progress)} %" if status.reachable else _("worker not responding"))
     if status.train_loss is not None:
-        parts.append(_("loss {loss}", loss=f"{figure(status.train_loss)} {unit_of(status.objective)}"))
-        if status.train_bits_per_char is not None:
-            parts.append(per_char(status.train_bits_per_char, status.unknown_char_share))
+        loss = figure(status.train_loss)
+        bits, share = status.train_bits_per_char, status.unknown_char_share
+        parts.append(_("loss {loss}", loss=with_unit(loss, status.objective, bits, share)))
     if status.reachable and status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         parts.append(_("ETA {time}", time=relative_time(status.last_heartbeat_ts + status.eta_seconds)))
     return " · ".join(parts)

@@ -18,6 +18,7 @@ from bot.messages.text import (
     shown_name,
     unit_of,
     unknown_warning,
+    with_unit,
 )
 from trainer.contracts.base import RunState
 from trainer.contracts.groups import GroupStatus
@@ -100,9 +101,7 @@ def _line(run: RunStatus) -> str:
     if run.status in ("running", "paused"):
         parts.append(f"{numeral(run.progress, '.0f')} %")
     if loss is not None:
-        parts.append(f"{figure(loss)} {unit_of(run.objective)}")
-    if bits is not None:
-        parts.append(per_char(bits, run.unknown_char_share))
+        parts.append(with_unit(figure(loss), run.objective, bits, run.unknown_char_share))
     if run.error is not None:
         parts.append(run.error.code)
     return " · ".join(parts)

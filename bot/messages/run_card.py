@@ -23,13 +23,13 @@ from bot.messages.text import (
     count,
     figure,
     make_embed,
-    per_char,
     plain,
     relative_time,
     shown_name,
     shown_perplexity,
     unit_of,
     unknown_warning,
+    with_unit,
     without_links,
 )
 from bot.people.user_settings import current_unit
@@ -219,7 +219,7 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         f"{progress_bar(status.progress)} **{int(status.progress)} %** · "
         + _("epoch {epoch}/{epochs}", epoch=status.epoch, epochs=status.total_epochs)
         + f" · {_('step {step}', step=steps)}",
-        f"{_('Loss')} **{figure(status.train_loss)}**{_unit(status.train_bits_per_char, status)}"
+        f"{_('Loss')} {_loss(status, f'**{figure(status.train_loss)}**', status.train_bits_per_char)}"
         f" · {shown_perplexity(perplexity(status.train_loss))}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
@@ -227,7 +227,7 @@ def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> 
         best = ""
         if status.best_val_loss is not None:
             best = f" · {_('best {loss}', loss=figure(status.best_val_loss))}{epoch}"
-        last_value = f"{figure(status.val_loss)}{_unit(status.val_bits_per_char, status)}"
+        last_value = _loss(status, figure(status.val_loss), status.val_bits_per_char)
         lines.append(f"{_('Validation {loss}', loss=last_value)}{best}")
     lines += unknown_warning(status.unknown_char_share)
     reader = reader_of_names()
@@ -276,7 +276,7 @@ def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
 def _result(status: RunStatus) -> list[str]:
     lines = []
     if status.test_loss is not None:
-        test = f"**{figure(status.test_loss)}**{_unit(status.bits_per_char, status)}"
+        test = _loss(status, f"**{figure(status.test_loss)}**", status.bits_per_char)
         lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
@@ -293,7 +293,7 @@ def _result(status: RunStatus) -> list[str]:
 
 def _best_validation(status: RunStatus, loss: float) -> str:
     margin = "" if status.best_val_margin is None else f" ± {figure(status.best_val_margin)} (95 %)"
-    shown = f"{figure(loss)}{margin}{_unit(status.best_val_bits_per_char, status)}"
+    shown = _loss(status, f"{figure(loss)}{margin}", status.best_val_bits_per_char)
     if status.best_epoch is None:
         return _("Validation {loss} (best)", loss=shown)
     if status.best_epoch == 0:
@@ -338,7 +338,7 @@ def _warning(status: RunStatus) -> list[str]:
         _(
             "⚠ The model has learned almost nothing: its loss is {loss}, and the uniform baseline has {baseline}."
             " Train longer, on more text or with another learning rate.",
-            loss=figure(loss) + _unit(None, status),
+            loss=_loss(status, figure(loss)),
             baseline=figure(log(status.vocab_size)),
         ),
     ]
@@ -355,7 +355,7 @@ def _checkpoint(status: RunStatus) -> list[str]:
         return [_("No checkpoint was saved.")]
     loss = ""
     if status.best_val_loss is not None:
-        best = figure(status.best_val_loss) + _unit(status.best_val_bits_per_char, status)
+        best = _loss(status, figure(status.best_val_loss), status.best_val_bits_per_char)
         loss = f" ({_('best validation {loss}', loss=best)})"
     return [_("Kept: checkpoint at step {step}", step=count(status.last_checkpoint_step)) + loss]
 
@@ -400,7 +400,5 @@ def _duration(status: RunStatus) -> str:
     return _(" in {duration}", duration=" ".join([*parts, _("{number} s", number=seconds)]))
 
 
-def _unit(bits_per_char: float | None, status: RunStatus) -> str:
-    """Return the unit of a run's loss, and the loss per character if it is known."""
-    of_char = [] if bits_per_char is None else [per_char(bits_per_char, status.unknown_char_share)]
-    return f" {' · '.join([unit_of(status.objective), *of_char])}"
+def _loss(status: RunStatus, loss: str, bits_per_char: float | None = None) -> str:
+    return with_unit(loss, status.objective, bits_per_char, status.unknown_char_share)

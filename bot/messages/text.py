@@ -62,6 +62,14 @@ def unit_of(objective: Objective) -> str:
     return unit_per("token" if objective == "causal_lm" else "masked token")
 
 
+def with_unit(
+    loss: str, objective: Objective, bits_per_char: float | None = None, unknown_char_share: float | None = None
+) -> str:
+    """Return a written loss with its unit, and with the loss per character if that is known."""
+    of_char = "" if bits_per_char is None else f" · {per_char(bits_per_char, unknown_char_share)}"
+    return f"{loss} {unit_of(objective)}{of_char}"
+
+
 def per_char(bits: float, unknown_char_share: float | None, deviation: str = "") -> str:
     """Return bits per character in the reader's unit, with a deviation if given; with ⚠ if too low to compare."""
     mark = " ⚠" if has_unknown_text(unknown_char_share) else ""
