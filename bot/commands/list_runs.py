@@ -104,9 +104,5 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     return Answer(embed, view=page.buttons)
 
 
-async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
-    return await _runs(context, RunFilters.parse(press))
-
-
-RUNS = PagedList("runs", "runs", _turn)
+RUNS = PagedList("runs", "runs", lambda context, press: _runs(context, RunFilters.parse(press)))
 BUTTONS, FORMS = RUNS.button_reactions, RUNS.form_reactions

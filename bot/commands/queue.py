@@ -8,7 +8,7 @@ from discord import app_commands
 
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.messages.answers import STATE_SIGNS, owner_name
-from bot.messages.buttons import ButtonPress, button, button_row
+from bot.messages.buttons import button, button_row
 from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from bot.session.client import Bot
 from trainer.lab.language import _, numeral, plural
@@ -52,11 +52,7 @@ async def _queue(context: CommandContext) -> Answer:
     return Answer(embed, view=button_row(button("queue", _ALL, _("Refresh"))))
 
 
-async def _refresh(context: CommandContext, press: ButtonPress) -> Answer:
-    return await _queue(context)
-
-
-BUTTONS: Reactions = {"queue": ButtonAnswer("queue", _refresh, lambda press: True)}
+BUTTONS: Reactions = {"queue": ButtonAnswer("queue", lambda context, press: _queue(context), lambda press: True)}
 
 
 def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:

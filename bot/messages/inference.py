@@ -243,9 +243,5 @@ def _surprising_table(summary: Summary) -> str:
         )
         sign = isolated(visible(row.text)) + ("" if row.is_known else _(" unknown"))
         surprisal = figure(row.surprisal, SURPRISAL_DIGITS).rjust(6)
-        lines.append(f"{_position(row.start + 1)} {surprisal}  {sign}   {expected}".rstrip())
+        lines.append(f"{numeral(row.start + 1):>6} {surprisal}  {sign}   {expected}".rstrip())
     return "\n".join(lines)
-
-
-def _position(number: int) -> str:
-    return f"{numeral(number):>6}"
