@@ -84,7 +84,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         (run,) = here.runs()
         late = await here.ask(here.bob, "cancel", {"run": run.name})
         assert late.colour == AMBER and "already ended" in late.text
-        assert await here.asked_by() == [(run.name, user.id) for user in (here.ana, here.bob, here.bob)]
+        assert await here.inference_requests() == [(run.name, user.id) for user in (here.ana, here.bob, here.bob)]
 
 
 INFERENCE: Mapping[str, Mapping[str, str | int]] = {
@@ -120,7 +120,7 @@ async def test_inference__without_a_finished_run_or_a_worker_is_refused(tmp_path
     assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
 
 
-async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(tmp_path: Path) -> None:
+async def test_crashed_run__offers_resume_and_its_last_lines_to_its_owner(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(here.ana).start().checkpoint(3).fail("It crashed.")
         lines = (f'  File "{tmp_path}/x.py", line 7\n', "Fatal Python error: Aborted\n")
@@ -137,7 +137,7 @@ async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(t
             assert said in (await here.click(user, final, f"mt:{button}:char_lstm-1")).text
 
 
-async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> None:
+async def test_button__of_another_bot_is_ignored(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         message = await here.message_with(here.ana, "other:1")
         call = await here.discord.click(here.ana, message, "other:1")

@@ -58,7 +58,7 @@ def test_permissions__are_those_that_a_person_has_reviewed(snapshot: SnapshotAss
     assert "\n".join(" | ".join(row) for row in table("Permissions")) == snapshot
 
 
-def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
+def test_page__names_every_button_with_the_command_of_its_rights() -> None:
     shown = {(label, bare_command(command.strip("`"))) for label, command in table("Buttons")[1:]}
     rules = {action: reaction.command for action, reaction in BUTTONS.items()}
     without = {action: f"for {BY_NAME[command].role}" for action, command in rules.items() if command not in rights()}
@@ -67,7 +67,7 @@ def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None
 
 
 @pytest.mark.parametrize("private", [False, True])
-async def test_everybody__may_press_and_send_what_the_page_says_and_nothing_else(tmp_path: Path, private: bool) -> None:
+async def test_everybody__has_the_rights_of_the_page_and_no_others(tmp_path: Path, private: bool) -> None:
     """Commands themselves are tried by test_rights.py."""
     async with discord_alone() as server:
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))

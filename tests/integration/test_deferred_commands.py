@@ -167,7 +167,7 @@ async def test_answer__after_a_restart_is_sent_until_it_arrives(tmp_path: Path) 
         assert call.token not in repr(logs)
 
 
-async def test_answer__that_discord_takes_no_more_is_forgotten(tmp_path: Path) -> None:
+async def test_answer__that_discord_refuses_is_deleted(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         call = await here.thinking()
         here.leave(call)
@@ -179,7 +179,7 @@ async def test_answer__that_discord_takes_no_more_is_forgotten(tmp_path: Path) -
             await call.reply()
 
 
-async def test_bot__that_ends_meanwhile_leaves_it_to_the_next(tmp_path: Path) -> None:
+async def test_bot__that_stops_early_leaves_the_answer_to_the_next_bot(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         call = await here.thinking()
         here.leave(call)

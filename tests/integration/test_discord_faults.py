@@ -24,7 +24,7 @@ from tests.support.bot import GREY, ORIGINAL, Read, discord_alone, environment_o
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
-from tests.support.notifier import MESSAGE, MESSAGES, Place, place, told_ids, until_delivered
+from tests.support.notifier import MESSAGE, MESSAGES, Place, place, sent_message_ids, until_delivered
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
@@ -66,7 +66,7 @@ async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp
         fail("POST", DM_CHANNELS)
         fail("POST", MESSAGES)
         async with here.listening():
-            await until(lambda: all(len(told_ids(story)) == 1 for story in stories))
+            await until(lambda: all(len(sent_message_ids(story)) == 1 for story in stories))
             fail("PATCH", MESSAGE)
             for story in stories:
                 story.start().step(10, 2.0)
@@ -95,7 +95,7 @@ async def test_rate_limit__that_says_how_long_is_waited_for(tmp_path: Path) -> N
         assert second - first >= 3
 
 
-async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Path) -> None:
+async def test_discord_that_stays_unreachable__is_called_less_and_less_often(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana).cancel()
         here.discord.fail_next("POST", DM_CHANNELS, "reset", times=3)
@@ -118,7 +118,7 @@ async def test_lost_reply__out_of_the_history_is_recognized_by_its_nonce(tmp_pat
             card = await here.message(here.ana, "Queued")
             for number in range(HISTORY_MESSAGES):
                 here.discord.say(here.ana, card.channel, f"{number}")
-            await until(lambda: told_ids(story) == {card.id})
+            await until(lambda: sent_message_ids(story) == {card.id})
         asked = [one.operation_id for one in here.discord.requests]
         assert asked.count("create_message") == 2 and asked.count("list_messages") >= 2
         assert [one for one in here.messages(here.ana) if one.embeds] == [card]
@@ -127,21 +127,21 @@ async def test_lost_reply__out_of_the_history_is_recognized_by_its_nonce(tmp_pat
 
 
 @pytest.mark.parametrize("template", CANNOT_WRITE)
-async def test_unreachable_person__is_tried_once_and_holds_up_nobody(tmp_path: Path, template: str) -> None:
+async def test_unreachable_person__is_tried_once_and_delays_no_other(tmp_path: Path, template: str) -> None:
     async with place(tmp_path) as here:
         for number, refusal in enumerate(CANNOT_WRITE[template]):
             lost = here.story(here.discord.add_user(f"lost{number}"), f"char_lstm-lost{number}")
             here.discord.fail_next("POST", template, refusal)
             with captured_logs() as logs:
                 async with here.listening():
-                    await until_delivered(lost)
+                    await until_delivered(lost.run)
             said = [(line["event"], line["error_code"]) for line in logs if line["log_level"] != "info"]
             assert said == [("channel_closed", str(refusal.code))]
             assert [watcher.closed_place for watcher in read_ledger(lost.run).watchers] == ["dm"]
         tries = len(here.discord.requests)
         open_ = here.story(here.ana, "char_lstm-open").cancel()
         async with here.listening():
-            await until_delivered(open_)
+            await until_delivered(open_.run)
             await asyncio.sleep(0.2)
         assert [len(here.discord.requests) - tries, len(here.messages(here.ana))] == [2, 1]
 
@@ -347,7 +347,7 @@ EVIL = (
 
 
 @pytest.mark.slow
-async def test_user_text__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
+async def test_user_text__mentions_nobody_and_is_in_no_log(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
     async with LocalDiscord(token=TOKEN_OF_SECRETS, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
@@ -425,7 +425,7 @@ async def test_edit__that_is_refused_or_slow_holds_no_other_message_of_its_chann
         old, other = here.story(here.ana, "char_lstm-old"), here.story(here.ana, "char_lstm-other")
         async with here.listening():
             cards = [await here.message(here.ana, f"Queued(.|\\n)*{story.record.run_id}") for story in (old, other)]
-            await until(lambda: all(len(told_ids(story)) == 1 for story in (old, other)))
+            await until(lambda: all(len(sent_message_ids(story)) == 1 for story in (old, other)))
             if isinstance(action, Refusal):
                 cards[0].edit_refusal = action
             else:

@@ -121,7 +121,7 @@ async def test_result__after_15_minutes_is_a_direct_message_and_so_is_an_error(t
     assert kinds == {("interaction", f"PATCH {ORIGINAL}")}  # the clock of the server counts
 
 
-async def test_eval__of_a_run_whose_metrics_were_lost(tmp_path: Path) -> None:
+async def test_eval__without_metrics_in_the_answer_says_so(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(workers=0):
         await worker_is_known(here)
         call = await here.discord.slash(here.bob, "mt eval", {})

@@ -63,7 +63,7 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
-async def test_report__of_a_long_text_says_what_is_left_out(answers: Path) -> None:
+async def test_report__of_a_long_text_names_the_part_that_is_left_out(answers: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
     async with place(answers) as here, here.bot(workers=0):
         upload = Upload("long.txt", lines.encode())
@@ -202,7 +202,7 @@ async def test_buttons_of_a_generation__repeat_change_and_score_it(answers: Path
             assert "Forbidden" in said(refused) and is_hidden(refused)
 
 
-async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(answers: Path) -> None:
+async def test_final_message__has_buttons_for_inference(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0, private_runs=True) as bot:
         finished_run(answers, "char_lstm-2", here.bob.id)
         bot.notifier.follow("char_lstm-2")

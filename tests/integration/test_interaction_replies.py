@@ -117,7 +117,7 @@ async def test_error__that_cannot_be_sent_is_logged_and_the_bot_continues(tmp_pa
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 50027), (404, 10015)])
-async def test_answer__whose_token_has_ended_is_a_direct_message(tmp_path: Path, status: int, code: int) -> None:
+async def test_answer__after_the_token_expires_is_a_direct_message(tmp_path: Path, status: int, code: int) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
         here.discord.fail_next("PATCH", ORIGINAL, Refusal(status, code, "Gone"))
@@ -157,7 +157,7 @@ async def test_form__is_not_opened_for_strangers_nor_where_something_is_broken(t
         assert stranger.is_ephemeral and broken.is_ephemeral
 
 
-async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) -> None:
+async def test_form__with_a_lost_reply_is_not_answered_again(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(here.ana)
         story.run.write_manifest(manifest_of(story.record, "completed"))

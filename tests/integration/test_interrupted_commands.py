@@ -56,7 +56,9 @@ async def test_events_over_a_connection_that_breaks__are_each_published_once(tmp
                 assert await told(store, run.run_id) == [event.seq for event in events]
 
 
-async def test_workers_bell__that_is_away_is_listened_to_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wake_up__is_received_again_after_a_restart_of_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("trainer.store.refusals._last_logged", {})
     async with served(tmp_path) as server:
         store = await connect(server.url, retries=0)

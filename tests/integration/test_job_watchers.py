@@ -74,7 +74,7 @@ async def test_final_message_of_an_experiment__has_matrix_figures_and_the_list_o
         await here.discord.wait_for_edit(card, "Running: experiment small")
         complete(job)
         final = await here.message(here.ana, f"{job.job_id} · result")
-        await until_told(job)
+        await until_delivered(job)
     assert "Completed" in shown_text(card.payload) and "Excess cross-entropy" in shown_text(final.payload)
     assert here.messages(here.ana) == [card, final]
     assert [str(file["filename"]) for file in final.attachments] == ["heat_map.png", "tree.png"]
@@ -88,7 +88,7 @@ async def test_experiment_that_begins_again__has_its_messages_again(here: Place,
         await listener.watch(first, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
         first.fail(FAILURE)
-        await until_told(first)
+        await until_delivered(first)
     later = changed(experiment_record(), created_at=now() + timedelta(minutes=5))
     again = ExperimentStore(tmp_path).create(later)
     await Ledger(again).watch(here.ana.id, None)
@@ -97,7 +97,7 @@ async def test_experiment_that_begins_again__has_its_messages_again(here: Place,
         assert await here.message(here.ana, "Queued: experiment small") != card
         assert "Failed" in shown_text(card.payload)
         again.fail(FAILURE)
-        await until_told(again)
+        await until_delivered(again)
     assert ["· result" in text for text in here.texts(here.ana)] == [False, True] * 2
 
 
@@ -106,10 +106,6 @@ def lose_card(item: HasLedger) -> None:
     [known] = read_ledger(item).watchers
     unsure = changed(known, card=SentMessage(nonce="lost"))
     write_atomically(item.message_ledger, MessageLedger(watchers=(unsure,)).model_dump_json().encode())
-
-
-async def until_told(item: HasLedger) -> None:
-    await until(lambda: not read_ledger(item).pending)
 
 
 def experiment(root: Path) -> ExperimentDirectory:
@@ -128,7 +124,7 @@ async def test_job_of_each_kind__has_one_card_and_one_final_message(
     async with here.listening():
         KINDS[kind].end(tmp_path, job.job_id)
         final = await here.message(here.ana, f"{job.job_id} · result")
-        await until_told(job)
+        await until_delivered(job)
     assert [text.split("\n")[1][0] for text in here.texts(here.ana)] == ["❌"] * 2
     assert FAILURE.message in shown_text(final.payload)
 
@@ -174,7 +170,7 @@ async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> 
     with captured_logs() as logs:
         async with here.listening() as listener:
             await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
-            await until_delivered(story)
+            await until_delivered(story.run)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
     assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
@@ -184,7 +180,7 @@ async def test_undelivered_result__of_a_deleted_run_is_not_shown(here: Place) ->
     deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
     async with here.listening() as listener:
         for story in (deleted, other):
-            await until_delivered(story)
+            await until_delivered(story.run)
         await until(lambda: not listener.watched_by(ana.id))  # a refusal is on disk before its delivery has ended
         shutil.rmtree(deleted.run.path)
         async with listener.deliver_pending(ana.id) as results:
@@ -225,7 +221,7 @@ async def test_many_runs__are_one_digest_until_all_have_ended(lax: Place, tmp_pa
             story.cancel()
         await lax.discord.wait_for_edit(digest, "No unfinished runs")
         for story in stories:
-            await until_delivered(story)
+            await until_delivered(story.run)
         await until(lambda: not list((tmp_path / "digests").iterdir()))
     assert sorted("· result" in text for text in lax.texts(ana)) == [False] + [True] * len(stories)
 
@@ -241,7 +237,7 @@ async def test_refused_digest__is_mentioned_once_for_each_run(lax: Place, tmp_pa
         lax.discord.fail_next("PATCH", MESSAGE, CANNOT_SEND)
         stories[0].step(10, 2.0)
         for story in stories:
-            await until_delivered(story)
+            await until_delivered(story.run)
         await until(lambda: not list((tmp_path / "digests").iterdir()))
         await listener.watch(stories[0].run, lax.ana.id, None, hall.id)
         await lax.message(lax.ana, "Training: kk-ipa")
@@ -271,7 +267,7 @@ async def test_refused_or_damaged_digest__delays_no_final_message(lax: Place, tm
             for story in stories:
                 story.cancel()
             for story in stories:
-                await until_delivered(story)
+                await until_delivered(story.run)
     assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
 
 
@@ -303,7 +299,7 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(tmp_
                 story.cancel()
                 await here.queue.signals.put(story.record.run_id)
             for story in stories:
-                await until_delivered(story)
+                await until_delivered(story.run)
         for user, followed in watched.items():
             for story in followed:
                 assert sum(f"{story.record.run_id} · result" in text for text in here.texts(user)) == 1

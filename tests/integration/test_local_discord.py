@@ -121,7 +121,7 @@ MISTAKES: Sequence[tuple[str, dict[str, OptionValue], str]] = [
 ]
 
 
-async def test_client__refuses_what_no_person_can_type_press_or_fill_in(tmp_path: Path) -> None:
+async def test_client__refuses_input_that_no_person_can_send(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         for command, options, refusal in MISTAKES:
             with pytest.raises(ClientRefusal, match=refusal):

@@ -32,7 +32,7 @@ async def test_score_with_last_run__answers_about_the_text_of_a_message(answers:
             await here.discord.choose(here.bob, verse, "Dance")
 
 
-async def test_train_on_attachment__starts_a_run_with_what_its_form_says(
+async def test_train_on_attachment__starts_a_run_with_the_values_of_its_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with training_place(tmp_path) as here:

@@ -13,7 +13,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import Limit
 from local_discord.state import Channel, StoredMessage, User
 from local_discord.wire import mapping, rows, text
-from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGES, Place, place, told_ids, until_delivered
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGES, Place, place, sent_message_ids, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
@@ -44,7 +44,7 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message(here: Plac
         story.step(100, 1.9).complete(train_loss=1.9)
         await here.queue.signals.put(story.record.run_id)
         final = await here.message(here.ana, "· result")
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert here.messages(here.ana) == [card, final]
     assert min(later - earlier for earlier, later in pairwise(card.edit_seconds)) >= EDIT_INTERVAL_SECONDS
     assert shown_text(card.payload).startswith("\n✅ Completed: kk-ipa in 11 min 8 s")
@@ -74,7 +74,7 @@ async def test_restart__continues_with_the_same_card(here: Place) -> None:
     async with here.listening():
         await here.message(here.ana, "· result")
     async with here.listening():  # which ends the card, where the one before had no time for that
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert len(here.texts(here.ana)) == 2
     assert "Completed" in shown_text(card.payload)
 
@@ -95,7 +95,7 @@ async def test_lost_signal__is_made_up_by_polling(here: Place) -> None:
     story = here.story(here.ana)
     async with here.listening():
         card = await here.message(here.ana, "Queued")
-        await until(lambda: card.id in told_ids(story))
+        await until(lambda: card.id in sent_message_ids(story))
         readings = here.queue.readings
         await until(lambda: here.queue.readings > readings + 2)  # each after a wait for the signal
         story.cancel()
@@ -156,7 +156,7 @@ async def test_crash_between_message_and_ledger__makes_no_second_message(here: P
     put_watchers(story, changed(known, card=SentMessage(nonce=known.card.nonce)))
     story.cancel()
     async with here.listening():
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert [text.split("\n")[1] for text in here.texts(here.ana)] == ["⏹ Cancelled: kk-ipa"] * 2
 
 
@@ -170,14 +170,14 @@ async def test_deleted_card__is_sent_again_once_unless_the_run_ends(here: Place)
         story.start()
         second = await here.message(here.ana, "Training")
         await here.message(bob, "· result")
-        await until_delivered(ending)
-        await until(lambda: second.id in told_ids(story))
+        await until_delivered(ending.run)
+        await until(lambda: second.id in sent_message_ids(story))
         await delete(here, second)
         story.step(10, 2.0)
         await until(lambda: [request.status for request in here.discord.requests].count(404) == 3)
         story.cancel()
         await here.message(here.ana, "· result")
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert [len(here.texts(user)) for user in (here.ana, bob)] == [1, 1]
 
 
@@ -233,17 +233,17 @@ async def test_bot_killed_before_the_last_edit__ends_the_card_later(here: Place,
     story = here.story(here.ana).start()
     async with here.listening():
         card = await here.message(here.ana, "Training")
-        await until(lambda: card.id in told_ids(story))
+        await until(lambda: card.id in sent_message_ids(story))
     story.cancel()
     async with here.listening():
-        await until_delivered(story)
+        await until_delivered(story.run)
     (known,) = read_ledger(story.run).watchers
     assert known.card is not None
     was_sent = known.card if ending == "arrived" else SentMessage(nonce=known.card.nonce)
     edits = len(card.edit_seconds)
     put_watchers(story, changed(known, card_is_stale=True, card=was_sent))
     async with here.listening():
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert len(card.edit_seconds) == edits + 1 and len(here.texts(here.ana)) == 2
 
 
@@ -251,11 +251,11 @@ async def test_card_that_never_arrived__is_not_sent_after_the_end(here: Place) -
     story = here.story(here.ana).cancel()
     put_watchers(story, Watcher(user_id=here.ana.id, card=SentMessage(nonce="1")))
     async with here.listening():
-        await until_delivered(story)
+        await until_delivered(story.run)
     assert len(here.texts(here.ana)) == 1
 
 
-async def test_card__shows_what_the_queue_knows_of_the_run(here: Place) -> None:
+async def test_card__shows_the_state_of_the_queue(here: Place) -> None:
     here.queue.known = {"queue_position": 2, "waits_for": "worker"}
     story = here.story(here.ana)
     async with here.listening():
@@ -289,8 +289,8 @@ async def test_last_lines_of_a_crash__are_sent_to_the_starter_only(here: Place) 
     put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id))
     put_watchers(public, in_channel(hall, ana))
     async with here.listening():
-        await until_delivered(story)
-        await until_delivered(public)
+        await until_delivered(story.run)
+        await until_delivered(public.run)
     told = [*here.messages(ana), *here.messages(bob), *here.discord.messages(hall)]
     assert ["Fatal Python error" in shown_text(one.payload) for one in told] == [True, False, False]
     assert [custom_ids(one) for one in told] == [["logs"], [], ["logs"]]
@@ -309,7 +309,7 @@ async def test_watchers__have_a_card_and_a_final_message_each(here: Place) -> No
         for channel in channels:
             await here.discord.wait_for_message(channel, "step 20 ")
         story.complete()
-        await until_delivered(story)
+        await until_delivered(story.run)
     for channel in channels:
         card, final = here.discord.messages(channel)
         assert "· result" not in shown_text(card.payload) and "· result" in shown_text(final.payload)
@@ -329,17 +329,17 @@ async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(here: 
     put_watchers(story, in_channel(hall, bob), in_channel(hall, cy))
     here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
     async with here.listening():
-        await until(lambda: len(told_ids(story)) == 2)
+        await until(lambda: len(sent_message_ids(story)) == 2)
         here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
         story.cancel()
-        await until_delivered(story)
+        await until_delivered(story.run)
     texts = [shown_text(message.payload) for message in here.discord.messages(hall)]
     assert ["· result" in text for text in texts] == [False, False, True, True]
-    assert len(told_ids(story)) == 4
+    assert len(sent_message_ids(story)) == 4
 
 
 @pytest.mark.parametrize("trouble", ["closed", "no access", "deleted", "deleted under its card"])
-async def test_watcher_who_cannot_be_reached__is_stored_and_delays_nobody(here: Place, trouble: str) -> None:
+async def test_unreachable_watcher__is_stored_and_delays_no_other(here: Place, trouble: str) -> None:
     ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
     away = here.discord.add_guild("away", [bob], bot_present=False).channels[0]
     here.discord.set_dms(bob, is_open=trouble != "closed")
@@ -357,7 +357,7 @@ async def test_watcher_who_cannot_be_reached__is_stored_and_delays_nobody(here: 
         await until(lambda: any(watcher.is_closed for watcher in read_ledger(story.run).watchers))
         story.cancel()
         await here.message(ana, "· result")
-        await until_delivered(story)
+        await until_delivered(story.run)
         told = len(here.discord.requests)
         await here.queue.signals.put(story.record.run_id)
         await until(here.queue.signals.empty)
@@ -382,7 +382,7 @@ async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> 
         await asyncio.gather(*sending)
 
 
-async def test_run_that_has_become_private__has_messages_for_nobody_else(here: Place) -> None:
+async def test_run_that_has_become_private__sends_messages_to_its_owner_only(here: Place) -> None:
     ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
     story = here.story(ana).cancel()
     put_watchers(story, Watcher(user_id=bob.id), Watcher(user_id=ana.id))

@@ -112,7 +112,7 @@ async def test_resume__is_for_the_starter_and_admins_and_has_its_own_card(tmp_pa
         await refused(here.ana, "start another run that takes its initial weights from it", done.run_id)
 
 
-async def test_request_that_resumes__takes_the_newest_equal_run_or_begins_anew(tmp_path: Path) -> None:
+async def test_request_with_resume__continues_the_newest_equal_run_or_starts_a_new_one(tmp_path: Path) -> None:
     async def accepted(queue: JobQueue, user_id: int | None = 7, **fields: object) -> str | None:
         """Return the state that the accepted run resumes from, and delete the run."""
         same: dict[str, object] = {"validation_corpus": "other", "label": "one", "resume": True}

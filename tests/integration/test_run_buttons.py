@@ -82,7 +82,7 @@ async def test_settings__are_shown_and_attached_and_train_again_when_edited(tmp_
         assert len(here.runs()) == 2
 
 
-async def test_settings__that_are_too_long_for_a_form_are_attached_only(tmp_path: Path) -> None:
+async def test_settings__too_long_for_a_form_are_attached_only(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         effective = changed(run_record().effective, checkpoint_schedule=tuple(range(2000)))
         here.story(here.bob, "lstm-1", effective=effective)

@@ -230,7 +230,7 @@ async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(her
     assert "⏳ Queued: My cats" in again.text and "attached text" in again.text
 
 
-async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(here: Place) -> None:
+async def test_status__has_the_next_commands_of_the_caller_and_is_refreshed(here: Place) -> None:
     one = story(here, here.bob, "lstm-1")
     story(here, here.ana, "lstm-2")
     of_own, of_other, of_admin = [
@@ -251,7 +251,7 @@ async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(here:
     assert "Logs" in buttons(message) and "Cancel" not in buttons(message)
 
 
-async def test_cancel__of_a_run_that_has_gone_on_for_long_is_asked_about_first(here: Place) -> None:
+async def test_cancel__of_an_older_run_needs_a_confirmation(here: Place) -> None:
     young, old = story(here, here.bob, "lstm-1", minutes_ago=9), story(here, here.bob, "lstm-2", minutes_ago=11)
     assert "Cancelled" in (await here.ask(here.bob, "cancel", {"run": "lstm-1"})).text
     assert young.run.cancel_requested()

@@ -27,7 +27,7 @@ def lists(form: Json) -> dict[str, dict[str, bool]]:
     }
 
 
-async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path) -> None:
+async def test_form__stores_the_selection_for_the_next_start(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.story(here.bob).start().complete()
         call = await here.discord.slash(here.bob, "mt settings")

@@ -35,7 +35,7 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
         assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
-async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(tmp_path: Path) -> None:
+async def test_train__suggests_the_last_corpus_and_refuses_wrong_ones(tmp_path: Path) -> None:
     for name in ("kk", "ky"):
         add_corpus(tmp_path, "a\nb\nc\n", name)
     async with place(tmp_path) as here:
@@ -59,7 +59,7 @@ async def test_train__suggests_the_last_corpus_refuses_and_says_what_is_missing(
         assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
 
 
-async def test_tokenizer__of_an_attached_text_is_for_those_who_may_see_a_run_on_it(tmp_path: Path) -> None:
+async def test_tokenizer__of_an_attached_text_is_visible_with_a_run_on_it(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         people = (here.bob, here.discord.add_user("carl"))
         await here.bot.backend.access.set(people[1].id, "user")

@@ -131,7 +131,7 @@ async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run
         assert record.effective.tokenizer_id is not None
 
 
-async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path: Path) -> None:
+async def test_warm_start__from_an_unusable_or_private_run_leaves_no_files(tmp_path: Path) -> None:
     async with place(tmp_path, private_runs=True) as here:
         here.story(here.ana, "lstm-ana")
         config = Upload("a.yaml", YAML + b"  init_from_run_id: lstm-ana\n")
@@ -175,7 +175,7 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
         assert texts(here) == [record.effective.corpus.sha256]
 
 
-async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there(tmp_path: Path) -> None:
+async def test_config__alone_names_one_of_the_corpora(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_bytes(TEXT)
     for name in ("cats", "cat_walk"):
         add_corpus(tmp_path, TEXT.decode(), name)

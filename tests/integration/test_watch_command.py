@@ -39,7 +39,7 @@ async def test_watcher__gets_direct_messages_once_the_answer_is_on_disk(here: Pl
     for user in (here.bob, here.ana):
         await here.message(user, "· result")
     await here.discord.wait_for_edit(card, "Cancelled")
-    assert [len(told(here, user)) for user in (here.ana, here.bob, here.eve)] == [2, 2, 0]
+    assert [len(direct_messages(here, user)) for user in (here.ana, here.bob, here.eve)] == [2, 2, 0]
 
 
 async def test_buttons__of_status_of_answers_and_of_the_card(here: Place) -> None:
@@ -58,7 +58,7 @@ async def test_buttons__of_status_of_answers_and_of_the_card(here: Place) -> Non
     await here.discord.click(here.bob, again, UNWATCH)
     await here.bot.lab.queue.states.cancel("char_lstm-1")
     await here.message(here.ana, "· result")
-    assert told(here, here.bob) == [card]
+    assert direct_messages(here, here.bob) == [card]
     ended = await here.reply(here.bob, "status", RUN)
     assert not any("watch" in custom_id for custom_id in buttons(ended).values())
 
@@ -71,11 +71,11 @@ async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(her
         assert "no final message is sent" in (await here.ask(here.ana, "unwatch", RUN)).text
     await here.bot.lab.queue.states.cancel("char_lstm-1")
     await here.message(here.bob, "· result")
-    assert told(here, here.ana) == [card] and card.edit_seconds == []
+    assert direct_messages(here, here.ana) == [card] and card.edit_seconds == []
     await here.ask(here.ana, "watch", RUN)
     await here.message(here.ana, "· result")
     await here.discord.wait_for_edit(card, "Cancelled")
-    assert len(told(here, here.ana)) == 2
+    assert len(direct_messages(here, here.ana)) == 2
 
 
 async def test_unwatch__of_all(here: Place) -> None:
@@ -98,7 +98,7 @@ async def test_run_that_has_ended__has_its_result_sent_once(here: Place) -> None
         await here.message(here.bob, "· result")
         await until(lambda: entry(story, here.bob).has_final)
     assert here.bot.notifier.watched_by(here.bob.id) == []
-    assert len(told(here, here.bob)) == 1
+    assert len(direct_messages(here, here.bob)) == 1
 
 
 async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(here: Place) -> None:
@@ -115,7 +115,7 @@ async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(here: 
     await here.discord.wait_for_message(home.channels[0], "· result")
     await here.message(here.ana, "· result")
     await here.discord.wait_for_edit(card, "Cancelled")
-    assert told(here, here.bob) == messages(here, away.channels[0]) == []
+    assert direct_messages(here, here.bob) == messages(here, away.channels[0]) == []
 
 
 async def test_closed_dms_of_a_watcher__are_shown_in_status_until_the_next_watch(here: Place) -> None:
@@ -144,7 +144,7 @@ def messages(here: Place, channel: Channel) -> list[StoredMessage]:
     return [one for one in here.discord.messages(channel) if "interaction_metadata" not in one.payload]
 
 
-def told(here: Place, user: User) -> list[StoredMessage]:
+def direct_messages(here: Place, user: User) -> list[StoredMessage]:
     return messages(here, here.discord.dm_channel(user))
 
 
@@ -173,13 +173,11 @@ async def test_run_of_no_discord_user__is_reported_to_the_owner(tmp_path: Path, 
         await here.bot.lab.queue.states.cancel(run_id)
         await here.message(here.ana, f"{run_id} · result")
         await here.discord.wait_for_edit(card, "Cancelled")
-        assert told(here, here.bob) == []
+        assert direct_messages(here, here.bob) == []
 
 
 @pytest.mark.parametrize(("is_wanted", "notify"), [(False, "dm"), (True, "off")])
-async def test_owner__who_wants_no_message_about_such_runs_gets_none(
-    tmp_path: Path, is_wanted: bool, notify: Notify
-) -> None:
+async def test_owner__without_owner_messages_gets_none(tmp_path: Path, is_wanted: bool, notify: Notify) -> None:
     async with place(tmp_path, notify_owner=is_wanted) as here:
         await here.bot.user_settings.save(here.ana.id, UserSettings(notify=notify))
         here.bot.notifier.follow(here.story(None).record.run_id)

@@ -50,7 +50,7 @@ class Place(NamedTuple):
     def runs(self) -> list[Path]:
         return sorted((self.root / "artifacts").glob("models/*"))
 
-    async def asked_by(self) -> list[tuple[str, int | None]]:
+    async def inference_requests(self) -> list[tuple[str, int | None]]:
         """Return the run and user of each completed inference request, by its events."""
         async with self.store() as store:
             entries: list[tuple[bytes, dict[bytes, bytes]]] = await store.redis.xrange(keys.EVENT_STREAM)

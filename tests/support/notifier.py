@@ -9,7 +9,7 @@ import discord
 from discord.http import Route
 
 from bot.notifications.notifier import Notifier
-from bot.people.watchers import read_ledger
+from bot.people.watchers import HasLedger, read_ledger
 from bot.processes.chart_process import ChartProcess
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
@@ -126,11 +126,12 @@ async def place(
         assert server.violations == []
 
 
-def told_ids(story: Story) -> set[int]:
+def sent_message_ids(story: Story) -> set[int]:
     """The messages that the ledger knows to have arrived."""
     sent = [sent for watcher in read_ledger(story.run).watchers for sent in (watcher.card, watcher.final)]
     return {one.message_id for one in sent if one is not None and one.message_id is not None}
 
 
-async def until_delivered(story: Story) -> None:
-    await until(lambda: not read_ledger(story.run).pending)
+async def until_delivered(job: HasLedger) -> None:
+    """Wait until no message about a job is left to send."""
+    await until(lambda: not read_ledger(job).pending)

@@ -23,7 +23,7 @@ from trainer.reports.experiment_report import experiment_report
 LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
 
 
-def test_compare__names_settings_and_texts_as_people_do() -> None:
+def test_compare__shows_names_of_settings_and_corpora() -> None:
     attached = {"1" * 64: "мәтін (attached)", "2" * 64: "ئۇيغۇر (attached)", "3" * 64: "мәтін (attached)"}
     mine, other, namesake = (CorpusRef(name=sha256, sha256=sha256, bytes=1) for sha256 in attached)
     early: dict[str, object] = {"enabled": True, "patience": 3}

@@ -11,7 +11,7 @@ from tests.support.stories import STARTER, Story, run_record
 OTHER = STARTER + 1
 
 
-def test_starter__watches_without_having_asked(tmp_path: Path) -> None:
+def test_starter__watches_by_default(tmp_path: Path) -> None:
     started = Story(tmp_path, run_record()).run
     local = Story(tmp_path, run_record("char_lstm-local", user_id=None)).run
     assert read_ledger(started).watchers == (Watcher(user_id=STARTER),)
@@ -26,7 +26,7 @@ def test_broken_file__is_an_error(tmp_path: Path, data: bytes) -> None:
         read_ledger(run)
 
 
-async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_path: Path) -> None:
+async def test_updates__at_the_same_time_and_cancelled_ones_are_all_stored(tmp_path: Path) -> None:
     run = Story(tmp_path, run_record(user_id=None)).run
     ledger = Ledger(run)
     notes = [asyncio.create_task(ledger.watch(user_id, None)) for user_id in range(40)]
@@ -38,7 +38,7 @@ async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_
     assert [watcher.user_id for watcher in read_ledger(run).watchers] == list(range(41))
 
 
-async def test_note__whose_caller_is_cancelled_is_on_disk_before_the_caller_ends(tmp_path: Path) -> None:
+async def test_update__of_a_cancelled_caller_is_on_disk_before_the_caller_ends(tmp_path: Path) -> None:
     run = Story(tmp_path, run_record(user_id=None)).run
     note = asyncio.create_task(Ledger(run).watch(OTHER, None))
     await asyncio.sleep(0)

@@ -44,7 +44,7 @@ async def charts_fixture() -> AsyncIterator[ChartProcess]:
     await until(lambda: not multiprocessing.active_children())
 
 
-async def test_process__draws_what_several_wait_for_once_and_builds_reports(charts: ChartProcess) -> None:
+async def test_process__draws_a_chart_once_for_several_callers_and_builds_reports(charts: ChartProcess) -> None:
     assert await charts.loss_chart(CURVE[:1], [], "bits") is None
     assert await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats/token") is None
     assert await charts.group_chart([CURVE[:1], []], [], "bits") is None

@@ -73,7 +73,7 @@ async def test_channels__do_not_wait_for_each_other() -> None:
                 pass
 
 
-async def test_turn__that_fails_or_is_given_up_holds_up_nobody() -> None:
+async def test_turn__that_fails_or_is_cancelled_delays_no_other() -> None:
     pace = Pace(0.01)
     with pytest.raises(ValueError, match="refused"):
         async with pace.turn(7, is_new=True):
