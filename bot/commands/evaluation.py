@@ -150,7 +150,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
     lines = [
         _("On {text}", text=measured),
         " · ".join(figures),
-        *([] if losses.missing_interval is None else [losses.missing_interval]),
+        *([] if losses.missing_interval is None else [reader_of_names().note(losses.missing_interval)]),
         *([] if metrics.baseline is None else [reader_of_names().note(counting_note(metrics.baseline))]),
         _(
             "Accuracy {top1} · top-5 {top5}",
@@ -159,6 +159,6 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
         ),
         f"{predicted}{unknown}",
         *unknown_warning(metrics.unknown_char_share),
-        *(f"⚠ {note}" for note in metrics.notes),
+        *(f"⚠ {reader_of_names().note(one)}" for one in metrics.notes),
     ]
     return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, model)

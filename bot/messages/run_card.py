@@ -40,6 +40,7 @@ from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural
+from trainer.reports.leak_notes import held_out_notes
 from trainer.reports.run_notes import counting_note, search_note
 from trainer.reports.run_report import card_fields
 
@@ -324,7 +325,7 @@ def notes_of(notes: Sequence[str]) -> list[str]:
 
 def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
     """Return a warning for each held-out split of which much stands in the training split, and what to do."""
-    return [f"⚠ {warning}" for warning in record.effective.leak_warnings(leaks)]
+    return [f"⚠ {reader_of_names().note(one)}" for one in held_out_notes(record.effective, leaks)]
 
 
 def _warning(status: RunStatus) -> list[str]:

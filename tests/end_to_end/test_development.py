@@ -27,6 +27,7 @@ from trainer.data.run_corpora import split_corpus
 from trainer.inference.model_files import load_run
 from trainer.queue.batteries import kept_models
 from trainer.reports.development_tables import read_csv
+from trainer.reports.report_text import ENGLISH
 from trainer.training.checkpoint import CheckpointStore
 
 STEPS = (0, 4, 16)
@@ -88,7 +89,7 @@ def test_development__has_the_numbers_of_each_checkpoint_by_itself(
     development = lab_shell.read(Development, *words, "--word", "nowhere")
     assert [(one.step, one.words, one.tokens) for one in development.points] == [(s, 10 * s, 50 * s) for s in STEPS]
     assert development.missing_words == ("nowhere",)
-    assert any("of the items stand in the training text" in note for note in development.notes)
+    assert any("of the items stand in the training text" in ENGLISH.note(one) for one in development.notes)
     lines = held_out_lines(run)
     scores = read_csv(WordScores, (newest(lab_shell).path / "words.csv").read_text(encoding="utf-8"))
     for step in STEPS:

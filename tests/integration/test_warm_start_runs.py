@@ -21,6 +21,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split
 from trainer.data.run_corpora import corpus_paths, read_text, split_corpus
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_request
+from trainer.reports.leak_notes import leak_warnings
 from trainer.tokenizers import load_tokenizer
 from trainer.training.inspect_corpus import inspect_corpus
 from trainer.training.progress import CurveRow
@@ -75,7 +76,7 @@ async def test_lines_that_trained_an_ancestor__are_leaks_of_a_warm_start(lab: La
     paths, tokenizer = corpus_paths(corpora, effective), load_tokenizer(child.tokenizer)
     checked = inspect_corpus(effective, paths, tokenizer, ancestors=ancestors)
     assert checked.leaks == told
-    assert child.record().effective.leak_warnings(told)[1].endswith("equal corpora and splits hold out equal lines.")
+    assert leak_warnings(child.record().effective, told)[1].endswith("equal corpora and splits hold out equal lines.")
 
 
 def lines_of(lab: Lab, run: RunDirectory, split: Split) -> list[str]:

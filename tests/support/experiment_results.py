@@ -28,10 +28,10 @@ from trainer.contracts.experiments import (
     SeedRow,
     Tables,
     TextKind,
-    TreeJoin,
     Validity,
     ValidityCheck,
 )
+from trainer.contracts.reports import TreeJoin
 
 Fields = dict[str, object]
 LANGUAGES = ("tr", "az", "kk", "ky", "uz", "ug", "fi")

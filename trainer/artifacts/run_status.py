@@ -24,6 +24,7 @@ from trainer.contracts.events import (
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import Annotations, RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.reports.leak_notes import leak_warnings
 
 PAUSED = "Paused until it is resumed."
 _WAITS: dict[StopCause, WaitReason] = {"disk_full": "disk_space", "disk_unwritable": "disk"}
@@ -74,7 +75,7 @@ class RunFollower:
             seed=record.effective.seed,
             group=record.group,
             leaks=record.leaks,
-            warnings=record.effective.leak_warnings(record.leaks),
+            warnings=leak_warnings(record.effective, record.leaks),
             notes=record.notes,
             tags=record.effective.tags if annotations.tags is None else annotations.tags,
             note=annotations.note or None,
@@ -125,7 +126,7 @@ class RunFollower:
                 changes |= {} if event.cause is None else _stopped_by(event.cause)
             case MetricsConfig():
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
-                warnings = self.record.effective.leak_warnings(event.leaks)
+                warnings = leak_warnings(self.record.effective, event.leaks)
                 changes |= config | _TRAINING
                 changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
                 changes |= {"notes": event.notes}
@@ -142,7 +143,7 @@ class RunFollower:
                 result: dict[str, object] = event.model_dump(include=_STATUS_FIELDS)
                 changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
                 if event.baseline is not None:
-                    leaks = self.record.effective.leak_warnings(self.status.leaks)
+                    leaks = leak_warnings(self.record.effective, self.status.leaks)
                     changes |= {"baseline": event.baseline, "warnings": (*leaks, *event.baseline.warnings())}
             case JobPaused() | JobCompleted() | JobFailed() | JobCancelled():
                 changes |= _stop(event)

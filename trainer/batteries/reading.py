@@ -12,8 +12,8 @@ from trainer.config.validation import decoded, parse, safe_name
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.reports import Note, counted_note, note
 from trainer.contracts.sequences import SequenceParts
-from trainer.contracts.wording import counted
 from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
 
@@ -62,7 +62,7 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
     """Return the items of files, whose suffixes tell their forms; raises INVALID_INPUT and PAYLOAD_TOO_LARGE."""
     items: list[BatteryItem] = []
     suites: dict[str, Suite] = {}
-    notes: dict[str, list[str]] = {}
+    notes: list[tuple[Note, list[str]]] = []
     digest = sha256()
     parts: list[Items] = []
     for file in files:
@@ -72,8 +72,12 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
     for file, found in zip(files, _with_own_paradigms(stems, parts), strict=True):
         items += found.items
         suites |= found.suites
-        for note in found.notes:
-            notes.setdefault(note, []).append(file.shown)
+        for one in found.notes:
+            same = next((of_files for known, of_files in notes if known == one), None)
+            if same is None:
+                notes.append((one, [file.shown]))
+            else:
+                same.append(file.shown)
         if len(items) > _MAX_ITEMS:
             raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"'{name}' has more than {_MAX_ITEMS:,} items.")
     info = BatteryInfo(
@@ -82,7 +86,7 @@ def battery_of(name: str, files: Sequence[TextFile], options: BatteryOptions) ->
         n_items=len(items),
         n_sequences=sum(len(item.sequences) for item in items),
         suites=suites,
-        notes=tuple(_with_files(note, of_note, len(files)) for note, of_note in notes.items()),
+        notes=tuple(_with_files(one, of_note, len(files)) for one, of_note in notes),
     )
     return Battery(info, tuple(items))
 
@@ -101,16 +105,21 @@ def _with_own_paradigms(stems: Sequence[str], parts: Sequence[Items]) -> Iterato
             continue
         items = [changed(item, paradigm=stem, phenomenon=item.phenomenon or name) for item in part.items]
         suites = {stem: part.suites[name]} if part.suites else {}
-        note = f"Several files have the paradigm `{safe_name(name)}` only: each file is a paradigm, by its name."
-        yield Items(items, suites, (*part.notes, note))
+        alike = note(
+            "Several files have the paradigm `{paradigm}` only: each file is a paradigm, by its name.",
+            paradigm=safe_name(name),
+        )
+        yield Items(items, suites, (*part.notes, alike))
 
 
-def _with_files(note: str, files: Sequence[str], n_files: int) -> str:
+def _with_files(about: Note, files: Sequence[str], n_files: int) -> Note:
     """Return a note with the files that it is about, where a battery has others, too."""
     if len(files) == n_files:
-        return note
-    more = f" and {len(files) - _SHOWN_FILES:,} more" if len(files) > _SHOWN_FILES else ""
-    return f"{', '.join(files[:_SHOWN_FILES])}{more}: {note}"
+        return about
+    names = note("{names}", names=", ".join(files[:_SHOWN_FILES]))
+    if len(files) > _SHOWN_FILES:
+        names = note("{names} and {number} more", names=names, number=len(files) - _SHOWN_FILES)
+    return note("{files}: {note}", files=names, note=about)
 
 
 def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
@@ -125,11 +134,12 @@ def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
     items = [_separated(item, options.separator) for item in found.items]
     n_spaces = sum(any(sequence.has_unwritten_space for sequence in item.sequences) for item in items)
     if n_spaces and suffix != ".json":  # the suites of SyntaxGym are joined by spaces whatever they have
-        note = (
-            f"Joined with a space where usually none is written, as before punctuation: {counted(n_spaces, 'item')}."
-            " The option `separator` (`--separator`) gives another."
+        joins = note(
+            "Joined with a space where usually none is written, as before punctuation: {items}. The option `separator`"
+            " (`--separator`) gives another.",
+            items=counted_note(n_spaces, "item"),
         )
-        found = found._replace(notes=(*found.notes, note))
+        found = found._replace(notes=(*found.notes, joins))
     return found._replace(items=items)
 
 

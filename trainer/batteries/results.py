@@ -23,6 +23,7 @@ from trainer.contracts.batteries import (
 from trainer.contracts.development import CheckpointPoint, Development, DevelopmentRow, ModelWords, WordScores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
+from trainer.contracts.reports import Note, note
 from trainer.data.text import shown_name
 from trainer.system.files import BrokenFile, read_record
 
@@ -64,8 +65,13 @@ def summarize(
         comparisons=tuple(one for one in compared if (one.battery, one.first_run_id, one.second_run_id) not in unlike),
         seeds=seed_bands({result.run: result.groups for result in results}, measure),
         notes=tuple(
-            f"{battery}: `{first}` and `{second}` are not compared, because one of them has trained on more of the"
-            " items than the other."
+            note(
+                "{battery}: `{first}` and `{second}` are not compared, because one of them has trained on more of the"
+                " items than the other.",
+                battery=battery,
+                first=first,
+                second=second,
+            )
             for battery, first, second in unlike
         ),
     )
@@ -87,7 +93,7 @@ def development_of(
     summary: BatterySummary,
     frequencies: Mapping[str, float] | None = None,
     missing_words: Sequence[str] = (),
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
 ) -> tuple[Development, list[WordScores]]:
     """Return the development of a run from the summary of its checkpoints, and from what was measured besides.
 

@@ -9,6 +9,7 @@ from trainer.batteries.formulas import Formula, read_formula
 from trainer.config.validation import parse_json
 from trainer.contracts.batteries import BatteryItem, Suite
 from trainer.contracts.errors import AppError, ErrorCode, refusal
+from trainer.contracts.reports import Note
 from trainer.contracts.sequences import MAX_PARTS, SequenceParts
 
 MAX_SEQUENCES = 100
@@ -22,7 +23,7 @@ class Items(NamedTuple):
 
     items: list[BatteryItem]
     suites: dict[str, Suite]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class _Published(BaseModel):

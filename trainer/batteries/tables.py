@@ -27,8 +27,8 @@ from trainer.contracts.base import narrowed
 from trainer.contracts.batteries import BatteryItem, BatteryOptions, Suite
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.reports import Note, counted_note, note
 from trainer.contracts.sequences import SequenceParts
-from trainer.contracts.wording import counted
 from trainer.data.rows import Row, Rows, are_names, bad_line, lines_of, read_rows, shown_names
 from trainer.data.rows import read_table as read_columns
 
@@ -108,10 +108,11 @@ def read_table(text: str, stem: str, suffix: str, battery: str, options: Battery
     if not options.keep_na:
         rows, n_absent = _without_absent(rows, form.texts)
         if n_absent:
-            notes.append(
-                f"Read as empty: {counted(n_absent, 'cell')} with NA, NaN or null. The option `keep_na` (`--keep-na`)"
-                " reads them as words."
+            absent = note(
+                "Read as empty: {cells} with NA, NaN or null. The option `keep_na` (`--keep-na`) reads them as words.",
+                cells=counted_note(n_absent, "cell"),
             )
+            notes.append(absent)
     paradigm, of_paradigm = _paradigm(rows, names, given, is_regions=form.read is None)
     file = _File(stem, battery, paradigm, next((name for name in _PHENOMENA if name in names), None))
     notes = [_columns_note(form, file, names, given), *of_paradigm, *notes]
@@ -139,18 +140,19 @@ def _rows(text: str, suffix: str, options: BatteryOptions) -> tuple[Rows, Mappin
         if _WRONG_WORDS & {*table.names[0].lower().replace("_", " ").split()}:
             by_position = ("bad", "good", *by_position[2:])
         right = table.names[by_position.index("good")]
-        note = (
-            f"The first line is read as names of columns, and `{safe_name(right)}` as that of the right"
-            " sentences; the option `columns` (`--column good=NAME`) names another."
+        guess = note(
+            "The first line is read as names of columns, and `{right}` as that of the right sentences; the option"
+            " `columns` (`--column good=NAME`) names another.",
+            right=safe_name(right),
         )
-        rows = Rows(table.names, [*table.rows()], (note, *table.notes))
+        rows = Rows(table.names, [*table.rows()], (guess, *table.notes))
         return rows, dict(zip(by_position, table.names, strict=True))
-    note = (
+    guess = note(
         "The first line is read as a pair, right sentence first; if it names columns, give `columns`"
         " (`--column good=NAME --column bad=NAME`)."
     )
     pairs = [(number, dict(zip(by_position, cells, strict=True))) for number, cells in (first, *others)]
-    return Rows(by_position, pairs, (note, *table.notes)), {}
+    return Rows(by_position, pairs, (guess, *table.notes)), {}
 
 
 def _given(columns: Sequence[str], given: Mapping[str, str]) -> Mapping[str, str]:
@@ -229,29 +231,36 @@ def _is_absent(value: object) -> bool:
 
 def _paradigm(
     rows: Sequence[Row], names: Sequence[str], given: Mapping[str, str], *, is_regions: bool
-) -> tuple[str | None, list[str]]:
+) -> tuple[str | None, list[Note]]:
     """Return the column whose values are paradigms, and notes on it; a `UID` that numbers the items is none."""
     n_items = len({_text(number, values, "item") for number, values in rows}) if is_regions else len(rows)
-    notes: list[str] = []
+    notes: list[Note] = []
     for name in ("paradigm",) if "paradigm" in given else _PARADIGMS:
         if name in names:
             counts_items = 1 < n_items <= len({_text(number, values, name) for number, values in rows})
             if name != "UID" or not counts_items:
                 if counts_items:
                     shown = safe_name(given.get(name, name))
-                    notes.append(f"Each of the {n_items:,} items has a paradigm of its own in `{shown}`.")
+                    own = note(
+                        "Each of the {number} items has a paradigm of its own in `{column}`.",
+                        number=n_items,
+                        column=shown,
+                    )
+                    notes.append(own)
                 return name, notes
-            notes.append("`UID` has another value for each item: it is not read as the paradigm.")
+            notes.append(note("`UID` has another value for each item: it is not read as the paradigm."))
     return None, notes
 
 
-def _columns_note(form: _Form, file: _File, names: Sequence[str], given: Mapping[str, str]) -> str:
-    """Return the sentence about the columns that were read, and the others."""
+def _columns_note(form: _Form, file: _File, names: Sequence[str], given: Mapping[str, str]) -> Note:
+    """Return the note on the columns that were read, and the others."""
     groups = {"field": "field", "lang": "language", file.phenomenon: "phenomenon", file.paradigm: "paradigm"}
     roles = {**form.roles, **{name: role for name, role in groups.items() if name in names and name is not None}}
     read = ", ".join(f"`{safe_name(given.get(name, name))}` ({role})" for name, role in roles.items())
     others = [name for name in names if name not in roles]
-    return f"Columns: {read}; not read: {shown_names(others)}." if others else f"Columns: {read}."
+    if not others:
+        return note("Columns: {columns}.", columns=read)
+    return note("Columns: {columns}; not read: {others}.", columns=read, others=shown_names(others))
 
 
 def _choices(good: str, bad: Sequence[str]) -> _Read:

@@ -27,6 +27,8 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
 from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA, REPORT_CORPUS
 from trainer.lab.here import Here
+from trainer.reports.leak_notes import leak_warnings, shares_note
+from trainer.reports.report_text import ENGLISH
 from trainer.reports.run_notes import describe_unknown
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     found = inspect_corpus(effective, paths, tokenizer, training.notes, ancestors=ancestors)
     shown = safe_name(Path(options.corpus or effective.corpus.name).name)
     notes = [Text(f"Note: {note}") for note in found.notes]
-    warnings = [Text(f"Warning: {warning}") for warning in effective.leak_warnings(found.leaks)]
+    warnings = [Text(f"Warning: {warning}") for warning in leak_warnings(effective, found.leaks)]
     terminal.show(found, columns(_rows(found, shown)), *notes, *warnings, Text(f"\n{found.sample}"))
     return 0
 
@@ -171,7 +173,7 @@ def _rows(found: "CorpusInspection", name: str) -> list[tuple[str, str]]:
         ("tokenizer", found.tokenizer_id or found.method),
         ("vocabulary", f"{found.vocab_size:,} tokens, of which special: {specials}"),
         *splits,
-        *(("in training", f"{leak.shares()} of the {split} split") for split, leak in found.leaks.items()),
+        *((f"{split}, in training", ENGLISH.note(shares_note(leak))) for split, leak in found.leaks.items()),
         (
             "unknown",
             f"of the text held out for validation {share_number(found.unknown_share)} of tokens,"

@@ -28,6 +28,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
 from trainer.lab.calls import GET_LATEST_EVALUATION
+from trainer.reports.leak_notes import shares_note
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown
 
@@ -225,7 +226,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
 def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Iterator[Table | Text]:
     """Yield a table of the metrics, and warnings."""
     unknown = "" if metrics.unknown_share is None else f", {share_number(metrics.unknown_share)} of the text's unknown"
-    lengths = metrics.seq_len
+    lengths, missing = metrics.seq_len, metrics.lines.missing_interval
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
     repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
     rows = {
@@ -237,10 +238,10 @@ def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Ite
             metrics.unknown_char_share,
             margin_nats=metrics.lines.margin_nats,
         ),
-        "interval": metrics.lines.missing_interval,
+        "interval": None if missing is None else Reader(unit).note(missing),
         "counting": None if metrics.baseline is None else Reader(unit).note(counting_note(metrics.baseline)),
         "unknown": describe_unknown(metrics.unknown_char_share),
-        "in training": None if metrics.leak is None else f"{metrics.leak.shares()} of the text",
+        "in training": None if metrics.leak is None else f"{Reader(unit).note(shares_note(metrics.leak))} of the text",
         "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
         "tokens": f"{metrics.n_tokens:,} predicted{unknown}",
         "tokens per line": spread,
@@ -248,4 +249,4 @@ def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Ite
         "samples: distinct-1, distinct-2; repetition": repeated if metrics.objective == "causal_lm" else None,
     }
     yield summary(f"{model}: {measured}", rows)
-    yield from (Text(f"Warning: {note}") for note in metrics.notes)
+    yield from (Text(f"Warning: {Reader(unit).note(one)}") for one in metrics.notes)

@@ -59,6 +59,7 @@ from trainer.lab.calls import CHECK_TRAINING, GET_RUN, TRAIN
 from trainer.lab.here import Here
 from trainer.queue.resolution import count_splits
 from trainer.queue.resolve import TrainingPreview, preview_training
+from trainer.reports.leak_notes import leak_warnings
 from trainer.reports.run_report import end_report
 from trainer.system.hardware import OtherPrograms, physical_cores
 
@@ -257,7 +258,7 @@ def busy_note(busy_cores: float, cores: int) -> str:
 
 
 def _warnings(training: TrainingPreview) -> list[str]:
-    warnings = training.effective.leak_warnings(training.leaks)
+    warnings = leak_warnings(training.effective, training.leaks)
     return [*(f"Note: {note}" for note in training.notes), *(f"Warning: {warning}" for warning in warnings)]
 
 

@@ -19,6 +19,7 @@ from trainer.contracts.base import (
 )
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.reports import Note
 from trainer.contracts.runs import MAX_LEAK_SHARE
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
@@ -80,7 +81,7 @@ class BatteryInfo(Frozen):
     n_sequences: int
     suites: Mapping[str, Suite] = {}
     """The suites of its paradigms."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """How its files were read: their columns, and what was guessed or left out."""
     source: str | None = None
     """The data set that it was fetched from, with its revision."""
@@ -402,8 +403,8 @@ class BatterySummary(Frozen):
     comparisons: tuple[Comparison, ...] = ()
     """None of two runs on a battery of which one has trained on more items than the other, by more than 1 %."""
     seeds: tuple[SeedBand, ...] = ()
-    notes: tuple[str, ...] = ()
-    """Sentences about comparisons that are left out."""
+    notes: tuple[Note, ...] = ()
+    """The comparisons that are left out."""
 
 
 class BatteryScores(Frozen):

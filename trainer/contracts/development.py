@@ -4,6 +4,7 @@ from typing import Literal
 
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.batteries import Level
+from trainer.contracts.reports import Note
 
 CurveMeasure = Literal["accuracy", "loss", "bits_per_char"]
 """The accuracy on items of a battery; the loss of a split in nats per token, or in bits per character."""
@@ -115,7 +116,7 @@ class Development(Frozen):
     acquisitions: tuple[Acquisition, ...] = ()
     missing_words: tuple[str, ...] = ()
     """Wanted words that the text does not have."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """How much of the items and of the split the run and its ancestors have trained on."""
     n_unscored: int = 0
     """Occurrences of words without a surprisal at the last checkpoint."""

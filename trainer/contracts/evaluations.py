@@ -8,6 +8,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import NO_RESULT, InferenceRecord, InferenceRequest, Response
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
+from trainer.contracts.reports import Note
 from trainer.contracts.runs import CorpusName, EvalSummary, Leak
 
 EvalSplit = Literal["validation", "test"]
@@ -79,7 +80,7 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     """Losses of counting on the split; None for another text, and for a masked model."""
     leak: Leak | None = None
     """What of the text the run and its ancestors have trained on; None if it was not measured."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Warnings about the text: how much of it was trained on, and what was not searched."""
 
 

@@ -20,6 +20,7 @@ from trainer.contracts.base import (
 )
 from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores, DevelopmentOptions
 from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.reports import TreeJoin
 from trainer.contracts.runs import CorpusName, CorpusRef
 from trainer.contracts.tokenizers import Normalization
 
@@ -413,14 +414,6 @@ class Tables(Frozen):
     matrix: tuple[MatrixRow, ...]
     listeners: tuple[ListenersRow, ...]
     asymmetry: tuple[AsymmetryRow, ...]
-
-
-class TreeJoin(Frozen):
-    """A join of the average-linkage tree: two clusters of languages at a height."""
-
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    height: float
 
 
 class Gap(Frozen):

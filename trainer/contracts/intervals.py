@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from trainer.contracts.base import Frozen, describe_fields
-from trainer.contracts.wording import counted
+from trainer.contracts.reports import Note, counted_note, note
 
 MAX_LINE_GROUPS = 200
 """Largest number of groups of lines; more would make an interval narrower by 0.6 % at most."""
@@ -71,13 +71,17 @@ class LineLosses(Frozen):
         return margin((self.nats, self.tokens), is_drawn=self.is_drawn)
 
     @property
-    def missing_interval(self) -> str | None:
-        """Why the loss has no interval, in a sentence; None if it has one."""
+    def missing_interval(self) -> Note | None:
+        """Why the loss has no interval; None if it has one."""
         if self.margin_nats is not None:
             return None
         if (lines := len(self.nats)) < MIN_LINES:
-            return f"No interval: the text has {counted(lines, 'line')}, and an interval takes {MIN_LINES} or more."
-        return "No interval: a few long lines have most of the text."
+            return note(
+                "No interval: the text has {lines}, and an interval takes {least} or more.",
+                lines=counted_note(lines, "line"),
+                least=MIN_LINES,
+            )
+        return note("No interval: a few long lines have most of the text.")
 
 
 Ratio = tuple[Sequence[float], Sequence[int]]

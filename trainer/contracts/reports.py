@@ -6,7 +6,6 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.experiments import TreeJoin
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, SURPRISAL_DIGITS
 
 Form = Literal[
@@ -164,6 +163,14 @@ class Axis(Frozen):
     title: Note
     places: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+
+
+class TreeJoin(Frozen):
+    """A join of the average-linkage tree: two clusters of languages at a height."""
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    height: float
 
 
 class Figure(Frozen):

@@ -30,7 +30,7 @@ from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.cost import Cost
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.intervals import MIN_LINES, LineLosses
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import BertConfig, ModelBlock, ModelConfig, ModelFamily, Objective, RnnConfig
 from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
@@ -46,7 +46,6 @@ from trainer.contracts.training_options import (
     Tags,
     TrainingOptions,
 )
-from trainer.contracts.wording import counted
 
 FinalState = Literal["completed", "failed", "cancelled"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
@@ -157,16 +156,6 @@ class Shares(Frozen, json_schema_extra=describe_fields):
     def largest(self) -> float:
         return max(self.lines, self.words or 0.0, self.characters or 0.0)
 
-    def shares(self) -> str:
-        """Return the shares that are known, in words."""
-        shares = (
-            (self.lines, "lines"),
-            (self.words, f"{LEAK_WORDS}-grams of words"),
-            (self.characters, f"{LEAK_CHARACTERS}-grams of characters"),
-        )
-        *first, last = [f"{share:.1%} of the {what}" for share, what in shares if share is not None]
-        return f"{', '.join(first)} and {last}" if first else last
-
 
 class Leak(Shares, json_schema_extra=describe_fields):
     """Shares of a held-out split, or of another text, that stand in the training text of a run and of its ancestors."""
@@ -179,20 +168,6 @@ class Leak(Shares, json_schema_extra=describe_fields):
     """Runs whose training text was not searched, because it is deleted or has changed."""
     validation: Shares | None = None
     """Shares that stand in the validation text, which chooses the weights; None for a validation split."""
-
-    def notes(self, text: str, training_text: str, remedy: str = "") -> Iterator[str]:
-        """Yield sentences about a text, by its name: what of it was read in training, and what was not searched."""
-        if self.is_large:
-            where = " or in the training text of ".join((training_text, *(f"`{name}`" for name in self.ancestors)))
-            warning = f"{self.shares()} of {text} stand in {where}: its loss says little about unseen text."
-            yield f"{warning} {remedy}".rstrip()
-        if self.validation is not None and self.validation.is_large:
-            yield (
-                f"{self.validation.shares()} of {text} stand in the validation text, which chooses the weights: its"
-                " loss is a little too low."
-            )
-        for name in self.unsearched:
-            yield f"The training text of `{name}` is deleted or has changed, so {text} was not searched for in it."
 
 
 Leaks = dict[HeldOutSplit, Leak]
@@ -266,31 +241,6 @@ class EffectiveRequest(TrainingOptions):
             "test_corpus": self.test_corpus,
         }
         return {field: text for field, text in texts.items() if text is not None}
-
-    def leak_warnings(self, leaks: Leaks) -> tuple[str, ...]:
-        """Return warnings of held-out splits that are small or of which much was trained on, with what to do."""
-        of_tokenizer = (
-            "The tokenizer was trained on held-out text of this run: it knows more of it than of unseen text."
-            " Train the tokenizer with the split of the run, or let the run train its own.",
-        )
-        warnings = _small_split(leaks) + (of_tokenizer if self.tokenizer_saw_held_out else ())
-        return warnings + tuple(
-            note
-            for split, leak in leaks.items()
-            for note in leak.notes(f"the {split} split", "the training split", self._leak_remedy(split, leak))
-        )
-
-    def _leak_remedy(self, split: HeldOutSplit, leak: Leak) -> str:
-        if leak.ancestors:
-            return (
-                "Hold out text that none of these runs has trained on: equal corpora and splits hold out equal lines."
-            )
-        own = {"validation": self.validation_corpus, "test": self.test_corpus}
-        if own[split] is not None:
-            return f"Remove training text from `{split}_corpus`."
-        if leak.lines > MAX_LEAK_SHARE and self.documents == "line" and self.split_by != "line":
-            return "Set `split_by: line`, which keeps equal lines together, or remove repeated lines from the corpus."
-        return "Remove repeated text from the corpus."
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -558,18 +508,6 @@ class DataFacts(Frozen):
     def leaks(self) -> Leaks:
         """Return the leaks of the held-out splits."""
         return leaks_of({"validation": self.validation, "test": self.test})
-
-
-def _small_split(leaks: Leaks) -> tuple[str, ...]:
-    """Return a warning if the split whose loss is reported, the test split if there is one, has no interval."""
-    split: HeldOutSplit = "test" if "test" in leaks else "validation"
-    n_lines = None if split not in leaks else leaks[split].n_lines
-    if n_lines is None or n_lines >= MIN_LINES:
-        return ()
-    return (
-        f"The {split} split has {counted(n_lines, 'line')}: its loss has no interval, which takes {MIN_LINES} or more,"
-        " and says little about other text. Hold out more lines.",
-    )
 
 
 def leaks_of(sizes: Mapping[HeldOutSplit, SplitSizes | None]) -> Leaks:

@@ -10,6 +10,7 @@ from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.items import MAX_ITEMS, MAX_RESULT_CHARACTERS, Cell, ItemOptions, ItemsRequest, text_starts
 from trainer.data.rows import bad_line, in_file, read_file, read_rows
+from trainer.reports.report_text import ENGLISH
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 _PORTION_CHARACTERS = 20_000
@@ -34,7 +35,7 @@ def read_columns(path: Path, quoting: Quoting | None = None) -> ItemTable:
         if not rows or not names:
             raise AppError(ErrorCode.INVALID_INPUT, "it has no items.")
         columns = {name: [_cell(number, row.get(name), name) for number, row in rows] for name in names}
-    return ItemTable(columns, notes)
+    return ItemTable(columns, tuple(map(ENGLISH.note, notes)))
 
 
 def _cell(number: int, value: object, name: str) -> Cell:

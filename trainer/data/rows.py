@@ -24,6 +24,7 @@ from typing import NamedTuple
 from trainer.config.validation import decoded, safe_name, unreadable
 from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.reports import Note, counted_note, note
 from trainer.contracts.wording import counted
 from trainer.data.text import shown_name
 
@@ -117,7 +118,7 @@ class Rows(NamedTuple):
     names: Sequence[str]
     """The columns, also those that only some objects of JSON Lines have."""
     rows: Sequence[Row]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def read_rows(text: str, suffix: str, quoting: Quoting | None = None) -> Rows:
@@ -207,22 +208,26 @@ class Table(NamedTuple):
             yield number, dict(zip(names, cells, strict=True))
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences about what was left out and what was guessed."""
-        notes = []
+    def notes(self) -> tuple[Note, ...]:
+        """What was left out and what was guessed."""
+        notes: list[Note] = []
         if self.n_empty:
-            notes.append(f"{counted(self.n_rows, 'row')} read, {counted(self.n_empty, 'empty row')} left out.")
+            rows, empty = counted_note(self.n_rows, "row"), counted_note(self.n_empty, "empty row")
+            notes.append(note("{rows} read, {empty} left out.", rows=rows, empty=empty))
         if self.verbatim_line is not None:
-            notes.append(
-                f"Quotation marks are read as plain characters: a cell of line {self.verbatim_line:,} begins with one"
-                " and does not end with one. `quoting` (`--quoting csv`) of scores and batteries reads quoted cells."
+            text = note(
+                "Quotation marks are read as plain characters: a cell of line {line} begins with one and does not end"
+                " with one. `quoting` (`--quoting csv`) of scores and batteries reads quoted cells.",
+                line=self.verbatim_line,
             )
+            notes.append(text)
         if self.joined_line is not None:
-            notes.append(
-                f"The quoted cell that begins in line {self.joined_line:,} has several lines, each with the columns of"
-                " a row: if its quotation marks are plain characters, give scores and batteries `quoting: none`"
-                " (`--quoting none`)."
+            text = note(
+                "The quoted cell that begins in line {line} has several lines, each with the columns of a row: if its"
+                " quotation marks are plain characters, give scores and batteries `quoting: none` (`--quoting none`).",
+                line=self.joined_line,
             )
+            notes.append(text)
         return tuple(notes)
 
 

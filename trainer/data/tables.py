@@ -16,6 +16,7 @@ from trainer.contracts.experiments import RATING_COLUMNS
 from trainer.contracts.wording import counted
 from trainer.data.rows import are_names, bad_line, in_file, json_values, read_table, shown_names
 from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks, with_newlines
+from trainer.reports.report_text import ENGLISH
 
 _FIELD = "text"
 _MAX_NAMES_CHARACTERS = 10_000
@@ -55,7 +56,7 @@ def as_text(path: Path, folder: Path, quoting: Quoting | None = None) -> PlainTe
         for _ in text_blocks(path, "stream"):
             pass  # refuses what is no text
         table = read_table(partial(_lines, path), path.suffix.lower(), quoting)
-        field, notes = _FIELD, table.notes
+        field, notes = _FIELD, tuple(map(ENGLISH.note, table.notes))
         if len(table.names) == 1 and _FIELD not in table.names:
             field = table.names[0]
             if not are_names([field], [cells for _, cells in islice(table.records(), 1, _EXAMINED_ROWS)]):

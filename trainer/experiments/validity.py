@@ -6,7 +6,8 @@ from math import fsum
 from typing import Literal, NamedTuple
 
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
+from trainer.contracts.experiments import Gap, TextKind, Validity, ValidityCheck
+from trainer.contracts.reports import TreeJoin
 from trainer.reports.experiment_report import check_note
 from trainer.reports.report_text import ENGLISH
 

@@ -13,6 +13,7 @@ from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, loss_number
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
+from trainer.reports.leak_notes import leak_warnings, shares_note
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown, search_note
 
@@ -263,7 +264,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         *(measured if step is None else [("checkpoint", f"after step {step:,}", "{}")]),
         ("unknown", describe_unknown(manifest.unknown_char_share), "{}"),
-        *((f"{split} split in training text", leak.shares(), "{}") for split, leak in leaks.items()),
+        *((f"{split} split in training text", _BITS.note(shares_note(leak)), "{}") for split, leak in leaks.items()),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),
         ("training text", text, "{}"),
         (
@@ -376,7 +377,7 @@ def _limits(manifest: RunManifest, tokenizer: TokenizerManifest, to: CardFormat,
     yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
     if manifest.data is not None:
         yield from manifest.data.notes
-        yield from manifest.effective.leak_warnings(manifest.data.leaks)
+        yield from leak_warnings(manifest.effective, manifest.data.leaks)
     yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
     if licence is None:
         yield "Its licence is unknown: it depends on the licence of the corpus."

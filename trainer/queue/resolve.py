@@ -27,6 +27,7 @@ from trainer.data.corpora import CorpusStore, note_on_name
 from trainer.queue.cost import preview_cost
 from trainer.queue.resolution import Facts, gather, resolve
 from trainer.queue.speed import measure_pace
+from trainer.reports.leak_notes import leak_warnings
 
 _MAX_LEAK_BYTES = 8 << 20
 """Text in which leaks are measured before a run is queued, within a second."""
@@ -71,7 +72,7 @@ class TrainingPreview(NamedTuple):
             seeds=self.seeds,
             chosen=self.chosen,
             cost=tuple(self.cost_lines()),
-            warnings=self.effective.leak_warnings(self.leaks),
+            warnings=leak_warnings(self.effective, self.leaks),
             notes=self.notes,
         )
 

@@ -181,13 +181,13 @@ def _notes(summary: BatterySummary, titles: Mapping[str, Note]) -> Iterator[Note
         facts = {name: fact for name, fact in (("source", one.source), ("licence", one.licence)) if fact is not None}
         template = "".join(["{battery}: {items}", *(f", {{{name}}}" for name in facts)])
         yield note(template, battery=one.name, items=counted_note(one.n_items, "item"), **facts)
-        yield from (note("{battery}: {text}", battery=one.name, text=text.removesuffix(".")) for text in one.notes)
+        yield from (note("{battery}: {text}", battery=one.name, text=text) for text in one.notes)
     of_runs = {result.run.name: [*_notes_of_run(result)] for result in summary.runs}
     shared = [one for one in next(iter(of_runs.values()), []) if all(one in notes for notes in of_runs.values())]
     yield from shared
     for name, notes in of_runs.items():
         yield from (note("{run}: {note}", run=titles[name], note=one) for one in notes if one not in shared)
-    yield from (note("{text}", text=text.removesuffix(".")) for text in summary.notes)
+    yield from summary.notes
 
 
 def _notes_of_run(result: RunResult) -> Iterator[Note]:
@@ -203,7 +203,7 @@ def _notes_of_run(result: RunResult) -> Iterator[Note]:
                 battery=_control_name(control),
             )
     for leak in result.leaks:
-        yield from leak_notes(leak)
+        yield from item_leak_notes(leak)
 
 
 def _odd_items(group: GroupResult) -> Iterator[Note]:
@@ -214,7 +214,7 @@ def _odd_items(group: GroupResult) -> Iterator[Note]:
             yield note("{battery}: {items} with {what}", battery=group.battery, items=items, what=note(what))
 
 
-def leak_notes(leak: LeakedItems) -> Iterator[Note]:
+def item_leak_notes(leak: LeakedItems) -> Iterator[Note]:
     """Yield the shares of the items in training and validation text, and what was not searched."""
     ancestors = joined(note(_LEAKS["ancestor"], name=name) for name in leak.ancestors)
     shares = [

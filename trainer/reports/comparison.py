@@ -13,6 +13,7 @@ from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardErr
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.reports import Note, Quantity, counted_note, note
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text, settings_of
+from trainer.reports.leak_notes import leak_notes, split_note, training_text_note
 from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
 
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -300,12 +301,8 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     leaks = [leak for runs in (ours, theirs) if (leak := _largest_leak(runs)) is not None]
     if any(leak.is_large for _, leak in leaks):
         basis = None
-    text = "this text" if split is None else f"the {split} split"
-    warnings += [
-        note("{text}", text=sentence)
-        for name, leak in leaks
-        for sentence in leak.notes(text, f"the training text of `{name}`")
-    ]
+    text = note("this text") if split is None else split_note(split)
+    warnings += [one for name, leak in leaks for one in leak_notes(leak, text, training_text_note(name))]
     rise = None if basis is None else _relative(mine[basis], its[basis])
     comparable = {"params", "tokens_per_second", *_COMPARABLE[basis]}
     delta = {name: _less(mine[name], its[name]) if name in comparable else None for name in mine}
@@ -430,8 +427,7 @@ def _chance(differing: set[str], mine: Environment | None, its: Environment | No
 def _reach(found: Verdict, mine: EvalSummary, its: EvalSummary, chance: Note | None) -> Iterator[Note]:
     """Yield what a verdict covers, or why it has no interval."""
     if found == "no_interval":
-        reason = mine.lines.missing_interval or its.lines.missing_interval
-        yield _OTHER_LINES if reason is None else note("{text}", text=reason)
+        yield mine.lines.missing_interval or its.lines.missing_interval or _OTHER_LINES
     elif found not in ("not_comparable", "equal"):
         yield chance or note("One seed each: the interval covers lines of the text, not the spread of trainings.")
         if not mine.lines.is_drawn:

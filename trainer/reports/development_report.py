@@ -201,7 +201,7 @@ def _notes(development: Development) -> Iterator[Note]:
             yield note("{words} without an age, {reason}: {names}", words=count, reason=reason, names=" ".join(words))
     if development.missing_words:
         yield note("Not in the text: {words}", words=", ".join(development.missing_words))
-    yield from (note("{text}", text=text.removesuffix(".")) for text in development.notes)
+    yield from development.notes
     if development.n_unscored:
         count = counted_note(development.n_unscored, "occurrence")
         yield note("{occurrences} of words without a surprisal are left out", occurrences=count)

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
-from trainer.contracts.reports import Note
+from trainer.contracts.experiments import CurveRow, ExperimentResult
+from trainer.contracts.reports import Note, TreeJoin
 from trainer.contracts.units import Unit, in_unit
 from trainer.reports.charts import leave_out_matplotlibrc
 from trainer.reports.experiment_report import battery_seeds, covered

@@ -62,7 +62,7 @@ def _folded(title: str, body: str) -> str:
 def _part(part: Part, images: Mapping[str, bytes], reader: Reader) -> Iterator[str]:
     match part:
         case Note():
-            yield f"<p>{escape(reader.note(part))}.</p>"
+            yield f"<p>{escape(reader.note(part).removesuffix('.'))}.</p>"
         case Figure():
             if part.name in images:
                 yield _figure(images[part.name], reader.note(part.text))

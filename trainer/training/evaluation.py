@@ -16,6 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalSplit, SequenceLengths
 from trainer.contracts.generations import GenerateRequest, Sample
 from trainer.contracts.intervals import LineLosses, margin
+from trainer.contracts.reports import Note
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.seeds import listed_seeds
 from trainer.contracts.units import perplexity
@@ -23,6 +24,7 @@ from trainer.data.corpus import Split
 from trainer.inference.generation import generate
 from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.models.base import LanguageModel
+from trainer.reports.leak_notes import leak_notes, split_note, training_text_note
 from trainer.tokenizers.base import Ids, Tokenizer
 from trainer.training.batches import NO_TARGET, Batch, masking
 from trainer.training.dataset import TokenizedCorpus
@@ -117,7 +119,7 @@ def measure(
     *,
     run_id: str,
     evaluation: Evaluation | None = None,
-    what: str | None = None,
+    what: Note | None = None,
 ) -> Measured:
     """Return the metrics of a model on a split and samples from it; equal calls give equal numbers.
 
@@ -179,7 +181,7 @@ def measure(
         leak=sizes.leak,
         notes=()
         if sizes.leak is None
-        else tuple(sizes.leak.notes(what or f"the {split} split", f"the training text of `{run_id}`")),
+        else tuple(leak_notes(sizes.leak, what or split_note(split), training_text_note(run_id))),
     )
     return Measured(metrics, samples)
 

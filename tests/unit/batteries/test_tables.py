@@ -13,6 +13,7 @@ from trainer.batteries.reading import Battery, read_battery
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts
+from trainer.reports.report_text import ENGLISH
 
 OPTIONS = BatteryOptions()
 SUITE_PARTS = (
@@ -139,6 +140,11 @@ def test_columns__have_the_names_of_the_option(tmp_path: Path) -> None:
         read_battery(file, BatteryOptions(columns={"zz": "ok"}))
 
 
+def notes_of(battery: Battery) -> list[str]:
+    """The notes of a battery in English."""
+    return [ENGLISH.note(one) for one in battery.info.notes]
+
+
 def read(folder: Path, name: str, content: str, **options: object) -> Battery:
     file = folder / name
     file.write_text(content, encoding="utf-8", newline="")
@@ -206,8 +212,8 @@ def test_columns__are_those_that_the_table_names_and_are_told(
 ) -> None:
     battery = read(tmp_path, name, content, columns=columns)
     assert tuple(one.parts[0] for one in battery.items[0].sequences) == choices
-    [told] = battery.info.notes
-    assert told.endswith(note)
+    [shown] = notes_of(battery)
+    assert shown.endswith(note)
     assert len(battery.items[-1].sequences) == len(choices) + (name == "a.jsonl" and "bad_2" in content)
 
 
@@ -226,7 +232,7 @@ def test_paradigm__that_numbers_the_items_is_told(
     table = "\n".join([f"{first},cond,good,bad", *rows])
     battery = read(tmp_path, "a.csv", table)
     assert len({one.paradigm for one in battery.items} - {"a"}) == n_items
-    assert [*battery.info.notes[1:]] == ([] if note is None else [note])
+    assert notes_of(battery)[1:] == ([] if note is None else [note])
     chosen = read(tmp_path, "a.csv", table, columns={"paradigm": "cond"})
     assert [one.paradigm for one in chosen.items] == ["x", "y", "x", "y"] and len(chosen.info.notes) == 1
 
@@ -247,7 +253,7 @@ def test_absent_values__are_empty_cells_unless_they_are_kept(tmp_path: Path, abs
     table = f"context,good,bad,bad_2\n{absent},a,b,{absent}\nc,d,e,f\n"
     battery = read(tmp_path, "a.csv", table)
     assert battery.items == read(tmp_path, "a.csv", table.replace(absent, "")).items
-    assert battery.info.notes[1:] == (NOTHING,)
+    assert notes_of(battery)[1:] == [NOTHING]
     kept = read(tmp_path, "a.csv", table, keep_na=True)
     assert [one.text for one in kept.items[0].sequences] == [
         f"{absent.strip()} {text}" for text in ("a", "b", absent.strip())
@@ -259,7 +265,7 @@ def test_absent_values__of_regions_and_json_are_empty(tmp_path: Path) -> None:
     table = "item,condition,region,text\n1,a,x,NA\n1,a,y,b\n1,b,x,c\n1,b,y,NaN\n"
     battery = read(tmp_path, "a.csv", table)
     assert battery.items == read(tmp_path, "a.csv", table.replace("NA", "").replace("NaN", "")).items
-    assert battery.info.notes[1:] == (NOTHING,)
+    assert notes_of(battery)[1:] == [NOTHING]
     lines = '{"context": null, "good": "a", "bad": "b", "bad_2": NaN}\n{"good": "NA", "bad": "b"}'
     with pytest.raises(AppError, match=r"line 2 is no pair: one of its sentences is missing\.$"):
         read(tmp_path, "a.jsonl", lines)
@@ -281,7 +287,7 @@ def test_absent_values__of_regions_and_json_are_empty(tmp_path: Path) -> None:
     ],
 )
 def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, content: str, note: str) -> None:
-    assert read(tmp_path, "a.tsv", content).info.notes[1].startswith(note)
+    assert notes_of(read(tmp_path, "a.tsv", content))[1].startswith(note)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +303,7 @@ def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, cont
 def test_space__that_is_usually_not_written_is_told_unless_a_separator_is_given(
     tmp_path: Path, content: str, n_items: str | None
 ) -> None:
-    notes = read(tmp_path, "a.csv", content).info.notes[1:]
+    notes = notes_of(read(tmp_path, "a.csv", content))[1:]
     assert [
         note.startswith("Joined with a space where usually none") and f": {n_items}." in note for note in notes
     ] == ([True] if n_items else [])
@@ -308,10 +314,10 @@ def test_notes__of_a_folder_name_the_files_that_they_are_about(tmp_path: Path) -
     for name in "abcde":
         more = "\n,\n" if name != "e" else ""
         (tmp_path / f"{name}.csv").write_text(f"good,bad\nx,y{more}", encoding="utf-8")
-    assert read_battery(tmp_path, OPTIONS).info.notes == (
+    assert notes_of(read_battery(tmp_path, OPTIONS)) == [
         "Columns: `good` (right), `bad` (wrong).",
         "a.csv, b.csv, c.csv and 1 more: 1 row read, 1 empty row left out.",
-    )
+    ]
 
 
 REGIONS = """item,condition,region,text,paradigm
@@ -410,7 +416,7 @@ def test_files_of_one_phenomenon__are_paradigms_of_their_own(tmp_path: Path) -> 
     assert (
         "scrambling_OVS.csv, scrambling_SOV.csv: Several files have the paradigm `scrambling` only: each file is a"
         " paradigm, by its name."
-    ) in battery.info.notes
+    ) in notes_of(battery)
 
 
 def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:

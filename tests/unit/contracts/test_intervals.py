@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from trainer.contracts.intervals import LineLosses, Ratio, StandardError, holm, margin, t_quantile
+from trainer.reports.report_text import ENGLISH
 
 
 def quantile(degrees: float) -> float:
@@ -50,13 +51,17 @@ def test_interval__is_a_point_without_differences_and_none_of_few_lines() -> Non
         assert margin(([1.0] * 20, [1000, *[1] * 19]), is_drawn=is_drawn) is None, "too unequal"
 
 
+def _reason(lines: LineLosses) -> str | None:
+    return None if lines.missing_interval is None else ENGLISH.note(lines.missing_interval)
+
+
 def test_loss_without_an_interval__has_the_reason() -> None:
     lines = [LineLosses(nats=(1.0,) * n, tokens=(1,) * n, chars=(1,) * n) for n in (1, 5, 6)]
-    one, five, six = (each.missing_interval for each in lines)
+    one, five, six = (_reason(each) for each in lines)
     assert one == "No interval: the text has 1 line, and an interval takes 6 or more."
     assert five == "No interval: the text has 5 lines, and an interval takes 6 or more." and six is None
     uneven = LineLosses(nats=(1.0,) * 9, tokens=(100, *(1,) * 8), chars=(1,) * 9)
-    assert uneven.missing_interval == "No interval: a few long lines have most of the text."
+    assert _reason(uneven) == "No interval: a few long lines have most of the text."
 
 
 COVERED = [(50, 0.0, "tokens"), (50, 0.7, "tokens"), (50, 0.7, "chars"), (1000, 0.7, "tokens")]

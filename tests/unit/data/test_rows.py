@@ -16,6 +16,7 @@ from trainer.contracts.errors import ErrorCode
 from trainer.data.item_tables import read_columns
 from trainer.data.rows import read_rows
 from trainer.data.tables import as_text
+from trainer.reports.report_text import ENGLISH
 
 Table = Sequence[Sequence[str]]
 NAMES = ("text", "note", "id")
@@ -118,7 +119,8 @@ def test_quotation_marks__are_those_of_cells_or_of_the_text(
 ) -> None:
     found = read_rows(text, suffix, quoting)
     assert [row[found.names[0]] for _, row in found.rows] == rows
-    notes = [note for note in found.notes if note.startswith("Quotation marks are read as plain characters")]
+    shown = [*map(ENGLISH.note, found.notes)]
+    notes = [note for note in shown if note.startswith("Quotation marks are read as plain characters")]
     assert bool(notes) == (quoting is None and rows[0].startswith('"'))
 
 
@@ -127,7 +129,8 @@ def test_quoted_cell__whose_lines_could_be_rows_is_reported(quoting: Quoting | N
     text = 'item,sentence,note\n1,The sun rose,"yes\n2,The moons rose,no\n3,A star fell,maybe"\n4,It rained,last\n'
     found = read_rows(text, ".csv", quoting)
     assert [row["item"] for _, row in found.rows] == ["1", "4"]
-    assert any(note.startswith("The quoted cell that begins in line 2") for note in found.notes) == is_told
+    shown = [*map(ENGLISH.note, found.notes)]
+    assert any(note.startswith("The quoted cell that begins in line 2") for note in shown) == is_told
     plain = read_rows(text, ".csv", "none")
     assert [row["item"] for _, row in plain.rows] == ["1", "2", "3", "4"]
 
@@ -163,4 +166,4 @@ def test_row__that_is_not_that_of_the_header_is_refused_with_its_line(suffix: st
 def test_rows__without_any_text_are_left_out_and_counted() -> None:
     found = read_rows("a,b\n1,2\n,\n\n , \n3,4\n,\n", ".csv")
     assert [number for number, _ in found.rows] == [2, 6]
-    assert found.notes == ("2 rows read, 3 empty rows left out.",)
+    assert [*map(ENGLISH.note, found.notes)] == ["2 rows read, 3 empty rows left out."]

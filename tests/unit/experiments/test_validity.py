@@ -9,7 +9,8 @@ from scipy.cluster.hierarchy import linkage
 
 from tests.support.properties import for_all
 from trainer.contracts.base import changed
-from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
+from trainer.contracts.experiments import Gap, TextKind, ValidityCheck
+from trainer.contracts.reports import TreeJoin
 from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, validity
 from trainer.reports.experiment_report import check_note
 from trainer.reports.report_text import Reader

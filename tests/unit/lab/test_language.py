@@ -73,9 +73,17 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
 def texts_of_reports() -> Iterator[tuple[str, bool]]:
     """Yield the texts of reports in Discord, and whether they have plural forms: of calls, and of constants."""
     folder = ROOT / "trainer" / "reports"
-    others = [folder / f"{name}.py" for name in ("report_text", "run_notes", "comparison", "seed_differences")]
+    others = [
+        folder / f"{name}.py" for name in ("report_text", "run_notes", "leak_notes", "comparison", "seed_differences")
+    ]
     results = [path for path in folder.glob("*_report.py") if path.stem not in ("run_report", "group_report")]
-    for path in (*results, *others):
+    trainer = folder.parent
+    notes = [
+        *(trainer / "batteries").glob("*.py"),
+        trainer / "contracts" / "intervals.py",
+        trainer / "data" / "rows.py",
+    ]
+    for path in (*results, *others, *notes):
         module = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -84,7 +92,8 @@ def texts_of_reports() -> Iterator[tuple[str, bool]]:
                     yield f"{{count}} {texts[0]}", True
                 elif node.func.id in ("note", "column", "section") and texts:
                     yield texts[0], False
-        for constant in (one.value for one in module.body if isinstance(one, ast.AnnAssign | ast.Assign)):
+        constants = [] if path in notes else module.body
+        for constant in (one.value for one in constants if isinstance(one, ast.AnnAssign | ast.Assign)):
             values = constant.values if isinstance(constant, ast.Dict) else [constant]
             yield from (
                 (one.value, False) for one in values if isinstance(one, ast.Constant) and isinstance(one.value, str)

@@ -14,6 +14,7 @@ from trainer.contracts.runs import Leak, SplitSizes, leaks_of
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import CorpusPaths
 from trainer.queue.resolve import TrainingPreview, preview_training
+from trainer.reports.leak_notes import leak_warnings
 from trainer.training.dataset import prepare
 
 SMALL = Leak(lines=0.01, words=None, characters=0.002)
@@ -117,11 +118,11 @@ REPEATED = "Remove repeated text from the corpus."
 )
 def test_warning__names_shares_split_and_remedy(fields: dict[str, object], remedy: str) -> None:
     effective = effective_of("lstm", **{"tokenizer": {"method": "char"}, **fields})
-    assert effective.leak_warnings({"validation": SMALL, "test": LARGE}) == (
+    assert leak_warnings(effective, {"validation": SMALL, "test": LARGE}) == (
         "50.0% of the lines, 25.0% of the 13-grams of words and 12.5% of the 50-grams of characters of the test split"
         f" stand in the training split: its loss says little about unseen text. {remedy}",
     )
-    (own,) = changed(effective, test_corpus=effective.corpus).leak_warnings({"test": Leak(lines=0.5)})
+    (own,) = leak_warnings(changed(effective, test_corpus=effective.corpus), {"test": Leak(lines=0.5)})
     assert own.startswith("50.0% of the lines of the test split stand")
     assert own.endswith("Remove training text from `test_corpus`.")
 
@@ -131,8 +132,8 @@ def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:
     assert leaks_of({"validation": size, "test": None}) == {}
     found = leaks_of({"validation": changed(size, leak=SMALL), "test": changed(size, lines=6, leak=SMALL)})
     assert found == {"validation": changed(SMALL, n_lines=1), "test": changed(SMALL, n_lines=6)}
-    assert effective_of("lstm").leak_warnings(found) == (), "the test loss has an interval"
-    assert effective_of("lstm").leak_warnings({"validation": found["validation"]}) == (
+    assert leak_warnings(effective_of("lstm"), found) == (), "the test loss has an interval"
+    assert leak_warnings(effective_of("lstm"), {"validation": found["validation"]}) == (
         "The validation split has 1 line: its loss has no interval, which takes 6 or more, and says little about other"
         " text. Hold out more lines.",
     )

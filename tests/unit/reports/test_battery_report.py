@@ -6,7 +6,7 @@ from io import StringIO
 from tests.support.battery_results import ONE, OTHER, RESULT, RIGHT, SEVERAL
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryItem, BatterySummary, ItemScores
-from trainer.contracts.reports import Note
+from trainer.contracts.reports import Note, note
 from trainer.contracts.sequences import SequenceParts, SequenceScore
 from trainer.reports.battery_report import accuracy_tables, battery_report
 from trainer.reports.battery_tables import report_files
@@ -97,13 +97,13 @@ def test_controls__are_the_untrained_model_and_counts() -> None:
 
 def test_notes__tell_of_validation_text_ancestors_and_what_is_not_compared() -> None:
     leak = changed(RESULT.leaks[0], validation_whole=0.6, ancestors=("first",), unsearched=("deleted",))
-    told = notes(changed(ONE, runs=(changed(RESULT, leaks=(leak,)),), notes=("These are not compared.",)))
+    told = notes(changed(ONE, runs=(changed(RESULT, leaks=(leak,)),), notes=(note("These are not compared."),)))
     assert told[-4:] == [
         "a&b: 20.0% of the items stand in the training text or in that of `first`, and 40.0% with eight words in a row",
         "a&b: 60.0% of the items stand in the validation text, which chooses the weights, and 0.0% with eight words in"
         " a row",
         "a&b: the training text of `deleted` is deleted or has changed, so the items were not searched for in it",
-        "These are not compared",
+        "These are not compared.",
     ]
 
 

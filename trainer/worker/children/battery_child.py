@@ -13,17 +13,18 @@ from trainer.batteries.word_contexts import choose_words, frequencies_per_millio
 from trainer.config.settings import Settings
 from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, Counts, DevelopmentOptions, LeakedItems
 from trainer.contracts.development import WordTexts
+from trainer.contracts.reports import Note, note
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.leaks import find_leaked, measure_leaks
 from trainer.data.run_corpora import read_text, split_corpus
-from trainer.reports.battery_report import battery_report, leak_notes
+from trainer.reports.battery_report import battery_report, item_leak_notes
 from trainer.reports.battery_tables import accuracy_csv, report_files
 from trainer.reports.development_charts import words_picture
 from trainer.reports.development_report import development_report
 from trainer.reports.development_tables import report_files as development_files
+from trainer.reports.leak_notes import leak_notes, split_note
 from trainer.reports.report_figures import pictures_of
-from trainer.reports.report_text import ENGLISH
 from trainer.system.hardware import package_version
 from trainer.worker.children.counted_controls import CountedControls
 from trainer.worker.children.step import run_step
@@ -61,7 +62,7 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
         of_items = leaks.get(record.runs[-1].name, [])
         notes = [
             *_split_notes(options, runs.get(record.development_of or ""), runs, corpora),
-            *(ENGLISH.note(one) for leak in of_items for one in leak_notes(leak)),
+            *(one for leak in of_items for one in item_leak_notes(leak)),
         ]
         development, words = development_of(battery, summary, frequencies, missing, notes)
         report = development_report(development, summary)
@@ -125,7 +126,7 @@ def _shares(items: Sequence[BatteryItem], is_found: Iterable[bool]) -> dict[str,
 
 def _split_notes(
     options: DevelopmentOptions, run: RunDirectory, runs: RunStore, corpora: CorpusStore
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     """Return warnings about the split of which losses and words are measured: what of it was trained on."""
     if not (options.has_loss or options.has_words):
         return ()
@@ -133,4 +134,4 @@ def _split_notes(
     ancestors = read_text(corpora, runs.ancestors(effective))
     leaks = measure_leaks(split_corpus(corpora, effective), effective.documents, effective.split_seed, ancestors)
     leak = leaks.get(options.split)
-    return () if leak is None else tuple(leak.notes(f"the {options.split} split", "the training split"))
+    return () if leak is None else tuple(leak_notes(leak, split_note(options.split), note("the training split")))

@@ -8,6 +8,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest, summary_of
+from trainer.contracts.reports import note
 from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import read_blocks
@@ -48,7 +49,7 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
             {split: corpus.line_chars["train"]},
         )
     corpus = corpus.with_leaks(_leaks(loaded, effective, request, corpus, settings))
-    what = None if request.path_override is None else "this text"
+    what = None if request.path_override is None else note("this text")
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id, what=what)
     if request.path_override is None:
         measured = measured._replace(metrics=_beside_baseline(measured.metrics, run.manifest()))

@@ -55,6 +55,7 @@ from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.ngram import NgramModel
+from trainer.reports.leak_notes import leak_warnings
 from trainer.reports.report_text import ENGLISH
 from trainer.reports.run_notes import search_note
 from trainer.system.files import file_records, open_regular, sha256_of
@@ -531,7 +532,7 @@ class TrainingAttempt:
             search=self._search,
         )
         self._events.append(config)
-        for warning in effective.leak_warnings(corpus.leaks):
+        for warning in leak_warnings(effective, corpus.leaks):
             log.warning("leak", reason=warning)
         for note in config.notes:
             log.info("corpus_note", reason=note)

@@ -79,6 +79,7 @@ from trainer.contracts.generations import Sample
 from trainer.contracts.groups import group_status
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.operations import JOB_ROWS
+from trainer.contracts.reports import note
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
@@ -436,7 +437,9 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "battery of two runs": lambda: battery_card(BATTERY, battery_report(SEVERAL)),
     "battery of a suite": lambda: battery(SUITE),
     "battery of two runs with a suite": lambda: battery(SUITE, changed(SUITE, run=changed(SUITE.run, run_id="lstm-2"))),
-    "battery of leaked text": lambda: battery(changed(SCORED, leaks=(LEAKED,)), notes=("These are not compared.",)),
+    "battery of leaked text": lambda: battery(
+        changed(SCORED, leaks=(LEAKED,)), notes=(note("These are not compared."),)
+    ),
     "battery of many paradigms": lambda: battery(changed(SCORED, groups=PARADIGMS)),
     "no batteries": lambda: jobs_page(JOB_ROWS["batteries"], [], total=0, page=""),
     "batteries": lambda: jobs_page(

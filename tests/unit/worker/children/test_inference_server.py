@@ -36,6 +36,7 @@ from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.data.run_corpora import split_rule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
+from trainer.reports.report_text import ENGLISH
 from trainer.system.files import changed_files, file_records
 from trainer.system.hardware import memory_held_bytes
 from trainer.worker.children.inference_server import answer, limit_memory
@@ -154,9 +155,9 @@ def test_evaluation_of_another_text__measures_all_of_it_and_needs_no_other(finis
     (finished.made.folder / "corpus.txt").unlink()
     expected, metrics = finished.losses(OTHER), finished.measure(split, "other")
     assert (metrics.dataset, metrics.n_tokens, metrics.n_chars) == ("other", len(expected), sum(map(len, OTHER)))
-    assert metrics.notes == (
-        "The training text of `r` is deleted or has changed, so this text was not searched for in it.",
-    )
+    assert [*map(ENGLISH.note, metrics.notes)] == [
+        "The training text of `r` is deleted or has changed, so this text was not searched for in it."
+    ]
     assert metrics.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
     error = finished.answered(asked(EvalRecord, {})).response.error
     assert error is not None and error.code is ErrorCode.DATA_NOT_FOUND
@@ -177,9 +178,10 @@ def test_evaluation__reports_how_much_of_a_text_the_run_and_its_ancestors_have_r
     assert (own.leak.lines, own.leak.ancestors, own.leak.unsearched) == (0.4, (), ())
     assert (inherited.leak.lines, inherited.leak.validation.lines) == (0.6, 0.2)
     assert (inherited.leak.ancestors, inherited.leak.unsearched) == (("parent", "twin"), ("deleted",))
-    assert inherited.notes[0].startswith("60.0% of the lines")
-    assert "stand in the training text of `r` or in the training text of `parent`" in inherited.notes[0]
-    assert "of `deleted` is deleted or has changed, so this text was not searched for in it." in inherited.notes[-1]
+    notes = [*map(ENGLISH.note, inherited.notes)]
+    assert notes[0].startswith("60.0% of the lines")
+    assert "stand in the training text of `r` or in the training text of `parent`" in notes[0]
+    assert "of `deleted` is deleted or has changed, so this text was not searched for in it." in notes[-1]
     [summary] = [one for one in finished.run.completed_manifest().eval if one.dataset == "mixed"]
     assert summary.leak == inherited.leak
 
@@ -193,7 +195,7 @@ def test_evaluation_of_a_split__looks_for_it_in_the_text_of_ancestors(finished: 
     for split in ("validation", "test"):
         metrics = child.measure(split)
         assert metrics.leak is not None and (metrics.leak.lines, metrics.leak.ancestors) == (1.0, ("parent",))
-        assert f"of the {split} split stand in the training text of `r`" in metrics.notes[0]
+        assert f"of the {split} split stand in the training text of `r`" in ENGLISH.note(metrics.notes[0])
         (finished.made.folder / "other.txt").unlink(missing_ok=True)  # its training text is still here
 
 

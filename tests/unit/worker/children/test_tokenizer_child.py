@@ -14,6 +14,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequ
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.queue.resolve import resolve_request
+from trainer.reports.leak_notes import leak_warnings
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.children.tokenizer_child import make
 
@@ -132,7 +133,7 @@ async def test_run__is_marked_where_its_tokenizer_saw_text_that_it_holds_out(
     own = {c for part in ("validation", "test") for block in split.lines(part) for c in block} - set("a \n")
     known = [character for character in own if tokenizer.special_ids.unk not in tokenizer.encode(character)]
     assert effective.tokenizer_saw_held_out is saw is bool(known)
-    assert len(effective.leak_warnings({})) == saw
+    assert len(leak_warnings(effective, {})) == saw
 
 
 async def test_tokenizer_of_bytes__saw_nothing_although_it_was_trained_on_other_lines(tmp_path: Path) -> None:
@@ -141,4 +142,4 @@ async def test_tokenizer_of_bytes__saw_nothing_although_it_was_trained_on_other_
     fields: dict[str, object] = {"model_family": "lstm", "corpus": "text"}
     request = parse(TrainRequest, {**fields, "tokenizer_id": tokenizer.manifest.tokenizer_id})
     effective = await resolve_request(request, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
-    assert effective.leak_warnings({}) == ()
+    assert leak_warnings(effective, {}) == ()

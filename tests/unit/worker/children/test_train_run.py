@@ -16,6 +16,7 @@ from trainer.contracts.events import JobStarted, MetricsProgress, stamp
 from trainer.contracts.runs import EffectiveRequest, RunManifest, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
+from trainer.reports.leak_notes import leak_warnings
 from trainer.worker.children.train_run import TrainingAttempt, is_unidirectional
 
 LINES, LINE_TOKENS = 20, 8
@@ -107,7 +108,7 @@ async def test_training__stores_the_baseline_of_its_splits(tmp_path: Path, test_
     ngram_loss = sum(summary.lines.ngram_nats) / sum(summary.lines.tokens)
     assert baseline.ngram_loss == pytest.approx(ngram_loss)
     assert manifest.data is not None
-    warnings = (*manifest.effective.leak_warnings(manifest.data.leaks), *baseline.warnings())
+    warnings = (*leak_warnings(manifest.effective, manifest.data.leaks), *baseline.warnings())
     assert run.follow().refresh().warnings == warnings and baseline.warnings() == WORSE.warnings(), (
         "one step learns nothing"
     )
