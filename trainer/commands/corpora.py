@@ -166,7 +166,7 @@ def _rows(found: "CorpusInspection", name: str) -> list[tuple[str, str]]:
     splits: list[tuple[str, str]] = []
     for split, size in found.splits.items():
         sizes = (counted(size.lines, "line"), counted(size.chars, "character"), counted(size.tokens, "token"))
-        unknown = f"unknown: {size.unknown_tokens or 0:,} tokens of {size.unknown_chars or 0:,} characters"
+        unknown = f"unknown: {size.unknown_tokens:,} tokens of {size.unknown_chars:,} characters"
         splits.append((split, f"{', '.join(sizes)}; {unknown}"))
     return [
         ("corpus", f"{name}, {counted(found.corpus.bytes, 'byte')}"),

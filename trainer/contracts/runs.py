@@ -475,18 +475,18 @@ class SplitSizes(Frozen):
     lines: int
     chars: int
     tokens: int
-    unknown_tokens: int | None = None
+    unknown_tokens: int = 0
     """Tokens unknown to the tokenizer."""
-    unknown_chars: int | None = None
+    unknown_chars: int = 0
     """Characters that the unknown tokens stand for."""
-    bytes: int | None = None
+    bytes: int = 0
     """In UTF-8."""
     leak: Leak | None = None
     """The shares of a held-out split that stand in the training split, too."""
 
     @property
-    def unknown_char_share(self) -> float | None:
-        return None if self.unknown_chars is None or not self.chars else self.unknown_chars / self.chars
+    def unknown_char_share(self) -> float:
+        return self.unknown_chars / max(1, self.chars)
 
     def bits_per_char(self, loss_nats: float, objective: Objective) -> float | None:
         """Convert a mean loss per token of this split to bits per character.
@@ -521,8 +521,7 @@ def leaks_of(sizes: Mapping[HeldOutSplit, SplitSizes | None]) -> Leaks:
 
 def largest_unknown_char_share(splits: Iterable[SplitSizes | None]) -> float | None:
     """Return the largest share of unknown characters in a split; None if it is not known."""
-    shares = [split.unknown_char_share for split in splits if split is not None]
-    return max((share for share in shares if share is not None), default=None)
+    return max((split.unknown_char_share for split in splits if split is not None), default=None)
 
 
 class TokenizerFacts(Frozen):

@@ -34,7 +34,7 @@ class CorpusInspection(Frozen):
     splits: dict[Split, SplitSizes]
     unknown_share: float
     """Share of unknown tokens in the validation split, without [EOS]."""
-    unknown_char_share: float | None
+    unknown_char_share: float
     """Share of unknown characters in the validation split; above 0.001, bits per character are too low to compare."""
     longest_line_chars: int
     longest_line_tokens: int
@@ -89,7 +89,7 @@ def inspect_corpus(
         vocab_size=used.vocab_size,
         special_tokens=used.manifest.special_tokens,
         splits=corpus.sizes,
-        unknown_share=(held_out.unknown_tokens or 0)
+        unknown_share=held_out.unknown_tokens
         / max(1, held_out.tokens - held_out.lines * used.special_ids.ends_per_line),
         unknown_char_share=held_out.unknown_char_share,
         longest_line_chars=max(map(len, read_lines(paths.corpus, used.normalization))),
