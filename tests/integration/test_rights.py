@@ -45,9 +45,9 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequ
 from trainer.lab.permissions import typed_command
 
 _OWNERS = (
-    "cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull list_files"
-    " download_file get_export cancel_export delete_export cancel_verification delete_verification cancel_tokenizer"
-    " delete_tokenizer export_tokenizer cancel_battery delete_battery"
+    "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull"
+    " list_files download_file get_export cancel_export delete_export cancel_verification delete_verification"
+    " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery"
 )
 _ADMINS = (
     "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus build_corpora"
