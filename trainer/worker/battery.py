@@ -97,8 +97,8 @@ class BatterySteps:
             if await asyncio.to_thread(self._battery.measured, run.name, EvalMetrics) is None:
                 request = EvalRequest(split=options.split)
                 asking = asyncio.create_task(self._steps.ask(run.name, request, run.name, is_kept=False))
-                await self._steps.wait_for(asking)
-                await asyncio.to_thread(self._battery.add_measured, run.name, asking.result().measured())
+                response = await self._steps.wait_for(asking)
+                await asyncio.to_thread(self._battery.add_measured, run.name, response.measured())
             await self._count(1)
         if texts is not None:
             if await asyncio.to_thread(self._battery.measured, run.name, ModelWords) is None:
@@ -111,10 +111,8 @@ class BatterySteps:
         scored: list[ScoredLine] = []
 
         async def take() -> None:
-            text, asking = pending[0]
-            await self._steps.wait_for(asking)
-            pending.popleft()
-            scored.extend(scored_lines_of(text, asking.result()))
+            text, asking = pending.popleft()
+            scored.extend(scored_lines_of(text, await self._steps.wait_for(asking)))
 
         effective = self._steps.queue.runs.get(run.run_id).record().effective
         at_once = _REQUESTS_AT_ONCE if effective.documents == "line" else _LINES_AT_ONCE
@@ -149,10 +147,8 @@ class BatterySteps:
             await _cancelled(task for _, task in pending)
 
     async def _store_next(self, run: BatteryRun, variant: Variant, pending: _Pending) -> None:
-        portion, task = pending[0]
-        await self._steps.wait_for(task)
-        pending.popleft()
-        scores = scores_of(portion, task.result())
+        portion, task = pending.popleft()
+        scores = scores_of(portion, await self._steps.wait_for(task))
         await asyncio.to_thread(self._battery.add_scores, run.name, variant, scores)
         await self._count(len(scores))
 

@@ -25,13 +25,8 @@ async def run_job_command(job: AnyCommand, steps: Steps) -> None:
     for _ in range(attempts):
         steps.check_cancelled()
         words = await asyncio.to_thread(job.start, settings)
-        command = asyncio.create_task(run_command(words, environment, job.receive, settings.queue.stall_seconds))
-        try:
-            await steps.wait_for(command)
-        finally:
-            command.cancel()
-            await asyncio.gather(command, return_exceptions=True)
-        result = command.result()
+        command = run_command(words, environment, job.receive, settings.queue.stall_seconds)
+        result = await steps.wait_for(asyncio.create_task(command))
         if await asyncio.to_thread(_end, job, result):
             return
         steps.log.error(f"{job.word}_command_failed", exit_code=result.exit_code, last_lines=result.last_lines)

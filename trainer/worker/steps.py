@@ -61,13 +61,8 @@ class Steps:
         """Run the child for the next step. A child that crashes restarts."""
         attempts = self.settings.queue.max_attempts
         for _ in range(attempts):
-            child = asyncio.create_task(supervise_child(name, self.job.job_id, self.settings, self._store, self.log))
-            try:
-                await self.wait_for(child)
-            finally:
-                child.cancel()
-                await asyncio.wait([child])
-            end = child.result()
+            child = supervise_child(name, self.job.job_id, self.settings, self._store, self.log)
+            end = await self.wait_for(asyncio.create_task(child))
             if end.exit_code == 0:
                 return
             self.log.error(f"{self.job.word}_child_failed", **end.description())
@@ -91,11 +86,16 @@ class Steps:
                     raise AppError(code, f"The scores of {who} failed: {error.message}") from error
             await asyncio.sleep(self.settings.queue.retry_seconds)
 
-    async def wait_for(self, task: asyncio.Task[T]) -> None:
-        """Wait for the end of a task; raises Cancelled if the job is cancelled before."""
-        while not task.done():
-            await asyncio.wait([task], timeout=POLL_SECONDS)
-            self.check_cancelled()
+    async def wait_for(self, task: asyncio.Task[T]) -> T:
+        """Return the result of a task; cancels the task and raises Cancelled if the job is cancelled before."""
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=POLL_SECONDS)
+                self.check_cancelled()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        return task.result()
 
     def check_cancelled(self) -> None:
         if self.job.cancel_requested():
