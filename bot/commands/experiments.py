@@ -94,9 +94,6 @@ async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer
     return await watch_job(context, _ROW, status.experiment_id)
 
 
-add_commands(experiment, "experiments", list="List the experiments, newest first.")
-
-
 async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     """Start the same experiment again, which reuses the runs that have completed."""
     record = await asyncio.to_thread(context.lab.queue.experiments.get(press.run_id).record)
@@ -106,6 +103,7 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
 add_commands(
     experiment,
     "experiments",
+    list="List the experiments, newest first.",
     show="Show an experiment: its progress, or its matrix of languages.",
     export="Get the report of an experiment: CSV, LaTeX, PDF and HTML.",
     cancel="Cancel an experiment; its finished runs stay.",
