@@ -1,20 +1,18 @@
 """A group of runs over seeds as a subject of notifications: one card and one final message for all of its runs."""
 
-from collections.abc import Callable
 from functools import partial
 
 import discord
 
 from bot.messages.group_card import group_alt_text, group_buttons, group_card
 from bot.messages.text import attach_picture
-from bot.notifications.subjects import Message, Reading, Subject, View
+from bot.notifications.subjects import Message, Reading, Sources, Subject, View
 from bot.people.user_settings import current_unit
-from bot.people.watchers import GroupMessages, Ledger, OwnerWatch, Watcher
+from bot.people.watchers import GroupMessages, Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import changed
 from trainer.contracts.groups import GroupStatus
-from trainer.contracts.runs import RunRecord
 from trainer.contracts.seeds import group_id_of
 from trainer.queue.run_feeds import RunFeeds
 
@@ -39,30 +37,25 @@ def attach_group_chart(embed: discord.Embed, png: bytes | None, group: GroupStat
 class GroupSubject(Subject):
     id_name = "group_id"
 
-    def __init__(
-        self,
-        messages: GroupMessages,
-        charts: ChartProcess,
-        feeds: RunFeeds,
-        can_receive: Callable[[int, RunRecord], bool],
-        *,
-        interval_seconds: float,
-        owner: OwnerWatch | None = None,
-    ) -> None:
+    def __init__(self, messages: GroupMessages, sources: Sources) -> None:
         self._record = record = messages.record()
-        self._charts, self._feeds = charts, feeds
-        ledger = Ledger(messages, owner)
-        super().__init__(messages.job_id, ledger, lambda user_id: can_receive(user_id, record), interval_seconds)
+        self._sources = sources
+        super().__init__(
+            messages.job_id,
+            Ledger(messages, sources.owner),
+            lambda user_id: sources.can_receive(user_id, record),
+            sources.interval_seconds,
+        )
 
     async def _read(self) -> Reading:
-        group = await self._feeds.group(self.subject_id)
+        group = await self._sources.feeds.group(self.subject_id)
         # heartbeats would edit the card every time
         members = tuple(changed(one, last_heartbeat_ts=None, eta_seconds=None) for one in group.members)
         state = changed(group, members=members)
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, group: GroupStatus) -> View:
-        chart = await draw_group(group, self._charts, self._feeds)
+        chart = await draw_group(group, self._sources.charts, self._sources.feeds)
         return View(group, partial(self._message, group, chart), partial(self._final, group, chart))
 
     def _message(self, group: GroupStatus, chart: bytes | None, user_id: int) -> Message:

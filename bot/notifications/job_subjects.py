@@ -11,9 +11,9 @@ from bot.messages.job_cards import job_buttons, job_card
 from bot.messages.report_card import attach_figures
 from bot.notifications.group_subject import GroupSubject, find_groups
 from bot.notifications.run_subject import RunSubject
-from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Sources, State, Subject, View
 from bot.people.user_settings import current_unit
-from bot.people.watchers import GroupMessages, HasLedger, Ledger, OwnerWatch, Watcher
+from bot.people.watchers import HasLedger, Ledger, Watcher
 from bot.processes.chart_process import ChartProcess
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.job_folder import AnyStatusJob, FolderT, JobStore
@@ -24,11 +24,7 @@ from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
 from trainer.contracts.reports import Figure
-from trainer.lab.permissions import Owned
-from trainer.queue.run_feeds import RunFeeds
 from trainer.system.files import read_record
-
-CanReceive = Callable[[int, Owned], bool]
 
 
 class Watched(HasLedger, Protocol):
@@ -45,29 +41,20 @@ class SubjectKind(NamedTuple):
     jobs: Callable[[], Sequence[Watched]]
 
 
-def subject_kinds(
-    root: Path,
-    charts: ChartProcess,
-    feeds: RunFeeds,
-    can_receive: CanReceive,
-    interval_seconds: float,
-    owner: OwnerWatch | None = None,
-) -> tuple[SubjectKind, ...]:
+def subject_kinds(root: Path, sources: Sources) -> tuple[SubjectKind, ...]:
     """Return the kinds of jobs, in the order in which an id is looked for."""
-    runs, each = RunStore(root), interval_seconds
+    runs = RunStore(root)
 
-    def group(messages: GroupMessages) -> Subject:
-        return GroupSubject(messages, charts, feeds, can_receive, interval_seconds=each, owner=owner)
+    def group(group_id: str) -> Subject | None:
+        return next((GroupSubject(one, sources) for one in find_groups(runs, group_id)), None)
 
     def job(row: JobRow, one: AnyStatusJob) -> Subject:
-        return JobSubject(row, one, charts, can_receive, each)
+        return JobSubject(row, one, sources)
 
     return (
-        _kind(runs, lambda one: RunSubject(one, charts, feeds, can_receive, interval_seconds=each, owner=owner)),
+        _kind(runs, lambda one: RunSubject(one, sources)),
         *(_kind(kind.store(root), partial(job, JOB_ROWS[kind.name])) for kind in STATUS_KINDS.values()),
-        SubjectKind(
-            lambda name: next((group(one) for one in find_groups(runs, name)), None), lambda: find_groups(runs)
-        ),
+        SubjectKind(group, lambda: find_groups(runs)),
     )
 
 
@@ -115,16 +102,19 @@ class JobState(NamedTuple):
 class JobSubject(Subject):
     """A job of any kind but runs."""
 
-    def __init__(
-        self, row: JobRow, job: AnyStatusJob, charts: ChartProcess, can_receive: CanReceive, interval_seconds: float
-    ) -> None:
+    def __init__(self, row: JobRow, job: AnyStatusJob, sources: Sources) -> None:
         self.id_name = row.id_field
         self._row = row
         self._job = job
         self._record = record = job.record()
-        self._charts = charts
-        ledger, created_at = Ledger(job), job.created_at()
-        super().__init__(job.job_id, ledger, lambda user_id: can_receive(user_id, record), interval_seconds, created_at)
+        self._charts = sources.charts
+        super().__init__(
+            job.job_id,
+            Ledger(job),
+            lambda user_id: sources.can_receive(user_id, record),
+            sources.interval_seconds,
+            job.created_at(),
+        )
 
     async def _read(self) -> Reading:
         """Read the status; the time that has passed would edit the card every time, so the state is without it."""

@@ -15,8 +15,8 @@ import structlog
 
 from bot.notifications.delivery import Delivery
 from bot.notifications.inbox import Digest, Inbox, InboxKey, inbox_key, stored_digests
-from bot.notifications.job_subjects import CanReceive, Watched, subject_kinds
-from bot.notifications.subjects import Subject
+from bot.notifications.job_subjects import Watched, subject_kinds
+from bot.notifications.subjects import Sources, Subject
 from bot.people.watchers import OwnerWatch, Watcher, read_ledger
 from bot.processes.chart_process import ChartProcess
 from bot.rest.pacing import Pace
@@ -24,6 +24,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.seeds import group_id_of
 from trainer.contracts.units import Unit
+from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -59,7 +60,7 @@ class Notifier:
         next_run_ids: Callable[[], AsyncIterator[str]],
         client: discord.Client,
         charts: ChartProcess,
-        can_receive: CanReceive,
+        can_receive: Callable[[int, Owned], bool],
         unit_of: Callable[[int], Unit],
         *,
         edit_interval_seconds: float,
@@ -70,7 +71,8 @@ class Notifier:
         steady_seconds: float = _STEADY_SECONDS,
     ) -> None:
         of_owner = None if owner is None else OwnerWatch(owner, now())
-        self._kinds = subject_kinds(artifacts_root, charts, feeds, can_receive, edit_interval_seconds, of_owner)
+        sources = Sources(charts, feeds, can_receive, edit_interval_seconds, of_owner)
+        self._kinds = subject_kinds(artifacts_root, sources)
         self._digests = artifacts_root / "digests"
         self._next_run_ids = next_run_ids
         self._client = client

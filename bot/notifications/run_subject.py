@@ -1,7 +1,7 @@
 """A run as a subject of notifications."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,16 +10,14 @@ from bot.messages.digest_card import run_line
 from bot.messages.run_buttons import card_buttons, final_buttons
 from bot.messages.run_card import attach_chart, final_message, run_card
 from bot.messages.text import relative_time
-from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, State, Subject, View
+from bot.notifications.subjects import HEARTBEAT_SECONDS, Message, Reading, Sources, State, Subject, View
 from bot.people.user_settings import current_unit
-from bot.people.watchers import Ledger, OwnerWatch, Watcher
-from bot.processes.chart_process import ChartProcess
+from bot.people.watchers import Ledger, Watcher
 from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _
-from trainer.queue.run_feeds import RunFeeds
 
 
 class RunState(NamedTuple):
@@ -36,32 +34,23 @@ class RunState(NamedTuple):
 class RunSubject(Subject):
     has_line = True
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        charts: ChartProcess,
-        feeds: RunFeeds,
-        can_receive: Callable[[int, RunRecord], bool],
-        *,
-        interval_seconds: float,
-        owner: OwnerWatch | None = None,
-    ) -> None:
+    def __init__(self, run: RunDirectory, sources: Sources) -> None:
         self._run = run
-        self._feeds = feeds
-        self._feed = feed = feeds.of(run)
-        self._charts = charts
+        self._sources = sources
+        self._feed = feed = sources.feeds.of(run)
         super().__init__(
             run.run_id,
-            Ledger(run, owner),
-            lambda user_id: can_receive(user_id, feed.follower.record),
-            interval_seconds,
+            Ledger(run, sources.owner),
+            lambda user_id: sources.can_receive(user_id, feed.follower.record),
+            sources.interval_seconds,
         )
 
     def line(self, state: State) -> str | None:
         return run_line(state.record, state.status) if isinstance(state, RunState) else None
 
     async def _read(self) -> Reading:
-        live = self._feeds.states.steady(await self._feeds.status(self.subject_id))
+        feeds = self._sources.feeds
+        live = feeds.states.steady(await feeds.status(self.subject_id))
         heartbeat_ts = live.last_heartbeat_ts if live.status == "running" and live.reachable else None
         heartbeat = None if heartbeat_ts is None else int(heartbeat_ts // HEARTBEAT_SECONDS)
         # the heartbeat of a worker would edit the card every time; that of the last event is as old as the event
@@ -74,7 +63,7 @@ class RunSubject(Subject):
         curves = (await asyncio.to_thread(self._feed.read_curves)).by_name
         losses = [loss for _, loss in curves["train"]]
         bits = state.status.bits_per_nat
-        chart = await self._charts.loss_chart(curves["train"], curves["validation"], current_unit(), bits)
+        chart = await self._sources.charts.loss_chart(curves["train"], curves["validation"], current_unit(), bits)
         card = partial(self._card, state, losses, chart, heartbeat_ts)
         return View(state, card, partial(self._final, state, chart))
 

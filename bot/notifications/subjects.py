@@ -10,8 +10,11 @@ from typing import NamedTuple, Protocol
 import discord
 
 from bot.people.user_settings import current_unit
-from bot.people.watchers import Ledger, Watcher
+from bot.people.watchers import Ledger, OwnerWatch, Watcher
+from bot.processes.chart_process import ChartProcess
 from trainer.contracts.units import Unit
+from trainer.lab.permissions import Owned
+from trainer.queue.run_feeds import RunFeeds
 from trainer.system.shared_calls import SharedCalls
 
 RESULT = " · result"
@@ -26,6 +29,17 @@ class Message(NamedTuple):
     embed: discord.Embed
     files: Callable[[], list[discord.File]]
     buttons: discord.ui.View
+
+
+class Sources(NamedTuple):
+    """What subjects need: charts, the feeds of runs, and the rights of watchers."""
+
+    charts: ChartProcess
+    feeds: RunFeeds
+    can_receive: Callable[[int, Owned], bool]
+    interval_seconds: float
+    """Shortest time between two views of a subject that has not ended."""
+    owner: OwnerWatch | None = None
 
 
 class State(Protocol):
