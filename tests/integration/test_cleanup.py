@@ -74,7 +74,7 @@ async def cleaning(folder: Path, *, enabled: bool = True) -> AsyncIterator[async
     await asyncio.wait([task])
 
 
-async def test_worker__cleans_again_and_again_under_a_service_name_of_its_own(
+async def test_worker__repeats_its_cleanup_under_another_service_name(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "_CLEANUP_SECONDS", 0.0)

@@ -180,7 +180,7 @@ def test_kubernetes__pods_have_no_more_rights_than_they_need() -> None:
         assert "readinessProbe" in container
 
 
-def test_kubernetes__the_worker_has_secrets_of_its_own() -> None:
+def test_kubernetes__bot_and_worker_have_separate_secrets() -> None:
     for name in ("bot", "worker"):
         assert pods()[name][1]["envFrom"] == [{"secretRef": {"name": name}}]
     text = "".join(path.read_text(encoding="utf-8") for path in KUBERNETES.rglob("*.yaml"))

@@ -71,7 +71,7 @@ async def test_file__is_rewritten_once_for_expired_texts_never_twice_at_once(tmp
         await store.close()
 
 
-async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None:
+async def test_server_without_an_append_only_file__is_asked_for_none(tmp_path: Path) -> None:
     async with served(tmp_path, "--appendonly", "no") as server:
         store = await connect(server.url)
         assert await store.drop_expired(None) is not None

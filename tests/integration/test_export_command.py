@@ -218,7 +218,7 @@ async def test_export__without_a_worker_says_so_and_is_not_written_later(
     assert ["Exporting…" in text for text in told if waits in text] == [True, False]
 
 
-async def test_key_of_links__that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+async def test_damaged_key_of_links__is_replaced(tmp_path: Path) -> None:
     finished_run(tmp_path)
     key = tmp_path / "artifacts" / "links.key"
     key.write_bytes(b"short")

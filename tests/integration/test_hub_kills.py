@@ -77,7 +77,7 @@ def histories(hub: Hub) -> dict[str, list[Mapping[str, bytes]]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
-def test_push_killed_at_every_request__ends_as_one_that_nobody_disturbs(is_done: bool, tmp_path: Path) -> None:
+def test_push_repeated_after_a_kill__has_the_result_of_an_uninterrupted_one(is_done: bool, tmp_path: Path) -> None:
     run = finished_run(tmp_path, "gru")
     add_steps(run, 500)
     plan = ("push", run.run_id, NAME)

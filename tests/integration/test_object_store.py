@@ -476,7 +476,7 @@ async def test_mt__follows_a_run_while_the_object_store_is_down(tmp_path: Path) 
     assert {row["event"] for row in logs} == {"fetch_failed", "object_store_failed"}
 
 
-async def test_job__whose_run_cannot_be_had_now_is_tried_again(site: Site) -> None:
+async def test_job__is_retried_while_its_run_is_unavailable(site: Site) -> None:
     async with site.queue() as queue:
         store = await connect(site.url)
         await queue.workers.pause(is_paused=True)

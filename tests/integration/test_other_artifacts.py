@@ -57,7 +57,7 @@ async def begun(store: Store, artifacts: str) -> list[str]:
     return [job_id for job_id, _ in jobs]
 
 
-def test_id__is_given_once_to_a_folder_however_many_are_first(tmp_path: Path) -> None:
+def test_artifacts_id__is_written_once_by_concurrent_processes(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     assert artifacts_id(root) == ""
     assert not root.exists()

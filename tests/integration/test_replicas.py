@@ -97,7 +97,7 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     assert not run.checkpoints.exists()
 
 
-def test_claim__on_the_same_machine_keeps_what_it_wrote_once_nobody_writes(tmp_path: Path, bucket: Bucket) -> None:
+def test_claim__on_the_same_machine_keeps_its_files_and_needs_the_lock(tmp_path: Path, bucket: Bucket) -> None:
     run, _ = claimed(bucket, tmp_path / "a")
     (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
     again = replica(bucket, tmp_path / "a")
@@ -345,7 +345,7 @@ async def test_store_without_conditional_writes__is_refused_at_the_start_and_by_
     assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
 
 
-async def test_store_with_conditional_writes__is_taken(tmp_path: Path, bucket: Bucket) -> None:
+async def test_store_with_conditional_writes__is_accepted(tmp_path: Path, bucket: Bucket) -> None:
     settings = machine(tmp_path, bucket)
     await Replication(settings).check()
     assert (await check_data(settings))["object store"].state == "ok"
@@ -409,7 +409,7 @@ class AskedMeanwhile(ObjectStore):
         super().download(key, target, most_bytes)
 
 
-def test_run_requested_during_its_first_download__is_there_soon(tmp_path: Path, bucket: Bucket) -> None:
+def test_run_requested_during_its_first_download__is_found_after_it(tmp_path: Path, bucket: Bucket) -> None:
     first, _ = published(bucket, tmp_path / "a")
     other = replica(bucket, tmp_path / "b")
     Replica(AskedMeanwhile(bucket, other), tmp_path / "b", "models", RUN).pull()
@@ -432,7 +432,7 @@ def test_run_that_another_process_downloads__hinders_no_name_of_others(tmp_path:
     assert full_run_id(here, RUN) == RUN
 
 
-def test_folder_that_changes_meanwhile__is_stored_as_it_stands_or_refused(
+def test_folder_that_changes_during_a_push__is_stored_consistently_or_refused(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that vanishes is left out; one more at each look is too many."""
@@ -477,7 +477,7 @@ def test_store_without_keys_and_address__takes_those_of_the_aws_variables(
     assert stored is not None and stored.data == b"hello"
 
 
-def test_machine_that_always_comes_second__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
+def test_machine_that_loses_every_race__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
     _, first = published(bucket, tmp_path / "a")
     second = Replica(ShortlyBefore(bucket, first.claim), tmp_path / "b", "models", RUN)
     with pytest.raises(WriterChanged):
@@ -571,7 +571,7 @@ def test_folder_that_two_threads_publish__is_stored_without_an_error(tmp_path: P
     assert sorted(bucket.objects.tags("open/")) == [f"open/models/{run_id}" for run_id in run_ids]
 
 
-async def test_damaged_folder__is_tried_again_and_keeps_a_machine_from_no_other(tmp_path: Path, bucket: Bucket) -> None:
+async def test_damaged_folder__is_retried_and_delays_no_other_folder(tmp_path: Path, bucket: Bucket) -> None:
     root = machine(tmp_path / "a", bucket).app.artifacts_root
     run_ids = [f"char_lstm-{number}" for number in range(3)]
     (run, writer), *_ = [published(bucket, root, run_id) for run_id in run_ids]

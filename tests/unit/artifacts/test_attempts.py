@@ -151,7 +151,7 @@ def test_timeout__ends_a_run_that_no_other_process_has(run: RunDirectory) -> Non
         ("disk_unwritable", ErrorCode.SERVICE_UNAVAILABLE, "The disk does not work; the training continues when it"),
     ],
 )
-def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
+def test_failing_disk__delays_the_next_attempt_longer_each_time_up_to_a_day(
     run: RunDirectory, cause: StopCause, code: ErrorCode, told: str
 ) -> None:
     assert attempts(run, 5, *[cause] * 9) == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]

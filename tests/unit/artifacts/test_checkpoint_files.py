@@ -28,7 +28,7 @@ def test_early_stopping__after_two_losses_without_a_fall(losses: list[float], mi
     assert not history_of(losses * 9, off).stops(off)
 
 
-def test_best__is_the_first_of_the_lowest_losses_whatever_the_delta() -> None:
+def test_best__is_the_first_of_the_lowest_losses_for_any_min_delta() -> None:
     history = history_of([3.0, 2.9, 2.8, 2.8, 2.85], EarlyStopping(enabled=True, patience=2, min_delta=0.5))
     assert (history.best_loss_nats, history.best_step, history.best_epoch) == (2.8, 3, 3)
     assert history.best_margin_nats == 2.8 / 10

@@ -216,7 +216,7 @@ def test_reader__waits_for_a_cleanup_of_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])
-async def test_lock_of_a_folder_that_was_removed_meanwhile__is_none(tmp_path: Path, is_replaced: bool) -> None:
+async def test_lock__of_a_removed_folder_is_none(tmp_path: Path, is_replaced: bool) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     inode = folder.stat().st_ino
@@ -479,7 +479,7 @@ def test_encoded_corpus_in_use__stays(tmp_path: Path) -> None:
     assert removal.error == "File exists" and used.exists()
 
 
-def test_corpus_that_was_never_encoded_completely__goes_after_a_day(tmp_path: Path) -> None:
+def test_incompletely_encoded_corpus__is_removed_after_a_day(tmp_path: Path) -> None:
     young, old = add_encoded(tmp_path, **{".tmp-1": (0.5, 3), ".tmp-2": (1.5, 3)})
     empty = cached(tmp_path, ".tmp-3")
     empty.mkdir()

@@ -48,7 +48,7 @@ def test_log_torn_at_every_byte__loses_only_the_torn_event(tmp_path: Path) -> No
 
 
 @for_all_pairs(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 5))
-def test_reader__sees_each_event_once_in_order_however_often_it_looks(numbers: list[int], every: int) -> None:
+def test_reader__returns_each_event_once_in_order_for_any_number_of_reads(numbers: list[int], every: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, seen = Path(folder) / "log", list[int]()
         reader = EventReader(path)

@@ -74,7 +74,7 @@ def test_status__follows_from_the_files(experiment: ExperimentDirectory, tmp_pat
     assert (listed.files, listed.cells) == ((), ())
 
 
-def test_missing_or_damaged_runs_and_records__are_made_again(experiment: ExperimentDirectory, tmp_path: Path) -> None:
+def test_missing_or_damaged_records__are_written_again(experiment: ExperimentDirectory, tmp_path: Path) -> None:
     experiment.write_runs([cell_run(KK, "lstm-1")])
     cell = experiment.status().cells[0]
     assert (cell.status, cell.run_id) == ("queued", None)

@@ -88,7 +88,7 @@ async def test_run_with_minutes__is_resumed_without_other_epochs(tmp_path: Path)
     assert with_epochs(record, origin, None).effective == record.effective
 
 
-def gone_on(origin: Origin, folder: Path, disk: Disk) -> RunDirectory:
+def resumed(origin: Origin, folder: Path, disk: Disk) -> RunDirectory:
     own = changed(origin.run.record(), run_id="char_lstm-2", user_id=7, resumed_from_run_id=origin.run.run_id)
     return RunStore(folder, disk).create(own, origin)
 
@@ -105,7 +105,7 @@ async def test_new_run__has_all_that_the_training_needs_of_the_old_one(tmp_path:
         state, weights, _ = checkpoint(step)
         CheckpointStore(origin.run.checkpoints).save_scheduled(state, weights)
     before = contents(origin.run.path)
-    new = gone_on(origin, tmp_path / "artifacts", Disk())
+    new = resumed(origin, tmp_path / "artifacts", Disk())
     assert contents(origin.run.path) == before
     copied = {name: data for name, data in before.items() if name in contents(new.path)}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
@@ -126,7 +126,7 @@ async def test_disk_that_fails_at_any_operation__leaves_no_part_of_a_new_run(tmp
     for number in range(1, 99):
         folder, disk = tmp_path / str(number), FailingDisk(number, errno.ENOSPC)
         try:
-            gone_on(origin, folder, disk)
+            resumed(origin, folder, disk)
         except (AppError, OSError):
             assert [path for path in folder.glob("models/*/*") if path.is_file()] == [], number
         else:
@@ -134,7 +134,7 @@ async def test_disk_that_fails_at_any_operation__leaves_no_part_of_a_new_run(tmp
     assert number > 20
 
 
-async def test_new_run__is_there_complete_or_not_at_all_in_any_state(tmp_path: Path) -> None:
+async def test_new_run__exists_completely_or_not_at_all_after_any_crash(tmp_path: Path) -> None:
     states = states_of_new_run(await origin_in(tmp_path), tmp_path)
     assert {"whole", "none"} == set(states) and len(states) > 40
 
@@ -147,7 +147,7 @@ async def test_new_run__with_one_kind_of_sync_left_out_a_part_of_it_is_found(tmp
 def states_of_new_run(origin: Origin, folder: Path, without: str | None = None) -> list[str]:
     (folder / "new").mkdir()
     disk = RecordingDisk(folder / "new", without)
-    whole = contents(gone_on(origin, folder / "new", disk).path)
+    whole = contents(resumed(origin, folder / "new", disk).path)
     disk.acknowledge()
     states: list[str] = []
     for tree, acknowledged in islice(disk.states(), 3000):

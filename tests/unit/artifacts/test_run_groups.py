@@ -139,7 +139,7 @@ def test_group_that_is_just_being_written__is_completed_later(tmp_path: Path) ->
     assert store.directory(IDS[0]).has_open_group()
 
 
-def test_run_that_another_process_has_just_written__is_taken(tmp_path: Path) -> None:
+def test_run_that_another_process_has_just_written__becomes_a_member(tmp_path: Path) -> None:
     assert names(create_runs(store_on(tmp_path, RivalDisk(tmp_path)), group_record(SEEDS))) == IDS
 
 

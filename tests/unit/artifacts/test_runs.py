@@ -210,7 +210,7 @@ async def test_id_that_another_run_has__is_drawn_again(tmp_path: Path, monkeypat
     assert [run.run_id[-8:] for run in accepted] == ["aaaaaaaa", "bbbbbbbb"]
 
 
-def test_manifest_deleted_while_it_is_looked_for__is_none(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_deleted_during_its_read__is_none(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(run, "cancelled")
 
     def delete_and_read(path: Path, model: type[RunManifest]) -> RunManifest:

@@ -103,7 +103,7 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", b"{}", b"[]", b"not json", b'{"tokenizer_id": "\xff"}'])
-def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(lab: Lab, broken: bytes) -> None:
+def test_broken_manifest__is_a_failure_after_which_the_tokenizer_can_be_trained_again(lab: Lab, broken: bytes) -> None:
     tokenizer = lab.finished()
     name = tokenizer.tokenizer_id
     (tokenizer.path / "manifest.json").write_bytes(broken)
@@ -159,7 +159,7 @@ def test_stored_form__of_this_release_stays_readable() -> None:
     assert stored.record().request.corpora == ("kazakh", "turkish")
 
 
-def test_label_that_is_the_folder_of_a_file__is_taken_where_it_fits(lab: Lab) -> None:
+def test_label_that_is_the_folder_of_a_file__names_a_tokenizer_with_equal_options(lab: Lab) -> None:
     def used(folders: tuple[str, ...] | None = FOLDERS, **tokenizer: object) -> str | None:
         request = tiny_request(tokenizer={"method": "char", "vocab_size": 1000, **tokenizer})
         resolved = with_labelled_tokenizer(request, folders, lab.settings)

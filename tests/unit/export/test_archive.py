@@ -59,7 +59,7 @@ def test_archive__is_equal_for_equal_runs(run: RunDirectory, archive: Path, tmp_
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
 
 
-def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDirectory, archive: Path) -> None:
+def test_archive__is_written_for_unchanged_runs_only_and_overwrites_nothing(run: RunDirectory, archive: Path) -> None:
     with refused(ErrorCode.CONFLICT):
         export_archive(run, archive)
     before = archive.read_bytes()
@@ -86,7 +86,7 @@ def test_archive__describes_and_cites_its_model_and_an_older_one_does_not(run: R
     assert [*restored[0].values()] == [*restored[1].values()]
 
 
-def test_import__of_a_run_that_is_there_is_refused(run: RunDirectory, archive: Path, tmp_path: Path) -> None:
+def test_import__of_an_existing_run_is_refused(run: RunDirectory, archive: Path, tmp_path: Path) -> None:
     with refused(ErrorCode.CONFLICT, "already exists"):
         import_archive(archive, tmp_path / "artifacts")
 

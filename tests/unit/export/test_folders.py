@@ -44,7 +44,7 @@ METHODS_OF = {
 """Every method somewhere; the other families have characters."""
 
 
-class Looked(Frozen):
+class Loaded(Frozen):
     """The output of a process that loaded an exported folder."""
 
     ids: list[list[int]]
@@ -61,8 +61,8 @@ def runs_fixture(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirec
     return {name: finished_run(folder, name, METHODS_OF.get(name, "char")) for name in FAMILIES}
 
 
-@pytest.fixture(scope="module", name="looked")
-def looked_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Looked]:
+@pytest.fixture(scope="module", name="loaded")
+def loaded_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
     """All families, exported and loaded by the Hugging Face library in an interpreter of its own, without a network."""
     folder = tmp_path_factory.mktemp("exported")
     for run in runs.values():
@@ -76,17 +76,17 @@ def looked_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempP
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = TypeAdapter(dict[str, Looked]).validate_json((folder / "found.json").read_bytes())
+    found = TypeAdapter(dict[str, Loaded]).validate_json((folder / "found.json").read_bytes())
     return {name: found[run.run_id] for name, run in runs.items()}
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_exported_model__has_our_ids_and_logits(
-    runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str
+    runs: dict[str, RunDirectory], loaded: dict[str, Loaded], name: str
 ) -> None:
     model, tokenizer = load_run(runs[name])
-    found, ids = looked[name], tokenizer.special_ids
+    found, ids = loaded[name], tokenizer.special_ids
     own = [tokenizer.encode(text) for text in TEXTS]
     whole = [[ids.start, *of_text, ids.eos] for of_text in own]
     is_causal = model.objective == "causal_lm"
@@ -104,11 +104,11 @@ def test_exported_model__has_our_ids_and_logits(
 @pytest.mark.process
 @pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
 def test_exported_model__continues_greedily_as_ours_token_by_token(
-    runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str
+    runs: dict[str, RunDirectory], loaded: dict[str, Loaded], name: str
 ) -> None:
     model, tokenizer = load_run(runs[name])
     request = GenerateRequest(prompt_text=TEXTS[0], max_new_tokens=8, temperature=0, stop_on_eos=True)
-    answer, greedy = generate(model, tokenizer, request, run_id="run", request_id="request"), looked[name].greedy
+    answer, greedy = generate(model, tokenizer, request, run_id="run", request_id="request"), loaded[name].greedy
     assert greedy is not None and answer.steps is not None and answer.outputs is not None
     assert greedy["True"] == greedy["False"]
     assert len(greedy["True"]) == answer.steps[0]

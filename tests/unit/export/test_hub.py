@@ -160,7 +160,7 @@ def broken_off(number: int) -> Watch:
     return lambda at, done: Answer(423) if (at, done) == (number, True) else None
 
 
-def test_push_that_breaks_off_after_a_commit__ends_as_one_that_does_not(hub: Hub, tmp_path: Path) -> None:
+def test_push_repeated_after_an_interruption__has_the_result_of_an_uninterrupted_one(hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", "gru")
     add_steps(run, 500)
     sent(run)

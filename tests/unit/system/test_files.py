@@ -58,7 +58,7 @@ def test_other_errors__stay_what_they_are() -> None:
             to_app_error(fault, FOLDERS)
 
 
-def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:
+def test_writable_folder__is_created_and_stays_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert not any((tmp_path / "a" / "b").iterdir())
     assert not is_full(tmp_path)

@@ -61,7 +61,7 @@ def test_use_of_the_processor__excuses_a_phase_but_not_an_endless_step() -> None
     assert silence(endless) == 11
 
 
-def test_processor_time__is_read_or_grows_for_ever() -> None:
+def test_processor_time__is_read_or_always_grows() -> None:
     before = processor_ticks(os.getpid())
     while processor_ticks(os.getpid()) == before:
         sum(range(10_000))

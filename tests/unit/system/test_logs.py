@@ -111,7 +111,7 @@ def test_libraries__only_warn_even_where_we_debug(library: str) -> None:
 
 @pytest.mark.parametrize(("level", "kept"), [("DEBUG", 3), ("INFO", 2), ("WARNING", 1), ("CRITICAL", 0)])
 @pytest.mark.parametrize("shown", ["WARNING", "ERROR"])
-def test_run_log__has_its_own_level_whatever_is_shown(
+def test_run_log__has_a_level_independent_of_the_terminal(
     tmp_path: Path, level: str, kept: int, shown: Literal["WARNING", "ERROR"]
 ) -> None:
     """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
