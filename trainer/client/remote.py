@@ -21,7 +21,7 @@ from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
+from trainer.contracts.events import RUN_ENDS, Event, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
@@ -65,7 +65,6 @@ _POINTS = 400
 """Points of a curve that is drawn in a notebook."""
 _RATE_SECONDS, _RATE_PAUSE_SECONDS = 90.0, 5.0
 """Time for which a request above the limit of requests per minute is repeated."""
-_ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
 class Remote:
@@ -202,7 +201,7 @@ class Remote:
                         event = event_adapter.validate_json(one.data)
                         last_id = one.id
                         yield event
-                        if isinstance(event, _ENDS):
+                        if isinstance(event, RUN_ENDS):
                             return
             await asyncio.sleep(_PAUSE_SECONDS)
 

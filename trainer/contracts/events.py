@@ -91,6 +91,10 @@ class JobCancelled(EventBase):
     type: Literal["trainer.job.cancelled.v1"] = "trainer.job.cancelled.v1"
 
 
+RUN_ENDS = (JobCompleted, JobFailed, JobCancelled)
+"""The classes of the last event of a run."""
+
+
 class MetricsConfig(EventBase):
     """Resolved values of the run, at the start of training."""
 

@@ -8,7 +8,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
-from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
+from trainer.contracts.events import RUN_ENDS, Event, event_adapter
 from trainer.store import keys
 from trainer.store.connection import Connection, Entries, entries_adapter, read_streams
 
@@ -19,7 +19,6 @@ _RUN_STREAM_LENGTH = 2_000
 _CONSUMER = "bot"
 ENDED_SECONDS = 7 * 86_400
 """Time from the end of a run until Redis drops its stream and status; the disk has both."""
-_ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
 class EventStreams(Connection):
@@ -56,7 +55,7 @@ class EventStreams(Connection):
                     fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
                     pipe.xadd(keys.EVENT_STREAM, fields, maxlen=EVENT_STREAM_LENGTH)
             if events and events[-1].seq >= published:
-                _set_state(pipe, run_id, status, is_cancelled=is_cancelled, has_ended=isinstance(events[-1], _ENDS))
+                _set_state(pipe, run_id, status, is_cancelled=is_cancelled, has_ended=isinstance(events[-1], RUN_ENDS))
             return True
 
         published: Awaitable[bool] = self.redis.transaction(append, key, value_from_callable=True)

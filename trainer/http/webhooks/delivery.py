@@ -12,7 +12,7 @@ import structlog
 from trainer.config.settings import is_event_of
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
-from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed
+from trainer.contracts.events import RUN_ENDS, Event
 from trainer.http.webhooks.client import Answer, WebhookClient
 from trainer.http.webhooks.ledger import Progress, WebhookLedger
 from trainer.queue.run_feeds import RunFeed
@@ -20,7 +20,6 @@ from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_RUN_ENDS = (JobCompleted, JobFailed, JobCancelled)
 _REQUESTS_PER_ADDRESS = 4
 _ADDRESS_CHARACTERS = 16
 _MAX_SAVE_SECONDS = 60.0
@@ -129,7 +128,7 @@ class WebhookDelivery:
         """Return the new events that this address receives, and the last event of the run."""
         events = self._feed.events_after(self._seen)
         self._seen = events[-1].seq if events else self._seen
-        return [event for event in events if isinstance(event, _RUN_ENDS) or self._is_wanted(event)]
+        return [event for event in events if isinstance(event, RUN_ENDS) or self._is_wanted(event)]
 
     def _is_wanted(self, event: Event) -> bool:
         return event.ts >= self._address.since and any(is_event_of(event.type, name) for name in self._events)
@@ -166,7 +165,7 @@ class WebhookDelivery:
         return answer
 
     async def _settle(self, event: Event, **changes: object) -> None:
-        ended = isinstance(event, _RUN_ENDS)
+        ended = isinstance(event, RUN_ENDS)
         await self._ledger.update(self._address.name, seq=event.seq, has_ended=ended, **changes)
 
     async def _give_up(self, event: Event, error: str, retry_seconds: float) -> bool:
