@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.client import exports
+from trainer.client import remote
 from trainer.client.client import Client, check_completed
 from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList, BatterySummary
@@ -194,7 +194,7 @@ def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, 
 def test_export__writes_what_the_machine_of_the_server_writes(
     form: str, name: str, laptop: Laptop, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "_WAIT_SECONDS", 0.1)  # an export takes longer than one request waits for it
+    monkeypatch.setattr(remote, "_WAIT_SECONDS", 0.1)  # an export takes longer than one request waits for it
     words = ("export", name.replace("RUN", run.run_id), "--format", form, "--out", "out")
     there = laptop.locally(*words)[1]
     local = laptop.folder / "there"

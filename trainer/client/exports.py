@@ -11,12 +11,9 @@ from trainer.client.remote import Remote
 from trainer.contracts.base import FileRecord, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus
-from trainer.contracts.parameters import ExportPath, ModelPath, RunPath, WaitQuery
+from trainer.contracts.parameters import ExportPath, ModelPath, RunPath
 from trainer.lab.calls import EXPORT_RUN, EXPORTS, GET_MANIFEST
 from trainer.system.destination import RECORD_FILE, appearing_at, check_free, unpack
-
-_WAIT_SECONDS = 30.0
-"""Time that one request waits for the end of an export."""
 
 
 async def export_run(
@@ -63,10 +60,8 @@ async def _download(server: Remote, name: str, request: ExportRequest, target: P
 
     Raises the error of the export, and MODEL_LOAD_FAILED for a file that differs from its hash.
     """
-    waiting = WaitQuery(wait=_WAIT_SECONDS)
-    status = await server.call(EXPORT_RUN, ModelPath(run_id=name), waiting, request)
-    while not status.has_ended:
-        status = await server.call(EXPORTS.get, ExportPath(export_id=status.export_id), waiting)
+    accepted = await server.call(EXPORT_RUN, ModelPath(run_id=name), body=request)
+    status = await server.ended(EXPORTS.get, ExportPath(export_id=accepted.export_id))
     if status.error is not None:
         raise AppError(status.error.code, status.error.message)
     file = narrowed(ExportedFile, status.file)
