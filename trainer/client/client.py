@@ -19,7 +19,7 @@ from trainer.client.progress import transfer_bar, work_bar
 from trainer.client.remote import Remote
 from trainer.client.report_view import ReportView
 from trainer.client.run_card import RunCard
-from trainer.client.uploads import UploadProgress, upload_corpus
+from trainer.client.uploads import upload_corpus
 from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
@@ -128,7 +128,7 @@ class Client:
         *,
         language: str | None = None,
         is_ipa: bool | None = None,
-        progress: UploadProgress | None = None,
+        progress: Progress | None = None,
     ) -> CorpusOverview:
         """Upload a file, or the text files of a folder, as a corpus of the server; return it.
 

@@ -15,7 +15,7 @@ _PAUSE_SECONDS = 0.5
 _PARTIAL_CONTENT = 206
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that have arrived, and with all bytes of the file."""
+"""Receives the bytes that have arrived, and all bytes, of a download or an upload."""
 
 
 async def download_artifact(api: HttpApi, kind: KindName, item_id: str, folder: Path) -> tuple[FileRecord, ...]:

@@ -1,11 +1,12 @@
 """Uploads of corpora to a server, in portions that continue after any cut, also of an earlier process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from trainer.client.downloads import Progress
 from trainer.client.http_api import address
 from trainer.client.remote import Remote
 from trainer.config.validation import parse, unreadable
@@ -19,9 +20,6 @@ from trainer.data.folders import folder_notes
 from trainer.data.text import check_text_name, clean_file_name, count_lines, is_table, text_files
 from trainer.lab.calls import GET_UPLOAD, START_UPLOAD
 from trainer.system.files import sha256_of
-
-UploadProgress = Callable[[int, int], None]
-"""Receives the number of bytes that the server has, and the number of all bytes."""
 
 _PORTION_BYTES = 1 << 20
 _MIN_PORTION_BYTES, _MAX_PORTION_BYTES = 1 << 16, 16 << 20
@@ -43,7 +41,7 @@ async def upload_corpus(
     *,
     language: str | None = None,
     is_ipa: bool | None = None,
-    progress: UploadProgress | None = None,
+    progress: Progress,
 ) -> CorpusOverview:
     """Upload a file, or the text files of a folder; return the corpus that the server has stored.
 
@@ -54,9 +52,8 @@ async def upload_corpus(
     files, request = corpus
     status = await server.call(START_UPLOAD, body=request)
     size, most = _PORTION_BYTES, _MAX_PORTION_BYTES
-    show = progress or _show_nothing
     while status.corpus is None:
-        show(status.offset, status.bytes)
+        progress(status.offset, status.bytes)
         portion = await asyncio.to_thread(_read, files, status.offset, size)
         started = monotonic()
         try:
@@ -72,13 +69,9 @@ async def upload_corpus(
         elif seconds > _LONG_SECONDS:
             size = min(most, max(size // 2, _MIN_PORTION_BYTES))
         if status.corpus is not None:
-            show(status.offset, status.bytes)
+            progress(status.offset, status.bytes)
     notes = distinct((*folder_notes(path, name or path.name), *status.corpus.notes))  # only here, all files are known
     return changed(status.corpus, notes=notes)
-
-
-def _show_nothing(done: int, total: int) -> None:
-    """Take the progress of an upload that nobody watches."""
 
 
 async def _sent(server: Remote, request: UploadRequest, status: UploadStatus, portion: bytes) -> UploadStatus:
