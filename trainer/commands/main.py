@@ -5,8 +5,15 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from trainer.commands.catalogue import overview
+from trainer.contracts.operations import COMMANDS, SECTIONS
 from trainer.system.python import leave_out_working_folder
+
+_HEAD = """\
+usage: mt COMMAND [options]
+
+Train small language models and use them. `mt COMMAND --help` lists the options of a command.
+`mt --version` prints the version.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,3 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # during the imports
         sys.stderr.write("Interrupted.\n")
         return 130
+
+
+def overview() -> str:
+    """Return the help of `mt`: all commands by section, with an example of each section's first one."""
+    width = max(map(len, COMMANDS))
+    lines = [_HEAD]
+    for section, names in SECTIONS.items():
+        commands = [COMMANDS[name] for name in names]
+        lines.append(section)
+        lines += [f"  {one.command:<{width}}  {one.about}" for one in commands]
+        lines.append(f"  {'':<{width}}  Example: {commands[0].example}\n")
+    return "\n".join(lines)
