@@ -167,13 +167,14 @@ class SamplingOptions(ModelOptions):
     seed = option("--seed N", int, "seed of the sampling; default: random")
 
 
-def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) -> None:
-    """Put KEY=VALUE into the fields of a record; dots in KEY lead into blocks, VALUE is YAML or, for a name, text."""
-    key, equals, text = assignment.partition("=")
-    if not key or not equals:
-        raise AppError(ErrorCode.INVALID_INPUT, f"`--set {safe_name(assignment)}` must have the form KEY=VALUE.")
-    is_plain = takes_any_text(record, key) and text not in ("null", "~") and text[:1] not in ("'", '"')
-    set_path(fields, key, text if is_plain else parse_yaml(text, f"--set {safe_name(key)}"))
+def assign(record: type[BaseModel], fields: dict[str, object], assignments: Sequence[str]) -> None:
+    """Put each KEY=VALUE into the fields of a record; dots in KEY lead into blocks, VALUE is YAML or a plain text."""
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not key or not equals:
+            raise AppError(ErrorCode.INVALID_INPUT, f"`--set {safe_name(assignment)}` must have the form KEY=VALUE.")
+        is_plain = takes_any_text(record, key) and text not in ("null", "~") and text[:1] not in ("'", '"')
+        set_path(fields, key, text if is_plain else parse_yaml(text, f"--set {safe_name(key)}"))
 
 
 class Parser(argparse.ArgumentParser):

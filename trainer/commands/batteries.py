@@ -54,7 +54,9 @@ class _ItemOptions(Options):
     )
     end = flag("--end", "the same as `--measure end`: the line end after a sentence counts too")
     column = repeatable("--column KNOWN=NAME", "the name of a column in your table: `--column good=grammatical`")
-    formula = repeatable("--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`")
+    formulas = repeatable(
+        "--formula F", "what should hold for each item of a table of regions: `(2;%%a%%) > (2;%%b%%)`"
+    )
     separator = option(
         "--separator TEXT",
         str,
@@ -77,15 +79,7 @@ class _ItemOptions(Options):
         if self.end and self.measure not in ("sum", "end"):
             message = f"`--end` and `--measure {self.measure}` exclude each other: give one of them."
             raise AppError(ErrorCode.INVALID_INPUT, message)
-        fields: dict[str, object] = {
-            "columns": columns,
-            "formulas": self.formula,
-            "separator": self.separator,
-            "quoting": self.quoting,
-            "keep_na": self.keep_na,
-            "measure": "end" if self.end else self.measure,
-            "pll_within_word": self.pll_within_word,
-        }
+        fields = self.given(BatteryOptions) | {"columns": columns} | ({"measure": "end"} if self.end else {})
         return parse(BatteryOptions, fields | more)
 
 

@@ -1,7 +1,7 @@
 """`mt experiment`: a cross-language experiment as one job."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -70,47 +70,30 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: _RunOptions, terminal: Terminal) -> int:
-    (path, plan), view = _read_plan(options), _view()
+    path, typed, view = plan_path(options.plan), dict[str, object](), _view()
+    assign(ExperimentRequest, typed, options.set)
+    plan = read_plan(path, typed)
     terminal.continues_when_repeated = True
 
     async def run(installation: Installation) -> int:
-        async def named(name: str) -> str:
-            return await installed_corpus(name, path, installation, terminal)
-
-        async def offer(file: Path) -> str:
-            return await offered(file, installation, terminal)
-
+        named = partial(installed_corpus, yaml_file=path, installation=installation, terminal=terminal)
+        offer = partial(offered, installation=installation, terminal=terminal)
         request = await _with_local_files(plan, options.corpora, named, offer)
         note_tables(installation, terminal)
         starting = installation.call(START_EXPERIMENT, body=request)
-        with _corpora_hint(options):
+        try:
             accepted = await accept(starting, lambda one: Queued(one.experiment_id, word="experiment"), terminal)
+        except AppError as error:
+            if error.code is not ErrorCode.DATA_NOT_FOUND or options.corpora is not None:
+                raise
+            message = f"{error.message} `--corpora FOLDER` takes the texts of a folder."
+            raise AppError(error.code, message) from None
         if accepted.status == "completed":
             return await view.show_job(accepted.experiment_id, installation, terminal)
         terminal.note(f"experiment {accepted.experiment_id}\n{_trainings(request)}")
         return await view.follow(accepted.experiment_id, installation, terminal)
 
     return with_services(with_slots(settings_for_any(), plan), terminal, run)
-
-
-def _read_plan(options: _RunOptions) -> tuple[Path, ExperimentRequest]:
-    """Return the file of a plan, and its request with the values that are set."""
-    path = plan_path(options.plan)
-    typed: dict[str, object] = {}
-    for assignment in options.set:
-        assign(ExperimentRequest, typed, assignment)
-    return path, read_plan(path, typed)
-
-
-@contextmanager
-def _corpora_hint(options: _RunOptions) -> Iterator[None]:
-    """Name the option `--corpora` where a corpus is not found without it."""
-    try:
-        yield
-    except AppError as error:
-        if error.code is ErrorCode.DATA_NOT_FOUND and options.corpora is None:
-            raise AppError(error.code, f"{error.message} `--corpora FOLDER` takes the texts of a folder.") from None
-        raise
 
 
 async def _with_local_files(

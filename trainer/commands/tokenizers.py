@@ -60,8 +60,7 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
         fields["label"] = label if label.isprintable() else None
     if options.name is not None:
         fields["label"] = options.name
-    for assignment in options.set:
-        assign(TokenizerTrainRequest, fields, assignment)
+    assign(TokenizerTrainRequest, fields, options.set)
     return parse(TokenizerTrainRequest, fields)
 
 

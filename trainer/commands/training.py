@@ -152,8 +152,7 @@ def _draft(options: TrainOptions) -> RequestDraft:
         options.corpus, options.file = str(options.file), None
     values: dict[str, object] = vars(options)
     typed = request_fields({name: values[name] for name in TRAIN_OPTIONS})
-    for assignment in options.set:
-        assign(TrainRequest, typed, assignment)
+    assign(TrainRequest, typed, options.set)
     return RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
 
 
