@@ -436,7 +436,7 @@ class ValidityCheck(Frozen):
     passed: bool
     message: str
     """One sentence with the numbers."""
-    gap: Gap | None = None
+    gap: Gap
     joins_branches_first: bool | None = None
 
 

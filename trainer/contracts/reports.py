@@ -279,6 +279,11 @@ def column(
     return Column(title=note(title), form=form, shows=shows, is_detail=is_detail)
 
 
+def choice(title: str, tables: Sequence[Table]) -> Part:
+    """Return tables to choose from under an English title; a single table as it is."""
+    return tables[0] if len(tables) == 1 else TableChoice(title=note(title), tables=tuple(tables))
+
+
 def section(title: str, parts: Iterable[Part], *, is_detail: bool = False) -> list[Section]:
     """Return parts under an English title; nothing without parts."""
     found = tuple(parts)

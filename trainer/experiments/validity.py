@@ -89,25 +89,14 @@ def validity(measured: Mapping[TextKind, Measured], headline: TextKind, family: 
     kinds: tuple[Literal["passages", "held_out"], ...] = ("passages", "held_out")
     for kind in kinds:
         if kind in gaps:
-            joins = joins_first(measured[kind].tree, family.groups())
-            checks.append(_gap_check(kind, gaps[kind], joins_branches_first=joins))
+            found, joins = gaps[kind], joins_first(measured[kind].tree, family.groups())
+            passed = found.gap > 0 and joins
+            checks.append(ValidityCheck(name=kind, passed=passed, message="", gap=found, joins_branches_first=joins))
     if "shuffled" in gaps and "held_out" in gaps:
-        checks.append(_shuffled_check(gaps["shuffled"], gaps["held_out"]))
+        passed = gaps["shuffled"].gap < gaps["held_out"].gap / 2
+        checks.append(ValidityCheck(name="shuffled", passed=passed, message="", gap=gaps["shuffled"]))
     if headline in gaps and family.controls:
-        checks.append(_control_check(gaps[headline]))
+        passed = min(gaps[headline].control_distances.values()) > gaps[headline].across
+        checks.append(ValidityCheck(name="control", passed=passed, message="", gap=gaps[headline]))
     worded = [changed(check, message=ENGLISH.note(check_note(check, checks))) for check in checks]
     return Validity(passed=all(check.passed for check in checks) if checks else None, checks=tuple(worded))
-
-
-def _gap_check(name: Literal["passages", "held_out"], found: Gap, *, joins_branches_first: bool) -> ValidityCheck:
-    passed = found.gap > 0 and joins_branches_first
-    return ValidityCheck(name=name, passed=passed, message="", gap=found, joins_branches_first=joins_branches_first)
-
-
-def _shuffled_check(shuffled: Gap, held_out: Gap) -> ValidityCheck:
-    return ValidityCheck(name="shuffled", passed=shuffled.gap < held_out.gap / 2, message="", gap=shuffled)
-
-
-def _control_check(found: Gap) -> ValidityCheck:
-    passed = min(found.control_distances.values()) > found.across
-    return ValidityCheck(name="control", passed=passed, message="", gap=found)

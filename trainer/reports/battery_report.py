@@ -25,7 +25,7 @@ from trainer.contracts.reports import (
     Report,
     Series,
     Table,
-    TableChoice,
+    choice,
     column,
     counted_note,
     joined,
@@ -82,7 +82,7 @@ def battery_report(summary: BatterySummary) -> Report:
     titles = run_titles(summary)
     names = ", ".join(battery.name for battery in summary.batteries)
     sections = [
-        *section("Accuracy", [_one_of(accuracy_tables(summary)), *_notes(summary, titles)]),
+        *section("Accuracy", [choice("Measure", accuracy_tables(summary)), *_notes(summary, titles)]),
         *section("Controls", _controls(summary, titles)),
         *section("Regions", _regions(summary, titles)),
         *section("Differences between runs", _differences(summary, titles)),
@@ -111,10 +111,6 @@ def accuracy_tables(summary: BatterySummary) -> list[Table]:
     known = {one.measure for result in summary.runs for group in result.groups for one in group.accuracies}
     measures = [summary.measure, *(one for one in MEASURES if one in known and one != summary.measure)]
     return [_side_by_side(summary, one) for one in measures]
-
-
-def _one_of(tables: Sequence[Table]) -> Part:
-    return tables[0] if len(tables) == 1 else TableChoice(title=note("Measure"), tables=tuple(tables))
 
 
 def _side_by_side(summary: BatterySummary, measure: Measure) -> Table:

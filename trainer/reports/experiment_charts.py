@@ -21,14 +21,14 @@ from trainer.contracts.experiments import CurveRow, ExperimentResult
 from trainer.contracts.reports import Note, TreeJoin
 from trainer.contracts.units import Unit, in_unit
 from trainer.reports.charts import leave_out_matplotlibrc
-from trainer.reports.experiment_report import battery_seeds, covered
+from trainer.reports.experiment_report import battery_seeds, covered, leaf_title
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
     HeatScale,
     battery_rows,
     excess_scale,
     headline_rows,
-    headline_seeds,
+    pair_seeds,
 )
 from trainer.reports.fonts import drawable, save_figure
 from trainer.reports.report_text import ENGLISH
@@ -52,7 +52,8 @@ _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
 def heat_map_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
     """Draw the headline matrix: listeners as rows, texts as columns, values in the cells, the diagonal outlined."""
-    rows, seeds, cells = headline_rows(result), headline_seeds(result), dict[tuple[str, str], _HeatCell]()
+    rows, cells = headline_rows(result), dict[tuple[str, str], _HeatCell]()
+    seeds = pair_seeds(result, *result.headline, result.modes[0])
     for (listener, text), row in rows.items():
         seed = seeds.get((listener, text))
         deviation = None if seed is None or listener == text else seed.excess_sd
@@ -116,7 +117,7 @@ def tree_figure(result: ExperimentResult, unit: Unit = "nats") -> Figure:
     heights = [0.0, *(join.height for join in joins)]
     axes.set_xlim(min(heights), max(heights) + 0.1 * (max(heights) - min(heights)))
     axes.set_ylim(len(leaves) - 0.5, -0.5)
-    axes.set_yticks(range(len(leaves)), [_leaf_title(result, leaf) for leaf in leaves])
+    axes.set_yticks(range(len(leaves)), [drawable(leaf_title(result, leaf)) for leaf in leaves])
     axes.grid(visible=True, axis="x", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     label_axes(axes, f"mean symmetric distance at which clusters join ({unit} per character)", "")
@@ -222,11 +223,6 @@ def _draw_heat_map(result: ExperimentResult, heat: _Heat, scale: HeatScale) -> t
 
 def _write(axes: Axes, x: float, y: float, text: str, colour: str, font_size: float) -> None:
     axes.text(x, y, text, color=colour, fontsize=font_size, ha="center", va="center")
-
-
-def _leaf_title(result: ExperimentResult, language: str) -> str:
-    group = "control" if language in result.controls else result.branches.get(language)
-    return drawable(language if group is None else f"{language} ({group})")
 
 
 def _draw_dots(

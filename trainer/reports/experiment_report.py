@@ -27,7 +27,7 @@ from trainer.contracts.reports import (
     Quantity,
     Report,
     Table,
-    TableChoice,
+    choice,
     column,
     counted_note,
     note,
@@ -40,7 +40,6 @@ from trainer.reports.experiment_tables import (
     listener_figures,
     pair_rows,
     pair_seeds,
-    primary_correlation,
 )
 
 _KINDS: Mapping[TextKind, str] = {
@@ -102,14 +101,12 @@ def covered(result: ExperimentResult, model: str | None = None) -> Note:
 def check_note(check: ValidityCheck, checks: Sequence[ValidityCheck]) -> Note:
     """Return the sentence of a check with its distances; `checks` has that of the held-out text, if there is one."""
     found = check.gap
-    if found is None:
-        return note("{text}", text=check.message)
     numbers = {
         name: _nats(nats) for name, nats in (("within", found.within), ("across", found.across), ("gap", found.gap))
     }
     match check.name:
         case "shuffled":
-            held_out = next((one.gap for one in checks if one.name == "held_out" and one.gap is not None), None)
+            held_out = next((one.gap for one in checks if one.name == "held_out"), None)
             if held_out is None:
                 return note("With shuffled characters the gap is {gap} {unit}.", gap=numbers["gap"])
             return note(
@@ -148,10 +145,6 @@ def _heat_map(result: ExperimentResult) -> Figure:
     return _picture("heat_map", text)
 
 
-def _choice(title: str, tables: Sequence[Table]) -> Part:
-    return tables[0] if len(tables) == 1 else TableChoice(title=note(title), tables=tuple(tables))
-
-
 def on_text(model: str, kind: TextKind, mode: ScoringMode) -> Note:
     """Return a model with the text that it scores."""
     return note("{model} on {text}, {positions}", model=model, text=note(_KINDS[kind]), positions=note(_MODES[mode]))
@@ -160,7 +153,7 @@ def on_text(model: str, kind: TextKind, mode: ScoringMode) -> Note:
 def _matrices(result: ExperimentResult) -> Part:
     """Return the matrix of each model, kind of text and mode, the headline first."""
     found = [(tables, mode) for tables in result.models for mode in result.modes]
-    return _choice("Model and text", [_matrix(result, *one, number) for number, one in enumerate(found)])
+    return choice("Model and text", [_matrix(result, *one, number) for number, one in enumerate(found)])
 
 
 def _matrix(result: ExperimentResult, tables: ModelTables, mode: ScoringMode, number: int) -> Table:
@@ -222,7 +215,7 @@ def _validity(result: ExperimentResult) -> Iterator[Note]:
 
 def _ratings(result: ExperimentResult) -> Iterator[Part]:
     """Yield the primary test as a sentence, and the table of all tests, the primary one first."""
-    primary = primary_correlation(result)
+    primary = next((row for row in result.correlations if row.is_primary), None)
     if primary is None:
         return
     yield _primary_note(primary)
@@ -284,7 +277,7 @@ def _batteries(result: ExperimentResult) -> Iterator[Part]:
     if not result.batteries:
         return
     models = [*{row.model: None for row in result.batteries}]
-    yield _choice("Model", [battery_table(result, model) for model in models])
+    yield choice("Model", [battery_table(result, model) for model in models])
     text = note(
         "Heat map of accuracies on batteries: the numbers of the table of batteries. {seeds}",
         seeds=battery_seeds(result),
@@ -334,7 +327,7 @@ def _accuracy(row: BatteryRow | None) -> Estimate | None:
 def _perplexities(result: ExperimentResult) -> Part:
     """Return the perplexities of each model, kind of text and mode, the headline first."""
     found = [(tables.model, tables.kind, mode) for tables in result.models for mode in result.modes]
-    return _choice("Model and text", [perplexity_table(result, *one) for one in found])
+    return choice("Model and text", [perplexity_table(result, *one) for one in found])
 
 
 def perplexity_table(result: ExperimentResult, model: str, kind: TextKind, mode: ScoringMode) -> Table:
@@ -381,7 +374,7 @@ def _tree(result: ExperimentResult) -> Iterator[Part]:
     text = note(
         "Average-linkage tree of the languages: the joins of the table of joins. {covered}", covered=covered(result)
     )
-    leaves = {one: _leaf(result, one) for one in result.languages}
+    leaves = {one: leaf_title(result, one) for one in result.languages}
     yield changed(_picture("tree", text), title=note("Tree of the languages"), joins=joins, leaves=leaves)
     yield Table(
         name="joins",
@@ -393,7 +386,7 @@ def _tree(result: ExperimentResult) -> Iterator[Part]:
     )
 
 
-def _leaf(result: ExperimentResult, language: str) -> str:
+def leaf_title(result: ExperimentResult, language: str) -> str:
     """Return a language with its branch, or the mark of a control."""
     group = "control" if language in result.controls else result.branches.get(language)
     return language if group is None else f"{language} ({group})"

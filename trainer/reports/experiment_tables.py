@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from trainer.contracts.base import Frozen
 from trainer.contracts.batteries import BatteryOptions, BatteryRow
 from trainer.contracts.experiments import (
-    Correlation,
     ExperimentResult,
     MatrixRow,
     ModelTables,
@@ -115,10 +114,6 @@ def headline_rows(result: ExperimentResult) -> PairRows:
     return pair_rows(result.models[0], result.modes[0])
 
 
-def headline_seeds(result: ExperimentResult) -> PairSeeds:
-    return pair_seeds(result, *result.headline, result.modes[0])
-
-
 def listener_figures(result: ExperimentResult, model: str, kind: TextKind, mode: ScoringMode) -> list[ListenerFigures]:
     """Return the figures of each listener of a model on a kind of text in a mode."""
     wanted = model, kind, mode
@@ -147,11 +142,6 @@ def battery_rows(result: ExperimentResult, model: str) -> dict[tuple[str, str], 
     wanted = model, "battery", _MEASURE
     rows = [row for row in result.batteries if (row.model, row.level, row.measure) == wanted]
     return {(row.model_language, f"{row.battery_language}: {row.battery}"): row for row in rows}
-
-
-def primary_correlation(result: ExperimentResult) -> Correlation | None:
-    """Return the primary test of the human ratings; None without ratings."""
-    return next((row for row in result.correlations if row.is_primary), None)
 
 
 def excess_scale(rows: PairRows) -> HeatScale:

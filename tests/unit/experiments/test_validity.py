@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 
 from tests.support.properties import for_all
-from trainer.contracts.base import changed
 from trainer.contracts.experiments import Gap, TextKind, ValidityCheck
 from trainer.contracts.reports import TreeJoin
 from trainer.experiments.validity import Family, Measured, average_linkage, gap, joins_first, validity
@@ -108,7 +107,6 @@ def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
     assert f"gap is {shuffled} bits; it should be below half of the {bound} of" in in_bits["shuffled"]
     assert f"of a control is {nearest} bits (fi)" in in_bits["control"] and "0.577 bits within" in in_bits["passages"]
     assert not any("nats" in message for message in in_bits.values())
-    assert reader.note(check_note(changed(found["control"], gap=None), [])) == found["control"].message, "no distances"
 
 
 def test_validity__fails_where_it_is_not() -> None:
@@ -123,7 +121,6 @@ def test_validity__of_a_positive_gap_needs_the_tree_and_no_controls() -> None:
     tree = average_linkage(LANGUAGES, distances)
     [passages, _] = validity({"passages": Measured(distances, tree)}, "passages", FAMILY).checks
     assert tree[0] == TreeJoin(left=("az",), right=("kk",), height=0.1)
-    assert passages.gap is not None and passages.gap.gap > 0
-    assert not passages.passed
+    assert passages.gap.gap > 0 and not passages.passed
     without_controls = validity({"shuffled": measured(1, 2, 3)}, "shuffled", Family(FAMILY.branches, []))
     assert (without_controls.passed, without_controls.checks) == (None, ())

@@ -103,14 +103,6 @@ def test_latex__has_both_tables_and_escapes_names(snapshot: SnapshotAssertion) -
     assert files(EMPTY)["table.tex"] == ""
 
 
-def test_page__has_every_part_that_there_are_numbers_for() -> None:
-    page = str(files(DEVELOPMENT, accuracy=b"PNG", words=b"PNG")["report.html"])
-    assert page.count("<figure>") == 2 and page.count("<table>") == 2
-    assert "a&amp;b" in page and "كتاب" in page and "Not in the text: moon." in page
-    assert str(files(changed(DEVELOPMENT, curves=()))["report.html"]).count("<table>") == 1
-    assert str(files(EMPTY)["report.html"]).count("<table>") == 0
-
-
 def test_items__have_their_accuracies_after_the_development() -> None:
     titles = [ENGLISH.note(section.title) for section in development_report(DEVELOPMENT, ONE).sections]
     assert titles[:4] == ["Over the checkpoints", "Ages of words", "To know", "Accuracy"]
