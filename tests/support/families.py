@@ -1,8 +1,11 @@
 """Every family of models at its smallest, as a request asks for it: what the contract tests go over."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
+from tests.support.markers import slow_except
 from trainer.config.presets import resolve
 from trainer.config.validation import parse
 from trainer.contracts.models import CONFIGS, PRESETS, ModelConfig, Objective, TransformerConfig
@@ -41,8 +44,8 @@ OTHERS = [name for name in CONFIGS if name not in (*FAMILIES, "ngram")]
 """Those that stand not here yet, by their presets `tiny`: the contract holds for whatever is added."""
 FAMILIES |= {name: {"model_family": name, "model": PRESETS[name]["tiny"]} for name in OTHERS}
 EVERY = FAMILIES | {"ngram": NGRAM}
-QUICK = ["lstm", "lstm both", "gpt2", "bert", *OTHERS]
-"""The families that the longer tests train in `make test`; `make check` trains all."""
+QUICK = ["lstm", "lstm both", "gpt2", "bert", "ngram", *OTHERS]
+"""The families that the longer tests take in `make test`; `make check` takes all."""
 
 CAUSAL = ["char_lstm", "lstm", "gru", "rnn", "gpt2", "llama", "qwen"]
 MASKED = ["lstm both", "gru both", "rnn both", "bert"]
@@ -56,6 +59,11 @@ READ_ONCE = [name for name in TRANSFORMERS if name in CAUSAL]
 """Those whose context is limited, though they read from left to right."""
 POSITIONS = 24
 CHAR_IDS = SpecialIds(pad=0, unk=1, bos=2, eos=3)
+
+
+def slow_unless_quick(names: Iterable[str]) -> list[object]:
+    """Return families as parameters of a longer test, which `make test` runs for those of QUICK only."""
+    return slow_except(names, *QUICK)
 
 
 def vocabulary(size: int, **others: int) -> Vocabulary:

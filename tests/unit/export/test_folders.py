@@ -16,10 +16,9 @@ from pydantic import TypeAdapter
 
 import trainer
 from tests.support import ROOT
-from tests.support.families import CAUSAL, FAMILIES, QUICK
+from tests.support.families import CAUSAL, FAMILIES, slow_unless_quick
 from tests.support.finished_runs import LINES, finished_run
 from tests.support.languages import LANGUAGES, texts_in
-from tests.support.markers import slow_except
 from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, tensor_of, tokenizer_of
@@ -81,7 +80,7 @@ def loaded_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_exported_model__has_our_ids_and_logits(
     runs: dict[str, RunDirectory], loaded: dict[str, Loaded], name: str
 ) -> None:
@@ -102,7 +101,7 @@ def test_exported_model__has_our_ids_and_logits(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_exported_model__continues_greedily_as_ours_token_by_token(
     runs: dict[str, RunDirectory], loaded: dict[str, Loaded], name: str
 ) -> None:

@@ -24,8 +24,7 @@ from tests.support.answers import (
     write,
     write_together,
 )
-from tests.support.families import CONTINUING, POSITIONS, QUICK, READ_ONCE, model_of
-from tests.support.markers import slow_except
+from tests.support.families import CONTINUING, POSITIONS, READ_ONCE, model_of, slow_unless_quick
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model, tokenizer_of
 from trainer.contracts.base import changed
@@ -47,7 +46,7 @@ MODELS: dict[str, LanguageModel] = {method: small_model(vocabulary_of(t)) for me
 """Models whose tokens are all about as likely, and that end no line soon."""
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_greedy__takes_the_likeliest_token_of_a_forward_pass_each_time(name: str) -> None:
     model = model_of(name)
     ids = continue_greedily(model, WITH_MASK, [BOS, *WITH_MASK.encode("abc")], 12)
@@ -162,7 +161,7 @@ def test_specials__are_never_sampled() -> None:
     assert letters.total() == 1200
 
 
-@pytest.mark.parametrize("name", slow_except(READ_ONCE, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(READ_ONCE))
 def test_text__ends_where_the_context_is_full_and_states_it(name: str) -> None:
     model, prompt = model_of(name), "abcdefgh"
     values: dict[str, object] = {"max_new_tokens": 100, "num_return_sequences": 3, "temperature": 1.5, "seed": 1}
@@ -175,7 +174,7 @@ def test_text__ends_where_the_context_is_full_and_states_it(name: str) -> None:
     assert (beyond.outputs, beyond.steps, beyond.stop_reason) == (("", ""), (0, 0), ("context_full",) * 2)
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_requests_together__are_each_answered_as_alone(name: str) -> None:
     model = model_of(name)
     values: dict[str, object] = {"max_new_tokens": 9, "num_return_sequences": 2, **ENDLESS}
@@ -187,7 +186,7 @@ def test_requests_together__are_each_answered_as_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["abc", ""])
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_logprobs__are_the_models_own_whatever_was_filtered(name: str, prompt: str) -> None:
     model = model_of(name)
     values: dict[str, object] = {"max_new_tokens": 12, "num_return_sequences": 3, "seed": 2, "temperature": 1.7}
@@ -200,7 +199,7 @@ def test_logprobs__are_the_models_own_whatever_was_filtered(name: str, prompt: s
     assert write(model, WITH_MASK).logprobs is None
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_top_logprobs__are_the_likeliest_tokens_of_a_forward_pass(name: str) -> None:
     model = model_of(name)
     values: dict[str, object] = {"max_new_tokens": 12, "num_return_sequences": 2, "seed": 2, "temperature": 1.7}

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from tests.support.answers import BOS, EOS, WITH_MASK, WORD_START, log_probabilities, small_tokenizer
-from tests.support.families import CAUSAL, CONTINUING, POSITIONS, QUICK, model_of
-from tests.support.markers import slow_except
+from tests.support.families import CAUSAL, CONTINUING, POSITIONS, model_of, slow_unless_quick
 from tests.support.refusals import refused
 from tests.support.tiny_models import POEM, small_model, tokenizer_of
 from trainer.contracts.errors import ErrorCode
@@ -40,7 +39,7 @@ def count_tokens(model: LanguageModel) -> list[int]:
     return read
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_suggestions__are_the_likeliest_of_a_complete_forward_pass(name: str) -> None:
     model = model_of(name)
     answers = log_probabilities(model, [BOS, *WITH_MASK.encode("ab"), EOS, BOS, *WITH_MASK.encode("cdx")])[-1]
@@ -88,7 +87,7 @@ def test_prefix_without_tokens__has_no_suggestions(text: str) -> None:
     assert suggest(small_model(vocabulary_of(words)), text, tokenizer=words) == ()
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_growing_prefix__gives_the_same(name: str) -> None:
     model, cache, text = model_of(name), PrefixCache(), "abcdhgfeabdcfehgabcdef"
     for n in (1, 2, 3, 5, 8, 20, 21, 22):
@@ -97,7 +96,7 @@ def test_growing_prefix__gives_the_same(name: str) -> None:
         assert [s.prob for s in grown] == pytest.approx([s.prob for s in alone], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_growing_prefix__costs_a_step_for_each_token(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, cache, text = model_of(name), PrefixCache(), "abcdhgfeabdcfehg"
     monkeypatch.setattr(base, "builds", tuple)  # without a compiled step, each step is a call of the model

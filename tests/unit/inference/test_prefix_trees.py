@@ -7,16 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.families import (
-    CONTINUING,
-    MASKED,
-    POSITIONS,
-    QUICK,
-    VOCABULARY,
-    model_of,
-    vocabulary,
-)
-from tests.support.markers import slow_except
+from tests.support.families import CONTINUING, MASKED, POSITIONS, VOCABULARY, model_of, slow_unless_quick, vocabulary
 from tests.support.properties import for_all
 from trainer.inference.prefix_trees import prefix_trees
 from trainer.inference.scoring import ScoringInput, line_surprisals, score_lines
@@ -67,7 +58,7 @@ def alone(model: LanguageModel, ids: Sequence[int]) -> list[float]:
     return nats
 
 
-@pytest.mark.parametrize("name", slow_except([*CONTINUING, *MASKED], *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick([*CONTINUING, *MASKED]))
 def test_surprisals__of_lines_that_share_prefixes_are_those_of_each_line(name: str) -> None:
     model = model_of(name)
     lines = [line._replace(window_tokens=model.context_tokens) for line in branching_lines()]

@@ -27,12 +27,11 @@ from tests.support.families import (
     EVERY,
     MASKED,
     POSITIONS,
-    QUICK,
     READ_ONCE,
     TRANSFORMERS,
     model_of,
+    slow_unless_quick,
 )
-from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.refusals import refused
 from tests.support.tiny_models import char_tokenizer, small_model
@@ -182,7 +181,7 @@ def test_windows__of_lines_that_are_not_longer_are_exact() -> None:
     assert windowed.words[:-1] == plain.words[:-1]
 
 
-@pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) -> None:
     model, lines = model_of(name), ["abcdefgh", "h", "hgfe"]
     found, unstarted = (score(model, WITH_MASK, "\n".join(lines), context=c, top_k=1) for c in ("bos", "none"))
@@ -200,7 +199,7 @@ def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) ->
     assert unstarted.nats == pytest.approx(math.fsum(rest), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_except(READ_ONCE, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(READ_ONCE))
 def test_score__of_a_line_beyond_the_context_goes_by_stated_windows(name: str) -> None:
     model, stride = model_of(name), POSITIONS - CONTEXT
     found, unstarted = score(model, WITH_MASK, f"abc\n{LINE}"), score(model, WITH_MASK, LINE, context="none")
@@ -235,7 +234,7 @@ def masked_nats(model: LanguageModel, tokenizer: Tokenizer, line: str, place: in
     return -log_probabilities(model, gap)[place - first][ids[place]]
 
 
-@pytest.mark.parametrize("name", slow_except(MASKED, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(MASKED))
 def test_score__of_a_masked_model_masks_each_token_or_the_rest_of_its_word(name: str) -> None:
     """Kauf and Ivanova (2023): each token given those before it in its word and all tokens of other words."""
     model, tokenizer = model_of(name), char_tokenizer(["abcdefg "], mask_token=True)
@@ -285,7 +284,7 @@ def test_windows__of_lines_without_a_begin_are_compared_likewise() -> None:
     assert windowed.window.compared_tokens == len(LINE * 4) - 1
 
 
-@pytest.mark.parametrize("name", slow_except(EVERY, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(EVERY))
 def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> None:
     model, texts = model_of(name), ["abcdefgh", "hg\nfe" * 9, LINE, "a", LINE[:POSITIONS]]
     first = [score(model, WITH_MASK, text, top_k=3) for text in texts]
@@ -302,7 +301,7 @@ def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> 
             assert one.context_tokens == other.context_tokens
 
 
-@pytest.mark.parametrize("name", slow_except(EVERY, *QUICK, "ngram"))
+@pytest.mark.parametrize("name", slow_unless_quick(EVERY))
 def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
     model = model_of(name)
     assert packing_pays(model, 1 << 20, "AVX512") == (name in TRANSFORMERS)

@@ -55,7 +55,7 @@ def test_part__has_the_tokens_whose_first_non_space_character_it_has(method: str
     assert (found.n_chars, found.n_bytes) == (len("shining on the sea,"), len(b"shining on the sea,"))
 
 
-@pytest.mark.parametrize("family", [*QUICK, "ngram"])
+@pytest.mark.parametrize("family", QUICK)
 def test_sequence__without_context_has_the_total_of_a_score(family: str) -> None:
     tokenizer = small_tokenizer("bpe")
     model = model_of(family, vocabulary_of(tokenizer))
@@ -122,7 +122,7 @@ def test_sequence__that_is_blank_or_no_line_is_refused(fields: dict[str, object]
         SequenceParts.model_validate(fields)
 
 
-@pytest.mark.parametrize("family", [*QUICK, "ngram"])
+@pytest.mark.parametrize("family", QUICK)
 def test_untrained_seed__draws_the_weights_of_the_architecture(family: str) -> None:
     tokenizer = small_tokenizer("bpe")
     model = Model("run", model_of(family, vocabulary_of(tokenizer)), tokenizer)

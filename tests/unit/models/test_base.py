@@ -21,12 +21,12 @@ from tests.support.families import (
     MASKED,
     OTHERS,
     POSITIONS,
-    QUICK,
     TRANSFORMERS,
     VOCABULARY,
     config_of,
     effective_of,
     model_of,
+    slow_unless_quick,
     vocabulary,
     with_vocabulary,
 )
@@ -42,9 +42,9 @@ from trainer.tokenizers.base import Ids
 from trainer.training.batches import Masking, Rows
 
 IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
-every_family = pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
-every_model = pytest.mark.parametrize("name", slow_except(EVERY, *QUICK, "ngram"))
-every_continuing_model = pytest.mark.parametrize("name", slow_except(CONTINUING, *QUICK, "ngram"))
+every_family = pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
+every_model = pytest.mark.parametrize("name", slow_unless_quick(EVERY))
+every_continuing_model = pytest.mark.parametrize("name", slow_unless_quick(CONTINUING))
 
 
 @every_family
@@ -181,14 +181,14 @@ def masking_of(name: str) -> Masking | None:
     return Masking(VOCABULARY, 4, 0.15, 1) if name in MASKED else None
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_learning__overfits_one_batch(name: str) -> None:
     losses = train(name, Rows(noise(49), 12, CHAR_IDS, masking_of(name)), 150, 4, 0.02, repeats=True)
     assert losses[0] > 1.5
     assert min(losses[-10:]) < 0.5
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_noise__is_learned_by_no_family(name: str) -> None:
     rows = Rows(noise(16 * 60 * 16 + 1), 16, CHAR_IDS, masking_of(name))
     assert sum(train(name, rows, 60, 16, 0.01)[-20:]) / 20 > math.log(8) - 0.05
@@ -206,7 +206,7 @@ def run_in(folder: Path, name: str, **values: object) -> Run:
     return make_run(folder, TEXT[:30], **{**fields, **FAMILIES[name], **values})
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_resume__continues_bit_for_bit(tmp_path: Path, name: str) -> None:
     values: dict[str, object] = {"num_epochs": 2, "max_steps": 30, "checkpoint_every_steps": 4}
     complete = observed(run_in(tmp_path / "complete", name, **values))
@@ -232,7 +232,7 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path, name: s
     assert float((weights[0] - weights[1]).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(TRANSFORMERS))
 def test_gradient_checkpointing__changes_no_number(tmp_path: Path, name: str) -> None:
     digests = {
         digest(observed(run_in(tmp_path / str(on), name, max_steps=3, compute={"gradient_checkpointing": on})).model)
@@ -257,7 +257,7 @@ FUNCTIONS = "acos asin atan cos erf erfc erfinv exp lgamma log log10 log2 sin sq
 """Those that torch takes from MKL for numbers in a row (ATen/cpu/vml.h)."""
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_first_call__of_each_function_has_one_number(name: str) -> None:
     config, objective = config_of(name)
     sizes: dict[str, int] = {}

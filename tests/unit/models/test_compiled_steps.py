@@ -11,16 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.families import (
-    CAUSAL,
-    POSITIONS,
-    QUICK,
-    VOCABULARY,
-    config_of,
-    model_of,
-    vocabulary,
-)
-from tests.support.markers import slow_except
+from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, config_of, model_of, slow_unless_quick, vocabulary
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import doubles, tensor_of
 from trainer.contracts.base import changed
@@ -79,7 +70,7 @@ def compare(steps: Steps, model: LanguageModel, state: ModelState, logits: Tenso
 
 @pytest.mark.parametrize("name_of_build", BUILDS)
 @pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3), (1, 2) * 9], ids=str)
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_steps__give_the_logits_of_the_forward_pass(name: str, lengths: tuple[int, ...], name_of_build: str) -> None:
     model, random = model_of(name), Random(7)
     state, logits = after(model, lengths, random)
@@ -142,7 +133,7 @@ def test_steps__give_the_logits_of_a_large_vocabulary(name: str) -> None:
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_bf16__rounds_each_matrix_and_nothing_else(name: str, is_tied: bool) -> None:
     config = config_of(name)[0]
     model, random = build(changed(config, tie_word_embeddings=is_tied), VOCABULARY).eval(), Random(3)
@@ -156,7 +147,7 @@ def test_bf16__rounds_each_matrix_and_nothing_else(name: str, is_tied: bool) -> 
 
 
 @pytest.mark.parametrize(("rows", "threads"), [(1, 2), (2, 1), (7, 3)])
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_bits__are_those_of_one_row_and_thread_in_each_build(name: str, rows: int, threads: int) -> None:
     model = model_of(name)
     expected: list[Floats] = []
@@ -177,7 +168,7 @@ def test_bits__are_those_of_one_row_and_thread_in_each_build(name: str, rows: in
 
 
 @compiled
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_a_line__is_read_alike_by_any_number_of_threads(name: str) -> None:
     config, objective = config_of(name)
     model = build(changed(config, hidden_size=128), VOCABULARY, objective).eval()  # each thread has some outputs
@@ -222,7 +213,7 @@ def test_choice__is_that_of_the_sampler(tokens: list[tuple[float, bool]], draw: 
 
 
 @compiled
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_written_tokens__are_those_of_single_steps_up_to_an_end(name: str) -> None:
     model, random = model_of(name), Random(4)
     state, logits = after(model, (1, 2, 3), random)
@@ -265,7 +256,7 @@ def test_fork__continues_by_itself(name: str) -> None:
     assert fork.memory_bytes() >= logits.nbytes
 
 
-@pytest.mark.parametrize("name", slow_except(CAUSAL, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
 def test_copies__are_made_once_counted_and_dropped_by_training(name: str) -> None:
     model, random = model_of(name), Random(8)
     size = model.memory_bytes()

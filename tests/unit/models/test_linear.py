@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.families import FAMILIES, POSITIONS, QUICK, model_of, vocabulary
-from tests.support.markers import slow_except
+from tests.support.families import FAMILIES, POSITIONS, model_of, slow_unless_quick, vocabulary
 from trainer.export.graphs import PROGRAM_FILE, SCRIPT_FILE, write_pt2, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
@@ -58,7 +57,7 @@ def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatc
         assert torch.equal(linear(many, weight), functional.linear(many, weight))
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, (9, POSITIONS))

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.families import POSITIONS, QUICK, TRANSFORMERS, model_of, vocabulary
-from tests.support.markers import slow_except
+from tests.support.families import POSITIONS, TRANSFORMERS, model_of, slow_unless_quick, vocabulary
 from trainer.models.base import LanguageModel
 from trainer.models.linear_layers import LayerNorm, LinearLayer
 
@@ -30,7 +29,7 @@ def test_gradients__are_those_of_torch(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, POSITIONS), (7, 5), (300, 8)], ids=str)
-@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(TRANSFORMERS))
 def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int]) -> None:
     model = model_of(name, vocabulary(150, mask=4))
     ids = torch.randint(5, 150, shape)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.support.checkpoints import Evil, checkpoint, kept_states, names, same
-from tests.support.families import FAMILIES, QUICK
-from tests.support.markers import slow_except
+from tests.support.families import FAMILIES, slow_unless_quick
 from tests.support.refusals import refused
 from tests.support.resumed import run_in, saved_last
 from tests.support.tiny_models import Run, make_run
@@ -304,7 +303,7 @@ def test_training__interrupted_anywhere_keeps_the_same(tmp_path: Path, schedule:
         assert [state.seen for state in kept_of(run)] == [state.seen for state in kept_of(whole)], calls
 
 
-@pytest.mark.parametrize("family", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("family", slow_unless_quick(FAMILIES))
 def test_kept_weights__change_nothing_and_are_those_of_a_shorter_training(tmp_path: Path, family: str) -> None:
     """Of a constant learning rate; other schedules of it end with the training, so that a shorter one has other rates.
 

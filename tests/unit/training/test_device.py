@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from tests.support import ROOT
-from tests.support.families import FAMILIES, QUICK, effective_of, request_of
-from tests.support.markers import slow_except
+from tests.support.families import FAMILIES, effective_of, request_of, slow_unless_quick
 from tests.support.refusals import refused
 from tests.support.resumed import assert_continued, kept_rows, saved_last
 from tests.support.tiny_models import Run, make_run
@@ -168,7 +167,7 @@ def test_trial__draws_nothing_from_torchs_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 def test_bf16__takes_nearly_the_same_steps_in_every_family_that_can(tmp_path: Path, name: str) -> None:
     """bf16 has 8 bits: each product is off by 0.4 % at most, the mean of many by far less."""
     if not trains_in_bf16(name):

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.support.answers import continue_greedily, score, scored_nats, surprisals, write
-from tests.support.families import CONTINUING, QUICK, effective_of, model_of
+from tests.support.families import CONTINUING, effective_of, model_of, slow_unless_quick
 from tests.support.finished_runs import finished_run
-from tests.support.markers import slow_except
 from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
 from tests.support.tiny_models import NFC, POEM, Run, integers, make_run, reference, small_model, tokenizer_of
@@ -155,7 +154,7 @@ def test_ids_and_rows__are_the_text_of_each_split_shifted_by_one(run: Run) -> No
         assert batch.tokens == len(ids)
 
 
-@pytest.mark.parametrize("family", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("family", slow_unless_quick(CONTINUING))
 def test_evaluation__reads_the_split_as_one_text(family: str) -> None:
     text, model = TEXT * 3, model_of(family, vocabulary_of(CHARACTERS))
     documents = Documents(CHARACTERS.encode_documents(text.removesuffix("\n")), CHARACTERS.special_ids)
@@ -189,7 +188,7 @@ def test_metrics_and_prompts__are_those_of_a_text_with_newlines(run: Run) -> Non
     assert set(sample_prompts(run.corpus, run.tokenizer, 1)) <= {"", *"ROMEO: He JULIET: Ay She o".split()}
 
 
-@pytest.mark.parametrize("family", slow_except(CONTINUING, *QUICK, "ngram"))
+@pytest.mark.parametrize("family", slow_unless_quick(CONTINUING))
 def test_score__is_that_of_one_pass_over_the_text(family: str) -> None:
     model, text = model_of(family, vocabulary_of(CHARACTERS)), "Ay me!\n\nShe"
     found, alone = (score(model, CHARACTERS, text, context=context) for context in ("bos", "none"))

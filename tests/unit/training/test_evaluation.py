@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.answers import surprisals
-from tests.support.families import (
-    CONTINUING,
-    FAMILIES,
-    MASKED,
-    QUICK,
-    effective_of,
-    model_of,
-)
-from tests.support.markers import slow_except
+from tests.support.families import CONTINUING, FAMILIES, MASKED, effective_of, model_of, slow_unless_quick
 from tests.support.properties import for_all_pairs
 from tests.support.reference import windows_by_hand
 from tests.support.refusals import refused
@@ -128,7 +120,7 @@ def test_line_ends__are_found_behind_a_line_that_is_longer_than_a_portion() -> N
     assert [integers(ends) for ends in line_ends(ids, 3)] == [[-1, (1 << 20) + 1, (1 << 20) + 2]]
 
 
-@pytest.mark.parametrize("family", slow_except([*CONTINUING, *MASKED], *QUICK, "ngram"))
+@pytest.mark.parametrize("family", slow_unless_quick([*CONTINUING, *MASKED]))
 def test_loss__of_every_family_is_brute_force_over_lines_and_windows(family: str) -> None:
     lines = [*POEM, " ".join(POEM[:4]), "of"]
     tokenizer = char_tokenizer(lines, mask_token=family in MASKED)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from tests.support import steady
-from tests.support.families import FAMILIES, QUICK, effective_of, model_of
-from tests.support.markers import slow_except
+from tests.support.families import FAMILIES, effective_of, model_of, slow_unless_quick
 from tests.support.tiny_models import POEM, make_run
 from tests.support.trainings import TEXT, losses, observed
 from trainer.training.device import seed_everything
@@ -61,7 +60,7 @@ def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
         assert torch.allclose(with_decay[name] - without[name], expected, atol=1e-6), name
 
 
-@pytest.mark.parametrize("family", slow_except(FAMILIES, *QUICK))
+@pytest.mark.parametrize("family", slow_unless_quick(FAMILIES))
 def test_muon__is_for_the_matrices_of_hidden_layers(family: str) -> None:
     """All but embeddings and the output layer, which is a recurrent model's projection unless a tied head follows."""
     model = model_of(family)
