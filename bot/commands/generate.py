@@ -17,10 +17,9 @@ from bot.messages.inference import generate_answer
 from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
-from trainer.contracts.base import Frozen, changed
+from trainer.contracts.base import Frozen, Seed, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRecord, GenerateRequest
-from trainer.contracts.inference_fields import Seed
 from trainer.lab.language import _
 
 _MAX_TEMPERATURE, _TEMPERATURE_STEP = 2.0, 0.2

@@ -16,7 +16,7 @@ from trainer.config.train_request import (
 )
 from trainer.config.validation import block, format_value, has_path, merged, parse, safe_name, set_path, value_at
 from trainer.contracts import models
-from trainer.contracts.base import Count, Frozen, Positive, Probability, requires
+from trainer.contracts.base import Count, Frozen, Positive, Probability, Seed, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.seeds import Seeds
@@ -138,7 +138,7 @@ class BlockFile(Frozen):
     """A complete file."""
 
     experiment_name: Slug
-    random_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    random_seed: Seed
     seeds: Seeds | None = None
     dataset_manipulation: Annotated[tuple[dict[str, object], ...], Field(max_length=0)] = ()
     data: DataBlock

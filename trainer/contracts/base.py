@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
@@ -20,6 +20,7 @@ GivenName = Annotated[str, Field(min_length=1, max_length=100)]
 
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
 """A number of steps, tokens or texts in a request: at most a billion, so that sums cannot overflow."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -141,6 +142,10 @@ def requirement(allowed: str, must: str = "must be") -> PydanticCustomError:
 
 def is_ascending(numbers: tuple[int, ...]) -> bool:
     return all(number < later for number, later in pairwise(numbers))
+
+
+def are_different(values: Collection[object]) -> bool:
+    return len({*values}) == len(values)
 
 
 def changed(record: R, **fields: object) -> R:

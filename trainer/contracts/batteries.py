@@ -13,6 +13,7 @@ from trainer.contracts.base import (
     JobRecord,
     ModelName,
     Sha256,
+    are_different,
     describe_fields,
     model_name,
     requires,
@@ -146,7 +147,7 @@ class BatteryRequest(BatteryOptions):
     runs: Annotated[
         tuple[GivenName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
-        requires(lambda runs: len(set(runs)) == len(runs), "different from each other", "Runs must be"),
+        requires(are_different, "different from each other", "Runs must be"),
     ]
     """Runs, or checkpoints of runs: `RUN@1200`."""
     batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES)] = ()

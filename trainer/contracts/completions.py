@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, NonNegativeFloat, Tag, model_validator
 
-from trainer.contracts.base import Frozen, requires
+from trainer.contracts.base import Frozen, Seed, requires
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import FinishReason
 from trainer.contracts.inference_fields import (
@@ -13,7 +13,6 @@ from trainer.contracts.inference_fields import (
     InferenceRecord,
     InferenceRequest,
     Response,
-    Seed,
     has_hidden_tokens,
     limited,
 )

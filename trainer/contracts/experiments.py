@@ -13,7 +13,9 @@ from trainer.contracts.base import (
     Identifier,
     JobRecord,
     RunState,
+    Seed,
     Sha256,
+    are_different,
     describe_fields,
     is_ascending,
     requires,
@@ -53,10 +55,6 @@ class ExperimentOptions(Frozen, json_schema_extra=describe_fields):
     """A block of an experiment request."""
 
 
-def _are_unique(names: tuple[str, ...]) -> bool:
-    return len({*names}) == len(names)
-
-
 class LanguageOptions(ExperimentOptions):
     """A language of the experiment."""
 
@@ -69,7 +67,7 @@ class LanguageOptions(ExperimentOptions):
     is_trained: bool = True
     """Train models on it. Without, the models of the other languages score its texts, and no excess is computed."""
     batteries: Annotated[
-        tuple[str, ...], Field(max_length=MAX_BATTERIES), requires(_are_unique, "each battery once", "must name")
+        tuple[str, ...], Field(max_length=MAX_BATTERIES), requires(are_different, "each battery once", "must name")
     ] = ()
     """Batteries of the language by name, such as `multiblimp:tur`. The models of all languages score them."""
 
@@ -126,10 +124,10 @@ class PrimaryTest(ExperimentOptions):
 Modes = Annotated[
     tuple[ScoringMode, ...],
     Field(min_length=1, max_length=3),
-    requires(_are_unique, "each mode once", "must name"),
+    requires(are_different, "each mode once", "must name"),
 ]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
+    tuple[Seed, ...],
     Field(min_length=1, max_length=20),
     requires(is_ascending, "in ascending order, each seed once"),
 ]

@@ -4,13 +4,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
-from trainer.contracts.base import Frozen, Identifier, Positive, describe_fields, exactly_one, json_schema_rule
+from trainer.contracts.base import Frozen, Identifier, Positive, Seed, describe_fields, exactly_one, json_schema_rule
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
     InferenceRecord,
     InferenceRequest,
     Response,
-    Seed,
     has_hidden_tokens,
     limited,
 )

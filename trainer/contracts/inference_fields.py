@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import ClassVar, Literal, Protocol, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt
+from pydantic import AfterValidator, ConfigDict, NonNegativeInt
 
 from trainer.contracts.base import Frozen, Identifier, JobState, changed, describe_fields, model_name
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -14,7 +14,6 @@ MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 NO_RESULT = "No worker has answered; try again in a minute."
 EMPTY_PREFIX = "Prefix is empty after tokenization. Provide at least one word."
 ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def check_text_length(what: str, characters: float, limit: int) -> None:

@@ -6,14 +6,13 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from trainer.contracts.base import Frozen, exactly_one, json_schema_rule
+from trainer.contracts.base import Frozen, Seed, exactly_one, json_schema_rule
 from trainer.contracts.inference_fields import (
     MAX_TEXT_CHARACTERS,
     InferenceRecord,
     InferenceRequest,
     Response,
     ScoringMethod,
-    Seed,
     limited,
 )
 from trainer.contracts.runs import CorpusName

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
-from trainer.contracts.base import Frozen, Identifier, requires
+from trainer.contracts.base import Frozen, Identifier, Seed, are_different, requires
 from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.wording import counted
 
@@ -18,19 +18,14 @@ _MEMBER_ID = re.compile(r"(?P<group>[a-z0-9_]+-\d{8}-[0-9a-f]{8})-s\d{1,10}(-[0-
 _TYPED = re.compile(r"\s*\d{1,10}\s*(,\s*\d{1,10}\s*)*", re.ASCII)
 
 
-def _are_different(seeds: tuple[int, ...]) -> bool:
-    return len({*seeds}) == len(seeds)
-
-
 def _tag(value: object) -> str:
     return "list" if isinstance(value, (list, tuple)) else "number"
 
 
-Seed = Annotated[int, Field(ge=0, lt=_N_SEEDS)]
 _SeedList = Annotated[
     tuple[Seed, ...],
     Field(min_length=1, max_length=MAX_SEEDS, json_schema_extra={"uniqueItems": True}),
-    requires(_are_different, "each seed once", "must name"),
+    requires(are_different, "each seed once", "must name"),
 ]
 Seeds = Annotated[
     Annotated[int, Field(ge=1, le=MAX_SEEDS), Tag("number")] | Annotated[_SeedList, Tag("list")], Discriminator(_tag)

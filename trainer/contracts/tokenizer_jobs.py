@@ -12,6 +12,7 @@ from trainer.contracts.base import (
     Identifier,
     JobRecord,
     RunState,
+    Seed,
     Sha256,
     WaitReason,
     json_schema_rule,
@@ -63,7 +64,7 @@ class TokenizerTrainRequest(Frozen, json_schema_extra=json_schema_rule(*_OPTION_
     """Share of each corpus held out for the statistics; runs validate on it."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of each corpus left out, on which runs are tested."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Seed = 42
     """Draws the splits, as `split_seed` of runs does."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads, without effect on the result; 0: as many as physical cores."""

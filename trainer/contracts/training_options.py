@@ -23,6 +23,7 @@ from trainer.contracts.base import (
     Identifier,
     Positive,
     Probability,
+    Seed,
     describe_fields,
     exactly_one,
     is_ascending,
@@ -303,9 +304,9 @@ class TrainingOptions(Options):
     """Share of the lines of the corpus for the validation split."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of the lines of the corpus for the test split."""
-    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    split_seed: Seed = 42
     """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Seed = 42
     """Seed of the initial weights, the order of rows, dropout, masks in training and samples; not of the splits."""
     tokenizer_id: Identifier | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
