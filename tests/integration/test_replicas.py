@@ -97,14 +97,8 @@ def test_run__moves_between_machines_with_all_of_its_files(tmp_path: Path, bucke
     assert not run.checkpoints.exists()
 
 
-def test_claim__on_the_same_machine_keeps_its_files_and_needs_the_lock(tmp_path: Path, bucket: Bucket) -> None:
+def test_claim__is_refused_while_a_process_of_the_machine_writes(tmp_path: Path, bucket: Bucket) -> None:
     run, _ = claimed(bucket, tmp_path / "a")
-    (run.path / "loss_curve.jsonl").write_bytes(b"1\n")
-    again = replica(bucket, tmp_path / "a")
-    again.claim()
-    again.push()
-    assert content(run.path)["loss_curve.jsonl"] == b"1\n"
-    assert content(pulled(bucket, tmp_path / "b").path) == content(run.path)
     replica(bucket, tmp_path / "b").claim()
     with run.wait_for_lock(1):
         with pytest.raises(WriterChanged):
