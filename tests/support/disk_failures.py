@@ -1,12 +1,12 @@
 """Disks that fail at a chosen call."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.system.files import Disk
 
 CODES = {
@@ -23,9 +23,6 @@ class FailingDisk(Disk):
         self._left = number
         self._code = code
         self.has_failed = False
-
-    def mend(self) -> None:
-        self._left = 0
 
     def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
         self._count()
@@ -79,18 +76,3 @@ def failing(code: int, at_least: int) -> Iterator[FailingDisk]:
             assert number > at_least
             return
     raise AssertionError("the work has no end")
-
-
-def told(work: Callable[[], object], disk: FailingDisk, code: int) -> bool:
-    """Do something; True where it was done, False where the failure was told by its code."""
-    try:
-        work()
-    except AppError as error:
-        disk.mend()
-        assert disk.has_failed
-        assert error.code == CODES[code]
-        assert error.code.error_class is ErrorClass.TRANSIENT
-        assert ("full" in error.message) == (error.code is ErrorCode.INSUFFICIENT_STORAGE)
-        return False
-    disk.mend()
-    return True

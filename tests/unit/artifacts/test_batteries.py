@@ -44,11 +44,9 @@ def test_scores__go_on_after_the_last_complete_line(job: BatteryDirectory) -> No
 def test_scores__that_a_failing_disk_refuses_are_written_by_another_try(
     job: BatteryDirectory, number: int, code: int
 ) -> None:
-    disk = FailingDisk(number, code)
-    failing = BatteryDirectory(job.path, disk)
+    failing = BatteryDirectory(job.path, FailingDisk(number, code))
     with refused(CODES[code], "so the scores could not be written"):
         failing.add_scores(RUN, "trained", scores(0, 1))
-    disk.mend()
     failing.add_scores(RUN, "trained", scores(0, 1)[failing.count_scores(RUN, "trained") :])
     assert failing.scores(RUN, "trained") == scores(0, 1)
 
