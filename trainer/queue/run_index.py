@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -46,7 +46,7 @@ class RunNumbers(NamedTuple):
     best_val_bits_per_char: float | None = None
     test_loss: float | None = None
     bits_per_char: float | None = None
-    params: int | None = None
+    params: float | None = None
 
 
 class RunEntry(NamedTuple):
@@ -356,16 +356,11 @@ def _entry(run: RunFollower) -> RunEntry:
     )
 
 
+_in_status: Callable[[RunStatus], Sequence[float | None]] = attrgetter(*RunNumbers._fields)
+
+
 def _numbers_of_status(status: RunStatus) -> RunNumbers:
-    return RunNumbers(
-        train_loss=status.train_loss,
-        val_loss=status.val_loss,
-        best_val_loss=status.best_val_loss,
-        best_val_bits_per_char=status.best_val_bits_per_char,
-        test_loss=status.test_loss,
-        bits_per_char=status.bits_per_char,
-        params=status.params,
-    )
+    return RunNumbers(*_in_status(status))
 
 
 def _numbers_of_manifest(manifest: RunManifest) -> RunNumbers:
