@@ -1,23 +1,22 @@
 """One attempt at a run: texts that are refused or short, the length of the training, the baseline."""
 
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
+from tests.support.attempts import accepted, attempt
 from tests.support.baselines import WORSE
 from tests.support.families import CAUSAL, FAMILIES, effective_of
 from tests.support.refusals import refused
-from tests.support.runs import record
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.events import JobStarted, MetricsProgress, stamp
-from trainer.contracts.runs import EffectiveRequest, RunManifest, TrainRequest
+from trainer.contracts.events import MetricsProgress
+from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
 from trainer.reports.leak_notes import leak_warnings
-from trainer.worker.children.train_run import TrainingAttempt, is_unidirectional
+from trainer.worker.children.train_run import is_unidirectional
 
 LINES, LINE_TOKENS = 20, 8
 TEXT = "\n".join(f"abc {number:03d}" for number in range(LINES)).encode()
@@ -32,23 +31,13 @@ async def resolved(folder: Path, text: bytes = TEXT, /, **fields: object) -> Eff
     return await resolve_request(tiny_request(**fields), CorpusStore(settings), settings)
 
 
-async def trained(folder: Path, **fields: object) -> RunManifest:
-    """Run a training in this process and return its end."""
-    return await ended(folder, tiny_request(**fields))
-
-
-async def ended(folder: Path, request: TrainRequest) -> RunManifest:
-    add_corpus(folder, TEXT.decode())
-    settings = settings_in(folder)
-    effective = await resolve_request(request, CorpusStore(settings), settings)
-    accepted = record("short", None, request=request, effective=effective)
-    run = RunStore(settings.app.artifacts_root).create(accepted)
-    with run.open_log() as events:
-        events.append(started := JobStarted(**stamp("short", None, "started:1"), queue="training", attempt=1))
-        TrainingAttempt(settings, run, events, [started], threading.Event()).run()
-    manifest = run.manifest()
+async def trained(folder: Path, **fields: object) -> tuple[RunDirectory, RunManifest]:
+    """Run a training in this process and return the run with its end."""
+    values: dict[str, object] = tiny_request(**fields).model_dump(exclude_unset=True, exclude_none=True)
+    run = await accepted(folder, TEXT.decode(), values)
+    manifest = attempt(run, folder)
     assert manifest is not None
-    return manifest
+    return run, manifest
 
 
 @pytest.mark.parametrize(
@@ -69,8 +58,8 @@ async def test_text__that_is_shorter_than_a_row_is_trained_on_as_it_is(tmp_path:
     """A row holds the complete training split; the padding behind it changes no loss."""
     of_family = {} if family == "char_lstm" else FAMILIES[family]  # without dropout, whose draws padding changes
     fields: dict[str, object] = {"tokenizer": {"method": "char"}, "num_epochs": 2, **of_family}
-    exact = await trained(tmp_path / "exact", **fields, max_seq_len=TRAINED)
-    padded = await trained(tmp_path / "padded", **fields, max_seq_len=2 * TRAINED)
+    _, exact = await trained(tmp_path / "exact", **fields, max_seq_len=TRAINED)
+    _, padded = await trained(tmp_path / "padded", **fields, max_seq_len=2 * TRAINED)
     assert (exact.status, padded.status, padded.steps) == ("completed", "completed", 2)
     assert padded.data == exact.data
     if family == "char_lstm":  # the weights of other families depend on the length of a row, or their masks do
@@ -79,16 +68,15 @@ async def test_text__that_is_shorter_than_a_row_is_trained_on_as_it_is(tmp_path:
 
 @pytest.mark.process
 async def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
-    assert (await trained(tmp_path, max_seq_len=TRAINED, max_steps=1)).status == "completed"
+    _, manifest = await trained(tmp_path, max_seq_len=TRAINED, max_steps=1)
+    assert manifest.status == "completed"
 
 
 @pytest.mark.process
 async def test_max_steps_alone__is_the_length_of_a_training(tmp_path: Path) -> None:
     """A step has 4 rows of 16 tokens, and the text 9 rows: an epoch is 3 steps, and 20 steps begin 7 epochs."""
-    fields: dict[str, object] = tiny_request(max_steps=20).model_dump(exclude_unset=True, exclude={"num_epochs"})
-    manifest = await ended(tmp_path, TrainRequest.model_validate(fields))
+    run, manifest = await trained(tmp_path, max_steps=20, num_epochs=None)
     assert (manifest.status, manifest.steps) == ("completed", 20)
-    run = RunStore(settings_in(tmp_path).app.artifacts_root).get("short")
     progress = [event for event in run.reader().read_new() if isinstance(event, MetricsProgress)]
     assert (progress[-1].epoch, progress[-1].total_epochs) == (7, 7)
 
@@ -96,8 +84,7 @@ async def test_max_steps_alone__is_the_length_of_a_training(tmp_path: Path) -> N
 @pytest.mark.process
 @pytest.mark.parametrize("test_fraction", [0.1, 0.0], ids=["test", "validation"])
 async def test_training__stores_the_baseline_of_its_splits(tmp_path: Path, test_fraction: float) -> None:
-    manifest = await trained(tmp_path, max_steps=1, max_seq_len=8, test_fraction=test_fraction)
-    run = RunStore(settings_in(tmp_path).app.artifacts_root).get("short")
+    run, manifest = await trained(tmp_path, max_steps=1, max_seq_len=8, test_fraction=test_fraction)
     reported = "test" if test_fraction else "validation"
     assert set(manifest.baselines) == {"validation", reported}
     baseline, metrics = manifest.reported_baseline, run.evaluation()
