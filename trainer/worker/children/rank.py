@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import structlog
+
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, RunError
@@ -22,6 +24,8 @@ from trainer.training.loop import train
 from trainer.training.processes import Processes
 from trainer.worker.children.train_child import NICENESS, train_in_process
 from trainer.worker.children.train_run import PEER_SECONDS, load_parts, unforeseen_error
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _PARENT_SECONDS = 0.2
 
@@ -50,7 +54,9 @@ def run_rank(run_id: str, parent: int) -> int:
         # the training child records the error, unless another process has failed first
         if ending.wait(PEER_SECONDS):
             return 1
-        report(unforeseen_error(error))
+        unforeseen = unforeseen_error(error)
+        log.exception("run_failed", error_code=unforeseen.code)
+        report(unforeseen)
         return 1
     return 0
 

@@ -161,9 +161,8 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
 
 
 def unforeseen_error(error: Exception) -> AppError:
-    """Log an error for which the program has no message; return the one that the run fails with."""
+    """Return the error that a run fails with where the program has no message for what was raised."""
     code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-    log.exception("run_failed", error_code=code)
     return AppError(code, _UNFORESEEN[code])
 
 
@@ -242,6 +241,7 @@ class TrainingAttempt:
             if self._processes.count > 1 and self._pause.wait(PEER_SECONDS):
                 raise  # another process has failed first
             unforeseen = unforeseen_error(error)
+            log.exception("run_failed", error_code=unforeseen.code)
             self._fail(unforeseen)
             if unforeseen.code is ErrorCode.MODEL_TRAIN_FAILED:
                 raise
