@@ -59,7 +59,6 @@ from trainer.lab.calls import CHECK_TRAINING, GET_RUN, TRAIN
 from trainer.lab.here import Here
 from trainer.queue.resolution import count_splits
 from trainer.queue.resolve import TrainingPreview, preview_training
-from trainer.reports.leak_notes import leak_warnings
 from trainer.reports.run_report import end_report
 from trainer.system.hardware import OtherPrograms, physical_cores
 
@@ -241,9 +240,9 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
         return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
     others = OtherPrograms()
     training = read_training(options, settings, terminal)
-    cost, *more = training.cost_lines()
+    cost, *more = _cost_and_notes(training.checked())
     busy = busy_note(others.cores(), physical_cores())
-    for line in (f"{cost}{busy}", *more, *_warnings(training)):
+    for line in (f"{cost}{busy}", *more):
         terminal.note(line)
     terminal.pauses = not options.no_pause
     return with_own_services(settings, terminal, lambda here: _train_here(training, here, terminal))
@@ -256,9 +255,10 @@ def busy_note(busy_cores: float, cores: int) -> str:
     return f" Other programs use {min(busy_cores, cores):.1f} of {counted(cores, 'core')}, so it takes longer now."
 
 
-def _warnings(training: TrainingPreview) -> list[str]:
-    warnings = leak_warnings(training.effective, training.leaks)
-    return [*(f"Note: {note}" for note in training.notes), *(f"Warning: {warning}" for warning in warnings)]
+def _cost_and_notes(checked: CheckedTraining) -> list[str]:
+    """Return the cost of a training, and the notes and warnings about it."""
+    notes = [f"Note: {note}" for note in checked.notes]
+    return [*checked.cost, *notes, *(f"Warning: {warning}" for warning in checked.warnings)]
 
 
 async def _train_there(draft: RequestDraft, file: Path | None, server: "Remote", terminal: Terminal) -> int:
@@ -308,8 +308,7 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
     else:
         terminal.lists_problems = True
         checked = with_server(settings, lambda server: _check_there(options, server, terminal))
-    notes = [f"Note: {note}" for note in checked.notes]
-    cost = Text("\n".join([*checked.cost, *notes, *(f"Warning: {warning}" for warning in checked.warnings)]))
+    cost = Text("\n".join(_cost_and_notes(checked)))
     request: dict[str, object] = dict(checked.request)
     parts = [columns(_settings(checked)), cost, Text("Valid. Nothing was started.")]
     if checked.chosen:

@@ -59,10 +59,6 @@ class TrainingPreview(NamedTuple):
             effective = with_recorded(Resolved(effective, self.chosen), record.effective)
         return request_hash(effective) == record.request_hash
 
-    def cost_lines(self) -> list[str]:
-        """Return the cost of the run, or of all runs of the group, as sentences."""
-        return self.cost.lines(len(self.seeds))
-
     def checked(self) -> CheckedTraining:
         """Return what the preview says of the training, for a person or a client."""
         request: dict[str, JsonValue] = self.request.model_dump(mode="json", exclude_unset=True)
@@ -71,7 +67,7 @@ class TrainingPreview(NamedTuple):
             effective=self.effective,
             seeds=self.seeds,
             chosen=self.chosen,
-            cost=tuple(self.cost_lines()),
+            cost=tuple(self.cost.lines(len(self.seeds))),
             warnings=leak_warnings(self.effective, self.leaks),
             notes=self.notes,
         )

@@ -42,7 +42,7 @@ async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     reasons = {choice.field: choice.reason for choice in first.chosen}
     assert "ms a step here" in reasons["model_size"] and "ms a step here" in reasons["num_epochs"]
     assert (first.cost.seconds, first.cost.is_given_time) == (180, True)
-    assert "takes the given 3 minutes, or less" in first.cost_lines()[0]
+    assert "takes the given 3 minutes, or less" in first.checked().cost[0]
     record = record_of(first)
     monkeypatch.setattr(sys, "executable", "/none")
     second = await previewed(tmp_path, MINUTES)

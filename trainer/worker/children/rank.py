@@ -50,7 +50,7 @@ def run_rank(run_id: str, parent: int) -> int:
     except AppError as error:
         report(error)
         return 1
-    except Exception as error:  # noqa: BLE001  (the boundary of the process)
+    except Exception as error:
         # the training child records the error, unless another process has failed first
         if ending.wait(PEER_SECONDS):
             return 1
