@@ -337,7 +337,7 @@ async def _deliver_end(watchers: int) -> Cost:
             before = private_bytes()
             with run.open_log() as log:
                 log.append(JobStarted(**stamp(run.run_id, None, "started"), queue="training", attempt=1))
-            await asyncio.gather(*(notifier.watch(run, user.id, None) for user in users))
+            await asyncio.gather(*(notifier.watch(run.run_id, user.id, None) for user in users))
             while len(read_ledger(run).watchers) < watchers or any(
                 watcher.card is None or watcher.card.message_id is None for watcher in read_ledger(run).watchers
             ):

@@ -134,8 +134,7 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
     answer = await _shown(context, row, status)
     if status.status == "completed":
         return answer
-    job = context.lab.store(row).get(job_id_of(row, status))
-    watcher = await bot.notifier.watch(job, caller.user_id, None, place.for_mentions)
+    watcher = await bot.notifier.watch(job_id_of(row, status), caller.user_id, None, place.for_mentions)
     note = _("A card in your direct messages shows the progress.")
     if watcher.closed_place is not None:
         note = _(

@@ -47,11 +47,6 @@ class Run(NamedTuple):
     def is_checkpoint(self) -> bool:
         return self.model != self.record.run_id
 
-    @property
-    def messages(self) -> RunDirectory:
-        """The folder with the ledger of its messages."""
-        return self.directory
-
     def has_ended(self) -> bool:
         return self.directory.manifest() is not None
 

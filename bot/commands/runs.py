@@ -120,7 +120,7 @@ async def _watch(context: CommandContext, run_id: str, *, is_here: bool) -> Answ
     run = await find_run_or_group(context, "watch", run_id)
     channel_id = context.place.for_cards("where:dm") if is_here else None
     user_id, mention_id = context.caller.user_id, context.place.for_mentions
-    watcher = await context.bot.notifier.watch(run.messages, user_id, channel_id, mention_id)
+    watcher = await context.bot.notifier.watch(run.record.run_id, user_id, channel_id, mention_id)
     has_ended = await asyncio.to_thread(run.has_ended)
     place = _("by direct message") if channel_id is None else _("to {channel}", channel=f"<#{channel_id}>")
     closed = watcher.closed_place

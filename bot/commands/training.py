@@ -118,7 +118,7 @@ async def answer_accepted(
         if notify == "off":
             await bot.notifier.unwatch(name, caller.user_id)
         else:
-            await bot.notifier.begin_watch(name, caller.user_id, channel_id, place.for_mentions)
+            await bot.notifier.watch(name, caller.user_id, channel_id, place.for_mentions, waits=False)
     record = await asyncio.to_thread(bot.lab.queue.runs.get(accepted.run_id).record)
     waits_for = (await bot.lab.queue.states.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None

@@ -139,35 +139,30 @@ class Notifier:
 
     async def watch(
         self,
-        job: Watched,
+        subject_id: str,
         user_id: int,
         channel_id: int | None,
         origin_channel_id: int | None = None,
+        *,
+        waits: bool = True,
     ) -> Watcher:
         """Add a watcher of a job, in a channel or (None) in direct messages; durable on return.
 
-        Waits up to three seconds for the first message, to report whether the channel accepts messages. A watcher whose
-        direct messages are closed is mentioned once in the channel of the command, `origin_channel_id`.
+        With `waits`, returns after the first message, or after three seconds, to report whether the channel accepts
+        messages. A watcher whose direct messages are closed is mentioned once in the channel of the command,
+        `origin_channel_id`.
         """
-        subject = self._subject(job.job_id)
-        name = _name(subject.subject_id, user_id)
+        subject = self._subject(subject_id)
+        name = _name(subject_id, user_id)
         self._stop_delivery(name)
         watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
         await self._inbox(watcher).close_if_done()
         self._deliver(subject)
-        if name in self._deliveries:
+        if waits and name in self._deliveries:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
                     await self._deliveries[name].tried.wait()
         return subject.ledger.current.of(user_id) or watcher
-
-    async def begin_watch(
-        self, run_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None
-    ) -> None:
-        """Add a watcher of a new run, as `watch` does, and start its delivery without waiting for a message."""
-        run = self._subject(run_id)
-        await run.ledger.watch(user_id, channel_id, origin_channel_id)
-        self._deliver(run)
 
     async def unwatch(self, subject_id: str, user_id: int) -> None:
         """Remove a watcher of a job; durable on return."""

@@ -66,7 +66,7 @@ async def test_final_message_of_an_experiment__has_matrix_figures_and_the_list_o
 ) -> None:
     job = experiment(tmp_path)
     async with here.listening() as listener:
-        await listener.watch(job, here.ana.id, None)
+        await listener.watch(job.job_id, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
         assert listener.watched_by(here.ana.id) == [job.job_id]
     begin(job)
@@ -85,7 +85,7 @@ async def test_final_message_of_an_experiment__has_matrix_figures_and_the_list_o
 async def test_experiment_that_begins_again__has_its_messages_again(here: Place, tmp_path: Path) -> None:
     first = experiment(tmp_path)
     async with here.listening() as listener:
-        await listener.watch(first, here.ana.id, None)
+        await listener.watch(first.job_id, here.ana.id, None)
         card = await here.message(here.ana, "Queued: experiment small")
         first.fail(FAILURE)
         await until_delivered(first)
@@ -118,7 +118,7 @@ async def test_job_of_each_kind__has_one_card_and_one_final_message(
 ) -> None:
     job = KINDS[kind].create(tmp_path, 1)
     async with here.listening() as listener:
-        await listener.watch(job, here.ana.id, None)
+        await listener.watch(job.job_id, here.ana.id, None)
         await here.message(here.ana, job.job_id)
         assert listener.watched_by(here.ana.id) == [job.job_id]
     async with here.listening():
@@ -132,7 +132,7 @@ async def test_job_of_each_kind__has_one_card_and_one_final_message(
 async def test_unwatched_experiment__sends_no_more_messages(here: Place, tmp_path: Path) -> None:
     job = experiment(tmp_path)
     async with here.listening() as listener:
-        await listener.watch(job, here.ana.id, None)
+        await listener.watch(job.job_id, here.ana.id, None)
         await listener.unwatch(job.job_id, here.ana.id)
         complete(job)
         assert listener.watched_by(here.ana.id) == []
@@ -150,7 +150,7 @@ async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command(here
     story = here.story(ana)
     async with here.listening() as listener:
         for _ in range(2):
-            await listener.watch(story.run, ana.id, None, hall.id)
+            await listener.watch(story.record.run_id, ana.id, None, hall.id)
     story.cancel()
     async with here.listening() as listener:
         listener.follow(story.record.run_id)
@@ -169,7 +169,7 @@ async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> 
         here.discord.fail_next("POST", MESSAGES, refusal)
     with captured_logs() as logs:
         async with here.listening() as listener:
-            await listener.begin_watch(story.record.run_id, ana.id, None, hall.id)
+            await listener.watch(story.record.run_id, ana.id, None, hall.id, waits=False)
             await until_delivered(story.run)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
     assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
@@ -192,7 +192,7 @@ async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(here: 
     away = here.discord.add_guild("away", [ana], bot_present=False).channels[0]
     story = here.story(ana)
     async with here.listening() as listener:
-        watcher = await listener.watch(story.run, ana.id, None, away.id)
+        watcher = await listener.watch(story.record.run_id, ana.id, None, away.id)
     assert watcher.closed_place == "dm"
     assert here.discord.messages(away) == []
 
@@ -231,7 +231,7 @@ async def test_refused_digest__is_mentioned_once_for_each_run(lax: Place, tmp_pa
     stories = started(lax, MAX_CARDS + 1, is_own=False)
     async with lax.listening() as listener:
         for story in stories:
-            await listener.begin_watch(story.record.run_id, lax.ana.id, None, hall.id)
+            await listener.watch(story.record.run_id, lax.ana.id, None, hall.id, waits=False)
         await lax.message(lax.ana, f"Watching {MAX_CARDS + 1} runs")
         await until(lambda: len(lax.texts(lax.ana)) == 1)
         lax.discord.fail_next("PATCH", MESSAGE, CANNOT_SEND)
@@ -239,7 +239,7 @@ async def test_refused_digest__is_mentioned_once_for_each_run(lax: Place, tmp_pa
         for story in stories:
             await until_delivered(story.run)
         await until(lambda: not list((tmp_path / "digests").iterdir()))
-        await listener.watch(stories[0].run, lax.ana.id, None, hall.id)
+        await listener.watch(stories[0].record.run_id, lax.ana.id, None, hall.id)
         await lax.message(lax.ana, "Training: kk-ipa")
     assert [mention.content for mention in lax.discord.messages(hall)] == [f"<@{lax.ana.id}>"] * len(stories)
     places = [[watcher.closed_place for watcher in read_ledger(story.run).watchers] for story in stories]
@@ -283,7 +283,7 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(tmp_
         watched = {first: stories[:WATCHED], **{user: stories[at % 10 :: 10] for at, user in enumerate(others, 1)}}
         async with here.listening(edit_interval_seconds=INTERVAL_SECONDS) as listener:
             watching = [
-                listener.begin_watch(story.record.run_id, user.id, None, None)
+                listener.watch(story.record.run_id, user.id, None, None, waits=False)
                 for user, followed in watched.items()
                 for story in followed
             ]

@@ -128,7 +128,7 @@ async def test_new_run__waits_while_a_command_holds_the_notifier(here: Place) ->
                     await here.queue.signals.put(story.record.run_id)
                 await here.discord.wait_for_edit(card, "Training")  # the signal after those of the new runs
             assert listener.watched_by(here.ana.id) == ["char_lstm-known"]
-            await listener.begin_watch("char_lstm-held", here.ana.id, hall.id, None)
+            await listener.watch("char_lstm-held", here.ana.id, hall.id, None, waits=False)
         await here.message(here.ana, "char_lstm-other")
         await here.discord.wait_for_message(hall, "char_lstm-held")
     assert len(here.texts(here.ana)) == 2
