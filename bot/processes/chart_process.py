@@ -141,15 +141,17 @@ def _end_with_parent() -> None:
 
 
 def _loss_chart(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None) -> bytes:
-    from trainer.reports.charts import loss_chart  # in the child only
+    from trainer.reports.charts import loss_figure  # in the child only
+    from trainer.reports.fonts import save_figure
 
-    return loss_chart(train, validation, unit, bits_per_nat)
+    return save_figure(loss_figure(train, validation, unit, bits_per_nat), "png")
 
 
 def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None) -> bytes:
-    from trainer.reports.charts import group_chart  # in the child only
+    from trainer.reports.charts import group_figure  # in the child only
+    from trainer.reports.fonts import save_figure
 
-    return group_chart(train, validation, unit, bits_per_nat)
+    return save_figure(group_figure(train, validation, unit, bits_per_nat), "png")
 
 
 def _experiment_figures(result: ExperimentResult, unit: Unit) -> Mapping[str, bytes]:

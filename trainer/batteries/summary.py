@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from trainer.batteries.controls import ByPlace, Part, controls_of, part_of
 from trainer.batteries.formulas import Chances, Formula, Truth, Values, chances_of, read_formula
-from trainer.batteries.outcomes import Outcomes, accuracy_of, outcomes_of, values_of
+from trainer.batteries.outcomes import accuracy_of, outcomes_of, values_of
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     LEVELS,
@@ -86,11 +86,11 @@ class Items:
 
     def outcomes(self, scores: Scores) -> ByPlace:
         """Return the outcomes of the items that have scores."""
-        return {place: self.outcome(place, of_item) for place, of_item in scores.items()}
-
-    def outcome(self, place: int, scores: Sequence[SequenceScore]) -> Outcomes:
-        item = self.all[place]
-        return outcomes_of(item, scores, self.formulas.get((item.battery, item.paradigm), ()))
+        items = {place: self.all[place] for place in scores}
+        return {
+            place: outcomes_of(item, scores[place], self.formulas.get((item.battery, item.paradigm), ()))
+            for place, item in items.items()
+        }
 
 
 def run_result(

@@ -48,17 +48,12 @@ _HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
 
 
-def loss_chart(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None) -> bytes:
-    """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps as a PNG of 800 x 400.
+def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None) -> Figure:
+    """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps, 800 x 400 pixels.
 
     Losses are given in nats per token and drawn in `unit`. `bits_per_nat`: bits per character of the validation split
     for one nat per token; None draws no second axis.
     """
-    return save_figure(loss_figure(train, validation, unit, bits_per_nat), "png")
-
-
-def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None) -> Figure:
-    """Return the figure of `loss_chart`."""
     figure, axes = _empty_chart()
     shown, validation = _in_unit(_thinned(train), unit), _in_unit(validation, unit)
     if shown:
@@ -82,20 +77,14 @@ def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float
         )
     _set_limits(axes, [loss for _, loss in shown], [loss for _, loss in validation])
     _style(axes, f"{unit} per token")
-    if bits_per_nat is not None:
-        _add_second_axis(axes, bits_per_nat, unit)
+    _add_second_axis(axes, bits_per_nat, unit)
     return figure
 
 
-def group_chart(
+def group_figure(
     train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None = None
-) -> bytes:
-    """Draw the losses of a group of runs over steps, as `loss_chart`: each run thin, their mean, and their range."""
-    return save_figure(group_figure(train, validation, unit, bits_per_nat), "png")
-
-
-def group_figure(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None) -> Figure:
-    """Return the figure of `group_chart`."""
+) -> Figure:
+    """Draw the losses of a group of runs over steps, as `loss_figure`: each run thin, their mean, and their range."""
     figure, axes = _empty_chart()
     shown = [_in_unit(_thinned(curve), unit) for curve in train]
     validation = [_in_unit(curve, unit) for curve in validation]
@@ -107,8 +96,7 @@ def group_figure(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit
     trained = [loss for curve in shown for _, loss in curve]
     _set_limits(axes, trained, [loss for curve in validation for _, loss in curve])
     _style(axes, f"{unit} per token")
-    if bits_per_nat is not None:
-        _add_second_axis(axes, bits_per_nat, unit)
+    _add_second_axis(axes, bits_per_nat, unit)
     return figure
 
 
@@ -249,8 +237,10 @@ def _style(axes: Axes, unit: str) -> None:
         axes.legend(loc="upper right", frameon=False, labelcolor=_TEXT, fontsize=10)
 
 
-def _add_second_axis(axes: Axes, bits_per_nat: float, unit: Unit) -> None:
-    """Show the loss per character of the validation split on the right, in the unit of the loss per token."""
+def _add_second_axis(axes: Axes, bits_per_nat: float | None, unit: Unit) -> None:
+    """Show the loss per character of the validation split, if it has one, on the right, in the unit of the left."""
+    if bits_per_nat is None:
+        return
     second = axes.twinx()
     bottom, top = axes.get_ylim()
     tokens_per_char = bits_per_nat * log(2)

@@ -33,11 +33,7 @@ class HeatScale(NamedTuple):
 
     def colour(self, value: float) -> str:
         """Return the colour of a number; numbers outside the range have the colour of its end."""
-        position = min(max(self._share(value), 0.0), 1.0) * (len(SCALE_COLOURS) - 1)
-        lower = min(int(position), len(SCALE_COLOURS) - 2)
-        first, second = (bytes.fromhex(colour[1:]) for colour in SCALE_COLOURS[lower : lower + 2])
-        mixed = bytes(round(a + (b - a) * (position - lower)) for a, b in zip(first, second, strict=True))
-        return f"#{mixed.hex()}"
+        return mixed_colour(SCALE_COLOURS, min(max(self._share(value), 0.0), 1.0))
 
     def text_colour(self, value: float) -> str:
         """Return black or white, whichever has the higher contrast on the number's colour."""
@@ -47,6 +43,14 @@ class HeatScale(NamedTuple):
 
     def _share(self, value: float) -> float:
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
+
+
+def mixed_colour(colours: Sequence[str], share: float) -> str:
+    """Return the colour at a share of a scale of colours, `#rrggbb` each: 0 is the first one, 1 the last one."""
+    position = share * (len(colours) - 1)
+    lower = min(int(position), len(colours) - 2)
+    first, second = (bytes.fromhex(colour[1:]) for colour in colours[lower : lower + 2])
+    return f"#{bytes(round(a + (b - a) * (position - lower)) for a, b in zip(first, second, strict=True)).hex()}"
 
 
 def luminance(colour: str) -> float:

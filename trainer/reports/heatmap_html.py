@@ -8,6 +8,7 @@ from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.units import Unit, in_unit, loss_number, per_char_number, surprisal_number
 from trainer.contracts.wording import counted
+from trainer.reports.experiment_tables import mixed_colour
 from trainer.reports.letters import clusters
 from trainer.reports.score_table import TokenRow, code_points, token_rows
 
@@ -110,8 +111,4 @@ def _details(row: TokenRow, unit: Unit) -> list[str]:
 
 def _style(nats: float) -> str:
     share = min(nats / SCALE_END_NATS, 1.0)
-    position = share * (len(HEAT_COLOURS) - 1)
-    low = min(int(position), len(HEAT_COLOURS) - 2)
-    first, second = (bytes.fromhex(colour[1:]) for colour in HEAT_COLOURS[low : low + 2])
-    mixed = bytes(round(a + (b - a) * (position - low)) for a, b in zip(first, second, strict=True))
-    return f"background:#{mixed.hex()};color:{'#000' if share > LIGHT_SHARE else '#fff'}"
+    return f"background:{mixed_colour(HEAT_COLOURS, share)};color:{'#000' if share > LIGHT_SHARE else '#fff'}"

@@ -12,6 +12,7 @@ from struct import unpack
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -23,13 +24,12 @@ from trainer.contracts.runs import RunStatus, SplitSizes
 from trainer.contracts.units import Unit
 from trainer.reports.charts import (
     comparison_chart,
-    group_chart,
     group_figure,
     heat_map,
-    loss_chart,
     loss_figure,
     smoothed,
 )
+from trainer.reports.fonts import save_figure
 from trainer.reports.score_table import Cell, CellRow, Curve
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
@@ -42,6 +42,10 @@ CURVES: dict[str, tuple[Curve, Curve]] = {
 LOSSES: tuple[Curve, Curve] = [(1, 3.0), (2, 2.1)], [(2, 2.0)]
 
 
+def png_of(figure: Figure) -> bytes:
+    return save_figure(figure, "png")
+
+
 def size_of(png: bytes) -> tuple[int, int]:
     """Return width and height of a PNG."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
@@ -51,18 +55,18 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", CURVES)
 def test_chart__is_a_png_of_800_by_400(name: str) -> None:
-    assert size_of(loss_chart(*CURVES[name], "bits")) == (800, 400)
+    assert size_of(png_of(loss_figure(*CURVES[name], "bits"))) == (800, 400)
 
 
 def test_chart__of_equal_numbers_is_equal() -> None:
-    assert loss_chart([(1, 2.0), (2, 1.0)], [], "bits") == loss_chart([(1, 2.0), (2, 1.0)], [], "bits")
-    assert loss_chart([(1, 2.0), (2, 1.0)], [], "bits") != loss_chart([(1, 2.0), (2, 1.5)], [], "bits")
+    first, same, other = (png_of(loss_figure([(1, 2.0), (2, last)], [], "bits")) for last in (1.0, 1.0, 1.5))
+    assert first == same != other
 
 
 @pytest.mark.parametrize("points", [1, 2, 49])
 def test_chart__of_a_short_run_shows_its_highest_loss(points: int) -> None:
     losses = [5.0] + [1.0 + 1 / step for step in range(1, points)]
-    drawn = curve_rows(pixels(loss_chart([*enumerate(losses)], [], "bits"))[:, :450])  # left of the legend
+    drawn = curve_rows(pixels(png_of(loss_figure([*enumerate(losses)], [], "bits")))[:, :450])  # left of the legend
     assert drawn, "nothing is to be seen"
     assert points == 1 or drawn[0] < 80, "the highest point is near the top"
 
@@ -72,7 +76,7 @@ def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> No
     flat = [(step, 2.0 if step == 0 else loss) for step, loss in tall]
 
     def height(curve: Curve) -> int:
-        drawn = curve_rows(pixels(loss_chart(curve, [], "bits"))[:, 300:500])
+        drawn = curve_rows(pixels(png_of(loss_figure(curve, [], "bits")))[:, 300:500])
         return drawn[-1] - drawn[0]
 
     assert height(tall) > 0.9 * height(flat)
@@ -149,9 +153,9 @@ def test_chart_of_a_comparison__has_a_colour_and_a_line_style_per_run() -> None:
 
 def test_chart_of_a_group__shows_the_mean_of_its_runs_in_a_band() -> None:
     runs: list[Curve] = [[(1, 3.0), (50, 2.0), (100, low)] for low in (1.0, 1.6, 1.3)]
-    png = group_chart(runs, [[(100, 1.5)], [(100, 1.2)], []], "bits", 1.4)
+    png = png_of(group_figure(runs, [[(100, 1.5)], [(100, 1.2)], []], "bits", 1.4))
     assert size_of(png) == (800, 400)
-    same = group_chart([runs[2]] * 3, [], "bits")
+    same = png_of(group_figure([runs[2]] * 3, [], "bits"))
     band, line = (count_blue(pixels(one)) for one in (png, same))
     assert band > 3 * line, "a band, where equal runs have only a line"
 
