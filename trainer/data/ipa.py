@@ -35,11 +35,7 @@ def load_turkic_translit() -> Callable[[str], Convert]:
         to_ipa: Callable[[str, str], str] = import_module("turkic_translit.core").to_ipa
     except ImportError:
         raise _missing("IPA needs turkic-translit", "or build from text in IPA") from None
-
-    def load(language: str) -> Convert:
-        return lambda text: unicodedata.normalize("NFC", to_ipa(text, language))
-
-    return load
+    return lambda language: _composed(lambda text: to_ipa(text, language))
 
 
 def load_epitran() -> Callable[[str], Convert]:
@@ -51,12 +47,12 @@ def load_epitran() -> Callable[[str], Convert]:
         new: Callable[[str], _Epitran] = import_module("epitran").Epitran
     except ImportError:
         raise _missing("`--check-ipa` needs epitran", "or leave the option out") from None
+    return lambda language: _composed(new(_EPITRAN_CODES[language]).transliterate)
 
-    def load(language: str) -> Convert:
-        transliterate = new(_EPITRAN_CODES[language]).transliterate
-        return lambda text: unicodedata.normalize("NFC", transliterate(text))
 
-    return load
+def _composed(convert: Convert) -> Convert:
+    """Return a conversion whose texts are in NFC."""
+    return lambda text: unicodedata.normalize("NFC", convert(text))
 
 
 class IpaComparison:
