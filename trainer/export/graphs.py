@@ -46,32 +46,26 @@ _trace: _Trace = getattr(torch.jit, "trace")  # noqa: B009  (untyped in torch)
 _export: _Export = getattr(torch.onnx, "export")  # noqa: B009
 
 
-class _CausalStep(nn.Module):
+class _Traceable(nn.Module):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
 
+
+class _CausalStep(_Traceable):
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         logits, after = self.model.forward_with_state(ids, state)
         return (logits, *after)
 
 
-class _CausalForward(nn.Module):
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
+class _CausalForward(_Traceable):
     def forward(self, ids: Tensor) -> Tensor:
         # without a state the library looks whether one row packs several texts, which fixes that a batch has more rows
         logits, _ = self.model.forward_with_state(ids, self.model.initial_state(ids.shape[0]))
         return logits
 
 
-class _MaskedForward(nn.Module):
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
+class _MaskedForward(_Traceable):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return self.model.forward(ids, lengths)
 
