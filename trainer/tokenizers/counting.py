@@ -1,5 +1,6 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +18,7 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
     has_byte_fallback,
 )
-from trainer.tokenizers.base import Text, Tokenizer
+from trainer.tokenizers.base import Ids, Text, Tokenizer
 
 CODE_POINTS = 0x110000
 Counts: TypeAlias = "NDArray[np.int64]"
@@ -86,22 +87,16 @@ class CharacterCounts(NamedTuple):
 def count_characters(texts: Iterable[Text], documents: DocumentMode) -> CharacterCounts:
     """Count the characters of all texts."""
     totals = np.zeros(CODE_POINTS, dtype=np.int64)
-    corpora: list[TokenizerCorpus] = []
-    for text in texts:
-        counts = np.zeros(CODE_POINTS, dtype=np.int64)
-        for block in text.lines():
-            occurrences: Counts = np.bincount(code_points(block))
-            counts[: len(occurrences)] += occurrences
-            counts[[_NEWLINE]] += 1  # behind the last line
-        lines: int = counts.item(_NEWLINE)
-        if documents == "line":
-            counts[_NEWLINE] = 0
-        totals += counts
-        chars = int(np.sum(counts))
-        corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=chars))
+
+    def add(block: str) -> None:
+        occurrences: Counts = np.bincount(code_points(block))
+        totals[: len(occurrences)] += occurrences
+
+    corpora = count_lines(texts, add, documents)
+    totals[_NEWLINE] = sum(corpus.lines for corpus in corpora) if documents == "stream" else 0
     occurring: list[int] = np.flatnonzero(totals).tolist()
     frequencies: list[int] = totals[occurring].tolist()
-    return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), tuple(corpora))
+    return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
 
 
 def frequent_tokens(
@@ -129,33 +124,41 @@ def check_room(config: SubwordConfig, characters: int, needed: int) -> None:
         )
 
 
+def counts_of(tokenizer: Tokenizer, lines: str, ids: Ids) -> dict[str, int]:
+    """Return the counts of normalized lines and their ids: the fields of SplitSizes, and words."""
+    size, special_ids = text_size(lines, tokenizer.documents), tokenizer.special_ids
+    is_unknown: NDArray[np.bool_] = ids == special_ids.unk
+    return {
+        "lines": size.lines,
+        "chars": size.characters,
+        "bytes": size.utf8_bytes,
+        "tokens": len(ids) - (0 if special_ids.line_start is None else size.lines),
+        "unknown_tokens": int(np.count_nonzero(is_unknown)),
+        "unknown_chars": tokenizer.unknown_characters(lines, ids),
+        "words": size.words,
+    }
+
+
 def statistics(tokenizer: Tokenizer, characters: set[str] | None, holdout_lines: Iterable[str]) -> TokenizerStats:
     """Measure a tokenizer whose vocabulary covers these characters, or all, on lines that newlines separate."""
-    special_ids = tokenizer.special_ids
-    line_count = words = chars = tokens = unknown = unknown_chars = 0
+    counts = Counter[str]()
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
     for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
-        size = text_size(block, tokenizer.documents)
-        line_count += size.lines
-        words += size.words
-        chars += size.characters
-        tokens += len(ids) - size.lines * special_ids.marks_per_line
-        is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-        unknown += int(np.count_nonzero(is_unknown))
-        unknown_chars += tokenizer.unknown_characters(block, ids)
+        counts.update(counts_of(tokenizer, block, ids))
         occurs[code_points(block)] = True
     occurs[ord("\n")] = False
     occurring: list[int] = np.flatnonzero(occurs).tolist()
     distinct = set(map(chr, occurring))
-    coverage = (tokens - unknown) / tokens
+    tokens = counts["tokens"] - counts["lines"] * tokenizer.special_ids.ends_per_line
+    coverage = (tokens - counts["unknown_tokens"]) / tokens
     return TokenizerStats(
         coverage=coverage,
         oov_rate=1 - coverage,
-        unknown_char_share=unknown_chars / chars,
+        unknown_char_share=counts["unknown_chars"] / counts["chars"],
         token_count=tokens,
         char_coverage=1.0 if characters is None else len(distinct & characters) / len(distinct),
-        avg_tokens_per_char=tokens / chars,
-        avg_tokens_per_word=tokens / words,
-        holdout_lines=line_count,
+        avg_tokens_per_char=tokens / counts["chars"],
+        avg_tokens_per_word=tokens / counts["words"],
+        holdout_lines=counts["lines"],
     )

@@ -26,7 +26,7 @@ from trainer.data.run_corpora import CorpusPaths, check_unchanged, references_of
 from trainer.system.files import filled_folder, use_folder, write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
-from trainer.tokenizers.counting import text_size
+from trainer.tokenizers.counting import counts_of
 from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
@@ -160,7 +160,7 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
         unsynced_bytes = 0
         for split, lines in corpus.blocks(list(counts)):
             ids = tokenizer.encode_documents(lines)
-            counts[split].update(_counts(lines, ids, tokenizer))
+            counts[split].update(counts_of(tokenizer, lines, ids))
             unsynced_bytes += files[split].write(ids.tobytes())
             lengths: Iterator[int] = map(len, lines.split("\n"))
             line_chars: LineChars = np.fromiter(lengths, np.int32)
@@ -181,21 +181,6 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, seed: int) -
         }
         content = _Content(sizes=sizes, words=words, notes=corpus.notes)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
-
-
-def _counts(lines: str, ids: Ids, tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the counts of some lines: the fields of SplitSizes, and words."""
-    size, special_ids = text_size(lines, tokenizer.documents), tokenizer.special_ids
-    is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-    return {
-        "lines": size.lines,
-        "chars": size.characters,
-        "bytes": size.utf8_bytes,
-        "tokens": len(ids) - (0 if special_ids.line_start is None else size.lines),
-        "unknown_tokens": int(np.count_nonzero(is_unknown)),
-        "unknown_chars": tokenizer.unknown_characters(lines, ids),
-        "words": size.words,
-    }
 
 
 def _ids_file(folder: Path, split: Split) -> Path:
