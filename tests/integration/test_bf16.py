@@ -60,7 +60,7 @@ async def test_bf16__is_tried_once_and_refused_with_what_works(
     assert refusal.value.message.endswith(REFUSED)
 
 
-async def test_bf16__is_tried_by_nobody_who_does_not_ask_or_cannot_try(
+async def test_bf16__is_tried_only_on_request_and_on_this_machine(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then it is left to the worker, as if it were elsewhere."""

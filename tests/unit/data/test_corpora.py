@@ -2,7 +2,6 @@
 
 import asyncio
 import bz2
-import errno
 import gzip
 import lzma
 import os
@@ -133,7 +132,9 @@ def test_sample__is_drawn_by_seed_from_all_lines_alike(root: Path) -> None:
     assert all(abs(count - 300) < 5 * 14.5 for count in counts.values())
 
 
-async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora: CorpusStore, tmp_path: Path) -> None:
+async def test_offered_folder__is_stored_by_content_and_outlives_the_original(
+    corpora: CorpusStore, tmp_path: Path
+) -> None:
     local = tmp_path / "local"
     local.mkdir()
     for name, text in {"one.txt": "one\n", "two.text": "two\nthree\n", "other.md": "x"}.items():
@@ -151,27 +152,7 @@ async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora
     assert (again.find(name), await again.describe(name)) == (kept, described)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTEMPTY])
-async def test_offered_folder__appears_complete_or_not_at_all(
-    corpora: CorpusStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def fails(self: Path, target: Path) -> None:
-        if number == errno.ENOTEMPTY:  # another process was first
-            shutil.copytree(self, target)
-        raise OSError(number, "failed", str(target))
-
-    name = await corpora.offer(root / "six")
-    monkeypatch.setattr(Path, "rename", fails)
-    if number == errno.ENOTEMPTY:
-        await corpora.store_offered()
-    else:
-        with pytest.raises(OSError, match="failed"):
-            await corpora.store_offered()
-    left = [path.name for path in stored(tmp_path).iterdir()]
-    assert left == ([name] if number == errno.ENOTEMPTY else [])
-
-
-async def test_offered_file__is_kept_by_content_once(corpora: CorpusStore, tmp_path: Path) -> None:
+async def test_offered_file__is_stored_once_by_content(corpora: CorpusStore, tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_bytes(b"one\ntwo\n")
     first, again = [await corpora.offer(tmp_path / name) for name in ("a.txt", "b.txt")]

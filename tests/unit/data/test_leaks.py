@@ -140,7 +140,7 @@ def test_leaks__of_characters_are_for_text_with_few_ngrams_of_words(tmp_path: Pa
     assert (few_leak.lines, few_leak.words, few_leak.characters) == (1, 1, 1)
 
 
-def test_leaked_texts__are_those_whose_words_stand_in_a_line() -> None:
+def test_leaked_texts__have_all_their_words_in_a_line() -> None:
     words = ["a", "Bé", "be\u0301", "🙂d", "x,", "❤\ufe0f", "क", "कि", "می\u200cخواهم", "👩\u200d🚀", "t͡ʃ"]
     text_lists = st.lists(st.lists(st.sampled_from(words), max_size=40).map(" ".join), min_size=1, max_size=6)
 

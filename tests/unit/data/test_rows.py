@@ -77,7 +77,7 @@ def tables(characters: str) -> st.SearchStrategy[list[list[str]]]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_table__comes_back_as_it_was_written(name: str, tmp_path: Path) -> None:
+def test_table__is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     writer = WRITERS[name]
     file, plain = tmp_path / f"table{writer.suffix}", tmp_path / "plain"
     plain.mkdir()
@@ -124,13 +124,13 @@ def test_quotation_marks__are_those_of_cells_or_of_the_text(
     assert bool(notes) == (quoting is None and rows[0].startswith('"'))
 
 
-@pytest.mark.parametrize(("quoting", "is_told"), [(None, True), ("csv", False)])
-def test_quoted_cell__whose_lines_could_be_rows_is_reported(quoting: Quoting | None, is_told: bool) -> None:
+@pytest.mark.parametrize(("quoting", "is_reported"), [(None, True), ("csv", False)])
+def test_quoted_cell__with_lines_like_rows_is_reported(quoting: Quoting | None, is_reported: bool) -> None:
     text = 'item,sentence,note\n1,The sun rose,"yes\n2,The moons rose,no\n3,A star fell,maybe"\n4,It rained,last\n'
     found = read_rows(text, ".csv", quoting)
     assert [row["item"] for _, row in found.rows] == ["1", "4"]
     shown = [*map(ENGLISH.note, found.notes)]
-    assert any(note.startswith("The quoted cell that begins in line 2") for note in shown) == is_told
+    assert any(note.startswith("The quoted cell that begins in line 2") for note in shown) == is_reported
     plain = read_rows(text, ".csv", "none")
     assert [row["item"] for _, row in plain.rows] == ["1", "2", "3", "4"]
 

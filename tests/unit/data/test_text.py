@@ -73,7 +73,7 @@ def test_lines__end_at_newlines_of_every_system_and_blank_ones_go(
 
 
 @for_all_pairs(st.text(alphabet=st.sampled_from("aж\n\r 🙂\t\u2028"), max_size=40), st.integers(1, 5))
-def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: int) -> None:
+def test_lines__do_not_depend_on_the_size_of_the_reads(text: str, size: int) -> None:
     blocks = list(stream_blocks(ShortReads(text.encode(), size), "x"))
     lines = [line for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip()]
     assert [line for block in blocks for line in block.text.split("\n")] == lines

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import functional
 
-from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of, slow_except
+from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of
 from tests.support.finished_runs import finished_run
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.tiny_models import doubles, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
@@ -105,7 +106,7 @@ def check_masked(ask: Ask, model: LanguageModel) -> None:
         assert torch.allclose(logits[read], expected[read], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_except(FAMILIES))
+@pytest.mark.parametrize("name", slow_unless_quick(FAMILIES))
 @pytest.mark.parametrize("form", ["torchscript", "onnx"])
 def test_graph__gives_our_numbers_for_every_size(
     name: str, form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -346,7 +346,7 @@ def test_chunks__in_their_order_are_the_output_and_never_a_part_of_a_stop(
         assert check_chunks(chunks, index, output)[-1].stop_reason == reason
 
 
-def test_chunks__wait_while_a_stop_may_come_and_no_longer() -> None:
+def test_chunks__wait_only_for_a_possible_stop_sequence() -> None:
     """Of what is written letter by letter, `ab` is sent only when it is clear that no `abc` comes of it."""
     request = {"stop_sequences": ["abc"], "seed": 5, "max_new_tokens": 400, "alphabet": "abc", **ENDLESS}
     *chunks, response = write_together(model_of("gru"), WITH_MASK, request, is_streamed=True)

@@ -106,7 +106,7 @@ def test_words_and_tokens__have_the_surprisals_of_a_score(method: str, family: s
 
 
 @pytest.mark.parametrize("family", QUICK)
-def test_columns__come_back_for_each_unit_in_the_order_given(family: str) -> None:
+def test_columns__are_repeated_for_each_unit_in_order(family: str) -> None:
     model = model_with("bpe", family)
     for per, count in {"item": 1, "region": 2, "word": 3}.items():
         found = scored(model, **REGIONS, per=per, first_row=5).table or {}
@@ -269,7 +269,7 @@ def request_of(fields: dict[str, object]) -> ItemsRequest:
         ),
     ],
 )
-def test_guess__is_reported_with_a_count_and_its_first_row(fields: dict[str, object], notes: list[str]) -> None:
+def test_reading__is_reported_with_a_count_and_its_first_row(fields: dict[str, object], notes: list[str]) -> None:
     found = item_notes([request_of(fields)])
     assert [note.startswith(said) for note, said in zip(found, notes, strict=True)] == [True] * len(notes)
 
@@ -365,7 +365,7 @@ def test_frequencies__of_a_long_text_are_counted_in_parts() -> None:
     assert rows(model, **options) == found
 
 
-def test_frequencies__are_empty_where_the_training_text_is_gone() -> None:
+def test_frequencies__are_empty_without_the_training_text() -> None:
     def changed_text() -> Iterable[str]:
         raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed.")
 

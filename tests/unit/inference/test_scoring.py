@@ -200,7 +200,7 @@ def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) ->
 
 
 @pytest.mark.parametrize("name", slow_unless_quick(READ_ONCE))
-def test_score__of_a_line_beyond_the_context_goes_by_stated_windows(name: str) -> None:
+def test_score__of_a_line_beyond_the_context_reports_its_windows(name: str) -> None:
     model, stride = model_of(name), POSITIONS - CONTEXT
     found, unstarted = score(model, WITH_MASK, f"abc\n{LINE}"), score(model, WITH_MASK, LINE, context="none")
     ids, expected, given = [BOS, *WITH_MASK.encode(LINE)], list[float](), list[int]()
@@ -217,7 +217,7 @@ def test_score__of_a_line_beyond_the_context_goes_by_stated_windows(name: str) -
     assert score(model, WITH_MASK, "abc").context_tokens is None
 
 
-def test_score__by_smaller_windows_is_compared_as_far_as_the_context_goes() -> None:
+def test_score__by_smaller_windows_is_compared_up_to_the_context() -> None:
     model, ids = model_of("gpt2"), WITH_MASK.encode(LINE[:POSITIONS])
     plain, again = score_lines(model, [ids] * 2)
     [smaller] = score_lines(model, [ids], window_tokens=8)

@@ -37,7 +37,7 @@ def only(response: SequencesResponse) -> SequenceScore:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_part__has_the_tokens_whose_first_non_space_character_it_has(method: str) -> None:
+def test_part__has_the_tokens_that_begin_in_it(method: str) -> None:
     tokenizer = small_tokenizer(method)
     model = model_of("lstm", vocabulary_of(tokenizer))
     start, ids = tokenizer.special_ids.start, tokenizer.encode(TEXT)

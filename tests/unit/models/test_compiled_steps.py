@@ -257,7 +257,7 @@ def test_fork__continues_by_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", slow_unless_quick(CAUSAL))
-def test_copies__are_made_once_counted_and_dropped_by_training(name: str) -> None:
+def test_copies_of_weights__are_created_once_counted_and_dropped_by_training(name: str) -> None:
     model, random = model_of(name), Random(8)
     size = model.memory_bytes()
     state, logits = after(model, (2,), random)

@@ -53,7 +53,7 @@ def ids_of(tokenizer: Tokenizer, lines: Sequence[str]) -> list[int]:
 
 
 @every_kind
-def test_known_text__comes_back_and_special_tokens_in_it_are_text(kind: str) -> None:
+def test_known_text__is_decoded_and_special_tokens_in_it_are_text(kind: str) -> None:
     tokenizer, specials = TOKENIZERS[kind], TOKENIZERS[kind].manifest.special_tokens
     for text in [*KNOWN, "e\u0301tude"]:
         assert tokenizer.decode(tokenizer.encode(text)) == normalize("NFC", text)
@@ -107,7 +107,7 @@ def test_lowercase__is_part_of_the_tokenizer_and_its_files(
 
 
 @every_kind
-def test_saved__it_is_found_equal_and_is_made_again_byte_for_byte(kind: str, tmp_path: Path) -> None:
+def test_saved_tokenizer__loads_equal_and_is_trained_to_the_same_bytes(kind: str, tmp_path: Path) -> None:
     saved, folder = TOKENIZERS[kind], tmp_path / "folder"
     assert not is_saved(folder)
     saved.save(folder)
@@ -182,7 +182,7 @@ def test_vocabulary_of_another_kind__is_refused_though_the_hash_is_right(
 
 
 @every_kind
-def test_statistics__are_those_of_lines_that_it_was_not_made_from(kind: str) -> None:
+def test_statistics__are_measured_on_held_out_lines(kind: str) -> None:
     held_out = ["the sun Ж", "the sea"]
     tokenizer = made(kind, held_out=held_out)
     stats, ids = tokenizer.manifest.stats, [i for line in held_out for i in tokenizer.encode(line)]
@@ -242,7 +242,7 @@ def test_any_text__loses_unknown_characters_and_nothing_else(kind: str, given: t
 
 
 @for_all(any_lines)
-def test_any_text__comes_back_from_bytes(text: str) -> None:
+def test_any_text__is_decoded_from_bytes(text: str) -> None:
     form = normalize("NFC", text)
     assert BYTES.encode(text) == [4 + byte for byte in form.encode()]
     assert ids_of(STREAM, [form]) == [4 + byte for byte in f"{form}\n".encode()]
@@ -298,7 +298,7 @@ def sized(kind: str, lines: Sequence[str]) -> Tokenizer:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"])
-def test_text_of_a_language__comes_back_or_loses_unknown_characters(kind: str, language: str) -> None:
+def test_text_of_a_language__loses_only_unknown_characters(kind: str, language: str) -> None:
     """The Universal Declaration of Human Rights (United Nations, free to reproduce)."""
     lines = texts_in(language)
     tokenizer = sized(kind, lines)

@@ -60,6 +60,6 @@ def test_long_lines__are_learned_from_to_their_end(model_type: str) -> None:
     assert tokenizer.special_ids.unk not in tokenizer.encode("the king ж")
 
 
-def test_text_of_which_nothing_can_be_made__is_refused() -> None:
+def test_text_without_pieces__is_refused() -> None:
     with refused(ErrorCode.TOKENIZER_TRAIN_FAILED, "SentencePiece could not train 8,000 tokens on this text"):
         tokenizer_of("sentencepiece", [])

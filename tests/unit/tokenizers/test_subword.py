@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from tests.support.properties import for_all
 from tests.support.refusals import refused
-from tests.support.tiny_models import POEM, integers, library_tokenizer, make_run, tokenizer_of
+from tests.support.tiny_models import POEM, library_tokenizer, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens
 from trainer.tokenizers import load_tokenizer
-from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.training.batches import masking
+from trainer.tokenizers.base import Tokenizer
 
 METHODS = ["bpe", "wordpiece", "sentencepiece"]
 OF_LIBRARY = METHODS[:2]
@@ -158,22 +156,6 @@ def test_sentencepiece_file__has_the_names_in_the_packages_own_places(tmp_path: 
     assert ids == (ours.special_ids.bos, ours.special_ids.eos, ours.special_ids.unk, ours.special_ids.pad)
     assert {name: processor.piece_to_id(name) for name in NAMES.values()} == ours.manifest.special_tokens
     assert processor.is_control(processor.piece_to_id("<g_g>"))
-
-
-@every_method
-def test_masked_run__masks_with_the_token_of_the_given_name(method: str, tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path,
-        model_family="lstm",
-        model={"embedding_size": 8, "hidden_size": 8, "num_layers": 1, "bidirectional": True},
-        objective="masked_lm",
-        tokenizer={"method": method, "vocab_size": 80, "special_tokens": {"mask_token": "<gap>"}},
-        num_epochs=1,
-    )
-    masked = masking(run.effective, vocabulary_of(run.tokenizer), run.effective.seed)
-    assert run.tokenizer.special_ids.mask == run.tokenizer.manifest.special_tokens["<gap>"] == 4
-    assert 4 in integers(run.corpus.rows("train", 16, masked).batch(np.arange(4)).inputs)
-    assert run.train(run.fresh_model()).test is not None
 
 
 def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from unicodedata import normalize
 
-import numpy as np
 import pytest
 import tokenizers
 
@@ -10,7 +9,6 @@ from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
 from tests.support.tiny_models import integers, library_tokenizer, tokenizer_of
 from trainer.tokenizers.word import with_spaces
-from trainer.training.batches import NO_TARGET, Rows
 
 
 def test_ids__are_the_unknown_word_the_end_and_words_as_they_came() -> None:
@@ -38,18 +36,6 @@ def test_vocabulary__keeps_the_most_frequent_in_the_order_of_the_text() -> None:
     assert tokenizer_of("word", lines, vocab_size=1).vocab_size == 2
 
 
-def test_rows__begin_at_the_end_of_a_line_and_predict_every_id() -> None:
-    tokenizer = tokenizer_of("word", ["a b c"])
-    documents = tokenizer.encode_documents("\n".join(["a b c", "a x c"] * 10))
-    ids, rows = integers(documents), Rows(documents, 8, tokenizer.special_ids)
-    batch = rows.batch(np.arange(len(rows)))
-    inputs, targets = integers(batch.inputs), integers(batch.targets)
-    assert inputs[: len(ids)] == [1, *ids[:-1]]
-    assert targets == [*ids, *[NO_TARGET] * (len(targets) - len(ids))]
-    assert batch.tokens == len(ids) == 80
-    assert set(inputs[len(ids) :]) <= {1}
-
-
 PRINTED = [
     ("the cat , the dog .", "the cat, the dog."),
     ("well ; yes : no ! why ?", "well; yes: no! why?"),
@@ -73,7 +59,7 @@ def test_spaces__are_as_in_print(words: str, printed: str) -> None:
 
 
 @for_all_pairs(texts, texts)
-def test_known_words__come_back_and_have_their_places(known: str, text: str) -> None:
+def test_known_words__are_decoded_with_their_spans(known: str, text: str) -> None:
     known, text = normalize("NFC", known), normalize("NFC", text)
     tokenizer = tokenizer_of("word", [f"{known} x"])
     words, has = text.split(), set(f"{known} x".split())

@@ -81,7 +81,7 @@ def test_encoded_corpus__is_in_use_until_its_ids_are_not(tmp_path: Path) -> None
     os.close(claim)
 
 
-def test_encoded_corpus__that_a_cleanup_removes_just_now_is_made_again(poem: Poem, tmp_path: Path) -> None:
+def test_encoded_corpus__that_a_cleanup_removes_is_encoded_again(poem: Poem, tmp_path: Path) -> None:
     expected, folder = poem.prepare(), poem.folder()
     claim = claim_folder(folder)
     assert claim is not None
@@ -156,7 +156,7 @@ def test_cache__is_filled_by_many_at_once(poem: Poem, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("deleted", ["content.json", "train.bin", "*"])
-def test_cache__of_which_something_was_deleted_is_made_again(poem: Poem, deleted: str) -> None:
+def test_cache__with_a_deleted_file_is_written_again(poem: Poem, deleted: str) -> None:
     expected, folder = poem.prepare(), poem.folder()
     for file in folder.glob(deleted):
         file.unlink()

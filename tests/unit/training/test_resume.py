@@ -90,7 +90,7 @@ def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
     return moments
 
 
-def test_moments__are_of_the_kinds_that_they_are_meant_to_be(moments: list[Moment]) -> None:
+def test_moments__are_of_their_kinds(moments: list[Moment]) -> None:
     between, validating, ending, testing = (moment.checkpoint.state for moment in moments)
     assert between.processed_step == between.step and between.position > 0 and between.row_tokens > 0
     assert validating.processed_step < validating.step and validating.epochs
