@@ -69,7 +69,10 @@ def _measured(
     """Look up samples of held-out text in training and validation text."""
     hasher = _Hasher(documents)
     samples = _drawn(text, hasher, seed)
-    tables = [_sorted([of_split[kind] for of_split in samples.values()]) for kind in range(_KINDS)]
+    tables: list[Hashes] = []
+    for kind in range(_KINDS):
+        table: Hashes = np.unique(np.concatenate([of_split[kind] for of_split in samples.values()]))
+        tables.append(table)
     searches: dict[Split, list[_Search]] = {split: [_Search(table) for table in tables] for split in _READ_SPLITS}
     for split, lines in read:
         for chunk in _chunks(lines):
@@ -111,14 +114,6 @@ def _drawn(text: Iterable[tuple[Split, str]], hasher: "_Hasher", seed: int) -> d
         hasher.has_characters = False
         return {split: [lines, words, _NONE] for split, (lines, words, _) in drawn.items()}
     return drawn
-
-
-def _sorted(samples: Sequence[Hashes]) -> Hashes:
-    hashes: Hashes = np.concatenate(samples)
-    hashes.sort()
-    is_new: _Flags = np.ones(len(hashes), dtype=np.bool_)
-    np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
-    return hashes[is_new]
 
 
 def _share(sample: Hashes, table: Hashes, is_found: _Flags) -> float | None:
