@@ -409,11 +409,11 @@ FIGURES = {
     "signed(0.1234, percent)": ("+12.3 %", "+12.3 %"),
     "meanOf([1, 2, null, 4], loss)": ("3.366 ± 2.204", "2.333 ± 1.528"),
     "perplexity(2.71828)": ("2.72", "2.72"),
-    "told('at step 5 it is 12 nats per token, not 6.91 nats per token')": (
+    "withChosenUnit('at step 5 it is 12 nats per token, not 6.91 nats per token')": (
         "at step 5 it is 17 bits per token, not 9.97 bits per token",
         "at step 5 it is 12 nats per token, not 6.91 nats per token",
     ),
-    "told('`8 bits`: its bits per character are too low, 1.2e+03 nats per character')": (
+    "withChosenUnit('`8 bits`: its bits per character are too low, 1.2e+03 nats per character')": (
         "`8 bits`: its bits per character are too low, 1,731.2 bits per character",
         "`8 bits`: its nats per character are too low, 1,200.0 nats per character",
     ),
@@ -424,7 +424,7 @@ FIGURES = {
 def test_figures__are_in_the_chosen_unit_with_the_digits_of_their_kind(modules: Path, index: int) -> None:
     wanted = {call: lines[index] for call, lines in FIGURES.items()}
     program = (
-        'import { loss, meanOf, perChar, percent, perplexity, signed, surprisal, told } from "./numbers.js";'
+        'import { loss, meanOf, perChar, percent, perplexity, signed, surprisal, withChosenUnit } from "./numbers.js";'
         f'import {{ setUnit }} from "./units.js"; setUnit("{("bits", "nats")[index]}");'
         f" console.log(JSON.stringify([{', '.join(wanted)}]));"
     )
@@ -457,19 +457,13 @@ def test_csv__has_full_numbers_and_empty_fields(modules: Path) -> None:
     ]
 
 
-def lines_of(modules: Path, names: str, module: str, expression: str) -> list[str]:
-    """The sentences of a module with numbers as the reports write them."""
-    found = TypeAdapter(list[str]).validate_python(value_of(modules, names, module, expression))
-    return [line.replace("\u2212", "-").replace(" %", "%").replace("95%", "95 %") for line in found]
-
-
 SAYING = """
 import { readFileSync } from "node:fs";
-import { said, textOf } from "./report.js";
+import { noteText, textOf } from "./report.js";
 const parts = JSON.parse(readFileSync("a_report.json", "utf-8")).sections.flatMap(({ parts }) => parts);
 const tables = parts.flatMap((part) => (part.kind === "choice" ? part.tables : part.kind === "table" ? [part] : []));
 console.log(JSON.stringify([
-  ...parts.filter(({ kind }) => kind === "note").map(said),
+  ...parts.filter(({ kind }) => kind === "note").map(noteText),
   ...tables.flatMap(({ rows, columns }) => rows.flatMap((row) => row.map((cell, at) => textOf(cell, columns[at])))),
 ]));
 """

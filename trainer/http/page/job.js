@@ -8,7 +8,7 @@ import { columnsOf, fieldsOf } from "./job_columns.js";
 import { capital, size } from "./numbers.js";
 import { confirms } from "./question.js";
 import { foldedSection, recordTable, valueOf } from "./record_table.js";
-import { said, sectionsOf } from "./report.js";
+import { noteText, sectionsOf } from "./report.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { Child } from "./elements.js" */
@@ -85,7 +85,7 @@ export function viewOf(row) {
         if (found.files.some(({ path }) => path === REPORT)) {
           /** @type {Report} */
           const report = await read(fileAddress(artifact, REPORT), signal);
-          setTitle(said(report.title));
+          setTitle(noteText(report.title));
           results.replaceChildren(...sectionsOf(report, artifact, found.files, signal, 1));
         }
         if (added) results.append(await added.results(artifact, signal));

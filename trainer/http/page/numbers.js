@@ -83,7 +83,7 @@ export function percent(value, digits = TABLES.share_digits) {
  * Write a sentence of the server, and the numbers in it that have a unit, in the unit of the page.
  * @param {string} text
  */
-export function told(text) {
+export function withChosenUnit(text) {
   return text.replace(/(?:([+-]?\d+(?:\.(\d+))?(?:e[+-]\d+)?) )?\b(bits|nats)(?= per )/g, (_, number, decimals = "", name) => {
     if (number === undefined) return unit();
     const nats = name === "bits" ? natsOf(Number(number)) : Number(number);

@@ -5,7 +5,7 @@ import { bdi, h, labelled, section, table } from "./elements.js";
 import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { date, decimal, duration, signed, size, told } from "./numbers.js";
+import { date, decimal, duration, signed, size, withChosenUnit } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, foldedSection } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
@@ -30,7 +30,7 @@ export function sectionsOf(report, artifact, files, signal, open = Infinity) {
   return report.sections.map(({ title, parts, is_detail }, index) => {
     const made = () => partsOf(parts, artifact, files, signal);
     const isFolded = is_detail || index >= open;
-    return isFolded ? foldedSection(said(title), () => h("div", {}, ...made())) : section(said(title), ...made());
+    return isFolded ? foldedSection(noteText(title), () => h("div", {}, ...made())) : section(noteText(title), ...made());
   });
 }
 
@@ -62,12 +62,12 @@ function partsOf(parts, artifact, files, signal) {
  * @param {Note} note
  * @returns {string}
  */
-export function said({ template, plural, values }) {
+export function noteText({ template, plural, values }) {
   const { count } = values;
   const isOne = typeof count === "object" && "value" in count && count.value === 1;
   const shown = Object.entries(values).map(([name, value]) => [
     name,
-    typeof value === "string" ? told(value) : "template" in value ? said(value) : written(value.value, value.form),
+    typeof value === "string" ? withChosenUnit(value) : "template" in value ? noteText(value) : written(value.value, value.form),
   ]);
   return filled(plural === null || isOne ? template : plural, { unit: unit(), ...Object.fromEntries(shown) });
 }
@@ -102,7 +102,7 @@ export function textOf(cell, { form, shows }) {
   if (cell === null) return "–";
   if (typeof cell === "string") return cell;
   if (typeof cell === "number") return written(cell, form);
-  if ("template" in cell) return said(cell);
+  if ("template" in cell) return noteText(cell);
   if ("address" in cell) return textOf(cell.text, { form, shows });
   const { value, low, high, deviation, n_ties } = cell;
   const number = value === null ? "–" : written(value, form);
@@ -117,7 +117,7 @@ export function textOf(cell, { form, shows }) {
 
 /** @param {Note[]} notes */
 function notesOf(notes) {
-  return h("ul", {}, ...notes.map((note) => h("li", {}, bdi(() => said(note)))));
+  return h("ul", {}, ...notes.map((note) => h("li", {}, bdi(() => noteText(note)))));
 }
 
 /**
@@ -126,7 +126,7 @@ function notesOf(notes) {
  */
 function tableOf(shown, artifact) {
   const rows = shown.rows.slice(0, MAX_ROWS);
-  const caption = () => said(shown.caption ?? shown.title);
+  const caption = () => noteText(shown.caption ?? shown.title);
   const all = shown.file === null ? [] : [" All digits: ", download(artifact, shown.file), "."];
   const cut = rows.length < shown.rows.length ? ` The first ${decimal(MAX_ROWS, 0)} of ${decimal(shown.rows.length, 0)} rows.` : "";
   return h(
@@ -143,7 +143,7 @@ function tableOf(shown, artifact) {
  * @param {ReportCell[][]} rows
  */
 function plainTable({ columns }, caption, rows) {
-  const titles = columns.map(({ title }) => () => said(title));
+  const titles = columns.map(({ title }) => () => noteText(title));
   const cells = rows.map((row) => columns.map((column, place) => cellOf(row[place] ?? null, column)));
   if (titles.some((title) => title())) return table(caption, titles, cells);
   return h("dl", { class: "facts" }, ...cells.map(([title, value]) => h("div", {}, h("dt", {}, title ?? ""), h("dd", {}, value ?? ""))));
@@ -172,7 +172,7 @@ function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
   const form = shown.find(({ column }) => column.form !== "count")?.column.form ?? "text";
   return heatTable(
     caption,
-    ["", ...shown.map(({ column }) => said(column.title))],
+    ["", ...shown.map(({ column }) => noteText(column.title))],
     rows.map((row) => {
       const titles = columns.slice(0, n_titles).map((column, place) => textOf(row[place] ?? null, column));
       return {
@@ -181,7 +181,7 @@ function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
           const cell = row[place] ?? null;
           const value = typeof cell === "object" && cell !== null && "low" in cell ? cell.value : cell;
           const isShaded = column.form !== "count" && typeof value === "number";
-          const name = [...titles.filter(Boolean), said(column.title)].join(", ");
+          const name = [...titles.filter(Boolean), noteText(column.title)].join(", ");
           return {
             text: () => textOf(cell, { ...column, shows: "value" }),
             share: isShaded ? (high > low ? (value - low) / (high - low) : 0) : null,
@@ -203,10 +203,10 @@ function colouredTable({ columns, n_titles }, caption, rows, [low, high]) {
 function choiceOf({ title, tables }, artifact) {
   const place = h("div");
   const show = () => place.replaceChildren(...tables.slice(Number(field.value), Number(field.value) + 1).map((one) => tableOf(one, artifact)));
-  const options = tables.map((one, index) => h("option", { value: index }, said(one.title)));
+  const options = tables.map((one, index) => h("option", { value: index }, noteText(one.title)));
   const field = h("select", { id: `choice-${tables[0]?.name}`, onchange: show }, ...options);
   show();
-  return h("div", {}, h("div", { class: "bar" }, labelled(said(title), field)), place);
+  return h("div", {}, h("div", { class: "bar" }, labelled(noteText(title), field)), place);
 }
 
 /**
@@ -218,28 +218,28 @@ function choiceOf({ title, tables }, artifact) {
  * @returns {(Element | null)[]}
  */
 function figureOf(figure, artifact, files, signal) {
-  if (figure.joins.length) return [languageTree(said(figure.title), figure.joins, (language) => figure.leaves[language] ?? language)];
-  const shown = picture(artifact, files, figure.name, said(figure.text), signal);
-  if (!figure.axes[0]?.places.length) return shown ? [folded(said(figure.title), shown)] : [];
+  if (figure.joins.length) return [languageTree(noteText(figure.title), figure.joins, (language) => figure.leaves[language] ?? language)];
+  const shown = picture(artifact, files, figure.name, noteText(figure.text), signal);
+  if (!figure.axes[0]?.places.length) return shown ? [folded(noteText(figure.title), shown)] : [];
   const per = figure.form === "loss" ? "token" : figure.form === "per_char" ? "character" : null;
   /** @type {import("./curves.js").Axis} */
-  const y = per ? { name: "loss", per } : { name: said(figure.y), unit: "share" };
-  const chart = new Chart({ title: per ? `Loss per ${per}` : said(figure.title), x: { name: "" }, y });
+  const y = per ? { name: "loss", per } : { name: noteText(figure.y), unit: "share" };
+  const chart = new Chart({ title: per ? `Loss per ${per}` : noteText(figure.title), x: { name: "" }, y });
   const axis = h(
     "select",
     { id: `axis-${figure.name}`, onchange: draw },
-    ...figure.axes.map(({ title }, index) => h("option", { value: index }, said(title))),
+    ...figure.axes.map(({ title }, index) => h("option", { value: index }, noteText(title))),
   );
   const isLog = h("input", { id: `log-${figure.name}`, type: "checkbox", checked: true, onchange: draw });
   function draw() {
     const { title, places } = figure.axes[Number(axis.value)] ?? { title: NOTHING, places: [] };
-    chart.set({ x: { name: said(title), isLog: isLog.checked } });
+    chart.set({ x: { name: noteText(title), isLog: isLog.checked } });
     chart.show(figure.series.map((series, index) => lineOf(series, index, places, figure, isLog.checked)));
   }
   draw();
   const more = figure.n_left_out ? `${decimal(figure.n_left_out, 0)} more in ${figure.file}.` : null;
   const bar = h("div", { class: "bar" }, labelled("Axis", axis), labelled("Logarithmic", isLog));
-  return [h("h3", {}, () => said(figure.title)), bar, more ? h("p", { class: "quiet" }, more) : null, chart.element];
+  return [h("h3", {}, () => noteText(figure.title)), bar, more ? h("p", { class: "quiet" }, more) : null, chart.element];
 }
 
 /**

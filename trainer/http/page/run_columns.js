@@ -2,7 +2,7 @@
 
 import { bdi, h } from "./elements.js";
 import { date, meanOf, perChar, percent } from "./numbers.js";
-import { said, written } from "./report.js";
+import { noteText, written } from "./report.js";
 import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
 
@@ -72,7 +72,7 @@ function columnOf({ name, title, form, is_usual }) {
   const isText = form === "text";
   return {
     id: name,
-    title: () => said(title),
+    title: () => noteText(title),
     isUsual: is_usual,
     cell: isText ? (run) => bdi(cell(run)) : form === "time" ? (run) => h("time", {}, cell(run)) : cell,
     groupCell,
