@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -102,11 +101,6 @@ def test_names_in_forms_and_lists__are_those_of_the_requests() -> None:
     [model] = all_of(r"MODEL_NAME = \"([^\n]*)\"", SOURCES["surprisal.js"])
     schema: dict[str, object] = TypeAdapter[str](base.ModelName).json_schema()
     assert f"^{model}$".replace(r"\\-", "-") == schema["pattern"]
-
-
-def words_of(kind: object) -> set[str]:
-    words: tuple[str, ...] = get_args(kind)
-    return {*words}
 
 
 def all_of(pattern: str, text: str) -> list[str]:
