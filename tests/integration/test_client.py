@@ -84,6 +84,8 @@ def test_train__takes_fields_a_request_an_experiment_file_or_a_run(
         assert labels[:4] == ["a mapping", "a request", "a file", "keywords"] and re.fullmatch(LABEL, labels[4])
         assert [run.run_id for run in client.runs(search="keywords")] == [runs[3].run_id]
         assert list(client.runs(search="a label of no run")) == []
+        annotated = client.annotate(runs[3].run_id, note="a remarkable run", tags=["pilot"])
+        assert list(client.runs(search="remarkable")) == list(client.runs(search="pilot")) == [annotated]
         assert {run.model_family for run in client.runs(status="completed", family="char_lstm")} == {"char_lstm"}
         monkeypatch.setattr(remote, "_MAX_PAGE", 2)
         listed = list(client.runs())

@@ -37,10 +37,11 @@ from trainer.contracts.job_status import JobStatus
 from trainer.contracts.jobs import WorkersState
 from trainer.contracts.models import Objective
 from trainer.contracts.parameters import BatteryPath, CompareQuery, CorpusPath, ExperimentPath, RunPath, TokenizerPath
-from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.runs import AnnotationChange, RunStatus, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
+    ANNOTATE_RUN,
     BATTERIES,
     DELETE_CORPUS,
     DELETE_RUN,
@@ -158,6 +159,11 @@ class Client:
     def wait(self, run_id: str) -> RunStatus:
         """Wait for the end of a run and return its status."""
         return self._loop.call(self._server.ended(GET_RUN, RunPath(run_id=self._full_id(run_id))))
+
+    def annotate(self, run_id: str, *, note: str | None = None, tags: Sequence[str] | None = None) -> RunStatus:
+        """Change the note and the tags of a run, and return its status; what is None stays as it is."""
+        change = parse(AnnotationChange, {"note": note, "tags": tags})
+        return self._call(ANNOTATE_RUN, parse(RunPath, {"run_id": run_id}), body=change)
 
     def cancel(self, run_id: str) -> RunStatus:
         """Cancel a run, which ends after its current step, and return its status."""
