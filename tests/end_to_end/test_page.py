@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, faults, needs_chromium, see_both_units
+from tests.support.browser import Browser, browsing, check_looks, faults, needs_chromium, see_both_units
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.many_runs import write_runs
@@ -106,7 +106,7 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.see_value("document.querySelectorAll('path.line').length", 4)
         words: dict[str, object] = {"model_family": "gru", "tokenizer": {"method": "word"}}
         gru = await finish(queue, "page group other", num_epochs=3, **words)
-        await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}", tmp_path / "files")
+        await check_comparison(browser, f"{address}/#/compare/{alone},{char},{gru},~{group_id}")
         child = await finish(queue, "page group child", init_from_run_id=accepted.run_ids[0])
         await browser.open(f"{address}/#/runs/{child}")
         await browser.see(f"document.querySelector('p a[href=\"#/runs/{accepted.run_ids[0]}\"]')")
@@ -118,14 +118,12 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.see("document.querySelector('h1')?.textContent === 'page group'")
         await browser.see_text("2 runs: 2 completed.")
         await browser.see("[...document.querySelectorAll('main td')].some((cell) => cell.textContent === '43')")
-        for width in (320, 1200):
-            await browser.screen(width, 800)
-            assert await faults(browser) == []
+        await check_looks(browser)
         assert browser.errors == []
 
 
-async def check_comparison(browser: Browser, address: str, files: Path) -> None:
-    """Check a comparison of three runs, the third of another family, and a group: order, settings, files and looks."""
+async def check_comparison(browser: Browser, address: str) -> None:
+    """Check a comparison of three runs, the third of another family, and a group: order, settings and looks."""
     await browser.open(address)
     await browser.see("document.querySelectorAll('path.line').length === 8")
     titles = "[...document.querySelectorAll('main h2')].map((title) => title.textContent).join()"
@@ -153,17 +151,7 @@ async def check_comparison(browser: Browser, address: str, files: Path) -> None:
         (": {:+.3f} {unit} per token (95 % interval ", over_seeds.difference),
         ("loss, {unit} per token by step",),
     )
-    await browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(files))
-    for ending in ("svg", "csv"):
-        await browser.evaluate(f"document.querySelector('button[aria-label=\"{ending.upper()}: Loss\"]').click()")
-        await until((files / f"loss.{ending}").exists)
-    assert "D val." in (files / "loss.svg").read_text(encoding="utf-8")
-    head = (files / "loss.csv").read_text(encoding="utf-8").splitlines()[0]
-    for letter in "ABCD":
-        assert f",{letter} train (nats per token)," in head and f",{letter} validation (nats per token)" in head
-    for width, dark in ((320, True), (1200, False)):
-        await browser.screen(width, 800, dark=dark)
-        assert await faults(browser) == []
+    await check_looks(browser)
 
 
 ROWS = "[...document.querySelectorAll('.runs tbody small')].map((one) => one.textContent)"
@@ -326,13 +314,7 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         await browser.see_text("run_ended status=completed")
         await browser.see_value("document.querySelectorAll('table').length", 4)
         await browser.see_text("manifest.json")
-        for width in (320, 1200):
-            for dark in (False, True):
-                await browser.screen(width, 800, dark=dark)
-                await browser.see(
-                    "matchMedia('(prefers-color-scheme: dark)').matches === " + ("true" if dark else "false")
-                )
-                assert await faults(browser) == []
+        await check_looks(browser)
         await browser.open(f"{address}/docs")
         await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
         await browser.see_text("POST /runs/{run_id}/score")

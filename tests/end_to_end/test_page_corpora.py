@@ -3,10 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
 from tests.support.api_process import api_process
-from tests.support.browser import Browser, browsing, faults, give, needs_chromium
+from tests.support.browser import Browser, browsing, check_looks, faults, give, needs_chromium
 from tests.support.faulty_proxy import free_port
 from tests.support.lab import Lab
 from tests.support.reverse_proxy import reverse_proxy
@@ -14,8 +15,6 @@ from tests.support.served_page import KEY, served
 from trainer.data.text import corpus_sha256
 
 pytestmark = needs_chromium
-
-SIZES = ((1200, False), (1200, True), (320, False))
 
 
 class _Node(BaseModel):
@@ -51,9 +50,7 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             await browser.see_text("Stored as corpus қазақ_тілі: ")
             await browser.see_text("usual spelling")
             await browser.see_text("The corpus қазақ_тілі is stored.", "#news")
-            for width, dark in SIZES:
-                await browser.screen(width, 800, dark=dark)
-                assert await faults(browser) == []
+            await check_looks(browser)
             await choose(browser, file)
             await browser.evaluate("document.querySelector('#corpus-name').value = 'demo'")
             await browser.tab_to(".upload button")
@@ -71,6 +68,7 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             assert not stored.exists()
 
 
+@pytest.mark.slow
 async def test_page__uploads_through_a_proxy_that_takes_small_bodies(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "through-a-proxy.txt"
     file.write_text("ana dili 12\n" * 100_000, encoding="utf-8")

@@ -80,6 +80,7 @@ async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Pa
         await browser.see_value("document.querySelector('#smoothing').value", "0.99")
 
 
+@pytest.mark.slow
 async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path) -> None:
     async with shown(tmp_path, is_group=True) as browser:
         for _ in range(3):
@@ -101,7 +102,8 @@ async def test_zoomed_group__has_all_steps_of_its_means_and_bands(tmp_path: Path
             assert numbers[step] == pytest.approx((loss + 0.5, loss, loss + 1))
 
 
-async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_chart__is_zoomed_by_dragging_until_a_reset_or_another_axis(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
         await browser.see("document.querySelector('.facts dd')")  # stands above the chart
         await browser.screen(1200, 800)
@@ -117,11 +119,6 @@ async def test_chart__is_zoomed_by_dragging_and_reset(tmp_path: Path) -> None:
         await browser.see(FINER)
         await browser.evaluate("[...document.querySelectorAll('.tools button')][2].click()")
         await browser.see_value(LINE, whole)
-
-
-async def test_zoom__that_another_axis_ends_leaves_no_finer_points(tmp_path: Path) -> None:
-    async with shown(tmp_path) as browser:
-        await browser.screen(1200, 800)
         await choose(browser, 1, "tokens")
         whole = await browser.evaluate(LINE)
         await choose(browser, 1, "step")

@@ -80,16 +80,16 @@ def address_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield api.url
 
 
-@pytest.mark.parametrize("view", VIEWS)
-async def test_view__has_one_unit(address: str, tmp_path: Path, view: str) -> None:
+async def test_views__have_one_unit(address: str, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
-        await browser.open(f"{address}/#{view}")
-        await browser.see("document.querySelector('main td')")
-        await browser.see_value("document.querySelector('#unit').value", "bits")
-        if "experiments" in view:  # whose runs are not here: their curves stay closed
-            await browser.see("document.getElementById('about-curves-of-trainings')")
-            await browser.evaluate("document.getElementById('about-curves-of-trainings').parentNode.remove()")
-        await browser.evaluate("document.querySelectorAll('main details').forEach((one) => (one.open = true))")
-        await see_both_units(browser, *VIEWS[view])
-        assert await faults(browser) == []
+        for view, figures in VIEWS.items():
+            await browser.open(f"{address}/#{view}")
+            await browser.see("document.querySelector('main td')")
+            await browser.see_value("document.querySelector('#unit').value", "bits")
+            if "experiments" in view:  # whose runs are not here: their curves stay closed
+                await browser.see("document.getElementById('about-curves-of-trainings')")
+                await browser.evaluate("document.getElementById('about-curves-of-trainings').parentNode.remove()")
+            await browser.evaluate("document.querySelectorAll('main details').forEach((one) => (one.open = true))")
+            await see_both_units(browser, *figures)
+            assert await faults(browser) == []
         assert all(" 409 " in error for error in browser.errors), browser.errors

@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.support import tiny_request, wait_for_status
-from tests.support.browser import Browser, browsing, faults, needs_chromium
+from tests.support.browser import Browser, browsing, check_looks, faults, needs_chromium
 from tests.support.lab import Lab
 from tests.support.served_page import KEY, finish, served
 from tests.support.waiting import until
@@ -32,14 +32,6 @@ async def press_button(browser: Browser, name: str) -> None:
     raise AssertionError(f"Tab never reaches {name}")
 
 
-async def fits(browser: Browser) -> None:
-    """See that a view has no faults on a computer and a phone, in light and dark."""
-    for width in (320, 1200):
-        for dark in (False, True):
-            await browser.screen(width, 800, dark=dark)
-            assert await faults(browser) == []
-
-
 async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = (await queue.train(tiny_request(label="page action", **LONG), user_id=None)).run_id
@@ -48,7 +40,7 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         await browser.see(f"{BUTTONS}.startsWith('Cancel,')")
         await press_button(browser, "Cancel")
         await browser.see(f"{STATUS} === 'cancelled' && {BUTTONS} === 'Resume,Delete'")
-        await fits(browser)
+        await check_looks(browser)
         await press_button(browser, "Resume")
         await browser.see(f"!location.hash.includes({run_id!r}) && {STATUS} && {BUTTONS}.startsWith('Cancel,')")
         resumed = str(await browser.evaluate("location.hash.split('/').pop()"))
@@ -62,7 +54,7 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         child = f"section a[href='#/runs/{resumed}']"
         await browser.see(f"document.querySelector({child!r})")
         await browser.tab_to(child)
-        await fits(browser)
+        await check_looks(browser)
         await browser.press("Enter")
         await browser.see(f"location.hash.includes({resumed!r}) && {BUTTONS} === 'Resume,Delete'")
         await press_button(browser, "Delete")
@@ -109,7 +101,7 @@ async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: 
         await queue.states.cancel(run_id)
         await browser.see("/Paused: [1-9]/.test(document.body.innerText)")
         assert "run_ended" not in await browser.text(LOG)
-        await fits(browser)
+        await check_looks(browser)
         await press_button(browser, "Pause")
         await browser.see(f"document.querySelector({LOG!r}).textContent.includes('run_ended status=cancelled')")
         assert browser.errors == []
@@ -125,7 +117,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         await browser.type("pilot, new")
         await browser.tab_to("#note")
         await browser.type("one more time")
-        await fits(browser)
+        await check_looks(browser)
         await press_button(browser, "Save")
         await browser.see("document.querySelector(\"a[href='#/?where=tags%3Dpilot']\")")
         await browser.see_text("new one more time")
@@ -134,14 +126,14 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         await browser.tab_to("a[href^='#/train?']")
         await browser.press("Enter")
         await browser.see("document.querySelector('#field-corpus')?.value === 'text'")
-        await fits(browser)
+        await check_looks(browser)
         await browser.tab_to("#field-max_steps")
         await browser.type("0")
         await browser.press("Enter")
         await browser.see("document.querySelector('#field-max_steps').ariaInvalid === 'true'")
         await browser.see_value("document.activeElement.id", "field-max_steps")
         await browser.see_text("`max_steps` must be greater than 0", "#field-max_steps-problem")
-        await fits(browser)
+        await check_looks(browser)
         await browser.open(f"{address}/#/train?from={run_id}")
         await browser.see("document.querySelector('#field-max_steps')?.value === '0'")
         await browser.evaluate("document.querySelector('#field-max_steps').select()")
@@ -180,7 +172,7 @@ async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab
             )
             assert await browser.evaluate("document.querySelector('#field-model-hidden_size').value") == ""
             await browser.see_text("memory", "[aria-labelledby=about-what-will-be-trained]")
-        await fits(browser)
+        await check_looks(browser)
         assert browser.errors == []
 
 
@@ -195,7 +187,7 @@ async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path:
         await press_button(browser, "Export for other programs")
         await press_button(browser, "Export")
         await browser.see(f"document.activeElement.textContent === '{run_id}-csv.zip'")
-        await fits(browser)
+        await check_looks(browser)
         await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         await browser.press("Enter")
         file = tmp_path / f"{run_id}-csv.zip"
@@ -219,5 +211,5 @@ async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp
         await browser.press("Enter")
         await browser.see(f"{ROWS}.length === {len(kept)}")
         await browser.see(f"{ROWS}.every((text) => text.includes('ab'))")
-        await fits(browser)
+        await check_looks(browser)
         assert browser.errors == []

@@ -208,6 +208,14 @@ async def faults(browser: Browser) -> list[str]:
     return texts.validate_python(found) + texts.validate_python(await browser.evaluate(_VIOLATIONS))
 
 
+async def check_looks(browser: Browser) -> None:
+    """Fail for faults on a phone and a wide screen, in light and dark."""
+    for width in (320, 1200):
+        for dark in (False, True):
+            await browser.screen(width, 800, dark=dark)
+            assert await faults(browser) == []
+
+
 async def give(browser: Browser, answer: str) -> None:
     """Press the button of an answer in the question of the page by the keyboard."""
     await browser.see("document.querySelector('dialog[open]:has(#question)')")
