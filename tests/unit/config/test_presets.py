@@ -70,7 +70,6 @@ DEFAULTS: list[tuple[Values, Values]] = [
             **{"holdout_fraction": 0.1, "test_fraction": 0.1},
         },
     ),
-    ({"max_steps": 2000}, {"num_epochs": 2000, "max_steps": 2000}),
     ({"max_steps": 2000, "num_epochs": 3}, {"num_epochs": 3}),
     ({"minutes": 2.0}, {"minutes": 2.0, "max_steps": None, "max_seq_len": 128, "num_epochs": 3, "batch_size": 128}),
     ({"gradient_clipping": None, "batch_size": 8}, {"gradient_clipping": None, "batch_size": 8}),
@@ -349,8 +348,6 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
     assert {request_hash(run) for run in same} == {request_hash(effective())}
     different = [effective(**fields) for fields in COUNTED] + [effective(), effective(changed(CORPUS, sha256="b" * 64))]
     assert len({request_hash(run) for run in different}) == len(different)
-    written = [effective(checkpoint_schedule={"words": [count]}) for count in ("1500k", "1.5M", "0.0015b", 1_500_000)]
-    assert len({request_hash(run) for run in written}) == 1
 
 
 NO_STEPS: dict[str, object] = {
