@@ -46,7 +46,7 @@ def once(holds: Callable[[], bool], *actions: Callable[[], object]) -> Iterator[
 
 def is_followed(client: Client) -> bool:
     """Return True while a command waits for news of the server."""
-    figures = client._loop.call(client._server.api.text("/metrics"))
+    figures = client._loop.call(client._server.api.send("GET", "/metrics", {})).decode()
     return any(line.startswith("mt_http_streams ") and not line.endswith(" 0.0") for line in figures.splitlines())
 
 

@@ -62,9 +62,6 @@ class HttpApi:
         """Read a record; `wait` in the query is the time that the server waits for a result."""
         return self.parsed(TypeAdapter(record), await self.send("GET", path, query))
 
-    async def text(self, path: str, /, **query: object) -> str:
-        return (await self.send("GET", path, query)).decode()
-
     async def patch(self, record: type[RecordT], path: str, content: bytes, /, **query: object) -> RecordT:
         """Send bytes; they are sent again, as they are, if there is no answer."""
         headers = {"Content-Type": "application/octet-stream"}

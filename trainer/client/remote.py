@@ -26,7 +26,7 @@ from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.operations import JOB_ROWS
-from trainer.contracts.parameters import GroupPath, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
+from trainer.contracts.parameters import GroupPath, LogsQuery, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest, check_completed, finished_error
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -34,6 +34,7 @@ from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
     CANCEL_RUN,
     GET_GROUP,
+    GET_LOGS,
     GET_MANIFEST,
     GET_RUN,
     JOB_CALLS,
@@ -96,7 +97,7 @@ class Remote:
         sent = body if not isinstance(body, NoBody) else None
         content = await self.api.send(row.method, where, given, sent, key=key)
         if call.answer is type(None) or issubclass(call.answer, str):
-            return narrowed(call.answer, content.decode() if content else None)
+            return narrowed(call.answer, content.decode() if issubclass(call.answer, str) else None)
         return self.api.parsed(TypeAdapter(call.answer), content)
 
     async def follow(self, call: Call[PathT, WaitQuery, NoBody, StatusT], path: PathT) -> AsyncGenerator[StatusT, None]:
@@ -208,7 +209,8 @@ class Remote:
     async def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
         """Yield the last lines of a run's log as stored, and with `follow` each new line until the run has ended."""
         if not follow:
-            text = await self.api.text(address("runs", run_id, "logs"), tail=tail, stored=True)
+            query = parse(LogsQuery, {"tail": tail, "stored": True})
+            text = await self.call(GET_LOGS, RunPath(run_id=run_id), query)
             for line in text.splitlines():
                 yield line
             return
