@@ -94,7 +94,7 @@ def with_installation(settings: Settings, command: Callable[[Installation], Awai
         return with_server(settings, command)
     from trainer.lab.here import Here
 
-    return asyncio.run(_on(Here(settings), command))
+    return asyncio.run(_on(Here(settings), command))  # in any thread, without a handler of signals
 
 
 def with_services(settings: Settings, terminal: Terminal, command: Callable[[Installation], Awaitable[T]]) -> T:

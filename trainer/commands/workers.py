@@ -1,7 +1,7 @@
 """`mt workers`: the workers of all machines; pause the queue, drain workers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import get_args
 
 from rich.text import Text
@@ -35,7 +35,11 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
     order: WorkerOrder | None = None
     if options.action is not None:
         order = parse(WorkerOrder, {"action": options.action, "name": options.name})
-    state = with_installation(settings_for_any(), lambda installation: _state(installation, order))
+
+    def ask(here: Installation) -> Awaitable[WorkersState]:
+        return here.call(LIST_WORKERS) if order is None else here.call(ORDER_WORKERS, body=order)
+
+    state = with_installation(settings_for_any(), ask)
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
     nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
@@ -45,12 +49,6 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
     terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
     return 0
-
-
-async def _state(installation: Installation, order: WorkerOrder | None) -> WorkersState:
-    if order is None:
-        return await installation.call(LIST_WORKERS)
-    return await installation.call(ORDER_WORKERS, body=order)
 
 
 def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:
