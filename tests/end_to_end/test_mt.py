@@ -337,13 +337,6 @@ def test_interrupt__at_any_moment_is_one_sentence(lab_shell: Shell, monkeypatch:
     assert lab_shell.err.startswith("Interrupted.")
 
 
-def test_up_without_a_token__says_what_is_missing(shell: Shell) -> None:
-    up = shell.start("up", DISCORD__TOKEN="")
-    out, err = up.communicate(timeout=PATIENCE_SECONDS)
-    assert (up.wait(), out, "DISCORD__TOKEN is not set" in err) == (2, "", True)
-    assert "`.env`" in err and "`mt up --no-discord`" in err
-
-
 def test_loss__of_a_split_is_one_number_wherever_it_is_shown(lab_shell: Shell) -> None:
     runs = {kind: lab_shell.train("--corpus", "text", *sets(*fields)) for kind, fields in RUNS.items()}
     for kind, run in runs.items():

@@ -10,7 +10,7 @@ import pytest
 
 import trainer
 from tests.support import tiny_request
-from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared
+from tests.support.api_server import KEY, LabServer, Prepared, prepared
 from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.api import Model
@@ -29,8 +29,8 @@ LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"
 EMPTY_PAGE = RunPage(runs=(), total=0, next_cursor=None).model_dump_json().encode()
 
 
-def client_of(server: LabServer, key: str = KEY) -> Client:
-    return Client(server.url, key)
+def client_of(server: LabServer) -> Client:
+    return Client(server.url, KEY)
 
 
 def model_of(client: Client) -> RemoteModel:
@@ -164,8 +164,6 @@ def test_download__is_a_folder_that_trainer_loads(server: LabServer, tmp_path: P
             client.download(server.run.run_id, folder)
         client.download(server.run.run_id, folder)
         assert weights.read_bytes() == content
-    with client_of(server, USER_KEY) as client, refused(ErrorCode.FORBIDDEN):
-        client.download(server.run.run_id, tmp_path / "another")
 
 
 def listed(path: str, content: bytes) -> Prepared:

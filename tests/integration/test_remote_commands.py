@@ -11,7 +11,7 @@ import pytest
 
 import trainer
 from tests.support import ROOT, tiny_request
-from tests.support.api_server import KEY, USER_KEY, LabServer
+from tests.support.api_server import KEY, LabServer
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.laptop import Laptop
 from tests.support.run_shell import TINY
@@ -72,7 +72,6 @@ def other_fixture(client: Client) -> str:
         ("files", "RUN"),
         ("verify", "RUN"),
         ("verify", "RUN", "--json"),
-        ("verify", "none"),
         ("workers", "drain"),
         ("workers", "drain", "nobody"),
         ("cancel", "RUN"),
@@ -118,7 +117,6 @@ def other_fixture(client: Client) -> str:
         ("battery", "show", "nothing"),
         ("tokenizer", "show", "last"),
         ("score", "none", "a"),
-        ("generate", "none", "a"),
     ],
 )
 def test_command__shows_what_it_shows_on_the_machine_of_the_server(
@@ -210,13 +208,9 @@ def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> No
     assert {"Ана_тілі", "demo", "folder", "of_a_table"} <= {corpus.name for corpus in listed.corpora}
     assert laptop.run("corpus", "list") == laptop.locally("corpus", "list")
     refusals = {
-        ("folder", "--name", "demo"): "There is another corpus 'demo': give another `name`",
         ("folder", "--name", "."): "must have a letter or a digit",
-        ("folder", "--language", "Kazakh"): "`language`",
         ("none.jsonl",): "There is no file 'none.jsonl'",
-        ("a.zip",): "is an archive",
     }
-    (laptop.folder / "a.zip").write_bytes(b"PK")
     for given, sentence in refusals.items():
         assert sentence in laptop.refuse("corpus", "add", *given)
     laptop.work_on("")
@@ -349,7 +343,7 @@ def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop,
     assert noted.startswith("The prompt ends with a newline, so the output starts a new line.\n")
 
 
-async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:
+async def test_score__temporary_or_interrupted_is_deleted_on_the_server(server: LabServer) -> None:
     given: dict[str, object] = {"url": server.url, "key": KEY}
     remote = Remote(ClientSettings.model_validate(given))
     run_id = server.run.run_id
@@ -385,8 +379,6 @@ def test_chat__continues_with_a_session(laptop: Laptop) -> None:
     assert code == 0 and out.count("\n") == 2
     session = err.partition("(session ")[2].partition(")")[0]
     assert laptop.run("chat", laptop.server.run.run_id, "--session", session, typed="ab\n")[0] == 0
-    code, _, err = laptop.run("chat", laptop.server.run.run_id, "--session", "gone", typed="ab\n")
-    assert (code, err) == (2, "mt: This chat has expired: start a new one.\n")
 
 
 def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, client: Client) -> None:
@@ -399,9 +391,6 @@ def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, clien
         shown = cells(laptop.type("workers", *words))
         assert shown == cells(laptop.locally("workers")[1])
         assert (shown[:2], shown[-1]) == (worker.name.split(":"), state)
-    laptop.work_on(laptop.server.url, USER_KEY)
-    assert worker.name.split(":")[0] in laptop.type("workers")
-    assert laptop.refuse("workers", "pause") == "mt: Only admins may do this.\n"
 
 
 def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Client, other: str) -> None:
@@ -409,9 +398,9 @@ def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Clien
     assert client.verify(other).ok
     before = samples.read_bytes()
     samples.write_bytes(b"")
-    told = laptop.type("verify", other, code=1)
-    assert told == laptop.locally("verify", other)[1]
-    assert "WRONG  eval/samples.jsonl " in told and "Some checks failed" in told
+    shown = laptop.type("verify", other, code=1)
+    assert shown == laptop.locally("verify", other)[1]
+    assert "WRONG  eval/samples.jsonl " in shown and "Some checks failed" in shown
     samples.write_bytes(before)
 
 
