@@ -15,13 +15,12 @@ from bot.messages.text import (
     count,
     figure,
     make_embed,
-    per_char,
     percent,
     plain,
     shown_name,
     shown_perplexity,
-    unit_of,
     unknown_warning,
+    with_unit,
 )
 from bot.session.client import Bot
 from trainer.config.validation import parse
@@ -134,22 +133,17 @@ def evaluating_answer(record: RunRecord, measured: str, model: str) -> discord.E
 
 def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, model: str) -> discord.Embed:
     """Return the metrics of a run on a split or a corpus."""
-    losses = metrics.lines
+    losses, share = metrics.lines, metrics.unknown_char_share
     margin = "" if losses.margin_nats is None else f" ± {figure(losses.margin_nats)} (95 %)"
-    figures = [f"**{figure(metrics.loss)}**{margin} {unit_of(metrics.objective)}"]
+    loss = with_unit(f"**{figure(metrics.loss)}**{margin}", metrics.objective, metrics.bits_per_char, share)
     if metrics.objective == "causal_lm":
         predicted = count(metrics.n_tokens, "predicted token")
     else:
         predicted = count(metrics.n_tokens, "predicted masked token")
-    if metrics.bits_per_char is not None:
-        figures.append(per_char(metrics.bits_per_char, metrics.unknown_char_share))
-    figures.append(shown_perplexity(metrics.perplexity))
-    unknown = ""
-    if metrics.unknown_char_share is not None:
-        unknown = f" · {_('{share} of the text unknown', share=percent(metrics.unknown_char_share))}"
+    unknown = "" if share is None else f" · {_('{share} of the text unknown', share=percent(share))}"
     lines = [
         _("On {text}", text=measured),
-        " · ".join(figures),
+        f"{loss} · {shown_perplexity(metrics.perplexity)}",
         *([] if losses.missing_interval is None else [reader_of_names().note(losses.missing_interval)]),
         *([] if metrics.baseline is None else [reader_of_names().note(counting_note(metrics.baseline))]),
         _(
@@ -158,7 +152,7 @@ def evaluation_answer(record: RunRecord, measured: str, metrics: EvalMetrics, mo
             top5=percent(metrics.top5_accuracy),
         ),
         f"{predicted}{unknown}",
-        *unknown_warning(metrics.unknown_char_share),
+        *unknown_warning(share),
         *(f"⚠ {reader_of_names().note(one)}" for one in metrics.notes),
     ]
     return make_embed(BLURPLE, f"📐 {_('Evaluation of {name}', name=shown_name(record))}", lines, model)

@@ -226,12 +226,7 @@ def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> d
 
 
 def _line_figures(bits: float | None, perplexity: float | None, unknown_char_share: float | None) -> str:
-    return " · ".join(
-        [
-            per_char(bits or 0.0, unknown_char_share),
-            shown_perplexity(perplexity or 0.0),
-        ]
-    )
+    return f"{per_char(bits or 0.0, unknown_char_share)} · {shown_perplexity(perplexity or 0.0)}"
 
 
 def _surprising_table(summary: Summary) -> str:
