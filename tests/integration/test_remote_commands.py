@@ -206,7 +206,8 @@ def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> No
     assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl", "--name", "of a table").name == "of_a_table"
     listed = laptop.read(CorpusList, "corpus", "list")
     assert {"Ана_тілі", "demo", "folder", "of_a_table"} <= {corpus.name for corpus in listed.corpora}
-    assert laptop.run("corpus", "list") == laptop.locally("corpus", "list")
+    for shown in (("list",), ("show", "Ана")):
+        assert laptop.run("corpus", *shown) == laptop.locally("corpus", *shown)
     refusals = {
         ("folder", "--name", "."): "must have a letter or a digit",
         ("none.jsonl",): "There is no file 'none.jsonl'",

@@ -40,6 +40,7 @@ from trainer.contracts.operations import COMMANDS, JOB_ROWS
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
 from trainer.lab.calls import EXPERIMENTS
+from trainer.reports.tokenizer_report import tokenizer_report
 from trainer.system.files import read_record
 
 __all__ = ["hub_fixture"]
@@ -303,6 +304,8 @@ def test_client__runs_jobs_of_the_server_to_their_end(
     assert client.battery([f"{run.run_id}@3"], "pairs.csv", measure="token").measure == "token"
     tokenizer = client.tokenizer("char", "afar-kk", "afar-tr", label="two")
     assert (tokenizer.status, tokenizer.label) == ("completed", "two")
+    assert client.report("tokenizers", "two").report == tokenizer_report(tokenizer)
+    assert "distinct characters" in repr(client.corpus("afar-kk"))
     out = client.export(f"{run.run_id}@3", "hf", "model")
     assert trainer.load(out).surprisal("abc") == trainer.load(f"{run.path}@3").surprisal("abc")
     with refused(ErrorCode.CONFLICT, "already exists"):
