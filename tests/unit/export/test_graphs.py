@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import functional
 
-from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of
+from tests.support.families import CAUSAL, FAMILIES, MASKED, TRANSFORMERS, model_of, slow_unless_quick
 from tests.support.finished_runs import finished_run
 from tests.support.markers import slow_except
 from tests.support.refusals import refused
