@@ -112,10 +112,10 @@ def read_ledger(item: HasLedger, owner: OwnerWatch | None = None) -> MessageLedg
     try:
         return MessageLedger.model_validate_json(read_regular(item.message_ledger))
     except FileNotFoundError:
-        record = item.record() if isinstance(item, RunDirectory | GroupMessages) else None
-        if record is None or not isinstance(item, RunDirectory | GroupMessages) or record.experiment_id is not None:
+        if not isinstance(item, RunDirectory | GroupMessages):
             return MessageLedger()
-        if isinstance(item, RunDirectory) and record.group is not None:
+        record = item.record()
+        if record.experiment_id is not None or (isinstance(item, RunDirectory) and record.group is not None):
             return MessageLedger()
         watcher = None if record.user_id is None else Watcher(user_id=record.user_id)
         is_new = owner is not None and (record.created_at >= owner.since or not item.result.exists())
