@@ -73,8 +73,7 @@ def graphed(folder: Path, model: LanguageModel) -> Ask:
     return ask
 
 
-def exported(folder: Path, model: LanguageModel) -> Ask:
-    graphs.write_pt2(folder, model)
+def loaded_program(folder: Path) -> Ask:
     load: Callable[[str], ExportedProgram] = import_module("torch.export").load
     return answering(load(str(folder / "model.pt2")).module())
 
@@ -121,9 +120,13 @@ def test_graph__gives_our_numbers_for_every_size(
 
 
 @pytest.mark.parametrize("name", slow_except(TRANSFORMERS, "gpt2", "bert"))
-def test_program__gives_our_logits_of_complete_texts_of_every_size(name: str, tmp_path: Path) -> None:
+def test_program__gives_our_logits_of_complete_texts_of_every_size(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = model_of(name)
-    ask = exported(tmp_path, model)
+    graphs.write_pt2(tmp_path, model)
+    assert capfd.readouterr() == ("", "")
+    ask = loaded_program(tmp_path)
     if name in MASKED:
         check_masked(ask, model)
     else:
