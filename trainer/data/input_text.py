@@ -17,10 +17,9 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.scores import ScoreRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import shown_name, with_newlines
+from trainer.data.text import BOM, shown_name, with_newlines
 
 _MAX_CHARACTER_BYTES = 4
-_BOM = "\ufeff"
 _LINE_ENDS = ("\r", "\n")
 RequestT = TypeVar("RequestT", bound=InferenceRequest)
 
@@ -53,7 +52,7 @@ def read_text(path: Path, most_characters: int, given: str | None = None) -> str
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(given or path, error)) from None
     text = decoded(data, shown)
     check_text_length(shown, len(text), most_characters)
-    return with_newlines(text.removeprefix(_BOM))
+    return with_newlines(text.removeprefix(BOM))
 
 
 class Portion(NamedTuple):
@@ -119,4 +118,4 @@ def _line(number: int, line: bytes) -> str | BadLine:
         check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
     except AppError as error:
         return BadLine(number, error)
-    return text.removeprefix(_BOM) if number == 1 else text
+    return text.removeprefix(BOM) if number == 1 else text

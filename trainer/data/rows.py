@@ -26,7 +26,7 @@ from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.reports import Note, counted_note, note
 from trainer.contracts.wording import counted
-from trainer.data.text import shown_name
+from trainer.data.text import BOM, shown_name
 
 Row = tuple[int, Mapping[str, object]]
 """The number of the line in which a row begins, and its values by column."""
@@ -35,7 +35,6 @@ Lines = Callable[[], Iterable[str]]
 
 _MAX_FILE_BYTES = 1 << 28
 _MAX_NAMES = 20
-_BOM = "\ufeff"
 _BALANCED = re.compile(r'"(?:[^"]|"")*+"')
 """A cell that is quoted in one line."""
 
@@ -63,7 +62,7 @@ class TextFile(NamedTuple):
 
     def text(self) -> str:
         """Return the text without its byte order mark; raises INVALID_INPUT if it is not UTF-8."""
-        return decoded(self.content, f"'{self.shown}'").removeprefix(_BOM)
+        return decoded(self.content, f"'{self.shown}'").removeprefix(BOM)
 
 
 def read_file(path: Path, suffixes: Collection[str]) -> TextFile:

@@ -31,7 +31,7 @@ MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
 _SAMPLE_CHUNKS, _SAMPLE_CHUNK_BYTES = 8, 32 << 10
-_BOM = "\ufeff"
+BOM = "\ufeff"
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _MAX_NAME = 48
@@ -169,7 +169,7 @@ def stream_blocks(stream: BinaryIO, name: str, documents: DocumentMode = "line")
         _check(rest, shown_name(name), position, stream)
         utf8 = rest[:end].removesuffix(b"\n").removesuffix(b"\r")
         text = decoded(utf8, f"'{shown_name(name)}'", position=position)
-        lines = with_newlines(text.removeprefix(_BOM) if position == 0 else text)
+        lines = with_newlines(text.removeprefix(BOM) if position == 0 else text)
         if documents == "line":
             lines = _without_blank_lines(lines)
         if lines or (end and documents == "stream"):
