@@ -252,6 +252,7 @@ def _load_optimizer_state(data: bytes) -> OptimizerState:
     if any(kind != ZIP_STORED for kind, _ in unpacked) or sum(size for _, size in unpacked) > len(data):
         raise ValueError("the archive is compressed")
     state: OptimizerState = torch.load(BytesIO(data), weights_only=True)
+    state.setdefault("raw_weights", {})  # checkpoints of earlier versions have none
     if state.keys() != OptimizerState.__annotations__.keys():
         raise ValueError("the archive is not an optimizer state")
     moments = moments_adapter.validate_python(state["optimizer"]["state"])

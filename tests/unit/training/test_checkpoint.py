@@ -166,6 +166,15 @@ def seal(folder: Path) -> None:
     (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
+def test_training_state_of_an_earlier_version__has_no_raw_weights(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
+    saved = checkpoint(1)
+    earlier = {name: value for name, value in saved.optimizer_state.items() if name != "raw_weights"}
+    (tmp_path / "step-1" / "optimizer.pt").write_bytes(packed(earlier))
+    seal(tmp_path / "step-1")
+    assert same(saved, store.recover(saved.weights).checkpoint)
+
+
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_training_state_that_would_grow__is_refused_with_a_right_hash(
     store: CheckpointStore, tmp_path: Path, bomb: str
