@@ -107,6 +107,18 @@ export function bdi(text) {
 }
 
 /**
+ * Make a text whose words between backticks are code.
+ * @param {() => string} text
+ */
+export function withCode(text) {
+  const parts = text().split("`").map((_, at) => {
+    const part = () => text().split("`")[at] ?? "";
+    return at % 2 ? h("code", {}, part) : part;
+  });
+  return h("bdi", {}, ...parts);
+}
+
+/**
  * Show the message of an error.
  * @param {unknown} error
  */

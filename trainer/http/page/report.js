@@ -1,7 +1,7 @@
 /** A report: its tables, figures and notes, with numbers in the unit of the page. */
 
 import { Chart } from "./curves.js";
-import { bdi, h, labelled, section, table } from "./elements.js";
+import { bdi, h, labelled, section, table, withCode } from "./elements.js";
 import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
@@ -117,7 +117,7 @@ export function textOf(cell, { form, shows }) {
 
 /** @param {Note[]} notes */
 function notesOf(notes) {
-  return h("ul", {}, ...notes.map((note) => h("li", {}, bdi(() => noteText(note)))));
+  return h("ul", {}, ...notes.map((note) => h("li", {}, withCode(() => noteText(note)))));
 }
 
 /**
@@ -156,7 +156,10 @@ function plainTable({ columns }, caption, rows) {
 function cellOf(cell, column) {
   const text = () => textOf(cell, column);
   const isLink = typeof cell === "object" && cell !== null && "address" in cell;
-  return isLink ? h("a", { href: `#/${cell.address}` }, text) : bdi(text);
+  if (isLink) return h("a", { href: `#/${cell.address}` }, text);
+  const isEstimate = typeof cell === "object" && cell !== null && "low" in cell;
+  const isNumber = typeof cell === "number" || (isEstimate && cell.low === null && cell.deviation === null);
+  return h("bdi", { class: isNumber && "number" }, text);
 }
 
 /**

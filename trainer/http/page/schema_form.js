@@ -1,7 +1,7 @@
 /** A form made from the JSON schema of a record: a field that is left empty is not sent, and has its default. */
 
 import { kept } from "./drafts.js";
-import { h } from "./elements.js";
+import { h, withCode } from "./elements.js";
 import { capital } from "./numbers.js";
 
 /**
@@ -327,7 +327,7 @@ export class SchemaForm {
       { class: "field" },
       h("label", { for: id }, path.split(".").pop() ?? path),
       made,
-      h("small", { id: `${id}-help` }, help),
+      h("small", { id: `${id}-help` }, withCode(() => help)),
       problem,
     );
   }
@@ -338,12 +338,12 @@ export class SchemaForm {
  * @param {Schema} schema
  * @param {HTMLElement[]} fields
  */
-function frame(path, schema, fields) {
+function frame(path, { description = "" }, fields) {
   return h(
     "fieldset",
     {},
     h("legend", {}, path.split(".").pop() ?? path),
-    schema.description ? h("small", {}, schema.description) : null,
+    description ? h("small", {}, withCode(() => description)) : null,
     h("div", { class: "fields" }, ...fields),
   );
 }

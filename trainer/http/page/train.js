@@ -2,7 +2,7 @@
 
 import { ApiError, read, send } from "./api.js";
 import { forgetDrafts } from "./drafts.js";
-import { announce, bdi, failure, h, section, setTitle } from "./elements.js";
+import { announce, failure, h, section, setTitle, withCode } from "./elements.js";
 import { capital, withChosenUnit } from "./numbers.js";
 import { SchemaForm } from "./schema_form.js";
 
@@ -177,7 +177,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
       form.resolve({ ...answer?.effective });
       const { cost = [], warnings = [], notes = [], chosen = [] } = answer ?? {};
       const reasons = chosen.map(({ field, value, reason }) => `${field}: ${value}, ${reason}`);
-      const lines = [...cost, ...warnings, ...notes, ...reasons].map((line) => h("li", {}, bdi(() => withChosenUnit(line))));
+      const lines = [...cost, ...warnings, ...notes, ...reasons].map((line) => h("li", {}, withCode(() => withChosenUnit(line))));
       resolved.replaceChildren(...(lines.length ? [section("What will be trained", h("ul", {}, ...lines))] : []));
     }, CHECK_MILLISECONDS);
   }
