@@ -26,7 +26,7 @@ from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.services.embedded import die_with_parent
 
-_COLOURS = 128
+_COLOURS = 64
 _WIDTH, _PHONE = 1200, 360
 _TRAINING = "train --corpus demo --tokenizer char --size tiny --epochs 4"
 _COMMANDS = (
@@ -77,7 +77,7 @@ class Pictures:
     async def draw_all(self, runs: dict[str, str], group: str, experiment: str, development: str) -> None:
         """Draw each page; `runs` has the ids of runs by their labels."""
         gpt2, lstm = runs["kazakh-gpt2"], runs["kazakh-lstm"]
-        await self._page("page-runs", "/", "document.querySelectorAll('.runs tbody a').length > 3", height=620)
+        await self._page("page-runs", "/", "document.querySelectorAll('.runs tbody a').length > 3", height=805)
         await self._page("page-runs-phone", "/", "document.querySelector('.runs tbody a')", width=_PHONE, height=640)
         await self._page("page-run", f"/runs/{gpt2}", "document.querySelector('.line')", height=1150)
         await self._page("page-run-dark", f"/runs/{gpt2}", "document.querySelector('.line')", height=1150, dark=True)
@@ -87,11 +87,11 @@ class Pictures:
         await self._text("page-text", f"/text/{gpt2},{lstm}")
         await self._generation("page-generation", f"/text/{gpt2}")
         await self._page(
-            "page-compare", f"/compare/{gpt2},{lstm},~{group}", "document.querySelector('.line')", height=1000
+            "page-compare", f"/compare/{gpt2},{lstm},~{group}", "document.querySelector('.line')", height=850
         )
         matrix = "document.querySelector('.heat-table td')"
-        await self._page("page-experiment", f"/experiments/{experiment}", matrix, height=1150)
-        await self._page("page-development", f"/batteries/{development}", "document.querySelector('.line')", height=900)
+        await self._page("page-experiment", f"/experiments/{experiment}", matrix, height=940)
+        await self._page("page-development", f"/batteries/{development}", "document.querySelector('.line')", height=700)
         await self._page("page-corpora", "/corpora", "document.querySelector('tbody th')", height=560)
 
     async def _page(
@@ -137,7 +137,7 @@ class Pictures:
         shot = await self._browser.call("Page.captureScreenshot", format="png")
         picture = Image.open(io.BytesIO(base64.b64decode(str(shot["data"])))).convert("RGB")
         self._target.mkdir(parents=True, exist_ok=True)
-        picture.quantize(_COLOURS).save(self._target / f"{name}.png", optimize=True)
+        picture.quantize(_COLOURS, Image.Quantize.FASTOCTREE).save(self._target / f"{name}.png", optimize=True)
 
 
 async def main(target: Path) -> None:
