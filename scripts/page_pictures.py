@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.services.embedded import die_with_parent
 
-_COLOURS = 64
+_COLOURS = 48
 _WIDTH, _PHONE = 1200, 360
 _TRAINING = "train --corpus demo --tokenizer char --size tiny --epochs 4"
 _COMMANDS = (
@@ -137,7 +138,16 @@ class Pictures:
         shot = await self._browser.call("Page.captureScreenshot", format="png")
         picture = Image.open(io.BytesIO(base64.b64decode(str(shot["data"])))).convert("RGB")
         self._target.mkdir(parents=True, exist_ok=True)
-        picture.quantize(_COLOURS, Image.Quantize.FASTOCTREE).save(self._target / f"{name}.png", optimize=True)
+        with_few_colours(picture).save(self._target / f"{name}.png", optimize=True)
+
+
+def with_few_colours(picture: Image.Image) -> Image.Image:
+    """Return a picture in its most frequent colours."""
+    data = picture.tobytes()
+    counted = Counter(zip(data[::3], data[1::3], data[2::3], strict=True))
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour, _ in counted.most_common(_COLOURS) for part in colour])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 async def main(target: Path) -> None:
