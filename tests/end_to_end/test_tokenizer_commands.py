@@ -53,8 +53,10 @@ def test_show_and_list__start_nothing(shell: Shell) -> None:
         "No tokenizers yet. Start one with: mt tokenizer train --method bpe --corpus demo --set vocab_size=1000\n"
     )
     assert shell.read(TokenizerList, "tokenizer", "list").tokenizers == ()
-    shutil.copytree(ROOT / "tests" / "fixtures" / "tokenizers", shell.artifacts / "tokenizers")
-    broken = shell.write("artifacts/tokenizers/char-0000000000000000/manifest.json", "{}").parent.name
+    tokenizers, broken = shell.artifacts / "tokenizers", "char-0000000000000000"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "tokenizers", tokenizers)
+    shutil.copytree(tokenizers / STORED_ID, tokenizers / broken)
+    shell.write(f"artifacts/tokenizers/{broken}/manifest.json", "{}")
     listed = shell.read(TokenizerList, "tokenizer", "list").tokenizers
     assert [*listed] == [shell.read(TokenizerStatus, "tokenizer", "show", one.tokenizer_id) for one in listed]
     assert {one.tokenizer_id: one.status for one in listed} == {STORED_ID: "completed", broken: "failed"}

@@ -80,7 +80,7 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
 
 @pytest.mark.parametrize("field", ["embedding_size", "num_layers", "dropout"])
 def test_config__refuses_a_value_below_its_range(field: str) -> None:
-    with refused(ErrorCode.INVALID_INPUT, f"`{field}` must be >"):
+    with refused(ErrorCode.INVALID_INPUT, f"`{field}` must be greater than"):
         config_of("lstm", tied=False, **{field: -1})
 
 

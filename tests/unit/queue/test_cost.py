@@ -16,7 +16,10 @@ from tests.support.families import effective_of, request_of, vocabulary
 from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizer_files import read_manifest
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import RedisSettings
+from trainer.config.tokenizer_request import record_of_run
 from trainer.config.train_request import train_request
 from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
@@ -235,9 +238,10 @@ async def test_preview__counts_the_checkpoints_by_the_words_of_the_corpus(tmp_pa
 
 async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path) -> None:
     shutil.copytree(EARLIER, tmp_path, dirs_exist_ok=True)
-    store = RunStore(tmp_path / "artifacts")
-    [tokenizer] = {manifest.tokenizer.id for run in store.all() if (manifest := run.manifest()) and manifest.tokenizer}
-    shutil.copytree(store.get(PARENT).tokenizer, tmp_path / "artifacts" / "tokenizers" / tokenizer)
+    run = RunStore(tmp_path / "artifacts").get(PARENT)
+    record = record_of_run(run.record(), read_manifest(run.tokenizer))
+    TokenizerStore(tmp_path / "artifacts").store_copy(record, run.tokenizer, [])
+    tokenizer = record.tokenizer_id
     warm = await previewed(tmp_path, init_from_run_id=PARENT, model=None)
     given, guess = await previewed(tmp_path, tokenizer_id=tokenizer), await previewed(tmp_path)
     assert warm.is_exact and given.is_exact and not guess.is_exact

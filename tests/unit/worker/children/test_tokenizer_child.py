@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import add_corpus, settings_in, some_text
 from tests.support.refusals import refused
-from trainer.artifacts.tokenizers import resolve_tokenizer
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
@@ -30,6 +30,14 @@ async def record_of(folder: Path, texts: Texts, **fields: object) -> TokenizerRe
 
 async def made(folder: Path, texts: Texts, **fields: object) -> Tokenizer:
     return make(await record_of(folder, texts, **fields), CorpusStore(settings_in(folder)), folder)
+
+
+async def stored(folder: Path, texts: Texts, **fields: object) -> Tokenizer:
+    """Train a tokenizer and store it with its request."""
+    record = await record_of(folder, texts, **fields)
+    tokenizer = make(record, CorpusStore(settings_in(folder)), folder)
+    tokenizer.save(TokenizerStore(folder / "artifacts").create(record).path)
+    return tokenizer
 
 
 async def test_union__of_six_texts_has_ids_by_code_point(tmp_path: Path) -> None:
@@ -117,9 +125,8 @@ async def test_run__is_marked_where_its_tokenizer_saw_text_that_it_holds_out(
     names = ("text", "other", "third")
     texts = {name: [f"aa aa {chr(0x4E00 + 60 * n + i)}" for i in range(60)] for n, name in enumerate(names)}
     settings, corpora = settings_in(tmp_path), CorpusStore(settings_in(tmp_path))
-    tokenizer = await made(tmp_path, texts, **{"corpora": ["text"], **of_tokenizer})
+    tokenizer = await stored(tmp_path, texts, **{"corpora": ["text"], **of_tokenizer})
     tokenizer_id = tokenizer.manifest.tokenizer_id
-    tokenizer.save(tmp_path / "artifacts" / "tokenizers" / tokenizer_id)
     fields: dict[str, object] = {"model_family": "lstm", "corpus": "text", "tokenizer_id": tokenizer_id, **of_run}
     effective = await resolve_request(parse(TrainRequest, fields), corpora, settings)
     paths = {field: corpora.find(corpus.name) for field, corpus in effective.corpora_by_field().items()}
@@ -137,8 +144,7 @@ async def test_run__is_marked_where_its_tokenizer_saw_text_that_it_holds_out(
 
 
 async def test_tokenizer_of_bytes__saw_nothing_although_it_was_trained_on_other_lines(tmp_path: Path) -> None:
-    tokenizer = await made(tmp_path, {"text": some_text().splitlines()}, corpora=["text"], method="byte", seed=7)
-    tokenizer.save(tmp_path / "artifacts" / "tokenizers" / tokenizer.manifest.tokenizer_id)
+    tokenizer = await stored(tmp_path, {"text": some_text().splitlines()}, corpora=["text"], method="byte", seed=7)
     fields: dict[str, object] = {"model_family": "lstm", "corpus": "text"}
     request = parse(TrainRequest, {**fields, "tokenizer_id": tokenizer.manifest.tokenizer_id})
     effective = await resolve_request(request, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
