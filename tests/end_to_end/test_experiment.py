@@ -129,6 +129,7 @@ def accuracies(shell: Shell, run_id: str) -> dict[str, float]:
     return {battery: fmean(of_battery) for battery, of_battery in wins.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("smoke")
 def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None:
     before = files_of(shell.artifacts / "models")
@@ -278,6 +279,7 @@ def test_no_experiments__list_says_how_to_start_one(shell: Shell, monkeypatch: p
     assert shell.type("experiment", "list") == "No experiments yet. Start one with: mt experiment run smoke\n"
 
 
+@pytest.mark.slow
 def test_files_of_this_machine__are_stored_by_content(lab_shell: Shell) -> None:
     """Corpora from a folder, passages and ratings beside the plan."""
     shell = lab_shell

@@ -172,6 +172,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         assert browser.hosts == {site.address.removeprefix("http://")}
 
 
+@pytest.mark.slow
 async def test_experiment__is_followed_and_cancelled_after_a_question(site: Site, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/experiments")
@@ -219,6 +220,7 @@ async def test_job_of_each_kind__is_listed_then_cancelled_then_deleted(site: Sit
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_list__has_the_newest_jobs_and_the_older_ones_for_a_button_or_a_search(
     site: Site, tmp_path: Path
 ) -> None:
@@ -256,6 +258,7 @@ async def test_user__reads_how_to_start_jobs_and_loses_a_button_that_only_others
             await browser.see_value(BUTTONS, "")
 
 
+@pytest.mark.slow
 async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Site, tmp_path: Path) -> None:
     battery = waiting_battery(site.artifacts, "later-1a2b3c4d", "lstm-1", "lstm-2")
     async with browsing(tmp_path) as browser:
@@ -288,6 +291,7 @@ async def test_battery__shows_accuracies_when_it_ends_without_a_reload(site: Sit
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_development__shows_curves_with_checkpoints_and_ages(site: Site, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/batteries/grown-1a2b3c4d")
@@ -372,6 +376,7 @@ async def fill(browser: Browser, field: str, text: str) -> None:
     await browser.type(text)
 
 
+@pytest.mark.slow
 async def test_form__starts_an_experiment_with_the_fields_that_were_given(site: Site, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/experiments")

@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from pydantic import TypeAdapter
 
 from tests.support import ended, tiny_request, wait_for_status
@@ -74,6 +75,7 @@ async def test_page__lists_follows_and_compares_runs_by_the_keyboard(lab: Lab, t
         assert browser.hosts == {address.removeprefix("http://")}
 
 
+@pytest.mark.slow
 async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         char = (await lab.finished_run(queue)).run_id
@@ -162,6 +164,7 @@ def newest(count: int) -> list[str]:
     return [f"run-{number}" for number in range(count - 1, -1, -1) if number % 50 >= 5]
 
 
+@pytest.mark.slow
 async def test_list_of_many_runs__has_pages_in_the_order_of_the_address(tmp_path: Path) -> None:
     write_runs(tmp_path / "artifacts", 120)
     losses = {
@@ -262,6 +265,7 @@ async def test_list__has_settings_as_columns_conditions_and_groups(tmp_path: Pat
             assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_open_list__shows_new_runs_and_numbers_and_keeps_the_focus(tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
@@ -349,6 +353,7 @@ async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_pat
         assert all("401" in error for error in browser.errors)
 
 
+@pytest.mark.slow
 async def test_page__goes_on_by_itself_when_the_server_is_back(lab: Lab, tmp_path: Path) -> None:
     port = free_port()
     async with lab.queue() as queue, browsing(tmp_path) as browser:
@@ -373,6 +378,7 @@ async def test_page__goes_on_by_itself_when_the_server_is_back(lab: Lab, tmp_pat
             await browser.see("!document.querySelector('.notice')")
 
 
+@pytest.mark.slow
 async def test_page__works_below_a_path_of_a_proxy_and_tells_its_answers_from_the_servers(
     lab: Lab, tmp_path: Path
 ) -> None:

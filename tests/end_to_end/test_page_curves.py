@@ -128,6 +128,7 @@ async def test_chart__is_zoomed_by_dragging_until_a_reset_or_another_axis(tmp_pa
         await browser.see_value(LINE, whole)
 
 
+@pytest.mark.slow
 async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
         files = tmp_path / "files"
@@ -149,6 +150,7 @@ async def test_chart__is_downloaded_as_svg_png_and_csv(tmp_path: Path) -> None:
         assert ["1500", "9"] in rows
 
 
+@pytest.mark.slow
 async def test_unit__is_changed_by_the_keyboard_and_leaves_the_view_in_its_place(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
         files = tmp_path / "files"

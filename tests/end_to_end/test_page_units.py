@@ -80,6 +80,7 @@ def address_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield api.url
 
 
+@pytest.mark.slow
 async def test_views__have_one_unit(address: str, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         for view, figures in VIEWS.items():

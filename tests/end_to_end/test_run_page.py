@@ -3,6 +3,8 @@
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from tests.support import tiny_request, wait_for_status
 from tests.support.browser import Browser, browsing, check_looks, faults, needs_chromium
 from tests.support.lab import Lab
@@ -76,6 +78,7 @@ async def test_run__is_cancelled_resumed_and_deleted_by_the_keyboard(lab: Lab, t
         )
 
 
+@pytest.mark.slow
 async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = (await queue.train(tiny_request(label="page log", **LONG), user_id=None)).run_id
@@ -107,6 +110,7 @@ async def test_log__follows_new_lines_and_leaves_the_reader_where_it_reads(lab: 
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = await finish(queue, "page again")
@@ -176,6 +180,7 @@ async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab, f"page:admin:{KEY}") as address:
         run_id = await finish(queue, "page export")
@@ -196,6 +201,7 @@ async def test_export__is_downloaded_from_a_server_with_keys(lab: Lab, tmp_path:
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = await finish(queue, "page kept", checkpoint_schedule=[0, 2], sample_every_steps=5)

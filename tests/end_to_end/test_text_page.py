@@ -110,6 +110,7 @@ async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab, tmp_path: Path) -> None:
     text = "\n".join(f"abc {number} cab{'bc' * (number % 20)}" for number in range(400))
     async with lab.queue() as queue, browsing(tmp_path) as browser:
@@ -192,6 +193,7 @@ async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab:
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_text__of_a_run_of_somebody_else_has_totals_only(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser:
         run_id = await finish(queue, "text page foreign")

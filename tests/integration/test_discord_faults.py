@@ -24,6 +24,7 @@ from tests.support.bot import GREY, ORIGINAL, Read, discord_alone, environment_o
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
+from tests.support.markers import slow_except
 from tests.support.notifier import MESSAGE, MESSAGES, Place, place, sent_message_ids, until_delivered
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
@@ -418,7 +419,7 @@ EDIT_FAULTS: dict[str, FaultAction] = {
 }
 
 
-@pytest.mark.parametrize("fault", EDIT_FAULTS)
+@pytest.mark.parametrize("fault", slow_except(EDIT_FAULTS, "sleeps", "slow", "archived"))
 async def test_edit__that_is_refused_or_slow_holds_no_other_message_of_its_channel(tmp_path: Path, fault: str) -> None:
     action = EDIT_FAULTS[fault]
     async with place(tmp_path) as here:

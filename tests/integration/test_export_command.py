@@ -111,6 +111,7 @@ async def fetched(bot: Bot, link: str, *, method: str = "GET", **headers: str) -
         return response.status, await response.read()
 
 
+@pytest.mark.slow
 async def test_large_export__has_a_signed_link_for_a_day_that_survives_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,7 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     assert row.count("±") == 6, "losses per token and character, perplexity, both accuracies and the speed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_away", slow_except([False, True], True))
 def test_group__is_cancelled_and_resumed_in_the_terminal(
     server: LabServer,

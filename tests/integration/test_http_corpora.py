@@ -260,6 +260,7 @@ async def raw(at: Site, path: str, header: bytes, body: bytes) -> bytes:
     return await at.say(head + b"Content-Type: application/octet-stream\r\n" + header + b"\r\n\r\n" + body)
 
 
+@pytest.mark.slow
 async def test_portion__that_breaks_off_or_takes_too_long_leaves_what_has_arrived(at: Site, settings: Settings) -> None:
     text = (b"a" * 79 + b"\n") * 40_000  # several writes
     status = await start(at, request_of(("a.txt", text)))

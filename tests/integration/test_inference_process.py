@@ -85,6 +85,7 @@ async def test_batched_requests__have_the_answers_of_single_requests(tmp_path: P
             assert here.response.error == there.response.error is not None
 
 
+@pytest.mark.slow
 async def test_idle_process__ends_and_the_next_request_starts_another(tmp_path: Path) -> None:
     async with child_in(tmp_path, idle_seconds=0.5) as child:
         first = await child.answer(to_score("first", "abc"))

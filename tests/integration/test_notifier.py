@@ -366,6 +366,7 @@ async def test_unreachable_watcher__is_stored_and_delays_no_other(here: Place, t
     assert bobs.closed_place == ("dm" if trouble == "closed" else "channel")
 
 
+@pytest.mark.slow
 async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> None:
     async with place(tmp_path, message_limit=Limit(2, 20)) as here:
         ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")

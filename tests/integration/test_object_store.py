@@ -417,6 +417,7 @@ async def test_experiment__runs_on_another_machine_and_its_report_comes_back(sit
     await is_found_by_a_command(laptop, "batteries", battery.battery_id)
 
 
+@pytest.mark.slow
 async def test_mt_on_a_machine_without_the_run__shows_and_cancels_it(site: Site) -> None:
     laptop = machine(site.folder / "laptop", site.bucket, site.url)
     async with site.queue() as queue:

@@ -127,6 +127,7 @@ async def test_error_reply__has_its_own_message(tmp_path: Path, answer: str) -> 
         assert ANSWERS[answer] in await refusal_at(f"redis://{address}", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("commands", "reason"),
     [
@@ -244,6 +245,7 @@ async def test_certificate_that_the_server_asks_for__is_given(tmp_path: Path) ->
         assert await refusal_at(f"{trusted}&ssl_certfile={own}&ssl_keyfile={own}", tmp_path) == ""
 
 
+@pytest.mark.slow
 async def test_encryption__that_the_server_lacks_is_reported(tmp_path: Path) -> None:
     async with served(tmp_path) as server:
         said = await refusal_at(server.url.replace("redis:", "rediss:"), tmp_path)

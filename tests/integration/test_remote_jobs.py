@@ -258,6 +258,7 @@ def test_import__restores_a_run_on_this_machine(laptop: Laptop, run: RunDirector
     )
 
 
+@pytest.mark.slow
 @CLIENT_WARNINGS
 @pytest.mark.process
 def test_push__sends_a_run_of_the_server_as_the_machine_of_the_server_does(
@@ -348,6 +349,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
         check_completed(client._call(EXPERIMENTS.get, ExperimentPath(experiment_id=experiment_id)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_remote", slow_except([True, False], True))
 def test_command_that_waits__says_that_no_worker_is_running(tmp_path: Path, *, is_remote: bool) -> None:
     run = finished_runs.finished_run(tmp_path, "lstm").run_id

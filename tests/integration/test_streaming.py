@@ -140,6 +140,7 @@ async def test_lost_or_repeated_chunks__are_delivered_once_in_order(
     assert isinstance(told[-1], GenerateResponse)
 
 
+@pytest.mark.slow
 async def test_server_that_stops__is_reported_to_every_request(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
         reading = here.queue.inference.stream(RUN, long_text(prompt_text="silent"))

@@ -96,7 +96,10 @@ def test_interval_of_neighbours__is_the_t_interval_of_ten_blocks(size: int) -> N
     assert found == pytest.approx(quantile(9) * stdev(means) / math.sqrt(10))
 
 
-@pytest.mark.parametrize(("lines", "dependence"), [(200, 0.0), (200, 0.3), (200, 0.6), (1000, 0.9)])
+@pytest.mark.parametrize(
+    ("lines", "dependence"),
+    [(200, 0.6), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((200, 0.0), (200, 0.3), (1000, 0.9)))],
+)
 def test_interval_of_neighbours__covers_the_true_loss_in_95_percent_of_texts(lines: int, dependence: float) -> None:
     """The loss of each line depends on that of the line before, as in an AR(1) process.
 

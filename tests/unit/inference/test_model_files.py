@@ -27,6 +27,7 @@ def save(folder: Path, config: RnnConfig = CONFIG, written: RnnConfig | None = N
     TOKENIZER.save(folder / "tokenizer")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_process__loads_no_compiler_and_the_library_of_transformers_late(tmp_path: Path) -> None:
     """Neither a step of the optimizers nor a model that is loaded needs torch's compiler."""

@@ -55,6 +55,7 @@ async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     assert request_hash(again) == record.request_hash
 
 
+@pytest.mark.slow
 @pytest.mark.process
 async def test_minutes__of_a_given_model_are_measured_with_it(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text(200))

@@ -298,6 +298,7 @@ def drawn_with(folder: Path, signs: str, font_of: str) -> tuple[Tensor, Tensor, 
     return heat, chart, done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_picture__takes_the_first_font_that_has_a_sign_and_says_which_to_install(tmp_path: Path) -> None:
     signs = "हन中"

@@ -64,6 +64,7 @@ def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
     assert Counter(links) == Counter(names)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_zensical__builds_the_pages_that_mkdocs_builds(source: Path, site: Path) -> None:
     pages = [page.relative_to(site) for page in sorted(site.rglob("*.html"))]
