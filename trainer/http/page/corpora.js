@@ -5,7 +5,7 @@ import { ApiError, call, read, send } from "./api.js";
 import { kept } from "./drafts.js";
 import { announce, bdi, failure, h, labelled, setTitle, table } from "./elements.js";
 import { decimal, percent, size } from "./numbers.js";
-import { said, sectionsOf } from "./report.js";
+import { noteText, sectionsOf } from "./report.js";
 import { TABLES } from "./tables.js";
 
 /** @import { CorpusList, CorpusOverview, Report, UploadStatus } from "./records.js" */
@@ -48,7 +48,7 @@ export async function showCorpora(main, signal) {
 export async function showCorpus(main, signal, name) {
   /** @type {Report} */
   const report = await read(`/corpora/${name}/report`, signal);
-  setTitle(said(report.title));
+  setTitle(noteText(report.title));
   main.append(...sectionsOf(report, "", [], signal));
 }
 
