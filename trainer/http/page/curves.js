@@ -161,12 +161,13 @@ export class Chart {
       LABEL,
       bottom,
     );
-    const shapes = lines.flatMap((line, index) => [
-      line.band
-        ? svg("path", { class: `band ${line.style}`, d: `${path([...seenOf(index, 2), ...[...seenOf(index, 3)].reverse()])}Z` })
-        : null,
-      line.raw ? svg("path", { class: `raw ${line.style}`, d: path(seenOf(index, 1)) }) : null,
-    ]);
+    const shapes = lines.flatMap((line, index) => {
+      const band = [...seenOf(index, 2), ...[...seenOf(index, 3)].reverse()];
+      return [
+        band.length ? svg("path", { class: `band ${line.style}`, d: `${path(band)}Z` }) : null,
+        line.raw ? svg("path", { class: `raw ${line.style}`, d: path(seenOf(index, 1)) }) : null,
+      ];
+    });
     const curves = lines.flatMap((line, index) => {
       const points = seenOf(index, 0);
       const [only] = points;
