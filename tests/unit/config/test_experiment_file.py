@@ -141,6 +141,7 @@ def choice(*values: str) -> st.SearchStrategy[str]:
 positive = st.floats(0, 1, exclude_min=True)
 count, frequent = st.integers(1, 10_000), {"min_frequency": st.integers(1, 10_000)}
 text = st.text(min_size=1, max_size=30)
+label = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=64)
 name = st.from_regex(r"[a-zçәı][a-z0-9 çә_-]{0,9}(/[a-z .]{1,5}x)?", fullmatch=True)
 tied: Strategies = {"dropout": fraction(), "tie_word_embeddings": st.booleans()}
 sizes = drawn({}, {"embedding_size": count, "hidden_size": count, "num_layers": st.integers(1, 9), **tied})
@@ -169,8 +170,8 @@ thresholds = drawn({"words": st.just("log2") | st.lists(counts, min_size=1, max_
 thresholds |= drawn({"steps": st.sets(count, min_size=1).map(sorted)}) | drawn({"tokens": st.just("log2")})
 maybe = st.none() | count
 common: Strategies = {
-    "label": st.none() | st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=64),
-    **{"tags": st.lists(text, max_size=3), "provenance": st.none() | drawn({"source_corpus": text})},
+    **{"label": st.none() | label, "tags": st.lists(label, max_size=3)},
+    **{"provenance": st.none() | drawn({"source_corpus": text})},
     **{"validation_corpus": st.none() | name, "test_corpus": st.none() | name},
     **{"split_by": choice("line", "file", "position"), "seed": st.integers(0, 2**32 - 1)},
     "holdout_fraction": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
