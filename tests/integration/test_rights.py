@@ -187,9 +187,9 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
     tokenizer = f"char-{len(list(artifacts.glob('tokenizers/*'))):016}"
     source = next((ROOT / "tests" / "fixtures" / "tokenizers").glob("char-*"))
     shutil.copytree(source, artifacts / "tokenizers" / tokenizer)
-    (artifacts / "tokenizers" / tokenizer / "manifest.json").write_text(
-        (source / "manifest.json").read_text("utf-8").replace(source.name, tokenizer), encoding="utf-8"
-    )
+    for name in ("manifest.json", "request.json"):
+        described = (source / name).read_text("utf-8").replace(source.name, tokenizer)
+        (artifacts / "tokenizers" / tokenizer / name).write_text(described, encoding="utf-8")
     things = {
         "TOKENIZER": tokenizer,
         "BATTERY": f"battery-{owner}",
@@ -204,7 +204,10 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
     if owner == ALL:  # a run of somebody uses what is shared
         accepted(run_record("lstm-shared", user_id=user_id)).start().fail()
         return things
-    (artifacts / "tokenizers" / tokenizer / "request.json").unlink()  # a run has trained it
+    described_by = artifacts / "tokenizers" / tokenizer / "request.json"
+    trained_alone = TokenizerRecord.model_validate_json(described_by.read_bytes())
+    of_run = changed(trained_alone, source="0" * 64)
+    described_by.write_text(of_run.model_dump_json(), encoding="utf-8")
     if owner == UNUSED:
         return things
 
