@@ -31,6 +31,9 @@ class LoggingExtra(TypedDict, total=False):
     tokenizer_id: str
     experiment_id: str
     battery_id: str
+    export_id: str
+    verification_id: str
+    build_id: str
     user_id: int | None
     kind: str
     """Id of an inference request."""

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from tests.support import ROOT
 from tests.support.properties import for_all_pairs
+from trainer.artifacts.kinds import JOB_KINDS
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.system.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, readable_line, setup_logging
 
@@ -140,7 +141,8 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
 
 def test_extra_names__are_those_that_the_product_logs() -> None:
     files = [file for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py")]
-    assert sorted({name for file in files for name in names_in(file)}) == list(LOGGING_EXTRA_NAMES)
+    ids = {name for kind in JOB_KINDS for name in kind.store(ROOT).directory("one").log_id}
+    assert sorted(ids.union(*map(names_in, files))) == list(LOGGING_EXTRA_NAMES)
 
 
 def names_in(file: Path) -> Iterator[str]:
