@@ -27,7 +27,7 @@ from trainer.lab.permissions import bare_command
 RUN = "lstm-1"
 """The id of a run, and of a battery."""
 PAGE = ROOT / "docs" / "commands.md"
-MAX_BUTTONS = 25  # of a message, by Discord
+MAX_BUTTONS = 20  # of a message that has a list, too, by Discord
 DETAILS = dict.fromkeys(("runs", "runspage"), "0-0-0-0") | dict.fromkeys(
     ("again", "edit", "hotter", "cooler", "scorethis", "detail", "csv", "chat", "evaluated"), "nothing"
 )
@@ -103,17 +103,18 @@ async def try_buttons(
     custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'runspage') else RUN}" for action in actions}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
+    lists = {custom_ids["compareto"]: RUN}  # it needs the run that is selected
     channel = server.dm_channel(people["admins"])
     left = [one for one in custom_ids.items() if BUTTONS[one[0]].command in told]  # test_rights has the others
     while left:
         here, left = left[:MAX_BUTTONS], left[MAX_BUTTONS:]
-        message = await with_buttons(server, bot, channel, *(custom_id for _, custom_id in here))
+        message = await with_buttons(server, bot, channel, *(custom_id for _, custom_id in here), lists=lists)
         first = message.payload
         for action, custom_id in here:
             asks_page = action in FORMS and action.endswith("page")  # its form shows nothing, and is tried below
             for who, user in people.items():
                 server.edit_message(message, {"components": first["components"]}, {})
-                call = await server.click(user, message, custom_id)
+                call = await server.click(user, message, custom_id, [RUN])
                 may = told[BUTTONS[action].command][who] or (asks_page and who != "strangers")
                 assert await is_allowed(call) == may, (action, who)
                 await try_form(server, call, people, told)

@@ -133,11 +133,15 @@ async def read(call: Call) -> Read:
     return Read(shown_text(message.payload), number(message.embeds[0]["color"]), flags & EPHEMERAL != 0)
 
 
-async def with_buttons(server: LocalDiscord, bot: Bot, channel: Channel, *custom_ids: str) -> StoredMessage:
-    """A message of the bot with these buttons, whatever stands in them."""
+async def with_buttons(
+    server: LocalDiscord, bot: Bot, channel: Channel, *custom_ids: str, lists: Mapping[str, str] = {}
+) -> StoredMessage:
+    """A message of the bot with these buttons, whatever stands in them, and lists in place of some, with an option."""
     view = discord.ui.View()
     for custom_id in custom_ids:
-        odd: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id[:80], custom_id=custom_id)
+        odd: discord.ui.Item[discord.ui.View] = discord.ui.Button(label=custom_id[:80], custom_id=custom_id)
+        if custom_id in lists:
+            odd = discord.ui.Select(custom_id=custom_id, options=[discord.SelectOption(label=lists[custom_id])])
         view.add_item(odd)
     sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
     return next(message for message in server.messages(channel) if message.id == sent.id)
