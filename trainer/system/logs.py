@@ -36,7 +36,7 @@ class LoggingExtra(TypedDict, total=False):
     build_id: str
     user_id: int | None
     kind: str
-    """Id of an inference request."""
+    """Kind of an inference request."""
     status: str
     attempt: int
     epoch: int
