@@ -86,7 +86,8 @@ def tokenizer_lines(status: TokenizerStatus, corpora: Sequence[str] = ()) -> Ite
     """Yield the method of a tokenizer, its corpora if they are given, and in the end its fit to held-out lines."""
     noun = _("corpus") if len(corpora) == 1 else _("corpora")
     names = clamp(", ".join(map(plain, corpora)), _MAX_CORPORA)
-    yield f"{status.method} · {noun} {names}" if corpora else status.method
+    if corpora or status.stats is None:
+        yield f"{status.method} · {noun} {names}" if corpora else status.method
     if status.stats is None:
         code = "" if status.error is None else f"`{status.error.code}` "
         yield f"{code}{without_links(clamp(status.message, MAX_ERROR))}"

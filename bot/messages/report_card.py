@@ -101,7 +101,7 @@ def _captioned(table: Table, reader: Reader) -> list[str]:
 def _block(table: Table) -> str:
     """Return the columns of a table that are no details, in a block of code, where no text is a mark.
 
-    Where they are too wide for a phone, estimates stand without their intervals.
+    Where they are too wide for a phone, estimates stand without their intervals, and long names are cut.
     """
     few = sampled(table, _MAX_ROWS)
     lines = _lines(few, is_brief=False)
@@ -114,4 +114,7 @@ def _lines(table: Table, *, is_brief: bool) -> list[str]:
     reader = _reader()._replace(is_brief=is_brief)
     shown = [place for place, column in enumerate(table.columns) if not column.is_detail]
     rows = rows_of(table, reader)[: _MAX_ROWS + 1]
-    return aligned([[clamp(row[place], _MAX_CELL) for place in shown] for row in rows])
+    cells = [[row[place] for place in shown] for row in rows]
+    if is_brief:  # the last column has room
+        cells = [[*(clamp(cell, _MAX_CELL) for cell in row[:-1]), row[-1]] for row in cells]
+    return aligned(cells)

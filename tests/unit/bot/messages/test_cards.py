@@ -64,6 +64,7 @@ from tests.support.messages import (
     status_of,
     tokenizer,
 )
+from tests.support.reports import STATS
 from tests.support.scores import report_of
 from tests.support.stories import BEGIN, run_record
 from trainer.artifacts.outcome import Outcome
@@ -273,7 +274,9 @@ experiment_card = partial(job_card, JOB_ROWS["experiments"])
 
 
 def tokenizer_in(state: str) -> discord.Embed:
-    return job_card(JOB_ROWS["tokenizers"], tokenizer("kk", state))
+    status = tokenizer("kk", state)
+    measured = changed(status, vocab_size=29, stats=STATS) if state == "completed" else status
+    return job_card(JOB_ROWS["tokenizers"], measured)
 
 
 def build(**fields: object) -> discord.Embed:
@@ -531,7 +534,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "any corpus build": ("build waiting", "build running"),
     "any settings": ("settings", "unit of the bot"),
     "any queue": ("empty queue", "paused queue"),
-    "tokenizer queued": ("tokenizer running", "tokenizer failed", "tokenizer completed"),
+    "tokenizer queued": ("tokenizer running", "tokenizer failed"),
     "doctor well": ("doctor warning", "doctor failure"),
     "battery running": ("battery failed", "battery cancelled"),
     "experiment running": (
