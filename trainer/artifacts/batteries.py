@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from trainer.artifacts.job_folder import JobStore, StatusJob
+from trainer.artifacts.job_folder import JobStore, StatusJob, status_message
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.batteries import (
     BatteryItem,
@@ -170,7 +170,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
 
     def status(self, *, has_files: bool = True) -> BatteryStatus:
         """Return the status and, after the end, the files, whose hashes are read for it."""
-        record, status = self.record(), self.state()
+        record, (status, error) = self.record(), self.state_and_error()
         none_yet = BatteryProgress(done=0, total=len(record.runs) * sum(one.n_items for one in record.batteries))
         progress = whole_record(self._progress, BatteryProgress) or none_yet  # it is written with the next scores
         running = f"{progress.done:,} of {progress.total:,} items scored."
@@ -179,7 +179,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         return BatteryStatus(
             battery_id=self.battery_id,
             status=status,
-            message=self.message(running),
+            message=status_message(status, error, running),
             runs=tuple(run.name for run in record.runs),
             batteries=tuple(battery.name for battery in record.batteries),
             development_of=record.development_of,
@@ -187,7 +187,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
             total=progress.total,
             created_at=record.created_at,
             elapsed_seconds=self.seconds_since(record.created_at),
-            error=self.failure(),
+            error=error,
             files=self.result_files() if has_files and status == "completed" else (),
         )
 

@@ -103,7 +103,7 @@ class ExportDirectory(CommandDirectory[ExportRecord]):
 
     def status(self) -> ExportStatus:
         """Return the status, of a completed export with the link to its file."""
-        record, state, file = self.record(), self.state(), None
+        record, (state, error), file = self.record(), self.state_and_error(), None
         if state == "completed":
             written, expires_at = self.file(), int(self.result.stat().st_mtime) + KEPT_SECONDS
             file = ExportedFile(
@@ -121,7 +121,7 @@ class ExportDirectory(CommandDirectory[ExportRecord]):
             status=state,
             created_at=record.created_at,
             file=file,
-            error=self.failure(),
+            error=error,
         )
 
     def result_files(self) -> tuple[FileRecord, ...]:
@@ -168,14 +168,14 @@ class VerificationDirectory(CommandDirectory[VerificationRecord]):
         write_atomically(self.result, changed(found, checks=checks).model_dump_json().encode(), self.disk)
 
     def status(self) -> VerificationStatus:
-        record, state = self.record(), self.state()
+        record, (state, error) = self.record(), self.state_and_error()
         return VerificationStatus(
             verification_id=self.job_id,
             run_id=record.run_id,
             status=state,
             created_at=record.created_at,
             verification=read_record(self.result, Verification) if state == "completed" else None,
-            error=self.failure(),
+            error=error,
         )
 
 

@@ -77,15 +77,15 @@ class BuildDirectory(CommandDirectory[BuildRecord]):
         """Read the status; raises OSError or BrokenFile."""
         progress = find_record(self._progress, _Progress) or _Progress()
         manifest = read_record(self.result, CorpusManifest) if self.has_completed() else None
-        record = self.record()
+        record, (state, error) = self.record(), self.state_and_error()
         return BuildStatus(
             build_id=self.job_id,
             created_at=record.created_at,
             request=record.request,
-            status=self.state(),
+            status=state,
             progress=progress.languages,
             manifest=manifest,
-            error=self.failure(),
+            error=error,
         )
 
     def listed(self) -> BuildStatus:

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from trainer.artifacts.batteries import ITEMS_FILE, BatteryDirectory, BatteryStore, store_items
-from trainer.artifacts.job_folder import JobStore, StatusJob
+from trainer.artifacts.job_folder import JobStore, StatusJob, status_message
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.contracts.base import FileRecord, RunState, changed
 from trainer.contracts.batteries import BatteryItem
@@ -116,20 +116,20 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         """Return the status with all cells and, after the end, the files of the report, which are read for it."""
         record = self.record()
         cells = tuple(self._cells(record))
-        status, done = self.state(), sum(cell.status == "completed" for cell in cells)
+        (status, error), done = self.state_and_error(), sum(cell.status == "completed" for cell in cells)
         validity = read_record(self.path / "validity.json", Validity) if status == "completed" else None
         running = f"{done} of {len(cells)} cells done." if done < len(cells) else "Computing tables and figures."
         return ExperimentStatus(
             experiment_id=self.experiment_id,
             name=record.request.name,
             status=status,
-            message=self.message(running),
+            message=status_message(status, error, running),
             cells=cells,
             cells_done=done,
             n_cells=len(cells),
             created_at=record.created_at,
             elapsed_seconds=self.seconds_since(record.created_at),
-            error=self.failure(),
+            error=error,
             is_valid=None if validity is None else validity.passed,
             files=self.result_files() if has_files and status == "completed" else (),
         )

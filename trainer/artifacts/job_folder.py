@@ -124,6 +124,11 @@ class JobFolder(Generic[RecordT_co]):
         )
         return next((state for file, state in ends if file.exists()), self.unfinished_state())
 
+    def state_and_error(self) -> tuple[RunState, RunError | None]:
+        """Return the state, and the error of a failed job; None in another state."""
+        state = self.state()
+        return state, find_record(self._error, RunError) if state == "failed" else None
+
     def unfinished_state(self) -> Literal["queued", "running"]:
         """Return the state of a job that has not ended: it runs while a process that is not known as dead does it."""
         try:
@@ -166,7 +171,7 @@ class JobFolder(Generic[RecordT_co]):
 
     def failure(self) -> RunError | None:
         """Return the error of a failed job; None in another state."""
-        return None if self.result.exists() else find_record(self._error, RunError)
+        return self.state_and_error()[1]
 
     def request_cancel(self) -> None:
         with storage_errors(f"the request to cancel the {self.word} could not be written"):
@@ -199,11 +204,6 @@ class StatusJob(JobFolder[RecordT_co]):
     @abstractmethod
     def status(self) -> JobStatus:
         """Return the status and, after the end, the result or its files."""
-
-    def message(self, running: str) -> str:
-        """Return the sentence of a status: the error of a failed job, and `running` while a process does the job."""
-        error = self.failure()
-        return _MESSAGES.get(self.state(), running) if error is None else error.message
 
     def seconds_since(self, accepted_at: datetime) -> float:
         """Return the seconds from a time to the end of the job, or to now."""
@@ -365,6 +365,11 @@ def created_at(job: AnyJob) -> datetime | None:
     except (OSError, ValueError):
         log.error(f"{job.word}_unreadable", **job.log_id)
         return None
+
+
+def status_message(state: RunState, error: RunError | None, running: str) -> str:
+    """Return the sentence of a status: the error of a failed job, and `running` while a process does the job."""
+    return _MESSAGES.get(state, running) if error is None else error.message
 
 
 def with_manifest(folder: Path, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.artifacts.job_folder import JobStore, StatusJob, with_manifest
+from trainer.artifacts.job_folder import JobStore, StatusJob, status_message, with_manifest
 from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.config.defaults import chosen_vocab_size
@@ -67,16 +67,16 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
 
     def status(self) -> TokenizerStatus:
         """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
-        record, state, manifest, error = self.record(), self.state(), None, self.failure()
+        record, (state, error), manifest = self.record(), self.state_and_error(), None
         if state == "completed":
             try:
-                manifest, error = self._read_manifest(), None
+                manifest = self._read_manifest()
             except AppError as broken:
                 state, error = "failed", RunError.of(broken)
         return TokenizerStatus(
             tokenizer_id=self.tokenizer_id,
             status=state,
-            message=self.message("Training.") if error is None else error.message,
+            message=status_message(state, error, "Training."),
             waits_for="turn" if state == "queued" else None,
             method=self.tokenizer_id.split("-")[0],
             vocab_size=None if manifest is None else manifest.vocab_size,
