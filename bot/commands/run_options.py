@@ -1,7 +1,6 @@
 """The `run` option of commands: the named run, the default, and suggestions while a person types."""
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias
@@ -23,6 +22,7 @@ from trainer.contracts.models import PRESETS
 from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
+from trainer.data.corpora import CONTENT_NAME
 from trainer.lab.language import _
 from trainer.queue.run_index import RunEntry, matching
 
@@ -31,7 +31,6 @@ Suggestion: TypeAlias = tuple[str, str]
 Suggestions: TypeAlias = Callable[[CommandContext, str], Iterator[Suggestion]]
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
-_CONTENT_HASH = re.compile("[0-9a-f]{64}")
 MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised for a stranger, or if Discord does not respond."""
@@ -106,7 +105,7 @@ def corpus_name(context: CommandContext, corpus: str) -> str:
     for run in reversed(context.lab.seen_runs(context.caller)):
         if run.has_attached_text and run.corpus == corpus:
             return _("{name} (attached)", name=without_model(run.name, run.family))
-    return _("attached text") if _CONTENT_HASH.fullmatch(corpus) else corpus
+    return _("attached text") if CONTENT_NAME.fullmatch(corpus) else corpus
 
 
 def described(run: RunEntry) -> str:

@@ -38,7 +38,7 @@ from trainer.data.text import (
 from trainer.system.files import filled_folder, write_atomically
 
 _ADDING = Lock()
-_CONTENT_NAME = re.compile("[0-9a-f]{64}")
+CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 
 
@@ -82,7 +82,7 @@ class CorpusStore:
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
         built = {path.name for path in self.stored.glob("[!.]*") if path.is_symlink()}  # on another machine
-        return sorted(name for name in files | folders | built if not _CONTENT_NAME.fullmatch(name))
+        return sorted(name for name in files | folders | built if not CONTENT_NAME.fullmatch(name))
 
     def full_name(self, given: str, field: str = "corpus") -> str:
         """Return the name of the corpus that a name or its beginning is meant for; what is given if there is none.
@@ -213,7 +213,7 @@ class CorpusStore:
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size), lines
 
     def _unknown(self, name: str) -> AppError:
-        if _CONTENT_NAME.fullmatch(name):
+        if CONTENT_NAME.fullmatch(name):
             return AppError(ErrorCode.DATA_NOT_FOUND, "The attached text is not stored any more: give its file again.")
         known = self.names()
         known_names = f"known are {', '.join(known[:20])}" if known else "none has been added yet"

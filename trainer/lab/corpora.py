@@ -1,7 +1,6 @@
 """Work on corpora: list them, show one, and upload one in portions that continue after any cut."""
 
 import asyncio
-import re
 
 import structlog
 
@@ -10,6 +9,7 @@ from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, UploadPath
 from trainer.contracts.reports import Report
+from trainer.data.corpora import CONTENT_NAME
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews, corpus_statistics
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.language import _
@@ -17,7 +17,6 @@ from trainer.lab.permissions import Caller
 from trainer.reports.corpus_report import corpus_report
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-_HASH = re.compile("[0-9a-f]{64}")
 _MOST_FREQUENT = 10
 
 
@@ -34,7 +33,7 @@ async def report_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> 
     await lab.index.refresh()
     name = await asyncio.to_thread(corpora.full_name, asked.path.corpus)
     runs = [run.name for run in lab.seen_runs(asked.caller) if run.corpus == name]
-    if _HASH.fullmatch(name) and not runs:
+    if CONTENT_NAME.fullmatch(name) and not runs:
         raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
     overview = await asyncio.to_thread(corpus_overview, corpora, name)
     statistics = await asyncio.to_thread(corpus_statistics, corpora.find(name), _MOST_FREQUENT)
