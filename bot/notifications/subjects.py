@@ -32,7 +32,7 @@ class Message(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What subjects need: charts, the feeds of runs, and the rights of watchers."""
+    """Charts, feeds of runs and rights of watchers, which all subjects use."""
 
     charts: ChartProcess
     feeds: RunFeeds

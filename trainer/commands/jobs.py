@@ -56,7 +56,7 @@ def add_to(commands: Commands) -> None:
 
 
 class JobView(NamedTuple, Generic[StatusT]):
-    """How the terminal shows the jobs of a kind."""
+    """The view of the jobs of a kind in the terminal."""
 
     kind: KindName
     calls: JobCalls[Query, JobPage, StatusT]

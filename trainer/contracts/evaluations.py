@@ -79,7 +79,7 @@ class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     baseline: Baseline | None = None
     """Losses of counting on the split; None for another text, and for a masked model."""
     leak: Leak | None = None
-    """What of the text the run and its ancestors have trained on; None if it was not measured."""
+    """The shares of the text that the run and its ancestors have trained on; None if they were not measured."""
     notes: tuple[Note, ...] = ()
     """Warnings about the text: how much of it was trained on, and what was not searched."""
 

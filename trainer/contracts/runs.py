@@ -578,7 +578,7 @@ class EvalSummary(Frozen):
     lines: LineLosses
     """Losses of the lines of the text."""
     leak: Leak | None = None
-    """What of the text the run and its ancestors have trained on; None if it was not measured."""
+    """The shares of the text that the run and its ancestors have trained on; None if they were not measured."""
 
 
 class RunManifest(Frozen):

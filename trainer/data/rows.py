@@ -208,7 +208,7 @@ class Table(NamedTuple):
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What was left out and what was guessed."""
+        """Notes on the rows that were left out, and on what was guessed."""
         notes: list[Note] = []
         if self.n_empty:
             rows, empty = counted_note(self.n_rows, "row"), counted_note(self.n_empty, "empty row")
