@@ -14,7 +14,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 @pytest.mark.slow
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     more = {"DISCORD__TOKEN": "", "OMP_NUM_THREADS": "2", "MT_URL": "http://127.0.0.1:1"}  # not for this command
-    done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, **more)
+    done = mt(tmp_path, "demo", timeout=3 * PATIENCE_SECONDS, **more)  # it waits for five steps
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "All checks passed"):
         assert step in done.stdout

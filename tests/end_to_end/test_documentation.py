@@ -178,7 +178,8 @@ def test_pages__name_all_methods_architectures_and_options() -> None:
     for method in METHODS:
         specials = " ".join(tokenizer_of(method, ["a text"] * 3).manifest.special_tokens)
         assert find(rf"^\| `{method}` \|.*`{re.escape(specials)}`", page("tokenizers")), specials
-    assert all(f"| {name} |" in page("training") for name in {*CONFIGS, "lstm-bidirectional"} - {"ngram"})
+    families = " ".join(find(r"(?m)^\| (.*?) \|", page("architectures")))
+    assert all(f"`{name}`" in families for name in (*CONFIGS, "char_lstm", "bidirectional"))
     fields = [name for name in GenerateRequest.model_fields if not re.search(f"`{name}[` ]", page("generating"))]
     assert fields == ["prompt_path"]
     pictures = find(r"!\[[^\]]+\]\(([^)]+)\)", page("experiment"))

@@ -174,7 +174,7 @@ def test_development__measures_the_checkpoints_of_each_run_in_its_language(shell
                 )
     assert all(one in shell.type("experiment", "show", found.experiment_id) for one in ids)
     page = (shell.artifacts / "experiments" / found.experiment_id / "report.html").read_text(encoding="utf-8")
-    assert all(f"<code>{one}</code>" in page for one in ids)
+    assert all(f"<td>{one}</td>" in page for one in ids)
 
 
 def check_batteries(shell: Shell, found: ExperimentResult) -> None:
