@@ -1,5 +1,6 @@
 """Runs on disk, one directory each; Redis is rebuilt from them."""
 
+import fcntl
 import os
 from bisect import insort
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import monotonic, sleep, time, time_ns
 from typing import BinaryIO, NamedTuple
 
 import structlog
@@ -56,10 +57,12 @@ from trainer.system.files import (
     copy_durably,
     file_records,
     find_record,
+    open_regular,
     read_record,
     read_regular,
     sha256_of,
     storage_errors,
+    take_lock,
     try_lock,
     use_folder,
     whole_record,
@@ -456,14 +459,21 @@ class RunStore(JobStore[RunDirectory]):
             self.disk.remove(mark)
 
     def annotate(self, run: RunDirectory, change: AnnotationChange) -> None:
-        """Change note and tags of a run; raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE."""
+        """Change note and tags of a run, one process after the other.
+
+        Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE.
+        """
         given: dict[str, object] = change.model_dump(exclude_none=True)
-        write_atomically(run.annotations_file, _as_json(changed(run.annotations(), **given)), self.disk)
-        self.mark_annotated()
+        with storage_errors("the note is not saved"), open_regular(self._folder.with_name(_ANNOTATED), "ab") as mark:
+            take_lock(mark.fileno(), fcntl.LOCK_EX)
+            write_atomically(run.annotations_file, _as_json(changed(run.annotations(), **given)), self.disk)
+            self.mark_annotated()
 
     def mark_annotated(self) -> None:
         """Let readers of `annotated_ns` notice that annotations of a run have changed."""
-        write_atomically(self._folder.with_name(_ANNOTATED), b"", self.disk)
+        mark, moment_ns = self._folder.with_name(_ANNOTATED), time_ns()
+        mark.touch()
+        os.utime(mark, ns=(moment_ns, moment_ns))  # finer than the time of the kernel's clock
 
     def annotated_ns(self) -> int | None:
         """Return when annotations have last changed, in ns since 1970; None if there were never any."""

@@ -4,9 +4,11 @@ import os
 import random
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -31,7 +33,7 @@ from trainer.artifacts.runs import (
 from trainer.contracts.base import RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobFailed, JobStarted, stamp
-from trainer.contracts.runs import RunManifest, TrainRequest
+from trainer.contracts.runs import AnnotationChange, RunManifest, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 from trainer.system.files import read_record
@@ -228,6 +230,15 @@ def test_cancel_request__is_durable_and_an_unrequested_pause_does_nothing(run: R
     assert (run.reader().read_new(), run.is_paused) == (before, False)
     run.request_cancel()
     assert RunDirectory(run.path).cancel_requested()
+
+
+def test_note_and_tags__changed_at_one_moment_are_both_stored(run: RunDirectory, store: RunStore) -> None:
+    changes = (AnnotationChange(note="slow"), AnnotationChange(tags=("pilot",)))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(50):
+            store.annotate(run, AnnotationChange(note="", tags=()))
+            deque(pool.map(partial(store.annotate, run), changes), maxlen=0)
+            assert (run.annotations().note, run.annotations().tags) == ("slow", ("pilot",))
 
 
 def test_end__is_written_once_with_its_error_and_sealed(run: RunDirectory, store: RunStore) -> None:
