@@ -1,4 +1,4 @@
-"""`/mt status`, `/mt watch`, `/mt unwatch`, `/mt cancel`, `/mt resume`, `/mt logs` and their buttons."""
+"""Commands about one run (status, watch, unwatch, cancel, resume, annotate, logs) and their buttons."""
 
 import asyncio
 from datetime import timedelta
@@ -9,26 +9,27 @@ import discord
 from discord import app_commands
 
 from bot.commands.groups import Group, find_run_or_group, show_group
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
-from bot.messages.buttons import button, button_row
+from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.files import no_files, one_file
 from bot.messages.group_card import group_buttons, group_card
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
-from bot.messages.text import GREY, make_embed, shown_name
+from bot.messages.text import GREY, display_name, make_embed, shown_name
 from bot.people.user_settings import current_unit
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
 from trainer.artifacts.outcome import last_lines
+from trainer.config.validation import parse
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import GroupPath, RunPath
-from trainer.contracts.runs import Accepted
-from trainer.contracts.training_options import LogLevel
+from trainer.contracts.runs import Accepted, AnnotationChange
+from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, LogLevel
 from trainer.lab import calls
 from trainer.lab.language import _
 
@@ -77,6 +78,13 @@ async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
 @app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:
     await respond(interaction, "resume", lambda context: _resume(context, run, epochs or None))
+
+
+@app_commands.command(description="Change the note and the tags of a run, in a form.")
+@app_commands.describe(run="Id of the run; default: your newest run")
+@app_commands.autocomplete(run=suggested_runs("annotate"))
+async def annotate(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
+    await open_form(interaction, "annotate", lambda context: _annotation_form(context, run))
 
 
 @app_commands.command(description="Show the last lines of a run's log.")
@@ -178,6 +186,25 @@ async def _resume(context: CommandContext, run_id: str, epochs: int | None = Non
     return await answer_accepted(context, accept)
 
 
+async def _annotation_form(context: CommandContext, run_id: str | None) -> discord.ui.Modal:
+    run = await find_run(context, "annotate", run_id)
+    status = await context.lab.feeds.status(run.record.run_id)
+    return form(
+        "annotate",
+        run.record.run_id,
+        _("Note and tags: {name}", name=display_name(run.record)),
+        Field("note", _("Note"), status.note or "", is_required=False, max_characters=MAX_NOTE_CHARACTERS),
+        Field("tags", _("Tags, one per line"), "\n".join(status.tags), is_required=False),
+    )
+
+
+async def _annotate(context: CommandContext, press: ButtonPress) -> Answer:
+    lines = {name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in press.fields.items()}
+    change = parse(AnnotationChange, {"note": " ".join(lines["note"]), "tags": lines["tags"]})
+    await context.lab.call(calls.ANNOTATE_RUN, context.caller, RunPath(run_id=press.run_id), body=change)
+    return await _status(context, press.run_id)
+
+
 async def _logs(context: CommandContext, run_id: str, count: int, level: _Level = "info") -> Answer:
     run = await find_run(context, "logs", run_id)
     lines = await asyncio.to_thread(last_lines, run.directory, count, _LEVELS[level])
@@ -203,3 +230,4 @@ BUTTONS: Reactions = {
     "resume": ButtonAnswer("resume", lambda context, press: _resume(context, press.run_id)),
     "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),
 }
+FORMS = {"annotate": ButtonAnswer("annotate", _annotate)}

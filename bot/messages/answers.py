@@ -50,7 +50,7 @@ STATE_SIGNS: dict[RunState, str] = {
 STATE_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN, "failed": RED}
 """Colours of cards; those of other states are grey."""
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
-_MAX_SHOWN_CONFIG = 1900
+_MAX_SHOWN_CONFIG, _MAX_SHOWN_NOTE = 1900, 300
 CARD_PLACES: dict[Notify, str] = {
     "dm": "A card in your direct messages shows the progress.",
     "here": "A card in this channel shows the progress.",
@@ -85,9 +85,13 @@ def _values_by_rule(chosen: Sequence[ChosenValue]) -> list[str]:
 def status_answer(
     record: RunRecord, status: RunStatus, losses: Sequence[float], *, closed: Literal["dm", "channel"] | None
 ) -> discord.Embed:
-    """Return a run's card with its last heartbeat, and a hint if the caller's channel refuses messages."""
+    """Return a run's card with tags, note and last heartbeat, and a hint if the caller's channel refuses messages."""
     embed = run_card(record, status, losses)
     lines = [embed.description or ""]
+    if status.tags:
+        lines.append(f"🏷 {plain(', '.join(status.tags))}")
+    if status.note:
+        lines.append(f"📝 {plain(clamp(status.note, _MAX_SHOWN_NOTE))}")
     if status.status == "running" and status.reachable and status.last_heartbeat_ts is not None:
         lines.append(_("Last heartbeat {time}", time=relative_time(status.last_heartbeat_ts)))
     if closed is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from local_discord.driver import shown_text
 from local_discord.state import Call, StoredMessage, User
+from local_discord.wire import mapping, rows
 from tests.support import ROOT, add_corpus
 from tests.support.bot import AMBER, TEXT, Place, buttons, place, read
 from tests.support.stories import Story, run_record
@@ -91,6 +92,23 @@ async def test_settings__too_long_for_a_form_are_attached_only(tmp_path: Path) -
         shown = await here.discord.click(here.bob, status, "mt:config:lstm-1")
         assert "```" not in (await read(shown)).text
         assert b"checkpoint_schedule" in here.discord.read(answered(shown).attachments[0])
+
+
+async def test_note_and_tags__stand_in_a_form_and_are_shown_with_the_status(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        run = here.story(here.bob).start().step(5, 2.0).run
+        for given, shown, stored in (
+            ({"note": "diverged\nat *once*", "tags": "pilot\n\n large, slow "}, "🏷 pilot, large, slow\n📝 diver", ()),
+            ({"note": "diverged at once", "tags": "pilot"}, "🏷 pilot", ("diverged at *once*", "pilot\nlarge, slow")),
+            ({"note": "", "tags": ""}, "", ("diverged at once", "pilot")),
+            ({"note": "kept", "tags": "x" * 65}, "64", ()),
+        ):
+            call = await here.discord.slash(here.bob, "mt annotate", {"run": run.run_id})
+            fields = [mapping(part["component"]) for part in rows((await call.form())["components"])]
+            assert tuple(field["value"] for field in fields if field.get("value")) == stored
+            answer = await here.submit(call, given)
+            assert shown in answer.text and ("🏷" in answer.text) == ("🏷" in shown)
+        assert (run.annotations().note, run.annotations().tags) == ("", ())
 
 
 async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) -> None:

@@ -430,6 +430,7 @@ _RUNS = (
         "runs",
         "The status of the run",
         TerminalCommand("annotate", "runs", "change the note and the tags of a run", "mt annotate RUN --tags pilot"),
+        ChatCommand("annotate", "runs"),
         role=Role.OWNER,
         example={"note": "diverged at once", "tags": ["pilot"]},
     ),
@@ -967,7 +968,7 @@ _SECTIONS: Mapping[Section, str] = {
 SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for section, names in _SECTIONS.items()}
 """The commands in each section of `mt --help`, in their order."""
 _CHAT_ORDER = (
-    "train|status|runs|compare|watch|unwatch|cancel|resume|logs|generate|chat|score|"
+    "train|status|runs|compare|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "corpus build|tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"

@@ -74,7 +74,8 @@ _PRINTABLE = (
 )
 """No control characters, line separators and invisible characters, and none that change the direction of a line."""
 _Printable = requires(re.compile(_PRINTABLE).fullmatch, "printable characters only", "must hold")
-RunNote = Annotated[str, Field(max_length=2000, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
+MAX_NOTE_CHARACTERS = 2000
+RunNote = Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 Tags = Annotated[tuple[Label, ...], Field(max_length=32)]
 _sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
