@@ -344,7 +344,7 @@ def test_loss__of_a_split_is_one_number_wherever_it_is_shown(lab_shell: Shell) -
     compared = lab_shell.type("compare", *(run.run_id for run in runs.values()))
     for run in runs.values():
         metrics = run.completed_manifest().metrics
-        row = next(line for line in compared.splitlines() if line.startswith(f"{run.run_id}  "))
+        row = next(line for line in compared.splitlines() if f"  {run.run_id}  " in line)
         assert metrics.test is not None
         bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.3f}"
         assert f"{metrics.test / math.log(2):.3f}" in row.split() and bits in row

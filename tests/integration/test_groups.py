@@ -184,7 +184,7 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", unseen)))
     assert compared.startswith("pair against text-lstm")
     assert "2 runs against 1 (interval of one more run of the group)" in compared
-    row = next(line for line in compared.splitlines() if line.startswith(f"{name}  "))
+    row = next(line for line in compared.splitlines() if line.startswith("pair  "))
     assert row.count("±") == 6, "losses per token and character, perplexity, both accuracies and the speed"
 
 

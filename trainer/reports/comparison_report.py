@@ -79,12 +79,7 @@ def _rise(share: float) -> Quantity:
 
 
 def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
-    first = comparison.runs[0]
-    labels = [run.label for run in comparison.runs]
-    names = {
-        run.run_id: run.run_id if run.label is None or labels.count(run.label) > 1 else run.label
-        for run in comparison.runs
-    }
+    first, names = comparison.runs[0], _names(comparison)
     shared = [each for each in comparison.against[0].notes if all(each in one.notes for one in comparison.against)]
     for one in comparison.against:
         found = verdict(one, comparison.tolerance)
@@ -97,12 +92,23 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
     yield from shared
 
 
+def _names(comparison: Comparison) -> dict[str, str]:
+    """Return the labels of the runs that only they have, with their checkpoints, and else the ids, by id."""
+    names: dict[str, str] = {}
+    for run in comparison.runs:
+        _, at, step = run.run_id.partition("@")
+        names[run.run_id] = run.run_id if run.label is None else f"{run.label}{at}{step}"
+    shown = [*names.values()]
+    return {run_id: run_id if shown.count(name) > 1 else name for run_id, name in names.items()}
+
+
 def _metrics(comparison: Comparison) -> Iterator[Table]:
     """Yield the metrics of each run, with deviations over the runs of a group, and the differences from the others."""
     where = note("on {dataset}", dataset=comparison.dataset or "")
     if comparison.split is not None:
         where = note("on their {split} splits", split=note(comparison.split))
-    titles = (column("run"), column("label"), column("model", is_detail=True))
+    names = _names(comparison)
+    titles = (column("run"), column("id", is_detail=True), column("model", is_detail=True))
     yield Table(
         name="metrics",
         title=note("Metrics"),
@@ -110,8 +116,8 @@ def _metrics(comparison: Comparison) -> Iterator[Table]:
         columns=(*titles, *(shown for _, shown, _ in _METRICS), column("n-gram", "per_char", is_detail=True)),
         rows=tuple(
             (
-                Link(text=run.run_id, address=f"runs/{run.run_id.split('@')[0]}"),
-                *(run.label or "", run.model, *_cells(run, run.deviations), run.ngram_bits_per_char),
+                Link(text=names[run.run_id], address=f"runs/{run.run_id.split('@')[0]}"),
+                *(run.run_id, run.model, *_cells(run, run.deviations), run.ngram_bits_per_char),
             )
             for run in comparison.runs
         ),
@@ -120,12 +126,12 @@ def _metrics(comparison: Comparison) -> Iterator[Table]:
     yield Table(
         name="differences",
         title=note("Differences"),
-        caption=note("{run} less the other run; losses in {unit}.", run=comparison.runs[0].run_id),
+        caption=note("{run} less the other run; losses in {unit}.", run=names[comparison.runs[0].run_id]),
         columns=(
             column("from"),
             *(Column(title=shown.title, form=form, is_detail=shown.is_detail) for _, shown, form in _METRICS),
         ),
-        rows=tuple((one.run_id, *_cells(one.delta)) for one in comparison.against),
+        rows=tuple((names[one.run_id], *_cells(one.delta)) for one in comparison.against),
     )
 
 
@@ -148,7 +154,7 @@ def _settings(comparison: Comparison) -> list[Part]:
         (field, _short(value), *(_short(others.get(field, value)) for others in of_others))
         for field, value in first.items()
     ]
-    runs = [Column(title=note("{run}", run=run.run_id)) for run in comparison.runs]
+    runs = [Column(title=note("{run}", run=name)) for name in _names(comparison).values()]
     return [
         Table(name="settings", title=note("Settings that differ"), columns=(column("setting"), *runs), rows=tuple(rows))
     ]

@@ -18,6 +18,7 @@ from trainer.contracts.environment import Environment
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.models import NgramConfig
+from trainer.contracts.reports import Link, Table
 from trainer.contracts.runs import DataFacts, EvalSummary, Leak, RunManifest, Shares, SplitSizes
 from trainer.reports.comparison import (
     Against,
@@ -31,7 +32,7 @@ from trainer.reports.comparison import (
     model_name,
     summary_on,
 )
-from trainer.reports.comparison_report import verdict
+from trainer.reports.comparison_report import comparison_report, verdict
 from trainer.reports.report_text import Reader
 
 Fields = dict[str, object]
@@ -88,6 +89,25 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert BITS.note(verdict(one, found.tolerance)) == said
     assert notes_of(one) == (() if expected == "equal" else (ONE_SEED,))
     assert found.is_passed is not is_regression
+
+
+def test_runs__are_named_by_labels_that_only_one_of_them_has() -> None:
+    labels = {"a": "wide", "b@20": "narrow", "b@40": "narrow", "c": None, "d": "twin", "e": "twin"}
+    found = compare(
+        [measured(run_id.partition("@")[0] + "x" * (run_id == "b@40")) for run_id in ("first", *labels)], split="test"
+    )
+    runs, against = [found.runs[0]], list[Against]()
+    for (run_id, label), run, one in zip(labels.items(), found.runs[1:], found.against, strict=True):
+        runs.append(changed(run, run_id=run_id, label=label))
+        against.append(changed(one, run_id=run_id))
+    report = comparison_report(changed(found, runs=tuple(runs), against=tuple(against)))
+    metrics, changes = (part for part in report.sections[1].parts if isinstance(part, Table))
+    names = ["wide", "narrow@20", "narrow@40", "c", "d", "e"]
+    assert [row[:2] for row in metrics.rows][1:] == [
+        (Link(text=name, address=f"runs/{run_id.partition('@')[0]}"), run_id)
+        for name, run_id in zip(names, labels, strict=True)
+    ]
+    assert [row[0] for row in changes.rows] == names
 
 
 @pytest.mark.parametrize(

@@ -634,7 +634,7 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("report", "Mean **{:.3f}** {u} · median {:.2f} · max {:.2f} at 4", (5.1 * BIT, 4 * BIT, 11.4 * BIT)),
     ("report", "· above {:.3g}: 1 of 4 characters", (6 * BIT,)),
     ("battery of a run", "s      c            1 verb  {:.2f}  {:.2f} to {:.2f}\n", (2.5, 2.0, 3.0)),
-    ("better", "new         {:.3f}           {:.3f}", (1.9, 1.5 * BIT)),
+    ("better", "new  {:.3f}           {:.3f}", (1.9, 1.5 * BIT)),
     ("better", "old   {:+.3f}", (-0.1,)),
     ("groups", "Paired over 2 seeds: {:+.3f}", (-0.25,)),
     ("experiment result", "kk  {:.3f}  {:.3f}  0.000", (0.99, 0.97)),
