@@ -56,6 +56,13 @@ class Value(NamedTuple):
 
 NOTHING: list[int] = []
 VALUES: dict[str, Value] = {
+    "a band has the steps of all curves as far as all of them reach": Value(
+        *("bandOf", "numbers.js", "bandOf([[[1, 4], [3, 2], [5, 1]], [[2, 5], [3, 4]], []])"),
+        {"mean": [[2, 4], [3, 3]], "low": [[2, 3], [3, 2]], "high": [[2, 5], [3, 4]]},
+    ),
+    "a band of no curves is empty": Value(
+        *("bandOf", "numbers.js", "bandOf([[]])"), {"mean": [], "low": [], "high": []}
+    ),
     "a mean has the deviation of the known numbers": Value(
         *("meanOf", "numbers.js", "[[], [null], [1.5], [1, 2, null, 4], [2, 2]].map((known) => meanOf(known))"),
         ["–", "–", "1.500", "2.333 ± 1.528", "2.000 ± 0.000"],

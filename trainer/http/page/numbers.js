@@ -3,6 +3,8 @@
 import { TABLES } from "./tables.js";
 import { inUnit, natsOf, unit } from "./units.js";
 
+/** @import { Points } from "./records.js" */
+
 /** Formats by their number of decimals: it takes long to make one. */
 const FORMATS = Array.from(
   { length: 7 },
@@ -118,4 +120,38 @@ export function duration(seconds) {
       .filter(Boolean)
       .join(" ") || "0 s"
   );
+}
+
+/**
+ * Return mean, lowest and highest value of curves at the steps of any of them, as far as all reach.
+ * @param {readonly Points[]} curves
+ */
+export function bandOf(curves) {
+  const known = curves.filter((curve) => curve.length);
+  const own = known.map((curve) => curve.map(([step]) => step));
+  const begin = Math.max(...own.map((steps) => Math.min(...steps)));
+  const end = Math.min(...own.map((steps) => Math.max(...steps)));
+  const steps = [...new Set(own.flat())]
+    .filter((step) => step >= begin && step <= end)
+    .sort((one, other) => one - other);
+  const columns = known.map((curve) => valuesAt(curve, steps));
+  /** @type {(of: (values: number[]) => number) => [number, number][]} */
+  const points = (of) => steps.map((step, row) => [step, of(columns.map((column) => column[row] ?? NaN))]);
+  const mean = points((values) => values.reduce((sum, value) => sum + value, 0) / values.length);
+  return { mean, low: points((values) => Math.min(...values)), high: points((values) => Math.max(...values)) };
+}
+
+/**
+ * Return the values of a curve at rising steps that are not outside of it; between two steps it is a straight line.
+ * @param {Points} curve
+ * @param {number[]} steps
+ */
+function valuesAt(curve, steps) {
+  let place = 0;
+  return steps.map((step) => {
+    while ((curve[place]?.[0] ?? step) < step) place += 1;
+    const [after, value] = curve[place] ?? [step, NaN];
+    const [before, earlier] = curve[place - 1] ?? [step, value];
+    return after === step ? value : earlier + ((value - earlier) * (step - before)) / (after - before);
+  });
 }

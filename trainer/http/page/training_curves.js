@@ -3,9 +3,10 @@
 import { read } from "./api.js";
 import { Chart } from "./curves.js";
 import { failure, h, labelled } from "./elements.js";
+import { bandOf } from "./numbers.js";
 import { folded } from "./record_table.js";
 
-/** @import { Curve, CurveRow, ExperimentResult, GroupCurve, RunStatus } from "./records.js" */
+/** @import { Curve, CurveRow, ExperimentResult } from "./records.js" */
 
 const MAX_LINES = 10;
 const MAX_POINTS = 2000;
@@ -63,21 +64,14 @@ export function trainingCurves({ curves, languages }, signal) {
 }
 
 /**
- * Read the curve of a group of runs over seeds, or of the only run.
+ * Read the curves of trainings, which may be of several groups where an experiment has used them again.
  * @param {CurveRow[]} rows
  * @param {"train" | "validation"} split
  * @param {AbortSignal} signal
  */
-async function curveOf([first], split, signal) {
-  if (!first) return { mean: [], band: null };
-  /** @type {RunStatus} */
-  const { group } = await read(`/runs/${first.run_id}`, signal);
-  if (group === null) {
-    /** @type {Curve} */
-    const curve = await read(`/runs/${first.run_id}/curve?points=${MAX_POINTS}`, signal);
-    return { mean: curve[split], band: null };
-  }
-  /** @type {GroupCurve} */
-  const curve = await read(`/groups/${group.group_id}/curve`, signal);
-  return { mean: curve[split].mean, band: curve[split] };
+async function curveOf(rows, split, signal) {
+  /** @type {Curve[]} */
+  const curves = await Promise.all(rows.map((row) => read(`/runs/${row.run_id}/curve?points=${MAX_POINTS}`, signal)));
+  const band = bandOf(curves.map((curve) => curve[split]));
+  return { mean: band.mean, band: rows.length > 1 ? band : null };
 }
