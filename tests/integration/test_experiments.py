@@ -190,7 +190,8 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             battery = queue.batteries.directory(cell.battery_id)
             await until(battery.is_unfinished)
             yield experiment, battery
-            await driving
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await driving
 
         async with driven() as (experiment, battery):
             accepted = battery.record()
@@ -205,7 +206,10 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
             experiment.request_cancel()
         assert battery.is_unfinished(), "it was started by somebody else"
         async with driven() as (experiment, _):
-            battery.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+            while experiment.status().status in ("queued", "running"):  # a battery that failed before is begun anew
+                if battery.is_unfinished():
+                    battery.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+                await asyncio.sleep(0.05)
     status = experiment.status()
     ended = f"The battery of lstm, seed 1 ({battery.battery_id}) has ended: Memory ran out."
     assert (status.status, status.message) == ("failed", ended)
