@@ -70,6 +70,10 @@ class Prepared(NamedTuple):
             name = f"deleted-{number}"
             (self.folder / "artifacts" / "corpora" / f"{name}.txt").write_text(f"{number}\n", encoding="utf-8")
             return {CORPUS: name}
+        if "tokenizer_id" in fields and kind is None:
+            return {
+                JOB_ROWS["tokenizers"].word.upper(): self.api.get(f"/runs/{self.run}", RunStatus).tokenizer_id or ""
+            }
         if kind is None or not fields:
             return {}
         job = KINDS[kind].create(self.folder / "artifacts", number)
