@@ -135,7 +135,7 @@ async def nats_of(site: Site, run_id: str, context: str, end: str) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("gpt2", "bpe"), ("char_lstm", "char"), ("gru", "word")])
 async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Path, family: str, method: str) -> None:
-    run = finished_run(tmp_path, family, method)
+    run = finished_run(tmp_path, family, method, run_id=f"harness-{family}")
     shutil.copytree(run.path, lab.folder / "artifacts" / "models" / run.run_id)
     export_folder(run, "hf", tmp_path / "exported")
     _, tokenizer = load_run(run)
