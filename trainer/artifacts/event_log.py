@@ -15,7 +15,7 @@ from trainer.system.files import DISK, Disk, open_regular, storage_errors
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _PIECE_BYTES = 1 << 20
-_PROGRESS_END = f'"type":"{type_of(MetricsProgress)}"}}'.encode()
+_PROGRESS = f'"type":"{type_of(MetricsProgress)}"'.encode()
 
 
 class TakenOver(AppError):
@@ -126,4 +126,4 @@ class EventReader:
 
 def is_progress(line: bytes) -> bool:
     """Return True for a progress event as EventLog writes it."""
-    return line.endswith(_PROGRESS_END)
+    return _PROGRESS in line
