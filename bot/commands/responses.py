@@ -1,7 +1,6 @@
 """Answers to commands and buttons: defer, check permissions and limits, answer, report errors."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -220,9 +219,9 @@ async def _defer(
 
     After a lost reply, checks for the answer before sending it again.
     """
-    deadline = time.monotonic() + _ANSWER_SECONDS
+    deadline, was_tried = time.monotonic() + _ANSWER_SECONDS, False
     with server_errors() as failures:
-        for number in itertools.count():
+        while True:
             try:
                 await interaction.response.defer(ephemeral=is_hidden, thinking=is_new)
             except CALL_ERRORS as error:
@@ -230,13 +229,14 @@ async def _defer(
             else:
                 return True
             if code == _ALREADY_ACKNOWLEDGED:
-                is_own = bool(number or failures)
+                is_own = was_tried or bool(failures)
                 if not is_own:
                     _report_rival(interaction.client, bound)
                 return is_own
             if code == _UNKNOWN_INTERACTION:
                 break
             bound.warning("first_answer_failed", error=reason)
+            was_tried = True
             with suppress(*CALL_ERRORS):
                 await interaction.original_response()
                 return True

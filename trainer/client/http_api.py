@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Protocol, TypeVar
@@ -146,7 +146,7 @@ class HttpApi:
         wait = query.get("wait")
         seconds = _READ_SECONDS + (wait if isinstance(wait, int | float) else 0.0)
         timeout = httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
-        params = dict(_parameters(query))
+        params = {name: _written(value) for name, value in query.items()}
         patience_seconds = _PATIENCE_SECONDS if self._has_answered else _FIRST_PATIENCE_SECONDS
         deadline, pause = monotonic() + patience_seconds, 0.1
         while True:
@@ -234,10 +234,9 @@ def quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-def _parameters(query: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    for name, value in query.items():
-        if value is not None:
-            yield name, str(value).lower() if isinstance(value, bool) else str(value)
+def _written(value: object) -> str:
+    """Return a value of a query as it is written in an address."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(url: httpx2.URL) -> str:
