@@ -16,7 +16,7 @@ from trainer.artifacts.experiments import (
     seed_group,
 )
 from trainer.artifacts.runs import RunStore
-from trainer.contracts.base import RunState
+from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentText, ExperimentTexts, Validity
 from trainer.contracts.seeds import RunGroup
@@ -100,6 +100,7 @@ def test_runs_of_several_seeds__are_a_group_of_their_model_and_language() -> Non
     several = experiment_record(seeds=[1, 5])
     assert seed_group(several, KK) == RunGroup(group_id="small-01234567-lstm-kk", seeds=(1, 5))
     assert seed_group(experiment_record(), KK) is None
+    several = changed(several, experiment_id=f"{'n' * 32}-01234567")
     long = [seed_group(several, KK._replace(model=f"{'m' * 31}{end}", language="kk-abcdefgh-cyrl")) for end in "ab"]
     ids = {group.group_id for group in long if group is not None}
     assert len(ids) == 2 and {len(one) for one in ids} == {64}

@@ -30,6 +30,7 @@ def test_files__of_a_training_run_are_listed_while_checkpoints_come_and_go(tmp_p
     unfinished, stop = run.checkpoints / ".tmp-step-3", Event()
     unfinished.mkdir()
     (unfinished / "model.safetensors").write_bytes(b"half of the weig")
+    (run.path / "lost").symlink_to("nowhere")
     assert run_files(run) == before
 
     def write_and_delete() -> None:

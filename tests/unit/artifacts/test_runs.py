@@ -333,6 +333,8 @@ def test_newest_runs__are_found_without_reading_older_ones(store: RunStore, tmp_
         assert ids(islice(store.newest(), 4)) == names[:-5:-1]
         assert len(logs) == 0
         assert ids(store.newest()) == ids(store.all()) == names[:-6:-1]
+        found = [one.run_id for one in store.named()]
+        assert found[:5] == names[:-6:-1] and {*found[5:]} == {*names[:-5]}
         assert {row["event"] for row in logs} == {"run_unreadable"}
         assert {row["run_id"] for row in logs} == set(names[:-5])
 

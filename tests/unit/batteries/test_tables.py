@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.refusals import refused
 from tests.support.suites import SUITE
+from trainer.batteries import reading
 from trainer.batteries.reading import Battery, read_battery
 from trainer.contracts.batteries import BatteryItem, BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode
@@ -419,7 +420,7 @@ def test_files_of_one_phenomenon__are_paradigms_of_their_own(tmp_path: Path) -> 
     ) in notes_of(battery)
 
 
-def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:
+def test_folder_without_items_or_large_file__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with refused(ErrorCode.DATA_NOT_FOUND, "The folder 'empty' has no file of items: .jsonl, .tsv, .csv, .json."):
         read_battery(tmp_path / "empty", OPTIONS)
@@ -427,6 +428,10 @@ def test_folder_without_items_or_large_file__is_refused(tmp_path: Path) -> None:
     os.truncate(tmp_path / "large.csv", (1 << 28) + 1)
     with refused(ErrorCode.PAYLOAD_TOO_LARGE, "'large.csv' is larger than 256 MiB."):
         read_battery(tmp_path / "large.csv", OPTIONS)
+    monkeypatch.setattr(reading, "_MAX_ITEMS", 1)
+    (tmp_path / "many.csv").write_text("good,bad\na,b\nc,d\n", encoding="utf-8")
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE, "'many' has more than 1 items."):
+        read_battery(tmp_path / "many.csv", OPTIONS)
 
 
 def test_formulas__are_only_for_tables_of_regions(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Where an installed program keeps data, and what installs an extra."""
 
+import gc
 import os
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+import trainer
 from trainer.config.settings import AppSettings
 from trainer.contracts import installation
 from trainer.contracts.errors import AppError, ErrorCode
@@ -69,3 +72,31 @@ def test_extra__that_is_missing_is_named_with_its_command(monkeypatch: pytest.Mo
         require_extras("train", "discord")
     both = "`python scripts/setup.py --extra train --extra discord`"
     assert refusal.value.message == f"This needs the extras `train` and `discord`: run {both}."
+
+
+def test_load__without_torch_names_the_extra_and_hides_no_other_missing_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "trainer.api", None)  # as if an import in it had failed
+    with pytest.raises(ModuleNotFoundError):
+        trainer.load("last")
+    monkeypatch.setattr(installation, "EXTRA_MODULES", {"train": "no_such_torch"})
+    with pytest.raises(AppError, match="This needs the extra `train`"):
+        trainer.load("last")
+
+
+@pytest.mark.parametrize(("words", "extra"), [([], "discord"), (["--no-discord"], "server")])
+def test_bot__without_an_extra_says_what_installs_it(
+    words: list[str], extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    monkeypatch.setattr(sys, "argv", ["bot", *words])
+    monkeypatch.setattr(installation, "EXTRA_MODULES", {extra: "no_such_library"})
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("bot", run_name="__main__")
+    finally:
+        gc.enable()
+    said = f"This needs the extra `{extra}`: run `python scripts/setup.py --extra {extra}`.\n"
+    assert (end.value.code, capsys.readouterr().err) == (2, said)

@@ -44,7 +44,8 @@ def test_proxy__is_that_of_the_environment_for_discords_address(
 
 
 @pytest.mark.parametrize(
-    "address", ["socks5://proxy.example:1080", "https://proxy.example", "proxy.example:3128", "//"]
+    "address",
+    ["socks5://proxy.example:1080", "https://proxy.example", "proxy.example:3128", "//", "http://proxy.example:port"],
 )
 def test_proxy__of_another_kind_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", address.replace("//p", "//user:password@p"))
