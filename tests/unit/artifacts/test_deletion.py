@@ -1,0 +1,45 @@
+"""Deletion: what others need stays, and nothing is left of the rest."""
+
+from pathlib import Path
+
+from tests.support import settings_in
+from tests.support.job_kinds import KINDS
+from tests.support.refusals import refused
+from trainer.artifacts.deletion import TRASH, _remove, delete_corpus, delete_job
+from trainer.artifacts.kinds import BATTERIES
+from trainer.artifacts.stored_corpora import name_corpus
+from trainer.contracts.errors import ErrorCode
+from trainer.data.corpora import CorpusStore
+
+
+def test_corpus__that_two_names_share_is_deleted_with_the_second(tmp_path: Path) -> None:
+    settings, text = settings_in(tmp_path), tmp_path / "text.txt"
+    corpora, root = CorpusStore(settings), settings.app.artifacts_root
+    text.write_text("men bol\nsen bol\n", encoding="utf-8")
+    sha256 = corpora.store(text)
+    for name in ("one", "two"):
+        name_corpus(corpora.stored, name, sha256)
+    left: list[set[str]] = []
+    for name in ("one", "two"):
+        assert delete_corpus(corpora, root, name) == sha256
+        left.append({path.name for path in corpora.stored.iterdir()})
+    assert left == [{"two", sha256}, set()]
+
+
+def test_file__that_somebody_needs_during_its_deletion_finds_itself_in_its_place_again(tmp_path: Path) -> None:
+    file, found = tmp_path / "text.txt", iter([[], ["the run 'lstm-1'"]])
+    file.write_text("abc", encoding="utf-8")
+    with refused(ErrorCode.CONFLICT, "The corpus 'text' stays, because others need it: the run 'lstm-1'."):
+        _remove(file, tmp_path, "The corpus 'text'", lambda: iter(next(found)))
+    assert file.read_text(encoding="utf-8") == "abc" and [*(tmp_path / TRASH).iterdir()] == []
+
+
+def test_job__that_a_process_still_writes_is_deleted_later(tmp_path: Path) -> None:
+    job = KINDS["batteries"].create(tmp_path, 1)
+    KINDS["batteries"].end(tmp_path, job.job_id)
+    lock = job.lock()
+    assert lock is not None
+    with lock, refused(ErrorCode.SERVICE_UNAVAILABLE, "is just ending: try again in a minute."):
+        delete_job(BATTERIES, tmp_path, job.job_id)
+    delete_job(BATTERIES, tmp_path, job.job_id)
+    assert not job.path.exists()
