@@ -1,16 +1,18 @@
 """A worker with another artifacts folder than the queue says so, claims nothing, and recovers by itself."""
 
 import asyncio
+import fcntl
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support.redis_servers import embedded
-from tests.support.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, is_awaited, until, wait_until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.store.store import Store
+from trainer.system.files import open_regular, take_lock
 from trainer.worker.presence import Presence, own_info
 
 BLIND = "artifacts_folder_mismatch"
@@ -65,6 +67,15 @@ def test_artifacts_id__is_written_once_by_concurrent_processes(tmp_path: Path) -
         roots: list[Path] = [root] * 40
         ids = set(pool.map(own_artifacts_id, roots))
     assert ids == {artifacts_id(root)} == {own_artifacts_id(root)}
+    with open_regular(root / "installation", "r+b") as file:
+        file.truncate()
+        take_lock(file.fileno(), fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(own_artifacts_id, root)
+            wait_until(lambda: is_awaited(os.fstat(file.fileno()).st_ino))
+            file.write(b"0123456789abcdef")
+            file.close()
+            assert waiting.result() == artifacts_id(root) == "0123456789abcdef"
     (root / "installation").write_bytes(b"torn")
     assert artifacts_id(root) == ""
     assert own_artifacts_id(root) == artifacts_id(root) != ""

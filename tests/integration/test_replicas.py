@@ -40,6 +40,7 @@ from trainer.config.settings import ObjectStoreSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
+from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.services.health import check_data
 from trainer.system.files import open_regular, try_lock
@@ -255,7 +256,9 @@ def test_any_order_of_claims_and_writes__keeps_one_writer_and_whole_states(tmp_p
     check()
 
 
-def test_corpora__are_stored_once_and_found_by_content_and_by_name(tmp_path: Path, bucket: Bucket) -> None:
+async def test_corpora__are_stored_once_found_by_content_and_by_name_and_deleted(
+    tmp_path: Path, bucket: Bucket
+) -> None:
     folder, file, root = tmp_path / "texts", tmp_path / "text.txt", tmp_path / "corpora"
     folder.mkdir()
     for name in ("b.txt", "a b.text", "left out.md"):
@@ -276,6 +279,28 @@ def test_corpora__are_stored_once_and_found_by_content_and_by_name(tmp_path: Pat
     fetch_corpus(bucket.objects, "0" * 64, root)
     fetch_named_corpus(bucket.objects, "unknown", root)
     assert len(list(root.iterdir())) == 3
+    store_corpus(bucket.objects, CorpusRef(name="another", sha256=corpus_sha256(file), bytes=1), file)
+    replication = Replication(machine(tmp_path, bucket))
+    await replication.delete_corpus("of/a name", corpus_sha256(file))
+    for name in ("of/a name", "another"):
+        fetch_named_corpus(bucket.objects, name, tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"another", corpus_sha256(file)}
+    for path, name in ((file, "another"), (folder, "of/a name")):
+        await replication.delete_corpus(name, corpus_sha256(path))
+    assert bucket.objects.tags("corpora/") == {}
+
+
+async def test_text_of_a_run_whose_parent_is_stored_nowhere__is_fetched_without_that_of_the_parent(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("abc\n", encoding="utf-8")
+    corpus = CorpusRef(name="text", sha256=corpus_sha256(file), bytes=4)
+    store_corpus(bucket.objects, corpus, file)
+    settings = machine(tmp_path / "a", bucket)
+    effective = changed(accepted(tmp_path / "b").record().effective, corpus=corpus, init_from_run_id="lstm-gone")
+    await Replication(settings).fetch_read_text(effective)
+    assert [path.name for path in CorpusStore(settings).stored.iterdir()] == [corpus.sha256]
 
 
 def test_damaged_corpus__is_refused(tmp_path: Path, bucket: Bucket) -> None:
@@ -337,6 +362,16 @@ async def test_store_without_conditional_writes__is_refused_at_the_start_and_by_
         found = (await check_data(behind))["object store"]
         assert found.state == "failure" and said in found.message
     assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
+
+
+async def test_store_that_refuses_a_key__is_not_called_one_without_conditional_writes(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    async with reverse_proxy(bucket.address) as proxy:
+        proxy.refused_header, proxy.refusal = "If-None-Match", (403, "AccessDenied")
+        settings = changed(machine(tmp_path, bucket), object_store=bucket.behind(proxy.url))
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, "does not answer, or refuses the key"):
+            await Replication(settings).check()
 
 
 async def test_store_with_conditional_writes__is_accepted(tmp_path: Path, bucket: Bucket) -> None:

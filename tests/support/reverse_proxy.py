@@ -24,7 +24,9 @@ class ReverseProxy:
         self.status: int | None = None
         """The status of a page of its own, for all but the files of the page; 302 leads to a login elsewhere."""
         self.refused_header: str | None = None
-        """A header that it answers with 501, as some stores of objects do."""
+        """A header that it refuses, as some stores of objects do."""
+        self.refusal = 501, "NotImplemented"
+        """The status and the code of the answer to a refused header."""
         self.refused_bytes: list[int] = []
         """The sizes of the bodies that it did not take."""
         self.outside: list[str] = []
@@ -37,8 +39,9 @@ class ReverseProxy:
         if self.status is not None and not request.path.startswith(f"{PREFIX}/page/"):
             return _page(self.status)
         if self.refused_header is not None and self.refused_header in request.headers:
-            text = "<Error><Code>NotImplemented</Code></Error>"
-            return web.Response(status=501, text=text, content_type="application/xml")
+            status, code = self.refusal
+            text = f"<Error><Code>{code}</Code></Error>"
+            return web.Response(status=status, text=text, content_type="application/xml")
         if (request.content_length or 0) > self._most_bytes:
             self.refused_bytes.append(request.content_length or 0)
             await request.read()

@@ -22,7 +22,7 @@ from tests.support.run_shell import Shell
 from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, is_awaited, until
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.cleanup import CleanupReport, clean_up, remove_kept
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
@@ -231,12 +231,6 @@ async def test_lock__of_a_removed_folder_is_none(tmp_path: Path, is_replaced: bo
         os.close(claim)
         assert waiting.result() is None
     assert (claim_folder(folder) is not None) == is_replaced
-
-
-def is_awaited(inode: int) -> bool:
-    """True while somebody waits for the lock of a file."""
-    locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    return any("->" in line and f":{inode} " in line for line in locks)
 
 
 def test_weights__go_only_when_the_object_store_has_the_run(tmp_path: Path) -> None:
