@@ -430,7 +430,9 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     "group queued": lambda: group(QUEUED, QUEUED),
     "group training": lambda: group(COMPLETED, changed(RUNNING, progress=41.6), changed(RUNNING, status="paused")),
     "group completed": lambda: group(COMPLETED, changed(COMPLETED, test_loss=1.2, bits_per_char=1.8), FAILED),
-    "group of masked models": lambda: group(*[changed(COMPLETED, bits_per_char=None, test_loss=None)] * 2),
+    "group of masked models": lambda: group(
+        *[changed(COMPLETED, objective="masked_lm", bits_per_char=None, best_val_bits_per_char=None)] * 2
+    ),
     "group of many": lambda: group(*[QUEUED] * 21),
     "group failed": lambda: group(FAILED, CANCELLED),
     "group accepted": lambda: accepted_answer(WARM, group=RunGroup(group_id="group-1", seeds=(1, 5, 9))),
