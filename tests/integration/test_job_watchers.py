@@ -18,7 +18,7 @@ from tests.support.bot import components
 from tests.support.cross_language import experiment_record
 from tests.support.experiment_results import finished_experiment
 from tests.support.job_kinds import FAILURE, KINDS
-from tests.support.notifier import MESSAGE, MESSAGES, Place, place, until_delivered
+from tests.support.notifier import MESSAGE, MESSAGES, Place, place, sent_message_ids, until_delivered
 from tests.support.stored_jobs import begin
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
@@ -33,6 +33,7 @@ from trainer.system.files import write_atomically
 
 USERS, RUNS, WATCHED = 20, 50, 8
 INTERVAL_SECONDS = 0.2
+UNAUTHORIZED = Refusal(401, 0, "401: Unauthorized")
 CANNOT_SEND = Refusal(403, 50007, "Cannot send messages to this user")
 
 
@@ -165,13 +166,13 @@ async def test_mention_that_fails__is_tried_again_and_sent_once(here: Place) -> 
     ana = here.discord.add_user("ana", dms_open=False)
     hall = here.discord.add_guild("home", [ana]).channels[0]
     story = here.story(None)
-    for refusal in (CANNOT_SEND, Refusal(401, 0, "401: Unauthorized")):
+    for refusal in (UNAUTHORIZED, CANNOT_SEND, UNAUTHORIZED):
         here.discord.fail_next("POST", MESSAGES, refusal)
     with captured_logs() as logs:
         async with here.listening() as listener:
             await listener.watch(story.record.run_id, ana.id, None, hall.id, waits=False)
             await until_delivered(story.run)
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["task_failed"] * 2
     assert [mention.content for mention in here.discord.messages(hall)] == [f"<@{ana.id}>"]
 
 
@@ -224,6 +225,17 @@ async def test_many_runs__are_one_digest_until_all_have_ended(lax: Place, tmp_pa
             await until_delivered(story.run)
         await until(lambda: not list((tmp_path / "digests").iterdir()))
     assert sorted("· result" in text for text in lax.texts(ana)) == [False] + [True] * len(stories)
+
+
+async def test_card__that_discord_does_not_delete_stays_beside_the_digest(lax: Place) -> None:
+    for refusal in (UNAUTHORIZED, Refusal(403, 50001, "Missing Access")):  # the first one may pass
+        lax.discord.fail_next("DELETE", MESSAGE, refusal)
+    stories = started(lax, MAX_CARDS)
+    async with lax.listening():
+        await until(lambda: all(sent_message_ids(story) for story in stories))
+        await lax.queue.signals.put(lax.story(lax.ana, "char_lstm-more").start().record.run_id)
+        await lax.message(lax.ana, f"Watching {MAX_CARDS + 1} runs")
+        await until(lambda: not lax.discord.faults and len(lax.texts(lax.ana)) == 2)
 
 
 async def test_refused_digest__is_mentioned_once_for_each_run(lax: Place, tmp_path: Path) -> None:
