@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pytest
 
 from bot.messages.text import GREY
+from local_discord import Upload
 from local_discord.driver import shown_text
 from local_discord.state import Call, Guild, User
-from tests.support.bot import AMBER, RED, Place, Read, buttons, place, read
+from tests.support.bot import AMBER, RED, TEXT, Place, Read, buttons, place, read
 from tests.support.cross_language import cell_run, experiment_record
 from tests.support.job_kinds import KINDS
 from tests.support.stories import Story, run_record
@@ -163,6 +164,20 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     ):
         assert said in (await hall.delete(name, name)).text
     assert [path.name for path in here.runs()] == ["lstm-1", "lstm-2", "lstm-3", "lstm-4"]
+
+
+async def test_corpus__that_was_added_is_deleted_with_its_text_unless_a_run_needs_it(hall: Hall) -> None:
+    here = hall.place
+    stored = here.root / "artifacts" / "corpora"
+    for name in ("verses", "prose"):
+        await here.ask(here.bob, "corpus add", {"file": Upload("a.txt", TEXT), "name": name})
+    assert "Deleted: verses" in (await hall.ask("delete-corpus", {"corpus": "verses"})).text
+    assert sorted(path.name for path in stored.iterdir()) == ["prose.json", "prose.txt"]
+    assert "verses" not in here.bot.lab.index.corpora
+    await here.ask(here.bob, "train", {"corpus": "prose"})
+    [run] = here.bot.lab.queue.runs.all()
+    needed = f"The corpus 'prose' stays, because others need it: the run '{run.run_id}'."
+    assert needed in (await hall.ask("delete-corpus", {"corpus": "prose"})).text
 
 
 async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None:

@@ -257,6 +257,28 @@ async def test_gateway__that_is_refused_at_first_is_tried_again(
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_bot__says_once_that_discord_is_away_and_how_it_is_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def has_connected(times: int) -> bool:
+        said.append(capsys.readouterr().out)
+        return "".join(said).count("Discord: connected as ") == times
+
+    async with discord_alone() as server:
+        server.fail_next("GET", "/users/@me", "reset", times=4)  # aiohttp asks twice
+        with captured_logs() as logs:
+            async with running_bot(settings(tmp_path, server), server):
+                await until(lambda: has_connected(1))
+                server.drop_gateway("invalidate")
+                await until(lambda: has_connected(2))
+    assert [line["event"] for line in logs].count("discord_unreachable") > 1
+    assert [
+        "".join(said).count(words) for words in ("Discord is not reachable", "To add it to your account, open ")
+    ] == [1, 1]
+
+
 class Faulty(Bot):
     """Has a fault of its own while it is connected."""
 

@@ -168,6 +168,9 @@ async def test_discord__suggests_checkpoints_and_its_buttons_keep_them(answers: 
         for label in ("Again", "Score this"):
             assert footer(await here.click(here.bob, written, label)) == kept
         assert footer(await here.ask(here.bob, "predict", run=kept, text="the")) == kept
+        for command in ("generate", "score"):
+            form = await (await here.discord.slash(here.bob, f"mt {command}", {"run": kept})).form()
+            assert text(form["title"]) == f"{command.capitalize()} with {RUN}"
         talk = await here.ask(here.bob, "chat", run=kept, message="the")
         assert footer(talk) == kept
         report = await here.ask(here.ana, "score", run=kept, text="the sun", detail="per_char")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from pydantic import SecretStr
 
+from bot.notifications import delivery
 from bot.notifications.inbox import MAX_CARDS
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
@@ -438,6 +439,25 @@ async def test_edit__that_is_refused_or_slow_holds_no_other_message_of_its_chann
             old.cancel()
             await here.message(here.ana, "char_lstm-old · result")
             await until(lambda: "Cancelled" in shown_text(cards[1].payload))
+
+
+async def test_edit__that_is_not_answered_is_given_up_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_EDIT_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "_FIRST_RETRY_SECONDS", 2.0)
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        with captured_logs() as logs:
+            async with here.listening():
+                card = await here.message(here.ana, "Queued")
+                await until(lambda: sent_message_ids(story) == {card.id})
+                here.discord.fail_next("PATCH", MESSAGE, "silent")
+                story.start().step(10, 2.0)
+                await until(lambda: any(line["event"] == "discord_retry" for line in logs))
+                story.step(20, 2.0)
+                await here.queue.signals.put(story.record.run_id)  # news do not shorten the wait
+                await here.discord.wait_for_edit(card, "step 20 ")
 
 
 def has_refused_edit(here: Place) -> bool:

@@ -180,6 +180,7 @@ async def test_suggestions__have_own_runs_first_and_only_usable_ones(here: Place
         (here.bob, "status", "", ["lstm-done", "lstm-bob", "lstm-terminal", "lstm-ana"]),
         (here.ana, "status", "BOB", ["lstm-done", "lstm-bob"]),
         (here.ana, "status", "lsbob", ["lstm-bob"]),
+        (here.ana, "status", "last", ["last"]),
         (here.bob, "cancel", "", ["lstm-bob"]),
         (here.bob, "logs", "", ["lstm-done", "lstm-bob"]),
         (here.ana, "cancel", "", ["lstm-ana", "lstm-terminal", "lstm-bob"]),
@@ -218,6 +219,11 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
             assert [choice.value for choice in await here.suggested(user, command, option)] == offered
         [by_id] = await here.suggested(here.ana, "train", "tokenizer", "222")
         assert by_id.value == stored.name and "tokens" in by_id.name
+        request = stored / "request.json"
+        attached_name = "3fd20959421e7202d9c200965a5ae5a8bf3c2f9d977552ab8b6d7bc5b8085f53"
+        request.write_text(request.read_text("utf-8").replace('"kazakh"', f'"{attached_name}"'), encoding="utf-8")
+        for user, offered in ((here.bob, []), (here.ana, [stored.name])):
+            assert [one.value for one in await here.suggested(user, "tokenizer show", "tokenizer")] == offered
 
 
 async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(here: Place) -> None:

@@ -1,14 +1,20 @@
 """`/mt tokenizer train`, `list` and `show` with the real bot and a worker."""
 
+import shutil
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 from local_discord import Upload
-from tests.support import add_corpus, some_text
+from local_discord.driver import shown_text
+from tests.support import ROOT, add_corpus, some_text
 from tests.support.bot import AMBER, TEXT, place
 from tests.support.lab import Lab
 from tests.support.waiting import until
 from trainer.artifacts.tokenizers import TokenizerStore
+
+TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 
 
 async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
@@ -57,6 +63,19 @@ async def test_train__suggests_the_last_corpus_and_refuses_wrong_ones(tmp_path: 
         here.discord.set_dms(here.bob, is_open=False)
         answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
         assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
+
+
+async def test_files_of_a_tokenizer__come_as_an_archive(tmp_path: Path) -> None:
+    shutil.copytree(TOKENIZER, tmp_path / "artifacts" / "tokenizers" / TOKENIZER.name)
+    async with place(tmp_path) as here:
+        button = f"mt:jobfiles:{TOKENIZER.name}:tokenizer"
+        message = await here.message_with(here.bob, button)
+        answer = await (await here.discord.click(here.bob, message, button)).reply()
+        await until(lambda: bool(answer.attachments))
+        with ZipFile(BytesIO(here.discord.read(answer.attachments[0]))) as archive:
+            stored = {name: archive.read(name) for name in archive.namelist()}
+    assert stored == {path.name: path.read_bytes() for path in TOKENIZER.iterdir() if path.name in stored} != {}
+    assert "report.html" not in shown_text(answer.payload)
 
 
 async def test_tokenizer__of_an_attached_text_is_visible_with_a_run_on_it(tmp_path: Path) -> None:
