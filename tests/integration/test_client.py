@@ -12,17 +12,21 @@ import trainer
 from tests.support import tiny_request
 from tests.support.api_server import KEY, LabServer, Prepared, prepared
 from tests.support.refusals import refused
+from tests.support.stories import Story, run_record
 from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.client import downloads, http_api, remote
 from trainer.client.client import Client, RemoteModel
-from trainer.contracts.base import changed
+from trainer.commands.training import recovery_hint
+from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.events import Event, JobCancelled, MetricsProgress
+from trainer.contracts.exports import ExportStatus
 from trainer.contracts.http_answers import ArtifactFiles, RunPage
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.scores import ScoreResponse
+from trainer.contracts.verification import VerificationStatus
 
 TEXT = "abc cab\n\nab"
 LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"
@@ -302,7 +306,7 @@ def test_answer_of_a_proxy__is_reported_as_one(
     assert not list(tmp_path.iterdir())
 
 
-def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_request__raises_its_error(tmp_path: Path) -> None:
     error = RunError.of(AppError(ErrorCode.OUT_OF_MEMORY, "Too long."))
     waiting = ScoreResponse(request_id="r", run_id="run", status="queued").model_dump_json().encode()
     failed = ScoreResponse(request_id="r", run_id="run", status="failed", error=error).model_dump_json().encode()
@@ -310,6 +314,29 @@ def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> No
         with refused(ErrorCode.OUT_OF_MEMORY, "Too long."):
             model_of(client).score("a")
         assert server.sent[1].path.startswith("/runs/run/score/r?wait=")
+    verification = VerificationStatus(
+        verification_id="v", run_id="run", status="failed", created_at=now(), error=error
+    ).model_dump_json()
+    with prepared(Prepared(body=verification.encode())) as server, Client(server.url, KEY) as client:
+        with refused(ErrorCode.OUT_OF_MEMORY, "Too long."):
+            client.verify("run")
+    export = ExportStatus(
+        export_id="e", run_id="run", format="hf", license=None, status="failed", created_at=now(), error=error
+    ).model_dump_json()
+    answers = [Prepared(body=export.encode())] * 2
+    with prepared(*answers) as server, Client(server.url, KEY) as client:
+        with refused(ErrorCode.OUT_OF_MEMORY, "Too long."):
+            client.export("run", "hf", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_run_of_a_server__names_the_step_that_it_is_resumed_from(tmp_path: Path) -> None:
+    status = Story(tmp_path, run_record("lstm-1")).start().checkpoint(20).follower().status
+    error = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It failed."))
+    failed = changed(status, error=error, label=None)
+    with prepared() as server, Client(server.url, KEY) as client:
+        hint = client._loop.call(recovery_hint(failed, client._server))
+    assert hint == ["See its log with `mt logs lstm-1`; resume it from step 20 with `mt resume lstm-1`."]
 
 
 def test_stream_that_breaks_off__continues_after_its_last_event(

@@ -99,6 +99,7 @@ async def test_job__runs_until_the_process_that_does_it_stops_or_is_killed(tmp_p
         states.append(job.unfinished_state())
     with job.running():
         shutil.rmtree(job.path)  # as a run that is deleted while it trains
+    assert job.lock() is None
     with captured_logs() as logs, job.running():
         states.append(job.unfinished_state())
     assert states == ["queued", "running", "queued", "queued", "running", "queued"]

@@ -397,6 +397,8 @@ def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, clien
 def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Client, other: str) -> None:
     samples = laptop.runs.get(other).samples
     assert client.verify(other).ok
+    files = client.export_job("verifications", "last", laptop.folder / "files")
+    assert {path.name for path in files.iterdir()} == {"request.json", "result.json"}
     before = samples.read_bytes()
     samples.write_bytes(b"")
     shown = laptop.type("verify", other, code=1)

@@ -311,6 +311,10 @@ def test_client__runs_jobs_of_the_server_to_their_end(
     assert trainer.load(out).surprisal("abc") == trainer.load(f"{run.path}@3").surprisal("abc")
     with refused(ErrorCode.CONFLICT, "already exists"):
         client.export(run.run_id, "hf", "model")
+    [zipped] = client.export_job("exports", "last", "files").iterdir()
+    assert zipped.name == f"{run.run_id}@3-hf.zip"
+    with refused(ErrorCode.CONFLICT, "The corpus 'afar-kk' stays, because others need it: "):
+        client.delete_corpus("afar-kk")
     view = client.report("experiments", result.experiment_id)
     assert view.report == experiment.report() and view._repr_html_().count("<img ") == len(view.report.figures()) > 0
     trained = [cell.run_id for cell in client._call(EXPERIMENTS.get, named).cells if cell.kind == "train"][:2]
