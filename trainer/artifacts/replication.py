@@ -146,7 +146,7 @@ class Replication:
         parent_id = effective.parent_run_id
         if self._objects is not None and parent_id is not None:
             await self.fetch("models", parent_id)
-            parent = RunStore(self._root).find(parent_id)
+            parent = await asyncio.to_thread(RunStore(self._root).find, parent_id)
             if parent is not None:
                 await self.fetch_read_text(parent.record().effective)
 
