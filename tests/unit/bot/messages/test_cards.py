@@ -625,7 +625,7 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
         "Test **{:.3f} ± {:.3f}** {u}/token · {:.3f} ± {:.3f} {u}/char",
         (1.1, 0.1414214, 1.65 * BIT, 0.2121320 * BIT),
     ),
-    ("group of masked models", "Validation **{:.3f} ± 0.000** {u}/token", (2.1,)),
+    ("group of masked models", "Validation **{:.3f} ± 0.000** {u}/masked token", (2.1,)),
     ("runs", "running 42 % · {:.3f} {u}/token", (2.5,)),
     ("runs", "completed · {:.3f} {u}/token · {:.3f} {u}/char ⚠", (0.5, 0.899 * BIT)),
     ("evaluation", "**{:.3f}** {u}/token · {:.3f} {u}/char ⚠ · perplexity 7.39", (2.0, 1.5 * BIT)),
