@@ -41,7 +41,7 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
             normalize(f"h.{layer}.ln_1")
             weight, bias = (pad_parts(part["attn.c_attn"], size // heads) for part in (matrices, biases))
             program.product(weight, bias, normal, merged)
-            program.attend(layer, heads, merged, attended)
+            program.attend(self.key_values, layer, heads, merged, attended)
             of_heads = pad_parts(matrices["attn.c_proj"].t(), size // heads).t()
             program.product(of_heads, biases["attn.c_proj"], attended, hidden, adds=True)
             normalize(f"h.{layer}.ln_2")

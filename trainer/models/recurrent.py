@@ -81,9 +81,7 @@ class RecurrentModel(LanguageModel):
         hidden, state = self._run(ids, state)
         return self.logits(hidden), state
 
-    def step_program(self, precision: GenerationPrecision) -> StepProgram | None:
-        if self.config.bidirectional:
-            return super().step_program(precision)
+    def step_program(self, precision: GenerationPrecision) -> StepProgram:
         return _step_program(self.config, dict(self.named_parameters()), precision)
 
     def _zeros(self, batch: int) -> ModelState:

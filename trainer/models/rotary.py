@@ -70,7 +70,7 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
             bias = torch.cat([pad_parts(each, head_size) for each in biases]) if biases else None
             program.norm(of_layer["input_layernorm.weight"], None, hidden, normal, epsilon)
             program.product(weight, bias, normal, merged)
-            program.attend(layer, heads, merged, attended, rotary)
+            program.attend(self.key_values, layer, heads, merged, attended, rotary)
             of_heads = pad_parts(of_layer["self_attn.o_proj.weight"].t(), head_size).t()
             program.product(of_heads, of_layer.get("self_attn.o_proj.bias"), attended, hidden, adds=True)
             program.norm(of_layer["post_attention_layernorm.weight"], None, hidden, normal, epsilon)

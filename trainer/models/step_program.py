@@ -109,15 +109,18 @@ class StepProgram:
         self.add(norm._replace(bias=self._address(bias), epsilon=epsilon))
 
     def attend(
-        self, layer: int, heads: int, source: int, output: int, rotary: tuple[Tensor, Tensor] | None = None
+        self,
+        shape: KeyValueShape,
+        layer: int,
+        heads: int,
+        source: int,
+        output: int,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Attend to the tokens read, by queries, keys and values side by side; each head is padded to `width`.
 
         `rotary` are cosines and sines (positions, head_size) for queries and keys.
         """
-        shape = self.key_values
-        if shape is None:
-            raise ValueError("a program with attention needs the shape of its keys and values")
         self.add(
             Operation(
                 Kind.ATTEND,

@@ -80,9 +80,9 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         replace_layers(body)
         use_products(body)
         self.body = body
-        self._num_cache_tensors = 2 * config.num_layers
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
-        self._cache_shape = heads, config.hidden_size // config.num_attention_heads
+        head_size = config.hidden_size // config.num_attention_heads
+        self.key_values = KeyValueShape(config.num_layers, heads, head_size, config.max_position_embeddings)
         self.head: nn.Linear | None = None
         self._packed_head: Callable[[Tensor], Tensor] | None = None
         if not config.tie_word_embeddings:
@@ -111,8 +111,9 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     def initial_state(self, batch: int) -> ModelState:
         weight = self.input_embedding().weight
         is_read = torch.zeros(1, batch, 0, dtype=torch.bool, device=weight.device)
-        empty = torch.zeros(1, batch, 0, *self._cache_shape, dtype=weight.dtype, device=weight.device)
-        return (is_read, *[empty] * self._num_cache_tensors)
+        shape = 1, batch, 0, self.key_values.groups, self.key_values.head_size
+        empty = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        return (is_read, *[empty] * (2 * self.key_values.layers))
 
     def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         check_ids(ids, self.context_tokens)
@@ -135,8 +136,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
 
     def empty_program(self, precision: GenerationPrecision) -> StepProgram:
         """Return a step program without operations."""
-        key_values = KeyValueShape(self._num_cache_tensors // 2, *self._cache_shape, self.context_tokens or 0)
-        return StepProgram(self.vocab_size, precision, key_values=key_values)
+        return StepProgram(self.vocab_size, precision, key_values=self.key_values)
 
     def head_weight(self) -> Tensor:
         return super().head_weight() if self.head is None else self.head.weight
