@@ -99,6 +99,9 @@ def test_products_that_are_small_or_would_change__have_one_thread(
     model.threads_are_fixed = True
     with model.computing("scoring", rows, tokens):
         assert torch.get_num_threads() == 4
+    model.to("meta").threads_are_fixed = False
+    with model.computing("scoring", rows, tokens):
+        assert torch.get_num_threads() == 4, "products of another device"
 
 
 class Machine:
