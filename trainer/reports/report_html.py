@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from trainer.contracts.reports import Cell, Column, Estimate, Figure, Note, Part, Report, Section, Table, TableChoice
+from trainer.contracts.reports import Cell, Column, Estimate, Figure, Note, Part, Report, Section, Table
 from trainer.reports.experiment_tables import HeatScale
 from trainer.reports.report_text import ENGLISH, Reader
 
@@ -68,7 +68,7 @@ def _part(part: Part, images: Mapping[str, bytes], reader: Reader) -> Iterator[s
                 yield _figure(images[part.name], reader.note(part.text))
         case Table():
             yield _table(part, reader)
-        case TableChoice():
+        case _:
             yield _table(part.tables[0], reader)
             yield from (_folded(reader.note(other.title), _table(other, reader)) for other in part.tables[1:])
 

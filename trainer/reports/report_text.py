@@ -10,7 +10,6 @@ from trainer.contracts.reports import (
     Cell,
     Column,
     Estimate,
-    Figure,
     Form,
     Link,
     Note,
@@ -128,7 +127,7 @@ class Reader(NamedTuple):
                 return self.inert(value)
             case Note():
                 return self.note(value)
-            case Quantity():
+            case _:
                 return self.number(value.value, value.form)
 
     def _estimate(self, one: Estimate, column: Column) -> str:
@@ -179,7 +178,7 @@ def plain_lines(report: Report, reader: Reader = ENGLISH) -> Iterator[str]:
             case Table():
                 yield reader.note(part.caption or part.title)
                 yield from aligned(rows_of(part, reader))
-            case Figure():
+            case _:
                 yield reader.note(part.text)
 
 
