@@ -13,6 +13,7 @@ from tests.support import some_text
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.finished_runs import finished_run
+from tests.support.refusals import refused
 from tests.support.run_shell import Shell
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
@@ -21,11 +22,12 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
 from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions
 from trainer.contracts.development import Development, WordScores
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
 from trainer.inference.model_files import load_run
-from trainer.queue.batteries import kept_models
+from trainer.queue.batteries import kept_models, new_job
 from trainer.reports.development_tables import read_csv
 from trainer.reports.report_text import ENGLISH
 from trainer.training.checkpoint import CheckpointStore
@@ -69,6 +71,9 @@ def test_kept_models__are_read_once_while_a_run_keeps_more(tmp_path: Path) -> No
         keep_checkpoint(run, step, share=0.2)
     found = kept_models(run.run_id, options, runs, known)
     assert [one.checkpoint for one in found] == [*STEPS] and found[:1] == known
+    for models in ([run.run_id, run.run_id], [f"{run.run_id}@{first}"]):
+        with refused(ErrorCode.INVALID_INPUT, "A development is that of one run over its checkpoints"):
+            new_job(options, models, (), runs)
 
 
 @pytest.mark.parametrize(

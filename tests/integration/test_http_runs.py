@@ -287,6 +287,8 @@ async def test_annotations__replace_the_tags_of_the_request_in_lists(idle: Site,
     emptied = (await idle.post(path, {"tags": []})).record(RunStatus)
     assert (emptied.note, emptied.tags) == ("diverged at once", ())
     assert (await idle.post(path, {"note": ""})).record(RunStatus).note is None
+    for order in ("asc", "desc"):
+        assert await listed(idle, f"sort=note&order={order}") == ["char_lstm-1", "char_lstm-0"], "without a note: last"
     assert runs.get("char_lstm-0").record().effective.tags == ("big",)
     refused = await idle.post(path, {"note": "two\nlines"})
     assert refused.outcome == (422, "INVALID_INPUT") and "printable" in refused.text

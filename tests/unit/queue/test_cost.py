@@ -287,12 +287,12 @@ async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: P
     store = RunStore(tmp_path / "artifacts")
     epochs = len(manifest.timings.epoch_seconds)
     speed = find_speed(effective, 2 * 810, store, on_cuda=False)
-    speed_of_all = find_speed(effective, 810, store, on_cuda=False)
     assert speed == pytest.approx(epochs * manifest.data.train.tokens / 40 / 2, rel=0.1)
     assert find_speed(changed(effective, threads=7), 810, store, on_cuda=False) is None
     assert find_speed(effective, 810, store, on_cuda=True) is None
-    _add_run(tmp_path, manifest, "ngram-20261120-0", seconds=40)
     counted = changed(effective, model_family="ngram", model=NgramConfig(max_order=2))
+    _add_run(tmp_path, changed(manifest, effective=counted, steps=1), "ngram-20261120-0", seconds=40)
+    speed_of_all = manifest.data.train.tokens / 40
     assert [find_speed(counted, params, store, on_cuda=False) for params in (9, 810)] == [speed_of_all] * 2
     _add_run(tmp_path, manifest, "char_lstm-20261120-1", seconds=1, params=81)
     _add_run(tmp_path, manifest, "char_lstm-20261120-3", seconds=30, cpu="another")
