@@ -139,6 +139,12 @@ def test_ngram_model__has_unigrams_as_its_baseline(tmp_path: Path, max_order: in
         assert (one.order, one.ngram_loss) == (1, one.unigram_loss)
 
 
+def test_split__that_has_no_loss_has_no_baseline(tmp_path: Path) -> None:
+    run = poems(tmp_path)
+    baselines, _ = measure_baselines(run.corpus, run.tokenizer.vocab_size, run.effective, metrics_of(run, "test"), None)
+    assert set(baselines) == {"test"}
+
+
 def test_masked_model__has_no_baseline(tmp_path: Path) -> None:
     run = poems(tmp_path)
     metrics = metrics_of(run, "test")

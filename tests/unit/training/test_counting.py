@@ -103,3 +103,11 @@ def test_test_split__may_be_absent(tmp_path: Path) -> None:
     run = run_of(tmp_path, test_fraction=0.0)
     model, _ = counted(run)
     assert evaluated(run, model, TrainingCallbacks()).test is None
+
+
+def test_losses__of_a_stream_are_of_all_its_tokens(tmp_path: Path) -> None:
+    run = run_of(tmp_path, documents="stream")
+    model, _ = counted(run)
+    found = evaluated(run, model, TrainingCallbacks()).state.validation_loss_nats
+    expected = evaluate(model, run.corpus.documents("validation"), run.compute).loss_nats
+    assert found == pytest.approx(expected, abs=1e-5)

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.refusals import refused
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import TEXT, Bad, after
 from trainer.config.search import of_variant, variants
 from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.search import Search, Trial
 from trainer.models import build
@@ -112,3 +114,5 @@ def test_trial__that_diverges_loses_and_ends_nothing(tmp_path: Path) -> None:
     assert found.best == found.trials[1]
     with pytest.raises(RuntimeError, match="bug"):
         searched(run_in(tmp_path / "other", search=2), build_model=lambda run, request: Bad("bug"))
+    with refused(ErrorCode.OUT_OF_MEMORY):
+        searched(run_in(tmp_path / "large", search=2), build_model=lambda run, request: Bad("memory"))
