@@ -203,6 +203,11 @@ def test_difference_without_an_interval__is_no_verdict() -> None:
     assert notes_of(one) == ("No interval: the text has 5 lines, and an interval takes 6 or more.",)
     assert BITS.note(verdict(one, 0.01)) == "no interval: loss +25.00%"
     assert (same.against[0].verdict, same.is_passed) == ("equal", True)
+    [other] = pair(measured("new", summary={"lines": line_losses(2.5, lines=7), "loss": 2.5}), measured("old")).against
+    assert (other.verdict, notes_of(other)[0].partition(",")[0]) == (
+        "no_interval",
+        "No interval: the two evaluations have other lines",
+    )
 
 
 def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:

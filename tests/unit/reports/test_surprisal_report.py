@@ -50,6 +50,7 @@ def test_summary_and_heat_map__leave_out_a_token_without_a_score() -> None:
     summary = summarize(score, "ab")
     assert [row.start for row in summary.most_surprising] == [1]
     assert (summary.n_tokens, cells_of(score, "ab")) == (1, [(2, [("b", 1.0, True)])])
+    assert cells_of(changed(score, surprisal=(None, None)), "ab") == []
     assert score_csv(score, "ab").splitlines()[1:] == [b"1,1,a,0,1,U+0061,,,", b"2,1,b,1,2,U+0062,1.0,1.0,1"]
 
 
