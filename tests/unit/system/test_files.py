@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import pytest
 
@@ -22,7 +23,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import export_archive
 from trainer.lab.here import with_disk
-from trainer.system.files import check_writable, is_full, to_app_error
+from trainer.system.files import check_writable, is_full, is_read_only, to_app_error
 
 ALWAYS_FULL = Path("/proc")
 """It has no room, whoever looks."""
@@ -62,6 +63,23 @@ def test_writable_folder__is_created_and_stays_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert not any((tmp_path / "a" / "b").iterdir())
     assert not is_full(tmp_path)
+
+
+def test_folder_of_another_user__is_read_only_and_one_that_is_missing_an_error() -> None:
+    with TemporaryDirectory() as name, NamedTemporaryFile(dir=name) as file:
+        folder, user = Path(name), os.geteuid()
+        assert not is_read_only(folder)
+        folder.chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            assert is_read_only(folder)
+            for other in (folder / "missing", Path(file.name)):
+                with pytest.raises(OSError, match=r"Permission denied|File exists"):
+                    is_read_only(other)
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/none/below"])
