@@ -173,7 +173,8 @@ async def test_server__is_found_by_its_folder(tmp_path: Path, monkeypatch: pytes
     settings = settings_in(tmp_path / name, embedded_workers=0)
     first, second = Services(settings), Services(settings)
     found: list[str] = []
-    folders = [TemporaryDirectory(), TemporaryDirectory()]  # of two jobs of a cluster, or of units with PrivateTmp
+    # of two jobs of a cluster, or of units with PrivateTmp; a long one is as useless for a socket
+    folders = [TemporaryDirectory(), TemporaryDirectory(prefix="long-name-" * 6)]
     for number, services in enumerate((first, second)):
         monkeypatch.setattr("tempfile.tempdir", folders[number].name)
         found.append(await services.start())
@@ -188,6 +189,8 @@ async def test_server__is_found_by_its_folder(tmp_path: Path, monkeypatch: pytes
     for services, temporary in zip((second, first), folders, strict=True):
         await services.stop()
         temporary.cleanup()
+    if sockets[1].parent.is_symlink():
+        sockets[1].parent.unlink()  # in /tmp
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
@@ -356,6 +359,8 @@ async def test_server_that_does_not_start__is_an_error_and_leaves_nothing(
             await alone(tmp_path).start()
         assert sorted(path.name for path in files.iterdir()) == kept, "they were not the reason"
         assert not (tmp_path / "data" / "services" / "valkey.unreadable").exists()
+    with pytest.raises(AppError, match="no room"):
+        await alone(tmp_path / "new").start()
     assert await gone(tmp_path)
 
 
