@@ -69,6 +69,9 @@ async def test_bf16__is_tried_only_on_request_and_on_this_machine(
     monkeypatch.setattr(sys, "executable", "/none")
     for precision in ("auto", "fp32", "bf16"):
         assert (await resolved(tiny_request(precision=precision), settings)).precision == precision
+    without_torch = [folder for folder in sys.path if "-packages" not in folder]
+    monkeypatch.setattr(sys, "path", without_torch)
+    assert (await resolved(LSTM, settings)).precision == "bf16"
     assert trials(settings) == 0
 
 

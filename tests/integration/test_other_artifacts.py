@@ -7,10 +7,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.support.redis_servers import embedded
 from tests.support.waiting import captured_logs, is_awaited, until, wait_until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
-from trainer.contracts.jobs import FolderJobPayload
+from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
+from trainer.queue.enqueue import Enqueuer
+from trainer.store import keys
 from trainer.store.store import Store
 from trainer.system.files import open_regular, take_lock
 from trainer.worker.presence import Presence, own_info
@@ -52,6 +56,30 @@ async def test_jobs__are_claimed_by_the_workers_of_their_folder_only(tmp_path: P
             for folder in (other, one, one)
         ]
         assert again == [False, True, False]  # its folder has been given another id
+
+
+async def test_request__about_a_folder_that_may_only_be_read_is_for_any_worker(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        root, user = settings.app.artifacts_root, os.geteuid()
+        root.mkdir(exist_ok=True)
+        root.chmod(0o500)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            await Enqueuer(settings, store).enqueue(request("request-1"))
+        finally:
+            os.seteuid(user)
+            root.chmod(0o700)
+        claimed = await store.claim_jobs(keys.INTERACTIVE_QUEUE, 9, "me", lease_seconds=60, artifacts="a" * 16)
+        assert [job_id for job_id, _ in claimed] == ["request-1"]
+        root.rmdir()
+        root.touch()
+        with pytest.raises(FileExistsError):
+            await Enqueuer(settings, store).enqueue(request("request-2"))
+
+
+def request(request_id: str) -> InferenceJobPayload:
+    return InferenceJobPayload(kind="score", run_id="lstm-1", request_id=request_id)
 
 
 async def begun(store: Store, artifacts: str) -> list[str]:

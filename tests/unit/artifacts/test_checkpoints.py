@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import trainer
+from tests.support import settings_in, tiny_request
 from tests.support.checkpoints import checkpoint, keep_checkpoint
 from tests.support.finished_runs import finished_run
 from tests.support.refusals import refused
@@ -14,7 +15,9 @@ from trainer.artifacts.checkpoint_files import EpochSummary, TextSeen
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.errors import ErrorCode
+from trainer.data.corpora import CorpusStore
 from trainer.inference.model_files import load_named
+from trainer.queue.resolve import resolve_request
 from trainer.training.checkpoint import CheckpointStore
 
 EPOCH = EpochSummary(train_loss_nats=1.5, seconds=1.0)
@@ -118,8 +121,9 @@ def test_damaged_checkpoint__is_refused_and_the_run_stays_usable(tmp_path: Path)
         load_named(named)
 
 
-def test_unfinished_run__has_the_checkpoints_it_has_saved(tmp_path: Path) -> None:
-    runs = RunStore(tmp_path)
+async def test_unfinished_run__has_the_checkpoints_it_has_saved(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    runs = RunStore(settings.app.artifacts_root)
     run = runs.create(record("gru-unfinished"))
     with refused(ErrorCode.DATA_NOT_FOUND, "`checkpoint_schedule`"):
         named_model(runs, "gru-unfinished@5")
@@ -135,6 +139,8 @@ def test_unfinished_run__has_the_checkpoints_it_has_saved(tmp_path: Path) -> Non
     best = named_model(runs, "gru-unfinished@best")
     assert (best.step, best.is_permanent) == (10, False)
     assert best.effective == run.record().effective
+    with refused(ErrorCode.DATA_NOT_FOUND, "'gru-unfinished@10', which a cleanup removes", "init_from_run_id"):
+        await resolve_request(tiny_request(init_from_run_id=best.name), CorpusStore(settings), settings)
     with refused(ErrorCode.DATA_NOT_FOUND, "has kept no checkpoint 'epoch:9'"):
         named_model(runs, "gru-unfinished@epoch:9")
     with refused(ErrorCode.RUN_NOT_READY, "has not finished training yet"):
