@@ -12,6 +12,7 @@ from tests.support import (
     child_of,
     children_of_this_test,
     ended,
+    environment_in,
     gone,
     is_running,
     kill,
@@ -28,6 +29,7 @@ from tests.support.refusals import refused
 from tests.support.waiting import until
 from tests.support.worker_runs import training, worker_in
 from trainer.contracts.errors import ErrorCode
+from trainer.services.child_commands import run_command
 from trainer.worker.child_process import start_child
 
 
@@ -58,6 +60,15 @@ async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_
         assert int(ignored, 16) & 1 << signal.SIGHUP - 1, "as when the terminal is closed"
         os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
         worker.kill()
+    assert await gone(tmp_path)
+
+
+async def test_command__that_uses_no_processor_time_is_ended(tmp_path: Path) -> None:
+    request = tmp_path / "request.yaml"
+    os.mkfifo(request)  # nobody writes to it
+    lines: list[bytes] = []
+    result = await run_command(["train", str(request)], environment_in(tmp_path), lines.append, stall_seconds=1.0)
+    assert (result.exit_code, result.output) == (-signal.SIGTERM, b"")
     assert await gone(tmp_path)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.redis_servers import embedded
+from tests.support import add_corpus, some_text, tiny_request
+from tests.support.redis_servers import address, embedded
 from tests.support.waiting import captured_logs, is_awaited, until, wait_until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import FolderJobPayload, InferenceJobPayload
@@ -18,6 +19,7 @@ from trainer.store import keys
 from trainer.store.store import Store
 from trainer.system.files import open_regular, take_lock
 from trainer.worker.presence import Presence, own_info
+from trainer.worker.process import run_worker
 
 BLIND = "artifacts_folder_mismatch"
 
@@ -76,6 +78,18 @@ async def test_request__about_a_folder_that_may_only_be_read_is_for_any_worker(t
         root.touch()
         with pytest.raises(FileExistsError):
             await Enqueuer(settings, store).enqueue(request("request-2"))
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq
+async def test_worker__that_may_only_read_its_folder_leaves_runs_in_the_queue(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, _):
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        with captured_logs() as logs:
+            url = address(tmp_path)
+            assert await run_worker(settings, url, embedded=False, idle_seconds=0.5, answers_only=True) == 0
+        assert {"artifacts_read_only", "worker_idle"} <= {line["event"] for line in logs}
+        assert (await queue.states.status(run_id)).status == "queued"
 
 
 def request(request_id: str) -> InferenceJobPayload:
