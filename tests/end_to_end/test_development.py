@@ -9,18 +9,21 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import trainer
-from tests.support import some_text
+from tests.support import some_text, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.finished_runs import finished_run
+from tests.support.lab import Lab
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.started_jobs import started_battery
+from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
+from tests.support.worker_runs import training
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.checkpoint_files import STATE, TextSeen, TrainingState, checkpoint_steps, scheduled_folder
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
-from trainer.contracts.batteries import BatteryOptions, DevelopmentOptions
+from trainer.contracts.batteries import BatteryOptions, BatteryRequest, DevelopmentOptions
 from trainer.contracts.development import Development, WordScores
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
@@ -131,20 +134,38 @@ def test_development__has_the_numbers_of_each_checkpoint_by_itself(
 @pytest.mark.slow
 def test_development__of_a_run_that_trains_is_continued_with_its_new_checkpoints(lab_shell: Shell) -> None:
     schedule = ("--set", "checkpoint_schedule={steps: log2}", "--set", "label=followed", "--set", "num_epochs=30")
-    with lab_shell.start("train", *TINY_TEXT, *schedule) as training:
+    with lab_shell.start("train", *TINY_TEXT, *schedule) as started:
         wait_until(lambda: any(kept_by(run) for run in labelled(lab_shell, "followed")))
         [run] = labelled(lab_shell, "followed")
-        so_far = lab_shell.read(Development, "develop", run.run_id, "--eval", "test")
+        words = ("develop", run.run_id, "--eval", "test", "--word", "abc")
+        so_far = lab_shell.read(Development, *words)
         job, scored = newest(lab_shell), {one.step for one in so_far.points}
         times = {path: path.stat().st_mtime_ns for path in (job.path / "scores").iterdir()}
-        again = lab_shell.read(Development, "develop", run.run_id, "--eval", "test", "--follow")
-        training.communicate(timeout=PATIENCE_SECONDS)
+        again = lab_shell.read(Development, *words, "--follow")
+        started.communicate(timeout=PATIENCE_SECONDS)
     kept = kept_by(run)
     assert [one.step for one in again.points] == kept
-    later = lab_shell.read(Development, "develop", run.run_id, "--eval", "test")
+    later = lab_shell.read(Development, *words)
     assert newest(lab_shell).path == job.path and [one.step for one in later.points] == kept
     assert {path: path.stat().st_mtime_ns for path in times} == times, "what was measured stays"
     assert [one for one in later.curves if one.step in scored] == [*so_far.curves] and later.curves == again.curves
+    lab_shell.write("pairs.csv", PAIRS)
+    of_items = lab_shell.read(Development, "develop", run.run_id, "--battery", "pairs.csv")
+    assert {one.measure for one in of_items.curves} == {"accuracy"}
+
+
+async def test_development__of_a_run_that_ends_without_a_checkpoint_fails(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        request = tiny_request(num_epochs=1000, checkpoint_schedule={"steps": [9000]})
+        run_id = (await queue.train(request, user_id=None)).run_id
+        await wait_for_status(queue, run_id, training)
+        options = DevelopmentOptions(split="validation", follows=True)
+        battery = await started_battery(queue, BatteryRequest(runs=(run_id,), development=options))
+        await until(lambda: battery.state() == "running")
+        await queue.states.cancel(run_id)
+        await until(lambda: battery.state() == "failed")
+    error = battery.status().error
+    assert error is not None and error.message == f"The run '{run_id}' has ended without a kept checkpoint."
 
 
 TINY_TEXT = (
