@@ -60,7 +60,7 @@ def held_out_lines(run: RunDirectory) -> list[str]:
 @pytest.fixture(name="text", scope="module")
 def text_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "development.txt"
-    path.write_text("\n".join(f"the sea {line} THE sun," for line in some_text(120).splitlines()), encoding="utf-8")
+    path.write_text("\n".join(f"the sea {line} THE sun," for line in some_text(240).splitlines()), encoding="utf-8")
     return path
 
 

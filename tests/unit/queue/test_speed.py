@@ -1,7 +1,9 @@
 """Requests with `minutes`: their speed is measured in a child process, once, before they are accepted."""
 
+import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -32,13 +34,25 @@ def record_of(preview: TrainingPreview) -> RunRecord:
     )
 
 
+class Disk(NamedTuple):
+    free: int
+
+
+def disk_usage(path: Path) -> Disk:
+    """A nearly full disk."""
+    return Disk(free=60_000_000)
+
+
 @pytest.mark.process
 async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second time, the child process cannot start, and the rules alone choose another size."""
     add_corpus(tmp_path, some_text(2000))
-    first = await previewed(tmp_path, MINUTES)
+    with monkeypatch.context() as nearly_full:
+        nearly_full.setattr(shutil, "disk_usage", disk_usage)
+        first = await previewed(tmp_path, MINUTES)
+    assert first.effective.model_size in ("tiny", "small"), "4 million weights do not fit on the disk"
     reasons = {choice.field: choice.reason for choice in first.chosen}
     assert "ms a step here" in reasons["model_size"] and "ms a step here" in reasons["num_epochs"]
     assert (first.cost.seconds, first.cost.is_given_time) == (180, True)
