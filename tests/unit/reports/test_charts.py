@@ -1,5 +1,6 @@
 """The loss chart and the heat map: pictures of the right size whatever is in them, and honest about the numbers."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -291,6 +292,7 @@ def drawn_with(folder: Path, signs: str, font_of: str) -> tuple[Tensor, Tensor, 
     if font_of:
         subprocess.run([sys.executable, "-c", FONT, str(folder / "tiny.ttf"), font_of], check=True)
     environment = {"MPLCONFIGDIR": str(folder), "PATH": "", "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     command = [sys.executable, "-W", "error", "-c", DRAW, str(folder), signs, f"a {signs}"]
     done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stderr == ""
