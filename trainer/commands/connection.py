@@ -193,15 +193,16 @@ async def _interrupt(queued: Queued, installation: Installation, terminal: Termi
     queue = await installation.lab.live()
     resume = f"mt resume {await hint_name(name, queued.label, installation)}"
     follow = "Follow it with the same command." if queued.word else f"Follow it with: {resume}"
-    if not installation.has_own_worker and await queue.workers.exist():
+    services = installation.with_worker
+    if services is None and await queue.workers.exist():
         terminal.interruption = f"{name} continues without this terminal. {follow}"
         return
     terminal.interruption = f"{name} stays in the queue for the next worker. {follow}"
-    if not installation.has_own_worker or queued.word or not terminal.pauses:
+    if services is None or queued.word or not terminal.pauses:
         return
     await _pause(queued, queue)  # before their worker ends, so that no other one starts them
     terminal.interruption = f"{name} is paused. Continue with: {resume}"
-    await installation.stop_worker()
+    await services.stop_worker()
     await _pause(queued, queue)  # if a process was killed before it had written the pause
 
 

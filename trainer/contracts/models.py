@@ -46,10 +46,6 @@ class ArchitectureConfig(Frozen):
     def parameter_count(self, vocab_size: int) -> int:
         """Return the exact number of trained weights, without building the model."""
 
-    @abstractmethod
-    def activation_count(self, length: int) -> int:
-        """Return the numbers per token that the layers hold for the backward pass, about, in rows of `length`."""
-
 
 class RnnConfig(ArchitectureConfig):
     """A recurrent model in one direction or two: embedding, layers, output layer."""
@@ -79,6 +75,7 @@ class RnnConfig(ArchitectureConfig):
         return vocab_size * (self.embedding_size + self.tie_word_embeddings) + layers + head
 
     def activation_count(self, length: int) -> int:
+        """Return the numbers per token that the layers hold for the backward pass, about, in rows of `length`."""
         per_unit = 10 if self.architecture == "rnn" else 26  # as torch allocates them, measured
         return per_unit * (1 + self.bidirectional) * self.hidden_size * self.num_layers
 
@@ -107,6 +104,7 @@ class TransformerConfig(ArchitectureConfig):
         return f"{self.hidden_size}/{self.intermediate_size}/{self.num_layers}, {self.num_attention_heads} heads"
 
     def activation_count(self, length: int) -> int:
+        """Return the numbers per token that the layers hold for the backward pass, about, in rows of `length`."""
         layer = 10 * self.hidden_size + 4 * self.intermediate_size  # as torch allocates them, measured
         attention = 3 * self.num_attention_heads * length if self.attention_dropout else 0
         return self.num_layers * (layer + attention)
@@ -233,9 +231,6 @@ class NgramConfig(ArchitectureConfig):
     def parameter_count(self, vocab_size: int) -> int:
         """Return the number of stored n-grams; before the counting, of tokens."""
         return sum(self.ngrams) or vocab_size
-
-    def activation_count(self, length: int) -> int:
-        return 0
 
 
 ModelConfig = Annotated[

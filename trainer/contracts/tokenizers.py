@@ -154,17 +154,13 @@ class WordTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     normalization: Normalization = Normalization()
 
 
-def _describe_subwords(schema: JsonDict, record: type[BaseModel]) -> None:
-    """Describe the fields without the default of `vocab_size`, because a run chooses it by its text."""
-    describe_fields(schema, record)
-    fields = schema["properties"]
-    size = fields["vocab_size"] if isinstance(fields, dict) else None
-    if isinstance(size, dict):
-        del size["default"]
+def _without_default(schema: JsonDict) -> None:
+    """Describe a field without its default, because a run chooses it by its text."""
+    del schema["default"]
 
 
-class _SubwordOptions(Frozen, json_schema_extra=_describe_subwords):
-    vocab_size: VocabularySize = 8000
+class _SubwordOptions(Frozen, json_schema_extra=describe_fields):
+    vocab_size: Annotated[VocabularySize, Field(json_schema_extra=_without_default)] = 8000
     """Largest vocabulary, special tokens and characters included. By rule: by the length of the text."""
     special_style: SpecialStyle | None = None
     """Style of the special tokens; default: that of the model."""

@@ -58,7 +58,7 @@ def export_folder(
             graphs.write_pt2(temporary, model)
         elif to == "torchscript":
             graphs.write_torchscript(temporary, model)
-        elif to == "onnx":
+        else:
             graphs.write_onnx(temporary, model)
         written = (path for path in temporary.rglob("*") if path.is_file())
         files = file_records(temporary, written)

@@ -152,14 +152,9 @@ class Here:
         self._look_seconds = _FETCH_SECONDS if self.lab.replication.is_on else _LOOK_SECONDS
 
     @property
-    def has_own_worker(self) -> bool:
-        """True once this process has started a worker."""
-        return self._services is not None and self._services.has_own_worker
-
-    async def stop_worker(self) -> None:
-        """Stop the worker that this process has started."""
-        if self._services is not None:
-            await self._services.stop_worker()
+    def with_worker(self) -> "Services | None":
+        """The services of this process once they have started a worker; None without one."""
+        return self._services if self._services is not None and self._services.has_own_worker else None
 
     async def close(self) -> None:
         """Close the connections, and stop the services that this process has started."""

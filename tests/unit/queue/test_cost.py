@@ -25,7 +25,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.installation import BUNDLED_CORPORA
-from trainer.contracts.models import PRESETS, ModelConfig, NgramConfig, Objective
+from trainer.contracts.models import PRESETS, LlamaConfig, ModelConfig, NgramConfig, Objective
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import sample_text
@@ -94,6 +94,7 @@ def test_memory__has_each_part_of_a_step() -> None:
         return estimate(effective_with("llama", "tiny", **values), 1000, TEXT, CPU).memory_bytes
 
     model = effective_with("llama", "tiny").model
+    assert isinstance(model, LlamaConfig)
     params, activations = model.parameter_count(1000), model.activation_count(24)
     of_row = 4 * 24 * (activations + 4 * 1000)
     sgd, adam, adamw = (memory(batch_size=64, optimizer={"name": name}) for name in ("sgd", "adam", "adamw"))
