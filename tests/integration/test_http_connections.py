@@ -4,13 +4,19 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from socket import socket
 
 import pytest
+from aiohttp import web
 
 from tests.support.http import ADMIN, Site, inside, with_api
 from tests.support.redis_servers import embedded
-from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from tests.support.refusals import refused
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.contracts.errors import ErrorCode
 from trainer.http.api import HttpTimeouts
+from trainer.http.connections import Connections
 from trainer.http.operations import MAX_BODY_BYTES
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -108,3 +114,46 @@ async def test_requests__in_one_packet_are_answered_in_their_order(hasty: Site) 
     answer = await hasty.say(HEALTH + HEALTH.replace(b"healthz", b"nowhere") + HEALTH)
     statuses: list[bytes] = re.findall(rb"HTTP/1.1 (\d+)", answer)
     assert statuses == [b"200", b"404", b"200"]
+
+
+async def test_connection__waits_while_the_process_can_open_no_more_files() -> None:
+    runner, loop, limits = web.AppRunner(web.Application()), asyncio.get_running_loop(), getrlimit(RLIMIT_NOFILE)
+    await runner.setup()
+    connections = Connections(runner, 10, PATIENCE_SECONDS)
+    address = ("127.0.0.1", await connections.listen("127.0.0.1", 0))
+    with socket() as client, captured_logs() as logs:
+        client.setblocking(False)
+        setrlimit(RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+        try:
+            await loop.sock_connect(client, address)
+            await until(lambda: bool(logs))
+        finally:
+            setrlimit(RLIMIT_NOFILE, limits)
+        await loop.sock_sendall(client, HEALTH)
+        assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 404 ")
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("http_connections_full", "Too many open files")]
+    connections.stop()
+    await runner.cleanup()
+
+
+async def test_connection__that_waits_for_a_place_when_the_server_stops_is_closed() -> None:
+    runner, loop = web.AppRunner(web.Application()), asyncio.get_running_loop()
+    await runner.setup()
+    connections = Connections(runner, 0, PATIENCE_SECONDS)
+    address = ("127.0.0.1", await connections.listen("127.0.0.1", 0))
+    with socket() as client, captured_logs() as logs:
+        client.setblocking(False)
+        await loop.sock_connect(client, address)
+        await until(lambda: bool(logs))
+        connections.stop()
+        await asyncio.sleep(0.2)  # when it would have tried again
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(client, 100)
+    await runner.cleanup()
+
+
+async def test_address__that_this_machine_does_not_have_is_refused(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, queue, _):
+        with refused(ErrorCode.CONFIG_INVALID, "HTTP__HOST and HTTP__PORT cannot be used (Cannot assign requested"):
+            async with inside(queue, with_api(settings, http={"host": "192.0.2.1"})):
+                pass

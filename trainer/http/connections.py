@@ -1,7 +1,6 @@
 """The connections of the HTTP server: fewer than there are file descriptors for, whatever clients do."""
 
 import asyncio
-import errno
 import os
 from contextlib import suppress
 from os import strerror
@@ -22,7 +21,6 @@ _MAX_URL_BYTES = 8000
 """Below the limit of a header, so that a long URL is not taken for a long header."""
 _WAITING = 512
 """Connections that wait in the kernel until they are accepted."""
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BUSY_SECONDS, _PAUSE_SECONDS, _LOG_SECONDS = 0.05, 1.0, 60.0
 
 
@@ -71,16 +69,15 @@ class Connections:
             self._pause(listening, _BUSY_SECONDS)  # each connection has a request, whose end makes place
             return
         try:
-            accepted, _ = listening.accept()
-        except OSError as error:
-            if error.errno in _NO_DESCRIPTOR:
-                self._log_full(error)
-                self._make_place()
-                self._pause(listening, _PAUSE_SECONDS)
-            return
-        task = asyncio.create_task(self._start(accepted))
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+            with suppress(BlockingIOError, ConnectionError):  # the client has left
+                accepted, _ = listening.accept()
+                task = asyncio.create_task(self._start(accepted))
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
+        except OSError as error:  # there is no file descriptor or no memory
+            self._log_full(error)
+            self._make_place()
+            self._pause(listening, _PAUSE_SECONDS)
 
     def _pause(self, listening: socket, seconds: float) -> None:
         """Leave new connections in the kernel for some time."""
@@ -93,19 +90,18 @@ class Connections:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, accepted)
 
     def _makes_place_for_one(self) -> bool:
-        server = self._runner.server
-        if server is None:
-            return False
-        is_full = len(self._starting) + len(server.connections) >= self._most
+        is_full = len(self._starting) + len(self._open()) >= self._most
         if is_full:
             self._log_full(None)
         return not is_full or self._make_place()
 
+    def _open(self) -> list[RequestHandler]:
+        server = self._runner.server
+        return [] if server is None else server.connections
+
     def _make_place(self) -> bool:
         """Close the oldest connection without a request; return False if all have one."""
-        server = self._runner.server
-        connections = [] if server is None else server.connections
-        idle = next((one for one in connections if isinstance(one, _Connection) and one.is_idle), None)
+        idle = next((one for one in self._open() if isinstance(one, _Connection) and one.is_idle), None)
         if idle is not None:
             idle.force_close()
         return idle is not None
@@ -119,15 +115,17 @@ class Connections:
 
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        if server is None:
-            return asyncio.Protocol()
-        return _Connection(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=self._idle_seconds,
-            lingering_time=self._idle_seconds,
-            max_line_size=_MAX_URL_BYTES,
-            auto_decompress=False,  # a compressed body could be far larger than it looks
+        return (
+            asyncio.Protocol()
+            if server is None
+            else _Connection(
+                server,
+                loop=asyncio.get_running_loop(),
+                keepalive_timeout=self._idle_seconds,
+                lingering_time=self._idle_seconds,
+                max_line_size=_MAX_URL_BYTES,
+                auto_decompress=False,  # a compressed body could be far larger than it looks
+            )
         )
 
 
