@@ -23,7 +23,9 @@ from local_discord.wire import number, text
 from tests.support.bot import AMBER
 from tests.support.inference import RUN, finished_run
 from tests.support.inference_bot import Place, is_hidden, place, said
+from tests.support.job_kinds import FAILURE
 from tests.support.redis_servers import embedded
+from tests.support.refusals import refused
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from tests.support.worker_runs import worker_in
@@ -31,12 +33,17 @@ from trainer.artifacts.command_jobs import KEPT_SECONDS, ExportStore
 from trainer.artifacts.export_links import export_link, linked_file
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash, resolve
-from trainer.config.settings import HttpSettings, SecuritySettings
+from trainer.config.settings import HttpSettings, ObjectStoreSettings, SecuritySettings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.export.archive import import_archive
 from trainer.export.folders import load_export
-from trainer.lab.exports import exported_file
+from trainer.lab.exports import exported_file, remove_export
 from trainer.lab.here import OPERATOR, Here
+from trainer.lab.lab import Lab
+from trainer.lab.permissions import Permissions, no_member
+from trainer.queue.queue import JobQueue
+from trainer.queue.run_feeds import RunFeeds
 
 PUBLIC = "https://models.example/trainer"
 KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
@@ -204,6 +211,38 @@ async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_st
         with zipfile.ZipFile(file) as packed:
             assert packed.testzip() is None and f"{RUN}-hf/model.safetensors" in packed.namelist()
         assert {path.name for path in file.parent.glob(".*")} == set()
+
+
+@pytest.mark.parametrize(("is_cancelled", "code"), [(True, ErrorCode.CANCELLED), (False, ErrorCode.OUT_OF_MEMORY)])
+async def test_export__that_ends_without_a_file_says_why(
+    tmp_path: Path, *, is_cancelled: bool, code: ErrorCode
+) -> None:
+    finished_run(tmp_path)
+    async with embedded(tmp_path) as (settings, _, _):
+        here, store = Here(settings), ExportStore(settings.app.artifacts_root)
+        working = asyncio.create_task(exported_file(here.lab, OPERATOR, RUN, "hf"))
+        await until(lambda: store.unfinished() != [])
+        [export] = store.unfinished()
+        if is_cancelled:
+            export.request_cancel()
+        else:
+            export.fail(FAILURE)
+        with refused(code, "The export was cancelled." if is_cancelled else FAILURE.message):
+            await working
+        assert store.ids() == ([export.job_id] if is_cancelled else [])
+        await here.close()
+
+
+async def test_export__stays_for_a_day_where_an_object_store_may_not_have_seen_its_end(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        away = changed(settings, object_store=ObjectStoreSettings(url="s3://bucket"))
+        for one, stays in ((settings, False), (away, True)):
+            file = tmp_path / "an-export" / "model.zip"
+            file.parent.mkdir()
+            queue = JobQueue(one, store)
+            permissions = Permissions(one.discord, no_member)
+            await remove_export(Lab(one, queue.stores, RunFeeds(queue.states), permissions, queue), file)
+            assert file.parent.exists() == stays
 
 
 async def test_export__without_a_worker_says_so_and_is_not_written_later(
