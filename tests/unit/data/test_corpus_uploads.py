@@ -8,7 +8,7 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 
-from tests.support import settings_in
+from tests.support import add_corpus, settings_in
 from tests.support.refusals import refused
 from trainer.contracts.corpora import UploadedFile, UploadRequest
 from trainer.contracts.errors import ErrorCode
@@ -52,3 +52,27 @@ def test_deleted_upload__takes_no_more_bytes(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     with refused(ErrorCode.DATA_NOT_FOUND, "There is no such upload"):
         CorpusUploads(settings, CorpusStore(settings)).append("none", 0, b"a")
+
+
+def test_equal_upload__begins_again_once_its_corpus_is_gone(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    corpora = CorpusStore(settings)
+    uploads = CorpusUploads(settings, corpora)
+    request = UploadRequest(name="a", files=(UploadedFile(name="a.txt", bytes=len(TEXT)),))
+    first = uploads.start(request, None, is_limited=True)
+    uploads.append(first.upload_id, 0, TEXT)
+    assert uploads.finish(first.upload_id, None).corpus is not None
+    assert uploads.start(request, None, is_limited=True).corpus is not None
+    corpora.find("a").unlink()
+    assert uploads.start(request, None, is_limited=True) == first
+
+
+def test_upload__with_the_name_of_a_corpus_of_another_size_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    add_corpus(tmp_path, TEXT.decode(), "a")
+    uploads = CorpusUploads(settings, CorpusStore(settings))
+    same = UploadRequest(name="a", files=(UploadedFile(name="a.txt", bytes=len(TEXT)),))
+    assert uploads.start(same, None, is_limited=True).offset == 0
+    longer = UploadRequest(name="a", files=(UploadedFile(name="a.txt", bytes=len(TEXT) + 1),))
+    with refused(ErrorCode.CONFLICT, "'a'"):
+        uploads.start(longer, None, is_limited=True)

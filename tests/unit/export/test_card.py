@@ -96,6 +96,10 @@ def test_card_of_a_trained_run__says_all_that_is_known(tmp_path: Path, snapshot:
     card = model_card(known, lower, "hf", None)
     assert "on the text `text`, of a fairy tale (1,177 bytes" in card
     assert sections(card, "Numbers", "Limits") == snapshot
+    of_steps = changed(manifest, effective=changed(manifest.effective, max_steps=manifest.effective.num_epochs))
+    for one, has_epochs in ((manifest, True), (of_steps, False)):
+        card = model_card(one, tokenizer, "hf", None, None, Publication("ana/sea"))
+        assert ("| epochs | 2 |" in card) == has_epochs
 
 
 @pytest.mark.parametrize("step", [None, 1000], ids=["final", "step"])
