@@ -14,9 +14,9 @@ from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Opt
 from trainer.commands.connection import (
     Installation,
     accept,
-    full_model_name,
     full_run_id,
     settings_for_any,
+    with_installation,
     with_services,
 )
 from trainer.commands.jobs import JobView, add_jobs, report_places
@@ -116,7 +116,7 @@ def add_to(commands: Commands) -> None:
 def _run(options: _RunOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     chosen = options.options(has_controls=not options.no_controls)
-    models, names = _models_and_batteries(options.names, settings)
+    models, names = with_installation(settings, lambda installation: _models_and_batteries(options.names, installation))
     return _score(chosen, models, names, settings, terminal)
 
 
@@ -165,20 +165,20 @@ async def _start(
     return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.runs))
 
 
-def _models_and_batteries(names: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
+async def _models_and_batteries(names: Sequence[str], installation: Installation) -> tuple[list[str], list[str]]:
     """Return the models and the batteries among names; a server may have a battery of a name that is no run."""
     models: dict[str, None] = {}
     batteries: list[str] = []
     for name in names:
-        if _is_battery(name, settings):
+        if _is_battery(name, installation):
             batteries.append(name)
             continue
         try:
-            models[full_model_name(name)] = None
+            models[await installation.full_run_id(name, or_checkpoint=True)] = None
         except AppError as error:
             if error.code is not ErrorCode.RUN_NOT_FOUND:
                 raise
-            if settings.client.url is None or name is names[0]:
+            if isinstance(installation, Here) or name is names[0]:
                 known = ", ".join(HUB_BATTERIES)
                 message = f"'{safe_name(name)}' is no run, no file of items and no known battery: {known}."
                 raise AppError(ErrorCode.DATA_NOT_FOUND, message) from None
@@ -189,10 +189,10 @@ def _models_and_batteries(names: Sequence[str], settings: Settings) -> tuple[lis
     return [*models], batteries
 
 
-def _is_battery(name: str, settings: Settings) -> bool:
+def _is_battery(name: str, installation: Installation) -> bool:
     """Return True for a path, and for a name that no run can have or that a known battery has."""
     base, colon, _ = name.partition(":")
-    is_here = settings.client.url is None and (settings.app.data_root / "batteries" / base).exists()
+    is_here = isinstance(installation, Here) and (installation.settings.app.data_root / "batteries" / base).exists()
     return Path(name).exists() or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
 
 

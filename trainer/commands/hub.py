@@ -148,11 +148,12 @@ def _pull(options: _PullOptions, terminal: Terminal) -> int:
 def _pull_from_server(source: str, settings: Settings, terminal: Terminal) -> int:
     note_new_place(settings, terminal)
 
-    async def pull(server: "Remote") -> tuple[RunDirectory, bool]:
-        return await _pulled(server, await server.full_run_id(source), settings.app.artifacts_root, terminal)
+    async def pull(server: "Remote") -> int:
+        run_id = await server.full_run_id(source)
+        run, is_new = await _pulled(server, run_id, settings.app.artifacts_root, terminal)
+        return _show_pulled(run.run_id, settings, terminal, is_new=is_new)
 
-    run, is_new = with_server(settings, pull)
-    return _show_pulled(run.run_id, settings, terminal, is_new=is_new)
+    return with_server(settings, pull)
 
 
 async def _pulled(server: "Remote", run_id: str, artifacts_root: Path, terminal: Terminal) -> tuple[RunDirectory, bool]:
