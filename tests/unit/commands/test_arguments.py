@@ -2,16 +2,20 @@
 
 import argparse
 import ast
+import gc
 import importlib.metadata
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 
+import trainer.export
 from scripts.mt_page import parsers
 from tests.support import ROOT
 from tests.support.batteries import battery_record
@@ -225,3 +229,36 @@ def texts_of(path: Path) -> Iterator[str]:
             yield "".join(map(str, parts))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+
+
+class Interrupting(MetaPathFinder):
+    """Where a person presses Ctrl-C: as a module is imported."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "trainer.commands.arguments":
+            raise KeyboardInterrupt
+
+
+def test_interrupt__during_the_imports_is_one_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "trainer.commands.arguments")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    code = main(["runs"])
+    gc.enable()
+    assert code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_library__that_is_missing_is_said_to_be_and_a_module_of_the_program_is_a_bug(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["pull", "somebody/model"]
+    monkeypatch.setitem(sys.modules, "trainer.export.revisions", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(words)
+    monkeypatch.delattr(trainer.export, "hub", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer.export.hub", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(words) == 2
+    assert "--extra train" in capsys.readouterr().err

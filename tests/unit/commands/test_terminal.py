@@ -34,6 +34,7 @@ def test_unknown_characters__mark_the_loss_per_character() -> None:
     assert loss_figures(0.5, 0.899, "nats", unknown_char_share=0.845) == figures.format(" (!)")
     with_margin = "0.721 ± 0.018 (95 %) bits per token, 0.899 bits per character, perplexity 1.65"
     assert loss_figures(0.5, 0.899, "bits", margin_nats=0.0123) == with_margin
+    assert loss_figures(None, None, "bits") is None
     assert describe_unknown(0.845) == "84.5% of the characters; (!) figures per character are too low to compare"
 
 

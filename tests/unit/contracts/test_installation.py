@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 import trainer
-from trainer.config.settings import AppSettings
+from trainer.commands.connection import note_new_place
+from trainer.commands.terminal import Terminal
+from trainer.config.settings import AppSettings, Settings
 from trainer.contracts import installation
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import command_for, default_folder, keep_font_cache, require_extras
 
@@ -24,11 +27,16 @@ def installed_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_data__is_the_users_unless_the_program_runs_from_a_checkout(installed: Path) -> None:
+def test_data__is_the_users_unless_the_program_runs_from_a_checkout(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = default_folder("artifacts")
     assert installed in root.parents and root.parts[-2:] == ("model-trainer", "artifacts")
     app = AppSettings(artifacts_root=root, data_root=default_folder("data"))
-    assert app.new_place() == f"Runs are kept in {root}, corpora in {root.parent / 'data' / 'corpus'}."
+    place = f"Runs are kept in {root}, corpora in {root.parent / 'data' / 'corpus'}."
+    assert app.new_place() == place
+    note_new_place(changed(Settings(), app=app), Terminal(as_json=False))
+    assert capsys.readouterr().err == f"mt: {place}\n"
     root.mkdir(parents=True)
     assert app.new_place() is None
 
