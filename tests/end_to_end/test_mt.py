@@ -26,6 +26,7 @@ from trainer.artifacts.outcome import read_outcome
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
+from trainer.contracts.base import changed
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.predictions import PredictResponse
@@ -243,6 +244,11 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     assert run.follow().refresh().step >= before.step
     left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume text-lstm\n"
     assert interrupt(shell, signal.SIGINT, "resume", run.run_id, "--no-pause").endswith(left)
+    record = run.record()
+    request = run.path / "request.json"
+    request.write_text(changed(record, experiment_id="waits-for-it").model_dump_json(), encoding="utf-8")
+    assert interrupt(shell, signal.SIGINT, "resume", run.run_id).endswith(left)
+    request.write_text(record.model_dump_json(), encoding="utf-8")
     assert not run.pause_requested()
     err = interrupt(shell, signal.SIGINT, "train", *LONG, awaited="which trains now")
     *_, waiting = shell.runs.unfinished()

@@ -122,6 +122,8 @@ async def test_stream__adds_up_to_the_complete_text(here: Site, run: RunDirector
         scored = await create(model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1)
         plain = await create(model=name, prompt="cab", max_tokens=9, seed=5, stream=True, stream_options=usage)
         pieces = [chunk async for chunk in plain]
+        bare = await create(model=name, prompt="cab", max_tokens=9, seed=5, stream=True)
+        texts_only = [chunk.choices[0].text async for chunk in bare]
         scored_stream = await create(
             model=name, prompt="cab", max_tokens=9, seed=5, logprobs=1, stream=True, stream_options=usage
         )
@@ -132,6 +134,7 @@ async def test_stream__adds_up_to_the_complete_text(here: Site, run: RunDirector
             await client.completions.create(model="no-such-run", prompt="a", stream=True)
     *chunks, last = pieces
     assert "".join(chunk.choices[0].text for chunk in chunks) == texts(whole)[0]
+    assert texts_only == [chunk.choices[0].text for chunk in chunks]
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
     assert last.choices == [] and last.usage == whole.usage
     assert complete[0].choices[0].logprobs == scored.choices[0].logprobs is not None

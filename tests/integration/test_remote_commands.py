@@ -206,6 +206,8 @@ def test_corpus__is_added_to_the_server_or_to_this_machine(laptop: Laptop) -> No
     assert laptop.read(CorpusOverview, "corpus", "add", "table.jsonl", "--name", "of a table").name == "of_a_table"
     listed = laptop.read(CorpusList, "corpus", "list")
     assert {"Ана_тілі", "demo", "folder", "of_a_table"} <= {corpus.name for corpus in listed.corpora}
+    laptop.type("validate", "--corpus", "Ана", "--model", "char_lstm", "--size", "tiny")
+    assert "Note: 'Ана' names the corpus 'Ана_тілі'." in laptop.err
     for shown in (("list",), ("show", "Ана")):
         assert laptop.run("corpus", *shown) == laptop.locally("corpus", *shown)
     refusals = {
