@@ -178,12 +178,10 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
                     cells += [[*row.values()] for row in rows]
                     write(FORMS[options.format](Rows((to_json(row).decode() for row in rows), cells)))
                     is_first = False
-        notes = {
-            f"{counted(n_cut, 'item')} beyond the model's context, scored by windows": n_cut > 0,
-            "the training text is gone or has changed, so that `log_frequency` is empty": not has_frequencies,
-        }
-        for note in (note for note, is_true in notes.items() if is_true):
-            terminal.note(f"mt: {note}")
+        if n_cut:
+            terminal.note(f"mt: {counted(n_cut, 'item')} beyond the model's context, scored by windows")
+        if not has_frequencies:
+            terminal.note("mt: the training text is gone or has changed, so that `log_frequency` is empty")
         return 0
 
     return with_model(options.run, settings, terminal, score)

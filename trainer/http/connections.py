@@ -115,17 +115,15 @@ class Connections:
 
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        return (
-            asyncio.Protocol()
-            if server is None
-            else _Connection(
-                server,
-                loop=asyncio.get_running_loop(),
-                keepalive_timeout=self._idle_seconds,
-                lingering_time=self._idle_seconds,
-                max_line_size=_MAX_URL_BYTES,
-                auto_decompress=False,  # a compressed body could be far larger than it looks
-            )
+        if server is None:
+            return asyncio.Protocol()
+        return _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._idle_seconds,
+            lingering_time=self._idle_seconds,
+            max_line_size=_MAX_URL_BYTES,
+            auto_decompress=False,  # a compressed body could be far larger than it looks
         )
 
 
