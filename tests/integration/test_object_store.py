@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from arq import Retry
 from arq.connections import ArqRedis
 
 from tests.support import add_corpus, ended, environment_in, some_text, tiny_request
-from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, plan
+from tests.support.cross_language import WITH_BATTERIES, add_batteries, add_languages, built_manifest, plan
 from tests.support.inference import RUN, InstantChild, any_record, finished_run
 from tests.support.object_stores import Bucket, S3Server, machine, s3_server, worker_of
 from tests.support.redis_servers import served
@@ -43,7 +42,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, KindName, RunState, changed, now
 from trainer.contracts.batteries import BatteryFile, BatteryRequest
-from trainer.contracts.corpora import BuildRequest, BuiltLanguage, CorpusManifest
+from trainer.contracts.corpora import BuildRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted, stamp
@@ -274,36 +273,12 @@ async def test_corpora__that_another_machine_has_built_are_found_here(site: Site
     builder = machine(tmp_path, site.bucket, site.url)
     text = "beda\n"
     add_corpus(tmp_path, text, "local_kk_ipa")
-    file = FileRecord(path="local_kk_ipa.txt", bytes=len(text), sha256=sha256(text.encode()).hexdigest())
-    built = BuiltLanguage(
-        file=file,
-        source_sha256=None,
-        lines=1,
-        characters=5,
-        threshold=0,
-        documents=1,
-        rejected_documents=0,
-        rejected_share=0,
-        steps=(),
-        removed=(),
-    )
-    manifest = CorpusManifest(
-        source="local",
-        dataset=None,
-        is_ipa=True,
-        min_ipa_share=0,
-        min_line_characters=0,
-        off=(),
-        budget_characters=None,
-        languages={"kk": built},
-        versions={},
-    )
     build = BuildStore(builder.app.artifacts_root).create(
         BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
     )
     async with site.queue() as queue:
         await Replication(builder).publish("corpus_builds", build.job_id)
-        build.complete(manifest.model_dump_json().encode())
+        build.complete(built_manifest("local", text, "kk").model_dump_json().encode())
         store = await connect(site.url)
         await Jobs(JobQueue(builder, store), builder, store).functions()["build_corpora"]({}, {"job_id": build.job_id})
         await store.close()

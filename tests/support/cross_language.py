@@ -1,11 +1,13 @@
 """Plans and records of small experiments, and texts of made-up languages."""
 
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
 from tests.support import add_corpus
 from trainer.config.validation import parse
-from trainer.contracts.base import now
+from trainer.contracts.base import FileRecord, now
+from trainer.contracts.corpora import BuiltLanguage, CorpusManifest
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentRecord, ExperimentRequest
 
 TINY: dict[str, object] = {
@@ -63,3 +65,34 @@ def add_batteries(folder: Path, items: int = 12) -> dict[str, Path]:
         files[code].parent.mkdir(parents=True, exist_ok=True)
         files[code].write_text("\n".join(["paradigm,good,bad", *pairs]), encoding="utf-8")
     return files
+
+
+def built_manifest(source: str, text: str, *languages: str) -> CorpusManifest:
+    """The manifest of a build that has made a file with the same text for each language."""
+    data = text.encode()
+    built = {
+        language: BuiltLanguage(
+            file=FileRecord(path=f"{source}_{language}_ipa.txt", bytes=len(data), sha256=sha256(data).hexdigest()),
+            source_sha256=None,
+            lines=text.count("\n"),
+            characters=len(text),
+            threshold=0,
+            documents=1,
+            rejected_documents=0,
+            rejected_share=0,
+            steps=(),
+            removed=(),
+        )
+        for language in languages
+    }
+    return CorpusManifest(
+        source=source,
+        dataset=None,
+        is_ipa=True,
+        min_ipa_share=0,
+        min_line_characters=0,
+        off=(),
+        budget_characters=None,
+        languages=built,
+        versions={},
+    )
