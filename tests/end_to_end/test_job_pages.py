@@ -322,6 +322,7 @@ async def test_development__shows_curves_with_checkpoints_and_ages(site: Site, t
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(lab: Lab, tmp_path: Path) -> None:
     run = finished_run(lab.folder, "lstm", corpus=lab.folder / "data" / "corpus" / "text.txt")
     for step in (4, 8):

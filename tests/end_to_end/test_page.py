@@ -220,6 +220,7 @@ async def test_list_of_many_runs__has_pages_in_the_order_of_the_address(tmp_path
             assert "422" in browser.errors[0]
 
 
+@pytest.mark.slow
 async def test_list__has_settings_as_columns_conditions_and_groups(tmp_path: Path) -> None:
     rates: dict[str, tuple[float, tuple[str, ...]]] = {"a": (0.1, ("big", "new")), "b": (0.02, ()), "c": (0.1, ())}
     for number, (name, (rate, tags)) in enumerate(rates.items()):
@@ -290,6 +291,7 @@ async def test_open_list__shows_new_runs_and_numbers_and_keeps_the_focus(tmp_pat
             assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
         run_id = await finish(queue, "page scores")
@@ -328,6 +330,7 @@ async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab,
         assert browser.hosts == {address.removeprefix("http://")}
 
 
+@pytest.mark.slow
 async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab, f"page:admin:{KEY}") as address:
         run_id = await finish(queue, "page key")

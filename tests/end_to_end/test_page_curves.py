@@ -46,6 +46,7 @@ async def shown(folder: Path, *, is_group: bool = False) -> AsyncIterator[Browse
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_curves__are_smoothed_zoomed_and_read_by_the_keyboard(tmp_path: Path) -> None:
     async with shown(tmp_path) as browser:
         await browser.see_value("document.querySelector('path.raw')", None)

@@ -177,7 +177,7 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
 
 
 @pytest.mark.parametrize("unit", slow_except(["bits", "nats"], "nats"))
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", slow_except(VIEWS, *(view for view in VIEWS if view != "an experiment")))
 def test_view__has_one_unit(shell: Shell, monkeypatch: pytest.MonkeyPatch, view: str, unit: str) -> None:
     words, prepare, expected = VIEWS[view]
     command = words.format(prepare(shell)).split()
@@ -323,7 +323,7 @@ def test_wrong_setting__is_named_and_doctor_continues(shell: Shell, monkeypatch:
     assert any(line.startswith(f"{TORCH_STATE:<9}torch ") for line in lines)
 
 
-@pytest.mark.parametrize(("rate", "code"), [("0.01", 0), ("1e-12", 1)])
+@pytest.mark.parametrize(("rate", "code"), [("0.01", 0), pytest.param("1e-12", 1, marks=pytest.mark.slow)])
 def test_selftest__passes_where_the_training_learns_and_only_there(shell: Shell, rate: str, code: int) -> None:
     found = shell.read(SelfTest, "selftest", *sets("model_size=tiny", f"learning_rate={rate}"), code=code)
     assert found.ok == (found.loss < 0.5) == (code == 0)

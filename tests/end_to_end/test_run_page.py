@@ -158,6 +158,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         assert all("422" in error for error in browser.errors)
 
 
+@pytest.mark.slow
 async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser, served(lab) as address:
         await browser.open(f"{address}/#/train")

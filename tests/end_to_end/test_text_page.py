@@ -148,6 +148,7 @@ async def test_long_text__has_options_in_view_and_all_of_its_characters(lab: Lab
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_generation__shows_the_likeliest_tokens_that_the_server_gives(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser:
         run_id = await finish(queue, "text page generates")

@@ -41,6 +41,7 @@ def trials(settings: Settings) -> int:
     return len(list(settings.app.data_root.glob("bf16_trials/*.json")))
 
 
+@pytest.mark.slow
 async def test_bf16__is_tried_once_and_refused_with_what_works(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

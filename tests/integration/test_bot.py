@@ -42,6 +42,7 @@ from tests.support.bot import (
     settings,
     start_bot,
 )
+from tests.support.markers import slow_except
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
@@ -300,7 +301,9 @@ async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None
             await bot.start(TOKEN)
 
 
-@pytest.mark.parametrize(("number", "env"), [(signal.SIGINT, "dev"), (signal.SIGHUP, "prod")])
+@pytest.mark.parametrize(
+    ("number", "env"), [(signal.SIGINT, "dev"), pytest.param(signal.SIGHUP, "prod", marks=pytest.mark.slow)]
+)
 async def test_process__answers_and_exits_0_on_a_signal(tmp_path: Path, number: signal.Signals, env: str) -> None:
     async with discord_alone() as server:
         ana = server.add_user("ana")
@@ -334,7 +337,7 @@ async def test_process__says_at_the_start_that_the_owner_cannot_be_written_to(tm
         assert (await ended(bot))[0] == 0
 
 
-@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize("is_away", slow_except([False, True], False))
 async def test_process__ends_on_a_signal_while_it_connects(tmp_path: Path, is_away: bool) -> None:
     async with discord_alone() as server:
         if is_away:
@@ -409,8 +412,16 @@ def test_missing_token__names_the_file_and_the_folder(
     ("changes", "refusal", "exit_code", "sentence"),
     [
         ({"DISCORD__TOKEN": "wrong"}, None, 2, _REFUSED),
-        ({"REDIS__URL": "redis://127.0.0.1:9"}, None, 1, "No Redis answers at `REDIS__URL`."),
-        ({}, Refusal(403, 40002, "You need to verify your account"), 1, "Discord is unavailable: 403"),
+        pytest.param(
+            {"REDIS__URL": "redis://127.0.0.1:9"}, None, 1, "No Redis answers at `REDIS__URL`.", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {},
+            Refusal(403, 40002, "You need to verify your account"),
+            1,
+            "Discord is unavailable: 403",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 async def test_process__that_is_refused_says_so_in_one_sentence(

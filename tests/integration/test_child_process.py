@@ -83,6 +83,7 @@ async def test_fork_server_killed__its_child_trains_on_and_a_new_one_starts(lab:
     assert [(status.status, status.attempt) for status in (first, second)] == [("completed", 1)] * 2
 
 
+@pytest.mark.slow
 async def test_child_that_cannot_start__is_an_error_and_the_next_one_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

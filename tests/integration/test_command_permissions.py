@@ -18,6 +18,7 @@ from scripts.commands_page import LABELS, commands_page
 from tests.support import ROOT
 from tests.support.batteries import battery_record
 from tests.support.bot import FORM, discord_alone, is_allowed, running_bot, settings, with_buttons
+from tests.support.markers import slow_except
 from tests.support.stories import Story, run_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.contracts.base import changed, now
@@ -66,7 +67,7 @@ def test_page__names_every_button_with_the_command_of_its_rights() -> None:
     assert set(LABELS) == set(BUTTONS)
 
 
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", slow_except([False, True], True))
 async def test_everybody__has_the_rights_of_the_page_and_no_others(tmp_path: Path, private: bool) -> None:
     """Commands themselves are tried by test_rights.py."""
     async with discord_alone() as server:

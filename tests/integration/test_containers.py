@@ -26,6 +26,7 @@ from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.inference import RUN, finished_run
 from tests.support.linters import lint
+from tests.support.markers import slow_except
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
@@ -50,7 +51,9 @@ Table = dict[str, object]
 _table = TypeAdapter(Table)
 Record = TypeVar("Record", bound=BaseModel)
 FORMATS: tuple[ExportFormat, ...] = ("hf", "torchscript", "archive", "csv")
-_OVERRIDES = pytest.mark.parametrize("overrides", [(), ("docker-compose.gpu.yml",)], ids=["base", "gpu"])
+_OVERRIDES = pytest.mark.parametrize(
+    "overrides", slow_except([(), ("docker-compose.gpu.yml",)], ()), ids=["base", "gpu"]
+)
 _PROFILES = pytest.mark.parametrize("profile", ["dev", "prod"])
 
 

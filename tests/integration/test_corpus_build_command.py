@@ -148,6 +148,7 @@ async def test_local_texts__have_to_be_on_the_machine_of_the_worker(tmp_path: Pa
     assert f"{machine}put a text per language into it there, as `kk.txt`." in text
 
 
+@pytest.mark.slow
 async def test_missing_libraries__are_named_in_the_words_of_discord(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

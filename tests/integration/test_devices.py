@@ -70,6 +70,7 @@ def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
     return max(abs(a - b) for a, b in pairs if a is not None and b is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategies", "names"),
     [

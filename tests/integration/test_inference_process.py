@@ -145,6 +145,7 @@ async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(t
     assert most > before + (100 << 20)  # which it would have kept
 
 
+@pytest.mark.slow
 def test_threads__are_those_of_the_setting_or_of_the_environment(tmp_path: Path) -> None:
     code = """
 import os, sys, torch

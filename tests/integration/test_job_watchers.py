@@ -283,6 +283,7 @@ async def test_refused_or_damaged_digest__delays_no_final_message(lax: Place, tm
     assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
 
 
+@pytest.mark.slow
 async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel(tmp_path: Path) -> None:
     """With Discord's limits for an interval of a second.
 

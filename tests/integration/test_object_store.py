@@ -497,6 +497,7 @@ async def test_end_that_the_store_does_not_take__is_stored_by_the_next_try(tmp_p
         assert list(bucket.objects.tags("ended/")) == [f"ended/tokenizers/{tokenizer_id}"]
 
 
+@pytest.mark.slow
 async def test_job__without_its_folder_ends_and_a_request_fetches_its_weights(tmp_path: Path) -> None:
     async with machines(tmp_path) as (_, _, _, here, there, queue, store):
         run = RunStore(there.app.artifacts_root).create(record("char_lstm-2"))

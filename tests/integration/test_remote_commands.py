@@ -159,6 +159,7 @@ def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -
     assert laptop.error("train", "file.yaml").code is ErrorCode.CONFIG_INVALID
 
 
+@pytest.mark.slow
 def test_file_of_this_machine__is_uploaded(laptop: Laptop, other: str) -> None:
     text = "".join(f"abc {'cab' * (number % 5)}\n" for number in range(60))
     (laptop.folder / "mine.txt").write_text(text, encoding="utf-8")
@@ -423,6 +424,7 @@ def test_command_that_tries_this_machine__works_here_and_says_so(laptop: Laptop)
     assert laptop.here(*words) == (code, out, f"{refusal}\n")
 
 
+@pytest.mark.slow
 def test_doctor__says_that_its_checks_are_about_this_machine(laptop: Laptop) -> None:
     assert "MT_URL is set, so runs are on that server" in laptop.run("doctor")[1]
     assert "#compdef mt" in laptop.type("completion", "zsh")

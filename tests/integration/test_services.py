@@ -118,7 +118,7 @@ async def test_starters__share_one_server(tmp_path: Path) -> None:
     assert await gone(tmp_path)
 
 
-@pytest.mark.parametrize("with_setpriv", [True, False])
+@pytest.mark.parametrize("with_setpriv", slow_except([True, False], True))
 async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_setpriv: bool) -> None:
     path = os.environ["PATH"]
     if not with_setpriv:  # as on a system that has no parent-death signal

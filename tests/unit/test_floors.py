@@ -33,7 +33,7 @@ def test_picture__of_the_floors_is_up_to_date() -> None:
     ("module", "heavy"),
     [
         ("bot.app", {"torch", "transformers", "matplotlib"}),
-        ("trainer.http.server", {"torch", "transformers", "matplotlib", "discord"}),
+        pytest.param("trainer.http.server", {"torch", "transformers", "matplotlib", "discord"}, marks=pytest.mark.slow),
         ("bot.main", {"torch", "transformers", "matplotlib", "discord"}),  # of `mt up --no-discord`
     ],
 )

@@ -15,6 +15,7 @@ from bot.people.watchers import Ledger, read_ledger
 from tests.support.checkpoints import checkpoint, same
 from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import CODES, FailingDisk, failing
+from tests.support.markers import slow_except
 from tests.support.measured_runs import SUMMARY
 from tests.support.runs import ended, phase, record
 from tests.support.unsynced_disk import UnsyncedDisk
@@ -241,7 +242,7 @@ def is_done(step: Step, disk: FailingDisk, code: int, *, creates: bool) -> bool:
     return False
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", slow_except([errno.ENOSPC, errno.EIO], errno.ENOSPC))
 @pytest.mark.parametrize("kind", KEPT)
 def test_promises__hold_where_any_operation_of_the_disk_fails_once(tmp_path: Path, kind: str, code: int) -> None:
     kept = KEPT[kind]

@@ -61,6 +61,7 @@ def test_texts__that_the_folder_lacks_are_named(tmp_path: Path) -> None:
     assert CUT_BYTES - 500 < len(cut) <= CUT_BYTES and cut.endswith(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_search__trains_each_run_once_and_reads_the_test_split_once(tmp_path: Path) -> None:
     """Two seeds of the default; three settings for an epoch, two of them for three, and another seed of the best."""

@@ -121,6 +121,7 @@ def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> No
     assert [row["scoring_mode"] for row in rows] == ["skip"] * 49 + ["unk"] * 49
 
 
+@pytest.mark.slow
 def test_figures__of_equal_numbers_are_equal_to_the_byte(folder: Path) -> None:
     heat_map, curves = heat_map_figure(WITH_PHASES), curves_figure(WITH_PHASES)
     assert figure_bytes(heat_map, "png") == (folder / "heat_map.png").read_bytes()
@@ -191,6 +192,7 @@ def test_caption__of_every_table_and_figure_explains_intervals(result: Experimen
     assert heat_map_figure(result).get_supxlabel() == note + spread
 
 
+@pytest.mark.slow
 def test_note__in_a_figure_overlaps_no_other_text() -> None:
     for figure in (draw(with_one_seed()) for draw in (heat_map_figure, tree_figure, curves_figure)):
         figure_bytes(figure, "png")  # lays it out
@@ -273,6 +275,7 @@ def test_perplexities__stand_in_page_csv_and_latex_with_each_area(folder: Path) 
     assert found["lstm", "passages", "skip", "kk", "fi"] == f"{exp(1.64 + 1.6 - 0.08):.6f}"
 
 
+@pytest.mark.slow
 def test_batteries__stand_in_page_csv_latex_and_heat_map(tmp_path: Path) -> None:
     result = with_batteries()
     write_report(tmp_path, result, section_scores())

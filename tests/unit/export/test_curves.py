@@ -194,6 +194,7 @@ def table_of_settings(run: RunDirectory, folder: Path) -> list[dict[str, str]]:
     return table(folder / "settings" / "settings.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_trackio__has_the_runs_of_a_folder_once_each(run: RunDirectory, tmp_path: Path) -> None:
     other = training(tmp_path / "other", [10]).run
@@ -214,6 +215,7 @@ def test_trackio__has_the_runs_of_a_folder_once_each(run: RunDirectory, tmp_path
     assert {file.name for file in (tmp_path / "out").glob("*.db")} == {"another-project.db", "model-trainer.db"}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_trackio__refuses_other_folders_and_says_what_failed(run: RunDirectory, tmp_path: Path) -> None:
     with refused(ErrorCode.CONFLICT, "already exists"):

@@ -119,7 +119,7 @@ def test_graph__gives_our_numbers_for_every_size(
         check_causal(ask, model, unread=int(form == "onnx" and name in TRANSFORMERS))
 
 
-@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, "gpt2", "bert"))
+@pytest.mark.parametrize("name", slow_except(TRANSFORMERS, "gpt2"))
 def test_program__gives_our_logits_of_complete_texts_of_every_size(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +137,7 @@ def test_program__gives_our_logits_of_complete_texts_of_every_size(
             assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_exports_to_torch__load_without_our_classes_and_have_the_same_top_5(tmp_path: Path) -> None:
     runs = {name: finished_run(tmp_path, name) for name in ("char_lstm", "gpt2")}

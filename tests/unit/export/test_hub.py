@@ -95,6 +95,7 @@ def test_pulled_run__scores_the_same_to_the_last_bit(family: str, hub: Hub, tmp_
     assert not [*(tmp_path / "there").glob(".*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", slow_except(FAMILIES, "gru"))
 def test_revision__is_loaded_by_the_library_with_our_logits(family: str, hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", family)
@@ -144,6 +145,7 @@ def test_repeated_push__sends_nothing(run: RunDirectory, hub: Hub) -> None:
     assert len(uploads) == 3
 
 
+@pytest.mark.slow
 def test_card_that_was_edited_on_the_hub__stays(run: RunDirectory, hub: Hub) -> None:
     sent(run)
     edit(hub, README__md=b"by Ana", CITATION__cff=b"Ana")
@@ -160,6 +162,7 @@ def broken_off(number: int) -> Watch:
     return lambda at, done: Answer(423) if (at, done) == (number, True) else None
 
 
+@pytest.mark.slow
 def test_push_repeated_after_an_interruption__has_the_result_of_an_uninterrupted_one(hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", "gru")
     add_steps(run, 500)

@@ -426,10 +426,11 @@ def test_items__beyond_the_context_are_counted() -> None:
             {"table": {"a": ["ne\u0301 a"], "b": ["ne"]}, "text_column": "a", "region_columns": ["b"]},
             "is not in the text",
         ),
-        (
+        pytest.param(
             {"table": {"a": ["b " * 3000], **{f"{n}": ["b"] for n in range(400)}}, "text_column": "a"}
             | {"region_columns": [f"{n}" for n in range(400)]},
             "row 1: the regions occur too often in the texts",
+            marks=pytest.mark.slow,
         ),
         ({"table": {"a": ["b"]}, "text_column": "a", "separator": "\n"}, "separator"),
         ({"table": {"a": ["b"], "c": []}, "text_column": "a"}, "must have columns of equal lengths"),

@@ -114,6 +114,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).abs().max())
 
 
+@pytest.mark.slow
 def test_hundred_thousand_characters_in_a_line__are_all_scored() -> None:
     text = "a" + "".join(Random(3).choices("abcd\u00e9f ghijx", k=99_998)) + "b"
     model = small_model(SIZE, layers=1)

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.support.families import FAMILIES, POSITIONS, model_of, slow_unless_quick, vocabulary
+from tests.support.markers import slow_except
 from trainer.export.graphs import PROGRAM_FILE, SCRIPT_FILE, write_pt2, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
 from trainer.models.linear import linear, packed_linear
 
 
-@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("has_bias", slow_except([True, False], True))
 @pytest.mark.parametrize("is_transposed", [True, False])
 @pytest.mark.parametrize(
     ("rows", "inputs", "outputs"), [((12, 64), 128, 512), ((97, 3), 515, 131), ((70,), 1, 120_001)]
@@ -69,6 +70,7 @@ def test_onednn__gives_a_model_the_same_logits_and_gradients(name: str, monkeypa
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MKL_LACKS_AVX512", "_MIN_ROWS", "_MIN_MULTIPLICATIONS"):
         monkeypatch.setattr(linear_module, name, 1)

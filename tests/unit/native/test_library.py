@@ -25,6 +25,7 @@ sys.exit(pytest.main(["-q", "-p", "no:xdist", "-p", "no:cacheprovider", {TESTS!r
 """
 
 
+@pytest.mark.slow
 def test_library__has_the_levels_of_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SOURCE", Path(shutil.copy(build.SOURCE, tmp_path)))
     if build.main():

@@ -43,6 +43,7 @@ def disk_usage(path: Path) -> Disk:
     return Disk(free=60_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -29,6 +29,7 @@ def development_figures(development: Development, words: Sequence[WordScores]) -
     return {**pictures_of(development_report(development, NO_ITEMS)), **words_picture(development, words)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", slow_except([(0,), (16,), (0, 1), (16, 64), STEPS, tuple(range(0, 900, 30))], STEPS))
 def test_pictures__are_the_same_bytes_of_the_same_numbers(steps: tuple[int, ...]) -> None:
     development, words = development_of(steps), words_of(steps)
@@ -46,6 +47,7 @@ def of_curves(*curves: tuple[DevelopmentRow, ...]) -> bytes:
     return png
 
 
+@pytest.mark.slow
 def test_accuracies__are_those_of_batteries_and_of_their_largest_parts() -> None:
     whole = accuracies("battery", "a&b")
     fields = [accuracies("field", f"a&b: {LONG}{number}") for number in range(2)]

@@ -154,6 +154,7 @@ def test_discord__has_the_answer_and_each_table_to_choose(name: str) -> None:
     assert missing([said(table.caption or table.title) for table in titled], lines) == []
 
 
+@pytest.mark.slow
 def test_csv_and_latex__have_the_numbers_of_the_tables_that_name_them(tmp_path: Path) -> None:
     battery = waiting_battery(tmp_path, "pairs-1", "lstm-1", "lstm-2")
     finish_battery(battery)

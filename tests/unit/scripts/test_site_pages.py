@@ -57,6 +57,7 @@ def page(site: Path, name: str) -> str:
     return unescape((site / name / "index.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_site__has_every_page_once_in_its_navigation(site: Path) -> None:
     links = found(r'<a href="([^"#]+)" class="md-nav__link', page(site, "."))

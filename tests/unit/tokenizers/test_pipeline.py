@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.support.answers import score, scored_nats, write
+from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import POEM, Run, make_run, small_model
 from trainer.contracts.tokenizers import METHODS
@@ -108,7 +109,7 @@ def test_score__counts_unknown_characters_not_tokens(tmp_path: Path, method: str
     assert unstarted.unknown_chars == 8 - sum(first)  # the first token of each line has no score
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", slow_except(ALL, "byte", "bpe"))
 def test_continuation__follows_the_prompt_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
     run, model = run_with(tmp_path, method)
     tokenizer, ids = run.tokenizer, run.tokenizer.special_ids

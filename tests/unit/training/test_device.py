@@ -75,6 +75,7 @@ def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> Non
     assert found.git_commit == (head.stdout.strip() or None)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_environment__has_the_instruction_sets_that_torch_and_onednn_use() -> None:
     """The libraries take the best instructions of the CPU, or the best up to the limits of these variables."""
@@ -193,7 +194,7 @@ def test_measuring__is_in_fp32_whatever_the_training_computes_in(tmp_path: Path)
     [
         *(pytest.param(name, "bf16", marks=pytest.mark.slow) for name in ("char_lstm", "gru")),
         ("gpt2", "bf16"),
-        ("gpt2", "fp16"),
+        pytest.param("gpt2", "fp16", marks=pytest.mark.slow),
     ],
 )
 def test_resume__in_lower_precision_continues_bit_for_bit(tmp_path: Path, name: str, precision: Precision) -> None:

@@ -327,6 +327,7 @@ def test_training__learns_a_stream_and_its_newlines(tmp_path: Path) -> None:
     assert found.outputs == ("ab\n\nc\nab\n\nc\n",)
 
 
+@pytest.mark.slow
 def test_self_test_and_corpus_inspection__read_a_stream(tmp_path: Path) -> None:
     path = write_corpus(tmp_path, POEM)
     learned = overfit_one_batch(effective_of("lstm", documents="stream", learning_rate=0.02), path)

@@ -234,7 +234,7 @@ def trained(folder: Path, lines: list[str], epochs: int) -> float:
     return test.loss_nats
 
 
-@pytest.mark.parametrize("stay", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("stay", slow_except([0.9, 0.7, 0.5], 0.7))
 def test_two_state_chain__loss_is_its_entropy_rate_and_never_below(tmp_path: Path, stay: float) -> None:
     """That of a half is a text of independent symbols, with a loss of ln 2."""
     random, lines = Random(4), list[str]()

@@ -46,7 +46,7 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     [
         ("char_lstm", {}),
         pytest.param("gru", {}, marks=pytest.mark.slow),
-        ("gru", {"optimizer": {"name": "muon"}, "ema_decay": 0.9}),
+        pytest.param("gru", {"optimizer": {"name": "muon"}, "ema_decay": 0.9}, marks=pytest.mark.slow),
     ],
 )
 def test_resume__after_thirty_interruptions_continues_bit_for_bit(

@@ -90,6 +90,7 @@ def test_search__compares_trainings_of_its_variants_and_keeps_the_better_half(tm
     assert searched(run, after(0, "pause")) == found, "an ended search is read, and nothing is trained"
 
 
+@pytest.mark.slow
 def test_search__that_is_stopped_anywhere_continues_to_the_same_numbers(tmp_path: Path) -> None:
     whole, parts = searched(run_in(tmp_path / "whole")), run_in(tmp_path / "parts")
     moments = random.Random(20261127)

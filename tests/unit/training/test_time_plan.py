@@ -100,6 +100,7 @@ def whole_fixture(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return observed(timed(tmp_path_factory.mktemp("whole") / "run", minutes=1000.0))
 
 
+@pytest.mark.slow
 def test_enough_time__gives_the_same_bits_as_no_limit(tmp_path: Path, whole: Told) -> None:
     run = timed(tmp_path / "run", 1.0)
     without = observed(run._replace(effective=changed(run.effective, minutes=None)))

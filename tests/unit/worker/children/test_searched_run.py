@@ -30,6 +30,7 @@ def search_of(manifest: RunManifest | None) -> Search:
     return manifest.search
 
 
+@pytest.mark.slow
 @pytest.mark.process
 async def test_searched_run__has_the_numbers_of_one_that_was_given_its_choice(tmp_path: Path) -> None:
     run = await accepted(tmp_path / "searched", CORPUS, OPEN)
@@ -76,6 +77,7 @@ async def test_searched_run__that_is_cancelled_in_its_search_has_no_model(tmp_pa
     assert not run.weights.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 async def test_warm_start__is_searched_from_the_weights_of_its_parent(tmp_path: Path) -> None:
     parent = await accepted(tmp_path, CORPUS, FIELDS | {"num_epochs": 4, "model": SIZES}, "parent")
