@@ -1,5 +1,6 @@
 """The worker's children are forked from a server process: how they start, end and outlive its death."""
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -28,9 +29,11 @@ from tests.support.pages import find
 from tests.support.refusals import refused
 from tests.support.waiting import until
 from tests.support.worker_runs import training, worker_in
+from trainer.contracts.base import Frozen
 from trainer.contracts.errors import ErrorCode
 from trainer.services.child_commands import run_command
 from trainer.worker.child_process import start_child
+from trainer.worker.children import built_records
 
 
 def servers(folder: Path) -> list[Process]:
@@ -49,6 +52,19 @@ async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
     assert code == 1
     assert any(len(line) > 1_000_000 for line in child.last_lines)
     assert child.last_lines[-1] in capfd.readouterr().err
+
+
+def test_server__builds_the_records_that_its_children_would_build() -> None:
+    class Unbuilt(Frozen):
+        """As each record is after its import."""
+
+    class Derived(Unbuilt):
+        """A record of it."""
+
+    records = (Unbuilt, Derived)
+    assert [record.__pydantic_complete__ for record in records] == [False, False]
+    importlib.reload(built_records)
+    assert [record.__pydantic_complete__ for record in records] == [True, True]
 
 
 async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _PRELOADED = [
     "trainer.worker.children.tokenizer_child",
     "trainer.worker.children.inference_server",
     "trainer.worker.child_process",
+    "trainer.worker.children.built_records",
 ]
 _UNKNOWN_EXIT_CODE = 255
 """The exit code that multiprocessing reports for a child whose fork server was killed."""
