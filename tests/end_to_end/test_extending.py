@@ -1,5 +1,6 @@
 """docs/extending.md: its changes apply to the named files, and what they add works."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from tests.support.api_process import api_process
 from tests.support.browser import browsing, faults, give, needs_chromium
 from tests.support.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.slow
 IN_BROWSER, NEEDS_CHROMIUM = needs_chromium
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -97,9 +97,12 @@ def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> No
     )
     for title, recipe in found.items():
         assert apply(copy, recipe) == recipe.files, title
-    run(copy, "-m", "compileall", "-q", "bot", "trainer")
+        for name in recipe.files:
+            if name.endswith(".py"):
+                ast.parse((copy / name).read_text(encoding="utf-8"), name)
 
 
+@pytest.mark.slow
 def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> None:
     apply(copy, recipes()["An architecture"])
     add_corpus(copy, some_text(300))
@@ -155,6 +158,7 @@ print(*(one.title for one in PageTables().jobs if one.kind == "corpus_stats"))
 """
 
 
+@pytest.mark.slow
 def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipes()["A job kind"]
     apply(copy, recipe)
@@ -172,6 +176,7 @@ def test_job_kind_of_the_page__is_restored_then_run_by_a_worker(copy: Path, monk
     assert run(copy, "-c", TABLES) == "Corpus stats\n"
 
 
+@pytest.mark.slow
 @IN_BROWSER
 @NEEDS_CHROMIUM
 async def test_job_kind_of_the_page__is_listed_shown_and_deleted_in_the_browser(copy: Path) -> None:
@@ -196,6 +201,7 @@ async def test_job_kind_of_the_page__is_listed_shown_and_deleted_in_the_browser(
             assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_recipe_of_an_inference_kind__is_answered_everywhere(copy: Path) -> None:
     recipe = recipes()["An inference kind"]
     apply(copy, recipe)
@@ -205,6 +211,7 @@ def test_recipe_of_an_inference_kind__is_answered_everywhere(copy: Path) -> None
     assert len(recipe.edited()) <= 4
 
 
+@pytest.mark.slow
 def test_operation_of_the_page__is_for_owners_over_http_and_in_the_terminal(copy: Path) -> None:
     recipe = recipes()["An operation on a run"]
     apply(copy, recipe)
@@ -213,6 +220,7 @@ def test_operation_of_the_page__is_for_owners_over_http_and_in_the_terminal(copy
     assert len(recipe.edited()) <= 3
 
 
+@pytest.mark.slow
 def test_slash_command_of_the_page__has_its_texts_and_fits_into_discord_in_every_language(copy: Path) -> None:
     recipe = recipes()["A slash command"]
     apply(copy, recipe)
@@ -222,6 +230,7 @@ def test_slash_command_of_the_page__has_its_texts_and_fits_into_discord_in_every
     assert len(recipe.edited()) <= 3
 
 
+@pytest.mark.slow
 def test_shown_field_of_the_page__stands_in_the_status_of_a_run(copy: Path) -> None:
     recipe = recipes()[SHOWN_FIELD]
     apply(copy, recipe)
