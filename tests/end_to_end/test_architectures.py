@@ -34,6 +34,7 @@ def is_masked(document: dict[str, object]) -> bool:
     return value_at(document, "training.objective") == "masked_lm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", slow_except(TINY, *QUICK), ids=[path.stem for path in TINY])
 def test_tiny_config__does_all_that_its_family_can(config: Path, lab_shell: Shell) -> None:
     shell, fills_gaps = lab_shell, is_masked(read_yaml(config))

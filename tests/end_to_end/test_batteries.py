@@ -120,6 +120,7 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
     assert "content is damaged" in shell.refuse("battery", "recompute", out)
 
 
+@pytest.mark.slow
 def test_options__choose_columns_formulas_measure_and_separator(shell: Shell) -> None:
     shell.write("bare.csv", "context,good,bad\nthe su,n,m\n")
     shell.type("battery", "run", RUNS[0], "bare.csv", "--separator", "", "--no-controls")
@@ -168,6 +169,7 @@ def test_items_of_the_training_text__are_found(shell: Shell) -> None:
     assert result.leaks == () and result.controls[0].counts is None, "of another text than the run has read"
 
 
+@pytest.mark.slow
 def test_items_that_an_ancestor_has_read__are_found_and_not_compared(shell: Shell) -> None:
     other = shell.root / "data" / "corpus" / "apart.txt"
     other.write_text("\n".join(f"nothing of it {n}" for n in range(40)), encoding="utf-8")

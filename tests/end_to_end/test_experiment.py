@@ -320,6 +320,7 @@ def test_plan_that_cannot_be_run__says_what_is_missing(shell: Shell, words: str,
     assert refusal.startswith(f"mt: {begin}") and refusal.endswith(end)
 
 
+@pytest.mark.slow
 def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(lab_shell: Shell) -> None:
     shell = lab_shell
     add_corpus(shell.root, some_text(), "tr")

@@ -242,6 +242,7 @@ async def test_list__has_the_newest_jobs_and_the_older_ones_for_a_button_or_a_se
         assert browser.errors == []
 
 
+@pytest.mark.slow
 async def test_user__reads_how_to_start_jobs_and_loses_a_button_that_only_others_may_use(tmp_path: Path) -> None:
     job = KINDS["batteries"].create(tmp_path / "artifacts", 1)
     with api_process(tmp_path, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=f"page:user:{KEY}") as api:

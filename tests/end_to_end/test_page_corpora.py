@@ -26,6 +26,7 @@ class _Found(BaseModel):
     nodeId: int | None = None
 
 
+@pytest.mark.slow
 async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_server(tmp_path: Path) -> None:
     file, lines = tmp_path / "қазақ тілі.txt", 1_500_000
     file.write_text("ана тілі 12\n" * lines, encoding="utf-8")

@@ -313,6 +313,7 @@ def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     assert shell.has_started_nothing()
 
 
+@pytest.mark.slow
 def test_wrong_setting__is_named_and_doctor_continues(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
     for command in ("runs", "selftest"):

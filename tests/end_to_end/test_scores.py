@@ -230,6 +230,7 @@ def test_words_in_rows__are_joined_by_their_item_and_guesses_are_reported(shell:
     )
 
 
+@pytest.mark.slow
 def test_items_beyond_the_context__are_reported(shell: Shell) -> None:
     run = finished_runs.finished_run(shell.root, "gpt2")
     shell.write("items.csv", f"sentence\nthe sun\n{'the sun ' * POSITIONS}\n")

@@ -25,6 +25,7 @@ N_MARKS = 1
 OPTIONS = "[...document.querySelectorAll('.heat')].map((map) => map.querySelectorAll('[role=option]').length).join()"
 
 
+@pytest.mark.slow
 async def test_text__is_shown_by_tokens_words_and_characters_and_with_two_models(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, browsing(tmp_path) as browser:
         char = await finish(queue, "text page char", checkpoint_schedule={"steps": [1]})

@@ -139,6 +139,7 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
         assert says in lab_shell.refuse(*words)
 
 
+@pytest.mark.slow
 async def test_discord__suggests_checkpoints_and_its_buttons_keep_them(answers: Path) -> None:
     run = RunStore(answers / "artifacts").get(RUN)
     for step in (5, 50, 7):

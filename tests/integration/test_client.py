@@ -130,6 +130,7 @@ def test_cancelled_run__has_no_model_and_is_resumed_once(server: LabServer, monk
             client.load("none")
 
 
+@pytest.mark.slow
 def test_following__continues_after_a_restart_of_the_server(server: LabServer) -> None:
     with client_of(server) as client:
         run_id = client.train(tiny_request(**LONG)).run_id

@@ -290,6 +290,7 @@ async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
         assert stored.is_unfinished()
 
 
+@pytest.mark.slow
 async def test_two_phases__share_a_tokenizer_and_the_weights_of_the_first(lab: Lab) -> None:
     add_languages(lab.folder)
     second: dict[str, object] = {"first": "tr", "train": {"num_epochs": 2, "freeze_embeddings": True}}

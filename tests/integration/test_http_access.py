@@ -10,6 +10,7 @@ from tests.support import ended, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.http import ADMIN, ANA, BOB, PERSON, PERSON_ID, WRONG, Site, lab_site, site, with_api
 from tests.support.lab import Lab
+from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.worker_runs import LONG
 from trainer.contracts.base import HttpOrigin, changed
@@ -130,7 +131,7 @@ SUMMED: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize("surprisals", ["owner", "all"])
+@pytest.mark.parametrize("surprisals", slow_except(["owner", "all"], "owner"))
 async def test_surprisals__of_single_words_and_tokens_are_for_owner_and_admins(
     lab: Lab, surprisals: Literal["owner", "all"]
 ) -> None:

@@ -143,6 +143,7 @@ def test_limit_of_descriptors__is_raised_to_what_the_system_allows() -> None:
     assert raised == [200, 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)]
 
 
+@pytest.mark.slow
 async def test_process__that_cannot_start_says_why(tmp_path: Path) -> None:
     words = ("--no-discord", "--no-discord", "--without-discord")
     folders = [tmp_path / name for name in ("taken", "empty", "unknown")]

@@ -63,6 +63,7 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
+@pytest.mark.slow
 async def test_report__of_a_long_text_names_the_part_that_is_left_out(answers: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
     async with place(answers) as here, here.bot(workers=0):

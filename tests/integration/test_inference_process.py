@@ -130,6 +130,7 @@ async def test_withdrawn_request_or_death__ends_its_own_batch_only(tmp_path: Pat
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 
 
+@pytest.mark.slow
 async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(tmp_path: Path) -> None:
     async with child_in(tmp_path) as child:
         await child.answer(to_score("short", "abc"))

@@ -187,6 +187,7 @@ def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, 
     assert "has kept no checkpoints" in laptop.refuse("develop", none)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "name"),
     [("hf", "RUN@3"), *(pytest.param(form, "RUN", marks=pytest.mark.slow) for form in ("csv", "archive"))],
@@ -221,6 +222,7 @@ def test_export__that_the_server_refuses_has_its_sentence(laptop: Laptop, run: R
     assert not (laptop.folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
     laptop: Laptop, run: RunDirectory, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +249,7 @@ def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
     assert "name its run here" in laptop.refuse("pull", f"{run.run_id}@3")
 
 
+@pytest.mark.slow
 def test_import__restores_a_run_on_this_machine(laptop: Laptop, run: RunDirectory) -> None:
     laptop.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
     shown = laptop.type("import", "run.tar")
@@ -283,6 +286,7 @@ class _Pulled(BaseModel):
     new: bool
 
 
+@pytest.mark.slow
 def test_client__runs_jobs_of_the_server_to_their_end(
     laptop: Laptop, run: RunDirectory, client: Client, plan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ async def test_paused_runs__stay_paused_after_kills_and_lost_queues(tmp_path: Pa
             assert kinds == ["JobQueued", "JobPaused", "JobQueued", "JobStarted"]
 
 
+@pytest.mark.slow
 async def test_waiting_run__is_cancelled_paused_or_fails_in_the_queue(lab: Lab) -> None:
     add_corpus(lab.folder, some_text(61), "lost")  # the server may have the text of other tests by its hash
     texts = ("lost", "text", "text", "text", "text", "text")

@@ -23,6 +23,7 @@ def test_floors__hold_every_module_of_the_product() -> None:
     assert {path.name for path in (ROOT / "trainer").glob("*.py")} == {"__init__.py", "__main__.py", "api.py"}
 
 
+@pytest.mark.slow
 def test_picture__of_the_floors_is_up_to_date() -> None:
     remake = "make it again: python -m scripts.floors docs/floors.svg"
     assert floors.drawing() == (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8"), remake

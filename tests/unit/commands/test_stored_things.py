@@ -46,7 +46,7 @@ def test_note_of_a_run__is_shown_at_once(shell: Shell) -> None:
         pytest.param(
             ("--corpus", "mine", "--minutes", "2", "--set", "model_size=tiny"),
             r"\ntraining +2 minutes, at most \d+ epochs\n",
-            marks=pytest.mark.process,
+            marks=[pytest.mark.process, pytest.mark.slow],
         ),
     ],
 )

@@ -41,6 +41,7 @@ def _threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", slow_except(LARGE_ENOUGH, "gru"))
 def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path: Path) -> None:
     if not products_are_equal():

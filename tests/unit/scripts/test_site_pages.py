@@ -73,6 +73,7 @@ def test_zensical__builds_the_pages_that_mkdocs_builds(source: Path, site: Path)
     assert [page.relative_to(by_zensical) for page in sorted(by_zensical.rglob("*.html"))] == pages
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_site__loads_no_file_of_another_host(site: Path) -> None:
     for file in site.rglob("*.html"):

@@ -67,6 +67,7 @@ async def test_process__draws_a_chart_once_for_several_callers_and_builds_report
     assert made == ReportFiles(summary, 4, {"surprisal.png": made.files["surprisal.png"], **files})
 
 
+@pytest.mark.slow
 async def test_process__ends_when_idle_and_starts_again() -> None:
     charts = ChartProcess(idle_seconds=0.05)
     assert await charts.loss_chart(CURVE, [], "bits") is not None
