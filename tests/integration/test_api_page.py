@@ -50,6 +50,7 @@ def test_introduction__lists_every_code_with_its_class() -> None:
     assert rows == [(code, code.error_class.lower()) for code in ErrorCode]
 
 
+@pytest.mark.slow
 def test_page__every_link_to_a_record_has_a_target(page: str) -> None:
     titles: list[str] = findall("^#+ (.*)$", page, MULTILINE)
     links: list[str] = findall(r"\]\(#([^)]*)\)", page)

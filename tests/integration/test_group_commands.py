@@ -126,6 +126,7 @@ async def test_group__is_one_row_and_one_suggestion_before_its_runs(here: Place)
     assert GROUP not in [choice.value for choice in only_runs]
 
 
+@pytest.mark.slow
 async def test_groups__are_compared_with_runs_and_groups(here: Place) -> None:
     root, other_id = here.root / "artifacts", "char_lstm-20261126-ffffffff"
     fast, slow = group_stories(root, user_id=here.bob.id), group_stories(root, (1, 2, 3), other_id, user_id=here.bob.id)

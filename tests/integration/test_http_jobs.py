@@ -15,6 +15,7 @@ from tests.support.cross_language import experiment_record
 from tests.support.http import ADMIN, ANA, Got, Site
 from tests.support.job_kinds import KINDS
 from tests.support.lab import Lab
+from tests.support.markers import slow_except
 from tests.support.stored_jobs import is_free, waiting_battery
 from tests.support.waiting import until
 from trainer.artifacts.cleanup import clean_up
@@ -95,7 +96,7 @@ def test_table__has_each_kind() -> None:
         assert {"id": row.id_field, "state": "status"}.items() <= dict(row.columns).items()
 
 
-@EACH
+@pytest.mark.parametrize("kind", slow_except(LONG, "exports", "tokenizers"))
 async def test_job__is_cancelled_while_a_worker_does_it_and_then_deleted(
     lab: Lab, here: Site, run: RunDirectory, kind: KindName
 ) -> None:

@@ -8,6 +8,7 @@ from aiohttp.hdrs import METH_ALL
 from tests.support import tiny_request
 from tests.support.http import ADMIN, ANA, Site, lab_site
 from tests.support.lab import Lab
+from tests.support.markers import slow_repeats
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.operations import RUN, Role
@@ -125,7 +126,7 @@ async def test_operation__refuses_a_malformed_idempotency_key(here: Site) -> Non
                 assert refused.outcome == (422, "INVALID_INPUT"), (one.row.name, key)
 
 
-@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("name", slow_repeats(STARTS, lambda name: STARTS[name].row.tag))
 async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
     operation, once = STARTS[name], {"Idempotency-Key": f"once-{name}"}
     async with lab_site(lab, surprisals="all") as here:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 
+import pytest
+
 from tests.support.http import Site
 from tests.support.lab import Lab
 from tests.support.stored_jobs import is_free
@@ -30,6 +32,7 @@ async def test_samples__of_a_training_are_read_while_it_writes_them(here: Site, 
     assert (answer.samples, answer.total) == (tuple(SAMPLES[1:]), 3)
 
 
+@pytest.mark.slow
 async def test_verification__that_fails_says_why_and_is_deleted_after_a_day(
     here: Site, run: RunDirectory, lab: Lab
 ) -> None:

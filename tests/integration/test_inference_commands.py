@@ -149,6 +149,7 @@ async def test_generation_form__opens_without_a_prompt_and_keeps_the_options(ans
     assert "at most 100 here" in said(too_long) and "There is no run" in said(nowhere)
 
 
+@pytest.mark.slow
 async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
         opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "unit": "nats", "top_k": 1})

@@ -49,6 +49,7 @@ def to_score(name: str, text: str, run_id: str = RUN) -> InferenceRecord:
     return asking(name, ScoreRequest(text=text, detail_level="per_char"), run_id)
 
 
+@pytest.mark.slow
 async def test_batched_requests__have_the_answers_of_single_requests(tmp_path: Path) -> None:
     asked: list[InferenceRecord] = [
         *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),

@@ -14,6 +14,7 @@ from tests.support import ROOT, tiny_request
 from tests.support.api_server import KEY, LabServer
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.laptop import Laptop
+from tests.support.markers import slow_repeats
 from tests.support.run_shell import TINY
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
@@ -58,66 +59,69 @@ def other_fixture(client: Client) -> str:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("status", "RUN"),
-        ("status", "RUN", "--json"),
-        ("runs", "--limit", "3"),
-        ("runs", "--status", "failed"),
-        ("annotate", "RUN", "--tags", "pilot, new", "--note", "a note"),
-        ("logs", "RUN", "--tail", "3"),
-        ("logs", "RUN", "--tail", "2", "--json"),
-        ("logs", "RUN", "--follow"),
-        ("config", "RUN"),
-        ("config", "RUN", "--json"),
-        ("files", "RUN"),
-        ("verify", "RUN"),
-        ("verify", "RUN", "--json"),
-        ("workers", "drain"),
-        ("workers", "drain", "nobody"),
-        ("cancel", "RUN"),
-        ("resume", "RUN"),
-        ("eval", "RUN", "--latest"),
-        ("eval", "OTHER", "--split", "test"),
-        ("eval", "OTHER", "--path", "text"),
-        ("compare", "RUN", "OTHER"),
-        ("compare", "RUN", "OTHER", "--json", "--fail-on-regression", "--tolerance", "0"),
-        ("compare", "RUN", "OTHER", "--split", "validation"),
-        ("compare", "RUN", "OTHER", "--path", "text"),
-        ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--logprobs"),
-        ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--samples", "2"),
-        ("generate", "RUN", "ab", "--temperature", "-1"),
-        ("score", "RUN", "abc cab", "--detail-level", "per_char", "--seed", "3"),
-        ("score", "RUN", "abc cab", "--top-k", "3"),
-        ("score", "RUN", "abc cab", "--pll-within-word"),
-        ("score", "RUN", "abc cab\nab", "--format", "csv"),
-        ("predict", "RUN", "ab", "--k", "3"),
-        ("predict", "RUN", ""),
-        ("predict", "KEPT", "ab"),
-        ("score", "KEPT", "abc"),
-        ("eval", "KEPT"),
-        ("files", "KEPT"),
-        ("predict", "LOST", "ab"),
-        ("score", "LOST", "abc"),
-        ("queue",),
-        ("validate", "char_lstm_ipa", "--corpus", "text", "--set", "max_seq_len=16"),
-        ("validate", "--corpus", "text", "--init-from", "OTHER", "--seeds", "2", "--json"),
-        ("validate", "--corpus", "text", "--set", "max_seq_len=1"),
-        ("tokenizer", "list"),
-        ("tokenizer", "show", "char-0123456789abcdef"),
-        ("status", "none"),
-        ("status", "BEGUN"),
-        ("status", "WRONG"),
-        ("status", "last", "--json"),
-        ("status", "other"),
-        ("compare", "RUN", "other"),
-        ("score", "other", "abc"),
-        ("validate", "--corpus", "text", "--init-from", "other", "--json"),
-        ("compare", "last", "other", "RUN@3"),
-        ("experiment", "show", "nothing"),
-        ("battery", "show", "nothing"),
-        ("tokenizer", "show", "last"),
-        ("score", "none", "a"),
-    ],
+    slow_repeats(
+        [
+            ("status", "RUN"),
+            ("status", "RUN", "--json"),
+            ("runs", "--limit", "3"),
+            ("runs", "--status", "failed"),
+            ("annotate", "RUN", "--tags", "pilot, new", "--note", "a note"),
+            ("logs", "RUN", "--tail", "3"),
+            ("logs", "RUN", "--tail", "2", "--json"),
+            ("logs", "RUN", "--follow"),
+            ("config", "RUN"),
+            ("config", "RUN", "--json"),
+            ("files", "RUN"),
+            ("verify", "RUN"),
+            ("verify", "RUN", "--json"),
+            ("workers", "drain"),
+            ("workers", "drain", "nobody"),
+            ("cancel", "RUN"),
+            ("resume", "RUN"),
+            ("eval", "RUN", "--latest"),
+            ("eval", "OTHER", "--split", "test"),
+            ("eval", "OTHER", "--path", "text"),
+            ("compare", "RUN", "OTHER"),
+            ("compare", "RUN", "OTHER", "--json", "--fail-on-regression", "--tolerance", "0"),
+            ("compare", "RUN", "OTHER", "--split", "validation"),
+            ("compare", "RUN", "OTHER", "--path", "text"),
+            ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--logprobs"),
+            ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--samples", "2"),
+            ("generate", "RUN", "ab", "--temperature", "-1"),
+            ("score", "RUN", "abc cab", "--detail-level", "per_char", "--seed", "3"),
+            ("score", "RUN", "abc cab", "--top-k", "3"),
+            ("score", "RUN", "abc cab", "--pll-within-word"),
+            ("score", "RUN", "abc cab\nab", "--format", "csv"),
+            ("predict", "RUN", "ab", "--k", "3"),
+            ("predict", "RUN", ""),
+            ("predict", "KEPT", "ab"),
+            ("score", "KEPT", "abc"),
+            ("eval", "KEPT"),
+            ("files", "KEPT"),
+            ("predict", "LOST", "ab"),
+            ("score", "LOST", "abc"),
+            ("queue",),
+            ("validate", "char_lstm_ipa", "--corpus", "text", "--set", "max_seq_len=16"),
+            ("validate", "--corpus", "text", "--init-from", "OTHER", "--seeds", "2", "--json"),
+            ("validate", "--corpus", "text", "--set", "max_seq_len=1"),
+            ("tokenizer", "list"),
+            ("tokenizer", "show", "char-0123456789abcdef"),
+            ("status", "none"),
+            ("status", "BEGUN"),
+            ("status", "WRONG"),
+            ("status", "last", "--json"),
+            ("status", "other"),
+            ("compare", "RUN", "other"),
+            ("score", "other", "abc"),
+            ("validate", "--corpus", "text", "--init-from", "other", "--json"),
+            ("compare", "last", "other", "RUN@3"),
+            ("experiment", "show", "nothing"),
+            ("battery", "show", "nothing"),
+            ("tokenizer", "show", "last"),
+            ("score", "none", "a"),
+        ],
+        lambda words: words[0],
+    ),
 )
 def test_command__shows_what_it_shows_on_the_machine_of_the_server(
     words: Sequence[str], laptop: Laptop, other: str
@@ -237,6 +241,7 @@ def test_corpus__is_checked_and_built_on_this_machine(laptop: Laptop) -> None:
     assert (found.languages, found.is_ipa) == (("kk",), True)
 
 
+@pytest.mark.slow
 def test_train__names_ignored_settings_and_takes_a_labelled_tokenizer(laptop: Laptop) -> None:
     fixture = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
     config = fixture.replace("corpus: demo", "corpus: text")
@@ -326,6 +331,7 @@ def test_runs__are_cancelled_and_one_that_waits_has_no_log(laptop: Laptop, clien
     assert client.wait(busy).status == "cancelled"
 
 
+@pytest.mark.slow
 def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop, other: str) -> None:
     run_id = laptop.server.run.run_id
     lines = [f"abc {'ab' * (i % 7)} {i}" for i in range(1600)]
@@ -397,6 +403,7 @@ def test_workers__of_the_server_are_listed_and_take_orders(laptop: Laptop, clien
         assert (shown[:2], shown[-1]) == (worker.name.split(":"), state)
 
 
+@pytest.mark.slow
 def test_verify__shows_what_is_wrong_on_the_server(laptop: Laptop, client: Client, other: str) -> None:
     samples = laptop.runs.get(other).samples
     assert client.verify(other).ok

@@ -134,7 +134,7 @@ def test_battery__scores_items_of_the_laptop_as_the_machine_of_the_server_does(
     assert "nothing" in laptop.refuse("battery", "run", run.run_id, "nothing")
 
 
-@pytest.mark.parametrize("kind", JOB_ROWS)
+@pytest.mark.parametrize("kind", slow_except(JOB_ROWS, "exports", "experiments"))
 def test_job_of_any_kind__is_listed_shown_followed_cancelled_and_deleted(
     laptop: Laptop, client: Client, kind: KindName
 ) -> None:

@@ -46,6 +46,7 @@ async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatu
     return queue.tokenizers.get(accepted.tokenizer_id).status()
 
 
+@pytest.mark.slow
 async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab) -> None:
     add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq\nqɑz ˈʃɑːr", "ipa")
     async with lab.queue() as queue:

@@ -125,6 +125,7 @@ def last_sign(tokens: Sequence[str], signs: str) -> int | None:
     return found
 
 
+@pytest.mark.slow
 def test_formulas__have_the_truth_of_another_evaluation_by_the_grammar() -> None:
     random, counts = Random(3), Counter[bool | None]()
     for _ in range(3_000):

@@ -205,6 +205,7 @@ def test_note__in_a_figure_overlaps_no_other_text() -> None:
             assert inside is not None and inside.extents[1] > high
 
 
+@pytest.mark.slow
 def test_report__names_missing_branches_seeds_and_ratings(tmp_path: Path) -> None:
     curves = tuple(changed(row, auc=None) for row in FINISHED.curves)
     missing: dict[str, object] = dict.fromkeys(["seed_rows", "perplexities", "replacements", "correlations"], ())

@@ -60,6 +60,7 @@ def test_accuracies__are_those_of_batteries_and_of_their_largest_parts() -> None
     assert of_curves(whole, only, *paradigms[:2]) == of_curves(whole, *paradigms[:2], only)
 
 
+@pytest.mark.slow
 def test_pictures__show_intervals_chance_and_the_axis_of_words() -> None:
     shown = accuracies("battery", "a&b")
     pictures = {

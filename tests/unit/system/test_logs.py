@@ -139,6 +139,7 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
     assert "run_failed" in stream.getvalue()
 
 
+@pytest.mark.slow
 def test_extra_names__are_those_that_the_product_logs() -> None:
     files = [file for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py")]
     ids = {name for kind in JOB_KINDS for name in kind.store(ROOT).directory("one").log_id}

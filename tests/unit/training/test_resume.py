@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tests.support.markers import slow_except
+from tests.support.markers import slow_except, slow_repeats
 from tests.support.resumed import EVERYTHING, assert_continued, kept_rows, run_in, saved_last, saved_state
 from tests.support.tiny_models import Run
 from tests.support.torch_calls import TorchCalls
@@ -130,7 +130,11 @@ FOR_READERS |= {item for item in STATE_ITEMS if item.startswith("seen.")}
 
 
 @pytest.mark.parametrize(
-    "item", sorted({*STATE_ITEMS, "weights", "optimizer", "random", "raw_weights"} - OF_OTHER_RUNS - FOR_READERS)
+    "item",
+    slow_repeats(
+        sorted({*STATE_ITEMS, "weights", "optimizer", "random", "raw_weights"} - OF_OTHER_RUNS - FOR_READERS),
+        lambda item: item.partition(".")[0],
+    ),
 )
 def test_checkpoint__leaving_any_one_item_out_is_noticed(moments: list[Moment], item: str) -> None:
     """On the CPU; the scaler's state matters with fp16 on CUDA only."""

@@ -77,6 +77,7 @@ async def test_process__ends_when_idle_and_starts_again() -> None:
     assert again is not None
 
 
+@pytest.mark.slow
 async def test_process__killed_while_drawing_costs_one_chart(charts: ChartProcess) -> None:
     assert await charts.loss_chart(CURVE, [], "bits") is not None
     for child in multiprocessing.active_children():
