@@ -44,9 +44,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait for processes in every process of pytest-xdist.
+    """Let half of the processes of pytest-xdist begin with the tests that wait for processes, and half end with them.
 
-    It cuts the list into equal parts, one for each process. Files stay in one part, for the sake of their fixtures.
+    So there is always something to compute. It cuts the list into equal parts, one for each process. Files stay in one
+    part, for the sake of their fixtures.
     """
     parts: list[list[pytest.Item]] = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
     slow = [item for item in items if item.get_closest_marker("slow")]  # `make test` leaves them out after this
@@ -56,8 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for part, path in zip(cycle(parts), sorted({item.path for item in waiting}), strict=False):
         part += [item for item in waiting if item.path == path]
     size = -(-len(others) // len(parts))
-    for part in parts:
+    items[:] = slow
+    for number, part in enumerate(parts):
         room = max(0, size - len(part))
-        part += quick[:room]
-        del quick[:room]
-    items[:] = slow + [item for part in parts for item in part]
+        computing, quick = quick[:room], quick[room:]
+        items += part + computing if number % 2 == 0 else computing + part
