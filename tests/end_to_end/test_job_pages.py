@@ -122,6 +122,7 @@ async def check_tree(browser: Browser, result: ExperimentResult, files: Path) ->
     assert rows == [f"{' '.join(join.left)},{' '.join(join.right)},{join.height}" for join in joins]
 
 
+@pytest.mark.slow
 async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, tmp_path: Path) -> None:
     async with browsing(tmp_path) as browser:
         await browser.open(f"{site.address}/#/experiments")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support import ROOT, processes, some_text, twin
+from tests.support.markers import slow_repeats
 from tests.support.run_shell import Shell, enter
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorCode
@@ -139,7 +140,11 @@ def everything(folder: Path) -> dict[str, tuple[int, int, str]]:
     return found | {path.name: (0, 0, "") for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=[f"{m.command[:60]} {m.sentence[:20]}" for m in MISTAKES])
+@pytest.mark.parametrize(
+    "mistake",
+    slow_repeats(MISTAKES, lambda mistake: " ".join(mistake.command.split()[:2])),
+    ids=[f"{m.command[:60]} {m.sentence[:20]}" for m in MISTAKES],
+)
 def test_mistake__is_one_sentence_and_exit_2_and_nothing_changed(
     mistake: Mistake, shell: Shell, sentences: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

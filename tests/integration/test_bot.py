@@ -435,6 +435,7 @@ async def test_process__that_is_refused_says_so_in_one_sentence(
     assert errors.startswith(sentence)
 
 
+@pytest.mark.slow
 async def test_process__waits_for_discord_and_ends_when_refused_for_good(tmp_path: Path) -> None:
     async with discord_alone() as server:
         server.fail_next("GET", "/users/@me", "reset")

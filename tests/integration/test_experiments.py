@@ -216,6 +216,7 @@ async def test_battery__ends_with_the_experiment_that_has_started_it(tmp_path: P
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
 
 
+@pytest.mark.slow
 async def test_run_that_ends__is_waited_for_and_fails_its_experiment_once(lab: Lab) -> None:
     add_languages(lab.folder)
     request = plan(name="ending", seeds=[3], texts={"shuffled": False})

@@ -49,7 +49,6 @@ def to_score(name: str, text: str, run_id: str = RUN) -> InferenceRecord:
     return asking(name, ScoreRequest(text=text, detail_level="per_char"), run_id)
 
 
-@pytest.mark.slow
 async def test_batched_requests__have_the_answers_of_single_requests(tmp_path: Path) -> None:
     asked: list[InferenceRecord] = [
         *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),
@@ -96,6 +95,7 @@ async def test_idle_process__ends_and_the_next_request_starts_another(tmp_path: 
     assert not processes(tmp_path, "answer-requests")
 
 
+@pytest.mark.slow
 async def test_withdrawn_request_or_death__ends_its_own_batch_only(tmp_path: Path) -> None:
     async with child_in(tmp_path) as child:
         tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("gone", "stays", "waits")]

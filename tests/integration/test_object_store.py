@@ -151,6 +151,7 @@ async def followed(queue: JobQueue, run_id: str) -> RunStatus:
     return await queue.states.status(run_id)
 
 
+@pytest.mark.slow
 async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_path: Path) -> None:
     attached = tmp_path / "attached.txt"
     attached.write_text(some_text(80), encoding="utf-8")

@@ -151,6 +151,7 @@ def answer_of(call: Call) -> StoredMessage | None:
     return None if original is None or original.is_loading else original
 
 
+@pytest.mark.slow
 async def test_reading_commands__answer_or_refuse_extreme_options(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0) as bot:
         guild = here.discord.add_guild("lab", [here.ana, here.bob])

@@ -88,6 +88,7 @@ def same_as_there(laptop: Laptop, *words: str) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_experiment__runs_on_files_of_the_laptop_and_shows_what_the_server_shows(laptop: Laptop, plan: str) -> None:
     words = ("experiment", "run", plan, "--corpora", "texts")
     found = laptop.read(ExperimentResult, *words)

@@ -87,6 +87,7 @@ def test_scores__are_the_logarithms_of_the_probabilities() -> None:
     assert [score.nats for score in answer.scores or ()] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", slow_except(["lstm", "gpt2"], "lstm"))
 def test_untrained_models__are_at_chance_in_19_of_20_seeds(family: str) -> None:
     words, battery = tokenizer(), pairs()

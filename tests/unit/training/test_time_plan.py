@@ -109,6 +109,7 @@ def test_enough_time__gives_the_same_bits_as_no_limit(tmp_path: Path, whole: Tol
     assert digest(without.model) == digest(whole.model)
 
 
+@pytest.mark.slow
 def test_resume__of_a_training_with_minutes_continues_bit_for_bit(tmp_path: Path, whole: Told) -> None:
     run = timed(tmp_path / "run", minutes=1000.0)
     first = observed(run, should_stop=after(17, "pause"))
