@@ -75,7 +75,7 @@ def _far(one: list[CurveRow], two: list[CurveRow]) -> float:
     ("strategies", "names"),
     [
         ({"lstm-ddp": "lstm"}, {}),
-        pytest.param(_STRATEGIES, {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}, marks=pytest.mark.slow),
+        (_STRATEGIES, {"gpt2-ddp": "gpt2", "gpt2-fsdp": "gpt2"}),
     ],
     ids=["one", "all"],
 )

@@ -13,7 +13,6 @@ from tests.support.faulty_runs import outcome
 from tests.support.groups import GROUP, group_record, group_stories
 from tests.support.http import ANA, BOB, Site
 from tests.support.lab import Lab
-from tests.support.markers import slow_except
 from tests.support.run_shell import TINY, Shell, enter, sets
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.worker_runs import LONG
@@ -189,7 +188,7 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_away", slow_except([False, True], True))
+@pytest.mark.parametrize("is_away", [False, True])
 def test_group__is_cancelled_and_resumed_in_the_terminal(
     server: LabServer,
     tmp_path: Path,

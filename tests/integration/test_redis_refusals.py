@@ -132,12 +132,8 @@ async def test_error_reply__has_its_own_message(tmp_path: Path, answer: str) -> 
     ("commands", "reason"),
     [
         (["CONFIG SET maxmemory 1"], "its memory is full"),
-        pytest.param(["REPLICAOF 127.0.0.1 1"], "is a replica that takes no writes", marks=pytest.mark.slow),
-        pytest.param(
-            ["CONFIG SET requirepass word", "CLIENT KILL TYPE normal SKIPME yes"],
-            "Redis asks for a password.",
-            marks=pytest.mark.slow,
-        ),
+        (["REPLICAOF 127.0.0.1 1"], "is a replica that takes no writes"),
+        (["CONFIG SET requirepass word", "CLIENT KILL TYPE normal SKIPME yes"], "Redis asks for a password."),
     ],
 )
 async def test_refusal_that_lasts__is_one_line_a_minute(tmp_path: Path, commands: Sequence[str], reason: str) -> None:

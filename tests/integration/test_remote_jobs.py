@@ -191,7 +191,7 @@ def test_development__of_a_run_of_the_server(laptop: Laptop, run: RunDirectory, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "name"),
-    [("hf", "RUN@3"), *(pytest.param(form, "RUN", marks=pytest.mark.slow) for form in ("csv", "archive"))],
+    [("hf", "RUN@3"), ("csv", "RUN"), ("archive", "RUN")],
 )
 def test_export__writes_what_the_machine_of_the_server_writes(
     form: str, name: str, laptop: Laptop, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
@@ -359,7 +359,7 @@ def test_job__continues_after_ctrl_c_on_the_laptop(laptop: Laptop, plan: str, cl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_remote", slow_except([True, False], True))
+@pytest.mark.parametrize("is_remote", [True, False])
 def test_command_that_waits__says_that_no_worker_is_running(tmp_path: Path, *, is_remote: bool) -> None:
     run = finished_runs.finished_run(tmp_path, "lstm").run_id
     (tmp_path / "pairs.csv").write_text(PAIRS, encoding="utf-8")

@@ -96,7 +96,7 @@ def test_pulled_run__scores_the_same_to_the_last_bit(family: str, hub: Hub, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", slow_except(FAMILIES, "gru"))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_revision__is_loaded_by_the_library_with_our_logits(family: str, hub: Hub, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "here", family)
     add_steps(run, 0, 500)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.families import config_of, model_of, vocabulary
-from tests.support.markers import slow_except
 from tests.support.properties import for_all_pairs
 from tests.support.tiny_models import make_run
 from trainer.contracts.base import changed
@@ -42,7 +41,7 @@ def _threads_as_before() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", slow_except(LARGE_ENOUGH, "gru"))
+@pytest.mark.parametrize("family", LARGE_ENOUGH)
 def test_two_threads_or_one_or_both_in_turn__change_no_bit(family: str, tmp_path: Path) -> None:
     if not products_are_equal():
         pytest.skip("products of one and two threads differ on this CPU, so that the number is never changed")
