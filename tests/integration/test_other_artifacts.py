@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, some_text, tiny_request
+from tests.support.disk_failures import allowing
 from tests.support.redis_servers import address, embedded
 from tests.support.waiting import captured_logs, is_awaited, until, wait_until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
@@ -62,16 +63,10 @@ async def test_jobs__are_claimed_by_the_workers_of_their_folder_only(tmp_path: P
 
 async def test_request__about_a_folder_that_may_only_be_read_is_for_any_worker(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
-        root, user = settings.app.artifacts_root, os.geteuid()
+        root = settings.app.artifacts_root
         root.mkdir(exist_ok=True)
-        root.chmod(0o500)
-        if user == 0:
-            os.seteuid(65534)
-        try:
+        with allowing(0o500, root):
             await Enqueuer(settings, store).enqueue(request("request-1"))
-        finally:
-            os.seteuid(user)
-            root.chmod(0o700)
         claimed = await store.claim_jobs(keys.INTERACTIVE_QUEUE, 9, "me", lease_seconds=60, artifacts="a" * 16)
         assert [job_id for job_id, _ in claimed] == ["request-1"]
         root.rmdir()

@@ -34,6 +34,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.disk_failures import allowing
 from tests.support.markers import slow_except
 from tests.support.redis_servers import answering
 from tests.support.waiting import captured_logs, until
@@ -492,20 +493,12 @@ async def test_server_of_another_user__is_reported_as_an_unusable_folder() -> No
         for shared in settings.app.folders().values():
             shared.mkdir(exist_ok=True)
             shared.chmod(0o777)
-        folder, user = Path(name) / "data" / "services", os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        else:
-            folder.chmod(0)
-        try:
+        with allowing(0, Path(name) / "data" / "services"):
             with pytest.raises(PermissionError) as caught:
                 await answering_server(settings)
             told = to_app_error(caught.value, settings.app.folders()).message
             assert told.startswith("The folder of APP__DATA_ROOT cannot be used (Permission denied)")
             assert (await check_data(settings))["redis"] == ("failure", told)
-        finally:
-            os.seteuid(user)
-            folder.chmod(0o700)
         await services.stop()
 
 

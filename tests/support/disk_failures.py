@@ -1,7 +1,9 @@
-"""Disks that fail at a chosen call."""
+"""Disks that fail at a chosen call, and folders that a process may not use."""
 
 import errno
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -76,3 +78,17 @@ def failing(code: int, at_least: int) -> Iterator[FailingDisk]:
             assert number > at_least
             return
     raise AssertionError("the work has no end")
+
+
+@contextmanager
+def allowing(mode: int, folder: Path) -> Iterator[None]:
+    """Give a folder a mode for a block; root, whom no mode stops, is another user as long."""
+    user = os.geteuid()
+    folder.chmod(mode)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)

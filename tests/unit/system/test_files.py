@@ -13,6 +13,7 @@ import pytest
 
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
+from tests.support.disk_failures import allowing
 from tests.support.finished_runs import finished_run
 from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
@@ -67,19 +68,13 @@ def test_writable_folder__is_created_and_stays_empty(tmp_path: Path) -> None:
 
 def test_folder_of_another_user__is_read_only_and_one_that_is_missing_an_error() -> None:
     with TemporaryDirectory() as name, NamedTemporaryFile(dir=name) as file:
-        folder, user = Path(name), os.geteuid()
+        folder = Path(name)
         assert not is_read_only(folder)
-        folder.chmod(0o555)
-        if user == 0:
-            os.seteuid(65534)
-        try:
+        with allowing(0o555, folder):
             assert is_read_only(folder)
             for other in (folder / "missing", Path(file.name)):
                 with pytest.raises(OSError, match=r"Permission denied|File exists"):
                     is_read_only(other)
-        finally:
-            os.seteuid(user)
-            folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/none/below"])
