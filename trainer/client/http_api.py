@@ -52,7 +52,9 @@ class HttpApi:
         url = httpx2.URL(str(settings.url))
         self._address = _shown(url)
         headers = {} if settings.key is None else {"X-Api-Key": settings.key.get_secret_value()}
-        self._http = httpx2.AsyncClient(base_url=url, headers=headers)
+        # of all trusted certificates, which take 23 ms to read, http needs none
+        verify = True if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers, verify=verify)
         self._has_answered = False
 
     async def close(self) -> None:
