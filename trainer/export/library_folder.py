@@ -33,8 +33,7 @@ from trainer.contracts.tokenizers import (
     has_byte_fallback,
 )
 from trainer.data.normalization import normalized
-from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
-from trainer.models import build
+from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile, model_without_weights
 from trainer.models.base import LanguageModel
 from trainer.models.weights import read_weights
 from trainer.system.files import read_regular
@@ -87,8 +86,7 @@ def write_tokenizer(folder: Path, model: LanguageModel, tokenizer: Tokenizer) ->
 
 def read_model(folder: Path, file: ModelFile, vocabulary: Vocabulary) -> LanguageModel:
     """Read the weights of a folder that `write_model` wrote. Raises ValueError if they do not match the model."""
-    with torch.device("meta"):
-        model = build(file.model, vocabulary, file.objective)
+    model = model_without_weights(file, vocabulary)
     state: dict[str, Tensor] = model.state_dict()
     weights = read_weights(folder / WEIGHTS_FILE, library_weights(file.model, state))
     own: dict[str, Tensor] = {name: weights[library_name(file.model, name)] for name in state}

@@ -22,7 +22,7 @@ from trainer.models.base import LanguageModel
 from trainer.models.weights import UnfitWeights, read_weights
 from trainer.system.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.tokenizers import load_tokenizer
-from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -60,6 +60,12 @@ class ModelFile(Frozen):
     objective: Objective = "causal_lm"
 
 
+def model_without_weights(description: ModelFile, vocabulary: Vocabulary) -> LanguageModel:
+    """Return a model whose weights have shapes and no data."""
+    with torch.device("meta"), _NoRandomWeights():
+        return build(description.model, vocabulary, description.objective)
+
+
 def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Disk = DISK) -> None:
     """Write weights and config, each atomically."""
     weights: dict[str, Tensor] = model.state_dict()
@@ -88,8 +94,7 @@ def _load(
                 ErrorCode.MODEL_INCOMPATIBLE,
                 f"The model has {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
             )
-        with torch.device("meta"), _NoRandomWeights():
-            model = build(description.model, vocabulary_of(tokenizer), description.objective)
+        model = model_without_weights(description, vocabulary_of(tokenizer))
         expected: dict[str, Tensor] = model.state_dict()
         weights = read_weights(weights_file, expected)
         model.check_weights(weights)
