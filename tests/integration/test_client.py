@@ -1,8 +1,10 @@
 """`trainer.Client`: the runs and models of a server, with the numbers of `trainer.load`."""
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from tests.support import tiny_request
 from tests.support.api_server import KEY, LabServer, Prepared, prepared
 from tests.support.refusals import refused
 from tests.support.stories import Story, run_record
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG
 from trainer.api import Model
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.client import downloads, http_api, remote
-from trainer.client.client import Client, RemoteModel
+from trainer.client.client import BackgroundLoop, Client, RemoteModel
 from trainer.commands.training import recovery_hint
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
@@ -113,8 +116,10 @@ def test_cancelled_run__has_no_model_and_is_resumed_once(server: LabServer, monk
         for _ in client.events(run_id):
             if checkpoint_steps(directory / "checkpoints"):
                 break
-        threading.Timer(0.2, client.cancel, (run_id,)).start()
+        cancelling = threading.Timer(0.2, client.cancel, (run_id,))
+        cancelling.start()
         ended = client.wait(run_id)
+        cancelling.join()
         assert ended.status == "cancelled" and ended.last_checkpoint_step is not None
         resumed = client.resume(run_id)
         assert resumed.run_id != run_id
@@ -148,6 +153,21 @@ def test_following__continues_after_a_restart_of_the_server(server: LabServer) -
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert isinstance(events[-1], JobCancelled)
         assert [first_line, *rest] == list(client.logs(run_id, tail=10_000)), "no line is lost or repeated"
+
+
+def test_call__that_another_thread_waits_for_ends_with_the_client() -> None:
+    loop, has_begun = BackgroundLoop(), threading.Event()
+
+    async def wait() -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(loop.call, wait())
+        has_begun.wait()
+        loop.stop(asyncio.sleep(0))
+        with pytest.raises(CancelledError):
+            waiting.result(PATIENCE_SECONDS)
 
 
 def test_download__is_a_folder_that_trainer_loads(server: LabServer, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -377,7 +377,8 @@ class BackgroundLoop:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._thread = threading.Thread(target=self._run, name="mt-client", daemon=True)
         self._thread.start()
 
@@ -398,7 +399,10 @@ class BackgroundLoop:
             self.call(_end(items))
 
     def stop(self, last: Coroutine[object, object, None]) -> None:
-        """Run a last coroutine and end the thread. It does not wait, because any thread may collect garbage."""
+        """Run a last coroutine, cancel what other threads still wait for, and end the thread.
+
+        It does not wait, because any thread may collect garbage.
+        """
 
         async def end() -> None:
             await last
@@ -407,7 +411,7 @@ class BackgroundLoop:
         asyncio.run_coroutine_threadsafe(end(), self._loop)
 
     def _run(self) -> None:
-        with closing(self._loop):
+        with self._runner:  # which cancels what is unfinished
             self._loop.run_forever()
 
 
