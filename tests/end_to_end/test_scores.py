@@ -308,7 +308,7 @@ def test_run_without_its_weights__ends_the_reading(shell: Shell) -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
 
 
-def test_interrupt__ends_quietly_after_whole_lines(shell: Shell) -> None:
+def test_interrupt__ends_after_whole_lines(shell: Shell) -> None:
     cut, pipe = shell.folder / "cut", shell.folder / "pipe"
     os.mkfifo(pipe)
 
@@ -319,13 +319,13 @@ def test_interrupt__ends_quietly_after_whole_lines(shell: Shell) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    assert (score(shell, "--path pipe --format jsonl --out cut", code=130), shell.err) == ("", "")
+    assert (score(shell, "--path pipe --format jsonl --out cut", code=130), shell.err) == ("", "Interrupted.\n")
     content = cut.read_text(encoding="utf-8")
     assert content.endswith("\n")
     assert [line.line for line in lines_of(content)] == list(range(1, content.count("\n") + 1))
 
 
-def test_interrupt_while_a_pipe_is_read__ends_quietly(shell: Shell) -> None:
+def test_interrupt_while_a_pipe_is_read__ends_at_once(shell: Shell) -> None:
     pipe = shell.folder / "pipe"
     os.mkfifo(pipe)
 
@@ -336,7 +336,7 @@ def test_interrupt_while_a_pipe_is_read__ends_quietly(shell: Shell) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    assert (score(shell, "--path pipe --format jsonl", code=130), shell.err) == ("", "")
+    assert (score(shell, "--path pipe --format jsonl", code=130), shell.err) == ("", "Interrupted.\n")
 
 
 def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:

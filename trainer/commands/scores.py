@@ -1,6 +1,5 @@
 """`mt score`: surprisals of texts and of files of any size under a trained run."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from itertools import chain, count, islice
@@ -24,7 +23,7 @@ from trainer.commands.score_output import (
     rows_of,
     summary_of,
 )
-from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal
+from trainer.commands.terminal import EXIT_FAILED, Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -136,13 +135,10 @@ def _score(options: _ScoreOptions, terminal: Terminal) -> int:
     for file in (options.out, options.heatmap):
         if file is not None:
             check_output(file, options.items or options.path, overwrites=options.force)
-    try:
-        if options.items is not None:
-            return _score_items(options, options.items, settings, terminal)
-        with TemporaryDirectory(prefix="mt-table-") as folder:
-            return _score_texts(options, settings, terminal, Path(folder))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
+    if options.items is not None:
+        return _score_items(options, options.items, settings, terminal)
+    with TemporaryDirectory(prefix="mt-table-") as folder:
+        return _score_texts(options, settings, terminal, Path(folder))
 
 
 def _score_items(options: _ScoreOptions, items: Path, settings: Settings, terminal: Terminal) -> int:
