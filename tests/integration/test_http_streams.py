@@ -84,6 +84,15 @@ async def test_events__arrive_while_the_run_continues(idle: Inside, story: Story
     assert names == [("5", "progress"), ("6", "completed"), ("7", "completed")]
 
 
+async def test_events__of_a_long_run_are_all_sent_though_memory_has_the_last(idle: Inside, story: Story) -> None:
+    for step in range(1, 100):
+        story.step(step, 2.0)
+    end(story)
+    numbers = [event.id for event in await idle.site.events(STREAM)]
+    assert len(numbers) > 100
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+
+
 async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, story: Story) -> None:
     """An event of another release is left out; the ones after it are not sent twice or lost."""
     story.step(1, 2.0).step(2, 2.0)

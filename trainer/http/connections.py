@@ -115,8 +115,9 @@ class Connections:
 
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        if server is None:
-            return asyncio.Protocol()
+        return asyncio.Protocol() if server is None else self._connection(server)
+
+    def _connection(self, server: web.Server) -> "_Connection":
         return _Connection(
             server,
             loop=asyncio.get_running_loop(),

@@ -23,3 +23,10 @@ async def test_job__that_is_deleted_while_it_is_followed_is_not_there(tmp_path: 
             shutil.rmtree(job.path)
     assert seen == ["queued"]
     await here.close()
+
+
+async def test_queue__of_a_command_that_has_not_connected_is_not_available(tmp_path: Path) -> None:
+    here = Here(settings_in(tmp_path))
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "No worker is running"):
+        await here.lab.queue.close()
+    await here.close()

@@ -129,7 +129,15 @@ MEASURED: dict[str, object] = {
 TRIAL = Trial(number=3, learning_rate=0.0179, dropout=0.24, round=3, steps=500, val_loss=1.25)
 SEARCH = Search(variants=8, trials=(TRIAL,))
 UNKNOWN: dict[str, object] = dict.fromkeys(
-    ("total_steps", "best_val_loss", "train_bits_per_char", "val_bits_per_char", "chars_per_second", "eta_seconds"),
+    (
+        "total_steps",
+        "best_val_loss",
+        "train_bits_per_char",
+        "val_bits_per_char",
+        "chars_per_second",
+        "eta_seconds",
+        "evals_without_gain",
+    ),
     None,
 )
 
