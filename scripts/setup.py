@@ -45,8 +45,8 @@ TESTED = ["dev", "docs", "onnx", "parity", "tensorboard", "trackio"]
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
 WITH_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
-# most tests wait for processes that they start, so two cores take four tests at a time
-WAITING_TESTS = max(4, os.cpu_count() or 1)
+# most tests wait for processes that they start, so two cores take six tests at a time
+WAITING_TESTS = max(6, os.cpu_count() or 1)
 NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "axe-core@4"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 # the version that the tests and the containers have; its builds for the CPU and for GPUs have one public version
