@@ -120,7 +120,7 @@ class Demo:
             raise Failed(f"The test loss {test} is not {MARGIN_NATS} nats under the unigram entropy {unigram:.3f}.")
         loss, less, entropy = (loss_number(nats, "bits") for nats in (test, unigram - test, unigram))
         self._passed(
-            f"test loss {loss} bits per character, {less} under the unigram entropy"
+            f"test loss {loss} bits per token (a character or a line end), {less} under the unigram entropy"
             f" ({entropy}), after {manifest.timings.train_seconds:.0f} s of training"
         )
 
