@@ -176,7 +176,7 @@ TINY_TEXT = (
 
 
 @pytest.mark.slow
-def test_words__are_acquired_in_the_order_in_which_a_language_uses_them(lab_shell: Shell) -> None:
+def test_words__are_acquired_in_the_order_of_their_use(lab_shell: Shell) -> None:
     later, planted = 256, {"the sun": 4, "on sea": 2, "all might": 4}
     others = dict.fromkeys(("he make", "to did", "his best", "very with", "was shining"), 1)
     corpus = lab_shell.root / "data" / "corpus" / "planted.txt"

@@ -184,7 +184,7 @@ def _words(path: Path) -> bytes:
 
 
 @pytest.mark.slow
-async def test_export__that_is_cancelled_ends_and_one_whose_process_is_killed_starts_again(tmp_path: Path) -> None:
+async def test_export__ends_when_cancelled_and_starts_again_after_a_kill(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with embedded(tmp_path) as (chosen, _, _), worker_in(tmp_path) as worker:
         root, here = chosen.app.artifacts_root, Here(chosen)

@@ -48,7 +48,7 @@ def group_of(accepted: Accepted) -> str:
     return accepted.group.group_id
 
 
-async def test_group__trains_runs_whose_weights_are_those_of_runs_alone(here: Site) -> None:
+async def test_group__trains_runs_with_the_weights_of_single_runs(here: Site) -> None:
     accepted = await start(here, tiny_request(seeds=[5, 3], label="both"))
     alone = (await here.post("/runs/train", tiny_request(seed=3, label="alone"), key=ANA)).record(Accepted).run_id
     group = (await here.get(f"/groups/{group_of(accepted)}?wait=60", key=ANA)).record(GroupStatus)

@@ -289,9 +289,7 @@ async def test_corpora__that_another_machine_has_built_are_found_here(site: Site
         assert queue.corpora.find("local_kk_ipa").read_text(encoding="utf-8") == text
 
 
-async def test_request_whose_run_cannot_be_stored__leaves_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_request_without_a_storable_run__leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The object store fails after it has taken the corpus."""
     with s3_server() as server:
         bucket = server.bucket()

@@ -183,7 +183,7 @@ VALUES: dict[str, Value] = {
 
 
 @pytest.mark.parametrize("promise", VALUES)
-def test_value__is_that_of_its_formula(modules: Path, promise: str) -> None:
+def test_value__equals_its_formula(modules: Path, promise: str) -> None:
     value = VALUES[promise]
     assert value_of(modules, value.names, value.module, value.expression) == value.wanted
 

@@ -224,7 +224,7 @@ def test_export__that_the_server_refuses_has_its_sentence(laptop: Laptop, run: R
 
 
 @pytest.mark.slow
-def test_pull__brings_a_run_whose_scores_are_those_of_the_server(
+def test_pull__brings_a_run_with_the_scores_of_the_server(
     laptop: Laptop, run: RunDirectory, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_server = laptop.read(ScoreResponse, "score", run.run_id, "abc cab", "--detail-level", "per_char")

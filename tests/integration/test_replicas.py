@@ -136,7 +136,7 @@ def test_ended_run__leaves_the_open_ones_and_takes_later_evaluations(tmp_path: P
             act()
 
 
-def test_end_whose_writer_was_killed__is_completed_by_the_next_reader(tmp_path: Path, bucket: Bucket) -> None:
+def test_end_of_a_killed_writer__is_completed_by_the_next_reader(tmp_path: Path, bucket: Bucket) -> None:
     run = accepted(tmp_path / "a")
     end(run)
     replica(bucket, tmp_path / "a").publish()
@@ -290,9 +290,7 @@ async def test_corpora__are_stored_once_found_by_content_and_by_name_and_deleted
     assert bucket.objects.tags("corpora/") == {}
 
 
-async def test_text_of_a_run_whose_parent_is_stored_nowhere__is_fetched_without_that_of_the_parent(
-    tmp_path: Path, bucket: Bucket
-) -> None:
+async def test_text_of_a_run_without_a_stored_parent__is_fetched_alone(tmp_path: Path, bucket: Bucket) -> None:
     file = tmp_path / "text.txt"
     file.write_text("abc\n", encoding="utf-8")
     corpus = CorpusRef(name="text", sha256=corpus_sha256(file), bytes=4)
@@ -527,7 +525,7 @@ def test_run_that_two_machines_publish__belongs_to_the_first(tmp_path: Path, buc
     assert stored_head(bucket) == before
 
 
-def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> None:
+def test_write_with_a_lost_answer__counts(tmp_path: Path, bucket: Bucket) -> None:
     run, _ = published(bucket, tmp_path)
     writer = Replica(LostAnswers(bucket.settings), tmp_path, "models", RUN)
     writer.claim()
@@ -537,7 +535,7 @@ def test_write_whose_answer_was_lost__counts(tmp_path: Path, bucket: Bucket) -> 
     assert not writer.push()
 
 
-def test_copy__is_complete_only_if_the_store_has_every_file_as_it_is_here(tmp_path: Path, bucket: Bucket) -> None:
+def test_copy__is_complete_only_if_the_store_has_every_file_unchanged(tmp_path: Path, bucket: Bucket) -> None:
     settings = machine(tmp_path, bucket)
     run, one = published(bucket, settings.app.artifacts_root)
     is_stored = stored_check(settings)

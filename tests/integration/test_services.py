@@ -382,7 +382,7 @@ async def test_dead_server__is_restarted_when_it_can_start(tmp_path: Path, monke
     await services.stop()
 
 
-async def test_server_whose_socket_was_removed__is_replaced_by_one_server(tmp_path: Path) -> None:
+async def test_server_without_its_socket__is_replaced_by_one_server(tmp_path: Path) -> None:
     first, second = alone(tmp_path), alone(tmp_path)
     store = await connect(await first.start())
     await store.put("k", "v", ttl_seconds=600)

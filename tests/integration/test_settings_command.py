@@ -132,7 +132,7 @@ async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path
         assert len(form["default_run"]) == 25
 
 
-async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_path: Path) -> None:
+async def test_notify__of_the_settings_holds_for_each_way_to_start_a_run(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         hall = here.discord.add_guild("home", [here.bob]).channels[0]
         await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))

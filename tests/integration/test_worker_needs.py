@@ -61,7 +61,7 @@ NEEDS = {
         (changed(CPU, takes="gpu"), []),
     ],
 )
-async def test_worker__takes_the_runs_for_which_it_has_the_device_and_the_memory(
+async def test_worker__takes_the_runs_that_its_device_and_memory_fit(
     worker: WorkerInfo, taken: list[str], tmp_path: Path
 ) -> None:
     async with embedded(tmp_path) as (_, _, store):

@@ -23,7 +23,7 @@ from trainer.inference.scoring import score_lines
 
 
 @pytest.mark.parametrize("family", ["char_lstm", "gpt2", "bert"])
-def test_surprisal__is_that_of_the_model_with_tokens_and_places(family: str, tmp_path: Path) -> None:
+def test_surprisal__comes_from_the_model_with_tokens_and_places(family: str, tmp_path: Path) -> None:
     run = finished_run(tmp_path, family, "bpe" if family == "gpt2" else "char")
     model, tokenizer = load_run(run)
     found = trainer.load(run.path).surprisal("the sun\n\nshe\u0301 was")
@@ -137,9 +137,7 @@ def test_items__of_words_in_a_pandas_frame_are_joined_and_guesses_are_warnings(t
         loaded.items(frame_of({"item": [1]} | {"n": [2]}), text_column="item")
 
 
-def test_battery__counts_the_pairs_whose_first_sentence_is_likelier(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_battery__counts_pairs_with_a_likelier_first_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP__DATA_ROOT", str(tmp_path))
     loaded = trainer.load(finished_run(tmp_path, "lstm").path)
     sentences = [("the sun was shining", "sun the was shining"), ("he did his best", "his best he did"), ("sea", "the")]

@@ -168,7 +168,7 @@ def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
     assert [] == [line for line in ignored if line.startswith("!.env")]
 
 
-def test_version__without_tags_is_that_of_the_newest_release() -> None:
+def test_version__without_tags_comes_from_the_newest_release() -> None:
     released: list[str] = re.findall(r"^## \[(\d[^]]*)\]", "\n".join(lines_of("CHANGELOG.md")), re.MULTILINE)
     newest = released[0] if released else "0.1.0"
     assert any(line.startswith(f'fallback-version = "{newest}"') for line in lines_of("pyproject.toml"))

@@ -180,7 +180,7 @@ CAUSES: dict[StopCause | None, list[tuple[int, bool, bool]]] = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_cause__is_that_of_how_the_child_ended(cause: StopCause | None) -> None:
+def test_cause__follows_from_the_end_of_the_child(cause: StopCause | None) -> None:
     for exit_code, stalled, starved in CAUSES[cause]:
         assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
 

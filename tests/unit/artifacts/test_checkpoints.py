@@ -59,7 +59,7 @@ def store_of(run: RunDirectory) -> RunStore:
         ("", None),
     ],
 )
-def test_name__is_that_of_the_checkpoint_kept_for_it(run: RunDirectory, given: str, step: int | None) -> None:
+def test_name__names_the_checkpoint_kept_for_it(run: RunDirectory, given: str, step: int | None) -> None:
     named = named_model(store_of(run), f"{run.run_id}{given}")
     assert (named.run.path, named.step) == (run.path, step)
     assert named.name == (run.run_id if step is None else f"{run.run_id}@{step}")

@@ -26,7 +26,7 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
     assert (list(curves["train"]), list(curves["validation"])) == ([(1, 2.0), (2, 1.0)], [(1, 2.5)])
 
 
-def test_status__of_a_run_whose_worker_has_ended_is_queued_until_the_next_worker_starts_it(tmp_path: Path) -> None:
+def test_status__of_a_run_without_its_worker_is_queued_until_the_next_starts_it(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(2, 1.0, eta_seconds=120.0)
     assert story.follower().status.eta_seconds == 120.0
     status = story.end_worker().follower().status

@@ -103,7 +103,7 @@ def test_tokenizer__is_queued_then_running_then_completed(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", b"{}", b"[]", b"not json", b'{"tokenizer_id": "\xff"}'])
-def test_broken_manifest__is_a_failure_after_which_the_tokenizer_can_be_trained_again(lab: Lab, broken: bytes) -> None:
+def test_broken_manifest__fails_and_the_tokenizer_can_be_trained_again(lab: Lab, broken: bytes) -> None:
     tokenizer = lab.finished()
     name = tokenizer.tokenizer_id
     (tokenizer.path / "manifest.json").write_bytes(broken)

@@ -78,7 +78,7 @@ def share_left(nats: Sequence[float], midpoint: float) -> float:
     return 1 - max(correlation(curve(1.0, 0.0, slope, midpoint), nats) for slope in slopes) ** 2
 
 
-def test_interval__is_that_of_the_profile_by_brute_force() -> None:
+def test_interval__equals_the_profile_by_brute_force() -> None:
     """The midpoints that leave at most 1 + F times the squares of the fit, with F of 1 and n - 4 degrees of freedom."""
     curves, gap = noisy([0.9, 1.2, 1.5, 1.9, 2.1, 2.4], 0.3), math.log10(2048) / 511
     for nats, fit in zip(curves, fit_acquisition(STEPS, curves), strict=True):

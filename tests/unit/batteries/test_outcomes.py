@@ -18,7 +18,7 @@ from trainer.contracts.sequences import SequenceParts, SequenceScore
         (1 / 29, 29, 0.0061, 0.1718),
     ],
 )
-def test_interval__is_that_of_the_published_examples(share: float, count: int, low: float, high: float) -> None:
+def test_interval__equals_the_published_examples(share: float, count: int, low: float, high: float) -> None:
     interval = wilson_interval(share, count)
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 

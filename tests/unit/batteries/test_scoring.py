@@ -98,7 +98,7 @@ def test_untrained_models__are_at_chance_in_19_of_20_seeds(family: str) -> None:
     assert {control.chance for control in controls} == {0.5}
 
 
-def test_pairs_of_which_one_begins_the_other__are_decided_by_the_line_end() -> None:
+def test_pairs_with_a_common_beginning__are_decided_by_the_line_end() -> None:
     words = tokenizer_of("word", ["dog dogs s loudly"] * 2)
     model = TableModel(vocabulary_of(words))
     ids = {word: words.encode(word)[0] for word in ("dog", "dogs", "s")}

@@ -208,7 +208,7 @@ def read(folder: Path, name: str, content: str, **options: object) -> Battery:
         ),
     ],
 )
-def test_columns__are_those_that_the_table_names_and_are_told(
+def test_columns__are_named_by_the_table_and_reported(
     tmp_path: Path, name: str, content: str, columns: dict[str, str], choices: tuple[str, ...], note: str
 ) -> None:
     battery = read(tmp_path, name, content, columns=columns)
@@ -226,7 +226,7 @@ def test_columns__are_those_that_the_table_names_and_are_told(
         ("UID", "p", 1, None),
     ],
 )
-def test_paradigm__that_numbers_the_items_is_told(
+def test_paradigm__that_numbers_the_items_is_reported(
     tmp_path: Path, first: str, content: str, n_items: int, note: str | None
 ) -> None:
     rows = [f"{content.format(n=n)},{'xy'[n % 2]},a{n},b{n}" for n in range(4)]
@@ -287,7 +287,7 @@ def test_absent_values__of_regions_and_json_are_empty(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, content: str, note: str) -> None:
+def test_first_line__of_a_table_without_known_names_is_reported(tmp_path: Path, content: str, note: str) -> None:
     assert notes_of(read(tmp_path, "a.tsv", content))[1].startswith(note)
 
 
@@ -301,7 +301,7 @@ def test_first_line__of_a_table_without_known_names_is_told(tmp_path: Path, cont
         ("context,good,bad\na .,b,c\na,'tis'.,(b)\n\uac00,\uac01,b\n", None),
     ],
 )
-def test_space__that_is_usually_not_written_is_told_unless_a_separator_is_given(
+def test_space__that_is_usually_not_written_is_reported_without_a_separator(
     tmp_path: Path, content: str, n_items: str | None
 ) -> None:
     notes = notes_of(read(tmp_path, "a.csv", content))[1:]

@@ -69,7 +69,7 @@ def test_wanted_words__are_measured_however_rare_they_are() -> None:
             choose_words(["a"], [text])
 
 
-def test_mean__is_that_of_the_occurrences_with_a_surprisal() -> None:
+def test_mean__covers_the_occurrences_with_a_surprisal() -> None:
     lines = ["a b a", "b a", "a\u3000b", "a lost"]
     scored = [
         ScoredLine(line=1, text="a b a", words=words(("a", 0, 3.0), ("b", 2, 1.0), ("a", 4, 5.0))),

@@ -110,7 +110,7 @@ def test_mistake__is_one_sentence(line: str, parts: tuple[str, ...], capsys: pyt
     assert "--set" in "".join(parts) or "--set" not in said
 
 
-def test_version__is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version__comes_from_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     name, version = capsys.readouterr().out.split()
     assert name == "mt"

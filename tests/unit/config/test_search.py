@@ -90,7 +90,7 @@ def test_transformer__is_searched_in_the_dropout_that_is_not_given() -> None:
     assert tried.learning_rate == variants(effective)[3].learning_rate
 
 
-def test_hash__is_that_of_the_request_whatever_its_search_chooses() -> None:
+def test_hash__does_not_depend_on_the_choice_of_the_search() -> None:
     effective = resolved()
     assert len({request_hash(of_variant(effective, one)) for one in variants(effective)}) == 1
     others = (resolved(search=4), resolved(learning_rate=0.02), resolved(learning_rate=0.03), resolved(search=None))

@@ -250,7 +250,7 @@ def test_server__has_names_and_none_is_for_children(name: str, tmp_path: Path, m
     assert key not in children.values()
 
 
-def test_server__of_several_names_is_that_of_ours(tmp_path: Path) -> None:
+def test_server__of_several_names_is_ours(tmp_path: Path) -> None:
     names = {"MT_URL": "http://ours", "API_BASE_URL": "http://another", "MODEL_TRAINER_API_URL": "http://long"}
     for order in (names, dict(reversed(names.items()))):
         assert str(load(tmp_path, **order).client.url) == "http://ours/"

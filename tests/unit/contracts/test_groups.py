@@ -49,7 +49,7 @@ def in_state(story: Story, state: RunState) -> Story:
         (("cancelled", "cancelled", "cancelled"), "cancelled"),
     ],
 )
-def test_state__is_that_of_all_runs_together(tmp_path: Path, states: tuple[RunState, ...], state: RunState) -> None:
+def test_state__follows_from_all_runs(tmp_path: Path, states: tuple[RunState, ...], state: RunState) -> None:
     stories = [in_state(*pair) for pair in zip(group_stories(tmp_path), states, strict=True)]
     group = group_status(GROUP, statuses(stories))
     assert group.status == state

@@ -17,13 +17,13 @@ def quantile(degrees: float) -> float:
 
 
 @pytest.mark.parametrize("degrees", [1.0, 1.02, 1.5, 2.0, 2.9, 3.0, 4.0, 4.99, 5.0, 5.5, 8.0, 20.0, 199.0])
-def test_quantile__is_that_of_student(degrees: float) -> None:
+def test_quantile__equals_student(degrees: float) -> None:
     assert t_quantile(degrees) == pytest.approx(quantile(degrees), rel=1e-9)
 
 
 @pytest.mark.parametrize("number", [0.0, 0.01, -1.0, 2.0, 7.0, -300.0])
 @pytest.mark.parametrize("degrees", [1.0, 1.02, 1.5, 4.0, 39.0, 199.0])
-def test_p__is_that_of_student(number: float, degrees: float) -> None:
+def test_p__equals_student(number: float, degrees: float) -> None:
     assert StandardError(0.5, degrees).p(number) == pytest.approx(2 * float(t.sf(abs(number) / 0.5, degrees)), rel=1e-9)
     assert StandardError(0.0, degrees).p(number) == (0.0 if number else 1.0)
 

@@ -45,7 +45,7 @@ def test_wrong_seeds__are_refused(seeds: object, said: str) -> None:
         tiny_request(seeds=seeds)
 
 
-def test_request_of_one_seed__is_that_of_the_run_alone() -> None:
+def test_request_of_one_seed__equals_the_request_of_the_run() -> None:
     alone: TrainRequest = tiny_request(label="a", seed=8)
     assert tiny_request(label="a", seeds=[3, 8]).with_seed(8).model_dump_json(exclude_unset=True) == (
         alone.model_dump_json(exclude_unset=True)

@@ -161,7 +161,7 @@ repeated_lines = st.lists(st.integers(1, 30), max_size=40).map(
 
 
 @for_all_pairs(line_lists | repeated_lines, rules)
-def test_split__is_that_of_a_walk_through_the_digests(lines: list[str], rule: SplitRule) -> None:
+def test_split__equals_a_walk_through_the_digests(lines: list[str], rule: SplitRule) -> None:
     for copies in (1, 3):
         many = [*lines, *(f"{number % 7}" for number in range(9))] * copies
         labels = labels_of(many, rule)

@@ -31,7 +31,7 @@ def folder_of(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("names", SPLITS)
-def test_splits__are_known_by_the_word_in_which_the_names_differ(tmp_path: Path, names: tuple[str, str, str]) -> None:
+def test_splits__are_known_by_the_word_that_differs_in_their_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
     found = folder_layout(folder_of(tmp_path, *names), "f")
     assert found.files == dict(zip(FIELDS, names, strict=True))
     train, validation, test = names

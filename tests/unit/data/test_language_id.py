@@ -26,7 +26,7 @@ class fasttext:
 }
 
 
-def test_document__is_one_line_for_the_model_which_has_to_be_one(tmp_path: Path) -> None:
+def test_document__is_one_line_for_a_model_of_one_line(tmp_path: Path) -> None:
     with stand_ins(tmp_path, LIBRARIES):
         identify = load_identifier()
         with refused(ErrorCode.INVALID_INPUT, "'model.txt' is not a fastText model."):

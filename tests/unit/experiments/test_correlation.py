@@ -80,7 +80,7 @@ def test_three_languages__have_p_in_sixths() -> None:
 @pytest.mark.parametrize("statistic", ["pearson", "spearman"])
 @pytest.mark.parametrize("n_missing", [0, 7], ids=["all pairs rated", "pairs missing"])
 @pytest.mark.parametrize("pairs", ["all", "across_branches"])
-def test_test__is_that_of_brute_force(statistic: CorrelationKind, n_missing: int, pairs: PairSet) -> None:
+def test_test__equals_brute_force(statistic: CorrelationKind, n_missing: int, pairs: PairSet) -> None:
     excess, means = random_matrix(SIX, 1), random_matrix(SIX, 2)
     for pair in list(means)[1 : 1 + n_missing]:
         del means[pair]

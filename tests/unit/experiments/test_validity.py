@@ -35,7 +35,7 @@ def test_tree__joins_as_by_hand() -> None:
 
 
 @for_all(st.lists(st.integers(min_value=-1000, max_value=1000), min_size=10, max_size=10, unique=True))
-def test_tree__is_that_of_scipy(nats: list[int]) -> None:
+def test_tree__equals_scipy(nats: list[int]) -> None:
     triples = zip(combinations("abcde", 2), nats, PRIMES, strict=True)
     condensed = {pair: 1100 + number + sqrt(prime) for pair, number, prime in triples}
     clusters = [{language} for language in "abcde"]

@@ -12,6 +12,6 @@ async def untyped(call: "ApiRequest[NoQuery, NoQuery, NoBody]") -> web.StreamRes
     raise NotImplementedError
 
 
-def test_handler__whose_inputs_cannot_be_read_is_refused_by_its_name() -> None:
+def test_handler__with_unreadable_inputs_is_refused_by_its_name() -> None:
     with pytest.raises(TypeError, match="`call` of the handler untyped must be an ApiRequest"):
         own("get_health", untyped)

@@ -214,7 +214,7 @@ def test_space_at_the_end_of_a_text__belongs_to_the_next_token_if_it_is_continue
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_echo_of_lines__is_that_of_their_ids_with_ends_for_newlines(method: str) -> None:
+def test_echo_of_lines__equals_the_echo_of_their_ids_with_ends_for_newlines(method: str) -> None:
     tokenizer, model = TOKENIZERS[method], MODELS[method]
     text, special_ids = "the sun was\n\nshining  on\n  the sea.", tokenizer.special_ids
     opening = [] if special_ids.bos is None else [special_ids.bos]

@@ -179,7 +179,7 @@ def test_rows_of_one_text__are_scored_once_and_given_back(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_words_and_tokens_of_a_text_in_rows__have_the_row_in_which_they_begin(method: str) -> None:
+def test_words_and_tokens_of_a_text_in_rows__have_the_row_of_their_beginning(method: str) -> None:
     model = model_with(method)
     table = {"part": ["did", "n't ", "", "see", "him", "!"], "item": ["a"] * 6}
     options: dict[str, object] = {"table": table, "context_column": None, "text_column": "part"}

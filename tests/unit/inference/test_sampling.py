@@ -95,7 +95,7 @@ def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
 @pytest.mark.parametrize("decimals", [0, 1, 8])  # with few decimals many tokens are equally likely
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_draw__from_a_large_vocabulary_is_that_of_its_definition(
+def test_draw__from_a_large_vocabulary_equals_its_definition(
     options: dict[str, object], spread: float, decimals: int
 ) -> None:
     generator = np.random.Generator(np.random.PCG64(4))

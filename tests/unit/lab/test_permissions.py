@@ -54,7 +54,7 @@ async def test_caller__by_id_and_by_guild(user_id: int, guild_id: int | None, is
     assert await permissions().caller(user_id, guild_id) == Caller(user_id, is_admin)
 
 
-async def test_stranger__is_refused_and_sees_whom_to_ask() -> None:
+async def test_stranger__is_refused_and_sees_a_person_to_ask() -> None:
     of_guild, of_user = DiscordSettings(allowed_guild_ids=(GUILD,)), DiscordSettings(allowed_user_ids=(OTHER,))
     for guild_id in (None, 77):
         with refused(ErrorCode.FORBIDDEN, f"Ask <@{OWNER}> to add you"):
@@ -117,7 +117,7 @@ SCORED = changed(battery_record("lstm-1")[0], user_id=STARTER)
         ),
     ],
 )
-def test_refusal__names_whom_to_ask_in_discord_only(
+def test_refusal__names_a_person_to_ask_in_discord_only(
     private_runs: bool, role: Role, owned: Owned | None, http: str, chat: str
 ) -> None:
     rights = permissions(private_runs=private_runs)

@@ -194,7 +194,7 @@ TOKENS = st.tuples(st.one_of(LOGITS, st.floats(-50, 50, width=32)), st.booleans(
 
 
 @for_all_pairs(st.lists(TOKENS, min_size=1, max_size=40), st.floats(0, 1, exclude_max=True))
-def test_choice__is_that_of_the_sampler(tokens: list[tuple[float, bool]], draw: float) -> None:
+def test_choice__equals_the_sampler(tokens: list[tuple[float, bool]], draw: float) -> None:
     """Of equal logits, infinite ones, NaN, barred tokens and every temperature."""
     numbers = [logit for logit, _ in tokens]
     flags = [is_barred and token_id > 0 for token_id, (_, is_barred) in enumerate(tokens)]  # one may be chosen

@@ -140,7 +140,7 @@ def test_choice__follows_programs_that_begin_and_end() -> None:
     assert choice.count == 2
 
 
-def test_choice__of_small_fixed_and_other_numbers_is_that_of_torch_or_one() -> None:
+def test_choice__of_small_fixed_and_other_numbers_equals_torch_or_is_one() -> None:
     choice = ThreadChoice()
     assert (choice.most, choice.mean) == (None, None)
     seen: list[int] = []

@@ -34,7 +34,7 @@ def test_logits__are_those_of_the_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation__is_that_of_the_library_with_its_gradient(name: Activation) -> None:
+def test_activation__equals_the_library_with_its_gradient(name: Activation) -> None:
     library: Mapping[str, Callable[[Tensor], Tensor]] = import_module("transformers.activations").ACT2FN
 
     def with_gradient(function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -48,7 +48,7 @@ def listed(arrays: "Sequence[NDArray[np.int64] | NDArray[np.int32]]") -> list[li
 
 @pytest.mark.parametrize("special", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("order", [1, 2, 3, 7])
-def test_distribution__is_that_of_a_brute_force_and_adds_to_one(special: SpecialIds, order: int) -> None:
+def test_distribution__equals_brute_force_and_adds_to_one(special: SpecialIds, order: int) -> None:
     tokens = tokens_of(drawn_texts(40, 4, seed=1), special)
     model, expected = model_of(tokens, special, order), brute_force_of(tokens, special, order)
     generator = np.random.default_rng(2)
@@ -134,7 +134,7 @@ def test_vocabulary_of_one_token__is_certain() -> None:
 
 
 @for_all(st.lists(st.integers(0, 6), max_size=60))
-def test_closed_form__is_that_of_chen_and_goodman(drawn: list[int]) -> None:
+def test_closed_form__equals_chen_and_goodman(drawn: list[int]) -> None:
     expected = brute_force.closed_form(drawn)
     found = closed_form(np.array(drawn, dtype=np.int32))
     assert found == (FALLBACK if expected is None else pytest.approx(expected))

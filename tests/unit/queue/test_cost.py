@@ -110,7 +110,7 @@ def test_memory__has_each_part_of_a_step() -> None:
     assert memory(batch_size=64) - again == 4 * 64 * 24 * (activations - activations // model.num_layers)
 
 
-def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> None:
+def test_memory__of_a_large_model_covers_the_reading_of_its_checkpoint() -> None:
     effective = effective_with("gpt2", "paper", batch_size=1)
     params = effective.model.parameter_count(100)
     on_cpu, on_gpu = (estimate(effective, 100, TEXT, machine).memory_bytes for machine in (CPU, GPU))
@@ -118,7 +118,7 @@ def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> No
     assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
 
 
-def test_memory__of_a_tiny_model_of_a_long_text_is_that_of_counting_the_text() -> None:
+def test_memory__of_a_tiny_model_of_a_long_text_covers_the_counting() -> None:
     effective = effective_with("gru", "tiny", batch_size=1)
     gigabyte, terabyte = (TEXT._replace(tokens=tokens) for tokens in (1e9, 1e12))
     few, many, more = (estimate(effective, 50, text, CPU).memory_bytes for text in (TEXT, gigabyte, terabyte))
@@ -141,7 +141,7 @@ def cost_of(**values: object) -> Cost:
         ({"num_epochs": 1, "checkpoint_schedule": {"words": ["1k", "3k"], "tokens": None}}, 2),
     ],
 )
-def test_disk__is_that_of_the_checkpoints_at_once_and_of_the_model(values: dict[str, object], checkpoints: int) -> None:
+def test_disk__is_the_sum_of_the_checkpoints_at_once_and_the_model(values: dict[str, object], checkpoints: int) -> None:
     cost = cost_of(**values)
     assert (cost.disk_bytes / 4 - cost.params) / (3 * cost.params) == checkpoints
     kept = 3 if "checkpoint_schedule" in values else 0
@@ -273,7 +273,7 @@ def test_ngrams__are_at_most_as_many_as_a_model_keeps() -> None:
     assert count_ngrams("abcabc", 2, 1.0, 1) == 1, "a token is as long as three letters"
 
 
-async def test_time__is_that_of_the_run_here_that_is_nearest_in_size(tmp_path: Path) -> None:
+async def test_time__comes_from_the_run_here_that_is_nearest_in_size(tmp_path: Path) -> None:
     """810 parameters trained 2,000 tokens in 40 seconds: twice the parameters take twice as long."""
     add_corpus(tmp_path, some_text(2000))
     unknown = await previewed(tmp_path, num_epochs=50)

@@ -193,7 +193,7 @@ async def test_held_out_text__may_be_a_separate_file(folder: Path) -> None:
     assert record.corpora["kk"].name == "kk"
 
 
-async def test_shared_tokenizer__is_that_of_the_plan_on_all_corpora(folder: Path) -> None:
+async def test_shared_tokenizer__is_trained_by_the_plan_on_all_corpora(folder: Path) -> None:
     languages: Fields = {"kk": {"corpus": "tr"}, "tr": {"corpus": "kk"}}
     block: Fields = {"method": "bpe", "vocab_size": 300}
     request = changed(shared({**TINY, "tokenizer": block}), languages=plan(languages=languages).languages)

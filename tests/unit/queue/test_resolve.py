@@ -127,7 +127,7 @@ def test_warning__names_shares_split_and_remedy(fields: dict[str, object], remed
     assert own.endswith("Remove training text from `test_corpus`.")
 
 
-def test_leaks__are_those_of_the_splits_in_which_they_were_measured() -> None:
+def test_leaks__name_the_splits_of_their_measurement() -> None:
     size = SplitSizes(lines=1, chars=1, tokens=1)
     assert leaks_of({"validation": size, "test": None}) == {}
     found = leaks_of({"validation": changed(size, leak=SMALL), "test": changed(size, lines=6, leak=SMALL)})

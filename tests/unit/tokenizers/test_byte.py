@@ -28,7 +28,7 @@ def test_names__are_ascii_characters_and_the_values_of_other_bytes() -> None:
 
 
 @pytest.mark.parametrize(("text", "shown"), [("\ud800", "\ufffd"), ("a\ud800b", "a\ufffdb")])
-def test_lone_surrogates__which_no_corpus_has_are_bytes_of_no_character(text: str, shown: str) -> None:
+def test_lone_surrogates__are_bytes_of_no_character(text: str, shown: str) -> None:
     assert BYTES.decode(BYTES.encode(text)).replace("\ufffd" * 3, "\ufffd") == shown
 
 

@@ -56,7 +56,7 @@ def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent() -> None:
     assert char_tokenizer(lines, vocab_size=2).vocab_size == 4
 
 
-def test_id__is_that_of_the_content(tmp_path: Path) -> None:
+def test_id__depends_on_the_content_alone(tmp_path: Path) -> None:
     manifest = char_tokenizer(["ab", "c"]).manifest
     assert (manifest.seed, manifest.holdout_fraction) == (1, 0.1)
     assert manifest.tokenizer_id == char_tokenizer(["ab", "c"]).manifest.tokenizer_id

@@ -69,7 +69,7 @@ def test_test_split__is_measured_as_by_hand(tmp_path: Path, method: str) -> None
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_score__is_that_of_each_line_by_hand_in_every_unit(tmp_path: Path, method: str) -> None:
+def test_score__equals_each_line_by_hand_in_every_unit(tmp_path: Path, method: str) -> None:
     run, model = run_with(tmp_path, method)
     lines, unknown = ["the sun", "the moon Ж", "th\u00e9"], run.tokenizer.special_ids.unk
     found = score(model, run.tokenizer, "the sun\r\n\n   \nthe moon Ж\nthe\u0301")

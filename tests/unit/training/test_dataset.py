@@ -94,7 +94,7 @@ def test_encoded_corpus__that_a_cleanup_removes_is_encoded_again(poem: Poem, tmp
 
 
 @for_all_pairs(any_line_lists, rules)
-def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRule) -> None:
+def test_prepared_corpus__equals_plain_loops(lines: list[str], rule: SplitRule) -> None:
     content = "\n".join([*lines, *POEM])
     documents = [normalize("NFC", line.removesuffix("\r")) for line in content.split("\n")]
     documents = [line for line in documents if line.strip()]

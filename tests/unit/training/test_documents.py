@@ -189,7 +189,7 @@ def test_metrics_and_prompts__are_those_of_a_text_with_newlines(run: Run) -> Non
 
 
 @pytest.mark.parametrize("family", slow_unless_quick(CONTINUING))
-def test_score__is_that_of_one_pass_over_the_text(family: str) -> None:
+def test_score__equals_one_pass_over_the_text(family: str) -> None:
     model, text = model_of(family, vocabulary_of(CHARACTERS)), "Ay me!\n\nShe"
     found, alone = (score(model, CHARACTERS, text, context=context) for context in ("bos", "none"))
     expected, size = surprisals(model, stream_of(CHARACTERS, text)), len(text)

@@ -49,7 +49,7 @@ def after_one_step(folder: Path, family: str, decay: float, excluded: list[str])
 
 @pytest.mark.parametrize("excluded", slow_except([["bias", "norm"], ["embedding"], []], ["bias", "norm"]))
 @pytest.mark.parametrize("family", ["char_lstm", "lstm both", "gpt2", "llama", "bert"])
-def test_weight_decay__is_that_of_adamw_for_all_that_is_not_excluded(
+def test_weight_decay__equals_adamw_for_all_that_is_not_excluded(
     tmp_path: Path, family: str, excluded: list[str]
 ) -> None:
     """AdamW decays by rate x decay x weight; its other step is the same with and without."""

@@ -132,7 +132,7 @@ def test_process__draws_for_the_bot_after_its_terminal_is_closed() -> None:
     assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
-def test_process__ends_when_the_bot_is_killed_which_its_work_leaves_small() -> None:
+def test_process__ends_with_a_killed_bot_and_keeps_the_bot_small() -> None:
     program = """
 import asyncio, multiprocessing, sys, time
 from bot.processes.chart_process import ChartProcess

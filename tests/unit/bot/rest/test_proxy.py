@@ -33,7 +33,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HTTPS_PROXY": PROXY}, "https://discord.example/api/v10", PROXY),
     ],
 )
-def test_proxy__is_that_of_the_environment_for_discords_address(
+def test_proxy__comes_from_the_environment_for_discords_address(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], api: str, proxy: str | None
 ) -> None:
     given: dict[str, object] = {"api_base_url": api}

@@ -16,7 +16,7 @@ def last_event(folder: Path, run_id: str = "char_lstm-1") -> Event:
     return Story(folder, run_record(run_id)).start().fail().run.reader().read_new()[-1]
 
 
-def test_signature__is_that_of_the_published_example() -> None:
+def test_signature__equals_the_published_example() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = signed_headers(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers == {

@@ -301,7 +301,7 @@ def test_streamed_text__comes_before_its_answer_and_ends_without_a_reader(finish
     assert last.response.error is not None and last.response.error.code is ErrorCode.CANCELLED
 
 
-def test_completion__has_its_chunks_and_an_error_is_that_of_its_request(finished: Finished) -> None:
+def test_completion__has_its_chunks_or_the_error_of_its_request(finished: Finished) -> None:
     good, bad = (
         asked(CompletionRecord, {"prompts": ("the s", ids), "seed": 5}, name, is_streamed=True)
         for name, ids in (("good", (5, 6)), ("bad", (5, 10**6)))

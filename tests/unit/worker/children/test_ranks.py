@@ -53,7 +53,7 @@ def test_devices__requests_that_cannot_be_trained_are_refused(
     assert request_hash(changed(effective, devices=2)) == request_hash(effective)
 
 
-def test_error_of_another_process_than_the_first__is_that_of_the_run(
+def test_error_of_a_later_process__is_the_error_of_the_run(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
@@ -73,9 +73,7 @@ def test_error_of_another_process_than_the_first__is_that_of_the_run(
         ((1, -signal.SIGSEGV), "crashed"),
     ],
 )
-def test_exit_code__is_that_of_the_process_that_failed(
-    run: RunDirectory, codes: tuple[int, ...], cause: str | None
-) -> None:
+def test_exit_code__comes_from_the_failed_process(run: RunDirectory, codes: tuple[int, ...], cause: str | None) -> None:
     code = end_of(run, {rank: failure(rank, code) for rank, code in enumerate(codes)})
     assert cause_of(code, stalled=False, starved=False) == cause
 
@@ -91,7 +89,7 @@ def test_run_without_the_gpus__fails_with_the_reason(tmp_path: Path) -> None:
     assert error_of(run)[0] is ErrorCode.CUDA_NOT_AVAILABLE
 
 
-def test_process_whose_parent_has_ended__kills_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_without_its_parent__kills_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
 
     def kill(group: int, number: int) -> None:
