@@ -242,15 +242,14 @@ def with_recorded(resolved: Resolved, recorded: EffectiveRequest) -> EffectiveRe
     """Return a resolved request with the recorded values where rules have chosen: other versions have other rules."""
     values: dict[str, object] = resolved.effective.model_dump()
     before: dict[str, object] = recorded.model_dump()
-    fields = {choice.field for choice in resolved.chosen}
-    for name in ("optimizer", "tokenizer"):  # each has settings of its own
-        if any(field.startswith(f"{name}.") for field in fields):
-            fields.add(name)
+    fields = [choice.field for choice in resolved.chosen]
+    # each optimizer and each tokenizer has settings of its own
+    whole = [name for name in ("optimizer", "tokenizer") if any(field.startswith(f"{name}.") for field in fields)]
     if "model_size" in fields:
-        fields.add("model")
+        whole.append("model")
     elif "max_seq_len" in fields:
-        fields.add("model.max_position_embeddings")
-    for field in fields:
+        whole.append("model.max_position_embeddings")
+    for field in (*whole, *fields):
         if has_path(values, field):
             set_path(values, field, value_at(before, field))
     return parse(EffectiveRequest, values)

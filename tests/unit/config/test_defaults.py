@@ -228,10 +228,18 @@ def test_run_of_another_tokenizer__keeps_it(method: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", [SHORT, LONG])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(tokens: int, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("fields", "optimizer"),
+    [
+        *(({"model_family": "gpt2"}, name) for name in ("adamw", "muon")),
+        ({"model_family": "gpt2", "model_size": "tiny"}, "adamw"),
+        (LSTM, "adamw"),
+    ],
+)
+def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(
+    tokens: int, fields: dict[str, object], optimizer: str
+) -> None:
     """Its checkpoint and its hash are of those."""
-    fields: dict[str, object] = {"model_family": "gpt2"}
     today, then = resolved(MIDDLE, fields), resolved(tokens, fields | {"optimizer": {"name": optimizer}}).effective
     assert today.effective != then
     assert with_recorded(today, then) == then
