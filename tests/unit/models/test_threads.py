@@ -128,8 +128,9 @@ def test_choice__does_more_than_0_8_of_what_the_better_number_can(gain: float, s
     assert machine.done >= 0.8 * machine.possible
 
 
-def test_choice__follows_programs_that_begin_and_end() -> None:
-    quiet, busy = (1000.0, 1700.0), (950.0, 100.0)
+@pytest.mark.parametrize("busy", [(950.0, 100.0), (500.0, 400.0)])
+def test_choice__follows_programs_that_begin_and_end(busy: tuple[float, float]) -> None:
+    quiet = (1000.0, 1700.0)
     machine, choice = Machine(lambda seconds: busy if 60 <= seconds < 120 else quiet), MeasuredCount(2)
     shares: list[float] = []
     for end in (60, 120, 180):
