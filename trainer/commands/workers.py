@@ -39,11 +39,10 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
     def ask(here: Installation) -> Awaitable[WorkersState]:
         return here.call(LIST_WORKERS) if order is None else here.call(ORDER_WORKERS, body=order)
 
-    _show(with_installation(settings_for_any(), ask), terminal)
-    return 0
+    return _show(with_installation(settings_for_any(), ask), terminal)
 
 
-def _show(state: WorkersState, terminal: Terminal) -> None:
+def _show(state: WorkersState, terminal: Terminal) -> int:
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
     nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
@@ -52,6 +51,7 @@ def _show(state: WorkersState, terminal: Terminal) -> None:
     if state.is_paused:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
     terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
+    return 0
 
 
 def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:
