@@ -3,8 +3,9 @@
 import asyncio
 import re
 import threading
-from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -155,7 +156,14 @@ def test_following__continues_after_a_restart_of_the_server(server: LabServer) -
         assert [first_line, *rest] == list(client.logs(run_id, tail=10_000)), "no line is lost or repeated"
 
 
-def test_call__that_another_thread_waits_for_ends_with_the_client() -> None:
+async def fail() -> None:
+    raise OSError
+
+
+@pytest.mark.parametrize("last", [partial(asyncio.sleep, 0), fail])
+def test_call__that_another_thread_waits_for_ends_with_the_client(
+    last: Callable[[], Coroutine[object, object, None]],
+) -> None:
     loop, has_begun = BackgroundLoop(), threading.Event()
 
     async def wait() -> None:
@@ -165,9 +173,25 @@ def test_call__that_another_thread_waits_for_ends_with_the_client() -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(loop.call, wait())
         has_begun.wait()
-        loop.stop(asyncio.sleep(0))
-        with pytest.raises(CancelledError):
+        loop.stop(last())
+        with refused(ErrorCode.CANCELLED, "This client has been closed: make another one."):
             waiting.result(PATIENCE_SECONDS)
+
+
+def test_closed_client__refuses_calls_and_ends_open_iterators(server: LabServer) -> None:
+    client = client_of(server)
+    runs = client.runs()
+    first = next(runs)
+    client.close()
+    calls: list[Callable[[], object]] = [
+        lambda: next(runs),
+        lambda: next(client.runs()),
+        lambda: next(client.events(first.run_id)),
+        lambda: client.load(first.run_id),
+    ]
+    for call in calls:
+        with refused(ErrorCode.CANCELLED, "This client has been closed"):
+            call()
 
 
 def test_download__is_a_folder_that_trainer_loads(server: LabServer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +85,7 @@ class Client:
         self._server = Remote(_settings(url, key))
         self._loop = BackgroundLoop()
         self.close = weakref.finalize(self, _close, self._server, self._loop)
-        """Close the connections. It is called by itself when the client is no longer used."""
+        """Close the connections. It is called by itself when the client is no longer used; later calls are refused."""
 
     def __enter__(self) -> "Client":
         return self
@@ -373,20 +374,26 @@ class RemoteModel(NotebookModel):
 class BackgroundLoop:
     """An event loop in a thread until `stop`, for methods that a notebook calls without `await`.
 
-    The thread does not keep the program from ending.
+    The thread does not keep the program from ending. Calls that wait at `stop`, and later ones, raise CANCELLED.
     """
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="mt-client", daemon=True)
         self._thread.start()
 
     def call(self, work: Coroutine[object, object, T]) -> T:
         """Run a coroutine to its end and return its result; Ctrl-C cancels it."""
+        if self._is_stopped:
+            work.close()
+            raise _closed()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise _closed() from None
         finally:
             future.cancel()
 
@@ -396,7 +403,8 @@ class BackgroundLoop:
             while (item := self.call(_next(items))) is not None:
                 yield item
         finally:
-            self.call(_end(items))
+            if not self._is_stopped:  # the end of the loop ends it, too
+                self.call(_end(items))
 
     def stop(self, last: Coroutine[object, object, None]) -> None:
         """Run a last coroutine, cancel what other threads still wait for, and end the thread.
@@ -405,14 +413,21 @@ class BackgroundLoop:
         """
 
         async def end() -> None:
-            await last
-            self._loop.stop()
+            try:
+                await last
+            finally:
+                self._loop.stop()
 
+        self._is_stopped = True
         asyncio.run_coroutine_threadsafe(end(), self._loop)
 
     def _run(self) -> None:
         with self._runner:  # which cancels what is unfinished
             self._loop.run_forever()
+
+
+def _closed() -> AppError:
+    return AppError(ErrorCode.CANCELLED, "This client has been closed: make another one.")
 
 
 async def _next(items: AsyncGenerator[T, None]) -> T | None:
