@@ -180,8 +180,9 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert {measured.loss, elsewhere.loss} <= {summary.loss for summary in run.completed_manifest().eval}
         assert run.evaluation() == elsewhere
         assert [one.model for one in early] == [f"{run_id}@1"] * 2
-        tokenizers = [tokenizer.tokenizer_id for tokenizer in queue.tokenizers.all()]
-        assert status.tokenizer_id in tokenizers
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while status.tokenizer_id not in [one.tokenizer_id for one in queue.tokenizers.all()]:
+                await queue.replication.refresh()  # the worker stores it just after the run
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
         parent = await followed(queue, (await queue.train(continued, user_id=7)).run_id)
         await queue.states.delete(parent.run_id)
