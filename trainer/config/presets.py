@@ -19,12 +19,13 @@ from trainer.config.defaults import (
     is_long_enough,
     row_length,
 )
-from trainer.config.validation import has_path, merged, parse, safe_name, set_path, value_at
+from trainer.config.train_request import CORPORA
+from trainer.config.validation import merged, parse, safe_name, set_path, value_at
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig, TokenizerManifest, TokenizerMethod
 from trainer.contracts.training_options import (
     DEFAULT_DECAY_RATIO,
@@ -238,21 +239,30 @@ def _searched(chosen: list[ChosenValue]) -> list[str]:
     return found
 
 
-def with_recorded(resolved: Resolved, recorded: EffectiveRequest) -> EffectiveRequest:
-    """Return a resolved request with the recorded values where rules have chosen: other versions have other rules."""
+def with_recorded(resolved: Resolved, record: RunRecord) -> EffectiveRequest:
+    """Return the resolved request of a run with the run's values where rules have chosen.
+
+    Other versions have other rules.
+    """
     values: dict[str, object] = resolved.effective.model_dump()
-    before: dict[str, object] = recorded.model_dump()
-    fields = [choice.field for choice in resolved.chosen]
-    # each optimizer and each tokenizer has settings of its own
-    whole = [name for name in ("optimizer", "tokenizer") if any(field.startswith(f"{name}.") for field in fields)]
-    if "model_size" in fields:
-        whole.append("model")
-    elif "max_seq_len" in fields:
-        whole.append("model.max_position_embeddings")
-    for field in (*whole, *fields):
-        if has_path(values, field):
-            set_path(values, field, value_at(before, field))
+    before: dict[str, object] = record.effective.model_dump()
+    given = _given_fields(record.request)
+    # whole blocks, because each optimizer and each tokenizer has settings of its own
+    blocks = {choice.field.partition(".")[0] for choice in (*resolved.chosen, *record.chosen)}
+    if blocks & {"model_size", "max_seq_len"}:
+        blocks.add("model")
+    values |= merged({name: before[name] for name in blocks}, {name: given[name] for name in blocks & given.keys()})
     return parse(EffectiveRequest, values)
+
+
+def is_same_request(one: TrainRequest, other: TrainRequest) -> bool:
+    """Return True if two requests give the same values, apart from labels and from the names of corpora."""
+    left_out = {*CORPORA, *_NOT_HASHED} - {"model_family", "model_size"}
+    first, second = (
+        {name: value for name, value in _given_fields(request).items() if name not in left_out}
+        for request in (one, other)
+    )
+    return first == second
 
 
 class _Model(Frozen):
@@ -371,7 +381,7 @@ def request_hash(effective: EffectiveRequest) -> str:
         values["optimizer"] = optimizer
     for field in effective.searched:  # a result of the run
         set_path(values, field, None)
-    for field in ("corpus", "validation_corpus", "test_corpus"):
+    for field in CORPORA:
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256
     return sha256(to_json(values)).hexdigest()

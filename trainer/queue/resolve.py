@@ -13,7 +13,7 @@ from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.defaults import PACE_SIZES, Pace
-from trainer.config.presets import Resolved, has_free_size, request_hash, with_recorded
+from trainer.config.presets import Resolved, has_free_size, is_same_request, request_hash, with_recorded
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, with_stored_tokenizer
 from trainer.contracts.base import changed
@@ -54,10 +54,9 @@ class TrainingPreview(NamedTuple):
 
     def is_of(self, record: RunRecord) -> bool:
         """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
-        effective = self.effective
-        if effective.minutes is not None and record.effective.minutes == effective.minutes:
-            effective = with_recorded(Resolved(effective, self.chosen), record.effective)
-        return request_hash(effective) == record.request_hash
+        if self.request.minutes is None:
+            return request_hash(self.effective) == record.request_hash
+        return is_same_request(self.request, record.request) and _texts(self.effective) == _texts(record.effective)
 
     def checked(self) -> CheckedTraining:
         """Return what the preview says of the training, for a person or a client."""
@@ -141,7 +140,7 @@ async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Setti
     """Resolve the request of a run as `resolve_request` does, with the values that rules chose for the run."""
     facts = await gather(record.request, corpora, settings)
     again = await asyncio.to_thread(resolve, record.request, facts)
-    return with_recorded(Resolved(again.effective, again.chosen), record.effective)
+    return with_recorded(Resolved(again.effective, again.chosen), record)
 
 
 def _measure_pace(request: TrainRequest, facts: Facts, settings: Settings) -> Pace | None:
@@ -235,10 +234,16 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
     if request_hash(again) == record.request_hash:
         return
     old = record.effective
-    texts = (again.corpus, again.validation_corpus, again.test_corpus)
-    has_changed = texts != (old.corpus, old.validation_corpus, old.test_corpus)
-    what = "its corpus has changed since" if has_changed else "its request resolves to different settings today"
+    what = (
+        "its corpus has changed since"
+        if _texts(again) != _texts(old)
+        else "its request resolves to different settings today"
+    )
     raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
+
+
+def _texts(effective: EffectiveRequest) -> dict[str, str]:
+    return {field: corpus.sha256 for field, corpus in effective.corpora_by_field().items()}
 
 
 def _notes_on_length(effective: EffectiveRequest, cost: Cost) -> tuple[str, ...]:

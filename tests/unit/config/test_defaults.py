@@ -7,23 +7,28 @@ from hypothesis import strategies as st
 
 from tests.support.families import CAUSAL
 from tests.support.properties import for_all_pairs
+from tests.support.runs import record
 from trainer.config.defaults import TextCharacters, TrainingText, chosen_vocab_size
 from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded, with_tokenizer
 from trainer.config.train_request import train_request
-from trainer.config.validation import value_at
+from trainer.config.validation import merged, parse, set_path, value_at
 from trainer.contracts.base import changed
-from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import BpeTokenizerConfig, WordPieceTokenizerConfig
+from trainer.contracts.training_options import ChosenValue
 
 Values = Mapping[str, object]
 CHARACTERS = 97
 NO_BYTES = CorpusRef(name="kk", sha256="a" * 64, bytes=0)
 
 
+def request_of(fields: Values) -> TrainRequest:
+    return train_request(dict[str, object](model_family="char_lstm", corpus="kk") | dict(fields))
+
+
 def resolved(tokens: int, fields: Values) -> Resolved:
-    request = train_request(dict[str, object](model_family="char_lstm", corpus="kk") | dict(fields))
     text = TrainingText(tokens, CHARACTERS)
-    return resolve_with_reasons(request, text, {"corpus": NO_BYTES})
+    return resolve_with_reasons(request_of(fields), text, {"corpus": NO_BYTES})
 
 
 def value(effective: EffectiveRequest, path: str) -> object:
@@ -214,33 +219,62 @@ def test_reason__has_no_number_with_an_exponent() -> None:
     assert reason.endswith(", 400 epochs")
 
 
+def run_of_other_rules(tokens: int, fields: Values, chosen: Values) -> RunRecord:
+    """A run of a request for which the rules of another version have chosen some values otherwise."""
+    values: dict[str, object] = merged({}, fields)
+    for path, chosen_value in chosen.items():
+        set_path(values, path, chosen_value)
+    then = resolved(tokens, values)
+    others = [parse(ChosenValue, {"field": path, "value": one, "reason": ""}) for path, one in chosen.items()]
+    run = record(request=request_of(fields), effective=then.effective)
+    return changed(run, chosen=(*then.chosen, *others))
+
+
 @pytest.mark.parametrize("method", ["char", "bpe"])
 def test_run_of_another_tokenizer__keeps_it(method: str) -> None:
     """A run of before a rule, or of another one, continues with its own tokenizer."""
-    fields: dict[str, object] = {"model_family": "gpt2"}
-    then = resolved(MIDDLE, fields | {"tokenizer": {"method": method, "vocab_size": 4000}}).effective
+    run = run_of_other_rules(
+        MIDDLE, {"model_family": "gpt2"}, {"tokenizer.method": method, "tokenizer.vocab_size": 4000}
+    )
     for text in (SHORT_TEXT, LONG_TEXT):
-        request, chosen = with_tokenizer(train_request(dict[str, object](corpus="kk") | fields), text)
+        request, chosen = with_tokenizer(run.request, text)
         given: dict[str, object] = request.model_dump(exclude_unset=True)
         today = resolved(MIDDLE, given)
-        assert today.effective != then
-        assert with_recorded(Resolved(today.effective, (*chosen, *today.chosen)), then) == then
+        assert today.effective != run.effective
+        assert with_recorded(Resolved(today.effective, (*chosen, *today.chosen)), run) == run.effective
 
 
 @pytest.mark.parametrize("tokens", [SHORT, LONG])
 @pytest.mark.parametrize(
-    ("fields", "optimizer"),
+    ("fields", "chosen"),
     [
-        *(({"model_family": "gpt2"}, name) for name in ("adamw", "muon")),
-        ({"model_family": "gpt2", "model_size": "tiny"}, "adamw"),
-        (LSTM, "adamw"),
+        *(
+            (fields, {"optimizer.name": name})
+            for fields in ({"model_family": "gpt2"}, {"model_family": "gpt2", "model_size": "tiny"}, LSTM)
+            for name in ("adamw", "muon", "sgd")
+        ),
+        (LSTM | {"model": {"num_layers": 1}}, {"early_stopping.enabled": False}),
+        (GPT2 | {"optimizer": {"betas": [0.9, 0.95]}}, {"optimizer.name": "adamw"}),
+        (LSTM | {"tokenizer": {"method": "bpe"}}, {"tokenizer.vocab_size": 300}),
     ],
 )
 def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(
-    tokens: int, fields: dict[str, object], optimizer: str
+    tokens: int, fields: Values, chosen: Values
 ) -> None:
     """Its checkpoint and its hash are of those."""
-    today, then = resolved(MIDDLE, fields), resolved(tokens, fields | {"optimizer": {"name": optimizer}}).effective
-    assert today.effective != then
-    assert with_recorded(today, then) == then
-    assert with_recorded(today, changed(then, gradient_clipping=0.3)) == then
+    today, run = resolved(MIDDLE, fields), run_of_other_rules(tokens, fields, chosen)
+    assert today.effective != run.effective
+    assert with_recorded(today, run) == run.effective
+    edited = changed(run, effective=changed(run.effective, gradient_clipping=0.3))
+    assert with_recorded(today, edited) == run.effective
+
+
+def test_recorded_values__leave_what_the_request_gives() -> None:
+    """A record that somebody has edited is not that of its request."""
+    fields = LSTM | {"model": {"num_layers": 1}, "optimizer": {"weight_decay": 0.3}}
+    today = resolved(MIDDLE, fields)
+    edited = resolved(MIDDLE, LSTM | {"model": {"num_layers": 2}, "optimizer": {"weight_decay": 0.2}}).effective
+    run = record(request=request_of(fields), effective=edited)
+    again = with_recorded(today, run)
+    assert value(again, "model.num_layers") == 1
+    assert value(again, "optimizer.weight_decay") == 0.3

@@ -65,7 +65,10 @@ async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     other = changed(second.effective, model=changed(second.effective.model, hidden_size=4), model_size="tiny")
     assert second._replace(effective=other).is_of(record)
     assert not (await previewed(tmp_path, changed(MINUTES, minutes=4.0))).is_of(record)
-    assert not (await previewed(tmp_path, changed(MINUTES, learning_rate=0.5))).is_of(record)
+    given = changed(MINUTES, learning_rate=0.5)
+    assert not (await previewed(tmp_path, given)).is_of(record)
+    assert not second.is_of(changed(record, request=given))
+    assert not (await previewed(tmp_path, changed(MINUTES, model_family="lstm"))).is_of(record)
     again = await resolve_again(record, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
     assert request_hash(again) == record.request_hash
 
