@@ -183,6 +183,7 @@ async def test_waiting_run__is_cancelled_paused_or_fails_in_the_queue(lab: Lab) 
             assert [event.seq for event in events_of(queue, held.run_id)] == [1]
         of_lost, of_faulty = [await wait(queue, run.run_id, ended) for run in (lost, faulty)]
         ends = [(await wait(queue, run.run_id, ended)).status for run in (cancelled, asked, paused, held)]
+        await until(lambda: lab.logged("child_ended", f"run_id={asked.run_id}", "exit_code=0"))
     assert ends == ["cancelled"] * 3 + ["completed"]
     assert of_lost.error is not None and of_lost.error.code is ErrorCode.DATA_NOT_FOUND
     assert (of_lost.status, of_lost.attempt) == ("failed", 1)
