@@ -30,6 +30,7 @@ from tests.support.properties import for_all
 from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.reverse_proxy import reverse_proxy
+from tests.support.waiting import until
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
@@ -156,6 +157,24 @@ def test_growing_file__is_stored_again_under_its_key_until_it_is_cut(tmp_path: P
         keys.append({file.key for file in stored_head(bucket).files if file.path == "loss_curve.jsonl"})
         assert (pulled(bucket, tmp_path / "b").path / "loss_curve.jsonl").read_bytes() == curve
     assert keys[0] == keys[1] != keys[2]
+
+
+async def test_end_of_a_run__is_stored_after_the_work_at_its_end(tmp_path: Path, bucket: Bucket) -> None:
+    """Else other machines would look for its tokenizer before the writer has stored it, and not again."""
+    settings = machine(tmp_path, bucket)
+    run, writer = published(bucket, settings.app.artifacts_root)
+    cancel = run.path / "cancel"
+
+    async def work() -> None:
+        end(run)
+        writer.request_cancel()
+        for _ in range(2):  # the second time, the folder has been looked at after its end
+            await until(cancel.exists)
+            cancel.unlink()
+        assert list(bucket.objects.tags("open/")) == [HEAD] and not stored_head(bucket).has_ended
+
+    await Replication(settings).write("models", RUN, work)
+    assert list(bucket.objects.tags("ended/")) == [f"ended/models/{RUN}"]
 
 
 def stored_head(bucket: Bucket, run_id: str = RUN, state: str = "open") -> Head:

@@ -181,12 +181,17 @@ class Replica:
                 return
         raise WriterChanged
 
-    def push(self) -> bool:
-        """Store what has changed in the folder; return whether it had. Raises WriterChanged."""
+    def push(self, *, is_last: bool = True) -> bool:
+        """Store what has changed in the folder; return whether it had. Raises WriterChanged.
+
+        The end of the folder is stored by the last call only, after the work that its writer does at the end.
+        """
         copy = self._copy
         if copy is None or copy.head.writer != self._machine:
             raise WriterChanged
         has_ended = self._has_ended()
+        if has_ended and not is_last:
+            return False
         files = self._store_files(copy.head.counter, is_last=has_ended)
         head = changed(copy.head, files=files, has_ended=has_ended)
         new = copy if head == copy.head else self._replace_head(head, copy.key, copy.etag)

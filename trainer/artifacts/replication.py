@@ -291,7 +291,7 @@ async def _push_until(has_ended: asyncio.Event, replica: Replica) -> None:
     """
     while not has_ended.is_set():
         try:
-            await asyncio.to_thread(replica.push)
+            await asyncio.to_thread(partial(replica.push, is_last=False))
             await asyncio.to_thread(replica.take_cancel)
         except (AppError, OSError) as error:
             log.warning("push_failed", names=replica.item_id, error=str(error))
