@@ -172,12 +172,11 @@ async def test_waiting_run__is_cancelled_paused_or_fails_in_the_queue(lab: Lab) 
             assert lock is not None
             assert record_end(held, "crashed", ()) == 1.0
             paused.request_pause()
-            child = await start_child("train-child", lab.settings, paused.run_id)
-            assert (await child.wait(), paused.is_paused, paused.follow().refresh().status) == (0, True, "paused")
-            assert await queue.states.cancel(paused.run_id)
-            end = paused.manifest()
-            late = await start_child("train-child", lab.settings, paused.run_id)
-            assert (await late.wait(), paused.manifest()) == (0, end), "a child changes nothing of a run that has ended"
+        await wait(queue, paused.run_id, lambda status: status.status == "paused")
+        assert paused.is_paused and await queue.states.cancel(paused.run_id)
+        end = paused.manifest()
+        late = await start_child("train-child", lab.settings, paused.run_id)
+        assert (await late.wait(), paused.manifest()) == (0, end), "a child changes nothing of a run that has ended"
         with lock:
             await until(lambda: lab.logged("child_ended", f"run_id={held.run_id}", f"exit_code={LOCKED_EXIT_CODE}"))
             assert [event.seq for event in events_of(queue, held.run_id)] == [1]

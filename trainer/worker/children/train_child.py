@@ -68,9 +68,6 @@ def _train(settings: Settings, run: RunDirectory, processes: Processes) -> int:
         if end is not None or run.cancel_requested():
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
             return 0
-        if run.pause_requested():
-            run.write_pause(events)
-            return 0
         started = _log_start(settings, run, events)
         pause = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: pause.set())
