@@ -182,7 +182,7 @@ async def test_run__trains_on_another_machine_and_is_read_here(site: Site, tmp_p
         assert [one.model for one in early] == [f"{run_id}@1"] * 2
         async with asyncio.timeout(PATIENCE_SECONDS):
             while status.tokenizer_id not in [one.tokenizer_id for one in queue.tokenizers.all()]:
-                await queue.replication.refresh()  # the worker stores it just after the run
+                await queue.replication.refresh()  # files of the end may be here before the end is stored
         continued = tiny_request(corpus=name, init_from_run_id=run_id, learning_rate=0.01)
         parent = await followed(queue, (await queue.train(continued, user_id=7)).run_id)
         await queue.states.delete(parent.run_id)
