@@ -54,7 +54,7 @@ def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ..
 def run_source(effective: EffectiveRequest) -> str:
     """Return a hash of what determines the tokenizer that a run trains for itself: corpora, split and options."""
     fields: dict[str, object] = effective.model_dump(mode="json", include=_SPLIT | {"tokenizer"})
-    fields |= {field: corpus.sha256 for field, corpus in effective.corpora_by_field().items()}
+    fields |= effective.hashes_by_field()
     return sha256(to_json(fields)).hexdigest()
 
 

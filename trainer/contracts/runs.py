@@ -242,6 +242,10 @@ class EffectiveRequest(TrainingOptions):
         }
         return {field: text for field, text in texts.items() if text is not None}
 
+    def hashes_by_field(self) -> dict[str, str]:
+        """Return the SHA-256 of the corpora by their fields."""
+        return {field: corpus.sha256 for field, corpus in self.corpora_by_field().items()}
+
 
 def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield the values of blocks within blocks, with dots in their names."""

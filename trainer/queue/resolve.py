@@ -56,7 +56,8 @@ class TrainingPreview(NamedTuple):
         """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
         if self.request.minutes is None:
             return request_hash(self.effective) == record.request_hash
-        return is_same_request(self.request, record.request) and _texts(self.effective) == _texts(record.effective)
+        has_same_texts = self.effective.hashes_by_field() == record.effective.hashes_by_field()
+        return has_same_texts and is_same_request(self.request, record.request)
 
     def checked(self) -> CheckedTraining:
         """Return what the preview says of the training, for a person or a client."""
@@ -233,17 +234,9 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
         raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
     if request_hash(again) == record.request_hash:
         return
-    old = record.effective
-    what = (
-        "its corpus has changed since"
-        if _texts(again) != _texts(old)
-        else "its request resolves to different settings today"
-    )
+    has_changed = again.hashes_by_field() != record.effective.hashes_by_field()
+    what = "its corpus has changed since" if has_changed else "its request resolves to different settings today"
     raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
-
-
-def _texts(effective: EffectiveRequest) -> dict[str, str]:
-    return {field: corpus.sha256 for field, corpus in effective.corpora_by_field().items()}
 
 
 def _notes_on_length(effective: EffectiveRequest, cost: Cost) -> tuple[str, ...]:
