@@ -18,16 +18,19 @@ from tests.support.refusals import refused
 from tests.support.waiting import captured_logs
 from trainer.artifacts import job_folder
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.cleanup import clean_up
+from trainer.artifacts.job_folder import JobFolder
 from trainer.artifacts.kinds import JOB_KINDS, KINDS_BY_NAME
 from trainer.artifacts.replicas import Replica
 from trainer.config.settings import Settings, TokenizerCleanupSettings
-from trainer.contracts.base import KindName, changed
+from trainer.contracts.base import JobRecord, KindName, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.queue.queue import JobQueue
 from trainer.store.connection import open_redis
 from trainer.store.store import Store
+from trainer.system.files import Disk
 from trainer.system.hardware import process_name
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
@@ -120,6 +123,55 @@ def test_cancelled_job__begins_again_when_its_process_has_noticed_the_end(
         KINDS[name].create(tmp_path, 1)
     assert KINDS[name].create(tmp_path, 1).is_unfinished()
     assert not job.cancel_requested()
+
+
+class CancellingDisk(Disk):
+    """A disk on which a job is cancelled as soon as an operation has made that possible."""
+
+    def __init__(self, job: JobFolder[JobRecord]) -> None:
+        self._job = job
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self._cancel()
+
+    def remove(self, path: Path) -> None:
+        super().remove(path)
+        self._cancel()
+
+    def sync(self, folder: Path) -> bool:
+        synced = super().sync(folder)
+        self._cancel()
+        return synced
+
+    def _cancel(self) -> None:
+        if self._job.is_unfinished():
+            self._job.request_cancel()
+
+
+@pytest.mark.parametrize("earlier", [[], ["error.json"], ["cancel"], ["error.json", "cancel"]])
+@REPEATED
+def test_job__that_is_cancelled_while_it_is_accepted_stays_cancelled(
+    tmp_path: Path, name: KindName, earlier: list[str]
+) -> None:
+    accepted = KINDS[name].create(tmp_path / "accepted", 1)
+    store = KINDS_BY_NAME[name].store(tmp_path)
+    job = store.directory(accepted.job_id)
+    if earlier:
+        shutil.copytree(accepted.path, job.path)
+    for end in earlier:
+        (job.path / end).write_text(RunError.of(FAILURE).model_dump_json(), encoding="utf-8")
+    store.disk = CancellingDisk(job)
+    begun = store.create_or_continue(job.job_id, accepted.record())
+    assert (begun.state(), begun.record()) == ("cancelled", accepted.record())
+
+
+def test_outdated_job__begins_again_in_one_of_two_processes(tmp_path: Path) -> None:
+    job = KINDS["batteries"].create(tmp_path, 1)
+    job.result.touch()
+    renewed_by_another = iter([True, False])
+    BatteryStore(tmp_path).create_or_continue(job.job_id, job.record(), renewed_by_another.__next__)
+    assert job.has_completed()
 
 
 @NAMES

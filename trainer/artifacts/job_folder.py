@@ -159,9 +159,13 @@ class JobFolder(Generic[RecordT_co]):
         return None
 
     def begin(self, record: JobRecord) -> None:
-        """Write a request, and remove the end of an earlier attempt; the caller holds the lock."""
+        """Write a request, and remove the end of an earlier attempt; the caller holds the lock.
+
+        The job can be cancelled as soon as its earlier end is gone, so that nothing is removed after that.
+        """
+        ends = [end for end in (self.result, self._error, self._cancel) if end.exists()]
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
-        for file in (*self._of_attempt(), self.result, self._error, self._cancel, self.message_ledger):
+        for file in (*self._of_attempt(), self.message_ledger, *ends):
             self.disk.remove(file)
         self.disk.sync(self.path)
 
@@ -340,15 +344,14 @@ class JobStore(Generic[FolderT_co]):
             lock = job.lock()
             if lock is not None:
                 with lock:
-                    # unless another process was faster
-                    while job.may_begin() or (job.has_completed() and is_outdated()):
+                    if job.may_begin() or (job.has_completed() and is_outdated()):  # unless another process was faster
                         job.begin(record)
                         self.disk.sync(self._folder)
-            elif time.monotonic() > deadline:
+                break  # not again: the job may have been cancelled meanwhile
+            if time.monotonic() > deadline:
                 message = f"The {job.word} '{job_id}' is just ending; try again in a minute."
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
-            else:
-                time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return job
 
 
