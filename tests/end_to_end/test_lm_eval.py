@@ -42,6 +42,8 @@ TASKS: dict[str, dict[str, object]] = {
         "generation_kwargs": {"until": ["s "], "max_gen_toks": 9},
     },
 }
+HARNESS = {"OPENAI_API_KEY": ADMIN, "HF_HUB_OFFLINE": "1", "DISABLE_MULTIPROC": "1"}
+"""Variables of the harness: its pool of processes for standard errors, which no test reads, has once never ended."""
 METRICS = {"pairs": "perplexity", "choices": "acc", "lines": "bits_per_byte", "answers": "exact_match"}
 MINIMAL_PAIRS = [
     *((" ".join(words), " ".join(words[::-1])) for words in (line.split()[:4] for line in LINES)),
@@ -161,7 +163,7 @@ async def test_lm_eval__measures_the_numbers_of_mt_score(lab: Lab, tmp_path: Pat
         harness = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lm_eval", "--log_samples", *(word for pair in words.items() for word in pair)),
             cwd=tmp_path,
-            env={**os.environ, "OPENAI_API_KEY": ADMIN, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
+            env={**os.environ, **HARNESS, "HF_HOME": str(tmp_path / "hf")},
             stdout=PIPE,
             stderr=STDOUT,
         )
