@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from threading import Lock
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -37,6 +38,10 @@ Phase = Literal["reading", "searching", "training", "evaluating"]
 """Phases of a running job."""
 
 
+_PARSING = Lock()
+"""Held while source is parsed: before 3.11.8 and 3.12.2, Python may fail where two threads do (cpython#106905)."""
+
+
 class Frozen(BaseModel):
     """An immutable record; refuses unknown fields, infinite numbers, and bool for int."""
 
@@ -67,7 +72,8 @@ def describe_fields(schema: JsonDict, record: type[BaseModel]) -> None:
 
 def _docs(record: type[object]) -> Iterator[tuple[str, str]]:
     """Yield the fields of a class that are followed by a docstring."""
-    [definition] = ast.parse(inspect.getsource(record)).body
+    with _PARSING:
+        [definition] = ast.parse(inspect.getsource(record)).body
     for field, after in pairwise(definition.body if isinstance(definition, ast.ClassDef) else []):
         match field, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
