@@ -96,7 +96,7 @@ class JobFolder(Generic[RecordT_co]):
 
     def is_unfinished(self) -> bool:
         """Return True from the request to the result, the error or the request to cancel."""
-        return self._request.exists() and not any(end.exists() for end in (self.result, self._error, self._cancel))
+        return self._request.exists() and not self._ends()
 
     def has_begun(self) -> bool:
         """Return True once a worker has started the job: it then writes a log."""
@@ -163,7 +163,7 @@ class JobFolder(Generic[RecordT_co]):
 
         The job can be cancelled as soon as its earlier end is gone, so that nothing is removed after that.
         """
-        ends = [end for end in (self.result, self._error, self._cancel) if end.exists()]
+        ends = self._ends()
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
         for file in (*self._of_attempt(), self.message_ledger, *ends):
             self.disk.remove(file)
@@ -191,8 +191,11 @@ class JobFolder(Generic[RecordT_co]):
 
     def ended_at(self) -> float | None:
         """Return when the end was written, in seconds since 1970; None before the end."""
-        ends = (end for end in (self.result, self._error, self._cancel) if end.exists())
-        return next((end.stat().st_mtime for end in ends), None)
+        return next((end.stat().st_mtime for end in self._ends()), None)
+
+    def _ends(self) -> list[Path]:
+        """Return the files that say how the job has ended, the one that counts first; none before the end."""
+        return [file for file in (self.result, self._error, self._cancel) if file.exists()]
 
     def _of_attempt(self) -> tuple[Path, ...]:
         """Return the files that another attempt begins without."""
