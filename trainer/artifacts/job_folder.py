@@ -341,13 +341,17 @@ class JobStore(Generic[FolderT_co]):
         completed one that is outdated. Raises OSError, and SERVICE_UNAVAILABLE if that process takes long.
         """
         job = self.directory(job_id)
+
+        def may_begin() -> bool:
+            return job.may_begin() or (job.has_completed() and is_outdated())
+
         self.disk.make_folder(job.path)
         deadline = time.monotonic() + _ENDING_SECONDS
-        while job.may_begin() or (job.has_completed() and is_outdated()):
+        while may_begin():
             lock = job.lock()
             if lock is not None:
                 with lock:
-                    if job.may_begin() or (job.has_completed() and is_outdated()):  # unless another process was faster
+                    if may_begin():  # unless another process was faster
                         job.begin(record)
                         self.disk.sync(self._folder)
                 break  # not again: the job may have been cancelled meanwhile
