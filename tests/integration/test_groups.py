@@ -104,6 +104,19 @@ async def test_group__is_cancelled_once(here: Site) -> None:
     assert (await here.post(f"{address}/cancel", key=ANA)).outcome == (409, "RUN_FINISHED")
 
 
+async def test_group_whose_acceptance_was_interrupted__is_cancelled_with_the_runs_it_lacks(here: Site) -> None:
+    accepted = await start(here, tiny_request(**LONG, seeds=3))
+    for run_id in accepted.run_ids:
+        await here.queue.states.cancel(run_id)
+        await wait_for_status(here.queue, run_id, ended)
+    runs = here.queue.runs
+    delete_run(runs.get(accepted.run_ids[2]), runs.get(accepted.run_ids[2]).path.parents[1])
+    (runs.get(accepted.run_ids[0]).path / OPEN_GROUP_FILE).touch()
+    assert (await here.post(f"/groups/{group_of(accepted)}/cancel", key=ANA)).status == 200
+    ends = (await here.get(f"/groups/{group_of(accepted)}?wait=60", key=ANA)).record(GroupStatus)
+    assert ends.message == "3 runs: 3 cancelled." and not runs.get(accepted.run_ids[0]).has_open_group()
+
+
 async def test_wait_and_ids_of_groups__are_refused_where_one_run_is_meant(here: Site) -> None:
     waiting = await here.post("/runs/train?wait=1", tiny_request(seeds=2), key=ANA)
     assert waiting.outcome == (422, "INVALID_INPUT") and "`wait` waits for one run" in waiting.text
@@ -213,6 +226,7 @@ def test_group__is_cancelled_and_resumed_in_the_terminal(
     shown, _ = started.communicate(timeout=PATIENCE_SECONDS)
     assert (started.returncode, f"{name}: cancelled. 2 runs: 2 cancelled." in shown) == (1, True)
     assert f"next: mt compare {label} OTHER   ·   mt status {label}\n" in shown
+    assert f"All runs of the group '{name}' have already ended." in shell.refuse("cancel", name)
     code, out, _ = shell.run("resume", name, "--json")
     resumed = GroupStatus.model_validate_json(out)
     [again] = [one for one in resumed.members if one.run_id.startswith(f"{begun}-")]

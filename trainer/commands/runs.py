@@ -41,13 +41,15 @@ from trainer.commands.training import NO_PAUSE, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.groups import GroupStatus, cancel_unfinished
+from trainer.contracts.groups import GroupStatus, finished_group_error
+from trainer.contracts.operations import UNFINISHED_STATES
 from trainer.contracts.parameters import GroupPath, ModelPath, RunPath
-from trainer.contracts.runs import AnnotationChange, RunStatus
+from trainer.contracts.runs import FINAL_STATES, AnnotationChange, RunStatus
 from trainer.contracts.verification import Check, Verification
 from trainer.contracts.wording import counted
 from trainer.lab.calls import (
     ANNOTATE_RUN,
+    CANCEL_GROUP,
     DELETE_RUN,
     GET_CONFIG,
     GET_FILES,
@@ -131,9 +133,15 @@ def _cancel(options: RunOrGroupOptions, terminal: Terminal) -> int:
             status = await installation.cancel(options.run)
             terminal.show(status, Text(_cancelled(status)))
             return 0
-        cancelled = await cancel_unfinished(found, installation.cancel)
-        group = await installation.call(GET_GROUP, GroupPath(group_id=options.run))
-        terminal.show(group, Text("\n".join(map(_cancelled, cancelled))))
+        path = GroupPath(group_id=options.run)
+        await installation.call(CANCEL_GROUP, path)
+        group = await installation.call(GET_GROUP, path)
+        had_ended = {run.run_id for run in found.of_state(*FINAL_STATES)}
+        cancelled = group.of_state("cancelled", *UNFINISHED_STATES)
+        stopped = [run for run in cancelled if run.run_id not in had_ended]
+        if not stopped:  # the server answers a repeated request as the first one
+            raise finished_group_error(options.run)
+        terminal.show(group, Text("\n".join(map(_cancelled, stopped))))
         return 0
 
     return with_installation(settings_for_any(), cancel)

@@ -1,17 +1,15 @@
 """The status of a group of runs over seeds: its members, and the spread of their numbers."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Literal, TypeVar, get_args
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
 
 from trainer.contracts.base import Frozen, Identifier, RunState, Timestamp, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.intervals import Spread, spread
 from trainer.contracts.models import ModelFamily, Objective
-from trainer.contracts.operations import UNFINISHED_STATES
 from trainer.contracts.runs import FINAL_STATES, RunStatus
 from trainer.contracts.wording import counted
 
-T = TypeVar("T")
 GroupNumber = Literal[
     "train_loss",
     "best_val_loss",
@@ -107,6 +105,11 @@ def group_status(group_id: str, statuses: Iterable[RunStatus]) -> GroupStatus:
     )
 
 
+def finished_group_error(group_id: str) -> AppError:
+    """Return the refusal to cancel a group whose runs have all ended."""
+    return AppError(ErrorCode.RUN_FINISHED, f"All runs of the group '{group_id}' have already ended.")
+
+
 class RunRows:
     """The newest runs of a list, in which the runs of a group are one row."""
 
@@ -123,20 +126,6 @@ class RunRows:
         self._names.add(name)
         self.runs.append(run)
         return True
-
-
-async def cancel_unfinished(group: GroupStatus, cancel: Callable[[str], Awaitable[T]]) -> list[T]:
-    """Cancel the runs of a group that have not ended, by id; raises RUN_FINISHED if all have."""
-    cancelled: list[T] = []
-    for run in group.of_state(*UNFINISHED_STATES):
-        try:
-            cancelled.append(await cancel(run.run_id))
-        except AppError as error:
-            if error.code is not ErrorCode.RUN_FINISHED:  # it has just ended
-                raise
-    if not cancelled:
-        raise AppError(ErrorCode.RUN_FINISHED, f"All runs of the group '{group.group_id}' have already ended.")
-    return cancelled
 
 
 def _created_at(status: RunStatus) -> Timestamp:

@@ -1,12 +1,15 @@
 """Work on groups of runs over seeds."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
 from trainer.artifacts.curves import Points, RunCurves, pieces
-from trainer.contracts.groups import GroupStatus, cancel_unfinished
+from trainer.artifacts.run_groups import runs_of_group
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.groups import GroupStatus, finished_group_error
 from trainer.contracts.http_answers import CancelAnswer, CurveBand, GroupCurve
+from trainer.contracts.operations import UNFINISHED_STATES
 from trainer.contracts.parameters import CurveQuery, GroupPath, NoBody, NoQuery, WaitQuery
 from trainer.contracts.reports import Report
 from trainer.lab.lab import Asked, Lab
@@ -56,9 +59,26 @@ def _thinned(curve: Curve, points: int | None) -> tuple[tuple[int, float], ...]:
 
 async def cancel_group(lab: Lab, asked: Asked[GroupPath, NoQuery, NoBody]) -> CancelAnswer:
     """Cancel the runs of a group that have not ended: each ends after its current step, with its last checkpoint."""
-    group = await lab.feeds.group(asked.path.group_id)
+    queue, group_id = await lab.live(), asked.path.group_id
+    for run in await asyncio.to_thread(runs_of_group, lab.stores.runs, group_id):
+        await queue.complete_group(run)  # a worker would start later what is not written yet
+    group = await lab.feeds.group(group_id)
     # the answer to the first request with this key was lost
     is_repeated = asked.key is not None and group.has_ended and group.of_state("cancelled")
     if not is_repeated:
-        await cancel_unfinished(group, (await lab.live()).states.cancel)
+        await cancel_unfinished(group, queue.states.cancel)
     return CancelAnswer()
+
+
+async def cancel_unfinished(group: GroupStatus, cancel: Callable[[str], Awaitable[bool]]) -> None:
+    """Cancel the runs of a group that have not ended, by id; raises RUN_FINISHED if all have."""
+    has_cancelled = False
+    for run in group.of_state(*UNFINISHED_STATES):
+        try:
+            await cancel(run.run_id)
+            has_cancelled = True
+        except AppError as error:
+            if error.code is not ErrorCode.RUN_FINISHED:  # it has just ended
+                raise
+    if not has_cancelled:
+        raise finished_group_error(group.group_id)

@@ -205,11 +205,14 @@ class JobQueue:
     async def accepted_before(self, run: RunDirectory) -> Accepted:
         """Return the answer to the request that started a run; complete a group whose acceptance was interrupted."""
         accepted = Accepted.of(await asyncio.to_thread(run.record))
-        first = self.runs.directory(accepted.run_id)
+        await self.complete_group(self.runs.directory(accepted.run_id))
+        return accepted
+
+    async def complete_group(self, first: RunDirectory) -> None:
+        """Write and enqueue what is missing of the group of a run, if its acceptance was interrupted."""
         if first.has_open_group():
             runs: list[RunDirectory] = await asyncio.to_thread(write_members, self.runs, first)
             await self._enqueue_all(runs)
-        return accepted
 
     async def _enqueue_all(self, runs: Sequence[RunDirectory]) -> Accepted:
         for run in runs:

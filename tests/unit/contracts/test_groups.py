@@ -11,8 +11,8 @@ from tests.support.groups import GROUP, group_stories, resumed
 from tests.support.refusals import refused
 from tests.support.stories import Story
 from trainer.contracts.base import RunState, changed
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.groups import GroupStatus, RunRows, cancel_unfinished, group_status
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.groups import RunRows, group_status
 from trainer.contracts.runs import RunStatus
 
 
@@ -119,24 +119,3 @@ def test_rows__count_the_runs_of_a_group_once(tmp_path: Path) -> None:
         rows = RunRows(1, by_group=by_group)
         assert [rows.take(run) for run in runs] == [True] * taken + [False] * (5 - taken)
         assert rows.runs == runs[:taken]
-
-
-async def test_cancelling__ends_the_unfinished_runs_and_passes_errors_on(tmp_path: Path) -> None:
-    stories = group_stories(tmp_path, (1, 2, 3, 4))
-    stories[0].start().complete()
-    group = group_status(GROUP, statuses(stories))
-
-    async def cancel(run_id: str) -> str:
-        if run_id.endswith("s3"):
-            raise AppError(ErrorCode.RUN_FINISHED, "It has ended in the meantime.")
-        return run_id
-
-    async def fail(run_id: str) -> str:
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{run_id} is locked.")
-
-    assert await cancel_unfinished(group, cancel) == [f"{GROUP}-s2", f"{GROUP}-s4"]
-    with refused(ErrorCode.SERVICE_UNAVAILABLE, "is locked"):
-        await cancel_unfinished(group, fail)
-    ended: GroupStatus = group_status(GROUP, statuses(stories[:1]))
-    with refused(ErrorCode.RUN_FINISHED, "All runs of the group"):
-        await cancel_unfinished(ended, cancel)
