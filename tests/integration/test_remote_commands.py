@@ -54,7 +54,8 @@ def is_followed(client: Client) -> bool:
 @pytest.fixture(scope="module", name="other")
 def other_fixture(client: Client) -> str:
     """A second completed run, the only one of its label, also where a process runs this file in several parts."""
-    trained = next(client.runs(search="other"), None) or client.train(tiny_request(seed=1), label="other")
+    found = (run for run in client.runs(search="other") if run.label == "other")  # and not such as `another`
+    trained = next(found, None) or client.train(tiny_request(seed=1), label="other")
     return client.wait(trained.run_id).run_id
 
 
