@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
 
 from tests.support import add_corpus, settings_in
 from tests.support.runs import record
@@ -12,6 +11,7 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import resolve_request
+from trainer.system.signals import StopFlag
 from trainer.worker.children.train_run import TrainingAttempt
 
 
@@ -24,16 +24,16 @@ async def accepted(folder: Path, text: str, fields: Mapping[str, object], run_id
     return RunStore(settings.app.artifacts_root).create(record(run_id, None, request=request, effective=effective))
 
 
-def attempt(run: RunDirectory, folder: Path, number: int = 1, *, pause: Event | None = None) -> RunManifest | None:
+def attempt(run: RunDirectory, folder: Path, number: int = 1, *, pause: StopFlag | None = None) -> RunManifest | None:
     """Run an attempt in this process, until it ends or its worker does; return the end of the run, if it has one."""
     with run.open_log() as events:
         started = JobStarted(**stamp(run.run_id, None, f"started:{number}"), queue="training", attempt=number)
         events.append(started)
-        TrainingAttempt(settings_in(folder), run, events, [started] * number, pause or Event()).run()
+        TrainingAttempt(settings_in(folder), run, events, [started] * number, pause or StopFlag()).run()
     return run.manifest()
 
 
-class EndedAfter(Event):
+class EndedAfter(StopFlag):
     """The end of a worker, which comes at the n-th time of asking."""
 
     def __init__(self, calls: int) -> None:

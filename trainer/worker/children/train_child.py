@@ -4,7 +4,6 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 
 import structlog
 
@@ -15,6 +14,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
 from trainer.system.logs import add_log_file, setup_logging
+from trainer.system.signals import StopFlag
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.worker.children.train_run import TrainingAttempt
 
@@ -69,8 +69,8 @@ def _train(settings: Settings, run: RunDirectory, processes: Processes) -> int:
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
             return 0
         started = _log_start(settings, run, events)
-        pause = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: pause.set())
+        pause = StopFlag()
+        signal.signal(signal.SIGTERM, pause.set)
         TrainingAttempt(settings, run, events, started, pause, processes).run()
     return 0
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
-from threading import Event
 from time import monotonic, process_time
 from typing import BinaryIO, NamedTuple
 
@@ -62,6 +61,7 @@ from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.system.hardware import memory_held_bytes
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
 from trainer.system.logs import LogReader
+from trainer.system.signals import StopFlag
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.baseline import measure_baselines
@@ -211,7 +211,7 @@ class TrainingAttempt:
         run: RunDirectory,
         events: EventLog,
         started: Sequence[JobStarted],
-        pause: Event,
+        pause: StopFlag,
         processes: Processes = ONE_PROCESS,
     ) -> None:
         self._processes = processes
