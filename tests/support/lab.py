@@ -76,7 +76,8 @@ class Lab:
             run_id = (await queue.train(tiny_request(), user_id=None)).run_id
             assert (await wait_for_status(queue, run_id, ended)).status == "completed"
             self._finished = queue.runs.get(run_id)
-            await asyncio.to_thread(self._finished.wait_for_end)  # its seal is written after its last event
+            lock = await asyncio.to_thread(self._finished.wait_for_lock, PATIENCE_SECONDS)
+            lock.close()  # the process of the run has written its last file, and removed its own
         return self._finished
 
     def logged(self, *words: str) -> bool:
