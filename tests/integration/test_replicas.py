@@ -442,6 +442,69 @@ def test_run_that_is_deleted_during_its_download__is_not_stored(tmp_path: Path, 
     assert content(reader.path) == {}
 
 
+def told_end(root: Path) -> tuple[bool, bool]:
+    """Whether a machine says that the run has ended, and whether it has the run's manifest."""
+    run = RunStore(root).get(RUN)
+    return run.follow().refresh().has_ended, run.manifest() is not None
+
+
+class LookedAtMeanwhile(ObjectStore):
+    """The store of a machine, whose status of the run is read before each of its downloads."""
+
+    def __init__(self, bucket: Bucket, root: Path) -> None:
+        super().__init__(bucket.settings)
+        self._root = root
+        self.told: list[tuple[bool, bool]] = []
+
+    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
+        self.told.append(told_end(self._root))
+        super().download(key, target, most_bytes)
+
+
+def test_end_of_a_run__is_told_during_its_download_only_with_its_manifest(tmp_path: Path, bucket: Bucket) -> None:
+    run, writer = claimed(bucket, tmp_path / "a")
+    pulled(bucket, tmp_path / "b")
+    end(run)
+    writer.push()
+    watched = LookedAtMeanwhile(bucket, tmp_path / "b")
+    Replica(watched, tmp_path / "b", "models", RUN).pull()
+    assert (False, False) in watched.told
+    assert (True, False) not in watched.told
+    assert told_end(tmp_path / "b") == (True, True)
+
+
+class EndsMeanwhile(ObjectStore):
+    """The store of a machine, where a run ends while its files are being stored."""
+
+    def __init__(self, bucket: Bucket, run: RunDirectory) -> None:
+        super().__init__(bucket.settings)
+        self._run = run
+
+    def put(self, key: str, data: bytes | BinaryIO) -> None:
+        if not self._run.seal.exists():
+            end(self._run)
+        super().put(key, data)
+
+
+def test_run_that_ends_while_it_is_stored__is_told_to_have_ended_by_the_last_push(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    run, _ = published(bucket, tmp_path / "a")
+    writer = Replica(EndsMeanwhile(bucket, run), tmp_path / "a", "models", RUN)
+    writer.claim()
+    run.samples.parent.mkdir()
+    run.samples.write_bytes(b"{}\n")
+    before = stored_head(bucket)
+    assert not writer.push(is_last=False)
+    assert told_end(tmp_path / "a") == (True, True)
+    assert stored_head(bucket) == before
+    pulled(bucket, tmp_path / "b")
+    assert told_end(tmp_path / "b") == (False, False)
+    assert writer.push()
+    pulled(bucket, tmp_path / "b")
+    assert told_end(tmp_path / "b") == (True, True)
+
+
 class AskedMeanwhile(ObjectStore):
     """The store of a machine; another process of the machine asks for the folder before each download."""
 

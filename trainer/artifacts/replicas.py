@@ -52,6 +52,8 @@ _ATTEMPTS = 10
 _OFTEN_BYTES, _SELDOM_SECONDS = 1 << 18, 15.0
 """A growing file above this size is not stored more often than this, because each time all of it is sent."""
 _MACHINE = "machine"
+_TELLING = ("manifest.json", "events.jsonl", "SHA256SUMS", "result.json", REQUEST_FILE)
+"""Files that tell of others, in the order in which they are to appear: the event of a run's end after its manifest."""
 
 
 class WriterChanged(Exception):
@@ -184,7 +186,8 @@ class Replica:
     def push(self, *, is_last: bool = True) -> bool:
         """Store what has changed in the folder; return whether it had. Raises WriterChanged.
 
-        The end of the folder is stored by the last call only, after the work that its writer does at the end.
+        The end of the folder is stored by the last call only, after the work that its writer does at the end; another
+        call during which the folder ends stores nothing.
         """
         copy = self._copy
         if copy is None or copy.head.writer != self._machine:
@@ -193,6 +196,8 @@ class Replica:
         if has_ended and not is_last:
             return False
         files = self._store_files(copy.head.counter, is_last=has_ended)
+        if not is_last and self._has_ended():  # the events among them may say so, without the manifest
+            return False
         head = changed(copy.head, files=files, has_ended=has_ended)
         new = copy if head == copy.head else self._replace_head(head, copy.key, copy.etag)
         if new is None:
@@ -318,10 +323,9 @@ class Replica:
         return True
 
     def _download(self, head: Head, *, with_weights: bool) -> None:
-        """Download what this disk lacks; the file that makes the folder visible comes last."""
+        """Download what this disk lacks, a file that tells of others after these."""
         known = {} if self._copy is None else {file.path: file.sha256 for file in self._copy.head.files}
-        first = [file for file in head.files if file.path != REQUEST_FILE]
-        for file in (*first, *(file for file in head.files if file.path == REQUEST_FILE)):
+        for file in sorted(head.files, key=_turn):
             target = self.path / file.path
             is_wanted = with_weights or not _is_heavy(file.path)
             if is_wanted and not (known.get(file.path) == file.sha256 and _size(target) == file.bytes):
@@ -463,6 +467,11 @@ def _rank(name: str) -> tuple[int, str]:
     if name in last:
         return 2 + last.index(name), name
     return int(not name.endswith(_GROWING)), name
+
+
+def _turn(file: StoredFile) -> int:
+    """Return a file's place in the order of downloads; files that tell of no others come first, in any order."""
+    return 1 + _TELLING.index(file.path) if file.path in _TELLING else 0
 
 
 def _is_heavy(name: str) -> bool:
