@@ -7,6 +7,7 @@ elsewhere.
 import asyncio
 import json
 import re
+import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ _OPTIONS = (
 _KEY_CODES = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 _KEY_TEXTS = {"Enter": "\r", " ": " "}
 _SHIFT = 8
+_OF_NO_ELEMENT = re.compile(r"TypeError: .* properties of (null|undefined)")
+"""What an expression raises for an element that the page does not have, or not yet."""
 
 
 class _Request(BaseModel):
@@ -104,9 +107,13 @@ class Browser:
         return result
 
     async def evaluate(self, expression: str) -> object:
-        """Return the value of an expression in the page."""
+        """Return the value of an expression in the page; wait for the elements that it takes for given."""
         options = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
+        deadline = time.monotonic() + PATIENCE_SECONDS
         result = await self.call("Runtime.evaluate", expression=expression, **options)
+        while _OF_NO_ELEMENT.search(str(result.get("exceptionDetails"))) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            result = await self.call("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in result, result
         value: object = TypeAdapter(dict[str, object]).validate_python(result["result"]).get("value")
         return value
