@@ -9,7 +9,7 @@ from io import FileIO
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pytest
 from hypothesis import strategies
@@ -398,20 +398,36 @@ async def test_store_with_conditional_writes__is_accepted(tmp_path: Path, bucket
     assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
 
 
-class ShortlyBefore(ObjectStore):
-    """The store of a machine; another one acts right before each of its conditional writes."""
+Call = Literal["put", "put_new", "replace", "download"]
+CONDITIONAL: tuple[Call, ...] = ("put_new", "replace")
 
-    def __init__(self, bucket: Bucket, act: Callable[[], None]) -> None:
+
+class ShortlyBefore(ObjectStore):
+    """The store of a machine; something happens right before each of some calls."""
+
+    def __init__(self, bucket: Bucket, act: Callable[[], None], *calls: Call) -> None:
         super().__init__(bucket.settings)
-        self._act = act
+        self._act, self._calls = act, calls
+
+    def _before(self, call: Call) -> None:
+        if call in self._calls:
+            self._act()
+
+    def put(self, key: str, data: bytes | BinaryIO) -> None:
+        self._before("put")
+        super().put(key, data)
 
     def put_new(self, key: str, data: bytes) -> str | None:
-        self._act()
+        self._before("put_new")
         return super().put_new(key, data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str | None:
-        self._act()
+        self._before("replace")
         return super().replace(key, data, etag)
+
+    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
+        self._before("download")
+        super().download(key, target, most_bytes)
 
 
 class LostAnswers(ObjectStore):
@@ -422,21 +438,9 @@ class LostAnswers(ObjectStore):
         return None
 
 
-class GoneMeanwhile(ObjectStore):
-    """The store of a machine; another one deletes a folder right before each of its downloads."""
-
-    def __init__(self, bucket: Bucket, folder: Replica) -> None:
-        super().__init__(bucket.settings)
-        self._folder = folder
-
-    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
-        self._folder.delete()
-        super().download(key, target, most_bytes)
-
-
 def test_run_that_is_deleted_during_its_download__is_not_stored(tmp_path: Path, bucket: Bucket) -> None:
     _, first = published(bucket, tmp_path / "a")
-    reader = Replica(GoneMeanwhile(bucket, first), tmp_path / "b", "models", RUN)
+    reader = Replica(ShortlyBefore(bucket, first.delete, "download"), tmp_path / "b", "models", RUN)
     with refused(ErrorCode.NOT_FOUND, f"The object store has no '{RUN}'"):
         reader.pull()
     assert content(reader.path) == {}
@@ -448,49 +452,29 @@ def told_end(root: Path) -> tuple[bool, bool]:
     return run.follow().refresh().has_ended, run.manifest() is not None
 
 
-class LookedAtMeanwhile(ObjectStore):
-    """The store of a machine, whose status of the run is read before each of its downloads."""
-
-    def __init__(self, bucket: Bucket, root: Path) -> None:
-        super().__init__(bucket.settings)
-        self._root = root
-        self.told: list[tuple[bool, bool]] = []
-
-    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
-        self.told.append(told_end(self._root))
-        super().download(key, target, most_bytes)
-
-
 def test_end_of_a_run__is_told_during_its_download_only_with_its_manifest(tmp_path: Path, bucket: Bucket) -> None:
     run, writer = claimed(bucket, tmp_path / "a")
     pulled(bucket, tmp_path / "b")
     end(run)
     writer.push()
-    watched = LookedAtMeanwhile(bucket, tmp_path / "b")
+    told: list[tuple[bool, bool]] = []
+    watched = ShortlyBefore(bucket, lambda: told.append(told_end(tmp_path / "b")), "download")
     Replica(watched, tmp_path / "b", "models", RUN).pull()
-    assert (False, False) in watched.told
-    assert (True, False) not in watched.told
+    assert (False, False) in told
+    assert (True, False) not in told
     assert told_end(tmp_path / "b") == (True, True)
-
-
-class EndsMeanwhile(ObjectStore):
-    """The store of a machine, where a run ends while its files are being stored."""
-
-    def __init__(self, bucket: Bucket, run: RunDirectory) -> None:
-        super().__init__(bucket.settings)
-        self._run = run
-
-    def put(self, key: str, data: bytes | BinaryIO) -> None:
-        if not self._run.seal.exists():
-            end(self._run)
-        super().put(key, data)
 
 
 def test_run_that_ends_while_it_is_stored__is_told_to_have_ended_by_the_last_push(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     run, _ = published(bucket, tmp_path / "a")
-    writer = Replica(EndsMeanwhile(bucket, run), tmp_path / "a", "models", RUN)
+
+    def end_once() -> None:
+        if not run.seal.exists():
+            end(run)
+
+    writer = Replica(ShortlyBefore(bucket, end_once, "put"), tmp_path / "a", "models", RUN)
     writer.claim()
     run.samples.parent.mkdir()
     run.samples.write_bytes(b"{}\n")
@@ -505,23 +489,15 @@ def test_run_that_ends_while_it_is_stored__is_told_to_have_ended_by_the_last_pus
     assert told_end(tmp_path / "b") == (True, True)
 
 
-class AskedMeanwhile(ObjectStore):
-    """The store of a machine; another process of the machine asks for the folder before each download."""
-
-    def __init__(self, bucket: Bucket, other: Replica) -> None:
-        super().__init__(bucket.settings)
-        self._other = other
-
-    def download(self, key: str, target: BinaryIO, most_bytes: int) -> None:
-        with refused(ErrorCode.SERVICE_UNAVAILABLE, f"This machine is downloading '{RUN}'"):
-            self._other.pull()
-        super().download(key, target, most_bytes)
-
-
 def test_run_requested_during_its_first_download__is_found_after_it(tmp_path: Path, bucket: Bucket) -> None:
     first, _ = published(bucket, tmp_path / "a")
     other = replica(bucket, tmp_path / "b")
-    Replica(AskedMeanwhile(bucket, other), tmp_path / "b", "models", RUN).pull()
+
+    def ask() -> None:
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, f"This machine is downloading '{RUN}'"):
+            other.pull()
+
+    Replica(ShortlyBefore(bucket, ask, "download"), tmp_path / "b", "models", RUN).pull()
     other.pull()
     assert content(other.path) == content(first.path)
 
@@ -588,7 +564,7 @@ def test_store_without_keys_and_address__takes_those_of_the_aws_variables(
 
 def test_machine_that_loses_every_race__does_not_become_the_writer(tmp_path: Path, bucket: Bucket) -> None:
     _, first = published(bucket, tmp_path / "a")
-    second = Replica(ShortlyBefore(bucket, first.claim), tmp_path / "b", "models", RUN)
+    second = Replica(ShortlyBefore(bucket, first.claim, *CONDITIONAL), tmp_path / "b", "models", RUN)
     with pytest.raises(WriterChanged):
         second.claim()
     assert not first.push()
@@ -599,7 +575,7 @@ def test_run_that_two_machines_publish__belongs_to_the_first(tmp_path: Path, buc
     for name in ("a", "b"):
         accepted(tmp_path / name)
     first = replica(bucket, tmp_path / "a")
-    second = Replica(ShortlyBefore(bucket, first.publish), tmp_path / "b", "models", RUN)
+    second = Replica(ShortlyBefore(bucket, first.publish, *CONDITIONAL), tmp_path / "b", "models", RUN)
     with refused(ErrorCode.SERVICE_UNAVAILABLE, "Another machine has just stored the same"):
         second.publish()
     before = stored_head(bucket)
