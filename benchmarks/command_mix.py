@@ -28,7 +28,7 @@ LONG_WORK: tuple[str, ...] = (
     "mt eval",
     "mt export",
     "mt tokenizer train",
-    "mt corpus build",
+    "mt-admin build-corpora",
     "mt experiment start",
 )
 """Commands whose work takes longer than an answer may: their first content says that the work is accepted or runs."""
@@ -112,7 +112,7 @@ def _of_the_owner(known: Prepared, member: User) -> Iterator[tuple[str, Options]
     for unit in ("bits", "nats"):
         yield "mt score", {**run, "text": SENTENCES[1], "detail": "per_char", "unit": unit}
     yield "mt experiment start", {"recipe": "smoke", "languages": "az,uz"}
-    yield "mt corpus build", {"source": "local", "languages": "kk"}
+    yield "mt-admin build-corpora", {"source": "local", "languages": "kk"}
     yield "mt experiment cancel", {"experiment": known.experiment}
     yield "mt-admin workers", {}
     yield "mt-admin doctor", {}

@@ -1,4 +1,4 @@
-"""`/mt-admin`: workers, jobs, access, deletion, and checks of the installation; for admins of the settings only."""
+"""`/mt-admin`: workers, jobs, access, corpora, deletion, and checks of the installation; for its admins only."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ import discord
 import structlog
 from discord import app_commands
 
+from bot.commands.corpus_build import build_corpora
 from bot.commands.help import all_commands
 from bot.commands.jobs import list_jobs
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
@@ -103,6 +104,9 @@ async def access(interaction: discord.Interaction[Bot], member: discord.User, le
 @app_commands.autocomplete(run=suggested_runs("mt-admin delete"))
 async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
     await open_form(interaction, "mt-admin delete", lambda context: _delete_form(context, run))
+
+
+mt_admin.add_command(build_corpora)
 
 
 @mt_admin.command(name="delete-corpus", description="Delete a corpus that no run or job needs.")

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.commands.corpus_build import build_corpora
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
@@ -101,7 +100,6 @@ def clean_name(name: str) -> str:
     return clean
 
 
-corpus.add_command(build_corpora)
 _LIST = unfiltered_list("corpora", "corpus list", _list)
 BUTTONS, FORMS = _LIST.button_reactions, _LIST.form_reactions
 

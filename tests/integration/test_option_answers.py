@@ -30,7 +30,7 @@ CORPUS, STARTED = "edges", "char_lstm-edges"
 READING = ("status", "logs", "compare", "generate", "chat", "score", "predict", "eval")
 """Commands that change nothing: they are tried on a completed run that other tests share."""
 HUB = ("oscar", "culturax")
-"""Sources of `/mt corpus build` that need the internet."""
+"""Sources of `/mt-admin build-corpora` that need the internet."""
 USUAL: dict[str, OptionValue] = {
     "a": RUN,
     "b": RUN,

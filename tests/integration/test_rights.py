@@ -88,7 +88,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "compare": {"a": "RUN", "b": "RUN"},
     "chat": {"run": "RUN", "message": "abc"},
     "corpus add": {"file": "FILE", "name": "empty"},
-    "corpus build": {"source": "local", "languages": "xx"},
+    "mt-admin build-corpora": {"source": "local", "languages": "xx"},
     "tokenizer train": {"corpora": "no_such_text"},
     "tokenizer show": {"tokenizer": "TOKENIZER"},
     "experiment start": {"languages": "xx"},

@@ -81,7 +81,8 @@ class Place(NamedTuple):
         self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
     ) -> "Read":
         """Send a command and return its answer; a late first answer is a violation."""
-        call = await self.discord.slash(user, f"mt {command}", options or {})
+        typed = command if command.startswith("mt-admin ") else f"mt {command}"
+        call = await self.discord.slash(user, typed, options or {})
         await call.answered()
         return await read(call)
 

@@ -77,7 +77,7 @@ async def walk(folder: Path) -> Notes:
         ]
         asked += [("resume", {"run": run}) for run in ("char_lstm-completed", "nothing")]
         asked += [("runs", {}), ("queue", {}), ("score", {"run": "char_lstm-failed", "text": "a"})]
-        asked += [("corpus build", {"source": "oscar", "languages": "kk,en"})]
+        asked += [("mt-admin build-corpora", {"source": "oscar", "languages": "kk,en"})]
         wrong: list[dict[str, str | int | float | Upload]] = [
             {"corpus": "label"},
             {"corpus": "seed", "size": "paper"},

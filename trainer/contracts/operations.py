@@ -768,7 +768,7 @@ _CORPORA = (
             "build IPA corpora of equal size, one per language, or download WikiText-2",
             "mt corpus build --source culturax --langs kk,ky --threshold 0.9",
         ),
-        chat=ChatCommand("corpus build", "corpora"),
+        chat=ChatCommand("mt-admin build-corpora", "admin:mt_admin"),
         role=Role.ADMIN,
     ),
 )
@@ -970,9 +970,10 @@ SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for secti
 _CHAT_ORDER = (
     "train|status|runs|compare|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
-    "corpus build|tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
+    "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
-    "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin delete-corpus|mt-admin doctor"
+    "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
+    "mt-admin delete-corpus|mt-admin doctor"
 ).split("|")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
 COMMANDS: Mapping[str, TerminalCommand] = {name: _COMMANDS[name] for names in SECTIONS.values() for name in names}
