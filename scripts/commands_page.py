@@ -18,6 +18,7 @@ LABELS = {
     "cancel": "Cancel, Cancel it",
     "logs": "Logs",
     "resume": "Resume",
+    "unlock": "Read it",
     "retry": "Retry, Retry with batch …",
     "files": "Files",
     "file": "The list of files",

@@ -109,6 +109,13 @@ async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
 mt_admin.add_command(build_corpora)
 
 
+@mt_admin.command(name="lock-corpus", description="Lock the test split of each later run on a corpus.")
+@app_commands.describe(corpus="Name of the corpus")
+@app_commands.autocomplete(corpus=suggested_corpora)
+async def lock_corpus(interaction: discord.Interaction[Bot], corpus: str) -> None:
+    await respond(interaction, "mt-admin lock-corpus", lambda context: _lock_corpus(context, corpus.strip()))
+
+
 @mt_admin.command(name="delete-corpus", description="Delete a corpus that no run or job needs.")
 @app_commands.describe(corpus="Name of the corpus")
 @app_commands.autocomplete(corpus=suggested_corpora)
@@ -156,6 +163,12 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
     await context.lab.call(calls.DELETE_RUN, context.caller, RunPath(run_id=run.record.run_id))
     await context.lab.index.refresh()
     return Answer(deleted_answer(run.record))
+
+
+async def _lock_corpus(context: CommandContext, name: str) -> Answer:
+    await context.lab.call(calls.LOCK_CORPUS, context.caller, parse(CorpusPath, {"corpus": name}))
+    lines = [_("The test split of each later run on this text stays unread until `/mt unlock`.")]
+    return Answer(make_embed(GREY, f"🔒 {_('Locked: {name}', name=plain(name))}", lines))
 
 
 async def _delete_corpus(context: CommandContext, name: str) -> Answer:

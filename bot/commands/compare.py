@@ -64,7 +64,7 @@ VALUES = {"null": "–", "true": "yes", "false": "no"}
     b="Id of the baseline run",
     c="Id of a second baseline",
     d="Id of a third baseline",
-    split="Split on which the runs were evaluated; default: test",
+    split="Split; default: test, or validation if that is locked",
 )
 @app_commands.autocomplete(
     a=suggested_runs("compare"),
@@ -78,13 +78,13 @@ async def compare(
     b: str,
     c: str | None = None,
     d: str | None = None,
-    split: EvalSplit = "test",
+    split: EvalSplit | None = None,
 ) -> None:
     run_ids = [run_id.strip() for run_id in (a, b, c, d) if run_id is not None]
     await respond(interaction, "compare", lambda context: compare_runs(context, run_ids, split))
 
 
-async def compare_runs(context: CommandContext, names: Sequence[str], split: EvalSplit = "test") -> Answer:
+async def compare_runs(context: CommandContext, names: Sequence[str], split: EvalSplit | None = None) -> Answer:
     """Answer with the comparison of the first run with the others."""
     query = parse(CompareQuery, {"runs": ",".join(names), "split": split})
     try:
@@ -93,7 +93,7 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
         message = _(
             "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
             run_id=error.run_id,
-            split=_(split),
+            split=_(error.split),
         )
         raise AppError(error.code, message) from None
     embed = compare_answer(comparison)

@@ -16,7 +16,7 @@ from trainer.contracts.runs import RunManifest
 from trainer.lab.language import _
 
 DEFAULT_NEW_TOKENS = 64
-RUN_HELP = "Id of the run; default: your newest completed run, or anybody's"
+RUN_HELP = "Run; default: your newest completed one, or anybody's"
 
 
 async def infer(context: CommandContext, run: Run, request: Asks[ResponseT]) -> ResponseT:

@@ -106,8 +106,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     run = await find_run_or_group(context, "status", run_id)
     if isinstance(run, Group):
         return await show_group(context, run)
-    feed = await context.lab.feeds.read(run.record.run_id)
-    status = await context.lab.queue.states.steady_status(feed.follower.status)
+    status = context.lab.queue.states.steady(await context.lab.feeds.status(run.record.run_id))
     curves = (await context.lab.feeds.curves(run.record.run_id)).by_name
     losses = [loss for _, loss in curves["train"]]
     if detail in (CARD, OWN_CARD):

@@ -84,6 +84,7 @@ class RunSubject(Subject):
         outcome = await asyncio.to_thread(read_outcome, self._run)
         if not (is_owner and watcher.in_dm):
             outcome = outcome._replace(last_lines=())
+        status = changed(status, test_looks=await asyncio.to_thread(self._feed.count_looks))
         embed = final_message(record, status, outcome)
         files = partial(attach_chart, embed, chart if watcher.card is None else None, status)
         return Message(embed, files, button_row(*final_buttons(record, status, is_owner=is_owner)))

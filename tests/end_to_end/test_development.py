@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import trainer
-from tests.support import some_text, tiny_request, wait_for_status
+from tests.support import settings_in, some_text, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.finished_runs import finished_run
@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
 from tests.support.worker_runs import training
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.checkpoint_files import STATE, TextSeen, TrainingState, checkpoint_steps, scheduled_folder
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
 from trainer.contracts.batteries import BatteryOptions, BatteryRequest, DevelopmentOptions
 from trainer.contracts.development import Development, WordScores
@@ -31,6 +31,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import split_corpus
 from trainer.inference.model_files import load_run
 from trainer.queue.batteries import kept_models, new_job
+from trainer.queue.stores import Stores
 from trainer.reports.development_tables import read_csv
 from trainer.reports.report_text import ENGLISH
 from trainer.training.checkpoint import CheckpointStore
@@ -66,7 +67,8 @@ def text_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_kept_models__are_read_once_while_a_run_keeps_more(tmp_path: Path) -> None:
     run, options = finished_run(tmp_path, "lstm"), BatteryOptions(development=DevelopmentOptions())
-    runs, (first, *later) = RunStore(tmp_path / "artifacts"), STEPS
+    stores, (first, *later) = Stores(settings_in(tmp_path)), STEPS
+    runs = stores.runs
     keep_checkpoint(run, first, share=0.1)
     known = kept_models(run.run_id, options, runs)
     (scheduled_folder(run.checkpoints) / f"step-{first}" / STATE).unlink()
@@ -76,7 +78,7 @@ def test_kept_models__are_read_once_while_a_run_keeps_more(tmp_path: Path) -> No
     assert [one.checkpoint for one in found] == [*STEPS] and found[:1] == known
     for models in ([run.run_id, run.run_id], [f"{run.run_id}@{first}"]):
         with refused(ErrorCode.INVALID_INPUT, "A development is that of one run over its checkpoints"):
-            new_job(options, models, (), runs)
+            new_job(options, models, (), stores)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The page of a run in a browser: actions, log, the form that trains it again, exports, checkpoints and samples."""
 
 from hashlib import sha256
+from math import log
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.lab import Lab
 from tests.support.served_page import KEY, finish, served
 from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.run_files import run_files
 from trainer.contracts.base import changed
 
@@ -220,3 +222,28 @@ async def test_checkpoints__have_links_and_texts_over_the_training(lab: Lab, tmp
         await browser.see(f"{ROWS}.every((text) => text.includes('ab'))")
         await check_looks(browser)
         assert browser.errors == []
+
+
+async def test_test_split__is_read_once_after_a_question(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, browsing(tmp_path) as browser, served(lab) as address:
+        run_id = await finish(queue, "page unlock", test="locked")
+        ledger, effective = LookLedger.of(lab.settings), queue.runs.get(run_id).record().effective
+        before = ledger.count(effective)
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see_text("The test split is locked, so this run has no loss on it")
+        await press_button(browser, "Read the test split")
+        await browser.see("document.querySelector('dialog[open]')?.textContent.includes('cannot be taken back')")
+        await check_looks(browser)
+        await browser.press("Enter")
+        await browser.see("!document.querySelector('#question')")
+        assert ledger.count(effective) == before, "the first button says no"
+        await press_button(browser, "Read the test split")
+        await browser.see_value("document.querySelector(':focus')?.innerText", "No")
+        await browser.press("Tab")
+        await browser.press("Enter")
+        await browser.see(f"{BUTTONS} === 'Delete,Save'")
+        measured = queue.runs.get(run_id).completed_manifest().metrics.test
+        assert measured is not None and before is not None
+        await browser.see_text(f"{measured / log(2):.3f}")
+        await browser.see_text(f"{before.looks + 1} look{'s' if before.looks else ''} at this test text")
+        assert await faults(browser) == []

@@ -338,7 +338,9 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
     assert [status.step for status in seen] == sorted(status.step for status in seen)
     assert (seen[-1].status, seen[-1].progress, seen[-1].epoch, seen[-1].label) == ("completed", 100, 3, "moving")
     assert seen[-1].test_loss is not None and seen[-1].finished_at is not None
-    assert seen[-1] == await here.queue.states.status(run_id)
+    looks = seen[-1].test_looks
+    assert looks is not None and looks.looks >= 1 and looks.runs >= 1
+    assert seen[-1] == changed(await here.queue.states.status(run_id), test_looks=looks)
 
 
 async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here: Site) -> None:

@@ -35,6 +35,7 @@ from trainer.artifacts.command_jobs import (
 )
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.artifacts.kinds import EXPORTS, VERIFICATIONS
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.object_store import ObjectStore, Stored
 from trainer.artifacts.replication import Replication, complete_run, full_run_id, remove_kept_checkpoints
 from trainer.artifacts.run_files import run_files
@@ -49,12 +50,13 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import InferenceRequest
 from trainer.contracts.items import ItemsRequest
-from trainer.contracts.parameters import ModelPath, RunPath
+from trainer.contracts.looks import LookCount, UnlockRequest
+from trainer.contracts.parameters import ModelPath, RunPath, WaitQuery
 from trainer.contracts.runs import AnnotationChange, RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.export.verification import verify_run
-from trainer.lab.calls import GET_FILES, GET_RUN, JOB_CALLS
+from trainer.lab.calls import GET_FILES, GET_RUN, JOB_CALLS, UNLOCK
 from trainer.lab.here import Here
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import die_with_parent, find_server
@@ -149,6 +151,29 @@ async def followed(queue: JobQueue, run_id: str) -> RunStatus:
                 if woken == run_id and ended(await queue.states.status(run_id)):
                     break
     return await queue.states.status(run_id)
+
+
+@pytest.mark.slow
+async def test_test_split__is_unlocked_here_and_read_on_another_machine(site: Site, tmp_path: Path) -> None:
+    """Both machines know each look, whichever of them has counted it; so does a third one, later."""
+    async with site.queue() as queue:
+        opened = (await queue.train(tiny_request(), user_id=7)).run_id
+        locked = (await queue.train(tiny_request(test="locked"), user_id=7)).run_id
+        assert [(await followed(queue, run_id)).status for run_id in (opened, locked)] == ["completed"] * 2
+        effective = queue.runs.get(locked).record().effective
+        counted = [LookLedger.of(settings).count(effective) for settings in (site.here, site.there)]
+        assert counted == [LookCount(test_id=effective.test_id or "", looks=1, runs=2)] * 2
+        here = Here(site.here)
+        unlocked = await here.call(UNLOCK, query=WaitQuery(wait=60), body=UnlockRequest(runs=(locked,)))
+        await here.close()
+        [run], [looks] = unlocked.runs, unlocked.looks
+        assert run.test_loss == queue.runs.get(opened).completed_manifest().metrics.test and looks.looks == 2
+        third = changed(site.here, app=changed(site.here.app, artifacts_root=tmp_path / "third"))
+        await Replication(third).share_looks()
+        assert [LookLedger.of(one).count(effective) for one in (site.here, site.there, third)] == [looks] * 3
+        site.bucket.objects.put("looks/a/.hidden.json", b"{}")
+        await Replication(third).share_looks()
+        assert not (third.app.artifacts_root / "looks" / "a").exists(), "no look has such a name"
 
 
 @pytest.mark.slow

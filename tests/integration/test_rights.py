@@ -47,11 +47,12 @@ from trainer.lab.permissions import typed_command
 _OWNERS = (
     "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull"
     " list_files download_file get_export cancel_export delete_export cancel_verification delete_verification"
-    " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery"
+    " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery unlock"
 )
 _ADMINS = (
-    "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus build_corpora"
-    " list_builds get_build cancel_build delete_build start_experiment cancel_experiment delete_experiment"
+    "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus lock_corpus"
+    " build_corpora list_builds get_build cancel_build delete_build start_experiment cancel_experiment"
+    " delete_experiment"
 )
 ROLES = dict.fromkeys(_OWNERS.split(), Role.OWNER) | dict.fromkeys(_ADMINS.split(), Role.ADMIN)
 """The people who may, as a person has decided; users may do everything else, and everybody what is open."""
@@ -95,6 +96,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "mt-admin access": {"member": "MEMBER", "level": "user"},
     "mt-admin jobs": {"kind": "exports"},
     "mt-admin delete-corpus": NO_TEXT,
+    "mt-admin lock-corpus": NO_TEXT,
 }
 """Options of commands besides the run."""
 _OF_RUN = "--corpus demo --model lstm --init-from RUN"
@@ -108,7 +110,9 @@ WORDS = {
     "get_config": "config RUN",
     "compare_runs": "compare RUN GROUP",
     "delete_corpus": "corpus delete no_such_text --yes",
+    "lock_corpus": "corpus lock no_such_text",
     "start_upload": "corpus add FILE",
+    "unlock": "unlock RUN",
     "train_tokenizer": "tokenizer train --method char --corpus no_such_text",
     "start_experiment": "experiment run smoke --set corpora=no_such_text",
     "push": "push DONE ana/model",

@@ -18,5 +18,5 @@ async def started_experiment(
 
 
 async def started_battery(queue: JobQueue, request: BatteryRequest) -> BatteryDirectory:
-    record, items = await resolve_battery(request, queue.runs, queue.settings)
+    record, items = await resolve_battery(request, queue.stores, queue.settings)
     return await queue.jobs.accept(BATTERIES, lambda: queue.batteries.create(record, items))

@@ -331,7 +331,7 @@ class Replica:
             if is_wanted and not (known.get(file.path) == file.sha256 and _size(target) == file.bytes):
                 DISK.make_folder(target.parent)
                 self._download_file(file, target)
-                if file.path == ANNOTATIONS_FILE:
+                if file.path in (ANNOTATIONS_FILE, "manifest.json"):  # which an unlock changes after the end
                     RunStore(self.path.parent.parent).mark_annotated()
 
     def _download_file(self, file: StoredFile, target: Path) -> None:

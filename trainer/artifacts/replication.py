@@ -12,6 +12,7 @@ import structlog
 from trainer.artifacts.cleanup import CleanupReport, remove_kept
 from trainer.artifacts.corpus_builds import BuildDirectory
 from trainer.artifacts.kinds import KINDS_BY_NAME
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.replicas import ENDED, OPEN, FolderUnavailable, Replica, WriterChanged, join_store, unstored
 from trainer.artifacts.run_ids import one_run_id
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
@@ -43,6 +44,7 @@ class Replication:
     def __init__(self, settings: Settings) -> None:
         self._root = settings.app.artifacts_root
         self._corpora = CorpusStore(settings).stored
+        self._looks = LookLedger.of(settings)
         self._objects = _object_store(settings)
         self._open_tags: dict[str, str] = {}
         self._watched: set[str] = set()
@@ -90,6 +92,7 @@ class Replication:
             return await work()
         replica = await asyncio.to_thread(Replica, self._objects, self._root, kind, item_id)
         await asyncio.to_thread(replica.claim)
+        await self.share_looks()
         working, has_ended = asyncio.ensure_future(work()), asyncio.Event()
         working.add_done_callback(lambda _: has_ended.set())
         pushing = asyncio.create_task(_push_until(has_ended, replica))
@@ -98,8 +101,17 @@ class Replication:
         finally:
             working.cancel()
             await asyncio.wait([working, pushing])
+        try:
+            await self.share_looks()
+        except AppError as error:  # the next call shares them
+            log.warning("looks_not_shared", error=str(error))
         pushing.result()
         return working.result()
+
+    async def share_looks(self) -> None:
+        """Let all machines know the looks at test splits that each has counted."""
+        if self._objects is not None:
+            await asyncio.to_thread(self._looks.share, self._objects)
 
     async def is_open(self, kind: KindName, item_id: str) -> bool:
         """Return True if this machine has not seen the end of a folder in the store yet."""
@@ -188,6 +200,8 @@ class Replication:
                 tags |= {key: tag for key, tag in self._open_tags.items() if key == f"{OPEN}{kind}/{item_id}"}
                 continue
             ids.append(item_id)
+        if ids:
+            await self.share_looks()
         self._open_tags = tags
         self._watched -= watched
         return ids

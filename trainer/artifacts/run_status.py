@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from trainer.artifacts.event_log import EventReader, is_progress
-from trainer.contracts.base import RunState, StopCause, Timestamp, WaitReason
+from trainer.contracts.base import RunState, StopCause, Timestamp, WaitReason, changed
 from trainer.contracts.errors import RunError
 from trainer.contracts.events import (
     CheckpointSaved,
@@ -22,7 +22,7 @@ from trainer.contracts.events import (
     MetricsProgress,
 )
 from trainer.contracts.models import NgramConfig
-from trainer.contracts.runs import Annotations, RunRecord, RunStatus
+from trainer.contracts.runs import Annotations, RunManifest, RunRecord, RunStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.reports.leak_notes import leak_warnings
 
@@ -47,10 +47,14 @@ _TRAINING: dict[str, object] = {"message": "Training.", "phase": "training"}
 class RunFollower:
     """Status of a run, updated from its event log."""
 
-    def __init__(self, record: RunRecord, reader: EventReader, annotations: Annotations) -> None:
+    def __init__(
+        self, record: RunRecord, reader: EventReader, annotations: Annotations, unlocked: RunManifest | None = None
+    ) -> None:
+        """`unlocked` is the manifest of a run whose locked test split was read after its end."""
         self.record = record
         self.annotations = annotations
         self._reader = reader
+        self._unlocked = unlocked
         self._validation: dict[str, object] = {}
         """Figures of validations that `status` does not have yet."""
         self.status = RunStatus(  # after the events read so far
@@ -74,6 +78,7 @@ class RunFollower:
             label=record.effective.label,
             seed=record.effective.seed,
             group=record.group,
+            test_access=record.effective.test,
             leaks=record.leaks,
             warnings=leak_warnings(record.effective, record.leaks),
             notes=record.notes,
@@ -140,6 +145,7 @@ class RunFollower:
                     "step": max(event.step, self.status.step),
                 }
             case MetricsCompleted():
+                event = event if self._unlocked is None else _with_test(event, self._unlocked)
                 result: dict[str, object] = event.model_dump(include=_STATUS_FIELDS)
                 changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
                 if event.baseline is not None:
@@ -161,6 +167,18 @@ class RunFollower:
     def _add_validation(self, event: MetricsProgress) -> None:
         known: dict[str, object] = event.model_dump(include=_OF_VALIDATION, exclude_none=True)
         self._validation |= known
+
+
+def _with_test(event: MetricsCompleted, manifest: RunManifest) -> MetricsCompleted:
+    """Return the numbers of a run's end with those of a test split that was read later."""
+    metrics = manifest.metrics
+    return changed(
+        event,
+        test_loss=metrics.test,
+        test_perplexity=metrics.test_perplexity,
+        bits_per_char=metrics.bits_per_char,
+        baseline=manifest.reported_baseline,
+    )
 
 
 def _telling(lines: Sequence[bytes]) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from trainer.artifacts.run_ids import Named
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import FileRecord, RunState, changed, now
+from trainer.contracts.baselines import Baselines
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import (
@@ -35,6 +36,7 @@ from trainer.contracts.events import (
     JobQueued,
     stamp,
 )
+from trainer.contracts.looks import LookCount
 from trainer.contracts.runs import (
     FINAL_STATES,
     AnnotationChange,
@@ -238,15 +240,27 @@ class RunDirectory(JobFolder[RunRecord]):
         except FileNotFoundError:
             return None
 
-    def add_evaluation(self, summary: EvalSummary) -> None:
+    def add_evaluation(
+        self, summary: EvalSummary, baselines: Baselines | None = None, looks: LookCount | None = None
+    ) -> None:
         """Add an evaluation and the hashes of its files to the manifest; the caller holds the lock.
 
-        It replaces the earlier evaluation of the same split and corpus.
+        It replaces the earlier evaluation of the same split and corpus. That of a test split which the run has not
+        read at its end gives the run its test loss, its baseline, and the looks at the split.
         """
         manifest = self.completed_manifest()
         others = (e for e in manifest.eval if (e.split, e.dataset) != (summary.split, summary.dataset))
         files = {file.path: file for file in (*manifest.files, *file_records(self.path, (self.metrics, self.samples)))}
-        self.replace_manifest(changed(manifest, eval=(*others, summary), files=tuple(files.values())))
+        manifest = changed(manifest, eval=(*others, summary), files=tuple(files.values()))
+        is_unlocked = summary.dataset is None and manifest.is_unread(summary.split)
+        if is_unlocked:
+            test, bits = summary.loss, summary.bits_per_char
+            metrics = changed(manifest.metrics, test=test, test_perplexity=summary.perplexity, bits_per_char=bits)
+            known = manifest.baselines | (baselines or {})
+            manifest = changed(manifest, metrics=metrics, baselines=known, test_looks=looks)
+        self.replace_manifest(manifest)
+        if is_unlocked:
+            RunStore(self.path.parent.parent).mark_annotated()
 
     def replace_manifest(self, renewed: RunManifest) -> None:
         """Replace the manifest of an ended run and its hash in SHA256SUMS; the caller holds the lock.
@@ -327,7 +341,13 @@ class RunDirectory(JobFolder[RunRecord]):
         return EventLog(self._events, self.disk)
 
     def follow(self) -> RunFollower:
-        return RunFollower(self.record(), self.reader(), self.annotations())
+        record = self.record()
+        return RunFollower(record, self.reader(), self.annotations(), self._unlocked(record))
+
+    def _unlocked(self, record: RunRecord) -> RunManifest | None:
+        """Return the manifest of a run whose locked test split was read after its end; None for another run."""
+        manifest = None if record.effective.test == "open" else self.manifest()
+        return None if manifest is None or manifest.metrics.test is None else manifest
 
     def curves(self) -> RunCurves:
         """Return the curves of the run; they are empty until their `read_new` is called."""

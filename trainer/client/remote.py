@@ -25,12 +25,14 @@ from trainer.contracts.events import RUN_ENDS, Event, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.looks import test_locked
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import GroupPath, LogsQuery, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest, check_completed, finished_error
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.verification import Verification
+from trainer.data.text import corpus_sha256
 from trainer.lab.calls import (
     CANCEL_RUN,
     GET_GROUP,
@@ -191,6 +193,17 @@ class Remote:
         if run_of(name) == name:
             check_completed(manifest)
         return manifest.effective
+
+    async def check_text(self, name: str, path: Path) -> EffectiveRequest:
+        """Return the request of a model that is to score a file, of which its server sees one portion after the other.
+
+        Raises TEST_LOCKED for the text of the run's locked test split.
+        """
+        effective, run = await self.effective(name), await self.call(GET_RUN, RunPath(run_id=run_of(name)))
+        text, is_unread = effective.test_text, run.test_access == "locked" and run.test_loss is None
+        if is_unread and text is not None and text.sha256 == await asyncio.to_thread(corpus_sha256, path):
+            raise test_locked()
+        return effective
 
     async def events(self, run_id: str) -> AsyncGenerator[Event, None]:
         """Yield the events of a run from its first one until it has ended."""

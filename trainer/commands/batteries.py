@@ -162,7 +162,7 @@ async def _start(
     from trainer.queue.batteries import new_job
 
     batteries = [battery_at(name, chosen, installation.settings) for name in names]
-    return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.runs))
+    return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.lab.stores))
 
 
 async def _models_and_batteries(names: Sequence[str], installation: Installation) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from trainer.contracts.base import run_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.parameters import RunPath
+from trainer.contracts.reports import Note
 from trainer.contracts.runs import EvalSummary, RunManifest, RunStatus
 from trainer.lab.calls import GET_RUN
 from trainer.reports.comparison import (
@@ -31,6 +32,7 @@ from trainer.reports.comparison import (
     MeasuredGroup,
     Measurement,
     check_different,
+    chosen_split,
     compare,
     summary_on,
 )
@@ -47,19 +49,19 @@ class _CompareOptions(RunOptions):
     others = Argument[list[str]](
         "OTHER", nargs="+", type=_compared_name, completion=RUN_IDS, help="what to compare it with"
     )
-    split = option("--split validation|test", str, "compare on this split; default: test")
+    split = option("--split validation|test", str, "compare on this split; default: test, validation if it is locked")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
     tolerance = option("--tolerance X", float, _TOLERANCE_HELP, TOLERANCE)
     fail_on_regression = flag("--fail-on-regression", "exit with 1 where RUN is worse or cannot be compared")
 
 
 class _Found(NamedTuple):
-    """A run or a group to compare: manifests and training speeds of its completed runs."""
+    """A run or a group to compare: manifests and statuses of its completed runs."""
 
     name: str
     left_out: Sequence[str] | None
     """The seeds of the group without a completed run; None for a run."""
-    runs: Sequence[tuple[RunManifest, float | None]]
+    runs: Sequence[tuple[RunManifest, RunStatus]]
 
     def models(self) -> list[str]:
         """Return the names of the models to measure."""
@@ -68,7 +70,10 @@ class _Found(NamedTuple):
     def measured(self, summaries: Iterator[EvalSummary]) -> Measured:
         """Return the runs with the next summaries."""
         checkpoint = self.name if "@" in self.name else None
-        runs = [Measurement(manifest, next(summaries), speed, checkpoint) for manifest, speed in self.runs]
+        runs = [
+            Measurement(manifest, next(summaries), status.tokens_per_second, checkpoint, status.test_looks)
+            for manifest, status in self.runs
+        ]
         return runs[0] if self.left_out is None else MeasuredGroup(self.name, runs, self.left_out)
 
 
@@ -101,12 +106,12 @@ async def _find(name: str, installation: Installation) -> _Found:
         await installation.check_model(name)
         path = RunPath(run_id=run_of(name))
         manifest = await completed_manifest(installation, path.run_id)
-        return _Found(name, None, [(manifest, (await installation.call(GET_RUN, path)).tokens_per_second)])
+        return _Found(name, None, [(manifest, await installation.call(GET_RUN, path))])
     status = await run_or_group(installation, name)
     if isinstance(status, RunStatus):
-        return _Found(name, None, [(await completed_manifest(installation, name), status.tokens_per_second)])
+        return _Found(name, None, [(await completed_manifest(installation, name), status)])
     completed = status.with_completed()
-    manifests = [(await completed_manifest(installation, one.run_id), one.tokens_per_second) for one in completed]
+    manifests = [(await completed_manifest(installation, one.run_id), one) for one in completed]
     return _Found(name, status.left_out(), manifests)
 
 
@@ -118,16 +123,20 @@ def _show(
 ) -> int:
     """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
+    notes: tuple[Note, ...] = ()
+
     def show(summaries: Sequence[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
         left = iter(summaries)
         measured = [one.measured(left) for one in found]
-        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
+        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance, notes=notes)
         terminal.show_report(compared, comparison_report(compared))
         return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
     models = [model for one in found for model in one.models()]
     if options.path is None:
-        split = parse(EvalRequest, {"split": options.split or "test"}).split
+        split, notes = chosen_split(manifest for one in found for manifest, _ in one.runs)
+        if options.split is not None:
+            split, notes = parse(EvalRequest, {"split": options.split}).split, ()
         known = {manifest.run_id: manifest for one in found if "@" not in one.name for manifest, _ in one.runs}
         summaries = {run_id: summary_on(manifest, split) for run_id, manifest in known.items()}
         if len(summaries) == len(models):

@@ -1,4 +1,4 @@
-"""`mt corpus add`, `list`, `show`, `delete` and `check`: corpora by name, and a corpus as a training sees it."""
+"""`mt corpus add`, `list`, `show`, `lock`, `delete` and `check`: corpora by name, and one as a training sees it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -25,7 +25,7 @@ from trainer.contracts.units import share_number
 from trainer.contracts.wording import counted, distinct
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import folder_notes
-from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA, REPORT_CORPUS
+from trainer.lab.calls import DELETE_CORPUS, LIST_CORPORA, LOCK_CORPUS, REPORT_CORPUS
 from trainer.lab.here import Here
 from trainer.reports.leak_notes import leak_warnings, shares_note
 from trainer.reports.report_text import ENGLISH
@@ -69,6 +69,7 @@ def add_to(commands: Commands) -> None:
     corpus = commands.group("corpus", "add, list, inspect and build corpora")
     corpus.add("add", _AddOptions, _add)
     corpus.add("delete", _DeleteOptions, _delete)
+    corpus.add("lock", _ShowOptions, _lock)
     corpus.add("list", Options, _list)
     corpus.add("show", _ShowOptions, _show)
     corpus.add("check", _CheckOptions, _check)
@@ -121,6 +122,15 @@ def _delete(options: _DeleteOptions, terminal: Terminal) -> int:
     with_installation(settings, lambda installation: installation.call(DELETE_CORPUS, path))
     terminal.note(f"{name} is deleted.")
     terminal.show({"deleted": [name]})
+    return 0
+
+
+def _lock(options: _ShowOptions, terminal: Terminal) -> int:
+    path = parse(CorpusPath, {"corpus": options.corpus})
+    lock = with_installation(settings_for_any(), lambda installation: installation.call(LOCK_CORPUS, path))
+    terminal.show(
+        lock, Text(f"The test split of each later run on '{options.corpus}' is locked: `mt unlock` reads it.")
+    )
     return 0
 
 

@@ -31,6 +31,7 @@ from trainer.contracts.batteries import QUOTINGS, Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.items import Cell, ItemOptions, ItemUnit, item_notes
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import DocumentMode, Normalization
 from trainer.contracts.wording import counted
@@ -186,8 +187,14 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal, folder: Path) -> int:
     """Score a text; a table is read as a text file in `folder`."""
     options.request("summary", "x")  # refuses wrong options, before the run is read
-    effective = with_installation(settings, lambda installation: installation.effective(options.run))
     source = _source(options, settings, folder)
+
+    async def check(installation: Installation) -> EffectiveRequest:
+        if options.path is None or not (source.path.is_file() or source.path.is_dir()):  # a pipe can be read once
+            return await installation.effective(options.run)
+        return await installation.check_text(options.run, source.path)
+
+    effective = with_installation(settings, check)
     for note in source.notes:
         terminal.note(f"mt: {note}")
     portions = _read_portions(options, source, effective.documents)

@@ -36,7 +36,7 @@ from trainer.contracts.training_options import (
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
-    "tokenizer_saw_held_out",
+    *("tokenizer_saw_held_out", "test"),
 }
 _NOT_HASHED_DEFAULTS: dict[str, object] = {
     **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None},

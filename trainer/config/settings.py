@@ -170,6 +170,8 @@ class AppSettings(Group):
     """Runs, tokenizers and stored attachments."""
     unit: Unit = "bits"
     """Unit of losses and surprisals that people read; files, HTTP and conditions are in nats."""
+    test_split: Literal["open", "locked"] = "open"
+    """locked: no run shows a loss on its test split before an unlock reads it once; open: each run decides."""
     cleanup: CleanupSettings = CleanupSettings()
     corpus_cache_cleanup: CorpusCacheCleanupSettings = CorpusCacheCleanupSettings()
     tokenizer_cleanup: TokenizerCleanupSettings = TokenizerCleanupSettings()

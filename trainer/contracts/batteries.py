@@ -114,6 +114,11 @@ class DevelopmentOptions(Frozen, json_schema_extra=describe_fields):
     follows: bool = False
     """Wait for the checkpoints that the training of the run is still to keep, and measure each at once."""
 
+    @property
+    def reads_split(self) -> bool:
+        """True if the split is measured, and not only the items of batteries."""
+        return self.has_loss or self.has_words
+
 
 class BatteryOptions(Frozen, json_schema_extra=describe_fields):
     """Options for reading, scoring and reporting batteries."""

@@ -205,6 +205,8 @@ class ExperimentText(Frozen):
     sections: int
     characters: int
     sha256: Sha256
+    test_id: Sha256 | None = None
+    """Stands for the test split that it is of; None for passages."""
 
 
 class ExperimentTexts(Frozen):

@@ -434,6 +434,25 @@ _RUNS = (
         role=Role.OWNER,
         example={"note": "diverged at once", "tags": ["pilot"]},
     ),
+    Operation(
+        "unlock",
+        "POST /unlock",
+        "runs",
+        "The runs with their losses on the test split, as far as they are measured",
+        TerminalCommand(
+            "unlock",
+            "looks",
+            "read the test split once for the named runs; who, when and which is written down",
+            "mt unlock RUN OTHER",
+        ),
+        ChatCommand("unlock", "looks"),
+        Role.OWNER,
+        states=_COMPLETED,
+        takes_group=True,
+        example={"runs": [RUN]},
+        query_example={"wait": "60"},
+        work="looks",
+    ),
     Operation("get_manifest", "GET /runs/{run_id}/manifest", "runs", "The manifest"),
     Operation(
         "get_files",
@@ -727,6 +746,21 @@ _CORPORA = (
         ChatCommand("mt-admin delete-corpus", "admin:mt_admin"),
         role=Role.ADMIN,
     ),
+    Operation(
+        "lock_corpus",
+        "POST /corpora/{corpus}/lock",
+        "corpora",
+        "The test split of each later run on the text is locked",
+        TerminalCommand(
+            "corpus lock",
+            "corpora",
+            "lock the test split of each later run on a corpus, until an unlock",
+            "mt corpus lock kazakh",
+        ),
+        ChatCommand("mt-admin lock-corpus", "admin:mt_admin"),
+        role=Role.ADMIN,
+        work="looks",
+    ),
     *_jobs("corpus_builds"),
     Operation(
         "start_upload",
@@ -954,26 +988,27 @@ BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
 _SECTIONS: Mapping[Section, str] = {
     "Start": "demo|up|worker|workers|completion",
     "Train": "train",
-    "Runs": "runs|queue|status|annotate|logs|cancel|delete|resume|config|files|gc|compare|"
+    "Runs": "runs|queue|status|annotate|logs|cancel|delete|resume|config|files|gc|compare|unlock|"
     "job list|job show|job wait|job cancel|job delete|job export",
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
     "Batteries": "battery run|develop|battery list|battery show|battery wait|battery cancel|battery delete|"
     "battery export|battery recompute",
     "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
     "experiment delete|experiment export|experiment recompute",
-    "Data and tokenizers": "corpus add|corpus list|corpus show|corpus check|corpus build|corpus delete|"
-    "tokenizer train|tokenizer list|tokenizer show|tokenizer wait|tokenizer cancel|tokenizer delete|tokenizer export",
+    "Data and tokenizers": "corpus add|corpus list|corpus show|corpus check|corpus build|corpus lock|"
+    "corpus delete|tokenizer train|tokenizer list|tokenizer show|tokenizer wait|tokenizer cancel|tokenizer delete|"
+    "tokenizer export",
     "Check": "doctor|selftest|validate|verify",
 }
 SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for section, names in _SECTIONS.items()}
 """The commands in each section of `mt --help`, in their order."""
 _CHAT_ORDER = (
-    "train|status|runs|compare|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
+    "train|status|runs|compare|unlock|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
-    "mt-admin delete-corpus|mt-admin doctor"
+    "mt-admin lock-corpus|mt-admin delete-corpus|mt-admin doctor"
 ).split("|")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
 COMMANDS: Mapping[str, TerminalCommand] = {name: _COMMANDS[name] for names in SECTIONS.values() for name in names}

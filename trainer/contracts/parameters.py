@@ -219,7 +219,8 @@ class LogsQuery(Query):
 class CompareQuery(Query):
     runs: Annotated[str, Field(pattern=_RUN_NAMES)]
     """Names of two to ten runs or groups, separated by commas; the first one is compared with the others."""
-    split: EvalSplit = "test"
+    split: EvalSplit | None = None
+    """The split; default: test, or validation where the test split of a run is locked and unread."""
 
 
 class CurveQuery(Query):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainSerializer, model_validator
@@ -31,6 +32,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
+from trainer.contracts.looks import LookCount
 from trainer.contracts.models import BertConfig, ModelBlock, ModelConfig, ModelFamily, Objective, RnnConfig
 from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
@@ -44,6 +46,7 @@ from trainer.contracts.training_options import (
     RunNote,
     Schedule,
     Tags,
+    TestAccess,
     TrainingOptions,
 )
 
@@ -201,6 +204,7 @@ class EffectiveRequest(TrainingOptions):
     learning_rate: LearningRate
     lr_schedule: Schedule
     early_stopping: EarlyStopping = EarlyStopping()
+    test: TestAccess = "open"
     searched: tuple[str, ...] = ()
     """Fields whose values the search of the run chooses: `learning_rate`, and the dropouts of the model."""
     tokenizer_saw_held_out: bool = False
@@ -233,6 +237,25 @@ class EffectiveRequest(TrainingOptions):
         own_text = self.validation_corpus if split == "validation" else self.test_corpus
         return own_text is None and self.split_by == "line"
 
+    def text_of(self, split: HeldOutSplit) -> tuple[object, ...]:
+        """Return the values that decide which text is in a held-out split, but not in which form it is read."""
+        text = self.validation_corpus if split == "validation" else self.test_corpus
+        if text is not None:
+            return (text.sha256,)
+        test = self.test_fraction if self.test_corpus is None else 0.0
+        drawn = self.corpus.sha256, self.split_by, self.split_seed, test
+        return drawn if split == "test" else (*drawn, self.holdout_fraction)  # validation is drawn after the test
+
+    @property
+    def test_text(self) -> CorpusRef | None:
+        """The text that has the test split, or that it is drawn from; None without a test split."""
+        return self.test_corpus or (self.corpus if self.test_fraction > 0 else None)
+
+    @property
+    def test_id(self) -> Sha256 | None:
+        """Stands for the text of the test split; None without one. Runs with equal ones are tested on one text."""
+        return None if self.test_text is None else test_id_of(*self.text_of("test"))
+
     def corpora_by_field(self) -> dict[str, CorpusRef]:
         """Return the corpora by their fields."""
         texts = {
@@ -245,6 +268,11 @@ class EffectiveRequest(TrainingOptions):
     def hashes_by_field(self) -> dict[str, str]:
         """Return the SHA-256 of the corpora by their fields."""
         return {field: corpus.sha256 for field, corpus in self.corpora_by_field().items()}
+
+
+def test_id_of(*text: object) -> Sha256:
+    """Return what stands for the text of a test split, given the values that decide it: of a whole text, its hash."""
+    return sha256(repr(text).encode()).hexdigest()
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -411,6 +439,10 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     artifact_bytes: int | None = None
     """Size of the weights file, `model.safetensors`, of a completed run; `artifact_sha256` is its hash."""
     artifact_sha256: Sha256 | None = None
+    test_access: TestAccess = "open"
+    """locked: the test split is not read before an unlock."""
+    test_looks: LookCount | None = None
+    """The looks at its test split so far, those of other runs too; None before its end, and without a test split."""
     error: RunError | None = None
     created_at: Timestamp
     started_at: Timestamp | None = None
@@ -614,6 +646,11 @@ class RunManifest(Frozen):
     determinism: Literal["bit_exact", "best_effort"] | None = None
     seed: int
     eval: tuple[EvalSummary, ...] = ()
+    test_looks: LookCount | None = None
+    """The looks at its test split when its own loss there was read, or at its end if that was not read.
+
+    None without a test split.
+    """
     files: tuple[FileRecord, ...] = ()
     sampling_version: Literal[1, 2] = 1
     """Order in which a draw walks through the tokens when this run's samples are generated.
@@ -628,6 +665,10 @@ class RunManifest(Frozen):
     def reported_baseline(self) -> Baseline | None:
         """The baseline on the test split, or on validation without one."""
         return self.baselines.get("test", self.baselines.get("validation"))
+
+    def is_unread(self, split: str) -> bool:
+        """Return True for the test split of a completed run that is locked, and whose losses there were not read."""
+        return split == "test" and self.effective.test == "locked" and self.metrics.test is None
 
     @property
     def unknown_char_share(self) -> float | None:

@@ -230,6 +230,7 @@ BatchRows = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Variants = Annotated[int, Field(ge=2, le=64)]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
+TestAccess = Literal["open", "locked"]
 
 
 class ChosenValue(Frozen, json_schema_extra=describe_fields):
@@ -305,6 +306,10 @@ class TrainingOptions(Options):
     """Share of the lines of the corpus for the validation split."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of the lines of the corpus for the test split."""
+    test: TestAccess | None = None
+    """locked: the run shows validation only, and `mt unlock` reads its test split once; open: it shows both.
+
+    Default: open, unless the corpus, the parent of a warm start or APP__TEST_SPLIT locks it."""
     split_seed: Seed = 42
     """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
     seed: Seed = 42

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from trainer.artifacts.archives import CITATION_FILE, PASSPORT_FILES
 from trainer.contracts.base import FileRecord, Frozen, Identifier, model_name
 from trainer.contracts.environment import Environment
+from trainer.contracts.looks import LookCount
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -15,7 +16,7 @@ from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 from trainer.reports.leak_notes import leak_warnings, shares_note
 from trainer.reports.report_text import Reader
-from trainer.reports.run_notes import counting_note, describe_unknown, search_note
+from trainer.reports.run_notes import counting_note, describe_unknown, looks_note, search_note
 
 FolderFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
@@ -254,6 +255,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("test loss", _loss(metrics.test, per, None if lines is None else lines.margin_nats), "{}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
         ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
+        ("looks", None if manifest.test_looks is None else _looks(manifest, manifest.test_looks), "{}"),
         ("search", None if manifest.search is None else _BITS.note(search_note(manifest.search)), "{}"),
         (
             "counting",
@@ -278,6 +280,13 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("request hash", manifest.request_hash, "`{}`"),
     )
     yield from ((name, form.format(value)) for name, value, form in rows if value is not None)
+
+
+def _looks(manifest: RunManifest, looks: LookCount) -> str:
+    """Return how often the test text had been read when this run was measured on it, or ended without that."""
+    if manifest.metrics.test is None:
+        return f"the test split is locked; {_BITS.note(looks_note(looks))} so far"
+    return f"the test loss was read with {_BITS.note(looks_note(looks))} so far"
 
 
 def _loss(nats: float | None, per: str, margin_nats: float | None = None) -> str | None:

@@ -20,7 +20,7 @@ async def start_battery(lab: Lab, asked: Asked[NoQuery, WaitQuery, BatteryReques
         names[name] = None
     body = changed(asked.body, runs=tuple(names))
     record, items = await resolve_battery(
-        body, lab.stores.runs, lab.settings, user_id=asked.caller.discord_id, http=asked.origin
+        body, lab.stores, lab.settings, user_id=asked.caller.discord_id, http=asked.origin
     )
     await check_first(lab, asked, record.battery_id)
     return await accept_battery(lab, record, items)

@@ -28,6 +28,7 @@ from trainer.contracts.http_answers import (
 )
 from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.jobs import WorkerOrder, WorkersState
+from trainer.contracts.looks import TextLock, Unlocked, UnlockRequest
 from trainer.contracts.operations import BY_NAME, JOB_ROWS, OPERATIONS, Operation
 from trainer.contracts.parameters import (
     AnyRunQuery,
@@ -175,6 +176,7 @@ CANCEL_RUN = _call("cancel_run", RunPath, NoQuery, NoBody, CancelAnswer)
 RESUME_RUN = _call("resume_run", RunPath, WaitQuery, NoBody, Accepted)
 DELETE_RUN = _call("delete_run", RunPath, NoQuery, NoBody, _NOTHING)
 ANNOTATE_RUN = _call("annotate_run", RunPath, NoQuery, AnnotationChange, RunStatus)
+UNLOCK = _call("unlock", NoQuery, WaitQuery, UnlockRequest, Unlocked)
 GET_MANIFEST = _call("get_manifest", RunPath, NoQuery, NoBody, RunManifest)
 GET_FILES = _call("get_files", ModelPath, NoQuery, NoBody, RunFiles)
 GET_LOGS = _call("get_logs", RunPath, LogsQuery, NoBody, str)
@@ -195,6 +197,7 @@ DELETE_CHAT = _call("delete_chat", ChatPath, NoQuery, NoBody, _NOTHING)
 GET_LATEST_EVALUATION = _call("get_latest_evaluation", RunPath, NoQuery, NoBody, EvalMetrics)
 LIST_CORPORA = _call("list_corpora", NoQuery, NoQuery, NoBody, CorpusList)
 REPORT_CORPUS = _call("report_corpus", CorpusPath, NoQuery, NoBody, Report)
+LOCK_CORPUS = _call("lock_corpus", CorpusPath, NoQuery, NoBody, TextLock)
 DELETE_CORPUS = _call("delete_corpus", CorpusPath, NoQuery, NoBody, _NOTHING)
 START_UPLOAD = _call("start_upload", NoQuery, NoQuery, UploadRequest, UploadStatus)
 GET_UPLOAD = _call("get_upload", UploadPath, NoQuery, NoBody, UploadStatus)

@@ -100,7 +100,9 @@ def _kind(asked: Asked[RequestPath, QueryT, NoBody]) -> InferenceKind:
 async def _submit(lab: Lab, caller: Caller, model: str, request: Asks[ResponseT], request_id: str | None) -> ResponseT:
     if request.has_surprisals:
         await lab.check_surprisals(caller, model)
-    return await (await lab.live()).inference.submit(model, request, user_id=caller.discord_id, request_id=request_id)
+    return await (await lab.live()).inference.submit(
+        model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
+    )
 
 
 async def _followed(lab: Lab, response: ResponseT, wait_seconds: float) -> ResponseT:

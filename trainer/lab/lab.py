@@ -22,6 +22,7 @@ from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.inference_fields import SHARED_TOKENS
 from trainer.contracts.operations import JOB_ROWS, JobRow, Operation, Role
 from trainer.contracts.parameters import ModelPath
+from trainer.contracts.runs import RunManifest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpus_uploads import CorpusUploads
 from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, QueryT, QueryT_co
@@ -249,23 +250,28 @@ class Lab:
         for run in await asyncio.to_thread(runs_of_group, self.stores.runs, group_id):
             await self.run(caller, run.run_id, role)
 
-    async def measured(self, caller: Caller, name: str, split: EvalSplit) -> Measured:
-        """Return a completed run, or those of a group, with their evaluations on a split.
+    async def manifests(self, caller: Caller, name: str, role: Role = Role.USER) -> list[RunManifest]:
+        """Return the manifest of a completed run, or those of the completed runs of a group, for what needs a role.
 
-        Raises RUN_NOT_FOUND, FORBIDDEN, RUN_NOT_READY, and NotEvaluated.
+        Raises RUN_NOT_FOUND, FORBIDDEN and RUN_NOT_READY.
         """
         if self.stores.runs.find(name) is not None:
-            return await self._measurement(caller, name, split)
-        await self.check_group(caller, name)
-        group = await self.feeds.group(name)
-        runs = [await self._measurement(caller, one.run_id, split) for one in group.with_completed()]
-        return MeasuredGroup(name, runs, group.left_out())
+            return [await asyncio.to_thread((await self.run(caller, name, role)).completed_manifest)]
+        await self.check_group(caller, name, role)
+        runs = (await self.feeds.group(name)).with_completed()
+        return [await asyncio.to_thread(self.stores.runs.get(one.run_id).completed_manifest) for one in runs]
 
-    async def _measurement(self, caller: Caller, run_id: str, split: EvalSplit) -> Measurement:
-        run = await self.run(caller, run_id)
-        manifest = await asyncio.to_thread(run.completed_manifest)
-        follower = (await self.feeds.read(run_id)).follower
-        return Measurement(manifest, summary_on(manifest, split), follower.status.tokens_per_second)
+    async def measured(self, name: str, manifests: Sequence[RunManifest], split: EvalSplit) -> Measured:
+        """Return a run, or those of a group, with their evaluations on a split; raises NotEvaluated and TEST_LOCKED."""
+        runs = [await self._measurement(manifest, split) for manifest in manifests]
+        if self.stores.runs.find(name) is not None:
+            return runs[0]
+        return MeasuredGroup(name, runs, (await self.feeds.group(name)).left_out())
+
+    async def _measurement(self, manifest: RunManifest, split: EvalSplit) -> Measurement:
+        status = await self.feeds.status(manifest.run_id)
+        summary = summary_on(manifest, split)
+        return Measurement(manifest, summary, status.tokens_per_second, looks=status.test_looks)
 
     async def check_surprisals(self, caller: Caller, name: str) -> None:
         """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of a run or its model.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from itertools import chain
 
 import structlog
 
@@ -36,7 +37,7 @@ from trainer.lab.waits import at_end
 from trainer.queue.resolve import preview_training
 from trainer.queue.run_index import RunEntry, RunRow, rows_of
 from trainer.queue.run_list import Place, RunOrder, check_known, found_runs, totals_of, varied_settings
-from trainer.reports.comparison import Comparison, Measured, check_different, compare
+from trainer.reports.comparison import Comparison, check_different, chosen_split, compare
 from trainer.reports.comparison_report import comparison_report
 from trainer.reports.run_report import run_report
 from trainer.system.logs import LogReader
@@ -251,14 +252,15 @@ async def report_comparison(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody
 
 async def compare_runs(lab: Lab, asked: Asked[NoQuery, CompareQuery, NoBody]) -> Comparison:
     """Compare metrics and settings of runs, or groups of runs over seeds, on a split."""
-    caller, split = asked.caller, asked.query.split
-    names: list[str] = []
-    measured: list[Measured] = []
-    for given in asked.query.runs.split(","):
-        names.append(await lab.run_name(caller, given, or_group=True))
-        measured.append(await lab.measured(caller, names[-1], split))
+    manifests: dict[str, list[RunManifest]] = {}
+    names = [await lab.run_name(asked.caller, given, or_group=True) for given in asked.query.runs.split(",")]
+    for name in names:
+        manifests[name] = await lab.manifests(asked.caller, name)
     check_different(names)
-    return compare(measured, split=split)
+    split, notes = chosen_split(chain.from_iterable(manifests.values()))
+    if asked.query.split is not None:
+        split, notes = asked.query.split, ()
+    return compare([await lab.measured(name, manifests[name], split) for name in names], split=split, notes=notes)
 
 
 async def _accept(

@@ -34,6 +34,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
 from trainer.queue.inference_kinds import kind_of
+from trainer.queue.stores import Stores
 from trainer.system.files import read_record
 
 _SLUG_CHARACTERS = 40
@@ -43,7 +44,7 @@ Items = tuple[BatteryItem, ...]
 
 async def resolve_battery(
     request: BatteryRequest,
-    runs: RunStore,
+    stores: Stores,
     settings: Settings,
     *,
     user_id: int | None = None,
@@ -54,7 +55,7 @@ async def resolve_battery(
     options = BatteryOptions.model_validate(fields)
 
     def read() -> tuple[BatteryRecord, Items]:
-        return new_job(options, request.runs, _read(request, settings), runs)
+        return new_job(options, request.runs, _read(request, settings), stores)
 
     job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
     record, items = job
@@ -74,7 +75,7 @@ def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
 
 
 def new_job(
-    options: BatteryOptions, models: Sequence[str], batteries: Sequence[Battery], runs: RunStore
+    options: BatteryOptions, models: Sequence[str], batteries: Sequence[Battery], stores: Stores
 ) -> tuple[BatteryRecord, Items]:
     """Return the record of a job with its items; a model is a run or a checkpoint.
 
@@ -85,10 +86,10 @@ def new_job(
     items = tuple(item for battery in named for item in battery.items)
     developed = None
     if options.development is None:
-        scoring = tuple(_run(name, options, runs) for name in models)
+        scoring = tuple(_run(name, options, stores.runs) for name in models)
     else:
-        developed = _check_development(options.development, models, runs)
-        scoring = tuple(kept_models(developed, options, runs))
+        developed = _check_development(options.development, models, stores)
+        scoring = tuple(kept_models(developed, options, stores.runs))
     items_sha256 = sha256(items_content(items)).hexdigest()
     infos = tuple(battery.info for battery in named)
     identity = [options.model_dump_json(), *(info.model_dump_json() for info in infos), items_sha256]
@@ -127,16 +128,16 @@ def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: Run
     return changed(kept, epoch=len(state.epochs), words=state.seen.words, tokens=state.seen.tokens)
 
 
-def _check_development(options: DevelopmentOptions, models: Sequence[str], runs: RunStore) -> str:
+def _check_development(options: DevelopmentOptions, models: Sequence[str], stores: Stores) -> str:
     """Return the run whose development is asked for.
 
-    Raises RUN_NOT_FOUND, DATA_NOT_FOUND for a run without kept checkpoints, and INVALID_INPUT for several runs, a
-    checkpoint, an n-gram model, or a split that the run has not.
+    Raises RUN_NOT_FOUND, DATA_NOT_FOUND for a run without kept checkpoints, INVALID_INPUT for several runs, a
+    checkpoint, an n-gram model, or a split that the run has not, and TEST_LOCKED for a test split that is locked.
     """
     if len(models) != 1 or run_of(models[0]) != models[0]:
         message = "A development is that of one run over its checkpoints: give the id of one run."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    run = runs.get(models[0])
+    run = stores.runs.get(models[0])
     effective = run.record().effective
     if effective.model_family == "ngram":
         message = f"The run '{run.run_id}' is an n-gram model, which is counted at once: it has no development."
@@ -146,8 +147,10 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], runs:
         if options.split == "test"
         else (effective.validation_corpus, effective.holdout_fraction)
     )
-    if own is None and share == 0 and (options.has_loss or options.has_words):
+    if own is None and share == 0 and options.reads_split:
         raise AppError(ErrorCode.INVALID_INPUT, f"The run '{run.run_id}' has no {options.split} split.")
+    if options.split == "test" and options.reads_split:
+        stores.looks.check(effective, run.run_id)
     will_keep = options.follows and run.is_unfinished() and effective.checkpoint_schedule is not None
     if not will_keep and not checkpoint_steps(scheduled_folder(run.checkpoints)):
         message = f"The run '{run.run_id}' has kept no checkpoints: set `checkpoint_schedule` for its training."

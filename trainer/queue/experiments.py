@@ -251,6 +251,19 @@ async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, set
             if request.texts.held_out and not has_test:
                 message = "is 0: held-out text needs a test split."
                 raise field_error(ErrorCode.INVALID_INPUT, f"models.{model}.train.test_fraction", message)
+            if effective.test == "locked" and _reads_test(request):
+                message = (
+                    "is 'locked', but this experiment measures held-out text, which is the test split: give `passages`"
+                    " alone, with a development on 'validation', or train on texts whose test split is open."
+                )
+                raise field_error(ErrorCode.TEST_LOCKED, f"models.{model}.train.test", message)
+
+
+def _reads_test(request: ExperimentRequest) -> bool:
+    """Return True if an experiment measures its models on their test splits."""
+    developed = request.development
+    is_developed = developed is not None and developed.reads_split and developed.split == "test"
+    return request.texts.held_out or request.texts.shuffled or is_developed
 
 
 def _check_together(model: str, effective: EffectiveRequest, first: EffectiveRequest) -> None:

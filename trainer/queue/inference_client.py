@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
+from hashlib import sha256
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ from trainer.contracts.base import JobState, changed, narrowed
 from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatTurn
 from trainer.contracts.completions import CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.generations import FinishReason, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import (
     NO_RESULT,
@@ -26,8 +28,10 @@ from trainer.contracts.inference_fields import (
     ResponseT,
 )
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.wording import EXPIRED, SAME_KEY
 from trainer.data.normalization import normalized
+from trainer.data.text import corpus_sha256
 from trainer.queue.enqueue import Enqueuer
 from trainer.queue.inference_kinds import KINDS, kind_of, new_record
 from trainer.queue.stores import Stores
@@ -56,6 +60,7 @@ class InferenceClient:
         self._enqueuer = enqueuer
         self._runs = stores.runs
         self._corpora = stores.corpora
+        self._looks = stores.looks
         self._replication = stores.replication
 
     async def ask(
@@ -64,6 +69,7 @@ class InferenceClient:
         request: Asks[ResponseT],
         *,
         user_id: int | None = None,
+        api_key: str | None = None,
         request_id: str | None = None,
         is_kept: bool = True,
     ) -> ResponseT:
@@ -72,7 +78,7 @@ class InferenceClient:
         `is_kept=False` deletes the stored result afterwards. Withdraws the request if the caller is cancelled or time
         is up.
         """
-        response = await self.submit(model, request, user_id=user_id, request_id=request_id)
+        response = await self.submit(model, request, user_id=user_id, api_key=api_key, request_id=request_id)
         answered = _parsed_response(response, await self._wait_for_stored(response, withdraws=True))
         if not is_kept:
             await self._withdraw(answered)
@@ -88,15 +94,18 @@ class InferenceClient:
         request: Asks[ResponseT],
         *,
         user_id: int | None = None,
+        api_key: str | None = None,
         request_id: str | None = None,
     ) -> ResponseT:
         """Enqueue a request and return its response so far at once; `wait` and `get` read its result.
+
+        A look at a test split is counted before; raises TEST_LOCKED for one that is locked.
 
         With a `request_id`, a request that is stored under it is returned and not enqueued again; raises CONFLICT if
         that is another request. A chat message without a session starts a new chat, whose id is the request's where
         there is one; raises DATA_NOT_FOUND for a chat that has expired.
         """
-        response, record = await self._new_record(model, request, user_id, request_id)
+        response, record = await self._new_record(model, request, user_id, request_id, api_key)
         return narrowed(type(response), (await self._enqueue(record, is_new=request_id is None)).response)
 
     async def wait(self, response: ResponseT) -> ResponseT:
@@ -212,7 +221,12 @@ class InferenceClient:
         return {"session_id": session_id}
 
     async def _new_record(
-        self, model: str, request: Asks[ResponseT], user_id: int | None, request_id: str | None = None
+        self,
+        model: str,
+        request: Asks[ResponseT],
+        user_id: int | None,
+        request_id: str | None = None,
+        api_key: str | None = None,
     ) -> tuple[ResponseT, InferenceRecord]:
         """Check a request for a model; return its response so far, and its record, which is not stored yet."""
         kind = kind_of(request)
@@ -223,11 +237,26 @@ class InferenceClient:
             name = await asyncio.to_thread(self._corpora.full_name, request.corpus, request.corpus_field)
             request = request.model_copy(update={request.corpus_field: name})
         await kind.check(request, effective, self._corpora)
+        await asyncio.to_thread(self._count_look, named, request, api_key if user_id is None else user_id)
         await self._replication.store_corpus(self._corpora, request.corpus)
         place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}
         place |= await self._chat_fields(run_id, request, user_id, request_id)
         response, record = new_record(request, request_id=request_id or _new_id(), **place)
         return response, changed(record, user_id=user_id)
+
+    def _count_look(self, named: NamedModel, request: object, by: int | str | None) -> None:
+        """Count the look of a request that measures a model on a test split; raises TEST_LOCKED."""
+        match request:
+            case EvalRequest(path_override=str(text)) | ScoreRequest(path=str(text)):
+                content = corpus_sha256(self._corpora.find(text))
+                self._looks.read_text(named.effective, named.name, content, "evaluation", by)
+            case ScoreRequest(text=str(text)):  # of a file, which may end with its last line
+                for content in (sha256(f"{text}{end}".encode()).hexdigest() for end in ("", "\n")):
+                    self._looks.read_text(named.effective, named.name, content, "evaluation", by)
+            case EvalRequest(split="test"):
+                self._looks.read(named.effective, named.name, "evaluation", by)
+            case _:
+                pass
 
     async def _enqueue(self, record: InferenceRecord, *, is_new: bool = True) -> InferenceRecord:
         """Store a request, then enqueue it, so that a worker never reports on a request that is not stored.

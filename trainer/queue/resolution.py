@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from trainer.artifacts.checkpoints import named_model
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -92,6 +93,10 @@ class Facts(NamedTuple):
     """The files of the training corpus."""
     shown_name: str
     """The name of the training corpus for messages."""
+    locked_texts: frozenset[str] = frozenset()
+    """The fields of the corpora whose test splits are locked for every run."""
+    locks_all: bool = False
+    """True if the test splits of all runs of the installation are locked."""
     pace: Pace | None = None
     """The measured pace of a training that has `minutes`."""
 
@@ -125,6 +130,7 @@ async def gather(request: TrainRequest, corpora: CorpusStore, settings: Settings
     for field, name in (("validation_corpus", request.validation_corpus), ("test_corpus", request.test_corpus)):
         if name is not None:
             references[field] = await corpora.describe(name, field)
+    ledger = LookLedger.of(settings)
     return Facts(
         device=device,
         parent=parent,
@@ -135,6 +141,8 @@ async def gather(request: TrainRequest, corpora: CorpusStore, settings: Settings
         sample=await asyncio.to_thread(sample_text, corpus),
         n_files=len(text_files(corpus)),
         shown_name=corpora.shown(request.corpus),
+        locked_texts=frozenset(field for field, text in references.items() if ledger.has_lock(text.sha256)),
+        locks_all=settings.app.test_split == "locked",
     )
 
 
@@ -250,7 +258,8 @@ def resolve(request: TrainRequest, facts: Facts) -> Resolution:
     if not request.allow_same_corpus:
         _check_different(effective)
     _check_corpus(request, facts)
-    notes = (*_notes_on_parent(taken), *facts.layout.notes)
+    effective, locked = _with_lock(request, effective, facts)
+    notes = (*_notes_on_parent(taken), *facts.layout.notes, *locked)
     return Resolution(effective, (*taken, *by_text, *by_rule), measured, notes)
 
 
@@ -282,6 +291,31 @@ def _with_values_of(request: TrainRequest, parent: Parent | None) -> Filled:
                 taken = (*taken, ChosenValue(field=field, value=shown, reason=f"as in its parent '{parent.name}'"))
     check_parts(request)
     return Filled(request, taken)
+
+
+def _with_lock(
+    request: TrainRequest, effective: EffectiveRequest, facts: Facts
+) -> tuple[EffectiveRequest, tuple[str, ...]]:
+    """Lock the test split where its corpus, its parent or the installation says so; return a note then.
+
+    Raises TEST_LOCKED for a request that opens it.
+    """
+    if effective.test_text is None:
+        return changed(effective, test="open"), ()
+    parent = None if facts.parent is None else facts.parent.effective
+    if facts.locks_all:
+        reason = "`APP__TEST_SPLIT` locks the test splits of all runs here"
+    elif ("corpus" if effective.test_corpus is None else "test_corpus") in facts.locked_texts:
+        reason = "the test split of its text is locked for every run"
+    elif parent is not None and parent.test == "locked" and parent.test_id == effective.test_id:
+        reason = "that of its parent, which has the same text, is locked"
+    else:
+        return changed(effective, test=request.test or "open"), ()
+    if request.test == "open":
+        message = f"is 'open', but {reason}: leave it out, and read the split once by an unlock when all is decided."
+        raise field_error(ErrorCode.TEST_LOCKED, "test", message)
+    note = f"The test split stays locked, because {reason}."
+    return changed(effective, test="locked"), (note,) if request.test is None else ()
 
 
 def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:

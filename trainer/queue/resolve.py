@@ -54,6 +54,8 @@ class TrainingPreview(NamedTuple):
 
     def is_of(self, record: RunRecord) -> bool:
         """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
+        if self.effective.test != record.effective.test:  # which changes no number, but what is shown
+            return False
         if self.request.minutes is None:
             return request_hash(self.effective) == record.request_hash
         has_same_texts = self.effective.hashes_by_field() == record.effective.hashes_by_field()
@@ -138,8 +140,11 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
 
 
 async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
-    """Resolve the request of a run as `resolve_request` does, with the values that rules chose for the run."""
-    facts = await gather(record.request, corpora, settings)
+    """Resolve the request of a run as `resolve_request` does, with the values that rules chose for the run.
+
+    A lock of its test split that is newer than the run is not one of its values.
+    """
+    facts = (await gather(record.request, corpora, settings))._replace(locked_texts=frozenset(), locks_all=False)
     again = await asyncio.to_thread(resolve, record.request, facts)
     return with_recorded(Resolved(again.effective, again.chosen), record)
 

@@ -4,19 +4,21 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from threading import Lock
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import structlog
 
 from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.job_folder import REQUEST_FILE
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.run_groups import runs_of_group
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.groups import GroupStatus, group_status
+from trainer.contracts.looks import LookCount
 from trainer.contracts.runs import RunStatus
 from trainer.system.files import changed_ns
 from trainer.system.shared_calls import SharedCalls
@@ -46,7 +48,7 @@ class RunFeed:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
-        self.version = _version(run)
+        self._version = _version(run)
         self.follower = run.follow()
         self._curves = run.curves()
         self._reading, self._reading_curves = Lock(), Lock()
@@ -59,6 +61,22 @@ class RunFeed:
     @property
     def has_ended(self) -> bool:
         return self.follower.ended
+
+    @property
+    def test_id(self) -> str | None:
+        """Stands for the text of the run's test split; None without one."""
+        return self.follower.record.effective.test_id
+
+    def count_looks(self) -> LookCount | None:
+        """Return the looks so far at the test split of the run."""
+        return LookLedger(self.run.path.parent.parent).count(self.follower.record.effective)
+
+    def is_current(self) -> bool:
+        """Return False if the run was annotated, unlocked, or deleted and created again since this feed was opened."""
+        before, now = self._version, _version(self.run)
+        if self.follower.record.effective.test == "open":  # its end changes nothing that was read at the beginning
+            return before.opened == now.opened
+        return before == now
 
     @property
     def has_queue_state(self) -> bool:
@@ -131,7 +149,7 @@ class RunFeeds:
         """Return the feed of a run; any thread may call this. Raises OSError, or ValueError for a damaged request."""
         with self._opening:
             feed = self._feeds.get(run.run_id)
-            if feed is None or feed.version != _version(run):
+            if feed is None or not feed.is_current():
                 feed = self._feeds[run.run_id] = RunFeed(run)
             return feed
 
@@ -156,8 +174,13 @@ class RunFeeds:
             self._last.popitem(last=False)
 
     async def status(self, run_id: str) -> RunStatus:
-        """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
-        return await self._live_status(await self.read(run_id))
+        """Return the status of a run with the state of the queue, at its end with the looks at its test split.
+
+        Raises RUN_NOT_FOUND.
+        """
+        feed = await self.read(run_id)
+        [status] = await _with_looks([feed], [await self._live_status(feed)])
+        return status
 
     async def group(self, group_id: str) -> GroupStatus:
         """Return the status of a group with the state of the queue; raises RUN_NOT_FOUND."""
@@ -169,7 +192,7 @@ class RunFeeds:
         feeds = await asyncio.to_thread(self._read_all, run_ids)
         for feed in feeds:
             self._keep(feed.run.run_id, feed)
-        return await asyncio.gather(*map(self._live_status, feeds))
+        return await _with_looks(feeds, await asyncio.gather(*map(self._live_status, feeds)))
 
     def _read_all(self, run_ids: Sequence[str]) -> list[RunFeed]:
         """Return the feeds of the runs that can be read, with all their events read."""
@@ -206,7 +229,23 @@ class RunFeeds:
             feed.take_queue_state(before, after)
 
 
-def _version(run: RunDirectory) -> tuple[int, int, int | None]:
-    """Return what differs for a run that was annotated, or deleted and created again under its id."""
+async def _with_looks(feeds: Sequence[RunFeed], statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    """Return the statuses of feeds, of completed runs with the looks at their test splits, each counted once."""
+    ended = {feed.test_id: feed for feed, one in zip(feeds, statuses, strict=True) if one.status == "completed"}
+    counts = await asyncio.to_thread(lambda: {test_id: feed.count_looks() for test_id, feed in ended.items()})
+    return [
+        changed(one, test_looks=counts[feed.test_id]) if one.status == "completed" else one
+        for feed, one in zip(feeds, statuses, strict=True)
+    ]
+
+
+class _Version(NamedTuple):
+    """What tells a run from its earlier self."""
+
+    opened: tuple[int, int, int | None]
+    ended_ns: int | None
+
+
+def _version(run: RunDirectory) -> _Version:
     request = (run.path / REQUEST_FILE).stat()
-    return request.st_ino, request.st_ctime_ns, changed_ns(run.annotations_file)
+    return _Version((request.st_ino, request.st_ctime_ns, changed_ns(run.annotations_file)), changed_ns(run.result))

@@ -173,8 +173,8 @@ class RunIndex:
         self._unfinished: dict[str, RunFeed] = {}
         self._unreadable: set[str] = set()
         self._annotated_ns: int | None = None
-        self._annotations: dict[str, int] = {}
-        """When the annotations of runs have changed last."""
+        self._annotations: dict[str, tuple[int | None, ...]] = {}
+        """When annotations and manifests of runs have changed last."""
         self._is_frozen = False
         self._refreshes: SharedCalls[None] = SharedCalls()
         self._background: asyncio.Task[None] | None = None
@@ -232,17 +232,21 @@ class RunIndex:
         self.experiments = self._stores.experiments.names()
 
     def _find_annotated(self) -> None:
-        """Let runs be read again whose annotations have changed since the last call."""
+        """Let runs be read again whose annotations have changed since the last call, or whose test split was read."""
         annotated_ns = self._stores.runs.annotated_ns()
         if annotated_ns != self._annotated_ns:
             self._annotated_ns = annotated_ns
-            files = ((name, self._stores.runs.directory(name).annotations_file) for name in self._runs)
-            found = {name: at for name, file in files if (at := changed_ns(file)) is not None}
+            found = {name: at for name, entry in self._runs.items() if any(at := self._times(entry))}
             for name in {name for name, at in found.items() if self._annotations.get(name) != at}:
                 del self._runs[name]
                 self._unfinished.pop(name, None)
                 self._unread.add(name)
             self._annotations = found
+
+    def _times(self, entry: RunEntry) -> tuple[int | None, ...]:
+        """Return when the annotations of a run have changed last, and its manifest, to which an unlock may add."""
+        run, is_locked = self._stores.runs.directory(entry.run_id), entry.setting("test") == "locked"
+        return changed_ns(run.annotations_file), changed_ns(run.result) if is_locked else None
 
     def _order(self, name: str) -> tuple[datetime, str]:
         return self._runs[name].created_at, name

@@ -2,6 +2,7 @@
 
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -19,4 +20,5 @@ class Stores:
         self.experiments = ExperimentStore(root)
         self.batteries = BatteryStore(root)
         self.corpora = CorpusStore(settings)
+        self.looks = LookLedger.of(settings)
         self.replication = Replication(settings)

@@ -1,6 +1,6 @@
 """Comparison of runs and groups on a split or corpus, with intervals over lines or seeds; detection of regressions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -10,10 +10,12 @@ from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.intervals import MAX_BLOCKS, Interval, Ratio, StandardError, around, holm, ratio, standard_error
+from trainer.contracts.looks import LookCount
 from trainer.contracts.models import ModelConfig, NgramConfig, Objective, RnnConfig
 from trainer.contracts.reports import Note, Quantity, counted_note, note
 from trainer.contracts.runs import EffectiveRequest, EvalSummary, Leak, RunManifest, has_unknown_text, settings_of
 from trainer.reports.leak_notes import leak_notes, split_note, training_text_note
+from trainer.reports.run_notes import looks_note
 from trainer.reports.seed_differences import Basis, SeedDifference, described, difference_over_seeds
 
 Verdict = Literal["better", "worse", "equal", "no_clear_difference", "no_interval", "not_comparable"]
@@ -40,6 +42,8 @@ class Measurement(NamedTuple):
     tokens_per_second: float | None
     checkpoint: str | None = None
     """The name of the checkpoint, `RUN@1200`; None for the model of the run."""
+    looks: LookCount | None = None
+    """The looks at the test split of the run so far; None if they are not known."""
 
     @property
     def name(self) -> str:
@@ -143,6 +147,10 @@ class Comparison(Frozen):
     runs: tuple[ComparedRun, ...]
     """The runs; the first one is compared with the others."""
     against: tuple[Against, ...]
+    test_looks: LookCount | None = None
+    """The looks at the test split of the first run so far; None on another text."""
+    notes: tuple[Note, ...] = ()
+    """What is to be known of the text: why it was chosen, and how often it was read."""
 
     @property
     def is_passed(self) -> bool:
@@ -158,6 +166,7 @@ class NotEvaluated(AppError):
         message = f"The run '{run_id}' has no evaluation of its {split} split. Evaluate it:"
         super().__init__(ErrorCode.EVAL_NOT_FOUND, f"{message} `mt eval {run_id} --split {split}`.")
         self.run_id = run_id
+        self.split: EvalSplit = split
 
 
 def check_different(run_ids: Sequence[str]) -> None:
@@ -166,11 +175,23 @@ def check_different(run_ids: Sequence[str]) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, "A run cannot be compared with itself: give different runs.")
 
 
+def chosen_split(manifests: Iterable[RunManifest]) -> tuple[EvalSplit, tuple[Note, ...]]:
+    """Return the split to compare runs on where nobody has named one, and a note on it if that is not test."""
+    locked = next((one.run_id for one in manifests if one.is_unread("test")), None)
+    if locked is None:
+        return "test", ()
+    message = note("The test split of `{run}` is locked: the runs are compared on validation", run=locked)
+    return "validation", (message,)
+
+
 def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     """Return the latest evaluation of a split of the run; raises NotEvaluated."""
     for summary in manifest.eval:
         if (summary.split, summary.dataset) == (split, None):
             return summary
+    if manifest.is_unread(split):
+        message = f"The test split of the run '{manifest.run_id}' is locked: compare on `validation`, and read it once"
+        raise AppError(ErrorCode.TEST_LOCKED, f"{message} by an unlock when all is decided.")
     raise NotEvaluated(manifest.run_id, split)
 
 
@@ -180,9 +201,12 @@ def compare(
     split: EvalSplit | None = None,
     dataset: str | None = None,
     tolerance: float = TOLERANCE,
+    notes: tuple[Note, ...] = (),
 ) -> Comparison:
     """Compare the first run or group with each other one, on the evaluations given."""
     first, *others = measured
+    looks = _runs(first)[0].looks if split == "test" else None
+    is_counted = looks is not None and looks.looks > 0  # not by the version that has measured the run
     check_different([run.name for one in measured for run in _runs(one)])
     return Comparison(
         split=split,
@@ -190,6 +214,8 @@ def compare(
         tolerance=tolerance,
         runs=tuple(_row(one) for one in measured),
         against=tuple(_adjusted([_against(first, other, split, tolerance) for other in others])),
+        test_looks=looks if is_counted else None,
+        notes=(*notes, looks_note(looks)) if looks is not None and is_counted else notes,
     )
 
 
@@ -506,14 +532,7 @@ def _masking(effective: EffectiveRequest) -> tuple[int, float]:
 def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object, ...]:
     """Return the values that determine the documents of a split and their normalization."""
     form = effective.tokenizer.normalization, effective.documents
-    if split is None:
-        return form
-    text = effective.validation_corpus if split == "validation" else effective.test_corpus
-    if text is not None:
-        return *form, text.sha256
-    test = effective.test_fraction if effective.test_corpus is None else 0.0
-    drawn = *form, effective.corpus.sha256, effective.split_by, effective.split_seed, test
-    return drawn if split == "test" else (*drawn, effective.holdout_fraction)  # validation is drawn after the test
+    return form if split is None else (*form, *effective.text_of(split))
 
 
 def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:

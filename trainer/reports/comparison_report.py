@@ -90,6 +90,7 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
                 "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id
             )
     yield from shared
+    yield from comparison.notes
 
 
 def _names(comparison: Comparison) -> dict[str, str]:

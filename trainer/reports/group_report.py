@@ -6,7 +6,7 @@ from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.reports.run_notes import unknown_note
+from trainer.reports.run_notes import test_note, unknown_note
 from trainer.reports.run_report import marked_per_char
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
@@ -26,7 +26,7 @@ def group_report(group: GroupStatus) -> Report:
     failures = [note("{run}: {text}", run=one.run_id, text=one.message) for one in group.of_state("failed")]
     state = note("{group}: {status}. {message}", group=group.group_id, status=group.status, message=group.message)
     sections = [
-        *section("Over seeds", [state, *_spreads(group)]),
+        *section("Over seeds", [state, *_spreads(group), *_looks(group)]),
         *section("Runs", [_runs(group.members), *_unknown(group), *failures]),
     ]
     return Report(title=note("{group}", group=group.label or group.group_id), sections=tuple(sections))
@@ -74,6 +74,11 @@ def _runs(members: Sequence[RunStatus]) -> Table:
         for one in members
     )
     return Table(name="runs", title=note("Runs"), columns=columns, rows=rows)
+
+
+def _looks(group: GroupStatus) -> Sequence[Note]:
+    """Return the looks at the test text, which the runs of a group share."""
+    return [found for one in group.of_state("completed") if (found := test_note(one)) is not None][:1]
 
 
 def _unknown(group: GroupStatus) -> Sequence[Note]:

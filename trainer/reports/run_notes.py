@@ -1,8 +1,9 @@
-"""Notes about the losses of a run: counting, the search, unknown text."""
+"""Notes about the losses of a run: counting, the search, unknown text, the looks at its test split."""
 
 from trainer.contracts.baselines import Baseline
+from trainer.contracts.looks import LookCount
 from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
-from trainer.contracts.runs import has_unknown_text
+from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.search import Search
 from trainer.reports.report_text import ENGLISH
 
@@ -60,6 +61,25 @@ def search_note(search: Search) -> Note:
         loss=loss,
         steps=steps,
         first=Quantity(value=first, form="loss"),
+    )
+
+
+def test_note(run: RunStatus) -> Note | None:
+    """Return how often the test split of a completed run was read, and whether it is locked; None without one."""
+    looks = run.test_looks
+    if looks is None:
+        return None
+    if run.test_access == "open" or run.test_loss is not None:
+        return looks_note(looks) if looks.looks else None  # of a version that did not count
+    return note("The test split is locked, so this run has no loss on it; {looks}", looks=looks_note(looks))
+
+
+def looks_note(looks: LookCount) -> Note:
+    """Return how often losses on a test text were read, and among how many trainings one may choose."""
+    return note(
+        "{looks} at this test text; {runs} trained on its corpus",
+        looks=counted_note(looks.looks, "look"),
+        runs=counted_note(looks.runs, "run"),
     )
 
 

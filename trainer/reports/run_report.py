@@ -23,7 +23,7 @@ from trainer.contracts.reports import (
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.contracts.search import Search
 from trainer.contracts.units import perplexity
-from trainer.reports.run_notes import counting_note, search_note, unknown_note
+from trainer.reports.run_notes import counting_note, search_note, test_note, unknown_note
 
 
 class RunField(NamedTuple):
@@ -181,6 +181,7 @@ def _results(run: RunStatus) -> list[Part]:
     """Return the losses of a run and what is to be known about them."""
     notes = [] if run.baseline is None else [counting_note(run.baseline)]
     notes += [] if run.search is None else [search_note(run.search)]
+    notes += [] if (looks := test_note(run)) is None else [looks]
     notes += [note("{text}", text=text.removesuffix(".")) for text in run.notes]
     notes += [note("Warning: {text}", text=text.removesuffix(".")) for text in run.warnings]
     return [*_losses(run), *notes]

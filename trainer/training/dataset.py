@@ -65,6 +65,11 @@ class TokenizedCorpus(NamedTuple):
         }
         return self._replace(sizes=sizes)
 
+    def without_test(self) -> "TokenizedCorpus":
+        """Return the corpus with the sizes of its test split, but without its text."""
+        ids: dict[Split, Ids] = {split: of_split for split, of_split in self.ids.items() if split != "test"}
+        return self._replace(ids=ids)
+
     def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
         """Return a split as training rows of `length` targets."""
         return Rows(self.ids[split], length, self.special_ids, masking)

@@ -11,10 +11,8 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.search import Search, Trial, Variant
-from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.system.files import DISK, Disk, find_record, write_atomically
-from trainer.tokenizers.base import Ids
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute
@@ -52,8 +50,7 @@ def search(
     """
     rows = len(corpus.rows("train", effective.max_seq_len))
     steps = total_steps(rows, effective, compute)
-    ids: dict[Split, Ids] = {split: of_split for split, of_split in corpus.ids.items() if split != "test"}
-    known = corpus._replace(ids=ids)
+    known = corpus.without_test()
     plan = variants(effective)
     found = find_record(places.record, Search) or Search(variants=len(plan))
     in_all = sum(each.variants for each in rounds(len(plan)))

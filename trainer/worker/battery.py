@@ -78,6 +78,10 @@ class BatterySteps:
             if [run.name for run in found] != [run.name for run in known]:
                 await asyncio.to_thread(self._battery.extend, found)
                 self._record = self._battery.record()
+            if options.split == "test" and options.reads_split:
+                effective, models = queue.runs.get(run_id).record().effective, [run.name for run in found]
+                looks, by = queue.stores.looks, self._record.owner
+                await asyncio.to_thread(looks.record, effective.test_id, models, "evaluation", by)
             for run in found:
                 if run.name not in measured:
                     await self._score_all([run], items, options.has_loss + options.has_words)

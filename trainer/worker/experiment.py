@@ -17,6 +17,7 @@ from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import CellBattery, CellKey, CellRun, ExperimentTexts
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.sections import SectionsRequest
 from trainer.queue.batteries import Items, new_job
 from trainer.queue.experiments import Start, shared_tokenizer, training_request
@@ -146,7 +147,7 @@ class ExperimentSteps:
         request = changed(training_request(self._record.request, key, start), resume=True)
         try:
             preview = await preview_training(request, self._queue.corpora, self._settings)
-            run_id = await asyncio.to_thread(_find_run, self._queue.runs, request_hash(preview.effective))
+            run_id = await asyncio.to_thread(_find_run, self._queue.runs, preview.effective)
             is_reused = run_id is not None
             if run_id is None:
                 accepted = await self._queue.accept(
@@ -172,7 +173,7 @@ class ExperimentSteps:
         run_ids = {self._runs[key].run_id: key for key in self._keys if (key.model, key.seed) == (model, seed)}
 
         def new() -> tuple[BatteryRecord, Items]:
-            return new_job(BatteryOptions(), [*run_ids], self._stored_batteries(), self._queue.runs)
+            return new_job(BatteryOptions(), [*run_ids], self._stored_batteries(), self._queue.stores)
 
         cell: dict[str, object] = {"model": model, "seed": seed}
         await self._run_battery(self._batteries, (model, seed), cell, new, f"The battery of {model}, seed {seed}")
@@ -184,7 +185,7 @@ class ExperimentSteps:
         def new() -> tuple[BatteryRecord, Items]:
             batteries = [one for one in self._stored_batteries() if one.info.name in names]
             run_id = self._runs[key].run_id
-            return new_job(BatteryOptions(development=options), [run_id], batteries, self._queue.runs)
+            return new_job(BatteryOptions(development=options), [run_id], batteries, self._queue.stores)
 
         cell: dict[str, object] = {"model": key.model, "language": key.language, "seed": key.seed}
         await self._run_battery(self._developments, key, cell, new, f"The development of {key}")
@@ -232,10 +233,12 @@ def _early_end(job: str, error: RunError | None) -> AppError:
     return AppError(code, f"{job} has ended: {'it was cancelled.' if error is None else error.message}")
 
 
-def _find_run(runs: RunStore, wanted_hash: str) -> str | None:
-    """Return the newest completed or unfinished run with this request hash."""
+def _find_run(runs: RunStore, wanted: EffectiveRequest) -> str | None:
+    """Return the newest completed or unfinished run with this request, whose test split is as open."""
+    wanted_hash = request_hash(wanted)
     for run in runs.all():
-        if run.record().request_hash == wanted_hash:
+        record = run.record()
+        if record.request_hash == wanted_hash and record.effective.test == wanted.test:
             end = run.manifest()
             if end.status == "completed" if end is not None else not run.cancel_requested():
                 return run.run_id

@@ -19,6 +19,7 @@ from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.intervals import LineLosses
+from trainer.contracts.looks import LookCount
 from trainer.contracts.runs import EvalSummary, Leak
 from trainer.contracts.search import Search, Trial
 from trainer.contracts.tokenizers import Normalization
@@ -170,3 +171,16 @@ def test_card__has_the_interval_of_the_test_loss(tmp_path: Path) -> None:
     assert f"| test loss | {2.125 / log(2):.3f} ± {half:.3f} (95 %) bits" in model_card(
         manifest, read_manifest(run.tokenizer), "hf", None
     )
+
+
+def test_card__says_how_often_the_test_text_was_read(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    locked = changed(manifest, metrics=changed(manifest.metrics, test=None, test_perplexity=None, bits_per_char=None))
+    for looks, read, text in (
+        (3, manifest, "the test loss was read with 3 looks at this test text; 31 runs trained on its corpus so far"),
+        (0, locked, "the test split is locked; 0 looks at this test text; 31 runs trained on its corpus so far"),
+    ):
+        counted = changed(read, test_looks=LookCount(test_id="a" * 64, looks=looks, runs=31))
+        assert f"\n| looks | {text} |\n" in model_card(counted, tokenizer, "hf", None)
+    assert "| looks |" not in model_card(manifest, tokenizer, "hf", None), "of an earlier version"

@@ -168,6 +168,9 @@ MISTAKES: dict[ErrorCode, list[tuple[ExperimentRequest, str]]] = {
     ErrorCode.UNSUPPORTED_BACKEND: [(plan_with({"model_family": "lstn"}), "models.lstm.train.model_family")],
     ErrorCode.INVALID_MODEL_SIZE: [(plan_with({"model_size": "large"}), f"{TRAIN}model_size` must be")],
     ErrorCode.DATA_NOT_FOUND: [(plan(languages={"kk": {}, "xx": {}}), "There is no corpus 'xx'")],
+    ErrorCode.TEST_LOCKED: [
+        (plan_with({"test": "locked"}), f"{TRAIN}test` is 'locked', but this experiment measures held-out text"),
+    ],
     ErrorCode.MODEL_INCOMPATIBLE: [(two_models({}, LOWERCASE), "The model 'model-1' normalizes text differently")],
 }
 

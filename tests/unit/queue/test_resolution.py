@@ -147,6 +147,53 @@ def test_warm_start__takes_held_out_corpora_of_its_parent_unless_others_are_give
     assert not {"split_seed", "test_corpus"} & {one.field for one in other.chosen}
 
 
+OF_PARENT: dict[str, object] = {"init_from_run_id": "first", "model_family": "char_lstm"}
+_PARENT = Parent("first", changed(effective_of("char_lstm"), corpus=corpus("a"), test="locked"), True, {})
+LOCKS: list[tuple[Facts, dict[str, object], str]] = [
+    (FACTS._replace(locks_all=True), {}, "`APP__TEST_SPLIT` locks the test splits of all runs here"),
+    (FACTS._replace(locked_texts=frozenset({"corpus"})), {}, "the test split of its text is locked for every run"),
+    (
+        FACTS._replace(
+            locked_texts=frozenset({"test_corpus"}), references={**FACTS.references, "test_corpus": corpus("c")}
+        ),
+        {"test_corpus": "tested"},
+        "the test split of its text is locked for every run",
+    ),
+    (
+        FACTS._replace(parent=_PARENT, tokenizer=char_tokenizer(["abc"]).manifest),
+        OF_PARENT,
+        "that of its parent, which has the same text, is locked",
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "fields", "reason"), LOCKS)
+def test_test_split__takes_the_strictest_of_all_locks(facts: Facts, fields: dict[str, object], reason: str) -> None:
+    found = resolved(facts, **fields)
+    assert (found.effective.test, found.notes[-1]) == ("locked", f"The test split stays locked, because {reason}.")
+    given = resolved(facts, **fields, test="locked")
+    assert given.effective == found.effective and "locked" not in " ".join(given.notes)
+    with refused(ErrorCode.TEST_LOCKED, f"`test` is 'open', but {reason}", "test"):
+        resolved(facts, **fields, test="open")
+
+
+def test_test_split__is_open_where_no_lock_is_on_its_text() -> None:
+    assert [resolved(FACTS, **fields).effective.test for fields in ({}, {"test": "open"}, {"test": "locked"})] == [
+        "open",
+        "open",
+        "locked",
+    ]
+    of_training = FACTS._replace(
+        locked_texts=frozenset({"corpus"}), references={**FACTS.references, "test_corpus": corpus("c")}
+    )
+    assert resolved(of_training, test_corpus="tested").effective.test == "open", "the lock is on another test text"
+    parent = _PARENT._replace(effective=changed(_PARENT.effective, corpus=corpus("e")))
+    elsewhere = FACTS._replace(parent=parent, tokenizer=char_tokenizer(["abc"]).manifest)
+    assert resolved(elsewhere, **OF_PARENT).effective.test == "open"
+    without = resolved(FACTS._replace(locks_all=True), test_fraction=0)
+    assert (without.effective.test, without.effective.test_id) == ("open", None)
+
+
 FAMILIES: tuple[str, ...] = get_args(ModelFamily)
 RATES = st.floats(1e-5, 0.1, allow_subnormal=False)
 OPTIONAL: dict[str, st.SearchStrategy[object]] = {

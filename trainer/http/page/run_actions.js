@@ -1,12 +1,15 @@
-/** What can be done with a run: cancel, resume, delete, train again. */
+/** What can be done with a run: cancel, resume, unlock, delete, train again. */
 
 import { actionButton, deleteButton } from "./actions.js";
 import { send } from "./api.js";
 import { announce, h } from "./elements.js";
+import { confirms } from "./question.js";
 import { hasEnded } from "./states.js";
 import { TABLES } from "./tables.js";
 
-/** @import { Accepted, RunStatus } from "./records.js" */
+/** @import { Accepted, RunStatus, Unlocked } from "./records.js" */
+
+const WAIT_SECONDS = 30;
 
 /**
  * Make the buttons; `show` hides those that the state of the run does not allow.
@@ -28,18 +31,31 @@ export function actionsOf(runId, signal, refresh) {
     if (run_id === runId) await refresh();
     else location.hash = `#/runs/${run_id}`;
   });
+  const unlock = actionButton("Read the test split", trouble, signal, async () => {
+    const question = "Read the test split? The look is counted and cannot be taken back: do it when all else is decided.";
+    if (!(await confirms(question, "Read it", signal))) return;
+    /** @type {Unlocked} */
+    let unlocked;
+    do unlocked = await (await send(`/unlock?wait=${WAIT_SECONDS}`, { runs: [runId] }, signal)).json();
+    while (unlocked.runs.some((one) => !hasEnded(one)));
+    const [failed] = unlocked.runs.filter((one) => one.error);
+    if (failed) throw new Error(failed.error?.message);
+    announce("The test split is read.");
+    await refresh();
+  });
   const remove = deleteButton("run", `/runs/${runId}`, trouble, signal, () => (location.hash = "#/"));
   return {
     element: h(
       "div",
       {},
-      h("div", { class: "bar" }, cancel, resume, remove, h("a", { href: `#/train?from=${runId}` }, "Train again with changes")),
+      h("div", { class: "bar" }, cancel, resume, unlock, remove, h("a", { href: `#/train?from=${runId}` }, "Train again with changes")),
       trouble,
     ),
     /** @param {RunStatus} run */
     show(run) {
       cancel.hidden = hasEnded(run);
       resume.hidden = !TABLES.resumable_states.includes(run.status);
+      unlock.hidden = run.status !== "completed" || run.test_access === "open" || run.test_loss !== null;
       remove.hidden = !hasEnded(run);
     },
   };

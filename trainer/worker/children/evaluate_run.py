@@ -4,9 +4,11 @@ import asyncio
 from pathlib import Path
 
 from trainer.artifacts.checkpoints import checkpoint_folder
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.baselines import Baselines
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest, summary_of
 from trainer.contracts.reports import note
 from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
@@ -15,7 +17,7 @@ from trainer.data.corpus import read_blocks
 from trainer.data.leaks import measure_leak, measure_leaks
 from trainer.data.run_corpora import CorpusPaths, corpus_paths, read_text, split_corpus
 from trainer.system.files import write_atomically
-from trainer.training.baseline import compared
+from trainer.training.baseline import compared, measure_baselines
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import resolve
 from trainer.training.evaluation import Measured, measure
@@ -35,8 +37,12 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     The metrics of a completed run are stored and added to its manifest, those of a checkpoint are not.
     """
     (run, step, effective), split = loaded.named, request.split
+    looks, own = LookLedger.of(settings), effective
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
+        looks.read_text(own, loaded.named.name, effective.corpus.sha256, "evaluation", None)
+    elif split == "test":
+        looks.read(own, loaded.named.name, "evaluation", None)
     # in fp32, so that a CPU can evaluate a run trained in fp16 on a GPU
     compute = resolve(changed(effective, precision="fp32"))
     _, corpus = prepare(effective, *data_paths(settings, effective), loaded.tokenizer)
@@ -51,14 +57,19 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     corpus = corpus.with_leaks(_leaks(loaded, effective, request, corpus, settings))
     what = None if request.path_override is None else note("this text")
     measured = measure(loaded.model, loaded.tokenizer, corpus, split, effective, compute, run_id=run.run_id, what=what)
-    if request.path_override is None:
+    baselines: Baselines = {}
+    if request.path_override is None and step is None and run.completed_manifest().is_unread(split):
+        vocab_size = loaded.tokenizer.vocab_size
+        baselines, metrics = measure_baselines(corpus, vocab_size, effective, measured.metrics, None)
+        measured = measured._replace(metrics=metrics)
+    elif request.path_override is None:
         measured = measured._replace(metrics=_beside_baseline(measured.metrics, run.manifest()))
     if step is not None:
         folder = checkpoint_folder(run, step).relative_to(run.path)
         return changed(measured.metrics, checkpoint=folder.as_posix(), artifacts=())
     with run.wait_for_lock(_LOCK_SECONDS):
         store_evaluation(run, measured)
-        run.add_evaluation(summary_of(measured.metrics, request.path_override))
+        run.add_evaluation(summary_of(measured.metrics, request.path_override), baselines, looks.count(own))
     return measured.metrics
 
 

@@ -76,7 +76,10 @@ def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Set
             sections["held_out", code] = held_out
         if options.shuffled:
             sections["shuffled", code] = shuffle_sections(held_out, code, normalization)
-    stored = [_store(experiment, kind, code, lines) for (kind, code), lines in sections.items()]
+    stored = [
+        _store(experiment, kind, code, lines, None if kind == "passages" else trainings[code].test_id)
+        for (kind, code), lines in sections.items()
+    ]
     texts = tuple(text for kind in KINDS for text in stored if text.kind == kind)
     experiment.write_texts(ExperimentTexts(normalization=normalization, texts=texts))
     log.info("experiment_texts_prepared", texts=len(texts))
@@ -189,7 +192,9 @@ def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) 
     return chain.from_iterable(block.split("\n") for block in split_corpus(corpora, training).lines(split))
 
 
-def _store(experiment: ExperimentDirectory, kind: TextKind, language: str, sections: list[str]) -> ExperimentText:
+def _store(
+    experiment: ExperimentDirectory, kind: TextKind, language: str, sections: list[str], test_id: str | None
+) -> ExperimentText:
     text_id = f"{kind.replace('_', '-')}-{language}"
     if not sections:
         minimum = experiment.record().request.texts.min_characters
@@ -204,4 +209,5 @@ def _store(experiment: ExperimentDirectory, kind: TextKind, language: str, secti
         sections=len(sections),
         characters=sum(map(len, sections)),
         sha256=sha256(content).hexdigest(),
+        test_id=test_id,
     )

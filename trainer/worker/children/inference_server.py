@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter
 
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -151,6 +152,9 @@ def _kinds(settings: Settings) -> Mapping[str, Compute[LoadedRun]]:
 
     def score_sections(loaded: LoadedRun, record: SectionsRecord) -> SectionsResponse:
         experiment = ExperimentStore(settings.app.artifacts_root).get(record.request.experiment_id)
+        looks, texts, by = LookLedger.of(settings), experiment.texts(), experiment.record().owner
+        for text in () if texts is None else texts.texts:
+            looks.record(text.test_id, [record.response.model], "experiment", by)
         n_texts = score_experiment_texts(loaded.model, loaded.tokenizer, loaded.named.run.path, experiment)
         return changed(record.response, status="completed", n_texts=n_texts)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.artifacts.checkpoints import named_model
 from trainer.artifacts.event_log import EventLog
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.search import chosen_request
@@ -135,6 +136,7 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         if given is None:
             log.info("tokenizer_training_started")
         tokenizer, corpus = prepare(effective, *data_paths(settings, effective), given)
+        corpus = corpus.without_test() if effective.test == "locked" else corpus
         if not is_saved(run.tokenizer):
             tokenizer.save(run.tokenizer)
         if given is None:
@@ -219,6 +221,7 @@ class TrainingAttempt:
         self._heartbeat = Heartbeat()
         self._record = run.record()
         self._effective = self._record.effective
+        self._looks = LookLedger.of(settings)
         self._search: Search | None = None
         self._started = started[0].ts
         self._number = len(started)
@@ -279,7 +282,7 @@ class TrainingAttempt:
                 on_step=self._log_progress,
                 on_saving=self._before_saving,
                 on_checkpoint=self._log_checkpoint,
-                on_test=lambda: self._log_phase("evaluating", "Evaluating the model."),
+                on_test=lambda: self._before_test(corpus),
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
@@ -436,23 +439,29 @@ class TrainingAttempt:
             ),
             determinism=compute.determinism,
             eval=() if measured is None else (summary_of(measured),),
+            test_looks=self._looks.count(effective) if completed else None,
             files=file_records(self._run.path, self._artifact_files()) if completed else (),
         )
         log.info("run_ended", status=manifest.status, steps=manifest.steps)  # readers of the log stop at the end
         finish_run(self._run, self._events, manifest)
+
+    def _before_test(self, corpus: TokenizedCorpus) -> None:
+        """Count the look at the test split, if the run reads it."""
+        self._log_phase("evaluating", "Evaluating the model.")
+        if "test" in corpus.ids:
+            self._looks.record(self._effective.test_id, [self._record.run_id], "training", self._record.owner)
 
     def _evaluate(self, result: TrainResult, parts: Parts) -> tuple[Baselines, EvalMetrics]:
         """Save the best weights; evaluate them on the test split, or on validation if the run has no test split.
 
         Return the baselines of the splits, and the evaluation.
         """
-        effective = self._effective
+        effective, run_id = self._effective, self._record.run_id
         save_model(self._run.path, parts.model, parts.model.built_from)
+        self._looks.add_trained(effective, run_id)
         split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
         model, tokenizer, corpus, compute, _, _ = parts
-        measured = measure(
-            model, tokenizer, corpus, split, effective, compute, run_id=self._record.run_id, evaluation=result.test
-        )
+        measured = measure(model, tokenizer, corpus, split, effective, compute, run_id=run_id, evaluation=result.test)
         self._heartbeat.beat(PHASE)
         best = result.state.history.best_loss_nats
         baselines, metrics = measure_baselines(corpus, tokenizer.vocab_size, effective, measured.metrics, best)
