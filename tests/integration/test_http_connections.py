@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.contracts.errors import ErrorCode
 from trainer.http.api import HttpTimeouts
 from trainer.http.connections import Connections
-from trainer.http.operations import MAX_BODY_BYTES
+from trainer.lab.requests import MAX_BODY_BYTES
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-Type: application/json\r\n".encode()

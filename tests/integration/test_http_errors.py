@@ -10,7 +10,7 @@ from tests.support.http import ADMIN, ANA, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunDirectory
-from trainer.http.operations import MAX_BODY_BYTES
+from trainer.lab.requests import MAX_BODY_BYTES
 
 
 def events_of(logs: Sequence[Mapping[str, object]], field: str) -> list[tuple[object, object]]:

@@ -17,8 +17,8 @@ from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.tiny_models import tensor_of
 from trainer.artifacts.runs import RunDirectory
-from trainer.http.operations import MAX_BODY_BYTES
 from trainer.inference.model_files import load_run
+from trainer.lab.requests import MAX_BODY_BYTES
 
 DAMAGED = "damaged-v1"
 

@@ -11,30 +11,11 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.http.metrics import Metrics
 from trainer.http.tails import Tails
 from trainer.lab.lab import Lab
-from trainer.lab.permissions import Caller
-from trainer.queue.run_index import owner_number
+from trainer.lab.requests import ApiClient
 from trainer.system.hardware import descriptor_limit
 
 _OWN_DESCRIPTORS = 96
 """File descriptors for everything but clients: logs, Redis, event logs, child processes, Discord."""
-
-
-class ApiClient(NamedTuple):
-    """The client of a request."""
-
-    name: str | None
-    """None for a server without keys, whose clients are admins."""
-    is_admin: bool
-    key_hash: bytes = b""
-
-    @property
-    def caller(self) -> Caller:
-        """This client for permissions and limits."""
-        return Caller(0 if self.name is None else owner_number(self.name), self.is_admin, key_name=self.name)
-
-    def idempotency(self, path: str, key: str) -> str:
-        """Return the hash that stands for an Idempotency-Key of this client; others cannot compute it."""
-        return hmac.digest(self.key_hash, f"{path}\n{key}".encode(), "sha256").hex()
 
 
 class ApiKeys:

@@ -7,10 +7,11 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from trainer.contracts.parameters import LogsQuery, NoBody, NoQuery, RunPath
-from trainer.http.api import Api, ApiClient
+from trainer.http.api import Api
 from trainer.http.operations import ApiRequest
 from trainer.http.tails import Tail, TailItem, stored_events
 from trainer.http.waiting import has_left
+from trainer.lab.requests import ApiClient
 
 LOG_END = "end"
 """Last id in the stream of an ended run's log; its lines have none."""

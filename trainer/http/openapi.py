@@ -11,9 +11,9 @@ from trainer.contracts.errors import ErrorBody
 from trainer.contracts.operations import RUN
 from trainer.http.answers import Link, ResponseSpec
 from trainer.http.error_answers import OpenAiErrorBody, is_openai
-from trainer.http.operations import IDEMPOTENCY_KEY, HttpOperation
-
-Json = dict[str, object]
+from trainer.http.operations import HttpOperation
+from trainer.lab.requests import IDEMPOTENCY_KEY
+from trainer.lab.schemas import Json, for_programs, parameters
 
 _IDEMPOTENCY: Json = {
     "name": "Idempotency-Key",
@@ -32,15 +32,13 @@ _ERRORS = {
     422: "A field or parameter is wrong, or does not fit others, the run, the corpus or the machine",
     429: "The client has sent too many requests",
 }
-_ONLY_HERE = "x-"
-"""Prefix of JSON schema keywords of the records that describe the API only, and change no other message."""
 
 
 def describe_api(operations: Sequence[HttpOperation], *, has_keys: bool = True, address: str = ".") -> Json:
     """Return the description of the API as JSON values; `address` is that of the server, or relative to the text's."""
     models = list(_models(operations))
     found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
-    schemas = _for_api(found[1]["$defs"])
+    schemas = for_programs(found[1]["$defs"])
     paths: dict[str, Json] = {}
     for one in operations:
         described: Json = {
@@ -48,8 +46,8 @@ def describe_api(operations: Sequence[HttpOperation], *, has_keys: bool = True, 
             "summary": one.summary.split("\n")[0],
             "tags": [one.row.tag],
             "parameters": [
-                *_parameters(one.path_model, "path"),
-                *_parameters(one.query_model, "query"),
+                *parameters(one.path_model, "path"),
+                *parameters(one.query_model, "query"),
                 *([_IDEMPOTENCY] if one.row.method == "POST" else []),
             ],
             "responses": {
@@ -146,27 +144,6 @@ def _errors(one: HttpOperation, *, has_keys: bool) -> dict[int, str]:
     return {status: text for status, text in _ERRORS.items() if found[status]}
 
 
-def _for_api(schema: Json) -> Json:
-    """Return a schema with the keywords that only the API has, and with lists in place of tuples."""
-    described: Json = {name.removeprefix(_ONLY_HERE): _inside(value) for name, value in schema.items()}
-    positions: object = described.pop("prefixItems", None)
-    if isinstance(positions, list):  # several tools do not know this keyword
-        found: list[object] = positions
-        kinds = [kind for number, kind in enumerate(found) if kind not in found[:number]]
-        described["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    return described
-
-
-def _inside(value: object) -> object:
-    if isinstance(value, list):
-        items: list[object] = value
-        return [_inside(item) for item in items]
-    if isinstance(value, dict):
-        fields: Json = value
-        return _for_api(fields)
-    return value
-
-
 def _reference(model: type[BaseModel], mode: Literal["Input", "Output"], schemas: Json) -> Json:
     """Return the reference to a record; one whose two modes differ has two schemas."""
     name = f"{model.__name__}-{mode}"
@@ -175,24 +152,3 @@ def _reference(model: type[BaseModel], mode: Literal["Input", "Output"], schemas
 
 def _json(schema: Json) -> dict[str, Json]:
     return {"application/json": {"schema": schema}}
-
-
-def _parameters(model: type[BaseModel], place: str) -> Iterator[Json]:
-    described: dict[str, dict[str, Json]] = model.model_json_schema()
-    for name, schema in described.get("properties", {}).items():
-        about = {key: value for key, value in schema.items() if key not in ("title", "description")}
-        is_required = place == "path" or model.model_fields[name].is_required()
-        parameter: Json = {"name": name, "in": place, "required": is_required, "schema": _without_null(about)}
-        if "description" in schema:
-            parameter["description"] = schema["description"]
-        yield parameter
-
-
-def _without_null(schema: Json) -> Json:
-    """Return the schema of a parameter that may be left out: a query has no null."""
-    members: object = schema.get("anyOf")
-    if not isinstance(members, list):
-        return schema
-    found: list[Json] = members
-    [member] = [one for one in found if one != {"type": "null"}]
-    return member

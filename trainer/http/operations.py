@@ -1,42 +1,35 @@
 """Operations over HTTP: their inputs are read from requests, and their answers get statuses, headers and time."""
 
 import asyncio
-import json
 import posixpath
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from hashlib import sha256
 from types import NoneType
 from typing import Generic, NamedTuple, TypeGuard, get_args
 
 from aiohttp import web
 from pydantic import BaseModel
-from pydantic_core import from_json
 
-from trainer.config.train_request import train_request
-from trainer.config.validation import parse, safe_name
-from trainer.contracts.base import Frozen, HttpOrigin, changed, narrowed
+from trainer.config.validation import parse
+from trainer.contracts.base import Frozen, changed, narrowed
 from trainer.contracts.corpora import UploadStatus
-from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import Response
 from trainer.contracts.operations import BY_NAME, Operation
 from trainer.contracts.parameters import NoBody, WaitQuery
-from trainer.contracts.runs import Accepted, TrainRequest
+from trainer.contracts.runs import Accepted
 from trainer.http.answers import ResponseSpec, answers_of
-from trainer.http.api import Api, ApiClient
+from trainer.http.api import Api
 from trainer.http.error_answers import HttpError
 from trainer.http.waiting import WaitingAnswer, reply
 from trainer.lab.calls import CALLS, AnyCall, BodyT, BodyT_co, PathT, PathT_co, QueryT, QueryT_co
 from trainer.lab.lab import AnyAsked, Asked, work_of
+from trainer.lab.requests import MAX_BODY_BYTES, ApiClient, body_of_json, path_of
 from trainer.lab.waits import Status
 
-IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
-MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
 MALFORMED: type[Exception] = web.RequestPayloadError
-_MAX_EXACT = 2**53
 _LOOK_SECONDS = 1.0
 """Time after which the server looks whether a client that waits has left."""
 
@@ -80,8 +73,8 @@ class HttpOperation(NamedTuple):
         body: BaseModel = NoBody()
         if self.body_model is not None:
             data = await _read_body(request, api.timeouts.body_seconds)
-            body = await asyncio.to_thread(_parse_body, self.body_model, data)
-        asked = Asked(self.row, client.caller, path, query, body, key, _origin(client, key, body))
+            body = await asyncio.to_thread(body_of_json, self.body_model, data)
+        asked = Asked(self.row, client.caller, path, query, body, key, client.origin(key, body))
         with ExitStack() as held:
             return await self.answer(api, client, request, await api.lab.allowed(asked, held), held)
 
@@ -148,7 +141,7 @@ async def _awaited(
     if is_job and is_start and not query.wait:
         return reply(record, 202, headers)
     if is_start:
-        asked = Asked(following.operation, asked.caller, _path(following, record), query, NoBody())
+        asked = Asked(following.operation, asked.caller, path_of(following, record), query, NoBody())
         record = await _looked(api, following, asked, 0.0) if is_job else record
     answer = WaitingAnswer(request, headers, query.wait)
     with api.stream(client) if query.wait and _is_unfinished(record) else nullcontext(), answer.errors():
@@ -175,23 +168,11 @@ def _is_unfinished(record: Frozen) -> bool:
     return isinstance(record, Status) and not record.has_ended
 
 
-def _path(following: AnyCall, record: Frozen) -> BaseModel:
-    """Return the path of the operation that reads the status of what a record is about."""
-    fields: dict[str, object] = record.model_dump(include=set(following.path.model_fields))
-    return following.path.model_validate(fields)
-
-
 def _address(following: AnyCall, record: Frozen) -> str:
     if isinstance(record, Accepted) and record.group is not None:
         return f"/groups/{record.group.group_id}"
-    fields: dict[str, str] = _path(following, record).model_dump()
+    fields: dict[str, str] = path_of(following, record).model_dump()
     return following.operation.path.format(**fields)
-
-
-def _origin(client: ApiClient, key: str | None, body: BaseModel) -> HttpOrigin:
-    """Return the origin of a run that a request starts."""
-    fields = None if key is None else body.model_dump_json(exclude_unset=True).encode()
-    return HttpOrigin(api_key=client.name, idempotency=key, body=None if fields is None else sha256(fields).hexdigest())
 
 
 def _inputs(handler: Handler[PathT, QueryT, BodyT]) -> Inputs[PathT, QueryT, BodyT]:
@@ -228,12 +209,7 @@ def _single_values(request: web.Request) -> dict[str, str]:
 def _idempotency(client: ApiClient, request: web.Request) -> str | None:
     """Return what stands for the Idempotency-Key of a request; None without a key."""
     key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not re.fullmatch(IDEMPOTENCY_KEY, key):
-        message = "The header Idempotency-Key must have 1 to 255 ASCII characters without spaces."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-    return client.idempotency(request.path, key)
+    return None if key is None else client.idempotency(request.path, key)
 
 
 def check_uncompressed(request: web.Request) -> None:
@@ -257,39 +233,3 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
     except _TOO_LARGE:
         message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
-
-
-def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
-    """Validate a JSON body, in a thread because it may be long; raises INVALID_INPUT if a field is given twice."""
-    try:
-        value: object = from_json(data, allow_inf_nan=False)
-        _: object = json.loads(data, parse_int=float, object_pairs_hook=_unique)
-    except ValueError:
-        raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
-    numbers = _whole_numbers(value)
-    if issubclass(model, TrainRequest) and isinstance(numbers, dict):
-        fields: dict[str, object] = numbers
-        return narrowed(model, train_request(fields))
-    return parse(model, numbers)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> None:
-    """Raise INVALID_INPUT if an object, at any depth, has two fields of the same name."""
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise field_error(ErrorCode.INVALID_INPUT, safe_name(name), "is given twice in one block: give it once.")
-        seen.add(name)
-
-
-def _whole_numbers(value: object) -> object:
-    """Turn 65.0 into 65, which is an integer for JSON Schema."""
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
-    if isinstance(value, list):
-        items: list[object] = value
-        return [_whole_numbers(item) for item in items]
-    if isinstance(value, dict):
-        fields: dict[str, object] = value
-        return {name: _whole_numbers(item) for name, item in fields.items()}
-    return value

@@ -19,14 +19,15 @@ from pydantic_core import to_json
 
 from trainer.artifacts.export_links import linked_file
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.http.api import Api, ApiClient, ApiKeys
+from trainer.http.api import Api, ApiKeys
 from trainer.http.connections import Connections
 from trainer.http.downloads import is_known_etag, requested_range
 from trainer.http.error_answers import SERVER, HttpError, error_answer, request_id_of
 from trainer.http.openapi import describe_api
-from trainer.http.operations import MAX_BODY_BYTES, HttpOperation
+from trainer.http.operations import HttpOperation
 from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
+from trainer.lab.requests import MAX_BODY_BYTES, ApiClient
 from trainer.system.files import to_app_error
 from trainer.system.logs import say
 

@@ -4,8 +4,9 @@ import pytest
 from pydantic import SecretStr
 
 from trainer.config.settings import ApiKey
-from trainer.http.api import ApiClient, ApiKeys
+from trainer.http.api import ApiKeys
 from trainer.lab.permissions import Caller
+from trainer.lab.requests import ApiClient
 from trainer.queue.run_index import owner_number
 
 KEYS = ApiKeys(
