@@ -57,6 +57,10 @@ class Frozen(BaseModel):
     )
 
 
+_DOCS: dict[type[object], dict[str, str]] = {}
+"""The docstrings of the fields of classes that were described."""
+
+
 def describe_fields(schema: JsonDict, record: type[BaseModel]) -> None:
     """Add the docstrings of a record's fields to its JSON schema, as its `json_schema_extra`.
 
@@ -65,7 +69,9 @@ def describe_fields(schema: JsonDict, record: type[BaseModel]) -> None:
     found = schema["properties"]
     properties = found if isinstance(found, dict) else {}
     for base in reversed(record.__mro__[: -len(Frozen.__mro__)]):
-        for name, docstring in _docs(base):
+        if base not in _DOCS:  # the tools of agents describe many records several times
+            _DOCS[base] = dict(_docs(base))
+        for name, docstring in _DOCS[base].items():
             field = properties[name]
             properties[name] = {**field, "description": docstring} if isinstance(field, dict) else field
 
