@@ -277,6 +277,10 @@ class LimitSettings(Group):
     """Queued or running runs per user; admins are exempt."""
     max_active_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Queued or running runs in total; admins are exempt."""
+    runs_per_day: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_or_none)] = None
+    """Runs that a user may start within 24 hours; admins are exempt. None: any number."""
+    minutes_per_day: Annotated[Annotated[float, Field(gt=0, le=1_000_000)] | None, BeforeValidator(_or_none)] = None
+    """Minutes of training of a user within 24 hours, after which no further run starts; admins are exempt."""
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     """Inference requests per user and minute; admins are exempt."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 64

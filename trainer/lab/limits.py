@@ -2,18 +2,20 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import accumulate, count
 
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
+from trainer.contracts.wording import duration
 from trainer.lab.language import _, plural
 from trainer.lab.permissions import Caller
-from trainer.queue.run_index import RunEntry
+from trainer.queue.run_index import DAY_SECONDS, RunEntry
 
 _MINUTE_SECONDS = 60.0
+_SHORT_SECONDS = 120
 _ACCEPTED_SECONDS = 5.0
 """An accepted run keeps its slot for this time, until every list of unfinished runs includes it."""
 
@@ -29,9 +31,11 @@ class LimitReached(AppError):
         self._has_own_runs = has_own_runs
         self.retry_at = retry_at
         """Unix time; None if it is not known, and then `otherwise` says when."""
-        super().__init__(
-            ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(_("in {seconds} s", seconds=self.retry_seconds), _("cancel one"))
+        seconds = self.retry_seconds
+        when = (
+            _("in {seconds} s", seconds=seconds) if seconds < _SHORT_SECONDS else _("in {time}", time=duration(seconds))
         )
+        super().__init__(ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(when, _("cancel one")))
 
     @property
     def retry_seconds(self) -> int:
@@ -82,10 +86,12 @@ class UsageLimits:
         accept: Callable[[], Awaitable[Accepted]],
         *,
         count: int = 1,
+        recent: Iterable[RunEntry] = (),
     ) -> Accepted:
         """Accept a run, or a group of `count` runs.
 
-        Refuses them if too many runs, of the caller or in all, would be `unfinished` or being accepted.
+        Refuses them if too many runs, of the caller or in all, would be `unfinished` or being accepted; and if the
+        caller's `recent` runs, deleted ones too, have reached a limit of a day.
         """
         if caller.is_admin:
             return await accept()
@@ -106,6 +112,7 @@ class UsageLimits:
             )
             reason = _with_group(limit) if count > 1 else reason
             raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
+        self._check_day(caller, [run for run in recent if run.user_id == caller.user_id], count)
         numbers = [f"number {next(self._numbers)}" for _run in range(count)]
         self._claims |= dict.fromkeys(numbers, (caller.user_id, math.inf))
         try:
@@ -115,6 +122,35 @@ class UsageLimits:
                 del self._claims[number]
         self._claims |= dict.fromkeys(accepted.run_ids, (caller.user_id, self._clock() + _ACCEPTED_SECONDS))
         return accepted
+
+    def _check_day(self, caller: Caller, own: Sequence[RunEntry], count: int) -> None:
+        """Raise RATE_LIMIT_EXCEEDED if the own runs of the last 24 hours leave no room for `count` more."""
+        now, limit, minutes = time.time(), self._settings.runs_per_day, self._settings.minutes_per_day
+        if limit is not None:
+            ends = sorted(at for run in own if (at := run.created_at.timestamp() + DAY_SECONDS) > now)
+            known = {run.run_id for run in own}
+            claims = [name for name, (user_id, _end) in self._claims.items() if user_id == caller.user_id]
+            ends += [now + DAY_SECONDS for name in claims if name not in known]
+            if len(ends) + count > limit:
+                reason = plural(
+                    "The limit is {count} run per day, and you have started {used}.",
+                    "The limit is {count} runs per day, and you have started {used}.",
+                    limit,
+                    used=len(ends),
+                )
+                retry_at = ends[len(ends) + count - limit - 1] if count <= limit else None
+                raise LimitReached(reason, retry_at, otherwise=_("with fewer seeds"))
+        if minutes is not None:
+            most, counted = minutes * _MINUTE_SECONDS, sorted(_by_day(own, now))
+            used = [*accumulate(seconds for _at, seconds in counted)]
+            if used and used[-1] >= most:
+                reason = _(
+                    "The limit is {limit} min of training per day, and you have used {used} min.",
+                    limit=f"{minutes:g}",
+                    used=f"{used[-1] / _MINUTE_SECONDS:.1f}",
+                )
+                left = [used[-1] - ended for ended in used]
+                raise LimitReached(reason, next(at for (at, _), one in zip(counted, left, strict=True) if one < most))
 
     def _count_request(self, user_id: int) -> None:
         limit, now = self._settings.requests_per_minute, self._clock()
@@ -127,6 +163,11 @@ class UsageLimits:
             )
             raise LimitReached(reason, retry_at)
         self._requests.append((user_id, now))
+
+
+def _by_day(runs: Iterable[RunEntry], now: float) -> Iterator[tuple[float, float]]:
+    """Yield the time at which each run of the last 24 hours leaves them, and its seconds of training."""
+    return ((run.leaves_day_at(now), run.train_seconds) for run in runs if run.is_of_day(now))
 
 
 def _with_group(limit: int) -> str:

@@ -278,4 +278,6 @@ async def _accept(
             if (await asyncio.to_thread(run.record)).http != asked.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             return await (await lab.live()).accepted_before(run)
-        return await lab.limits.accept_run(asked.caller, lab.index.unfinished, accept, count=count)
+        index = lab.index
+        recent = (*index.runs, *index.deleted)
+        return await lab.limits.accept_run(asked.caller, index.unfinished, accept, count=count, recent=recent)

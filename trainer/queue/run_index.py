@@ -31,6 +31,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _DISCORD_ID = re.compile(r"[1-9][0-9]{0,18}")
+DAY_SECONDS = 86400.0
 _CATCH_UP_SECONDS = 0.1
 """Timeout of a refresh for a person who types."""
 _SETTLED_NS = 2 * 10**9
@@ -71,6 +72,10 @@ class RunEntry(NamedTuple):
     unknown_char_share: float | None = None
     ends_at: float | None = None
     """Expected end, in seconds since 1970."""
+    ended_at: float | None = None
+    """End, in seconds since 1970; None before it."""
+    train_seconds: float = 0.0
+    """Seconds from its first start to its end, or to its last sign of life."""
     idempotency: str | None = None
     """Hash of the Idempotency-Key of the HTTP request that started the run."""
     group_id: str | None = None
@@ -106,6 +111,15 @@ class RunEntry(NamedTuple):
     def is_unfinished(self) -> bool:
         """True while the run trains or waits for its turn."""
         return self.state in ("queued", "running")
+
+    def leaves_day_at(self, now: float) -> float:
+        """Return the time from which on limits of a day do not count it: a day after its end, at the earliest."""
+        last = now if self.is_unfinished else self.ended_at or self.created_at.timestamp()
+        return last + DAY_SECONDS
+
+    def is_of_day(self, now: float) -> bool:
+        """Return True if it was started, trained or ended within the last 24 hours."""
+        return self.leaves_day_at(now) > now
 
 
 class RunRow(NamedTuple):
@@ -161,6 +175,8 @@ class RunIndex:
         self.batteries: Sequence[str] = ()
         self.experiments: Sequence[str] = ()
         """Ids, newest first."""
+        self.deleted: Sequence[RunEntry] = ()
+        """The runs that this process has seen and that were deleted since, as long as limits of a day count them."""
         self._stores = stores
         self._feeds = feeds
         self._folder = _Folder(artifacts_root / "models")
@@ -215,9 +231,10 @@ class RunIndex:
         names = self._folder.names()
         if names is not self._names:
             self._names = names
-            for name in self._runs.keys() - names:
-                del self._runs[name]
-                self._unfinished.pop(name, None)
+            gone = [self._runs.pop(name) for name in self._runs.keys() - names]
+            self.deleted = [run for run in (*self.deleted, *gone) if run.is_of_day(time.time())]
+            for run in gone:
+                self._unfinished.pop(run.run_id, None)
             self._unread = {*names - self._unreadable - self._runs.keys()}
         self._find_annotated()
         changed = [self._read_run(name) for name in self._unread | self._unfinished.keys()]
@@ -272,6 +289,7 @@ class RunIndex:
                     unknown_char_share=status.unknown_char_share,
                     tokenizer_id=status.tokenizer_id or entry.tokenizer_id,
                     ends_at=None if known is None or seconds is None else known + seconds,
+                    train_seconds=_seconds(status.started_at, known),
                     numbers=_numbers_of_status(status),
                 )
             else:
@@ -286,6 +304,11 @@ class RunIndex:
                     bits_per_char=manifest.metrics.bits_per_char,
                     unknown_char_share=manifest.unknown_char_share,
                     ends_at=None,
+                    ended_at=manifest.timings.finished.timestamp(),
+                    train_seconds=_seconds(
+                        manifest.timings.started if ended is None else ended.started_at,
+                        manifest.timings.finished.timestamp(),
+                    ),
                 )
                 del self._unfinished[name]
         except (AppError, FileNotFoundError):
@@ -358,6 +381,10 @@ def _entry(run: RunFollower) -> RunEntry:
         owner=None if record.owner is None else str(record.owner),
         settings=tuple(sys.intern(f"{name}={value}") for name, value in settings),
     )
+
+
+def _seconds(started: datetime | None, last: float | None) -> float:
+    return 0.0 if started is None or last is None else max(0.0, last - started.timestamp())
 
 
 _in_status: Callable[[RunStatus], Sequence[float | None]] = attrgetter(*RunNumbers._fields)

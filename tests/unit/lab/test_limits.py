@@ -1,8 +1,10 @@
 """Limits on requests and runs: the counted ones, the refusals, and the time at which to try again."""
 
 import asyncio
+import re
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 
@@ -168,3 +170,81 @@ async def test_refusal__outside_of_discord_gives_the_seconds() -> None:
 
 async def refuse_all() -> Accepted:
     raise AssertionError("the limit has been reached")
+
+
+def ended_run(run_id: str, hours_ago: float, minutes: float = 0.0) -> RunEntry:
+    """A run of the user that was accepted so long ago and trained at once."""
+    created = time.time() - hours_ago * 3600
+    run = entry(run_id, 1)._replace(created_at=datetime.fromtimestamp(created, UTC), state="completed")
+    return run._replace(ended_at=created + minutes * 60, train_seconds=minutes * 60)
+
+
+async def day_refusal(settings: LimitSettings, recent: list[RunEntry], *, count: int = 1) -> LimitReached | None:
+    """The refusal of a limit of a day, which holds for the user alone."""
+    bounds, accepted = UsageLimits(settings, Clock()), Accepted(run_id="new", job_id="new", status="queued")
+
+    async def accept() -> Accepted:
+        return accepted
+
+    for caller in (OTHER, ADMIN):
+        assert await bounds.accept_run(caller, [], accept, recent=recent) == accepted
+    try:
+        assert await bounds.accept_run(USER, [], accept, count=count, recent=recent) == accepted
+    except LimitReached as error:
+        return error
+    return None
+
+
+THREE_A_DAY = LimitSettings(runs_per_day=3)
+
+
+async def test_day__takes_so_many_runs_and_says_when_the_next_one_is_accepted() -> None:
+    recent = [ended_run("r1", 23), ended_run("r2", 20), ended_run("r3", 25)]
+    assert await day_refusal(THREE_A_DAY, recent) is None
+    all_of_day = [*recent, ended_run("r4", 1)]
+    ends = [run.created_at.timestamp() + 86400 for run in all_of_day]
+    for count, end in ((1, ends[0]), (2, ends[1]), (3, ends[3])):
+        refused = await day_refusal(THREE_A_DAY, all_of_day, count=count)
+        assert refused is not None and refused.retry_at == end
+        assert refused.worded("then", "") == "The limit is 3 runs per day, and you have started 3. Try again then."
+    large = await day_refusal(THREE_A_DAY, [], count=4)
+    assert large is not None
+    assert large.message == "The limit is 3 runs per day, and you have started 0. Try again with fewer seeds."
+
+
+def test_refusal__of_a_day_has_hours_and_minutes() -> None:
+    assert re.search(r"Try again in 2 h( 59 min)?\.$|in 1 h 59 min\.$", LimitReached("", time.time() + 7200).message)
+
+
+async def test_day__counts_a_run_that_is_being_accepted_once() -> None:
+    bounds, new = UsageLimits(THREE_A_DAY, Clock()), entry("u1", 1)._replace(created_at=datetime.now(UTC))
+
+    async def accepted() -> Accepted:
+        await asyncio.sleep(0)
+        return Accepted(run_id="u1", job_id="u1", status="queued")
+
+    async def accept(recent: list[RunEntry]) -> bool:
+        try:
+            await bounds.accept_run(USER, [], accepted, recent=recent)
+        except LimitReached:
+            return False
+        return True
+
+    assert sorted(await asyncio.gather(*(accept([ended_run("r1", 1)]) for _ in range(4)))) == [False, False, True, True]
+    assert await accept([new])
+
+
+async def test_day__takes_so_many_minutes_of_runs_that_were_started_or_trained_in_it() -> None:
+    limited = LimitSettings(minutes_per_day=60)
+    old, recent = ended_run("r0", 30, 120), [ended_run("r1", 25, 90), ended_run("r2", 2, 10)]
+    running = ended_run("r3", 1)._replace(state="running", ended_at=None, train_seconds=1800.0)
+    assert await day_refusal(limited, [old, ended_run("r2", 2, 59.9)]) is None
+    refused = await day_refusal(limited, [old, *recent, running])
+    assert refused is not None and recent[0].ended_at is not None
+    assert refused.retry_at == recent[0].ended_at + 86400
+    used = "The limit is 60 min of training per day, and you have used 130.0 min. Try again then."
+    assert refused.worded("then", "") == used
+    before = time.time()
+    alone = await day_refusal(LimitSettings(minutes_per_day=20), [running])
+    assert alone is not None and alone.retry_at is not None
+    assert before <= alone.retry_at - 86400 <= time.time(), "a day after its end, at the earliest"

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import changed
-from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
+from trainer.contracts.runs import RunManifest, RunMetrics, Timings, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
@@ -68,6 +68,36 @@ async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -
     assert (done.state, done.loss_nats, done.bits_per_char, done.ends_at) == ("completed", 1.25, 1.8, None)
     assert done.tokenizer_id == "char-0123456789abcdef"
     assert running.state == "running" and running.is_unfinished and not done.is_unfinished
+
+
+async def test_training_time__is_from_the_first_start_to_the_end_of_any_kind(tmp_path: Path) -> None:
+    begin = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    records = [changed(run_record(f"lstm-{number}"), created_at=begin) for number in range(3)]
+    one, other, waiting = (Story(tmp_path / "artifacts", record, begin) for record in records)
+    for told in (one, other):
+        told.wait(60).start().wait(120).step(40, 2.5)
+    index = index_of(tmp_path)
+    await index.refresh()
+    assert [run.train_seconds for run in index.runs] == [0.0, 120.0, 120.0]
+    ended = begin + timedelta(minutes=5)
+    timings = Timings(created=begin, started=begin + timedelta(minutes=1), finished=ended)
+    one.run.write_manifest(changed(completed(one), timings=timings))
+    cancelled = manifest_of(other.record, "cancelled")
+    other.run.write_manifest(changed(cancelled, timings=changed(cancelled.timings, finished=ended)))
+    await index.refresh()
+    assert [run.train_seconds for run in index.runs] == [0.0, 240.0, 240.0]
+    assert [run.ended_at for run in index.runs] == [None, ended.timestamp(), ended.timestamp()]
+    for told in (waiting, one):
+        shutil.rmtree(told.run.path)
+    old = Story(tmp_path / "artifacts", changed(run_record("lstm-3"), created_at=begin - timedelta(days=2)))
+    await index.refresh()
+    old.run.write_manifest(
+        changed(manifest_of(old.record, "failed"), timings=changed(timings, finished=old.record.created_at))
+    )
+    await index.refresh()
+    shutil.rmtree(old.run.path)
+    await index.refresh()
+    assert {run.run_id: run.train_seconds for run in index.deleted} == {"lstm-0": 240.0, "lstm-2": 0.0}
 
 
 async def test_numbers__are_those_of_the_status_while_a_run_trains_and_after_each_end(tmp_path: Path) -> None:
