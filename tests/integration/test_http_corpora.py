@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.cleanup import clean_up
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.corpora import CorpusList, CorpusNote, UploadStatus
+from trainer.contracts.corpora import CorpusList, CorpusNote, CorpusOverview, UploadStatus
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.http.api import HttpTimeouts
@@ -355,3 +355,25 @@ def make_old(settings: Settings, status: UploadStatus) -> None:
     for path in (*folder.iterdir(), folder):
         before = path.stat().st_mtime - TTL_SECONDS - 1
         os.utime(path, (before, before))
+
+
+async def test_text__becomes_the_corpus_that_an_upload_of_its_bytes_becomes(at: Site) -> None:
+    body = {"name": "Kazakh text", "text": TEXT.decode(), "language": "kk"}
+    stored = (await at.post("/corpora/texts", body, key=ANA)).record(CorpusOverview)
+    assert (stored.name, stored.bytes, stored.lines, stored.languages) == ("Kazakh_text", len(TEXT), 80, ("kk",))
+    assert (await at.post("/corpora/texts", body, key=BOB)).record(CorpusOverview) == stored
+    uploaded = await start(at, request_of(("text.txt", TEXT), name="Kazakh text"))
+    assert uploaded.corpus == stored, "the server has these bytes already"
+    other = {**body, "text": "another\n"}
+    assert (await at.post("/corpora/texts", other, key=ANA)).outcome == (409, "CONFLICT")
+    large = {"name": "large", "text": "ab\n" * (UPLOAD_BYTES // 3 + 1)}
+    assert (await at.post("/corpora/texts", large, key=ANA)).outcome == (413, "PAYLOAD_TOO_LARGE")
+    assert (await at.post("/corpora/texts", {"name": "..", "text": "a"}, key=ANA)).outcome == (422, "INVALID_INPUT")
+    assert [one.name for one in (await at.get("/corpora")).record(CorpusList).corpora].count("large") == 0
+
+
+async def test_text__continues_an_upload_that_was_cut(at: Site) -> None:
+    cut = await start(at, request_of(("text.txt", TEXT), name="cut"))
+    await send(at, cut, TEXT[:100])
+    stored = await at.post("/corpora/texts", {"name": "cut", "text": TEXT.decode()}, key=ANA)
+    assert stored.record(CorpusOverview).bytes == len(TEXT)

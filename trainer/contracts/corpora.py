@@ -185,6 +185,19 @@ class UploadRequest(Frozen):
         return sum(file.bytes for file in self.files)
 
 
+class CorpusText(Frozen):
+    """A text to store as a corpus, in one request."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """Name of the corpus in the list of corpora."""
+    text: Annotated[str, Field(min_length=1)]
+    """The text, a sentence or a document in each line."""
+    language: LanguageCode | None = None
+    """Code of the language, as kk."""
+    is_ipa: bool | None = None
+    """true for text in IPA, false for text in its usual spelling."""
+
+
 class UploadStatus(Frozen):
     """The state of an upload."""
 

@@ -777,6 +777,13 @@ _CORPORA = (
         follows="get_upload",
         example={"name": "hello", "files": [{"name": "hello.txt", "bytes": 6, "sha256": _SHA256}]},
     ),
+    Operation(
+        "add_corpus",
+        "POST /corpora/texts",
+        "corpora",
+        "The stored corpus",
+        example={"name": "greetings", "text": "hello\nworld\n"},
+    ),
     Operation("get_upload", "GET /corpora/uploads/{upload_id}", "corpora", "The state of the upload"),
     Operation(
         "send_portion",

@@ -11,7 +11,15 @@ from trainer.config.validation import parse
 from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList, BatteryRequest, BatteryStatus
 from trainer.contracts.chats import ChatHistory, ChatResponse
-from trainer.contracts.corpora import BuildList, BuildStatus, CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.corpora import (
+    BuildList,
+    BuildStatus,
+    CorpusList,
+    CorpusOverview,
+    CorpusText,
+    UploadRequest,
+    UploadStatus,
+)
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
 from trainer.contracts.exports import ExportList, ExportRequest, ExportStatus
@@ -200,6 +208,7 @@ REPORT_CORPUS = _call("report_corpus", CorpusPath, NoQuery, NoBody, Report)
 LOCK_CORPUS = _call("lock_corpus", CorpusPath, NoQuery, NoBody, TextLock)
 DELETE_CORPUS = _call("delete_corpus", CorpusPath, NoQuery, NoBody, _NOTHING)
 START_UPLOAD = _call("start_upload", NoQuery, NoQuery, UploadRequest, UploadStatus)
+ADD_CORPUS = _call("add_corpus", NoQuery, NoQuery, CorpusText, CorpusOverview)
 GET_UPLOAD = _call("get_upload", UploadPath, NoQuery, NoBody, UploadStatus)
 DELETE_UPLOAD = _call("delete_upload", UploadPath, NoQuery, NoBody, _NOTHING)
 REPORT_TOKENIZER = _call("report_tokenizer", TokenizerPath, NoQuery, NoBody, Report)

@@ -1,11 +1,13 @@
 """Work on corpora: list them, show one, and upload one in portions that continue after any cut."""
 
 import asyncio
+from hashlib import sha256
 
 import structlog
 
 from trainer.artifacts.deletion import delete_corpus as delete_corpus_files
-from trainer.contracts.corpora import CorpusList, UploadRequest, UploadStatus
+from trainer.contracts.base import changed, narrowed
+from trainer.contracts.corpora import CorpusList, CorpusOverview, CorpusText, UploadedFile, UploadRequest, UploadStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, UploadPath
 from trainer.contracts.reports import Report
@@ -18,6 +20,8 @@ from trainer.reports.corpus_report import corpus_report
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _MOST_FREQUENT = 10
+_TEXT_FILE = "text.txt"
+"""The file that messages name where a text was sent without one."""
 
 
 async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> CorpusList:
@@ -53,6 +57,18 @@ async def start_upload(lab: Lab, asked: Asked[NoQuery, NoQuery, UploadRequest]) 
     caller = asked.caller
     status = await asyncio.to_thread(lab.uploads.start, asked.body, caller.key_name, is_limited=not caller.is_admin)
     return await finished_upload(lab, caller, status)
+
+
+async def add_corpus(lab: Lab, asked: Asked[NoQuery, NoQuery, CorpusText]) -> CorpusOverview:
+    """Store a text as a corpus, with the checks and limits of an upload; an equal request stores nothing new."""
+    body, caller, data = asked.body, asked.caller, asked.body.text.encode()
+    file = UploadedFile(name=_TEXT_FILE, bytes=len(data), sha256=sha256(data).hexdigest())
+    request = UploadRequest(name=body.name, files=(file,), language=body.language, is_ipa=body.is_ipa)
+    status = await asyncio.to_thread(lab.uploads.start, request, caller.key_name, is_limited=not caller.is_admin)
+    if status.corpus is None:
+        await asyncio.to_thread(lab.uploads.append, status.upload_id, status.offset, data[status.offset :])
+        status = changed(status, offset=status.bytes)
+    return narrowed(CorpusOverview, (await finished_upload(lab, caller, status)).corpus)
 
 
 async def get_upload(lab: Lab, asked: Asked[UploadPath, NoQuery, NoBody]) -> UploadStatus:
