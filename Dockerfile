@@ -9,7 +9,7 @@ COPY pyproject.toml constraints.txt ./
 
 FROM build AS build-bot
 RUN uv pip install --no-cache --compile-bytecode \
-    --constraint constraints.txt --requirement pyproject.toml --extra discord
+    --constraint constraints.txt --requirement pyproject.toml --extra discord --extra agents
 COPY . .
 RUN uv pip install --no-cache --no-deps --compile-bytecode .
 

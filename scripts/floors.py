@@ -21,7 +21,7 @@ FLOORS = (
     ("bot.processes",),
     ("bot.people", "bot.rest"),
     ("trainer.http", "trainer.commands"),
-    ("trainer.api",),
+    ("trainer.api", "trainer.mcp"),
     ("trainer.export", "trainer.client"),
     ("trainer.worker",),
     ("trainer.worker.children",),
@@ -45,7 +45,7 @@ ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
     for room in "contracts config system native ngrams store data artifacts batteries experiments services queue client"
-    " reports lab http commands".split()
+    " reports lab http mcp commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}

@@ -1,4 +1,7 @@
-"""Hatch's hook that compiles the decode step into a wheel, which is then one for a platform and any Python 3."""
+"""Hatch's hook that adds the pages of the documentation and the compiled decode step to a wheel.
+
+With the step, the wheel is one for a platform and any Python 3.
+"""
 
 import platform
 import re
@@ -28,13 +31,18 @@ class StepHook(BuildHookInterface[BuilderConfig]):
     def initialize(self, version: str, build_data: dict[str, object]) -> None:
         if version == "editable":  # the set-up of a checkout compiles
             return
+        docs = Path(self.root) / "docs"
+        pages = {
+            str(page): f"trainer/bundled/{page.relative_to(docs.parent).as_posix()}" for page in docs.rglob("*.md")
+        }
+        build_data["force_include"] = pages
         self._folder = TemporaryDirectory()
         problem = build(Path(self._folder.name))
         if problem:
             self.app.display_warning(f"{problem} This wheel has no compiled decode step.")
             return
         library = Path(self._folder.name) / "step.so"
-        build_data["force_include"] = {str(library): "trainer/native/step.so"}
+        build_data["force_include"] = {**pages, str(library): "trainer/native/step.so"}
         build_data |= {"pure_python": False, "tag": f"py3-none-{_platform(library)}"}
 
     def finalize(self, version: str, build_data: dict[str, object], artifact_path: str) -> None:

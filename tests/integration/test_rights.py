@@ -59,7 +59,7 @@ ROLES = dict.fromkeys(_OWNERS.split(), Role.OWNER) | dict.fromkeys(_ADMINS.split
 OPEN = {"get_healthz", "get_health", "get_readyz"}
 ON_MACHINE = set(
     "doctor selftest collect_garbage import_archive check_corpus build_corpora recompute_experiment recompute_battery"
-    " demo up work print_completion".split()
+    " demo up work serve_agents print_completion".split()
 )
 """What `mt` does with the files of those who type it: there is nobody to refuse it."""
 ANA, BOB, NOBODY, ALL, UNUSED = "ana", "bob", "nobody", "all", "unused"

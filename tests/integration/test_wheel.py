@@ -127,6 +127,9 @@ def test_wheel__trains_in_an_empty_folder_and_keeps_data_with_the_user(tmp_path:
     assert [path.name for path in user.folder.iterdir()] == ["mine.txt"]
     copy(ROOT / ".env.example", user.folder / ".env")
     assert run.name in user.mt("runs")
+    pages = user.run("-c", "from trainer.mcp.resources import pages; print(pages()['agents'].title)")
+    assert pages.stdout == "Agents\n", pages.stderr
+    assert needed("agents") in user.refusal("trainer", "mcp")
     assert needed("discord") in user.refusal("trainer", "demo") and needed("discord") in user.refusal("bot")
 
 

@@ -15,7 +15,9 @@ BUNDLED_CORPORA, RECIPES = _PACKAGE / "bundled" / "corpora", _PACKAGE / "bundled
 PLAN_PREFIX = "experiment_"
 CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "scripts" / "setup.py").is_file() else None
 """The folder of the source that the program runs from; None if it is installed."""
-EXTRA_MODULES: Mapping[str, str] = {"train": "torch", "server": "aiohttp", "discord": "discord"}
+DOCS = _PACKAGE / "bundled" / "docs" if CHECKOUT is None else CHECKOUT / "docs"
+"""The pages of the documentation."""
+EXTRA_MODULES: Mapping[str, str] = {"train": "torch", "server": "aiohttp", "discord": "discord", "agents": "mcp"}
 """A module of each extra that whole commands need."""
 
 

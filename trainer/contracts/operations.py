@@ -920,6 +920,13 @@ _HERE = (
     _here("up", "up", "start", "start the Discord bot and its services", "mt up"),
     _here("work", "worker", "start", "start a worker, which trains queued runs and answers requests", "mt worker"),
     _here(
+        "serve_agents",
+        "mcp",
+        "mcp",
+        "offer this installation, or the server of MT_URL, to an agent as tools (MCP over stdio)",
+        "mt mcp",
+    ),
+    _here(
         "print_completion",
         "completion",
         "start",
@@ -993,7 +1000,7 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 BY_NAME: Mapping[str, Operation] = {one.name: one for one in OPERATIONS}
 _SECTIONS: Mapping[Section, str] = {
-    "Start": "demo|up|worker|workers|completion",
+    "Start": "demo|up|worker|workers|mcp|completion",
     "Train": "train",
     "Runs": "runs|queue|status|annotate|logs|cancel|delete|resume|config|files|gc|compare|unlock|"
     "job list|job show|job wait|job cancel|job delete|job export",

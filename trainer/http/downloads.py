@@ -1,22 +1,19 @@
 """Downloads of the files of artifacts: a file, or a range of its bytes."""
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from io import FileIO
-from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
 
-from trainer.contracts.base import FileRecord
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.parameters import ArtifactPath, FileQuery, NoBody
 from trainer.http.error_answers import HttpError
 from trainer.http.operations import ApiRequest
-from trainer.lab.artifacts import artifact
-from trainer.system.files import BrokenFile, open_regular
+from trainer.lab.artifacts import artifact, find_file, open_file
+from trainer.system.files import BrokenFile
 
 _CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
@@ -34,9 +31,7 @@ async def download_file(call: ApiRequest[ArtifactPath, FileQuery, NoBody]) -> we
     folder, files = await artifact(call.api.lab, call.client.caller, call.path)
     if call.path.kind == "models":
         await call.api.lab.queue.replication.fetch("models", folder.name, with_weights=True)
-    record = next((file for file in files if file.path == call.query.path), None)
-    if record is None:
-        raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")
+    record = find_file(files, call.query.path)
     etag = f'"{record.sha256}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
     name = record.path.rpartition("/")[2]
@@ -52,7 +47,7 @@ async def download_file(call: ApiRequest[ArtifactPath, FileQuery, NoBody]) -> we
     response = web.StreamResponse(status=200 if found is None else 206, headers=headers)
     response.content_length = wanted.end - wanted.start
     with call.api.stream(call.client):
-        with await asyncio.to_thread(_open, folder, record) as file:
+        with await asyncio.to_thread(open_file, folder, record) as file:
             await response.prepare(request)
             if not is_head:
                 await _send(file, wanted, response, call.api.timeouts.send_seconds)
@@ -69,20 +64,6 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
         async with asyncio.timeout(send_seconds):
             await response.write(chunk)
         left -= len(chunk)
-
-
-def _open(folder: Path, record: FileRecord) -> FileIO:
-    """Open a file inside a folder; raises MODEL_LOAD_FAILED if it is not the recorded one."""
-    path = folder / record.path
-    try:
-        if path.resolve().is_relative_to(folder.resolve()):
-            file = open_regular(path)
-            if os.fstat(file.fileno()).st_size == record.bytes:
-                return file
-            file.close()
-    except (FileNotFoundError, BrokenFile):
-        pass
-    raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The file is damaged. Check the run with `mt verify`.")
 
 
 def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRange | None:

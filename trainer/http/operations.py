@@ -72,7 +72,7 @@ class HttpOperation(NamedTuple):
         key = _idempotency(client, request) if self.row.method == "POST" else None
         body: BaseModel = NoBody()
         if self.body_model is not None:
-            data = await _read_body(request, api.timeouts.body_seconds)
+            data = await read_body(request, api.timeouts.body_seconds)
             body = await asyncio.to_thread(body_of_json, self.body_model, data)
         asked = Asked(self.row, client.caller, path, query, body, key, client.origin(key, body))
         with ExitStack() as held:
@@ -219,7 +219,7 @@ def check_uncompressed(request: web.Request) -> None:
         raise HttpError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, {"Accept-Encoding": "identity"})
 
 
-async def _read_body(request: web.Request, most_seconds: float) -> bytes:
+async def read_body(request: web.Request, most_seconds: float) -> bytes:
     """Read a JSON body; raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or INVALID_JSON."""
     check_uncompressed(request)
     if request.content_type != "application/json":

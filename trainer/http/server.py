@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from errno import EADDRINUSE
 from hashlib import sha256
 from html import escape
@@ -19,6 +18,7 @@ from pydantic_core import to_json
 
 from trainer.artifacts.export_links import linked_file
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.http import agents
 from trainer.http.api import Api, ApiKeys
 from trainer.http.connections import Connections
 from trainer.http.downloads import is_known_etag, requested_range
@@ -27,8 +27,7 @@ from trainer.http.openapi import describe_api
 from trainer.http.operations import HttpOperation
 from trainer.http.page_tables import PageTables
 from trainer.http.routes import OPERATIONS
-from trainer.lab.requests import MAX_BODY_BYTES, ApiClient
-from trainer.system.files import to_app_error
+from trainer.lab.requests import MAX_BODY_BYTES, ApiClient, as_app_error
 from trainer.system.logs import say
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -68,6 +67,9 @@ class HttpServer:
         address = str(api.settings.http.public_url or ".").rstrip("/")
         pages = page_routes(OPERATIONS, has_keys=not self._keys.is_open, address=address)
         app.add_routes([*pages, *map(self._route, OPERATIONS)])
+        app.add_routes(
+            [web.post(agents.ADDRESS, self._answer_agent), web.route("*", agents.ADDRESS, _wrong_method(["POST"]))]
+        )
         app.add_routes([_export_route(api.settings.app.artifacts_root)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.timeouts.stop_seconds)
@@ -118,6 +120,9 @@ class HttpServer:
             return web.get(operation.row.path, handle)  # and HEAD
         return web.route(operation.row.method, operation.row.path, handle)
 
+    async def _answer_agent(self, request: web.Request) -> web.StreamResponse:
+        return await agents.answer_agent(self._api, self._keys.client(request.headers), request)
+
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check where a request comes from, turn errors into answers, and record the request."""
@@ -163,7 +168,7 @@ class HttpServer:
                 _disconnect(request)
                 raise ConnectionResetError("The client has left, or does not read.") from None
             log.error("http_request_failed", request_id=request_id_of(request), exc_info=error)
-            failure = _as_app_error(error)
+            failure = as_app_error(error)
         if _IS_STARTED in request:
             _disconnect(request)  # the client sees that its answer is incomplete
             raise ConnectionResetError("An answer could not be completed.")
@@ -228,14 +233,6 @@ async def _start_answer(request: web.Request, response: web.StreamResponse) -> N
 def _disconnect(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
-
-
-def _as_app_error(error: Exception) -> AppError:
-    """Return SERVICE_UNAVAILABLE or INSUFFICIENT_STORAGE for a failing or full disk, INTERNAL_ERROR for the rest."""
-    if isinstance(error, OSError):
-        with suppress(OSError):
-            return to_app_error(error, {})
-    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
 
 
 def _export_route(artifacts_root: Path) -> web.RouteDef:

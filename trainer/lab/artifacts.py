@@ -1,16 +1,21 @@
 """Work on artifacts, such as runs and tokenizers: their folders and files."""
 
 import asyncio
+import os
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 from trainer.artifacts.job_folder import AnyStatusJob
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.operations import JOB_ROWS, Role
 from trainer.contracts.parameters import ArtifactPath, NoBody, NoQuery
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
+from trainer.system.files import BrokenFile, open_regular
 
 
 async def list_files(lab: Lab, asked: Asked[ArtifactPath, NoQuery, NoBody]) -> ArtifactFiles:
@@ -32,3 +37,25 @@ async def artifact(lab: Lab, caller: Caller, path: ArtifactPath) -> tuple[Path, 
     else:
         job = await lab.job(caller, row, item_id, row.reads)
     return job.path, await asyncio.to_thread(job.result_files)
+
+
+def find_file(files: Sequence[FileRecord], path: str) -> FileRecord:
+    """Return the record of a file; raises NOT_FOUND for a path that is not in the list of files."""
+    record = next((file for file in files if file.path == path), None)
+    if record is None:
+        raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")
+    return record
+
+
+def open_file(folder: Path, record: FileRecord) -> FileIO:
+    """Open a file inside a folder; raises MODEL_LOAD_FAILED if it is not the recorded one."""
+    path = folder / record.path
+    try:
+        if path.resolve().is_relative_to(folder.resolve()):
+            file = open_regular(path)
+            if os.fstat(file.fileno()).st_size == record.bytes:
+                return file
+            file.close()
+    except (FileNotFoundError, BrokenFile):
+        pass
+    raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The file is damaged. Check the run with `mt verify`.")

@@ -28,6 +28,7 @@ from trainer.contracts.http_answers import (
     ArtifactFiles,
     CancelAnswer,
     CheckedTraining,
+    Curve,
     GroupCurve,
     RunPage,
     RunReport,
@@ -191,6 +192,7 @@ GET_LOGS = _call("get_logs", RunPath, LogsQuery, NoBody, str)
 GET_CONFIG = _call("get_config", RunPath, NoQuery, NoBody, str)
 COMPARE_RUNS = _call("compare_runs", NoQuery, CompareQuery, NoBody, Comparison)
 REPORT_COMPARISON = _call("report_comparison", NoQuery, CompareQuery, NoBody, Report)
+GET_CURVE = _call("get_curve", RunPath, CurveQuery, NoBody, Curve)
 GET_REQUEST = _call("get_request", RunPath, NoQuery, NoBody, RunRequest)
 GET_SAMPLES = _call("get_samples", RunPath, SamplesQuery, NoBody, TrainingSamples)
 VERIFY_RUN = _call("verify_run", RunPath, WaitQuery, NoBody, VerificationStatus)

@@ -3,6 +3,7 @@
 import hmac
 import json
 import re
+from contextlib import suppress
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from trainer.contracts.runs import TrainRequest
 from trainer.lab.calls import AnyCall, BodyT
 from trainer.lab.permissions import Caller
 from trainer.queue.run_index import owner_number
+from trainer.system.files import to_app_error
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
 MAX_BODY_BYTES = 16 << 20
@@ -98,3 +100,11 @@ def whole_numbers(value: object) -> object:
         fields: dict[str, object] = value
         return {name: whole_numbers(item) for name, item in fields.items()}
     return value
+
+
+def as_app_error(error: Exception) -> AppError:
+    """Return SERVICE_UNAVAILABLE or INSUFFICIENT_STORAGE for a failing or full disk, INTERNAL_ERROR for the rest."""
+    if isinstance(error, OSError):
+        with suppress(OSError):
+            return to_app_error(error, {})
+    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")

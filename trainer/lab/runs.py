@@ -7,6 +7,7 @@ from itertools import chain
 
 import structlog
 
+from trainer.artifacts.curves import pieces
 from trainer.artifacts.outcome import shown_line, without_paths
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_ids import default_label
@@ -14,10 +15,11 @@ from trainer.config.experiment_file import experiment_yaml
 from trainer.config.validation import format_value
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
-from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, RunPage, RunReport
+from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, Curve, RunPage, RunReport
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import (
     CompareQuery,
+    CurveQuery,
     LogsQuery,
     ModelPath,
     NoBody,
@@ -238,6 +240,22 @@ async def get_logs(lab: Lab, asked: Asked[RunPath, LogsQuery, NoBody]) -> str:
     run = lab.stores.runs.get(asked.path.run_id)
     lines = await asyncio.to_thread(LogReader(run.logs).last, asked.query.tail)
     return "".join(f"{shown_line(line, stored=asked.query.stored)}\n" for line in lines)
+
+
+async def get_curve(lab: Lab, asked: Asked[RunPath, CurveQuery, NoBody]) -> Curve:
+    """Read the curves of a run by step; `points` limits them, as a run may have a million."""
+    query = asked.query
+    query.check()
+    curves = await lab.feeds.curves(asked.path.run_id)
+
+    def read() -> Curve:
+        found: dict[str, object] = {"run_id": asked.path.run_id, "last_event_id": curves.last_seq}
+        found["total_points"] = len(curves.by_name["train"])
+        for name, points in curves.by_name.items():
+            found[name] = tuple(chain.from_iterable(pieces(points, query)))
+        return Curve.model_validate(found)
+
+    return await asyncio.to_thread(read)
 
 
 async def get_config(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> str:

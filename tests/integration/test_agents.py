@@ -1,0 +1,259 @@
+"""Agents over HTTP: what a client of the official SDK can do with an API key, and what is refused."""
+
+import pytest
+
+from tests.support import tiny_request
+from tests.support.agents import agent_of
+from tests.support.batteries import PAIRS
+from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
+from tests.support.lab import Lab
+from tests.support.markers import slow_repeats
+from tests.support.waiting import captured_logs
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.generations import GenerateResponse
+from trainer.contracts.operations import Role
+from trainer.contracts.reports import Report
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus
+from trainer.mcp.tools import tools
+from trainer.reports.report_text import plain_lines
+
+TINY: dict[str, object] = tiny_request(max_steps=3).model_dump(mode="json", exclude_unset=True)
+MISUSE: list[tuple[str, dict[str, object], str]] = [
+    ("train", {**TINY, "corpus": "../x"}, "INVALID_INPUT"),
+    ("train", {**TINY, "corpus": "/etc/passwd"}, "INVALID_INPUT"),
+    ("train", {**TINY, "text": "/etc/passwd"}, "INVALID_INPUT"),
+    ("train", {**TINY, "idempotency_key": "a key"}, "INVALID_INPUT"),
+    ("train", {**TINY, "idempotency_key": 5}, "INVALID_INPUT"),
+    ("add_corpus", {"name": "../..", "text": "ab"}, "INVALID_INPUT"),
+    ("add_corpus", {"name": "x", "text": "\n"}, "CORPUS_EMPTY"),
+    ("add_corpus", {"name": "x", "text": "a\x00b"}, "INVALID_INPUT"),
+    ("get_run", {"run_id": "/etc/passwd"}, "RUN_NOT_FOUND"),
+    ("get_run", {"run_id": "../models"}, "RUN_NOT_FOUND"),
+    ("get_run", {"run_id": 5}, "INVALID_INPUT"),
+    ("get_run", {"run_id": "last", "path": "/x"}, "INVALID_INPUT"),
+    ("get_run", {"run_id": "last", "idempotency_key": "1"}, "INVALID_INPUT"),
+    ("get_run", {}, "INVALID_INPUT"),
+    ("get_run", {"run_id": "last", "wait": "soon"}, "INVALID_INPUT"),
+    ("list_files", {"kind": "../models", "item_id": "x"}, "INVALID_INPUT"),
+    ("generate", {"run_id": "last", "prompt_text": "a\x1b[31mb"}, "INVALID_INPUT"),
+    ("generate", {"run_id": "last", "prompt_text": "a", "stop_on_str": ["\x07"]}, "INVALID_INPUT"),
+    ("generate", {"run_id": "last", "a\x1b": "b"}, "INVALID_INPUT"),
+    ("generate", {"run_id": "last", "prompt_text": "x" * 10_000_000}, "PAYLOAD_TOO_LARGE"),
+    ("order_workers", {"action": "pause"}, "FORBIDDEN"),
+    ("delete_run", {"run_id": "RUN"}, "FORBIDDEN"),
+    ("get_logs", {"run_id": "RUN"}, "FORBIDDEN"),
+]
+"""Calls that are refused, each with its code."""
+
+
+async def test_agent__trains_waits_compares_and_generates_with_nothing_but_tools(here: Site) -> None:
+    async with agent_of(here, ANA) as ana:
+        assert await ana.tools() == [*tools()]
+        added = await ana.call("add_corpus", name="From an agent", text="ab ba\nba ab ba\n" * 100)
+        corpus = added.fields["name"]
+        assert corpus == "From_an_agent" and corpus in (await ana.call("list_corpora")).text
+        runs = list[str]()
+        for seed in (1, 2):
+            request = {**TINY, "corpus": corpus, "seed": seed, "idempotency_key": f"seed-{seed}"}
+            started = await ana.call("train", **request)
+            run_id = started.record(Accepted).run_id
+            how = f'It has not ended. Wait with the tool `get_run`: run_id "{run_id}", wait 30.\n'
+            assert started.text.startswith(how)
+            assert (await ana.call("train", **request)).fields == started.fields  # a client that got no answer
+            runs.append(run_id)
+        refused = await ana.call("train", **{**TINY, "corpus": corpus, "seed": 3, "idempotency_key": "seed-1"})
+        assert refused.error.code is ErrorCode.CONFLICT
+        for run_id in runs:
+            found = await ana.call("get_run", run_id=run_id, wait=30)
+            while not (status := found.record(RunStatus)).has_ended:
+                found = await ana.call("get_run", run_id=run_id, wait=30)
+            assert status.status == "completed" and found.text.startswith(f"{run_id}: completed\n")
+        for run_id in runs:  # none trains any more, which would count as another look
+            found = await ana.call("get_run", run_id=run_id)
+            assert found.text == (await ana.call("report_run", run_id=run_id)).text
+        listed = {one.run_id for one in here.queue.runs.all() if one.record().effective.corpus.name == corpus}
+        assert listed == {*runs}
+        compared = await ana.call("compare_runs", runs=",".join(runs))
+        assert compared.text == (await ana.call("report_comparison", runs=",".join(runs))).text
+        assert all(run_id in compared.text for run_id in runs)
+        written = await ana.call("generate", run_id=runs[0], prompt_text="ab", max_new_tokens=3, seed=1, wait=30)
+        assert len((written.record(GenerateResponse).outputs or [""])[0]) > 0
+        curve = await ana.call("get_curve", run_id=runs[0])
+        over_http = await here.get(f"/runs/{runs[0]}/curve", key=ANA)
+        assert curve.fields == over_http.fields
+        assert (await ana.call("delete_run", run_id=runs[0])).text == "The run is deleted."
+
+
+async def test_answer__comes_at_once_where_nothing_is_waited_for(here: Site, run: RunDirectory) -> None:
+    async with agent_of(here, ANA) as ana:
+        sent = await ana.call("score", run_id=run.run_id, text="ab", detail_level="summary")
+        request_id = sent.fields["request_id"]
+        assert sent.text.startswith("It has not ended. Wait with the tool `get_score`: ")
+        scored = await ana.call("get_score", run_id=run.run_id, request_id=request_id, wait=30)
+        assert (scored.fields["status"], scored.text[0]) == ("completed", "{")
+        checked = await ana.call("verify_run", run_id=run.run_id, wait=30)
+        assert checked.fields["status"] == "completed"
+
+
+async def test_resources__are_cards_of_runs_files_and_pages(here: Site, run: RunDirectory) -> None:
+    async with agent_of(here, ANA) as ana:
+        addresses = await ana.addresses()
+        assert {"docs://agents", "run://{run_id}/card", "artifact://{kind}/{item_id}/{+path}"} < {*addresses}
+        assert (await ana.read("docs://agents")).startswith("# Agents\n")
+        card = await ana.read(f"run://{run.run_id}/card")
+        assert card == (await ana.call("report_run", run_id=run.run_id)).text
+        async with agent_of(here, ADMIN) as admin:
+            place = f"artifact://models/{run.run_id}/"
+            assert await admin.read(f"{place}config.json") == (run.path / "config.json").read_text("utf-8")
+            for uri, code in (
+                (f"{place}../{run.run_id}/config.json", ErrorCode.NOT_FOUND),
+                (f"{place}%2e%2e/x", ErrorCode.NOT_FOUND),
+                ("artifact://models/no-such-run/config.json", ErrorCode.RUN_NOT_FOUND),
+                ("artifact://etc/x/passwd", ErrorCode.INVALID_INPUT),
+                ("docs://../README", ErrorCode.NOT_FOUND),
+                ("file:///etc/passwd", ErrorCode.NOT_FOUND),
+                ("run://no-such-run/card", ErrorCode.RUN_NOT_FOUND),
+            ):
+                assert (await admin.refused(uri)).code is code, uri
+            weights = (run.path / "model.safetensors").read_bytes()
+            assert await admin.read_bytes(f"{place}model.safetensors") == weights
+        assert (await ana.refused(f"{place}config.json")).code is ErrorCode.FORBIDDEN
+
+
+@pytest.mark.parametrize("attempt", slow_repeats(MISUSE, lambda row: row[2]))
+async def test_misuse__gets_one_error_and_changes_nothing(
+    attempt: tuple[str, dict[str, object], str], here: Site, run: RunDirectory
+) -> None:
+    tool, arguments, code = attempt
+    async with agent_of(here, ANA) as ana:
+        given = {name: run.run_id if value == "RUN" else value for name, value in arguments.items()}
+        before, corpora = here.queue.runs.ids(), (await ana.call("list_corpora")).text
+        assert (await ana.call(tool, **given)).error.code == code
+        assert (here.queue.runs.ids(), (await ana.call("list_corpora")).text) == (before, corpora)
+
+
+async def test_tools__keep_the_roles_of_http(here: Site, run: RunDirectory) -> None:
+    """Each tool for owners or admins, of a run that nobody owns, is refused to a user with the code of HTTP."""
+    async with agent_of(here, BOB) as bob:
+        for name, tool in tools().items():
+            row = tool.call.operation
+            if row.role is Role.ADMIN and not row.path.count("{") and not tool.input_schema["required"]:
+                assert (await bob.call(name)).error.code is ErrorCode.FORBIDDEN, name
+            if row.role is Role.OWNER and [*tool.call.path.model_fields] == ["run_id"]:
+                body = {"format": "csv"} if name == "export_run" else {}
+                assert (await bob.call(name, run_id=run.run_id, **body)).error.code is ErrorCode.FORBIDDEN, name
+
+
+async def test_address__takes_a_key_one_method_and_sections_of_tools(here: Site) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for key in (None, WRONG):
+        assert (await here.post("/mcp", message, key=key)).outcome == (401, "UNAUTHORIZED")
+    assert (await here.get("/mcp")).outcome == (405, "METHOD_NOT_ALLOWED")
+    assert (await here.post("/mcp", message, headers={"Content-Type": "text/plain"})).status == 415
+    assert (await here.post("/mcp?tags=nothing", message)).outcome == (422, "INVALID_INPUT")
+    broken = await here.post("/mcp", b"{broken", headers={"Accept": "application/json"})
+    assert (broken.status, broken.text.count("-32700")) == (400, 1)
+    large = await here.post("/mcp", b" " * (17 << 20), headers={"Accept": "application/json"})
+    assert large.outcome == (413, "PAYLOAD_TOO_LARGE")
+    async with agent_of(here, ANA, "?tags=corpora,artifacts") as few:
+        assert {tools()[name].call.operation.tag for name in await few.tools()} == {"corpora", "artifacts"}
+
+
+async def test_subscription__is_refused_at_once(here: Site) -> None:
+    version, prefix = "2026-07-28", "io.modelcontextprotocol/"
+    meta = {"protocolVersion": version, "clientInfo": {"name": "test", "version": "1"}, "clientCapabilities": {}}
+    params = {"_meta": {f"{prefix}{name}": value for name, value in meta.items()}, "notifications": {}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": version,
+        "Mcp-Method": "subscriptions/listen",
+    }
+    refused = await here.post("/mcp", message, headers=headers)
+    assert (refused.status, refused.text.count("-32601")) == (404, 1), refused.text
+
+
+async def test_limits__hold_for_agents_as_for_everybody(lab: Lab) -> None:
+    limits: dict[str, object] = {"requests_per_minute": 1, "runs_per_day": 1}
+    async with lab_site(lab, limits=limits) as here:
+        run = await lab.finished_run(here.queue)
+        async with agent_of(here, BOB) as bob:
+            given: dict[str, object] = {"run_id": run.run_id, "text": "ab", "k": 1}
+            assert not (await bob.call("predict", **given)).is_error
+            assert (await bob.call("predict", **given)).error.message.startswith("The limit is 1 request per minute.")
+            before = here.queue.runs.ids()
+            started = (await bob.call("train", **TINY, wait=30)).record(RunStatus)
+            refused = (await bob.call("train", **TINY, idempotency_key="again")).error
+            assert refused.code is ErrorCode.RATE_LIMIT_EXCEEDED
+            assert refused.message.startswith("The limit is 1 run per day, and you have started 1. Try again in ")
+            assert (await here.post("/runs/train", TINY, key=BOB)).outcome == (429, "RATE_LIMIT_EXCEEDED")
+            await bob.call("delete_run", run_id=started.run_id)
+            assert (await bob.call("train", **TINY)).error.code is ErrorCode.RATE_LIMIT_EXCEEDED
+            assert here.queue.runs.ids() == before
+
+
+async def test_server__without_keys_refuses_agents_of_other_sites(lab: Lab) -> None:
+    async with lab_site(lab, keys="") as here:
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"X-Forwarded-For": "1.2.3.4"}):
+            assert (await here.post("/mcp", message, key=None, headers=headers)).outcome == (403, "FORBIDDEN")
+        async with agent_of(here, "") as operator:
+            assert not (await operator.call("list_workers")).is_error
+
+
+async def test_group__is_waited_for_as_a_whole(here: Site) -> None:
+    async with agent_of(here, ADMIN) as admin:
+        started = await admin.call("train", **{**TINY, "seeds": [1, 2]}, wait=30)
+        group = started.record(Accepted).group
+        assert group is not None
+        how = f'It has not ended. Wait with the tool `get_group`: group_id "{group.group_id}", wait 30.\n'
+        assert started.text.startswith(how)
+        ended = await admin.call("get_group", group_id=group.group_id, wait=30)
+        while ended.text.startswith("It has not ended."):
+            ended = await admin.call("get_group", group_id=group.group_id, wait=30)
+        assert ended.text == (await admin.call("report_group", group_id=group.group_id)).text
+
+
+@pytest.mark.slow
+async def test_job__that_has_completed_shows_the_report_that_it_has_stored(here: Site, run: RunDirectory) -> None:
+    file = {"name": "pairs.csv", "content": PAIRS}
+    async with agent_of(here, ADMIN) as admin:
+        ended = await admin.call("start_battery", runs=[run.run_id], files=[file], wait=30)
+        battery_id = str(ended.fields["battery_id"])
+        while ended.text.startswith("It has not ended."):
+            ended = await admin.call("get_battery", battery_id=battery_id, wait=30)
+        stored = await admin.read(f"artifact://batteries/{battery_id}/report.json")
+        assert ended.text == "\n".join(plain_lines(Report.model_validate_json(stored)))
+        exported = await admin.call("export_run", run_id=run.run_id, format="csv", wait=30)
+        export_id = str(exported.fields["export_id"])
+        while exported.text.startswith("It has not ended."):
+            exported = await admin.call("get_export", export_id=export_id, wait=30)
+        assert (exported.fields["status"], exported.text[0]) == ("completed", "{")
+
+
+async def test_failure__of_the_server_has_no_word_of_it(here: Site, copied: RunDirectory) -> None:
+    manifest = changed_sizes(copied.manifest(), 17 << 20)
+    (copied.path / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    (copied.path / "events.jsonl").unlink()
+    (copied.path / "events.jsonl").mkdir()
+    async with agent_of(here, ADMIN) as admin:
+        uri = f"artifact://models/{copied.run_id}/config.json"
+        assert (await admin.refused(uri)).code is ErrorCode.PAYLOAD_TOO_LARGE
+        with captured_logs() as logs:
+            failed = (await admin.call("get_curve", run_id=copied.run_id)).error
+        assert (failed.code, failed.message) == ("INTERNAL_ERROR", "The server failed to answer this request.")
+        assert [one["request_id"] for one in logs if one["event"] == "tool_failed"] == [failed.request_id]
+
+
+def changed_sizes(manifest: RunManifest | None, size: int) -> RunManifest:
+    assert manifest is not None
+    return changed(manifest, files=tuple(changed(file, bytes=size) for file in manifest.files))
+
+
+async def test_address__says_what_to_install_without_the_extra(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.contracts.installation.find_spec", {"mcp": None}.get)
+    refused = await here.post("/mcp", {})
+    assert refused.outcome == (400, "UNSUPPORTED_BACKEND")
+    assert refused.error.message.startswith("This needs the extra `agents`: run")

@@ -1,0 +1,110 @@
+"""Resources of agents: the card of a run, the files of a job, and the pages of the documentation."""
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from trainer.config.validation import parse
+from trainer.contracts.base import narrowed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import RunReport
+from trainer.contracts.installation import DOCS
+from trainer.contracts.parameters import ArtifactPath, NoBody, NoQuery, RunPath
+from trainer.lab.artifacts import find_file
+from trainer.lab.calls import REPORT_RUN
+from trainer.lab.requests import MAX_BODY_BYTES
+from trainer.lab.schemas import Json
+from trainer.mcp.installations import Installation, files_of
+from trainer.reports.report_text import plain_lines
+
+_CARD = re.compile(r"run://([^/]+)/card")
+_FILE = re.compile(r"artifact://([^/]+)/([^/]+)/(.+)")
+_PAGE = re.compile(r"docs://(.+)")
+_LINK = re.compile(r"!?\[([^]]*)\]\([^)]*\)")
+_NO_SENTENCE = ("#", "<", "|", "```", "- ", "!")
+"""Beginnings of titles, HTML, tables, code, lists and pictures."""
+TEMPLATES: Sequence[Mapping[str, str]] = (
+    {
+        "uriTemplate": "run://{run_id}/card",
+        "name": "run_card",
+        "description": "The card of a run: its state, losses, progress, data and settings.",
+        "mimeType": "text/plain",
+    },
+    {
+        "uriTemplate": "artifact://{kind}/{item_id}/{+path}",
+        "name": "file",
+        "description": "A file of a completed run or other job; `list_files` has the kinds and the paths.",
+    },
+)
+
+
+class Page(NamedTuple):
+    """A page of the documentation."""
+
+    name: str
+    """Its path below `docs`, without the suffix."""
+    title: str
+    about: str
+    """Its first sentence."""
+    text: str
+
+
+def pages() -> Mapping[str, Page]:
+    """Return the pages by name."""
+    found = {file.relative_to(DOCS).with_suffix("").as_posix(): file for file in sorted(DOCS.rglob("*.md"))}
+    return {name: page_of(name, file.read_text(encoding="utf-8")) for name, file in found.items()}
+
+
+def page_of(name: str, text: str) -> Page:
+    """Return a page with its title and its first sentence as plain text."""
+    title, _, rest = text.removeprefix("# ").partition("\n")
+    parts = (part.strip() for part in rest.split("\n\n"))
+    paragraph = next((part for part in parts if part and not part.startswith(_NO_SENTENCE)), "")
+    plain = _LINK.sub(r"\1", " ".join(paragraph.split()))
+    sentence, stop, _ = plain.partition(". ")
+    return Page(name, title.strip(), f"{sentence}." if stop else plain, text)
+
+
+def listed_pages() -> Sequence[Mapping[str, str]]:
+    """Return the pages as resources."""
+    return [
+        {
+            "uri": f"docs://{page.name}",
+            "name": page.name,
+            "title": page.title,
+            "description": page.about,
+            "mimeType": "text/markdown",
+        }
+        for page in pages().values()
+    ]
+
+
+async def resource(installation: Installation, uri: str) -> Json:
+    """Read a resource; raises NOT_FOUND for an unknown address, PAYLOAD_TOO_LARGE, and the errors of the operations."""
+    if (card := _CARD.fullmatch(uri)) is not None:
+        path = parse(RunPath, {"run_id": unquote(card[1])})
+        report = narrowed(RunReport, await installation.call(REPORT_RUN, path, NoQuery(), NoBody(), None))
+        return {"uri": uri, "mimeType": "text/plain", "text": "\n".join(plain_lines(report))}
+    if (page := _PAGE.fullmatch(uri)) is not None:
+        found = (await asyncio.to_thread(pages)).get(unquote(page[1]))
+        if found is not None:
+            return {"uri": uri, "mimeType": "text/markdown", "text": found.text}
+    if (file := _FILE.fullmatch(uri)) is not None:
+        return await _file(installation, uri, *map(unquote, file.groups()))
+    raise AppError(ErrorCode.NOT_FOUND, "There is no such resource: list the resources and their templates.")
+
+
+async def _file(installation: Installation, uri: str, kind: str, item_id: str, path: str) -> Json:
+    place = parse(ArtifactPath, {"kind": kind, "item_id": item_id})
+    record = find_file((await files_of(installation, place)).files, path)
+    if record.bytes > MAX_BODY_BYTES:
+        message = f"The file has {record.bytes:,} bytes; a resource at most {MAX_BODY_BYTES:,}: download it over HTTP."
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+    content = await installation.read(place, record)
+    try:
+        return {"uri": uri, "mimeType": "text/plain", "text": content.decode()}
+    except UnicodeDecodeError:
+        return {"uri": uri, "mimeType": "application/octet-stream", "blob": b64encode(content).decode()}
