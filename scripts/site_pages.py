@@ -1,7 +1,7 @@
 """Writes the source of the documentation site: mkdocs.yml and all pages, with links that work on the site.
 
-The pages are those of docs/, README, CONTRIBUTING, CHANGELOG and the reference, which is made from the code. MkDocs and
-Zensical both build the folder as it is: `make docs` builds it into `site/`.
+The pages are those of docs/, README, CONTRIBUTING, CHANGELOG and the reference, which is made from the code. `llms.txt`
+lists them for language models. MkDocs and Zensical both build the folder as it is: `make docs` builds it into `site/`.
 
     python -m scripts.site_pages FOLDER
 """
@@ -10,12 +10,15 @@ import posixpath
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.api_page import api_page
 from scripts.mt_page import mt_page
 from scripts.python_page import python_page
+from scripts.tools_page import tools_page
 from trainer.http.routes import OPERATIONS
+from trainer.mcp.resources import page_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = "https://model-trainer.github.io/model-trainer/"
@@ -38,8 +41,10 @@ def write_source(folder: Path) -> None:
     (docs / "reference").mkdir()
     made = {site: (ROOT / name).read_text(encoding="utf-8") for name, site in ROOT_PAGES.items()} | reference()
     kept = {page.relative_to(docs).as_posix(): page.read_text(encoding="utf-8") for page in docs.rglob("*.md")}
-    for name, text in {**kept, **made}.items():
-        (docs / name).write_text(with_site_links(text, name), encoding="utf-8", newline="\n")
+    pages = {name: with_site_links(text, name) for name, text in {**kept, **made}.items()}
+    for name, text in pages.items():
+        (docs / name).write_text(text, encoding="utf-8", newline="\n")
+    (docs / "llms.txt").write_text(llms_text(pages), encoding="utf-8", newline="\n")
 
 
 def reference() -> dict[str, str]:
@@ -49,9 +54,25 @@ def reference() -> dict[str, str]:
     return {
         "reference/mt.md": mt_page(),
         "reference/http.md": http,
+        "reference/tools.md": tools_page(),
         "reference/python.md": python_page(set(records)),
         "reference/settings.md": settings_page((ROOT / ".env.example").read_text(encoding="utf-8")),
     }
+
+
+def llms_text(pages: Mapping[str, str]) -> str:
+    """Return `llms.txt`, the pages for language models as llmstxt.org has it, by the sections of the navigation."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    about = page_of("index", pages["index.md"]).about
+    lines = ["# Model Trainer", "", f"> {about}"]
+    for entry in navigation.splitlines():
+        name = entry.rpartition(" ")[2]
+        if name not in pages:
+            lines += ["", f"## {entry.strip(' -:')}", ""]
+            continue
+        page, place = page_of(name, pages[name]), f"{SITE}{name.removesuffix('.md').removesuffix('index')}"
+        lines.append(f"- [{page.title}]({place.rstrip('/')}/): {page.about}")
+    return "\n".join([*lines, ""])
 
 
 def settings_page(example: str) -> str:

@@ -19,7 +19,7 @@ from trainer.contracts.operations import COMMANDS
 from trainer.http.routes import OPERATIONS
 
 PAGES = sorted(file.relative_to(ROOT / "docs").with_suffix("").as_posix() for file in ROOT.glob("docs/**/*.md"))
-REFERENCE = {f"reference/{name}/" for name in ("mt", "http", "python", "settings")}
+REFERENCE = {f"reference/{name}/" for name in ("mt", "http", "tools", "python", "settings")}
 MARKDOWN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in PAGES)]
 FENCED = r"(?ms)^ *```.*?^ *```$"
 SHALLOW = r"(?m)^ {1,3}(?:[-*|] |\d+\. |```).*|(?<=\n\n) {1,3}\S.*"
@@ -101,6 +101,20 @@ def test_reference__names_everything_that_a_user_can_type(site: Path) -> None:
     assert all(
         re.search(rf"\b{name}=", settings) for name in {*environment_names(), "HF_TOKEN"} - set(PLAIN_NAMES.values())
     )
+
+
+def test_llms_text__lists_every_page_once_with_a_sentence_by_the_sections_of_the_navigation(source: Path) -> None:
+    title, blank, about, *lines = (source / "docs" / "llms.txt").read_text(encoding="utf-8").splitlines()
+    assert (title, blank, about[:2]) == ("# Model Trainer", "", "> ")
+    entries = [
+        re.fullmatch(r"- \[[^]]+\]\((?P<url>[^)]+)\): \S.+", line) for line in lines if line[:1] not in ("", "#")
+    ]
+    assert all(entries)
+    names = {*(f"{name.removesuffix('index')}/".replace("//", "/") for name in PAGES), *REFERENCE}
+    expected = [SITE, *(f"{SITE}{name}" for name in {*names, "changelog/", "contributing/"})]
+    assert sorted(one["url"] for one in entries if one) == sorted(expected)
+    sections = [line for line in lines if line.startswith("#")]
+    assert sections == [f"## {name}" for name in ("Start", "Discord", "How-to", "Reference", "Explanation", "Project")]
 
 
 @pytest.mark.parametrize(
