@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 import trainer
 from tests.support import add_corpus, some_text, tiny_request
+from tests.support.agents import agent_of
 from tests.support.http import ANA, BOB, Site, lab_site
 from tests.support.inference_bot import answer, place, said
 from tests.support.lab import Lab
@@ -28,6 +30,7 @@ from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.export.verification import verify_run
 from trainer.http.operations import HttpOperation
 from trainer.http.routes import OPERATIONS
+from trainer.mcp.tools import CALLS_OF_TOOLS
 from trainer.reports.comparison import Comparison
 
 CORPUS = "locked_text"
@@ -283,3 +286,28 @@ def test_locked_split__is_read_by_a_command_that_names_the_runs(
     assert (measured.loss, measured.split) == (unlocked.runs[0].test_loss, "test")
     assert "`mt unlock` reads it" in shell.type("corpus", "lock", "by_command")
     assert shell.error("train", *TINY, "--corpus", "by_command", "--set", "test=open").code is ErrorCode.TEST_LOCKED
+
+
+def _required(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.is_required()]
+
+
+async def test_locked_split__is_told_by_no_tool_of_an_agent_before_its_unlock(lab: Lab) -> None:
+    async with twins_of(lab) as (here, twins), agent_of(here, ANA) as ana, agent_of(here, BOB) as bob:
+        run_id = twins.locked.run_id
+        other = (await trained(here, test="locked", seed=8)).run_id
+        given = {"run_id": run_id, "item_id": run_id, "kind": "models", "runs": f"{run_id},{other}"}
+        told: dict[str, bool] = {}
+        for name, call in CALLS_OF_TOOLS.items():
+            needed = [field for model in (call.path, call.query) for field in _required(model)]
+            if call.operation.method == "GET" and given.keys() >= {*needed}:
+                found = await ana.call(name, **{field: given[field] for field in needed})
+                told[name] = twins.is_told_by(found.text.encode() + to_json(found.fields))
+        assert {"get_run", "report_run", "get_manifest", "compare_runs", "get_latest_evaluation"} <= told.keys()
+        assert [name for name, is_told in told.items() if is_told] == ["list_runs"], "which has the open twin too"
+        assert not twins.is_told_by((await ana.read(f"run://{run_id}/card")).encode())
+        assert (await ana.call("evaluate", run_id=run_id, split="test")).error.code is ErrorCode.TEST_LOCKED
+        assert (await bob.call("unlock", runs=[run_id])).error.code is ErrorCode.FORBIDDEN
+        unlocked = (await ana.call("unlock", runs=[run_id], wait=30)).record(Unlocked)
+        assert [one.test_loss for one in unlocked.runs] == [twins.metrics.loss]
+        assert "look" in (await ana.call("report_run", run_id=run_id)).text

@@ -147,12 +147,15 @@ async def _done(installation: Installation, call: AnyCall, given: Inputs) -> Too
 
 
 def _following(call: AnyCall) -> AnyCall | None:
-    """Return the operation that reads the status of what another one starts; None for one that starts nothing."""
+    """Return the operation that reads the status of what another one starts; None for one that starts nothing.
+
+    Nor for one that is asked again for its status.
+    """
     row = call.operation
     if row.follows:
         return CALLS[row.follows]
     if row.method == "POST" and issubclass(call.query, WaitQuery):
-        return next(one.get for one in JOB_CALLS.values() if one.get.answer is call.answer)
+        return next((one.get for one in JOB_CALLS.values() if one.get.answer is call.answer), None)
     return None
 
 
@@ -163,6 +166,8 @@ def _is_unfinished(reading: AnyCall, found: Frozen, *, is_start: bool) -> bool:
 
 def _how_to_wait(reading: AnyCall, path: BaseModel) -> str:
     names: dict[str, object] = path.model_dump()
+    if reading.operation.method == "POST":
+        return f"It has not ended. Call it again with the same arguments and wait {MAX_WAIT_SECONDS:g}."
     given = ", ".join(f'{name} "{value}"' for name, value in names.items())
     return f"It has not ended. Wait with the tool `{reading.operation.name}`: {given}, wait {MAX_WAIT_SECONDS:g}."
 
