@@ -16,6 +16,7 @@ from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JobRow
 from trainer.contracts.reports import Report
+from trainer.contracts.studies import StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral, plural
 
@@ -34,6 +35,7 @@ _COUNTS: Mapping[KindName, Callable[[int], str]] = {
     "tokenizers": lambda total: f"🔤 {count(total, 'tokenizer')}",
     "batteries": lambda total: f"🔎 {plural('{count} battery', '{count} batteries', total)}",
     "experiments": lambda total: f"🧪 {count(total, 'experiment')}",
+    "studies": lambda total: f"🎯 {plural('{count} study', '{count} studies', total)}",
 }
 
 
@@ -64,7 +66,7 @@ def _name(row: JobRow, status: JobStatus) -> str:
             of_run = status.development_of
             names = [] if of_run is None else [_("development of {run_id}", run_id=of_run)]
             return ", ".join([*names, *status.batteries])
-        case ExperimentStatus():
+        case ExperimentStatus() | StudyStatus():
             return status.name
         case TokenizerStatus():
             return status.label or status.tokenizer_id
@@ -76,7 +78,7 @@ def _name(row: JobRow, status: JobStatus) -> str:
 
 def _lines(row: JobRow, status: JobStatus, corpora: Sequence[str]) -> Iterator[str]:
     match status:
-        case BatteryStatus() | ExperimentStatus():
+        case BatteryStatus() | ExperimentStatus() | StudyStatus():
             yield from step_lines(status)
         case TokenizerStatus():
             yield from tokenizer_lines(status, corpora)
@@ -148,6 +150,10 @@ def _line(row: JobRow, status: JobStatus) -> str:
         case ExperimentStatus():
             done = _("{done} of {cells}", done=status.cells_done, cells=count(status.n_cells, "cell"))
             facts = f"{_(status.status)} · {done}"
+        case StudyStatus():
+            done = _("{done} of {cells}", done=status.runs_done, cells=count(status.n_runs, "run"))
+            winner = "" if status.winner is None else f" · 🏆 {plain(status.winner)}"
+            facts = f"{_(status.status)} · {done}{winner}"
         case TokenizerStatus():
             label = "" if status.label is None else f"**{plain(status.label)}** · "
             facts = _(status.status) if status.vocab_size is None else count(status.vocab_size, "token")
@@ -171,5 +177,7 @@ def _none_yet(kind: KindName) -> str:
             return _("No batteries yet. Start one with `/mt battery start`.")
         case "experiments":
             return _("No experiments yet. An admin can start one with `/mt experiment start`.")
+        case "studies":
+            return _("No studies yet. Start one with `/mt study start`.")
         case _:
             return _("None yet.")

@@ -11,6 +11,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
 from trainer.contracts.experiments import Cell, CellKind, ExperimentStatus
+from trainer.contracts.studies import StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral
 from trainer.reports.report_text import aligned
@@ -25,9 +26,16 @@ _SIGNS: dict[RunState, str] = {
 _KINDS: tuple[CellKind, ...] = get_args(CellKind)
 
 
-def step_lines(status: BatteryStatus | ExperimentStatus) -> list[str]:
+def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus) -> list[str]:
     """Return the progress of a job of many steps, which a later job with the same request continues."""
-    progress = _cells(status) if isinstance(status, ExperimentStatus) else [_items(status)]
+    match status:
+        case ExperimentStatus():
+            progress = _cells(status)
+        case StudyStatus():
+            runs = _("**{done} of {total}** runs", done=count(status.runs_done), total=count(status.n_runs))
+            progress = [f"{progress_bar(100 * status.runs_done / max(1, status.n_runs))} {runs}{_elapsed(status)}"]
+        case _:
+            progress = [_items(status)]
     kept = _("Finished parts are stored. Starting the same job again continues with them.")
     match status.status:
         case "queued" | "completed":
@@ -56,7 +64,7 @@ def _cells(status: ExperimentStatus) -> list[str]:
     ]
 
 
-def _elapsed(status: ExperimentStatus) -> str:
+def _elapsed(status: ExperimentStatus | StudyStatus) -> str:
     seconds = status.elapsed_seconds
     if seconds is None:
         return ""

@@ -105,7 +105,7 @@ class OwnerWatch(NamedTuple):
 
 
 def read_ledger(item: HasLedger, owner: OwnerWatch | None = None) -> MessageLedger:
-    """Read a ledger; a run's or a group's starter watches it by default, but no run of an experiment or a group.
+    """Read a ledger; a run's or a group's starter watches it by default, but no run of another job.
 
     Without a Discord user who has started it, the owner of the bot does. Raises ValueError for a broken file.
     """
@@ -115,7 +115,8 @@ def read_ledger(item: HasLedger, owner: OwnerWatch | None = None) -> MessageLedg
         if not isinstance(item, RunDirectory | GroupMessages):
             return MessageLedger()
         record = item.record()
-        if record.experiment_id is not None or (isinstance(item, RunDirectory) and record.group is not None):
+        is_member = isinstance(item, RunDirectory) and record.group is not None
+        if record.experiment_id is not None or record.study_id is not None or is_member:
             return MessageLedger()
         watcher = None if record.user_id is None else Watcher(user_id=record.user_id)
         is_new = owner is not None and (record.created_at >= owner.since or not item.result.exists())

@@ -17,6 +17,7 @@ from tests.support.job_kinds import KINDS
 from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from tests.support.stored_jobs import is_free, waiting_battery
+from tests.support.studies import TRAIN, study_request
 from tests.support.waiting import until
 from trainer.artifacts.cleanup import clean_up
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
@@ -52,6 +53,12 @@ async def experiment(lab: Lab, here: Site, run: RunDirectory) -> Got:
     return await here.post("/experiments", {**plan, "models": {"lstm": {"train": train}}})
 
 
+async def study(lab: Lab, here: Site, run: RunDirectory) -> Got:
+    train: dict[str, object] = {**TRAIN, "max_steps": 1_000_000}
+    asked: dict[str, object] = study_request(name="long", train=train).model_dump(mode="json", exclude_unset=True)
+    return await here.post("/studies", asked, key=ANA)
+
+
 async def battery(lab: Lab, here: Site, run: RunDirectory) -> Got:
     row = f"{'abc ' * 200},{'cab ' * 200}\n"
     pairs = {"name": "long.csv", "content": "good,bad\n" + row * 2000}
@@ -80,6 +87,7 @@ async def build(lab: Lab, here: Site, run: RunDirectory) -> str:
 LONG: dict[KindName, Long] = {
     "tokenizers": Long(tokenizer),
     "experiments": Long(experiment, ADMIN),
+    "studies": Long(study),
     "batteries": Long(battery),
     "exports": Long(export, ADMIN),
     "verifications": Long(verification),

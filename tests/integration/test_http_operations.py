@@ -21,6 +21,7 @@ UNKNOWN = {
     "item_id": "RUN_NOT_FOUND",
     "tokenizer_id": "TOKENIZER_NOT_FOUND",
     "experiment_id": "DATA_NOT_FOUND",
+    "study_id": "DATA_NOT_FOUND",
     "battery_id": "DATA_NOT_FOUND",
     "export_id": "DATA_NOT_FOUND",
     "verification_id": "DATA_NOT_FOUND",
@@ -40,6 +41,7 @@ OTHER_FIELDS |= {
     "files": [{"name": "b.csv", "content": "good,bad\na,b"}],
     "format": "tensorboard",
     "modes": ["unk"],
+    "test_seeds": 3,
 }
 SHARED = ("tokenizer_id", "battery_id")
 """Ids of jobs that equal requests of all clients share."""
@@ -149,7 +151,16 @@ async def test_idempotency_key__starts_a_job_once(lab: Lab, name: str) -> None:
         of_another = await here.post(path, body, headers=once, key=ANA)
     id_field = next(
         field
-        for field in ("request_id", "tokenizer_id", "battery_id", "experiment_id", "export_id", "run_id", "id")
+        for field in (
+            "request_id",
+            "tokenizer_id",
+            "battery_id",
+            "experiment_id",
+            "study_id",
+            "export_id",
+            "run_id",
+            "id",
+        )
         if field in again.fields
     )
     ids = {answer.fields[id_field] for answer in (*at_once, again, restarted)}

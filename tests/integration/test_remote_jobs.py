@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import trainer
 from tests.support import api_process as processes
-from tests.support import environment_in, finished_runs
+from tests.support import environment_in, finished_runs, some_text
 from tests.support.api_server import LabServer
 from tests.support.batteries import PAIRS
 from tests.support.checkpoints import keep_checkpoint
@@ -25,6 +25,7 @@ from tests.support.laptop import Laptop
 from tests.support.markers import slow_except
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
+from tests.support.studies import TRAIN
 from tests.support.waiting import wait_until
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.kinds import STATUS_KINDS
@@ -39,6 +40,7 @@ from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.operations import COMMANDS, JOB_ROWS
 from trainer.contracts.parameters import ExperimentPath
 from trainer.contracts.scores import ScoreResponse
+from trainer.contracts.studies import StudyResult
 from trainer.lab.calls import EXPERIMENTS
 from trainer.reports.tokenizer_report import tokenizer_report
 from trainer.system.files import read_record
@@ -104,6 +106,21 @@ def test_experiment__runs_on_files_of_the_laptop_and_shows_what_the_server_shows
     assert contents(laptop.folder / "here") == contents_of(laptop.folder / "there", laptop.folder / "here")
     assert "is not an empty folder" in laptop.refuse("experiment", "export", found.experiment_id, "here")
     assert not (laptop.folder / "artifacts").exists()
+
+
+def test_study__runs_on_a_file_of_the_laptop_and_shows_what_the_server_shows(laptop: Laptop) -> None:
+    laptop.write("own.txt", some_text())
+    settings: dict[str, object] = {"low": {"learning_rate": 0.01}, "high": {"learning_rate": 0.1}}
+    train: dict[str, object] = {**TRAIN, "corpus": "own.txt"}
+    study: dict[str, object] = {"name": "afar", "train": train, "settings": settings, "seeds": 1}
+    laptop.write("study.yaml", json.dumps(study))
+    words = ("study", "run", "study.yaml", "--set", "test_seeds=1")
+    found = laptop.read(StudyResult, *words)
+    assert f"study {found.study_id}: at most 3 runs\n" in laptop.err
+    assert [laptop.err.count(f" {stage} ") for stage in ("final", "test")] == [2, 1]
+    again = same_as_there(laptop, "study", "show", found.study_id)
+    assert again == laptop.type(*words) and "1 look at this test text" in again
+    same_as_there(laptop, "study", "list", "--json")
 
 
 def contents_of(folder: Path, other: Path) -> dict[Path, bytes]:

@@ -30,10 +30,12 @@ from tests.support.markers import slow_except
 from tests.support.runs import ended
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
+from tests.support.studies import study_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.artifacts.run_groups import member
+from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import HttpSettings, SecuritySettings
 from trainer.contracts.base import HttpOrigin, changed, now
@@ -48,6 +50,7 @@ _OWNERS = (
     "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull"
     " list_files download_file get_export cancel_export delete_export cancel_verification delete_verification"
     " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery unlock"
+    " cancel_study delete_study"
 )
 _ADMINS = (
     "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus lock_corpus"
@@ -70,6 +73,7 @@ BODIES: dict[str, object] = {
         name: {"corpus": "demo", "model_family": "lstm", "init_from_run_id": "RUN"}
         for name in ("train", "check_training")
     },
+    "start_study": {"name": "x", "train": {"corpus": "demo", "model_family": "lstm", "init_from_run_id": "RUN"}},
     "score": {"text": "abc"},
     "items": {"table": {"text": ["abc"]}, "text_column": "text"},
     "complete": {"model": "RUN", "prompt": "abc", "max_tokens": 1},
@@ -79,7 +83,7 @@ QUERIES = {"predict_with_newest": "wait=0&run_id=RUN", "compare_runs": "runs=RUN
 NO_TEXT = {"corpus": "no_such_text"}
 OPTIONS: dict[str, dict[str, str]] = {
     **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
-    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment")},
+    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment", "study")},
     "train": {"corpus": "demo", "init_from": "RUN"},
     "corpus show": NO_TEXT,
     **{name: {"run": "RUN", "text": "abc"} for name in ("score", "predict")},
@@ -93,6 +97,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     "tokenizer train": {"corpora": "no_such_text"},
     "tokenizer show": {"tokenizer": "TOKENIZER"},
     "experiment start": {"languages": "xx"},
+    **{f"study {action}": {"study": "STUDY"} for action in ("show", "cancel")},
+    "study start": {"corpus": "no_such_text"},
     "mt-admin access": {"member": "MEMBER", "level": "user"},
     "mt-admin jobs": {"kind": "exports"},
     "mt-admin delete-corpus": NO_TEXT,
@@ -115,6 +121,7 @@ WORDS = {
     "unlock": "unlock RUN",
     "train_tokenizer": "tokenizer train --method char --corpus no_such_text",
     "start_experiment": "experiment run smoke --set corpora=no_such_text",
+    "start_study": "study run STUDY_FILE",
     "push": "push DONE ana/model",
     "pull": "pull DONE",
 }
@@ -147,7 +154,9 @@ _typed: TypeAdapter[str] = TypeAdapter(str)
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
 _THING = re.compile(rf"\b(GROUP|STARTED|DONE|{'|'.join(_ITEMS.values())})\b")
 """STARTED is a tokenizer that its owner has started; others are of runs, or for all. DONE is a completed run."""
-_OF_FILES = dict.fromkeys(("batteries", "experiments", "verifications"), Role.USER) | {"corpus_builds": Role.ADMIN}
+_OF_FILES = dict.fromkeys(("batteries", "experiments", "studies", "verifications"), Role.USER) | {
+    "corpus_builds": Role.ADMIN
+}
 """The people who may read the files of a kind; those of runs, tokenizers and exports are for owners."""
 Things = dict[str, str]
 """Ids in place of the words for them."""
@@ -198,6 +207,7 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
         "TOKENIZER": tokenizer,
         "BATTERY": f"battery-{owner}",
         "EXPERIMENT": "experiment-1",
+        "STUDY": f"study-{owner}",
         "BUILD": "build-1",
     }
 
@@ -231,6 +241,7 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
     things |= {name: f"{name.lower()}-{owner}" for name in ("EXPORT", "VERIFICATION", "STARTED")}
     battery, items = battery_record(things["BATTERY"], things["RUN"])
     BatteryStore(artifacts).create(changed(battery, **by), items)
+    StudyStore(artifacts).create(changed(study_record(things["STUDY"]), **by))
     export = ExportRecord(created_at=now(), model=things["RUN"], request=ExportRequest(format="csv"))
     ExportStore(artifacts).create(things["EXPORT"], changed(export, **by))
     verification = VerificationRecord(created_at=now(), run_id=things["RUN"])
@@ -265,6 +276,7 @@ async def installation(root: Path, *, private: bool) -> AsyncIterator[Installati
         waiting_experiment(root / "artifacts", owned[ALL]["EXPERIMENT"])
         build = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
         BuildStore(root / "artifacts").create_or_continue(owned[ALL]["BUILD"], build)
+        (root / "study.yaml").write_text("name: x\ntrain: {corpus: no_such_text}\n", encoding="utf-8")
         guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
         async with running_bot(chosen, server) as bot:
             url = f"http://127.0.0.1:{bot.backend.port}"
@@ -358,6 +370,7 @@ async def is_answered_in_terminal(process: Process, here: Installation, person: 
     place = str(here.root / ("other" if person.key else "artifacts"))
     environment = {"MT_URL": here.url if person.key else "", "MT_KEY": person.key or "", "APP__ARTIFACTS_ROOT": place}
     things = {"OUT": str(here.root / "copies" / token_hex()), "FILE": str(ROOT / "LICENSE")}
+    things["STUDY_FILE"] = str(here.root / "study.yaml")
     words = [things.get(word, word) for word in shlex.split(request)]
     words += [] if words[0] == "chat" else ["--json"]
     line: list[object] = [environment, words]

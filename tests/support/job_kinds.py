@@ -7,12 +7,14 @@ from typing import NamedTuple
 from tests.support.batteries import battery_record
 from tests.support.cross_language import experiment_record
 from tests.support.runs import record as run_record
+from tests.support.studies import study_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import JobFolder
 from trainer.artifacts.runs import RunStore, cancel_idle_run
+from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.base import JobRecord, KindName, changed, now
 from trainer.contracts.corpora import BuildRequest
@@ -66,6 +68,10 @@ KINDS: dict[KindName, Kind] = {
     "experiments": Kind(
         lambda root, number: ExperimentStore(root).create(experiment_record(f"small-{number}")),
         lambda root, job_id: ExperimentStore(root).get(job_id).fail(FAILURE),
+    ),
+    "studies": Kind(
+        lambda root, number: StudyStore(root).create(study_record(f"rates-{number}")),
+        lambda root, job_id: StudyStore(root).get(job_id).fail(FAILURE),
     ),
     "batteries": Kind(battery, lambda root, job_id: BatteryStore(root).get(job_id).fail(FAILURE)),
     "exports": Kind(export, lambda root, job_id: ExportStore(root).get(job_id).fail(FAILURE)),

@@ -17,6 +17,7 @@ from trainer.artifacts.deletion import TRASH
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, in_order
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
+from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
@@ -107,6 +108,7 @@ class _Cleanup:
         self._upload_ttl_seconds = settings.limits.upload_ttl_seconds
         self._runs = RunStore(settings.app.artifacts_root)
         self._experiments = ExperimentStore(settings.app.artifacts_root)
+        self._studies = StudyStore(settings.app.artifacts_root)
 
     def run(self) -> CleanupReport:
         removals = (self._clean_runs(), self._clean_tokenizers(), self._clean_corpus_cache(), self._clean_uploads())
@@ -156,11 +158,13 @@ class _Cleanup:
                 yield from removals
 
     def _needed_runs(self) -> set[str | None]:
-        """Return the runs that unfinished runs start from, and those of unfinished experiments."""
+        """Return the runs that unfinished runs start from, and those of unfinished experiments and studies."""
         needed: set[str | None] = set()
         for run in self._runs.unfinished():
             record = run.record()
             needed |= {record.effective.parent_run_id, record.resumed_from_run_id}
+        unfinished = {study.study_id for study in self._studies.unfinished()}
+        needed |= {run.run_id for run in self._runs.all() if unfinished and run.record().study_id in unfinished}
         for experiment in self._experiments.unfinished():
             needed |= {cell.run_id for cell in experiment.runs().values()}
         return needed

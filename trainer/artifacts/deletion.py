@@ -10,6 +10,7 @@ from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import FolderT, JobStore
 from trainer.artifacts.kinds import JOB_KINDS, StatusKind
 from trainer.artifacts.runs import LOCK_SECONDS, RunDirectory, RunStore
+from trainer.artifacts.studies import StudyStore
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
@@ -24,10 +25,16 @@ _SHOWN_USERS = 3
 
 
 def delete_run(run: RunDirectory, artifacts_root: Path) -> None:
-    """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if an experiment or a run needs it."""
+    """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if a run or another job needs it."""
     run.ended_manifest()
+    study_id = run.record().study_id
     with run.wait_for_lock(LOCK_SECONDS), storage_errors("the run was not deleted completely"):
-        _remove(run.path, artifacts_root, f"The run '{run.run_id}'", lambda: _users_of_run(run.run_id, artifacts_root))
+        _remove(
+            run.path,
+            artifacts_root,
+            f"The run '{run.run_id}'",
+            lambda: _users_of_run(run.run_id, study_id, artifacts_root),
+        )
 
 
 def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
@@ -91,11 +98,13 @@ def _check_unused(name: str, users: Iterator[str]) -> None:
         raise AppError(ErrorCode.CONFLICT, f"{name} stays, because others need it: {shown}.")
 
 
-def _users_of_run(run_id: str, artifacts_root: Path) -> Iterator[str]:
-    """Yield the runs that start from a run, and the experiments that have it as a cell."""
+def _users_of_run(run_id: str, study_id: str | None, artifacts_root: Path) -> Iterator[str]:
+    """Yield the runs that start from a run, and the experiments and the study that have it."""
     for run in RunStore(artifacts_root).all():
         if run.record().effective.parent_run_id == run_id:
             yield f"the run '{run.run_id}'"
+    if study_id is not None and StudyStore(artifacts_root).find(study_id) is not None:
+        yield f"the study '{study_id}'"
     for experiment in ExperimentStore(artifacts_root).all():
         if any(cell.run_id == run_id for cell in experiment.runs().values()):
             yield f"the experiment '{experiment.experiment_id}'"

@@ -10,6 +10,7 @@ from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, AnyStatusJob, FolderT_co, JobStore
 from trainer.artifacts.runs import RunStore
+from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import QueueSettings
 from trainer.contracts.base import KindName
@@ -41,13 +42,17 @@ TOKENIZER_QUEUE, EXPERIMENT_QUEUE, BATTERY_QUEUE = "tokenizers", "experiments", 
 RUNS = JobKind("models", RunStore, "train", own_queue=None, own_slots=None)
 TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", TOKENIZER_QUEUE)
 EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4, only_waits=True)
+STUDIES = JobKind("studies", StudyStore, "run_study", "studies", own_slots=4, only_waits=True)
 BATTERIES = JobKind("batteries", BatteryStore, "run_battery", BATTERY_QUEUE, own_slots=2, only_waits=True)
 EXPORTS = JobKind("exports", ExportStore, "export", "exports")
 VERIFICATIONS = JobKind("verifications", VerificationStore, "verify", "verifications")
 BUILDS = JobKind("corpus_builds", BuildStore, "build_corpora", "corpus_builds")
 AnyKind: TypeAlias = JobKind[AnyJob]
 StatusKind: TypeAlias = JobKind[AnyStatusJob]
-_STATUS_KINDS: tuple[StatusKind, ...] = (TOKENIZERS, EXPERIMENTS, BATTERIES, EXPORTS, VERIFICATIONS, BUILDS)
+_STATUS_KINDS: tuple[StatusKind, ...] = (
+    *(TOKENIZERS, EXPERIMENTS, STUDIES, BATTERIES),
+    *(EXPORTS, VERIFICATIONS, BUILDS),
+)
 STATUS_KINDS: dict[KindName, StatusKind] = {kind.name: kind for kind in _STATUS_KINDS}
 """All kinds but runs."""
 JOB_KINDS: tuple[AnyKind, ...] = (RUNS, *_STATUS_KINDS)

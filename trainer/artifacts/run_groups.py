@@ -1,6 +1,7 @@
 """Groups of runs over seeds on disk: a group is nothing but its runs, of which each names all seeds."""
 
 import time
+from contextlib import suppress
 
 import structlog
 
@@ -40,7 +41,10 @@ def create_runs(runs: RunStore, record: RunRecord, origin: Origin | None = None)
     """
     try:
         first = runs.create(record, origin)
-    except FileExistsError:  # another run has drawn the same id
+    except FileExistsError:
+        if record.study_id is not None:  # whose runs have ids that are given
+            return [_written(runs, record.run_id)]
+        # another run has drawn the same id
         return create_runs(runs, _with_new_id(record), origin)
     try:
         return write_members(runs, first) if first.has_open_group() else [first]
@@ -67,16 +71,21 @@ def write_members(runs: RunStore, first: RunDirectory) -> list[RunDirectory]:
     for seed in () if record.group is None else record.group.seeds[1:]:
         other = member(record, seed)
         if runs.find(other.run_id) is None:
-            try:
+            with suppress(FileExistsError):
                 runs.create(other)
-            except FileExistsError:
-                if runs.find(other.run_id) is None:
-                    message = f"The run '{other.run_id}' is just being written; try again in a minute."
-                    raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from None
-        written.append(runs.directory(other.run_id))
+        written.append(_written(runs, other.run_id))
     with storage_errors("the runs of the group could not be completed"):
         first.close_group()
     return written
+
+
+def _written(runs: RunStore, run_id: str) -> RunDirectory:
+    """Return a run that another process has written; raises SERVICE_UNAVAILABLE while it still writes it."""
+    run = runs.find(run_id)
+    if run is None:
+        message = f"The run '{run_id}' is just being written; try again in a minute."
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+    return run
 
 
 def _with_new_id(record: RunRecord) -> RunRecord:

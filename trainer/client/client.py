@@ -255,8 +255,8 @@ class Client:
     def jobs(self, kind: KindName) -> tuple[JobStatus, ...]:
         """Return the statuses of all jobs of a kind, newest first, without their details.
 
-        The kinds are tokenizers, experiments, batteries, exports, verifications and corpus_builds. A job is named by
-        its id, its beginning or `last`.
+        The kinds are tokenizers, experiments, studies, batteries, exports, verifications and corpus_builds. A job is
+        named by its id, its beginning or `last`.
         """
         calls = JOB_CALLS[kind]
         return self._loop.call(all_pages(lambda query: self._server.call(calls.list, query=query))).jobs

@@ -16,6 +16,7 @@ from trainer.contracts.experiments import ExperimentRequest
 from trainer.contracts.installation import PLAN_PREFIX, RECIPES, recipes
 from trainer.contracts.models import ModelBlock
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+from trainer.contracts.studies import StudyRequest
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -123,3 +124,12 @@ def read_plan(path: Path, options: Mapping[str, object], languages: Sequence[str
         planned = block(plan, "languages")
         plan["languages"] = {code: planned.get(code, {}) for code in languages}
     return parse(ExperimentRequest, plan, ErrorCode.CONFIG_INVALID)
+
+
+def read_study(path: Path | None, options: Mapping[str, object]) -> StudyRequest:
+    """Read the file of a study, of which options replace values; without one, the options are all.
+
+    Raises CONFIG_INVALID naming every wrong field, and INVALID_INPUT without a file.
+    """
+    fields = dict(options) if path is None else merged(read_yaml(path), options)
+    return parse(StudyRequest, fields, ErrorCode.INVALID_INPUT if path is None else ErrorCode.CONFIG_INVALID)

@@ -25,7 +25,16 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-KindName = Literal["models", "tokenizers", "experiments", "batteries", "exports", "verifications", "corpus_builds"]
+KindName = Literal[
+    "models",
+    "tokenizers",
+    "experiments",
+    "studies",
+    "batteries",
+    "exports",
+    "verifications",
+    "corpus_builds",
+]
 """The folder of a kind of jobs below the artifacts root, and in the object store."""
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 JobState = Literal["queued", "running", "completed", "failed"]

@@ -79,7 +79,7 @@ class ArtifactFiles(Frozen):
 
 
 class RunRequest(Frozen):
-    """The request of a run, and the runs and the experiment that it comes from."""
+    """The request of a run, and the runs, the experiment and the study that it comes from."""
 
     run_id: Identifier
     request: SentRequest
@@ -87,6 +87,7 @@ class RunRequest(Frozen):
     """The run whose weights the training started from."""
     resumed_from_run_id: Identifier | None
     experiment_id: Identifier | None
+    study_id: Identifier | None = None
 
 
 class TrainingSamples(Frozen):

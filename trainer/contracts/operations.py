@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from trainer.contracts.base import KindName, RunState
 
-Section = Literal["Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"]
+Section = Literal[
+    "Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Studies", "Data and tokenizers", "Check"
+]
 """The sections of `mt --help`."""
 Tag = Literal[
     "service",
@@ -24,6 +26,7 @@ Tag = Literal[
     "corpora",
     "tokenizers",
     "experiments",
+    "studies",
     "batteries",
     "artifacts",
 ]
@@ -175,6 +178,14 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells"), ("valid", "is_valid")),
             ends=Role.ADMIN,
             starts="start_experiment",
+        ),
+        JobRow(
+            "studies",
+            "study",
+            "studies",
+            "studies",
+            (("id", "study_id"), *_STATE, ("done", "runs_done"), ("runs", "n_runs"), ("winner", "winner")),
+            starts="start_study",
         ),
         JobRow(
             "batteries",
@@ -863,6 +874,29 @@ _EXPERIMENTS = (
         "mt experiment recompute sections.json",
     ),
 )
+_STUDIES = (
+    *_jobs("studies", has_group=True, chat=("list", "get", "cancel")),
+    Operation(
+        "start_study",
+        "POST /studies",
+        "studies",
+        terminal=TerminalCommand(
+            "study run",
+            "studies",
+            "compare settings on validation, and read the test split once for the winner: one job, which continues",
+            "mt study run study.yaml",
+        ),
+        chat=ChatCommand("study start", "studies"),
+        follows="get_study",
+        example={
+            "name": "rates",
+            "train": {"corpus": "demo", **_TINY_MODEL},
+            "settings": {"low": {"learning_rate": 0.001}, "high": {"learning_rate": 0.01}},
+            "seeds": 1,
+            "test_seeds": 2,
+        },
+    ),
+)
 _BATTERIES = (
     *_jobs("batteries", has_group=True, chat=("list", "get", "cancel")),
     Operation(
@@ -992,6 +1026,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_CORPORA,
     *_TOKENIZERS,
     *_EXPERIMENTS,
+    *_STUDIES,
     *_BATTERIES,
     *_ARTIFACTS,
     *_JOBS,
@@ -1009,6 +1044,7 @@ _SECTIONS: Mapping[Section, str] = {
     "battery export|battery recompute",
     "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
     "experiment delete|experiment export|experiment recompute",
+    "Studies": "study run|study list|study show|study wait|study cancel|study delete|study export",
     "Data and tokenizers": "corpus add|corpus list|corpus show|corpus check|corpus build|corpus lock|"
     "corpus delete|tokenizer train|tokenizer list|tokenizer show|tokenizer wait|tokenizer cancel|tokenizer delete|"
     "tokenizer export",
@@ -1021,6 +1057,7 @@ _CHAT_ORDER = (
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
+    "study start|study list|study show|study cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
     "mt-admin lock-corpus|mt-admin delete-corpus|mt-admin doctor"
 ).split("|")

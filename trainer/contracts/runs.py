@@ -319,6 +319,8 @@ class RunRecord(JobRecord):
     """What the program has chosen or left out, in sentences."""
     experiment_id: Identifier | None = None
     """The experiment that started the run, whose own messages tell of its progress."""
+    study_id: Identifier | None = None
+    """The study that started the run, likewise."""
     group: RunGroup | None = None
     """The runs that differ from this one in their seeds only, which were started together."""
 
@@ -665,6 +667,10 @@ class RunManifest(Frozen):
     def reported_baseline(self) -> Baseline | None:
         """The baseline on the test split, or on validation without one."""
         return self.baselines.get("test", self.baselines.get("validation"))
+
+    def evaluation(self, split: HeldOutSplit) -> EvalSummary | None:
+        """Return the evaluation of the run on one of its splits; None if it was not measured on it."""
+        return next((one for one in self.eval if (one.split, one.dataset) == (split, None)), None)
 
     def is_unread(self, split: str) -> bool:
         """Return True for the test split of a completed run that is locked, and whose losses there were not read."""

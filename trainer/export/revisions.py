@@ -49,7 +49,7 @@ _AT_THE_END = (
     *("auc", "early_stopped", "best_epoch"),
 )
 """Figures of the completed training, which earlier weights do not have."""
-_NOBODY: dict[str, object] = {"user_id": None, "http": None, "experiment_id": None}
+_NOBODY: dict[str, object] = {"user_id": None, "http": None, "experiment_id": None, "study_id": None}
 _NO_PATHS: dict[str, object] = {"requested_paths": None, "unused_settings": {}}
 
 

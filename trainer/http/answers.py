@@ -78,6 +78,8 @@ _LINKS: Mapping[str, tuple[Link, ...]] = {
     "train_tokenizer": (_to("get_tokenizer", "tokenizer_id"), _files("tokenizers", "tokenizer_id")),
     "start_experiment": (_to("get_experiment", "experiment_id"), _to("cancel_experiment", "experiment_id")),
     "get_experiment": (_files("experiments", "experiment_id"),),
+    "start_study": (_to("get_study", "study_id"), _to("cancel_study", "study_id")),
+    "get_study": (_files("studies", "study_id"),),
     "start_battery": (_to("get_battery", "battery_id"), _to("cancel_battery", "battery_id")),
     "get_battery": (_files("batteries", "battery_id"),),
     "list_files": (_to("download_file", "kind", item_id="$response.body#/id", path="$response.body#/files/0/path"),),

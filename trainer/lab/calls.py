@@ -71,6 +71,7 @@ from trainer.contracts.parameters import (
 from trainer.contracts.predictions import PredictRequest, PredictResponse
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import Accepted, AnnotationChange, RunManifest, RunStatus, Setting, TrainRequest
+from trainer.contracts.studies import StudyList, StudyPath, StudyRequest, StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import VerificationList, VerificationStatus
 from trainer.queue.inference_kinds import KINDS
@@ -151,6 +152,7 @@ def _job_calls(
 
 TOKENIZERS = _job_calls("tokenizers", TokenizerPath, TokenizerList, TokenizerStatus)
 EXPERIMENTS = _job_calls("experiments", ExperimentPath, ExperimentList, ExperimentStatus)
+STUDIES = _job_calls("studies", StudyPath, StudyList, StudyStatus)
 BATTERIES = _job_calls("batteries", BatteryPath, BatteryList, BatteryStatus)
 EXPORTS = _job_calls("exports", ExportPath, ExportList, ExportStatus)
 VERIFICATIONS = _job_calls("verifications", VerificationPath, VerificationList, VerificationStatus)
@@ -216,6 +218,7 @@ DELETE_UPLOAD = _call("delete_upload", UploadPath, NoQuery, NoBody, _NOTHING)
 REPORT_TOKENIZER = _call("report_tokenizer", TokenizerPath, NoQuery, NoBody, Report)
 TRAIN_TOKENIZER = _call("train_tokenizer", NoQuery, WaitQuery, TokenizerTrainRequest, TokenizerAccepted)
 START_EXPERIMENT = _call("start_experiment", NoQuery, WaitQuery, ExperimentRequest, ExperimentStatus)
+START_STUDY = _call("start_study", NoQuery, WaitQuery, StudyRequest, StudyStatus)
 START_BATTERY = _call("start_battery", NoQuery, WaitQuery, BatteryRequest, BatteryStatus)
 LIST_FILES = _call("list_files", ArtifactPath, NoQuery, NoBody, ArtifactFiles)
 

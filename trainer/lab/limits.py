@@ -86,9 +86,10 @@ class UsageLimits:
         accept: Callable[[], Awaitable[Accepted]],
         *,
         count: int = 1,
+        in_all: int | None = None,
         recent: Iterable[RunEntry] = (),
     ) -> Accepted:
-        """Accept a run, or a group of `count` runs.
+        """Accept a run, or a group of `count` runs, or a study that starts `in_all` runs, a few at a time.
 
         Refuses them if too many runs, of the caller or in all, would be `unfinished` or being accepted; and if the
         caller's `recent` runs, deleted ones too, have reached a limit of a day.
@@ -112,7 +113,7 @@ class UsageLimits:
             )
             reason = _with_group(limit) if count > 1 else reason
             raise LimitReached(reason, _next_end(unfinished), otherwise=_("when one has ended"))
-        self._check_day(caller, [run for run in recent if run.user_id == caller.user_id], count)
+        self._check_day(caller, [run for run in recent if run.user_id == caller.user_id], in_all or count)
         numbers = [f"number {next(self._numbers)}" for _run in range(count)]
         self._claims |= dict.fromkeys(numbers, (caller.user_id, math.inf))
         try:
@@ -139,7 +140,7 @@ class UsageLimits:
                     used=len(ends),
                 )
                 retry_at = ends[len(ends) + count - limit - 1] if count <= limit else None
-                raise LimitReached(reason, retry_at, otherwise=_("with fewer seeds"))
+                raise LimitReached(reason, retry_at, otherwise=_("with fewer runs"))
         if minutes is not None:
             most, counted = minutes * _MINUTE_SECONDS, sorted(_by_day(own, now))
             used = [*accumulate(seconds for _at, seconds in counted)]

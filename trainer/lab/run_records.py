@@ -23,6 +23,7 @@ async def get_request(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> RunRe
         parent_run_id=record.effective.parent_run_id,
         resumed_from_run_id=record.resumed_from_run_id,
         experiment_id=record.experiment_id,
+        study_id=record.study_id,
     )
 
 

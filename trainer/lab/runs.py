@@ -125,7 +125,7 @@ async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Acc
     if len(asked.body.all_seeds) > 1 and asked.query.wait:
         message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    request = await _allowed_request(lab, asked.caller, asked.body)
+    request = await allowed_request(lab, asked.caller, asked.body)
     local = asked.query if isinstance(asked.query, LocalTraining) else LocalTraining()
 
     async def accept() -> Accepted:
@@ -147,11 +147,11 @@ async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Acc
 
 async def check_training(lab: Lab, asked: Asked[NoQuery, NoQuery, TrainRequest]) -> CheckedTraining:
     """Check a train request as `POST /runs/train` does and estimate its cost, without starting anything."""
-    request = await _allowed_request(lab, asked.caller, asked.body)
+    request = await allowed_request(lab, asked.caller, asked.body)
     return (await preview_training(request, lab.stores.corpora, lab.settings)).checked()
 
 
-async def _allowed_request(lab: Lab, caller: Caller, body: TrainRequest) -> TrainRequest:
+async def allowed_request(lab: Lab, caller: Caller, body: TrainRequest) -> TrainRequest:
     """Return the request with a label; raises AppError for a run or tokenizer that the caller may not use."""
     if body.init_from_run_id is not None:
         with at_field("init_from_run_id"):

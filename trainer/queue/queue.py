@@ -88,12 +88,14 @@ class JobQueue:
         user_id: int | None,
         http: HttpOrigin | None = None,
         experiment_id: str | None = None,
+        study: tuple[str, str] | None = None,
         group: RunGroup | None = None,
     ) -> Accepted:
         """Accept a previewed training: write its run, or a run for each of its seeds, to disk, then enqueue it.
 
         A request with `resume` resumes the newest run with the same request; raises RUN_NOT_READY while that run has
-        not ended. `group` is that of an experiment's run.
+        not ended. `group` is that of an experiment's or a study's run. `study` has the ids of the study and of its
+        run.
         """
         request, effective = preview.request, preview.effective
         await self.workers.check(needs_of(preview.effective, preview.cost))
@@ -110,6 +112,7 @@ class JobQueue:
         if len(preview.seeds) > 1:
             group = RunGroup(group_id=run_id, seeds=preview.seeds)
             run_id = group.member_id(request.seed)
+        study_id, run_id = (None, run_id) if study is None else study
         record = RunRecord(
             run_id=run_id,
             user_id=user_id,
@@ -125,6 +128,7 @@ class JobQueue:
             leaks=preview.leaks,
             notes=preview.notes,
             experiment_id=experiment_id,
+            study_id=study_id,
             group=group,
         )
         return await self._accept(record)
@@ -167,6 +171,7 @@ class JobQueue:
             resumed_from_run_id=old.run_id,
             cost=None,
             experiment_id=experiment_id,
+            study_id=None,
         )
         return await self._accept(record, origin)
 

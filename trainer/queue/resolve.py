@@ -51,6 +51,8 @@ class TrainingPreview(NamedTuple):
     """The seeds of the runs to start; `request` and `effective` are those of the first."""
     chosen: tuple[ChosenValue, ...]
     """The values that rules have chosen, those of the parent of a warm start first."""
+    pace: Pace | None = None
+    """The measured pace of a request with `minutes`."""
 
     def is_of(self, record: RunRecord) -> bool:
         """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
@@ -82,10 +84,12 @@ async def preview_training(
     *,
     requested_paths: tuple[str, ...] | None = None,
     unused_settings: Mapping[str, Setting] = MappingProxyType({}),
+    pace: Pace | None = None,
 ) -> TrainingPreview:
     """Check a training request and estimate its cost; changes nothing.
 
     `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
+    `pace` is that of a request with `minutes`, if it is known.
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
     check_label(request.label)
@@ -95,8 +99,8 @@ async def preview_training(
     request = with_labelled_tokenizer(request, requested_paths, settings)
     facts = await gather(request, corpora, settings)
     if request.minutes is not None:
-        pace = await asyncio.to_thread(_measure_pace, request, facts, settings)
-        facts = facts._replace(pace=pace)
+        measured: Pace | None = pace or await asyncio.to_thread(_measure_pace, request, facts, settings)
+        facts = facts._replace(pace=measured)
     found = await asyncio.to_thread(resolve, request, facts)
     effective = found.effective
     cost = await asyncio.to_thread(
@@ -115,6 +119,7 @@ async def preview_training(
         unused_settings=unused_settings,
         seeds=seeds,
         chosen=found.chosen,
+        pace=facts.pace,
     )
 
 

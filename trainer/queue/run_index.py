@@ -1,4 +1,4 @@
-"""Index of runs, tokenizers, corpora, batteries and experiments in memory, for lists and suggestions."""
+"""Index of runs, tokenizers, corpora, batteries, experiments and studies in memory, for lists and suggestions."""
 
 import asyncio
 import gc
@@ -174,6 +174,7 @@ class RunIndex:
         self.corpora: Sequence[str] = ()
         self.batteries: Sequence[str] = ()
         self.experiments: Sequence[str] = ()
+        self.studies: Sequence[str] = ()
         """Ids, newest first."""
         self.deleted: Sequence[RunEntry] = ()
         """The runs that this process has seen and that were deleted since, as long as limits of a day count them."""
@@ -247,6 +248,7 @@ class RunIndex:
         self.corpora = self._stores.corpora.names()
         self.batteries = self._stores.batteries.names()
         self.experiments = self._stores.experiments.names()
+        self.studies = self._stores.studies.names()
 
     def _find_annotated(self) -> None:
         """Let runs be read again whose annotations have changed since the last call, or whose test split was read."""

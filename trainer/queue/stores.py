@@ -5,6 +5,7 @@ from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
+from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.data.corpora import CorpusStore
@@ -18,6 +19,7 @@ class Stores:
         self.runs = RunStore(root)
         self.tokenizers = TokenizerStore(root)
         self.experiments = ExperimentStore(root)
+        self.studies = StudyStore(root)
         self.batteries = BatteryStore(root)
         self.corpora = CorpusStore(settings)
         self.looks = LookLedger.of(settings)

@@ -18,12 +18,14 @@ from trainer.artifacts.kinds import (
     EXPERIMENTS,
     EXPORTS,
     RUNS,
+    STUDIES,
     TOKENIZERS,
     VERIFICATIONS,
     JobKind,
 )
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.runs import RunDirectory, complete_end, pause_idle_run
+from trainer.artifacts.studies import StudyDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
@@ -41,6 +43,7 @@ from trainer.worker.battery import BatterySteps
 from trainer.worker.commands import run_job_command
 from trainer.worker.experiment import ExperimentSteps
 from trainer.worker.steps import Steps
+from trainer.worker.study import StudySteps
 from trainer.worker.supervisor import supervise
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -72,6 +75,7 @@ class Jobs:
             RUNS.function: self._function(RUNS, self._train, self._publish_end),
             TOKENIZERS.function: self._function(TOKENIZERS, self._train_tokenizer),
             EXPERIMENTS.function: self._function(EXPERIMENTS, self._run_experiment),
+            STUDIES.function: self._function(STUDIES, self._run_study),
             BATTERIES.function: self._function(BATTERIES, self._run_battery),
             EXPORTS.function: self._function(EXPORTS, self._export),
             VERIFICATIONS.function: self._function(VERIFICATIONS, self._verify),
@@ -181,6 +185,12 @@ class Jobs:
         if self._replication.is_on:
             await self._replication.fetch_corpora(experiment.record().all_corpora, by_name=True)
         await self._in_steps(experiment, lambda job, steps: ExperimentSteps(job, steps).run())
+
+    async def _run_study(self, study: StudyDirectory) -> None:
+        if not study.has_work():
+            return  # only its end is to be stored
+        await self._replication.fetch_corpora(study.needed_corpora(), by_name=True)
+        await self._in_steps(study, lambda job, steps: StudySteps(job, steps).run())
 
     async def _run_battery(self, battery: BatteryDirectory) -> None:
         if not battery.has_work():

@@ -18,7 +18,7 @@ from trainer.artifacts.run_groups import (
 )
 from trainer.artifacts.run_ids import Named, id_of_resumed, one_run_id
 from trainer.artifacts.runs import OPEN_GROUP_FILE, RunDirectory, RunStore
-from trainer.contracts.base import changed
+from trainer.contracts.base import changed, now
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import Accepted
 from trainer.contracts.seeds import RunGroup
@@ -194,3 +194,14 @@ def test_beginning_of_an_id__names_a_group_where_one_is_meant(tmp_path: Path) ->
     group_stories(tmp_path, SEEDS)
     with refused(ErrorCode.RUN_NOT_FOUND, f"'{GROUP}' is a group of 3 runs"):
         RunStore(tmp_path).get(GROUP)
+
+
+def test_run_of_a_study__is_written_once_under_its_given_id(tmp_path: Path) -> None:
+    runs, of_study = RunStore(tmp_path), changed(record("rates-01234567-r1-v1"), study_id="rates-01234567")
+    [first], [again] = create_runs(runs, of_study), create_runs(runs, changed(of_study, created_at=now()))
+    assert (again.run_id, again.record()) == (first.run_id, of_study) and runs.ids() == [first.run_id]
+    other = changed(of_study, run_id="rates-01234567-r1-v2")
+    (tmp_path / "models" / f".{other.run_id}.new").mkdir()  # of a process that was killed
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, "is just being written"):
+        create_runs(runs, other)
+    assert runs.ids() == [first.run_id]

@@ -123,7 +123,10 @@ def test_overview__has_every_command_in_its_section_with_an_example(
 ) -> None:
     assert main(words) == 0
     shown = capsys.readouterr().out
-    sections = "Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Data and tokenizers", "Check"
+    sections = (
+        *("Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Studies", "Data and tokenizers"),
+        "Check",
+    )
     assert all(f"\n{section}\n" in shown for section in sections)
     assert shown.count("Example: mt ") == len(sections)
     assert {path.removeprefix("mt ") for path, _ in commands_of(MtParser())} == COMMANDS.keys()

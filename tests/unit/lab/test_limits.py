@@ -209,7 +209,7 @@ async def test_day__takes_so_many_runs_and_says_when_the_next_one_is_accepted() 
         assert refused.worded("then", "") == "The limit is 3 runs per day, and you have started 3. Try again then."
     large = await day_refusal(THREE_A_DAY, [], count=4)
     assert large is not None
-    assert large.message == "The limit is 3 runs per day, and you have started 0. Try again with fewer seeds."
+    assert large.message == "The limit is 3 runs per day, and you have started 0. Try again with fewer runs."
 
 
 def test_refusal__of_a_day_has_hours_and_minutes() -> None:

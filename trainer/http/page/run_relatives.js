@@ -15,13 +15,14 @@ const MAX_CHILDREN = 200;
  * @param {RunRequest} request
  * @param {string} [groupId]
  */
-export function originLinks({ parent_run_id, resumed_from_run_id, experiment_id }, groupId) {
+export function originLinks({ parent_run_id, resumed_from_run_id, experiment_id, study_id }, groupId) {
   /** @type {[string, string, string | undefined | null][]} */
   const links = [
     ["Group", "groups", groupId],
     ["Initial weights of", "runs", parent_run_id],
     ["Resumed from", "runs", resumed_from_run_id],
     ["Experiment", "experiments", experiment_id],
+    ["Study", "studies", study_id],
   ];
   return links.flatMap(([name, view, id]) => (id ? [`${name} `, h("a", { href: `#/${view}/${id}` }, id), ". "] : []));
 }

@@ -42,6 +42,7 @@ const LISTS = {
 const FIRST = {
   batteries: ["runs", "batteries", "files", "development"],
   experiments: ["name", "languages", "corpora", "models", "seeds"],
+  studies: ["name", "train", "settings", "space", "variants"],
   tokenizers: ["method", "corpora", "vocab_size", "label"],
 };
 /** @type {[string, string[]][]} */

@@ -1,0 +1,69 @@
+"""`/mt study start`, `list`, `show` and `cancel` with the real bot."""
+
+from pathlib import Path
+
+from local_discord import Upload
+from tests.support import add_corpus, some_text
+from tests.support.bot import AMBER, labels, place, read
+from trainer.artifacts.studies import StudyStore
+from trainer.contracts.base import changed
+from trainer.contracts.looks import LookCount
+from trainer.contracts.studies import LossEstimate, StudyFinalist, StudyResult, StudyTest
+from trainer.reports.study_report import study_report
+
+FILE = (
+    b"name: rates\ntrain: {corpus: text, model_family: lstm, model_size: tiny}\nspace: {learning_rate: [0.1, 0.01]}\n"
+)
+
+
+async def test_study__starts_from_a_file_or_options_and_ends_by_a_button(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with place(tmp_path) as here:
+        assert "No studies yet. Start one with `/mt study start`." in (await here.ask(here.bob, "study list")).text
+        nothing = await here.ask(here.bob, "study start")
+        assert "Give a `config` file, or a `corpus`." in nothing.text and nothing.colour == AMBER
+        call = await here.discord.slash(here.bob, "mt study start", {"config": Upload("rates.yml", FILE)})
+        started = await read(call)
+        assert "⏳ Queued: study rates" in started.text and "No worker is running" in started.text
+        [study] = StudyStore(tmp_path / "artifacts").all()
+        assert [one.effective.learning_rate for one in study.record().variants] == [0.1, 0.01]
+        assert study.record().user_id == here.bob.id
+        message = await call.reply()
+        assert labels(message) == ["Refresh", "Cancel", "Watch"]
+        listed = await here.ask(here.ana, "study list")
+        assert f"`{study.study_id}` · queued · 0 of 11 runs" in listed.text
+        [suggested] = await here.suggested(here.bob, "study show", "study", "rat")
+        assert suggested.value == study.study_id
+        cancelling = await here.discord.click(here.bob, message, f"mt:cancel_study:{study.study_id}")
+        assert "⏹ Cancelled: study rates" in (await read(cancelling)).text and study.cancel_requested()
+        assert "has already ended" in (await here.ask(here.bob, "study cancel", {"study": study.study_id})).text
+        await here.ask(here.bob, "study start", {"corpus": "text", "variants": 5})
+        usual = next(one for one in StudyStore(tmp_path / "artifacts").all() if one.study_id != study.study_id)
+        assert (usual.record().request.name, len(usual.record().variants)) == ("study", 5)
+
+
+async def test_completed_study__shows_the_winner_and_its_tables(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with place(tmp_path) as here:
+        await here.ask(here.ana, "study start", {"config": Upload("rates.yml", FILE)})
+        [study] = StudyStore(tmp_path / "artifacts").all()
+        record, loss = study.record(), LossEstimate(value=2.0, low=1.9, high=2.1)
+        finalist = StudyFinalist(variant=2, name="v2", n_completed=3, n_lost=0, val_loss=loss, val_bits_per_char=None)
+        looks = LookCount(test_id="0" * 64, looks=1, runs=31)
+        result = StudyResult(
+            study_id=study.study_id,
+            name="rates",
+            objective="causal_lm",
+            variants=tuple(one.setting for one in record.variants),
+            trials=(),
+            finalists=(finalist,),
+            winner=record.variants[1].setting,
+            test=StudyTest(run_ids=("a", "b"), test_loss=loss, bits_per_char=None, looks=looks, baseline=None),
+        )
+        study.write_result(result, {"report.json": study_report(result, record.request).model_dump_json()})
+        shown = await here.ask(here.bob, "study show", {"study": study.study_id})
+        assert "✅ Completed: study rates" in shown.text and "Rule: the lowest mean validation loss" in shown.text
+        assert "1 look at this test text; 31 runs trained on its corpus" in shown.text
+        assert "🏆 v2" in (await here.ask(here.bob, "study list")).text
+        unread = changed(result, test=None)
+        assert "The test split was not read" in study_report(unread, record.request).model_dump_json()

@@ -1,0 +1,293 @@
+"""Records of a study: settings compared on validation, a winner by a stated rule, and one look at the test split."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic.config import JsonDict
+
+from trainer.contracts.base import (
+    Count,
+    Frozen,
+    GivenName,
+    Identifier,
+    JobRecord,
+    RunState,
+    Seed,
+    Sha256,
+    describe_fields,
+)
+from trainer.contracts.baselines import Baseline
+from trainer.contracts.cost import Cost
+from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.looks import LookCount
+from trainer.contracts.models import Objective
+from trainer.contracts.parameters import Query
+from trainer.contracts.runs import EffectiveRequest, SentRequest
+from trainer.contracts.training_options import ChosenValue, Minutes
+
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+"""The name of a study, or of a setting in it: part of the ids of runs."""
+_TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest"}
+"""Added to the schema of a block with some fields of a train request."""
+_ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
+MAX_VARIANTS = 256
+TrainFields = Annotated[dict[str, JsonValue], Field(json_schema_extra=_TRAIN_FIELDS)]
+
+
+class ValueRange(Frozen, json_schema_extra=describe_fields):
+    """The numbers that a study draws the values of a field from; whole numbers if both ends are written so."""
+
+    low: int | float
+    high: int | float
+    scale: Literal["log", "linear"] = "linear"
+    """log: as many values are drawn between 0.001 and 0.01 as between 0.01 and 0.1."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ValueRange":
+        if self.low >= self.high:
+            raise ValueError("`low` must be below `high`")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError("`low` must be above 0 with `scale` log")
+        return self
+
+
+Values = Annotated[
+    Annotated[tuple[JsonValue, ...], Field(min_length=1, max_length=MAX_VARIANTS), Tag("values")]
+    | Annotated[ValueRange, Tag("range")],
+    Discriminator(lambda value: "values" if isinstance(value, list | tuple) else "range"),
+]
+
+
+class StudyRequest(Frozen, json_schema_extra=describe_fields):
+    """A study as requested: what all runs share, what varies, and how much may be trained."""
+
+    name: StudyName
+    """Name of the study: the first part of its id and of those of its runs."""
+    train: TrainFields
+    """Fields of the train request that all runs share; the study sets test, label and seeds itself."""
+    settings: Annotated[
+        dict[StudyName, TrainFields],
+        Field(max_length=MAX_VARIANTS, json_schema_extra=_ONLY_THESE_NAMES),
+    ] = Field(default_factory=dict)
+    """The settings to compare, by name: for each, the fields of the train request that differ."""
+    space: dict[str, Values] = Field(default_factory=dict)
+    """In place of `settings`: for each field, as `model.dropout`, its values, or the range to draw them from.
+
+    Without both, learning rate and dropout vary around the values that the rules choose.
+    """
+    variants: Annotated[int, Field(ge=2, le=MAX_VARIANTS)] = 8
+    """Settings that are drawn from `space`."""
+    halving: bool = True
+    """Compare by rounds of short trainings, each with the better half of the last one; else by one full training."""
+    finalists: Annotated[int, Field(ge=1, le=20)] = 3
+    """The best settings, which are trained in full over `seeds` seeds."""
+    seeds: Annotated[int, Field(ge=1, le=20)] = 3
+    """Trainings of each finalist; the winner has the lowest mean validation loss over them."""
+    test_seeds: Annotated[int, Field(ge=1, le=20)] = 5
+    """Further trainings of the winner, with seeds that chose nothing; their test losses are read together, once."""
+    read_test: bool = True
+    """Train the winner for the test split, and read it; without, the study ends with the winner."""
+    seed: Seed = 42
+    """Seed of the drawn settings and of the first trainings; further ones have the seeds that follow."""
+    runs: Count | None = None
+    """Most runs of the study in all; the finalists and the test come first."""
+    minutes: Minutes | None = None
+    """Most minutes of training of all runs together; then no further trial starts, and the best so far go on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudyRequest":
+        if self.settings and self.space:
+            raise ValueError("give `settings` or `space`, not both")
+        return self
+
+
+class StudySetting(Frozen, json_schema_extra=describe_fields):
+    """A setting that a study compares."""
+
+    number: Count
+    name: StudyName
+    train: dict[str, JsonValue]
+    """The fields of the train request that it adds to those that all share."""
+
+
+class StudyVariant(StudySetting):
+    """A setting with its full training as it was resolved when the study was accepted."""
+
+    request: SentRequest
+    effective: EffectiveRequest
+    cost: Cost
+    chosen: tuple[ChosenValue, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def setting(self) -> StudySetting:
+        return StudySetting(number=self.number, name=self.name, train=self.train)
+
+
+class StudyRecord(JobRecord):
+    """`request.json`: an accepted study."""
+
+    schema_version: Literal[1] = 1
+    study_id: Identifier
+    request: StudyRequest
+    request_hash: Sha256
+    attempt: Count = 1
+    """The number of times that the study was started; a later attempt uses the completed runs of earlier ones."""
+    variants: tuple[StudyVariant, ...]
+
+    @property
+    def run_seconds(self) -> float | None:
+        """The longest estimated time of a full training; None if no comparable run has ended here."""
+        known = [one.cost.seconds for one in self.variants if one.cost.seconds is not None]
+        return max(known, default=None)
+
+    @property
+    def n_finalists(self) -> int:
+        return min(self.request.finalists, len(self.variants))
+
+    @property
+    def n_last_runs(self) -> int:
+        """The number of full trainings at the end: those of the finalists, then those that are tested."""
+        asked = self.request
+        return self.n_finalists * asked.seeds + (asked.test_seeds if asked.read_test else 0)
+
+
+TrialPhase = Literal["round", "final", "test"]
+"""A comparison of short trainings; the trainings of the finalists; those of the winner that are tested."""
+
+
+class TrialKey(NamedTuple):
+    """A training of a study."""
+
+    phase: TrialPhase
+    round: int
+    """From 1; 0 outside rounds."""
+    variant: int
+    place: int
+    """The number that is added to the study's seed."""
+
+    def __str__(self) -> str:
+        return (
+            f"r{self.round}-v{self.variant}" if self.phase == "round" else f"{self.phase}-v{self.variant}-{self.place}"
+        )
+
+    def run_id(self, record: StudyRecord, attempt: int) -> str:
+        """Return the id of the run of this training that an attempt at the study starts."""
+        return f"{record.study_id}-{self}{'' if attempt == 1 else f'-a{attempt}'}"
+
+
+class Trial(Frozen, json_schema_extra=describe_fields):
+    """A training of a study, as far as it has come."""
+
+    phase: TrialPhase
+    round: int
+    """From 1; 0 outside rounds."""
+    variant: int
+    """Number of the setting."""
+    name: str
+    """Name of the setting."""
+    seed: int
+    run_id: Identifier
+    status: RunState
+    val_loss: float | None = None
+    """Validation loss in nats per token; None before the end, and for a training that failed."""
+    val_bits_per_char: float | None = None
+    """None for a masked model."""
+    train_seconds: float = 0.0
+    reason: str | None = None
+    """Why it failed."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ("completed", "failed", "cancelled")
+
+    @property
+    def score(self) -> float:
+        """The number by which trials are ranked: per character, as tokens of two tokenizers are not comparable."""
+        loss = self.val_loss if self.val_bits_per_char is None else self.val_bits_per_char
+        return float("inf") if loss is None else loss
+
+
+class LossEstimate(Frozen, json_schema_extra=describe_fields):
+    """The mean loss of a setting over seeds, with its 95 % interval over lines and seeds."""
+
+    value: float
+    low: float | None = None
+    """None for one seed, and for a text of few lines, as `high`."""
+    high: float | None = None
+    lines_error: float | None = None
+    """Standard error over lines of text like this."""
+    seeds_error: float | None = None
+    """Standard error over the seeds of trainings."""
+
+
+class StudyFinalist(Frozen, json_schema_extra=describe_fields):
+    """A setting that was trained in full over seeds."""
+
+    variant: int
+    name: str
+    n_completed: int
+    n_lost: int
+    """Trainings that failed."""
+    val_loss: LossEstimate | None
+    """In nats per token; None if all of its trainings failed, as the next one."""
+    val_bits_per_char: LossEstimate | None
+    """None for a masked model."""
+
+
+class StudyTest(Frozen, json_schema_extra=describe_fields):
+    """The losses of the winner on the test split, of trainings with seeds that chose nothing."""
+
+    run_ids: tuple[Identifier, ...]
+    test_loss: LossEstimate
+    """In nats per token."""
+    bits_per_char: LossEstimate | None
+    """None for a masked model."""
+    looks: LookCount | None
+    """The looks at this test text so far, with this one."""
+    baseline: Baseline | None
+    """Losses of counting on the test split; None for a masked model."""
+
+
+class StudyResult(Frozen, json_schema_extra=describe_fields):
+    """`result.json`: a completed study; written last."""
+
+    schema_version: Literal[1] = 1
+    study_id: Identifier
+    name: StudyName
+    objective: Objective
+    variants: tuple[StudySetting, ...]
+    trials: tuple[Trial, ...]
+    finalists: tuple[StudyFinalist, ...]
+    """The best first."""
+    winner: StudySetting
+    test: StudyTest | None
+    """None for a study that does not read the test split."""
+
+
+class StudyStatus(JobStatus, json_schema_extra=describe_fields):
+    """The state of a study, read from the disk."""
+
+    study_id: Identifier
+    name: str
+    message: str
+    runs_done: int
+    n_runs: int
+    """Runs that have ended and that are still expected; fewer if trials fail or the budget ends."""
+    winner: str | None = None
+    """Name of the setting that has won."""
+    test_loss: float | None = None
+    """Its mean loss on the test split, in nats per token; `result.json` has the interval."""
+    elapsed_seconds: float | None = None
+    trials: tuple[Trial, ...] = ()
+    """The trainings that were started."""
+
+
+class StudyList(JobPage):
+    """Studies, without their trials."""
+
+    studies: tuple[StudyStatus, ...]
+
+
+class StudyPath(Query):
+    study_id: GivenName
