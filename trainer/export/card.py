@@ -242,7 +242,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
     """Yield the facts of a training; the losses at its end are not those of a checkpoint."""
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
-    lines = next((one.lines for one in manifest.eval if (one.split, one.dataset) == ("test", None)), None)
+    tested = manifest.evaluation("test")
     baseline = manifest.reported_baseline
     data = manifest.data
     leaks = {} if data is None else data.leaks
@@ -252,7 +252,7 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("training loss", "– (shorter than an epoch)" if metrics.train is None else None, "{}"),
         ("validation loss", _loss(metrics.best, per, metrics.best_margin), "{}"),
         ("validation", metrics.best_bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
-        ("test loss", _loss(metrics.test, per, None if lines is None else lines.margin_nats), "{}"),
+        ("test loss", _loss(metrics.test, per, None if tested is None else tested.lines.margin_nats), "{}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
         ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
         ("looks", None if manifest.test_looks is None else _looks(manifest, manifest.test_looks), "{}"),

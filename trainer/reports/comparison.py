@@ -186,9 +186,8 @@ def chosen_split(manifests: Iterable[RunManifest]) -> tuple[EvalSplit, tuple[Not
 
 def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     """Return the latest evaluation of a split of the run; raises NotEvaluated."""
-    for summary in manifest.eval:
-        if (summary.split, summary.dataset) == (split, None):
-            return summary
+    if (summary := manifest.evaluation(split)) is not None:
+        return summary
     if manifest.is_unread(split):
         message = f"The test split of the run '{manifest.run_id}' is locked: compare on `validation`, and read it once"
         raise AppError(ErrorCode.TEST_LOCKED, f"{message} by an unlock when all is decided.")

@@ -100,8 +100,8 @@ def _beside_baseline(metrics: EvalMetrics, manifest: RunManifest | None) -> Eval
     baseline = None if manifest is None else manifest.baselines.get(metrics.split)
     if manifest is None or baseline is None:
         return metrics
-    earlier = (one.lines.ngram_nats for one in manifest.eval if (one.split, one.dataset) == (metrics.split, None))
-    return compared(baseline, metrics, next(earlier, None))[1]
+    earlier = manifest.evaluation(metrics.split)
+    return compared(baseline, metrics, None if earlier is None else earlier.lines.ngram_nats)[1]
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:
