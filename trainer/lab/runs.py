@@ -297,5 +297,4 @@ async def _accept(
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             return await (await lab.live()).accepted_before(run)
         index = lab.index
-        recent = (*index.runs, *index.deleted)
-        return await lab.limits.accept_run(asked.caller, index.unfinished, accept, count=count, recent=recent)
+        return await lab.limits.accept_run(asked.caller, index.unfinished, accept, count=count, recent=index.recent)

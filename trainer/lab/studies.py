@@ -32,6 +32,5 @@ async def start_study(lab: Lab, asked: Asked[NoQuery, WaitQuery, StudyRequest]) 
     if job is None or job.may_begin():
         await lab.index.refresh()
         index, in_all = lab.index, full_runs(record)
-        recent = (*index.runs, *index.deleted)
-        await lab.limits.accept_run(asked.caller, index.unfinished, accept, in_all=in_all, recent=recent)
+        await lab.limits.accept_run(asked.caller, index.unfinished, accept, in_all=in_all, recent=index.recent)
     return await asyncio.to_thread(lab.stores.studies.get(record.study_id).status)

@@ -6,9 +6,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import chain
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -200,6 +201,11 @@ class RunIndex:
     def unfinished(self) -> list[RunEntry]:
         """The runs of all users that count towards the limits."""
         return [run for run in self.runs if run.is_unfinished]
+
+    @property
+    def recent(self) -> Iterator[RunEntry]:
+        """The runs that limits of a day may count, deleted ones too."""
+        return chain(self.runs, self.deleted)
 
     def start(self) -> None:
         """Start to read the disk in the background."""
