@@ -201,7 +201,7 @@ def planned(record: StudyRecord, trials: Trials) -> list[TrialKey]:
             earlier = {key: trial for key, trial in trials.items() if key.round < each.number}
             candidates = ranked(record, earlier)[: each.variants]
         wanted = [TrialKey("round", each.number, number, 0) for number in candidates]
-        allowed = [key for key in wanted[: max(0, round(min(most - len(keys), len(wanted))))]]
+        allowed = wanted[: max(0, round(min(most - len(keys), len(wanted))))]
         if _has_spent(record, trials):
             allowed = [key for key in allowed if key in trials]
         keys += allowed

@@ -14,7 +14,7 @@ from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.runs import HeldOutSplit, RunManifest
-from trainer.contracts.seeds import RunGroup
+from trainer.contracts.seeds import RunGroup, listed_seeds
 from trainer.contracts.studies import LossEstimate, StudyFinalist, StudyResult, StudyTest, TrialKey
 from trainer.queue.resolve import TrainingPreview
 from trainer.reports.report_html import report_html
@@ -101,7 +101,7 @@ class StudySteps:
             return None
         first = asked.seed + (1 if key.phase == "final" else asked.seeds + 1)
         name = f"{self._record.study_id}-{key.phase}-v{key.variant}"
-        return RunGroup(group_id=name, seeds=tuple((first + place) % (1 << 32) for place in range(number)))
+        return RunGroup(group_id=name, seeds=listed_seeds(number, first))
 
     async def _read_test(self, trials: Trials) -> None:
         """Count the look at the test split by the winner's trainings together, then let each be measured on it."""
