@@ -30,7 +30,7 @@ UNKNOWN = {
 }
 """The code of the error for an unknown id, by the first parameter of a path that is an id."""
 BODIES = [one for one in OPERATIONS if one.body_model is not None]
-_START_NO_JOB = ("add_corpus", "annotate_run", "check_training", "order_workers", "start_upload")
+_START_NO_JOB = ("add_corpus", "annotate_run", "check_training", "order_workers", "start_upload", "unlock")
 STARTS = {one.row.name: one for one in BODIES if one.row.name not in _START_NO_JOB}
 """Operations that start a job."""
 OTHER_FIELDS: dict[str, object] = {"text": "b", "prompt_text": "b", "message": "b", "split": "test", "prompt": "b"}
