@@ -6,11 +6,11 @@ from hashlib import sha256
 import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.evaluations import EvalRecord, EvalRequest
+from trainer.contracts.evaluations import EvalMetrics, EvalRecord, EvalRequest
 from trainer.contracts.looks import TextLock, Unlocked, UnlockedRun, UnlockRequest
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, WaitQuery
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import EvalSummary, RunManifest
 from trainer.data.text import corpus_sha256
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
@@ -28,22 +28,22 @@ async def unlock(lab: Lab, asked: Asked[NoQuery, WaitQuery, UnlockRequest]) -> U
     for given in asked.body.runs:
         name = await lab.run_name(caller, given, or_group=True)
         by_id |= {one.run_id: one for one in await lab.manifests(caller, name, Role.OWNER)}
-    runs_of: dict[str, list[str]] = {}
+    by_test: dict[str, list[RunManifest]] = {}
     for run_id, manifest in by_id.items():
         test_id = manifest.effective.test_id
         if test_id is None:
             raise AppError(ErrorCode.INVALID_INPUT, f"The run '{run_id}' has no test split: name other runs.")
-        runs_of.setdefault(test_id, []).append(run_id)
+        by_test.setdefault(test_id, []).append(manifest)
     queue = await lab.live()
-    for test_id, run_ids in runs_of.items():
+    for test_id, tested in by_test.items():
+        run_ids = [one.run_id for one in tested]
         await asyncio.to_thread(looks.record, test_id, run_ids, "unlock", caller.key_name or caller.discord_id)
     await queue.replication.share_looks()
     log.info("test_unlocked", user_id=caller.discord_id, api_key=caller.key_name, names=", ".join(by_id))
 
     async def read() -> Unlocked:
         found = [await _measured(lab, caller, run_id) for run_id in by_id]
-        effective = {one.effective.test_id: one.effective for one in by_id.values()}.values()
-        counts = [await asyncio.to_thread(looks.count, one) for one in effective]
+        counts = [await asyncio.to_thread(looks.count, first.effective) for first, *_others in by_test.values()]
         return Unlocked(runs=tuple(found), looks=tuple(one for one in counts if one is not None))
 
     return await at_end(read, asked.query.wait)
@@ -55,7 +55,7 @@ async def _measured(lab: Lab, caller: Caller, run_id: str) -> UnlockedRun:
     manifest: RunManifest = await asyncio.to_thread(lab.stores.runs.get(run_id).completed_manifest)
     known = manifest.evaluation("test")
     if known is not None:
-        return _unlocked(run_id, known.loss, known.perplexity, known.bits_per_char)
+        return _unlocked(run_id, known)
     response = await client.submit(
         run_id, EvalRequest(split="test"), user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
     )
@@ -63,16 +63,16 @@ async def _measured(lab: Lab, caller: Caller, run_id: str) -> UnlockedRun:
         await client.delete(EvalRecord, run_id, request_id)  # the next call tries again
     if response.metrics is None:
         return UnlockedRun(run_id=run_id, status=response.status, error=response.error)
-    return _unlocked(run_id, response.metrics.loss, response.metrics.perplexity, response.metrics.bits_per_char)
+    return _unlocked(run_id, response.metrics)
 
 
-def _unlocked(run_id: str, loss_nats: float, perplexity: float, bits_per_char: float | None) -> UnlockedRun:
+def _unlocked(run_id: str, measured: EvalSummary | EvalMetrics) -> UnlockedRun:
     return UnlockedRun(
         run_id=run_id,
         status="completed",
-        test_loss=loss_nats,
-        test_perplexity=perplexity,
-        bits_per_char=bits_per_char,
+        test_loss=measured.loss,
+        test_perplexity=measured.perplexity,
+        bits_per_char=measured.bits_per_char,
     )
 
 
