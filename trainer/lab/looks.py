@@ -37,7 +37,7 @@ async def unlock(lab: Lab, asked: Asked[NoQuery, WaitQuery, UnlockRequest]) -> U
     queue = await lab.live()
     for test_id, tested in by_test.items():
         run_ids = [one.run_id for one in tested]
-        await asyncio.to_thread(looks.record, test_id, run_ids, "unlock", caller.key_name or caller.discord_id)
+        await asyncio.to_thread(looks.record, test_id, run_ids, "unlock", caller.owner)
     await queue.replication.share_looks()
     log.info("test_unlocked", user_id=caller.discord_id, api_key=caller.key_name, names=", ".join(by_id))
 
@@ -81,7 +81,7 @@ async def lock_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> Te
     corpora, caller = lab.stores.corpora, asked.caller
     name = await asyncio.to_thread(corpora.full_name, asked.path.corpus)
     content = await asyncio.to_thread(lambda: corpus_sha256(corpora.find(name)))
-    lock = await asyncio.to_thread(lab.stores.looks.lock, content, caller.key_name or caller.discord_id)
+    lock = await asyncio.to_thread(lab.stores.looks.lock, content, caller.owner)
     await lab.stores.replication.share_looks()
     log.info("corpus_locked", user_id=caller.discord_id, api_key=caller.key_name, corpus=name)
     return lock

@@ -96,6 +96,11 @@ class Caller(NamedTuple):
         """The Discord user; None for somebody else."""
         return self.user_id if self.user_id > 0 else None
 
+    @property
+    def owner(self) -> int | str | None:
+        """The Discord user, or else the name of the API key, as in the records of jobs; None for the operator."""
+        return self.key_name if self.discord_id is None else self.discord_id
+
 
 class Refused(AppError):
     """A refusal for want of a role, which `Permissions.worded` says for a command of the bot."""

@@ -26,6 +26,7 @@ def test_name__of_a_discord_user_stands_for_that_user() -> None:
     assert (ana.caller.discord_id, person.caller.discord_id) == (None, 700)
     assert person.caller == Caller(700, is_admin=True, key_name="700")
     assert ana.caller.user_id < 0
+    assert (ana.caller.owner, person.caller.owner, Caller(7).owner, Caller(0).owner) == ("ana", 700, 7, None)
 
 
 @pytest.mark.parametrize("name", ["0", "007", "0700", "1" * 20, "7e2", "-700", "ana", "a7"])
