@@ -58,7 +58,7 @@ def unlock_question(record: RunRecord) -> discord.Embed:
 
 
 def unlock_answer(record: RunRecord, unlocked: Unlocked) -> discord.Embed:
-    """Return the losses of the runs of an unlock, as far as they are measured."""
+    """Return the losses of the runs of an unlock; one that is not measured yet has none."""
     lines = [*report_lines(unlock_report(unlocked))]
     return make_embed(BLURPLE, f"🔓 {_('Test split of {name}', name=shown_name(record))}", lines, record.run_id)
 

@@ -133,7 +133,7 @@ class StudyStore(JobStore[StudyDirectory]):
 
 
 def _trial(record: StudyRecord, key: TrialKey, run: RunDirectory) -> Trial:
-    """Return a training as far as its run has come."""
+    """Return a training with the state of its run, and with its losses once this has ended."""
     end = run.manifest()
     trial = Trial(
         phase=key.phase,

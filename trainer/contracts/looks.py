@@ -17,7 +17,7 @@ from trainer.contracts.base import (
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 LookReason = Literal["training", "evaluation", "experiment", "unlock", "study"]
-"""What read the losses: the end of a training, an evaluation, an experiment, `mt unlock`, or a study."""
+"""The job that read the losses: a training at its end, an evaluation, an experiment, an unlock, or a study."""
 
 
 class Look(Frozen):
@@ -56,7 +56,7 @@ class TextLock(Frozen):
     schema_version: Literal[1] = 1
     at: Timestamp
     by: int | str | None = None
-    """Who has locked it, as in a look."""
+    """The Discord user, or the name of the API key, that has locked it; None at a terminal."""
 
 
 def test_locked(what: str = "The test split of this run is locked") -> AppError:

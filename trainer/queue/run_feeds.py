@@ -240,7 +240,7 @@ async def _with_looks(feeds: Sequence[RunFeed], statuses: Sequence[RunStatus]) -
 
 
 class _Version(NamedTuple):
-    """What tells a run from its earlier self."""
+    """The times of the files of a run: other ones after an annotation or an unlock, or if it was created again."""
 
     opened: tuple[int, int, int | None]
     ended_ns: int | None

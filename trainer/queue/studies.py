@@ -1,4 +1,4 @@
-"""Studies before they start: settings are drawn and resolved, and what is wrong in a request is told."""
+"""Checks a study before it starts: draws its settings, resolves each, and refuses a wrong request."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from hashlib import sha256
@@ -32,7 +32,7 @@ class _Setting(NamedTuple):
     name: str
     train: Mapping[str, JsonValue]
     place: str
-    """Where it is given in the request."""
+    """The path of its fields in the request, for errors."""
 
 
 async def resolve_study(

@@ -150,7 +150,7 @@ class Comparison(Frozen):
     test_looks: LookCount | None = None
     """The looks at the test split of the first run so far; None on another text."""
     notes: tuple[Note, ...] = ()
-    """What is to be known of the text: why it was chosen, and how often it was read."""
+    """Why this text was chosen, and how often losses on it were read."""
 
     @property
     def is_passed(self) -> bool:
