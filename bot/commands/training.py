@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import discord
 from discord import app_commands
 
+from bot.commands.jobs import watch_job
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
@@ -26,10 +27,12 @@ from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.runs import Accepted
+from trainer.contracts.studies import StudyRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.text import clean_file_name
-from trainer.lab.calls import TRAIN, LocalTraining
+from trainer.lab.calls import START_STUDY, TRAIN, LocalTraining
 from trainer.lab.language import _
 from trainer.queue.cost import UNMET
 
@@ -45,7 +48,7 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: by the text",
     "batch_size": "Rows per batch; default: chosen automatically",
     "minutes": "Time for the run",
-    "search": "Variants to compare first",
+    "search": "Study of N settings",
     "devices": "Processes that train together",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
     "seeds": "N seeds, or these: 1,2,3; one run each",
@@ -71,7 +74,7 @@ async def train(
     epochs: app_commands.Range[int, 1, 1000] | None = None,
     max_steps: app_commands.Range[int, 1, 1_000_000_000] | None = None,
     minutes: app_commands.Range[float, 0.1, 10_000.0] | None = None,
-    search: app_commands.Range[int, 2, 64] | None = None,
+    search: app_commands.Range[int, 2, 256] | None = None,
     batch_size: app_commands.Range[int, 1, 4096] | None = None,
     learning_rate: app_commands.Range[float, 0.0, 1.0] | None = None,
     tokenizer: str | None = None,
@@ -99,12 +102,12 @@ async def train(
 
 async def answer_accepted(
     context: CommandContext,
-    accept: Callable[[], Awaitable[Accepted]],
+    accept: Callable[[], Awaitable[Accepted | Answer]],
     notify: Notify | None = None,
     *,
     instead: str = "/mt settings",
 ) -> Answer:
-    """Accept a run, start its notifications, and answer.
+    """Accept a run, start its notifications, and answer; the answer of a study, which has its own, as it is.
 
     They come to the place `notify`, by default that of the user's settings. Raises FORBIDDEN, with the advice to use
     something else `instead`, if the bot may not post there.
@@ -114,6 +117,8 @@ async def answer_accepted(
     channel_id = place.for_cards(instead) if notify == "here" else None
     with bot.notifier.hold():
         accepted = await accept()
+        if isinstance(accepted, Answer):
+            return accepted
         name = accepted.name
         if notify == "off":
             await bot.notifier.unwatch(name, caller.user_id)
@@ -131,8 +136,8 @@ async def accept_files(
     typed: dict[str, object],
     file: discord.Attachment | None,
     config: discord.Attachment | None,
-) -> Accepted:
-    """Check the request, then store the attached text and accept the run."""
+) -> Accepted | Answer:
+    """Check the request, then store the attached text and accept the run; with `search` start a study."""
     if file is not None:
         if "corpus" in typed:
             raise AppError(
@@ -150,7 +155,7 @@ async def accept_files(
         return await _accept_draft(context, typed, config_path, file, folder)
 
 
-async def accept_yaml(context: CommandContext, text: str, options: dict[str, object]) -> Accepted:
+async def accept_yaml(context: CommandContext, text: str, options: dict[str, object]) -> Accepted | Answer:
     """Accept a run with the settings of an experiment file, given as text; options replace its values."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
@@ -164,10 +169,12 @@ async def _accept_draft(
     config: Path | None,
     file: discord.Attachment | None,
     folder: str,
-) -> Accepted:
+) -> Accepted | Answer:
     draft = await asyncio.to_thread(_draft, typed, config)  # a long file takes seconds
     try:
         draft = await _with_defaults(context, draft)
+        if (study := draft.study()) is not None:
+            return await _start_study(context, study, file)
         request = draft.request()
     except AppError as error:
         raise with_option_names(error, draft.is_in_file) from None
@@ -180,6 +187,14 @@ async def _accept_draft(
         return await context.lab.call(TRAIN, context.caller, query=local, body=request)
     except AppError as error:
         raise with_option_names(draft.located(error), draft.is_in_file) from None
+
+
+async def _start_study(context: CommandContext, request: StudyRequest, file: discord.Attachment | None) -> Answer:
+    if file is not None:
+        message = _("`search` needs a corpus with a name: add the text with `/mt corpus add`.")
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    status = await context.lab.call(START_STUDY, context.caller, body=request)
+    return await watch_job(context, JOB_ROWS["studies"], status.study_id)
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":

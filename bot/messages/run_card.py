@@ -41,7 +41,7 @@ from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural
 from trainer.reports.leak_notes import held_out_notes
-from trainer.reports.run_notes import counting_note, search_note, test_note
+from trainer.reports.run_notes import counting_note, test_note
 from trainer.reports.run_report import card_fields
 
 _CHART_NAME = "loss.png"
@@ -283,7 +283,6 @@ def _result(status: RunStatus) -> list[str]:
         lines.append(_best_validation(status, status.best_val_loss))
     reader = reader_of_names()
     lines += [] if status.baseline is None else [reader.note(counting_note(status.baseline))]
-    lines += [] if status.search is None else [reader.note(search_note(status.search))]
     lines += [] if (looks := test_note(status)) is None else [reader.note(looks)]
     lines += unknown_warning(status.unknown_char_share)
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")

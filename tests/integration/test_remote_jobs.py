@@ -121,6 +121,8 @@ def test_study__runs_on_a_file_of_the_laptop_and_shows_what_the_server_shows(lap
     again = same_as_there(laptop, "study", "show", found.study_id)
     assert again == laptop.type(*words) and "1 look at this test text" in again
     same_as_there(laptop, "study", "list", "--json")
+    refused = laptop.refuse("train", "--corpus", "demo", "--search", "4", "--seeds", "2")
+    assert "`train.seeds` is set by the study itself" in refused
 
 
 def contents_of(folder: Path, other: Path) -> dict[Path, bytes]:

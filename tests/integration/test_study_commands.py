@@ -42,6 +42,17 @@ async def test_study__starts_from_a_file_or_options_and_ends_by_a_button(tmp_pat
         assert (usual.record().request.name, len(usual.record().variants)) == ("study", 5)
 
 
+async def test_train__with_search_starts_a_study(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with place(tmp_path) as here:
+        options: dict[str, str | int | float | Upload] = {"search": 3, "model": "lstm", "name": "Words"}
+        assert "⏳ Queued: study words" in (await here.ask(here.bob, "train", {**options, "corpus": "text"})).text
+        [study] = StudyStore(tmp_path / "artifacts").all()
+        assert len(study.record().variants) == 3 and here.runs() == []
+        attached = await here.ask(here.bob, "train", {**options, "file": Upload("a.txt", some_text().encode())})
+        assert "`search` needs a corpus with a name" in attached.text and attached.colour == AMBER
+
+
 async def test_completed_study__shows_the_winner_and_its_tables(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with place(tmp_path) as here:

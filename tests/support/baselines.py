@@ -27,6 +27,6 @@ UNCLEAR_LINE = (
     " 40,000 of 90,000 tokens"
 )
 WORSE_WARNING = (
-    "This model is worse than counting: `search` tries other learning rates and dropouts; or train on more text, or the"
+    "This model is worse than counting: a study tries other learning rates and dropouts; or train on more text, or the"
     " model `ngram`, which counts."
 )

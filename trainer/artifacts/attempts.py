@@ -125,11 +125,10 @@ def record_timeout(run: RunDirectory, seconds: float) -> None:
 
 
 def _in_vain(history: Iterable[Event], causes: tuple[StopCause, ...]) -> int:
-    """Count the attempts since the last checkpoint or trial that ended with one of the causes and saved nothing."""
+    """Count the attempts since the last checkpoint that ended with one of the causes and saved nothing."""
     count, saved = 0, False
     for event in history:
-        ends_trial = isinstance(event, JobProgress) and event.phase == "searching" and event.payload
-        if isinstance(event, CheckpointSaved) or ends_trial:
+        if isinstance(event, CheckpointSaved):
             count, saved = 0, True
         elif isinstance(event, JobStarted):
             saved = False

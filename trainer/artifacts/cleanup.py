@@ -309,8 +309,6 @@ def _checkpoints(run: RunDirectory, status: FinalState) -> Iterator[tuple[Path, 
     """Yield damaged checkpoints, and those that `mt resume` does not need; scheduled ones are part of the result."""
     for path in sorted(run.checkpoints.glob("broken-step-*")):
         yield path, "The checkpoint is damaged."
-    if run.trials.exists():
-        yield run.trials, "Only a search that goes on needs the checkpoints of its trial."
     steps = checkpoint_steps(run.checkpoints)
     needed, reason = set[int | None](), "The run is completed, so nothing resumes from this checkpoint."
     if status != "completed":

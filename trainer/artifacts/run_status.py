@@ -28,7 +28,7 @@ from trainer.reports.leak_notes import leak_warnings
 
 PAUSED = "Paused until it is resumed."
 _WAITS: dict[StopCause, WaitReason] = {"disk_full": "disk_space", "disk_unwritable": "disk"}
-_STATUS_FIELDS: set[str] = {*RunStatus.model_fields} - {"user_id", "leaks", "search", "notes", "baseline"}
+_STATUS_FIELDS: set[str] = {*RunStatus.model_fields} - {"user_id", "leaks", "notes", "baseline"}
 """Fields that a status takes from the events that have them: numbers and texts, and none of the run's record."""
 _CONFIG_FIELDS = _STATUS_FIELDS - {"model_family", "model_size", "learning_rate"}
 """Without those that a status has from elsewhere."""
@@ -133,7 +133,7 @@ class RunFollower:
                 config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
                 warnings = leak_warnings(self.record.effective, event.leaks)
                 changes |= config | _TRAINING
-                changes |= {"leaks": event.leaks, "search": event.search, "warnings": warnings}
+                changes |= {"leaks": event.leaks, "warnings": warnings}
                 changes |= {"notes": event.notes}
             case MetricsProgress():
                 changes |= self._training_changes(event)

@@ -112,8 +112,6 @@ class RunDirectory(JobFolder[RunRecord]):
         self.tokenizer = path / "tokenizer"
         self.weights = path / "model.safetensors"
         self.loss_curve = path / "loss_curve.jsonl"
-        self.search = path / "search.json"
-        self.trials = path / "trials"
         self.training_samples = path / "training_samples.jsonl"
         self.metrics = path / "eval" / "metrics.json"
         self.samples = path / "eval" / "samples.jsonl"
@@ -454,7 +452,7 @@ class RunStore(JobStore[RunDirectory]):
             if step <= state.step:
                 copy_durably(step_folder(source, step), step_folder(target, step), self.disk)
                 self.disk.sync(target)
-        for path in (old.tokenizer, old.search, old.loss_curve, old.training_samples):
+        for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self.disk)
 

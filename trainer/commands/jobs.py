@@ -11,8 +11,7 @@ from rich.text import Text
 
 from trainer.commands.arguments import Argument, Commands, Options, flag
 from trainer.commands.connection import Installation, noting_wait, settings_for_any, with_installation
-from trainer.commands.terminal import Listing, Terminal, summary
-from trainer.commands.training import exit_code
+from trainer.commands.terminal import Listing, Terminal, exit_code, summary
 from trainer.config.validation import safe_name
 from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode

@@ -37,7 +37,11 @@ def add_to(commands: Commands) -> None:
 def _run(options: _RunOptions, terminal: Terminal) -> int:
     typed = dict[str, object]()
     assign(StudyRequest, typed, options.set)
-    request = read_study(options.file, typed)
+    return run_study(read_study(options.file, typed), options.file, terminal)
+
+
+def run_study(request: StudyRequest, file: Path | None, terminal: Terminal) -> int:
+    """Start a study on corpora of the installation or of this machine, follow it and show its results."""
     terminal.continues_when_repeated = True
 
     async def run(installation: Installation) -> int:
@@ -45,15 +49,14 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
         for field in CORPORA:
             name = train.get(field)
             if isinstance(name, str):
-                train[field] = await installed_corpus(name, options.file, installation, terminal)
+                train[field] = await installed_corpus(name, file, installation, terminal)
         note_tables(installation, terminal)
-        return await follow_study(changed(request, train=train), installation, terminal)
+        return await _follow(changed(request, train=train), installation, terminal)
 
     return with_services(settings_for_any(), terminal, run)
 
 
-async def follow_study(request: StudyRequest, installation: Installation, terminal: Terminal) -> int:
-    """Start a study, follow it to its end and show its results; return the exit code."""
+async def _follow(request: StudyRequest, installation: Installation, terminal: Terminal) -> int:
     view = _view()
     starting = installation.call(START_STUDY, body=request)
     accepted = await accept(starting, lambda one: Queued(one.study_id, word="study"), terminal)

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from trainer.contracts.errors import ErrorBody, FieldProblem, sentence
+from trainer.contracts.errors import ErrorBody, ErrorClass, FieldProblem, sentence
 from trainer.contracts.units import Unit, loss_number, per_char_number, perplexity_number
 
 if TYPE_CHECKING:  # `mt worker` starts the server of its children before these imports
+    from trainer.contracts.job_status import JobStatus
     from trainer.contracts.models import Objective
     from trainer.contracts.reports import Report
     from trainer.contracts.runs import RunStatus
@@ -319,3 +320,10 @@ def unknown_mark(unknown_char_share: float | None) -> str:
     from trainer.contracts.runs import has_unknown_text
 
     return " (!)" if has_unknown_text(unknown_char_share) else ""
+
+
+def exit_code(status: RunStatus | JobStatus) -> int:
+    """Return the exit code for a job that has ended."""
+    if status.error is not None:
+        return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    return 0 if status.status == "completed" else EXIT_FAILED

@@ -26,7 +26,8 @@ from trainer.commands.connection import (
 )
 from trainer.commands.corpus_names import corpus_name, server_corpus_name
 from trainer.commands.groups import follow_group_to_end
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns
+from trainer.commands.studies import run_study
+from trainer.commands.terminal import Terminal, columns, exit_code
 from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import request_hash
 from trainer.config.schema import Schema, schema_of
@@ -40,9 +41,8 @@ from trainer.config.train_request import (
 )
 from trainer.config.validation import safe_name
 from trainer.contracts.base import run_of
-from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
+from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorCode
 from trainer.contracts.http_answers import CheckedTraining
-from trainer.contracts.job_status import JobStatus
 from trainer.contracts.models import ModelFamily, NgramConfig
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.runs import (
@@ -128,9 +128,16 @@ def add_to(commands: Commands) -> None:
 
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview:
     """Read and check a train request, changing nothing; raises one AppError with all problems."""
-    terminal.lists_problems = True
     draft = _draft_of_family(options, settings)
-    training = asyncio.run(_read(draft, options.file, settings))
+    draft.fields.pop("search", None)  # a study trains what is left
+    return _checked_training(draft, options.file, settings, terminal)
+
+
+def _checked_training(
+    draft: RequestDraft, file: Path | None, settings: Settings, terminal: Terminal
+) -> TrainingPreview:
+    terminal.lists_problems = True
+    training = asyncio.run(_read(draft, file, settings))
     _note_unused(training.unused_settings, terminal)
     return training
 
@@ -237,9 +244,13 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     if settings.client.url is not None:
         terminal.lists_problems = True
         draft = _draft(options)
+        if (study := draft.study()) is not None:
+            return run_study(study, options.file, terminal)
         return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
-    others = OtherPrograms()
-    training = read_training(options, settings, terminal)
+    others, draft = OtherPrograms(), _draft_of_family(options, settings)
+    if (study := draft.study()) is not None:
+        return run_study(study, options.file, terminal)
+    training = _checked_training(draft, options.file, settings, terminal)
     cost, *more = _cost_and_notes(training.checked())
     busy = busy_note(others.cores(), physical_cores())
     for line in (f"{cost}{busy}", *more):
@@ -320,6 +331,7 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
 
 async def _check_there(options: TrainOptions, server: "Remote", terminal: Terminal) -> CheckedTraining:
     draft = _draft(options)
+    draft.fields.pop("search", None)
     checked = await server.send(CHECK_TRAINING, await _uploaded(draft, options.file, server, terminal))
     _note_unused(draft.unused_settings, terminal)
     return checked
@@ -364,13 +376,6 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
         after = " ".join([status.message, *await recovery_hint(status, installation)])
     terminal.show_report(status, end_report(status), Text(after))
     return exit_code(status)
-
-
-def exit_code(status: RunStatus | JobStatus) -> int:
-    """Return the exit code for a job that has ended."""
-    if status.error is not None:
-        return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
-    return 0 if status.status == "completed" else EXIT_FAILED
 
 
 def note_waiting_for_disk(status: RunStatus | TokenizerStatus, terminal: Terminal) -> None:

@@ -42,7 +42,7 @@ def read_experiment(document: dict[str, object], options: Mapping[str, object]) 
     return RequestDraft(override(document, options), errors, is_in_file=is_stated(document, options))
 
 
-_NOT_WRITTEN = {"model_size", "tokenizer_saw_held_out", "searched"}
+_NOT_WRITTEN = {"model_size", "tokenizer_saw_held_out"}
 
 
 def experiment_yaml(record: RunRecord) -> str:
@@ -56,7 +56,6 @@ def experiment_yaml(record: RunRecord) -> str:
     unwritten = {"architecture"}
     if model.get("max_position_embeddings") == effective.max_seq_len:  # the default, whatever the length
         unwritten.add("max_position_embeddings")
-    unwritten |= {field.removeprefix("model.") for field in effective.searched}  # the search chooses them
     given = ModelBlock.model_fields.keys() - unwritten
     fields["model"] = {name: size for name, size in model.items() if name in given}
     if effective.model_family == "ngram":
@@ -65,8 +64,6 @@ def experiment_yaml(record: RunRecord) -> str:
         fields["warmup_steps"] = 0  # absent, a rule chooses them
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
-    if "learning_rate" in effective.searched:
-        fields.pop("learning_rate")
     if effective.counts_steps or effective.minutes is not None:  # `max_steps` or `minutes` alone gives it
         fields.pop("num_epochs", None)
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")

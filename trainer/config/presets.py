@@ -40,7 +40,6 @@ _NOT_HASHED = {
 }
 _NOT_HASHED_DEFAULTS: dict[str, object] = {
     **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None},
-    **{"search": None, "searched": []},
 }
 """Fields that earlier versions lack; at these values the hash is that of an earlier version."""
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
@@ -59,7 +58,7 @@ _CHAR_LSTM_SPLIT: dict[str, object] = {"holdout_fraction": 0.05, "test_fraction"
 _ROUGH_VOCABULARY = 100
 
 OF_STEPS = (
-    *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "minutes", "search", "batch_size"),
+    *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "minutes", "batch_size"),
     *("gradient_accumulation", "optimizer"),
     *("learning_rate", "lr_schedule", "min_learning_rate", "decay_ratio", "warmup_steps", "warmup_ratio"),
     *("gradient_clipping", "ema_decay"),
@@ -213,30 +212,11 @@ def resolve_with_reasons(
     if values.get("warmup_steps") == 0:  # the same as none
         values["warmup_steps"] = None
     values["optimizer"] = _optimizer(values.get("optimizer"))
-    if request.search is not None:
-        values["searched"] = searched = _searched(chosen)
-        chosen = [_with_search(choice) if choice.field in searched else choice for choice in chosen]
     effective = parse(EffectiveRequest, values)
     _check(effective)
     if tokenizer is not None:
         effective = changed(effective, tokenizer_saw_held_out=_saw_held_out(tokenizer, effective))
     return Resolved(effective, tuple(chosen))
-
-
-def _with_search(choice: ChosenValue) -> ChosenValue:
-    return changed(choice, reason=f"{choice.reason}; the search tries others, too")
-
-
-def _searched(chosen: list[ChosenValue]) -> list[str]:
-    """Return the fields that a search varies: those of learning rate and dropout that a rule has chosen.
-
-    Raises INVALID_INPUT if the request gives all of them.
-    """
-    found = [one.field for one in chosen if one.field in ("learning_rate", "model.dropout", "model.attention_dropout")]
-    if not found:
-        message = "has nothing to choose, because `learning_rate` and dropout are given: leave it out, or one of them."
-        raise field_error(ErrorCode.INVALID_INPUT, "search", message)
-    return found
 
 
 def with_recorded(resolved: Resolved, record: RunRecord) -> EffectiveRequest:
@@ -379,8 +359,6 @@ def request_hash(effective: EffectiveRequest) -> str:
     if effective.optimizer.momentum is None:
         optimizer: dict[str, object] = effective.optimizer.model_dump(mode="json", exclude={"momentum"})
         values["optimizer"] = optimizer
-    for field in effective.searched:  # a result of the run
-        set_path(values, field, None)
     for field in CORPORA:
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256
@@ -545,9 +523,6 @@ def _misfits(effective: EffectiveRequest) -> Iterator[tuple[ErrorCode, str, str]
 
 def _misfits_of_devices(effective: EffectiveRequest, devices: int) -> Iterator[tuple[ErrorCode, str, str]]:
     invalid = ErrorCode.INVALID_INPUT
-    if effective.search is not None:
-        message = f"must be 1 with `search`, you gave {devices}: search on one device, then train with what it chose."
-        yield invalid, "devices", message
     if effective.device.startswith("cuda:"):
         yield invalid, "device", f"'{effective.device}' names one GPU, but `devices` is {devices}: give 'cuda'."
     if (rows := effective.batch_size) < devices:

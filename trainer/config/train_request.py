@@ -1,5 +1,6 @@
 """Drafts of train requests: fields from options and files, merged, checked, and their problems located."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, get_args
@@ -12,9 +13,11 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_er
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import LENGTHS, Setting, TrainRequest
 from trainer.contracts.seeds import read_seeds
+from trainer.contracts.studies import StudyRequest
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
+_MAX_STUDY_NAME = 32
 CORPORA = ("corpus", "validation_corpus", "test_corpus")
 _REPLACED_BY = {
     "tokenizer": ("tokenizer_id",),
@@ -44,7 +47,7 @@ TRAIN_OPTIONS = {
     "epochs": RequestOption("num_epochs", "Passes over the training split"),
     "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),
     "minutes": RequestOption("minutes", "Minutes that the run takes: they choose size, steps and batch"),
-    "search": RequestOption("search", "Variants of learning rate and dropout to compare on validation first"),
+    "search": RequestOption("search", "Start a study of so many settings of learning rate and dropout"),
     "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
     "learning_rate": RequestOption("learning_rate", "Learning rate at its highest"),
     "tokenizer": RequestOption("tokenizer", f"{', '.join(METHODS)}, or the id of a trained tokenizer"),
@@ -97,6 +100,24 @@ class RequestDraft(NamedTuple):
     """Returns the path in the file of a field of the request."""
     is_in_file: Callable[[str], bool] | None = None
     """Tells if the file has a value at a path that no option replaces; None without a file."""
+
+    def study(self) -> StudyRequest | None:
+        """Return the study that `search` starts over the draft; None for a training without `search`.
+
+        Raises INVALID_INPUT for a wrong number.
+        """
+        train = dict(self.fields)
+        variants = train.pop("search", None)
+        if variants is None:
+            return None
+        label, seed = str(train.pop("label", None) or "search"), train.pop("seed", None)
+        name = re.sub("[^a-z0-9-]", "-", label.lower())[:_MAX_STUDY_NAME].strip("-") or "search"
+        seeded = {} if seed is None else {"seed": seed}
+        try:
+            return parse(StudyRequest, {"name": name, "train": train, "variants": variants, **seeded})
+        except AppError as error:
+            problems = (one.named("search" if one.path == "variants" else one.path) for one in error.details)
+            raise refusal(error.code, *problems) from None
 
     def with_family(self, parent: ModelFamily | None) -> "RequestDraft":
         """Add the default model family, if neither options nor a flat file name one."""

@@ -43,7 +43,7 @@ WaitReason = Literal["turn", "worker", "gpu", "cpu", "memory", "queue", "disk_sp
 pause; space on the disk; a disk that works."""
 StopCause = Literal["crashed", "stalled", "starved", "killed", "disk_full", "disk_unwritable", "worker_ended"]
 """Why an attempt ended before its time; starved: the system killed it, because memory ran out."""
-Phase = Literal["reading", "searching", "training", "evaluating"]
+Phase = Literal["reading", "training", "evaluating"]
 """Phases of a running job."""
 
 

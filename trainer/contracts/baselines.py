@@ -8,7 +8,7 @@ from trainer.contracts.base import Frozen, describe_fields
 MAX_COUNTED_TOKENS = 5_000_000
 """Tokens of a training split that are counted; more would take more than about ten seconds."""
 Against = Literal["better", "no_clear_difference", "worse"]
-_ADVICE = "`search` tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
+_ADVICE = "a study tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
 WARNINGS: Mapping[Against, str] = {
     "worse": f"This model is worse than counting: {_ADVICE}",
     "no_clear_difference": f"This model is not clearly better than counting: {_ADVICE}",

@@ -7,7 +7,9 @@ GIB, MIB = 1 << 30, 1 << 20
 _BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train faster here."
 
 
-class Cost(Frozen):
+class Cost(Frozen, extra="ignore"):
+    """The estimated cost of a training. Fields of earlier versions are left out."""
+
     params: int
     memory_bytes: int
     disk_bytes: int
@@ -16,8 +18,6 @@ class Cost(Frozen):
     kept_bytes: int = 0
     """Size of their weights, which `disk_bytes` has too."""
     steps: int
-    search_steps: int = 0
-    """Steps of the trials of a search, which come first."""
     seconds: float | None = None
     """Time of all steps, by a finished run of this machine; None if no run is comparable."""
     is_given_time: bool = False
@@ -30,8 +30,6 @@ class Cost(Frozen):
         """Return the cost of equal runs as sentences, with a hint where another precision would train faster."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
         steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
-        if self.search_steps:
-            steps += f", after {rough_count(self.search_steps)} steps of its search,"
         time = "takes an unknown time: no comparable run has finished here yet"
         if self.seconds is not None:
             time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"

@@ -11,7 +11,6 @@ from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.inference import KindName
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Leaks
-from trainer.contracts.search import Search
 
 
 class EventBase(Frozen):
@@ -95,8 +94,8 @@ RUN_ENDS = (JobCompleted, JobFailed, JobCancelled)
 """The classes of the last event of a run."""
 
 
-class MetricsConfig(EventBase):
-    """Resolved values of the run, at the start of training."""
+class MetricsConfig(EventBase, extra="ignore"):
+    """Resolved values of the run, at the start of training. Fields of earlier versions are left out."""
 
     type: Literal["trainer.metrics.config.v1"] = "trainer.metrics.config.v1"
     model_family: ModelFamily
@@ -117,8 +116,6 @@ class MetricsConfig(EventBase):
     """Shares of the held-out splits that stand in the training split."""
     notes: tuple[str, ...] = ()
     """What the program has chosen or left out, in sentences."""
-    search: Search | None = None
-    """The trials that chose the learning rate and the dropout; None without a search."""
 
 
 class Progress(Frozen):

@@ -34,7 +34,6 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.looks import LookCount
 from trainer.contracts.models import BertConfig, ModelBlock, ModelConfig, ModelFamily, Objective, RnnConfig
-from trainer.contracts.search import Search
 from trainer.contracts.seeds import RunGroup, Seeds, listed_seeds
 from trainer.contracts.tokenizers import TokenizerConfig
 from trainer.contracts.training_options import (
@@ -66,10 +65,6 @@ _SEEDS: JsonDict = {
 }
 
 
-_NOT_WITH_SEARCH = {
-    **dict.fromkeys(("minutes", "max_seconds"), "the trials of a search take shares of a known number of steps"),
-    "seeds": "search with one seed, then train the others with the values that it has chosen",
-}
 LENGTHS = ("num_epochs", "max_steps", "max_seconds")
 """Fields that give the length of a training, each of which `minutes` chooses by itself."""
 
@@ -103,9 +98,6 @@ class TrainRequest(TrainingOptions, json_schema_extra=json_schema_rule(_WARMUP, 
         for field, length in zip(LENGTHS, (self.num_epochs, self.max_steps, self.max_seconds), strict=True):
             if self.minutes is not None and length is not None:
                 raise ValueError(f"give `minutes` or `{field}`, not both: the minutes choose how long the run trains")
-        for field, value in (("minutes", self.minutes), ("max_seconds", self.max_seconds), ("seeds", self.seeds)):
-            if self.search is not None and value is not None:
-                raise ValueError(f"give `search` or `{field}`, not both: {_NOT_WITH_SEARCH[field]}")
         if self.seeds is not None and self.resume:
             raise ValueError("give `seeds` or `resume`, not both: each run of a group is resumed by its id")
         return self
@@ -129,7 +121,15 @@ def _given_fields(request: TrainRequest) -> dict[str, object]:
     return given
 
 
-SentRequest = Annotated[TrainRequest, PlainSerializer(_given_fields)]
+class SearchedRequest(TrainRequest):
+    """The request of a run of an earlier version, which compared settings before its training."""
+
+    search: int
+
+
+SentRequest = Annotated[
+    TrainRequest | SearchedRequest, Field(union_mode="left_to_right"), PlainSerializer(_given_fields)
+]
 
 
 HeldOutSplit = Literal["validation", "test"]
@@ -189,8 +189,8 @@ class CorpusRef(Frozen):
         return self.name == self.sha256
 
 
-class EffectiveRequest(TrainingOptions):
-    """A resolved request: every value of the training is set."""
+class EffectiveRequest(TrainingOptions, extra="ignore"):
+    """A resolved request: every value of the training is set. Fields of earlier versions are left out."""
 
     corpus: CorpusRef
     validation_corpus: CorpusRef | None = None
@@ -205,8 +205,6 @@ class EffectiveRequest(TrainingOptions):
     lr_schedule: Schedule
     early_stopping: EarlyStopping = EarlyStopping()
     test: TestAccess = "open"
-    searched: tuple[str, ...] = ()
-    """Fields whose values the search of the run chooses: `learning_rate`, and the dropouts of the model."""
     tokenizer_saw_held_out: bool = False
     """True if the vocabulary of a stored tokenizer was trained on text that this run holds out."""
 
@@ -287,7 +285,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 
 def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the settings of a run as text; lists are JSON."""
-    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "searched"})
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label"})
     for name, value in flat(dumped):
         if not name.endswith(".bytes"):
             yield name, value if isinstance(value, str) else to_json(value).decode()
@@ -407,8 +405,6 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     test_perplexity: float | None = None
     bits_per_char: float | None = None
     """Bits per character of the test split."""
-    search: Search | None = None
-    """The trials that chose the learning rate and the dropout; None without a search, and until it ends."""
     baseline: Baseline | None = None
     """Losses of counting on the test split, or on validation without one; None until the end, and for masked models."""
     tokens_per_second: float | None = None
@@ -619,8 +615,8 @@ class EvalSummary(Frozen):
     """The shares of the text that the run and its ancestors have trained on; None if they were not measured."""
 
 
-class RunManifest(Frozen):
-    """`manifest.json`: a finished run; written once, at its end."""
+class RunManifest(Frozen, extra="ignore"):
+    """`manifest.json`: a finished run; written once, at its end. Fields of earlier versions are left out."""
 
     schema_version: Literal[1] = 1
     run_id: Identifier
@@ -636,8 +632,6 @@ class RunManifest(Frozen):
     parent_run_id: Identifier | None = None
     resumed_from_run_id: Identifier | None = None
     metrics: RunMetrics = RunMetrics()
-    search: Search | None = None
-    """The trials that chose the learning rate and the dropout; None without a search."""
     baselines: Baselines = Field(default_factory=dict)
     """Losses of counting, by split; empty for a masked model."""
     early_stopped: bool = False

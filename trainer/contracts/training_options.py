@@ -228,7 +228,6 @@ Epochs = Annotated[int, Field(ge=1, le=1000)]
 Minutes = Annotated[float, Field(gt=0, le=10_000)]
 BatchRows = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Variants = Annotated[int, Field(ge=2, le=64)]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 TestAccess = Literal["open", "locked"]
 
@@ -278,8 +277,6 @@ class TrainingOptions(Options):
 
     A resumed run counts only the time in which it trained.
     """
-    search: Variants | None = None
-    """Variants of learning rate and dropout that are compared on validation first; the best one is then trained."""
     batch_size: BatchRows | Literal["auto"] | None = None
     """Rows per batch. By rule, and with auto: such that a short text has many steps."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1

@@ -16,7 +16,7 @@ from trainer.export.citation import bibtex, citation_file
 from trainer.inference.model_files import ModelFile
 from trainer.reports.leak_notes import leak_warnings, shares_note
 from trainer.reports.report_text import Reader
-from trainer.reports.run_notes import counting_note, describe_unknown, looks_note, search_note
+from trainer.reports.run_notes import counting_note, describe_unknown, looks_note
 
 FolderFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
@@ -256,7 +256,6 @@ def _numbers(manifest: RunManifest, step: int | None) -> Iterator[tuple[str, str
         ("test perplexity", metrics.test_perplexity, f"{{:.{PERPLEXITY_DIGITS}f}} per {per}"),
         ("test", metrics.bits_per_char, f"{{:.{LOSS_DIGITS}f}} bits per character"),
         ("looks", None if manifest.test_looks is None else _looks(manifest, manifest.test_looks), "{}"),
-        ("search", None if manifest.search is None else _BITS.note(search_note(manifest.search)), "{}"),
         (
             "counting",
             None if baseline is None else ". ".join((_BITS.note(counting_note(baseline)), *baseline.warnings())),

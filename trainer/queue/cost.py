@@ -16,7 +16,6 @@ import structlog
 from trainer.artifacts.runs import RunStore
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
 from trainer.config.defaults import Pace, TrainingText
-from trainer.config.search import search_share
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.baselines import MAX_COUNTED_TOKENS
@@ -144,13 +143,12 @@ def preview_cost(
     if effective.minutes is not None:
         steps = cost.steps if pace is None else min(cost.steps, max(1, round(pace.tokens / step_tokens(effective))))
         return changed(cost, steps=steps, seconds=60 * effective.minutes, is_given_time=True, is_exact=is_exact)
-    search_steps = round(search_share(effective) * cost.steps)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:
-        tokens = train_tokens * (cost.steps + search_steps) / steps_per_epoch(effective, train_tokens)
+        tokens = train_tokens * cost.steps / steps_per_epoch(effective, train_tokens)
         seconds = min(tokens / speed, effective.max_seconds or math.inf)
-    return changed(cost, search_steps=search_steps, seconds=seconds, is_exact=is_exact)
+    return changed(cost, seconds=seconds, is_exact=is_exact)
 
 
 def measure_text(

@@ -14,6 +14,7 @@ from trainer.config.validation import merged, parse
 from trainer.contracts.base import HttpOrigin, changed, job_owner, now
 from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode, field_error
+from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.studies import StudyRecord, StudyRequest, StudyVariant
 from trainer.contracts.wording import counted
@@ -143,6 +144,9 @@ def _variant(number: int, setting: _Setting, preview: TrainingPreview) -> StudyV
 def _usual(request: StudyRequest, preview: TrainingPreview) -> list[StudyVariant]:
     """Return the settings around the values that the rules have chosen; raises INVALID_INPUT if they chose none."""
     space = usual_space(preview.effective, preview.chosen, request.variants)
+    if not space and isinstance(preview.effective.model, NgramConfig):
+        message = "is 'ngram', which has neither a learning rate nor a dropout: give `settings` or a `space`."
+        raise field_error(ErrorCode.INVALID_INPUT, "train.model_family", message)
     if not space:
         message = (
             "gives the learning rate and the dropout, so there is nothing to choose: leave one of them out, or give"

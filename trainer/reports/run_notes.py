@@ -1,10 +1,9 @@
-"""Notes about the losses of a run: counting, the search, unknown text, the looks at its test split."""
+"""Notes about the losses of a run: counting, unknown text, the looks at its test split."""
 
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.looks import LookCount
 from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.contracts.search import Search
 from trainer.reports.report_text import ENGLISH
 
 
@@ -33,35 +32,6 @@ def counting_note(baseline: Baseline) -> Note:
             note("; counted in {counted} of {all} tokens", counted=baseline.counted_tokens, all=baseline.train_tokens)
         )
     return joined(parts)
-
-
-def search_note(search: Search) -> Note:
-    """Return the values that a search has chosen, and what was compared."""
-    best = search.best
-    variants = counted_note(search.variants, "variant")
-    if best is None or best.val_loss is None:
-        return note("None of {variants} learned: the values of the rules were taken", variants=variants)
-    values = [note("learning rate {rate}", rate=Quantity(value=best.learning_rate, form="figures"))]
-    if best.dropout is not None:
-        values.append(note(", dropout {dropout}", dropout=Quantity(value=best.dropout, form="figures")))
-    first = next((one.val_loss for one in search.trials if (one.number, one.round) == (1, best.round)), None)
-    loss, steps = Quantity(value=best.val_loss, form="loss"), counted_note(best.steps, "step")
-    if first is None or best.number == 1:
-        return note(
-            "Best of {variants}: {values} ({loss} {unit} per token after {steps})",
-            values=joined(values),
-            variants=variants,
-            loss=loss,
-            steps=steps,
-        )
-    return note(
-        "Best of {variants}: {values} ({loss} {unit} per token after {steps}; {first} by the rules)",
-        values=joined(values),
-        variants=variants,
-        loss=loss,
-        steps=steps,
-        first=Quantity(value=first, form="loss"),
-    )
 
 
 def test_note(run: RunStatus) -> Note | None:

@@ -21,9 +21,8 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.contracts.search import Search
 from trainer.contracts.units import perplexity
-from trainer.reports.run_notes import counting_note, search_note, test_note, unknown_note
+from trainer.reports.run_notes import counting_note, test_note, unknown_note
 
 
 class RunField(NamedTuple):
@@ -160,15 +159,13 @@ RUN_LOSSES: Sequence[RunLoss] = (
 
 
 def run_report(run: RunStatus) -> Report:
-    """Return the report of a run: its fields, its losses with what is to be known about them, and its search."""
-    trials = () if run.search is None or not run.search.trials else (_trials(run.search),)
+    """Return the report of a run: its fields, and its losses with what is to be known about them."""
     title, state = note("Status"), note("{run}: {status}", run=run.run_id, status=run.status)
     if run.status == "completed":
         firsts = [*section("Losses", [state, *_results(run)]), *section("Status", [_facts(run, title)])]
     else:
         firsts = [*section("Status", [_facts(run, state)]), *section("Losses", _results(run))]
-    sections = [*firsts, *section("Trials of the search", trials, is_detail=True)]
-    return Report(title=note("{run}", run=run.label or run.run_id), sections=tuple(sections))
+    return Report(title=note("{run}", run=run.label or run.run_id), sections=tuple(firsts))
 
 
 def end_report(run: RunStatus) -> Report:
@@ -180,7 +177,6 @@ def end_report(run: RunStatus) -> Report:
 def _results(run: RunStatus) -> list[Part]:
     """Return the losses of a run and what is to be known about them."""
     notes = [] if run.baseline is None else [counting_note(run.baseline)]
-    notes += [] if run.search is None else [search_note(run.search)]
     notes += [] if (looks := test_note(run)) is None else [looks]
     notes += [note("{text}", text=text.removesuffix(".")) for text in run.notes]
     notes += [note("Warning: {text}", text=text.removesuffix(".")) for text in run.warnings]
@@ -237,18 +233,3 @@ def _losses(run: RunStatus) -> list[Part]:
         if rows
         else []
     )
-
-
-def _trials(search: Search) -> Table:
-    columns = (
-        *(column("round", "count"), column("variant", "count"), column("learning rate", "figures")),
-        *(column("dropout", "figures"), column("steps", "count"), column("validation, {unit} per token", "loss")),
-    )
-    rows = tuple(
-        (
-            *(one.round, one.number, one.learning_rate, one.dropout, one.steps),
-            note("diverged") if one.val_loss is None else one.val_loss,
-        )
-        for one in search.trials
-    )
-    return Table(name="trials", title=note("Trials of the search"), columns=columns, rows=rows, n_titles=2)

@@ -38,25 +38,16 @@ def save(run: RunDirectory, step: int) -> None:
         events.append(CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
 
 
-def end_trial(run: RunDirectory, number: int) -> None:
-    stamped = stamp(run.run_id, 7, f"searched:{number}")
-    with run.open_log() as events:
-        of_trial = {"trial": float(number)}
-        events.append(JobProgress(**stamped, progress=0.0, message="A trial.", phase="searching", payload=of_trial))
-
-
 def attempts(run: RunDirectory, *ends: StopCause | int) -> list[float | None]:
     """Play attempts that end so; return the seconds until the next one.
 
-    An integer is a checkpoint on the way, a negative one a trial of a search.
+    An integer is a checkpoint on the way.
     """
     waited: list[float | None] = []
     begin(run, 1)
     for number, end in enumerate(ends, 2):
-        if isinstance(end, int) and end > 0:
+        if isinstance(end, int):
             save(run, end)
-        elif isinstance(end, int):
-            end_trial(run, -end)
         else:
             waited.append(record_end(run, end, LINES))
             begin(run, number)
@@ -82,8 +73,6 @@ NEWER: list[StopCause | int] = [1, "crashed", "crashed", "crashed", 2, "stalled"
         (["crashed", "killed", "crashed", "disk_full", "crashed"], "crashed 3 times"),
         ([*NEWER, "crashed", 4, "stalled", "starved"], None),
         (["crashed", "crashed", *["killed"] * 50], None),
-        (["crashed", -1, "crashed", -2, "crashed", "crashed", -3, "crashed"], None),
-        (["crashed", -1, "crashed", "crashed", "crashed", "crashed"], "crashed 3 times"),
     ],
 )
 def test_three_faults_in_a_row__end_the_run(run: RunDirectory, ends: list[StopCause | int], advice: str | None) -> None:

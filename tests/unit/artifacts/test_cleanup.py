@@ -158,12 +158,10 @@ def test_failed_run__keeps_the_newest_whole_checkpoint_with_its_best(tmp_path: P
     run = add_run(tmp_path, "lstm-1", "failed", steps=(1, 2, 3, 4), best_step=1)
     (run.checkpoints / "step-4" / "optimizer.pt").write_bytes(b"damaged")
     (run.checkpoints / "step-3").rename(run.checkpoints / "broken-step-3-01234567")
-    (run.trials / "1-2" / "step-7").mkdir(parents=True)
     damaged = add_run(tmp_path, "lstm-2", "cancelled", steps=(1, 2))
     for step in (1, 2):
         (damaged.checkpoints / f"step-{step}" / "state.json").unlink()
     assert removed(settings_of(tmp_path)) == {
-        "models/lstm-1/trials": "Only a search that goes on needs the checkpoints of its trial.",
         "models/lstm-1/checkpoints/broken-step-3-01234567": "The checkpoint is damaged.",
         "models/lstm-1/checkpoints/step-4": "The run resumes from another checkpoint.",
     }

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from arq.connections import ArqRedis
+from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.refusals import refused
@@ -30,10 +32,12 @@ from trainer.artifacts.runs import (
     pause_idle_run,
     unpause_run,
 )
+from trainer.config.validation import set_path
 from trainer.contracts.base import RunState, changed, now
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import JobFailed, JobStarted, stamp
-from trainer.contracts.runs import AnnotationChange, RunManifest, TrainRequest
+from trainer.contracts.events import JobFailed, JobStarted, MetricsConfig, event_adapter, stamp
+from trainer.contracts.runs import AnnotationChange, RunManifest, RunRecord, TrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 from trainer.system.files import read_record
@@ -361,3 +365,42 @@ def test_folder_without_a_request__is_no_run(store: RunStore, run: RunDirectory,
         (tmp_path / "models" / name).mkdir()
     assert store.ids() == ids(store.newest()) == ids(store.all()) == [run.run_id]
     assert RunStore(tmp_path / "nothing").ids() == []
+
+
+def test_run_of_a_version_that_searched_within_a_run__is_read_without_the_search(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create(changed(record(), cost=Cost(params=1, memory_bytes=2, disk_bytes=3, steps=4)))
+    ended(run, "completed")
+    of_now = run.record(), run.completed_manifest()
+    trial: dict[str, object] = {"number": 1, "learning_rate": 0.1, "round": 1, "steps": 5, "val_loss": 2.0}
+    searched: dict[str, object] = {"variants": 2, "trials": [trial]}
+    for name in ("request.json", "manifest.json"):
+        fields: dict[str, object] = TypeAdapter(dict[str, object]).validate_json((run.path / name).read_bytes())
+        set_path(fields, "request.search", 2)
+        set_path(fields, "effective.search", 2)
+        set_path(fields, "effective.searched", ["learning_rate"])
+        set_path(fields, "search" if name == "manifest.json" else "cost.search_steps", searched)
+        (run.path / name).write_bytes(to_json(fields))
+    config = MetricsConfig(
+        **stamp(run.run_id, 7, "config:1"),
+        model_family="lstm",
+        model_size=None,
+        total_epochs=1,
+        total_steps=4,
+        batch_size=2,
+        learning_rate=0.1,
+        params=1,
+        vocab_size=9,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        tokenizer_id="char-1",
+    )
+    of_then = config.model_dump_json().removesuffix("}") + ',"search":null}'
+    assert event_adapter.validate_json(of_then) == config
+    stored, manifest = run.record(), run.completed_manifest()
+    assert (stored.effective, stored.cost) == (of_now[0].effective, of_now[0].cost)
+    assert changed(manifest, request=of_now[1].request) == of_now[1]
+    request: dict[str, object] = stored.request.model_dump(exclude_unset=True)
+    sent: dict[str, object] = of_now[0].request.model_dump(exclude_unset=True)
+    assert request.pop("search") == 2 and request == sent
+    assert RunRecord.model_validate_json(stored.model_dump_json()) == stored

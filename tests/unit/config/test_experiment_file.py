@@ -233,14 +233,6 @@ def test_experiment_file_of_a_run__keeps_how_files_of_a_folder_are_split() -> No
         assert ("split_by" in again.model_fields_set) == ("split_by" in given)
 
 
-def test_experiment_file_of_a_search__leaves_out_what_the_search_chooses() -> None:
-    request = train_request({"model_family": "lstm", "corpus": "kk", "tokenizer": {"method": "char"}, "search": 8})
-    effective = resolved(request)
-    file, again = written(request, effective)
-    assert (value_at(file, "search"), "learning_rate" in file) == (8, False)
-    assert request_hash(resolved(again)) == request_hash(effective)
-
-
 def test_experiment_file_of_a_warm_start__names_its_parent_and_no_tokenizer() -> None:
     tokenizer = char_tokenizer(["ab"]).manifest
     sizes: Fields = {"tie_word_embeddings": True}

@@ -352,7 +352,7 @@ def test_hash__counts_fields_that_change_the_result_and_no_names() -> None:
 
 NO_STEPS: dict[str, object] = {
     **{"max_seq_len": 64, "num_epochs": 2, "max_steps": 9, "max_seconds": 1.0, "batch_size": 4, "learning_rate": 0.1},
-    **{"minutes": 2.0, "search": 4},
+    **{"minutes": 2.0},
     **{"gradient_accumulation": 2, "optimizer": {"name": "sgd"}, "lr_schedule": "cosine", "min_learning_rate": 0.1},
     **{"warmup_steps": 1, "warmup_ratio": 0.1, "gradient_clipping": None, "early_stopping": {"enabled": True}},
     **{"init_from_run_id": "parent", "devices": 2, "strategy": "fsdp", "precision": "bf16", "data_num_workers": 0},

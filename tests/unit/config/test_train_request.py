@@ -2,8 +2,12 @@
 
 import pytest
 
-from trainer.config.train_request import TRAIN_OPTIONS, request_fields, train_request, with_family
+from tests.support.experiments import document as blocks
+from tests.support.refusals import refused
+from trainer.config.experiment_file import read_experiment
+from trainer.config.train_request import TRAIN_OPTIONS, RequestDraft, request_fields, train_request, with_family
 from trainer.config.validation import parse
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.training_options import EarlyStopping
 
@@ -11,7 +15,7 @@ _DISCORD_DESCRIPTION = 100
 
 
 def test_every_option__sets_a_field_of_the_request() -> None:
-    assert {option.field for option in TRAIN_OPTIONS.values()} <= TrainRequest.model_fields.keys()
+    assert {option.field for option in TRAIN_OPTIONS.values()} <= {*TrainRequest.model_fields, "search"}
     assert all(len(option.help) <= _DISCORD_DESCRIPTION for option in TRAIN_OPTIONS.values())
 
 
@@ -39,3 +43,21 @@ def test_tokenizer_options_without_a_method__are_of_the_familys(family: str, met
     options: dict[str, object] = {"model_family": family, "tokenizer": {"normalization": {"lowercase": True}}}
     request = train_request({"corpus": "kk", **options})
     assert request.tokenizer is not None and request.tokenizer.method == method
+
+
+def test_search__starts_a_study_over_the_other_fields() -> None:
+    fields: dict[str, object] = {"corpus": "kk", "model_family": "lstm", "minutes": 2.0}
+    study = RequestDraft({**fields, "search": 8, "label": "Kazakh: words", "seed": 7}).study()
+    assert study is not None
+    assert (study.name, study.variants, study.seed, study.train) == ("kazakh--words", 8, 7, fields)
+    assert RequestDraft(fields).study() is None
+    unnamed = RequestDraft({**fields, "search": 2}).study()
+    assert unnamed is not None and (unnamed.name, unnamed.seed) == ("search", 42)
+    with refused(ErrorCode.INVALID_INPUT, "`search` must be greater than or equal to 2, you gave 1.", "search"):
+        RequestDraft({**fields, "search": 1}).study()
+
+
+@pytest.mark.parametrize("document", [{"corpus": "kk", "search": 4}, blocks({"run": {"search": 4}})])
+def test_search__of_a_file_starts_a_study(document: dict[str, object]) -> None:
+    study = read_experiment(document, {}).study()
+    assert study is not None and (study.variants, study.train["corpus"]) == (4, "kk")

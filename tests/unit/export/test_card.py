@@ -21,7 +21,6 @@ from trainer.contracts.baselines import Baseline, Baselines
 from trainer.contracts.intervals import LineLosses
 from trainer.contracts.looks import LookCount
 from trainer.contracts.runs import EvalSummary, Leak
-from trainer.contracts.search import Search, Trial
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.training_options import Provenance
 from trainer.export.card import CardFormat, FolderFormat, Publication, model_card
@@ -152,10 +151,6 @@ def test_card__compares_the_model_with_counting(baseline: Baseline, text: str, t
     assert f"| counting | {text} |" in model_card(manifest, tokenizer, "hf", None)
     without_test = model_card(changed(manifest, baselines={"validation": UNCLEAR}), tokenizer, "hf", None)
     assert f"| counting | {UNCLEAR_LINE}. " in without_test
-    trial = Trial(number=1, learning_rate=0.005, round=1, steps=90, val_loss=1.25)
-    searched = changed(manifest, search=Search(variants=2, trials=(trial,)))
-    line = "| search | Best of 2 variants: learning rate 0.005 (1.803 bits per token after 90 steps) |"
-    assert line in model_card(searched, tokenizer, "hf", None)
     other_weights = model_card(manifest, tokenizer, "hf", None, 500)
     assert "counting" not in other_weights, "the numbers at the end are not those of a checkpoint"
 

@@ -182,8 +182,6 @@ def test_lines__name_estimated_and_unknown_figures() -> None:
     [line] = changed(cost, is_exact=True, seconds=400.0, steps=1).lines()
     assert "1,234,567 parameters" in line
     assert line.endswith("Training for 1 step takes about 7 minutes, judged by an earlier run here.")
-    [line] = changed(cost, search_steps=37_000, seconds=400.0).lines()
-    assert "Training for 12,300 steps, after 37,000 steps of its search, takes about 7 minutes" in line
     [line] = changed(cost, kept_checkpoints=12, kept_bytes=96 * MIB).lines()
     assert " and 5.0 MiB of disk. It keeps 12 checkpoints: 96.0 MiB. Training for " in line
 

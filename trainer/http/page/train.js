@@ -47,7 +47,7 @@ const FIRST = {
 };
 /** @type {[string, string[]][]} */
 const GROUPS = [
-  ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "search", "num_epochs", "max_steps", "seed", "seeds"]],
+  ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "num_epochs", "max_steps", "seed", "seeds"]],
   ["Tokenizer", ["tokenizer", "tokenizer_id"]],
   [
     "Splits",

@@ -16,7 +16,6 @@ from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.search import chosen_request
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
@@ -48,7 +47,6 @@ from trainer.contracts.runs import (
     TokenizerFacts,
     largest_unknown_char_share,
 )
-from trainer.contracts.search import Search
 from trainer.contracts.units import perplexity
 from trainer.contracts.wording import STOP_MESSAGES, distinct
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
@@ -56,8 +54,6 @@ from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.ngram import NgramModel
 from trainer.reports.leak_notes import leak_warnings
-from trainer.reports.report_text import ENGLISH
-from trainer.reports.run_notes import search_note
 from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.system.hardware import memory_held_bytes
 from trainer.system.heartbeat import ALIVE, PHASE, STEP, Heartbeat
@@ -82,7 +78,6 @@ from trainer.training.loop import (
 )
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
-from trainer.training.search import SearchCallbacks, SearchPlaces, search
 from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -222,7 +217,6 @@ class TrainingAttempt:
         self._record = run.record()
         self._effective = self._record.effective
         self._looks = LookLedger.of(settings)
-        self._search: Search | None = None
         self._started = started[0].ts
         self._number = len(started)
         self._begin = self._progress_at = monotonic()
@@ -255,13 +249,6 @@ class TrainingAttempt:
         parts = parts._replace(
             corpus=parts.corpus.with_leaks(leaks_of_run(parts.corpus, self._effective, self._settings))
         )
-        if self._effective.search is not None:
-            stopped = self._choose_values(parts)
-            if stopped is not None:
-                state = TrainingState(request_hash=self._record.request_hash)
-                self._end(TrainResult(stopped, False, state, None), parts)
-                return
-            parts = parts._replace(model=self._seeded_model(parts.tokenizer, self._effective))
         effective = self._effective
         model, tokenizer, corpus, compute, store, checkpoint = parts
         counting_seconds = 0.0
@@ -313,58 +300,6 @@ class TrainingAttempt:
             self._events.append(JobProgress(**stamped, progress=0.0, message=message, cause="worker_ended"))
         else:
             self._finish(result, parts)
-
-    def _choose_values(self, parts: Parts) -> StopReason | None:
-        """Search for the values that the request leaves open, and take those of the best trial.
-
-        Returns the reason to stop if the search does not end.
-        """
-        self._log_phase("searching", "Comparing short trials of the learning rate and dropout.")
-        tokenizer, corpus, compute = parts.tokenizer, parts.corpus, parts.compute
-        found = search(
-            corpus,
-            self._effective,
-            compute,
-            SearchPlaces(self._run.search, self._run.trials),
-            SearchCallbacks(
-                new_model=lambda request: self._seeded_model(tokenizer, request),
-                of_training=TrainingCallbacks(
-                    on_step=lambda _: self._heartbeat.beat(STEP),
-                    on_saving=self._before_saving,
-                    should_stop=self._stop_reason,
-                ),
-                on_trial=self._log_trial,
-            ),
-        )
-        if not isinstance(found, Search):
-            return found
-        self._search = found
-        self._effective = chosen_request(self._effective, found)
-        log.info("searched", reason=ENGLISH.note(search_note(found)))
-        return None
-
-    def _seeded_model(self, tokenizer: Tokenizer, effective: EffectiveRequest) -> LanguageModel:
-        """Return an untrained model, with the random generators as a training of its own would have them."""
-        seed_everything(effective.seed)
-        model = _new_model(effective, tokenizer)
-        if effective.init_from_run_id is not None:
-            _load_parent(model, RunStore(self._settings.app.artifacts_root), effective.init_from_run_id)
-        return model
-
-    def _log_trial(self, found: Search, in_all: int) -> None:
-        """Log the trial that has ended."""
-        number, trial = len(found.trials), found.trials[-1]
-        stamped = self._stamp(f"searched:{number}")
-        self._events.append(
-            JobProgress(
-                **stamped,
-                progress=0.0,
-                message=f"Trial {number} of {in_all} of the search has ended.",
-                phase="searching",
-                payload={"trial": number, "trials": in_all},
-            )
-        )
-        log.info("trial_ended", steps=trial.steps, loss=trial.val_loss, reason=f"{trial}")
 
     def _finish(self, result: TrainResult, parts: Parts) -> None:
         """Write the artifact of a completed run, and the end of a completed or cancelled run."""
@@ -419,7 +354,6 @@ class TrainingAttempt:
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
             parent_run_id=effective.parent_run_id,
             metrics=metrics,
-            search=self._search,
             baselines=baselines,
             early_stopped=result.early_stopped,
             best_epoch=state.history.best_epoch,
@@ -538,7 +472,6 @@ class TrainingAttempt:
             tokenizer_id=tokenizer.manifest.tokenizer_id,
             leaks=corpus.leaks,
             notes=self._notes(corpus),
-            search=self._search,
         )
         self._events.append(config)
         for warning in leak_warnings(effective, corpus.leaks):

@@ -82,7 +82,6 @@ from trainer.contracts.jobs import WorkersState
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.reports import note
 from trainer.contracts.runs import Leak, Leaks, RunRecord, RunStatus
-from trainer.contracts.search import Search, Trial
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue, EarlyStopping
 from trainer.contracts.units import Unit
@@ -126,8 +125,6 @@ MEASURED: dict[str, object] = {
     "evals_without_gain": 1,
     "device": "cuda:0",
 }
-TRIAL = Trial(number=3, learning_rate=0.0179, dropout=0.24, round=3, steps=500, val_loss=1.25)
-SEARCH = Search(variants=8, trials=(TRIAL,))
 UNKNOWN: dict[str, object] = dict.fromkeys(
     (
         "total_steps",
@@ -179,8 +176,6 @@ RUN_STATES: Mapping[str, tuple[RunRecord, RunStatus]] = {
         status_of(lambda story: story.start(notes=("Left out: a_b.csv.",)).step(100, 1.1, 1.2).complete()),
     ),
     "leaking": (RECORD, status_of(lambda story: story.start(LEAKS).step(100, 1.1, 1.2).complete())),
-    "searched": (RECORD, changed(COMPLETED, search=SEARCH)),
-    "searched for a rate": (RECORD, changed(COMPLETED, search=changed(SEARCH, trials=(changed(TRIAL, dropout=None),)))),
     "better than counting": (RECORD, changed(COMPLETED, baseline=BETTER)),
     "worse than counting": (RECORD, changed(COMPLETED, baseline=WORSE, warnings=WORSE.warnings())),
     "not clearly better": (RECORD, changed(COMPLETED, baseline=UNCLEAR, warnings=UNCLEAR.warnings())),
