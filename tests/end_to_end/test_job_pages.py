@@ -39,6 +39,7 @@ from trainer.contracts.experiments import (
     TextOptions,
 )
 from trainer.contracts.operations import JOB_ROWS
+from trainer.contracts.studies import StudyRecord, StudyRequest
 from trainer.reports.experiment_charts import leaf_order
 from trainer.system.files import read_record
 
@@ -419,6 +420,33 @@ async def test_form__starts_an_experiment_with_the_fields_that_were_given(site: 
             corpora="udhr_ipa",
             texts=TextOptions(shuffled=False),
             seeds=(1, 2),
+        )
+
+
+async def test_form__starts_a_study_of_named_settings(site: Site, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as browser:
+        await browser.open(f"{site.address}/#/studies")
+        await browser.tab_to("a[href='#/studies/new']")
+        await browser.press("Enter")
+        await fill(browser, "name", "page")
+        for name in ("low", "high"):
+            await fill(browser, "settings", name)
+            await browser.press("Enter")
+        await browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        await fill(browser, "train-corpus", "demo")
+        await browser.evaluate("document.querySelector('#field-train-model_family').value = 'lstm'")
+        await browser.evaluate("document.querySelector('#field-train-model_size').value = 'tiny'")
+        for name, rate in (("low", "0.001"), ("high", "0.01")):
+            await fill(browser, f"settings-{name}-learning_rate", rate)
+        await browser.evaluate(f"document.querySelector({START!r}).focus()")
+        await browser.press("Enter")
+        await browser.see("location.hash.startsWith('#/studies/page-')")
+        await browser.see_text("0 of 11 runs")
+        record = read_record(site.artifacts / "studies" / await identifier(browser) / "request.json", StudyRecord)
+        assert record.request == StudyRequest(
+            name="page",
+            train={"corpus": "demo", "model_family": "lstm", "model_size": "tiny"},
+            settings={"low": {"learning_rate": 0.001}, "high": {"learning_rate": 0.01}},
         )
 
 

@@ -27,7 +27,9 @@ from trainer.contracts.training_options import ChosenValue, Minutes
 
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 """The name of a study, or of a setting in it: part of the ids of runs."""
-_TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest"}
+SET_BY_STUDY = ("test", "seed", "seeds", "label", "resume")
+"""Fields of a train request that a study sets by itself."""
+_TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest", "x-without": [*SET_BY_STUDY]}
 """Added to the schema of a block with some fields of a train request."""
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 MAX_VARIANTS = 256

@@ -16,13 +16,11 @@ from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
-from trainer.contracts.studies import StudyRecord, StudyRequest, StudyVariant
+from trainer.contracts.studies import SET_BY_STUDY, StudyRecord, StudyRequest, StudyVariant
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import TrainingPreview, preview_training
 
-_ADDED = ("test", "seed", "seeds", "label", "resume")
-"""Fields of a train request that a study sets by itself."""
 _OF_TEXT = (*CORPORA, "split_by", "split_seed", "holdout_fraction", "test_fraction", "documents", "objective")
 """Fields that decide what is measured, and must be the same for all settings."""
 Allow = Callable[[TrainRequest], Awaitable[TrainRequest]]
@@ -80,7 +78,7 @@ def _check_fields(request: StudyRequest) -> None:
     places: dict[str, Collection[str]] = {"train": request.train, "space": request.space}
     places |= {f"settings.{name}": train for name, train in request.settings.items()}
     for place, fields in places.items():
-        for field in _ADDED:
+        for field in SET_BY_STUDY:
             if field in fields:
                 message = "is set by the study itself: leave it out."
                 raise field_error(ErrorCode.INVALID_INPUT, f"{place}.{field}", message)

@@ -16,6 +16,7 @@ import { capital } from "./numbers.js";
  * @property {Record<string, Schema>} [properties]
  * @property {Record<string, Schema>} [patternProperties] the records of a block of names
  * @property {string} [record] the record that has the fields of a block
+ * @property {string[]} [without] fields of that record that the block has not; default: the required ones
  * @property {string[]} [required]
  * @property {Schema} [items]
  * @property {unknown} [default]
@@ -79,8 +80,8 @@ export class SchemaForm {
     const tag = this.#discriminator(schema);
     const [part] = Object.values(first?.patternProperties ?? {}).concat(first?.items ?? []).flatMap((one) => this.#alternatives(one));
     if (tag !== null) return this.#union(path, schema, schemas, tag);
-    if (part?.properties) return this.#list(path, schema, part, !first?.items);
-    if (first?.record) return folded(path, schema, this.#properties(path, this.#optional(first.record)));
+    if (part?.properties || part?.record) return this.#list(path, schema, this.#fieldsOf(part), !first?.items);
+    if (first?.record) return folded(path, schema, this.#properties(path, this.#fieldsOf(first)));
     if (schemas.length !== 1 || !first?.properties) return this.#leaf(path, schema, schemas, isRequired);
     const says = schema.anyOf && Object.values(first.properties).some((one) => (one.default ?? null) !== null);
     const given = says ? [this.#leaf(path, { enum: GIVEN, default: false, description: "With the values beside it." }, [{ enum: GIVEN }], false, false)] : [];
@@ -176,13 +177,15 @@ export class SchemaForm {
   }
 
   /**
-   * Return a record without its required properties.
-   * @param {string} name
+   * Return a record, or the fields that a block has of one.
+   * @param {Schema} schema
    * @returns {Schema}
    */
-  #optional(name) {
-    const { properties = {}, required = [] } = this.#schemas[name] ?? {};
-    return { properties: Object.fromEntries(Object.entries(properties).filter(([one]) => !required.includes(one))) };
+  #fieldsOf(schema) {
+    if (!schema.record) return schema;
+    const { properties = {}, required = [] } = this.#schemas[schema.record] ?? {};
+    const without = schema.without ?? required;
+    return { properties: Object.fromEntries(Object.entries(properties).filter(([one]) => !without.includes(one))) };
   }
 
   /**
