@@ -9,21 +9,28 @@ import pytest
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, some_text
 from tests.support.lab import Lab
 from tests.support.refusals import refused
-from tests.support.studies import RATES, TRAIN, started_study, study_request
+from tests.support.runs import ended
+from tests.support.runs import record as run_record
+from tests.support.studies import RATES, TRAIN, started_study, study_record, study_request
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import events_of
 from trainer.artifacts.kinds import STUDIES
-from trainer.artifacts.studies import StudyDirectory
+from trainer.artifacts.runs import RunStore, cancel_idle_run
+from trainer.artifacts.studies import StudyDirectory, StudyStore
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted
+from trainer.contracts.intervals import LineLosses
 from trainer.contracts.looks import Look
+from trainer.contracts.runs import EvalSummary
 from trainer.contracts.studies import StudyResult, StudyStatus, TrialKey
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import answering_server
 from trainer.store.store import connect
 from trainer.system.files import read_record
+from trainer.worker.steps import Steps
+from trainer.worker.study import StudySteps
 
 STAGES = {"round 1": 5, "round 2": 3, "final": 4, "test": 2}
 """The trainings of the smallest request."""
@@ -94,6 +101,10 @@ async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: L
         with refused(ErrorCode.CONFLICT, f"the study '{study.study_id}'"):
             await queue.states.delete(others[0])
         assert (await started_study(queue, study_request(), user_id=7)).state() == "completed"
+        study.result.unlink()  # as of a worker that was killed before it was written
+        await queue.jobs.accept(STUDIES, lambda: queue.stores.studies.create(study.record()))
+        again = await completed(study)
+        assert again == result and looks_of(queue, again) == [look], "no new look, and nothing is measured again"
 
 
 async def test_study__without_the_test_ends_with_the_winner(lab: Lab) -> None:
@@ -172,6 +183,34 @@ async def test_cancel__ends_the_runs_and_another_start_uses_those_that_completed
         await until(lambda: any(one.run_id.endswith("-a2") for one in again.trials().values()))
         assert {*done} < {one.run_id for one in again.trials().values()}
         await queue.jobs.cancel(STUDIES, again.study_id)
+
+
+async def test_winner_whose_tested_trainings_fail__is_not_reported(tmp_path: Path, lab: Lab) -> None:
+    settings = settings_in(tmp_path)
+    runs, study = (
+        RunStore(settings.app.artifacts_root),
+        StudyStore(settings.app.artifacts_root).create(study_record(n_variants=2, seeds=1, test_seeds=1)),
+    )
+    lines = LineLosses(nats=(2.0,), tokens=(1,), chars=(1,))
+    for variant, loss in ((1, 2.0), (2, 1.0)):
+        measured = EvalSummary(split="validation", loss=loss, perplexity=2.0, bits_per_char=loss, lines=lines)
+        run_id = TrialKey("final", 0, variant, 1).run_id(study.record(), 1)
+        ended(runs.create(run_record(run_id)), "completed", eval=(measured,))
+    cancel_idle_run(runs.create(run_record(TrialKey("test", 0, 2, 2).run_id(study.record(), 1))))
+    async with lab.store() as store:
+        steps = Steps(study, JobQueue(settings, store), settings, store)
+        await steps.run(StudySteps(study, steps).run)
+    failure = study.failure()
+    assert failure is not None
+    assert failure.message == "The winner could not be trained for the test. It was cancelled."
+
+
+def test_cancel_without_a_worker__ends_the_runs_of_the_study(tmp_path: Path) -> None:
+    runs, study = RunStore(tmp_path), StudyStore(tmp_path).create(study_record())
+    run = runs.create(run_record(TrialKey("round", 1, 1, 0).run_id(study.record(), 1)))
+    assert study.cancel()
+    end = run.manifest()
+    assert end is not None and end.status == "cancelled" and study.status().trials[0].reason == "It was cancelled."
 
 
 @pytest.mark.slow

@@ -76,5 +76,8 @@ async def test_completed_study__shows_the_winner_and_its_tables(tmp_path: Path) 
         assert "✅ Completed: study rates" in shown.text and "Rule: the lowest mean validation loss" in shown.text
         assert "1 look at this test text; 31 runs trained on its corpus" in shown.text
         assert "🏆 v2" in (await here.ask(here.bob, "study list")).text
+        uncounted = StudyTest(run_ids=("a", "b"), test_loss=loss, bits_per_char=None, looks=None, baseline=None)
+        alone = study_report(changed(result, test=uncounted), record.request)
+        assert "at this test text" not in alone.model_dump_json()
         unread = changed(result, test=None)
         assert "The test split was not read" in study_report(unread, record.request).model_dump_json()

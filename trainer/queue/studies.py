@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from trainer.config.settings import Settings
-from trainer.config.studies import drawn, full_runs, rounds_of, usual_space, with_values
+from trainer.config.studies import drawn, rounds_of, usual_space, with_values
 from trainer.config.train_request import CORPORA, RequestDraft, override, with_family
 from trainer.config.validation import merged, parse
 from trainer.contracts.base import HttpOrigin, changed, job_owner, now
@@ -205,15 +205,6 @@ def check_budget(record: StudyRecord) -> None:
             f" {rough_duration(seconds)}: {fewer}."
         )
         raise field_error(ErrorCode.INVALID_INPUT, "minutes", message)
-
-
-def cost_lines(record: StudyRecord) -> list[str]:
-    """Return the size of a study in sentences."""
-    settings, total = counted(len(record.variants), "setting"), counted(full_runs(record), "run")
-    lines = [f"{settings}, at most {total}."]
-    if record.run_seconds is not None:
-        lines.append(f"A full training takes about {rough_duration(record.run_seconds)}.")
-    return lines
 
 
 def _hash(request: StudyRequest, contents: Sequence[str], owner: int | str | None) -> str:

@@ -105,6 +105,15 @@ def test_space__of_lists_is_taken_as_a_whole_if_it_is_small() -> None:
     assert len(some) == 3 and all(one in expected for one in some)
 
 
+def test_space__with_fewer_settings_than_asked_for_gives_each_once() -> None:
+    layers: dict[str, Values] = {"model.num_layers": ValueRange(low=1, high=3)}
+    assert sorted(values_at(drawn(layers, 8, seed=1), "model.num_layers")) == [1, 2, 3]
+    widths: dict[str, Values] = {"model.hidden_size": ValueRange(low=16, high=256, scale="log")}
+    found = values_at(drawn(widths, 16, seed=1), "model.hidden_size")
+    assert all(isinstance(width, int) and 16 <= width <= 256 for width in found)
+    assert 6 <= sum(width < 64 for width in found) <= 10, "half of them in the lower half of the scale"
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_space__is_covered_evenly_on_its_scale(seed: int) -> None:
     space: dict[str, Values] = {

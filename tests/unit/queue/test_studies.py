@@ -64,6 +64,9 @@ async def test_usual_space__has_the_values_of_the_rules_first(folder: Path) -> N
     of_rate = await resolved(folder, train={**given, "model": {"dropout": 0.3, "attention_dropout": 0.1}}, settings={})
     assert {one.effective.model.dropout for one in of_rate.variants} == {0.3}
     assert [*of_rate.variants[0].train] == ["learning_rate"]
+    of_dropout = await resolved(folder, train={**given, "learning_rate": 0.01}, settings={})
+    assert {one.effective.learning_rate for one in of_dropout.variants} == {0.01}
+    assert [*of_dropout.variants[0].train] == ["model"]
 
 
 async def test_space__is_drawn_and_each_setting_checked(folder: Path) -> None:
@@ -97,6 +100,14 @@ async def test_wrong_field__of_a_training_is_told_with_its_place(folder: Path, f
         (
             {"settings": {}, "train": train(learning_rate=0.1, model={"hidden_size": 8, "dropout": 0.1})},
             "`train` gives the learning rate and the dropout, so there is nothing to choose:",
+        ),
+        (
+            {"settings": {}, "train": {"corpus": "text", "model_family": "ngram"}},
+            "`train.model_family` is 'ngram', which has neither a learning rate nor a dropout",
+        ),
+        (
+            {"settings": {"a": {}, "b": {"lr_schedule": "constant", "min_learning_rate": 0.1}}},
+            "`settings.b.min_learning_rate` has no effect with `lr_schedule` 'constant'",
         ),
         ({"train": train(seed=1)}, "`train.seed` is set by the study itself: leave it out."),
         ({"settings": {"a": {}, "b": {"test": "open"}}}, "`settings.b.test` is set by the study itself"),
