@@ -308,6 +308,9 @@ async def test_locked_split__is_told_by_no_tool_of_an_agent_before_its_unlock(la
         assert not twins.is_told_by((await ana.read(f"run://{run_id}/card")).encode())
         assert (await ana.call("evaluate", run_id=run_id, split="test")).error.code is ErrorCode.TEST_LOCKED
         assert (await bob.call("unlock", runs=[run_id])).error.code is ErrorCode.FORBIDDEN
-        unlocked = (await ana.call("unlock", runs=[run_id], wait=30)).record(Unlocked)
-        assert [one.test_loss for one in unlocked.runs] == [twins.metrics.loss]
+        answer_of_tool = await ana.call("unlock", runs=[run_id], wait=30)
+        [unlocked] = answer_of_tool.record(Unlocked).runs
+        assert unlocked.test_loss == twins.metrics.loss
+        assert answer_of_tool.text.startswith("Test splits that were read\n")
+        assert f"{twins.metrics.perplexity:.2f}" in answer_of_tool.text
         assert "look" in (await ana.call("report_run", run_id=run_id)).text

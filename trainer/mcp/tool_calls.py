@@ -16,6 +16,7 @@ from trainer.config.validation import parse, safe_name
 from trainer.contracts.base import Frozen, changed, narrowed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, field_error, new_request_id
 from trainer.contracts.job_status import JobStatus
+from trainer.contracts.looks import Unlocked
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import ArtifactPath, GroupPath, NoBody, WaitQuery
 from trainer.contracts.reports import Report
@@ -26,6 +27,7 @@ from trainer.lab.waits import Status
 from trainer.mcp.installations import Installation, files_of
 from trainer.mcp.tools import KEY_ARGUMENT
 from trainer.reports.report_text import plain_lines
+from trainer.reports.unlock_report import unlock_report
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -178,6 +180,8 @@ async def _report(
     """Return what an answer says to people; None for an answer without a report."""
     if isinstance(found, Report):
         return found
+    if isinstance(found, Unlocked):
+        return unlock_report(found)
     row, call = reading.operation, _REPORTS.get(reading.operation.route)
     if call is not None:
         fields: dict[str, object] = query.model_dump(include=set(call.query.model_fields))
