@@ -125,6 +125,25 @@ def test_study__runs_on_a_file_of_the_laptop_and_shows_what_the_server_shows(lap
     assert "`train.seeds` is set by the study itself" in refused
 
 
+def test_client__runs_a_study_on_the_server_and_reads_test_splits_once(laptop: Laptop, client: Client) -> None:
+    laptop.write("stars.txt", "\n".join(some_text(number)[::-1] for number in range(1, 40)))
+    corpus = client.upload(laptop.folder / "stars.txt").name
+    study: dict[str, object] = {"name": "notebook", "train": {**TRAIN, "corpus": corpus}, "seeds": 1, "test_seeds": 1}
+    settings: dict[str, object] = {"low": {"learning_rate": 0.001}, "high": {"learning_rate": 0.1}}
+    result = client.study(study, settings=settings)
+    assert result.test is not None and result.test.looks is not None
+    assert (result.winner.name, result.test.looks.looks, result.test.looks.runs) == ("high", 1, 3)
+    assert client.study(laptop.write("study.yaml", json.dumps(study | {"settings": settings}))) == result
+    assert "1 look at this test text" in repr(client.report("studies", result.study_id))
+    finals = [one.run_id for one in result.trials if one.phase == "final"]
+    unlocked = client.unlock(*finals)
+    assert [(one.looks, one.runs) for one in unlocked.looks] == [(2, 3)]
+    assert client.unlock(*finals) == unlocked
+    assert [one.test_loss for one in unlocked.runs] == [client.status(name).test_loss for name in finals]
+    with refused(ErrorCode.RUN_NOT_FOUND, "no-such-run"):
+        client.unlock("no-such-run")
+
+
 def contents_of(folder: Path, other: Path) -> dict[Path, bytes]:
     """The content of a folder under the paths of another."""
     return {other / path.relative_to(folder): content for path, content in contents(folder).items()}

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import aclosing
 from pathlib import Path
@@ -21,7 +21,7 @@ from trainer.client.remote import Remote
 from trainer.client.report_view import ReportView
 from trainer.client.run_card import RunCard
 from trainer.client.uploads import upload_corpus
-from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_yaml, request_path
+from trainer.config.experiment_file import plan_path, read_experiment, read_plan, read_study, read_yaml, request_path
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems, parse
@@ -36,9 +36,20 @@ from trainer.contracts.exports import ExportFormat, ExportRequest
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.jobs import WorkersState
+from trainer.contracts.looks import Unlocked, UnlockRequest
 from trainer.contracts.models import Objective
-from trainer.contracts.parameters import BatteryPath, CompareQuery, CorpusPath, ExperimentPath, RunPath, TokenizerPath
+from trainer.contracts.parameters import (
+    BatteryPath,
+    CompareQuery,
+    CorpusPath,
+    ExperimentPath,
+    NoBody,
+    RunPath,
+    TokenizerPath,
+    WaitQuery,
+)
 from trainer.contracts.runs import AnnotationChange, RunStatus, TrainRequest
+from trainer.contracts.studies import StudyPath, StudyRequest, StudyResult, StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
 from trainer.lab.calls import (
@@ -57,9 +68,12 @@ from trainer.lab.calls import (
     RESUME_RUN,
     START_BATTERY,
     START_EXPERIMENT,
+    START_STUDY,
+    STUDIES,
     TOKENIZERS,
     TRAIN,
     TRAIN_TOKENIZER,
+    UNLOCK,
     AnswerT,
     BodyT,
     Call,
@@ -71,6 +85,9 @@ from trainer.system.logs import readable_line
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=BaseModel)
+_Job = ExperimentStatus | StudyStatus | BatteryStatus | TokenizerStatus
+JobT = TypeVar("JobT", bound=_Job)
+_UNLOCK_WAIT_SECONDS = 30.0
 
 
 class Client:
@@ -237,6 +254,24 @@ class Client:
             request = parse(ExperimentRequest, {**plan, **fields})
         return self._loop.call(self._experiment(request, work_bar(request.name)))
 
+    def study(self, study: Mapping[str, object] | str | Path, /, **fields: object) -> StudyResult:
+        """Run a study to its end and return its result; an equal one that has completed is not run again.
+
+        The study is a file (YAML) or the fields of a study request, and `fields` replace its values. The corpora are on
+        the server.
+        """
+        path, given = (Path(study), fields) if isinstance(study, str | Path) else (None, {**study, **fields})
+        request = read_study(path, given)
+        return self._loop.call(self._study(request, work_bar(request.name)))
+
+    def unlock(self, *names: str) -> Unlocked:
+        """Read the test splits of completed runs or groups, which is one look, and return the losses there.
+
+        The same runs again are no new look.
+        """
+        runs = [self._loop.call(self._server.full_run_id(name, or_group=True)) for name in names]
+        return self._loop.call(self._unlock(parse(UnlockRequest, {"runs": runs})))
+
     def battery(self, runs: str | Sequence[str], *batteries: str | Path, **options: object) -> BatterySummary:
         """Score batteries by runs on the server: files and folders of this machine, or names such as `blimp`.
 
@@ -284,8 +319,8 @@ class Client:
         self._loop.call(self._server.download(kind, full_id, Path(folder)))
         return Path(folder)
 
-    def report(self, kind: Literal["experiments", "batteries", "tokenizers"], job_id: str) -> ReportView:
-        """Return the report of a tokenizer, or of a completed experiment, battery or development, for notebooks."""
+    def report(self, kind: Literal["experiments", "studies", "batteries", "tokenizers"], job_id: str) -> ReportView:
+        """Return the report of a tokenizer, or of another completed job, for notebooks."""
         if kind != "tokenizers":
             return self._loop.call(self._server.report(kind, job_id))
         path = TokenizerPath(tokenizer_id=self._loop.call(self._server.job_id(kind, job_id)))
@@ -330,24 +365,39 @@ class Client:
     async def _experiment(self, request: ExperimentRequest, report: Progress) -> ExperimentResult:
         """Run an experiment to its end and return its result; raises the error that it ended with."""
         path = ExperimentPath(experiment_id=(await self._server.call(START_EXPERIMENT, body=request)).experiment_id)
-        async with aclosing(self._server.follow(EXPERIMENTS.get, path)) as statuses:
-            async for status in statuses:
-                report(status.cells_done, status.n_cells)
-        check_completed(status)
+        await self._completed(EXPERIMENTS.get, path, lambda one: report(one.cells_done, one.n_cells))
         return await self._server.read("experiments", path.experiment_id, "result.json", ExperimentResult)
+
+    async def _study(self, request: StudyRequest, report: Progress) -> StudyResult:
+        """Run a study to its end and return its result; raises the error that it ended with."""
+        path = StudyPath(study_id=(await self._server.call(START_STUDY, body=request)).study_id)
+        await self._completed(STUDIES.get, path, lambda one: report(one.runs_done, one.n_runs))
+        return await self._server.read("studies", path.study_id, "result.json", StudyResult)
 
     async def _battery(self, request: BatteryRequest, report: Progress, record: type[RecordT]) -> RecordT:
         """Score batteries; return the BatterySummary or the Development, or raise the error that the job ended with."""
         path = BatteryPath(battery_id=(await self._server.call(START_BATTERY, body=request)).battery_id)
-        async with aclosing(self._server.follow(BATTERIES.get, path)) as statuses:
-            async for status in statuses:
-                report(status.done, status.total)
-        check_completed(status)
+        await self._completed(BATTERIES.get, path, lambda one: report(one.done, one.total))
         name = "result.json" if request.development is None else "development.json"
         return await self._server.read("batteries", path.battery_id, name, record)
 
+    async def _completed(
+        self, call: Call[PathT, WaitQuery, NoBody, JobT], path: PathT, report: Callable[[JobT], None]
+    ) -> None:
+        """Follow a job to its end; raises the error that it ended with."""
+        async with aclosing(self._server.follow(call, path)) as statuses:
+            async for status in statuses:
+                report(status)
+        check_completed(status)
 
-def check_completed(status: ExperimentStatus | BatteryStatus | TokenizerStatus) -> None:
+    async def _unlock(self, request: UnlockRequest) -> Unlocked:
+        query = WaitQuery(wait=_UNLOCK_WAIT_SECONDS)
+        while not (unlocked := await self._server.call(UNLOCK, query=query, body=request)).has_ended:
+            pass  # the same request again counts no new look
+        return unlocked
+
+
+def check_completed(status: _Job) -> None:
     """Raise the error that a job has ended with, and CANCELLED for a cancelled one."""
     if status.error is not None:
         raise AppError(status.error.code, status.error.message)
