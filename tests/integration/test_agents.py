@@ -1,9 +1,12 @@
 """Agents over HTTP: what a client of the official SDK can do with an API key, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.support import tiny_request
-from tests.support.agents import agent_of
+from tests.support import kill, processes, tiny_request
+from tests.support.agents import agent_of, http_agent
+from tests.support.api_process import KEY, api_process
 from tests.support.batteries import PAIRS
 from tests.support.http import ADMIN, ANA, BOB, WRONG, Site, lab_site
 from tests.support.lab import Lab
@@ -13,9 +16,11 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.generations import GenerateResponse
+from trainer.contracts.http_answers import RunPage
 from trainer.contracts.operations import Role
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus
+from trainer.contracts.studies import StudyStatus, Trial
 from trainer.mcp.tools import tools
 from trainer.reports.report_text import plain_lines
 
@@ -201,6 +206,32 @@ async def test_server__without_keys_refuses_agents_of_other_sites(lab: Lab) -> N
             assert (await here.post("/mcp", message, key=None, headers=headers)).outcome == (403, "FORBIDDEN")
         async with agent_of(here, "") as operator:
             assert not (await operator.call("list_workers")).is_error
+
+
+@pytest.mark.slow
+async def test_agent__completes_a_study_though_server_and_worker_are_killed_twice(tmp_path: Path) -> None:
+    text = "\n".join(f"abc {'ab' * (number % 7)} {number} ba" for number in range(400))
+    train: dict[str, object] = {**TINY, "corpus": "night", "max_steps": 100, "eval_every_steps": 50}
+    study: dict[str, object] = {"train": train, "space": {"learning_rate": {"low": 0.001, "high": 0.1, "scale": "log"}}}
+    study |= {"variants": 14, "halving": False, "finalists": 3, "seeds": 2, "test_seeds": 2}
+    runs, trials = list[RunStatus](), list[Trial]()
+    for enough in (5, 15, 99):
+        with api_process(tmp_path) as api:
+            async with http_agent(api.url, KEY) as agent:
+                await agent.call("add_corpus", name="night", text=text)
+                started = await agent.call("start_study", name="night", **study, idempotency_key="night")
+                status = started.record(StudyStatus)
+                while not status.has_ended and status.runs_done < enough:
+                    status = (await agent.call("get_study", study_id=status.study_id, wait=0.1)).record(StudyStatus)
+                runs = [*(await agent.call("list_runs", limit=100)).record(RunPage).runs]
+                trials = [*status.trials]
+                for process in processes(tmp_path, "trainer worker"):
+                    kill(process.pid)
+            kill(api.process.pid)
+    assert len(runs) == len(trials) == len({(one.phase, one.variant, one.seed) for one in trials}) == 22
+    assert {run.run_id for run in runs} == {one.run_id for one in trials}
+    assert {run.status for run in runs} == {"completed"}
+    assert {run.test_looks.looks for run in runs if run.test_looks is not None} == {1}
 
 
 async def test_group__is_waited_for_as_a_whole(here: Site) -> None:
