@@ -73,7 +73,7 @@ async def answer(installation: Installation, call: AnyCall, arguments: Mapping[s
         code = body.code
         return ToolAnswer(f"{body.code}: {body.message}", body, is_error=True)
     finally:
-        log.info("tool_called", tool=name, code=code, seconds=round(monotonic() - started, 4))
+        log.info("tool_called", tool=name, error_code=code, seconds=round(monotonic() - started, 4))
 
 
 def error_body(error: Exception) -> ErrorBody:

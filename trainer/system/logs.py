@@ -30,6 +30,7 @@ class LoggingExtra(TypedDict, total=False):
     request_id: str
     tokenizer_id: str
     experiment_id: str
+    study_id: str
     battery_id: str
     export_id: str
     verification_id: str
@@ -82,6 +83,7 @@ class LoggingExtra(TypedDict, total=False):
     bytes_freed: int
     files_deleted: int
     command: str
+    tool: str
     method: str
     route: str
     http_status: int
