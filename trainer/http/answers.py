@@ -16,7 +16,7 @@ class Link(NamedTuple):
 
     operation: str
     parameters: Mapping[str, str]
-    body: Mapping[str, str] | None = None
+    body: Mapping[str, str | list[str]] | None = None
 
 
 class ResponseSpec(NamedTuple):
@@ -72,6 +72,7 @@ _LINKS: Mapping[str, tuple[Link, ...]] = {
     "list_models": (
         _to("get_model", model=_FIRST_MODEL),
         Link("complete", {}, {"model": _FIRST_MODEL, "prompt": "the sun"}),
+        Link("unlock", {}, {"runs": [_FIRST_MODEL]}),
     ),
     "get_upload": (_PORTION,),
     "send_portion": (_PORTION,),
