@@ -81,8 +81,7 @@ class Place(NamedTuple):
         self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
     ) -> "Read":
         """Send a command and return its answer; a late first answer is a violation."""
-        typed = command if command.startswith("mt-admin ") else f"mt {command}"
-        call = await self.discord.slash(user, typed, options or {})
+        call = await self.discord.slash(user, full_command(command), options or {})
         await call.answered()
         return await read(call)
 
@@ -124,6 +123,11 @@ class Read(NamedTuple):
 def left(root: Path) -> list[Path]:
     """All files that the bot has left."""
     return [path for path in (root / "artifacts").rglob("*") if path.is_file()]
+
+
+def full_command(command: str) -> str:
+    """Return a command as people type it: those of `/mt` are named without it."""
+    return command if command.startswith("mt-admin ") else f"mt {command}"
 
 
 async def read(call: Call) -> Read:
