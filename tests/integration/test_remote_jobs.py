@@ -109,7 +109,7 @@ def test_experiment__runs_on_files_of_the_laptop_and_shows_what_the_server_shows
 
 
 def test_study__runs_on_a_file_of_the_laptop_and_shows_what_the_server_shows(laptop: Laptop) -> None:
-    laptop.write("own.txt", some_text())
+    laptop.write("own.txt", f"{some_text()}\na text at which no other test looks")
     settings: dict[str, object] = {"low": {"learning_rate": 0.01}, "high": {"learning_rate": 0.1}}
     train: dict[str, object] = {**TRAIN, "corpus": "own.txt"}
     study: dict[str, object] = {"name": "afar", "train": train, "settings": settings, "seeds": 1}
