@@ -87,7 +87,6 @@ T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=BaseModel)
 _Job = ExperimentStatus | StudyStatus | BatteryStatus | TokenizerStatus
 JobT = TypeVar("JobT", bound=_Job)
-_UNLOCK_WAIT_SECONDS = 30.0
 
 
 class Client:
@@ -270,7 +269,7 @@ class Client:
         The same runs again are no new look.
         """
         runs = [self._loop.call(self._server.full_run_id(name, or_group=True)) for name in names]
-        return self._loop.call(self._unlock(parse(UnlockRequest, {"runs": runs})))
+        return self._loop.call(self._server.ended(UNLOCK, body=parse(UnlockRequest, {"runs": runs})))
 
     def battery(self, runs: str | Sequence[str], *batteries: str | Path, **options: object) -> BatterySummary:
         """Score batteries by runs on the server: files and folders of this machine, or names such as `blimp`.
@@ -389,12 +388,6 @@ class Client:
             async for status in statuses:
                 report(status)
         check_completed(status)
-
-    async def _unlock(self, request: UnlockRequest) -> Unlocked:
-        query = WaitQuery(wait=_UNLOCK_WAIT_SECONDS)
-        while not (unlocked := await self._server.call(UNLOCK, query=query, body=request)).has_ended:
-            pass  # the same request again counts no new look
-        return unlocked
 
 
 def check_completed(status: _Job) -> None:

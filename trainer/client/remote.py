@@ -110,9 +110,11 @@ class Remote:
             status = await self.call(call, path, WaitQuery(wait=_LOOK_SECONDS))
             yield status
 
-    async def ended(self, call: Call[PathT, WaitQuery, NoBody, StatusT], path: PathT) -> StatusT:
-        """Wait for the end of a job and return its status."""
-        while not (status := await self.call(call, path, WaitQuery(wait=_WAIT_SECONDS))).has_ended:
+    async def ended(
+        self, call: Call[PathT, WaitQuery, BodyT, StatusT], path: PathT | None = None, body: BodyT | None = None
+    ) -> StatusT:
+        """Wait for the end of a job, which the same request asks for again, and return its status."""
+        while not (status := await self.call(call, path, WaitQuery(wait=_WAIT_SECONDS), body)).has_ended:
             pass
         return status
 
