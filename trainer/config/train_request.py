@@ -104,12 +104,14 @@ class RequestDraft(NamedTuple):
     def study(self) -> StudyRequest | None:
         """Return the study that `search` starts over the draft; None for a training without `search`.
 
-        Raises INVALID_INPUT for a wrong number.
+        Raises one AppError with the problems of the file, or INVALID_INPUT for a wrong number.
         """
         train = dict(self.fields)
         variants = train.pop("search", None)
         if variants is None:
             return None
+        if self.errors:
+            raise self.combined(self.errors)
         label, seed = str(train.pop("label", None) or "search"), train.pop("seed", None)
         name = re.sub("[^a-z0-9-]", "-", label.lower())[:_MAX_STUDY_NAME].strip("-") or "search"
         seeded = {} if seed is None else {"seed": seed}

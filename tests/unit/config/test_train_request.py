@@ -61,3 +61,9 @@ def test_search__starts_a_study_over_the_other_fields() -> None:
 def test_search__of_a_file_starts_a_study(document: dict[str, object]) -> None:
     study = read_experiment(document, {}).study()
     assert study is not None and (study.variants, study.train["corpus"]) == (4, "kk")
+
+
+def test_search__of_a_file_with_problems_starts_no_study() -> None:
+    draft = read_experiment(blocks({"run": {"search": 4}, "logging": {"levle": "INFO"}}), {})
+    with refused(ErrorCode.CONFIG_INVALID, "unknown field `logging.levle`"):
+        draft.study()
