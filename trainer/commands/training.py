@@ -128,6 +128,7 @@ def add_to(commands: Commands) -> None:
 
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview:
     """Read and check a train request, changing nothing; raises one AppError with all problems."""
+    terminal.lists_problems = True
     draft = _draft_of_family(options, settings)
     draft.fields.pop("search", None)  # a study trains what is left
     return _checked_training(draft, options.file, settings, terminal)
@@ -136,7 +137,6 @@ def read_training(options: TrainOptions, settings: Settings, terminal: Terminal)
 def _checked_training(
     draft: RequestDraft, file: Path | None, settings: Settings, terminal: Terminal
 ) -> TrainingPreview:
-    terminal.lists_problems = True
     training = asyncio.run(_read(draft, file, settings))
     _note_unused(training.unused_settings, terminal)
     return training
@@ -241,15 +241,15 @@ def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    if settings.client.url is not None:
-        terminal.lists_problems = True
-        draft = _draft(options)
-        if (study := draft.study()) is not None:
-            return run_study(study, options.file, terminal)
-        return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
-    others, draft = OtherPrograms(), _draft_of_family(options, settings)
+    terminal.lists_problems = True
+    is_here = settings.client.url is None
+    draft = _draft_of_family(options, settings) if is_here else _draft(options)
     if (study := draft.study()) is not None:
+        _note_unused(draft.unused_settings, terminal)
         return run_study(study, options.file, terminal)
+    if not is_here:
+        return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
+    others = OtherPrograms()
     training = _checked_training(draft, options.file, settings, terminal)
     cost, *more = _cost_and_notes(training.checked())
     busy = busy_note(others.cores(), physical_cores())
