@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_er
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import LENGTHS, Setting, TrainRequest
 from trainer.contracts.seeds import read_seeds
-from trainer.contracts.studies import StudyRequest
+from trainer.contracts.studies import SET_BY_STUDY, StudyRequest
 from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
@@ -113,6 +113,9 @@ class RequestDraft(NamedTuple):
         if self.errors:
             raise self.combined(self.errors)
         label, seed = str(train.pop("label", None) or "search"), train.pop("seed", None)
+        for field in SET_BY_STUDY:
+            if train.get(field) in (None, False):  # as files in blocks have them
+                train.pop(field, None)
         name = re.sub("[^a-z0-9-]", "-", label.lower())[:_MAX_STUDY_NAME].strip("-") or "search"
         seeded = {} if seed is None else {"seed": seed}
         try:

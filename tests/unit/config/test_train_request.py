@@ -9,6 +9,7 @@ from trainer.config.train_request import TRAIN_OPTIONS, RequestDraft, request_fi
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.studies import SET_BY_STUDY
 from trainer.contracts.training_options import EarlyStopping
 
 _DISCORD_DESCRIPTION = 100
@@ -61,6 +62,7 @@ def test_search__starts_a_study_over_the_other_fields() -> None:
 def test_search__of_a_file_starts_a_study(document: dict[str, object]) -> None:
     study = read_experiment(document, {}).study()
     assert study is not None and (study.variants, study.train["corpus"]) == (4, "kk")
+    assert study.train.keys().isdisjoint(SET_BY_STUDY)
 
 
 def test_search__of_a_file_with_problems_starts_no_study() -> None:
