@@ -25,6 +25,7 @@ from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, until
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.events import InferenceCompleted
+from trainer.lab.permissions import typed_command
 from trainer.services.embedded import answering_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -81,7 +82,7 @@ class Place(NamedTuple):
         self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
     ) -> "Read":
         """Send a command and return its answer; a late first answer is a violation."""
-        call = await self.discord.slash(user, full_command(command), options or {})
+        call = await self.discord.slash(user, typed_command(command).removeprefix("/"), options or {})
         await call.answered()
         return await read(call)
 
@@ -123,11 +124,6 @@ class Read(NamedTuple):
 def left(root: Path) -> list[Path]:
     """All files that the bot has left."""
     return [path for path in (root / "artifacts").rglob("*") if path.is_file()]
-
-
-def full_command(command: str) -> str:
-    """Return a command as people type it: those of `/mt` are named without it."""
-    return command if command.startswith("mt-admin ") else f"mt {command}"
 
 
 async def read(call: Call) -> Read:

@@ -18,7 +18,7 @@ from local_discord import Upload
 from local_discord.state import StoredMessage
 from local_discord.wire import mapping, rows
 from tests.support import ROOT, add_corpus, environment_in, settings_in
-from tests.support.bot import Place, full_command, place, read
+from tests.support.bot import Place, place, read
 from tests.support.http import site, with_api
 from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
@@ -29,6 +29,7 @@ from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import ErrorBody
 from trainer.contracts.runs import RunStatus
 from trainer.lab.here import with_disk
+from trainer.lab.permissions import typed_command
 
 _STATES = ("queued", "running", "evaluating", "completed", "failed", "cancelled", "paused")
 _CAUSES: tuple[StopCause, ...] = ("crashed", "killed", "disk_full", "disk_unwritable")
@@ -148,7 +149,7 @@ class _Counting(Terminal):
 
 async def _asked(here: Place, command: str, options: Mapping[str, str | int | float | Upload]) -> Notes:
     """What an answer is besides its words: colour, signs, buttons, and the names in it, which are no words."""
-    call = await here.discord.slash(here.ana, full_command(command), options)
+    call = await here.discord.slash(here.ana, typed_command(command).removeprefix("/"), options)
     found = await read(call)
     message: StoredMessage = call.followups[0] if call.followups else await call.reply()
     ids = [text for row in rows(message.payload["components"]) for text in map(_custom_id, rows(row["components"]))]
