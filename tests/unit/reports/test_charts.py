@@ -270,9 +270,12 @@ font.setupPost()
 font.save(sys.argv[1])
 """
 DRAW = """
-import sys
+import logging, sys
 from pathlib import Path
+log = logging.getLogger("matplotlib.font_manager")
+log.setLevel(logging.ERROR)  # where its list of fonts takes more than five seconds, matplotlib warns of that
 from matplotlib import font_manager
+log.setLevel(logging.NOTSET)
 folder, signs, name = sys.argv[1:]
 fonts = font_manager.fontManager.ttflist
 fonts[:] = [font for font in fonts if font.name == "DejaVu Sans" and "mpl-data" in font.fname]
