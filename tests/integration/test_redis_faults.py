@@ -282,6 +282,26 @@ async def test_reconciler__repairs_what_is_lost_or_stale_of_a_job(tmp_path: Path
         assert left_ms == -1  # whoever has the lease sees to it
 
 
+@pytest.mark.parametrize("becomes", ["folder", "link", "nothing"])
+async def test_reconciler__goes_past_a_run_whose_events_cannot_be_read(tmp_path: Path, becomes: str) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        names = [f"char_lstm-{state}-{number}" for state in ("ended", "waiting") for number in range(2)]
+        stories = [Story(settings.app.artifacts_root, run_record(name)) for name in names]
+        for story in stories[:2]:
+            story.cancel()
+        for story in stories[::2]:
+            events = story.run.path / "events.jsonl"
+            events.unlink()
+            if becomes == "folder":
+                events.mkdir()
+            elif becomes == "link":
+                events.symlink_to(tmp_path / "elsewhere")
+        with captured_logs() as logs:
+            await reconcile(settings, store)
+        assert await store.unpublished(names) == names[::2]
+    assert {line["run_id"] for line in logs if line["event"] == "run_unreadable"} == {*names[::2]}
+
+
 async def definitions(store: Store, *job_ids: str) -> list[bytes | None]:
     return [await store.get(keys.definition(job_id)) for job_id in job_ids]
 

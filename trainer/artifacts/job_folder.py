@@ -368,6 +368,15 @@ def in_order(jobs: Iterable[FolderT]) -> list[FolderT]:
     return sorted(created, key=created.__getitem__)
 
 
+@contextmanager
+def skipping_unreadable(job: AnyJob) -> Iterator[None]:
+    """Log a job whose files are damaged, or were deleted a moment ago, and leave the block."""
+    try:
+        yield
+    except (FileNotFoundError, BrokenFile):
+        log.error(f"{job.word}_unreadable", **job.log_id)
+
+
 def created_at(job: AnyJob) -> datetime | None:
     """Return when a job was accepted; None if its request cannot be read, which is logged."""
     try:

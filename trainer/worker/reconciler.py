@@ -5,7 +5,7 @@ import time
 
 import structlog
 
-from trainer.artifacts.job_folder import in_order
+from trainer.artifacts.job_folder import in_order, skipping_unreadable
 from trainer.artifacts.kinds import JOB_KINDS, RUNS
 from trainer.artifacts.run_groups import complete_groups
 from trainer.artifacts.runs import RunStore
@@ -43,9 +43,11 @@ async def reconcile(settings: Settings, store: Store) -> None:
             await enqueuer.rebuild_turns(runs)
         lost = await enqueuer.find_lost_jobs(kind, waiting)
         for job in await asyncio.to_thread(in_order, map(jobs.directory, lost)):
-            if await enqueuer.requeue(kind, job, is_claimed=job.job_id in holders):
-                log.info(f"{job.word}_requeued", **job.log_id)
+            with skipping_unreadable(job):
+                if await enqueuer.requeue(kind, job, is_claimed=job.job_id in holders):
+                    log.info(f"{job.word}_requeued", **job.log_id)
     ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
     unpublished = await store.unpublished([*unfinished[RUNS], *(run.run_id for run in ended)])
     for run in await asyncio.to_thread(in_order, map(runs.directory, unpublished)):
-        await publish_events(store, run)
+        with skipping_unreadable(run):
+            await publish_events(store, run)
