@@ -92,6 +92,8 @@ class SequencesRequest(InferenceRequest):
     """Score by the architecture of the run with random weights, drawn from this seed."""
     has_end: bool = False
     """For causal models: score the line end after each sequence too, by itself."""
+    has_entropies: bool = False
+    """Also return how uncertain the model is before each part."""
 
     @classmethod
     def response_type(cls) -> "type[SequencesResponse]":
@@ -110,6 +112,11 @@ class SequenceScore(Frozen):
     nats: float
     """The sum of the surprisals of the tokens of all parts."""
     part_nats: tuple[float, ...]
+    part_entropies: tuple[float | None, ...] | None = None
+    """The entropies of the predictions of each part's first token, in nats; None for a part without tokens.
+
+    None as a whole unless they were requested.
+    """
     n_tokens: int
     """Scored tokens; 0 where the tokenizer has no token for the parts."""
     n_chars: int

@@ -16,7 +16,7 @@ each window scores the token in its middle.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate, compress, pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -209,14 +209,30 @@ def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]
 
 def line_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:
     """Return the surprisals of the tokens of each line from its token `first` on, and of an end, in nats."""
-    is_scored = [line.first < len(line.ids) + line.has_end for line in lines]
-    scored = list(compress(lines, is_scored))
+    scored = _scored_lines(lines)
     if model.reads_trees:
-        of_lines = _tree_surprisals(model, scored)
+        of_lines = iter(_tree_surprisals(model, scored))
     else:
-        of_lines = [_floats(scores.surprisal) for scores in _score(model, scored, top_k=0, has_ranks=False)]
-    remaining = iter(of_lines)
-    return [next(remaining) if has_scores else [] for has_scores in is_scored]
+        of_lines = iter(_floats(scores.surprisal) for scores in _score(model, scored, top_k=0, has_ranks=False))
+    return [next(of_lines) if _is_scored(line) else [] for line in lines]
+
+
+def line_predictions(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[tuple[list[float], list[float]]]:
+    """Return the surprisals as `line_surprisals` does, with the entropies of the predictions in nats."""
+    scores = iter(_score(model, _scored_lines(lines), top_k=1))
+    found: list[tuple[list[float], list[float]]] = []
+    for line in lines:
+        of_line = next(scores) if _is_scored(line) else None
+        found.append(([], []) if of_line is None else (_floats(of_line.surprisal), _floats(of_line.entropy)))
+    return found
+
+
+def _scored_lines(lines: Sequence[ScoringInput]) -> list[ScoringInput]:
+    return [line for line in lines if _is_scored(line)]
+
+
+def _is_scored(line: ScoringInput) -> bool:
+    return line.first < len(line.ids) + line.has_end
 
 
 def _tree_surprisals(model: LanguageModel, lines: Sequence[ScoringInput]) -> list[list[float]]:

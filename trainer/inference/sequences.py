@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from trainer.contracts.base import changed
 from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.normalization import normalized
-from trainer.inference.scoring import ScoringInput, is_cut, line_surprisals, scoring_method
+from trainer.inference.scoring import ScoringInput, is_cut, line_predictions, line_surprisals, scoring_method
 from trainer.inference.word_boundaries import word_ends
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Span, Tokenizer
@@ -43,8 +43,15 @@ def score_parts(
         )
         parts_of_tokens.append(parts[n_given:])
     scores: list[SequenceScore] = []
-    for index, surprisals in enumerate(line_surprisals(model, lines)):
+    if request.has_entropies:
+        predictions = line_predictions(model, lines)
+    else:
+        predictions = [(surprisals, []) for surprisals in line_surprisals(model, lines)]
+    for index, (surprisals, entropies) in enumerate(predictions):
         end_nats = surprisals.pop() if request.has_end else None
+        firsts: list[float | None] = [None] * len(request.sequences[index].parts)
+        for part, entropy in zip(parts_of_tokens[index], entropies, strict=False):  # the end has one, too
+            firsts[part - 1] = entropy if firsts[part - 1] is None else firsts[part - 1]
         parts_nats: list[list[float]] = [[] for _ in request.sequences[index].parts]
         for part, nats in zip(parts_of_tokens[index], surprisals, strict=True):
             parts_nats[part - 1].append(nats)
@@ -52,6 +59,7 @@ def score_parts(
         score = SequenceScore(
             nats=math.fsum(surprisals),
             part_nats=tuple(map(math.fsum, parts_nats)),
+            part_entropies=tuple(firsts) if request.has_entropies else None,
             n_tokens=len(surprisals),
             n_chars=len(scored_text),
             n_bytes=len(scored_text.encode(errors="surrogatepass")),

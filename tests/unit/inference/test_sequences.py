@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.support.answers import score, scored_nats, small_tokenizer, surprisals
+from tests.support.answers import log_probabilities, score, scored_nats, small_tokenizer, surprisals
 from tests.support.families import MASKED, POSITIONS, QUICK, model_of, with_vocabulary
 from trainer.api import Model
 from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
@@ -26,8 +26,11 @@ def parts_of(
     *sequences: SequenceParts,
     pll_within_word: bool = False,
     has_end: bool = False,
+    has_entropies: bool = False,
 ) -> SequencesResponse:
-    request = SequencesRequest(sequences=sequences, pll_within_word=pll_within_word, has_end=has_end)
+    request = SequencesRequest(
+        sequences=sequences, pll_within_word=pll_within_word, has_end=has_end, has_entropies=has_entropies
+    )
     return score_parts(model, tokenizer, request, SequencesResponse(request_id="r", run_id="run", status="queued"))
 
 
@@ -53,6 +56,28 @@ def test_part__has_the_tokens_that_begin_in_it(method: str) -> None:
     assert found.nats == pytest.approx(math.fsum(found.part_nats), abs=1e-9)
     assert found.n_tokens == sum(map(len, expected[1:]))
     assert (found.n_chars, found.n_bytes) == (len("shining on the sea,"), len(b"shining on the sea,"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("has_end", [False, True])
+def test_part__has_the_entropy_of_the_prediction_before_it(method: str, has_end: bool) -> None:
+    tokenizer = small_tokenizer(method)
+    model = model_of("lstm", vocabulary_of(tokenizer))
+    ids: list[int] = [tokenizer.special_ids.start, *tokenizer.encode(TEXT)]
+    entropies = [-math.fsum(math.exp(log_p) * log_p for log_p in row) for row in log_probabilities(model, ids)]
+    starts = [len(CONTEXT) + len("".join(PARTS[:number])) for number in range(len(PARTS))]
+    places = [start + len(TEXT[start:]) - len(TEXT[start:].lstrip()) for start, _ in tokenizer.spans(TEXT)]
+    firsts = [
+        next((n for n, place in enumerate(places) if start <= place < start + len(part)), None)
+        for start, part in zip(starts, PARTS, strict=True)
+    ]
+    asked = SequenceParts(context=CONTEXT, parts=PARTS)
+    found = only(parts_of(model, tokenizer, asked, has_end=has_end, has_entropies=True))
+    assert firsts[1] is None
+    for first, entropy in zip(firsts, found.part_entropies or (), strict=True):
+        assert entropy == (None if first is None else pytest.approx(entropies[first], abs=1e-4))
+    without = only(parts_of(model, tokenizer, asked, has_end=has_end))
+    assert without.part_entropies is None and found.part_nats == pytest.approx(without.part_nats, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", QUICK)
