@@ -33,6 +33,7 @@ from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.items import Cell, ItemOptions, ItemUnit, item_notes
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse
+from trainer.contracts.sequences import Tokenizations
 from trainer.contracts.tokenizers import DocumentMode, Normalization
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -51,6 +52,7 @@ _PORTION_CHARACTERS = 20_000
 _MAX_HEATMAP_CHARACTERS = 10_000
 _LEVELS: tuple[str, ...] = get_args(DetailLevel)
 _UNITS: tuple[str, ...] = get_args(ItemUnit)
+_TOKENIZATIONS: tuple[str, ...] = get_args(Tokenizations)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -89,6 +91,11 @@ class _ScoreOptions(ModelOptions):
         "--per",
         choices=_UNITS,
         help="of --items: a row for each item, region, word or char; default: region, or item without regions",
+    )
+    tokenizations = Argument[Tokenizations | None](
+        "--tokenizations",
+        choices=_TOKENIZATIONS,
+        help="of --items: score the canonical tokenization, or sum over all; default: canonical",
     )
     table_format = Argument[Format | None](
         "--format",

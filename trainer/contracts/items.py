@@ -17,7 +17,7 @@ from trainer.contracts.inference_fields import (
     check_text_length,
 )
 from trainer.contracts.regions import best_placement, occurrences_of
-from trainer.contracts.sequences import Separator, has_unwritten_space, is_one_word, joined
+from trainer.contracts.sequences import Separator, Tokenizations, has_unwritten_space, is_one_word, joined
 from trainer.contracts.wording import counted
 
 ItemUnit = Literal["item", "region", "word", "char"]
@@ -29,6 +29,8 @@ Columns = dict[ColumnName, tuple[Cell, ...]]
 
 UNIT_COLUMNS = ("unit", "unit_text")
 SCORE_COLUMNS = ("surprisal_nats", "entropy_nats", "n_tokens", "n_chars", "n_unknown", "log_frequency")
+BOUND_COLUMN = "bound_nats"
+"""A further column of sums over tokenizations: how much lower a surprisal can be."""
 RESULT_COLUMNS = ("source_row", *UNIT_COLUMNS, *SCORE_COLUMNS)
 """Columns that are added to those of the table; those of units only where an item has several rows."""
 MAX_ITEMS = 10_000
@@ -108,6 +110,8 @@ class ItemOptions(Frozen, json_schema_extra=describe_fields):
     """The rows of the results; default: regions where there are columns of them or groups, otherwise items."""
     pll_within_word: bool = False
     """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
+    tokenizations: Tokenizations = "canonical"
+    """For items and regions of causal models: score the canonical tokenization, or sum over all (marginal)."""
 
     @property
     def unit(self) -> ItemUnit:
@@ -142,7 +146,7 @@ class ItemsRequest(ItemOptions, InferenceRequest):
             raise ValueError("`table` must have columns of equal lengths")
         if not 1 <= max(lengths) <= MAX_ITEMS:
             raise ValueError(f"`table` must have 1 to {MAX_ITEMS:,} rows")
-        for name in RESULT_COLUMNS:
+        for name in (*RESULT_COLUMNS, BOUND_COLUMN):
             if name in self.table:
                 raise ValueError(f"`table` has a column `{name}`, which the results have too: give it another name")
         self._check_names()
@@ -184,6 +188,8 @@ class ItemsRequest(ItemOptions, InferenceRequest):
             raise ValueError("`text_column` or `region_columns` must name the texts")
         if self.per == "region" and not (self.region_columns or self.group_columns):
             raise ValueError("`region_columns` must name the regions that are the rows")
+        if self.tokenizations == "marginal" and self.unit in ("word", "char"):
+            raise ValueError("`tokenizations` 'marginal' is for `per` item or region")
         if len({*self.region_columns}) < len(self.region_columns):
             raise ValueError("`region_columns` must name each column once")
         if self.occurrence_column is not None and (self.text_column is None or len(self.region_columns) != 1):

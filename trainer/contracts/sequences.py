@@ -17,6 +17,9 @@ from trainer.contracts.inference_fields import (
     check_text_length,
 )
 
+Tokenizations = Literal["canonical", "marginal"]
+"""The tokens that the tokenizer makes of a text, or all tokens that spell it."""
+BEAM_SIZE = 128
 MAX_PARTS = 1000
 """Parts of a sequence: the time to find where each ends grows with the square of their number."""
 
@@ -94,6 +97,10 @@ class SequencesRequest(InferenceRequest):
     """For causal models: score the line end after each sequence too, by itself."""
     has_entropies: bool = False
     """Also return how uncertain the model is before each part."""
+    tokenizations: Tokenizations = "canonical"
+    """For causal models: score the canonical tokenization, or sum the probabilities of all (marginal)."""
+    beam_size: Annotated[int, Field(ge=1, le=10_000)] = BEAM_SIZE
+    """For `marginal`: the most tokenizations that are continued at a position, 16 times those at the end of a word."""
 
     @classmethod
     def response_type(cls) -> "type[SequencesResponse]":
@@ -103,6 +110,12 @@ class SequencesRequest(InferenceRequest):
     def _not_too_long(self) -> "SequencesRequest":
         characters = sum(len(sequence.text) for sequence in self.sequences)
         check_text_length("`sequences`", characters, MAX_TEXT_CHARACTERS)
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_marginal_end(self) -> "SequencesRequest":
+        if self.has_end and self.tokenizations == "marginal":
+            raise ValueError("`has_end` is for `tokenizations` 'canonical' only")
         return self
 
 
@@ -129,9 +142,24 @@ class SequenceScore(Frozen):
     """The surprisal of the line end after the sequence, which `nats` does not have; None unless it was requested."""
 
 
+class SequenceBound(Frozen):
+    """The largest errors of surprisals that leave out improbable tokenizations."""
+
+    nats: float
+    """The largest difference of `nats` from the sum over all tokenizations.
+
+    Tokenizations that were dropped count as if the rest of the text were certain after them. So it is large for a text
+    of many words.
+    """
+    part_nats: tuple[float, ...]
+    """How much lower each of `part_nats` can be, given the continued tokenizations before it and its words."""
+
+
 class SequencesResponse(Response):
     scores: tuple[SequenceScore, ...] | None = None
     """In the order of the request."""
+    bounds: tuple[SequenceBound, ...] | None = None
+    """In the order of the request; None for canonical tokenizations."""
     method: ScoringMethod = "causal"
 
 

@@ -6,14 +6,16 @@ from math import fsum
 from typing import NamedTuple, assert_never
 
 from trainer.contracts.base import changed
-from trainer.contracts.items import Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
+from trainer.contracts.items import BOUND_COLUMN, Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
+from trainer.contracts.sequences import BEAM_SIZE
 from trainer.data.normalization import Line, normalized
 from trainer.inference.frequencies import Frequencies
 from trainer.inference.scoring import ScoringJob, is_cut, score_texts, scoring_method
 from trainer.inference.sequences import part_ends, token_places
+from trainer.inference.tokenizations import has_several, marginals
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Span, Tokenizer
 
 
 class _Unit(NamedTuple):
@@ -26,6 +28,9 @@ class _Unit(NamedTuple):
     ids: Sequence[int]
     surprisal: float | None
     entropy: float | None
+    span: Span
+    bound: float = 0.0
+    """How much lower the surprisal can be."""
 
 
 def score_items(
@@ -39,9 +44,13 @@ def score_items(
     texts = list(request.texts())
     jobs = [_job(tokenizer, request, text.text) for text in texts]
     scores = score_texts(model, tokenizer, jobs)
-    units: list[_Unit] = []
-    for text, job, score in zip(texts, jobs, scores, strict=True):
-        units += _Scored(tokenizer, text, job, score).units(request.unit)
+    of_texts = [
+        list(_Scored(tokenizer, text, job, score).units(request.unit))
+        for text, job, score in zip(texts, jobs, scores, strict=True)
+    ]
+    if request.tokenizations == "marginal" and has_several(tokenizer):
+        of_texts = _marginal(model, tokenizer, [job.lines[0].text for job in jobs], of_texts)
+    units = [unit for of_text in of_texts for unit in of_text]
     if request.unit == "char":
         log_frequencies = frequencies.of_tokens([unit.ids for unit in units])
     else:
@@ -60,6 +69,8 @@ def score_items(
         "n_unknown": [unit.ids.count(tokenizer.special_ids.unk) for unit in units],
         "log_frequency": log_frequencies,
     }
+    if request.tokenizations == "marginal":
+        columns[BOUND_COLUMN] = [None if unit.surprisal is None else unit.bound for unit in units]
     return changed(
         response,
         status="completed",
@@ -69,6 +80,30 @@ def score_items(
         has_frequencies=frequencies.has_text,
         notes=item_notes([request]),
     )
+
+
+def _marginal(
+    model: LanguageModel, tokenizer: Tokenizer, lines: Sequence[str], of_lines: Sequence[Sequence[_Unit]]
+) -> list[list[_Unit]]:
+    """Return the units of lines with the surprisals of exactly their characters, over all tokenizations.
+
+    White space at the end of a unit belongs to the next one, as in the canonical tokenization.
+    """
+    borders = [
+        [(len(line[:start].rstrip()), len(line[:end].rstrip())) for start, end in (unit.span for unit in units)]
+        for line, units in zip(lines, of_lines, strict=True)
+    ]
+    ends = [sorted({end for border in of_line for end in border}) for of_line in borders]
+    summed: list[list[_Unit]] = []
+    found = marginals(model, tokenizer, lines, ends, BEAM_SIZE)
+    for units, of_units, places, parts in zip(of_lines, borders, ends, found, strict=True):
+        of_line: list[_Unit] = []
+        for unit, (start, end) in zip(units, of_units, strict=True):
+            first, past = places.index(start), places.index(end)
+            nats = fsum(parts.part_nats[first:past]) if first < past else None
+            of_line.append(unit._replace(surprisal=nats, bound=fsum(parts.part_bounds_nats[first:past])))
+        summed.append(of_line)
+    return summed
 
 
 def _job(tokenizer: Tokenizer, request: ItemsRequest, text: str) -> ScoringJob:
@@ -117,7 +152,7 @@ class _Scored:
     def _part(self, row: int, name: str | int, start: int, end: int) -> _Unit:
         """Return a part of the line, which has the tokens whose first non-space character lies in it."""
         first, past = bisect_left(self._places, start), bisect_left(self._places, end)
-        return self._unit(row, name, self._line[start:end].strip(), first, past)
+        return self._unit(row, name, self._line[start:end].strip(), first, past, (start, end))
 
     def _characters(self, first: int) -> Iterator[_Unit]:
         """Yield each token from the first one on, and the bytes of a character as one."""
@@ -127,10 +162,10 @@ class _Scored:
             if start < end or self._ids[place] not in self._bytes:
                 number += 1
                 row = self._row(self._places[place])
-                yield self._unit(row, number, self._line[start:end], first, place + 1)
+                yield self._unit(row, number, self._line[start:end], first, place + 1, (start, end))
                 first = place + 1
 
-    def _unit(self, row: int, name: str | int, text: str, first: int, past: int) -> _Unit:
+    def _unit(self, row: int, name: str | int, text: str, first: int, past: int, span: Span) -> _Unit:
         nats = fsum(self._surprisal[first:past]) if first < past else None
         entropy = fsum(self._entropy[first:past]) if first < past else None
-        return _Unit(row, name, text, self._ids[first:past], nats, entropy)
+        return _Unit(row, name, text, self._ids[first:past], nats, entropy, span)

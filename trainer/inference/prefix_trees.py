@@ -4,7 +4,7 @@ Sequences with the same beginning lie in a tree, whose nodes are their ids. The 
 ancestors, by a mask of its attention and with the depth of the node as its position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os.path import commonprefix
 from typing import NamedTuple
 
@@ -60,17 +60,36 @@ def prefix_trees(sequences: Sequence[list[int]]) -> list[PrefixTree]:
 
 def tree_surprisals(model: LanguageModel, windows: Sequence[Window]) -> list[list[float]]:
     """Return the surprisals of the scored ids of each window, in nats."""
-    trees = prefix_trees([window.ids[:-1] for window in windows])
-    sizes = [len(tree.ids) for tree in trees]
-    by_size: list[int] = np.argsort(sizes, kind="stable").tolist()
     found: dict[int, list[float]] = {}
-    while by_size:
-        count = max(1, _MAX_BATCH_NODES // sizes[by_size[-1]])
-        by_size, batch = by_size[:-count], [trees[i] for i in by_size[-count:]]
+    for batch in _batches(prefix_trees([window.ids[:-1] for window in windows])):
         surprisals = iter(_batch_surprisals(model, batch, windows))
         for number in (number for tree in batch for number in tree.paths):
             found[number] = [next(surprisals) for _ in windows[number].ids[windows[number].first + 1 :]]
     return [found[number] for number in range(len(windows))]
+
+
+def next_logits(model: LanguageModel, sequences: Sequence[list[int]]) -> Tensor:
+    """Return the logits (N, V) of the token after each sequence."""
+    found: dict[int, Tensor] = {}
+    for batch in _batches(prefix_trees(sequences)):
+        ids, depths, ends = (column.to(model.device) for column in _columns(batch))  # each (B, N)
+        numbers = [number for tree in batch for number in tree.paths]
+        rows = [row for row, tree in enumerate(batch) for _ in tree.paths]
+        nodes = [path[-1] for tree in batch for path in tree.paths.values()]
+        with torch.inference_mode(), model.computing("scoring", len(nodes), ids.numel()):
+            logits = model.logits(model.tree_hidden_states(ids, depths, ends)[rows, nodes])
+        found |= zip(numbers, logits.float().unbind(), strict=True)
+    return torch.stack([found[number] for number in range(len(sequences))])
+
+
+def _batches(trees: Sequence[PrefixTree]) -> Iterator[list[PrefixTree]]:
+    """Yield trees of similar size together, the largest first."""
+    sizes = [len(tree.ids) for tree in trees]
+    by_size: list[int] = np.argsort(sizes, kind="stable").tolist()
+    while by_size:
+        count = max(1, _MAX_BATCH_NODES // sizes[by_size[-1]])
+        by_size, batch = by_size[:-count], [trees[i] for i in by_size[-count:]]
+        yield batch
 
 
 def _batch_surprisals(model: LanguageModel, trees: Sequence[PrefixTree], windows: Sequence[Window]) -> list[float]:

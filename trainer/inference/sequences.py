@@ -6,9 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from trainer.contracts.base import changed
-from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
+from trainer.contracts.sequences import SequenceBound, SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.normalization import normalized
 from trainer.inference.scoring import ScoringInput, is_cut, line_predictions, line_surprisals, scoring_method
+from trainer.inference.tokenizations import has_several, marginals
 from trainer.inference.word_boundaries import word_ends
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Span, Tokenizer
@@ -21,7 +22,10 @@ _CLOSED = re.compile(r"(?s).*[ \u3400-\u9fff]")
 def score_parts(
     model: LanguageModel, tokenizer: Tokenizer, request: SequencesRequest, response: SequencesResponse
 ) -> SequencesResponse:
-    """Score sequences side by side."""
+    """Score sequences side by side.
+
+    For marginal tokenizations, numbers of tokens are those of the canonical ones.
+    """
     texts = [normalized(sequence.text, tokenizer.normalization) for sequence in request.sequences]
     bounds = [part_ends(tokenizer, sequence.context, sequence.parts) for sequence in request.sequences]
     lines: list[ScoringInput] = []
@@ -68,7 +72,26 @@ def score_parts(
             end_nats=end_nats,
         )
         scores.append(score)
-    return changed(response, status="completed", scores=tuple(scores), method=scoring_method(model))
+    done = changed(response, status="completed", scores=tuple(scores), method=scoring_method(model))
+    if request.tokenizations == "canonical":
+        return done
+    if not has_several(tokenizer):
+        exact = [SequenceBound(nats=0.0, part_nats=(0.0,) * len(score.part_nats)) for score in scores]
+        return changed(done, bounds=tuple(exact))
+    # white space belongs to the part of the next character, as a token of white space does
+    borders = [
+        [*(len(text[:end].rstrip()) for end in of_text[:-1]), len(text)]
+        for text, of_text in zip(texts, bounds, strict=True)
+    ]
+    found = marginals(model, tokenizer, texts, borders, request.beam_size)
+    return changed(
+        done,
+        scores=tuple(
+            changed(score, nats=math.fsum(of_text.part_nats), part_nats=of_text.part_nats)
+            for score, of_text in zip(scores, found, strict=True)
+        ),
+        bounds=tuple(SequenceBound(nats=one.bound_nats, part_nats=one.part_bounds_nats) for one in found),
+    )
 
 
 def part_ends(tokenizer: Tokenizer, context: str, parts: Iterable[str]) -> list[int]:

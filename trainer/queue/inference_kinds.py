@@ -21,7 +21,7 @@ from trainer.contracts.predictions import PredictRecord, PredictRequest
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.contracts.sections import SectionsRecord, SectionsRequest
-from trainer.contracts.sequences import SequencesRecord, SequencesRequest
+from trainer.contracts.sequences import SequencesRecord, SequencesRequest, Tokenizations
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.data.normalization import documents
@@ -56,6 +56,19 @@ def _check_sequences(request: SequencesRequest, objective: Objective) -> None:
     if objective == "masked_lm" and request.has_end:
         message = "(the measure `end` of batteries) is for causal models only; this run was trained with masked_lm."
         raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "has_end", message)
+    _check_tokenizations(objective, request.tokenizations)
+
+
+def _check_items(request: ItemsRequest, objective: Objective) -> None:
+    _check_pll(objective, within_word=request.pll_within_word)
+    _check_tokenizations(objective, request.tokenizations)
+
+
+def _check_tokenizations(objective: Objective, tokenizations: Tokenizations) -> None:
+    """Raise MODEL_INCOMPATIBLE if a masked model is to sum over tokenizations."""
+    if objective == "masked_lm" and tokenizations == "marginal":
+        message = "'marginal' is for causal models only; this run was trained with masked_lm."
+        raise field_error(ErrorCode.MODEL_INCOMPATIBLE, "tokenizations", message)
 
 
 class InferenceKind(NamedTuple):
@@ -155,7 +168,7 @@ _KINDS = (
     _kind(
         ItemsRequest,
         ItemsRecord,
-        supports=lambda request, objective: _check_pll(objective, within_word=request.pll_within_word),
+        supports=_check_items,
         is_unbounded=True,
         reads_training_text=True,
     ),

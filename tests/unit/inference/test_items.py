@@ -16,6 +16,7 @@ from trainer.api import Model
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.items import RESULT_COLUMNS, Cell, ItemsRequest, ItemsResponse, item_notes
+from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.tokenizers.base import vocabulary_of
 
 METHODS = ["char", "byte", "word", "bpe", "wordpiece", "sentencepiece"]
@@ -447,3 +448,33 @@ def test_table__that_cannot_be_scored_is_refused(fields: dict[str, object], said
 def test_table__that_is_too_long_is_refused(values: dict[str, object]) -> None:
     with refused(ErrorCode.PAYLOAD_TOO_LARGE):
         parse(ItemsRequest, {"table": values, "text_column": "t", "per": "char"})
+
+
+@pytest.mark.parametrize("method", ["bpe", "char"])
+def test_tokenizations__are_summed_for_exactly_the_characters_of_a_region(method: str) -> None:
+    model = model_with(method)
+    found = rows(model, **REGIONS, tokenizations="marginal")
+    parts = [("His sun", " was", " “quoted”", " twice"), ("the", " sea, the", " sea")]
+    sequences = [SequenceParts(context=parts[0][0], parts=parts[0][1:]), SequenceParts(parts=("the", " sea"))]
+    response = model.ask(SequencesRequest(sequences=tuple(sequences), tokenizations="marginal"))
+    [first, second], [of_first, of_second] = response.scores or (), response.bounds or ()
+    nats = [first.part_nats[0], first.part_nats[2], second.part_nats[0]]
+    assert [number(row, "surprisal_nats") for row in found[:3]] == pytest.approx(nats, abs=1e-4)
+    bounds = [of_first.part_nats[0], of_first.part_nats[2], of_second.part_nats[0]]
+    assert [number(row, "bound_nats") for row in found[:3]] == pytest.approx(bounds, abs=1e-4)
+    items = rows(model, **REGIONS, per="item", tokenizations="marginal")
+    assert number(items[0], "surprisal_nats") == pytest.approx(first.nats, abs=1e-4)
+    absent = rows(
+        model,
+        table={"a": ["sun", "the"], "b": ["", "sea"]},
+        context_column=None,
+        region_columns=["a", "b"],
+        tokenizations="marginal",
+    )
+    assert [row["surprisal_nats"] is None for row in absent] == [row["bound_nats"] is None for row in absent]
+    assert [row["surprisal_nats"] is None for row in absent] == [False, True, False, False]
+
+
+def test_tokenizations__of_words_are_refused() -> None:
+    with refused(ErrorCode.INVALID_INPUT, "'marginal' is for `per` item or region"):
+        rows(model_with("bpe"), **REGIONS, per="word", tokenizations="marginal")

@@ -164,3 +164,8 @@ def test_untrained_seed__draws_the_weights_of_the_architecture(family: str) -> N
     assert only(parts_of(fresh, tokenizer, *sequences)).nats == pytest.approx(found[1], abs=1e-9)
     uniform = math.log(tokenizer.vocab_size) * only(parts_of(fresh, tokenizer, *sequences)).n_tokens
     assert found[1] == pytest.approx(uniform, rel=0.2), "an untrained model knows nothing"
+
+
+def test_line_end__is_refused_beside_the_sum_over_tokenizations() -> None:
+    with pytest.raises(ValidationError, match="'canonical' only"):
+        SequencesRequest(sequences=(SequenceParts(parts=("a",)),), has_end=True, tokenizations="marginal")

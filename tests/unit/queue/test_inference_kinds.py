@@ -6,6 +6,8 @@ from tests.support.inference import REQUESTS
 from tests.support.refusals import refused
 from trainer.config.validation import parse
 from trainer.contracts.errors import ErrorCode
+from trainer.contracts.inference_fields import InferenceRequest
+from trainer.contracts.items import ItemsRequest
 from trainer.contracts.models import Objective
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
@@ -24,6 +26,16 @@ def test_line_end__is_refused_for_a_model_that_fills_gaps() -> None:
     KINDS["sequences"].supports(request, "causal_lm")
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "the measure `end` of batteries"):
         KINDS["sequences"].supports(request, "masked_lm")
+
+
+def test_sum_over_tokenizations__is_refused_for_a_model_that_fills_gaps() -> None:
+    request: InferenceRequest = SequencesRequest(sequences=(SequenceParts(parts=("a",)),), tokenizations="marginal")
+    KINDS["sequences"].supports(request, "causal_lm")
+    items = ItemsRequest(table={"t": ("a",)}, text_column="t", tokenizations="marginal")
+    KINDS["items"].supports(items, "causal_lm")
+    for name, asked in (("sequences", request), ("items", items)):
+        with refused(ErrorCode.MODEL_INCOMPATIBLE, "'marginal' is for causal models only"):
+            KINDS[name].supports(asked, "masked_lm")
 
 
 WRONG = [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]
