@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from trainer.models.steps import ForwardSteps, ModelState, Steps
 from trainer.models.threads import Work
 from trainer.ngrams.counts import Counts, Keys
 from trainer.ngrams.kneser_ney import MIN_PROBABILITY, KneserNey, NgramTables, Nodes
-from trainer.tokenizers.base import Vocabulary
+from trainer.tokenizers.base import Tokenizer, Vocabulary
 
 _CHUNK_LOGITS = 1 << 20
 """Probabilities that are computed at once."""
@@ -111,3 +112,15 @@ class NgramModel(LanguageModel):
     def parameter_count(self) -> int:
         """Return the number of stored n-grams."""
         return sum(table.numel() for name, table in self.named_buffers() if name.startswith("counts"))
+
+
+class CountedText(NamedTuple):
+    """The counts of a training text as models."""
+
+    tokenizer: Tokenizer
+    unigram: NgramModel
+    ngram: NgramModel
+    order: int
+    """That of the best n-gram."""
+    has_spaces: bool
+    """Its lines have several words between white space."""
