@@ -31,7 +31,7 @@ FLOORS = (
     ("trainer.tokenizers",),
     ("trainer.lab",),
     ("trainer.queue",),
-    ("trainer.batteries",),
+    ("trainer.batteries", "trainer.reading"),
     ("trainer.services", "trainer.experiments"),
     ("trainer.artifacts",),
     ("trainer.data",),
@@ -44,8 +44,8 @@ FLOORS = (
 ROOMS = frozenset(room for floor in FLOORS for room in floor)
 LIGHT = frozenset(room for room in ROOMS if room.startswith("bot")) | frozenset(
     f"trainer.{room}"
-    for room in "contracts config system native ngrams store data artifacts batteries experiments services queue client"
-    " reports lab http mcp commands".split()
+    for room in "contracts config system native ngrams store data artifacts batteries reading experiments services"
+    " queue client reports lab http mcp commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}

@@ -152,7 +152,7 @@ class BatteryRequest(BatteryOptions):
     runs: Annotated[
         tuple[GivenName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
-        requires(are_different, "different from each other", "Runs must be"),
+        requires(are_different, "different from each other"),
     ]
     """Runs, or checkpoints of runs: `RUN@1200`."""
     batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES)] = ()

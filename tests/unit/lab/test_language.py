@@ -80,6 +80,7 @@ def texts_of_reports() -> Iterator[tuple[str, bool]]:
     trainer = folder.parent
     notes = [
         *(trainer / "batteries").glob("*.py"),
+        *(trainer / "reading").glob("*.py"),
         trainer / "contracts" / "intervals.py",
         trainer / "data" / "rows.py",
     ]

@@ -1,0 +1,590 @@
+"""Tables of reading times in the forms in which data sets are published, and what is said of guesses and mistakes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import NamedTuple
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.properties import for_all, for_all_pairs
+from tests.support.refusals import refused
+from trainer.contracts.errors import ErrorCode
+from trainer.contracts.readings import Measure, ReadingOptions, TableOptions
+from trainer.data.rows import TextFile
+from trainer.reading.tables import (
+    WRITTEN,
+    Text,
+    Times,
+    Unit,
+    check_measures,
+    check_sent,
+    read_times,
+    reading_request,
+    reduced,
+    unit_parts,
+    written_times,
+)
+from trainer.reports.report_text import ENGLISH
+
+Rows = Mapping[str, Mapping[Measure, float]]
+"""The times of rows, by text, position, word and person between slashes."""
+OPTIONS = TableOptions()
+OWN = "text,position,word,person,rt\na,1,The,p,300\na,2,dog,p,420\na,1,The,q,250.5\na,2,dog,q,\n"
+
+
+def read(name: str, content: str | bytes, options: TableOptions = OPTIONS) -> Times:
+    return read_times(TextFile(name, content if isinstance(content, bytes) else content.encode()), options)
+
+
+def rows_of(times: Times) -> Rows:
+    """Return the times of all rows; those without a time are left out."""
+    found: dict[str, dict[Measure, float]] = {}
+    for row, (number, person) in enumerate(zip(times.unit, times.person, strict=True)):
+        unit = times.units[number]
+        name = f"{times.texts[unit.text].name}/{unit.position}/{unit.word}"
+        key = f"{name}/{times.persons[person]}" if times.persons else name
+        found[key] = {measure: of[row] for measure, of in times.values.items() if not isnan(of[row])}
+    return found
+
+
+def notes_of(times: Times) -> list[str]:
+    """Return the notes but for the one on the columns."""
+    return [ENGLISH.note(one) for one in times.data.notes[1:]]
+
+
+def eyes(first_fixation: float, gaze: float, go_past: float, total: float, skipping: float = 0) -> dict[Measure, float]:
+    return {
+        "first_fixation": first_fixation,
+        "gaze": gaze,
+        "go_past": go_past,
+        "total": total,
+        "skipping": skipping,
+    }
+
+
+class Form(NamedTuple):
+    """A small table in the form of a data set, and what stands in it."""
+
+    name: str
+    content: str | bytes
+    rows: Rows
+    items: Sequence[str] = ()
+    """Items of the texts, where these are not the texts."""
+
+
+FORMS = {
+    "provo": Form(
+        "Provo_Corpus-Eyetracking_Data.csv",
+        (
+            "RECORDING_SESSION_LABEL,Participant_ID,Text_ID,Word_Number,Word,IA_ID,IA_LABEL,TRIAL_INDEX,"
+            "IA_FIRST_FIXATION_DURATION,IA_FIRST_RUN_DWELL_TIME,IA_REGRESSION_PATH_DURATION,IA_DWELL_TIME,IA_SKIP\n"
+            "Sub01,Sub01,3,NA,NA,1,It\u2019s ,9,.,.,.,0,1\n"
+            "Sub01,Sub01,3,2,TRUE,2,true ,9,176,301,301,477,0\n"
+        ).encode("cp1252"),
+        {"3/1/It\u2019s/Sub01": {"skipping": 1}, "3/2/true/Sub01": eyes(176, 301, 301, 477)},
+    ),
+    "onestop": Form(
+        "ia_Paragraph.csv",
+        "participant_id,article_batch,article_id,difficulty_level,paragraph_id,paragraph,IA_ID,IA_LABEL,"
+        "IA_FIRST_FIXATION_DURATION,IA_FIRST_RUN_DWELL_TIME,IA_REGRESSION_PATH_DURATION,IA_DWELL_TIME,IA_SKIP\n"
+        "l1_1,1,4,Adv,2,Bees hum,1,Bees,200,200,200,200,0\nl1_1,1,4,Adv,2,Bees hum,2,hum,210,220,230,240,0\n"
+        "l2_2,1,4,Ele,2,Bees buzz,1,Bees,.,.,.,0,1\nl2_2,1,4,Ele,2,Bees buzz,2,buzz,150,150,400,500,0\n",
+        {
+            "1:4:2:Adv/1/Bees/l1_1": eyes(200, 200, 200, 200),
+            "1:4:2:Adv/2/hum/l1_1": eyes(210, 220, 230, 240),
+            "1:4:2:Ele/1/Bees/l2_2": {"skipping": 1},
+            "1:4:2:Ele/2/buzz/l2_2": eyes(150, 150, 400, 500),
+        },
+        ["1:4:2", "1:4:2"],
+    ),
+    "celer": Form(
+        "sent_ia.tsv",
+        "RECORDING_SESSION_LABEL\ttrial\tsentenceid\tsentence\tIA_ID\tIA_LABEL\tIA_FIRST_FIXATION_DURATION\tIA_SKIP\n"
+        'l1\t7\tWSJ_1\tHe said "no".\t3\t"no".\t180\t0\nl1\t7\tWSJ_1\tHe said "no".\t2\tsaid\t.\t1\n',
+        {'WSJ_1/3/"no"./l1': {"first_fixation": 180, "skipping": 0}, "WSJ_1/2/said/l1": {"skipping": 1}},
+    ),
+    "geco": Form(
+        "MonolingualReadingData.csv",
+        "PP_NR,PART,TRIAL,WORD_ID_WITHIN_TRIAL,WORD_ID,WORD,WORD_FIRST_FIXATION_DURATION,WORD_GAZE_DURATION,"
+        "WORD_GO_PAST_TIME,WORD_TOTAL_READING_TIME,WORD_SKIP\n"
+        "pp21,1,5,1,1-5-1,  There\u00a0,187,330,330,330,0\npp21,2,5,1,2-5-1,A,.,.,.,.,1\n",
+        {"1:5/1/There/pp21": eyes(187, 330, 330, 330), "2:5/1/A/pp21": {"skipping": 1}},
+    ),
+    "meco": Form(
+        "joint_data_trimmed.csv",
+        '"","uniform_id","lang","trialid","itemid","ianum","ia","dur","firstrun.dur","firstrun.gopast","firstfix.dur",'
+        '"skip","firstrun.skip"\n'
+        '"1","en_3","en",1,1,1,"In",520,210,0,210,0,1\n"2","en_3","en",1,1,2,"Rome",NA,NA,NA,NA,1,NA\n'
+        '"3","tr_1","tr",1,1,1,"Roma",250,250,250,250,0,0\n',
+        {
+            "1:en/1/In/en_3": {"first_fixation": 210, "gaze": 210, "total": 520, "skipping": 1},
+            "1:en/2/Rome/en_3": {"skipping": 1},
+            "1:tr/1/Roma/tr_1": eyes(250, 250, 250, 250),
+        },
+        ["1", "1"],
+    ),
+    "ucl eye-tracking": Form(
+        "eyetracking.RT.txt",
+        "subj_nr\tsent_nr\tsent_pos\tword_pos\tword\tRTfirstfix\tRTfirstpass\tRTrightbound\tRTgopast\tcorrect\n"
+        "1\t2\t40\t1\tShe\t0\t0\t0\t0\tc\n1\t2\t40\t2\tran.\t151\t300\t300\t411\tc\n",
+        {
+            "2/1/She/1": {"skipping": 1},
+            "2/2/ran./1": {"first_fixation": 151, "gaze": 300, "go_past": 411, "skipping": 0},
+        },
+    ),
+    "ucl self-paced": Form(
+        "selfpacedreading.RT.txt",
+        "subj_nr\tsent_nr\tsent_pos\tcorrect\tanswer_time\tword_pos\tword\tRT\n3\t2\t8\t-\tNaN\t1\tShe\t322.5\n",
+        {"2/1/She/3": {"self_paced": 322.5}},
+    ),
+    "potec": Form(
+        "reader0_b0_merged.tsv",
+        "reader_id\ttext_id\tword_index_in_text\tword\tFFD\tSFD\tFD\tFPRT\tTFT\tRPD_inc\tFix\n"
+        "0\tb0\t1\tDie\t0\t0\t99\t0\t99\t0\t1\n0\tb0\t2\tZelle,\t205\t205\t205\t205\t205\t205\t1\n",
+        {"b0/1/Die/0": {"total": 99, "skipping": 1}, "b0/2/Zelle,/0": eyes(205, 205, 205, 205)},
+    ),
+    "emtec": Form(
+        "reading_measures.csv",
+        "subject_id\titem_id\tmodel\tdecoding_strategy\tTRIAL_ID\tword_index\tword\tFFD\tFPRT\tRPD_inc\tTFT\n"
+        "ET_01\titem07\tphi2\ttopk\t4\t0\tOnce\t110\t120\t130\t140\n"
+        "ET_02\titem07\tmistral\ttopk\t9\t0\tTwo\t0\t0\t0\t240\n",
+        {
+            "item07:phi2/0/Once/ET_01": eyes(110, 120, 130, 140),
+            "item07:mistral/0/Two/ET_02": {"total": 240, "skipping": 1},
+        },
+        ["item07", "item07"],
+    ),
+    "copco": Form(
+        "P02.csv",
+        "part,trialId,speechId,paragraphId,sentenceId,wordId,word,char_IA_ids,word_first_fix_dur,word_first_pass_dur,"
+        "word_go_past_time,word_total_fix_dur,number_of_fixations\n"
+        '1,11,7905,0,612,0,I,[1],,,,,0\n1,11,7905,0,612,1,af,"[2, 3]",117.0,272.0,272.0,696.0,4\n',
+        {
+            "7905:0/0/I": {},
+            "7905:0/1/af": {"first_fixation": 117, "gaze": 272, "go_past": 272, "total": 696},
+        },
+    ),
+    "natural stories": Form(
+        "processed_RTs.tsv",
+        "WorkerId\tWorkTimeInSeconds\tcorrect\titem\tzone\tRT\tword\tnItem\tmeanItemRT\n"
+        'A1\t900\t6\t9\t310\t408\t"Admiral,\t76\t420.1\nA1\t900\t6\t9\t311\t333\tsir"\t76\t400.4\n',
+        {'9/310/"Admiral,/A1': {"self_paced": 408}, '9/311/sir"/A1': {"self_paced": 333}},
+    ),
+    "brown": Form(
+        "brown_spr.csv",
+        ",word,code,subject,text_id,text_pos,word_in_exp,time\n1,N. Y.,17000,s1,0,0,10,350.98\n",
+        {"0/0/N. Y./s1": {"self_paced": 350.98}},
+    ),
+    "pymovements": Form(
+        "measures.csv",
+        "subject_id,text_id,word_index,word,FFD,SFD,FD,FPRT,TFT,RPD_inc,Fix,skipped\n1,x,0,The,0,0,90,0,90,0,1,0\n"
+        "1,x,1,cat,0,0,0,0,0,0,0,1\n",
+        {"x/0/The/1": {"total": 90, "skipping": 0}, "x/1/cat/1": {"skipping": 1}},
+    ),
+    "regions": Form(
+        "items.csv",
+        "item;condition;region;text;person;RT\n1;a;1;The cat;p;500\n1;a;2;sat.;p;400\n1;b;1;The cats;q;510\n",
+        {
+            "1:a/1/The cat/p": {"self_paced": 500},
+            "1:a/2/sat./p": {"self_paced": 400},
+            "1:b/1/The cats/q": {"self_paced": 510},
+        },
+        ["1", "1"],
+    ),
+    "own": Form(
+        "own.csv",
+        OWN,
+        {
+            "a/1/The/p": {"self_paced": 300},
+            "a/2/dog/p": {"self_paced": 420},
+            "a/1/The/q": {"self_paced": 250.5},
+            "a/2/dog/q": {},
+        },
+    ),
+    "own in JSON Lines": Form(
+        "own.jsonl",
+        '{"text": 1, "position": 1.0, "word": "The", "maze": 700, "skipping": true}\n'
+        '{"text": 1, "position": 2, "word": "dog", "maze": null, "skipping": false, "tags": ["x"]}\n',
+        {"1/1/The": {"maze": 700, "skipping": 1}, "1/2/dog": {"skipping": 0}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form__is_read_as_it_is_published(name: str) -> None:
+    form = FORMS[name]
+    times = read(form.name, form.content)
+    assert rows_of(times) == form.rows
+    items = [text.item for text in times.texts]
+    assert items == [*form.items] if form.items else items == [text.name for text in times.texts]
+    assert times.data.n_texts == len(times.texts) and times.data.n_units == len(times.units)
+    assert [unit for text in times.texts for unit in text.units] == times.units
+    assert times.data.n_persons == len(times.persons) and times.data.measures == tuple(times.values)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_reduced__is_the_same_table_without_options(name: str) -> None:
+    form = FORMS[name]
+    whole = TextFile(form.name, form.content if isinstance(form.content, bytes) else form.content.encode())
+    times, small = read_times(whole, OPTIONS), reduced(whole, OPTIONS)
+    again = read(small.file.name, small.file.content, WRITTEN)
+    assert (again.texts, again.units, again.persons) == (times.texts, times.units, times.persons)
+    assert rows_of(again) == rows_of(times) and again.is_running == times.is_running
+    assert small.notes == times.data.notes
+
+
+def test_reduced__has_the_known_columns_of_some_measures() -> None:
+    form = FORMS["onestop"]
+    assert isinstance(form.content, str)
+    file = TextFile(form.name, form.content.encode())
+    assert reduced(file, OPTIONS, ["gaze", "skipping"]).file.content == (
+        "text,item,position,word,person,gaze,skipping,running_text\n"
+        "1:4:2:Adv,1:4:2,1,Bees,l1_1,200,0,Bees hum\n1:4:2:Adv,1:4:2,2,hum,l1_1,220,0,\n"
+        "1:4:2:Ele,1:4:2,1,Bees,l2_2,,1,Bees buzz\n1:4:2:Ele,1:4:2,2,buzz,l2_2,150,0,\n"
+    )
+    with refused(
+        ErrorCode.INVALID_INPUT, "has no times of maze, but of first_fixation, gaze, go_past, total, skipping."
+    ):
+        reduced(file, OPTIONS, ["maze"])
+    long = f"a,1,The,{'p' * 10_000_000},300\n".encode()
+    request = reading_request(ReadingOptions(), ["lstm-1"], TextFile("own.csv", OWN[:29].encode() + long))
+    with refused(ErrorCode.PAYLOAD_TOO_LARGE, "has 10,000,050 characters in the columns that are read") as error:
+        check_sent(request)
+    assert "run `mt reading` on the machine of the server" in str(error.value)
+
+
+def test_request__has_the_notes_on_a_report_of_eyelink_with_many_long_names() -> None:
+    others = [f"IA_FIRST_FIXATION_VISITED_IA_COUNT_{number:060}" for number in range(100)]
+    header = "participant_id,text_id,IA_ID,IA_LABEL,IA_FIRST_RUN_DWELL_TIME"
+    content = f"{header},{','.join(others)}\np,1,1,The,300{',.' * 100}\n"
+    table = TextFile("report.csv", content.encode())
+    note = reading_request(ReadingOptions(), ["lstm-1"], table).file.notes[0]
+    assert note.endswith("` and 80 more.") and len(note) > 1500
+
+
+def test_columns__have_the_names_of_the_option_before_others() -> None:
+    content = "rt,RT_ms,A,B,pos,word,Who\n1,300,x,1,1,The,p\n2,400,x,2,1,A,q\n"
+    columns = {"self_paced": "RT_ms", "text": "A+B", "position": "pos", "person": "Who"}
+    times = read("t.csv", content, TableOptions(columns=columns))
+    assert rows_of(times) == {"x:1/1/The/p": {"self_paced": 300}, "x:2/1/A/q": {"self_paced": 400}}
+    assert ENGLISH.note(times.data.notes[0]) == (
+        "Columns: `A` (text), `B` (text), `pos` (position), `word` (word), `Who` (person), `RT_ms` (self_paced);"
+        " not read: `rt`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "said"),
+    [
+        (
+            "text,word,spot,rt",
+            {},
+            "'t.csv': no column is known as that of the position in it: it has `text`, `word`, `spot`, `rt`. Name it in"
+            " `columns` (`--column position=NAME`).",
+        ),
+        (
+            "a,b",
+            {},
+            "the text and the position in it and the word and the reading time: it has `a`, `b`. Name it in `columns`"
+            " (`--column text=NAME --column position=NAME --column word=NAME --column self_paced=NAME`).",
+        ),
+        ("text,position,word,RT,Rt", {}, "`RT`, `Rt` could each be the column of self_paced: name one in `columns`"),
+        ("text,position,word,rt", {"words": "word"}, "has an unknown name 'words'; did you mean `word`?"),
+        ("text,position,word,rt", {"zz": "word"}, "has an unknown name 'zz': known are text, item, position, word,"),
+        ("text,position,word,rt", {"word": "w"}, "`columns` names 'w', but the table has: `text`, `position`, `word`,"),
+        ("text,position,word,rt", {"text": "text+w"}, "`columns` names 'w', but the table has"),
+        ("text,position,word,rt,rt", {}, "line 1 names the column 'rt' more than once."),
+    ],
+)
+def test_column__that_is_absent_or_ambiguous_is_refused_with_those_of_the_table(
+    header: str, columns: Mapping[str, str], said: str
+) -> None:
+    row = ",".join("1" for _ in header.split(","))
+    with refused(ErrorCode.INVALID_INPUT, said):
+        read("t.csv", f"{header}\n{row}\n", TableOptions(columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,1,The,p,x", "line 2 must have a time in milliseconds such as 350.5 in `rt`, or nothing, not 'x'."),
+        ("a,1,The,p,-1", "line 2 must have a time in milliseconds such as 350.5 in `rt`, or nothing, not '-1'."),
+        ("a,1,The,p,inf", "line 2 must have a time in milliseconds"),
+        ("a,1,The,p,TRUE", "line 2 must have a time in milliseconds"),
+        ("a,one,The,p,1", "line 2 must have a whole number in `position`, not 'one'."),
+        ("a,1,The,p,1\na,1,A,q,1", "line 3 has the word 'A' where line 2 has 'The': position 1 of text 'a'. Name all"),
+        ("a,1,NA,p,1", "it has no row with a text, a position, a word and a person."),
+        ("a,1,The,p,0\na,2,dog,p,NA", "it has no times: their cells are empty or 0."),
+        ("", "it has no row with a text, a position, a word and a person."),
+    ],
+)
+def test_row__that_is_wrong_is_refused_with_its_line(rows: str, said: str) -> None:
+    with refused(ErrorCode.INVALID_INPUT, said):
+        read("t.csv", f"text,position,word,person,rt\n{rows}\n")
+
+
+def test_row__of_json_with_a_list_is_refused_where_it_is_read() -> None:
+    with refused(ErrorCode.INVALID_INPUT, "line 1 has a list or an object in `word`, and no text or number."):
+        read("t.jsonl", '{"text": "a", "position": 1, "word": ["The"], "rt": 3}')
+
+
+def test_skipping__is_1_or_0() -> None:
+    with refused(ErrorCode.INVALID_INPUT, "line 2 must have 1 for a skipped unit or 0 in `skip`, or nothing, not '2'."):
+        read("t.csv", "text,position,word,person,skip\na,1,The,p,2\n")
+    assert rows_of(read("t.csv", "text,position,word,skip\na,1,The,0.25\n")) == {"a/1/The": {"skipping": 0.25}}
+
+
+def test_skipping__that_does_not_differ_is_no_measure() -> None:
+    for skip in ("", ",skip"):
+        zero = skip and ",0"
+        times = read("t.csv", f"text,position,word,person,gaze{skip}\na,1,The,p,200{zero}\na,2,dog,p,210{zero}\n")
+        assert times.data.measures == ("gaze",)
+        assert notes_of(times) == ["Left out: skipping, as all units are skipped or none."]
+
+
+def test_times__of_a_table_between_semicolons_may_have_decimal_commas() -> None:
+    header, rows = "text;position;word;person;rt\n", "a;1;The;p;300,25\na;2;dog;p;1.5\n"
+    times = read("t.csv", header + rows)
+    assert rows_of(times) == {"a/1/The/p": {"self_paced": 300.25}, "a/2/dog/p": {"self_paced": 1.5}}
+    assert notes_of(times) == ["Read as decimal marks: the commas in `rt`."]
+    with refused(
+        ErrorCode.INVALID_INPUT,
+        "`rt` has cells such as '1,300': write 1300 for a thousand and more, or 1.300 for a decimal mark.",
+    ):
+        read("t.csv", header + "a;1;The;p;1,300\na;2;dog;p;310\n")
+    with refused(ErrorCode.INVALID_INPUT, "line 2 must have a time in milliseconds such as 350.5 in `rt`, or nothing"):
+        read("t.csv", f'{header.replace(";", ",")}a,1,The,p,"300,25"\n')
+
+
+@pytest.mark.parametrize("time", ["0.35", "5.86", "350000"])
+def test_times__in_seconds_logarithms_or_microseconds_are_refused(time: str) -> None:
+    times = read("t.csv", f"text,position,word,rt\na,1,The,{time}\na,2,dog,{time}\n")
+    said = f"'t.csv' has a median of {time} for self_paced: times must be milliseconds, such as 350."
+    with refused(ErrorCode.INVALID_INPUT, said):
+        check_measures(times, ())
+
+
+def test_means__are_times_without_persons_and_each_unit_comes_once() -> None:
+    times = read("t.csv", "text,position,word,gaze\na,1,The,0\na,2,dog,210.5\n")
+    assert times.persons == () and times.data.n_persons == 0 and [*times.person] == [0, 0]
+    assert times.data.measures == ("gaze",)
+    assert notes_of(times) == [
+        "No column is known as that of the person: the times are read as means of units.",
+        "Read as without a time: 1 cell of 0.",
+    ]
+    with refused(
+        ErrorCode.INVALID_INPUT, "line 4 has the unit 'The' of line 2 again, and no column is known as that of"
+    ):
+        read("t.csv", "text,position,word,who,rt\na,1,The,p,300\na,2,dog,p,310\na,1,The,q,320\n")
+
+
+def test_notes__tell_each_guess() -> None:
+    content = (
+        "text,position,word,person,gaze,total,maze,skip\n"
+        "a,2,Dogs,p,0,300,,1\na,2,dogs.,q,200,300,,0\na,2,dogs,q,201,300,,0\na,4,bark,p,200,200,,1\n,1,The,p,200,200,,0\n"
+    )
+    times = read("t.csv", content)
+    assert times.units == [Unit(0, 2, "Dogs", 0, 4), Unit(0, 4, "bark", 5, 9)]
+    assert times.texts == [Text("a", "a", "Dogs bark", 0, times.units)]
+    assert rows_of(times) == {
+        "a/2/Dogs/p": {"total": 300, "skipping": 1},
+        "a/2/Dogs/q": {"gaze": 200, "total": 300, "skipping": 0},
+        "a/4/bark/p": {"gaze": 200, "total": 200, "skipping": 1},
+    }
+    assert notes_of(times) == [
+        "Left out: 1 row without a text, position, word or person, first in line 6.",
+        "Words that differ in case or punctuation from earlier rows: 2 rows, first in line 3.",
+        "Left out: 1 row of a person and a unit that an earlier row has, first in line 4.",
+        "No times in `maze`.",
+        "Read as without a time: 1 cell of 0.",
+        "Skipped units have a time of a later visit in `gaze`: 1 row.",
+        "Words of 1 text have no rows, first before position 2 of text a: surprisal is computed without them, and the"
+        " next units have no unit before. A column `running_text` with the whole text of a row gives them.",
+    ]
+
+
+def test_conditions__are_named_where_texts_need_them() -> None:
+    header = "item,condition,list,position,word,person,rt\n"
+    same = read("t.csv", header + "1,a,x,1,The,p,300\n1,b,y,1,The,q,310\n")
+    assert [text.name for text in same.texts] == ["1"] and notes_of(same) == []
+    other = read("t.csv", header + "1,a,x,1,The,p,300\n1,b,y,1,A,q,310\n")
+    assert [text.name for text in other.texts] == ["1:a", "1:b"]
+    assert notes_of(other) == ["Part of the names of texts, as words differ between conditions: `condition`."]
+    both = read("t.csv", header + "1,a,x,1,The,p,300\n1,a,y,1,A,q,310\n1,b,y,1,An,q,310\n1,b,x,1,No,q,310\n")
+    assert [text.name for text in both.texts] == ["1:a:x", "1:a:y", "1:b:y", "1:b:x"]
+    lists = read("t.csv", header + "1,a,x,1,The,p,300\n1,a,y,1,A,q,310\n")
+    assert [text.name for text in lists.texts] == ["1:x", "1:y"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_positions__start_at_0_or_1_without_a_gap(first: int) -> None:
+    rows = "".join(f"a,{position},w{position},p,300\n" for position in (first + 1, first, first + 2))
+    times = read("t.csv", f"text,position,word,person,rt\n{rows}")
+    assert [unit.position for unit in times.units] == [first, first + 1, first + 2]
+    assert notes_of(times) == []
+
+
+def test_running_text__has_the_exact_characters_of_units_and_what_stands_between_them() -> None:
+    running = "Landscape\u3000\u2013 ape a nap,  man!"
+    content = "text_id\ttext\tposition\tword\tperson\trt\n" + "".join(
+        f"1\t{running}\t{position}\t{word}\tp\t300\n"
+        for position, word in [(2, "ape"), (4, "a"), (5, "nap"), (6, "man")]
+    )
+    times = read("t.tsv", content)
+    one_line = "Landscape \u2013 ape a nap, man!"
+    assert times.is_running and times.texts == [Text("1", "1", one_line, 0, times.units)]
+    assert unit_parts(times.texts[0]) == (
+        ["Landscape \u2013", " ape", " a", " nap", ",", " man", "!"],
+        [1, 2, 3, 5],
+    )
+    assert notes_of(times) == [
+        "Words of 1 text have no rows, first `Landscape` in text 1: they are context of the others.",
+    ]
+
+
+def test_running_text__is_read_only_if_each_text_has_one_with_all_units() -> None:
+    rows = "1,1,The,p,300,The dog.\n1,2,dog,p,300,{}\n"
+    header = "text,position,word,person,rt,sentence\n"
+    assert read("t.csv", header + rows.format("The dog.")).is_running
+    assert read("t.csv", header + "1,1,do,p,300,I don't.\n1,2,n't,p,300,\n").is_running
+    for other in ("The cat.", "A dog."):
+        assert not read("t.csv", header + rows.format(other)).is_running
+    option = TableOptions(columns={"running_text": "sentence"})
+    with refused(
+        ErrorCode.INVALID_INPUT, "the column `sentence` has not one running text of '1' with its units in their"
+    ):
+        read("t.csv", header + rows.format("The cat."), option)
+
+
+def test_separator__stands_between_the_units() -> None:
+    file = TextFile("t.csv", "text,position,word,rt\na,1,\u4ed6,300\na,2,\u6765\u4e86,310\n".encode())
+    for separator, whole in [("", "\u4ed6\u6765\u4e86"), (" ", "\u4ed6 \u6765\u4e86"), ("-", "\u4ed6-\u6765\u4e86")]:
+        times = read_times(file, OPTIONS, separator)
+        assert times.texts[0].running == whole
+        assert [whole[unit.start : unit.end] for unit in times.units] == ["\u4ed6", "\u6765\u4e86"]
+
+
+def test_encoding__is_utf8_or_windows_1252_where_no_turkish_or_russian_letter_is_possible() -> None:
+    content = OWN.replace("dog", "caf\u00e9")
+    times = read("t.csv", content.encode("cp1252"))
+    assert times.units[1].word == "caf\u00e9"
+    assert notes_of(times) == ["The file is not UTF-8: it is read as Windows-1252, such as `caf\u00e9`."]
+    assert notes_of(read("t.csv", content)) == []
+    for word, encoding in [
+        ("\u0131\u015f\u0131k", "cp1254"),
+        ("\u043c\u0438\u0440", "cp1251"),
+        ("\u043f\u0438\u0440", "koi8-r"),
+    ]:
+        with refused(ErrorCode.INVALID_INPUT, "is not UTF-8"):
+            read("t.csv", OWN.replace("dog", word).encode(encoding))
+    for bad, said in [(b"\x81", "is not UTF-8"), (b"\xe9\0", "is NUL"), (content.encode("utf-16"), "is UTF-16 text")]:
+        with refused(ErrorCode.INVALID_INPUT, said):
+            read("t.csv", bad)
+
+
+def test_texts__of_the_same_words_belong_to_one_item() -> None:
+    header = "item,text,position,word,person,rt\n"
+    texts = [("1", "a", "The dog"), ("2", "b", "A cat"), ("3", "c", "the dog."), ("3", "d", "a cat"), ("4", "e", "!")]
+    rows = [
+        f"{item},{text},{position},{word},p,300\n"
+        for item, text, words in texts
+        for position, word in enumerate(words.split())
+    ]
+    times = read("t.csv", header + "".join(rows))
+    assert len({text.item for text in times.texts if text.name != "e"}) == 1
+    assert [text.item for text in times.texts if text.name == "e"] == ["4"]
+    said = "In one fold, as their words are the same: 2 texts and earlier ones, first c and a."
+    assert notes_of(times) == [said]
+    again = read("t.csv", written_times(times), WRITTEN)
+    assert again.texts == times.texts and notes_of(again) == []
+
+
+def test_na__is_a_word_by_option_only() -> None:
+    content = "text,position,word,person,rt\na,1,NA,p,300\na,2,dog,p,310\n"
+    times = read("t.csv", content)
+    assert [unit.word for unit in times.units] == ["dog"]
+    assert notes_of(times)[:2] == [
+        "Left out: 1 row without a text, position, word or person, first in line 2.",
+        "Read as no word: `NA`. `keep_na` (`--set keep_na=true`) reads them as words.",
+    ]
+    assert [unit.word for unit in read("t.csv", content, TableOptions(keep_na=True)).units] == ["NA", "dog"]
+
+
+def test_file__of_another_kind_is_refused() -> None:
+    for content in ("", "word text rt\nThe 1 300\n"):
+        with refused(
+            ErrorCode.INVALID_INPUT, "its first line must name columns with tabs, commas or semicolons between"
+        ):
+            read("t.csv", content)
+    with refused(ErrorCode.INVALID_INPUT, "'t.xlsx' is no file of items"):
+        read("t.xlsx", "")
+
+
+def _has_sign(text: str) -> bool:
+    return bool(text.strip())
+
+
+_words = st.text(st.sampled_from("abB,'\"\u0436 \n;-"), min_size=1, max_size=5).filter(_has_sign)
+_names = st.sampled_from(["a", "b", "c:d", "1", '\u0436,"'])
+_tables = st.lists(st.lists(_words, min_size=1, max_size=5), min_size=1, max_size=4)
+_times = st.one_of(st.none(), st.integers(1, 9999), st.floats(0.001, 5000.0))
+
+
+def _cells(texts: Sequence[Sequence[str]], first: int) -> list[tuple[str, int, str]]:
+    return [(f"t,{number}", place, word) for number, text in enumerate(texts) for place, word in enumerate(text, first)]
+
+
+def _json_line(**cells: str | float | None) -> str:
+    return json.dumps(cells) + "\n"
+
+
+@for_all_pairs(_tables, st.tuples(st.integers(0, 1), st.lists(_times, min_size=6, max_size=6), st.booleans()))
+def test_table__comes_back_as_it_was_written(
+    texts: Sequence[Sequence[str]], drawn: tuple[int, Sequence[float | None], bool]
+) -> None:
+    first, values, has_persons = drawn
+    persons: list[dict[str, str]] = [{"person": "p"}, {"person": "q\t\u0436"}] if has_persons else [{}]
+    cells = [(*cell, person) for cell in _cells(texts, first) for person in persons]
+    lines = [
+        _json_line(text=text, position=place, word=word, rt=values[(row + place) % 6], gaze=1 + row, **person)
+        for row, (text, place, word, person) in enumerate(cells)
+    ]
+    times = read("t.jsonl", "".join(lines))
+    names = ["/".join([text, f"{place}", word, *person.values()]) for text, place, word, person in cells]
+    expected = {" ".join(name.split()).replace("/ ", "/").replace(" /", "/"): row for row, name in enumerate(names)}
+    found = rows_of(times)
+    assert [*found] == [*expected]
+    for name, row in expected.items():
+        assert found[name].get("self_paced") == values[(row + cells[row][1]) % 6]
+        assert found[name]["gaze"] == 1 + row
+    again = read("t.csv", written_times(times), WRITTEN)
+    assert (again.texts, again.units, again.persons) == (times.texts, times.units, times.persons)
+    assert rows_of(again) == found and [*rows_of(again)] == [*found]
+
+
+@for_all_pairs(_tables, st.permutations(range(20)))
+def test_rows__may_stand_in_any_order(texts: Sequence[Sequence[str]], order: Sequence[int]) -> None:
+    cells = _cells(texts, 1)
+    lines = [
+        _json_line(text=text, position=place, word=word, rt=100 + row) for row, (text, place, word) in enumerate(cells)
+    ]
+    times = read("t.jsonl", "".join(lines[row] for row in order if row < len(lines)))
+    for text in times.texts:
+        words = [word for name, _, word in cells if name == text.name]
+        assert text.running == " ".join(" ".join(word.split()) for word in words)
+        positions = [unit.position for unit in text.units]
+        assert positions == list(range(1, len(words) + 1))
+    assert rows_of(times) == rows_of(read("t.jsonl", "".join(lines)))
+
+
+@for_all(st.lists(st.sampled_from(["a", "b", "ab", "a,b", ",", " ", "  ", "\u4e86"]), min_size=1, max_size=12))
+def test_parts__of_a_running_text_are_its_characters(pieces: Sequence[str]) -> None:
+    running = "".join(pieces)
+    starts = [len("".join(pieces[:number])) for number in range(len(pieces))]
+    spans = [(start, start + len(piece)) for start, piece in zip(starts, pieces, strict=True) if piece.strip(" ,")]
+    units = [Unit(0, number, running[start:end], start, end) for number, (start, end) in enumerate(spans)]
+    parts, numbers = unit_parts(Text("t", "t", running, 0, units))
+    assert "".join(parts) == running
+    assert [parts[number].lstrip() for number in numbers] == [unit.word for unit in units]

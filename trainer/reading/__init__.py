@@ -1,0 +1,1 @@
+"""Reading times: tables of times, predictors from models, and their regression."""

@@ -1,0 +1,781 @@
+"""Tables of reading times: a row for each unit of a text, whose times are means, or for each person and unit.
+
+Several columns may together name a text. Where the same position of a text has different words then, columns of
+conditions are part of its name too, such as `condition`, `difficulty_level` or `lang`: as few as make the words equal.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import reduce
+from hashlib import sha256
+from itertools import accumulate, compress, pairwise
+from math import isnan, nan
+from pathlib import PurePosixPath
+from statistics import median
+from typing import NamedTuple, TypeAlias
+
+from trainer.config.validation import format_problem, parse, safe_name
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import MAX_FILE_CHARACTERS, Quoting
+from trainer.contracts.cells import ABSENT
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.readings import (
+    MIN_TEXTS,
+    Measure,
+    ReadingData,
+    ReadingFile,
+    ReadingOptions,
+    ReadingRequest,
+    TableOptions,
+)
+from trainer.contracts.reports import Note, counted_note, note
+from trainer.contracts.sequences import joined
+from trainer.data.rows import (
+    Row,
+    TextFile,
+    bad_line,
+    check_suffix,
+    in_file,
+    lines_of,
+    read_rows,
+    read_table,
+    shown_names,
+)
+from trainer.reading.columns import Columns, column_option, columns_of
+from trainer.reports.report_text import ENGLISH
+from trainer.reports.score_table import csv_lines
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
+WRITTEN = TableOptions(keep_na=True)
+"""Options for tables of `written_times`."""
+_EYES: Sequence[Measure] = ("gaze", "first_fixation", "go_past", "total")
+"""Measures without a time for a unit that is skipped; the first that a table has tells where it does not itself."""
+_WHOLE = re.compile(r"(-?\d{1,9})(\.0*)?")
+_TRUTHS = {"true": 1.0, "false": 0.0}
+_ABSENT = frozenset({"", ".", *ABSENT})
+"""Cells of numbers without one; a point is that of EyeLink's reports."""
+_THOUSANDS = re.compile(r"\s*\d{1,3},\d{3}\s*")
+_MAX_MS = 1e9
+_LEAST_MEDIAN_MS, _LARGEST_MEDIAN_MS = 20.0, 100_000.0
+"""Other times are seconds, logarithms or microseconds."""
+_Ints: TypeAlias = "array[int]"
+_Floats: TypeAlias = "array[float]"
+_Span: TypeAlias = tuple[int, int]
+
+
+class Unit(NamedTuple):
+    """A word or a region of a text."""
+
+    text: int
+    """The number of its text, from 0."""
+    position: int
+    """Its position in the text as the table numbers it."""
+    word: str
+    start: int
+    """The place of its first character in the running text."""
+    end: int
+
+
+class Text(NamedTuple):
+    """A text of a table."""
+
+    name: str
+    item: str
+    """The same for texts that belong into one fold, such as those of the conditions of an item."""
+    running: str
+    """The text on one line: that of a column, or its units with separators between them."""
+    first: int
+    """The number of its first unit in the table."""
+    units: Sequence[Unit]
+    """In the order of their positions."""
+
+    @property
+    def past(self) -> int:
+        """The number of the unit behind its last one."""
+        return self.first + len(self.units)
+
+
+class Times(NamedTuple):
+    """A table of times, with its rows in the order of the file."""
+
+    data: ReadingData
+    texts: Sequence[Text]
+    units: Sequence[Unit]
+    """Those of all texts."""
+    persons: Sequence[str]
+    """Empty for a table of means."""
+    is_running: bool
+    """True if the running texts are those of a column."""
+    unit: _Ints
+    """For each row the number of its unit."""
+    person: _Ints
+    """For each row the number of its person; 0 in a table of means."""
+    values: Mapping[Measure, _Floats]
+    """For each row the time in milliseconds, or 1 for a unit that is skipped; NaN without a time."""
+
+
+def read_times(file: TextFile, options: TableOptions, separator: str = " ") -> Times:
+    """Read a table of times; raises INVALID_INPUT with the columns of the table or the first line that is wrong."""
+    check_suffix(file.name, SUFFIXES)
+    with in_file(file.name):
+        text, notes = _decoded(file)
+        found = _rows(text, file.suffix, options.quoting)
+        columns = columns_of(found.names, options.columns)
+        table = _Table(found.names, columns, keep_na=options.keep_na, decimal=found.decimal)
+        for row in found.rows:
+            table.add(*row)
+        return table.times(file, separator, [*notes, *found.notes])
+
+
+def written_times(times: Times, measures: Sequence[Measure] = ()) -> bytes:
+    """Return a table as CSV with the known names of its columns, which WRITTEN reads; default: all measures.
+
+    A running text stands in the first row of its text alone.
+    """
+    has_items = any(text.item != text.name for text in times.texts)
+    chosen = measures or times.data.measures
+    columns = [times.values[measure] for measure in chosen]
+    names = ["text", *["item"] * has_items, "position", "word", *["person"] * bool(times.persons), *chosen]
+    rows: list[list[str | int | float]] = [[*names, *["running_text"] * times.is_running]]
+    written: set[int] = set()
+    for row, (number, person) in enumerate(zip(times.unit, times.person, strict=True)):
+        unit = times.units[number]
+        text = times.texts[unit.text]
+        cells: list[str | int | float] = [text.name, *[text.item] * has_items, unit.position, unit.word]
+        cells += [times.persons[person]] if times.persons else []
+        cells += [_shortest(column[row]) for column in columns]
+        if times.is_running:
+            cells.append("" if unit.text in written else text.running)
+            written.add(unit.text)
+        rows.append(cells)
+    return f"{csv_lines(rows, ',')}\n".encode()
+
+
+def _shortest(value: float) -> str | int | float:
+    return "" if isnan(value) else int(value) if value.is_integer() else value
+
+
+class Reduced(NamedTuple):
+    """A table with its known columns alone, which WRITTEN reads, and notes on how it was read."""
+
+    file: ReadingFile
+    notes: tuple[Note, ...]
+
+
+def reduced(file: TextFile, options: TableOptions, measures: Sequence[Measure] = ()) -> Reduced:
+    """Return a table for a request; raises INVALID_INPUT as `read_times` does."""
+    times = read_times(file, options)
+    check_measures(times, measures)
+    content = written_times(times, measures).decode()
+    name = f"{PurePosixPath(file.shown).stem}.csv"
+    return Reduced(parse(ReadingFile, {"name": name, "content": content}), times.data.notes)
+
+
+def reading_request(options: ReadingOptions, runs: Sequence[str], table: TextFile) -> ReadingRequest:
+    """Return a request with the known columns of a table; raises the errors of `reduced`."""
+    sent = reduced(table, options, options.measures)
+    file = changed(sent.file, notes=tuple(map(ENGLISH.note, sent.notes)))
+    fields: dict[str, object] = options.model_dump()
+    written: dict[str, object] = WRITTEN.model_dump()
+    return parse(ReadingRequest, {**fields, **written, "runs": runs, "file": file})
+
+
+def check_sent(request: ReadingRequest) -> None:
+    """Raise PAYLOAD_TOO_LARGE for a table that a server does not take."""
+    name, n_characters = request.file.name, len(request.file.content)
+    if n_characters > MAX_FILE_CHARACTERS:
+        message = (
+            f"'{name}' has {n_characters:,} characters in the columns that are read, and a server takes"
+            f" {MAX_FILE_CHARACTERS:,}. Give one measure at a time (`measures`), a table with fewer persons or texts,"
+            " or run `mt reading` on the machine of the server, which takes larger tables."
+        )
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+
+
+def check_measures(times: Times, measures: Sequence[Measure]) -> None:
+    """Raise INVALID_INPUT for a measure that a table does not have, or whose times are no milliseconds."""
+    name = times.data.name
+    if absent := [measure for measure in measures if measure not in times.values]:
+        message = f"'{name}' has no times of {absent[0]}, but of {', '.join(times.values)}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    for measure in measures or times.values:
+        middle = median(filter(_is_known, times.values[measure]))
+        if measure != "skipping" and not _LEAST_MEDIAN_MS <= middle <= _LARGEST_MEDIAN_MS:
+            message = f"'{name}' has a median of {middle:g} for {measure}: times must be milliseconds, such as 350."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def check_number_of_texts(n_texts: int) -> None:
+    """Raise INVALID_INPUT for too few texts, or texts of different items, to hold some of them out."""
+    if n_texts < MIN_TEXTS:
+        message = (
+            f"Held-out likelihoods need {MIN_TEXTS} or more texts, and the table has {n_texts} of different items and "
+            "words. Take more texts, or give the column of the texts."
+        )
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def unit_parts(text: Text) -> tuple[list[str], list[int]]:
+    """Cut a running text into parts for scoring, and return them with the number of the part of each unit.
+
+    White space before a unit belongs to its part; what else stands between units is a part by itself.
+    """
+    parts: list[str] = []
+    numbers: list[int] = []
+    end = 0
+    for unit in text.units:
+        between = text.running[end : unit.start]
+        other = between.rstrip()
+        parts += [other] if other else []
+        numbers.append(len(parts))
+        parts.append(between[len(other) :] + text.running[unit.start : unit.end])
+        end = unit.end
+    return [*parts, *filter(None, [text.running[end:]])], numbers
+
+
+def _decoded(file: TextFile) -> tuple[str, list[Note]]:
+    """Return the text of a file in UTF-8, or in Windows-1252, in which Provo is published and Excel writes CSV.
+
+    Raises INVALID_INPUT for other files, such as those with letters that are Turkish, Russian or Greek in the code
+    pages of Windows.
+    """
+    try:
+        return file.text(), []
+    except AppError:
+        try:
+            western, turkish = (file.content.decode(f"cp125{page}") for page in (2, 4))
+        except UnicodeDecodeError:
+            western, turkish = "", "?"
+        if western != turkish or "\0" in western or format_problem(file.content, file.shown) is not None:
+            raise
+        found = re.search(r"[^\s,;\"]*[^\x00-\x7f][^\s,;\"]*", western)
+        word = safe_name(found[0] if found else "")
+        return western, [note("The file is not UTF-8: it is read as Windows-1252, such as `{word}`.", word=word)]
+
+
+class _Rows(NamedTuple):
+    names: Sequence[str]
+    rows: Iterable[Row]
+    notes: Sequence[Note]
+    decimal: str
+    """The sign before decimals, beside the point: a comma between semicolons, as Excel writes both."""
+
+
+def _rows(text: str, suffix: str, quoting: Quoting | None) -> _Rows:
+    if suffix == ".jsonl":
+        return _Rows(*read_rows(text, suffix), ".")
+    table = read_table(lines_of(text), suffix, quoting)
+    names = [*{name: None for name in table.names}]
+    if len(names) < 2:
+        problem = "its first line must name columns with tabs, commas or semicolons between them"
+        raise AppError(ErrorCode.INVALID_INPUT, f"{problem}.")
+    return _Rows(names, table.rows(), table.notes, "," if table.delimiter == ";" else ".")
+
+
+class _Codes:
+    """A column of texts, of which each different one has a number; absent ones have -1."""
+
+    def __init__(self, name: str, absent: Iterable[str] = ()) -> None:
+        self.name, self.texts = name, list[str]()
+        self.numbers = array("q")
+        self._of_cells: dict[str, int] = {}
+        self._of_texts: dict[str, int] = {text: -1 for text in ("", *absent)}
+
+    def number(self, cell: str) -> int:
+        known = self._of_cells.get(cell)
+        if known is None:
+            text = " ".join(cell.split())
+            known = self._of_cells[cell] = self._of_texts.setdefault(text, len(self.texts))
+            if known == len(self.texts):
+                self.texts.append(text)
+        return known
+
+
+class _Groups(NamedTuple):
+    """Groups of rows: for each row the number of its group, and the names of the groups."""
+
+    numbers: _Ints
+    names: Sequence[str]
+
+    def within(self, column: _Codes) -> "_Groups":
+        """Return the groups of the rows that are equal in a column too, in the order of their first rows."""
+        pairs: dict[_Span, int] = {}
+        rows = zip(self.numbers, column.numbers, strict=True)
+        numbers = array("q", (pairs.setdefault(pair, len(pairs)) for pair in rows))
+        texts = [*column.texts, ""]
+        return _Groups(numbers, [":".join(filter(None, (self.names[one], texts[two]))) for one, two in pairs])
+
+
+class _Conflict(NamedTuple):
+    """Rows with another word than an earlier row of their unit: their number, and the first of them with that row."""
+
+    n_rows: int
+    row: int
+    earlier: int
+
+
+class _Table:
+    """The rows of a table in the columns that are read."""
+
+    def __init__(self, names: Sequence[str], columns: Columns, *, keep_na: bool, decimal: str) -> None:
+        self._names, self._columns, self._decimal = names, columns, decimal
+        self._texts = [_Codes(name, ABSENT) for name in columns.text]
+        self._words = _Codes(columns.word, () if keep_na else ABSENT)
+        self._persons = [] if columns.person is None else [_Codes(columns.person, ABSENT)]
+        self._named = [*self._texts, self._words, *self._persons]
+        others = (*columns.conditions, *columns.running, *filter(None, [columns.item]))
+        self._others = {name: _Codes(name) for name in others}
+        self._positions, self._lines, self._left_out = array("q"), array("q"), array("q")
+        self._of_positions: dict[str, int | None] = {}
+        self._absent_words: dict[str, None] = {}
+        self._values = {measure: array("d") for measure in columns.measures}
+        self._of_values: dict[Measure, dict[str, float]] = {measure: {} for measure in columns.measures}
+
+    def add(self, line: int, row: Mapping[str, object]) -> None:
+        """Add a row; one without a text, a position, a word or a person is left out."""
+        cell = _text(line, self._columns.position, row)
+        if cell not in self._of_positions:
+            self._of_positions[cell] = _position(line, self._columns.position, cell)
+        position = self._of_positions[cell]
+        numbers = [column.number(_text(line, column.name, row)) for column in self._named]
+        if position is None or -1 in numbers:
+            self._left_out.append(line)
+            if position is not None and numbers[self._named.index(self._words)] == -1:
+                self._absent_words[" ".join(_text(line, self._columns.word, row).split())] = None
+            return
+        self._lines.append(line)
+        self._positions.append(position)
+        for column, number in zip(self._named, numbers, strict=True):
+            column.numbers.append(number)
+        for column in self._others.values():
+            column.numbers.append(column.number(_text(line, column.name, row)))
+        for measure, name in self._columns.measures.items():
+            cell, known = _text(line, name, row), self._of_values[measure]
+            if cell not in known:
+                known[cell] = _value(line, name, cell, self._decimal, is_share=measure == "skipping")
+            self._values[measure].append(known[cell])
+
+    def times(self, file: TextFile, separator: str, notes: Sequence[Note]) -> Times:
+        """Return the times of all rows; raises INVALID_INPUT for a unit with several words, or times of one person."""
+        if not self._lines:
+            needed = "a text, a position, a word and a person" if self._persons else "a text, a position and a word"
+            raise AppError(ErrorCode.INVALID_INPUT, f"it has no row with {needed}.")
+        start = _Groups(array("q", bytes(8 * len(self._lines))), [""])
+        base = reduce(_Groups.within, self._texts, start)
+        groups, conditions = self._with_conditions(base)
+        persons = reduce(_Groups.within, self._persons, start)
+        keys = self._keys(groups)
+        first_rows: dict[int, int] = {}
+        for row, key in enumerate(keys):
+            first_rows.setdefault(key, row)
+        numbers = {key: number for number, key in enumerate(sorted(first_rows))}
+        unit = array("q", map(numbers.__getitem__, keys))
+        kept, of_repeated = self._first_readings(unit, persons)
+        values, of_values = self._measured(kept)
+        of_texts: list[list[int]] = [[] for _ in groups.names]
+        for key in numbers:
+            of_texts[groups.numbers[first_rows[key]]].append(first_rows[key])
+        running = self._running(groups, of_texts)
+        texts: list[Text] = []
+        units: list[Unit] = []
+        for number, rows in enumerate(of_texts):
+            words = [self._word(row) for row in rows]
+            whole, places = running.texts[number] if running else _joined(words, separator)
+            item = self._item(rows[0]) or base.names[base.numbers[rows[0]]]
+            found = zip(rows, words, places, strict=True)
+            of_text = [Unit(number, self._positions[row], word, *place) for row, word, place in found]
+            texts.append(Text(groups.names[number], item, whole, len(units), of_text))
+            units += of_text
+        texts, of_equal = _with_equal_words(texts)
+        read = dict.fromkeys(conditions, "text") | self._columns.roles()
+        if running is not None:
+            read[running.column] = "running_text"
+        guesses = [*self._of_names(conditions), *self._of_words(keys), *of_equal, *of_repeated, *of_values]
+        data = ReadingData(
+            name=file.shown,
+            sha256=sha256(file.content).hexdigest(),
+            n_texts=len(texts),
+            n_units=len(units),
+            n_persons=len(persons.names) if self._persons else 0,
+            measures=tuple(values),
+            notes=(self._of_columns(read), *notes, *guesses, *_of_gaps(texts, is_running=running is not None)),
+        )
+        unit, person = (array("q", compress(one, kept)) for one in (unit, persons.numbers))
+        names = persons.names if self._persons else ()
+        return Times(data, texts, units, names, running is not None, unit, person, values)
+
+    def _keys(self, groups: _Groups) -> _Ints:
+        """Return a number for the place of each row, in the order of texts and positions."""
+        low = min(self._positions)
+        span = max(self._positions) - low + 1
+        places = zip(groups.numbers, self._positions, strict=True)
+        return array("q", (group * span + position - low for group, position in places))
+
+    def _word(self, row: int) -> str:
+        return self._words.texts[self._words.numbers[row]]
+
+    def _item(self, row: int) -> str:
+        """Return the item of a row; "" without one."""
+        column = self._others.get(self._columns.item or "")
+        return "" if column is None else [*column.texts, ""][column.numbers[row]]
+
+    def _with_conditions(self, base: _Groups) -> tuple[_Groups, list[str]]:
+        """Return the texts of the rows, and the columns of conditions that their names need."""
+        used: list[str] = []
+        groups, conflict = base, self._conflict(base)
+        while conflict is not None:
+            for name in self._columns.conditions:
+                finer = groups.within(self._others[name])
+                rest = self._conflict(finer)
+                if rest is None or rest.n_rows < conflict.n_rows:
+                    used.append(name)
+                    groups, conflict = finer, rest
+                    break
+            else:
+                raise self._contradiction(groups, conflict)
+        return groups, used
+
+    def _conflict(self, groups: _Groups) -> _Conflict | None:
+        """Return the rows whose words differ otherwise than in case and punctuation; None without such rows."""
+        forms: dict[str, int] = {}
+        form = [forms.setdefault(_letters(word), len(forms)) for word in self._words.texts]
+        first_rows: dict[int, int] = {}
+        rows: list[_Span] = []
+        words = self._words.numbers
+        for row, key in enumerate(self._keys(groups)):
+            first = first_rows.setdefault(key, row)
+            if form[words[row]] != form[words[first]]:
+                rows.append((row, first))
+        return _Conflict(len(rows), *rows[0]) if rows else None
+
+    def _contradiction(self, groups: _Groups, conflict: _Conflict) -> AppError:
+        word, earlier = (safe_name(self._word(row)) for row in (conflict.row, conflict.earlier))
+        text = safe_name(groups.names[groups.numbers[conflict.row]])
+        names = "+".join(map(safe_name, self._columns.text))
+        problem = (
+            f"has the word '{word}' where line {self._lines[conflict.earlier]:,} has '{earlier}': position"
+            f" {self._positions[conflict.row]:,} of text '{text}'. Name all columns that tell texts apart in"
+            f" `columns` (`--column text={names}+NAME`); the table has {shown_names(self._names)}"
+        )
+        return bad_line(self._lines[conflict.row], problem)
+
+    def _running(self, groups: _Groups, of_texts: Sequence[Sequence[int]]) -> "_Running | None":
+        """Return the running texts of the first column that has one for each text, with its units in their order.
+
+        Raises INVALID_INPUT for a column of the options that has not.
+        """
+        for name in self._columns.running:
+            column = self._others[name]
+            found: list[set[int]] = [set() for _ in of_texts]
+            for group, number in zip(groups.numbers, column.numbers, strict=True):
+                found[group].add(number)
+            texts: list[tuple[str, Sequence[_Span]]] = []
+            for numbers, rows in zip(found, of_texts, strict=True):
+                several = [column.texts[number] for number in numbers - {-1}]
+                words = [self._word(row) for row in rows]
+                places = _places(several[0], words) if len(several) == 1 else []
+                if not places:
+                    break
+                texts.append((several[0], places))
+            else:
+                return _Running(name, texts)
+            if self._columns.is_running_given:
+                text = safe_name(groups.names[len(texts)])
+                problem = f"has not one running text of '{text}' with its units in their order"
+                raise AppError(ErrorCode.INVALID_INPUT, f"the column `{safe_name(name)}` {problem}.")
+        return None
+
+    def _first_readings(self, unit: _Ints, persons: _Groups) -> tuple[bytes, list[Note]]:
+        """Return 1 for the first row of each person and unit; raises INVALID_INPUT for others in a table of means."""
+        first_rows: dict[int, int] = {}
+        pairs = zip(unit, persons.numbers, strict=True)
+        firsts = [
+            first_rows.setdefault(number * len(persons.names) + person, row)
+            for row, (number, person) in enumerate(pairs)
+        ]
+        again = [row for row, first in enumerate(firsts) if first < row]
+        if again and not self._persons:
+            problem = (
+                f"has the unit '{safe_name(self._word(again[0]))}' of line {self._lines[firsts[again[0]]]:,} again, and"
+                f" no column is known as that of the person. Name it in {column_option('person')}; the table has"
+                f" {shown_names(self._names)}"
+            )
+            raise bad_line(self._lines[again[0]], problem)
+        kept = bytes(first == row for row, first in enumerate(firsts))
+        if not again:
+            return kept, []
+        rows, line = self._counted(again)
+        return kept, [
+            note(
+                "Left out: {rows} of a person and a unit that an earlier row has, first in line {line}.",
+                rows=rows,
+                line=line,
+            )
+        ]
+
+    def _measured(self, kept: bytes) -> tuple[dict[Measure, _Floats], list[Note]]:
+        """Return the values of the rows that are kept, NaN for a time of 0; raises INVALID_INPUT if there are none."""
+        notes: list[Note] = []
+        values: dict[Measure, _Floats] = {}
+        n_zeros = 0
+        for measure, column in self._values.items():
+            times = array("d", compress(column, kept))
+            notes += self._of_commas(measure)
+            if measure != "skipping":
+                n_zeros += times.count(0.0)
+                times = array("d", (value or nan for value in times))
+            if all(map(isnan, times)):
+                notes.append(note("No times in `{column}`.", column=safe_name(self._columns.measures[measure])))
+            else:
+                values[measure] = times
+        if n_zeros:
+            notes.append(note("Read as without a time: {cells} of 0.", cells=counted_note(n_zeros, "cell")))
+        notes += self._skipped(values)
+        if len(values) > 1 and len({*filter(_is_known, values.get("skipping", ()))}) == 1:
+            del values["skipping"]
+            notes.append(note("Left out: skipping, as all units are skipped or none."))
+        if not values:
+            raise AppError(ErrorCode.INVALID_INPUT, "it has no times: their cells are empty or 0.")
+        return values, notes
+
+    def _of_commas(self, measure: Measure) -> Iterator[Note]:
+        """Yield a note on decimal commas; raises INVALID_INPUT if all could as well stand between thousands."""
+        column = safe_name(self._columns.measures[measure])
+        if cells := [cell for cell in self._of_values[measure] if "," in cell]:
+            if all(map(_THOUSANDS.fullmatch, cells)):
+                problem = f"`{column}` has cells such as '{safe_name(cells[0])}': write {cells[0].replace(',', '')} for"
+                problem += f" a thousand and more, or {cells[0].replace(',', '.')} for a decimal mark."
+                raise AppError(ErrorCode.INVALID_INPUT, problem)
+            yield note("Read as decimal marks: the commas in `{column}`.", column=column)
+
+    def _skipped(self, values: dict[Measure, _Floats]) -> list[Note]:
+        """Add whether units are skipped where the table does not tell, and return notes."""
+        timed = next((measure for measure in _EYES if measure in values), None)
+        if timed is None or not self._persons:
+            return []
+        column = safe_name(self._columns.measures[timed])
+        derived = array("d", map(isnan, values[timed]))
+        given = values.setdefault("skipping", array("d", [nan]) * len(derived))
+        n_later = sum(map(_is_later, given, derived))
+        notes: list[Note] = []
+        if any(map(isnan, given)):
+            if any(derived):
+                notes.append(note("Counted as skipped: units without a time in `{column}`.", column=column))
+            values["skipping"] = array("d", (b if isnan(a) else a for a, b in zip(given, derived, strict=True)))
+        if n_later:
+            rows = counted_note(n_later, "row")
+            notes.append(
+                note("Skipped units have a time of a later visit in `{column}`: {rows}.", column=column, rows=rows)
+            )
+        return notes
+
+    def _of_columns(self, read: Mapping[str, str]) -> Note:
+        """Return the note on the columns that were read, and the others."""
+        shown = ", ".join(f"`{safe_name(column)}` ({role})" for column, role in read.items())
+        others = [name for name in self._names if name not in read]
+        if not others:
+            return note("Columns: {columns}.", columns=shown)
+        return note("Columns: {columns}; not read: {others}.", columns=shown, others=shown_names(others))
+
+    def _of_names(self, conditions: Sequence[str]) -> Iterator[Note]:
+        """Yield notes on the names of texts and persons."""
+        if conditions:
+            shown = shown_names(conditions)
+            yield note("Part of the names of texts, as words differ between conditions: {columns}.", columns=shown)
+        if not self._persons:
+            yield note("No column is known as that of the person: the times are read as means of units.")
+        if self._left_out:
+            rows, line = counted_note(len(self._left_out), "row"), self._left_out[0]
+            yield note(
+                "Left out: {rows} without a text, position, word or person, first in line {line}.", rows=rows, line=line
+            )
+        if absent := [f"`{safe_name(word)}`" for word in self._absent_words if word]:
+            words = ", ".join(absent)
+            yield note("Read as no word: {words}. `keep_na` (`--set keep_na=true`) reads them as words.", words=words)
+
+    def _of_words(self, keys: _Ints) -> Iterator[Note]:
+        """Yield a note on words that differ from those of the same unit in case or punctuation only."""
+        first_words: dict[int, int] = {}
+        words = zip(keys, self._words.numbers, strict=True)
+        if other := [row for row, (key, word) in enumerate(words) if first_words.setdefault(key, word) != word]:
+            rows, line = self._counted(other)
+            yield note(
+                "Words that differ in case or punctuation from earlier rows: {rows}, first in line {line}.",
+                rows=rows,
+                line=line,
+            )
+
+    def _counted(self, rows: Sequence[int]) -> tuple[Note, int]:
+        """Return the number of rows for a note, and the line of the first."""
+        return counted_note(len(rows), "row"), self._lines[rows[0]]
+
+
+class _Running(NamedTuple):
+    """A column of running texts: for each text its running text, and the places of its units."""
+
+    column: str
+    texts: Sequence[tuple[str, Sequence[_Span]]]
+
+
+def _text(line: int, name: str, row: Mapping[str, object]) -> str:
+    """Return a cell as text; raises INVALID_INPUT for a list or an object."""
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int | float):
+        return str(value)
+    raise bad_line(line, f"has a list or an object in `{safe_name(name)}`, and no text or number")
+
+
+def _position(line: int, name: str, cell: str) -> int | None:
+    """Return the position in a cell, None for an absent one; raises INVALID_INPUT for another than a whole number."""
+    whole = _WHOLE.fullmatch(cell.strip())
+    if whole is None and cell.strip() not in _ABSENT:
+        raise bad_line(line, f"must have a whole number in `{safe_name(name)}`, not '{safe_name(cell)}'")
+    return None if whole is None else int(whole[1])
+
+
+def _value(line: int, name: str, cell: str, decimal: str, *, is_share: bool) -> float:
+    """Return the time in a cell, or the share of readings that skip a unit; NaN for an absent one.
+
+    Raises INVALID_INPUT for what is no number from 0, or for a share above 1.
+    """
+    text = cell.strip()
+    if text in _ABSENT:
+        return nan
+    with suppress(ValueError):
+        is_truth = is_share and text.lower() in _TRUTHS
+        value = _TRUTHS[text.lower()] if is_truth else float(text.replace(decimal, "."))
+        if 0 <= value <= (1 if is_share else _MAX_MS):
+            return value
+    wanted = "1 for a skipped unit or 0" if is_share else "a time in milliseconds such as 350.5"
+    raise bad_line(line, f"must have {wanted} in `{safe_name(name)}`, or nothing, not '{safe_name(cell)}'")
+
+
+def _letters(word: str) -> str:
+    """Return a word without case and punctuation."""
+    return "".join(filter(str.isalnum, word.casefold()))
+
+
+def _is_known(value: float) -> bool:
+    return not isnan(value)
+
+
+def _is_later(is_skipped: float, has_no_time: float) -> bool:
+    return is_skipped == 1 and not has_no_time
+
+
+def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:
+    """Return the texts with one item for those of the same words, so that no fold holds out what others train on."""
+    items: dict[str, str] = {}  # that stand for others
+
+    def item_of(item: str) -> str:
+        while (other := items.get(item, item)) != item:
+            item = other
+        return item
+
+    firsts: dict[str, Text] = {}
+    equal: list[tuple[str, str]] = []
+    for text in texts:
+        first = firsts.setdefault(_letters(text.running) or text.running, text)
+        if item_of(text.item) != item_of(first.item):
+            items[item_of(text.item)] = item_of(first.item)
+            equal.append((text.name, first.name))
+    together = [text._replace(item=item_of(text.item)) for text in texts]
+    if not equal:
+        return together, []
+    name, first_name = map(safe_name, equal[0])
+    return together, [
+        note(
+            "In one fold, as their words are the same: {texts} and earlier ones, first {text} and {first}.",
+            texts=counted_note(len(equal), "text"),
+            text=name,
+            first=first_name,
+        )
+    ]
+
+
+def _joined(words: Sequence[str], separator: str) -> tuple[str, Sequence[_Span]]:
+    """Join words with separators, and return the text with the places of the words."""
+    parts = joined(words, separator)
+    ends = accumulate(map(len, parts))
+    return "".join(parts), [(end - len(word), end) for word, end in zip(words, ends, strict=True)]
+
+
+def _places(running: str, words: Sequence[str]) -> Sequence[_Span]:
+    """Return the places of words in a text in their order; none if one is not in it.
+
+    Words that follow each other with white space alone between them are taken first; otherwise a word is not found
+    within a longer one if it stands by itself too.
+    """
+    return _found(running, words, _next) or _found(running, words, _by_itself)
+
+
+def _found(running: str, words: Sequence[str], find: Callable[[str, str, int], int]) -> Sequence[_Span]:
+    places: list[_Span] = []
+    end = 0
+    for word in words:
+        start = find(running, word, end)
+        if start < 0:
+            return []
+        end = start + len(word)
+        places.append((start, end))
+    return places
+
+
+def _next(running: str, word: str, start: int) -> int:
+    """Return the place of a word that follows after white space; -1 if it does not."""
+    while running[start : start + 1].isspace():
+        start += 1
+    return start if running.startswith(word, start) else -1
+
+
+def _by_itself(running: str, word: str, start: int) -> int:
+    """Return the next place of a word by itself, else the next place; -1 without one."""
+    first = place = running.find(word, start)
+    while place >= 0:
+        before, after = running[max(0, place - 1) : place + 1], running[place + len(word) - 1 : place + len(word) + 1]
+        if not (place and before.isalnum()) and not (len(after) > 1 and after.isalnum()):
+            return place
+        place = running.find(word, place + 1)
+    return first
+
+
+def _of_gaps(texts: Sequence[Text], *, is_running: bool) -> Iterator[Note]:
+    """Yield a note on texts with words that are not units: in the running text, or as positions have gaps."""
+    find = _first_other if is_running else _first_gap
+    found = [(text, first) for text in texts if (first := find(text))]
+    for text, first in found[:1]:
+        n_texts, name = counted_note(len(found), "text"), safe_name(text.name)
+        if is_running:
+            yield note(
+                "Words of {texts} have no rows, first `{word}` in text {text}: they are context of the others.",
+                texts=n_texts,
+                text=name,
+                word=safe_name(first),
+            )
+        else:
+            yield note(
+                "Words of {texts} have no rows, first before position {position} of text {text}: surprisal is computed"
+                " without them, and the next units have no unit before. A column `running_text` with the whole text of"
+                " a row gives them.",
+                texts=n_texts,
+                text=name,
+                position=first,
+            )
+
+
+def _first_other(text: Text) -> str:
+    """Return the first word of a running text that belongs to no unit; "" without one."""
+    parts, numbers = unit_parts(text)
+    of_units = {*numbers}
+    others = (part for number, part in enumerate(parts) if number not in of_units and _letters(part))
+    return next((part.split()[0] for part in others), "")
+
+
+def _first_gap(text: Text) -> str:
+    """Return the first position with another one missing before it; "" without one. Texts begin at 0 or 1."""
+    places = [min(0, text.units[0].position - 1), *(unit.position for unit in text.units)]
+    return next((f"{after}" for before, after in pairwise(places) if after > before + 1), "")
