@@ -53,7 +53,7 @@ def build(settings: Settings) -> Bot:
     bot.tree.add_command(mt)
     for (_, name), module in _MODULES.items():
         command: app_commands.Command[app_commands.Group, [], None] | app_commands.Group = getattr(module, name)
-        if command.name == "mt-admin":
+        if command.name.startswith("mt-"):
             bot.tree.add_command(command)
         else:
             mt.add_command(command)

@@ -47,6 +47,7 @@ LABELS = {
     "batcsv": "CSV of a battery",
     "batcurves": "CSV of a development",
     "battex": "LaTeX of a battery",
+    "readpage": "Page of a reading",
     "jobtable": "The list of tables of a report",
     "expcsv": "CSV",
     "exptex": "LaTeX",
@@ -116,7 +117,7 @@ def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {
         command_name(one)
         for one in commands
-        if {"run", "a", "battery", "study"} & {option.display_name for option in one.parameters}
+        if {"run", "a", "battery", "reading", "study"} & {option.display_name for option in one.parameters}
     }
     of_run |= {name for name in CHAT_COMMANDS if name.startswith("experiment ")}  # which show many runs
     for name, operation in CHAT_COMMANDS.items():

@@ -10,14 +10,11 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     Suggestion,
     autocomplete,
-    described,
     find_run,
-    fitting_runs,
-    last_of,
     names_in,
     shown_as_typed,
+    suggested_scorers,
 )
-from bot.messages.text import isolated
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
 from trainer.batteries.sources import battery_names
@@ -27,14 +24,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.operations import JOB_ROWS
 from trainer.lab import calls
 from trainer.lab.language import _
-from trainer.queue.run_index import matching
 
 battery = app_commands.Group(name="battery", description="Batteries of minimal pairs.")
-
-
-def _runs(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    for run in matching(typed.strip(), fitting_runs(context, "score"), lambda run: run.names):
-        yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
 
 def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -49,7 +40,7 @@ def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     measure="Log-probability per …; default: sum",
     develop="Score its kept checkpoints",
 )
-@app_commands.autocomplete(run=autocomplete(last_of(_runs)), battery=autocomplete(_names))
+@app_commands.autocomplete(run=suggested_scorers, battery=autocomplete(_names))
 async def start_battery(
     interaction: discord.Interaction[Bot],
     battery: str | None = None,

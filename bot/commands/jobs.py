@@ -43,6 +43,7 @@ from trainer.contracts.parameters import ArtifactPath
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
 from trainer.lab.language import _
+from trainer.lab.permissions import typed_command
 from trainer.lab.waits import all_pages
 
 _LEFT_OUT = {".jsonl"}
@@ -53,6 +54,7 @@ _FILES: Mapping[str, tuple[KindName, str, str]] = {
     "batcsv": ("batteries", "battery show", "accuracy.csv"),
     "batcurves": ("batteries", "battery show", "development.csv"),
     "battex": ("batteries", "battery show", "table.tex"),
+    "readpage": ("readings", "mt-reading show", "report.html"),
     "expcsv": ("experiments", "experiment export", "matrix.csv"),
     "exptex": ("experiments", "experiment export", "table.tex"),
 }
@@ -72,7 +74,7 @@ def add_commands(group: app_commands.Group, kind: KindName, **descriptions: str)
 def _add_list(group: app_commands.Group, row: JobRow, description: str) -> None:
     @group.command(name="list", description=description)
     async def list_command(interaction: discord.Interaction[Bot]) -> None:
-        await respond(interaction, f"{row.word} list", lambda context: list_jobs(context, row, 0))
+        await respond(interaction, row.chat_command("list"), lambda context: list_jobs(context, row, 0))
 
 
 def _add_one(group: app_commands.Group, row: JobRow, action: str, description: str) -> None:
@@ -83,7 +85,7 @@ def _add_one(group: app_commands.Group, row: JobRow, action: str, description: s
     @app_commands.describe(job=f"Id of the {row.word}")
     @app_commands.autocomplete(job=suggested(row))
     async def command(interaction: discord.Interaction[Bot], job: str) -> None:
-        await respond(interaction, f"{row.word} {action}", lambda context: work(context, row, job))
+        await respond(interaction, row.chat_command(action), lambda context: work(context, row, job))
 
 
 def suggested(row: JobRow) -> Suggest:
@@ -138,8 +140,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
     note = _("A card in your direct messages shows the progress.")
     if watcher.closed_place is not None:
         note = _(
-            "This bot cannot send you direct messages. Use `/mt {command}`, or allow direct messages.",
-            command=command or f"{row.word} show",
+            "This bot cannot send you direct messages. Use `{command}`, or allow direct messages.",
+            command=typed_command(command or row.chat_command("show")),
         )
     notes = [note]
     if not await bot.lab.queue.workers.exist():

@@ -116,6 +116,11 @@ def described(run: RunEntry) -> str:
     return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{loss}"
 
 
+def _scorers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    for run in matching(typed.strip(), fitting_runs(context, "score"), lambda run: run.names):
+        yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
+
+
 def suggested_runs(command: str) -> Suggest:
     """Suggest runs for which a command is meant."""
 
@@ -229,3 +234,4 @@ suggested_corpora = autocomplete(corpus_suggestions)
 suggested_sizes = autocomplete(size_suggestions)
 suggested_tokenizers = autocomplete(_tokenizers)
 suggested_trained_tokenizers = autocomplete(_trained_tokenizers)
+suggested_scorers = autocomplete(last_of(_scorers))

@@ -15,6 +15,7 @@ from trainer.contracts.corpora import BuildStatus
 from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JobRow
+from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.reports import Report
 from trainer.contracts.studies import StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -36,6 +37,7 @@ _COUNTS: Mapping[KindName, Callable[[int], str]] = {
     "batteries": lambda total: f"🔎 {plural('{count} battery', '{count} batteries', total)}",
     "experiments": lambda total: f"🧪 {count(total, 'experiment')}",
     "studies": lambda total: f"🎯 {plural('{count} study', '{count} studies', total)}",
+    "readings": lambda total: f"📖 {count(total, 'reading')}",
 }
 
 
@@ -66,7 +68,7 @@ def _name(row: JobRow, status: JobStatus) -> str:
             of_run = status.development_of
             names = [] if of_run is None else [_("development of {run_id}", run_id=of_run)]
             return ", ".join([*names, *status.batteries])
-        case ExperimentStatus() | StudyStatus():
+        case ExperimentStatus() | StudyStatus() | ReadingStatus():
             return status.name
         case TokenizerStatus():
             return status.label or status.tokenizer_id
@@ -78,7 +80,7 @@ def _name(row: JobRow, status: JobStatus) -> str:
 
 def _lines(row: JobRow, status: JobStatus, corpora: Sequence[str]) -> Iterator[str]:
     match status:
-        case BatteryStatus() | ExperimentStatus() | StudyStatus():
+        case BatteryStatus() | ExperimentStatus() | StudyStatus() | ReadingStatus():
             yield from step_lines(status)
         case TokenizerStatus():
             yield from tokenizer_lines(status, corpora)
@@ -132,6 +134,8 @@ def _own_buttons(status: JobStatus) -> Sequence[tuple[str, str]]:
     match status:
         case BatteryStatus(status="completed", development_of=of_run):
             return ("batpage", _("Page")), ("batcsv" if of_run is None else "batcurves", "CSV"), ("battex", "LaTeX")
+        case ReadingStatus(status="completed"):
+            return (("readpage", _("Page")),)
         case ExperimentStatus(status="completed"):
             return ("expcsv", "CSV"), ("exptex", "LaTeX")
         case ExperimentStatus(has_ended=True):
@@ -144,7 +148,7 @@ def _line(row: JobRow, status: JobStatus) -> str:
     job_id, created = job_id_of(row, status), relative_time(status.created_at.timestamp())
     label, facts = "", ""
     match status:
-        case BatteryStatus():
+        case BatteryStatus() | ReadingStatus():
             names = plain(clamp(_name(row, status), _MAX_NAME))
             facts = f"{names} · {count(len(status.runs), 'run')} · {_(status.status)}"
         case ExperimentStatus():
@@ -179,5 +183,7 @@ def _none_yet(kind: KindName) -> str:
             return _("No experiments yet. An admin can start one with `/mt experiment start`.")
         case "studies":
             return _("No studies yet. Start one with `/mt study start`.")
+        case "readings":
+            return _("No reading times yet. Start with `/mt-reading start`.")
         case _:
             return _("None yet.")

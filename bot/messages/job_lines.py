@@ -11,6 +11,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
 from trainer.contracts.experiments import Cell, CellKind, ExperimentStatus
+from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.studies import StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral
@@ -26,7 +27,7 @@ _SIGNS: dict[RunState, str] = {
 _KINDS: tuple[CellKind, ...] = get_args(CellKind)
 
 
-def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus) -> list[str]:
+def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus | ReadingStatus) -> list[str]:
     """Return the progress of a job of many steps, which a later job with the same request continues."""
     match status:
         case ExperimentStatus():
@@ -34,6 +35,9 @@ def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus) -> list[s
         case StudyStatus():
             runs = _("**{done} of {total}** runs", done=count(status.runs_done), total=count(status.n_runs))
             progress = [f"{progress_bar(100 * status.runs_done / max(1, status.n_runs))} {runs}{_elapsed(status)}"]
+        case ReadingStatus():
+            steps = _("**{done} of {total}** steps", done=count(status.done), total=count(status.total))
+            progress = [f"{progress_bar(100 * status.done / max(1, status.total))} {steps}{_elapsed(status)}"]
         case _:
             progress = [_items(status)]
     kept = _("Finished parts are stored. Starting the same job again continues with them.")
@@ -64,7 +68,7 @@ def _cells(status: ExperimentStatus) -> list[str]:
     ]
 
 
-def _elapsed(status: ExperimentStatus | StudyStatus) -> str:
+def _elapsed(status: ExperimentStatus | StudyStatus | ReadingStatus) -> str:
     seconds = status.elapsed_seconds
     if seconds is None:
         return ""

@@ -15,6 +15,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES
 from trainer.lab.language import _
+from trainer.reading.tables import SUFFIXES as TIMES_SUFFIXES
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -69,6 +70,8 @@ def _kind(option: str) -> tuple[str, tuple[str, ...]]:
             return _("a YAML file"), (".yaml", ".yml")
         case "items":
             return _("a file of items"), BATTERY_SUFFIXES
+        case "data":
+            return _("a table of reading times"), TIMES_SUFFIXES
         case _:
             return _("a plain text"), (".txt",)
 

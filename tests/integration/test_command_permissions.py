@@ -19,9 +19,11 @@ from tests.support import ROOT
 from tests.support.batteries import battery_record
 from tests.support.bot import FORM, discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.markers import slow_except
+from tests.support.readings import reading_record
 from tests.support.stories import Story, run_record
 from tests.support.studies import study_record
 from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.readings import ReadingStore
 from trainer.artifacts.studies import StudyStore
 from trainer.contracts.base import changed, now
 from trainer.contracts.operations import BY_NAME
@@ -81,6 +83,8 @@ async def test_everybody__has_the_rights_of_the_page_and_no_others(tmp_path: Pat
         story = Story(tmp_path / "artifacts", changed(run_record(RUN, user_id=bob.id), created_at=now()))
         scored, items = battery_record(RUN)
         BatteryStore(tmp_path / "artifacts").create(changed(scored, user_id=bob.id), items)
+        explained, times = reading_record(RUN)
+        ReadingStore(tmp_path / "artifacts").create(changed(explained, user_id=bob.id), times)
         StudyStore(tmp_path / "artifacts").create(changed(study_record(RUN), user_id=bob.id))
         async with running_bot(chosen, server) as bot:
             told = rights()

@@ -16,6 +16,7 @@ from tests.support.http import ADMIN, ANA, Got, Site
 from tests.support.job_kinds import KINDS
 from tests.support.lab import Lab
 from tests.support.markers import slow_except
+from tests.support.readings import times_table
 from tests.support.stored_jobs import is_free, waiting_battery
 from tests.support.studies import TRAIN, study_request
 from tests.support.waiting import until
@@ -65,6 +66,12 @@ async def battery(lab: Lab, here: Site, run: RunDirectory) -> Got:
     return await here.post("/batteries", {"runs": [run.run_id], "files": [pairs]}, key=ANA)
 
 
+async def reading(lab: Lab, here: Site, run: RunDirectory) -> Got:
+    line = " ".join(["abc" * 100] * 20)
+    times = {"name": "long.csv", "content": times_table(lines=[f"{line} {text}" for text in range(500)])}
+    return await here.post("/readings", {"runs": [run.run_id], "file": times}, key=ANA)
+
+
 async def export(lab: Lab, here: Site, run: RunDirectory) -> Got:
     return await here.post(f"/runs/{run.run_id}/export", {"format": "onnx"})
 
@@ -89,6 +96,7 @@ LONG: dict[KindName, Long] = {
     "experiments": Long(experiment, ADMIN),
     "studies": Long(study),
     "batteries": Long(battery),
+    "readings": Long(reading),
     "exports": Long(export, ADMIN),
     "verifications": Long(verification),
     "corpus_builds": Long(build, ADMIN),

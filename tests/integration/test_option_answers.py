@@ -19,6 +19,7 @@ from tests.support.bot import AMBER
 from tests.support.bot import place as training_place
 from tests.support.inference import RUN
 from tests.support.inference_bot import place
+from tests.support.readings import times_table
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.lab.permissions import typed_command
 
@@ -40,6 +41,7 @@ USUAL: dict[str, OptionValue] = {
     "corpora": CORPUS,
     "source": "local",
     "file": Upload("lines.txt", b"a b c\n" * 20),
+    "data": Upload("times.csv", times_table().encode()),
     "name": "edges",
     "tokenizer": "char-0000000000000000",
     "experiment": "smoke-00000000",

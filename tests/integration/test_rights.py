@@ -27,6 +27,7 @@ from tests.support.batteries import battery_record
 from tests.support.bot import discord_alone, is_allowed, running_bot, settings, with_buttons
 from tests.support.groups import group_record
 from tests.support.markers import slow_except
+from tests.support.readings import reading_record, times_table
 from tests.support.runs import ended
 from tests.support.stored_jobs import waiting_experiment
 from tests.support.stories import Story, run_record
@@ -34,6 +35,7 @@ from tests.support.studies import study_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
+from trainer.artifacts.readings import ReadingStore
 from trainer.artifacts.run_groups import member
 from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -50,7 +52,7 @@ _OWNERS = (
     "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull"
     " list_files download_file get_export cancel_export delete_export cancel_verification delete_verification"
     " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery unlock"
-    " cancel_study delete_study"
+    " cancel_study delete_study cancel_reading delete_reading"
 )
 _ADMINS = (
     "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus lock_corpus"
@@ -90,6 +92,9 @@ OPTIONS: dict[str, dict[str, str]] = {
     **{f"experiment {action}": {"experiment": "EXPERIMENT"} for action in ("show", "export", "cancel")},
     "battery start": {"run": "RUN", "battery": "nothing"},
     **{f"battery {action}": {"battery": "BATTERY"} for action in ("show", "cancel")},
+    "mt-reading start": {"run": "RUN", "data": "TABLE"},
+    "mt-reading list": {},
+    **{f"mt-reading {action}": {"reading": "READING"} for action in ("show", "cancel")},
     "compare": {"a": "RUN", "b": "RUN"},
     "chat": {"run": "RUN", "message": "abc"},
     "corpus add": {"file": "FILE", "name": "empty"},
@@ -122,6 +127,7 @@ WORDS = {
     "train_tokenizer": "tokenizer train --method char --corpus no_such_text",
     "start_experiment": "experiment run smoke --set corpora=no_such_text",
     "start_study": "study run STUDY_FILE",
+    "start_reading": "reading RUN --data TIMES_FILE",
     "push": "push DONE ana/model",
     "pull": "pull DONE",
 }
@@ -154,7 +160,7 @@ _typed: TypeAdapter[str] = TypeAdapter(str)
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
 _THING = re.compile(rf"\b(GROUP|STARTED|DONE|{'|'.join(_ITEMS.values())})\b")
 """STARTED is a tokenizer that its owner has started; others are of runs, or for all. DONE is a completed run."""
-_OF_FILES = dict.fromkeys(("batteries", "experiments", "studies", "verifications"), Role.USER) | {
+_OF_FILES = dict.fromkeys(("batteries", "readings", "experiments", "studies", "verifications"), Role.USER) | {
     "corpus_builds": Role.ADMIN
 }
 """The people who may read the files of a kind; those of runs, tokenizers and exports are for owners."""
@@ -206,6 +212,7 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
     things = {
         "TOKENIZER": tokenizer,
         "BATTERY": f"battery-{owner}",
+        "READING": f"reading-{owner}",
         "EXPERIMENT": "experiment-1",
         "STUDY": f"study-{owner}",
         "BUILD": "build-1",
@@ -241,6 +248,8 @@ def owned_things(root: Path, owner: str, user_id: int | None) -> Things:
     things |= {name: f"{name.lower()}-{owner}" for name in ("EXPORT", "VERIFICATION", "STARTED")}
     battery, items = battery_record(things["BATTERY"], things["RUN"])
     BatteryStore(artifacts).create(changed(battery, **by), items)
+    explained, times = reading_record(things["READING"], things["RUN"])
+    ReadingStore(artifacts).create(changed(explained, **by), times)
     StudyStore(artifacts).create(changed(study_record(things["STUDY"]), **by))
     export = ExportRecord(created_at=now(), model=things["RUN"], request=ExportRequest(format="csv"))
     ExportStore(artifacts).create(things["EXPORT"], changed(export, **by))
@@ -277,6 +286,7 @@ async def installation(root: Path, *, private: bool) -> AsyncIterator[Installati
         build = BuildRecord(created_at=now(), request=BuildRequest(source="local", languages=("kk",)))
         BuildStore(root / "artifacts").create_or_continue(owned[ALL]["BUILD"], build)
         (root / "study.yaml").write_text("name: x\ntrain: {corpus: no_such_text}\n", encoding="utf-8")
+        (root / "times.csv").write_text(times_table(), encoding="utf-8")
         guild = server.add_guild("lab", [ana, carl, root_user, eve, newcomer])
         async with running_bot(chosen, server) as bot:
             url = f"http://127.0.0.1:{bot.backend.port}"
@@ -330,7 +340,11 @@ async def is_answered_in_discord(here: Installation, user: User, row: Operation,
         message = await with_buttons(here.discord, here.bot, here.discord.dm_channel(user), request)
         return await is_allowed(await here.discord.click(user, message, request))
     assert row.chat is not None
-    special: dict[str, OptionValue] = {"MEMBER": here.newcomer, "FILE": Upload("a.txt", b"")}
+    special: dict[str, OptionValue] = {
+        "MEMBER": here.newcomer,
+        "FILE": Upload("a.txt", b""),
+        "TABLE": Upload("a.csv", times_table().encode()),
+    }
     options = {name: special.get(value, value) for name, value in _options.validate_json(request).items()}
     typed = typed_command(row.chat.command).removeprefix("/")
     guild = here.guild if typed.startswith("mt-admin") else None
@@ -370,7 +384,7 @@ async def is_answered_in_terminal(process: Process, here: Installation, person: 
     place = str(here.root / ("other" if person.key else "artifacts"))
     environment = {"MT_URL": here.url if person.key else "", "MT_KEY": person.key or "", "APP__ARTIFACTS_ROOT": place}
     things = {"OUT": str(here.root / "copies" / token_hex()), "FILE": str(ROOT / "LICENSE")}
-    things["STUDY_FILE"] = str(here.root / "study.yaml")
+    things |= {"STUDY_FILE": str(here.root / "study.yaml"), "TIMES_FILE": str(here.root / "times.csv")}
     words = [things.get(word, word) for word in shlex.split(request)]
     words += [] if words[0] == "chat" else ["--json"]
     line: list[object] = [environment, words]

@@ -76,7 +76,7 @@ class Place(NamedTuple):
     async def suggested(self, user: User, command: str, option: str, typed: str = "") -> list[Choice]:
         """The suggestions once the bot has seen what is there, for which it keeps nobody waiting who types."""
         await self.bot.lab.index.refresh()
-        return await self.discord.autocomplete(user, f"mt {command}", option, typed)
+        return await self.discord.autocomplete(user, typed_command(command).removeprefix("/"), option, typed)
 
     async def ask(
         self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tests.support.batteries import battery_record
 from tests.support.cross_language import experiment_record
+from tests.support.readings import reading_record
 from tests.support.runs import record as run_record
 from tests.support.studies import study_record
 from trainer.artifacts.batteries import BatteryStore
@@ -13,6 +14,7 @@ from trainer.artifacts.command_jobs import ExportRecord, ExportStore, Verificati
 from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import JobFolder
+from trainer.artifacts.readings import ReadingStore
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -74,6 +76,10 @@ KINDS: dict[KindName, Kind] = {
         lambda root, job_id: StudyStore(root).get(job_id).fail(FAILURE),
     ),
     "batteries": Kind(battery, lambda root, job_id: BatteryStore(root).get(job_id).fail(FAILURE)),
+    "readings": Kind(
+        lambda root, number: ReadingStore(root).create(*reading_record(f"times-{number}")),
+        lambda root, job_id: ReadingStore(root).get(job_id).fail(FAILURE),
+    ),
     "exports": Kind(export, lambda root, job_id: ExportStore(root).get(job_id).fail(FAILURE)),
     "verifications": Kind(verification, lambda root, job_id: VerificationStore(root).get(job_id).fail(FAILURE)),
     "corpus_builds": Kind(build, lambda root, job_id: BuildStore(root).get(job_id).fail(FAILURE)),

@@ -9,6 +9,7 @@ from trainer.artifacts.command_jobs import ExportStore, VerificationStore
 from trainer.artifacts.corpus_builds import BuildStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, AnyStatusJob, FolderT_co, JobStore
+from trainer.artifacts.readings import ReadingStore
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.studies import StudyStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -44,13 +45,14 @@ TOKENIZERS = JobKind("tokenizers", TokenizerStore, "train_tokenizer", TOKENIZER_
 EXPERIMENTS = JobKind("experiments", ExperimentStore, "run_experiment", EXPERIMENT_QUEUE, own_slots=4, only_waits=True)
 STUDIES = JobKind("studies", StudyStore, "run_study", "studies", own_slots=4, only_waits=True)
 BATTERIES = JobKind("batteries", BatteryStore, "run_battery", BATTERY_QUEUE, own_slots=2, only_waits=True)
+READINGS = JobKind("readings", ReadingStore, "explain_reading", "readings", own_slots=2, only_waits=True)
 EXPORTS = JobKind("exports", ExportStore, "export", "exports")
 VERIFICATIONS = JobKind("verifications", VerificationStore, "verify", "verifications")
 BUILDS = JobKind("corpus_builds", BuildStore, "build_corpora", "corpus_builds")
 AnyKind: TypeAlias = JobKind[AnyJob]
 StatusKind: TypeAlias = JobKind[AnyStatusJob]
 _STATUS_KINDS: tuple[StatusKind, ...] = (
-    *(TOKENIZERS, EXPERIMENTS, STUDIES, BATTERIES),
+    *(TOKENIZERS, EXPERIMENTS, STUDIES, BATTERIES, READINGS),
     *(EXPORTS, VERIFICATIONS, BUILDS),
 )
 STATUS_KINDS: dict[KindName, StatusKind] = {kind.name: kind for kind in _STATUS_KINDS}

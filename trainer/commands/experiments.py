@@ -9,7 +9,6 @@ from typing import ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import (
     Installation,
@@ -19,7 +18,7 @@ from trainer.commands.connection import (
     with_services,
 )
 from trainer.commands.corpus_names import installed_corpus, note_tables, offered
-from trainer.commands.jobs import JobView, add_jobs, report_places
+from trainer.commands.jobs import JobView, add_jobs, show_results
 from trainer.commands.terminal import Queued, Terminal, columns, loss_figures
 from trainer.config.experiment_file import plan_path, read_plan
 from trainer.config.settings import Settings
@@ -37,7 +36,6 @@ from trainer.contracts.experiments import (
     Tables,
 )
 from trainer.contracts.installation import recipes
-from trainer.contracts.reports import Report
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted, duration
 from trainer.lab.calls import EXPERIMENTS, START_EXPERIMENT
@@ -188,11 +186,8 @@ async def _show(experiment_id: str, status: ExperimentStatus, installation: Inst
         rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
         terminal.show(status, Text(f"{experiment_id}: {status.status}"), columns(rows), Text(status.message))
         return
-    result = await installation.read("experiments", experiment_id, "result.json", ExperimentResult)
-    report = await installation.read("experiments", experiment_id, REPORT_FILE, Report)
     took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
-    where = report_places("report", installation, "experiments", experiment_id)
-    terminal.show_report(result, report, Text(f"\n{took}\n{where}"))
+    await show_results("experiments", experiment_id, ExperimentResult, took, installation, terminal)
 
 
 def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow], unit: Unit) -> list[list[str]]:

@@ -6,9 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from rich.text import Text
 
+from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.commands.arguments import Argument, Commands, Options, flag
 from trainer.commands.connection import Installation, noting_wait, settings_for_any, with_installation
 from trainer.commands.terminal import Listing, Terminal, exit_code, summary
@@ -18,7 +19,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS
 from trainer.contracts.parameters import Query
-from trainer.contracts.wording import counted, local_time
+from trainer.contracts.reports import Report
+from trainer.contracts.wording import counted, duration, local_time
 from trainer.lab.calls import JOB_CALLS, JobCalls
 from trainer.lab.here import Here
 from trainer.lab.waits import all_pages
@@ -51,7 +53,7 @@ class _ExportOptions(_JobOptions):
 
 
 def add_to(commands: Commands) -> None:
-    add_jobs(commands.group("job", "list, show and end exports, verifications and builds of corpora"))
+    add_jobs(commands.group("job", "list, show and end readings, exports, verifications and builds of corpora"))
 
 
 class JobView(NamedTuple, Generic[StatusT]):
@@ -124,15 +126,35 @@ def _list(options: _KindOptions, terminal: Terminal) -> int:
 
 
 def plain_view(kind: KindName) -> JobView[JobStatus]:
-    """Return the view of a kind of jobs whose statuses are shown as they are."""
-    return JobView(kind, JOB_CALLS[kind], _show_status, _note_status)
+    """Return the view of a kind of jobs whose statuses are shown as they are, and at their end the report."""
+    calls = JOB_CALLS[kind]
+
+    async def show(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
+        if status.status != "completed" or calls.result is None:
+            _show_status(job_id, status, terminal)
+            return
+        seconds = _fields(status).get("elapsed_seconds")
+        took = duration(seconds) if isinstance(seconds, float) else ""
+        await show_results(kind, job_id, calls.result, took, installation, terminal)
+
+    return JobView(kind, calls, show, _note_status)
+
+
+async def show_results(
+    kind: KindName, job_id: str, record: type[BaseModel], took: str, installation: Installation, terminal: Terminal
+) -> None:
+    """Show the results and the report of a completed job, how long it took, and where its files are."""
+    result = await installation.read(kind, job_id, "result.json", record)
+    report = await installation.read(kind, job_id, REPORT_FILE, Report)
+    where = report_places("report", installation, kind, job_id)
+    terminal.show_report(result, report, Text(f"\n{took}\n{where}"))
 
 
 async def _note_status(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
     terminal.note_once(f"{job_id}: {status.status}")
 
 
-async def _show_status(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
+def _show_status(job_id: str, status: JobStatus, terminal: Terminal) -> None:
     """Show all that a status has."""
     rows = {name.replace("_", " "): _text(value) or None for name, value in _fields(status).items() if value != job_id}
     terminal.show(status, summary(f"{job_id}: {status.status}", rows))
@@ -219,7 +241,8 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
 
 def report_places(name: str, installation: Installation, kind: KindName, job_id: str) -> str:
     """Return a line that says where the page of a report is, unless it is on a server, and how to copy its files."""
-    where = f"mt {JOB_ROWS[kind].word} export {job_id} FOLDER"
+    own = f"{JOB_ROWS[kind].word} export"
+    where = f"mt {own if own in COMMANDS else f'job export {kind}'} {job_id} FOLDER"
     if not isinstance(installation, Here):
         return where
     return f"{name}: {installation.folder(kind, job_id) / 'report.html'}   ·   {where}"

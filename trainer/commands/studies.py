@@ -6,16 +6,14 @@ from typing import ClassVar
 from pydantic import BaseModel
 from rich.text import Text
 
-from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.commands.arguments import Argument, Commands, Options, assign, repeatable
 from trainer.commands.connection import Installation, accept, settings_for_any, with_services
 from trainer.commands.corpus_names import installed_corpus, note_tables
-from trainer.commands.jobs import JobView, add_jobs, report_places
+from trainer.commands.jobs import JobView, add_jobs, show_results
 from trainer.commands.terminal import Queued, Terminal, columns
 from trainer.config.experiment_file import read_study
 from trainer.config.train_request import CORPORA
 from trainer.contracts.base import changed
-from trainer.contracts.reports import Report
 from trainer.contracts.studies import StudyRequest, StudyResult, StudyStatus, Trial
 from trainer.contracts.units import Unit, loss_number
 from trainer.contracts.wording import counted, duration
@@ -100,8 +98,5 @@ async def _show(study_id: str, status: StudyStatus, installation: Installation, 
             rows.append((_stage(trial), trial.name, f"{trial.seed}", trial.status, end, trial.run_id))
         terminal.show(status, Text(f"{study_id}: {status.status}"), columns(rows), Text(status.message))
         return
-    result = await installation.read("studies", study_id, "result.json", StudyResult)
-    report = await installation.read("studies", study_id, REPORT_FILE, Report)
     took = f"{counted(status.runs_done, 'run')} in {duration(status.elapsed_seconds or 0.0)}"
-    where = report_places("report", installation, "studies", study_id)
-    terminal.show_report(result, report, Text(f"\n{took}\n{where}"))
+    await show_results("studies", study_id, StudyResult, took, installation, terminal)

@@ -31,6 +31,7 @@ KindName = Literal[
     "experiments",
     "studies",
     "batteries",
+    "readings",
     "exports",
     "verifications",
     "corpus_builds",

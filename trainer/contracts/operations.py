@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from trainer.contracts.base import KindName, RunState
 
 Section = Literal[
-    "Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Studies", "Data and tokenizers", "Check"
+    "Start",
+    "Train",
+    "Runs",
+    "Use a model",
+    "Batteries",
+    "Reading times",
+    "Experiments",
+    "Studies",
+    "Data and tokenizers",
+    "Check",
 ]
 """The sections of `mt --help`."""
 Tag = Literal[
@@ -28,6 +37,7 @@ Tag = Literal[
     "experiments",
     "studies",
     "batteries",
+    "readings",
     "artifacts",
 ]
 """The sections of `/docs`."""
@@ -70,7 +80,7 @@ class ChatCommand(NamedTuple):
         """The module with the command or its group, and the name there."""
         word = self.command.split()[0]
         module, _, name = (self.module or word).partition(":")
-        return module, name or word
+        return module, name or word.replace("-", "_")
 
 
 class Operation(NamedTuple):
@@ -151,10 +161,16 @@ class JobRow(NamedTuple):
     """The people who may copy the files of a job, if not those who may read it."""
     starts: str = ""
     """The operation that starts one."""
+    chat: str = ""
+    """The group of its commands in the bot, if that is not its word: `/mt` takes 25 commands and groups."""
 
     @property
     def id_field(self) -> str:
         return f"{self.word}_id"
+
+    def chat_command(self, action: str) -> str:
+        """Return the bot's command for an action on jobs of the kind."""
+        return f"{self.chat or self.word} {action}"
 
 
 _STATE = (("state", "status"), ("started", "created_at"))
@@ -201,6 +217,15 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
                 ("batteries", "batteries"),
             ),
             starts="start_battery",
+        ),
+        JobRow(
+            "readings",
+            "reading",
+            "readings",
+            "readings",
+            (("id", "reading_id"), *_STATE, ("done", "done"), ("steps", "total"), ("runs", "runs"), ("table", "name")),
+            starts="start_reading",
+            chat="mt-reading",
         ),
         JobRow(
             "exports",
@@ -276,7 +301,8 @@ def _jobs(
     ):
         if not (route or has_group):
             continue
-        command = f"{row.word} {'show' if action == 'get' else action}"
+        shown = "show" if action == "get" else action
+        command = f"{row.word} {shown}"
         about = f"{summary[0].lower()}{summary[1:-1]}"
         if action == "get":
             about = f"show the state of {a_job}, or its results"
@@ -287,7 +313,7 @@ def _jobs(
             row.tag,
             answer,
             TerminalCommand(command, kind, about, example) if has_group else None,
-            ChatCommand(command, kind, is_public=action in public) if action in chat else None,
+            ChatCommand(row.chat_command(shown), kind, is_public=action in public) if action in chat else None,
             role,
             kind=kind,
             work=f"jobs:{action}_jobs" if action == "list" else f"jobs:{action}_job",
@@ -323,6 +349,15 @@ _TINY_MODEL: Mapping[str, object] = {
 _STREAM = "Server-sent events"
 _GENERATING = "completed run that can generate text"
 _SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+_TIMES = {
+    "name": "times.csv",
+    "content": "text,position,word,rt\n"
+    + "".join(
+        f"{text},{place},{word},{300 + 7 * text * place % 50}\n"
+        for text, subject in enumerate("sun moon walrus carpenter oyster sand".split(), 1)
+        for place, word in enumerate(f"the {subject} was shining on the sea".split(), 1)
+    ),
+}
 _PAIRS = {"name": "pairs.csv", "content": "good,bad\nthe sun was shining,the sun were shining\n"}
 
 _SERVICE = (
@@ -929,6 +964,24 @@ _BATTERIES = (
         "mt develop RUN --battery pairs.tsv --eval test --words",
     ),
 )
+_READINGS = (
+    *_jobs("readings", chat=("list", "get", "cancel")),
+    Operation(
+        "start_reading",
+        "POST /readings",
+        "readings",
+        terminal=TerminalCommand(
+            "reading",
+            "readings",
+            "explain reading times by the surprisals of runs",
+            "mt reading RUN --data times.csv",
+        ),
+        chat=ChatCommand("mt-reading start", "readings"),
+        limit="requests",
+        follows="get_reading",
+        example={"runs": [RUN], "file": _TIMES, "baseline": ["length"], "spillover": 0},
+    ),
+)
 _ARTIFACTS = (
     Operation("list_files", "GET /artifacts/{kind}/{item_id}", "artifacts", "The files", role=Role.OWNER),
     Operation(
@@ -1028,6 +1081,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_EXPERIMENTS,
     *_STUDIES,
     *_BATTERIES,
+    *_READINGS,
     *_ARTIFACTS,
     *_JOBS,
     *_HERE,
@@ -1042,6 +1096,7 @@ _SECTIONS: Mapping[Section, str] = {
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
     "Batteries": "battery run|develop|battery list|battery show|battery wait|battery cancel|battery delete|"
     "battery export|battery recompute",
+    "Reading times": "reading",
     "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
     "experiment delete|experiment export|experiment recompute",
     "Studies": "study run|study list|study show|study wait|study cancel|study delete|study export",
@@ -1057,6 +1112,7 @@ _CHAT_ORDER = (
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
+    "mt-reading start|mt-reading list|mt-reading show|mt-reading cancel|"
     "study start|study list|study show|study cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
     "mt-admin lock-corpus|mt-admin delete-corpus|mt-admin doctor"

@@ -162,6 +162,8 @@ class Axis(Frozen):
 
     title: Note
     places: tuple[float, ...] = ()
+    is_linear: bool = False
+    """Places are drawn as they are; otherwise their logarithms are."""
     names: tuple[str, ...] = ()
 
 

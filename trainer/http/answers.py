@@ -83,6 +83,8 @@ _LINKS: Mapping[str, tuple[Link, ...]] = {
     "get_study": (_files("studies", "study_id"),),
     "start_battery": (_to("get_battery", "battery_id"), _to("cancel_battery", "battery_id")),
     "get_battery": (_files("batteries", "battery_id"),),
+    "start_reading": (_to("get_reading", "reading_id"), _to("cancel_reading", "reading_id")),
+    "get_reading": (_files("readings", "reading_id"),),
     "list_files": (_to("download_file", "kind", item_id="$response.body#/id", path="$response.body#/files/0/path"),),
 }
 _COMPLETE = "The run has ended, and the client that sends Last-Event-ID has everything: it stops connecting again"

@@ -69,6 +69,7 @@ from trainer.contracts.parameters import (
     WaitQuery,
 )
 from trainer.contracts.predictions import PredictRequest, PredictResponse
+from trainer.contracts.readings import ReadingList, ReadingPath, ReadingRequest, ReadingResult, ReadingStatus
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import Accepted, AnnotationChange, RunManifest, RunStatus, Setting, TrainRequest
 from trainer.contracts.studies import StudyList, StudyPath, StudyRequest, StudyStatus
@@ -125,6 +126,8 @@ class JobCalls(NamedTuple, Generic[JobPathT_co, PageT_co, StatusT_co]):
     get: Call[JobPathT_co, WaitQuery, NoBody, StatusT_co]
     cancel: Call[JobPathT_co, NoQuery, NoBody, StatusT_co]
     delete: Call[JobPathT_co, NoQuery, NoBody, None]
+    result: type[BaseModel] | None
+    """The record of `result.json`, for kinds whose report `mt job show` shows."""
 
     def named(self, given: str) -> JobPathT_co:
         """Return the path of the job that a name is meant for; raises INVALID_INPUT for what can be no name."""
@@ -137,7 +140,11 @@ JOB_CALLS: dict[KindName, JobCalls[Query, JobPage, JobStatus]] = {}
 
 
 def _job_calls(
-    kind: KindName, path: type[JobPathT], page: type[PageT], status: type[StatusT]
+    kind: KindName,
+    path: type[JobPathT],
+    page: type[PageT],
+    status: type[StatusT],
+    result: type[BaseModel] | None = None,
 ) -> JobCalls[JobPathT, PageT, StatusT]:
     row = JOB_ROWS[kind]
     calls = JobCalls(
@@ -145,6 +152,7 @@ def _job_calls(
         _call(f"get_{row.word}", path, WaitQuery, NoBody, status),
         _call(f"cancel_{row.word}", path, NoQuery, NoBody, status),
         _call(f"delete_{row.word}", path, NoQuery, NoBody, _NOTHING),
+        result,
     )
     JOB_CALLS[kind] = calls
     return calls
@@ -154,6 +162,7 @@ TOKENIZERS = _job_calls("tokenizers", TokenizerPath, TokenizerList, TokenizerSta
 EXPERIMENTS = _job_calls("experiments", ExperimentPath, ExperimentList, ExperimentStatus)
 STUDIES = _job_calls("studies", StudyPath, StudyList, StudyStatus)
 BATTERIES = _job_calls("batteries", BatteryPath, BatteryList, BatteryStatus)
+READINGS = _job_calls("readings", ReadingPath, ReadingList, ReadingStatus, ReadingResult)
 EXPORTS = _job_calls("exports", ExportPath, ExportList, ExportStatus)
 VERIFICATIONS = _job_calls("verifications", VerificationPath, VerificationList, VerificationStatus)
 BUILDS = _job_calls("corpus_builds", BuildPath, BuildList, BuildStatus)
@@ -220,6 +229,7 @@ TRAIN_TOKENIZER = _call("train_tokenizer", NoQuery, WaitQuery, TokenizerTrainReq
 START_EXPERIMENT = _call("start_experiment", NoQuery, WaitQuery, ExperimentRequest, ExperimentStatus)
 START_STUDY = _call("start_study", NoQuery, WaitQuery, StudyRequest, StudyStatus)
 START_BATTERY = _call("start_battery", NoQuery, WaitQuery, BatteryRequest, BatteryStatus)
+START_READING = _call("start_reading", NoQuery, WaitQuery, ReadingRequest, ReadingStatus)
 LIST_FILES = _call("list_files", ArtifactPath, NoQuery, NoBody, ArtifactFiles)
 
 

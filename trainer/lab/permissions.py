@@ -72,7 +72,7 @@ def command_of(rule: str) -> str:
 
 def typed_command(command: str) -> str:
     """Return a command as people type it: those of `/mt` have their names in it, others begin with their own group."""
-    return f"/{command}" if command.startswith("mt-admin ") else f"/mt {command}"
+    return f"/{command}" if command.startswith("mt-") else f"/mt {command}"
 
 
 def bare_command(typed: str) -> str:

@@ -159,14 +159,18 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], store
 
 
 def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
-    named = named_model(runs, name)
-    run, step, effective = named
     probe = SequencesRequest(
         sequences=(SequenceParts(parts=("a",)),),
         pll_within_word=options.pll_within_word,
         has_end=options.measure == "end",
     )
-    kind_of(probe).supports(probe, effective.objective)
+    kind_of(probe).supports(probe, named_model(runs, name).effective.objective)
+    return scoring_model(name, runs)
+
+
+def scoring_model(name: str, runs: RunStore) -> BatteryRun:
+    """Return the completed run or the checkpoint of a name; raises the errors of `named_model`."""
+    run, step, effective = named_model(runs, name)
     files = run.completed_manifest().files if step is None else sealed_files(checkpoint_folder(run, step))
     [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
     series = request_hash(changed(effective, seed=0))

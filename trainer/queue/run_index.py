@@ -1,4 +1,4 @@
-"""Index of runs, tokenizers, corpora, batteries, experiments and studies in memory, for lists and suggestions."""
+"""Index of runs, corpora, tokenizers and other jobs in memory, for lists and suggestions."""
 
 import asyncio
 import gc
@@ -174,6 +174,7 @@ class RunIndex:
         self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
         self.batteries: Sequence[str] = ()
+        self.readings: Sequence[str] = ()
         self.experiments: Sequence[str] = ()
         self.studies: Sequence[str] = ()
         """Ids, newest first."""
@@ -253,6 +254,7 @@ class RunIndex:
         self._read_tokenizers()
         self.corpora = self._stores.corpora.names()
         self.batteries = self._stores.batteries.names()
+        self.readings = self._stores.readings.names()
         self.experiments = self._stores.experiments.names()
         self.studies = self._stores.studies.names()
 

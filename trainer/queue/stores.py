@@ -3,6 +3,7 @@
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.looks import LookLedger
+from trainer.artifacts.readings import ReadingStore
 from trainer.artifacts.replication import Replication
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.studies import StudyStore
@@ -21,6 +22,7 @@ class Stores:
         self.experiments = ExperimentStore(root)
         self.studies = StudyStore(root)
         self.batteries = BatteryStore(root)
+        self.readings = ReadingStore(root)
         self.corpora = CorpusStore(settings)
         self.looks = LookLedger.of(settings)
         self.replication = Replication(settings)

@@ -68,7 +68,9 @@ def _drawn(figure: Figure) -> Drawing:
     """Draw a line for each series, with the intervals of its values, and the levels to compare with."""
     drawing, axes = new_drawing()
     axis = figure.axes[0]
-    places = [float(place) for place in range(len(axis.names))] or _log_places(axis)
+    places = [float(place) for place in range(len(axis.names))] or (
+        [*axis.places] if axis.is_linear else _log_places(axis)
+    )
     scale = 100.0 if figure.form == "share" else 1.0
     for number, series in enumerate(figure.series):
         points = _points(figure, series, places, scale)
@@ -78,7 +80,7 @@ def _drawn(figure: Figure) -> Drawing:
         axes.axhline(scale * level, color=QUIET, linestyle=":", linewidth=1.2, label=label)
     if axis.names:
         _name_places(axes, axis.names)
-    else:
+    elif not axis.is_linear:
         axes.set_xscale("log")
         if 0 in axis.places:
             _name_zero(axes, axis, min(places))

@@ -32,6 +32,7 @@ class LoggingExtra(TypedDict, total=False):
     experiment_id: str
     study_id: str
     battery_id: str
+    reading_id: str
     export_id: str
     verification_id: str
     build_id: str

@@ -26,7 +26,7 @@ from trainer.system.child_environment import set_oom_score, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-Job = Literal["train-child", "train-tokenizer", "experiment", "battery", "answer-requests"]
+Job = Literal["train-child", "train-tokenizer", "experiment", "battery", "reading", "answer-requests"]
 """Task of a child, and the name of its process; Linux shows 15 characters of it."""
 
 _PRELOADED = [
@@ -208,6 +208,10 @@ def _job(job: Job, settings: Settings, *arguments: str) -> int:
             from trainer.worker.children.battery_child import run_battery_child  # its figures need matplotlib
 
             return run_battery_child(settings, *arguments)
+        case "reading":
+            from trainer.worker.children.reading_child import run_reading_child  # its figures need matplotlib
+
+            return run_reading_child(settings, *arguments)
         case "answer-requests":
             return answer_requests(settings)
         case _:

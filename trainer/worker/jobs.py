@@ -1,7 +1,7 @@
 """arq functions: each validates its payload, runs the job and records its end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
@@ -17,12 +17,14 @@ from trainer.artifacts.kinds import (
     BUILDS,
     EXPERIMENTS,
     EXPORTS,
+    READINGS,
     RUNS,
     STUDIES,
     TOKENIZERS,
     VERIFICATIONS,
     JobKind,
 )
+from trainer.artifacts.readings import ReadingDirectory
 from trainer.artifacts.replicas import WriterChanged
 from trainer.artifacts.runs import RunDirectory, complete_end, pause_idle_run
 from trainer.artifacts.studies import StudyDirectory
@@ -30,6 +32,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import KindName, run_of
+from trainer.contracts.batteries import BatteryRun
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import EffectiveRequest
@@ -42,6 +45,7 @@ from trainer.system.hardware import is_dead, process_name
 from trainer.worker.battery import BatterySteps
 from trainer.worker.commands import run_job_command
 from trainer.worker.experiment import ExperimentSteps
+from trainer.worker.reading import ReadingSteps
 from trainer.worker.steps import Steps
 from trainer.worker.study import StudySteps
 from trainer.worker.supervisor import supervise
@@ -77,6 +81,7 @@ class Jobs:
             EXPERIMENTS.function: self._function(EXPERIMENTS, self._run_experiment),
             STUDIES.function: self._function(STUDIES, self._run_study),
             BATTERIES.function: self._function(BATTERIES, self._run_battery),
+            READINGS.function: self._function(READINGS, self._explain_reading),
             EXPORTS.function: self._function(EXPORTS, self._export),
             VERIFICATIONS.function: self._function(VERIFICATIONS, self._verify),
             BUILDS.function: self._function(BUILDS, self._build_corpora),
@@ -195,11 +200,21 @@ class Jobs:
     async def _run_battery(self, battery: BatteryDirectory) -> None:
         if not battery.has_work():
             return  # only its end is to be stored
-        if self._replication.is_on:
-            for run in battery.record().runs:
-                await self._replication.fetch("models", run.run_id)
-                await self._replication.fetch_read_text(self._runs.get(run.run_id).record().effective)
+        await self._fetch_scorers(battery.record().runs)
         await self._in_steps(battery, lambda job, steps: BatterySteps(job, steps).run())
+
+    async def _explain_reading(self, reading: ReadingDirectory) -> None:
+        if not reading.has_work():
+            return  # only its end is to be stored
+        await self._fetch_scorers(reading.record().runs)
+        await self._in_steps(reading, lambda job, steps: ReadingSteps(job, steps).run())
+
+    async def _fetch_scorers(self, models: Sequence[BatteryRun]) -> None:
+        """Bring the runs that score something, and the texts that they were trained on, to this machine."""
+        if self._replication.is_on:
+            for model in models:
+                await self._replication.fetch("models", model.run_id)
+                await self._replication.fetch_read_text(self._runs.get(model.run_id).record().effective)
 
     async def _export(self, export: ExportDirectory) -> None:
         if export.is_unfinished():

@@ -124,8 +124,8 @@ def test_overview__has_every_command_in_its_section_with_an_example(
     assert main(words) == 0
     shown = capsys.readouterr().out
     sections = (
-        *("Start", "Train", "Runs", "Use a model", "Batteries", "Experiments", "Studies", "Data and tokenizers"),
-        "Check",
+        *("Start", "Train", "Runs", "Use a model", "Batteries", "Reading times", "Experiments", "Studies"),
+        *("Data and tokenizers", "Check"),
     )
     assert all(f"\n{section}\n" in shown for section in sections)
     assert shown.count("Example: mt ") == len(sections)

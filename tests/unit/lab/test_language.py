@@ -83,6 +83,7 @@ def texts_of_reports() -> Iterator[tuple[str, bool]]:
         *(trainer / "reading").glob("*.py"),
         trainer / "contracts" / "intervals.py",
         trainer / "data" / "rows.py",
+        trainer / "worker" / "children" / "reading_child.py",
     ]
     for path in (*results, *others, *notes):
         module = ast.parse(path.read_text(encoding="utf-8"))

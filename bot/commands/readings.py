@@ -1,0 +1,73 @@
+"""`/mt-reading`: what surprisal explains of reading times."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import discord
+from discord import app_commands
+
+from bot.commands.jobs import add_commands, watch_job
+from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.run_options import find_run, names_in, suggested_scorers
+from bot.rest.attachments import attachment_name, read_attachment
+from bot.session.client import Bot
+from trainer.config.validation import parse
+from trainer.contracts.base import changed
+from trainer.contracts.operations import JOB_ROWS
+from trainer.contracts.readings import ReadingOptions, ReadingRequest
+from trainer.data.rows import TextFile
+from trainer.lab import calls
+from trainer.reading.tables import reading_request
+
+mt_reading = app_commands.Group(
+    name="mt-reading",
+    description="Explain reading times by the surprisals of runs.",
+    allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+    allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+)
+"""Outside of `/mt`, which has as many commands as Discord takes."""
+
+
+@mt_reading.command(name="start", description="Explain a table of reading times by the surprisals of runs.")
+@app_commands.describe(
+    data="Table with the columns text, position, word, person, rt, or in the form of a public data set",
+    run="Run ids, groups, or RUN@1200, with commas; default: your newest run",
+    checkpoints="Also take the checkpoints that the runs have kept",
+    options="Such as: measures: [gaze], scale: log, columns: {self_paced: RT_ms}",
+)
+@app_commands.autocomplete(run=suggested_scorers)
+async def start_reading(
+    interaction: discord.Interaction[Bot],
+    data: discord.Attachment,
+    run: str = "",
+    checkpoints: bool = False,
+    options: str = "",
+) -> None:
+    def start(context: CommandContext) -> Awaitable[Answer]:
+        return _start(context, data, names_in(run), options, has_checkpoints=checkpoints)
+
+    await respond(interaction, "mt-reading start", start)
+
+
+async def _start(
+    context: CommandContext, data: discord.Attachment, names: list[str], options: str, *, has_checkpoints: bool
+) -> Answer:
+    from trainer.config.yaml import parse_yaml  # slow: not at the start
+
+    chosen = parse(ReadingOptions, parse_yaml(f"{{{options}}}", "options"))
+    names = names or [(await find_run(context, "score", None)).model]
+    content = await read_attachment(data, context.bot.settings, "data")
+    table = TextFile(attachment_name(data.filename, data.title, "data"), content)
+    request: ReadingRequest = await asyncio.to_thread(reading_request, chosen, names, table)
+    request = changed(request, has_checkpoints=has_checkpoints)
+    status = await context.lab.call(calls.START_READING, context.caller, body=request)
+    return await watch_job(context, JOB_ROWS["readings"], status.reading_id)
+
+
+add_commands(
+    mt_reading,
+    "readings",
+    list="List the analyses of reading times, newest first.",
+    show="Show an analysis of reading times or its results.",
+    cancel="Cancel an analysis of reading times.",
+)

@@ -1,0 +1,124 @@
+"""The report of an analysis of reading times, of fits that were written by hand."""
+
+from math import sqrt
+
+import pytest
+
+from tests.support.readings import reading_record
+from trainer.config.validation import parse
+from trainer.contracts.base import changed
+from trainer.contracts.readings import Coefficient, DeltaLogLikelihood, ReadingFit, ReadingOptions, ReadingResult
+from trainer.contracts.reports import Estimate, Figure, Report
+from trainer.reports.reading_report import reading_report
+from trainer.reports.report_text import ENGLISH
+
+LSTM, GPT2 = "a" * 64, "b" * 64
+T_OF_ONE_DEGREE = 12.706204736
+FIT = ReadingFit(
+    model="lstm-1",
+    family="lstm",
+    params=1000,
+    step=20,
+    series=LSTM,
+    measure="gaze",
+    analysis="means",
+    n_observations=56,
+    n_texts=8,
+    excluded=(),
+    perplexity=100.0,
+    coefficients=(Coefficient(predictor="surprisal", unit="ms per bit", estimate=3.5, low=2.5, high=4.5),),
+    delta_log_likelihood=DeltaLogLikelihood(estimate=0.01, low=0.005, high=0.02),
+    spline_delta_log_likelihood=DeltaLogLikelihood(estimate=0.02, low=0.01, high=0.03),
+    person_sd=None,
+    unit_sd=None,
+    residual_sd=60.0,
+    collinearity=0.5,
+)
+
+
+def fit(model: str, gain: float, perplexity: float, **changes: object) -> ReadingFit:
+    known: dict[str, object] = {"low": gain - 0.001, "high": gain + 0.001}
+    likelihood = parse(DeltaLogLikelihood, {"estimate": gain, **known})
+    return changed(FIT, model=model, delta_log_likelihood=likelihood, perplexity=perplexity, **changes)
+
+
+def report_of(*fits: ReadingFit, **options: object) -> Report:
+    record, _ = reading_record("reading-1", "lstm-1")
+    record = changed(record, options=parse(ReadingOptions, options))
+    return reading_report(ReadingResult(reading_id="reading-1", data=record.data, fits=fits), record, {})
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    return {figure.name: figure for figure in report.figures()}
+
+
+def lines(figure: Figure) -> dict[str, dict[float, Estimate]]:
+    """The estimates of each line of a figure by their places."""
+    places = figure.axes[0].places
+    return {
+        one.name: {at: value for at, value in zip(places, one.values, strict=True) if value is not None}
+        for one in figure.series
+    }
+
+
+FITS = (
+    fit("lstm-1", 0.02, 100.0),
+    fit("lstm-1@10", 0.01, 200.0, step=10, params=None),
+    fit("lstm-2", 0.04, 400.0),
+    fit("lstm-2@10", 0.01, 800.0, step=10, params=None),
+    fit("gpt2-1", 0.03, 50.0, family="gpt2", series=GPT2, params=3000),
+    fit("lstm-9", 0.05, 40.0, series="c" * 64, params=9000),
+    fit("lstm-1", 0.06, 30.0, counts="ngram"),
+)
+
+
+def test_figures__have_a_line_for_all_seeds_with_the_interval_of_the_mean() -> None:
+    found = figures(report_of(*FITS))
+    assert [*found] == ["perplexity-gaze", "training-gaze", "sizes-gaze"]
+    half = T_OF_ONE_DEGREE * (0.02 / sqrt(2)) / sqrt(2)
+    mean = [pytest.approx(number) for number in (0.03, 0.03 - half, 0.03 + half)]
+
+    training = lines(found["training-gaze"])
+    assert [*training] == ["lstm aaaaaa"], "the others have one step"
+    assert [(one.value, one.low, one.high) for one in training["lstm aaaaaa"].values()] == [(0.01,) * 3, tuple(mean)]
+    assert [*training["lstm aaaaaa"]] == [10, 20]
+
+    of_perplexity = lines(found["perplexity-gaze"])
+    places = {line: [*values] for line, values in of_perplexity.items()}
+    assert places.pop("lstm aaaaaa") == pytest.approx([200, 400]), "geometric means"
+    others = {"gpt2-1": 50, "lstm-9": 40, "ngram of lstm-1": 30}
+    assert places == {line: pytest.approx([place]) for line, place in others.items()}
+    [alone] = of_perplexity["gpt2-1"].values()
+    assert (alone.value, alone.low, alone.high) == pytest.approx((0.03, 0.029, 0.031)), "that of the table"
+
+    sizes = lines(found["sizes-gaze"])
+    assert {line: [*values] for line, values in sizes.items()} == {"lstm": [1000, 9000], "gpt2": [3000]}
+    of_seeds = sizes["lstm"][1000]
+    assert [of_seeds.value, of_seeds.low, of_seeds.high] == mean
+
+
+def test_one_model__has_no_figure_of_many() -> None:
+    assert figures(report_of(FIT)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"n_cut": 2}, {}, "lstm-1: 2 texts longer than its context, scored by windows"),
+        ({"bound_bits": 0.25}, {}, "lstm-1: a surprisal may be lower by 0.25 bits at most"),
+        ({"n_unknown": 3}, {}, "lstm-1: 3 tokens unknown to its tokenizer, whose surprisal is not that of the words"),
+        ({"is_masked": True}, {}, "Warning: lstm-1 is a masked model: its surprisals are given the text after a unit"),
+        ({}, {"fold_by": "row"}, "Warning: folds are by row, so a text stands in training and test at once."),
+        ({}, {}, "The largest correlation of a column of surprisal with one of the baseline is 0.50, of lstm-1"),
+    ],
+)
+def test_notes__say_what_a_reader_has_to_know(
+    changes: dict[str, object], options: dict[str, object], said: str
+) -> None:
+    def notes(*fits: ReadingFit, **chosen: object) -> str:
+        parts = report_of(*fits, **chosen).sections[-1].parts
+        return "\n".join(ENGLISH.note(part) for part in parts if part.kind == "note")
+
+    assert said in notes(changed(FIT, **changes), **options)
+    without = notes(FIT, baseline=[])
+    assert said not in without

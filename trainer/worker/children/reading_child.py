@@ -1,0 +1,213 @@
+"""The reading child: scores units by counts of the training texts, fits the times, and writes results and report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from math import log
+from typing import Literal, NamedTuple
+
+import structlog
+
+from trainer.artifacts.readings import ReadingDirectory, ReadingStore
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.batteries import BatteryRun
+from trainer.contracts.errors import AppError
+from trainer.contracts.readings import (
+    Measure,
+    ModelFit,
+    Predictor,
+    ReadingComparison,
+    ReadingOptions,
+    ReadingProgress,
+    ReadingResult,
+    ScoringModel,
+    UnitScores,
+)
+from trainer.contracts.reports import Note, note
+from trainer.contracts.sequences import SequencesResponse
+from trainer.data.corpora import CorpusStore
+from trainer.data.run_corpora import training_text
+from trainer.inference.frequencies import Frequencies
+from trainer.inference.sequences import score_parts
+from trainer.models.ngram import NgramModel
+from trainer.reading.analysis import MeasureAnalysis, Scores, comparisons, with_common_units
+from trainer.reading.files import reading_files
+from trainer.reading.scoring import no_counts, portions, scores_of, times_of
+from trainer.reading.tables import Times
+from trainer.reports.reading_report import reading_report
+from trainer.reports.report_figures import pictures_of
+from trainer.tokenizers import load_tokenizer
+from trainer.tokenizers.base import Tokenizer
+from trainer.worker.children.counted_text import count_text, text_key
+from trainer.worker.children.step import run_step
+
+logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+_NATS_PER_BIT = log(2)
+
+
+class Scored(NamedTuple):
+    """What has scored all units: a model, or counts of its training text."""
+
+    model: ScoringModel
+    scores: Scores
+
+
+def run_reading_child(settings: Settings, reading_id: str) -> int:
+    """Compute and write the results, as `run_step` does."""
+    reading = ReadingStore(settings.app.artifacts_root).get(reading_id)
+    return run_step(reading, settings, lambda: _write(reading, settings))
+
+
+def _write(reading: ReadingDirectory, settings: Settings) -> None:
+    record, times = reading.record(), times_of(reading)
+    counts = _Counts(times, record.options, settings)
+    scored = [*_scored(reading, counts, settings)]
+    common = with_common_units([one.scores for one in scored])
+    total = len(record.runs) + len(record.measures) * len(scored)
+    fitted: list[ModelFit] = []
+    compared: list[ReadingComparison] = []
+    firsts = dict[Measure, ModelFit]()
+    for measure in record.measures:
+        analysis = MeasureAnalysis(times, measure, record.options)
+        of_measure: list[ModelFit] = []
+        for one, scores in zip(scored, common, strict=True):
+            done = len(record.runs) + len(fitted) + len(of_measure)
+            reading.write_progress(ReadingProgress(done=done, total=total))
+            name = f"{measure}-{one.model.counts or 'model'}-{one.model.model}"
+            found = reading.fit(name)
+            if found is None:
+                found = _explained(analysis, one.model, scores)
+                reading.add_fit(name, found)
+            of_measure.append(found)
+        firsts[measure] = of_measure[0]
+        compared += comparisons(of_measure, record.options.seed)
+        fitted += of_measure
+        for name, parts in analysis.tables(common[0]).items():
+            reading.add_table(name, parts)
+        logger.info("times_fitted", reason=measure)
+    result = ReadingResult(
+        reading_id=reading.reading_id,
+        data=changed(record.data, notes=(*record.data.notes, *counts.notes)),
+        fits=tuple(one.fit for one in fitted),
+        comparisons=tuple(compared),
+    )
+    report = reading_report(result, record, firsts)
+    reading.write_result(result, reading_files(result, report, pictures_of(report)))
+    logger.info("reading_completed")
+
+
+def _explained(analysis: MeasureAnalysis, model: ScoringModel, scores: Scores) -> ModelFit:
+    """Fit a measure by a model; errors name both."""
+    try:
+        return analysis.explained_by(model, scores)
+    except AppError as error:
+        raise AppError(error.code, f"{analysis.measure} by {model.name}: {error.message}", error.details) from None
+
+
+def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) -> Iterator[Scored]:
+    """Yield the scores by each model, then those by the counts of each training text once.
+
+    Counts that are in the baseline do not stand beside the models.
+    """
+    runs, record = RunStore(settings.app.artifacts_root), reading.record()
+    seen = set[object]()
+    counted: list[Scored] = []
+    for one in record.runs:
+        run = runs.get(one.run_id)
+        scores, of_counts = reading.scores(one.name), counts.of(run)
+        bound = _bits(scores.bound_nats)
+        model = changed(_model(one, run), n_cut=scores.n_cut, n_unknown=scores.n_unknown, bound_bits=bound)
+        yield Scored(model, of_counts.beside(scores))
+        key = text_key(run)
+        if key not in seen:
+            seen.add(key)
+            of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0, bound_bits=None)
+            counted += [
+                Scored(changed(of_run, counts=kind), of_counts.beside(of_kind))
+                for kind, of_kind in of_counts.kinds.items()
+                if kind not in record.options.baseline
+            ]
+    yield from counted
+
+
+def _model(one: BatteryRun, run: RunDirectory) -> ScoringModel:
+    """Return what is known of a model."""
+    effective, manifest = run.record().effective, run.manifest()
+    return ScoringModel(
+        model=one.name,
+        family=effective.model_family,
+        params=None if manifest is None or manifest.model is None else manifest.model.params,
+        step=one.checkpoint or (0 if manifest is None else manifest.steps),
+        series=request_hash(changed(effective, seed=0)),
+        is_masked=effective.objective == "masked_lm",
+    )
+
+
+class _OfText(NamedTuple):
+    """What is counted in a training text; nothing if it is gone."""
+
+    log_frequencies: Sequence[float | None] = ()
+    kinds: Mapping[Literal["unigram", "ngram"], UnitScores] = {}
+
+    def beside(self, scores: UnitScores) -> Scores:
+        """Return the scores of a model in bits, with what is counted beside them."""
+        found: dict[Predictor, Sequence[float | None]] = {
+            kind: [*map(_bits, of_kind.surprisal_nats)] for kind, of_kind in self.kinds.items()
+        }
+        if self.log_frequencies:
+            found["log_frequency"] = self.log_frequencies
+        surprisal, entropy = ([*map(_bits, nats)] for nats in (scores.surprisal_nats, scores.entropy_nats))
+        return {**found, "surprisal": surprisal, "entropy": entropy}
+
+
+class _Counts:
+    """Scores of the units by counts of training texts; runs with equal texts and tokenizers are counted once."""
+
+    def __init__(self, times: Times, options: ReadingOptions, settings: Settings) -> None:
+        self._times, self._options, self._settings = times, options, settings
+        self._asked = [*portions(times, options.tokenizations)]
+        self._known: dict[object, _OfText] = {}
+        self._gone: dict[str, None] = {}
+
+    @property
+    def notes(self) -> Sequence[Note]:
+        """A note on the runs whose texts are gone."""
+        runs = ", ".join(self._gone)
+        gone = note("Without counts of the training text of {runs}, which is deleted or has changed.", runs=runs)
+        return [gone] if runs else []
+
+    def of(self, run: RunDirectory) -> _OfText:
+        """Return what is counted in the text of a run; raises DATA_NOT_FOUND if the baseline needs what is gone."""
+        key = text_key(run)
+        if key not in self._known:
+            self._known[key] = self._count(run)
+        if not self._known[key].kinds:
+            self._gone[run.run_id] = None
+        return self._known[key]
+
+    def _count(self, run: RunDirectory) -> _OfText:
+        words = [unit.word for unit in self._times.units]
+        effective, tokenizer = run.record().effective, load_tokenizer(run.tokenizer)
+        lines = partial(training_text, CorpusStore(self._settings), effective)
+        try:
+            counted = count_text(run, self._settings)
+        except AppError as error:
+            logger.warning("counts_not_possible", run_id=run.run_id, error_code=error.code)
+            if (refusal := no_counts(self._options.baseline, run.run_id)) is not None:
+                raise refusal from None
+            return _OfText()
+        return _OfText(
+            Frequencies(tokenizer, lines).of_texts(words),
+            {"unigram": self._scores(counted.unigram, tokenizer), "ngram": self._scores(counted.ngram, tokenizer)},
+        )
+
+    def _scores(self, model: NgramModel, tokenizer: Tokenizer) -> UnitScores:
+        nothing = SequencesResponse(request_id="counts", run_id="counts", status="queued")
+        responses = [score_parts(model, tokenizer, portion.request, nothing) for portion in self._asked]
+        return scores_of(len(self._times.units), self._asked, responses)
+
+
+def _bits(nats: float | None) -> float | None:
+    return None if nats is None else nats / _NATS_PER_BIT
