@@ -23,6 +23,7 @@ from tests.support.hub_server import Hub
 from tests.support.job_kinds import KINDS
 from tests.support.laptop import Laptop
 from tests.support.markers import slow_except
+from tests.support.readings import times_table
 from tests.support.refusals import refused
 from tests.support.run_shell import contents
 from tests.support.studies import TRAIN
@@ -39,6 +40,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.operations import COMMANDS, JOB_ROWS
 from trainer.contracts.parameters import ExperimentPath
+from trainer.contracts.readings import ReadingResult
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.studies import StudyResult
 from trainer.lab.calls import EXPERIMENTS
@@ -171,6 +173,28 @@ def test_battery__scores_items_of_the_laptop_as_the_machine_of_the_server_does(
     assert "Give a BATTERY" in laptop.refuse("battery", "run", run.run_id)
     assert "'nothing' is no run, no file of items" in laptop.refuse("battery", "run", "nothing", "pairs.csv")
     assert "nothing" in laptop.refuse("battery", "run", run.run_id, "nothing")
+
+
+def test_reading__explains_times_of_the_laptop_as_the_machine_of_the_server_does(
+    laptop: Laptop, run: RunDirectory, client: Client
+) -> None:
+    laptop.write("times.csv", times_table(("RT_ms", "other")))
+    words = ["reading", run.run_id[:-1], f"{run.run_id}@3", "--data", "times.csv", "--column", "maze=RT_ms"]
+    words += ["--set", "baseline=[length]", "--set", "spillover=0"]
+    found = laptop.read(ReadingResult, *words)
+    assert "`RT_ms` (maze)" in laptop.err and "not read: `other`" in laptop.err
+    assert [one.model for one in found.fits if one.counts is None] == [run.run_id, f"{run.run_id}@3"]
+    shown = same_as_there(laptop, *words)
+    assert "maze task: gains of surprisal" in shown
+    assert same_as_there(laptop, "job", "show", "readings", "last") == shown
+    assert laptop.read(ReadingResult, "job", "wait", "readings", "last") == found
+    chosen: dict[str, object] = {"columns": {"maze": "RT_ms"}, "baseline": ["length"], "spillover": 0}
+    again = client.reading([run.run_id, f"{run.run_id}@3"], laptop.folder / "times.csv", **chosen)
+    assert again == found, "an equal job is not run again"
+    assert "maze task: gains of surprisal" in repr(client.report("readings", found.reading_id))
+    assert "has no times of gaze" in laptop.refuse(*words, "--set", "measures=[gaze]")
+    with refused(ErrorCode.RUN_NOT_FOUND, "no-such-run"):
+        client.reading("no-such-run", laptop.folder / "times.csv", **chosen)
 
 
 @pytest.mark.parametrize("kind", slow_except(JOB_ROWS, "exports", "experiments"))

@@ -48,10 +48,12 @@ from trainer.contracts.parameters import (
     TokenizerPath,
     WaitQuery,
 )
+from trainer.contracts.readings import ReadingOptions, ReadingPath, ReadingRequest, ReadingResult, ReadingStatus
 from trainer.contracts.runs import AnnotationChange, RunStatus, TrainRequest
 from trainer.contracts.studies import StudyPath, StudyRequest, StudyResult, StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.verification import Verification
+from trainer.data.rows import read_file
 from trainer.lab.calls import (
     ANNOTATE_RUN,
     BATTERIES,
@@ -62,12 +64,14 @@ from trainer.lab.calls import (
     JOB_CALLS,
     LIST_CORPORA,
     LIST_WORKERS,
+    READINGS,
     REPORT_COMPARISON,
     REPORT_CORPUS,
     REPORT_TOKENIZER,
     RESUME_RUN,
     START_BATTERY,
     START_EXPERIMENT,
+    START_READING,
     START_STUDY,
     STUDIES,
     TOKENIZERS,
@@ -81,11 +85,12 @@ from trainer.lab.calls import (
     QueryT,
 )
 from trainer.lab.waits import all_pages
+from trainer.reading.tables import SUFFIXES, check_sent, reading_request
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=BaseModel)
-_Job = ExperimentStatus | StudyStatus | BatteryStatus | TokenizerStatus
+_Job = ExperimentStatus | StudyStatus | BatteryStatus | ReadingStatus | TokenizerStatus
 JobT = TypeVar("JobT", bound=_Job)
 
 
@@ -263,6 +268,17 @@ class Client:
         request = read_study(path, given)
         return self._loop.call(self._study(request, work_bar(request.name)))
 
+    def reading(self, runs: str | Sequence[str], file: str | Path, **options: object) -> ReadingResult:
+        """Explain a table of reading times by the surprisals of runs on the server: what they add, and their effects.
+
+        The table is a file of this machine, and the options are those of ReadingOptions. An equal job that has
+        completed is not run again.
+        """
+        names = [runs] if isinstance(runs, str) else runs
+        request = reading_request(parse(ReadingOptions, options), names, read_file(Path(file), SUFFIXES))
+        check_sent(request)
+        return self._loop.call(self._reading(request, work_bar("reading")))
+
     def unlock(self, *names: str) -> Unlocked:
         """Read the test splits of completed runs or groups, which is one look, and return the losses there.
 
@@ -289,8 +305,8 @@ class Client:
     def jobs(self, kind: KindName) -> tuple[JobStatus, ...]:
         """Return the statuses of all jobs of a kind, newest first, without their details.
 
-        The kinds are tokenizers, experiments, studies, batteries, exports, verifications and corpus_builds. A job is
-        named by its id, its beginning or `last`.
+        The kinds are tokenizers, experiments, studies, batteries, readings, exports, verifications and corpus_builds.
+        A job is named by its id, its beginning or `last`.
         """
         calls = JOB_CALLS[kind]
         return self._loop.call(all_pages(lambda query: self._server.call(calls.list, query=query))).jobs
@@ -318,7 +334,9 @@ class Client:
         self._loop.call(self._server.download(kind, full_id, Path(folder)))
         return Path(folder)
 
-    def report(self, kind: Literal["experiments", "studies", "batteries", "tokenizers"], job_id: str) -> ReportView:
+    def report(
+        self, kind: Literal["experiments", "studies", "batteries", "readings", "tokenizers"], job_id: str
+    ) -> ReportView:
         """Return the report of a tokenizer, or of another completed job, for notebooks."""
         if kind != "tokenizers":
             return self._loop.call(self._server.report(kind, job_id))
@@ -379,6 +397,12 @@ class Client:
         await self._completed(BATTERIES.get, path, lambda one: report(one.done, one.total))
         name = "result.json" if request.development is None else "development.json"
         return await self._server.read("batteries", path.battery_id, name, record)
+
+    async def _reading(self, request: ReadingRequest, report: Progress) -> ReadingResult:
+        """Explain reading times and return the result; raises the error that the job ended with."""
+        path = ReadingPath(reading_id=(await self._server.call(START_READING, body=request)).reading_id)
+        await self._completed(READINGS.get, path, lambda one: report(one.done, one.total))
+        return await self._server.read("readings", path.reading_id, "result.json", ReadingResult)
 
     async def _completed(
         self, call: Call[PathT, WaitQuery, NoBody, JobT], path: PathT, report: Callable[[JobT], None]
