@@ -1,5 +1,6 @@
 """The pages of jobs in a browser: lists of every kind, results, starting, cancelling and deleting."""
 
+import json
 from collections.abc import Iterator
 from math import log
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.experiment_results import CORRELATIONS, EXPERIMENT, LANGUAGES
 from tests.support.finished_runs import finished_run
 from tests.support.job_kinds import KINDS
 from tests.support.lab import Lab
+from tests.support.readings import times_table
 from tests.support.started_jobs import started_experiment
 from tests.support.stored_jobs import (
     finish_battery,
@@ -27,6 +29,7 @@ from tests.support.stored_jobs import (
 )
 from tests.support.waiting import until
 from trainer.artifacts.batteries import BatteryStore
+from trainer.artifacts.readings import ReadingStore
 from trainer.config.experiment_file import read_plan
 from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.experiments import (
@@ -361,6 +364,39 @@ async def test_form__starts_a_battery_and_a_development_that_run_to_their_end(la
             options = stored.get(await identifier(browser)).record().options.development
             assert options == DevelopmentOptions(has_words=True, words=("sun", "sea"))
             assert len(browser.errors) == 1 and " 422 " in browser.errors[0]
+
+
+@pytest.mark.slow
+async def test_form__starts_an_analysis_of_a_chosen_table_of_reading_times(lab: Lab, tmp_path: Path) -> None:
+    run = finished_run(lab.folder, "lstm", corpus=lab.folder / "data" / "corpus" / "text.txt")
+    table, western = tmp_path / "times.csv", tmp_path / "western.csv"
+    table.write_text(times_table(), encoding="utf-8")
+    western.write_bytes("text,position,word,rt\n1,1,café,300\n".encode("cp1252"))
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS="") as api:
+        async with browsing(tmp_path) as browser:
+            await browser.open(f"{api.url}/#/readings")
+            await browser.tab_to("a[href='#/readings/new']")
+            await browser.press("Enter")
+            await fill(browser, "runs", run.run_id)
+            await browser.choose_file("#field-file", western)
+            await browser.see_text("'western.csv' is not UTF-8. Save the text as UTF-8.", "#field-file-content-problem")
+            await browser.choose_file("#field-file", table)
+            await browser.see(f"document.querySelector('#field-file-content').value === {json.dumps(times_table())}")
+            await browser.see_value("document.querySelector('#field-file-content-problem').innerText", "")
+            await choose(browser, "field-scale", 2)
+            await open_details(browser)
+            await fill(browser, "spillover", "0")
+            await check_opened(browser)
+            await browser.tab_to(START)
+            await browser.press("Enter")
+            await browser.see("location.hash.startsWith('#/readings/times-csv-')")
+            await browser.see_text("What surprisal explains")
+            record = ReadingStore(lab.settings.app.artifacts_root).get(await identifier(browser)).record()
+            assert [one.name for one in record.runs] == [run.run_id]
+            assert (record.options.scale, record.options.spillover, record.data.name) == ("log", 0, "times.csv")
+            await browser.see(f"document.querySelector('a[href^=\"#/runs/{run.run_id}\"]')")
+            await check_opened(browser)
+            assert browser.errors == []
 
 
 async def paste_items(browser: Browser) -> None:

@@ -167,6 +167,13 @@ class Browser:
     async def type(self, text: str) -> None:
         await self.call("Input.insertText", text=text)
 
+    async def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file where a form takes one."""
+        await self.see(f"document.querySelector({selector!r})")
+        found = await self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        element = TypeAdapter(dict[str, object]).validate_python(found["result"])["objectId"]
+        await self.call("DOM.setFileInputFiles", files=[str(path)], objectId=element)
+
     async def screen(self, width: int, height: int, *, dark: bool = False) -> None:
         """Set the size of the window and the colour scheme, and wait until the page has them."""
         await self.call(

@@ -231,5 +231,8 @@ async def read_body(request: web.Request, most_seconds: float) -> bytes:
         message = f"The body did not arrive completely within {most_seconds:g} seconds."
         raise AppError(ErrorCode.INVALID_JSON, message) from None
     except _TOO_LARGE:
-        message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
+        message = (
+            f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time, or use `mt` on the machine of the"
+            " server, which takes larger files."
+        )
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None

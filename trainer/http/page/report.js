@@ -226,14 +226,14 @@ function figureOf(figure, artifact, files, signal) {
   if (!figure.axes[0]?.places.length) return shown ? [folded(noteText(figure.title), shown)] : [];
   const per = figure.form === "loss" ? "token" : figure.form === "per_char" ? "character" : null;
   /** @type {import("./curves.js").Axis} */
-  const y = per ? { name: "loss", per } : { name: noteText(figure.y), unit: "share" };
+  const y = per ? { name: "loss", per } : { name: noteText(figure.y), ...(figure.form === "share" ? { unit: "share" } : {}) };
   const chart = new Chart({ title: per ? `Loss per ${per}` : noteText(figure.title), x: { name: "" }, y });
   const axis = h(
     "select",
     { id: `axis-${figure.name}`, onchange: draw },
     ...figure.axes.map(({ title }, index) => h("option", { value: index }, noteText(title))),
   );
-  const isLog = h("input", { id: `log-${figure.name}`, type: "checkbox", checked: true, onchange: draw });
+  const isLog = h("input", { id: `log-${figure.name}`, type: "checkbox", checked: !figure.axes[0]?.is_linear, onchange: draw });
   function draw() {
     const { title, places } = figure.axes[Number(axis.value)] ?? { title: NOTHING, places: [] };
     chart.set({ x: { name: noteText(title), isLog: isLog.checked } });

@@ -85,7 +85,8 @@ export class SchemaForm {
     if (schemas.length !== 1 || !first?.properties) return this.#leaf(path, schema, schemas, isRequired);
     const says = schema.anyOf && Object.values(first.properties).some((one) => (one.default ?? null) !== null);
     const given = says ? [this.#leaf(path, { enum: GIVEN, default: false, description: "With the values beside it." }, [{ enum: GIVEN }], false, false)] : [];
-    return frame(path, schema, [...given, ...this.#properties(path, first)]);
+    const chosen = first.properties["content"] ? [this.#chooser(path, "File", false, () => path)] : [];
+    return frame(path, schema, [...given, ...chosen, ...this.#properties(path, first)]);
   }
 
   /**
@@ -226,20 +227,13 @@ export class SchemaForm {
     const noun = path.split(".").pop() ?? "";
     if (!isNamed) {
       const next = () => String(Math.max(-1, ...known().map(Number)) + 1);
-      const upload = h("input", { id: `field-${noun}`, type: "file", multiple: true });
-      upload.onchange = async () => {
-        for (const file of upload.files ?? []) {
-          const at = next();
-          add(at);
-          for (const [name, value] of Object.entries({ name: file.name, content: await file.text() })) {
-            const leaf = this.#leaves.get(`${path}.${at}.${name}`);
-            if (leaf) leaf.field.value = value;
-          }
-        }
-        upload.value = "";
+      const addNext = () => {
+        const at = next();
+        add(at);
+        return `${path}.${at}`;
       };
       const isFile = record.properties?.["content"] !== undefined;
-      const chosen = isFile ? [h("div", { class: "field" }, h("label", { for: upload.id }, "Files"), upload)] : [];
+      const chosen = isFile ? [this.#chooser(path, "Files", true, addNext)] : [];
       const button = h("button", { type: "button", onclick: () => add(next()) }, isFile ? "Paste a text" : "Add");
       return frame(path, schema, [place, ...chosen, button]);
     }
@@ -256,6 +250,30 @@ export class SchemaForm {
       addNamed();
     });
     return frame(path, schema, [place, made, h("button", { type: "button", onclick: addNamed }, `Add to ${noun}`)]);
+  }
+
+  /**
+   * Make what chooses files of this machine, whose names and contents are put into fields.
+   * @param {string} path
+   * @param {string} label
+   * @param {boolean} multiple
+   * @param {() => string} next the path of the record of the next file
+   */
+  #chooser(path, label, multiple, next) {
+    const upload = h("input", { id: `field-${path.split(".").pop()}`, type: "file", multiple });
+    upload.onchange = async () => {
+      for (const file of upload.files ?? []) {
+        const at = next();
+        const text = utf8(await file.arrayBuffer());
+        for (const [name, value] of Object.entries({ name: file.name, content: text ?? "" })) {
+          const leaf = this.#leaves.get(`${at}.${name}`);
+          if (leaf) leaf.field.value = value;
+        }
+        this.show(text === null ? [{ path: `${at}.content`, message: `'${file.name}' is not UTF-8. Save the text as UTF-8.` }] : []);
+      }
+      upload.value = "";
+    };
+    return h("div", { class: "field" }, h("label", { for: upload.id }, label), upload);
   }
 
   /** @param {string} path of what has gone @param {string} but what stays of it */
@@ -333,6 +351,18 @@ export class SchemaForm {
       h("small", { id: `${id}-help` }, withCode(() => help)),
       problem,
     );
+  }
+}
+
+/**
+ * Return the text of a file, null if it is not UTF-8.
+ * @param {ArrayBuffer} content
+ */
+function utf8(content) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(content);
+  } catch {
+    return null;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { ApiError, read, send } from "./api.js";
 import { forgetDrafts } from "./drafts.js";
-import { announce, failure, h, section, setTitle, withCode } from "./elements.js";
+import { announce, failure, h, scrolling, section, setTitle, withCode } from "./elements.js";
 import { capital, withChosenUnit } from "./numbers.js";
 import { SchemaForm } from "./schema_form.js";
 
@@ -24,6 +24,7 @@ import { SchemaForm } from "./schema_form.js";
  */
 
 const CHECK_MILLISECONDS = 300;
+const MAX_SHOWN_CHARACTERS = 200;
 /** The lists of suggestions by the name of a field. */
 const LISTS = {
   corpus: "corpora",
@@ -41,6 +42,7 @@ const LISTS = {
  */
 const FIRST = {
   batteries: ["runs", "batteries", "files", "development"],
+  readings: ["runs", "file", "measures", "scale"],
   experiments: ["name", "languages", "corpora", "models", "seeds"],
   studies: ["name", "train", "settings", "space", "variants"],
   tokenizers: ["method", "corpora", "vocab_size", "label"],
@@ -100,6 +102,14 @@ export function formOf({ kind, word, start }) {
 }
 
 /**
+ * Return a value with an ellipsis for the end of a long text, such as a file.
+ * @param {unknown} value
+ */
+function shortened(value) {
+  return typeof value === "string" && value.length > MAX_SHOWN_CHARACTERS ? `${value.slice(0, MAX_SHOWN_CHARACTERS)}…` : value;
+}
+
+/**
  * @param {HTMLElement} main
  * @param {AbortSignal} signal
  * @param {Start} start
@@ -115,7 +125,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
   const resolved = h("div");
   const button = h("button", {}, `Start the ${word}`);
   const sent = h("pre");
-  const details = h("details", { ontoggle: showSent }, h("summary", {}, "What is sent, as JSON"), sent);
+  const details = h("details", { ontoggle: showSent }, h("summary", {}, "What is sent, as JSON"), scrolling("What is sent", sent));
   const grouped = new Set(groups.flatMap(([, names]) => names));
   const rest = Object.keys(record.properties ?? {}).filter((name) => !grouped.has(name));
   const made = groups.map(([title, names], index) => {
@@ -155,7 +165,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
   ]);
 
   function showSent() {
-    if (details.open) sent.textContent = JSON.stringify(form.read(), null, 2);
+    if (details.open) sent.textContent = JSON.stringify(form.read(), (_, value) => shortened(value), 2);
   }
 
   function startOver() {
