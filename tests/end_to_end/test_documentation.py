@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -23,6 +24,7 @@ from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.base import Frozen
 from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.models import CONFIGS
+from trainer.contracts.readings import LIMITS_MS, MEASURES, Predictor, ReadingOptions, Reason
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpora import CorpusStore
@@ -124,6 +126,26 @@ def test_page__example_trainings_are_valid(name: str, shell: Shell, monkeypatch:
     assert examples
     for words in examples:
         assert "Valid. Nothing was started." in shell.type("validate", *words.split())
+
+
+def first_cells(section: str) -> list[str]:
+    """The code in the first cells of the rows of a section's table."""
+    return [name for cell in find(r"^\| (`[^|]*) \|", section) for name in find(r"`(\w+)`", cell)]
+
+
+def test_reading_page__has_all_columns_reasons_limits_and_predictors() -> None:
+    sections = {part.split("\n")[0]: part for part in page("reading").split("\n## ")}
+    left_out, options = sections["What is left out"], ReadingOptions()
+    assert sorted(first_cells(sections["The table"])) == sorted(["text", "position", "word", "person", "rt", *MEASURES])
+    reasons: tuple[Reason, ...] = get_args(Reason)
+    predictors: tuple[Predictor, ...] = get_args(Predictor)
+    assert first_cells(left_out) == [*reasons]
+    assert first_cells(sections["The predictors"]) == [*predictors]
+    limits = [f"{low:,.0f} to {high:,.0f}" for low, high in LIMITS_MS.values()]
+    assert find(r"[\d,]+ to [\d,]+", left_out) == limits[:-1] and limits[-1] == limits[-2]
+    assert f"exclude='[{','.join(options.exclude)}]'`, the default" in left_out
+    assert "length, log frequency and position" in sections["The predictors"]
+    assert options.baseline == ("length", "log_frequency", "position")
 
 
 @pytest.mark.slow

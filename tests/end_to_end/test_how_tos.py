@@ -1,7 +1,7 @@
-"""README, the tutorial and the how-to pages: a reader who types their blocks gets what they say.
+"""README, the tutorial, the how-to pages and some others: a reader who types their blocks gets what they say.
 
-README, the tutorial and all how-tos work in one folder, one after the other, as a reader goes through them. A page that
-trains nothing is also tested alone. A block `sh` is a script, and a block
+They work in one folder, one after the other, as a reader goes through them. A page that trains nothing is also tested
+alone. A block `sh` is a script, and a block
 `python` a program. A block `console` has commands after `$ ` and lines that they print. A title says where a block is
 typed:
 
@@ -36,6 +36,8 @@ from trainer.contracts.installation import BUNDLED_CORPORA, DISTRIBUTION
 INDEX = ROOT / "docs" / "how-to" / "index.md"
 HOW_TOS = sorted(set(INDEX.parent.glob("*.md")) - {INDEX})
 README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
+OTHERS = [ROOT / "docs" / "reading.md"]
+"""It begins with the table and the run of a how-to."""
 SERVER = "mt up"
 ADDRESSES = ("http://127.0.0.1:8000", "http://gpu-box:8000")
 """Where the pages look for a server; the walker's listens on a free port of this machine."""
@@ -94,7 +96,9 @@ def has_commands(page: Path) -> bool:
 
 ORDER = find(r"^\| \[.+\]\((.+\.md)\) \|", INDEX.read_text(encoding="utf-8"))
 PAGES = {
-    page.stem: page for page in (README, TUTORIAL, *(INDEX.with_name(name) for name in ORDER)) if has_commands(page)
+    page.stem: page
+    for page in (README, TUTORIAL, *(INDEX.with_name(name) for name in ORDER), *OTHERS)
+    if has_commands(page)
 }
 
 
