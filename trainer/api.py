@@ -21,8 +21,10 @@ from trainer.inference.kinds import COMPUTE
 from trainer.inference.model_files import load_named
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
+from trainer.models.ngram import CountedText
 from trainer.queue.inference_kinds import new_record
 from trainer.tokenizers.base import Tokenizer
+from trainer.training.baseline import KeptCounts
 
 __all__ = ["Model", "Surprisal"]
 _RUN_FILES = ("request.json", "manifest.json")
@@ -38,6 +40,7 @@ class Model(NotebookModel):
         tokenizer: Tokenizer,
         training_text: Callable[[], Iterable[str]] | None = None,
         checkpoint: int | None = None,
+        count_text: Callable[[], CountedText] | None = None,
     ) -> None:
         self.run_id = run_id
         self.checkpoint = checkpoint
@@ -47,6 +50,7 @@ class Model(NotebookModel):
         self.prefixes = PrefixCache()
         """The states of the texts whose next tokens were predicted last."""
         self.frequencies = Frequencies(tokenizer, training_text)
+        self.count_text = count_text
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
@@ -74,8 +78,11 @@ class Model(NotebookModel):
             run = complete_run(settings, run_id)
         named, manifest = model_of(run, checkpoint), run.manifest()
         run_id = (run.record() if manifest is None else manifest).run_id  # a downloaded folder has no request
-        text = partial(training_text, CorpusStore(load_settings()), named.effective)
-        return cls(run_id, *load_named(named), text, named.step)
+        settings, (model, tokenizer) = load_settings(), load_named(named)
+        corpora = CorpusStore(settings)
+        text = partial(training_text, corpora, named.effective)
+        counts = KeptCounts(named.effective, corpora, settings.app.corpus_cache, tokenizer)
+        return cls(run_id, model, tokenizer, text, named.step, counts)
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
         response, record = new_record(

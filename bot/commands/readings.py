@@ -1,4 +1,4 @@
-"""`/mt-reading`: what surprisal explains of reading times."""
+"""`/mt-reading`: what surprisal explains of reading times, and which word boundaries it finds."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -6,18 +6,25 @@ from collections.abc import Awaitable
 import discord
 from discord import app_commands
 
+from bot.commands.inference import RUN_HELP, infer
 from bot.commands.jobs import add_commands, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import find_run, names_in, suggested_scorers
+from bot.commands.run_options import find_run, names_in, suggested_runs, suggested_scorers
+from bot.messages.report_card import report_lines
+from bot.messages.text import BLURPLE, make_embed, plain
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
-from trainer.config.validation import parse
+from trainer.config.validation import decoded, parse
 from trainer.contracts.base import changed
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.readings import ReadingOptions, ReadingRequest
+from trainer.contracts.segmentation import SegmentRequest
 from trainer.data.rows import TextFile
+from trainer.data.text import BOM, with_newlines
 from trainer.lab import calls
+from trainer.lab.language import _
 from trainer.reading.tables import reading_request
+from trainer.reports.segmentation_report import segmentation_report
 
 mt_reading = app_commands.Group(
     name="mt-reading",
@@ -62,6 +69,23 @@ async def _start(
     request = changed(request, has_checkpoints=has_checkpoints)
     status = await context.lab.call(calls.START_READING, context.caller, body=request)
     return await watch_job(context, JOB_ROWS["readings"], status.reading_id)
+
+
+@mt_reading.command(name="segment", description="Find the word boundaries of a text whose spaces are removed.")
+@app_commands.describe(file="Text with spaces between words (.txt, UTF-8)", run=RUN_HELP)
+@app_commands.autocomplete(run=suggested_runs("mt-reading segment"))
+async def segment(interaction: discord.Interaction[Bot], file: discord.Attachment, run: str | None = None) -> None:
+    await respond(interaction, "mt-reading segment", lambda context: _segment(context, file, run))
+
+
+async def _segment(context: CommandContext, file: discord.Attachment, run_id: str | None) -> Answer:
+    run = await find_run(context, "mt-reading segment", run_id)
+    text = decoded(await read_attachment(file, context.bot.settings), "`file`")
+    request = parse(SegmentRequest, {"text": with_newlines(text.removeprefix(BOM))})
+    found = (await infer(context, run, request)).result()
+    name = plain(attachment_name(file.filename, file.title))
+    lines = [*report_lines(segmentation_report(found, name))]
+    return Answer(make_embed(BLURPLE, f"✂ {_('Word segmentation of {name}', name=name)}", lines, run.model))
 
 
 add_commands(

@@ -36,8 +36,8 @@ from trainer.contracts.installation import BUNDLED_CORPORA, DISTRIBUTION
 INDEX = ROOT / "docs" / "how-to" / "index.md"
 HOW_TOS = sorted(set(INDEX.parent.glob("*.md")) - {INDEX})
 README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
-OTHERS = [ROOT / "docs" / "reading.md"]
-"""It begins with the table and the run of a how-to."""
+OTHERS = [ROOT / "docs" / f"{name}.md" for name in ("segmentation", "reading")]
+"""The last one begins with the table and the run of a how-to."""
 SERVER = "mt up"
 ADDRESSES = ("http://127.0.0.1:8000", "http://gpu-box:8000")
 """Where the pages look for a server; the walker's listens on a free port of this machine."""

@@ -31,6 +31,7 @@ from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.generations import GenerateResponse
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.scores import ScoreResponse
+from trainer.contracts.segmentation import SegmentationResult
 from trainer.contracts.training_options import CheckpointRule
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import import_archive
@@ -194,6 +195,12 @@ def test_people__see_text_as_it_is_written_and_what_comes_next(lab_shell: Shell,
     assert found is not None and len(found) == 5
     shown = [f"{one.prob:.4f}" in ranked and f"{-one.logp / math.log(2):.2f}" in ranked for one in found]
     assert shown == [True] * 4 + [False]
+    shell.write("spaced.txt", "ab abc\nabc ab\n" * 5)
+    shell.write("joined.txt", "ababc\n" * 10)
+    table = shell.type("segment", run_id, "--data", "spaced.txt")
+    boundaries = shell.read(SegmentationResult, "segment", run_id, "--data", "spaced.txt")
+    assert all(one.model in table for one in boundaries.scores) and boundaries.n_lines == 8
+    assert "Give text with spaces" in shell.error("segment", run_id, "--data", "joined.txt").message
     empty = "mt: Prefix is empty after tokenization. Provide at least one word.\n"
     assert shell.refuse("predict", run_id, "") == empty
 

@@ -26,6 +26,7 @@ from trainer.contracts.parameters import RequestPath
 from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.scores import ScoreResponse
+from trainer.contracts.segmentation import SegmentResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.http.operations import HttpOperation
 
@@ -33,6 +34,7 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "score": (ScoreResponse, {"text": "abc"}),
     "sequences": (SequencesResponse, {"sequences": [{"parts": ["abc"]}]}),
     "items": (ItemsResponse, {"table": {"text": ["abc"]}, "text_column": "text"}),
+    "segment": (SegmentResponse, {"text": "ab abc\n" * 10}),
     "generate": (GenerateResponse, {"prompt_text": "abc", "max_new_tokens": 1}),
     "predict": (PredictResponse, {"text": "abc"}),
     "evaluate": (EvalResponse, {}),

@@ -88,12 +88,13 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert await here.inference_requests() == [(run.name, user.id) for user in (here.ana, here.bob, here.bob)]
 
 
-INFERENCE: Mapping[str, Mapping[str, str | int]] = {
+INFERENCE: Mapping[str, Mapping[str, str | Upload]] = {
     "score": {"text": "a"},
     "generate": {"prompt": "a"},
     "predict": {"text": "a"},
     "chat": {"message": "a"},
     "eval": {},
+    "mt-reading segment": {"file": Upload("text.txt", TEXT)},
 }
 
 
@@ -107,7 +108,7 @@ async def test_inference__without_a_finished_run_or_a_worker_is_refused(tmp_path
             return answers
 
         await refused("no completed run")
-        for unknown in ("nope", "../../etc", "NOPE " * 30):
+        for unknown in ("../../etc", "NOPE " * 30):
             await refused("There is no run", {"run": unknown})
         story = here.story(here.ana)
         await refused("not finished training", {"run": story.record.run_id})

@@ -32,7 +32,7 @@ from trainer.contracts.predictions import PredictResponse
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.verification import VerificationStatus
 
-TEXT = "abc cab\n\nab"
+TEXT, SPACED = "abc cab\n\nab", "abc cab\nab c\n" * 5
 LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"
 EMPTY_PAGE = RunPage(runs=(), total=0, next_cursor=None).model_dump_json().encode()
 
@@ -63,6 +63,10 @@ def test_model__has_the_methods_and_the_numbers_of_a_loaded_run(server: LabServe
         options: dict[str, object] = {"max_new_tokens": 5, "num_return_sequences": 2, "seed": 3}
         assert remote.generate("ab", **options) == local.generate("ab", **options)
         assert remote.predict_next("ab", 3) == local.predict_next("ab", 3)
+        there, here = remote.segment(SPACED), local.segment(SPACED)  # without the training text, which the server has
+        of_run = [changed(one, f1_minus_ngram=None) for one in there.scores if not one.model.endswith("-gram")]
+        assert of_run == [*here.scores]
+        assert (there.has_ngram, here.has_ngram) == (True, False) and RemoteModel.segment is Model.segment
         for model in (remote, local):
             with refused(ErrorCode.INVALID_INPUT, "temperatur"):
                 model.generate("ab", temperatur=2)

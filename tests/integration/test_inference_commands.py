@@ -63,6 +63,18 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
+async def test_segmentation__answers_with_the_report_of_a_text_file(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        upload = Upload("verses.txt", b"\xef\xbb\xbf" + f"{VERSE}\r\n".encode() * 10)
+        found = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": upload}))
+        short = Upload("verse.txt", VERSE.encode())
+        refused = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": short}))
+        assert "✂ Word segmentation of verses.txt" in said(found) and is_hidden(found)
+        assert "branching entropy" in said(found) and "8 lines without their spaces: 26.1%" in said(found)
+        assert number(refused.embeds[0]["color"]) == AMBER
+        assert "The text has 1 line of two characters or more. Give 10 or more." in said(refused)
+
+
 @pytest.mark.slow
 async def test_report__of_a_long_text_names_the_part_that_is_left_out(answers: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support import processes
-from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, OnChunk, Place, place
+from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, InstantChild, OnChunk, Place, place
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore
@@ -139,9 +139,19 @@ async def test_texts__are_only_under_keys_that_expire(here: Place) -> None:
     for request_id in await here.waiting():
         await here.do(request_id)
     lives: list[int] = [await here.store.redis.pttl(key) for key in await results(here)]
-    assert with_text == {"score", "sequences", "items", "gen", "complete", "predict", "turn"}
+    assert with_text == {"score", "sequences", "items", "segment", "gen", "complete", "predict", "turn"}
     assert len(lives) == len(REQUESTS)
     assert all(0 < life <= here.settings.queue.result_ttl_seconds * 1000 for life in lives)
+
+
+async def test_slow_requests__are_answered_beside_the_others(here: Place) -> None:
+    beside = InstantChild(here.settings)
+    both = here._replace(jobs=InferenceJobs(here.settings, here.store, here.child, beside))
+    for kind, number in {"score": 0, "segment": 1, "evaluate": 2}.items():
+        queued = await here.queue.inference.submit(RUN, REQUESTS[kind])
+        await both.do(queued.request_id)
+        assert beside.answers == number
+    assert here.child.answers == 1
 
 
 async def results(here: Place) -> list[str]:

@@ -103,6 +103,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "tokenizer show": {"tokenizer": "TOKENIZER"},
     "experiment start": {"languages": "xx"},
     **{f"study {action}": {"study": "STUDY"} for action in ("show", "cancel")},
+    "mt-reading segment": {"run": "RUN", "file": "FILE"},
     "study start": {"corpus": "no_such_text"},
     "mt-admin access": {"member": "MEMBER", "level": "user"},
     "mt-admin jobs": {"kind": "exports"},

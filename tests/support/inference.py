@@ -24,6 +24,7 @@ from trainer.contracts.items import ItemsRequest
 from trainer.contracts.predictions import PredictRequest
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.sections import SectionsRequest
+from trainer.contracts.segmentation import SegmentRequest
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.inference.model_files import save_model
 from trainer.queue.queue import JobQueue
@@ -41,6 +42,7 @@ REQUESTS: dict[str, InferenceRequest] = {
     "score": ScoreRequest(text=TEXT),
     "sequences": SequencesRequest(sequences=(SequenceParts(parts=(TEXT,)),)),
     "items": ItemsRequest(table={"text": (TEXT,)}, text_column="text"),
+    "segment": SegmentRequest(text=f"{TEXT}\n" * 10),
     "generate": GenerateRequest(prompt_text=TEXT, seed=1),
     "complete": CompletionRequest(prompts=(TEXT,)),
     "predict": PredictRequest(text=TEXT),

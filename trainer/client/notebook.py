@@ -20,6 +20,7 @@ from trainer.contracts.items import Cell, ItemOptions, item_notes
 from trainer.contracts.models import Objective
 from trainer.contracts.predictions import PredictRequest, Suggestion
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
+from trainer.contracts.segmentation import SegmentationResult, SegmentRequest
 from trainer.data.item_tables import item_requests
 from trainer.queue.inference_kinds import kind_of
 
@@ -97,6 +98,14 @@ class NotebookModel(ABC):
         """
         response = self.ask(parse(PredictRequest, {"text": prefix, "k": k}))
         return list(response.suggestions or ())
+
+    def segment(self, text: str, **options: object) -> SegmentationResult:
+        """Find the word boundaries of lines with spaces, which are removed first; the option is `seed`.
+
+        Raises INVALID_INPUT for fewer than ten lines or too few spaces, PAYLOAD_TOO_LARGE, and MODEL_INCOMPATIBLE for a
+        masked model or one of words.
+        """
+        return self.ask(parse(SegmentRequest, {"text": text, **options})).result()
 
     def battery(self, *batteries: str | Path, **options: object) -> BatterySummary:
         """Score batteries: files, folders or names such as `blimp:passive_1`, with the options of BatteryOptions.

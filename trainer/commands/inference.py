@@ -1,4 +1,4 @@
-"""`mt generate`, `mt predict`, `mt chat` and `mt eval`: use and measure a trained run."""
+"""`mt generate`, `mt predict`, `mt chat`, `mt eval` and `mt segment`: use and measure a trained run."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,10 @@ from trainer.contracts.chats import ChatRequest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest
 from trainer.contracts.generations import FinishReason, GenerateRequest, GenerateResponse
-from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
+from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.predictions import PredictRequest
+from trainer.contracts.segmentation import SegmentRequest
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -31,6 +32,7 @@ from trainer.lab.calls import GET_LATEST_EVALUATION
 from trainer.reports.leak_notes import shares_note
 from trainer.reports.report_text import Reader
 from trainer.reports.run_notes import counting_note, describe_unknown
+from trainer.reports.segmentation_report import segmentation_report
 
 _STDIN = 0
 
@@ -68,11 +70,23 @@ class _EvalOptions(ModelOptions):
     latest = flag("--latest", "show the latest evaluation without a new one")
 
 
+class _SegmentOptions(ModelOptions):
+    data = Argument[Path](
+        "--data",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="text file with spaces between words, which are removed",
+    )
+    seed = option("--seed N", int, "draws the lines for thresholds; default: 0")
+
+
 def add_to(commands: Commands) -> None:
     commands.add("generate", _GenerateOptions, _generate, with_unit=True)
     commands.add("predict", _PredictOptions, _predict, with_unit=True)
     commands.add("chat", _ChatOptions, _chat, with_json=False)
     commands.add("eval", _EvalOptions, _evaluate, with_unit=True)
+    commands.add("segment", _SegmentOptions, _segment, with_unit=True)
 
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
@@ -221,6 +235,19 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
+
+
+def _segment(options: _SegmentOptions, terminal: Terminal) -> int:
+    settings, data = settings_for_any(), options.data
+    request = parse(SegmentRequest, {**options.given(SegmentRequest), "text": read_text(data, MAX_TEXT_CHARACTERS)})
+    with_installation(settings, lambda installation: installation.check_text(options.run, data))
+
+    async def segment(installation: Installation) -> int:
+        found = (await installation.ask(options.run, request)).result()
+        terminal.show_report(found, segmentation_report(found, data.name))
+        return 0
+
+    return with_model(options.run, settings, terminal, segment)
 
 
 def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Iterator[Table | Text]:

@@ -12,13 +12,26 @@ from trainer.contracts.items import ItemsRecord
 from trainer.contracts.predictions import PredictRecord
 from trainer.contracts.scores import ScoreRecord
 from trainer.contracts.sections import SectionsRecord
+from trainer.contracts.segmentation import SegmentRecord
 from trainer.contracts.sequences import SequencesRecord
 
-KindName = Literal["score", "sequences", "items", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+KindName = Literal[
+    "score",
+    "sequences",
+    "items",
+    "segment",
+    "generate",
+    "complete",
+    "predict",
+    "chat",
+    "evaluate",
+    "sections",
+]
 AnyRecord = Annotated[
     ScoreRecord
     | SequencesRecord
     | ItemsRecord
+    | SegmentRecord
     | GenerateRecord
     | CompletionRecord
     | PredictRecord

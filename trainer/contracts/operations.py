@@ -694,6 +694,20 @@ _INFERENCE = (
         },
     ),
     *_inference(
+        "segment",
+        "a segmentation",
+        "Find the word boundaries of a text whose spaces are removed, by surprisal and entropy.",
+        {"text": "the sun was shining on the sea\nshining with all his might\n" * 10},
+        TerminalCommand(
+            "segment",
+            "inference",
+            "find word boundaries without spaces by surprisal and entropy",
+            "mt segment RUN --data FILE",
+        ),
+        ChatCommand("mt-reading segment", "readings", noun=_GENERATING),
+        generates=True,
+    ),
+    *_inference(
         "generate",
         "a generation",
         "Continue a prompt.",
@@ -1096,7 +1110,7 @@ _SECTIONS: Mapping[Section, str] = {
     "Use a model": "score|generate|predict|chat|eval|export|import|push|pull",
     "Batteries": "battery run|develop|battery list|battery show|battery wait|battery cancel|battery delete|"
     "battery export|battery recompute",
-    "Reading times": "reading",
+    "Reading times": "reading|segment",
     "Experiments": "experiment run|experiment list|experiment show|experiment wait|experiment cancel|"
     "experiment delete|experiment export|experiment recompute",
     "Studies": "study run|study list|study show|study wait|study cancel|study delete|study export",
@@ -1112,7 +1126,7 @@ _CHAT_ORDER = (
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
     "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
-    "mt-reading start|mt-reading list|mt-reading show|mt-reading cancel|"
+    "mt-reading start|mt-reading list|mt-reading show|mt-reading cancel|mt-reading segment|"
     "study start|study list|study show|study cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
     "mt-admin lock-corpus|mt-admin delete-corpus|mt-admin doctor"

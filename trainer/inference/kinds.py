@@ -14,6 +14,7 @@ from trainer.contracts.inference_fields import InferenceRecord, RecordT, Respons
 from trainer.contracts.items import ItemsRecord
 from trainer.contracts.predictions import PredictRecord
 from trainer.contracts.scores import ScoreRecord
+from trainer.contracts.segmentation import SegmentRecord
 from trainer.contracts.sequences import SequencesRecord
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.completion import CompletionJob, complete_together
@@ -22,9 +23,11 @@ from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.items import score_items
 from trainer.inference.prediction import PrefixCache, predict
 from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.inference.segmentation import segment
 from trainer.inference.sequences import score_parts
 from trainer.models import untrained
 from trainer.models.base import LanguageModel
+from trainer.models.ngram import CountedText
 from trainer.system.files import to_app_error
 from trainer.tokenizers.base import Tokenizer
 
@@ -43,6 +46,10 @@ class LoadedModel(Protocol):
 
     @property
     def frequencies(self) -> Frequencies: ...
+
+    @property
+    def count_text(self) -> Callable[[], CountedText] | None:
+        """Counts the training text; raises DATA_NOT_FOUND if it is deleted or has changed."""
 
 
 LoadedT = TypeVar("LoadedT")
@@ -107,6 +114,10 @@ def _items(loaded: LoadedModel, record: ItemsRecord) -> Response:
     return score_items(loaded.model, loaded.tokenizer, record.request, record.response, loaded.frequencies)
 
 
+def _segment(loaded: LoadedModel, record: SegmentRecord) -> Response:
+    return segment(loaded.model, loaded.tokenizer, record.request, record.response, loaded.count_text)
+
+
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:
     return GenerationJob(
         loaded.model, loaded.tokenizer, record.request, record.response, is_streamed=record.is_streamed
@@ -152,6 +163,7 @@ COMPUTE: Mapping[str, Compute[LoadedModel]] = {
     "score": together(ScoreRecord, _scoring, _score),
     "sequences": alone(SequencesRecord, _sequences),
     "items": alone(ItemsRecord, _items),
+    "segment": alone(SegmentRecord, _segment),
     "generate": together(GenerateRecord, _generation, _generate),
     "complete": together(CompletionRecord, _completion, _complete),
     "predict": alone(PredictRecord, _predict),

@@ -21,6 +21,7 @@ from trainer.contracts.predictions import PredictRecord, PredictRequest
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.contracts.sections import SectionsRecord, SectionsRequest
+from trainer.contracts.segmentation import SegmentRecord, SegmentRequest
 from trainer.contracts.sequences import SequencesRecord, SequencesRequest, Tokenizations
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
@@ -64,6 +65,13 @@ def _check_items(request: ItemsRequest, objective: Objective) -> None:
     _check_tokenizations(objective, request.tokenizations)
 
 
+def _check_segments(request: SegmentRequest, objective: Objective) -> None:
+    """Raise MODEL_INCOMPATIBLE for a masked model, whose predictions know the text after a place."""
+    if objective == "masked_lm":
+        message = "This run was trained with masked_lm. Word segmentation needs a run trained with causal_lm."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+
+
 def _check_tokenizations(objective: Objective, tokenizations: Tokenizations) -> None:
     """Raise MODEL_INCOMPATIBLE if a masked model is to sum over tokenizations."""
     if objective == "masked_lm" and tokenizations == "marginal":
@@ -87,6 +95,8 @@ class InferenceKind(NamedTuple):
     """It adds files to its run, may take hours, and is answered alone."""
     reads_training_text: bool
     """It needs the corpora of its run."""
+    is_slow: bool
+    """It may take minutes: a process of its own answers it, while other people's requests go on."""
     is_generated: bool
     """Once its client has left, it ends after the current token."""
 
@@ -104,6 +114,7 @@ def _kind(
     is_unbounded: bool = False,
     writes_run: bool = False,
     reads_training_text: bool = False,
+    is_slow: bool = False,
     is_generated: bool = False,
 ) -> InferenceKind:
     def supports_any(given: object, objective: Objective) -> None:
@@ -112,7 +123,7 @@ def _kind(
     def check_any(given: object, effective: EffectiveRequest, corpora: CorpusStore) -> Awaitable[None]:
         return check(narrowed(request, given), effective, corpora)
 
-    flags = is_unbounded or writes_run, writes_run, reads_training_text, is_generated
+    flags = is_unbounded or writes_run, writes_run, reads_training_text, is_slow or writes_run, is_generated
     name: KindName = record.model_fields["kind"].default
     return InferenceKind(name, request, record, supports_any, check_any, *flags)
 
@@ -137,6 +148,15 @@ async def _check_completion(request: CompletionRequest, effective: EffectiveRequ
 
 async def _check_prediction(request: PredictRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
     _check_not_blank(effective, EMPTY_PREFIX, request.text)
+
+
+async def _check_lines(request: SegmentRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
+    def check() -> None:
+        from trainer.reading.segmentation import lines_of  # NumPy, which the bot needs for nothing else
+
+        lines_of(request, effective.tokenizer.method, effective.tokenizer.normalization)
+
+    await asyncio.to_thread(check)
 
 
 async def _check_evaluation(request: EvalRequest, effective: EffectiveRequest, corpora: CorpusStore) -> None:
@@ -171,6 +191,15 @@ _KINDS = (
         supports=_check_items,
         is_unbounded=True,
         reads_training_text=True,
+    ),
+    _kind(
+        SegmentRequest,
+        SegmentRecord,
+        supports=_check_segments,
+        check=_check_lines,
+        is_unbounded=True,
+        reads_training_text=True,
+        is_slow=True,
     ),
     _kind(
         GenerateRequest,

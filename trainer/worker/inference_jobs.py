@@ -119,7 +119,7 @@ class InferenceJobs:
             answering.cancel()  # withdraws the request
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
-        return self._measuring_child if kind_of(record).writes_run else self._child
+        return self._measuring_child if kind_of(record).is_slow else self._child
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind, with what it needs on this machine's disk; raises AppError."""

@@ -38,6 +38,12 @@ def test_sum_over_tokenizations__is_refused_for_a_model_that_fills_gaps() -> Non
             KINDS[name].supports(asked, "masked_lm")
 
 
+def test_segmentation__is_refused_for_a_model_that_fills_gaps() -> None:
+    KINDS["segment"].supports(REQUESTS["segment"], "causal_lm")
+    with refused(ErrorCode.MODEL_INCOMPATIBLE, "needs a run trained with causal_lm"):
+        KINDS["segment"].supports(REQUESTS["segment"], "masked_lm")
+
+
 WRONG = [({"context": "none"}, "masked_lm"), ({"pll_within_word": True}, "causal_lm")]
 
 

@@ -84,7 +84,7 @@ def answer_requests(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its input, after the current answer
     torch.set_num_threads(settings.queue.inference_threads or default_threads())
     runs, corpora = RunStore(settings.app.artifacts_root), CorpusStore(settings)
-    models = ModelCache(runs, corpora, settings.queue.model_cache_bytes)
+    models = ModelCache(runs, corpora, settings.app.corpus_cache, settings.queue.model_cache_bytes)
     requests = Requests(_STDIN)
     held_bytes = memory_held_bytes()
     with open(os.dup(1), "wb") as answers:

@@ -17,6 +17,7 @@ from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS
 from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, ids_type
+from trainer.training.baseline import KeptCounts
 
 _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, f"{TOKENIZER_FOLDER}/*")
 
@@ -29,11 +30,12 @@ class LoadedRun(NamedTuple):
     tokenizer: Tokenizer
     prefixes: PrefixCache
     frequencies: Frequencies
+    count_text: KeptCounts
 
     def memory_bytes(self) -> int:
         """Return the size of the model, of the tokenizer's two code point tables, and of what requests have left."""
         table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
-        left_bytes = self.prefixes.memory_bytes + self.frequencies.memory_bytes
+        left_bytes = self.prefixes.memory_bytes + self.frequencies.memory_bytes + self.count_text.memory_bytes
         return self.model.memory_bytes() + 2 * table_bytes + left_bytes
 
 
@@ -44,9 +46,10 @@ _Seen = tuple[tuple[Path, int, int], ...]
 class ModelCache:
     """Loaded models up to a number of bytes; the most recently used model stays whatever its size."""
 
-    def __init__(self, runs: RunStore, corpora: CorpusStore, max_bytes: int) -> None:
+    def __init__(self, runs: RunStore, corpora: CorpusStore, corpus_cache: Path, max_bytes: int) -> None:
         self._runs = runs
         self._corpora = corpora
+        self._corpus_cache = corpus_cache
         self._max_bytes = max_bytes
         self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
@@ -58,7 +61,8 @@ class ModelCache:
         if loaded is None or seen != files:
             model, tokenizer = load_named(named)
             text = partial(training_text, self._corpora, named.effective)
-            loaded = LoadedRun(named, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text))
+            counts = KeptCounts(named.effective, self._corpora, self._corpus_cache, tokenizer)
+            loaded = LoadedRun(named, model, tokenizer, PrefixCache(), Frequencies(tokenizer, text), counts)
         self._loaded[named.name] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._max_bytes:
             self._loaded.popitem(last=False)

@@ -31,6 +31,7 @@ from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.predictions import PredictRecord
 from trainer.contracts.runs import EvalSummary
 from trainer.contracts.scores import ScoreRecord
+from trainer.contracts.segmentation import SegmentRecord
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.data.run_corpora import split_rule
@@ -43,7 +44,7 @@ from trainer.worker.children.inference_server import answer, limit_memory
 from trainer.worker.children.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
-R = TypeVar("R", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, EvalRecord)
+R = TypeVar("R", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, SegmentRecord, EvalRecord)
 
 
 def asked(kind: type[R], request: dict[str, object], request_id: str = "q", **fields: object) -> R:
@@ -86,7 +87,7 @@ class Finished(NamedTuple):
             manifest = self.run.completed_manifest()
             effective = changed(manifest.effective, init_from_run_id=name)
             self.run.replace_manifest(changed(manifest, effective=effective))
-        return self._replace(models=ModelCache(self.store, CorpusStore(self.settings), max_bytes=1 << 30))
+        return self._replace(models=_models(self.store, self.settings))
 
     def losses(self, lines: list[str]) -> list[float]:
         """The loss of every predicted token of these lines, each read whole, by hand."""
@@ -105,6 +106,10 @@ class Finished(NamedTuple):
         """The names of the files that are not as the seal says."""
         lines = [line.split("  ") for line in self.run.seal.read_text(encoding="ascii").splitlines()]
         return [name for digest, name in lines if sha256((self.run.path / name).read_bytes()).hexdigest() != digest]
+
+
+def _models(store: RunStore, settings: Settings) -> ModelCache:
+    return ModelCache(store, CorpusStore(settings), settings.app.corpus_cache, max_bytes=1 << 30)
 
 
 @pytest.fixture(name="finished")
@@ -127,7 +132,7 @@ def _finished(tmp_path: Path) -> Finished:
     weights = [run.path / "model.safetensors", run.path / "config.json"]
     files = file_records(run.path, [*weights, *run.tokenizer.iterdir(), run.metrics, run.samples])
     ended(run, "completed", eval=(SUMMARY,), files=files)
-    return Finished(settings, made, run, model, ModelCache(store, CorpusStore(settings), max_bytes=1 << 30))
+    return Finished(settings, made, run, model, _models(store, settings))
 
 
 def test_evaluation__gives_the_brute_force_mean_of_each_split_each_time(finished: Finished) -> None:
@@ -323,6 +328,19 @@ def test_prediction__is_the_likeliest_by_hand(finished: Finished) -> None:
     best = sorted(range(4, len(by_hand)), key=by_hand.__getitem__, reverse=True)[:3]
     assert found is not None and [one.token for one in found] == finished.made.tokenizer.tokens(best)
     assert [one.logp for one in found] == pytest.approx([by_hand[i] for i in best], abs=1e-4)
+
+
+def test_segmentation__has_the_ngram_of_the_training_text_as_long_as_it_is_there(finished: Finished) -> None:
+    asked_for = asked(SegmentRecord, {"text": "\n".join(POEM)})
+    with_text = finished.answered(asked_for).response.result()
+    models = [one.model for one in with_text.scores]
+    assert models[:4] == ["r"] * 4 and models[4].endswith("-gram") and models[8:] == ["random"]
+    assert with_text.has_ngram and with_text.is_trained_with_spaces
+    (finished.made.folder / "corpus.txt").unlink()
+    without = finished.answered(asked_for).response.result()
+    alone = [changed(one, f1_minus_ngram=None) for one in with_text.scores if one.model in ("r", "random")]
+    assert alone == [*without.scores]
+    assert not without.has_ngram and not without.is_trained_with_spaces
 
 
 def test_chat__continues_from_all_earlier_turns(finished: Finished) -> None:

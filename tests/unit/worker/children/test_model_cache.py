@@ -1,12 +1,14 @@
 """The model cache: recently used models stay loaded, the least recently used one is dropped; requests share a model."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support import settings_in
 from tests.support.finished_runs import finished_run
 from tests.support.refusals import refused
+from tests.support.run_shell import FINISHED_RUN
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorCode
@@ -18,7 +20,8 @@ from trainer.worker.children.model_cache import ModelCache
 
 
 def cache_in(folder: Path, max_bytes: int = 0) -> ModelCache:
-    return ModelCache(RunStore(folder / "artifacts"), CorpusStore(settings_in(folder)), max_bytes)
+    corpora = CorpusStore(settings_in(folder))
+    return ModelCache(RunStore(folder / "artifacts"), corpora, folder / "cache", max_bytes)
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -39,6 +42,21 @@ def test_warm_model_alone__stays_until_its_files_change(tmp_path: Path) -> None:
     assert models.get(run.run_id) is first
     os.utime(run.path / WEIGHTS_FILE, ns=(1, 1))
     assert models.get(run.run_id) is not first
+
+
+def test_counts_of_the_training_text__are_kept_while_it_is_there_and_count_as_memory(tmp_path: Path) -> None:
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)  # with its text
+    [run] = RunStore(tmp_path / "artifacts").all()
+    loaded = cache_in(tmp_path).get(run.run_id)
+    before = loaded.memory_bytes()
+    counted = loaded.count_text()
+    assert loaded.count_text() is counted
+    assert loaded.memory_bytes() - before == counted.unigram.memory_bytes() + counted.ngram.memory_bytes() > 0
+    for text in (tmp_path / "data").rglob("*.txt"):
+        text.unlink()
+    with refused(ErrorCode.DATA_NOT_FOUND):
+        loaded.count_text()
+    assert loaded.memory_bytes() == before, "not kept longer than the text"
 
 
 def test_unfinished_run__has_no_model(tmp_path: Path) -> None:
