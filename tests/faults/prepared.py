@@ -11,6 +11,7 @@ from scripts.api_page import CORPUS, GROUP, REQUEST, SESSION, UPLOAD
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.job_kinds import KINDS
+from tests.support.readings import times_table
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.contracts.batteries import BatteryStatus
@@ -24,6 +25,7 @@ from trainer.contracts.items import ItemsResponse
 from trainer.contracts.operations import JOB_ROWS, OTHER_RUN, RUN
 from trainer.contracts.parameters import RequestPath
 from trainer.contracts.predictions import PredictResponse
+from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.segmentation import SegmentResponse
@@ -115,7 +117,7 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def prepare(api: ApiProcess, folder: Path) -> Iterator[Prepared]:
-    """Train two runs, interrupt a run, start a battery, and send one request of each kind."""
+    """Train two runs, interrupt a run, start a battery and a reading, and send one request of each kind."""
     runs = [train(api, seed=seed).run_id for seed in (1, 2)]
     for run in runs:
         assert ended(api, run).status == "completed"
@@ -129,6 +131,8 @@ def prepare(api: ApiProcess, folder: Path) -> Iterator[Prepared]:
     }
     pair = {"name": "pair.csv", "content": "good,bad\nabc,cab\n"}
     api.post("/batteries", BatteryStatus, {"runs": [runs[0]], "files": [pair]})
+    times = {"name": "times.csv", "content": times_table()}
+    api.post("/readings", ReadingStatus, {"runs": [runs[0]], "file": times, "baseline": ["length"], "spillover": 0})
     (folder / "artifacts" / "corpora").mkdir(exist_ok=True)
     with ExitStack() as held:
         yield Prepared(api, runs[0], runs[1], interrupted, sent, folder, count(50_000), held)
