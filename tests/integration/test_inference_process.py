@@ -113,22 +113,35 @@ async def test_withdrawn_request_or_death__ends_its_own_batch_only(tmp_path: Pat
         alone.cancel()
         after = await queued
         [process] = processes(tmp_path, "answer-requests")
-        os.kill(process.pid, signal.SIGSTOP)
-        names = ("0", "1", "2", "withdrawn")
-        tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in names]
+        batch = [asyncio.create_task(child.answer(to_score(str(number), LINE * 900))) for number in range(16)]
+        used = processor_ticks(process.pid)
+        await until(lambda: processor_ticks(process.pid) > used + 5)
+        waits = asyncio.create_task(child.answer(to_score("waits", "abc")))
+        await asyncio.sleep(0)
+        os.kill(process.pid, signal.SIGKILL)
+        ends = await asyncio.gather(*batch, return_exceptions=True)
+        again = await waits
+    assert {one.response.status for one in (stays, after, again)} == {"completed"}
+    assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
+    assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 16
+
+
+async def test_child_that_dies_while_idle__loses_no_request(tmp_path: Path) -> None:
+    async with child_in(tmp_path) as child:
+        answered = [await child.answer(to_score("first", "abc"))]
+        [stopped] = processes(tmp_path, "answer-requests")
+        os.kill(stopped.pid, signal.SIGSTOP)  # so that it dies before it takes what it is sent
+        tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("one", "two", "withdrawn")]
         for _ in range(20):  # after which the child has been sent all of them
             await asyncio.sleep(0)
-        tasks[3].cancel()
-        os.kill(process.pid, signal.SIGKILL)
-        ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
-        again = await child.answer(to_score("again", "abc"))
+        tasks[2].cancel()
+        os.kill(stopped.pid, signal.SIGKILL)
+        answered += await asyncio.gather(*tasks[:2])
         [idle] = processes(tmp_path, "answer-requests")
         os.kill(idle.pid, signal.SIGKILL)
-        await until(lambda: not Path(f"/proc/{idle.pid}").exists())
-        later = await child.answer(to_score("later", "abc"))
-    assert {one.response.status for one in (stays, after, again, later)} == {"completed"}
-    assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
-    assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
+        await until(lambda: not Path(f"/proc/{idle.pid}").exists())  # asyncio may not know it yet
+        answered.append(await child.answer(to_score("later", "abc")))
+    assert [one.response.status for one in answered] == ["completed"] * 4
 
 
 @pytest.mark.slow

@@ -131,12 +131,7 @@ class InferenceChild:
 
     async def _exchange(self, batch: list[_Request]) -> None:
         """Send a batch to the child and read its answers; an incomplete line means that the child died."""
-        process = self._process
-        if process is None or not process.is_running:
-            process = self._process = await start_child("answer-requests", self._settings)
-        process.stdin.write(b"[%b]\n" % b",".join(request.line for request in batch))
-        with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
-            await process.stdin.drain()
+        process = await self._send(batch)
         missing = {request.record.response.request_id: request for request in batch}
         while missing:
             line = await process.stdout.readline()
@@ -153,6 +148,24 @@ class InferenceChild:
             answer = missing.pop(received.response.request_id).answer
             if not answer.done():
                 answer.set_result(received)
+
+    async def _send(self, batch: list[_Request]) -> ChildProcess:
+        """Send a batch and return its child, which takes it with an empty line.
+
+        A child that was idle may have died unseen, before it takes the batch; then another one gets the batch.
+        """
+        line = b"[%b]\n" % b",".join(request.line for request in batch)
+        while True:
+            process, is_new = self._process, False
+            if process is None or not process.is_running:
+                process, is_new = await start_child("answer-requests", self._settings), True
+                self._process = process
+            process.stdin.write(line)
+            with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
+                await process.stdin.drain()
+            if await process.stdout.readline() or is_new:
+                return process
+            log.warning("idle_inference_child_died", exit_code=await process.wait())
 
     async def _end(self, seconds: float) -> None:
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""The inference child: requests on standard input, a line of JSON at a time; a line for each answer back."""
+"""The inference child: a line of JSON for each list of requests; back an empty line, and a line for each answer."""
 
 import os
 import signal
@@ -105,7 +105,9 @@ def limit_memory(held_bytes: int) -> int:
 
 
 def _answer_line(line: bytes, answers: BinaryIO, models: ModelCache, settings: Settings, requests: Requests) -> None:
-    """Answer a list of requests; none of their memory is in use when this returns."""
+    """Take a list of requests with an empty line and answer them; none of their memory is in use when this returns."""
+    answers.write(b"\n")
+    answers.flush()
     batch = _batch_adapter.validate_json(line)
     for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
         answers.write(answered.model_dump_json().encode() + b"\n")
