@@ -112,7 +112,7 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
     Counts that are in the baseline do not stand beside the models.
     """
     runs, record = RunStore(settings.app.artifacts_root), reading.record()
-    seen = set[object]()
+    seen: list[_OfText] = []
     counted: list[Scored] = []
     for one in record.runs:
         run = runs.get(one.run_id)
@@ -120,9 +120,8 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
         bound = _bits(scores.bound_nats)
         model = changed(_model(one, run), n_cut=scores.n_cut, n_unknown=scores.n_unknown, bound_bits=bound)
         yield Scored(model, of_counts.beside(scores))
-        key = text_key(run)
-        if key not in seen:
-            seen.add(key)
+        if not any(of_counts is one for one in seen):
+            seen.append(of_counts)
             of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0, bound_bits=None)
             counted += [
                 Scored(changed(of_run, counts=kind), of_counts.beside(of_kind))
