@@ -37,7 +37,7 @@ def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus | ReadingS
             progress = [f"{progress_bar(100 * status.runs_done / max(1, status.n_runs))} {runs}{_elapsed(status)}"]
         case ReadingStatus():
             steps = _("**{done} of {total}** steps", done=count(status.done), total=count(status.total))
-            progress = [f"{progress_bar(100 * status.done / max(1, status.total))} {steps}{_elapsed(status)}"]
+            progress = [f"{progress_bar(status.percent)} {steps}{_elapsed(status)}"]
         case _:
             progress = [_items(status)]
     kept = _("Finished parts are stored. Starting the same job again continues with them.")
@@ -53,7 +53,7 @@ def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus | ReadingS
 
 
 def _items(status: BatteryStatus) -> str:
-    bar = progress_bar(100 * status.done / max(1, status.total))
+    bar = progress_bar(status.percent)
     return f"{bar} {_('**{done} of {total}** items', done=count(status.done), total=count(status.total))}"
 
 

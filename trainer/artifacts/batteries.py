@@ -6,12 +6,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from trainer.artifacts.job_folder import JobStore, StatusJob, status_message
+from trainer.artifacts.job_folder import JobStore, SteppedJob, status_message
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.batteries import (
     BatteryItem,
     BatteryManifest,
-    BatteryProgress,
     BatteryRecord,
     BatteryRun,
     BatteryStatus,
@@ -30,7 +29,6 @@ from trainer.system.files import (
     read_record,
     read_records,
     storage_errors,
-    whole_record,
     write_atomically,
 )
 
@@ -38,7 +36,7 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 ITEMS_FILE, SCORES_FOLDER, MANIFEST_FILE = "items.jsonl", "scores", "manifest.json"
 
 
-class BatteryDirectory(StatusJob[BatteryRecord]):
+class BatteryDirectory(SteppedJob[BatteryRecord]):
     """Folder of one job; another attempt continues with the scores of an earlier one."""
 
     word = "battery"
@@ -49,13 +47,8 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         super().__init__(path, disk)
         self.battery_id = self.job_id
         self.items_file = path / ITEMS_FILE
-        self._progress = path / "progress.json"
         self._development = path / "development.json"
         self._word_texts = path / "lines.json"
-
-    def has_begun(self) -> bool:
-        """Return True once a worker has started the job: it then writes its progress, and its child a log."""
-        return self._progress.exists() or super().has_begun()
 
     def items(self) -> list[BatteryItem]:
         """Read the items; raises BrokenFile."""
@@ -129,9 +122,6 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         self.check_completed()
         return find_record(self._development, Development)
 
-    def write_progress(self, progress: BatteryProgress) -> None:
-        write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
-
     def write_result(
         self,
         summary: BatterySummary,
@@ -142,8 +132,7 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         """Write the tables of a report by name, the manifest with the hashes of all files, then the summary."""
         if development is not None:
             write_atomically(self._development, development.model_dump_json().encode(), self.disk)
-        for name, content in files.items():
-            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
+        self.write_files(files)
         record, scores = self.record(), self.path.glob(f"{SCORES_FOLDER}/*.json*")
         data_files = (path for path in (self.items_file, self._request, self._development) if path.exists())
         manifest = BatteryManifest(
@@ -169,10 +158,8 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
         return (*listed, *file_records(self.path, [self.path / MANIFEST_FILE, self.result]))
 
     def status(self, *, has_files: bool = True) -> BatteryStatus:
-        """Return the status and, after the end, the files, whose hashes are read for it."""
         record, (status, error) = self.record(), self.state_and_error()
-        none_yet = BatteryProgress(done=0, total=len(record.runs) * sum(one.n_items for one in record.batteries))
-        progress = whole_record(self._progress, BatteryProgress) or none_yet  # it is written with the next scores
+        progress = self.progress(len(record.runs) * sum(one.n_items for one in record.batteries))
         running = f"{progress.done:,} of {progress.total:,} items scored."
         if progress.done == progress.total and progress.total:
             running = "Computing the results."
@@ -190,12 +177,6 @@ class BatteryDirectory(StatusJob[BatteryRecord]):
             error=error,
             files=self.result_files() if has_files and status == "completed" else (),
         )
-
-    def listed(self) -> BatteryStatus:
-        return self.status(has_files=False)
-
-    def _of_attempt(self) -> tuple[Path, ...]:
-        return (self._progress,)
 
     def _measured_file(self, model: str, record: type[BaseModel]) -> Path:
         return self.path / SCORES_FOLDER / f"{model}.{'loss' if record is EvalMetrics else 'words'}.json"

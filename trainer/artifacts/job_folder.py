@@ -3,7 +3,7 @@
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import structlog
 from trainer.artifacts.run_ids import Named, one_job_id
 from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.job_status import JobStatus
+from trainer.contracts.job_status import JobStatus, SteppedStatus, StepProgress
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import CorpusRef
 from trainer.system.files import (
@@ -27,6 +27,7 @@ from trainer.system.files import (
     read_regular,
     storage_errors,
     try_lock,
+    whole_record,
     write_atomically,
 )
 from trainer.system.hardware import is_dead, process_name
@@ -251,6 +252,41 @@ class StatusJob(JobFolder[RecordT_co]):
 
     def end_started_jobs(self) -> None:
         """Cancel the jobs that this one has started; the caller holds its lock. Most kinds start none."""
+
+
+class SteppedJob(StatusJob[RecordT_co]):
+    """Folder of a job of many steps; another attempt continues with what an earlier one has stored."""
+
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
+        super().__init__(path, disk)
+        self._progress = path / "progress.json"
+
+    def has_begun(self) -> bool:
+        """Return True once a worker has started the job: it then writes its progress, and its child a log."""
+        return self._progress.exists() or super().has_begun()
+
+    @abstractmethod
+    def status(self, *, has_files: bool = True) -> SteppedStatus:
+        """Return the status and, after the end, the files, whose hashes are read for it."""
+
+    def listed(self) -> SteppedStatus:
+        return self.status(has_files=False)
+
+    def write_progress(self, progress: StepProgress) -> None:
+        write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
+
+    def progress(self, total: int) -> StepProgress:
+        """Return how many of all steps are done."""
+        found = whole_record(self._progress, StepProgress)  # a damaged file is written anew by the next step
+        return found or StepProgress(done=0, total=total)
+
+    def write_files(self, files: Mapping[str, str | bytes]) -> None:
+        """Write files of the results by name."""
+        for name, content in files.items():
+            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
+
+    def _of_attempt(self) -> tuple[Path, ...]:
+        return (self._progress,)
 
 
 AnyJob: TypeAlias = JobFolder[JobRecord]

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from trainer.artifacts.job_folder import JobStore, StatusJob, status_message
+from trainer.artifacts.job_folder import JobStore, SteppedJob, status_message
 from trainer.contracts.base import FileRecord
 from trainer.contracts.readings import (
     ModelFit,
-    ReadingProgress,
     ReadingRecord,
     ReadingResult,
     ReadingStatus,
@@ -21,14 +20,13 @@ from trainer.system.files import (
     find_record,
     read_record,
     storage_errors,
-    whole_record,
     write_atomically,
 )
 
 TIMES_FILE, SCORES_FOLDER, FITS_FOLDER = "times.csv", "scores", "fits"
 
 
-class ReadingDirectory(StatusJob[ReadingRecord]):
+class ReadingDirectory(SteppedJob[ReadingRecord]):
     """Folder of one job; another attempt continues with the scores of an earlier one."""
 
     word = "reading"
@@ -38,11 +36,6 @@ class ReadingDirectory(StatusJob[ReadingRecord]):
         super().__init__(path, disk)
         self.reading_id = self.job_id
         self.times = path / TIMES_FILE
-        self._progress = path / "progress.json"
-
-    def has_begun(self) -> bool:
-        """Return True once a worker has started the job: it then writes its progress."""
-        return self._progress.exists() or super().has_begun()
 
     def has_scores(self, model: str) -> bool:
         """Return True once the scores of the units by a model are stored."""
@@ -77,13 +70,9 @@ class ReadingDirectory(StatusJob[ReadingRecord]):
             file.seek(0)
             write_atomically(self.path / name, file, self.disk)
 
-    def write_progress(self, progress: ReadingProgress) -> None:
-        write_atomically(self._progress, progress.model_dump_json().encode(), self.disk)
-
     def write_result(self, result: ReadingResult, files: Mapping[str, str | bytes]) -> None:
         """Write the files of the results by name, then the results."""
-        for name, content in files.items():
-            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content, self.disk)
+        self.write_files(files)
         write_atomically(self.result, result.model_dump_json().encode(), self.disk)
 
     def result_files(self) -> tuple[FileRecord, ...]:
@@ -94,10 +83,8 @@ class ReadingDirectory(StatusJob[ReadingRecord]):
         return file_records(self.path, [self._request, self.result, self.path / "report.json", *found])
 
     def status(self, *, has_files: bool = True) -> ReadingStatus:
-        """Return the status and, after the end, the files, whose hashes are read for it."""
         record, (status, error) = self.record(), self.state_and_error()
-        n_models = len(record.runs)
-        progress = whole_record(self._progress, ReadingProgress) or ReadingProgress(done=0, total=record.n_steps)
+        n_models, progress = len(record.runs), self.progress(record.n_steps)
         running = f"{progress.done} of {n_models} models have scored the texts."
         if progress.done >= n_models:
             running = f"{progress.done - n_models} of {progress.total - n_models} models have explained the times."
@@ -114,12 +101,6 @@ class ReadingDirectory(StatusJob[ReadingRecord]):
             error=error,
             files=self.result_files() if has_files and status == "completed" else (),
         )
-
-    def listed(self) -> ReadingStatus:
-        return self.status(has_files=False)
-
-    def _of_attempt(self) -> tuple[Path, ...]:
-        return (self._progress,)
 
     def _fit_file(self, name: str) -> Path:
         return self.path / FITS_FOLDER / f"{name}.json"

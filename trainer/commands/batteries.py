@@ -19,7 +19,7 @@ from trainer.commands.connection import (
     with_installation,
     with_services,
 )
-from trainer.commands.jobs import JobView, add_jobs, report_places
+from trainer.commands.jobs import JobView, add_jobs, plain_view, report_places
 from trainer.commands.terminal import Queued, Terminal
 from trainer.config.settings import Settings
 from trainer.config.validation import parse, safe_name
@@ -196,11 +196,6 @@ def _is_battery(name: str, installation: Installation) -> bool:
     return Path(name).exists() or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
 
 
-async def _note(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:
-    percent = 100 * status.done / max(1, status.total)
-    terminal.progress_of(f"battery {battery_id}", battery_id, percent, status.message)
-
-
 async def _show(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:
     """Show the results of a job that has completed, and the state of others."""
     if status.status != "completed":
@@ -218,7 +213,7 @@ async def _show(battery_id: str, status: BatteryStatus, installation: Installati
     terminal.note(f"{took}\n{where}")
 
 
-_VIEW = JobView("batteries", BATTERIES, _show, _note)
+_VIEW = JobView("batteries", BATTERIES, _show, plain_view("batteries").note)
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:

@@ -16,7 +16,7 @@ from trainer.commands.terminal import Listing, Terminal, exit_code, summary
 from trainer.config.validation import safe_name
 from trainer.contracts.base import KindName
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.job_status import JobPage, JobStatus, SteppedStatus
 from trainer.contracts.operations import COMMANDS, JOB_ROWS, OPERATIONS
 from trainer.contracts.parameters import Query
 from trainer.contracts.reports import Report
@@ -137,7 +137,13 @@ def plain_view(kind: KindName) -> JobView[JobStatus]:
         took = duration(seconds) if isinstance(seconds, float) else ""
         await show_results(kind, job_id, calls.result, took, installation, terminal)
 
-    return JobView(kind, calls, show, _note_status)
+    async def note(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
+        if isinstance(status, SteppedStatus):
+            terminal.progress_of(f"{JOB_ROWS[kind].word} {job_id}", job_id, status.percent, status.message)
+        else:
+            terminal.note_once(f"{job_id}: {status.status}")
+
+    return JobView(kind, calls, show, note)
 
 
 async def show_results(
@@ -148,10 +154,6 @@ async def show_results(
     report = await installation.read(kind, job_id, REPORT_FILE, Report)
     where = report_places("report", installation, kind, job_id)
     terminal.show_report(result, report, Text(f"\n{took}\n{where}"))
-
-
-async def _note_status(job_id: str, status: JobStatus, installation: Installation, terminal: Terminal) -> None:
-    terminal.note_once(f"{job_id}: {status.status}")
 
 
 def _show_status(job_id: str, status: JobStatus, terminal: Terminal) -> None:

@@ -4,19 +4,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel
-from rich.text import Text
 
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, assign, flag, repeatable
 from trainer.commands.connection import Installation, accept, settings_for_any, with_services
-from trainer.commands.jobs import JobView, plain_view
+from trainer.commands.jobs import plain_view
 from trainer.commands.terminal import Queued, Terminal
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
-from trainer.contracts.readings import ReadingOptions, ReadingRequest, ReadingStatus
+from trainer.contracts.readings import ReadingOptions, ReadingRequest
 from trainer.data.rows import read_file
-from trainer.lab.calls import READINGS, START_READING
+from trainer.lab.calls import START_READING
 from trainer.lab.here import Here
 from trainer.reading.tables import SUFFIXES, check_sent, reading_request
+
+_VIEW = plain_view("readings")
 
 
 class _Options(Options):
@@ -60,19 +61,3 @@ def _run(options: _Options, terminal: Terminal) -> int:
         return await _VIEW.follow(accepted.reading_id, installation, terminal)
 
     return with_services(settings_for_any(), terminal, run)
-
-
-async def _note(reading_id: str, status: ReadingStatus, installation: Installation, terminal: Terminal) -> None:
-    percent = 100 * status.done / max(1, status.total)
-    terminal.progress_of(f"reading {reading_id}", reading_id, percent, status.message)
-
-
-async def _show(reading_id: str, status: ReadingStatus, installation: Installation, terminal: Terminal) -> None:
-    """Show the report of a job that has completed, and the state of others in two lines."""
-    if status.status == "completed":
-        await plain_view("readings").show(reading_id, status, installation, terminal)
-    else:
-        terminal.show(status, Text(f"{reading_id}: {status.status}\n{status.message}"))
-
-
-_VIEW = JobView("readings", READINGS, _show, _note)

@@ -19,7 +19,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.reports import Note
 from trainer.contracts.runs import MAX_LEAK_SHARE
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
@@ -211,14 +211,6 @@ class ItemScores(Frozen):
 
     item: int
     scores: tuple[SequenceScore, ...]
-
-
-class BatteryProgress(Frozen):
-    """`progress.json`."""
-
-    done: int
-    """Items that have been scored, counted once for each run and control."""
-    total: int
 
 
 class Accuracy(Frozen):
@@ -458,18 +450,13 @@ class BatteryManifest(Frozen):
     files: tuple[FileRecord, ...]
 
 
-class BatteryStatus(JobStatus):
+class BatteryStatus(SteppedStatus):
+    """The state of a job, whose steps are items, counted once for each run and control."""
+
     battery_id: Identifier
-    message: str
-    runs: tuple[ModelName, ...]
     batteries: tuple[str, ...]
     development_of: Identifier | None = None
     """The run whose checkpoints are scored; None for a job that scores runs as they are."""
-    done: int
-    total: int
-    elapsed_seconds: float
-    files: tuple[FileRecord, ...] = ()
-    """Those of a completed job."""
 
 
 class BatteryList(JobPage):

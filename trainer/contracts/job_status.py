@@ -1,10 +1,10 @@
-"""The status of a job of any kind but runs, and a page of a list of them."""
+"""The status of a job of any kind but runs, the steps of those that count them, and a page of a list."""
 
 from typing import Self
 
 from pydantic import TypeAdapter
 
-from trainer.contracts.base import Frozen, RunState, Timestamp
+from trainer.contracts.base import FileRecord, Frozen, ModelName, RunState, Timestamp
 from trainer.contracts.errors import RunError
 from trainer.contracts.runs import FINAL_STATES
 
@@ -19,6 +19,31 @@ class JobStatus(Frozen):
     @property
     def has_ended(self) -> bool:
         return self.status in FINAL_STATES
+
+
+class StepProgress(Frozen):
+    """`progress.json`: how many steps of a job are done, such as items that a model has scored."""
+
+    done: int
+    total: int
+
+
+class SteppedStatus(JobStatus):
+    """The status of a job that tests models of runs in many steps."""
+
+    message: str
+    runs: tuple[ModelName, ...]
+    done: int
+    """Steps that are done."""
+    total: int
+    elapsed_seconds: float
+    files: tuple[FileRecord, ...] = ()
+    """Those of a completed job."""
+
+    @property
+    def percent(self) -> float:
+        """How much of the job is done."""
+        return 100 * self.done / max(1, self.total)
 
 
 _statuses: TypeAdapter[tuple[JobStatus, ...]] = TypeAdapter(tuple[JobStatus, ...])

@@ -6,7 +6,6 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from trainer.contracts.base import (
-    FileRecord,
     Frozen,
     GivenName,
     Identifier,
@@ -19,7 +18,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.batteries import MAX_RUNS, BatteryRun, Quoting
-from trainer.contracts.job_status import JobPage, JobStatus
+from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import Query
 from trainer.contracts.reports import Note
@@ -319,26 +318,11 @@ class ReadingResult(Frozen, json_schema_extra=describe_fields):
     comparisons: tuple[ReadingComparison, ...] = ()
 
 
-class ReadingProgress(Frozen):
-    """`progress.json`."""
-
-    done: int
-    """Models that have scored the texts, and fits of times."""
-    total: int
-
-
-class ReadingStatus(JobStatus, json_schema_extra=describe_fields):
-    """The state of a job, read from the disk."""
+class ReadingStatus(SteppedStatus, json_schema_extra=describe_fields):
+    """The state of a job, whose steps are models that score the texts, and fits of times."""
 
     reading_id: Identifier
     name: str
-    runs: tuple[str, ...]
-    done: int
-    total: int
-    message: str
-    elapsed_seconds: float
-    files: tuple[FileRecord, ...] = ()
-    """After the end."""
 
 
 class ReadingList(JobPage):

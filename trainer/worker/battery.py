@@ -11,11 +11,12 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.scoring import Portion, portions, scores_of
 from trainer.batteries.word_contexts import contexts_of, line_portions, mean_surprisals, scored_lines_of
-from trainer.contracts.batteries import BatteryItem, BatteryProgress, BatteryRun, DevelopmentOptions, Variant
+from trainer.contracts.batteries import BatteryItem, BatteryRun, DevelopmentOptions, Variant
 from trainer.contracts.development import ModelWords, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest
 from trainer.contracts.inference_fields import ResponseT
+from trainer.contracts.job_status import StepProgress
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.queue.batteries import kept_models
@@ -161,7 +162,7 @@ class BatterySteps:
         await self._write_progress()
 
     async def _write_progress(self) -> None:
-        progress = BatteryProgress(done=self._done, total=self._total)
+        progress = StepProgress(done=self._done, total=self._total)
         await asyncio.to_thread(self._battery.write_progress, progress)
 
 

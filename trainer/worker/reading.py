@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from trainer.artifacts.readings import ReadingDirectory
-from trainer.contracts.readings import ReadingProgress
+from trainer.contracts.job_status import StepProgress
 from trainer.contracts.sequences import SequencesRequest, SequencesResponse
 from trainer.reading.scoring import portions, scores_of, times_of
 from trainer.worker.steps import Steps
@@ -46,5 +46,5 @@ class ReadingSteps:
         return await self._steps.wait_for(asyncio.ensure_future(asyncio.gather(*map(ask, requests))))
 
     async def _write_progress(self, done: int) -> None:
-        progress = ReadingProgress(done=done, total=self._record.n_steps)
+        progress = StepProgress(done=done, total=self._record.n_steps)
         await asyncio.to_thread(self._reading.write_progress, progress)

@@ -9,8 +9,9 @@ from tests.support.disk_failures import CODES, FailingDisk
 from tests.support.refusals import refused
 from tests.support.stored_jobs import begin
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
-from trainer.contracts.batteries import BatteryProgress, ItemScores
+from trainer.contracts.batteries import ItemScores
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.job_status import StepProgress
 from trainer.contracts.sequences import SequenceScore
 
 RUN = "lstm-1"
@@ -54,9 +55,9 @@ def test_scores__that_a_failing_disk_refuses_are_written_by_another_try(
 def test_status__counts_items_and_survives_a_damaged_count(job: BatteryDirectory) -> None:
     assert (job.status().status, job.status().done, job.status().total) == ("queued", 0, 4)
     begin(job)
-    job.write_progress(BatteryProgress(done=5, total=12))
+    job.write_progress(StepProgress(done=5, total=12))
     assert (job.status().status, job.status().message) == ("running", "5 of 12 items scored.")
-    job.write_progress(BatteryProgress(done=12, total=12))
+    job.write_progress(StepProgress(done=12, total=12))
     assert job.status().message == "Computing the results."
     (job.path / "progress.json").write_bytes(b"{")
     assert (job.status().status, job.status().done) == ("running", 0)
@@ -72,7 +73,7 @@ def test_status__counts_items_and_survives_a_damaged_count(job: BatteryDirectory
 
 def test_another_attempt__keeps_items_and_scores(job: BatteryDirectory, tmp_path: Path) -> None:
     job.add_scores(RUN, "trained", scores(0))
-    job.write_progress(BatteryProgress(done=1, total=4))
+    job.write_progress(StepProgress(done=1, total=4))
     job.request_cancel()
     assert job.status().message == "Cancelled."
     record, items = battery_record("pairs-1", RUN)

@@ -14,13 +14,13 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryRun
 from trainer.contracts.errors import AppError
+from trainer.contracts.job_status import StepProgress
 from trainer.contracts.readings import (
     Measure,
     ModelFit,
     Predictor,
     ReadingComparison,
     ReadingOptions,
-    ReadingProgress,
     ReadingResult,
     ScoringModel,
     UnitScores,
@@ -74,7 +74,7 @@ def _write(reading: ReadingDirectory, settings: Settings) -> None:
         of_measure: list[ModelFit] = []
         for one, scores in zip(scored, common, strict=True):
             done = len(record.runs) + len(fitted) + len(of_measure)
-            reading.write_progress(ReadingProgress(done=done, total=total))
+            reading.write_progress(StepProgress(done=done, total=total))
             name = f"{measure}-{one.model.counts or 'model'}-{one.model.model}"
             found = reading.fit(name)
             if found is None:
