@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from trainer.batteries.reading import Battery, battery_of
 from trainer.contracts.base import now
-from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRecord, BatteryRun
+from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRecord, RunModel
 from trainer.data.rows import TextFile
 
 PAIRS = """paradigm,good,bad,context
@@ -28,7 +28,7 @@ def battery_record(battery_id: str, *run_ids: str) -> tuple[BatteryRecord, tuple
         battery_id=battery_id,
         created_at=now(),
         options=BatteryOptions(),
-        runs=tuple(BatteryRun(run_id=run_id, seed=1) for run_id in run_ids or ("lstm-1",)),
+        runs=tuple(RunModel(run_id=run_id, seed=1) for run_id in run_ids or ("lstm-1",)),
         batteries=(battery.info,),
         items_sha256=hashed,
         request_hash=hashed,

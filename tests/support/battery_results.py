@@ -4,7 +4,6 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     Accuracy,
     BatteryInfo,
-    BatteryRun,
     BatterySummary,
     Comparison,
     Controls,
@@ -14,6 +13,7 @@ from trainer.contracts.batteries import (
     GroupResult,
     LeakedItems,
     Level,
+    RunModel,
     RunResult,
     SeedBand,
     Suite,
@@ -43,7 +43,7 @@ def group(level: Level, name: str, *accuracies: Accuracy, odd: tuple[int, int, i
 
 
 RESULT = RunResult(
-    run=BatteryRun(run_id="lstm-1", label="first", seed=1),
+    run=RunModel(run_id="lstm-1", label="first", seed=1),
     groups=(
         group("battery", "", RIGHT, TIES, odd=(1, 2, 1)),
         group("paradigm", "x", RIGHT, TIES),
@@ -91,7 +91,7 @@ INFO = BatteryInfo(
 ONE = BatterySummary(measure="sum", batteries=(INFO,), runs=(RESULT,))
 OTHER = changed(
     RESULT,
-    run=BatteryRun(run_id="lstm-2", label="second", seed=2),
+    run=RunModel(run_id="lstm-2", label="second", seed=2),
     controls=(
         changed(RESULT.controls[0], is_at_chance=False, counts=UNIGRAMS),
         changed(RESULT.controls[0], suite="s", chance=0.0, untrained=TIES, is_at_chance=None, counts=None),

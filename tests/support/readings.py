@@ -5,7 +5,7 @@ from hashlib import sha256
 from random import Random
 
 from trainer.contracts.base import now
-from trainer.contracts.batteries import BatteryRun
+from trainer.contracts.batteries import RunModel
 from trainer.contracts.readings import ReadingOptions, ReadingRecord
 from trainer.data.rows import TextFile
 from trainer.reading.tables import read_times, written_times
@@ -32,7 +32,7 @@ def reading_record(reading_id: str, *run_ids: str) -> tuple[ReadingRecord, bytes
         reading_id=reading_id,
         created_at=now(),
         options=ReadingOptions(),
-        runs=tuple(BatteryRun(run_id=run_id, seed=1) for run_id in run_ids or ("lstm-1",)),
+        runs=tuple(RunModel(run_id=run_id, seed=1) for run_id in run_ids or ("lstm-1",)),
         data=times.data,
         request_hash=sha256(reading_id.encode()).hexdigest(),
     )

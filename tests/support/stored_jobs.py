@@ -20,7 +20,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys
 from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.base import changed, now
-from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary, DevelopmentOptions
+from trainer.contracts.batteries import BatteryOptions, BatterySummary, DevelopmentOptions, RunModel
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.experiments.report import write_report
 from trainer.reports.battery_report import battery_report
@@ -86,7 +86,7 @@ def finished_development(artifacts: Path, battery_id: str, run_id: str) -> Batte
         record,
         options=BatteryOptions(development=DevelopmentOptions(has_words=True)),
         development_of=run_id,
-        runs=tuple(BatteryRun(run_id=run_id, seed=1, checkpoint=step) for step in STEPS),
+        runs=tuple(RunModel(run_id=run_id, seed=1, checkpoint=step) for step in STEPS),
     )
     battery = BatteryStore(artifacts).create(record, items)
     development = changed(DEVELOPMENT, run_id=run_id)

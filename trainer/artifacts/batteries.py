@@ -12,10 +12,10 @@ from trainer.contracts.batteries import (
     BatteryItem,
     BatteryManifest,
     BatteryRecord,
-    BatteryRun,
     BatteryStatus,
     BatterySummary,
     ItemScores,
+    RunModel,
     Variant,
 )
 from trainer.contracts.development import Development, WordTexts
@@ -87,7 +87,7 @@ class BatteryDirectory(SteppedJob[BatteryRecord]):
             if is_new:
                 self.disk.sync(path.parent)
 
-    def extend(self, runs: Sequence[BatteryRun]) -> None:
+    def extend(self, runs: Sequence[RunModel]) -> None:
         """Replace the models of the request: later looks at the checkpoints of a run find more."""
         record = changed(self.record(), runs=tuple(runs))
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)

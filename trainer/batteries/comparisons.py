@@ -11,13 +11,13 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import (
     Accuracy,
     BatteryRow,
-    BatteryRun,
     BatteryScores,
     Comparison,
     GroupResult,
     Level,
     Measure,
     Outcome,
+    RunModel,
     SeedBand,
 )
 from trainer.contracts.intervals import Interval, holm, margin_of_mean
@@ -146,9 +146,9 @@ def _tango_end(n_items: int, first_only: int, second_only: int) -> float:
     return refused
 
 
-def seed_bands(runs: Mapping[BatteryRun, Sequence[GroupResult]], measure: Measure) -> tuple[SeedBand, ...]:
+def seed_bands(runs: Mapping[RunModel, Sequence[GroupResult]], measure: Measure) -> tuple[SeedBand, ...]:
     """Describe the accuracies of runs that differ in their seeds only, wherever there are at least two."""
-    series: dict[str, list[BatteryRun]] = {}
+    series: dict[str, list[RunModel]] = {}
     for run in runs:
         series.setdefault(run.series or run.name, []).append(run)
     bands: list[SeedBand] = []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.reading import Battery
 from trainer.batteries.summary import Items, run_result
-from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRun, BatterySummary, ItemScores, Variant
+from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatterySummary, ItemScores, RunModel, Variant
 from trainer.contracts.sequences import SequencesRequest, SequencesResponse
 
 _PORTION_CHARACTERS = 20_000
@@ -54,7 +54,7 @@ def scores_of(portion: Portion, response: SequencesResponse) -> list[ItemScores]
 
 def score_batteries(
     ask: Callable[[SequencesRequest], SequencesResponse],
-    run: BatteryRun,
+    run: RunModel,
     batteries: Sequence[Battery],
     options: BatteryOptions,
 ) -> BatterySummary:

@@ -16,7 +16,6 @@ from trainer.contracts.batteries import (
     BatteryInfo,
     BatteryItem,
     BatteryOptions,
-    BatteryRun,
     Counts,
     Effect,
     FormulaResult,
@@ -26,6 +25,7 @@ from trainer.contracts.batteries import (
     Level,
     Measure,
     Outcome,
+    RunModel,
     RunResult,
     Variant,
 )
@@ -95,7 +95,7 @@ class Items:
 
 def run_result(
     items: Items,
-    run: BatteryRun,
+    run: RunModel,
     options: BatteryOptions,
     scores: Mapping[Variant, Sequence[ItemScores]],
     leaks: Sequence[LeakedItems] = (),

@@ -11,7 +11,7 @@ from trainer.batteries.scoring import score_batteries
 from trainer.batteries.sources import battery_at
 from trainer.config.settings import load_settings
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
+from trainer.contracts.batteries import BatteryOptions, BatterySummary, RunModel
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRequest
@@ -117,7 +117,7 @@ class NotebookModel(ABC):
         found = [battery_at(one, chosen, settings) for one in batteries]
         return score_batteries(
             self.ask,
-            BatteryRun(run_id=self.run_id, checkpoint=self.checkpoint, seed=0),
+            RunModel(run_id=self.run_id, checkpoint=self.checkpoint, seed=0),
             with_distinct_names(found),
             chosen,
         )

@@ -169,8 +169,8 @@ class BatteryRequest(BatteryOptions):
         return self
 
 
-class BatteryRun(Frozen):
-    """A model that scores batteries: that of a run, or of one of its checkpoints."""
+class RunModel(Frozen):
+    """The model of a run, or of one of its checkpoints, that is tested by a job."""
 
     run_id: Identifier
     checkpoint: int | None = None
@@ -200,7 +200,7 @@ class BatteryRecord(JobRecord):
     options: BatteryOptions
     development_of: Identifier | None = None
     """The run whose checkpoints are `runs`; None for a job that scores runs as they are."""
-    runs: tuple[BatteryRun, ...]
+    runs: tuple[RunModel, ...]
     batteries: tuple[BatteryInfo, ...]
     items_sha256: Sha256
     request_hash: Sha256
@@ -344,7 +344,7 @@ class LeakedItems(Frozen):
 class RunResult(Frozen):
     """The results of a run."""
 
-    run: BatteryRun
+    run: RunModel
     groups: tuple[GroupResult, ...]
     formulas: tuple[FormulaResult, ...] = ()
     effects: tuple[Effect, ...] = ()
@@ -444,7 +444,7 @@ class BatteryManifest(Frozen):
     schema_version: Literal[1] = 1
     battery_id: Identifier
     program_version: str
-    runs: tuple[BatteryRun, ...]
+    runs: tuple[RunModel, ...]
     batteries: tuple[BatteryInfo, ...]
     options: BatteryOptions
     files: tuple[FileRecord, ...]

@@ -17,7 +17,7 @@ from trainer.contracts.base import (
     describe_fields,
     requires,
 )
-from trainer.contracts.batteries import MAX_RUNS, BatteryRun, Quoting
+from trainer.contracts.batteries import MAX_RUNS, Quoting, RunModel
 from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import Query
@@ -167,7 +167,7 @@ class ReadingRecord(JobRecord):
     schema_version: Literal[1] = 1
     reading_id: Identifier
     options: ReadingOptions
-    runs: tuple[BatteryRun, ...]
+    runs: tuple[RunModel, ...]
     data: ReadingData
     request_hash: Sha256
 

@@ -27,8 +27,8 @@ from trainer.contracts.batteries import (
     BatteryOptions,
     BatteryRecord,
     BatteryRequest,
-    BatteryRun,
     DevelopmentOptions,
+    RunModel,
 )
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
@@ -110,9 +110,7 @@ def new_job(
     return record, items
 
 
-def kept_models(
-    run_id: str, options: BatteryOptions, runs: RunStore, known: Sequence[BatteryRun] = ()
-) -> list[BatteryRun]:
+def kept_models(run_id: str, options: BatteryOptions, runs: RunStore, known: Sequence[RunModel] = ()) -> list[RunModel]:
     """Return the checkpoints that the schedule of a run has kept so far, in ascending order of their steps.
 
     `known`: those of an earlier call, which are not read again.
@@ -122,7 +120,7 @@ def kept_models(
     return [by_step.get(step) or _kept_model(run, step, options, runs) for step in steps]
 
 
-def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: RunStore) -> BatteryRun:
+def _kept_model(run: RunDirectory, step: int, options: BatteryOptions, runs: RunStore) -> RunModel:
     state = read_record(checkpoint_folder(run, step) / STATE, TrainingState)
     kept = _run(model_name(run.run_id, step), options, runs)
     return changed(kept, epoch=len(state.epochs), words=state.seen.words, tokens=state.seen.tokens)
@@ -158,23 +156,23 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], store
     return run.run_id
 
 
-def _run(name: str, options: BatteryOptions, runs: RunStore) -> BatteryRun:
+def _run(name: str, options: BatteryOptions, runs: RunStore) -> RunModel:
     probe = SequencesRequest(
         sequences=(SequenceParts(parts=("a",)),),
         pll_within_word=options.pll_within_word,
         has_end=options.measure == "end",
     )
     kind_of(probe).supports(probe, named_model(runs, name).effective.objective)
-    return scoring_model(name, runs)
+    return run_model(name, runs)
 
 
-def scoring_model(name: str, runs: RunStore) -> BatteryRun:
+def run_model(name: str, runs: RunStore) -> RunModel:
     """Return the completed run or the checkpoint of a name; raises the errors of `named_model`."""
     run, step, effective = named_model(runs, name)
     files = run.completed_manifest().files if step is None else sealed_files(checkpoint_folder(run, step))
     [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
     series = request_hash(changed(effective, seed=0))
-    return BatteryRun(
+    return RunModel(
         run_id=run.run_id,
         checkpoint=step,
         label=effective.label,

@@ -15,7 +15,7 @@ from trainer.contracts.reports import note
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
 from trainer.data.run_corpora import references_of, split_corpus
-from trainer.queue.batteries import scoring_model
+from trainer.queue.batteries import run_model
 from trainer.queue.inference_kinds import kind_of
 from trainer.queue.stores import Stores
 from trainer.reading.scoring import no_counts
@@ -91,7 +91,7 @@ def _record(
             except AppError:
                 raise error from None
             read.add(text)
-    models = tuple(scoring_model(name, stores.runs) for name in request.runs)
+    models = tuple(run_model(name, stores.runs) for name in request.runs)
     identity = [options.model_dump_json(), times.data.sha256, *(f"{one.name} {one.weights_sha256}" for one in models)]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
     slug = re.sub("[^a-z0-9_-]", "-", times.data.name.lower())[:_SLUG_CHARACTERS].strip("-_")

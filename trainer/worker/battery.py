@@ -11,7 +11,7 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.scoring import Portion, portions, scores_of
 from trainer.batteries.word_contexts import contexts_of, line_portions, mean_surprisals, scored_lines_of
-from trainer.contracts.batteries import BatteryItem, BatteryRun, DevelopmentOptions, Variant
+from trainer.contracts.batteries import BatteryItem, DevelopmentOptions, RunModel, Variant
 from trainer.contracts.development import ModelWords, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest
@@ -54,7 +54,7 @@ class BatterySteps:
             await self._develop(options, items)
         await self._steps.run_child("battery")
 
-    async def _score_all(self, runs: Sequence[BatteryRun], items: list[BatteryItem], n_measured: int = 0) -> None:
+    async def _score_all(self, runs: Sequence[RunModel], items: list[BatteryItem], n_measured: int = 0) -> None:
         """Score the items by some models that have no scores yet; of each, some other things are to be measured."""
         scored = variants(self._record.options)
         per_run = sum(len(items_of(variant, items)) for variant in scored) + n_measured
@@ -96,7 +96,7 @@ class BatterySteps:
             message = f"The run '{run_id}' has ended without a kept checkpoint."
             raise AppError(ErrorCode.DATA_NOT_FOUND, message)
 
-    async def _measure(self, run: BatteryRun, options: DevelopmentOptions, texts: WordTexts | None) -> None:
+    async def _measure(self, run: RunModel, options: DevelopmentOptions, texts: WordTexts | None) -> None:
         """Measure the loss and the words by a checkpoint, unless that is done."""
         if options.has_loss:
             if await asyncio.to_thread(self._battery.measured, run.name, EvalMetrics) is None:
@@ -110,7 +110,7 @@ class BatterySteps:
                 await asyncio.to_thread(self._battery.add_measured, run.name, await self._score_words(run, texts))
             await self._count(1)
 
-    async def _score_words(self, run: BatteryRun, texts: WordTexts) -> ModelWords:
+    async def _score_words(self, run: RunModel, texts: WordTexts) -> ModelWords:
         """Return the mean surprisals of words, each in the lines in which it stands."""
         pending: deque[tuple[str, asyncio.Task[ScoreResponse]]] = deque()
         scored: list[ScoredLine] = []
@@ -135,7 +135,7 @@ class BatterySteps:
             await _cancelled(asking for _, asking in pending)
         return mean_surprisals(run.checkpoint or 0, contexts_of(texts), scored)
 
-    async def _score(self, run: BatteryRun, variant: Variant, items: list[BatteryItem]) -> None:
+    async def _score(self, run: RunModel, variant: Variant, items: list[BatteryItem]) -> None:
         """Score the items of a variant that have no scores yet."""
         n_scored = await asyncio.to_thread(self._battery.count_scores, run.name, variant)
         self._done += n_scored
@@ -151,7 +151,7 @@ class BatterySteps:
         finally:
             await _cancelled(task for _, task in pending)
 
-    async def _store_next(self, run: BatteryRun, variant: Variant, pending: _Pending) -> None:
+    async def _store_next(self, run: RunModel, variant: Variant, pending: _Pending) -> None:
         portion, task = pending.popleft()
         scores = scores_of(portion, await self._steps.wait_for(task))
         await asyncio.to_thread(self._battery.add_scores, run.name, variant, scores)

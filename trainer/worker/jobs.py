@@ -32,7 +32,7 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import KindName, run_of
-from trainer.contracts.batteries import BatteryRun
+from trainer.contracts.batteries import RunModel
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
 from trainer.contracts.runs import EffectiveRequest
@@ -209,7 +209,7 @@ class Jobs:
         await self._fetch_scorers(reading.record().runs)
         await self._in_steps(reading, lambda job, steps: ReadingSteps(job, steps).run())
 
-    async def _fetch_scorers(self, models: Sequence[BatteryRun]) -> None:
+    async def _fetch_scorers(self, models: Sequence[RunModel]) -> None:
         """Bring the runs that score something, and the texts that they were trained on, to this machine."""
         if self._replication.is_on:
             for model in models:

@@ -17,7 +17,7 @@ from trainer.batteries.comparisons import (
 )
 from trainer.batteries.outcomes import wilson_interval
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import Accuracy, BatteryRun, BatteryScores, GroupResult, Outcome
+from trainer.contracts.batteries import Accuracy, BatteryScores, GroupResult, Outcome, RunModel
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 10), (10, 3), (0, 12), (60, 40), (700, 600)])
@@ -157,9 +157,9 @@ def group(share: float | None, n_items: int = 1000) -> GroupResult:
     )
 
 
-def runs(*shares: float | None, n_items: int = 1000) -> dict[BatteryRun, tuple[GroupResult, ...]]:
+def runs(*shares: float | None, n_items: int = 1000) -> dict[RunModel, tuple[GroupResult, ...]]:
     return {
-        BatteryRun(run_id=f"r{n}", seed=n, series="a" * 64 if n < 4 else "b" * 64): (group(share, n_items),)
+        RunModel(run_id=f"r{n}", seed=n, series="a" * 64 if n < 4 else "b" * 64): (group(share, n_items),)
         for n, share in enumerate(shares)
     }
 

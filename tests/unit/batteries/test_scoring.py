@@ -17,7 +17,7 @@ from trainer.batteries.controls import counts_of
 from trainer.batteries.reading import Battery, battery_of
 from trainer.batteries.scoring import score_batteries
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryOptions, BatteryRun, BatterySummary
+from trainer.contracts.batteries import BatteryOptions, BatterySummary, RunModel
 from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.rows import TextFile
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
@@ -27,7 +27,7 @@ VERBS = [(f"v{v}sg", f"v{v}pl") for v in range(5)]
 AGREEMENT = {noun: random.uniform(0.05, 0.95) for random in [Random(4)] for noun in NOUNS}
 """The probability that the verb after a noun agrees with it."""
 OPTIONS = BatteryOptions()
-RUN = BatteryRun(run_id="bigram", seed=0)
+RUN = RunModel(run_id="bigram", seed=0)
 
 
 def tokenizer() -> Tokenizer:
@@ -62,7 +62,7 @@ def language(*, is_mirrored: bool = False) -> Model:
 
 
 def scored(model: Model, battery: Battery, options: BatteryOptions = OPTIONS, seed: int = 0) -> BatterySummary:
-    return score_batteries(model.ask, BatteryRun(run_id=model.run_id, seed=seed), [battery], options)
+    return score_batteries(model.ask, RunModel(run_id=model.run_id, seed=seed), [battery], options)
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])

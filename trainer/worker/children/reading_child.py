@@ -12,7 +12,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryRun
+from trainer.contracts.batteries import RunModel
 from trainer.contracts.errors import AppError
 from trainer.contracts.job_status import StepProgress
 from trainer.contracts.readings import (
@@ -131,7 +131,7 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
     yield from counted
 
 
-def _model(one: BatteryRun, run: RunDirectory) -> ScoringModel:
+def _model(one: RunModel, run: RunDirectory) -> ScoringModel:
     """Return what is known of a model."""
     effective, manifest = run.record().effective, run.manifest()
     return ScoringModel(
