@@ -4,7 +4,8 @@ from hashlib import sha256
 
 from trainer.batteries.reading import Battery, battery_of
 from trainer.contracts.base import now
-from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRecord, RunModel
+from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatteryRecord
+from trainer.contracts.runs import RunModel
 from trainer.data.rows import TextFile
 
 PAIRS = """paradigm,good,bad,context

@@ -13,11 +13,11 @@ from trainer.contracts.batteries import (
     GroupResult,
     LeakedItems,
     Level,
-    RunModel,
     RunResult,
     SeedBand,
     Suite,
 )
+from trainer.contracts.runs import RunModel
 
 RIGHT = Accuracy(measure="sum", n_right=3, n_wrong=1, n_ties=1, accuracy=0.75, low=0.301, high=0.954)
 HALF = Accuracy(measure="sum", n_right=2, n_wrong=2, n_ties=1, accuracy=0.5, low=0.15, high=0.85)

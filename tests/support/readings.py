@@ -5,8 +5,8 @@ from hashlib import sha256
 from random import Random
 
 from trainer.contracts.base import now
-from trainer.contracts.batteries import RunModel
 from trainer.contracts.readings import ReadingOptions, ReadingRecord
+from trainer.contracts.runs import RunModel
 from trainer.data.rows import TextFile
 from trainer.reading.tables import read_times, written_times
 

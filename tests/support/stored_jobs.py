@@ -20,8 +20,9 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys
 from trainer.artifacts.job_folder import AnyJob
 from trainer.contracts.base import changed, now
-from trainer.contracts.batteries import BatteryOptions, BatterySummary, DevelopmentOptions, RunModel
+from trainer.contracts.batteries import BatteryOptions, BatterySummary, DevelopmentOptions
 from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.runs import RunModel
 from trainer.experiments.report import write_report
 from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files

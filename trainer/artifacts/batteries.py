@@ -15,11 +15,11 @@ from trainer.contracts.batteries import (
     BatteryStatus,
     BatterySummary,
     ItemScores,
-    RunModel,
     Variant,
 )
 from trainer.contracts.development import Development, WordTexts
 from trainer.contracts.evaluations import EvalMetrics
+from trainer.contracts.runs import RunModel
 from trainer.system.files import (
     DISK,
     Disk,

@@ -1,6 +1,7 @@
 """Checkpoints that can be named: `RUN@1200` is a run's model after step 1200."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,16 +9,19 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainer.artifacts.checkpoint_files import (
     STATE,
+    WEIGHTS,
     TrainingState,
     checkpoint_steps,
     scheduled_folder,
+    sealed_files,
     step_folder,
 )
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.config.presets import request_hash
 from trainer.config.validation import safe_name
-from trainer.contracts.base import model_name
+from trainer.contracts.base import changed, model_name
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, RunModel
 from trainer.contracts.training_options import WrittenCount
 from trainer.system.files import BrokenFile, read_record
 
@@ -64,6 +68,22 @@ def model_of(run: RunDirectory, checkpoint: str | None) -> NamedModel:
         return NamedModel(run, None, run.completed_manifest().effective)
     manifest = run.manifest()
     return NamedModel(run, step, run.record().effective if manifest is None else manifest.effective)
+
+
+def run_model(name: str, runs: RunStore) -> RunModel:
+    """Return the completed run or the checkpoint of a name; raises the errors of `named_model`."""
+    run, step, effective = named_model(runs, name)
+    files = run.completed_manifest().files if step is None else sealed_files(checkpoint_folder(run, step))
+    [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
+    series = request_hash(changed(effective, seed=0))
+    return RunModel(
+        run_id=run.run_id,
+        checkpoint=step,
+        label=effective.label,
+        seed=effective.seed,
+        series=series if step is None else sha256(f"{series}@{step}".encode()).hexdigest(),
+        weights_sha256=weights,
+    )
 
 
 def checkpoint_folder(run: RunDirectory, step: int) -> Path:

@@ -17,10 +17,10 @@ from trainer.contracts.batteries import (
     Level,
     Measure,
     Outcome,
-    RunModel,
     SeedBand,
 )
 from trainer.contracts.intervals import Interval, holm, margin_of_mean
+from trainer.contracts.runs import RunModel
 
 _SIGNIFICANT = 0.05
 _FEW_EQUAL = 3

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.reading import Battery
 from trainer.batteries.summary import Items, run_result
-from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatterySummary, ItemScores, RunModel, Variant
+from trainer.contracts.batteries import BatteryItem, BatteryOptions, BatterySummary, ItemScores, Variant
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequencesRequest, SequencesResponse
 
 _PORTION_CHARACTERS = 20_000

@@ -25,11 +25,11 @@ from trainer.contracts.batteries import (
     Level,
     Measure,
     Outcome,
-    RunModel,
     RunResult,
     Variant,
 )
 from trainer.contracts.intervals import margin_of_mean
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequenceScore
 
 Scores = Mapping[int, Sequence[SequenceScore]]

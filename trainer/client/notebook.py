@@ -11,7 +11,7 @@ from trainer.batteries.scoring import score_batteries
 from trainer.batteries.sources import battery_at
 from trainer.config.settings import load_settings
 from trainer.config.validation import parse, safe_name
-from trainer.contracts.batteries import BatteryOptions, BatterySummary, RunModel
+from trainer.contracts.batteries import BatteryOptions, BatterySummary
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRequest
@@ -19,6 +19,7 @@ from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.contracts.items import Cell, ItemOptions, item_notes
 from trainer.contracts.models import Objective
 from trainer.contracts.predictions import PredictRequest, Suggestion
+from trainer.contracts.runs import RunModel
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.segmentation import SegmentationResult, SegmentRequest
 from trainer.data.item_tables import item_requests

@@ -15,13 +15,12 @@ from trainer.contracts.base import (
     Sha256,
     are_different,
     describe_fields,
-    model_name,
     requires,
 )
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.reports import Note
-from trainer.contracts.runs import MAX_LEAK_SHARE
+from trainer.contracts.runs import MAX_LEAK_SHARE, RunModel
 from trainer.contracts.sequences import Separator, SequenceParts, SequenceScore
 
 Measure = Literal["sum", "token", "char", "byte", "end"]
@@ -167,29 +166,6 @@ class BatteryRequest(BatteryOptions):
         if self.development is not None and len(self.runs) > 1:
             raise ValueError("`development` is that of one run: give one in `runs`")
         return self
-
-
-class RunModel(Frozen):
-    """The model of a run, or of one of its checkpoints, that is tested by a job."""
-
-    run_id: Identifier
-    checkpoint: int | None = None
-    """The step of the checkpoint; None for the model of the run."""
-    epoch: int | None = None
-    """Complete epochs before the checkpoint; None for the model of the run."""
-    words: int | None = None
-    """Words and tokens of the training text read before it; None for the model of the run."""
-    tokens: int | None = None
-    label: str | None = None
-    seed: int
-    series: Sha256 | None = None
-    """Equal for models that differ in their seeds only; None, as the hash of the weights, for a model in a notebook."""
-    weights_sha256: Sha256 | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the model: `RUN`, or `RUN@1200`."""
-        return model_name(self.run_id, self.checkpoint)
 
 
 class BatteryRecord(JobRecord):

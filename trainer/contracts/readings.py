@@ -17,11 +17,12 @@ from trainer.contracts.base import (
     describe_fields,
     requires,
 )
-from trainer.contracts.batteries import MAX_RUNS, Quoting, RunModel
+from trainer.contracts.batteries import MAX_RUNS, Quoting
 from trainer.contracts.job_status import JobPage, SteppedStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.parameters import Query
 from trainer.contracts.reports import Note
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import Separator, Tokenizations
 
 Measure = Literal["self_paced", "maze", "first_fixation", "gaze", "go_past", "total", "skipping"]

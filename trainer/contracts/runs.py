@@ -23,6 +23,7 @@ from trainer.contracts.base import (
     changed,
     describe_fields,
     json_schema_rule,
+    model_name,
     not_both,
     requires_field,
     run_of,
@@ -690,3 +691,26 @@ def check_completed(manifest: RunManifest) -> None:
     if manifest.status != "completed":
         ended = _PAST[manifest.status]
         raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{manifest.run_id}' has {ended}: it has no model.")
+
+
+class RunModel(Frozen):
+    """The model of a run, or of one of its checkpoints, that is tested by a job."""
+
+    run_id: Identifier
+    checkpoint: int | None = None
+    """The step of the checkpoint; None for the model of the run."""
+    epoch: int | None = None
+    """Complete epochs before the checkpoint; None for the model of the run."""
+    words: int | None = None
+    """Words and tokens of the training text read before it; None for the model of the run."""
+    tokens: int | None = None
+    label: str | None = None
+    seed: int
+    series: Sha256 | None = None
+    """Equal for models that differ in their seeds only; None, as the hash of the weights, for a model in a notebook."""
+    weights_sha256: Sha256 | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model: `RUN`, or `RUN@1200`."""
+        return model_name(self.run_id, self.checkpoint)

@@ -8,17 +8,14 @@ from hashlib import sha256
 from trainer.artifacts.batteries import items_content
 from trainer.artifacts.checkpoint_files import (
     STATE,
-    WEIGHTS,
     TrainingState,
     checkpoint_steps,
     scheduled_folder,
-    sealed_files,
 )
-from trainer.artifacts.checkpoints import checkpoint_folder, named_model
+from trainer.artifacts.checkpoints import checkpoint_folder, named_model, run_model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery
-from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
 from trainer.contracts.batteries import (
@@ -28,9 +25,9 @@ from trainer.contracts.batteries import (
     BatteryRecord,
     BatteryRequest,
     DevelopmentOptions,
-    RunModel,
 )
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
 from trainer.queue.inference_kinds import kind_of
@@ -164,19 +161,3 @@ def _run(name: str, options: BatteryOptions, runs: RunStore) -> RunModel:
     )
     kind_of(probe).supports(probe, named_model(runs, name).effective.objective)
     return run_model(name, runs)
-
-
-def run_model(name: str, runs: RunStore) -> RunModel:
-    """Return the completed run or the checkpoint of a name; raises the errors of `named_model`."""
-    run, step, effective = named_model(runs, name)
-    files = run.completed_manifest().files if step is None else sealed_files(checkpoint_folder(run, step))
-    [weights] = [file.sha256 for file in files if file.path == WEIGHTS]
-    series = request_hash(changed(effective, seed=0))
-    return RunModel(
-        run_id=run.run_id,
-        checkpoint=step,
-        label=effective.label,
-        seed=effective.seed,
-        series=series if step is None else sha256(f"{series}@{step}".encode()).hexdigest(),
-        weights_sha256=weights,
-    )

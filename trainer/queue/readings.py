@@ -5,7 +5,7 @@ import re
 from hashlib import sha256
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, scheduled_folder
-from trainer.artifacts.checkpoints import named_model
+from trainer.artifacts.checkpoints import named_model, run_model
 from trainer.artifacts.runs import RunStore
 from trainer.config.validation import parse
 from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
@@ -15,7 +15,6 @@ from trainer.contracts.reports import note
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
 from trainer.data.rows import TextFile
 from trainer.data.run_corpora import references_of, split_corpus
-from trainer.queue.batteries import run_model
 from trainer.queue.inference_kinds import kind_of
 from trainer.queue.stores import Stores
 from trainer.reading.scoring import no_counts

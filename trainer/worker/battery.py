@@ -11,12 +11,13 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.batteries.controls import items_of, variants
 from trainer.batteries.scoring import Portion, portions, scores_of
 from trainer.batteries.word_contexts import contexts_of, line_portions, mean_surprisals, scored_lines_of
-from trainer.contracts.batteries import BatteryItem, DevelopmentOptions, RunModel, Variant
+from trainer.contracts.batteries import BatteryItem, DevelopmentOptions, Variant
 from trainer.contracts.development import ModelWords, WordTexts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics, EvalRequest
 from trainer.contracts.inference_fields import ResponseT
 from trainer.contracts.job_status import StepProgress
+from trainer.contracts.runs import RunModel
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import SequencesResponse
 from trainer.queue.batteries import kept_models

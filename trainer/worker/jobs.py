@@ -32,10 +32,9 @@ from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import KindName, run_of
-from trainer.contracts.batteries import RunModel
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import FolderJobPayload
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import EffectiveRequest, RunModel
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.store import keys

@@ -17,7 +17,8 @@ from trainer.batteries.comparisons import (
 )
 from trainer.batteries.outcomes import wilson_interval
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import Accuracy, BatteryScores, GroupResult, Outcome, RunModel
+from trainer.contracts.batteries import Accuracy, BatteryScores, GroupResult, Outcome
+from trainer.contracts.runs import RunModel
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 10), (10, 3), (0, 12), (60, 40), (700, 600)])

@@ -17,7 +17,8 @@ from trainer.batteries.controls import counts_of
 from trainer.batteries.reading import Battery, battery_of
 from trainer.batteries.scoring import score_batteries
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import BatteryOptions, BatterySummary, RunModel
+from trainer.contracts.batteries import BatteryOptions, BatterySummary
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequenceScore, SequencesRequest, SequencesResponse
 from trainer.data.rows import TextFile
 from trainer.tokenizers.base import Tokenizer, vocabulary_of

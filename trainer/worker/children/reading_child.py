@@ -12,7 +12,6 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
-from trainer.contracts.batteries import RunModel
 from trainer.contracts.errors import AppError
 from trainer.contracts.job_status import StepProgress
 from trainer.contracts.readings import (
@@ -26,6 +25,7 @@ from trainer.contracts.readings import (
     UnitScores,
 )
 from trainer.contracts.reports import Note, note
+from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequencesResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.run_corpora import training_text
