@@ -23,7 +23,7 @@ from trainer.data.rows import TextFile
 from trainer.data.text import BOM, with_newlines
 from trainer.lab import calls
 from trainer.lab.language import _
-from trainer.reading.tables import reading_request
+from trainer.reading.request import reading_request
 from trainer.reports.segmentation_report import segmentation_report
 
 mt_reading = app_commands.Group(

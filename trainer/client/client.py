@@ -85,7 +85,8 @@ from trainer.lab.calls import (
     QueryT,
 )
 from trainer.lab.waits import all_pages
-from trainer.reading.tables import SUFFIXES, check_sent, reading_request
+from trainer.reading.request import check_sent, reading_request
+from trainer.reading.tables import SUFFIXES
 from trainer.system.logs import readable_line
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from trainer.contracts.readings import ReadingOptions, ReadingRequest
 from trainer.data.rows import read_file
 from trainer.lab.calls import START_READING
 from trainer.lab.here import Here
-from trainer.reading.tables import SUFFIXES, check_sent, reading_request
+from trainer.reading.request import check_sent, reading_request
+from trainer.reading.tables import SUFFIXES
 
 _VIEW = plain_view("readings")
 

@@ -12,22 +12,17 @@ from functools import reduce
 from hashlib import sha256
 from itertools import accumulate, compress, pairwise
 from math import isnan, nan
-from pathlib import PurePosixPath
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
-from trainer.config.validation import format_problem, parse, safe_name
-from trainer.contracts.base import changed
-from trainer.contracts.batteries import MAX_FILE_CHARACTERS, Quoting
+from trainer.config.validation import format_problem, safe_name
+from trainer.contracts.batteries import Quoting
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.readings import (
     MIN_TEXTS,
     Measure,
     ReadingData,
-    ReadingFile,
-    ReadingOptions,
-    ReadingRequest,
     TableOptions,
 )
 from trainer.contracts.reports import Note, counted_note, note
@@ -44,7 +39,6 @@ from trainer.data.rows import (
     shown_names,
 )
 from trainer.reading.columns import Columns, column_option, columns_of
-from trainer.reports.report_text import ENGLISH
 from trainer.reports.score_table import csv_lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
@@ -155,43 +149,6 @@ def written_times(times: Times, measures: Sequence[Measure] = ()) -> bytes:
 
 def _shortest(value: float) -> str | int | float:
     return "" if isnan(value) else int(value) if value.is_integer() else value
-
-
-class Reduced(NamedTuple):
-    """A table with its known columns alone, which WRITTEN reads, and notes on how it was read."""
-
-    file: ReadingFile
-    notes: tuple[Note, ...]
-
-
-def reduced(file: TextFile, options: TableOptions, measures: Sequence[Measure] = ()) -> Reduced:
-    """Return a table for a request; raises INVALID_INPUT as `read_times` does."""
-    times = read_times(file, options)
-    check_measures(times, measures)
-    content = written_times(times, measures).decode()
-    name = f"{PurePosixPath(file.shown).stem}.csv"
-    return Reduced(parse(ReadingFile, {"name": name, "content": content}), times.data.notes)
-
-
-def reading_request(options: ReadingOptions, runs: Sequence[str], table: TextFile) -> ReadingRequest:
-    """Return a request with the known columns of a table; raises the errors of `reduced`."""
-    sent = reduced(table, options, options.measures)
-    file = changed(sent.file, notes=tuple(map(ENGLISH.note, sent.notes)))
-    fields: dict[str, object] = options.model_dump()
-    written: dict[str, object] = WRITTEN.model_dump()
-    return parse(ReadingRequest, {**fields, **written, "runs": runs, "file": file})
-
-
-def check_sent(request: ReadingRequest) -> None:
-    """Raise PAYLOAD_TOO_LARGE for a table that a server does not take."""
-    name, n_characters = request.file.name, len(request.file.content)
-    if n_characters > MAX_FILE_CHARACTERS:
-        message = (
-            f"'{name}' has {n_characters:,} characters in the columns that are read, and a server takes"
-            f" {MAX_FILE_CHARACTERS:,}. Give one measure at a time (`measures`), a table with fewer persons or texts,"
-            " or run `mt reading` on the machine of the server, which takes larger tables."
-        )
-        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
 
 
 def check_measures(times: Times, measures: Sequence[Measure]) -> None:

@@ -13,19 +13,8 @@ from tests.support.refusals import refused
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import Measure, ReadingOptions, TableOptions
 from trainer.data.rows import TextFile
-from trainer.reading.tables import (
-    WRITTEN,
-    Text,
-    Times,
-    Unit,
-    check_measures,
-    check_sent,
-    read_times,
-    reading_request,
-    reduced,
-    unit_parts,
-    written_times,
-)
+from trainer.reading.request import check_sent, reading_request, reduced
+from trainer.reading.tables import WRITTEN, Text, Times, Unit, check_measures, read_times, unit_parts, written_times
 from trainer.reports.report_text import ENGLISH
 
 Rows = Mapping[str, Mapping[Measure, float]]
