@@ -6,11 +6,11 @@ conditions are part of its name too, such as `condition`, `difficulty_level` or 
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from hashlib import sha256
-from itertools import accumulate, compress, pairwise
+from itertools import compress, pairwise
 from math import isnan, nan
 from statistics import median
 from typing import NamedTuple, TypeAlias
@@ -26,7 +26,6 @@ from trainer.contracts.readings import (
     TableOptions,
 )
 from trainer.contracts.reports import Note, counted_note, note
-from trainer.contracts.sequences import joined
 from trainer.data.rows import (
     Row,
     TextFile,
@@ -39,6 +38,7 @@ from trainer.data.rows import (
     shown_names,
 )
 from trainer.reading.columns import Columns, column_option, columns_of
+from trainer.reading.running_text import Span, joined_words, places_in
 from trainer.reports.score_table import csv_lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
@@ -56,7 +56,6 @@ _LEAST_MEDIAN_MS, _LARGEST_MEDIAN_MS = 20.0, 100_000.0
 """Other times are seconds, logarithms or microseconds."""
 _Ints: TypeAlias = "array[int]"
 _Floats: TypeAlias = "array[float]"
-_Span: TypeAlias = tuple[int, int]
 
 
 class Unit(NamedTuple):
@@ -258,7 +257,7 @@ class _Groups(NamedTuple):
 
     def within(self, column: _Codes) -> "_Groups":
         """Return the groups of the rows that are equal in a column too, in the order of their first rows."""
-        pairs: dict[_Span, int] = {}
+        pairs: dict[tuple[int, int], int] = {}
         rows = zip(self.numbers, column.numbers, strict=True)
         numbers = array("q", (pairs.setdefault(pair, len(pairs)) for pair in rows))
         texts = [*column.texts, ""]
@@ -339,7 +338,7 @@ class _Table:
         units: list[Unit] = []
         for number, rows in enumerate(of_texts):
             words = [self._word(row) for row in rows]
-            whole, places = running.texts[number] if running else _joined(words, separator)
+            whole, places = running.texts[number] if running else joined_words(words, separator)
             item = self._item(rows[0]) or base.names[base.numbers[rows[0]]]
             found = zip(rows, words, places, strict=True)
             of_text = [Unit(number, self._positions[row], word, *place) for row, word, place in found]
@@ -399,7 +398,7 @@ class _Table:
         forms: dict[str, int] = {}
         form = [forms.setdefault(_letters(word), len(forms)) for word in self._words.texts]
         first_rows: dict[int, int] = {}
-        rows: list[_Span] = []
+        rows: list[tuple[int, int]] = []
         words = self._words.numbers
         for row, key in enumerate(self._keys(groups)):
             first = first_rows.setdefault(key, row)
@@ -428,11 +427,11 @@ class _Table:
             found: list[set[int]] = [set() for _ in of_texts]
             for group, number in zip(groups.numbers, column.numbers, strict=True):
                 found[group].add(number)
-            texts: list[tuple[str, Sequence[_Span]]] = []
+            texts: list[tuple[str, Sequence[Span]]] = []
             for numbers, rows in zip(found, of_texts, strict=True):
                 several = [column.texts[number] for number in numbers - {-1}]
                 words = [self._word(row) for row in rows]
-                places = _places(several[0], words) if len(several) == 1 else []
+                places = places_in(several[0], words) if len(several) == 1 else []
                 if not places:
                     break
                 texts.append((several[0], places))
@@ -573,7 +572,7 @@ class _Running(NamedTuple):
     """A column of running texts: for each text its running text, and the places of its units."""
 
     column: str
-    texts: Sequence[tuple[str, Sequence[_Span]]]
+    texts: Sequence[tuple[str, Sequence[Span]]]
 
 
 def _text(line: int, name: str, row: Mapping[str, object]) -> str:
@@ -652,52 +651,6 @@ def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:
             first=first_name,
         )
     ]
-
-
-def _joined(words: Sequence[str], separator: str) -> tuple[str, Sequence[_Span]]:
-    """Join words with separators, and return the text with the places of the words."""
-    parts = joined(words, separator)
-    ends = accumulate(map(len, parts))
-    return "".join(parts), [(end - len(word), end) for word, end in zip(words, ends, strict=True)]
-
-
-def _places(running: str, words: Sequence[str]) -> Sequence[_Span]:
-    """Return the places of words in a text in their order; none if one is not in it.
-
-    Words that follow each other with white space alone between them are taken first; otherwise a word is not found
-    within a longer one if it stands by itself too.
-    """
-    return _found(running, words, _next) or _found(running, words, _by_itself)
-
-
-def _found(running: str, words: Sequence[str], find: Callable[[str, str, int], int]) -> Sequence[_Span]:
-    places: list[_Span] = []
-    end = 0
-    for word in words:
-        start = find(running, word, end)
-        if start < 0:
-            return []
-        end = start + len(word)
-        places.append((start, end))
-    return places
-
-
-def _next(running: str, word: str, start: int) -> int:
-    """Return the place of a word that follows after white space; -1 if it does not."""
-    while running[start : start + 1].isspace():
-        start += 1
-    return start if running.startswith(word, start) else -1
-
-
-def _by_itself(running: str, word: str, start: int) -> int:
-    """Return the next place of a word by itself, else the next place; -1 without one."""
-    first = place = running.find(word, start)
-    while place >= 0:
-        before, after = running[max(0, place - 1) : place + 1], running[place + len(word) - 1 : place + len(word) + 1]
-        if not (place and before.isalnum()) and not (len(after) > 1 and after.isalnum()):
-            return place
-        place = running.find(word, place + 1)
-    return first
 
 
 def _of_gaps(texts: Sequence[Text], *, is_running: bool) -> Iterator[Note]:
