@@ -40,7 +40,7 @@ characters. The log frequency is that of its words in the training text, the pos
 """
 PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
 COUNTED: tuple[Predictor, ...] = ("log_frequency", "unigram", "ngram")
-"""Those that are counted in the training text of a run."""
+"""Predictors that are counted in the training text of a run."""
 Exclusion = Literal["first", "last", "punctuation"]
 """Units that are left out: the first and the last of a text, and those that have punctuation."""
 Reason = Literal["first", "last", "punctuation", "missing", "too_short", "too_long", "no_predictor"]
@@ -52,9 +52,9 @@ Analysis = Literal["mixed", "means"]
 Form = Literal["linear", "spline"]
 """The effect of surprisal: a line, or a natural cubic spline."""
 FoldBy = Literal["text", "row"]
-"""What is held out together: a text, or rows in their order, which share their texts with the training rows."""
+"""The part that is held out as a whole: a text, or rows in their order, whose texts are also trained on."""
 MAX_NOTE_CHARACTERS = 10_000
-"""Of a note on a table, such as that on its columns."""
+"""Most characters of a note on a table, such as the one on its columns."""
 MIN_TEXTS = 5
 """Fewest texts for held-out likelihoods and their intervals."""
 MAX_TABLE_CHARACTERS = 1 << 28
@@ -82,7 +82,7 @@ class ReadingFile(Frozen, json_schema_extra=describe_fields):
     content: Annotated[str, Field(min_length=1, max_length=MAX_TABLE_CHARACTERS)]
     """Its text, such as a table with the columns text, position, word, person and rt."""
     notes: Annotated[tuple[Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS)], ...], Field(max_length=100)] = ()
-    """How a client has read another table, of which this one has the known columns."""
+    """Sentences of a client on how it has read another table, of which this one has the known columns."""
 
 
 class TableOptions(Frozen, json_schema_extra=describe_fields):
@@ -102,9 +102,9 @@ class ReadingOptions(TableOptions):
     measures: tuple[Measure, ...] = ()
     """The measures to analyse, each by itself; default: all that the table has."""
     separator: Separator = " "
-    """What stands between the units of a text."""
+    """The characters between two units of a text."""
     tokenizations: Tokenizations = "canonical"
-    """Of subwords: score the tokenization that the tokenizer makes, or sum over all (marginal), which takes longer."""
+    """The tokenizations of subwords to score: the tokenizer's (canonical), or all (marginal), which takes longer."""
     exclude: tuple[Exclusion, ...] = ("first", "last")
     """Units that are left out."""
     min_ms: Annotated[float, Field(ge=0)] | None = None
@@ -113,7 +113,7 @@ class ReadingOptions(TableOptions):
     """Leave out longer times; default: by the measure."""
     scale: Scale = "raw"
     analysis: Analysis | None = None
-    """Default: mixed where the table has persons."""
+    """The regression; default: mixed where the table has persons."""
     baseline: Annotated[
         tuple[Predictor, ...], requires(_is_baseline, "without `surprisal`, which is compared with it")
     ] = ("length", "log_frequency", "position")
@@ -124,7 +124,7 @@ class ReadingOptions(TableOptions):
     """Parts of the texts, each of which is held out once."""
     fold_by: FoldBy = "text"
     seed: Seed = 0
-    """Of the folds, the bootstrap and the permutations."""
+    """The seed of the folds, the bootstrap and the permutations."""
 
 
 class ReadingRequest(ReadingOptions):
@@ -189,7 +189,7 @@ class UnitScores(Frozen):
     surprisal_nats: tuple[float | None, ...]
     """None for a unit without tokens of its own."""
     entropy_nats: tuple[float | None, ...]
-    """Of the prediction before the unit's first token."""
+    """The entropies of the predictions before the first token of each unit."""
     bound_nats: float | None = None
     """How much lower a surprisal can be at most; None for canonical tokenizations."""
     n_cut: int
@@ -204,7 +204,7 @@ class Coefficient(Frozen, json_schema_extra=describe_fields):
     predictor: str
     """Its name in the tidy table, such as `surprisal`, or `surprisal_1` of the unit before."""
     unit: str
-    """Such as `ms per bit`."""
+    """The unit of the effect, such as `ms per bit`."""
     estimate: float
     low: float
     high: float
@@ -215,12 +215,12 @@ class DeltaLogLikelihood(Frozen, json_schema_extra=describe_fields):
 
     estimate: float
     low: float | None
-    """By a bootstrap over texts; None for folds by rows, as `high`."""
+    """The lower end, by a bootstrap over texts; None for folds by rows, as `high`."""
     high: float | None
 
 
 class ScoringModel(Frozen, json_schema_extra=describe_fields):
-    """What gives surprisals: a model, or counts of its training text."""
+    """A model that gives surprisals, or the counts of its training text."""
 
     model: ModelName
     """A run, or a checkpoint of a run."""
@@ -244,7 +244,7 @@ class ScoringModel(Frozen, json_schema_extra=describe_fields):
 
     @property
     def name(self) -> str:
-        """The name of what gives the surprisals."""
+        """The name of the model or of the counts."""
         return self.model if self.counts is None else f"{self.counts} of {self.model}"
 
 
@@ -257,11 +257,11 @@ class ReadingFit(ScoringModel):
     n_texts: int
     excluded: tuple[Excluded, ...]
     perplexity: float | None
-    """Per unit, over the units of the table that were scored; None where it is too large, as of whole paragraphs."""
+    """The perplexity per unit of the scored units; None where it is too large, as for whole paragraphs."""
     coefficients: tuple[Coefficient, ...]
     delta_log_likelihood: DeltaLogLikelihood
     spline_delta_log_likelihood: DeltaLogLikelihood
-    """With a spline of surprisal in place of a line."""
+    """The gain with a spline of surprisal in place of a line."""
     person_sd: float | None
     """Standard deviations of the random intercepts and of the rest, in the scale of the times; None of means."""
     unit_sd: float | None
@@ -306,7 +306,7 @@ class ReadingComparison(Frozen, json_schema_extra=describe_fields):
     difference: float
     p_value: float
     p_holm: float
-    """Corrected for all comparisons of the measure."""
+    """The p-value corrected for all comparisons of the measure (Holm 1979)."""
 
 
 class ReadingResult(Frozen, json_schema_extra=describe_fields):
