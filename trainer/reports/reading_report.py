@@ -1,10 +1,11 @@
 """The report of an analysis of reading times: what each model explains, its effects, and how the table was read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import exp, fsum, inf, log
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import exp, fsum, log
+from statistics import fmean
 from typing import Literal
 
-from trainer.contracts.intervals import spread
+from trainer.contracts.intervals import margin_of_mean
 from trainer.contracts.readings import (
     Curve,
     DeltaLogLikelihood,
@@ -34,6 +35,7 @@ from trainer.contracts.reports import (
     note,
     section,
 )
+from trainer.contracts.seeds import group_id_of
 
 _MEASURES: Mapping[Measure, str] = {
     "self_paced": "self-paced reading",
@@ -81,6 +83,7 @@ def measure_note(measure: Measure) -> Note:
 
 def _explained(result: ReadingResult, by_measure: Mapping[Measure, Sequence[ReadingFit]]) -> Iterator[Part]:
     yield from (_gains(result, measure, fits) for measure, fits in by_measure.items())
+    yield from (table for measure, fits in by_measure.items() for table in _over_seeds(measure, fits))
     for measure, fits in by_measure.items():
         models = [fit for fit in fits if fit.counts is None]
         if len(fits) > 1:
@@ -120,6 +123,31 @@ def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) 
     return Table(name=f"gains-{measure}", title=title, caption=caption, columns=columns, rows=tuple(rows))
 
 
+def _over_seeds(measure: Measure, fits: Sequence[ReadingFit]) -> Iterator[Table]:
+    """Yield the mean gains of runs that differ in their seeds only, and of their checkpoints of equal steps."""
+    alike = dict[tuple[str, int], list[ReadingFit]]()
+    for line, of_line in _lines([fit for fit in fits if fit.counts is None]).items():
+        for fit in of_line:
+            alike.setdefault((line, fit.step), []).append(fit)
+    rows = tuple(
+        [
+            (line, step, len(of_seeds), _mean(of_seeds))
+            for (line, step), of_seeds in sorted(alike.items())
+            if of_seeds[1:]
+        ]
+    )
+    if rows:
+        columns = column("model"), column("step", "count"), column("seeds", "count"), column("mean", "figures")
+        caption = note(
+            "{measure}: mean gains of runs that differ in their seeds only, with 95 % intervals by Student's t over the"
+            " seeds, or those of the table above where they are wider",
+            measure=measure_note(measure),
+        )
+        yield Table(
+            name=f"seeds-{measure}", title=note("Over seeds"), caption=caption, columns=columns, rows=rows, n_titles=2
+        )
+
+
 def _figure(
     measure: Measure,
     name: Literal["perplexity", "training", "sizes"],
@@ -138,7 +166,7 @@ def _figure(
     return Figure(
         name=f"{name}-{measure}",
         title=note(_TITLES[name], measure=measure_note(measure)),
-        text=note("Means over seeds with 95 % intervals; of one run, the interval of the table above"),
+        text=note("Means over seeds with 95 % intervals over the seeds, or over the texts where these are wider"),
         axes=(Axis(title=note(_AXES[name]), places=tuple(places)),),
         y=note("nats per held-out time"),
         form="figures",
@@ -159,16 +187,29 @@ def _lines(fits: Sequence[ReadingFit]) -> Mapping[str, Sequence[ReadingFit]]:
             runs.setdefault(fit.series, set()).add(fit.run_id)
     lines = dict[str, list[ReadingFit]]()
     for fit in fits:
-        seeds = f"{fit.family} {fit.series[:6]}" if len(runs.get(fit.series, ())) > 1 else fit.run_id
+        seeds = _name_of(fit, runs[fit.series]) if len(runs.get(fit.series, ())) > 1 else fit.run_id
         lines.setdefault(fit.name if fit.counts is not None else seeds, []).append(fit)
     return lines
 
 
+def _name_of(fit: ReadingFit, run_ids: Iterable[str]) -> str:
+    """Return the name for runs that differ in their seeds only: that of their group, if they are of one."""
+    groups = {*map(group_id_of, run_ids)}
+    return (groups.pop() if len(groups) == 1 else None) or f"{fit.family} {fit.series[:6]}"
+
+
 def _mean(fits: Sequence[ReadingFit]) -> Estimate:
-    if len(fits) == 1:
-        return _estimate(fits[0].delta_log_likelihood)
-    found = spread([fit.delta_log_likelihood.estimate for fit in fits], -inf)
-    return Estimate(value=found.mean, low=found.low, high=found.high)
+    """Return the gain of a model, or the mean gain of models that differ in their seeds only.
+
+    More seeds do not make more texts: the interval of a mean is never narrower than those of the models in the mean.
+    """
+    gains = [fit.delta_log_likelihood for fit in fits]
+    lows, highs = [one.low for one in gains if one.low is not None], [one.high for one in gains if one.high is not None]
+    estimates = [one.estimate for one in gains]
+    mean, half = fmean(estimates), margin_of_mean(estimates) or 0.0
+    if not lows or not highs:  # by rows
+        return Estimate(value=mean)
+    return Estimate(value=mean, low=min(fmean(lows), mean - half), high=max(fmean(highs), mean + half))
 
 
 def _all_effects(

@@ -80,7 +80,9 @@ def test_figures__have_a_line_for_all_seeds_with_the_interval_of_the_mean() -> N
 
     training = lines(found["training-gaze"])
     assert [*training] == ["lstm aaaaaa"], "the others have one step"
-    assert [(one.value, one.low, one.high) for one in training["lstm aaaaaa"].values()] == [(0.01,) * 3, tuple(mean)]
+    equal, last = training["lstm aaaaaa"].values()
+    assert (equal.value, equal.low, equal.high) == pytest.approx((0.01, 0.009, 0.011)), "not narrower than that of one"
+    assert [last.value, last.low, last.high] == mean
     assert [*training["lstm aaaaaa"]] == [10, 20]
 
     of_perplexity = lines(found["perplexity-gaze"])
@@ -95,6 +97,23 @@ def test_figures__have_a_line_for_all_seeds_with_the_interval_of_the_mean() -> N
     assert {line: [*values] for line, values in sizes.items()} == {"lstm": [1000, 9000], "gpt2": [3000]}
     of_seeds = sizes["lstm"][1000]
     assert [of_seeds.value, of_seeds.low, of_seeds.high] == mean
+
+
+def test_table_over_seeds__has_means_of_equal_steps_by_the_name_of_the_group() -> None:
+    group = "sayings-20261130-0123abcd"
+    grouped = [fit(f"{group}-s{seed}", gain, 100.0, series="d" * 64) for seed, gain in ((0, 0.01), (1, 0.02))]
+    tables = {table.name: table for table in report_of(*FITS, *grouped).tables()}
+    *rows, of_group = tables["seeds-gaze"].rows
+    assert [row[:3] for row in rows] == [("lstm aaaaaa", 10, 2), ("lstm aaaaaa", 20, 2)]
+    assert of_group[:3] == (group, 20, 2)
+    mean, half = of_group[3], T_OF_ONE_DEGREE * (0.01 / sqrt(2)) / sqrt(2)
+    assert isinstance(mean, Estimate)
+    assert (mean.value, mean.low, mean.high) == pytest.approx((0.015, 0.015 - half, 0.015 + half))
+    by_rows = {"low": None, "high": None}
+    of_rows = [changed(one, delta_log_likelihood=changed(one.delta_log_likelihood, **by_rows)) for one in grouped]
+    [row] = next(table.rows for table in report_of(*of_rows).tables() if table.name == "seeds-gaze")
+    assert row[3] == Estimate(value=0.015), "folds by rows have no intervals"
+    assert "seeds-gaze" not in {table.name for table in report_of(FIT, FITS[1]).tables()}
 
 
 def test_one_model__has_no_figure_of_many() -> None:
