@@ -310,7 +310,11 @@ class _Table:
         for measure, name in self._columns.measures.items():
             cell, known = _text(line, name, row), self._of_values[measure]
             if cell not in known:
-                known[cell] = _value(line, name, cell, self._decimal, is_share=measure == "skipping")
+                largest = 1.0 if measure == "skipping" else _MAX_MS
+                value = _value(line, name, cell, self._decimal, largest)
+                if measure == "skipping" and self._persons and 0 < value < 1:
+                    raise _wrong_value(line, name, cell, "1 for a unit that the person skips or 0")
+                known[cell] = value
             self._values[measure].append(known[cell])
 
     def times(self, file: TextFile, separator: str, notes: Sequence[Note]) -> Times:
@@ -593,21 +597,27 @@ def _position(line: int, name: str, cell: str) -> int | None:
     return None if whole is None else int(whole[1])
 
 
-def _value(line: int, name: str, cell: str, decimal: str, *, is_share: bool) -> float:
-    """Return the time in a cell, or the share of readings that skip a unit; NaN for an absent one.
+def _value(line: int, name: str, cell: str, decimal: str, largest: float) -> float:
+    """Return the time in a cell, or up to 1 the share of readings that skip a unit; NaN for an absent one.
 
-    Raises INVALID_INPUT for what is no number from 0, or for a share above 1.
+    Raises INVALID_INPUT for what is no number from 0 to the largest one.
     """
     text = cell.strip()
     if text in _ABSENT:
         return nan
     with suppress(ValueError):
-        is_truth = is_share and text.lower() in _TRUTHS
+        is_truth = largest == 1 and text.lower() in _TRUTHS
         value = _TRUTHS[text.lower()] if is_truth else float(text.replace(decimal, "."))
-        if 0 <= value <= (1 if is_share else _MAX_MS):
+        if 0 <= value <= largest:
             return value
-    wanted = "1 for a skipped unit or 0" if is_share else "a time in milliseconds such as 350.5"
-    raise bad_line(line, f"must have {wanted} in `{safe_name(name)}`, or nothing, not '{safe_name(cell)}'")
+    wanted = "a time in milliseconds such as 350.5"
+    if largest == 1:
+        wanted = "1 for a skipped unit, 0 for another, or the share of readings that skip it"
+    raise _wrong_value(line, name, cell, wanted)
+
+
+def _wrong_value(line: int, name: str, cell: str, wanted: str) -> AppError:
+    return bad_line(line, f"must have {wanted} in `{safe_name(name)}`, or nothing, not '{safe_name(cell)}'")
 
 
 def _letters(word: str) -> str:

@@ -319,9 +319,13 @@ def test_row__of_json_with_a_list_is_refused_where_it_is_read() -> None:
         read("t.jsonl", '{"text": "a", "position": 1, "word": ["The"], "rt": 3}')
 
 
-def test_skipping__is_1_or_0() -> None:
-    with refused(ErrorCode.INVALID_INPUT, "line 2 must have 1 for a skipped unit or 0 in `skip`, or nothing, not '2'."):
-        read("t.csv", "text,position,word,person,skip\na,1,The,p,2\n")
+def test_skipping__is_1_or_0_of_persons_and_a_share_of_means() -> None:
+    for share, wanted in (
+        ("2", "1 for a skipped unit, 0 for another, or the share of readings that skip it"),
+        ("0.5", "1 for a unit that the person skips or 0"),
+    ):
+        with refused(ErrorCode.INVALID_INPUT, f"line 2 must have {wanted} in `skip`, or nothing, not '{share}'."):
+            read("t.csv", f"text,position,word,person,skip\na,1,The,p,{share}\n")
     assert rows_of(read("t.csv", "text,position,word,skip\na,1,The,0.25\n")) == {"a/1/The": {"skipping": 0.25}}
 
 
