@@ -87,6 +87,8 @@ class Columns(NamedTuple):
 
     text: Sequence[str]
     """Columns whose values together name a text."""
+    is_text_given: bool
+    """True if the options name them."""
     item: str | None
     position: str
     word: str
@@ -164,6 +166,7 @@ class _Names:
         is_running_given = "running_text" in self._given
         return Columns(
             texts,
+            "text" in self._given,
             None if item in texts else item,
             position,
             word,

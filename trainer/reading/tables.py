@@ -5,6 +5,7 @@ conditions are part of its name too, such as `condition`, `difficulty_level` or 
 """
 
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,8 @@ _WHOLE = re.compile(r"(-?\d{1,9})(\.0*)?")
 _TRUTHS = {"true": 1.0, "false": 0.0}
 _ABSENT = frozenset({"", ".", *ABSENT})
 """Cells of numbers without one; a point is that of EyeLink's reports."""
+_NO_SYMBOLS = frozenset("`´^~¨\ufe0e\ufe0f\ufffd")
+"""Symbols and marks that stand for punctuation, choose a form of an emoji, or are what a wrong encoding leaves."""
 _THOUSANDS = re.compile(r"\s*\d{1,3},\d{3}\s*")
 _MAX_MS = 1e9
 _LEAST_MEDIAN_MS, _LARGEST_MEDIAN_MS = 20.0, 100_000.0
@@ -382,25 +385,39 @@ class _Table:
         return "" if column is None else [*column.texts, ""][column.numbers[row]]
 
     def _with_conditions(self, base: _Groups) -> tuple[_Groups, list[str]]:
-        """Return the texts of the rows, and the columns of conditions that their names need."""
+        """Return the texts of the rows, and the columns of conditions that their names need.
+
+        Words of the same unit may differ in case and punctuation. But if columns of conditions tell all these spellings
+        apart, they are part of the names too, unless the options name the texts.
+        """
+        forms: dict[str, int] = {}
+        form = [forms.setdefault(_letters(word), len(forms)) for word in self._words.texts]
+        groups, used, conflict = self._divided(base, form)
+        if conflict is not None:
+            raise self._contradiction(groups, conflict)
+        if self._columns.is_text_given:
+            return groups, used
+        finer, more, conflict = self._divided(groups, range(len(form)))
+        return (finer, [*used, *more]) if conflict is None else (groups, used)
+
+    def _divided(self, base: _Groups, form: Sequence[int]) -> tuple[_Groups, list[str], _Conflict | None]:
+        """Divide texts by as few conditions as make words of one unit equal in form; also return what still differs."""
         used: list[str] = []
-        groups, conflict = base, self._conflict(base)
+        groups, conflict = base, self._conflict(base, form)
         while conflict is not None:
             for name in self._columns.conditions:
                 finer = groups.within(self._others[name])
-                rest = self._conflict(finer)
+                rest = self._conflict(finer, form)
                 if rest is None or rest.n_rows < conflict.n_rows:
                     used.append(name)
                     groups, conflict = finer, rest
                     break
             else:
-                raise self._contradiction(groups, conflict)
-        return groups, used
+                break
+        return groups, used, conflict
 
-    def _conflict(self, groups: _Groups) -> _Conflict | None:
-        """Return the rows whose words differ otherwise than in case and punctuation; None without such rows."""
-        forms: dict[str, int] = {}
-        form = [forms.setdefault(_letters(word), len(forms)) for word in self._words.texts]
+    def _conflict(self, groups: _Groups, form: Sequence[int]) -> _Conflict | None:
+        """Return the rows whose words differ in form from the first one of their unit; None without such rows."""
         first_rows: dict[int, int] = {}
         rows: list[tuple[int, int]] = []
         words = self._words.numbers
@@ -562,7 +579,8 @@ class _Table:
         if other := [row for row, (key, word) in enumerate(words) if first_words.setdefault(key, word) != word]:
             rows, line = self._counted(other)
             yield note(
-                "Words that differ in case or punctuation from earlier rows: {rows}, first in line {line}.",
+                "Words that differ in case or punctuation from earlier rows: {rows}, first in line {line}. The first"
+                " spelling is scored.",
                 rows=rows,
                 line=line,
             )
@@ -621,8 +639,11 @@ def _wrong_value(line: int, name: str, cell: str, wanted: str) -> AppError:
 
 
 def _letters(word: str) -> str:
-    """Return a word without case and punctuation."""
-    return "".join(filter(str.isalnum, word.casefold()))
+    """Return a word without case and punctuation: its letters with their marks, its numbers and its symbols."""
+    if word.isalnum() and word.isascii():
+        return word.casefold()
+    folded = unicodedata.normalize("NFC", word.casefold()).replace("i\u0307", "i")  # of the Turkish İ
+    return "".join(sign for sign in folded if sign not in _NO_SYMBOLS and unicodedata.category(sign)[0] in "LMNS")
 
 
 def _is_known(value: float) -> bool:

@@ -43,6 +43,11 @@ def notes_of(times: Times) -> list[str]:
     return [ENGLISH.note(one) for one in times.data.notes[1:]]
 
 
+def spellings_note(rows: str, line: int) -> str:
+    words = f"Words that differ in case or punctuation from earlier rows: {rows}, first in line {line}."
+    return f"{words} The first spelling is scored."
+
+
 def eyes(first_fixation: float, gaze: float, go_past: float, total: float, skipping: float = 0) -> dict[Measure, float]:
     return {
         "first_fixation": first_fixation,
@@ -388,7 +393,7 @@ def test_notes__tell_each_guess() -> None:
     }
     assert notes_of(times) == [
         "Left out: 1 row without a text, position, word or person, first in line 6.",
-        "Words that differ in case or punctuation from earlier rows: 2 rows, first in line 3.",
+        spellings_note("2 rows", 3),
         "Left out: 1 row of a person and a unit that an earlier row has, first in line 4.",
         "No times in `maze`.",
         "Read as without a time: 1 cell of 0.",
