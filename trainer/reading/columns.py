@@ -90,6 +90,8 @@ class Columns(NamedTuple):
     is_text_given: bool
     """True if the options name them."""
     item: str | None
+    is_item_given: bool
+    """True if the options name the column of the items."""
     position: str
     word: str
     person: str | None
@@ -168,6 +170,7 @@ class _Names:
             texts,
             "text" in self._given,
             None if item in texts else item,
+            "item" in self._given,
             position,
             word,
             self._find("person"),

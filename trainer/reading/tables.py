@@ -341,21 +341,24 @@ class _Table:
         for key in numbers:
             of_texts[groups.numbers[first_rows[key]]].append(first_rows[key])
         running = self._running(groups, of_texts)
+        items, of_items = self._items(groups)
         texts: list[Text] = []
         units: list[Unit] = []
         for number, rows in enumerate(of_texts):
             words = [self._word(row) for row in rows]
             whole, places = running.texts[number] if running else joined_words(words, separator)
-            item = self._item(rows[0]) or base.names[base.numbers[rows[0]]]
+            item = items[number] or base.names[base.numbers[rows[0]]]
             found = zip(rows, words, places, strict=True)
             of_text = [Unit(number, self._positions[row], word, *place) for row, word, place in found]
             texts.append(Text(groups.names[number], item, whole, len(units), of_text))
             units += of_text
         texts, of_equal = _with_equal_words(texts)
         read = dict.fromkeys(conditions, "text") | self._columns.roles()
+        if of_items:
+            read = {column: role for column, role in read.items() if role != "item"}
         if running is not None:
             read[running.column] = "running_text"
-        guesses = [*self._of_names(conditions), *self._of_words(keys), *of_equal, *of_repeated, *of_values]
+        guesses = [*self._of_names(conditions), *self._of_words(keys), *of_items, *of_equal, *of_repeated, *of_values]
         data = ReadingData(
             name=file.shown,
             sha256=sha256(file.content).hexdigest(),
@@ -379,10 +382,25 @@ class _Table:
     def _word(self, row: int) -> str:
         return self._words.texts[self._words.numbers[row]]
 
-    def _item(self, row: int) -> str:
-        """Return the item of a row; "" without one."""
-        column = self._others.get(self._columns.item or "")
-        return "" if column is None else [*column.texts, ""][column.numbers[row]]
+    def _items(self, groups: _Groups) -> tuple[list[str], list[Note]]:
+        """Return the item of each text, "" without one, and a note on a column whose items differ within a text.
+
+        Raises INVALID_INPUT for such a column of the options.
+        """
+        name = self._columns.item
+        if name is None:
+            return [""] * len(groups.names), []
+        column, of_groups = self._others[name], dict[int, int]()
+        for group, number in zip(groups.numbers, column.numbers, strict=True):
+            if number >= 0 and of_groups.setdefault(group, number) != number:
+                if self._columns.is_item_given:
+                    text = safe_name(groups.names[group])
+                    problem = f"the column `{safe_name(name)}` has several items in the text '{text}'"
+                    raise AppError(ErrorCode.INVALID_INPUT, f"{problem}: name one with one item for each text.")
+                said = note("Not read as items, as it differs within texts: `{column}`.", column=safe_name(name))
+                return [""] * len(groups.names), [said]
+        texts = [*column.texts, ""]
+        return [texts[of_groups.get(group, -1)] for group in range(len(groups.names))], []
 
     def _with_conditions(self, base: _Groups) -> tuple[_Groups, list[str]]:
         """Return the texts of the rows, and the columns of conditions that their names need.
