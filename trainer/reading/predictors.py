@@ -5,7 +5,7 @@ Its columns have names for formulas of lme4: `time ~ surprisal + surprisal_1 + l
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from math import isnan, nan
 from typing import NamedTuple, TypeAlias, assert_never, get_args
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.readings import LIMITS_MS, Excluded, Exclusion, Measure, Predictor, ReadingOptions, Reason
-from trainer.reading.tables import Text, Times
+from trainer.reading.tables import Text, Times, position_step
 from trainer.reports.score_table import csv_lines
 
 Floats: TypeAlias = "NDArray[np.float64]"
@@ -161,12 +161,9 @@ def _predictors(
 
 
 def _come_after(times: Times, spillover: int) -> Iterator[_Flags]:
-    """Yield for each number of units before, from 0, whether a unit comes after so many without a gap in positions.
-
-    The smallest difference of two positions is that of neighbours.
-    """
+    """Yield for each number of units before, from 0, whether a unit comes after so many without a gap in positions."""
     units = times.units
-    step = min((two.position - one.position for one, two in pairwise(units) if one.text == two.text), default=1)
+    step = position_step(units)
     for lag in range(spillover + 1):
         flags: _Flags = np.zeros(len(units), dtype=np.bool_)
         flags[lag:] = [

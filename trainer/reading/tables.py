@@ -176,6 +176,11 @@ def check_number_of_texts(n_texts: int) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
+def position_step(units: Sequence[Unit]) -> int:
+    """Return the difference of the positions of neighbours: the smallest one within a text."""
+    return min((two.position - one.position for one, two in pairwise(units) if one.text == two.text), default=1)
+
+
 def unit_parts(text: Text) -> tuple[list[str], list[int]]:
     """Cut a running text into parts for scoring, and return them with the number of the part of each unit.
 
@@ -704,8 +709,10 @@ def _with_equal_words(texts: Sequence[Text]) -> tuple[list[Text], list[Note]]:
 
 def _of_gaps(texts: Sequence[Text], *, is_running: bool) -> Iterator[Note]:
     """Yield a note on texts with words that are not units: in the running text, or as positions have gaps."""
-    find = _first_other if is_running else _first_gap
-    found = [(text, first) for text in texts if (first := find(text))]
+    step = position_step([unit for text in texts for unit in text.units])
+    if step > 1:
+        yield note("Read as neighbours: units whose positions differ by {step}.", step=step)
+    found = [(text, first) for text in texts if (first := _first_other(text) if is_running else _first_gap(text, step))]
     for text, first in found[:1]:
         n_texts, name = counted_note(len(found), "text"), safe_name(text.name)
         if is_running:
@@ -734,7 +741,7 @@ def _first_other(text: Text) -> str:
     return next((part.split()[0] for part in others), "")
 
 
-def _first_gap(text: Text) -> str:
-    """Return the first position with another one missing before it; "" without one. Texts begin at 0 or 1."""
-    places = [min(0, text.units[0].position - 1), *(unit.position for unit in text.units)]
-    return next((f"{after}" for before, after in pairwise(places) if after > before + 1), "")
+def _first_gap(text: Text, step: int) -> str:
+    """Return the first position with another one missing before it; "" without one. Texts begin at 0 or at a step."""
+    places = [min(0, text.units[0].position - step), *(unit.position for unit in text.units)]
+    return next((f"{after}" for before, after in pairwise(places) if after > before + step), "")

@@ -381,15 +381,17 @@ def test_means__are_times_without_persons_and_each_unit_comes_once() -> None:
 def test_notes__tell_each_guess() -> None:
     content = (
         "text,position,word,person,gaze,total,maze,skip\n"
-        "a,2,Dogs,p,0,300,,1\na,2,dogs.,q,200,300,,0\na,2,dogs,q,201,300,,0\na,4,bark,p,200,200,,1\n,1,The,p,200,200,,0\n"
+        "a,1,Dogs,p,0,300,,1\na,1,dogs.,q,200,300,,0\na,1,dogs,q,201,300,,0\na,4,bark,p,200,200,,1\n,1,The,p,200,200,,0\n"
+        "a,5,now,p,200,200,,0\n"
     )
     times = read("t.csv", content)
-    assert times.units == [Unit(0, 2, "Dogs", 0, 4), Unit(0, 4, "bark", 5, 9)]
-    assert times.texts == [Text("a", "a", "Dogs bark", 0, times.units)]
+    assert times.units == [Unit(0, 1, "Dogs", 0, 4), Unit(0, 4, "bark", 5, 9), Unit(0, 5, "now", 10, 13)]
+    assert times.texts == [Text("a", "a", "Dogs bark now", 0, times.units)]
     assert rows_of(times) == {
-        "a/2/Dogs/p": {"total": 300, "skipping": 1},
-        "a/2/Dogs/q": {"gaze": 200, "total": 300, "skipping": 0},
+        "a/1/Dogs/p": {"total": 300, "skipping": 1},
+        "a/1/Dogs/q": {"gaze": 200, "total": 300, "skipping": 0},
         "a/4/bark/p": {"gaze": 200, "total": 200, "skipping": 1},
+        "a/5/now/p": {"gaze": 200, "total": 200, "skipping": 0},
     }
     assert notes_of(times) == [
         "Left out: 1 row without a text, position, word or person, first in line 6.",
@@ -398,7 +400,7 @@ def test_notes__tell_each_guess() -> None:
         "No times in `maze`.",
         "Read as without a time: 1 cell of 0.",
         "Skipped units have a time of a later visit in `gaze`: 1 row.",
-        "Words of 1 text have no rows, first before position 2 of text a: surprisal is computed without them, and the"
+        "Words of 1 text have no rows, first before position 4 of text a: surprisal is computed without them, and the"
         " next units have no unit before. A column `running_text` with the whole text of a row gives them.",
     ]
 
@@ -414,6 +416,74 @@ def test_conditions__are_named_where_texts_need_them() -> None:
     assert [text.name for text in both.texts] == ["1:a:x", "1:a:y", "1:b:y", "1:b:x"]
     lists = read("t.csv", header + "1,a,x,1,The,p,300\n1,a,y,1,A,q,310\n")
     assert [text.name for text in lists.texts] == ["1:x", "1:y"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("\u0936\u093e", "\u0936\u0940"),  # two vowel signs of Devanagari
+        ("\u0e1b\u0e48\u0e32", "\u0e1b\u0e49\u0e32"),  # two tone marks of Thai
+        ("cafe\u0301", "cafe"),
+        ("t\u02b0", "t"),
+        ("\U0001f600", "\U0001f622"),
+        ("5\u20ac", "5$"),
+    ],
+)
+def test_words__that_differ_in_marks_or_symbols_are_different_words(one: str, other: str) -> None:
+    header = "item,condition,position,word,person,rt\n"
+    rows = f"1,a,1,{one},p,300\n1,a,2,and,p,300\n1,b,1,{other},q,300\n1,b,2,and,q,300\n"
+    assert [unit.word for unit in read("t.csv", header + rows).units] == [one, "and", other, "and"]
+    with refused(ErrorCode.INVALID_INPUT, f"line 4 has the word '{other}' where line 2 has '{one}'"):
+        read("t.csv", header.replace("condition", "other") + rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("\u0130stanbul", "istanbul"),
+        ("don\u2019t", "don\ufffdt"),
+        ("don`t", "don't"),
+        ("\u2764\ufe0f", "\u2764"),
+    ],
+)
+def test_words__that_differ_in_encoding_case_or_punctuation_are_the_same_word(one: str, other: str) -> None:
+    times = read("t.csv", f"text,position,word,person,rt\na,1,{one},p,300\na,1,{other},q,300\n")
+    assert [unit.word for unit in times.units] == [one] and notes_of(times) == [spellings_note("1 row", 3)]
+
+
+def test_spellings__that_conditions_tell_apart_are_each_scored() -> None:
+    rows = "1,a,1,its,p,300\n1,a,1,its,r,300\n1,b,1,it's,q,300\n"
+    content = f"item,condition,position,word,person,rt\n{rows}"
+    times = read("t.csv", content)
+    assert [(text.name, text.item, text.running) for text in times.texts] == [("1:a", "1", "its"), ("1:b", "1", "it's")]
+    assert notes_of(times) == ["Part of the names of texts, as words differ between conditions: `condition`."]
+    first = [spellings_note("1 row", 4)]
+    by_option = read("t.csv", content, TableOptions(columns={"text": "item"}))
+    assert ([text.name for text in by_option.texts], notes_of(by_option)) == (["1"], first)
+    mixed = read("t.csv", f"{content}1,b,1,its,s,300\n")
+    assert ([text.name for text in mixed.texts], notes_of(mixed)) == (["1"], first)
+
+
+def test_item__that_differs_within_a_text_is_none() -> None:
+    header = "text_id,item,position,word,person,rt\n"
+    content = f"{header}a,1,1,The,p,300\na,2,2,dog,p,300\nb,,1,A,p,300\nb,3,2,cat,p,300\n"
+    times = read("t.csv", content)
+    assert [text.item for text in times.texts] == ["a", "b"]
+    assert "`item`" in ENGLISH.note(times.data.notes[0]).partition("not read: ")[2]
+    assert notes_of(times) == ["Not read as items, as it differs within texts: `item`."]
+    with refused(ErrorCode.INVALID_INPUT, "the column `item` has several items in the text 'a': name one"):
+        read("t.csv", content, TableOptions(columns={"item": "item"}))
+    assert [text.item for text in read("t.csv", content.replace("a,2", "a,1")).texts] == ["1", "3"]
+
+
+def test_positions__by_tens_are_those_of_neighbours() -> None:
+    rows = [f"{text},{position},w{position},p,300\n" for text in "ab" for position in (10, 20, 30)]
+    times = read("t.csv", f"text,position,word,person,rt\n{''.join(rows)}")
+    assert "Read as neighbours: units whose positions differ by 10." in notes_of(times)
+    assert not any("have no rows" in said for said in notes_of(times))
+    without = read("t.csv", f"text,position,word,person,rt\n{''.join([*rows[:1], *rows[2:]])}")
+    assert any("Words of 1 text have no rows, first before position 30 of text a" in said for said in notes_of(without))
 
 
 @pytest.mark.parametrize("first", [0, 1])
