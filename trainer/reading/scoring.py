@@ -24,6 +24,8 @@ class Portion(NamedTuple):
     request: SequencesRequest
     units: Sequence[Mapping[int, int]]
     """For each sequence the numbers of its units by the numbers of their parts."""
+    texts: Sequence[int]
+    """For each sequence the number of its text."""
 
 
 def times_of(reading: ReadingDirectory) -> Times:
@@ -49,32 +51,32 @@ def portions(times: Times, tokenizations: Tokenizations) -> Iterator[Portion]:
     """Yield the requests for the scores of all units, each given all of its text that stands before it."""
     sequences: list[SequenceParts] = []
     units: list[Mapping[int, int]] = []
+    texts: list[int] = []
     characters = 0
-    for sequence, numbers in _sequences(times):
+    for text, sequence, numbers in _sequences(times):
         if sequences and characters + len(sequence.text) > _PORTION_CHARACTERS:
-            yield _portion(sequences, units, tokenizations)
-            sequences, units, characters = [], [], 0
+            yield Portion(_request(sequences, tokenizations), units, texts)
+            sequences, units, texts, characters = [], [], [], 0
         sequences.append(sequence)
         units.append(numbers)
+        texts.append(text)
         characters += len(sequence.text)
-    yield _portion(sequences, units, tokenizations)
+    yield Portion(_request(sequences, tokenizations), units, texts)
 
 
-def _portion(
-    sequences: Sequence[SequenceParts], units: Sequence[Mapping[int, int]], tokenizations: Tokenizations
-) -> Portion:
-    request = SequencesRequest(sequences=tuple(sequences), has_entropies=True, tokenizations=tokenizations)
-    return Portion(request, units)
+def _request(sequences: Sequence[SequenceParts], tokenizations: Tokenizations) -> SequencesRequest:
+    return SequencesRequest(sequences=tuple(sequences), has_entropies=True, tokenizations=tokenizations)
 
 
-def _sequences(times: Times) -> Iterator[tuple[SequenceParts, Mapping[int, int]]]:
-    for text in times.texts:
+def _sequences(times: Times) -> Iterator[tuple[int, SequenceParts, Mapping[int, int]]]:
+    for number, text in enumerate(times.texts):
         parts, part_of_unit = unit_parts(text)
         ends = [0, *accumulate(map(len, parts))]
         for start in range(0, len(parts), _MAX_PARTS):
             past = start + _MAX_PARTS
             units = {part - start: text.first + n for n, part in enumerate(part_of_unit) if start <= part < past}
-            yield SequenceParts(context=text.running[: ends[start]], parts=tuple(parts[start:past])), units
+            sequence = SequenceParts(context=text.running[: ends[start]], parts=tuple(parts[start:past]))
+            yield number, sequence, units
 
 
 def scores_of(n_units: int, asked: Iterable[Portion], responses: Iterable[SequencesResponse]) -> UnitScores:
@@ -82,20 +84,23 @@ def scores_of(n_units: int, asked: Iterable[Portion], responses: Iterable[Sequen
     surprisal: list[float | None] = [None] * n_units
     entropy: list[float | None] = [None] * n_units
     bounds: list[float] = []
-    n_cut = n_unknown = 0
+    cut: set[int] = set()
+    n_unknown = 0
     for portion, response in zip(asked, responses, strict=True):
         bounds += (nats for bound in response.bounds or () for nats in bound.part_nats)
-        for numbers, score in zip(portion.units, response.scores or (), strict=True):
-            n_cut += score.is_cut
+        is_marginal = response.bounds is not None
+        for text, numbers, score in zip(portion.texts, portion.units, response.scores or (), strict=True):
+            cut |= {text} if score.is_cut else set()
             n_unknown += score.unk_count
             for part, (nats, before) in enumerate(zip(score.part_nats, score.part_entropies or (), strict=True)):
-                if part in numbers and before is not None:  # a part without tokens has no entropy
+                # a part without tokens of its own has no entropy, and a surprisal only over all tokenizations
+                if part in numbers and (is_marginal or before is not None):
                     surprisal[numbers[part]], entropy[numbers[part]] = nats, before
     bound = max(bounds, default=None)
     return UnitScores(
         surprisal_nats=tuple(surprisal),
         entropy_nats=tuple(entropy),
         bound_nats=bound,
-        n_cut=n_cut,
+        n_cut=len(cut),
         n_unknown=n_unknown,
     )

@@ -59,7 +59,7 @@ _REASONS: Mapping[Reason, str] = {
     "missing": "Left out: {rows} without a time",
     "too_short": "Left out: {rows} with too short a time",
     "too_long": "Left out: {rows} with too long a time",
-    "no_predictor": "Left out: {rows} without a predictor, such as the units at the beginning of a text",
+    "no_predictor": "Left out: {rows} without a predictor: at the beginning of a text, behind a gap or inside a token",
 }
 
 
