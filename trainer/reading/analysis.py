@@ -60,9 +60,12 @@ class MeasureAnalysis:
     def __init__(self, times: Times, measure: Measure, options: ReadingOptions) -> None:
         self._times, self.measure, self._options = times, measure, options
         self._is_mixed = bool(times.persons) and options.analysis != "means"
-        items = _numbered([text.item for text in times.texts])
-        of_units = [items[unit.text] for unit in times.units]
-        self._items: Levels = np.array(of_units, dtype=np.int64)
+        of_units = [unit.text for unit in times.units]
+        self._texts: Levels = np.array(of_units, dtype=np.int64)
+        """The number of the text of each unit."""
+        of_texts = _numbered([text.item for text in times.texts])
+        items: Levels = np.array(of_texts, dtype=np.int64)
+        self._items: Levels = items[self._texts]
         """The number of the item of each unit."""
         self._baselines: dict[bytes, Floats] = {}
         """Held-out log densities of baselines that were fitted, by what they were fitted to."""
@@ -120,7 +123,7 @@ class MeasureAnalysis:
             "measure": self.measure,
             "analysis": "mixed" if self._is_mixed else "means",
             "n_observations": len(rows.values),
-            "n_texts": len(np.unique(texts)),
+            "n_texts": len(np.unique(self._texts[rows.unit])),
             "excluded": rows.excluded,
             "perplexity": _perplexity(surprisals),
             "coefficients": tuple(_coefficients(regression, rows.response)),
