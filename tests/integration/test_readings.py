@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import exp, fsum, log, pi
 from pathlib import Path
+from random import Random
 from typing import TypeAlias
 
 import numpy as np
@@ -203,6 +204,20 @@ async def test_predictor__without_differences_ends_the_job_with_its_name_and_tha
     assert status.status == "failed"
     said = f"self_paced by {run_id}: `length` is constant or a combination of other predictors."
     assert said in status.message
+
+
+async def test_counts__without_differences_are_left_out_with_a_note(lab: Lab) -> None:
+    """All words have the same letters, so the unigrams of characters find all of them equally likely."""
+    words, random = ["abc", "bca", "cab", "acb"], Random(3)
+    lines = [" ".join(random.choices(words, k=9)) for _ in range(8)]
+    async with lab.queue() as queue:
+        run_id = (await lab.finished_run(queue)).run_id
+        asked = request_of([run_id], times_table(lines=lines), baseline=["position"], spillover=0)
+        result = await completed(await started(queue, asked))
+    assert [one.counts for one in result.fits] == [None, "ngram"]
+    assert [one.second for one in result.comparisons] == [f"ngram of {run_id}"]
+    said = f"Left out: self_paced by unigram of {run_id}: `surprisal` is constant or a combination of other predictors."
+    assert ENGLISH.note(result.data.notes[-1]).startswith(said)
 
 
 def test_failed_reading__says_why_in_the_terminal(lab_shell: Shell) -> None:

@@ -69,6 +69,7 @@ def _write(reading: ReadingDirectory, settings: Settings) -> None:
     fitted: list[ModelFit] = []
     compared: list[ReadingComparison] = []
     firsts = dict[Measure, ModelFit]()
+    left_out: list[Note] = []
     for measure in record.measures:
         analysis = MeasureAnalysis(times, measure, record.options)
         of_measure: list[ModelFit] = []
@@ -78,7 +79,13 @@ def _write(reading: ReadingDirectory, settings: Settings) -> None:
             name = f"{measure}-{one.model.counts or 'model'}-{one.model.model}"
             found = reading.fit(name)
             if found is None:
-                found = _explained(analysis, one.model, scores)
+                try:
+                    found = _explained(analysis, one.model, scores)
+                except AppError as error:
+                    if one.model.counts is None:
+                        raise
+                    left_out.append(note("Left out: {problem}", problem=error.message))
+                    continue
                 reading.add_fit(name, found)
             of_measure.append(found)
         firsts[measure] = of_measure[0]
@@ -89,7 +96,7 @@ def _write(reading: ReadingDirectory, settings: Settings) -> None:
         logger.info("times_fitted", reason=measure)
     result = ReadingResult(
         reading_id=reading.reading_id,
-        data=changed(record.data, notes=(*record.data.notes, *counts.notes)),
+        data=changed(record.data, notes=(*record.data.notes, *counts.notes, *left_out)),
         fits=tuple(one.fit for one in fitted),
         comparisons=tuple(compared),
     )
