@@ -57,7 +57,8 @@ def delta(differences: Floats, texts: Levels, cost: TrainingCost, seed: int) -> 
     """Return the mean difference per observation with its 95 % interval.
 
     `differences` (n,) are log densities with surprisal minus those without, in nats. The standard error over texts is
-    that of a bootstrap, and the quantile that of Student's t for the number of texts.
+    that of a bootstrap. The quantile is that of Student's t for the effective number of texts (Kish 1965), (Σn)² / Σn²
+    for texts of n observations: a table of one long text and short ones says little more than that of the long one.
     """
     table = TextSums.of(differences, texts)
     n_texts, n = len(table.sums), float(np.sum(table.counts))
@@ -66,7 +67,8 @@ def delta(differences: Floats, texts: Levels, cost: TrainingCost, seed: int) -> 
     counts: Floats = drawn @ table.counts
     totals: list[float] = (n * (drawn @ table.sums) / counts).tolist()
     variance = stdev(totals) ** 2 * n_texts / (n_texts - 1) + cost.variance
-    total, half = n * table.mean, t_quantile(n_texts - 1) * sqrt(variance)
+    n_effective = n**2 / float(table.counts @ table.counts)
+    total, half = n * table.mean, t_quantile(max(1.0, n_effective - 1)) * sqrt(variance)
     low, high = total - half, total + half
     gain = total + cost.mean  # what the true coefficients would gain
     if 2 * gain > half:

@@ -52,6 +52,7 @@ def test_interval_of_unequal_texts__is_that_of_a_ratio_of_sums() -> None:
     """The standard error of a ratio is that of its residuals (Cochran 1977, equation 6.4)."""
     rng = np.random.default_rng(5)
     sizes: Levels = rng.integers(20, 60, 40)
+    lengths: list[int] = sizes.tolist()
     texts: Levels = np.repeat(np.arange(40), sizes)
     of_texts: Floats = rng.standard_normal(40)[texts]
     differences: Floats = of_texts + rng.standard_normal(len(texts))
@@ -60,8 +61,20 @@ def test_interval_of_unequal_texts__is_that_of_a_ratio_of_sums() -> None:
     error = sqrt(float(residuals @ residuals) * 40 / 39) / len(texts)
     found = delta(differences, texts, FREE, seed=1)
     assert found.estimate == pytest.approx(mean) and found.high is not None
-    assert found.high - mean == pytest.approx(float(t.ppf(0.975, 39)) * error, rel=0.04)
+    effective = len(texts) ** 2 / sum(size**2 for size in lengths)
+    assert found.high - mean == pytest.approx(float(t.ppf(0.975, effective - 1)) * error, rel=0.04)
     assert found == delta(differences, texts, FREE, seed=1)
+
+
+def test_interval__of_one_long_text_among_short_ones_has_the_quantile_of_one_degree() -> None:
+    sizes = [900, 20, 20, 20, 20]
+    texts: Levels = np.repeat(np.arange(5), sizes)
+    differences = array(0.02, -0.01, -0.01, -0.01, -0.01)[texts]
+    found = delta(differences, texts, TrainingCost(1.0, 4.0), seed=1)
+    assert found.estimate > 0 and found.low is not None and found.low < 0, "the gain is that of the long text"
+    same: Floats = np.full(980, 0.01)
+    equal = delta(same, texts, TrainingCost(0.0, 4.0), seed=1)
+    assert equal.low is not None and equal.low * 980 == pytest.approx(9.8 - float(t.ppf(0.975, 1)) * 2.0)
 
 
 def test_permutation__tries_all_signs_of_few_texts() -> None:
