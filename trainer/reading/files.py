@@ -17,8 +17,8 @@ _EFFECT_COLUMNS = ("model", "counts", "measure", "predictor", "unit", "estimate"
 def reading_files(result: ReadingResult, report: Report, images: Mapping[str, bytes]) -> dict[str, str | bytes]:
     """Return the files by name, given the report's pictures."""
     return {
-        "gains.csv": csv_table(_GAIN_COLUMNS, _gains(result.fits)),
-        "effects.csv": csv_table(_EFFECT_COLUMNS, _effects(result.fits)),
+        "gains.csv": csv_table(_GAIN_COLUMNS, _gains(result.fits), is_exact=True),
+        "effects.csv": csv_table(_EFFECT_COLUMNS, _effects(result.fits), is_exact=True),
         "report.html": report_html(report, images),
         "report.json": report.model_dump_json(),
         **{f"{name}.png": image for name, image in images.items()},
