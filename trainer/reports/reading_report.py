@@ -52,6 +52,14 @@ _TITLES: Mapping[str, str] = {
     "sizes": "{measure}: what surprisal explains, over sizes",
 }
 _AXES: Mapping[str, str] = {"perplexity": "perplexity per unit", "training": "step", "sizes": "parameters"}
+_GAINS = (
+    "{measure}: gains of surprisal in nats per held-out time, with 95 % intervals by a bootstrap over texts; p by "
+    "permutation over texts, corrected for the number of models (Holm)"
+)
+_GAINS_BY_ROW = (
+    "{measure}: gains of surprisal in nats per held-out time, by rows; p by permutation over texts, corrected for the "
+    "number of models (Holm)"
+)
 _REASONS: Mapping[Reason, str] = {
     "first": "Left out: {rows} of first units of texts",
     "last": "Left out: {rows} of last units of texts",
@@ -115,9 +123,7 @@ def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) 
         line, spline = _estimate(fit.delta_log_likelihood), _estimate(fit.spline_delta_log_likelihood)
         rows.append((_model(fit), fit.perplexity, line, spline, difference, p_holm))
     caption = note(
-        "{measure}: gains of surprisal in nats per held-out time, with 95 % intervals by a bootstrap over texts; p by "
-        "permutation over texts, corrected for the number of models (Holm)",
-        measure=measure_note(measure),
+        _GAINS if fits[0].delta_log_likelihood.low is not None else _GAINS_BY_ROW, measure=measure_note(measure)
     )
     title = measure_note(measure)
     return Table(name=f"gains-{measure}", title=title, caption=caption, columns=columns, rows=tuple(rows))
