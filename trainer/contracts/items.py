@@ -365,7 +365,8 @@ def item_notes(requests: Iterable[ItemsRequest]) -> tuple[str, ...]:
             for sentence in (sentence for sentence, is_so in guesses.items() if is_so):
                 rows[sentence].append(request.first_row + row)
             groups |= {group} if group else set()
-            is_word.append(not text.context and not request.region_columns and is_one_word(text.text))
+            is_joined = bool(text.context or request.region_columns or text.rows[1:])
+            is_word.append(not is_joined and is_one_word(text.text))
     notes = [
         sentence.format(cells=counted(len(found), "cell"), texts=counted(len(found), "text"), row=found[0])
         for sentence, found in rows.items()

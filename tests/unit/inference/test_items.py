@@ -225,6 +225,11 @@ def request_of(fields: dict[str, object]) -> ItemsRequest:
     [
         ({"table": {"t": list("abcde")}, "text_column": "t"}, ["Each text is one word, scored by itself"]),
         ({"table": {"t": list("abcd")}, "text_column": "t"}, []),
+        (
+            {"table": {"t": list("abcdefghij"), "g": list("vvwwxxyyzz")}, "text_column": "t", "separator": ""}
+            | {"group_column": "g"},
+            [],
+        ),
         ({"table": {"t": ["a", "b", "c", "d", "e f"]}, "text_column": "t"}, []),
         ({"table": {"t": ["我早上喝了咖啡"] * 5}, "text_column": "t"}, []),
         ({"table": {"t": ["我"] * 5}, "text_column": "t"}, ["Each text is one word"]),
