@@ -177,6 +177,18 @@ def assign(record: type[BaseModel], fields: dict[str, object], assignments: Sequ
         set_path(fields, key, text if is_plain else parse_yaml(text, f"--set {safe_name(key)}"))
 
 
+def given_columns(given: Sequence[str], example: str) -> dict[str, str]:
+    """Return the columns of `--column KNOWN=NAME` by their known names; raises INVALID_INPUT."""
+    columns: dict[str, str] = {}
+    for one in given:
+        known, equals, name = one.partition("=")
+        if not equals:
+            message = f"`--column {safe_name(one)}` must have the form KNOWN=NAME, such as {example}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        columns[known] = name
+    return columns
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one-sentence errors and exit code 2."""
 

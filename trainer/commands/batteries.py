@@ -10,7 +10,17 @@ from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.replication import complete_run
 from trainer.batteries.reading import battery_request
 from trainer.batteries.sources import HUB_BATTERIES, battery_at
-from trainer.commands.arguments import QUOTING, RUN_IDS, Argument, Commands, Options, flag, option, repeatable
+from trainer.commands.arguments import (
+    QUOTING,
+    RUN_IDS,
+    Argument,
+    Commands,
+    Options,
+    flag,
+    given_columns,
+    option,
+    repeatable,
+)
 from trainer.commands.connection import (
     Installation,
     accept,
@@ -69,13 +79,7 @@ class _ItemOptions(Options):
 
     def options(self, **more: object) -> BatteryOptions:
         """Return the options of a request; raises INVALID_INPUT."""
-        columns: dict[str, str] = {}
-        for given in self.column:
-            known, equals, name = given.partition("=")
-            if not equals:
-                message = f"`--column {safe_name(given)}` must have the form KNOWN=NAME, such as good=grammatical."
-                raise AppError(ErrorCode.INVALID_INPUT, message)
-            columns[known] = name
+        columns = given_columns(self.column, "good=grammatical")
         if self.end and self.measure not in ("sum", "end"):
             message = f"`--end` and `--measure {self.measure}` exclude each other: give one of them."
             raise AppError(ErrorCode.INVALID_INPUT, message)

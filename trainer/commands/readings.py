@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, assign, flag, repeatable
+from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, assign, flag, given_columns, repeatable
 from trainer.commands.connection import Installation, accept, settings_for_any, with_services
 from trainer.commands.jobs import plain_view
 from trainer.commands.terminal import Queued, Terminal
@@ -43,9 +43,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: _Options, terminal: Terminal) -> int:
-    fields = dict[str, object]()
+    fields: dict[str, object] = {"columns": given_columns(options.column, "self_paced=RT_ms")}
     assign(ReadingOptions, fields, options.set)
-    assign(ReadingOptions, fields, [f"columns.{one}" for one in options.column])
     request = reading_request(parse(ReadingOptions, fields), options.runs, read_file(options.data, SUFFIXES))
     for text in request.file.notes:
         terminal.note(text)
