@@ -53,7 +53,7 @@ _ABSENT = frozenset({"", ".", *ABSENT})
 """Cells of numbers without one; a point is that of EyeLink's reports."""
 _NO_SYMBOLS = frozenset("`´^~¨\ufe0e\ufe0f\ufffd")
 """Symbols and marks that stand for punctuation, choose a form of an emoji, or are what a wrong encoding leaves."""
-_THOUSANDS = re.compile(r"\s*\d{1,3},\d{3}\s*")
+_THOUSANDS = re.compile(r"\s*\d{1,3}[,.]\d{3}\s*")
 _MAX_MS = 1e9
 _LEAST_MEDIAN_MS, _LARGEST_MEDIAN_MS = 20.0, 100_000.0
 """Other times are seconds, logarithms or microseconds."""
@@ -522,7 +522,7 @@ class _Table:
         n_zeros = 0
         for measure, column in self._values.items():
             times = array("d", compress(column, kept))
-            notes += self._of_commas(measure)
+            notes += self._of_marks(measure)
             if measure != "skipping":
                 n_zeros += times.count(0.0)
                 times = array("d", (value or nan for value in times))
@@ -540,14 +540,20 @@ class _Table:
             raise AppError(ErrorCode.INVALID_INPUT, "it has no times: their cells are empty or 0.")
         return values, notes
 
-    def _of_commas(self, measure: Measure) -> Iterator[Note]:
-        """Yield a note on decimal commas; raises INVALID_INPUT if all could as well stand between thousands."""
-        column = safe_name(self._columns.measures[measure])
-        if cells := [cell for cell in self._of_values[measure] if "," in cell]:
-            if all(map(_THOUSANDS.fullmatch, cells)):
-                problem = f"`{column}` has cells such as '{safe_name(cells[0])}': write {cells[0].replace(',', '')} for"
-                problem += f" a thousand and more, or {cells[0].replace(',', '.')} for a decimal mark."
-                raise AppError(ErrorCode.INVALID_INPUT, problem)
+    def _of_marks(self, measure: Measure) -> Iterator[Note]:
+        """Yield a note on decimal commas; raises INVALID_INPUT if all could as well stand between thousands.
+
+        So could points beside decimal commas, if most numbers have none.
+        """
+        column, cells = safe_name(self._columns.measures[measure]), self._of_values[measure]
+        commas, points = ([cell for cell in cells if mark in cell] for mark in ",.")
+        marked = commas or (points if self._decimal == "," and 2 * len(points) < len(cells) else [])
+        if marked and all(map(_THOUSANDS.fullmatch, marked)):
+            plain, mark = safe_name(marked[0]), "." if commas else ","
+            problem = f"`{column}` has cells such as '{plain}': write {re.sub('[,.]', '', plain)} for a thousand and"
+            problem += f" more, or {re.sub('[,.]', mark, plain)} for a decimal mark."
+            raise AppError(ErrorCode.INVALID_INPUT, problem)
+        if commas:
             yield note("Read as decimal marks: the commas in `{column}`.", column=column)
 
     def _skipped(self, values: dict[Measure, _Floats]) -> list[Note]:

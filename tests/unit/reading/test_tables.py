@@ -352,6 +352,14 @@ def test_times__of_a_table_between_semicolons_may_have_decimal_commas() -> None:
         "`rt` has cells such as '1,300': write 1300 for a thousand and more, or 1.300 for a decimal mark.",
     ):
         read("t.csv", header + "a;1;The;p;1,300\na;2;dog;p;310\n")
+    by_points = "a;1;The;p;300\na;2;old;p;310\na;3;dog;p;1.300\n"
+    with refused(
+        ErrorCode.INVALID_INPUT,
+        "`rt` has cells such as '1.300': write 1300 for a thousand and more, or 1,300 for a decimal mark.",
+    ):
+        read("t.csv", header + by_points)
+    assert read("t.csv", header + by_points.replace("310", "310.125")).values["self_paced"][1] == 310.125
+    assert read("t.csv", (header + by_points).replace(";", ",")).values["self_paced"][2] == 1.3
     with refused(ErrorCode.INVALID_INPUT, "line 2 must have a time in milliseconds such as 350.5 in `rt`, or nothing"):
         read("t.csv", f'{header.replace(";", ",")}a,1,The,p,"300,25"\n')
 
