@@ -15,6 +15,7 @@ from trainer.contracts.parameters import WaitQuery
 from trainer.contracts.runs import RunRecord
 from trainer.lab import calls
 from trainer.lab.language import _
+from trainer.lab.waits import asked_to_end
 from trainer.reports.unlock_report import unlock_report
 
 _WAIT_SECONDS = 60.0
@@ -40,9 +41,7 @@ async def _unlock(context: CommandContext, run_id: str, *, is_confirmed: bool) -
         return await context.lab.call(calls.UNLOCK, context.caller, query=WaitQuery(wait=wait_seconds), body=body)
 
     async def end() -> Answer:
-        while not (ended := await read(_WAIT_SECONDS)).has_ended:
-            pass
-        return Answer(unlock_answer(record, ended))
+        return Answer(unlock_answer(record, await asked_to_end(lambda: read(_WAIT_SECONDS))))
 
     first = await read(0.0)
     return Answer(unlock_answer(record, first), later=None if first.has_ended else end)

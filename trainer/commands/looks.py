@@ -7,6 +7,7 @@ from trainer.config.validation import parse
 from trainer.contracts.looks import UnlockRequest
 from trainer.contracts.parameters import WaitQuery
 from trainer.lab.calls import UNLOCK
+from trainer.lab.waits import asked_to_end
 from trainer.reports.unlock_report import unlock_report
 
 _WAIT_SECONDS = 30.0
@@ -25,10 +26,8 @@ def _unlock(options: _UnlockOptions, terminal: Terminal) -> int:
     request = parse(UnlockRequest, {"runs": [*names]})
 
     async def unlock(installation: Installation) -> int:
-        while not (
-            found := await installation.call(UNLOCK, query=WaitQuery(wait=_WAIT_SECONDS), body=request)
-        ).has_ended:
-            pass  # the same request again counts no new look
+        query = WaitQuery(wait=_WAIT_SECONDS)  # the same request again counts no new look
+        found = await asked_to_end(lambda: installation.call(UNLOCK, query=query, body=request))
         terminal.show_report(found, unlock_report(found))
         return 0 if all(run.status == "completed" for run in found.runs) else EXIT_FAILED
 

@@ -41,6 +41,13 @@ async def at_end(read: Callable[[], Awaitable[StatusT]], wait_seconds: float) ->
     return status
 
 
+async def asked_to_end(ask: Callable[[], Awaitable[StatusT]]) -> StatusT:
+    """Return the status of a job that has ended, by a request that itself waits for some time."""
+    while not (status := await ask()).has_ended:
+        pass
+    return status
+
+
 async def all_pages(read: Callable[[JobsQuery], Awaitable[PageT]]) -> PageT:
     """Return all jobs of a kind as one page, newest first."""
     page = await read(JobsQuery(limit=_MAX_JOBS))
