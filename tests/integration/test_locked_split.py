@@ -17,9 +17,12 @@ from tests.support.agents import agent_of
 from tests.support.http import ANA, BOB, Site, lab_site
 from tests.support.inference_bot import answer, place, said
 from tests.support.lab import Lab
+from tests.support.refusals import refused as raising
 from tests.support.run_shell import TINY, enter
 from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunDirectory
+from trainer.client.remote import Remote
+from trainer.config.settings import ClientSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
@@ -163,6 +166,13 @@ async def test_locked_split__is_refused_in_a_sentence_that_says_what_would_be_ri
             refused = await here.ask(method, address, None if body is None else sent.encode())
             assert refused.outcome == (403, "TEST_LOCKED"), (path, refused.text)
             assert "unlock" in refused.error.message
+        client: dict[str, object] = {"url": f"http://127.0.0.1:{here.port}", "key": ANA}
+        remote, file = Remote(ClientSettings.model_validate(client)), lab.folder / "sent in portions.txt"
+        file.write_text(some_text(90), encoding="utf-8")
+        with raising(ErrorCode.TEST_LOCKED, "locked"):
+            await remote.check_text(twins.locked.run_id, file)
+        assert (await remote.check_text(twins.opened.run_id, file)).test == "open"
+        await remote.close()
         assert ledger.count(effective) == before, "no refusal is a look"
         child = await trained(here, init_from_run_id=twins.locked.run_id)
         assert child.record().effective.test == "locked" and "stays locked, because" in child.record().notes[-1]
@@ -210,6 +220,20 @@ async def test_unlock__of_several_runs_is_one_look_and_needs_runs_with_a_test_sp
         unlocked = (await here.post("/unlock?wait=60", {"runs": [twins.locked.run_id, other.run_id]})).record(Unlocked)
         assert [one.status for one in unlocked.runs] == ["completed", "completed"]
         assert before is not None and unlocked.looks == (changed(before, looks=before.looks + 1),)
+
+
+async def test_unlock__that_has_failed_is_tried_again_by_the_next_request(lab: Lab) -> None:
+    async with twins_of(lab) as (here, twins):
+        text, gone = lab.folder / "data" / "corpus" / f"{CORPUS}.txt", lab.folder / "gone"
+        text.rename(gone)
+        sent = {"runs": [twins.locked.run_id]}
+        failed = (await here.post("/unlock?wait=60", sent, key=ANA)).record(Unlocked)
+        gone.rename(text)
+        again = (await here.post("/unlock?wait=60", sent, key=ANA)).record(Unlocked)
+    [before], [after] = failed.runs, again.runs
+    assert (before.status, before.test_loss) == ("failed", None) and before.error is not None
+    assert (after.status, after.test_loss) == ("completed", twins.metrics.loss)
+    assert again.looks == failed.looks, "one look, whatever failed"
 
 
 async def test_corpus_lock__holds_for_later_runs_on_the_text_by_any_name(lab: Lab) -> None:
@@ -308,6 +332,8 @@ async def test_locked_split__is_told_by_no_tool_of_an_agent_before_its_unlock(la
         assert not twins.is_told_by((await ana.read(f"run://{run_id}/card")).encode())
         assert (await ana.call("evaluate", run_id=run_id, split="test")).error.code is ErrorCode.TEST_LOCKED
         assert (await bob.call("unlock", runs=[run_id])).error.code is ErrorCode.FORBIDDEN
+        waits = await ana.call("unlock", runs=[run_id])
+        assert waits.text.startswith("It has not ended. Call it again with the same arguments and wait ")
         answer_of_tool = await ana.call("unlock", runs=[run_id], wait=30)
         [unlocked] = answer_of_tool.record(Unlocked).runs
         assert unlocked.test_loss == twins.metrics.loss

@@ -119,9 +119,9 @@ class LookLedger:
         there = {key for key in keys if _KEY.fullmatch(key)}
         for name in here - there:
             objects.put_new(f"{_FOLDER}/{name}", (self._folder / name).read_bytes())
-        for name in there - here:
-            if (found := objects.get(f"{_FOLDER}/{name}")) is not None:
-                self._store(name, found.data)
+        found = {name: objects.get(f"{_FOLDER}/{name}") for name in there - here}
+        for name, data in {name: look.data for name, look in found.items() if look is not None}.items():
+            self._store(name, data)
 
     def _models(self, test_id: str) -> set[str]:
         return {model for model, _ in self._looks(self._names(test_id))}

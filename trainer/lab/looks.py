@@ -61,9 +61,8 @@ async def _measured(lab: Lab, caller: Caller, run_id: str) -> UnlockedRun:
     )
     if response.status == "failed":
         await client.delete(EvalRecord, run_id, request_id)  # the next call tries again
-    if response.metrics is None:
-        return UnlockedRun(run_id=run_id, status=response.status, error=response.error)
-    return _unlocked(run_id, response.metrics)
+    waiting = UnlockedRun(run_id=run_id, status=response.status, error=response.error)
+    return waiting if response.metrics is None else _unlocked(run_id, response.metrics)
 
 
 def _unlocked(run_id: str, measured: EvalSummary | EvalMetrics) -> UnlockedRun:

@@ -12,7 +12,7 @@ from tests.support.families import model_of
 from tests.support.properties import for_all
 from tests.support.refusals import refused
 from tests.support.tiny_models import tokenizer_of
-from trainer.batteries.word_contexts import choose_words, frequencies_per_million, mean_surprisals
+from trainer.batteries.word_contexts import choose_words, frequencies_per_million, line_portions, mean_surprisals
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.scores import WordScore
 from trainer.inference.scoring import word_surprisals
@@ -109,6 +109,10 @@ def test_means__of_causal_and_masked_models_are_those_of_their_words(name: str, 
         assert one.n_contexts == len(expected)
         assert one.nats == pytest.approx(fmean(expected), abs=1e-4)
     assert [one.n_contexts for one in means.scores] == [2, 2, 3] and not means.n_unscored
+
+
+def test_split__without_lines_has_no_text_to_score() -> None:
+    assert [*line_portions([], "line")] == []
 
 
 @for_all(_lines)

@@ -9,9 +9,10 @@ from tests.support.refusals import refused
 from trainer.config.validation import parse
 from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.evaluations import EvalRequest
+from trainer.contracts.evaluations import EvalRequest, EvalResponse
 from trainer.contracts.generations import GenerateRequest
 from trainer.contracts.scores import ScoreRecord, ScoreRequest, ScoreResponse
+from trainer.contracts.segmentation import SegmentResponse
 
 Request = type[BaseModel]
 SOURCES: Mapping[Request, dict[str, object]] = {
@@ -116,3 +117,10 @@ def test_record__is_read_again_and_a_damaged_one_shows_no_text(record: BaseModel
     with pytest.raises(ValidationError, match=f"{field}\n") as caught:
         type(record).model_validate_json(damaged)
     assert "secret" not in str(caught.value)
+
+
+def test_answer__without_a_result_says_that_no_worker_has_answered() -> None:
+    waiting: dict[str, object] = {"request_id": "1", "run_id": "run", "status": "queued"}
+    for result in (parse(SegmentResponse, waiting).result, parse(EvalResponse, waiting).measured):
+        with refused(ErrorCode.SERVICE_UNAVAILABLE, "No worker has answered; try again in a minute."):
+            result()

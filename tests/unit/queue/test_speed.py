@@ -64,6 +64,7 @@ async def test_minutes__choose_by_a_measurement_and_stay_chosen(
     assert not any("ms a step here" in choice.reason for choice in second.chosen)
     other = changed(second.effective, model=changed(second.effective.model, hidden_size=4), model_size="tiny")
     assert second._replace(effective=other).is_of(record)
+    assert not second._replace(effective=changed(second.effective, test="locked")).is_of(record)
     assert not (await previewed(tmp_path, changed(MINUTES, minutes=4.0))).is_of(record)
     given = changed(MINUTES, learning_rate=0.5)
     assert not (await previewed(tmp_path, given)).is_of(record)

@@ -292,6 +292,7 @@ print(missing_fonts(rows))
 def drawn_with(folder: Path, signs: str, font_of: str) -> tuple[Tensor, Tensor, str]:
     """Draw a heat map and a legend of signs where the only fonts are matplotlib's own and one of some signs."""
     folder.mkdir()
+    (folder / "broken.ttf").write_bytes(b"not a font")
     if font_of:
         subprocess.run([sys.executable, "-c", FONT, str(folder / "tiny.ttf"), font_of], check=True)
     environment = {"MPLCONFIGDIR": str(folder), "PATH": "", "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
