@@ -314,8 +314,8 @@ async def test_checkpoints__come_after_their_run_and_are_compared_with_it(lab: L
         corpus = CorpusStore(lab.settings).find("text")
         run, other = (finished_run(lab.folder, family, corpus=corpus) for family in ("lstm", "gru"))
         run.write_manifest(changed(run.completed_manifest(), steps=3))
-        add_steps(run, 1, 2)
-        names = [run.run_id, f"{run.run_id}@1", f"{run.run_id}@2", other.run_id]
+        add_steps(run, 0, 1, 2)
+        names = [run.run_id, *(f"{run.run_id}@{step}" for step in range(3)), other.run_id]
         runs = [run.run_id, other.run_id]
         request = request_of(runs, times_table(), baseline=["length"], spillover=0, has_checkpoints=True)
         body: dict[str, object] = request.model_dump(mode="json")

@@ -141,11 +141,12 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
 def _model(one: RunModel, run: RunDirectory) -> ScoringModel:
     """Return what is known of a model."""
     effective, manifest = run.record().effective, run.manifest()
+    last = 0 if manifest is None else manifest.steps
     return ScoringModel(
         model=one.name,
         family=effective.model_family,
         params=None if manifest is None or manifest.model is None else manifest.model.params,
-        step=one.checkpoint or (0 if manifest is None else manifest.steps),
+        step=last if one.checkpoint is None else one.checkpoint,
         series=request_hash(changed(effective, seed=0)),
         is_masked=effective.objective == "masked_lm",
     )
