@@ -102,10 +102,9 @@ def _explained(result: ReadingResult, by_measure: Mapping[Measure, Sequence[Read
             yield _figure(measure, "training", trained, lambda fit: fit.step, lambda alike: alike[0].step)
         ends = [fit for fit in models if "@" not in fit.model and fit.params is not None]
         if len({fit.params for fit in ends}) > 1:
-            families = dict[str, list[ReadingFit]]()
-            for fit in ends:
-                families.setdefault(fit.family, []).append(fit)
-            yield _figure(measure, "sizes", families, lambda fit: fit.params or 0, lambda alike: alike[0].params or 0)
+            yield _figure(
+                measure, "sizes", _families(ends), lambda fit: fit.params or 0, lambda alike: alike[0].params or 0
+            )
 
 
 def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) -> Table:
@@ -131,14 +130,11 @@ def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) 
 
 def _over_seeds(measure: Measure, fits: Sequence[ReadingFit]) -> Iterator[Table]:
     """Yield the mean gains of runs that differ in their seeds only, and of their checkpoints of equal steps."""
-    alike = dict[tuple[str, int], list[ReadingFit]]()
-    for line, of_line in _lines([fit for fit in fits if fit.counts is None]).items():
-        for fit in of_line:
-            alike.setdefault((line, fit.step), []).append(fit)
     rows = tuple(
         [
             (line, step, len(of_seeds), _mean(of_seeds))
-            for (line, step), of_seeds in sorted(alike.items())
+            for line, of_line in _lines([fit for fit in fits if fit.counts is None]).items()
+            for step, of_seeds in sorted(_alike(of_line, lambda fit: fit.step).items())
             if of_seeds[1:]
         ]
     )
@@ -162,12 +158,7 @@ def _figure(
     place: Callable[[Sequence[ReadingFit]], float],
 ) -> Figure:
     """Return the mean gains of the fits of a line that have an equal key, at the place of these fits."""
-    means = dict[str, dict[float, Estimate]]()
-    for line, fits in lines.items():
-        alike = dict[int, list[ReadingFit]]()
-        for fit in fits:
-            alike.setdefault(key(fit), []).append(fit)
-        means[line] = {place(group): _mean(group) for group in alike.values()}
+    means = {line: {place(group): _mean(group) for group in _alike(fits, key).values()} for line, fits in lines.items()}
     places = sorted({at for of_line in means.values() for at in of_line})
     return Figure(
         name=f"{name}-{measure}",
@@ -178,6 +169,14 @@ def _figure(
         form="figures",
         series=tuple([Series(name=line, values=tuple([*map(of_line.get, places)])) for line, of_line in means.items()]),
     )
+
+
+def _alike(fits: Sequence[ReadingFit], key: Callable[[ReadingFit], int]) -> Mapping[int, Sequence[ReadingFit]]:
+    """Return the fits by a key, of each run one: the checkpoint of its last step is the model of its end."""
+    groups = dict[int, dict[str, ReadingFit]]()
+    for fit in fits:
+        groups.setdefault(key(fit), {}).setdefault(fit.run_id, fit)
+    return {number: [*of_runs.values()] for number, of_runs in groups.items()}
 
 
 def _perplexity(fits: Sequence[ReadingFit]) -> float:
@@ -196,6 +195,19 @@ def _lines(fits: Sequence[ReadingFit]) -> Mapping[str, Sequence[ReadingFit]]:
         seeds = _name_of(fit, runs[fit.series]) if len(runs.get(fit.series, ())) > 1 else fit.run_id
         lines.setdefault(fit.name if fit.counts is not None else seeds, []).append(fit)
     return lines
+
+
+def _families(ends: Sequence[ReadingFit]) -> Mapping[str, Sequence[ReadingFit]]:
+    """Return the fits by families; of one size, those that differ in more than their seeds have lines of their own."""
+    of_sizes = dict[tuple[str, int | None], set[str]]()
+    for fit in ends:
+        of_sizes.setdefault((fit.family, fit.params), set()).add(fit.series)
+    families = dict[str, list[ReadingFit]]()
+    for line, fits in _lines(ends).items():
+        for fit in fits:
+            is_only = len(of_sizes[fit.family, fit.params]) == 1
+            families.setdefault(fit.family if is_only else line, []).append(fit)
+    return families
 
 
 def _name_of(fit: ReadingFit, run_ids: Iterable[str]) -> str:

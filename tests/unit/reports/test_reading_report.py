@@ -99,6 +99,26 @@ def test_figures__have_a_line_for_all_seeds_with_the_interval_of_the_mean() -> N
     assert [of_seeds.value, of_seeds.low, of_seeds.high] == mean
 
 
+def test_sizes__of_trainings_that_differ_in_more_than_their_seeds_are_apart() -> None:
+    others = [fit(f"lstm-{gain}", gain, 40.0, series="d" * 64, params=9000) for gain in (0.07, 0.09)]
+    sizes = lines(figures(report_of(*FITS, *others))["sizes-gaze"])
+    values = {line: {at: one.value for at, one in of_line.items()} for line, of_line in sizes.items()}
+    assert values == {
+        "lstm": {1000: pytest.approx(0.03)},
+        "gpt2": {3000: 0.03},
+        "lstm-9": {9000: 0.05},
+        "lstm dddddd": {9000: pytest.approx(0.08)},
+    }
+
+
+def test_checkpoint_of_the_last_step__is_no_other_seed() -> None:
+    last = fit("lstm-1@20", 0.02, 100.0)
+    report = report_of(FITS[0], last, fit("lstm-1@0", 0.001, 900.0, step=0, params=None))
+    assert [table.name for table in report.tables()] == ["gains-gaze", "effects-gaze"]
+    [training] = lines(figures(report)["training-gaze"]).values()
+    assert {at: one.value for at, one in training.items()} == {0: 0.001, 20: 0.02}
+
+
 def test_table_over_seeds__has_means_of_equal_steps_by_the_name_of_the_group() -> None:
     group = "sayings-20261130-0123abcd"
     grouped = [fit(f"{group}-s{seed}", gain, 100.0, series="d" * 64) for seed, gain in ((0, 0.01), (1, 0.02))]
