@@ -298,6 +298,8 @@ async def test_table__that_cannot_be_analysed_is_refused_before_the_queue(lab: L
             (times_table(), {"columns": {"gaze": "FFD"}}, "FFD"),
             (times_table(), {"min_ms": 5000}, "8 first, 8 last, 56 too_short. Change `exclude`, `min_ms`."),
             (times_table(), {"baseline": ["length", "surprisal"]}, "`baseline` must be without `surprisal`"),
+            (times_table(), {"baseline": ["length"] * 2}, "`baseline` must be different from each other"),
+            (times_table(), {"measures": ["self_paced"] * 2}, "`measures` must be different from each other"),
             (times_table(), {"measures": ["gaze"]}, "has no times of gaze, but of self_paced."),
             (times_table(), {"analysis": "mixed"}, "`analysis` must be 'means': the table has no column of persons."),
             ("text,position\n1,1\n", {}, "word"),

@@ -99,7 +99,7 @@ class TableOptions(Frozen, json_schema_extra=describe_fields):
 class ReadingOptions(TableOptions):
     """Options for the analysis of reading times."""
 
-    measures: tuple[Measure, ...] = ()
+    measures: Annotated[tuple[Measure, ...], requires(are_different, "different from each other")] = ()
     """The measures to analyse, each by itself; default: all that the table has."""
     separator: Separator = " "
     """The characters between two units of a text."""
@@ -115,7 +115,9 @@ class ReadingOptions(TableOptions):
     analysis: Analysis | None = None
     """The regression; default: mixed where the table has persons."""
     baseline: Annotated[
-        tuple[Predictor, ...], requires(_is_baseline, "without `surprisal`, which is compared with it")
+        tuple[Predictor, ...],
+        requires(_is_baseline, "without `surprisal`, which is compared with it"),
+        requires(are_different, "different from each other"),
     ] = ("length", "log_frequency", "position")
     """Predictors that stand beside the surprisal, and alone in the model that it is compared with."""
     spillover: Annotated[int, Field(ge=0, le=2)] = 2
