@@ -331,6 +331,16 @@ async def test_checkpoints__come_after_their_run_and_are_compared_with_it(lab: L
     figures = [part for section in report.sections for part in section.parts if isinstance(part, Figure)]
     [training] = [one for one in figures if one.name == "training-self_paced"]
     assert len(training.series) == 1, "the other run has no checkpoints"
+    assert training.axes[0].places == (0, 1, 2, 3)
+
+
+async def test_table__that_is_too_long_for_a_server_is_refused_over_http(lab: Lab) -> None:
+    rows = "1,1,The,300\n" * 900_000
+    async with lab.queue() as queue, lab_site(lab) as here:
+        run_id = (await lab.finished_run(queue)).run_id
+        file = {"name": "times.csv", "content": f"text,position,word,rt\n{rows}"}
+        answer = await here.post("/readings", {"runs": [run_id], "file": file})
+    assert answer.outcome == (413, "PAYLOAD_TOO_LARGE") and "a server takes 10,000,000" in answer.error.message
 
 
 @pytest.mark.slow

@@ -9,10 +9,13 @@ from trainer.contracts.readings import ReadingRequest, ReadingStatus
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import check_first
 from trainer.queue.readings import kept_names, resolve_reading
+from trainer.reading.request import check_sent
 
 
 async def start_reading(lab: Lab, asked: Asked[NoQuery, WaitQuery, ReadingRequest]) -> ReadingStatus:
     """Explain reading times by the surprisals of runs; an equal request names the same job."""
+    if asked.origin is not None:
+        check_sent(asked.body)
     caller, names = asked.caller, dict[str, None]()
     for given in asked.body.runs:
         name = await lab.run_name(caller, given, or_group=True, or_checkpoint=True)
