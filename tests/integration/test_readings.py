@@ -206,6 +206,19 @@ async def test_predictor__without_differences_ends_the_job_with_its_name_and_tha
     assert said in status.message
 
 
+async def test_marginal_surprisals__of_characters_are_exact_and_have_a_bound_for_counts_too(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        run_id = (await lab.finished_run(queue)).run_id
+        found: list[tuple[ReadingFit, ...]] = []
+        for how in ("canonical", "marginal"):
+            reading = await started(queue, request_of([run_id], times_table(), spillover=0, tokenizations=how))
+            found.append((await completed(reading)).fits)
+    for canonical, marginal in zip(found[0], found[1], strict=True):
+        assert (canonical.bound_bits, marginal.bound_bits) == (None, 0.0)
+        for one, other in zip(canonical.coefficients, marginal.coefficients, strict=True):
+            assert other.estimate == pytest.approx(one.estimate, rel=1e-3, abs=1e-3)
+
+
 async def test_counts__without_differences_are_left_out_with_a_note(lab: Lab) -> None:
     """All words have the same letters, so the unigrams of characters find all of them equally likely."""
     words, random = ["abc", "bca", "cab", "acb"], Random(3)

@@ -129,9 +129,9 @@ def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) ->
         yield Scored(model, of_counts.beside(scores))
         if not any(of_counts is one for one in seen):
             seen.append(of_counts)
-            of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0, bound_bits=None)
+            of_run = changed(model, model=run.run_id, is_masked=False, n_cut=0)
             counted += [
-                Scored(changed(of_run, counts=kind), of_counts.beside(of_kind))
+                Scored(changed(of_run, counts=kind, bound_bits=_bits(of_kind.bound_nats)), of_counts.beside(of_kind))
                 for kind, of_kind in of_counts.kinds.items()
                 if kind not in record.options.baseline
             ]
