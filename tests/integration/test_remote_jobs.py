@@ -188,13 +188,16 @@ def test_reading__explains_times_of_the_laptop_as_the_machine_of_the_server_does
     assert "maze task: gains of surprisal" in shown
     assert same_as_there(laptop, "job", "show", "readings", "last") == shown
     assert laptop.read(ReadingResult, "job", "wait", "readings", "last") == found
-    chosen: dict[str, object] = {"columns": {"maze": "RT_ms"}, "baseline": ["length"], "spillover": 0}
-    again = client.reading([run.run_id, f"{run.run_id}@3"], laptop.folder / "times.csv", **chosen)
+    columns, file = {"maze": "RT_ms"}, laptop.folder / "times.csv"
+    again = client.reading([run.run_id, f"{run.run_id}@3"], file, columns=columns, baseline=["length"], spillover=0)
     assert again == found, "an equal job is not run again"
+    kept = client.reading(run.run_id, file, has_checkpoints=True, columns=columns, baseline=["length"], spillover=0)
+    names = [f"{run.run_id}@{step}" for step in STEPS if step < run.completed_manifest().steps]
+    assert [one.model for one in kept.fits if one.counts is None] == [run.run_id, *names]
     assert "maze task: gains of surprisal" in repr(client.report("readings", found.reading_id))
     assert "has no times of gaze" in laptop.refuse(*words, "--set", "measures=[gaze]")
     with refused(ErrorCode.RUN_NOT_FOUND, "no-such-run"):
-        client.reading("no-such-run", laptop.folder / "times.csv", **chosen)
+        client.reading("no-such-run", file, columns=columns)
 
 
 @pytest.mark.parametrize("kind", slow_except(JOB_ROWS, "exports", "experiments"))

@@ -25,7 +25,7 @@ from trainer.config.experiment_file import plan_path, read_experiment, read_plan
 from trainer.config.settings import ClientSettings, load_settings
 from trainer.config.train_request import RequestDraft
 from trainer.config.validation import field_problems, parse
-from trainer.contracts.base import KindName, RunState
+from trainer.contracts.base import KindName, RunState, changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRequest, BatteryStatus, BatterySummary
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.development import Development
@@ -269,15 +269,18 @@ class Client:
         request = read_study(path, given)
         return self._loop.call(self._study(request, work_bar(request.name)))
 
-    def reading(self, runs: str | Sequence[str], file: str | Path, **options: object) -> ReadingResult:
+    def reading(
+        self, runs: str | Sequence[str], file: str | Path, *, has_checkpoints: bool = False, **options: object
+    ) -> ReadingResult:
         """Explain a table of reading times by the surprisals of runs on the server: what they add, and their effects.
 
-        The table is a file of this machine, and the options are those of ReadingOptions. An equal job that has
-        completed is not run again.
+        The table is a file of this machine, and the options are those of ReadingOptions. `has_checkpoints` also takes
+        the checkpoints that the runs have kept. An equal job that has completed is not run again.
         """
         names = [runs] if isinstance(runs, str) else runs
         request = reading_request(parse(ReadingOptions, options), names, read_file(Path(file), SUFFIXES))
         check_sent(request)
+        request = changed(request, has_checkpoints=has_checkpoints)
         return self._loop.call(self._reading(request, work_bar("reading")))
 
     def unlock(self, *names: str) -> Unlocked:
