@@ -79,7 +79,7 @@ def read_file(path: Path, suffixes: Collection[str]) -> TextFile:
 def check_suffix(name: str, suffixes: Collection[str]) -> None:
     """Raise INVALID_INPUT for a file of another kind."""
     if PurePosixPath(name).suffix.lower() not in suffixes:
-        message = f"'{shown_name(name)}' is no file of items: its name must end in {', '.join(suffixes)}."
+        message = f"'{shown_name(name)}' cannot be read as a table: its name must end in {', '.join(suffixes)}."
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 

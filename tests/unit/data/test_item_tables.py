@@ -35,7 +35,7 @@ def test_table__has_the_values_that_its_file_has(
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.xlsx", "a", "'a.xlsx' is no file of items: its name must end in .csv, .tsv, .jsonl."),
+        ("a.xlsx", "a", "'a.xlsx' cannot be read as a table: its name must end in .csv, .tsv, .jsonl."),
         ("a.csv", "", "'a.csv': it has no items."),
         ("a.csv", "\na,b,a\n1,2,3\n", "'a.csv': line 2 names the column 'a' more than once."),
         ("a.csv", "a,b\n1\n", "'a.csv': line 2 has 1 column, and the first line names 2."),

@@ -594,7 +594,7 @@ def test_file__of_another_kind_is_refused() -> None:
             ErrorCode.INVALID_INPUT, "its first line must name columns with tabs, commas or semicolons between"
         ):
             read("t.csv", content)
-    with refused(ErrorCode.INVALID_INPUT, "'t.xlsx' is no file of items"):
+    with refused(ErrorCode.INVALID_INPUT, "'t.xlsx' cannot be read as a table"):
         read("t.xlsx", "")
 
 
