@@ -260,5 +260,5 @@ def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Label axes without a frame."""
     axes.set_xlabel(x_label, color=TEXT, fontsize=LABEL_SIZE, labelpad=6)
     axes.set_ylabel(y_label, color=TEXT, fontsize=LABEL_SIZE, labelpad=6)
-    axes.tick_params(colors=TEXT, length=0, labelsize=TICK_SIZE)
+    axes.tick_params(which="both", colors=TEXT, length=0, labelsize=TICK_SIZE)
     axes.set_frame_on(False)
