@@ -117,7 +117,8 @@ def best_threshold(values: Floats, is_boundary: Flags) -> float:
     n_right: _Counts = np.cumsum(ordered, dtype=np.int64)
     n_predicted: _Counts = np.arange(1, len(values) + 1)
     f1: Floats = 2 * n_right / (n_predicted + n_right.item(-1))
-    below: Floats = np.append(falling[1:], falling.item(-1) - 1)
+    lowest = falling.item(-1)
+    below: Floats = np.append(falling[1:], 0.0 if lowest > 0 else lowest - 1)  # no entropy or surprisal is below 0
     is_tied: Flags = falling == below
     f1[is_tied] = -1  # equal values are all above a threshold, or none is
     best = int(np.argmax(f1))

@@ -85,7 +85,8 @@ def test_threshold__has_the_highest_f1_of_all(seed: int) -> None:
 
 
 def test_threshold__can_be_below_all_values() -> None:
-    assert best_threshold(floats(2, 2, 2), flags("|||")) < 2
+    assert best_threshold(floats(2, 2, 2), flags("|||")) == 1, "between these and 0"
+    assert best_threshold(floats(0, 0, 0), flags("|||")) < 0
 
 
 def test_known_language__is_segmented_without_error() -> None:
