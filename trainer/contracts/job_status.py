@@ -42,7 +42,7 @@ class SteppedStatus(JobStatus):
 
     @property
     def percent(self) -> float:
-        """How much of the job is done."""
+        """The steps that are done, in percent of all steps."""
         return 100 * self.done / max(1, self.total)
 
 
