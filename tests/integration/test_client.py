@@ -379,6 +379,40 @@ def test_failed_request__raises_its_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_key__is_sent_to_the_origin_of_the_server_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
+    content, nothing = b"an archive", Prepared(404, b"{}")
+    with prepared(Prepared(200, content), nothing) as other, prepared() as server, Client(server.url, KEY) as client:
+        secure = other.url.replace("http:", "https:")
+        links = {"own": server.url, "other": other.url, "lost": other.url, "secure": secure, "path": "/exports/e"}
+        links["nobody"] = nobody = "http://127.0.0.1:1"
+        for name, origin in links.items():
+            file: dict[str, object] = {"name": "run.tar", "bytes": len(content), "sha256": sha256(content).hexdigest()}
+            file |= {"url": f"{origin}/e?signature=s", "expires_at": now()}
+            status = ExportStatus.model_validate(
+                {"export_id": "e", "run_id": "run", "format": "archive", "status": "completed", "created_at": now()}
+                | {"file": file}
+            )
+            is_own = name in ("own", "path")
+            answers = [Prepared(body=status.model_dump_json().encode())] * 2
+            server.answers = [*answers, *[Prepared(200, content)] * is_own]
+            if is_own or name == "other":
+                client.export("run", "archive", tmp_path / name)
+                assert (tmp_path / name).read_bytes() == content
+                continue
+            with pytest.raises(AppError) as caught:
+                client.export("run", "archive", tmp_path / name)
+            said = {
+                "lost": f"{other.url} answers with HTTP 404",
+                "secure": f"No server answers at {secure}: TLS failed",
+                "nobody": f"No server answers at {nobody}, which the server names in a link: check its",
+            }
+            assert said[name] in caught.value.message
+        assert {one.headers.get("X-Api-Key") for one in server.sent} == {KEY}
+        assert [one.path for one in other.sent] == ["/e?signature=s"] * 2
+        assert not any(KEY in value for one in other.sent for value in one.headers.values())
+
+
 def test_failed_run_of_a_server__names_the_step_that_it_is_resumed_from(tmp_path: Path) -> None:
     status = Story(tmp_path, run_record("lstm-1")).start().checkpoint(20).follower().status
     error = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It failed."))

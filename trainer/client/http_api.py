@@ -43,22 +43,22 @@ class StreamLost(Exception):
 
 
 class HttpApi:
-    """The HTTP API of one server; one connection pool."""
+    """The HTTP API of one server: its key goes to the origin of its address only, whatever links the answers name."""
 
     def __init__(self, settings: ClientSettings) -> None:
         if settings.url is None:
             message = "No server is named: set MT_URL to the address of its HTTP API, such as http://lab:8000."
             raise AppError(ErrorCode.CONFIG_INVALID, message)
-        url = httpx2.URL(str(settings.url))
-        self._address = _shown(url)
-        headers = {} if settings.key is None else {"X-Api-Key": settings.key.get_secret_value()}
-        # of all trusted certificates, which take 23 ms to read, http needs none
-        verify = True if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._http = httpx2.AsyncClient(base_url=url, headers=headers, verify=verify)
+        self._url = httpx2.URL(str(settings.url))
+        self._address = _shown(self._url)
+        self._key = {} if settings.key is None else {"X-Api-Key": settings.key.get_secret_value()}
+        self._clients = {self._url.scheme: _client(self._url)}
+        """One connection pool per scheme, as a link of an answer may have another scheme than the server."""
         self._has_answered = False
 
     async def close(self) -> None:
-        await self._http.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     async def get(self, record: type[RecordT], path: str, /, **query: object) -> RecordT:
         """Read a record; `wait` in the query is the time that the server waits for a result."""
@@ -152,11 +152,15 @@ class HttpApi:
         patience_seconds = _PATIENCE_SECONDS if self._has_answered else _FIRST_PATIENCE_SECONDS
         deadline, pause = monotonic() + patience_seconds, 0.1
         while True:
-            request = self._http.build_request(
+            request = self._clients[self._url.scheme].build_request(
                 method, path, params=params, headers=headers, content=content, timeout=timeout
             )
+            if self._is_own(request.url):
+                request.headers.update(self._key)
+            if request.url.scheme not in self._clients:
+                self._clients[request.url.scheme] = _client(request.url)
             try:
-                response = await self._http.send(request, stream=is_streamed)
+                response = await self._clients[request.url.scheme].send(request, stream=is_streamed)
                 if response.status_code in _GATEWAY or _is_web_page(response):
                     await response.aread()
                 if _is_web_page(response):
@@ -166,7 +170,7 @@ class HttpApi:
                     return response
                 failure = self._error(response)
             except httpx2.RequestError as error:
-                failure = self._unreachable(error)
+                failure = self._unreachable(error, request.url)
                 if not self._has_answered and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
                     raise failure from error
             if monotonic() > deadline:
@@ -174,11 +178,18 @@ class HttpApi:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
+    def _is_own(self, url: httpx2.URL) -> bool:
+        """Return True for an address of the server's origin, to which alone the key is sent."""
+        return (url.scheme, url.host, url.port) == (self._url.scheme, self._url.host, self._url.port)
+
+    def _address_at(self, url: httpx2.URL) -> str:
+        return self._address if self._is_own(url) else _shown(url.copy_with(path="/"))
+
     def _error(self, response: httpx2.Response) -> AppError:
         body = _body_of(response)
         if body is not None:
             return AppError(body.code, body.message, body.details)
-        status, address = response.status_code, self._address
+        status, address = response.status_code, self._address_at(response.url)
         proxy = f"A proxy before {address} answered {status} ({response.reason_phrase or 'no reason'})"
         if status == ErrorCode.PAYLOAD_TOO_LARGE.http_status:
             limit = f"it takes no body of {len(response.request.content):,} bytes"
@@ -202,12 +213,15 @@ class HttpApi:
             message = f"{address} answers with HTTP {status}, which is no answer of Model Trainer. Check MT_URL."
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
-    def _unreachable(self, error: httpx2.RequestError) -> AppError:
+    def _unreachable(self, error: httpx2.RequestError, url: httpx2.URL) -> AppError:
+        address = self._address_at(url)
         reason = next((one.reason for one in causes(error) if isinstance(one, ssl.SSLError)), None)
         if reason is not None:
-            message = f"No server answers at {self._address}: TLS failed ({reason})."
+            message = f"No server answers at {address}: TLS failed ({reason})."
+        elif not self._is_own(url):
+            message = f"No server answers at {address}, which the server names in a link: check its HTTP__PUBLIC_URL."
         else:
-            message = f"No server answers at {self._address}. Check MT_URL, and that the server is running."
+            message = f"No server answers at {address}. Check MT_URL, and that the server is running."
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
 
     def parsed(self, answer: TypeAdapter[T], content: bytes) -> T:
@@ -234,6 +248,12 @@ def address(*parts: str) -> str:
 def quoted(part: str) -> str:
     """Return a part of a path as it is written in an address."""
     return quote(part, safe="")
+
+
+def _client(url: httpx2.URL) -> httpx2.AsyncClient:
+    # of all trusted certificates, which take 23 ms to read, http needs none
+    verify = True if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx2.AsyncClient(base_url=url, verify=verify)
 
 
 def _written(value: object) -> str:
