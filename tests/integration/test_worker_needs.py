@@ -25,7 +25,8 @@ from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import try_lock
-from trainer.system.hardware import Gpu, find_gpus, package_version
+from trainer.system.gpus import Gpu, find_gpus
+from trainer.system.hardware import package_version
 from trainer.worker.process import restore_pause, wait_until_idle
 
 GIB = 1 << 30

@@ -6,16 +6,13 @@ import os
 import platform
 import re
 import resource
-import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -29,7 +26,6 @@ _UNKNOWN = "unknown"
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _CPU_TIMES, _MIN_WATCHED_SECONDS = Path("/proc/stat"), 0.05
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
-_GPU_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def physical_cores() -> int:
@@ -203,47 +199,6 @@ def may_have_cuda(torch_version: str | None = None, devices: tuple[Path, ...] = 
     """Return False if torch is missing or built without CUDA, or no driver is loaded; else a training may find CUDA."""
     build = torch_version or package_version("torch")
     return build != _UNKNOWN and not build.endswith("+cpu") and any(device.exists() for device in devices)
-
-
-class Gpu(NamedTuple):
-    name: str
-    memory_bytes: int | None
-    """None if the driver does not tell it."""
-
-
-def find_gpus(environ: Mapping[str, str] = os.environ, driver: Path = _GPU_DRIVER) -> list[Gpu]:
-    """Return the GPUs of a machine with a CUDA driver that this process may use; waits for the driver's program.
-
-    Without that program, the names come from the driver's files; without these, there is one GPU of unknown kind.
-    """
-    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
-    if program is None:
-        files = sorted(driver.glob("*/information"))
-        names = [re.search(r"^Model:\s*(.+)$", file.read_text("utf-8", "replace"), re.MULTILINE) for file in files]
-        return _visible([Gpu(name[1] if name else "GPU", None) for name in names] or [Gpu("GPU", None)], environ)
-    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):  # a driver that does not answer runs no training either
-        return []
-    return _visible(parse_gpus(done.stdout), environ)
-
-
-def parse_gpus(listed: str) -> list[Gpu]:
-    """Parse the lines of nvidia-smi with name and memory of each GPU."""
-    found = [re.fullmatch(r"(.+), (?:([0-9]+) MiB|.*)", line.strip()) for line in listed.splitlines()]
-    return [Gpu(gpu[1], int(gpu[2]) << 20 if gpu[2] else None) for gpu in found if gpu]
-
-
-def _visible(gpus: list[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, by their numbers; of other names only the count is known."""
-    named = environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return gpus
-    chosen = [name.strip() for name in named.split(",")]
-    if all(name.isdecimal() for name in chosen):
-        return [gpus[int(name)] for name in chosen if int(name) < len(gpus)]
-    return gpus[: sum(bool(name) and name != "-1" for name in chosen)]
 
 
 def _listed_bytes(name: str, status: Path) -> int:

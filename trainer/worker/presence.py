@@ -13,7 +13,8 @@ from trainer.contracts.jobs import Refusal, WorkerInfo, WorkerState
 from trainer.store import keys
 from trainer.store.connection import tolerate_no_redis, tolerate_outage
 from trainer.store.store import Store
-from trainer.system.hardware import find_gpus, may_have_cuda, memory_bytes, package_version, process_name
+from trainer.system.gpus import find_gpus
+from trainer.system.hardware import may_have_cuda, memory_bytes, package_version, process_name
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
