@@ -119,7 +119,7 @@ def test_generation__without_a_compiled_step_is_a_warning() -> None:
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
 def test_memory__is_the_limit_of_the_container(tmp_path: Path, limit: str, state: str) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
-    finding = check_machine(memory_bytes([tmp_path / "memory.max"]))
+    finding = check_machine(memory_bytes(tmp_path, tmp_path / "none"))
     if limit == str(1 << 30):
         assert "1.0 GiB of memory" in finding.message
     assert finding.state == state or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 2 << 30

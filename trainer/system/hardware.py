@@ -9,13 +9,12 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OWN_STATUS = Path("/proc/self/status")
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _MAX_DESCRIPTORS, _MAX_DESCRIPTORS_OF_MACOS = 65_536, 10_240
@@ -54,16 +53,23 @@ def granted_cpus(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int | No
 
     The smallest quota of the process's group and the groups around it counts, of both versions of the kernel's files.
     """
-    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
-    grants: list[float] = []
-    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        if controllers not in ("", "cpu", "cpu,cpuacct"):
-            continue
-        root = cgroups / controllers
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            grants += _granted(folder) if folder.is_relative_to(root) else []
+    grants = [grant for group in _control_groups("cpu", cgroups, own) for grant in _granted(group)]
     return None if not grants else max(1, math.ceil(min(grants)))
+
+
+def _control_groups(controller: str, cgroups: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control group and of those around it, in both versions of the kernel's files.
+
+    In a container the root is the container's own group, whatever path the process reads of its group.
+    """
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+    found = {names: path for _, names, path in (line.split(":", 2) for line in lines if line.count(":") >= 2)}
+    for names, path in ({"": "/", controller: "/"} | found).items():
+        if names and controller not in names.split(","):
+            continue
+        root = cgroups / names
+        group = root / path.lstrip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
 
 
 def _granted(group: Path) -> list[float]:
@@ -99,11 +105,14 @@ class OtherPrograms:
         return time.monotonic(), all_programs - time.process_time()
 
 
-def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
-    """Return the memory of this machine, or the limit of its container."""
+def memory_bytes(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int:
+    """Return the memory of this machine, or the smallest limit of the control groups around this process."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = [limit.read_text(encoding="ascii").strip() for limit in limits if limit.exists()]
-    return min(memory, *(int(limit) for limit in found if limit.isdecimal()), memory)
+    for group in _control_groups("memory", cgroups, own):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # no such group here, or "max"
+                memory = min(memory, int((group / name).read_text(encoding="ascii")))
+    return memory
 
 
 def raise_descriptor_limit() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from mmap import mmap
 from pathlib import Path
 
@@ -56,13 +57,19 @@ def v1(quota: int) -> dict[str, str]:
 def test_quota_of_a_container__is_the_smallest_around_this_process(
     own: str | None, files: dict[str, str], granted: int | None, tmp_path: Path
 ) -> None:
+    groups = control_groups(tmp_path, own, files)
+    assert hardware.granted_cpus(*groups) == granted
+
+
+def control_groups(folder: Path, own: str | None, files: Mapping[str, str]) -> tuple[Path, Path]:
+    """Write files of control groups, and the file that names those of a process."""
     for name, content in files.items():
-        file = tmp_path / "groups" / name
+        file = folder / "groups" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     if own is not None:
-        (tmp_path / "cgroup").write_text(own)
-    assert hardware.granted_cpus(tmp_path / "groups", tmp_path / "cgroup") == granted
+        (folder / "cgroup").write_text(own)
+    return folder / "groups", folder / "cgroup"
 
 
 def test_other_programs__are_those_that_use_cores_beside_this_one(tmp_path: Path) -> None:
@@ -131,14 +138,32 @@ def test_is_dead__is_true_for_an_ended_process_of_this_machine() -> None:
     assert not any(map(hardware.is_dead, (f"another-machine:{gone.pid}", f"{here}:", here, "", f"{here}:-1")))
 
 
-def test_memory__is_at_most_what_a_container_may_have(tmp_path: Path) -> None:
-    limits = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes", tmp_path / "none"]
-    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits[0].write_text("max\n")
-    for limit, least in ((1 << 62, everything), (1 << 20, 1 << 20)):
-        limits[1].write_text(f"{limit}\n")
-        assert hardware.memory_bytes(limits) == least
-    assert hardware.memory_bytes([]) == everything
+MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+V1, NONE = "memory.limit_in_bytes", str((1 << 63) - 4096)
+"""A limit of the first version, and what its file has without one."""
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limit"),
+    [
+        ("0::/system.slice/lab.service\n", {"system.slice/lab.service/memory.max": "4096000\n"}, 4096000),
+        ("0::/job/step\n", {"job/memory.max": "9000\n", "job/step/memory.max": "max\n"}, 9000),
+        ("0::/job/step\n", {"job/memory.max": "9000\n", "job/step/memory.max": "8000\n", "memory.max": "max\n"}, 8000),
+        ("0::/job\n", {"job/memory.max": "max\n", "other/memory.max": "8000\n"}, MACHINE),
+        ("0::/job\n", {"job/memory.max": f"{1 << 62}\n"}, MACHINE),
+        ("0::/\n", {"memory.max": "7000\n"}, 7000),
+        ("0::/docker/elsewhere\n", {"memory.max": "7000\n"}, 7000),
+        ("9:memory:/a/b\n4:cpu:/c\n", {f"memory/a/{V1}": "6000\n", f"memory/a/b/{V1}": NONE}, 6000),
+        ("9:memory:/docker/elsewhere\n", {f"memory/{V1}": "5000\n"}, 5000),
+        ("9:memory:/a\n0::/b\n", {f"memory/a/{V1}": NONE, "b/memory.max": "max\n"}, MACHINE),
+        *(("not a group\n", {"memory.max": "7000\n"}, 7000), (None, {f"memory/{V1}": "5000\n"}, 5000)),
+        *(("0::/elsewhere\n", {}, MACHINE), (None, {}, MACHINE)),
+    ],
+)
+def test_memory__is_the_smallest_limit_around_this_process(
+    own: str | None, files: dict[str, str], limit: int, tmp_path: Path
+) -> None:
+    assert hardware.memory_bytes(*control_groups(tmp_path, own, files)) == limit
 
 
 @pytest.mark.parametrize(
