@@ -25,7 +25,6 @@ from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import try_lock
-from trainer.system.gpus import Gpu, find_gpus
 from trainer.system.hardware import package_version
 from trainer.worker.process import restore_pause, wait_until_idle
 
@@ -294,40 +293,6 @@ async def test_resume_at_the_moment_of_a_restored_pause__wins(tmp_path: Path) ->
         await queue.workers.pause(is_paused=True)
         await restore_pause(settings, ResumedMeanwhile(store.redis))
         assert not await queue.workers.are_paused()
-
-
-H100S = "echo 'NVIDIA H100 80GB HBM3, 81559 MiB'; echo 'NVIDIA GRID, [N/A]'"
-
-
-@pytest.mark.parametrize(
-    ("program", "visible", "expected"),
-    [
-        (H100S, None, [Gpu("NVIDIA H100 80GB HBM3", 81559 << 20), Gpu("NVIDIA GRID", None)]),
-        (H100S, "1", [Gpu("NVIDIA GRID", None)]),
-        (H100S, "1, 0,7", [Gpu("NVIDIA GRID", None), Gpu("NVIDIA H100 80GB HBM3", 81559 << 20)]),
-        (H100S, "GPU-4f2a", [Gpu("NVIDIA H100 80GB HBM3", 81559 << 20)]),
-        (H100S, "-1", []),
-        (H100S, "", []),
-        ("echo 'NVIDIA-SMI has failed, because it could not talk to the driver'; exit 9", None, []),
-    ],
-)
-def test_gpus__are_those_of_the_driver_that_this_process_may_use(
-    program: str, visible: str | None, expected: list[Gpu], tmp_path: Path
-) -> None:
-    path = tmp_path / "nvidia-smi"
-    path.write_text(f"#!/bin/sh\n{program}\n")
-    path.chmod(0o755)
-    chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert find_gpus({"PATH": str(tmp_path), **chosen}) == expected
-
-
-def test_gpus__without_the_drivers_program_are_those_of_its_files(tmp_path: Path) -> None:
-    environ = {"PATH": str(tmp_path)}
-    assert find_gpus(environ, tmp_path / "none") == [Gpu("GPU", None)]
-    for name, text in (("1", "Model: \t\t NVIDIA T4\nIRQ:   1\n"), ("2", "IRQ: 2\n")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "information").write_text(text)
-    assert find_gpus(environ, tmp_path) == [Gpu("NVIDIA T4", None), Gpu("GPU", None)]
 
 
 def test_worker_for_the_cpu__hides_gpus_from_its_trainings(tmp_path: Path) -> None:
