@@ -1,13 +1,14 @@
 """The GPUs that CUDA finds, from the lists of nvidia-smi and CUDA_VISIBLE_DEVICES."""
 
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.properties import for_all_pairs
 from trainer.system.gpus import Card, Gpu, find_gpus, visible_gpus
 
 A, T = "GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
@@ -107,7 +108,10 @@ WORDS = st.sampled_from(
 )
 
 
-@given(st.lists(WORDS, min_size=1, max_size=5), st.permutations(["GPU-abc", "GPU-abd", "GPU-b"]))
+LISTED = [*permutations(["GPU-abc", "GPU-abd", "GPU-b"])]
+
+
+@for_all_pairs(st.lists(WORDS, min_size=1, max_size=5), st.sampled_from(LISTED))
 def test_numbers_and_uuids__are_read_as_torch_reads_them(words: Sequence[str], uuids: Sequence[str]) -> None:
     variable = ",".join(words)
     with pytest.MonkeyPatch.context() as patch:
