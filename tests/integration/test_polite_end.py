@@ -1,23 +1,35 @@
 """Workers that end: when they have had no job for a while, or politely, so that others can continue at once."""
 
 import asyncio
+import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, environment_in, some_text, tiny_request, wait_for_status
+from tests.support import (
+    add_corpus,
+    child_of,
+    environment_in,
+    processes,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
 from tests.support.cross_language import add_languages, plan_with
 from tests.support.redis_servers import claiming_worker, embedded, served
 from tests.support.started_jobs import started_battery, started_experiment
 from tests.support.stored_jobs import is_free
 from tests.support.waiting import PATIENCE_SECONDS, until
-from tests.support.worker_runs import LONG, log_of_worker, worker_in
+from tests.support.worker_runs import LONG, events_of, log_of_worker, worker_in
 from trainer.commands.main import main
 from trainer.commands.start import duration_seconds
 from trainer.contracts.batteries import BatteryRequest, DevelopmentOptions
+from trainer.contracts.events import JobProgress
 from trainer.contracts.jobs import FolderJobPayload
+from trainer.contracts.runs import RunStatus
 from trainer.store import keys
 from trainer.worker.process import WakingWorker, wait_until_idle
 
@@ -74,6 +86,33 @@ async def test_jobs_of_a_worker_that_has_ended__are_shown_as_queued(
         assert await asyncio.to_thread(main, words) == 0
         shown = capsys.readouterr().out
         assert "running" not in shown and "queued" in shown, words
+
+
+def has_stepped(attempt: int, status: RunStatus) -> bool:
+    return status.attempt == attempt and status.step > (status.last_checkpoint_step or 0)
+
+
+async def test_warnings_of_a_batch_system__save_a_checkpoint_as_the_end_of_the_worker_does(tmp_path: Path) -> None:
+    """The training child alone gets the first two signals, the worker and all that it has started the last one."""
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        run_id = (await queue.train(tiny_request(**{**LONG, "checkpoint_every_steps": 10**6}), user_id=None)).run_id
+        async with worker_in(tmp_path, REDIS__URL=server.url) as worker, asyncio.timeout(PATIENCE_SECONDS):
+            for attempt, warning in enumerate((signal.SIGUSR1, signal.SIGUSR2, None), start=1):
+                await wait_for_status(queue, run_id, partial(has_stepped, attempt))
+                if warning is not None:
+                    os.kill(child_of(tmp_path, run_id).pid, warning)
+            for process in processes(tmp_path):
+                if process.pid != worker.pid and "--port" not in process.command:  # the server is another machine's
+                    os.kill(process.pid, signal.SIGXCPU)
+            worker.send_signal(signal.SIGXCPU)
+            await worker.wait()
+        told = events_of(queue, run_id)
+        status = (await queue.states.status(run_id)).status
+    ends = [index for index, event in enumerate(told) if isinstance(event, JobProgress) and event.cause is not None]
+    assert [told[index - 1].type for index in ends] == ["trainer.checkpoint.saved.v1"] * 3
+    assert {event.cause for event in told if isinstance(event, JobProgress)} == {None, "worker_ended"}
+    assert (worker.returncode, status) == (0, "queued")
 
 
 async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 from trainer.contracts.wording import STOP_MESSAGES
+from trainer.system.signals import WARNINGS
 
 LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another child has the run."""
@@ -20,7 +21,7 @@ SIGNAL_EXIT_CODE = 128
 """Plus the number of the signal that killed a process of a training, as in a shell."""
 _DAY_SECONDS = 86400
 _DEFAULTS = QueueSettings()
-_KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+_KILLS = tuple(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, *WARNINGS))
 
 _FAULTS: tuple[StopCause, ...] = ("crashed", "stalled", "starved")
 _WAITS: tuple[StopCause, ...] = ("disk_full", "disk_unwritable")

@@ -17,6 +17,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.system.logs import setup_logging
+from trainer.system.signals import WARNINGS
 
 if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
     from trainer.client.remote import Remote
@@ -154,11 +155,12 @@ async def _on(
 
 
 def _run(command: Coroutine[object, object, T]) -> T:
-    """Run a coroutine, which SIGTERM cancels as Ctrl-C does."""
+    """Run a coroutine, which SIGTERM and the warnings of batch systems cancel as Ctrl-C does."""
 
     async def run() -> T:
         task = asyncio.create_task(command)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancel())
+        for number in (signal.SIGTERM, *WARNINGS):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancel())
         return await task
 
     return asyncio.run(run())

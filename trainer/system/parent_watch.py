@@ -1,7 +1,7 @@
 """Runs a program and ends it when our parent ends, for systems without a parent-death signal.
 
 Used as `python -m trainer.system.parent_watch PROGRAM ARGUMENT…`. The parent holds the other end of the pipe on
-standard input; when the pipe closes, the program receives SIGTERM.
+standard input; when the pipe closes, or with a signal to stop, the program receives SIGTERM.
 """
 
 import os
@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+
+from trainer.system.signals import WARNINGS
 
 
 def guard(command: list[str]) -> int:
@@ -26,7 +28,8 @@ def guard(command: list[str]) -> int:
         os.read(0, 1)
         end_child()
 
-    signal.signal(signal.SIGTERM, end_child)  # before there is a program that we could leave behind
+    for number in (signal.SIGTERM, *WARNINGS):
+        signal.signal(number, end_child)  # before there is a program that we could leave behind
     # it inherits the files that our parent passes on: a lock that the program holds while it lives
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     if is_told:

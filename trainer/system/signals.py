@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 _POLL_SECONDS = 0.02
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Signals that batch systems send some time before a job's end, such as Slurm's `--signal=USR1@60`."""
+
 
 class StopFlag:
     """Set by a signal that asks this process to stop, also by one that comes while another sets it.
@@ -33,12 +36,19 @@ class StopFlag:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that end this process in good order: SIGTERM, Ctrl-C, and the end of its terminal.
+    """Return the signals that end this process in good order.
 
-    `nohup` ignores the end of the terminal, so that the process outlives it.
+    They are SIGTERM, Ctrl-C, the warnings of batch systems, and the end of the terminal: `nohup` ignores that one, so
+    that the process outlives it.
     """
     outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return (signal.SIGTERM, signal.SIGINT, *(() if outlives_terminal else (signal.SIGHUP,)))
+    return (signal.SIGTERM, signal.SIGINT, *WARNINGS, *(() if outlives_terminal else (signal.SIGHUP,)))
+
+
+def heed_warnings() -> None:
+    """Let the warnings of batch systems do in this process what SIGTERM does."""
+    for number in WARNINGS:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 @contextmanager

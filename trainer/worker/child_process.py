@@ -23,6 +23,7 @@ from trainer.config.settings import DiscordSettings, ObjectStoreSettings, RedisS
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.child_environment import set_oom_score, tuned_environment
+from trainer.system.signals import heed_warnings
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -168,13 +169,14 @@ def _exit_code(process: BaseProcess) -> int:
 
 
 def _run(job: Job, settings: Settings, arguments: tuple[str, ...], streams: tuple[socket, ...]) -> None:
-    """Do the job in the child, and end when the parent closes the input or sends SIGTERM."""
+    """Do the job in the child, and end when the parent closes the input or sends a signal to stop."""
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
     gc.freeze()  # the collector leaves the memory that is shared with the server alone
     gc.enable()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    heed_warnings()
     set_oom_score()
     with contextlib.suppress(OSError):  # not Linux
         Path("/proc/self/comm").write_text(job, encoding="ascii")

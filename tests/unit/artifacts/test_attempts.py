@@ -159,7 +159,8 @@ def test_failing_disk__delays_the_next_attempt_longer_each_time_up_to_a_day(
 CAUSES: dict[StopCause | None, list[tuple[int, bool, bool]]] = {
     None: [(0, False, True), (75, False, False)],
     "crashed": [(1, False, True), (-signal.SIGABRT, False, False), (-signal.SIGSEGV, False, True)],
-    "killed": [(-signal.SIGKILL, False, False), (-signal.SIGTERM, False, True)],
+    "killed": [(-number, False, False) for number in (signal.SIGKILL, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)]
+    + [(-signal.SIGTERM, False, True)],
     "starved": [(-signal.SIGKILL, False, True)],
     "stalled": [(-signal.SIGKILL, True, False), (0, True, False)],
     "disk_full": [(73, False, False)],

@@ -18,7 +18,7 @@ from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, RunError
 from trainer.system.child_environment import set_oom_score
 from trainer.system.logs import setup_logging
-from trainer.system.signals import StopFlag
+from trainer.system.signals import StopFlag, heed_warnings
 from trainer.training.device import resolve_device
 from trainer.training.distributed import DistributedProcesses
 from trainer.training.loop import train
@@ -39,6 +39,7 @@ def run_rank(run_id: str, parent: int) -> int:
     setup_logging(settings, "model-trainer-worker", sys.stderr)
     ending = StopFlag()
     signal.signal(signal.SIGTERM, ending.set)
+    heed_warnings()
     run = RunStore(settings.app.artifacts_root).get(run_id)
     processes = DistributedProcesses(resolve_device(run.record().effective.device))
     if processes.is_first:
