@@ -186,16 +186,24 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         empty = await hall.ask("workers")
         assert "No worker is running" in empty.text and empty.colour == AMBER
         here.story(here.bob, "lstm-1").start()
-        for name, at in (("box:7", FAR), ("old:1", 1.0)):
-            worker = WorkerInfo(name=name, version="1.2", slots=2, seen_at=at, memory_bytes=3 << 30)
-            await store.renew_worker(seconds=60, worker=worker)
+        worker = WorkerInfo(name="box:7", version="1.2", slots=2, seen_at=FAR, memory_bytes=3 << 30)
+        for name, seconds in (("box:7", 60), ("old:1", 0.001)):
+            await store.renew_worker(seconds=seconds, worker=changed(worker, name=name))
         async with store.transaction() as pipe:
-            pipe.hset(keys.WORKERS, "broken", "{")
+            earlier = changed(worker, name="earlier:2", seen_at=1.0).model_dump_json()  # of a version before 0.2.0
+            for name, published in (("broken", "{"), ("odd", "soon"), ("earlier:2", earlier)):
+                pipe.hset(keys.WORKERS, name, published)
+            pipe.set(keys.worker("odd"), worker.model_dump_json(), px=60_000)
         await store.put(keys.in_progress("lstm-1"), b"box:7", ttl_seconds=60)
         shown = (await hall.ask("workers")).text
         assert "1 worker" in shown and "box:7** · 1.2 · cpu · 3.0 GiB · 2 slots · ready" in shown
         assert "lstm-1" in shown
-        assert [worker.name for worker in await store.workers(seconds=0)] == ["box:7"]
+        assert [worker.name for worker in await store.workers()] == ["box:7"]
+        recent = changed(worker, name="earlier:3", seen_at=now().timestamp())
+        async with store.transaction() as pipe:
+            pipe.hset(keys.WORKERS, recent.name, recent.model_dump_json())
+        assert [worker.name for worker in await store.workers()] == ["box:7", "earlier:3"]
+        await store.remove_worker("earlier:3")
         await store.release(["lstm-1"])
         assert "No run." in (await hall.ask("workers")).text
         assert "Paused" in (await hall.ask("workers", {"action": "pause"})).text

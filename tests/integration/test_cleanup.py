@@ -162,10 +162,10 @@ async def test_redis__keeps_ended_runs_for_days_and_answers_come_from_the_disk(t
 
 async def test_redis__keeps_nothing_of_read_events_and_of_old_workers(tmp_path: Path) -> None:
     add_run(tmp_path, "lstm-1", "failed", days=0, steps=())
-    hour_ago = WorkerInfo(name="old:1", version="1", slots=1, seen_at=time.time() - 4000)
+    ended = WorkerInfo(name="old:1", version="1", slots=1, seen_at=time.time())
     async with embedded(tmp_path) as (settings, queue, store):
-        await store.renew_worker(seconds=60, worker=hour_ago)
-        await store.renew_worker(seconds=60, worker=changed(hour_ago, name="young:1", seen_at=time.time()))
+        await store.renew_worker(seconds=0.001, worker=ended)
+        await store.renew_worker(seconds=60, worker=changed(ended, name="young:1"))
         await store.next_run_ids(wait_seconds=0.01)  # makes the group
         await reconcile(settings, store)
         for bot in (queue, JobQueue(settings, store)):

@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.support import processes
 from tests.support.inference import REQUESTS, RUN, SPOILT, TEXT, InstantChild, OnChunk, Place, place
 from tests.support.runs import record
+from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
-from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, narrowed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -306,9 +306,11 @@ async def test_failed_withdrawal__is_logged(here: Place, tmp_path: Path) -> None
 
 
 async def test_malformed_heartbeat__is_ignored(here: Place) -> None:
-    run = RunStore(here.settings.app.artifacts_root).create(record("waiting-run", 7))
-    await here.store.redis.set(keys.heartbeat(run.run_id), b"soon")
-    assert (await here.queue.states.status(run.run_id)).last_heartbeat_ts == run.follow().refresh().last_heartbeat_ts
+    run = Story(here.settings.app.artifacts_root, run_record("lstm-1")).start().run
+    for heartbeat in (b"soon", b"1764510000.000"):  # the second one is that of a worker before version 0.2.0
+        await here.store.redis.set(keys.heartbeat(run.run_id), heartbeat, px=60_000)
+        status = await here.queue.states.steady_status(run.follow().refresh())
+        assert (status.last_heartbeat_ts, status.reachable) == (run.follow().refresh().last_heartbeat_ts, False)
 
 
 class SlowChild(InferenceChild):

@@ -483,7 +483,7 @@ async def test_job__is_retried_while_its_run_is_unavailable(site: Site) -> None:
         await queue.workers.pause(is_paused=True)
         run_id = (await queue.train(tiny_request(), user_id=7)).run_id
         payload: dict[str, str] = {"job_id": run_id}
-        await store.renew_lease(run_id, "other-host:1", seconds=60, heartbeat=0)
+        await store.renew_lease(run_id, "other-host:1", seconds=60)
         with pytest.raises(Retry):
             await Jobs(JobQueue(site.there, store), site.there, store).functions()["train"]({}, payload)
         await store.release([run_id])

@@ -118,7 +118,7 @@ async def test_warnings_of_a_batch_system__save_a_checkpoint_as_the_end_of_the_w
 async def test_release__leaves_the_job_of_another_process_alone(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         for run_id, holder in (("run-1", "box:1"), ("run-2", "box:2")):
-            await store.renew_lease(run_id, holder, seconds=60, heartbeat=1.0)
+            await store.renew_lease(run_id, holder, seconds=60)
         await store.release_own(["run-1", "run-2"], "box:1")
         assert await store.holders(["run-1", "run-2"]) == {"run-2": "box:2"}
         assert await store.get_all(keys.lease("run-1"), keys.lease("run-2")) == [None, b"box:2"]

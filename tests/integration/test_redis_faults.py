@@ -275,7 +275,7 @@ async def test_reconciler__repairs_what_is_lost_or_stale_of_a_job(tmp_path: Path
         await reconcile(settings, store)
         left_ms: int = await store.redis.pttl(keys.in_progress(run_id))
         assert 0 < left_ms <= 2 * settings.queue.lease_seconds * 1000
-        await store.renew_lease(run_id, "host:1", seconds=600, heartbeat=1.0)
+        await store.renew_lease(run_id, "host:1", seconds=600)
         await store.redis.persist(keys.in_progress(run_id))
         await reconcile(settings, store)
         left_ms = await store.redis.pttl(keys.in_progress(run_id))

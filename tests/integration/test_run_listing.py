@@ -248,7 +248,7 @@ async def test_status__has_the_next_commands_of_the_caller_and_is_refreshed(here
     message = await here.reply(here.bob, "status", {"run": "lstm-1"})
     one.start().step(40, 2.0)
     async with here.store() as store:
-        await store.renew_lease("lstm-1", "host:1", seconds=60, heartbeat=now().timestamp())
+        await store.renew_lease("lstm-1", "host:1", seconds=60)
     await (await here.discord.click(here.bob, message, "mt:status:lstm-1:again")).reply()
     assert "Training" in shown_text(message.payload) and "40 %" in shown_text(message.payload)
     end(one.complete())

@@ -195,7 +195,7 @@ async def test_worker__takes_no_job_of_another_folder_or_version_or_once_drained
         async def shown(state: WorkerState, reason: str = "") -> WorkerInfo:
             """Wait until the worker shows itself in a state, for a reason."""
             while True:
-                for info in await store.workers(seconds=60):
+                for info in await store.workers():
                     if info.state == state and reason in (info.reason or ""):
                         return info
                 await asyncio.sleep(0.05)
@@ -317,7 +317,7 @@ async def test_mt_workers__lists_pauses_and_drains(shell: Shell, monkeypatch: py
         assert lock is not None and await workers() == "A worker is starting.\n"
         lock.close()
         refusing = changed(CPU, name="old:2", state="refuses", reason="Its version differs.")
-        for worker in (changed(GPU_ONLY, started_at=now().timestamp() - 3700), refusing):
+        for worker in (changed(GPU_ONLY, started_at=GPU_ONLY.seen_at - 3700), refusing):
             await store.renew_worker(seconds=60, worker=worker)
         await store.put(keys.in_progress(story.run.run_id), b"gpu:1", ttl_seconds=60)
         listed, paused = (await workers("drain", "gpu:1")).splitlines(), await workers("pause")

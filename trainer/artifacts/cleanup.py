@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
@@ -24,7 +23,7 @@ from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
 from trainer.data.corpus_uploads import FOLDER, expired_uploads
-from trainer.system.files import DISK, claim_folder, try_lock
+from trainer.system.files import DISK, claim_folder, folder_time, try_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -146,7 +145,7 @@ class _Cleanup:
     def _clean_runs(self) -> Iterator[Removal]:
         """Clean the runs whose grace period is over and that no unfinished run or experiment needs."""
         self._empty_trash(self._app.artifacts_root)
-        latest = time.time() - self._app.cleanup.grace_period_seconds
+        latest = folder_time(self._app.artifacts_root) - self._app.cleanup.grace_period_seconds
         needed = self._needed_runs()
         for run in in_order(self._runs.finished()):
             ended_at = run.ended_at()
@@ -200,7 +199,7 @@ class _Cleanup:
             return
         users = self._experiments.tokenizer_users()
         used = {tokenizer_id for run in self._runs.all() for tokenizer_id in run.tokenizer_ids()}
-        latest = time.time() - options.min_unused_days * _DAY_SECONDS
+        latest = folder_time(self._app.artifacts_root) - options.min_unused_days * _DAY_SECONDS
         for tokenizer in TokenizerStore(self._app.artifacts_root).all():
             tokenizer_id = tokenizer.tokenizer_id
             if tokenizer_id in used or not _is_unused(tokenizer, latest, users):
@@ -213,8 +212,9 @@ class _Cleanup:
         if not options.enabled or not cache.is_dir():
             return
         self._empty_trash(cache)
+        latest = folder_time(cache) - _DAY_SECONDS
         for leftover in sorted(cache.glob(".tmp-*")):
-            if _written_at(leftover) < time.time() - _DAY_SECONDS:
+            if _written_at(leftover) < latest:
                 yield self._remove(leftover, _LEFTOVER)
         sizes = {folder: _size(folder)[0] for folder in cache.iterdir() if folder.is_dir() and folder.name[0] != "."}
         excess = max(sum(sizes.values()) - options.max_bytes, options.min_free_bytes - shutil.disk_usage(cache).free)

@@ -1,7 +1,6 @@
 """Jobs that a worker does by a command of `mt`, because they need torch: exports and verifications of runs."""
 
 import shutil
-import time
 from abc import abstractmethod
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, Identifier, JobRecord, ModelName, changed
 from trainer.contracts.exports import ExportedFile, ExportRequest, ExportStatus
 from trainer.contracts.verification import Verification, VerificationStatus
-from trainer.system.files import DISK, Disk, file_records, read_record, write_atomically
+from trainer.system.files import DISK, Disk, file_records, folder_time, read_record, write_atomically
 
 KEPT_SECONDS = 24 * 3600
 """Time for which a result is stored."""
@@ -56,8 +55,10 @@ class ShortLivedStore(JobStore[CommandT]):
         """Delete the jobs that ended more than a day ago; return their ids."""
         removed: list[str] = []
         with suppress(FileNotFoundError):
-            for folder in self._folder.iterdir():
-                is_old = folder.stat().st_mtime < time.time() - KEPT_SECONDS
+            folders = [*self._folder.iterdir()]
+            latest = folder_time(self._folder) - KEPT_SECONDS
+            for folder in folders:
+                is_old = folder.stat().st_mtime < latest
                 if is_old and not self.directory(folder.name).is_unfinished():
                     shutil.rmtree(folder, ignore_errors=True)
                     removed.append(folder.name)

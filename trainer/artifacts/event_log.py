@@ -2,17 +2,21 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import Event, MetricsProgress, event_adapter, type_of
+from trainer.contracts.events import Event, EventBase, MetricsProgress, event_adapter, type_of
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+EventT = TypeVar("EventT", bound=EventBase)
 
 _PIECE_BYTES = 1 << 20
 _PROGRESS = f'"type":"{type_of(MetricsProgress)}"'.encode()
@@ -37,10 +41,13 @@ class EventLog:
             self._file = open_regular(path, "r+b")
             try:
                 reader, self._known, self._seq = EventReader(path), set[str](), 0
+                self._latest: datetime | None = None
+                self._behind = timedelta(0)
+                """How far the clock of this machine is behind that of a machine that wrote the log before."""
                 for lines in reader.lines():
                     for event in reader.parsed(lines):
                         self._known.add(event.event_id)
-                        self._seq = event.seq
+                        self._seq, self._latest = event.seq, event.ts
                 self._length = reader.offset
                 if self._length < os.fstat(self._file.fileno()).st_size:
                     disk.cut(self._file, self._length)  # a writer died within the line; its event was never published
@@ -49,24 +56,37 @@ class EventLog:
                 raise
         self._unwritten = b""
 
-    def append(self, event: Event) -> None:
-        """Write an event with the next sequence number, unless an event with its id has been written.
+    def time_of(self, moment: datetime) -> datetime:
+        """Return a time of this machine's clock, or a later one if a machine whose clock is ahead wrote the log before.
+
+        So no run starts before it was created, and no event precedes an earlier one. Durations stay.
+        """
+        if self._latest is None or moment >= self._latest:
+            return moment
+        self._behind = max(self._behind, self._latest - moment)
+        return moment + self._behind
+
+    def append(self, event: EventT) -> EventT:
+        """Write an event with the next number and its time in the log, unless one with its id is there; return it.
 
         Raises TakenOver, and INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts
         with the same bytes at the same position, because a reader may have seen them.
         """
         is_new = event.event_id not in self._known
-        line = changed(event, seq=self._seq + 1).model_dump_json().encode() + b"\n" if is_new else b""
+        event = changed(event, seq=self._seq + 1, ts=self.time_of(event.ts)) if is_new else event
+        line = event.model_dump_json().encode() + b"\n" if is_new else b""
         self.check_only_writer()  # right before the bytes are written
         if is_new:
             self._seq += 1
             self._unwritten += line
             self._known.add(event.event_id)
+            self._latest = event.ts
         if self._unwritten:
             with storage_errors("the events of the run could not be written"):
                 self._disk.write_at(self._file, self._length, self._unwritten)
             self._length += len(self._unwritten)
             self._unwritten = b""
+        return event
 
     def check_only_writer(self) -> None:
         """Raise TakenOver if another process has written events since this one has opened the log."""

@@ -1,6 +1,5 @@
 """Groups of runs over seeds on disk: a group is nothing but its runs, of which each names all seeds."""
 
-import time
 from contextlib import suppress
 
 import structlog
@@ -12,7 +11,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.seeds import group_id_of
-from trainer.system.files import storage_errors
+from trainer.system.files import folder_time, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -104,7 +103,7 @@ def complete_groups(runs: RunStore) -> None:
         if group_id_of(run_id) is None or not mark.exists():
             continue
         try:
-            if time.time() - mark.stat().st_mtime > _INTERRUPTED_SECONDS:
+            if folder_time(mark.parent) - mark.stat().st_mtime > _INTERRUPTED_SECONDS:
                 write_members(runs, runs.directory(run_id))
                 log.info("group_completed", run_id=run_id)
         except (AppError, OSError) as error:  # the next call tries again

@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
-from time import monotonic, sleep, time, time_ns
+from time import monotonic, sleep, time_ns
 from typing import BinaryIO, NamedTuple
 
 import structlog
@@ -59,6 +59,7 @@ from trainer.system.files import (
     copy_durably,
     file_records,
     find_record,
+    folder_time,
     open_regular,
     read_record,
     read_regular,
@@ -435,7 +436,8 @@ class RunStore(JobStore[RunDirectory]):
         """Remove incomplete directories of processes that were killed."""
         for path in self._folder.glob(f".*{_TEMPORARY_SUFFIX}"):
             with suppress(OSError):  # it was completed meanwhile, or the next call removes it
-                if time() - path.stat().st_mtime > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
+                age_seconds = folder_time(self._folder) - path.stat().st_mtime
+                if age_seconds > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
                     with lock:
                         self.disk.remove_folder(path)
                         log.warning("incomplete_run_removed", run_id=path.name[1 : -len(_TEMPORARY_SUFFIX)])
@@ -597,8 +599,8 @@ def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> No
     events.check_only_writer()
     end = run.manifest()
     if end is None:
-        run.write_manifest(manifest)
-        end = manifest
+        timings = changed(manifest.timings, finished=events.time_of(manifest.timings.finished))
+        run.write_manifest(end := changed(manifest, timings=timings))
     events.append(_terminal_event(run, end))
     run.write_seal()
 

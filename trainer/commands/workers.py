@@ -1,6 +1,5 @@
 """`mt workers`: the workers of all machines; pause the queue, drain workers."""
 
-import time
 from collections.abc import Awaitable, Sequence
 from typing import get_args
 
@@ -64,5 +63,5 @@ def _row(worker: WorkerInfo, state: WorkersState) -> Sequence[str]:
         str(worker.slots),
         ", ".join(state.runs_of(worker)) or "none",
         worker.state,
-        "" if worker.started_at is None else duration(max(0.0, time.time() - worker.started_at)),
+        "" if worker.started_at is None else duration(worker.seen_at - worker.started_at),
     )

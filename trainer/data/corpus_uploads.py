@@ -7,7 +7,6 @@ files are checked at the end. Memory does not grow with the size of a corpus.
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import file_digest, sha256
@@ -36,6 +35,7 @@ from trainer.system.files import (
     DISK,
     BrokenFile,
     filled_folder,
+    folder_time,
     open_regular,
     read_record,
     storage_errors,
@@ -273,8 +273,9 @@ class CorpusUploads:
 
 def expired_uploads(folder: Path, ttl_seconds: float) -> Iterator[Path]:
     """Yield the folders of uploads that have received nothing for so many seconds, or ended so long ago."""
-    latest = time.time() - ttl_seconds
-    for upload in sorted(folder.iterdir()) if folder.is_dir() else []:
+    uploads = sorted(folder.iterdir()) if folder.is_dir() else []
+    latest = folder_time(folder) - ttl_seconds
+    for upload in uploads:
         files = [upload, upload / _CONTENT, upload / _RECORD]
         if max((file.stat().st_mtime for file in files if file.exists()), default=0.0) < latest:
             yield upload

@@ -1,12 +1,12 @@
 """The states of runs: their statuses with queue and worker, and how a run is cancelled, paused and deleted."""
 
 import asyncio
-import re
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -31,10 +31,23 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _EVENT_WAIT_SECONDS = 5.0
 _REFRESH_SECONDS = 2.0
+_SAME_SECONDS = 0.5
+"""Two heartbeats are further apart; the time of one that is read twice is not exactly the same."""
 _READING_SHARE = 0.05
 _IN_QUEUE = ("queued", "running")
-_SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 T = TypeVar("T")
+
+
+class _Heard(NamedTuple):
+    """The time of a heartbeat by the clocks of this process, whatever the clock of the worker says."""
+
+    at: float
+    """Of the clock that never goes back, in seconds."""
+    ts: float
+    """Unix time."""
+
+
+_NEVER = _Heard(-math.inf, 0.0)
 
 
 class RunStates:
@@ -47,6 +60,8 @@ class RunStates:
         self._workers = workers
         self._refreshed_at = -_REFRESH_SECONDS
         self._recent_places = Recent(self._places)
+        self._heard: dict[str, _Heard] = {}
+        """The last heartbeats of running runs."""
         self.runs = stores.runs
 
     async def status(self, run_id: str) -> RunStatus:
@@ -64,8 +79,9 @@ class RunStates:
 
     def steady(self, status: RunStatus) -> RunStatus:
         """Return a status that is `reachable` until the worker was silent for one lease."""
-        silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
-        return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
+        heard = self._heard.get(status.run_id)  # a run that moves has no lease for seconds
+        is_recent = heard is not None and time.monotonic() - heard.at < self._settings.queue.lease_seconds
+        return changed(status, reachable=status.reachable or is_recent)
 
     async def _add_queue_state(
         self, statuses: Sequence[RunStatus], find_places: Callable[[], Awaitable[Mapping[str, int]]] | None = None
@@ -75,27 +91,38 @@ class RunStates:
         waiting = [one.run_id for one in unfinished if one.status == "queued"]
         if not unfinished:
             return [*statuses]
-        names = [key(one.run_id) for one in unfinished for key in (keys.lease, keys.heartbeat)]
+        names = [keys.lease(one.run_id) for one in unfinished]
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
-                worker, *found = await self._store.get_all(keys.WORKER, *names)
+                worker, *leases = await self._store.get_all(keys.WORKER, *names)
+                silences = await self._store.silences([one.run_id for one in unfinished if one.status == "running"])
                 places = await (find_places or self._places)() if waiting else {}
                 if not places.keys() >= set(waiting):  # a new run is not in an older order
                     places = await self._places()
                 unmet_needs = await self._workers.unmet(waiting, has_worker=bool(worker))
         except STORE_ERRORS:
             return [changed(one, reachable=False) if one.status in _IN_QUEUE else one for one in statuses]
+        self._hear(silences)
         known: dict[str, RunStatus] = {}
-        for one, lease, heartbeat in zip(unfinished, found[::2], found[1::2], strict=True):
+        for one, lease in zip(unfinished, leases, strict=True):
             state: dict[str, object] = {"reachable": one.status == "queued" or lease is not None}
-            if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
-                state["last_heartbeat_ts"] = float(heartbeat)
+            if one.run_id in silences:
+                state["last_heartbeat_ts"] = self._heard[one.run_id].ts
             if one.status == "queued":
                 state["queue_position"] = places.get(one.run_id)
                 if missing := unmet_needs.get(one.run_id):
                     state |= {"waits_for": missing, "message": WAIT_MESSAGES[missing]}
             known[one.run_id] = changed(one, **state)
         return [known.get(one.run_id, one) for one in statuses]
+
+    def _hear(self, silences: Mapping[str, float]) -> None:
+        """Remember for one lease when the workers of runs were heard last; one heartbeat has one time."""
+        now, lease_seconds = time.monotonic(), self._settings.queue.lease_seconds
+        for run_id, seconds in silences.items():
+            if now - seconds > self._heard.get(run_id, _NEVER).at + _SAME_SECONDS:
+                self._heard[run_id] = _Heard(now - seconds, time.time() - seconds)
+        recent = {run_id for run_id, one in self._heard.items() if now - one.at < lease_seconds}
+        self._heard = {run_id: self._heard[run_id] for run_id in recent | silences.keys()}
 
     async def with_wait(self, status: RunStatus) -> RunStatus:
         """Add what a queued run waits for: the runs that train now, and the others before it."""

@@ -21,7 +21,6 @@ from trainer.store.connection import LIMIT_SECONDS, require_redis, tolerate_outa
 from trainer.store.store import Store
 from trainer.system.hardware import package_version
 
-_CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _CHECK_SECONDS = 1.0
 _ORDER_SECONDS = 3600.0
 """Time in which a worker learns of an order, also if Redis is unavailable meanwhile."""
@@ -118,7 +117,7 @@ class Workers:
         return sorted({worker.host for worker in workers} | {worker.name for worker in workers})
 
     async def _running(self) -> Sequence[WorkerInfo]:
-        return await self._store.workers(seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS)
+        return await self._store.workers()
 
     @asynccontextmanager
     async def version_published(self, *, replaces: bool) -> AsyncGenerator[None, None]:

@@ -146,7 +146,7 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
         durability = await store.durability()
         found["redis"] = _check_durability(durability)
         found["worker"] = _check_worker(settings, is_running=await store.has_worker())
-        for worker in await store.workers(seconds=settings.queue.lease_seconds):
+        for worker in await store.workers():
             if worker.reason is not None:
                 found["worker"] = Finding("warning", f"{worker.name} takes no job: {worker.reason}")
     except AppError as error:

@@ -12,7 +12,7 @@ DELETED = "trainer:deleted"
 WORKER = "trainer:worker"
 """Exists while at least one worker is running; expires one lease after the last worker."""
 WORKERS = "trainer:workers"
-"""The published information of each worker, by process; that of ended workers is deleted when it is read."""
+"""The lifetime of each worker's record in ms, by process; those of ended workers are deleted when they are read."""
 INTERACTIVE_QUEUE = "interactive"
 
 owners = "trainer:owners:{}".format
@@ -25,6 +25,8 @@ paused = "trainer:paused:{}".format
 
 version = "trainer:version:{}".format
 """The version of the program that queues jobs of an artifacts folder; expires a minute after the program's end."""
+worker = "trainer:worker:{}".format
+"""The record that a worker publishes of itself; it expires one lease after the last one."""
 drain = "trainer:drain:{}".format
 """The last order to a worker: 1 to claim no further job, 0 to claim jobs again; expires when the worker knows it."""
 
@@ -37,7 +39,7 @@ in_progress = f"{in_progress_key_prefix}{{}}".format
 tries = f"{retry_key_prefix}{{}}".format
 """arq's count of attempts at a job."""
 heartbeat = "runs:hb:{}".format
-"""The time at which a run's or tokenizer's worker was last seen."""
+"""The lifetime of this key in ms, which counts from the last sign of a job's worker."""
 lease = "runs:lease:{}".format
 """The process that holds the lease of a run or tokenizer."""
 status = "runs:status:{}".format

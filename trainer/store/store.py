@@ -8,6 +8,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import NoPermissionError, ResponseError
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDefinition, JobNeeds, JobPayload, WorkerInfo, job_id_adapter
 from trainer.store import keys
@@ -31,6 +32,7 @@ _MAX_DEFERRAL_SECONDS = 600.0
 _RESTORED = ""
 """A member of the turns of each queue that was restored from disk, and not an owner."""
 _NO_NEEDS = JobNeeds()
+_EARLIER_SECONDS = 120.0
 _MIN_SCORE_MS = 1e11  # scores above are times in milliseconds, scores below in seconds
 _NOTIFICATIONS_LENGTH = 100
 
@@ -39,6 +41,7 @@ _state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
 _Claimed = list[tuple[bytes, float, bytes | None]]
 _claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
 _workers_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
+_records_adapter: TypeAdapter[list[bytes | int | None]] = TypeAdapter(list[bytes | int | None])
 _scores_adapter: TypeAdapter[list[tuple[bytes, float]]] = TypeAdapter(list[tuple[bytes, float]])
 _members_adapter: TypeAdapter[list[bytes]] = TypeAdapter(list[bytes])
 
@@ -375,33 +378,45 @@ class Store(Answers, EventStreams):
         return await self.exists(keys.paused(queue))
 
     async def renew_worker(self, *, seconds: float, worker: WorkerInfo | None = None) -> None:
-        """Record that a worker is running, if it takes jobs, and what it publishes of itself."""
+        """Record for some seconds that a worker is running, if it takes jobs, and what it publishes of itself."""
         if worker is None or worker.state == "ready":
             await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
         if worker is not None:
+            lifetime_ms = int(seconds * 1000)
             async with self.transaction() as pipe:
-                pipe.hset(keys.WORKERS, worker.name, worker.model_dump_json())
+                pipe.set(keys.worker(worker.name), worker.model_dump_json(), px=lifetime_ms)
+                pipe.hset(keys.WORKERS, worker.name, f"{lifetime_ms}")
 
-    async def workers(self, *, seconds: float) -> list[WorkerInfo]:
-        """Return the workers that were seen in the last `seconds`, by name; deletes the others."""
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers whose records have not expired, by name; deletes the others.
+
+        The server's clock alone decides. The times of the records become those of this machine's clock.
+        """
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.WORKERS)
             executed: Awaitable[object] = pipe.execute()
             [stored] = _workers_adapter.validate_python(await executed)
-        workers: dict[str, WorkerInfo] = {}
-        for name, published in stored.items():
-            with suppress(ValidationError):
-                worker = WorkerInfo.model_validate_json(published)
-                if worker.seen_at > time.time() - seconds:
-                    workers[worker.name] = worker
-                    continue
-            await self.remove_worker(name.decode(errors="replace"))
-        return [workers[name] for name in sorted(workers)]
+        names = {raw: raw.decode(errors="replace") for raw in sorted(stored)}
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name in names.values():
+                pipe.get(keys.worker(name))
+                pipe.pttl(keys.worker(name))
+            read: Awaitable[object] = pipe.execute()
+            found = _records_adapter.validate_python(await read)
+        workers: list[WorkerInfo] = []
+        for (raw, name), record, left_ms in zip(names.items(), found[::2], found[1::2], strict=True):
+            worker = _present(stored[raw], record, left_ms)
+            if worker is None:
+                await self.remove_worker(name)
+            else:
+                workers.append(worker)
+        return workers
 
     async def remove_worker(self, name: str) -> None:
         """Delete what a worker has published of itself."""
         async with self.transaction() as pipe:
             pipe.hdel(keys.WORKERS, name)
+            pipe.delete(keys.worker(name))
 
     async def order_drain(self, names: Collection[str], *, is_draining: bool, seconds: float) -> None:
         """Let workers claim no further job, or claim jobs again."""
@@ -419,15 +434,29 @@ class Store(Answers, EventStreams):
         """Return True if at least one worker is running that takes jobs."""
         return await self.exists(keys.WORKER)
 
-    async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
-        """Renew the claim and the lease of a running job, and keep its definition."""
+    async def renew_lease(self, job_id: str, holder: str, *, seconds: float) -> None:
+        """Renew the claim, the lease and the heartbeat of a running job, and keep its definition."""
         async with self.transaction() as pipe:
             # set anew, because the server may have been wiped
             pipe.set(keys.in_progress(job_id), holder, px=int(seconds * 1000))
             pipe.pexpire(keys.definition(job_id), _JOB_EXPIRY_MS)
             pipe.delete(keys.tries(job_id))
             pipe.set(keys.lease(job_id), holder, px=int(seconds * 1000))
-            pipe.set(keys.heartbeat(job_id), f"{heartbeat:.3f}", px=int(seconds * 1000))
+            pipe.set(keys.heartbeat(job_id), int(seconds * 1000), px=int(seconds * 1000))
+
+    async def silences(self, job_ids: Sequence[str]) -> dict[str, float]:
+        """Return the seconds since the last heartbeat of running jobs, by the server's clock; none once it expired."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.get(keys.heartbeat(job_id))
+                pipe.pttl(keys.heartbeat(job_id))
+            executed: Awaitable[object] = pipe.execute()
+            found = _records_adapter.validate_python(await executed)
+        return {
+            job_id: max(0.0, (int(lifetime) - left_ms) / 1000)
+            for job_id, lifetime, left_ms in zip(job_ids, found[::2], found[1::2], strict=True)
+            if isinstance(lifetime, bytes) and isinstance(left_ms, int) and lifetime.isdigit()
+        }
 
     async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Return the processes that have claimed these jobs, by job id."""
@@ -461,6 +490,25 @@ class Store(Answers, EventStreams):
         reply: Awaitable[object] = self.redis.xread({keys.JOB_NOTIFICATIONS: after}, block=int(wait_seconds * 1000))
         streams = read_streams(await reply)
         return streams[0][1][-1][0].decode() if streams else after
+
+
+def _present(lifetime: bytes, record: bytes | int | None, left_ms: bytes | int | None) -> WorkerInfo | None:
+    """Return the record of a worker, with its times on this machine's clock; None if it has ended.
+
+    A worker of an earlier version stored its record in place of the lifetime: its own clock counts.
+    """
+    now = time.time()
+    try:
+        if lifetime.startswith(b"{"):
+            worker = WorkerInfo.model_validate_json(lifetime)
+            return worker if worker.seen_at > now - _EARLIER_SECONDS else None
+        if not isinstance(record, bytes) or not isinstance(left_ms, int):
+            return None
+        worker, seen_at = WorkerInfo.model_validate_json(record), now - (int(lifetime) - left_ms) / 1000
+    except ValueError:  # includes ValidationError
+        return None
+    started_at = None if worker.started_at is None else seen_at - (worker.seen_at - worker.started_at)
+    return changed(worker, seen_at=seen_at, started_at=started_at)
 
 
 def _keys_of(queue: str) -> list[str]:

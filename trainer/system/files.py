@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
@@ -274,6 +275,18 @@ def read_records(path: Path, model: type[Record]) -> list[Record]:
 
 def damaged(path: Path) -> BrokenFile:
     return BrokenFile(f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged.")
+
+
+def folder_time(folder: Path) -> float:
+    """Return the time of the clock that dates the files of a folder, in seconds since 1970.
+
+    It is another machine's on a shared folder. Without a file, as on a full disk, it is that of this machine.
+    """
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def changed_ns(path: Path) -> int | None:

@@ -22,7 +22,7 @@ async def trouble(settings: Settings) -> str | None:
         return _NO_REDIS
     store = await connect(address, retries=0)
     try:
-        workers = await store.workers(seconds=settings.queue.lease_seconds)
+        workers = await store.workers()
     finally:
         await store.close()
     hosts = {worker.name.rpartition(":")[0] for worker in workers}

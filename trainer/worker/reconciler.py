@@ -1,7 +1,6 @@
 """Restores Redis from disk: jobs that have not ended, and missing events of runs."""
 
 import asyncio
-import time
 
 import structlog
 
@@ -13,12 +12,10 @@ from trainer.config.settings import Settings
 from trainer.queue.enqueue import Enqueuer, publish_events
 from trainer.store.events import ENDED_SECONDS
 from trainer.store.store import Store
+from trainer.system.files import folder_time
 from trainer.system.hardware import is_dead
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-
-_WORKER_SECONDS = 3600.0
-"""Time without a sign of a worker after which its published information is deleted."""
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
@@ -27,7 +24,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted, and groups of
     which only some runs were written are completed.
     """
-    await store.workers(seconds=_WORKER_SECONDS)  # deletes earlier ones
+    await store.workers()  # deletes ended ones
     root = settings.app.artifacts_root
     runs = RunStore(root)
     await asyncio.to_thread(runs.clear_leftovers)
@@ -46,7 +43,8 @@ async def reconcile(settings: Settings, store: Store) -> None:
             with skipping_unreadable(job):
                 if await enqueuer.requeue(kind, job, is_claimed=job.job_id in holders):
                     log.info(f"{job.word}_requeued", **job.log_id)
-    ended = await asyncio.to_thread(runs.finished, time.time() - ENDED_SECONDS)  # Redis has dropped earlier ones
+    since = await asyncio.to_thread(folder_time, root) - ENDED_SECONDS  # Redis has dropped earlier ones
+    ended = await asyncio.to_thread(runs.finished, since)
     unpublished = await store.unpublished([*unfinished[RUNS], *(run.run_id for run in ended)])
     for run in await asyncio.to_thread(in_order, map(runs.directory, unpublished)):
         with skipping_unreadable(run):

@@ -127,7 +127,7 @@ async def _end_when_stalled(
 async def _keep_lease(job_id: str, settings: Settings, store: Store) -> None:
     while True:
         async with tolerate_outage():
-            await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds, heartbeat=time.time())
+            await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds)
         await asyncio.sleep(_LEASE_SECONDS)
 
 

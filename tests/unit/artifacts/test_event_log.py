@@ -1,6 +1,7 @@
 """An event log: each event once and in order, what is torn or garbage is skipped, and one writer."""
 
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ def test_log_torn_at_every_byte__loses_only_the_torn_event(tmp_path: Path) -> No
             log.append(phase(3))
         assert read(torn) == [(1, "r:phase:1"), (2, "r:phase:3")]
         assert torn.read_bytes().endswith(b"}\n")
+
+
+def test_times__never_go_back_and_keep_their_distances_by_a_clock_that_is_behind(path: Path) -> None:
+    begin = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+    def at(kind: str, seconds: float) -> JobCancelled:
+        return JobCancelled(**stamp("char_lstm-1", None, kind, begin + timedelta(seconds=seconds)))
+
+    with EventLog(path) as log:
+        log.append(at("created", 0))
+    with EventLog(path) as log:  # of a machine whose clock is ten minutes behind
+        written = [log.append(at(f"step:{second}", second - 600)) for second in (5, 6, 26)]
+        again = log.append(at("step:5", -500))
+        assert log.time_of(begin) == begin + timedelta(seconds=595), "a time before the last event"
+        assert log.time_of(begin + timedelta(seconds=99)) == begin + timedelta(seconds=99)
+    seconds = [(event.ts - begin).total_seconds() for event in EventReader(path).read_new()]
+    assert seconds == [0, 0, 1, 21]
+    assert [(one.ts - begin).total_seconds() for one in written] == seconds[1:] and again.seq == 0
 
 
 @for_all_pairs(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 5))

@@ -81,6 +81,6 @@ def _log_start(settings: Settings, run: RunDirectory, events: EventLog) -> list[
     started = [event for event in history if isinstance(event, JobStarted)]
     number = len(started) + 1
     stamped = stamp(run.run_id, run.record().user_id, f"started:{number}")
-    events.append(event := JobStarted(**stamped, queue=settings.queue.name, attempt=number))
+    started.append(events.append(JobStarted(**stamped, queue=settings.queue.name, attempt=number)))
     log.info("attempt_started", attempt=number)
-    return [*started, event]
+    return started
