@@ -29,6 +29,8 @@ PYTHON_MODULES = {
     "trainer/system/python.py",  # `python_command`
     "trainer/native/build.py",  # needs only the library
 }
+TERMINAL_MODULES = {"trainer/commands/terminal.py", "trainer/commands/main.py"}
+"""The second one writes texts of the program only, before other modules are loaded."""
 MAX_GPU_LINES = 60
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
 SUPPRESSES_ALL = re.compile(r"suppress\([^)]*\b(?:Base)?Exception\b")
@@ -187,6 +189,17 @@ def unsafe_children(source: Source) -> list[str]:
     return [] if has_flag else [f"{line}: use python_command()" for line in found]
 
 
+def unsafe_writes(source: Source) -> list[str]:
+    """Writes to a terminal past the one place that shows control characters of texts as signs."""
+    if source.path in TERMINAL_MODULES:
+        return []
+    nodes = list(ast.walk(source.tree))
+    printing = [node.lineno for node in nodes if isinstance(node, ast.Name) and node.id in ("print", "Console")]
+    streams = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("sys.std")]
+    writing = [node.lineno for node in streams if node.attr in ("write", "writelines", "stdout", "buffer")]
+    return [f"{line}: write by Terminal" for line in printing + writing]
+
+
 def is_python(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("sys", "executable")
 
@@ -198,4 +211,5 @@ RULES: dict[Callable[[Source], list[str]], tuple[str, ...]] = {
     suppressed_errors: PRODUCT,
     redis_key_literals: PRODUCT,
     unsafe_children: (*PRODUCT, "local_discord"),
+    unsafe_writes: ("trainer/commands/",),
 }

@@ -13,6 +13,7 @@ from pydantic import BaseModel, RootModel
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:  # `mt worker` starts the server of its children before these 
     from trainer.contracts.runs import RunStatus
 
 _MAX_SERIES_ROWS, _MAX_COLUMNS = 24, 160
+_CONTROLS = [code for code in range(0x20) if code not in (0x09, 0x0A)]
+_MARKS = {0x061C, 0x200E, 0x200F} | set(range(0x2028, 0x202F)) | set(range(0x2066, 0x206A))
+"""Separators of lines, and the marks that change the direction of a text."""
+_SIGNS = {code: chr(0x2400 + code) for code in _CONTROLS}
+_SIGNS |= {code: f"<U+{code:04X}>" for code in _MARKS | set(range(0x7F, 0xA0))}
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -62,8 +68,8 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._out = Console(highlight=False, soft_wrap=True, emoji=False)
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._out = _SafeConsole(highlight=False, soft_wrap=True, emoji=False)
+        self._err = _SafeConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._bar = Progress(
             BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f} % {task.description}", markup=False),
@@ -142,7 +148,7 @@ class Terminal:
     def write(self, text: str) -> None:
         """Write a part of a line, as `line` does."""
         with self._writing():
-            sys.stdout.write(text)
+            sys.stdout.write(visible(text) if self._out.file.isatty() else text)
             sys.stdout.flush()
 
     @contextmanager
@@ -204,6 +210,23 @@ class Terminal:
     def _stop_bar(self) -> None:
         if self._tasks:
             self._bar.stop()
+
+
+class _SafeConsole(Console):
+    """A console that shows the characters of a text which a terminal would obey; its own styles stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        is_shown = self.file.isatty()
+        for segment in super().render(renderable, options):
+            yield Segment(visible(segment.text), segment.style) if is_shown and not segment.control else segment
+
+
+def visible(text: str) -> str:
+    """Return a text with a sign in place of each control character and each mark of direction; lines and tabs stay.
+
+    Texts of corpora and other people could otherwise set a terminal's title or clipboard, or reverse what is read.
+    """
+    return text.translate(_SIGNS)
 
 
 def summary(title: str, rows: Mapping[str, str | None]) -> Table:

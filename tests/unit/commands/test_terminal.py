@@ -1,11 +1,18 @@
 """What `mt` prints: progress during a run, tables, notes."""
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+from tests.support import ROOT
 from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.connection import accept, queued_run
@@ -36,6 +43,56 @@ def test_unknown_characters__mark_the_loss_per_character() -> None:
     assert loss_figures(0.5, 0.899, "bits", margin_nats=0.0123) == with_margin
     assert loss_figures(None, None, "bits") is None
     assert describe_unknown(0.845) == "84.5% of the characters; (!) figures per character are too low to compare"
+
+
+HOSTILE = "a\x1b]0;OWNED\x07b\u202ec\x9b31m\x7f\u2066d\u2028e\r"
+WRITERS = """
+import sys
+from rich.text import Text
+from trainer.commands.terminal import Listing, Terminal, columns, summary
+from trainer.contracts.errors import ErrorBody, ErrorCode
+
+text = sys.argv[1]
+terminal, as_json = Terminal(as_json=False), Terminal(as_json=True)
+terminal.write(text)
+terminal.line(text)
+terminal.note(text)
+terminal.note_once(text)
+terminal.note_if_silent(text)
+terminal.show({}, Text(text), summary(text, {text: text}), Listing([[text], [text]]), columns([[text]]))
+terminal.progress_of(text, text, 50.0, text)
+body = ErrorBody(code=ErrorCode.RUN_NOT_FOUND, message=text, request_id="r")
+terminal.error(body)
+as_json.show({"text": text})
+as_json.error(body)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
+def test_terminal__shows_the_control_characters_of_texts_as_signs() -> None:
+    main, terminal = os.openpty()
+    command, read = [sys.executable, "-c", WRITERS, HOSTILE], b""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"}
+    ) as mt:
+        os.close(terminal)
+        with suppress(OSError):  # the end of a pseudo-terminal
+            while part := os.read(main, 1 << 16):
+                read += part
+    os.close(main)
+    shown = read.decode()
+    assert mt.wait() == 0 and shown.count("\u241b]0;OWNED") >= 10, shown
+    assert "b<U+202E>c<U+009B>31m<U+007F><U+2066>d<U+2028>e\u240d" in shown
+    own = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\n)|\r(?=\x1b\[)", "", shown)  # styles, and the bar that is redrawn
+    assert [sign for sign in own if sign not in "\n\r\t" and (unicodedata.category(sign) in ("Cc", "Cf", "Zl"))] == []
+
+
+@pytest.mark.process
+def test_file__has_the_text_as_it_is() -> None:
+    words = "import sys; from trainer.commands.terminal import Terminal; Terminal(as_json=False).line(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", words, HOSTILE], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode() == f"{HOSTILE}\n"
 
 
 @pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.001, ""), (0.0011, " (!)")])
