@@ -75,6 +75,19 @@ _PRINTABLE = (
 """No control characters, line separators and invisible characters, and none that change the direction of a line."""
 _Printable = requires(re.compile(_PRINTABLE).fullmatch, "printable characters only", "must hold")
 MAX_NOTE_CHARACTERS = 2000
+_BREAKING = re.compile(_PRINTABLE.replace("[^", "[", 1).strip("^$*"))
+
+
+def one_line(text: str) -> str:
+    """Return a text of a person as one line of printable characters, of the length of a note at most."""
+    return " ".join(_BREAKING.sub(" ", text).split())[:MAX_NOTE_CHARACTERS]
+
+
+def is_one_line(text: str) -> bool:
+    """Return True for a line of printable characters that is no longer than a note."""
+    return len(text) <= MAX_NOTE_CHARACTERS and _BREAKING.search(text) is None
+
+
 RunNote = Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
 Tags = Annotated[tuple[Label, ...], Field(max_length=32)]

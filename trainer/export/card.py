@@ -1,5 +1,6 @@
 """The model card of an export: metrics with units, how to load the model, its limits and its citation."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from trainer.contracts.looks import LookCount
 from trainer.contracts.models import BertConfig, Gpt2Config, NgramConfig, RnnConfig, TransformerConfig
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.training_options import one_line
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, loss_number
 from trainer.contracts.wording import counted
 from trainer.export.citation import bibtex, citation_file
@@ -22,6 +24,9 @@ FolderFormat = Literal["hf", "pt2", "torchscript", "onnx", "arpa"]
 CardFormat = Literal[FolderFormat, "archive"]
 EXPERIMENT_FILE = "experiment.yaml"
 _BITS = Reader("bits")
+_MARKS = re.compile(r"[\\`*_{}\[\]<>#|~&!$@^]")
+_OPENING = re.compile(r"(?<!\\)<")
+_PLAIN_NAME = re.compile(r"[\w.+/ -]*[\w.+/-]")
 
 
 class ExportRecord(Frozen):
@@ -157,7 +162,7 @@ def model_card(
         **({} if publication is None else {"tags": "[model-trainer]"}),
     }
     parts = [
-        "\n".join(["---", *(f"{name}: {value}" for name, value in metadata.items()), "---"]),
+        "\n".join(["---", *(f"{name}: {one_line(value)}" for name, value in metadata.items()), "---"]),
         f"# {model_name(manifest.run_id, step)}",
         _description(manifest, tokenizer),
         *([] if publication is None else _published(manifest, publication)),
@@ -166,7 +171,7 @@ def model_card(
         "## Loading",
         *_loading(manifest, to, publication),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, to, licence)),
+        "\n".join(f"- {_sentence(limit)}" for limit in _limits(manifest, tokenizer, to, licence)),
         "## Citing",
         f"`{CITATION_FILE}` has the hashes of the request, of the weights and of the corpora.",
         bibtex(manifest),
@@ -175,8 +180,25 @@ def model_card(
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    first, *others = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    first, *others = (f"| {' | '.join(map(_sentence, row))} |" for row in (header, *rows))
     return "\n".join((first, "|---" * len(header) + "|", *others))
+
+
+def _plain(text: str) -> str:
+    """Return a text of a person in one line of Markdown that shows it: nothing of it is a mark, a link or HTML."""
+    return _MARKS.sub(r"\\\g<0>", one_line(text))
+
+
+def _name(text: str) -> str:
+    """Return a name as code, or as plain text where it has other signs than names usually have."""
+    return f"`{text}`" if _PLAIN_NAME.fullmatch(text) else _plain(text)
+
+
+def _sentence(text: str) -> str:
+    """Return a sentence or a cell of this program, which may quote names, in one line without HTML."""
+    parts = one_line(text).split("`")
+    parts[::2] = (_OPENING.sub(r"\\<", part) for part in parts[::2])
+    return "`".join(parts)
 
 
 def _published(manifest: RunManifest, publication: Publication) -> Iterator[str]:
@@ -193,7 +215,7 @@ def _published(manifest: RunManifest, publication: Publication) -> Iterator[str]
     yield "## Data"
     named = {corpus.sha256: corpus for corpus in manifest.effective.corpora}.values()
     licence = publication.data_licence or "unknown"
-    texts = [(f"`{text.name}`", f"{text.bytes:,} bytes", f"`{text.sha256}`", licence) for text in named]
+    texts = [(_name(text.name), f"{text.bytes:,} bytes", f"`{text.sha256}`", _plain(licence)) for text in named]
     yield _table(("text", "size", "SHA-256", "license"), texts)
     if manifest.data is not None:
         sizes = {"training": manifest.data.train, "validation": manifest.data.validation, "test": manifest.data.test}
@@ -230,10 +252,10 @@ def _settings(manifest: RunManifest) -> Iterator[tuple[str, str]]:
 
 def _description(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
     effective = manifest.effective
-    source = effective.provenance and f", of {effective.provenance.source_corpus}"
+    source = effective.provenance and f", of {_plain(effective.provenance.source_corpus)}"
     return (
         f"A small language model ({effective.model_family}, {effective.objective}) over {tokenizer.vocab_size:,} tokens"
-        f" ({tokenizer.method}), trained by Model Trainer on the text `{effective.corpus.name}`{source or ''}"
+        f" ({tokenizer.method}), trained by Model Trainer on the text {_name(effective.corpus.name)}{source or ''}"
         f" ({effective.corpus.bytes:,} bytes, SHA-256 `{effective.corpus.sha256}`)."
     )
 

@@ -38,7 +38,7 @@ from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.models import Architecture
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
-from trainer.contracts.training_options import ChosenValue
+from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, ChosenValue, is_one_line
 from trainer.data.corpora import CorpusStore, sample_lines, training_characters
 from trainer.data.folders import FolderLayout
 from trainer.data.text import TextSample, corpus_sha256, sample_text, text_files
@@ -242,6 +242,7 @@ def resolve(request: TrainRequest, facts: Facts) -> Resolution:
     Reads and changes nothing but its arguments: equal requests and facts resolve equally.
     """
     _check_device(request, facts.device)
+    _check_source(request)
     request, taken = _with_values_of(request, facts.parent)
     request = changed(request, **facts.layout.files)
     split = with_split(request)
@@ -271,6 +272,13 @@ def _check_device(request: TrainRequest, device: Device) -> None:
     check_precision(request.precision, on_cuda=device.may_have_cuda and request.device != "cpu")
     if device.bf16_trial is not None:
         check_bf16(device.bf16_trial)
+
+
+def _check_source(request: TrainRequest) -> None:
+    """Refuse a source that is no line; runs of earlier versions may have one."""
+    if request.provenance is not None and not is_one_line(request.provenance.source_corpus):
+        message = f"must be one line of printable characters, at most {MAX_NOTE_CHARACTERS:,}"
+        raise field_error(ErrorCode.INVALID_INPUT, "provenance.source_corpus", message)
 
 
 def _with_values_of(request: TrainRequest, parent: Parent | None) -> Filled:

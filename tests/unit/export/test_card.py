@@ -8,11 +8,14 @@ from statistics import stdev
 
 import pytest
 from huggingface_hub import ModelCard
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from syrupy.assertion import SnapshotAssertion
 
 from tests.support.baselines import BETTER, BETTER_LINE, UNCLEAR, UNCLEAR_LINE, WORSE, WORSE_LINE, WORSE_WARNING
 from tests.support.families import MASKED
 from tests.support.finished_runs import finished_run
+from tests.support.properties import for_all
 from tests.support.run_shell import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
@@ -51,6 +54,44 @@ def test_card__says_how_to_load_a_model_and_its_numbers(name: str, tmp_path: Pat
     assert f"| test perplexity | {exp(2.125):.2f} per {'masked token' if name in MASKED else 'token'} |" in card
     is_recurrent = name in ("lstm", "gru both")
     assert ("trust_remote_code=True" in card) == is_recurrent == (tmp_path / "out" / "modeling_recurrent.py").exists()
+
+
+PARTS = ["\n", "\r", "\n\n", "# ", "## Loading", "```python\n", "```", "~~~", "`", "<script>", "<!--", "&lt;"]
+PARTS += ["license: mit", "|", "| - |", "- ", "1. ", "> ", "    ", "\t", "=\n", "[a](b)", "![", "*", "_", "\\"]
+PARTS += ["\x1b]0;OWNED\x07", "\u202e", "\u2028", "\x00", "\x85", "word", " ", "é", "$", "@everyone", "<a href=x>"]
+PARTS += ["---\n", "x" * 3000]
+
+
+def test_text_of_a_person__is_one_line_of_words_in_a_card(tmp_path: Path) -> None:
+    run, markdown = finished_run(tmp_path, "lstm"), MarkdownIt("commonmark").enable("table")
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+
+    def card(text: str) -> str:
+        effective = manifest.effective
+        corpus = changed(effective.corpus, name=text)
+        effective = changed(effective, provenance=Provenance(source_corpus=text), corpus=corpus)
+        publication = Publication("ana/sea", "mit", text)
+        return model_card(changed(manifest, effective=effective), tokenizer, "hf", None, None, publication)
+
+    def structure(text: str) -> list[tuple[str, str]]:
+        """The lines before a card's text, then its blocks, its code and its HTML."""
+        head, _, body = card(text).removeprefix("---\n").partition("\n---\n")
+        found = [("head", line) for line in head.split("\n")]
+        for token in markdown.parse(body):
+            found.append((token.type, token.content if token.type in ("fence", "html_block") else ""))
+            kinds = [child.type for child in token.children or ()]
+            found += [(kind, "") for kind in kinds if kind not in ("text", "text_special", "code_inline", "entity")]
+        return found
+
+    plain = structure("word")
+
+    @for_all(st.lists(st.sampled_from(PARTS), min_size=1, max_size=6).map("".join))
+    def check(text: str) -> None:
+        assert structure(text) == plain
+
+    check()
+    words = r"a \*b\* \<i\>\`c\`\</i\> \| d\_e\_ \#\# f"
+    assert words in card("a *b*  <i>`c`</i> | d_e_\n## f\x07"), "Markdown shows the words as they were given"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def in_bf16(*, trains: bool) -> Device:
 REFUSALS: list[tuple[Facts, Values, ErrorCode, str]] = [
     (FACTS, {"device": "cuda:1"}, ErrorCode.CUDA_NOT_AVAILABLE, "device"),
     (FACTS, {"precision": "fp16"}, ErrorCode.INVALID_INPUT, "precision"),
+    (FACTS, {"provenance": {"source_corpus": "a\n\n## b"}}, ErrorCode.INVALID_INPUT, "provenance.source_corpus"),
+    (FACTS, {"provenance": {"source_corpus": "x" * 2001}}, ErrorCode.INVALID_INPUT, "provenance.source_corpus"),
     (FACTS, {"precision": "fp16", "device": "cpu"}, ErrorCode.INVALID_INPUT, "precision"),
     (FACTS._replace(device=Device(may_have_cuda=True)), {"precision": "fp16", "device": "cpu"},
      ErrorCode.INVALID_INPUT, "precision"),
