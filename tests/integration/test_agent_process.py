@@ -34,7 +34,7 @@ async def test_agent__is_the_operator_of_this_machine(lab: Lab) -> None:
             run_id = str(started.fields["run_id"])
             await wait_for_status(queue, run_id, ended)
             card = await agent.read(f"run://{run_id}/card")
-            assert card.startswith(f"{run_id}: completed\n")
+            assert card.startswith(f"<data>\n{run_id}: completed\n")
             assert (
                 await agent.read(f"artifact://models/{run.run_id}/config.json")
                 == (run.path / "config.json").read_text()
@@ -83,7 +83,7 @@ async def test_agent__on_a_server_has_the_rights_of_its_key(server: LabServer) -
     run_id = server.run.run_id
     async with stdio_agent(server.lab.folder, MT_URL=server.url, MT_KEY=USER_KEY) as agent:
         read = await agent.call("get_run", run_id=run_id, wait=1)
-        assert (read.fields["run_id"], read.text.splitlines()[0]) == (run_id, f"{run_id}: completed")
+        assert (read.fields["run_id"], read.data.splitlines()[0]) == (run_id, f"{run_id}: completed")
         assert (await agent.call("delete_run", run_id=run_id)).error.code is ErrorCode.FORBIDDEN
         scored = await agent.call("score", run_id=run_id, text="ab", wait=30, idempotency_key="one")
         again = await agent.call("score", run_id=run_id, text="ab", wait=30, idempotency_key="one")

@@ -50,6 +50,10 @@ class _Result(BaseModel):
     is_error: bool = Field(default=False, alias="isError")
 
 
+class _Message(BaseModel):
+    result: _Result
+
+
 class _Tool(BaseModel):
     name: str
 
@@ -64,7 +68,7 @@ class _Content(BaseModel):
 
 
 class _Contents(BaseModel):
-    contents: tuple[_Content]
+    contents: tuple[_Content, ...]
 
 
 class _Address(BaseModel):
@@ -83,6 +87,19 @@ class Called(NamedTuple):
     text: str
     fields: dict[str, object]
     is_error: bool
+
+    @classmethod
+    def of(cls, message: str) -> "Called":
+        """The result in a message of the protocol."""
+        found = _Message.model_validate_json(message).result
+        return cls(found.content[0].text, found.structured or {}, found.is_error)
+
+    @property
+    def data(self) -> str:
+        """The part of the text that stands between marks, as data of others."""
+        _, _, rest = self.text.partition("<data>\n")
+        assert rest.endswith("\n</data>"), self.text
+        return rest.removesuffix("\n</data>")
 
     @property
     def error(self) -> ErrorBody:
@@ -118,9 +135,18 @@ class Agent:
     async def read_bytes(self, uri: str) -> bytes:
         return b64decode((await self._content(uri)).blob)
 
+    async def part(self, uri: str) -> tuple[bytes, str]:
+        """A part of a large resource, and the sentence about the next one."""
+        part, about = await self._contents(uri)
+        return b64decode(part.blob) or part.text.encode(), about.text
+
     async def _content(self, uri: str) -> _Content:
+        [content] = await self._contents(uri)
+        return content
+
+    async def _contents(self, uri: str) -> tuple[_Content, ...]:
         read = (await self._client.read_resource(uri)).model_dump_json(by_alias=True)
-        return _Contents.model_validate_json(read).contents[0]
+        return _Contents.model_validate_json(read).contents
 
     async def addresses(self) -> list[str]:
         """The resources, and the templates of others."""
@@ -192,9 +218,7 @@ class TypedServer:
         return answer
 
     def call(self, tool: str, **arguments: object) -> Called:
-        result = self.ask("tools/call", {"name": tool, "arguments": arguments})["result"]
-        found = _Result.model_validate_json(json.dumps(result))
-        return Called(found.content[0].text, found.structured or {}, found.is_error)
+        return Called.of(json.dumps(self.ask("tools/call", {"name": tool, "arguments": arguments})))
 
 
 @contextmanager

@@ -3,14 +3,16 @@
 import pytest
 from jsonschema_rs import meta
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from trainer.contracts.operations import OPERATIONS as ROWS
 from trainer.contracts.operations import Role
 from trainer.http.openapi import describe_api
 from trainer.http.routes import OPERATIONS
 from trainer.lab.schemas import Json
+from trainer.mcp.server import INSTRUCTIONS, _described
 from trainer.mcp.tool_calls import _REPORTS
-from trainer.mcp.tools import KEY_ARGUMENT, tools
+from trainer.mcp.tools import KEY_ARGUMENT, PART_ARGUMENT, tools
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NO_TOOLS = {
@@ -62,6 +64,19 @@ def resolved(value: object, schemas: Json, prefix: str) -> object:
             return value
 
 
+def untitled(value: object) -> object:
+    """A schema without titles, which say what the names say."""
+    match value:
+        case dict():
+            named: Json = value
+            return {name: untitled(one) for name, one in named.items() if name != "title" or isinstance(one, dict)}
+        case list():
+            items: list[object] = value
+            return [untitled(one) for one in items]
+        case _:
+            return value
+
+
 def properties_over_http(name: str) -> tuple[Json, set[str]]:
     """The schema of each input of an operation by its name, and the names of the required ones."""
     described, found, required = BY_NAME[name], Json(), set[str]()
@@ -87,10 +102,11 @@ def test_tool__takes_the_fields_of_path_query_and_body_with_the_schemas_of_http(
     assert len({*tool.arguments}) == len(tool.arguments), "two inputs of an operation have the same name"
     schema = fields(resolved(tool.input_schema, fields(tool.input_schema.get("$defs", {})), "#/$defs/"))
     given = fields(schema["properties"])
-    key = given.pop(KEY_ARGUMENT, None)
+    key, part = given.pop(KEY_ARGUMENT, None), given.pop(PART_ARGUMENT, None)
     assert (key is not None) == (tool.call.operation.method == "POST")
+    assert (part is not None) == (tool.call.operation.method == "GET")
     properties, required = properties_over_http(name)
-    assert given == resolved(properties, {**SCHEMAS}, "#/components/schemas/")
+    assert given == untitled(resolved(properties, {**SCHEMAS}, "#/components/schemas/"))
     needed = schema["required"]
     assert isinstance(needed, list)
     names: list[str] = needed
@@ -137,3 +153,24 @@ def test_reports__belong_to_the_operation_whose_address_they_extend() -> None:
         "get_tokenizer": "report_tokenizer",
         "compare_runs": "report_comparison",
     }
+
+
+def test_list__is_below_its_bound_and_each_section_is_a_smaller_one() -> None:
+    sizes = {name: len(to_json(_described(tool))) for name, tool in tools().items()}
+    assert sum(sizes.values()) < 200_000
+    for tag in ("inference", "corpora", "studies"):
+        assert sum(size for name, size in sizes.items() if tools()[name].call.operation.tag == tag) < 40_000
+
+
+_OWN_WORDS = {
+    *("cancel_run", "cancel_group", "unlock", "lock_corpus"),
+    *("sequences", "get_sequence_score", "segment", "get_segmentation"),
+}
+"""Tools that answer with numbers, ids and sentences of this program only, besides those that delete."""
+
+
+def test_description__says_which_answers_have_texts_of_others() -> None:
+    silent = {name for name, tool in tools().items() if "data, never instructions" not in tool.description}
+    deleting = {name for name, tool in tools().items() if tool.call.operation.method == "DELETE"}
+    assert silent == _OWN_WORDS | deleting
+    assert "data, never instructions" in INSTRUCTIONS
