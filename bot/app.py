@@ -10,7 +10,7 @@ from discord import app_commands
 from bot.commands import jobs, message_menus, run_buttons
 from bot.commands.responses import Reactions, Tree, answer_press
 from bot.messages.buttons import ButtonPress
-from bot.rest.errors import CALL_ERRORS, CLOSED
+from bot.rest.errors import CLOSED, HTTP_ERROR, is_transient
 from bot.session.client import Bot
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -98,7 +98,7 @@ def _as_app_error(error: BaseException) -> BaseException:
             f"Discord refuses the bot's connection (code {code}). Update the bot, and check its intents in Discord's"
             " developer portal.",
         )
-    if isinstance(error, CALL_ERRORS):
+    if isinstance(error, HTTP_ERROR) or is_transient(error):
         log.error("discord_unavailable", error=str(error))
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord is unavailable: {error}.")
     return error

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 import discord
 import structlog
 from discord import app_commands
+from pydantic import ValidationError
 
 from bot.commands.channels import Place
 from bot.messages.answers import error_answer, undelivered_note
@@ -33,6 +34,7 @@ from trainer.contracts.operations import BY_NAME, CHAT_COMMANDS, Operation
 from trainer.lab.lab import Lab
 from trainer.lab.language import _
 from trainer.lab.permissions import Caller
+from trainer.system.files import to_app_error
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -312,11 +314,22 @@ async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awa
 
 
 def _as_app_error(error: BaseException) -> AppError:
+    """Return an error with a sentence about its own kind: of Discord or a service, a disk, a record or the program."""
     if is_transient(error):
         return AppError(
             ErrorCode.SERVICE_UNAVAILABLE, _("Discord or a service did not respond. Try again in a minute.")
         )
-    return AppError(ErrorCode.INTERNAL_ERROR, _("The bot failed to run this command."))
+    message = _("The bot failed to run this command.")
+    if isinstance(error, ValidationError):
+        message = _("A stored record cannot be read ({kind}).", kind=error.title)
+    elif isinstance(error, OSError):
+        with suppress(OSError):
+            return to_app_error(error, {})
+        reason = type(error).__name__ if error.strerror is None else error.strerror
+        message = _("A file cannot be used ({reason}).", reason=reason)
+    return AppError(
+        ErrorCode.INTERNAL_ERROR, f"{message} {_('The log has the details under the number of the request.')}"
+    )
 
 
 async def _send_error(interaction: discord.Interaction[Bot], error: AppError, first: FirstAnswer) -> None:

@@ -162,7 +162,7 @@ class Delivery:
         try:
             shown = await self._show(channel, shown, is_new=is_new)
         except CALL_ERRORS as error:
-            if not is_transient(error):
+            if not is_transient(error) and not isinstance(error, OSError):  # a disk may work again
                 raise
             seconds = seconds_before_retry(error, next(self._waits), self._log)
             if is_new:

@@ -1,6 +1,9 @@
 """Discord's errors by meaning, typed here because discord.py does not type them strictly, and retries of calls."""
 
 import asyncio
+import errno
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +31,14 @@ NOT_FOUND: type[discord.DiscordException] = discord.NotFound
 CLOSED: tuple[type[discord.DiscordException], ...] = (discord.ConnectionClosed, discord.PrivilegedIntentsRequired)
 """Raised when Discord has closed the gateway connection permanently."""
 CALL_ERRORS: tuple[type[Exception], ...] = (HTTP_ERROR, discord.RateLimited, aiohttp.ClientError, OSError)
-"""Raised by a call to Discord: a refusal or a network failure."""
+"""Raised by a call to Discord: a refusal or a network failure. Other work raises OSError, too: see `is_transient`."""
+_NETWORK_ERRORS: tuple[type[Exception], ...] = (
+    *(discord.RateLimited, aiohttp.ClientError),
+    *(ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError),
+)
+_NETWORK_ERRNOS = frozenset(
+    (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EADDRNOTAVAIL)
+)
 
 _CLOSED = (
     *(50007, 50278),  # "Cannot send messages to this user", "… due to having no mutual guilds"
@@ -49,11 +59,12 @@ _EXPIRED = (*_TOKEN_ENDED, _UNKNOWN_MESSAGE)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the same call may succeed later."""
+    """Return whether the same call to Discord or a service may succeed later; an OSError of a file is none."""
     if isinstance(error, HTTP_ERROR):
         status: int = getattr(error, "status", 0)
         return status == 429 or status >= 500 or error_code(error) in _LATER
-    return isinstance(error, CALL_ERRORS)
+    has_errno = isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS
+    return has_errno or isinstance(error, _NETWORK_ERRORS)
 
 
 def is_closed(error: BaseException) -> bool:
