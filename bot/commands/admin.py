@@ -11,7 +11,14 @@ from bot.commands.corpus_build import build_corpora
 from bot.commands.help import all_commands
 from bot.commands.jobs import list_jobs
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
-from bot.commands.run_options import MAX_CHOICE_CHARACTERS, MAX_CHOICES, find_run, suggested_corpora, suggested_runs
+from bot.commands.run_options import (
+    MAX_CHOICE_CHARACTERS,
+    MAX_CHOICES,
+    find_run,
+    run_for_form,
+    suggested_corpora,
+    suggested_runs,
+)
 from bot.messages.buttons import ButtonPress, Field, form
 from bot.messages.text import (
     AMBER,
@@ -150,10 +157,9 @@ async def _access(context: CommandContext, member: discord.User | discord.Member
 
 
 async def _delete_form(context: CommandContext, run_id: str) -> discord.ui.Modal:
-    run = await find_run(context, "mt-admin delete", run_id)
-    name = display_name(run.record)
-    label = _("Type the name to delete: {name}", name=name)
-    return form("delete", run.record.run_id, _("Delete {name}", name=name), Field(_NAME, label))
+    run = await run_for_form(context, "mt-admin delete", run_id)
+    label = _("Type the name to delete: {name}", name=run.name)
+    return form("delete", run.run_id, _("Delete {name}", name=run.name), Field(_NAME, label))
 
 
 async def _delete(context: CommandContext, press: ButtonPress) -> Answer:

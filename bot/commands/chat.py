@@ -5,10 +5,9 @@ from discord import app_commands
 
 from bot.commands.inference import RUN_HELP, default_length, infer
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, respond
-from bot.commands.run_options import find_run, suggested_runs
+from bot.commands.run_options import find_run, run_for_form, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.inference import chat_answer
-from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.chats import ChatRequest
@@ -35,9 +34,9 @@ async def chat(
 
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    run = await find_run(context, "chat", press.run_id)
-    await context.lab.queue.inference.get_chat(run.record.run_id, press.detail or "")
-    title = _("Reply to {name}", name=display_name(run.record))
+    run = await run_for_form(context, "chat", press.run_id)
+    await context.lab.queue.inference.get_chat(run.run_id, press.detail or "")
+    title = _("Reply to {name}", name=run.name)
     return form("chat", run.model, title, Field("message", _("Message")), detail=press.detail)
 
 

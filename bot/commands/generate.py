@@ -1,6 +1,5 @@
 """`/mt generate`, its buttons and its form: a prompt is continued, and continued again with other settings."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -11,10 +10,9 @@ from pydantic import Field as Bounds
 
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, infer
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, open_form, respond
-from bot.commands.run_options import Run, find_run, suggested_runs
+from bot.commands.run_options import Run, find_run, run_for_form, suggested_runs
 from bot.messages.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.messages.inference import generate_answer
-from bot.messages.text import display_name
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, Seed, changed
@@ -93,12 +91,10 @@ async def generate(
 
 
 async def _form(context: CommandContext, run_id: str | None, options: GenerateOptions) -> discord.ui.Modal:
-    run = await find_run(context, "generate", run_id)
-    if not run.is_checkpoint:
-        await asyncio.to_thread(run.directory.completed_manifest)
+    run = await run_for_form(context, "generate", run_id)
     request = options.request()
     _check_length(context, request)
-    title = _("Generate with {name}", name=display_name(run.record))
+    title = _("Generate with {name}", name=run.name)
     return _generate_form(run.model, title, request, options.seed)
 
 
@@ -124,8 +120,8 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of an earlier request."""
-    run = await find_run(context, "generate", press.run_id)
-    earlier = await context.lab.queue.inference.get(GenerateRecord, run.record.run_id, press.detail or "")
+    run = await run_for_form(context, "generate", press.run_id)
+    earlier = await context.lab.queue.inference.get(GenerateRecord, run.run_id, press.detail or "")
     title = _("Edit and generate again")
     return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 

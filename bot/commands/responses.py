@@ -44,6 +44,8 @@ FirstAnswer = Literal["none", "in place", "hidden", "public"]
 """State of an interaction: unanswered, its own message to be edited, or "thinking" for the caller or for all."""
 
 _ANSWER_SECONDS = 3.0  # Discord's limit for the first answer
+_FORM_SECONDS = 1.5
+"""Limit for what a form shows, so that a sentence instead of it comes in time on a busy machine, too."""
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 15.0
 _MAX_DIRECT_RETRIES = 5
 _ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION = 40060, 10062
@@ -150,14 +152,24 @@ async def respond(
 async def open_form(
     interaction: discord.Interaction[Bot], command: str, work: Callable[[CommandContext], Awaitable[discord.ui.Modal]]
 ) -> None:
-    """Check the caller's permission and open a form, which must be the first answer; an error is sent instead."""
+    """Check the caller's permission and open a form, which must be the first answer; an error is sent instead.
+
+    So is a sentence that asks to try again, if what the form shows cannot be read in time.
+    """
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     speak_to(interaction)
     with bot.answering():
         async with _answered_errors(interaction, command, "none", bound):
-            caller = await _permitted_caller(interaction, command)
-            form = await work(CommandContext(bot, caller))
+            limit = asyncio.timeout(_FORM_SECONDS)
+            try:
+                async with limit:
+                    form = await work(CommandContext(bot, await _permitted_caller(interaction, command)))
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                message = _("This machine is busy, and the form could not be opened in time. Try again.")
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
             with server_errors() as failures:
                 try:
                     await interaction.response.send_modal(form)

@@ -9,7 +9,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.responses import CommandContext, speak_to
-from bot.messages.text import clamp, count, figure, isolated, per_char, plain, unit_of
+from bot.messages.text import clamp, count, display_name, figure, isolated, per_char, plain, unit_of
 from bot.rest.errors import CALL_ERRORS
 from bot.session.client import Bot
 from trainer.artifacts.checkpoints import kept_steps, named_model
@@ -32,6 +32,8 @@ Suggestions: TypeAlias = Callable[[CommandContext, str], Iterator[Suggestion]]
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
 MAX_CHOICES, MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
+_SUGGEST_SECONDS = 2.0
+"""Limit for suggestions, some of which are read from the disk: a late answer is refused, so none is better."""
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised for a stranger, or if Discord does not respond."""
 
@@ -84,6 +86,37 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     if name != record.run_id:
         name = (await asyncio.to_thread(named_model, context.lab.queue.runs, name)).name
     return Run(directory, record, name)
+
+
+class FormRun(NamedTuple):
+    """The run that a form is about."""
+
+    run_id: str
+    model: str
+    """The name of the model: the id of the run, or `RUN@1200` for a checkpoint."""
+    name: str
+    """Its label, or else its id."""
+
+
+async def run_for_form(context: CommandContext, command: str, run_id: str | None) -> FormRun:
+    """Return a run from memory, as a form is a first answer; one that is not there is found as `find_run` does.
+
+    The command itself reads the run from the disk when the form is sent. Raises the errors of `find_run`, and
+    RUN_NOT_READY for a run that has not completed where the command needs that.
+    """
+    await context.lab.index.catch_up()
+    runs = fitting_runs(context, command)
+    operation, default = CHAT_COMMANDS[command], context.bot.user_settings.of(context.caller.user_id).default_run
+    if run_id is not None:
+        runs = [run for run in runs if run.run_id == run_id.strip()]
+    elif operation.takes_default:
+        runs = [run for run in runs if run.run_id == default] or runs
+    if runs:
+        return FormRun(runs[0].run_id, runs[0].run_id, runs[0].name)
+    run = await find_run(context, command, run_id)
+    if operation.states == ("completed",) and not run.is_checkpoint:
+        await asyncio.to_thread(run.directory.completed_manifest)
+    return FormRun(run.record.run_id, run.model, display_name(run.record))
 
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
@@ -210,7 +243,7 @@ def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggest
 
 
 def autocomplete(suggestions: Suggestions) -> Suggest:
-    """Answer a person who types from memory; strangers get no suggestions."""
+    """Answer a person who types; strangers get no suggestions."""
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
         bot = interaction.client
@@ -225,7 +258,9 @@ def autocomplete(suggestions: Suggestions) -> Suggest:
             for value, name in suggestions(CommandContext(bot, caller), typed)
             if len(value) <= MAX_CHOICE_CHARACTERS
         )
-        return list(islice(choices, MAX_CHOICES))
+        finding = asyncio.create_task(asyncio.to_thread(lambda: list(islice(choices, MAX_CHOICES))))
+        await asyncio.wait((finding,), timeout=_SUGGEST_SECONDS)
+        return finding.result() if finding.done() else []
 
     return suggest
 

@@ -10,7 +10,7 @@ from discord import app_commands
 
 from bot.commands.groups import Group, find_run_or_group, show_group
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, open_form, respond
-from bot.commands.run_options import find_run, suggested_runs
+from bot.commands.run_options import find_run, run_for_form, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
@@ -18,7 +18,7 @@ from bot.messages.files import no_files, one_file
 from bot.messages.group_card import group_buttons, group_card
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
-from bot.messages.text import GREY, display_name, make_embed, shown_name
+from bot.messages.text import GREY, make_embed, shown_name
 from bot.people.user_settings import current_unit
 from bot.people.watchers import read_ledger
 from bot.session.client import Bot
@@ -186,12 +186,12 @@ async def _resume(context: CommandContext, run_id: str, epochs: int | None = Non
 
 
 async def _annotation_form(context: CommandContext, run_id: str | None) -> discord.ui.Modal:
-    run = await find_run(context, "annotate", run_id)
-    status = await context.lab.feeds.status(run.record.run_id)
+    run = await run_for_form(context, "annotate", run_id)
+    status = (await context.lab.feeds.read(run.run_id)).follower.status  # without the state of the queue
     return form(
         "annotate",
-        run.record.run_id,
-        _("Note and tags: {name}", name=display_name(run.record)),
+        run.run_id,
+        _("Note and tags: {name}", name=run.name),
         Field("note", _("Note"), status.note or "", is_required=False, max_characters=MAX_NOTE_CHARACTERS),
         Field("tags", _("Tags, one per line"), "\n".join(status.tags), is_required=False),
     )

@@ -12,11 +12,10 @@ from pydantic import Field as Bounds
 
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions, open_form, respond
-from bot.commands.run_options import Run, find_run, suggested_runs
+from bot.commands.run_options import Run, find_run, run_for_form, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.files import one_file
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
-from bot.messages.text import display_name
 from bot.people.user_settings import current_unit, use_unit
 from bot.rest.attachments import read_attachment
 from bot.session.client import Bot
@@ -100,10 +99,8 @@ async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
-    run = await find_run(context, "score", run_id)
-    if not run.is_checkpoint:
-        await asyncio.to_thread(run.directory.completed_manifest)
-    title = _("Score with {name}", name=display_name(run.record))
+    run = await run_for_form(context, "score", run_id)
+    title = _("Score with {name}", name=run.name)
     return form("score", run.model, title, Field("text", _("Text")), detail=options.code)
 
 
