@@ -33,6 +33,7 @@ from bot.messages.text import (
     relative_time,
     shown_name,
 )
+from bot.notifications.broken_workers import broken_worker_lines
 from bot.session.client import OWNER_DM_CLOSED, RIVAL, Bot
 from trainer.config.validation import parse
 from trainer.contracts.errors import AppError, ErrorCode
@@ -241,6 +242,8 @@ def _worker_lines(worker: WorkerInfo) -> list[str]:
         lines.append(_("⚠ It takes no job: its artifacts folder is not that of the queued runs."))
     if "version_mismatch" in worker.refusals:
         lines.append(_("⚠ It takes no job: its version is not that of this bot. Update and restart it."))
+    if worker.is_broken:
+        lines += broken_worker_lines(worker)
     return lines
 
 

@@ -60,8 +60,8 @@ async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limi
     """Answer at once with a note, which the file replaces: an export takes seconds, and one runs at a time."""
     await asyncio.to_thread(run.directory.completed_manifest)
     note = exporting_answer(run.record, to)
-    if not await context.lab.queue.workers.exist():
-        note.description = f"{note.description}\n⚠ {_(WAIT_MESSAGES['worker'])}"
+    if (absence := await context.lab.queue.workers.absence()) is not None:
+        note.description = f"{note.description}\n⚠ {_(WAIT_MESSAGES[absence])}"
     return Answer(note, later=lambda: _exported_model(context, run, to, limit_bytes))
 
 

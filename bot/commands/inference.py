@@ -28,8 +28,11 @@ async def infer(context: CommandContext, run: Run, request: Asks[ResponseT]) -> 
 async def require_worker(context: CommandContext, run: Run) -> RunManifest | None:
     """Return the manifest of a completed run, None for a checkpoint; raises SERVICE_UNAVAILABLE without a worker."""
     manifest = None if run.is_checkpoint else await asyncio.to_thread(run.directory.completed_manifest)
-    if not await context.lab.queue.workers.exist():
+    absence = await context.lab.queue.workers.absence()
+    if absence is not None:
         message = _("No worker is running. Ask the operator of this bot to start one.")
+        if absence == "broken":
+            message = _("Each worker is broken. Ask the operator of this bot to mend one.")
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
     return manifest
 

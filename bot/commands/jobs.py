@@ -144,8 +144,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
             command=typed_command(command or row.chat_command("show")),
         )
     notes = [note]
-    if not await bot.lab.queue.workers.exist():
-        notes.append(f"⚠ {_(WAIT_MESSAGES['worker'])}")
+    if (absence := await bot.lab.queue.workers.absence()) is not None:
+        notes.append(f"⚠ {_(WAIT_MESSAGES[absence])}")
     answer.embed.description = "\n".join([answer.embed.description or "", *notes])
     return answer
 

@@ -11,6 +11,8 @@ from bot.messages.answers import STATE_SIGNS, owner_name
 from bot.messages.buttons import button, button_row
 from bot.messages.text import BLURPLE, clamp, make_embed, plain
 from bot.session.client import Bot
+from trainer.contracts.base import WaitReason
+from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.language import _, numeral, plural
 from trainer.queue.run_index import RunEntry
 
@@ -43,19 +45,19 @@ async def _queue(context: CommandContext) -> Answer:
         return run.state != "running", places.get(run.run_id, len(places))
 
     runs.sort(key=place)
-    has_worker, is_paused = await lab.queue.workers.exist(), await lab.queue.workers.are_paused()
+    absence, is_paused = await lab.queue.workers.absence(), await lab.queue.workers.are_paused()
     rows = [
         QueueRow(run if lab.permissions.may_see(context.caller, run) else None, is_running=run.state == "running")
         for run in runs
     ]
-    embed = queue_answer(rows, has_worker=has_worker, is_paused=is_paused)
+    embed = queue_answer(rows, absence=absence, is_paused=is_paused)
     return Answer(embed, view=button_row(button("queue", _ALL, _("Refresh"))))
 
 
 BUTTONS: Reactions = {"queue": ButtonAnswer("queue", lambda context, press: _queue(context), lambda press: True)}
 
 
-def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:
+def queue_answer(rows: Sequence[QueueRow], *, absence: WaitReason | None, is_paused: bool) -> discord.Embed:
     """Return the running runs, then the waiting ones with their positions."""
     running = sum(row.is_running for row in rows)
     lines = [_line(row, position) for position, row in enumerate(rows[:_MAX_ROWS], 1)] or [_("No run waits.")]
@@ -63,7 +65,9 @@ def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool)
         lines.append(plural("… and {count} more run", "… and {count} more runs", len(rows) - _MAX_ROWS))
     if is_paused:
         lines.append(_("⏸ An admin has paused the queue: no further run starts."))
-    elif not has_worker:
+    elif absence == "broken":
+        lines.append(f"⚠ {_(WAIT_MESSAGES[absence])}")
+    elif absence is not None:
         lines.append(_("⚠ No worker is running. Runs start when one does."))
     runs = plural("{count} run is training", "{count} runs are training", running)
     waiting = plural("{count} run waits", "{count} runs wait", len(rows) - running)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Literal, TypeAlias, TypeVar
+from uuid import uuid4
 
 import discord
 import structlog
@@ -12,16 +13,18 @@ from discord import app_commands
 from discord.gateway import DiscordWebSocket
 
 from bot.messages.buttons import ButtonPress, parse_press
+from bot.notifications.broken_workers import report_broken_workers
 from bot.notifications.notifier import Notifier
 from bot.people.user_settings import CatalogueTranslator, UserSettingsStore
 from bot.people.watchers import Watcher
 from bot.processes.chart_process import ChartProcess
-from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, answer_trace, is_closed, retry
+from bot.rest.errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, answer_trace, error_code, is_closed, retry
 from bot.rest.proxy import proxy_for
 from bot.session.deferred import DeferredInteractions
 from trainer.config.settings import Settings
 from trainer.http.backend import Backend
 from trainer.lab.lab import Lab
+from trainer.lab.language import use_language
 from trainer.system.logs import say
 from trainer.system.retries import back_off
 
@@ -143,6 +146,7 @@ class Bot(discord.Client):
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
         self._answers.add(asyncio.create_task(self._check_owner_dm()))
+        self._answers.add(asyncio.create_task(self._report_broken_workers()))
         self._started.push_async_callback(self._end_answers)
 
     def _owner_as_watcher(self) -> Watcher | None:
@@ -173,6 +177,27 @@ class Bot(discord.Client):
                 say(self.settings, OWNER_DM_CLOSED)
             else:
                 log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
+
+    async def _report_broken_workers(self) -> None:
+        """Send the owner a message about workers that break, unless the owner has switched messages off."""
+        owner_id = self.settings.discord.owner_id
+        if owner_id is None:
+            return
+
+        async def send(message: discord.Embed, nonce: str) -> None:
+            channel = await self.create_dm(discord.Object(owner_id))
+            await channel.send(embed=message, nonce=nonce)
+
+        async def send_if_wanted(message: discord.Embed) -> None:
+            if self.user_settings.of(owner_id).notify != "off":
+                nonce = uuid4().hex[:25]
+                try:
+                    await self._retry(lambda: send(message, nonce))
+                except HTTP_ERROR as error:
+                    log.warning("owner_not_reached", user_id=owner_id, error_code=str(error_code(error)))
+
+        use_language(self.user_settings.of(owner_id).language or "en")
+        await report_broken_workers(self.lab.queue.workers, send_if_wanted)
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -244,6 +244,36 @@ async def test_workers__that_take_no_job_say_why_and_are_drained_by_name_or_host
         assert "Name a worker with `drain` and `undrain`" in (await hall.ask("workers", options)).text
 
 
+async def test_owner__gets_one_message_about_a_worker_that_breaks_and_another_if_it_breaks_again(hall: Hall) -> None:
+    reason = "3 of its processes in a row ended before their first step, the last one with exit code 1."
+    broken: dict[str, object] = {"state": "refuses", "refusals": ("children_die_at_start",), "reason": reason}
+
+    def messages() -> list[str]:
+        server = hall.place.discord
+        found = [shown_text(message.payload) for message in server.messages(server.dm_channel(hall.place.ana))]
+        return [text for text in found if "Broken worker" in text]
+
+    async with hall.place.store() as store:
+
+        async def show(**more: object) -> None:
+            fields: dict[str, object] = {"name": "box:1", "version": "1.2", "slots": 1, "seen_at": FAR}
+            await store.renew_worker(seconds=60, worker=WorkerInfo.model_validate(fields | more))
+
+        await show(**broken)
+        await until(lambda: len(messages()) == 1)
+        [text] = messages()
+        assert "box:1" in text and reason in text and "`/mt-admin workers action:undrain`" in text
+        shown = await hall.ask("workers")
+        assert "refuses" in shown.text and reason in shown.text and shown.colour == AMBER
+        assert (
+            "⚠ Each worker that could take this job is broken." in (await hall.place.ask(hall.place.bob, "queue")).text
+        )
+        await show()
+        assert await store.report_broken([]) == []
+        await show(**broken)
+        await until(lambda: len(messages()) == 2)
+
+
 async def test_doctor__shows_every_check_without_a_path(hall: Hall) -> None:
     await until(lambda: hall.place.bot.owner_dm == "open")
     shown = await hall.ask("doctor")

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.cross_language import TINY, WITH_BATTERIES, add_batteries, ad
 from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
 from tests.support.refusals import refused
+from tests.support.runs import ended as end_run
 from tests.support.runs import record as run_record
 from tests.support.started_jobs import started_experiment
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -277,6 +279,27 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
         await drive(experiment, settings, store)
     status = experiment.status()
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
+
+
+async def test_run_without_a_step__is_started_again_and_fails_its_experiment_the_third_time(
+    tmp_path: Path, lab: Lab
+) -> None:
+    add_languages(tmp_path)
+    settings = settings_in(tmp_path)
+    record, items = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(tmp_path).create(record, items)
+    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+    corpora: Counter[str] = Counter()
+    async with lab.store() as store:
+        driving = asyncio.create_task(drive(experiment, settings, store))
+        while not driving.done():
+            for run in RunStore(settings.app.artifacts_root).unfinished():
+                corpora[run.record().effective.corpora[0].sha256] += 1
+                end_run(run, "failed", code=ErrorCode.CRASH_LOOP)
+            await asyncio.sleep(0.02)
+        await driving
+    assert max(corpora.values()) == 3
+    assert experiment.status().message.endswith("has ended: It failed.")
 
 
 async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:

@@ -11,13 +11,15 @@ from tests.support.lab import Lab
 from tests.support.refusals import refused
 from tests.support.runs import ended
 from tests.support.runs import record as run_record
-from tests.support.studies import RATES, TRAIN, started_study, study_record, study_request
+from tests.support.studies import RATES, TRAIN, resolved_study, started_study, study_record, study_request
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import events_of
 from trainer.artifacts.kinds import STUDIES
 from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.studies import StudyDirectory, StudyStore
 from trainer.commands.main import main
+from trainer.config.studies import finalists_of
+from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.events import JobStarted
@@ -203,6 +205,34 @@ async def test_winner_whose_tested_trainings_fail__is_not_reported(tmp_path: Pat
     failure = study.failure()
     assert failure is not None
     assert failure.message == "The winner could not be trained for the test. It was cancelled."
+
+
+async def test_training_without_a_step__is_no_proof_against_its_setting(tmp_path: Path, lab: Lab) -> None:
+    """The runs of one setting crash before their first step, those of the others are refused for their settings."""
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path)
+    study = StudyStore(settings.app.artifacts_root).create(await resolved_study(settings, study_request()))
+    async with lab.store() as store:
+        steps = Steps(study, JobQueue(settings, store), settings, store)
+        driving = asyncio.create_task(steps.run(StudySteps(study, steps).run))
+        while not driving.done():
+            for run in RunStore(settings.app.artifacts_root).unfinished():
+                is_first = "-v1" in run.run_id
+                ended(run, "failed", code=ErrorCode.CRASH_LOOP if is_first else ErrorCode.TRAINING_NAN_LOSS)
+            await asyncio.sleep(0.02)
+        await driving
+    trials = {trial.variant: trial for trial in study.status().trials}
+    assert len(RunStore(settings.app.artifacts_root).all()) == 5 + 2
+    assert (trials[1].run_id, trials[1].is_measured) == (f"{study.study_id}-r1-v1-t3", False)
+    assert trials[1].reason == "Not measured, because no training began. It failed."
+    assert (trials[2].run_id, trials[2].is_measured) == (f"{study.study_id}-r1-v2", True)
+    record, keys = study.record(), [TrialKey("final", 0, variant, place) for variant in (1, 2) for place in (6, 7)]
+    finals = {key: changed(trials[key.variant], phase="final", status="failed") for key in keys}
+    finals[keys[1]] = finals[keys[3]] = changed(finals[keys[1]], status="completed", is_measured=True, val_loss=2.0)
+    assert finalists_of(record, finals) == [1, 2], "of which one was lost, without a proof against it"
+    finals[keys[0]] = changed(finals[keys[0]], is_measured=True)
+    finals[keys[2]] = changed(finals[keys[2]], is_measured=False)
+    assert finalists_of(record, finals) == [2, 1]
 
 
 def test_cancel_without_a_worker__ends_the_runs_of_the_study(tmp_path: Path) -> None:

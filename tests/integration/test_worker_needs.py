@@ -105,6 +105,9 @@ def test_needs__are_device_precision_and_two_thirds_of_the_memory_estimate(tmp_p
     assert needs_of(changed(effective, device="cuda", devices=4), None) == JobNeeds(device="cuda", gpus=4)
 
 
+BROKEN = changed(CPU, state="refuses", refusals=("children_die_at_start",))
+
+
 def test_reason__names_what_the_running_workers_lack() -> None:
     assert unmet(NEEDS["cuda"], [CPU]) == "gpu"
     assert unmet(NEEDS["two"], [CPU, GPU]) == "gpu"
@@ -112,6 +115,9 @@ def test_reason__names_what_the_running_workers_lack() -> None:
     assert unmet(NEEDS["any"], [CPU]) == "memory"
     assert unmet(NEEDS["any"], [CPU, GPU]) is None
     assert unmet(NEEDS["cuda"], [changed(CPU, state="refuses")]) is None
+    assert unmet(NEEDS["cpu"], [BROKEN]) == "broken"
+    assert unmet(NEEDS["cuda"], [BROKEN]) is None
+    assert unmet(NEEDS["cpu"], [BROKEN, CPU]) is None
 
 
 @pytest.mark.parametrize(

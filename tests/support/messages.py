@@ -232,9 +232,7 @@ MESSAGES: Mapping[str, Make] = {
         ),
     ),
     "digest": lambda given: digest_card([run_line(record_of(given), RUNNING)] * 30, "digest-1"),
-    "queue": lambda given: queue_answer(
-        [QueueRow(entry(given), is_running=False)] * 30, has_worker=True, is_paused=False
-    ),
+    "queue": lambda given: queue_answer([QueueRow(entry(given), is_running=False)] * 30, absence=None, is_paused=False),
     "settings": lambda given: settings_answer(UserSettings(), given, "bits"),
     "tokenizers": lambda given: jobs_page(JOB_ROWS["tokenizers"], [tokenizer(given, "queued")] * 8, total=8, page=""),
     "tokenizer": lambda given: job_card(JOB_ROWS["tokenizers"], tokenizer(given, "failed"), corpora=[given] * 3),

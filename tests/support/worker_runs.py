@@ -20,9 +20,11 @@ LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20, "ba
 
 
 @asynccontextmanager
-async def worker_in(folder: Path, *words: str, **environment: str) -> AsyncIterator[Process]:
-    """A worker with the settings of a folder, which logs to `worker.log` until the end of the block."""
-    with (folder / "worker.log").open("wb") as log:
+async def worker_in(
+    folder: Path, *words: str, log_name: str = "worker.log", **environment: str
+) -> AsyncIterator[Process]:
+    """A worker with the settings of a folder, which logs to a file there until the end of the block."""
+    with (folder / log_name).open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "trainer", "worker", *words),
             cwd=folder,
@@ -37,8 +39,8 @@ async def worker_in(folder: Path, *words: str, **environment: str) -> AsyncItera
         await process.wait()
 
 
-def log_of_worker(folder: Path) -> str:
-    return (folder / "worker.log").read_text(encoding="utf-8")
+def log_of_worker(folder: Path, log_name: str = "worker.log") -> str:
+    return (folder / log_name).read_text(encoding="utf-8")
 
 
 def events_of(queue: JobQueue, run_id: str) -> list[Event]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.config.settings import QueueSettings
 from trainer.contracts.base import StopCause, changed
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 from trainer.contracts.wording import STOP_MESSAGES
 from trainer.system.signals import WARNINGS
@@ -53,12 +53,19 @@ class ChildEnd(NamedTuple):
     """The last lines of the error output."""
     cause: StopCause | None
     """None for a regular end."""
+    has_begun: bool = True
+    """False if the child ended before its first step."""
+
+    @property
+    def died_at_start(self) -> bool:
+        """True for a child that crashed, stalled or was killed before its first step."""
+        return not self.has_begun and self.cause is not None and self.cause not in _WAITS
 
     def description(self) -> dict[str, object]:
         return {"exit_code": self.exit_code, "reason": self.cause, "last_lines": "".join(self.last_lines)}
 
 
-def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> StopCause | None:
+def cause_of(exit_code: int, *, stalled: bool = False, starved: bool = False) -> StopCause | None:
     """Return the cause of an exit code; `starved` says that Linux killed processes meanwhile because memory ran out."""
     if stalled:
         return "stalled"
@@ -83,7 +90,8 @@ def record_end(
     """Record the end of an attempt in the event log; return the seconds until the next attempt, None if there is none.
 
     `max_attempts` attempts in a row that crash, stall or run out of memory without a new checkpoint end the run. A kill
-    from outside and the death of the worker do not count. If the disk fails, the run waits about a day, twice as long
+    from outside, the death of the worker, and an end before the first step for which another worker tries the run
+    (`not_started`) do not count. If the disk fails, the run waits about a day, twice as long
     each time.
 
     An end does not count while another child has the run's lock. Raises OSError if the record cannot be written.
@@ -108,6 +116,21 @@ def record_end(
     if cause not in _WAITS:
         return queue.retry_seconds
     return min(queue.retry_seconds * 2.0 ** min(max(0, waits - 1), 20), queue.max_retry_seconds)
+
+
+def was_never_trained(run: RunDirectory) -> bool:
+    """Return True for a run that failed before its first step by no fault of its setting, which is not measured then.
+
+    Its processes crashed, or what it needed did not work. A refusal or a lack of memory is the setting's own.
+    """
+    end = run.manifest()
+    if end is None or end.error is None:
+        return False
+    is_trouble = end.error.code in _TROUBLES or end.error.error_class is ErrorClass.TRANSIENT
+    return is_trouble and run.follow().refresh().step == 0
+
+
+_TROUBLES = (ErrorCode.CRASH_LOOP, ErrorCode.INTERNAL_ERROR)
 
 
 def record_timeout(run: RunDirectory, seconds: float) -> None:

@@ -192,8 +192,9 @@ def _telling(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 def _stopped_by(cause: StopCause) -> dict[str, object]:
     """Return the changes of a status by the end of an attempt, after which the run continues."""
-    waits_for = "turn" if cause == "worker_ended" else _WAITS.get(cause)
-    return {"waits_for": waits_for, "eta_seconds": None} | ({"status": "queued"} if cause == "worker_ended" else {})
+    is_queued = cause in ("worker_ended", "not_started")
+    waits_for = "turn" if is_queued else _WAITS.get(cause)
+    return {"waits_for": waits_for, "eta_seconds": None} | ({"status": "queued"} if is_queued else {})
 
 
 def _stop(event: JobPaused | JobCompleted | JobFailed | JobCancelled) -> dict[str, object]:

@@ -3,9 +3,10 @@
 The runs of a study have ids that its own id, the setting and the seed give, so their folders say how far it has come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trainer.artifacts.attempts import was_never_trained
 from trainer.artifacts.job_folder import REPORT_FILE, JobStore, StatusJob, status_message
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.config.studies import Trials, full_runs, planned, seed_of, variant_of
@@ -47,12 +48,21 @@ class StudyDirectory(StatusJob[StudyRecord]):
     def run(self, key: TrialKey, record: StudyRecord) -> RunDirectory | None:
         """Return the run of a training: that of this attempt, or one of an earlier attempt that has not failed."""
         for attempt in range(record.attempt, 0, -1):
-            run = self._run_store.find(key.run_id(record, attempt))
+            run = self._last_try(key.tries(record, attempt))
             if run is not None:
                 end = run.manifest()
                 if attempt == record.attempt or end is None or end.status == "completed":
                     return run
         return None
+
+    def _last_try(self, run_ids: Sequence[str]) -> RunDirectory | None:
+        """Return the run of an attempt; None before the next run is started."""
+        run: RunDirectory | None = None
+        for run_id in run_ids:
+            run = self._run_store.find(run_id)
+            if run is None or not was_never_trained(run):
+                break
+        return run
 
     def _started(self, record: StudyRecord, keys: list[TrialKey]) -> dict[TrialKey, Trial]:
         found = dict[TrialKey, Trial]()
@@ -144,7 +154,12 @@ def _trial(record: StudyRecord, key: TrialKey, run: RunDirectory) -> Trial:
         run_id=run.run_id,
         status=("paused" if run.is_paused else run.unfinished_state()) if end is None else end.status,
     )
-    return trial if end is None else changed(trial, **_end_of(end))
+    if end is None:
+        return trial
+    trial = changed(trial, **_end_of(end))
+    if not was_never_trained(run):
+        return trial
+    return changed(trial, is_measured=False, reason=f"Not measured, because no training began. {trial.reason}")
 
 
 def _end_of(end: RunManifest) -> dict[str, object]:

@@ -256,8 +256,9 @@ async def noting_wait(installation: Installation, terminal: Terminal, waits_for:
         await asyncio.sleep(_SILENT_SECONDS)
         with contextlib.suppress(AppError):  # the block waits for the same server, and raises its error
             state = await installation.call(LIST_WORKERS)
-            if not (state.workers or state.is_starting):
-                terminal.note_once(f"mt: {WAIT_MESSAGES['worker']}")
+            absence = state.absence()
+            if absence is not None:
+                terminal.note_once(f"mt: {WAIT_MESSAGES[absence]}")
                 return
         if waits_for:
             terminal.note_if_silent(waits_for)

@@ -258,8 +258,8 @@ def ranked(record: StudyRecord, trials: Trials) -> list[int]:
 def finalists_of(record: StudyRecord, trials: Trials) -> list[int]:
     """Return the settings that were trained in full, the best first.
 
-    Those with the fewest failed trainings come first, then those with the lowest mean validation loss over the seeds;
-    of equal ones the first. One whose trainings have all failed is last.
+    Those with the fewest measured trainings that failed come first, then those with the lowest mean validation loss
+    over the seeds; of equal ones the first. One whose trainings have all failed is last.
     """
     by_variant: dict[int, list[Trial]] = {}
     for key, trial in trials.items():
@@ -268,7 +268,8 @@ def finalists_of(record: StudyRecord, trials: Trials) -> list[int]:
 
     def rank(number: int) -> tuple[int, float, int]:
         scores = [trial.score for trial in by_variant[number] if trial.status == "completed"]
-        return len(by_variant[number]) - len(scores), fmean(scores) if scores else math.inf, number
+        failed = sum(trial.is_measured for trial in by_variant[number]) - len(scores)
+        return failed, fmean(scores) if scores else math.inf, number
 
     return sorted(by_variant, key=rank)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.base import Frozen, Identifier, WaitReason
 from trainer.contracts.cost import GIB
 from trainer.contracts.inference import KindName
 
@@ -14,7 +14,7 @@ WorkerDevices = Literal["any", "cpu", "gpu"]
 """Runs that a worker trains: all, those that can do without a GPU, or those that need or may use one."""
 WorkerAction = Literal["pause", "resume", "drain", "undrain"]
 WorkerState = Literal["ready", "paused", "draining", "drained", "refuses"]
-Refusal = Literal["artifacts_folder_mismatch", "version_mismatch"]
+Refusal = Literal["artifacts_folder_mismatch", "version_mismatch", "children_die_at_start"]
 _Bytes = Annotated[int, Field(ge=0, lt=1 << 53)]
 _UNKNOWN_BYTES = 1 << 52
 """Stands for the memory of a GPU that does not tell it: more than any job needs."""
@@ -102,6 +102,11 @@ class WorkerInfo(Frozen):
         known = [_UNKNOWN_BYTES if memory is None else memory for memory in self.gpu_memory_bytes]
         return min(known, default=-1)
 
+    @property
+    def is_broken(self) -> bool:
+        """True if it takes no job because its children end before their first step."""
+        return "children_die_at_start" in self.refusals
+
     def memory_text(self) -> str:
         """Return the memory of the machine, and that of its GPUs where they tell it."""
         gpus = [f"{memory / GIB:.0f}" for memory in self.gpu_memory_bytes if memory is not None]
@@ -136,6 +141,12 @@ class WorkersState(Frozen):
     """True while no worker starts a further run."""
     is_starting: bool = False
     """True if no worker runs yet, but the embedded one of this machine is starting."""
+
+    def absence(self) -> WaitReason | None:
+        """Return why no worker takes jobs: none is running or starting, or each one is broken."""
+        if self.workers and all(worker.is_broken for worker in self.workers):
+            return "broken"
+        return None if self.workers or self.is_starting else "worker"
 
     def runs_of(self, worker: WorkerInfo) -> list[str]:
         """Return the ids of the runs that a worker trains."""

@@ -158,6 +158,9 @@ TrialPhase = Literal["round", "final", "test"]
 """A comparison of short trainings; the trainings of the finalists; those of the winner that are tested."""
 
 
+_MAX_TRIES = 3
+
+
 class TrialKey(NamedTuple):
     """A training of a study."""
 
@@ -176,6 +179,11 @@ class TrialKey(NamedTuple):
     def run_id(self, record: StudyRecord, attempt: int) -> str:
         """Return the id of the run of this training that an attempt at the study starts."""
         return f"{record.study_id}-{self}{'' if attempt == 1 else f'-a{attempt}'}"
+
+    def tries(self, record: StudyRecord, attempt: int) -> tuple[str, ...]:
+        """Return the ids of the runs of an attempt: the next one is started if a run ended before its first step."""
+        run_id = self.run_id(record, attempt)
+        return (run_id, *(f"{run_id}-t{number}" for number in range(2, _MAX_TRIES + 1)))
 
 
 class Trial(Frozen, json_schema_extra=describe_fields):
@@ -198,6 +206,8 @@ class Trial(Frozen, json_schema_extra=describe_fields):
     train_seconds: float = 0.0
     reason: str | None = None
     """Why it failed."""
+    is_measured: bool = True
+    """False if it failed before its first step by no fault of its setting, as often as it was tried."""
 
     @property
     def has_ended(self) -> bool:
@@ -230,7 +240,7 @@ class StudyFinalist(Frozen, json_schema_extra=describe_fields):
     name: str
     n_completed: int
     n_lost: int
-    """Trainings that failed."""
+    """Trainings that failed, without those that were not measured."""
     val_loss: LossEstimate | None
     """In nats per token; None if all of its trainings failed, as the next one."""
     val_bits_per_char: LossEstimate | None

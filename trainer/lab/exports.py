@@ -52,7 +52,8 @@ async def exported_file(lab: Lab, caller: Caller, model: str, to: ModelFormat) -
             await lab.queue.jobs.cancel(EXPORTS, export.job_id)
         if isinstance(end, asyncio.CancelledError):
             raise
-        message = _FAILED if await lab.queue.workers.exist() else WAIT_MESSAGES["worker"]
+        absence = await lab.queue.workers.absence()
+        message = _FAILED if absence is None else WAIT_MESSAGES[absence]
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from None
     if status.status == "cancelled":
         raise AppError(ErrorCode.CANCELLED, "The export was cancelled.")

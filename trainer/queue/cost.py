@@ -43,7 +43,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 SAFETY_FACTOR = 1.5
 """A training is refused only if the estimate divided by this factor does not fit."""
-UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory")
+UNMET: tuple[WaitReason | None, ...] = ("worker", "gpu", "cpu", "memory", "broken")
 """The reasons why no running worker takes a queued run."""
 _NUMBER_BYTES = 4
 _MOMENTS = {"adam": 2, "adamw": 2, "muon": 2}
@@ -365,7 +365,11 @@ def needs_of(effective: EffectiveRequest, cost: Cost | None) -> JobNeeds:
 def unmet(needs: JobNeeds, workers: Sequence[WorkerInfo]) -> WaitReason | None:
     """Return what none of the workers that take jobs has for this one; None if one can, or if none takes any."""
     ready = [worker for worker in workers if worker.state == "ready"]
-    if not ready or any(worker.can_take(needs) for worker in ready):
+    if any(worker.can_take(needs) for worker in ready):
+        return None
+    if any(worker.is_broken and worker.can_take(needs) for worker in workers):
+        return "broken"
+    if not ready:
         return None
     if needs.gpus > max(len(worker.gpu_memory_bytes) for worker in ready):
         return "gpu"

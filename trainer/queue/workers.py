@@ -49,6 +49,13 @@ class Workers:
         """Return whether at least one worker runs or is starting; True also while Redis is unavailable."""
         return await value_or(True, self._store.has_worker()) or embedded_worker_lives(self._settings)
 
+    async def absence(self) -> WaitReason | None:
+        """Return why no worker takes jobs: none is running, or each one is broken; None if one takes jobs."""
+        workers = await value_or((), self._running(), seconds=_CHECK_SECONDS)
+        if any(worker.is_broken for worker in workers) and not any(worker.state == "ready" for worker in workers):
+            return "broken"
+        return None if await self.exist() else "worker"
+
     async def load(self) -> QueueLoad:
         """Return the number of jobs in each queue, and whether a worker is running."""
         return await value_or(QueueLoad(is_reachable=False), self._load())
@@ -111,6 +118,14 @@ class Workers:
             )
         return names
 
+    async def newly_broken(self) -> list[WorkerInfo]:
+        """Return the workers that have broken since the last call, of any process; empty while Redis is unavailable."""
+        return await value_or([], self._newly_broken())
+
+    async def _newly_broken(self) -> list[WorkerInfo]:
+        broken = {worker.name: worker for worker in await self._running() if worker.is_broken}
+        return [broken[name] for name in await self._store.report_broken(broken)]
+
     async def names(self) -> list[str]:
         """Return the running workers and their hosts; empty while Redis is unavailable."""
         workers = await value_or((), self._running(), seconds=_CHECK_SECONDS)
@@ -142,10 +157,10 @@ class Workers:
 
     async def unmet(self, run_ids: Sequence[str], *, has_worker: bool) -> dict[str, WaitReason | None]:
         """Return what no running worker has for these queued runs."""
-        if not has_worker:
+        workers = await self._running()
+        if not has_worker and not any(worker.is_broken for worker in workers):
             return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, "worker")
         needs = await self._store.needs(run_ids)
-        workers = await self._running() if needs else ()
         return {run_id: unmet(one, workers) for run_id, one in needs.items()}
 
 

@@ -20,7 +20,7 @@ _MAX_LAST_LINES = 20
 class CommandResult(NamedTuple):
     """The end of a command that prints JSON."""
 
-    exit_code: int | None
+    exit_code: int
     output: bytes
     last_lines: Sequence[str]
     """The last lines of its error output."""

@@ -13,6 +13,8 @@ WORKER = "trainer:worker"
 """Exists while at least one worker is running; expires one lease after the last worker."""
 WORKERS = "trainer:workers"
 """The lifetime of each worker's record in ms, by process; those of ended workers are deleted when they are read."""
+REPORTED = "trainer:reported"
+"""The broken workers that the owner of the bot knows of."""
 INTERACTIVE_QUEUE = "interactive"
 
 owners = "trainer:owners:{}".format
@@ -28,7 +30,8 @@ version = "trainer:version:{}".format
 worker = "trainer:worker:{}".format
 """The record that a worker publishes of itself; it expires one lease after the last one."""
 drain = "trainer:drain:{}".format
-"""The last order to a worker: 1 to claim no further job, 0 to claim jobs again; expires when the worker knows it."""
+"""The last order to a worker: 1 to claim no further job, 0 and the time to claim jobs again; expires when the worker
+knows it."""
 
 # keys of one job, run or request: each takes its id
 
@@ -38,6 +41,9 @@ in_progress = f"{in_progress_key_prefix}{{}}".format
 """A job's claim: the process that runs the job, until the lease ends."""
 tries = f"{retry_key_prefix}{{}}".format
 """arq's count of attempts at a job."""
+tried = "trainer:tried:{}".format
+"""The workers on which a child of a job ended before its first step, each with the time until it leaves the job to
+others, in milliseconds."""
 heartbeat = "runs:hb:{}".format
 """The lifetime of this key in ms, which counts from the last sign of a job's worker."""
 lease = "runs:lease:{}".format

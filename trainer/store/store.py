@@ -29,6 +29,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs after this time: never
 _MAX_DEFERRAL_SECONDS = 600.0
+_TRIED_SECONDS = 24 * 3600
 _RESTORED = ""
 """A member of the turns of each queue that was restored from disk, and not an owner."""
 _NO_NEEDS = JobNeeds()
@@ -40,7 +41,7 @@ _JobState = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None],
 _state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
 _Claimed = list[tuple[bytes, float, bytes | None]]
 _claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
-_workers_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
+_hashes_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
 _records_adapter: TypeAdapter[list[bytes | int | None]] = TypeAdapter(list[bytes | int | None])
 _scores_adapter: TypeAdapter[list[tuple[bytes, float]]] = TypeAdapter(list[tuple[bytes, float]])
 _members_adapter: TypeAdapter[list[bytes]] = TypeAdapter(list[bytes])
@@ -105,6 +106,10 @@ local function try(member, score, owner)
   local is_elsewhere = type(job.i) == 'string' and job.i ~= '' and job.i ~= ARGV[7]
   if is_elsewhere or not fits(job) then return end
   if redis.call('EXISTS', claim) == 1 then return end
+  local left = redis.call('HGETALL', ARGV[14] .. member)
+  for place = 1, #left, 2 do
+    if left[place] == ARGV[6] and tonumber(left[place + 1]) > tonumber(ARGV[1]) then return end
+  end
   redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
   if not string.match(redis.call('GET', tries) or '', '^%d%d?%d?%d?%d?%d?$') then
     redis.call('DEL', tries)
@@ -137,7 +142,8 @@ return claimed
 """
 """Claim the first due jobs of a queue that no process has claimed; return each with its score and definition.
 
-Jobs of another artifacts folder, and jobs that need more than the worker has, are left to other workers. A worker of
+Jobs of another artifacts folder, jobs that need more than the worker has, and jobs whose children have just ended at
+their start here are left to other workers. A worker of
 another version than the program that queues jobs claims nothing, nor does one that is being drained. A count of tries
 that arq cannot increment is deleted. In a queue without owners, the script reads only the first jobs, however many
 wait.
@@ -305,7 +311,7 @@ class Store(Answers, EventStreams):
         try:
             reply = await script(
                 keys=[*_keys_of(queue), keys.version(artifacts), keys.drain(holder)],
-                args=[*numbers, *prefixes, holder, artifacts, keys.tries(""), *_offer(worker)],
+                args=[*numbers, *prefixes, holder, artifacts, keys.tries(""), *_offer(worker), keys.tried("")],
             )
         except ResponseError as error:
             if str(error).startswith("ACL failure"):  # how a script tells of a command that is not permitted
@@ -321,6 +327,23 @@ class Store(Answers, EventStreams):
                 log.error("malformed_job_removed", entry_id=repr(member[:64]))
                 await self.dequeue(queue, member)
         return claimed
+
+    async def leave_job(self, job_id: str, worker: str, *, seconds: float) -> None:
+        """Let a worker that has tried a job leave it to others for some time, in which it claims the job no more."""
+        until_ms = int((time.time() + seconds) * 1000)
+        async with self.transaction() as pipe:
+            pipe.hset(keys.tried(job_id), worker, str(until_ms))
+            pipe.expire(keys.tried(job_id), _TRIED_SECONDS)
+            pipe.delete(keys.lease(job_id), keys.tries(job_id))
+
+    async def forget_tries(self, job_id: str) -> None:
+        """Forget the workers that have tried a job, because a child of it has reached its first step."""
+        async with self.transaction() as pipe:
+            pipe.delete(keys.tried(job_id))
+
+    async def workers_that_tried(self, job_id: str) -> set[str]:
+        """Return the workers on which a child of a job ended before its first step, since one has reached it."""
+        return {name.decode(errors="replace") for name in await self._hash(keys.tried(job_id))}
 
     async def renew_claims(self, job_ids: Collection[str], *, seconds: float) -> None:
         async with self.transaction() as pipe:
@@ -392,10 +415,7 @@ class Store(Answers, EventStreams):
 
         The server's clock alone decides. The times of the records become those of this machine's clock.
         """
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.WORKERS)
-            executed: Awaitable[object] = pipe.execute()
-            [stored] = _workers_adapter.validate_python(await executed)
+        stored = await self._hash(keys.WORKERS)
         names = {raw: raw.decode(errors="replace") for raw in sorted(stored)}
         async with self.redis.pipeline(transaction=False) as pipe:
             for name in names.values():
@@ -412,6 +432,23 @@ class Store(Answers, EventStreams):
                 workers.append(worker)
         return workers
 
+    async def report_broken(self, names: Collection[str]) -> list[str]:
+        """Record the workers that are broken now; return those that were not when this was called last."""
+        known = {name.decode(errors="replace") for name in await self._hash(keys.REPORTED)}
+        async with self.transaction() as pipe:
+            for name in known.difference(names):
+                pipe.hdel(keys.REPORTED, name)
+            for name in names:
+                pipe.hset(keys.REPORTED, name, "1")
+        return [name for name in names if name not in known]
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(key)
+            executed: Awaitable[object] = pipe.execute()
+            [stored] = _hashes_adapter.validate_python(await executed)
+        return stored
+
     async def remove_worker(self, name: str) -> None:
         """Delete what a worker has published of itself."""
         async with self.transaction() as pipe:
@@ -419,10 +456,11 @@ class Store(Answers, EventStreams):
             pipe.delete(keys.worker(name))
 
     async def order_drain(self, names: Collection[str], *, is_draining: bool, seconds: float) -> None:
-        """Let workers claim no further job, or claim jobs again."""
+        """Let workers claim no further job, or claim jobs again; an order to claim is a new one each time."""
+        order = "1" if is_draining else f"0 {time.time():.3f}"
         async with self.transaction() as pipe:
             for name in names:
-                pipe.set(keys.drain(name), int(is_draining), px=int(seconds * 1000))
+                pipe.set(keys.drain(name), order, px=int(seconds * 1000))
 
     async def publish_version(self, version: str, artifacts: str, *, seconds: float, replaces: bool) -> None:
         """Record the version of the program that queues jobs of a folder; `replaces` also that of another program."""

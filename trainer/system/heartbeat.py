@@ -56,6 +56,8 @@ class StallDetector:
         self._in_phase = True
         self.silent_seconds = 0.0
         self.stalled = False
+        self.has_begun = False
+        """True once there was a heartbeat of a step, or between two."""
 
     def receive(self, marks: bytes, at: float) -> None:
         """Process heartbeats that arrived together, at a time in seconds."""
@@ -65,6 +67,7 @@ class StallDetector:
         if STEP in known and PHASE not in known and not self._in_phase:
             self._steps.append((at - self._heard_at) / len(known))
         self._in_phase = known[-1] == PHASE
+        self.has_begun = self.has_begun or STEP in known or ALIVE in known
         self._heard_at = at
         self.silent_seconds = 0.0
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 import structlog
 from pydantic import ValidationError
 
+from trainer.artifacts.attempts import ChildEnd, cause_of
 from trainer.artifacts.command_jobs import AnyCommand
 from trainer.artifacts.outcome import without_paths
 from trainer.config.settings import child_environment
@@ -28,8 +29,12 @@ async def run_job_command(job: AnyCommand, steps: Steps) -> None:
         command = run_command(words, environment, job.receive, settings.queue.stall_seconds)
         result = await steps.wait_for(asyncio.create_task(command))
         if await asyncio.to_thread(_end, job, result):
+            steps.starts.child_began()
             return
         steps.log.error(f"{job.word}_command_failed", exit_code=result.exit_code, last_lines=result.last_lines)
+        end = ChildEnd(result.exit_code, tuple(result.last_lines), cause_of(result.exit_code), has_begun=False)
+        steps.starts.child_ended(job.job_id, end)
+        await steps.leave_if_others_try(end)
     message = f"The {job.word} crashed {attempts} times. See the worker's log for its last lines."
     raise AppError(ErrorCode.INTERNAL_ERROR, message)
 

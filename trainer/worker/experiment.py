@@ -4,10 +4,12 @@ Everything that has been done is read from the disk, so that a worker that was k
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from trainer.artifacts.attempts import was_never_trained
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys, seed_group
 from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.runs import RunDirectory, RunStore
@@ -41,6 +43,8 @@ class ExperimentSteps:
         self._batteries = experiment.batteries()
         self._developments = experiment.developments()
         self._completed: dict[CellKey, RunDirectory] = {}
+        self._tries = Counter[CellKey]()
+        """The runs that ended before their first step."""
         http = self._record.http
         self._http = None if http is None else HttpOrigin(api_key=http.api_key)
         self._tokenizers: dict[str, str] = {}
@@ -109,16 +113,28 @@ class ExperimentSteps:
                 await asyncio.wait([scoring])
 
     def _find_completed(self) -> None:
-        """Find the runs that have completed since the last call; raises AppError where one has failed."""
+        """Find the runs that have completed since the last call; raises AppError where one has failed.
+
+        One that ended before its first step, by no fault of its setting, is started again some times.
+        """
         for key in self._runs.keys() - self._completed.keys():
             run_id = self._runs[key].run_id
             run = self._queue.runs.get(run_id)
             end = run.manifest()
             if end is None:
                 continue
+            if self._may_try_again(key, run):
+                del self._runs[key]
+                continue
             if end.status != "completed":
                 raise _early_end(f"The training of {key} ({run_id})", end.error)
             self._completed[key] = run
+
+    def _may_try_again(self, key: CellKey, run: RunDirectory) -> bool:
+        if self._tries[key] == self._settings.queue.max_attempts - 1 or not was_never_trained(run):
+            return False
+        self._tries[key] += 1
+        return True
 
     async def _start_runs(self) -> None:
         """Start trainings while only a few have not ended: other people's runs wait in the same queue."""

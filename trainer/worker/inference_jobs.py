@@ -31,7 +31,8 @@ from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
 from trainer.store.store import Store
 from trainer.system.heartbeat import StallDetector
-from trainer.worker.inference_process import InferenceChild
+from trainer.worker.inference_process import DiedAtStart, InferenceChild
+from trainer.worker.starts import Starts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -40,10 +41,16 @@ class InferenceJobs:
     """The job function of inference requests, with the children that answer them."""
 
     def __init__(
-        self, settings: Settings, store: Store, child: InferenceChild, measuring_child: InferenceChild
+        self,
+        settings: Settings,
+        store: Store,
+        child: InferenceChild,
+        measuring_child: InferenceChild,
+        starts: Starts | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._starts = starts or Starts(settings)
         self._child = child
         self._measuring_child = measuring_child
         """A separate child, because an evaluation may take hours while people wait for other answers."""
@@ -51,7 +58,10 @@ class InferenceJobs:
         self._replication = Replication(settings)
 
     async def infer(self, ctx: dict[str, object], payload: object) -> None:
-        """Answer an inference request and store the result, completed or failed."""
+        """Answer an inference request and store the result, completed or failed.
+
+        Raises Retry if another worker is to answer it, because the child here died before its first answer.
+        """
         try:
             job = parse(InferenceJobPayload, payload)
         except AppError as error:
@@ -113,6 +123,10 @@ class InferenceJobs:
                 elif watch.is_stalled(_POLL_SECONDS):
                     return _failed(record, _unavailable(_STANDS_STILL))
             return answering.result()
+        except DiedAtStart as error:
+            if await self._starts.leaves(record.response.request_id, self._store, may_wait=False):
+                raise Retry(defer=0) from None
+            return _failed(record, error)
         except AppError as error:
             return _failed(record, error)
         finally:

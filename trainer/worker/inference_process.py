@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 import structlog
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from trainer.artifacts.attempts import ChildEnd, cause_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
@@ -17,6 +18,7 @@ from trainer.contracts.inference_fields import InferenceRecord
 from trainer.queue.inference_kinds import kind_of
 from trainer.system.heartbeat import processor_ticks
 from trainer.worker.child_process import ChildProcess, start_child
+from trainer.worker.starts import Starts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -28,8 +30,13 @@ _line_adapter: TypeAdapter[AnyRecord | GenerateChunk] = TypeAdapter(
     config=ConfigDict(hide_input_in_errors=True),
 )
 _MAX_BATCH_BYTES = 20_000  # of each request as JSON; a longer one is answered alone
+_DIED = "The inference process ended before the answer. Try again, or request less."
 _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
+
+
+class DiedAtStart(AppError):
+    """The child died before its first answer."""
 
 
 class _Request(NamedTuple):
@@ -48,9 +55,12 @@ class InferenceChild:
     child returns the memory of its models to the system.
     """
 
-    def __init__(self, settings: Settings, idle_seconds: float = 900.0) -> None:
+    def __init__(self, settings: Settings, idle_seconds: float = 900.0, starts: Starts | None = None) -> None:
         self._settings, self._idle_seconds = settings, idle_seconds
+        self._starts = starts or Starts(settings)
         self._process: ChildProcess | None = None
+        self._has_answered = False
+        """True once the process has written an answer, which is its first step."""
         self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -58,7 +68,8 @@ class InferenceChild:
     async def answer(
         self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = lambda chunk: None
     ) -> InferenceRecord:
-        """Return the answer to a request; raises SERVICE_UNAVAILABLE if the child dies.
+        """Return the answer to a request; raises SERVICE_UNAVAILABLE if the child dies,
+        `DiedAtStart` if that was before its first answer.
 
         Chunks of a streamed generation come before the answer. Cancelling withdraws this request only. When all
         requests of a batch are withdrawn, a generation ends after the current token; any other child is ended.
@@ -136,11 +147,9 @@ class InferenceChild:
         while missing:
             line = await process.stdout.readline()
             if not line.endswith(b"\n"):
-                log.error("inference_child_died", exit_code=await process.wait())
-                raise AppError(
-                    ErrorCode.SERVICE_UNAVAILABLE,
-                    "The inference process ended before the answer. Try again, or request less.",
-                )
+                raise self._died(batch[0].record.response.run_id, await process.wait(), process)
+            self._has_answered = True
+            self._starts.child_began()
             received = _line_adapter.validate_json(line)
             if isinstance(received, GenerateChunk):
                 missing[received.request_id].on_chunk(received)
@@ -148,6 +157,13 @@ class InferenceChild:
             answer = missing.pop(received.response.request_id).answer
             if not answer.done():
                 answer.set_result(received)
+
+    def _died(self, run_id: str, exit_code: int, process: ChildProcess) -> AppError:
+        """Return the error of requests whose child has died."""
+        end = ChildEnd(exit_code, tuple(process.last_lines), cause_of(exit_code), has_begun=self._has_answered)
+        log.error("inference_child_died", **end.description())
+        self._starts.child_ended(run_id, end)
+        return (DiedAtStart if end.died_at_start else AppError)(ErrorCode.SERVICE_UNAVAILABLE, _DIED)
 
     async def _send(self, batch: list[_Request]) -> ChildProcess:
         """Send a batch and return its child, which takes it with an empty line.
@@ -159,7 +175,7 @@ class InferenceChild:
             process, is_new = self._process, False
             if process is None or not process.is_running:
                 process, is_new = await start_child("answer-requests", self._settings), True
-                self._process = process
+                self._process, self._has_answered = process, False
             process.stdin.write(line)
             with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
                 await process.stdin.drain()

@@ -45,6 +45,7 @@ from trainer.worker.battery import BatterySteps
 from trainer.worker.commands import run_job_command
 from trainer.worker.experiment import ExperimentSteps
 from trainer.worker.reading import ReadingSteps
+from trainer.worker.starts import Starts
 from trainer.worker.steps import Steps
 from trainer.worker.study import StudySteps
 from trainer.worker.supervisor import supervise
@@ -65,10 +66,11 @@ class JobFunction(Protocol):
 class Jobs:
     """Job functions with the clients and settings that they need."""
 
-    def __init__(self, queue: JobQueue, settings: Settings, store: Store) -> None:
+    def __init__(self, queue: JobQueue, settings: Settings, store: Store, starts: Starts | None = None) -> None:
         self._settings = settings
         self._store = store
         self._queue = queue
+        self._starts = starts or Starts(settings)
         self._runs = queue.runs
         self._replication = queue.replication
 
@@ -126,7 +128,7 @@ class Jobs:
             await self._replication.fetch_read_text(effective)
             await self._fetch_start(effective)
         if run.manifest() is None:
-            await supervise(run, self._settings, self._store)
+            await supervise(run, self._settings, self._store, self._starts)
         if run.is_deleted():
             return
         await asyncio.to_thread(pause_idle_run if run.pause_requested() else complete_end, run)
@@ -179,8 +181,8 @@ class Jobs:
         await self._in_steps(tokenizer, lambda _, steps: steps.run_child("train-tokenizer"))
 
     async def _in_steps(self, job: StepsJobT, work: Callable[[StepsJobT, Steps], Awaitable[None]]) -> None:
-        """Do a job until it ends; raises Retry while another process does it, or if the disk is full."""
-        steps = Steps(job, self._queue, self._settings, self._store)
+        """Do a job until it ends; raises Retry as `Steps.run` does."""
+        steps = Steps(job, self._queue, self._settings, self._store, self._starts)
         await steps.run(lambda: work(job, steps))
 
     async def _run_experiment(self, experiment: ExperimentDirectory) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -15,6 +16,7 @@ from trainer.store.connection import tolerate_no_redis, tolerate_outage
 from trainer.store.store import Store
 from trainer.system.gpus import find_gpus
 from trainer.system.hardware import may_have_cuda, memory_bytes, package_version, process_name
+from trainer.worker.starts import Starts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -31,6 +33,7 @@ _OTHER_VERSION = (
 _MATCHED: dict[Refusal, str] = {
     "artifacts_folder_mismatch": "artifacts_folder_matched",
     "version_mismatch": "version_matched",
+    "children_die_at_start": "worker_mended",
 }
 """The event in the log that ends each kind of refusal; its own name is the event that starts it."""
 
@@ -41,20 +44,30 @@ class Presence:
     The order to drain is kept here: it outlasts a wipe of Redis.
     """
 
-    def __init__(self, settings: Settings, store: Store, info: WorkerInfo) -> None:
+    def __init__(self, settings: Settings, store: Store, info: WorkerInfo, starts: Starts | None = None) -> None:
         self.info = info
         self.is_draining = False
         self._settings, self._store = settings, store
+        self._starts = starts or Starts(settings)
         self._refusals: Mapping[Refusal, str] = {}
+        self._order: bytes | None = None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """False while the worker is being drained, and while its children end before their first step."""
+        return not self.is_draining and self._starts.reason is None
 
     async def show(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
-        """Renew the worker's record at each interval, without end."""
+        """Renew the worker's record at each interval, and at once when the worker breaks, without end."""
         while True:
-            await asyncio.sleep(self._settings.queue.lease_seconds * _INTERVAL_SHARE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.queue.lease_seconds * _INTERVAL_SHARE):
+                    await self._starts.broke.wait()
+            self._starts.broke.clear()
             await self.renew(has_jobs, on_drain)
 
     async def renew(self, has_jobs: Callable[[], bool], on_drain: Callable[[], None]) -> None:
-        """Renew the record once; log a change of the worker's state, and call `on_drain` while it drains."""
+        """Renew the record once; log a change of the worker's state, and call `on_drain` while it takes no jobs."""
         async with tolerate_outage():
             await self._renew(has_jobs, on_drain)
 
@@ -67,7 +80,7 @@ class Presence:
         artifacts = await asyncio.to_thread(artifacts_id, self._settings.app.artifacts_root)
         version, order = await self._store.get_all(keys.version(artifacts), keys.drain(self.info.name))
         self._follow(order)
-        if self.is_draining:
+        if not self.takes_jobs:
             on_drain()
         await self._find_refusals(artifacts, version)
         state: WorkerState = "ready"
@@ -84,6 +97,9 @@ class Presence:
 
     def _follow(self, order: bytes | None) -> None:
         is_draining = self.is_draining if order is None else order == b"1"
+        if order not in (None, b"1", self._order):
+            self._starts.mend()
+        self._order = order
         if is_draining != self.is_draining:
             log.info("worker_drains" if is_draining else "worker_undrained")
         self.is_draining = is_draining
@@ -96,6 +112,8 @@ class Presence:
         if version not in (None, self.info.version.encode()):
             other = (version or b"").decode(errors="replace")
             refusals["version_mismatch"] = _OTHER_VERSION.format(own=self.info.version, other=other)
+        if self._starts.reason is not None:
+            refusals["children_die_at_start"] = self._starts.reason
         for event, reason in refusals.items():
             if self._refusals.get(event) != reason:
                 log.error(event, reason=reason)

@@ -41,6 +41,7 @@ from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import JobFunction, Jobs
 from trainer.worker.presence import Presence, own_info
 from trainer.worker.reconciler import reconcile
+from trainer.worker.starts import Starts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -127,7 +128,7 @@ class WakingWorker(Worker):
             self._renewed_at = time.monotonic()
         if len(running) < self.max_jobs:
             async with self._claiming:
-                if self._may_claim and not self._presence.is_draining:
+                if self._may_claim and self._presence.takes_jobs:
                     await self._start_jobs(self.max_jobs - len(running))
 
     @property
@@ -199,15 +200,16 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
         replication = queue.replication
         await replication.check()
         await replication.join()
-        children = InferenceChild(settings), InferenceChild(settings)
+        starts = Starts(settings)
+        children = InferenceChild(settings, starts=starts), InferenceChild(settings, starts=starts)
         for child in children:
             undo.push_async_callback(child.stop)
-        jobs, inference = Jobs(queue, settings, store), InferenceJobs(settings, store, *children)
+        jobs, inference = Jobs(queue, settings, store, starts), InferenceJobs(settings, store, *children, starts)
         if answers_only:
             log.warning("artifacts_read_only")
         else:  # first, so that no run overtakes a run of the previous worker
             await _reconcile(settings, store, replication)
-        presence = Presence(settings, store, await own_info(settings))
+        presence = Presence(settings, store, await own_info(settings), starts)
         undo.push_async_callback(presence.end)
         workers = _workers(settings, redis_url, jobs, inference, presence)
         of_jobs = [] if answers_only else workers[: len(JOB_KINDS)]

@@ -7,6 +7,7 @@ from typing import TypeVar
 import structlog
 from arq import Retry
 
+from trainer.artifacts.attempts import ChildEnd
 from trainer.artifacts.job_folder import AnyStatusJob
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
@@ -14,6 +15,7 @@ from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store
 from trainer.worker.child_process import Job
+from trainer.worker.starts import Starts
 from trainer.worker.supervisor import supervise_child
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -30,17 +32,20 @@ class Cancelled(Exception):
 class Steps:
     """The calls that the steps of a job make: a child, a request to a model, a look at its cancellation."""
 
-    def __init__(self, job: AnyStatusJob, queue: JobQueue, settings: Settings, store: Store) -> None:
+    def __init__(
+        self, job: AnyStatusJob, queue: JobQueue, settings: Settings, store: Store, starts: Starts | None = None
+    ) -> None:
         self.job = job
         self.settings = settings
         self.queue = queue
         self.log = log.bind(**job.log_id)
         self._store = store
+        self.starts = starts or Starts(settings)
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a job until it ends or is cancelled; an error ends it.
 
-        Raises Retry while another process does it, or if the disk is full.
+        Raises Retry while another process does it, if the disk is full, or if another worker is to try it.
         """
         lock = self.job.lock()
         if lock is None:
@@ -61,13 +66,19 @@ class Steps:
         """Run the child for the next step. A child that crashes restarts."""
         attempts = self.settings.queue.max_attempts
         for _ in range(attempts):
-            child = supervise_child(name, self.job.job_id, self.settings, self._store, self.log)
+            child = supervise_child(name, self.job.job_id, self.settings, self._store, self.starts, self.log)
             end = await self.wait_for(asyncio.create_task(child))
             if end.exit_code == 0:
                 return
             self.log.error(f"{self.job.word}_child_failed", **end.description())
+            await self.leave_if_others_try(end)
         message = f"A step of the {self.job.word} crashed {attempts} times. See the worker's log for its last lines."
         raise AppError(self.job.crash_code, message)
+
+    async def leave_if_others_try(self, end: ChildEnd) -> None:
+        """Raise Retry if a process of the job ended before its first step, and another worker is to try the job."""
+        if end.died_at_start and await self.starts.leaves(self.job.job_id, self._store):
+            raise Retry(defer=0)
 
     async def ask(self, run_id: str, request: Asks[ResponseT], who: str, *, is_kept: bool = True) -> ResponseT:
         """Return the answer of a run, also after the store or a worker was away.

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+from trainer.artifacts.attempts import was_never_trained
 from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.studies import StudyDirectory
 from trainer.config.studies import Trials, finalists_of, loss_of, of_trial, planned, variant_of, winner_of
@@ -65,8 +66,7 @@ class StudySteps:
 
     async def _start(self, key: TrialKey) -> None:
         """Start a training; one that another machine has started before is that run."""
-        record, run_id = self._record, key.run_id(self._record, self._record.attempt)
-        await self._queue.replication.fetch("models", run_id)
+        record, run_id = self._record, await self._next_run_id(key)
         variant, effective = variant_of(record, key), of_trial(record, key)
         request = changed(variant.request, seed=effective.seed, label=effective.label, tags=effective.tags)
         if key.phase == "round":
@@ -92,6 +92,16 @@ class StudySteps:
             group=self._group(key),
         )
         self._steps.log.info("study_run_started", run_id=run_id)
+
+    async def _next_run_id(self, key: TrialKey) -> str:
+        """Return the id of the run of a training: another one if the last one ended before its first step."""
+        run_ids = key.tries(self._record, self._record.attempt)
+        for run_id in run_ids:
+            await self._queue.replication.fetch("models", run_id)
+            run = self._queue.runs.find(run_id)
+            if run is None or not await asyncio.to_thread(was_never_trained, run):
+                return run_id
+        return run_ids[-1]
 
     def _group(self, key: TrialKey) -> RunGroup | None:
         """Return the group of the full trainings of a setting, which differ in their seeds."""
@@ -146,7 +156,7 @@ class StudySteps:
             variant=number,
             name=own[0].name,
             n_completed=len(completed),
-            n_lost=len(own) - len(completed),
+            n_lost=sum(trial.is_measured for trial in own) - len(completed),
             val_loss=loss,
             val_bits_per_char=bits_per_char,
         )

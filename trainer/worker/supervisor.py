@@ -19,6 +19,7 @@ from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
 from trainer.system.heartbeat import StallDetector, processor_ticks
 from trainer.worker.child_process import ChildProcess, Job, start_child
+from trainer.worker.starts import Starts
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -32,14 +33,16 @@ _LOCKED_SECONDS = 15.0
 _MARKS_BYTES = 1 << 16
 
 
-async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
+async def supervise(run: RunDirectory, settings: Settings, store: Store, starts: Starts | None = None) -> None:
     """Train a run until it ends or is paused; raises arq's Retry while another child has the run or the disk fails.
+
+    Raises Retry too if another worker tries a run whose child ended before its first step.
 
     A run whose child was killed keeps its slot: in the queue, other runs would overtake it. After the time-out of the
     settings, the child saves a checkpoint and the run fails.
     """
     limit = settings.queue.training_timeout_seconds
-    supervising = asyncio.create_task(_supervise(run, settings, store))
+    supervising = asyncio.create_task(_supervise(run, settings, store, starts or Starts(settings)))
     try:
         await asyncio.wait([supervising], timeout=limit or None)
     finally:
@@ -51,13 +54,16 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
         supervising.result()
 
 
-async def _supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
+async def _supervise(run: RunDirectory, settings: Settings, store: Store, starts: Starts) -> None:
     about = log.bind(run_id=run.run_id)
     locked_since = math.inf
     publishing = asyncio.create_task(_publish_new_events(run, store))
     try:
         while not run.is_deleted() and run.manifest() is None and not run.pause_requested():
-            child = await supervise_child("train-child", run.run_id, settings, store, about)
+            child = await supervise_child("train-child", run.run_id, settings, store, starts, about)
+            if child.died_at_start and run.has_work() and await starts.leaves(run.run_id, store):
+                await _seconds_to_next(run, child._replace(cause="not_started"), settings.queue)
+                raise Retry(defer=0)
             seconds = await _seconds_to_next(run, child, settings.queue)
             if seconds is None:
                 continue
@@ -85,14 +91,14 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd, queue: QueueSetti
 
 
 async def supervise_child(
-    job: Job, job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger
+    job: Job, job_id: str, settings: Settings, store: Store, starts: Starts, about: structlog.stdlib.BoundLogger
 ) -> ChildEnd:
     """Run a job in a child process and renew its lease; end the child if it stalls or this task is cancelled."""
     memory_kills_before = memory_kills()
     process = await start_child(job, settings, job_id)
     about.info("child_started", pid=process.pid)
     watch = StallDetector(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
-    receiving = asyncio.create_task(_receive(process, watch))
+    receiving = asyncio.create_task(_receive(process, watch, starts))
     keeping = asyncio.create_task(_keep_lease(job_id, settings, store))
     watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
     try:
@@ -107,12 +113,20 @@ async def supervise_child(
     about.info("child_ended", exit_code=code)
     kills = memory_kills()
     cause = cause_of(code, stalled=watch.stalled, starved=kills is None or kills != memory_kills_before)
-    return ChildEnd(code, tuple(process.last_lines), cause)
+    end = ChildEnd(code, tuple(process.last_lines), cause, has_begun=watch.has_begun)
+    starts.child_ended(job_id, end)
+    if end.has_begun or code == 0:
+        async with tolerate_outage():
+            await store.forget_tries(job_id)
+    return end
 
 
-async def _receive(process: ChildProcess, watch: StallDetector) -> None:
+async def _receive(process: ChildProcess, watch: StallDetector, starts: Starts) -> None:
     while marks := await process.stdout.read(_MARKS_BYTES):
+        has_begun = watch.has_begun
         watch.receive(marks, time.monotonic())
+        if watch.has_begun and not has_begun:
+            starts.child_began()
 
 
 async def _end_when_stalled(

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import checkpoint
-from tests.support.runs import record
-from trainer.artifacts.attempts import cause_of, record_end, record_timeout
+from tests.support.runs import ended, record
+from trainer.artifacts.attempts import cause_of, record_end, record_timeout, was_never_trained
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.training import recovery_hint
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import FinalState, RunManifest
 from trainer.lab.here import Here
 from trainer.training.checkpoint import CheckpointStore
 
@@ -173,6 +173,38 @@ CAUSES: dict[StopCause | None, list[tuple[int, bool, bool]]] = {
 def test_cause__follows_from_the_end_of_the_child(cause: StopCause | None) -> None:
     for exit_code, stalled, starved in CAUSES[cause]:
         assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "step", "is_trouble"),
+    [
+        ("failed", ErrorCode.CRASH_LOOP, 0, True),
+        ("failed", ErrorCode.INTERNAL_ERROR, 0, True),
+        ("failed", ErrorCode.SERVICE_UNAVAILABLE, 0, True),
+        ("failed", ErrorCode.CRASH_LOOP, 3, False),
+        ("failed", ErrorCode.OUT_OF_MEMORY, 0, False),
+        ("failed", ErrorCode.TRAINING_NAN_LOSS, 0, False),
+        ("cancelled", None, 0, False),
+    ],
+)
+def test_run_without_a_step__was_never_trained_unless_its_setting_is_at_fault(
+    run: RunDirectory, state: FinalState, code: ErrorCode | None, step: int, is_trouble: bool
+) -> None:
+    assert not was_never_trained(run)
+    begin(run, 1)
+    if step:
+        save(run, step)
+    assert was_never_trained(ended(run, state, code=code)) == is_trouble
+
+
+def test_ends_for_which_other_workers_try_the_run__do_not_count(run: RunDirectory) -> None:
+    moved: list[StopCause | int] = ["not_started"] * 9
+    waited = attempts(run, *moved, "crashed", "not_started", "crashed")
+    assert waited == [1.0] * 12 and run.manifest() is None
+    assert record_end(run, "not_started", ()) == 1.0
+    status = run.follow().refresh()
+    assert (status.status, status.waits_for, status.stopped_by) == ("queued", "turn", "not_started")
+    assert record_end(run, "crashed", ()) is None
 
 
 FULL, AWAY = ErrorCode.INSUFFICIENT_STORAGE, ErrorCode.SERVICE_UNAVAILABLE
