@@ -4,6 +4,7 @@ import ast
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
+from enum import StrEnum, auto
 from itertools import pairwise
 from threading import Lock
 from typing import Annotated, Literal, TypeVar
@@ -11,6 +12,30 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
+
+
+class Names(StrEnum):
+    """The thing that a field of a request names, as a part of its type; `trainer/lab/rights.py` has the rights."""
+
+    TEXT = auto()
+    """A corpus: by its name, by the hash of its content, or as a path below either."""
+    RUN = auto()
+    """A run, a checkpoint of it, or a group of runs, which the caller uses."""
+    WEIGHTS = auto()
+    """A run or checkpoint whose weights the caller gets."""
+    TOKENIZER = auto()
+    """A tokenizer whose vocabulary the caller gets."""
+    JOB = auto()
+    """A run or another job, by the kind in the same request or path."""
+    BATTERY = auto()
+    """A battery of this installation, which is for all."""
+    UPLOAD = auto()
+    """An upload of the same client, or the content of its file, which it sends."""
+    REQUEST = auto()
+    """An inference request or a chat of the same person."""
+    TRAINING = auto()
+    """Fields of train requests, which are asked for as those of one."""
+
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""

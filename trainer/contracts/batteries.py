@@ -13,6 +13,7 @@ from trainer.contracts.base import (
     JobRecord,
     ModelName,
     Sha256,
+    Names,
     are_different,
     describe_fields,
     requires,
@@ -153,8 +154,9 @@ class BatteryRequest(BatteryOptions):
         Field(min_length=1, max_length=MAX_RUNS),
         requires(are_different, "different from each other"),
     ]
+        Names.RUN,
     """Runs, or checkpoints of runs: `RUN@1200`."""
-    batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES)] = ()
+    batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES), Names.BATTERY] = ()
     """Names: a known battery, a folder or a file in the folder of batteries, or a part of one: `blimp:passive_1`."""
     files: Annotated[tuple[BatteryFile, ...], Field(max_length=MAX_BATTERIES)] = ()
     """Items of your own."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.base import Frozen, Identifier, Names
 from trainer.contracts.generations import FinishReason, SamplingOptions
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, InferenceRecord, Response, limited
 
@@ -14,7 +14,7 @@ CHAT_EXPIRED = "This chat has expired: start a new one."
 class ChatRequest(SamplingOptions):
     """A message of a chat; without a session id it starts one. The answer is one line."""
 
-    session_id: Identifier | None = None
+    session_id: Annotated[Identifier, Names.REQUEST] | None = None
     message: Annotated[str, Field(min_length=1), limited("message", MAX_PROMPT_CHARACTERS - 1)]
 
     @classmethod

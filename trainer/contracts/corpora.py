@@ -4,7 +4,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from trainer.contracts.base import FileRecord, Frozen, Identifier, Sha256, Timestamp
+from trainer.contracts.base import FileRecord, Frozen, Identifier, Names, Sha256, Timestamp
 from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.job_status import JobPage, JobStatus
 
@@ -163,7 +163,7 @@ class UploadedFile(Frozen):
     name: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,200}$")]
     """Its name without folders; .jsonl, .csv and .tsv are tables with a field `text`, other files plain texts."""
     bytes: Annotated[int, Field(ge=0, le=2**53)]
-    sha256: Sha256 | None = None
+    sha256: Annotated[Sha256, Names.UPLOAD] | None = None
     """SHA-256 of its bytes, which the server checks; null: the server computes it."""
     modified_at: Timestamp | None = None
     """Time of its last change; without a SHA-256, an upload continues if names, sizes and times are equal."""

@@ -12,6 +12,7 @@ from trainer.contracts.base import (
     Frozen,
     Identifier,
     JobRecord,
+    Names,
     RunState,
     Seed,
     Sha256,
@@ -67,7 +68,10 @@ class LanguageOptions(ExperimentOptions):
     is_trained: bool = True
     """Train models on it. Without, the models of the other languages score its texts, and no excess is computed."""
     batteries: Annotated[
-        tuple[str, ...], Field(max_length=MAX_BATTERIES), requires(are_different, "each battery once", "must name")
+        tuple[str, ...],
+        Field(max_length=MAX_BATTERIES),
+        requires(are_different, "each battery once", "must name"),
+        Names.BATTERY,
     ] = ()
     """Batteries of the language by name, such as `multiblimp:tur`. The models of all languages score them."""
 
@@ -77,14 +81,16 @@ class TransferOptions(ExperimentOptions):
 
     first: LanguageCode
     """The language of the first phase."""
-    train: dict[str, JsonValue] = Field(default_factory=dict, json_schema_extra=_TRAIN_FIELDS)
+    train: Annotated[dict[str, JsonValue], Names.TRAINING] = Field(
+        default_factory=dict, json_schema_extra=_TRAIN_FIELDS
+    )
     """Fields of the train request of the second phase that differ from the first."""
 
 
 class ModelOptions(ExperimentOptions):
     """A kind of model, trained once per language and seed."""
 
-    train: dict[str, JsonValue] = Field(json_schema_extra=_TRAIN_FIELDS)
+    train: Annotated[dict[str, JsonValue], Names.TRAINING] = Field(json_schema_extra=_TRAIN_FIELDS)
     """Fields of the train request; the experiment adds corpus, label and seed."""
     has_shared_tokenizer: bool = False
     """Train one tokenizer on the corpora of all languages instead of one per language."""

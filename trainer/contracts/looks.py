@@ -10,6 +10,7 @@ from trainer.contracts.base import (
     Identifier,
     JobState,
     ModelName,
+    Names,
     Sha256,
     Timestamp,
     describe_fields,
@@ -72,7 +73,7 @@ MAX_UNLOCKED = 100
 class UnlockRequest(Frozen, json_schema_extra=describe_fields):
     """A request to read the losses of completed runs on their test splits, which counts as one look."""
 
-    runs: Annotated[tuple[GivenName, ...], Field(min_length=1, max_length=MAX_UNLOCKED)]
+    runs: Annotated[tuple[GivenName, ...], Field(min_length=1, max_length=MAX_UNLOCKED), Names.RUN]
     """Names of the runs or groups of runs over seeds."""
 
 

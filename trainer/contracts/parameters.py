@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from trainer.contracts.base import Frozen, GivenName, Identifier, KindName, RunState, describe_fields
+from trainer.contracts.base import Frozen, GivenName, Identifier, KindName, Names, RunState, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.models import ModelFamily
@@ -85,64 +85,64 @@ class NoBody(Frozen):
 
 
 class RunPath(Query):
-    run_id: GivenName
+    run_id: Annotated[GivenName, Names.RUN]
 
 
 class ModelPath(Query):
-    run_id: GivenName
+    run_id: Annotated[GivenName, Names.RUN]
 
 
 class GroupPath(Query):
-    group_id: GivenName
+    group_id: Annotated[GivenName, Names.RUN]
 
 
 class ExportPath(Query):
-    export_id: GivenName
+    export_id: Annotated[GivenName, Names.JOB]
 
 
 class VerificationPath(Query):
-    verification_id: GivenName
+    verification_id: Annotated[GivenName, Names.JOB]
 
 
 class BuildPath(Query):
-    build_id: GivenName
+    build_id: Annotated[GivenName, Names.JOB]
 
 
 class CorpusPath(Query):
-    corpus: GivenName
+    corpus: Annotated[GivenName, Names.TEXT]
 
 
 class RequestPath(RunPath):
-    request_id: Identifier
+    request_id: Annotated[Identifier, Names.REQUEST]
 
 
 class ChatPath(RunPath):
-    session_id: Identifier
+    session_id: Annotated[Identifier, Names.REQUEST]
 
 
 class ChatTurnPath(ChatPath):
-    request_id: Identifier
+    request_id: Annotated[Identifier, Names.REQUEST]
 
 
 class TokenizerPath(Query):
-    tokenizer_id: GivenName
+    tokenizer_id: Annotated[GivenName, Names.TOKENIZER]
 
 
 class ExperimentPath(Query):
-    experiment_id: GivenName
+    experiment_id: Annotated[GivenName, Names.JOB]
 
 
 class BatteryPath(Query):
-    battery_id: GivenName
+    battery_id: Annotated[GivenName, Names.JOB]
 
 
 class UploadPath(Query):
-    upload_id: Identifier
+    upload_id: Annotated[Identifier, Names.UPLOAD]
 
 
 class ArtifactPath(Query):
     kind: KindName
-    item_id: GivenName
+    item_id: Annotated[GivenName, Names.JOB]
 
 
 _Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), _matches(_NUMBER, "a number")]
@@ -159,7 +159,7 @@ class PredictQuery(WaitQuery):
 
 
 class AnyRunQuery(PredictQuery):
-    run_id: GivenName | None = None
+    run_id: Annotated[GivenName, Names.RUN] | None = None
     """The run, or a checkpoint of it; default: the newest completed run that predicts the next token."""
 
 
@@ -173,9 +173,9 @@ class RunsQuery(Query):
     """Only runs of this API key, by its name, or of this Discord user."""
     label: _Part = ""
     """Only runs whose label has this part, in any case."""
-    group: Identifier | None = None
+    group: Annotated[Identifier, Names.RUN] | None = None
     """Only the runs of this group over seeds."""
-    parent: Identifier | None = None
+    parent: Annotated[Identifier, Names.RUN] | None = None
     """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
     search: _Part = ""
     """Only runs whose label, id, corpus, tags or note match these words."""
@@ -217,7 +217,7 @@ class LogsQuery(Query):
 
 
 class CompareQuery(Query):
-    runs: Annotated[str, Field(pattern=_RUN_NAMES)]
+    runs: Annotated[str, Field(pattern=_RUN_NAMES), Names.RUN]
     """Names of two to ten runs or groups, separated by commas; the first one is compared with the others."""
     split: EvalSplit | None = None
     """The split; default: test, or validation where the test split of a run is locked and unread."""

@@ -12,6 +12,7 @@ from trainer.contracts.base import (
     JobRecord,
     ModelName,
     Seed,
+    Names,
     Sha256,
     are_different,
     describe_fields,
@@ -137,6 +138,7 @@ class ReadingRequest(ReadingOptions):
         Field(min_length=1, max_length=MAX_RUNS),
         requires(are_different, "different from each other"),
     ]
+        Names.RUN,
     """Runs, groups of runs over seeds, or checkpoints of runs: `RUN@1200`."""
     has_checkpoints: bool = False
     """Also take the checkpoints that the schedules of the runs have kept."""
@@ -335,4 +337,4 @@ class ReadingList(JobPage):
 
 
 class ReadingPath(Query):
-    reading_id: GivenName
+    reading_id: Annotated[GivenName, Names.JOB]

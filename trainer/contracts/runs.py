@@ -14,6 +14,7 @@ from trainer.contracts.base import (
     Frozen,
     Identifier,
     JobRecord,
+    Names,
     Phase,
     RunState,
     Sha256,
@@ -53,7 +54,9 @@ from trainer.contracts.training_options import (
 FinalState = Literal["completed", "failed", "cancelled"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
 _NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
-CorpusName = Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"x-pattern": _NAME_IN_FOLDER})]
+CorpusName = Annotated[
+    str, Field(min_length=1, max_length=512, json_schema_extra={"x-pattern": _NAME_IN_FOLDER}), Names.TEXT
+]
 """A name, or a path inside the corpus folder; the command line takes other paths, too."""
 Setting = bool | int | str | None
 

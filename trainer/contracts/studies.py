@@ -11,6 +11,7 @@ from trainer.contracts.base import (
     GivenName,
     Identifier,
     JobRecord,
+    Names,
     RunState,
     Seed,
     Sha256,
@@ -33,7 +34,7 @@ _TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest", "x-without": [*SET_BY_STU
 """Added to the schema of a block with some fields of a train request."""
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 MAX_VARIANTS = 256
-TrainFields = Annotated[dict[str, JsonValue], Field(json_schema_extra=_TRAIN_FIELDS)]
+TrainFields = Annotated[dict[str, JsonValue], Field(json_schema_extra=_TRAIN_FIELDS), Names.TRAINING]
 
 
 class ValueRange(Frozen, json_schema_extra=describe_fields):
@@ -72,7 +73,7 @@ class StudyRequest(Frozen, json_schema_extra=describe_fields):
         Field(max_length=MAX_VARIANTS, json_schema_extra=_ONLY_THESE_NAMES),
     ] = Field(default_factory=dict)
     """The settings to compare, by name: for each, the fields of the train request that differ."""
-    space: dict[str, Values] = Field(default_factory=dict)
+    space: Annotated[dict[str, Values], Names.TRAINING] = Field(default_factory=dict)
     """In place of `settings`: for each field, as `model.dropout`, its values, or the range to draw them from.
 
     Without both, learning rate and dropout vary around the values that the rules choose.
@@ -302,4 +303,4 @@ class StudyList(JobPage):
 
 
 class StudyPath(Query):
-    study_id: GivenName
+    study_id: Annotated[GivenName, Names.JOB]

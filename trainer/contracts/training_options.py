@@ -21,6 +21,7 @@ from trainer.contracts.base import (
     Frozen,
     GivenName,
     Identifier,
+    Names,
     Positive,
     Probability,
     Seed,
@@ -324,9 +325,9 @@ class TrainingOptions(Options):
     """Seed of the splits and of the masks in evaluations: runs that differ in `seed` only are measured on one text."""
     seed: Seed = 42
     """Seed of the initial weights, the order of rows, dropout, masks in training and samples; not of the splits."""
-    tokenizer_id: Identifier | None = None
+    tokenizer_id: Annotated[Identifier, Names.TOKENIZER] | None = None
     """Trained tokenizer to use; not together with `tokenizer`."""
-    init_from_run_id: GivenName | None = None
+    init_from_run_id: Annotated[GivenName, Names.WEIGHTS] | None = None
     """Completed run, or kept checkpoint as RUN@1200, to take the initial weights and the tokenizer from."""
     freeze_embeddings: bool = False
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, JsonValue
 
 from trainer.config.validation import parse
-from trainer.contracts.base import Frozen, GivenName, Identifier, ModelName, changed
+from trainer.contracts.base import Frozen, GivenName, Identifier, ModelName, Names, changed
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse, completion_end
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
@@ -54,7 +54,7 @@ class StreamOptions(Frozen):
 class CompletionBody(Frozen):
     """A request for completions, as OpenAI's clients send it; a null stands for the default."""
 
-    model: GivenName
+    model: Annotated[GivenName, Names.RUN]
     """A run, or a checkpoint of it as RUN@1200."""
     prompt: Annotated[_Prompt, AfterValidator(_check_batch)]
     """A text or token ids, or a batch of either; the start token is read before both, unless ids begin with it."""
@@ -146,7 +146,7 @@ class ModelList(Frozen):
 
 
 class ModelIdPath(Query):
-    model: GivenName
+    model: Annotated[GivenName, Names.RUN]
 
 
 async def list_models(call: ApiRequest[NoQuery, NoQuery, NoBody]) -> web.StreamResponse:
