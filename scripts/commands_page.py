@@ -68,7 +68,11 @@ LABELS = {
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
-_ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role.ADMIN: (False, False, True)}
+_ALLOWED = {
+    **dict.fromkeys((Role.USER, Role.WEIGHTS), (True, True, True)),
+    Role.OWNER: (False, True, True),
+    Role.ADMIN: (False, False, True),
+}
 """Permission of users, owners and admins, by role."""
 
 

@@ -61,8 +61,7 @@ async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | N
         corpus = await asyncio.to_thread(context.lab.queue.corpora.full_name, corpus)
     request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
     await require_worker(context, run)
-    inference, user_id = context.lab.queue.inference, context.caller.user_id
-    response = await inference.submit(run.model, request, user_id=user_id)
+    response = await context.lab.submit(context.caller, run.model, request)
     return await _follow(context, run, request, response)
 
 

@@ -22,7 +22,7 @@ RUN_HELP = "Run; default: your newest completed one, or anybody's"
 async def infer(context: CommandContext, run: Run, request: Asks[ResponseT]) -> ResponseT:
     """Send a request to a model and wait for its response, if a worker runs."""
     await require_worker(context, run)
-    return await context.lab.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
+    return await context.lab.ask(context.caller, run.model, request)
 
 
 async def require_worker(context: CommandContext, run: Run) -> RunManifest | None:

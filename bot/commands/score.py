@@ -134,7 +134,7 @@ async def score_text(context: CommandContext, run: Run, text: str, options: Scor
     has_detail = options.detail == "per_char"
     if has_detail and refusal is None:
         return await _report(context, run, text, options)
-    response = await bot.lab.queue.inference.ask(run.model, request, user_id=context.caller.user_id)
+    response = await bot.lab.ask(context.caller, run.model, request)
     own_bits_per_char: float | None = None
     if manifest is not None and not has_unknown_text(manifest.unknown_char_share):
         own_bits_per_char = manifest.metrics.bits_per_char

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,13 +42,10 @@ class TokenizerDirectory(StatusJob[TokenizerRecord]):
         status = self.status()
         return Named(self.job_id, None if status.is_of_run else status.label)
 
-    def is_shared(self, texts: Collection[str] = ()) -> bool:
-        """Return True if everybody may train it: it was requested by itself, on corpora that have names.
-
-        Those who may use some attached texts, given by hash, may train it on these texts, too.
-        """
-        record = self.record()
-        return record.source is None and all(one.name in texts or not one.is_attached for one in record.corpora)
+    @property
+    def is_shared(self) -> bool:
+        """True if it was requested by itself, for all runs on its texts."""
+        return self.record().source is None
 
     def completed_manifest(self) -> TokenizerManifest:
         """Return the manifest; raises CONFLICT while it is being trained, TOKENIZER_NOT_FOUND after a failure."""

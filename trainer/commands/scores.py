@@ -185,7 +185,9 @@ def _score_items(options: _ScoreOptions, items: Path, settings: Settings, termin
         if n_cut:
             terminal.note(f"mt: {counted(n_cut, 'item')} beyond the model's context, scored by windows")
         if not has_frequencies:
-            terminal.note("mt: the training text is gone or has changed, so that `log_frequency` is empty")
+            terminal.note(
+                "mt: the training text is gone, has changed or is not yours, so that `log_frequency` is empty"
+            )
         return 0
 
     return with_model(options.run, settings, terminal, score)

@@ -39,7 +39,7 @@ _NOT_HASHED = {
     *("tokenizer_saw_held_out", "test"),
 }
 _NOT_HASHED_DEFAULTS: dict[str, object] = {
-    **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None},
+    **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None, "sample_prompts": "held_out"},
 }
 """Fields that earlier versions lack; at these values the hash is that of an earlier version."""
 TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8

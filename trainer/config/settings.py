@@ -361,6 +361,10 @@ class SecuritySettings(Group):
     """Clients that get surprisals of words and tokens, and probabilities beyond the ten likeliest next tokens, over
     HTTP. owner: of their own runs, and admins; all: of all runs that they see."""
 
+    open_weights: bool = True
+    """True: those who may use a run may start trainings from it, export it and download its files, if its texts have
+    names. False: only its owner and admins. In both cases only they get a run on a text that was attached or sent."""
+
     @property
     def keys(self) -> tuple[ApiKey, ...]:
         """All clients."""

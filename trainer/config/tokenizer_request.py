@@ -71,6 +71,8 @@ def record_of_run(run: RunRecord, tokenizer: tokenizers.TokenizerManifest) -> To
         request=parse(TokenizerTrainRequest, fields),
         corpora=(effective.corpus,),
         source=run_source(effective),
+        user_id=run.user_id,
+        http=run.http,
     )
 
 

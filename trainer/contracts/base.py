@@ -150,6 +150,19 @@ def requires_field(field: str, without: JsonDict, other: str, value: JsonDict) -
     return {"anyOf": [{"properties": {field: without}}, {"required": [other], "properties": {other: value}}]}
 
 
+class CountOptions(Frozen):
+    """An option of requests that also read the training texts of their runs."""
+
+    has_counts: bool | None = None
+    """Also read the training text: frequencies, n-grams, and searches for the text of the request. Only owners of the
+    runs and admins get these; default: if you may."""
+
+    @property
+    def unset_counts(self) -> set[str]:
+        """The field, if it is not set: the hash of a request is then that of versions without it."""
+        return set() if self.has_counts is not None else {"has_counts"}
+
+
 class FileRecord(Frozen):
     """A file of an artifact; the path is relative to the artifact."""
 

@@ -6,14 +6,15 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from trainer.contracts.base import (
+    CountOptions,
     FileRecord,
     Frozen,
     GivenName,
     Identifier,
     JobRecord,
     ModelName,
-    Sha256,
     Names,
+    Sha256,
     are_different,
     describe_fields,
     requires,
@@ -120,7 +121,7 @@ class DevelopmentOptions(Frozen, json_schema_extra=describe_fields):
         return self.has_loss or self.has_words
 
 
-class BatteryOptions(Frozen, json_schema_extra=describe_fields):
+class BatteryOptions(CountOptions, json_schema_extra=describe_fields):
     """Options for reading, scoring and reporting batteries."""
 
     columns: Mapping[str, str] = {}
@@ -153,8 +154,8 @@ class BatteryRequest(BatteryOptions):
         tuple[GivenName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
         requires(are_different, "different from each other"),
-    ]
         Names.RUN,
+    ]
     """Runs, or checkpoints of runs: `RUN@1200`."""
     batteries: Annotated[tuple[str, ...], Field(max_length=MAX_BATTERIES), Names.BATTERY] = ()
     """Names: a known battery, a folder or a file in the folder of batteries, or a part of one: `blimp:passive_1`."""
@@ -182,6 +183,11 @@ class BatteryRecord(JobRecord):
     batteries: tuple[BatteryInfo, ...]
     items_sha256: Sha256
     request_hash: Sha256
+
+    @property
+    def has_words(self) -> bool:
+        """True if its results have surprisals and frequencies of single words of the texts of its run."""
+        return self.options.development is not None and self.options.development.has_words
 
 
 class ItemScores(Frozen):

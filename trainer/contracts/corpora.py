@@ -117,7 +117,7 @@ class CorpusManifest(Frozen):
 
 
 class CorpusNote(Frozen):
-    """`<corpus>.json`: what is known of a corpus that somebody has added."""
+    """`<corpus>.json`: what is known of a corpus that somebody has added or sent."""
 
     schema_version: Literal[1] = 1
     language: str | None = None
@@ -125,6 +125,8 @@ class CorpusNote(Frozen):
     lines: int | None = None
     bytes: int
     """Size of the text that was counted."""
+    owners: tuple[int | str, ...] = ()
+    """The people and API keys that have sent the text; none for one of the command line, or of an earlier version."""
 
 
 class CorpusOverview(Frozen):

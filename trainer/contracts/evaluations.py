@@ -1,8 +1,8 @@
 """Requests, responses and records of evaluations, and the metrics that they measure."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from trainer.contracts.base import Frozen, Identifier, Timestamp, describe_fields
+from trainer.contracts.base import CountOptions, Frozen, Identifier, Timestamp, changed, describe_fields
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import NO_RESULT, InferenceRecord, InferenceRequest, Response
@@ -10,21 +10,27 @@ from trainer.contracts.intervals import LineLosses
 from trainer.contracts.models import Objective
 from trainer.contracts.reports import Note
 from trainer.contracts.runs import CorpusName, EvalSummary, Leak
+from trainer.contracts.training_options import SamplePrompts
 
 EvalSplit = Literal["validation", "test"]
 
 
-class EvalRequest(InferenceRequest, json_schema_extra=describe_fields):
+class EvalRequest(CountOptions, InferenceRequest, json_schema_extra=describe_fields):
     """A request to evaluate a run on one of its splits, or on another corpus."""
 
     corpus_field: ClassVar[str | None] = "path_override"
 
     split: EvalSplit = "validation"
     path_override: CorpusName | None = None
+    sample_prompts: SamplePrompts | None = None
+    """The texts that samples continue: the first words of lines of the text, or none; default: as in training."""
 
     @classmethod
     def response_type(cls) -> "type[EvalResponse]":
         return EvalResponse
+
+    def without_quotes(self) -> Self | None:
+        return None if self.sample_prompts == "held_out" else changed(self, sample_prompts="none")
 
 
 class SequenceLengths(Frozen):

@@ -87,6 +87,10 @@ class InferenceRequest(Frozen):
         name: str | None = getattr(self, self.corpus_field)
         return name
 
+    def without_quotes(self) -> Self | None:
+        """Return the request for which no response has words of the corpus that it names; None if there is none."""
+        return None
+
     @property
     def has_surprisals(self) -> bool:
         """True if the response has surprisals of single words or tokens, which only owner and admins of a run get."""
@@ -111,6 +115,8 @@ class Asks(Protocol[_ResponseT_co]):
     @property
     def has_surprisals(self) -> bool: ...
 
+    def without_quotes(self) -> Self | None: ...
+
     def model_copy(self, *, update: Mapping[str, object]) -> Self: ...
 
     def model_dump_json(self, *, exclude_unset: bool = False) -> str: ...
@@ -130,11 +136,18 @@ class InferenceRecord(Frozen):
 
     kind: str
     user_id: int | None = None
-    """The Discord user; None for a request from the command line."""
+    """The Discord user; None for another requester."""
+    api_key: str | None = None
+    """Name of the API key; None for a request in Discord, from the command line, or of an earlier version."""
     request: InferenceRequest
     response: Response
     is_streamed: bool = False
     """The client reads chunks while the text is generated."""
+
+    @property
+    def owner(self) -> int | str | None:
+        """The requester, as in the records of jobs."""
+        return self.api_key if self.user_id is None else self.user_id
 
 
 RecordT = TypeVar("RecordT", bound=InferenceRecord)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple, assert_never
 
 from pydantic import Field, model_validator
 
-from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.base import CountOptions, Frozen, describe_fields
 from trainer.contracts.cells import ABSENT
 from trainer.contracts.inference_fields import (
     MAX_TEXT_CHARACTERS,
@@ -123,7 +123,7 @@ class ItemOptions(Frozen, json_schema_extra=describe_fields):
         return (group,) if isinstance(group, str) else group
 
 
-class ItemsRequest(ItemOptions, InferenceRequest):
+class ItemsRequest(ItemOptions, CountOptions, InferenceRequest):
     """A request to score a table of items, each by itself."""
 
     table: Annotated[Columns, Field(min_length=1, max_length=1000)]
@@ -384,7 +384,7 @@ class ItemsResponse(Response):
     n_cut: int = 0
     """Items that are longer than the model's context, so that they are scored by windows."""
     has_frequencies: bool = True
-    """False if the training text is not there any more, so that no unit has a frequency."""
+    """False if the training text is not there any more, or not yours, so that no unit has a frequency."""
     notes: tuple[str, ...] = ()
     """What was guessed about the table, in sentences."""
 

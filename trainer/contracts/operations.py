@@ -47,6 +47,8 @@ class Role(StrEnum):
     """The people who may do something."""
 
     USER = "users"
+    WEIGHTS = "people who may get the run's weights"
+    """Its owner and admins; with SECURITY__OPEN_WEIGHTS, users too, if the texts of the run have names."""
     OWNER = "the run's owner and admins"
     ADMIN = "admins"
 
@@ -158,7 +160,9 @@ class JobRow(NamedTuple):
     ends: Role = Role.OWNER
     """The people who may cancel and delete a job; its owner is the one who has started it."""
     copies: Role | None = None
-    """The people who may copy the files of a job, if not those who may read it."""
+    """The people who may copy all files of a job, if not those who may read it."""
+    shared: tuple[str, ...] = ()
+    """Patterns of the files that those who may read a job get, too: they have no texts."""
     starts: str = ""
     """The operation that starts one."""
     chat: str = ""
@@ -173,6 +177,7 @@ class JobRow(NamedTuple):
         return f"{self.chat or self.word} {action}"
 
 
+_REPORT = ("report.json", "report.html", "*.png")
 _STATE = (("state", "status"), ("started", "created_at"))
 JOB_ROWS: Mapping[KindName, JobRow] = {
     row.kind: row
@@ -216,6 +221,8 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
                 ("runs", "runs"),
                 ("batteries", "batteries"),
             ),
+            copies=Role.OWNER,
+            shared=(*_REPORT, "accuracy.csv", "comparisons.csv", "seeds.csv", "checkpoints.csv", "development.csv"),
             starts="start_battery",
         ),
         JobRow(
@@ -224,6 +231,8 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "readings",
             "readings",
             (("id", "reading_id"), *_STATE, ("done", "done"), ("steps", "total"), ("runs", "runs"), ("table", "name")),
+            copies=Role.OWNER,
+            shared=(*_REPORT, "gains.csv", "effects.csv"),
             starts="start_reading",
             chat="mt-reading",
         ),
@@ -606,7 +615,7 @@ _EXPORTS = (
             "mt export RUN --format hf --out my-model",
         ),
         chat=ChatCommand("export"),
-        role=Role.OWNER,
+        role=Role.WEIGHTS,
         limit="requests",
         takes_model=True,
         follows="get_export",

@@ -6,13 +6,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from trainer.contracts.base import (
+    CountOptions,
     Frozen,
     GivenName,
     Identifier,
     JobRecord,
     ModelName,
-    Seed,
     Names,
+    Seed,
     Sha256,
     are_different,
     describe_fields,
@@ -97,7 +98,7 @@ class TableOptions(Frozen, json_schema_extra=describe_fields):
     """Read `NA`, `NaN`, `null` and `<NA>` as words; default: as empty cells."""
 
 
-class ReadingOptions(TableOptions):
+class ReadingOptions(TableOptions, CountOptions):
     """Options for the analysis of reading times."""
 
     measures: Annotated[tuple[Measure, ...], requires(are_different, "different from each other")] = ()
@@ -137,8 +138,8 @@ class ReadingRequest(ReadingOptions):
         tuple[GivenName, ...],
         Field(min_length=1, max_length=MAX_RUNS),
         requires(are_different, "different from each other"),
-    ]
         Names.RUN,
+    ]
     """Runs, groups of runs over seeds, or checkpoints of runs: `RUN@1200`."""
     has_checkpoints: bool = False
     """Also take the checkpoints that the schedules of the runs have kept."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,9 @@ class ScoreRequest(InferenceRequest, json_schema_extra=json_schema_rule(exactly_
     @classmethod
     def response_type(cls) -> "type[ScoreResponse]":
         return ScoreResponse
+
+    def without_quotes(self) -> Self | None:
+        return None if self.has_surprisals else self
 
     @property
     def has_surprisals(self) -> bool:

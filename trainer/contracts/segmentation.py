@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.base import CountOptions, Frozen, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import (
     MAX_TEXT_CHARACTERS,
@@ -67,14 +67,14 @@ class SegmentationResult(Frozen, json_schema_extra=describe_fields):
     n_unknown: int = 0
     """Characters that the run does not know."""
     has_ngram: bool = True
-    """False if the training text is deleted or has changed, so that there is no n-gram of it."""
+    """False if the training text is deleted, has changed or is not yours, so that there is no n-gram of it."""
     is_trained_with_spaces: bool = False
     """The training text has words between spaces, which the run expects in this text too."""
     bound_nats: float | None = None
     """For subwords: how much lower the surprisal of a character can be, given the continued tokenizations before it."""
 
 
-class SegmentRequest(InferenceRequest):
+class SegmentRequest(CountOptions, InferenceRequest):
     """A request to find the word boundaries of a text with spaces, which are removed before the model reads it."""
 
     text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)]

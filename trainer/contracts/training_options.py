@@ -243,6 +243,7 @@ Minutes = Annotated[float, Field(gt=0, le=10_000)]
 BatchRows = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
+SamplePrompts = Literal["held_out", "none"]
 TestAccess = Literal["open", "locked"]
 
 
@@ -361,6 +362,8 @@ class TrainingOptions(Options):
     """Options of the run's log file."""
     sample_every_steps: Count | None = None
     """Steps between samples of generated text in `training_samples.jsonl`; default: none."""
+    sample_prompts: SamplePrompts = "held_out"
+    """Texts that samples continue: the first words of held-out lines, or none; none for somebody else's corpus."""
     provenance: Provenance | None = None
     """Origin of the corpus; recorded only."""
     label: Label | None = None

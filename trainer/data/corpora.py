@@ -1,8 +1,10 @@
 """Corpora by name: those of the data root, those shipped with the program, added ones and stored attachments."""
 
 import asyncio
+import os
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -14,6 +16,7 @@ from weakref import finalize
 
 from trainer.config.defaults import TextCharacters
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError, at_field
 from trainer.contracts.installation import BUNDLED_CORPORA
@@ -35,7 +38,7 @@ from trainer.data.text import (
     shown_name,
     text_files,
 )
-from trainer.system.files import filled_folder, write_atomically
+from trainer.system.files import filled_folder, whole_record, write_atomically
 
 _ADDING = Lock()
 CONTENT_NAME = re.compile("[0-9a-f]{64}")
@@ -108,13 +111,59 @@ class CorpusStore:
                 if found is not None:
                     return found
         except (OSError, ValueError) as error:  # no file can have such a name
-            raise self._unknown(name) from error
-        raise self._unknown(name)
+            raise self.unknown(name) from error
+        raise self.unknown(name)
 
     def find_exact(self, reference: CorpusRef) -> Path:
         """Return a corpus by its content if it is stored by that, else by its name; raises DATA_NOT_FOUND."""
         stored = self.stored / reference.sha256
         return stored if stored.exists() else self.find(reference.name)
+
+    def content_of(self, name: str, field: str) -> str | None:
+        """Return the hash in the name of a text that has no other name, stored or not; None for a named corpus.
+
+        Raises PathError for a path that begins at the root of the disk.
+        """
+        if os.path.isabs(name):
+            raise PathError(field)
+        first = os.path.normpath(name).partition("/")[0]
+        is_named = any(
+            (root / f"{first}{end}").exists() for root in (self.own, BUNDLED_CORPORA) for end in ("", ".txt")
+        )
+        return first if CONTENT_NAME.fullmatch(first) and not is_named else None
+
+    def is_bundled(self, name: str) -> bool:
+        """Return True for a corpus that is part of the program."""
+        return self.has(name) and BUNDLED_CORPORA in self.find(name).parents
+
+    def owners(self, name: str) -> Collection[int | str]:
+        """Return the people and API keys that have sent a text, with a name or with its hash as its name."""
+        with suppress(AppError):
+            note = whole_record(note_path(self.find(name)), CorpusNote)
+            return () if note is None else note.owners
+        return ()
+
+    def add_owner(self, sha256: str, owner: int | str | None) -> None:
+        """Write down that somebody has sent a text that is stored by its hash; nothing for the command line."""
+        copy = self.stored / sha256
+        with _ADDING:
+            note = whole_record(note_path(copy), CorpusNote)
+            if owner is None or (note is not None and owner in note.owners):
+                return
+            if note is None:
+                note = CorpusNote(bytes=sum(file.stat().st_size for file in text_files(copy)))
+            _write_note(copy, changed(note, owners=(*note.owners, owner)))
+
+    def leave_to_others(self, name: str, owner: int | str | None) -> bool:
+        """Forget that somebody has sent a text by its hash; return False, changing nothing, if nobody else has."""
+        copy = self.stored / name
+        with _ADDING:
+            note = whole_record(note_path(copy), CorpusNote)
+            others = () if note is None or owner is None else tuple(one for one in note.owners if one != owner)
+            if note is None or owner not in note.owners or not others:
+                return False
+            _write_note(copy, changed(note, owners=others))
+        return True
 
     def layout(self, name: str, given: Collection[str] = ()) -> FolderLayout:
         """Return the corpora of a folder of splits by request field, and notes, which an offered table has as well.
@@ -140,7 +189,15 @@ class CorpusStore:
             path = self.find(name, field)
             return path, await asyncio.to_thread(self._describe, name, path, minimum_lines)
 
-    def add(self, name: str, path: Path, *, language: str | None = None, is_ipa: bool | None = None) -> bool:
+    def add(
+        self,
+        name: str,
+        path: Path,
+        *,
+        language: str | None = None,
+        is_ipa: bool | None = None,
+        owner: int | str | None = None,
+    ) -> bool:
         """Store a copy of a corpus under its name; return False if the same corpus is there by this name already.
 
         Raises CONFLICT for the name of another corpus, and for the content as `describe` does.
@@ -151,8 +208,8 @@ class CorpusStore:
                 return False
             copy = self.stored / (name if path.is_dir() else f"{name}.txt")
             _store(copy, path)
-            note = CorpusNote(language=language, is_ipa=is_ipa, lines=lines, bytes=new.bytes)
-            write_atomically(copy.with_suffix(".json"), note.model_dump_json().encode())
+            owners = () if owner is None else (owner,)
+            _write_note(copy, CorpusNote(language=language, is_ipa=is_ipa, lines=lines, bytes=new.bytes, owners=owners))
         return True
 
     def has_content(self, name: str, sha256: str) -> bool:
@@ -163,10 +220,11 @@ class CorpusStore:
             raise other_corpus(name)
         return True
 
-    def store(self, path: Path) -> str:
+    def store(self, path: Path, owner: int | str | None = None) -> str:
         """Store a copy of a corpus under the hash of its content, which is its name; raises as `describe` does."""
         sha256 = self._describe(path.name, path, 1).sha256
         _store(self.stored / sha256, path)
+        self.add_owner(sha256, owner)
         return sha256
 
     async def offer(self, path: Path) -> str:
@@ -191,10 +249,11 @@ class CorpusStore:
         finalize(self, rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    async def store_offered(self) -> None:
-        """Store copies of the offered corpora under the hash of their content."""
+    async def store_offered(self, owner: int | str | None = None) -> None:
+        """Store copies of the offered corpora under the hash of their content; `owner` is the one who has sent them."""
         for name, path in self._offered.items():
             await asyncio.to_thread(_store, self.stored / name, path)
+            await asyncio.to_thread(self.add_owner, name, owner)
 
     def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
         return self._checked(name, path, minimum_lines)[0]
@@ -212,12 +271,23 @@ class CorpusStore:
         require_lines(path.name, lines, minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size), lines
 
-    def _unknown(self, name: str) -> AppError:
-        if CONTENT_NAME.fullmatch(name):
-            return AppError(ErrorCode.DATA_NOT_FOUND, "The attached text is not stored any more: give its file again.")
+    def unknown(self, name: str) -> AppError:
+        """Return the error for a name of no corpus; it is the same for a text that is not the caller's."""
+        if CONTENT_NAME.fullmatch(name.partition("/")[0]):
+            message = "You have sent no text with this hash, or it is not stored any more: give its file again."
+            return AppError(ErrorCode.DATA_NOT_FOUND, message)
         known = self.names()
         known_names = f"known are {', '.join(known[:20])}" if known else "none has been added yet"
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
+
+
+def note_path(path: Path) -> Path:
+    """Return the file beside a corpus that says what it is."""
+    return path.with_suffix(".json")
+
+
+def _write_note(path: Path, note: CorpusNote) -> None:
+    write_atomically(note_path(path), note.model_dump_json().encode())
 
 
 def note_on_name(given: str, name: str) -> tuple[str, ...]:

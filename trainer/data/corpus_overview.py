@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.contracts.corpora import CorpusManifest, CorpusNote, CorpusOverview, CorpusStatistics
 from trainer.contracts.errors import AppError
 from trainer.data.cleaning import ALPHABETS
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore, note_path
 from trainer.data.text import count_lines, text_blocks, text_files
 from trainer.system.files import BrokenFile, read_record, whole_record
 
@@ -50,11 +50,6 @@ def corpus_statistics(path: Path, most: int) -> CorpusStatistics:
         lines += block.text.count("\n") + 1
     del counts["\n"]
     return CorpusStatistics(lines, counts.total(), len(counts), tuple(counts.most_common(most)))
-
-
-def note_path(path: Path) -> Path:
-    """Return the file beside a corpus that says what it is."""
-    return path.with_suffix(".json")
 
 
 def _note(path: Path) -> CorpusNote | None:

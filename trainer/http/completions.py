@@ -177,8 +177,7 @@ async def complete(call: ApiRequest[NoQuery, NoQuery, CompletionBody]) -> web.St
     call = call._replace(body=changed(call.body, model=model))
     body = call.body
     await lab.run(caller, body.model)
-    if request.has_surprisals:
-        await lab.check_surprisals(caller, body.model)
+    await lab.rights.allowed_inference(caller, body.model, request)
     with call.api.stream(call.client):
         if body.stream:
             return await _stream(call, request)

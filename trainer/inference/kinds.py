@@ -111,11 +111,13 @@ def _sequences(loaded: LoadedModel, record: SequencesRecord) -> Response:
 
 
 def _items(loaded: LoadedModel, record: ItemsRecord) -> Response:
-    return score_items(loaded.model, loaded.tokenizer, record.request, record.response, loaded.frequencies)
+    frequencies = Frequencies(loaded.tokenizer) if record.request.has_counts is False else loaded.frequencies
+    return score_items(loaded.model, loaded.tokenizer, record.request, record.response, frequencies)
 
 
 def _segment(loaded: LoadedModel, record: SegmentRecord) -> Response:
-    return segment(loaded.model, loaded.tokenizer, record.request, record.response, loaded.count_text)
+    count_text = None if record.request.has_counts is False else loaded.count_text
+    return segment(loaded.model, loaded.tokenizer, record.request, record.response, count_text)
 
 
 def _generation(loaded: LoadedModel, record: GenerateRecord) -> GenerationJob:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
 from trainer.system.files import BrokenFile, open_regular
 
+MODEL_FILES = ("model.safetensors", "config.json", "tokenizer/*")
+"""Patterns of the files of a run that are its model; the others have samples and messages."""
+
 
 async def list_files(lab: Lab, asked: Asked[ArtifactPath, NoQuery, NoBody]) -> ArtifactFiles:
     """List the files of a completed run or other job."""
@@ -26,17 +30,22 @@ async def list_files(lab: Lab, asked: Asked[ArtifactPath, NoQuery, NoBody]) -> A
 
 
 async def artifact(lab: Lab, caller: Caller, path: ArtifactPath) -> tuple[Path, tuple[FileRecord, ...]]:
-    """Return the folder of an artifact and its files; those of a run are for its owner and admins."""
+    """Return the folder of an artifact and those of its files that are for the caller."""
     row = JOB_ROWS.get(path.kind)
     item_id = await lab.full_id(caller, "run_id" if row is None else row.id_field, path.item_id)
     job: RunDirectory | AnyStatusJob
+    shared: Sequence[str] = ()
     if row is None:
-        job = await lab.run(caller, item_id, Role.OWNER)
+        job, shared = await lab.run(caller, item_id, Role.WEIGHTS), MODEL_FILES
+        has_all = lab.permissions.owns(caller, await asyncio.to_thread(job.record))
     elif row.kind == "tokenizers":
-        job = await lab.tokenizer(caller, item_id, Role.OWNER)
+        job, has_all = await lab.tokenizer(caller, item_id), True
     else:
-        job = await lab.job(caller, row, item_id, row.reads)
-    return job.path, await asyncio.to_thread(job.result_files)
+        job, shared = await lab.job(caller, row, item_id, row.reads), row.shared
+        record = await asyncio.to_thread(job.record)
+        has_all = lab.permissions.permits(row.copies or row.reads, caller, record)
+    files = await asyncio.to_thread(job.result_files)
+    return job.path, tuple(file for file in files if has_all or any(fnmatch(file.path, one) for one in shared))
 
 
 def find_file(files: Sequence[FileRecord], path: str) -> FileRecord:

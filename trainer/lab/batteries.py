@@ -18,7 +18,11 @@ async def start_battery(lab: Lab, asked: Asked[NoQuery, WaitQuery, BatteryReques
         name = await lab.run_name(asked.caller, given, or_checkpoint=True)
         await lab.run(asked.caller, name)
         names[name] = None
-    body = changed(asked.body, runs=tuple(names))
+    rights, body = lab.rights, changed(asked.body, runs=tuple(names))
+    if body.development is not None and body.development.has_words:
+        await rights.check_words(asked.caller, *names)
+    if await rights.is_without_counts(asked.caller, names, body):
+        body = changed(body, has_counts=False)
     record, items = await resolve_battery(
         body, lab.stores, lab.settings, user_id=asked.caller.discord_id, http=asked.origin
     )

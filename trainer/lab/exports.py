@@ -11,6 +11,7 @@ from trainer.artifacts.kinds import EXPORTS
 from trainer.contracts.base import now, run_of
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.exports import CHECKPOINT_FORMATS, CURVE_FORMATS, ExportRequest, ExportStatus, ModelFormat
+from trainer.contracts.operations import Role
 from trainer.contracts.parameters import ModelPath, WaitQuery
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.lab.calls import EXPORT_RUN
@@ -26,6 +27,8 @@ _FAILED = "The export failed. Try again in a minute."
 async def export_run(lab: Lab, asked: Asked[ModelPath, WaitQuery, ExportRequest]) -> ExportStatus:
     """Export a run or a checkpoint of it as one file for other programs, which is kept for a day."""
     request, name = asked.body, asked.path.run_id
+    if request.format == "archive":  # it has the samples and the log of the run, too
+        await lab.run(asked.caller, name, Role.OWNER)
     if "@" in name and request.format not in CHECKPOINT_FORMATS:
         message = f"has the whole run with {request.format!r}: name the run itself, `{run_of(name)}`"
         raise field_error(ErrorCode.INVALID_INPUT, "format", message)

@@ -5,7 +5,7 @@ import asyncio
 from trainer.contracts.chats import ChatHistory, ChatRecord, ChatResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalMetrics
-from trainer.contracts.inference_fields import Asks, InferenceRequest, Response, ResponseT
+from trainer.contracts.inference_fields import InferenceRecord, InferenceRequest, Response, ResponseT
 from trainer.contracts.parameters import (
     AnyRunQuery,
     ChatPath,
@@ -28,20 +28,21 @@ from trainer.queue.run_index import RunEntry
 
 async def submit(lab: Lab, asked: Asked[ModelPath, WaitQuery, InferenceRequest]) -> Response:
     """Submit a request to a model."""
-    return await _submit(lab, asked.caller, asked.path.run_id, asked.body, asked.request_id)
+    return await lab.submit(asked.caller, asked.path.run_id, asked.body, request_id=asked.request_id)
 
 
 async def read_result(lab: Lab, asked: Asked[RequestPath, WaitQuery, NoBody]) -> Response:
     """Read the result of a request; with `wait`, after its end or after this time."""
-    record = await (await lab.live()).inference.get(_kind(asked).record, asked.path.run_id, asked.path.request_id)
+    record = await _own_record(lab, asked)
     if record.request.has_surprisals:
-        await lab.check_surprisals(asked.caller, asked.path.run_id)
+        await lab.rights.check_words(asked.caller, asked.path.run_id)
     return await _followed(lab, record.response, asked.query.wait)
 
 
 async def delete_result(lab: Lab, asked: Asked[RequestPath, NoQuery, NoBody]) -> None:
     """Delete the result of a request, or withdraw the request."""
-    await (await lab.live()).inference.delete(_kind(asked).record, asked.path.run_id, asked.path.request_id)
+    record = await _own_record(lab, asked)
+    await (await lab.live()).inference.delete(type(record), asked.path.run_id, asked.path.request_id)
 
 
 async def predict_with_newest(lab: Lab, asked: Asked[NoQuery, AnyRunQuery, PredictRequest]) -> PredictResponse:
@@ -59,13 +60,13 @@ async def predict_with_newest(lab: Lab, asked: Asked[NoQuery, AnyRunQuery, Predi
         if named not in (None, model):
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     await lab.run(asked.caller, model)
-    return await _submit(lab, asked.caller, model, asked.body, asked.request_id)
+    return await lab.submit(asked.caller, model, asked.body, request_id=asked.request_id)
 
 
 async def get_chat_answer(lab: Lab, asked: Asked[ChatTurnPath, WaitQuery, NoBody]) -> ChatResponse:
     """Read the answer to a message of a chat."""
     path, client = asked.path, (await lab.live()).inference
-    await client.get_chat(path.run_id, path.session_id)
+    await lab.chat(asked.caller, path.run_id, path.session_id)
     response = (await client.get(ChatRecord, path.run_id, path.request_id)).response
     if response.session_id != path.session_id:
         raise AppError(ErrorCode.DATA_NOT_FOUND, EXPIRED)
@@ -74,11 +75,12 @@ async def get_chat_answer(lab: Lab, asked: Asked[ChatTurnPath, WaitQuery, NoBody
 
 async def get_chat(lab: Lab, asked: Asked[ChatPath, NoQuery, NoBody]) -> ChatHistory:
     """Read the turns of a chat."""
-    return await (await lab.live()).inference.get_chat(asked.path.run_id, asked.path.session_id)
+    return await lab.chat(asked.caller, asked.path.run_id, asked.path.session_id)
 
 
 async def delete_chat(lab: Lab, asked: Asked[ChatPath, NoQuery, NoBody]) -> None:
     """Delete a chat."""
+    await lab.chat(asked.caller, asked.path.run_id, asked.path.session_id)
     await (await lab.live()).inference.delete_chat(asked.path.run_id, asked.path.session_id)
 
 
@@ -92,17 +94,18 @@ def visible_models(lab: Lab, caller: Caller) -> list[RunEntry]:
     return [run for run in lab.seen_runs(caller) if run.state == "completed"]
 
 
+async def _own_record(lab: Lab, asked: Asked[RequestPath, QueryT, NoBody]) -> InferenceRecord:
+    """Return a request of the caller with its result; raises DATA_NOT_FOUND for another person's, as if expired."""
+    client = (await lab.live()).inference
+    record = await client.get(_kind(asked).record, asked.path.run_id, asked.path.request_id)
+    if not asked.caller.is_requester(record):
+        raise AppError(ErrorCode.DATA_NOT_FOUND, EXPIRED)
+    return record
+
+
 def _kind(asked: Asked[RequestPath, QueryT, NoBody]) -> InferenceKind:
     """Return the kind in the address of a result."""
     return KINDS[asked.operation.path.split("/")[3]]
-
-
-async def _submit(lab: Lab, caller: Caller, model: str, request: Asks[ResponseT], request_id: str | None) -> ResponseT:
-    if request.has_surprisals:
-        await lab.check_surprisals(caller, model)
-    return await (await lab.live()).inference.submit(
-        model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
-    )
 
 
 async def _followed(lab: Lab, response: ResponseT, wait_seconds: float) -> ResponseT:

@@ -16,10 +16,13 @@ from trainer.artifacts.run_ids import Named, one_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
-from trainer.contracts.base import HttpOrigin, narrowed, run_of
+from trainer.contracts.base import HttpOrigin, JobRecord, Names, narrowed, run_of
+from trainer.contracts.batteries import BatteryRecord
+from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
-from trainer.contracts.inference_fields import SHARED_TOKENS
+from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.naming import named
 from trainer.contracts.operations import JOB_ROWS, JobRow, Operation, Role
 from trainer.contracts.parameters import ModelPath
 from trainer.contracts.runs import RunManifest
@@ -29,6 +32,7 @@ from trainer.lab.calls import AnswerT, BodyT, BodyT_co, Call, PathT, PathT_co, Q
 from trainer.lab.language import _
 from trainer.lab.limits import UsageLimits
 from trainer.lab.permissions import Caller, Permissions
+from trainer.lab.rights import Rights
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.run_index import RunEntry, RunIndex, RunRow
 from trainer.queue.stores import Stores
@@ -91,6 +95,7 @@ class Lab:
         self.index = RunIndex(stores, feeds, settings.app.artifacts_root)
         self.limits = UsageLimits(settings.limits)
         self.permissions = permissions
+        self.rights = Rights(settings.security, stores, self.index, permissions)
         self._queue = queue
         self.uploads = CorpusUploads(settings, stores.corpora)
         self.accepting = asyncio.Lock()
@@ -133,6 +138,8 @@ class Lab:
         """
         path = await self._with_ids(asked)
         await self._check(asked.operation, asked.caller, path)
+        for given in (path, asked.query, asked.body):
+            await self.rights.check_texts(asked.caller, given)
         if asked.operation.limit == "requests" and not asked.caller.is_counted:
             held.enter_context(self.limits.request(asked.caller))
         return asked._replace(path=path)
@@ -195,19 +202,29 @@ class Lab:
         """Return a test of the jobs of a kind: whether the caller may see them."""
         if row.kind == "tokenizers":
             return await self.usable_tokenizers(caller)
-        return lambda job: caller.is_admin or self.permissions.permits(row.reads, caller, job.record())
+        return lambda job: caller.is_admin or self._permits(row.reads, caller, job.record())
 
     async def job(self, caller: Caller, row: JobRow, job_id: str, role: Role) -> AnyStatusJob:
         """Return a job; raises its kind's error for an unknown id, or FORBIDDEN if the caller has not the role for it.
 
-        Tokenizers are used by those who may use a run with them, and changed by those who have started them.
+        Tokenizers are for those who may see them, and changed by those who have started them.
         """
         if row.kind == "tokenizers" and role is Role.USER:
             return await self.tokenizer(caller, job_id)
         job = self.store(row).get(job_id)
         if not caller.is_admin:
-            self.permissions.check(role, caller, await asyncio.to_thread(job.record), row.word)
+            record = await asyncio.to_thread(job.record)
+            if role is Role.USER and not self._permits(role, caller, record):
+                role = Role.OWNER
+            self.permissions.check(role, caller, record, row.word)
         return job
+
+    def _permits(self, role: Role, caller: Caller, record: JobRecord) -> bool:
+        """Return whether the caller may do to a job what needs a role; results with words are for its owner only."""
+        has_words = (
+            isinstance(record, BatteryRecord) and record.has_words and self.settings.security.surprisals != "all"
+        )
+        return self.permissions.permits(Role.OWNER if has_words and role is Role.USER else role, caller, record)
 
     async def run_name(self, caller: Caller, given: str, *, or_group: bool = False, or_checkpoint: bool = False) -> str:
         """Return the id that a name is meant for, as `one_run_id` does, of the runs that the caller may see."""
@@ -243,6 +260,8 @@ class Lab:
         run = self.stores.runs.get(run_of(name))
         if not caller.is_admin:
             self.permissions.check(role, caller, await asyncio.to_thread(run.record))
+        if role is Role.WEIGHTS:
+            await self.rights.check_weights(caller, run)
         return run
 
     async def check_group(self, caller: Caller, group_id: str, role: Role = Role.USER) -> None:
@@ -273,49 +292,74 @@ class Lab:
         summary = summary_on(manifest, split)
         return Measurement(manifest, summary, status.tokens_per_second, looks=status.test_looks)
 
-    async def check_surprisals(self, caller: Caller, name: str) -> None:
-        """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of a run or its model.
-
-        Requests name those that need this: `has_surprisals`.
-        """
-        if self.settings.security.surprisals == "all":
-            return
-        record = await asyncio.to_thread(self.stores.runs.get(run_of(name)).record)
-        if not self.permissions.permits(Role.OWNER, caller, record):
-            raise AppError(
-                ErrorCode.FORBIDDEN,
-                "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
-                f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0).",
-            )
-
-    async def usable_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[AnyStatusJob], bool]:
+    async def usable_tokenizers(self, caller: Caller) -> Callable[[AnyStatusJob], bool]:
         """Return the test that `seen_tokenizers` returns, with the runs of this moment."""
         if not caller.is_admin:
             await self.index.refresh()
-        return self.seen_tokenizers(caller, role)
+        return self.seen_tokenizers(caller)
 
-    def seen_tokenizers(self, caller: Caller, role: Role = Role.USER) -> Callable[[AnyStatusJob], bool]:
+    def seen_tokenizers(self, caller: Caller) -> Callable[[AnyStatusJob], bool]:
         """Return a test of tokenizers, as of the last refresh of the index.
 
-        Shared ones are for all, others for those who may use a run with them, or on the same attached text, so.
+        Those who may get its vocabulary see a tokenizer that they own, that was trained alone, or that a run has which
+        they may use.
         """
-        runs = [run for run in self.index.runs if self.permissions.permits(role, caller, run)]
-        usable, texts = {run.tokenizer_id for run in runs}, {run.corpus for run in runs if run.has_attached_text}
+        usable = {run.tokenizer_id for run in self.index.runs if self.permissions.may_see(caller, run)}
 
         def is_seen(job: AnyStatusJob) -> bool:
-            is_shared = isinstance(job, TokenizerDirectory) and job.is_shared(texts)
-            return caller.is_admin or job.job_id in usable or is_shared
+            if caller.is_admin or not isinstance(job, TokenizerDirectory):
+                return caller.is_admin
+            has_use = job.job_id in usable or job.is_shared or self.permissions.owns(caller, job.record())
+            return has_use and self.rights.may_get_vocabulary(caller, job)
 
         return is_seen
 
-    async def tokenizer(self, caller: Caller, tokenizer_id: str, role: Role = Role.USER) -> TokenizerDirectory:
+    async def tokenizer(self, caller: Caller, tokenizer_id: str) -> TokenizerDirectory:
         """Return a tokenizer; raises TOKENIZER_NOT_FOUND, or FORBIDDEN if it is not for the caller."""
         tokenizer = self.stores.tokenizers.get(tokenizer_id)
-        is_usable = await self.usable_tokenizers(caller, role)
+        is_usable = await self.usable_tokenizers(caller)
         if not await asyncio.to_thread(is_usable, tokenizer):
-            message = _("Only owners of runs with this tokenizer and admins may do this.")
+            message = _("This tokenizer is only for its owner and admins: it has words of a text of somebody else.")
             raise AppError(ErrorCode.FORBIDDEN, message)
         return tokenizer
+
+    async def submit(
+        self, caller: Caller, model: str, request: Asks[ResponseT], *, request_id: str | None = None
+    ) -> ResponseT:
+        """Enqueue a request to a model as far as the caller may make it; return its response so far."""
+        request = await self._allowed_inference(caller, model, request)
+        return await (await self.live()).inference.submit(
+            model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
+        )
+
+    async def ask(
+        self,
+        caller: Caller,
+        model: str,
+        request: Asks[ResponseT],
+        *,
+        request_id: str | None = None,
+    ) -> ResponseT:
+        """Send a request to a model as far as the caller may make it, and wait for its result."""
+        request = await self._allowed_inference(caller, model, request)
+        return await (await self.live()).inference.ask(
+            model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
+        )
+
+    async def _allowed_inference(self, caller: Caller, model: str, request: Asks[ResponseT]) -> Asks[ResponseT]:
+        for _field, session_id in named(request, Names.REQUEST):
+            await self.chat(caller, run_of(model), session_id)
+        return await self.rights.allowed_inference(caller, model, request)
+
+    async def chat(self, caller: Caller, run_id: str, session_id: str) -> ChatHistory:
+        """Return the turns of a chat of the caller; raises DATA_NOT_FOUND for another one, as if it had expired."""
+        inference = (await self.live()).inference
+        history = await inference.get_chat(run_id, session_id)
+        if history.turns and not caller.is_admin:
+            last = await inference.get(ChatRecord, run_id, history.turns[-1].request_id)
+            if not caller.is_requester(last):
+                raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
+        return history
 
 
 AnyAsked: TypeAlias = Asked[BaseModel, BaseModel, BaseModel]

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import Frozen, JobRecord
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference_fields import InferenceRecord
 from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.lab.language import _
-from trainer.queue.run_index import RunEntry, owner_of
+from trainer.queue.run_index import RunEntry, owner_number, owner_of
 from trainer.system.files import BrokenFile, read_record, write_atomically
 
 AccessLevel = Literal["none", "user"]
@@ -96,6 +97,14 @@ class Caller(NamedTuple):
         """The Discord user; None for somebody else."""
         return self.user_id if self.user_id > 0 else None
 
+    def is_one_of(self, owners: Iterable[int | str]) -> bool:
+        """Return True if the caller is one of some people and API keys, as the records of jobs name them."""
+        return any(self.user_id == (owner_number(one) if isinstance(one, str) else one) for one in owners)
+
+    def is_requester(self, record: InferenceRecord) -> bool:
+        """Return True if the caller may read a result: an own one, as an admin, or one that has no requester."""
+        return self.is_admin or record.owner is None or self.is_one_of([record.owner])
+
     @property
     def owner(self) -> int | str | None:
         """The Discord user, or else the name of the API key, as in the records of jobs; None for the operator."""
@@ -176,11 +185,15 @@ class Permissions:
         if self._private_runs and not caller.is_admin:
             raise AppError(ErrorCode.FORBIDDEN, _("Runs are private here: only admins may see experiments."))
 
+    def owns(self, caller: Caller, owned: Owned) -> bool:
+        """Return whether a job is the caller's, or the caller an admin."""
+        return _owns(caller, owned)
+
     def permits(self, role: Role, caller: Caller, owned: Owned) -> bool:
         """Return whether the caller may do to a job what needs a role."""
         if role is Role.ADMIN:
             return caller.is_admin
-        return _owns(caller, owned) or (role is Role.USER and not self._private_runs)
+        return _owns(caller, owned) or (role in (Role.USER, Role.WEIGHTS) and not self._private_runs)
 
     def worded(self, error: AppError, command: str) -> AppError:
         """Return a refusal in the words for a command: whom it is for, and whom to ask; other errors as they are."""

@@ -4,8 +4,9 @@ import asyncio
 
 from trainer.artifacts.kinds import READINGS
 from trainer.contracts.base import changed, run_of
+from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.parameters import NoQuery, WaitQuery
-from trainer.contracts.readings import ReadingRequest, ReadingStatus
+from trainer.contracts.readings import COUNTED, ReadingRequest, ReadingStatus
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import check_first
 from trainer.queue.readings import kept_names, resolve_reading
@@ -30,9 +31,21 @@ async def start_reading(lab: Lab, asked: Asked[NoQuery, WaitQuery, ReadingReques
                 for checkpoint in kept:
                     names[checkpoint] = None
     body = changed(asked.body, runs=tuple(names))
+    if await lab.rights.is_without_counts(caller, names, body):
+        body = _without_counts(body)
     record, times = await resolve_reading(body, lab.stores, user_id=caller.discord_id, http=asked.origin)
     await check_first(lab, asked, record.reading_id)
     job = lab.stores.readings.find(record.reading_id)
     if job is None or not job.has_completed():
         job = await (await lab.live()).jobs.accept(READINGS, lambda: lab.stores.readings.create(record, times))
     return await asyncio.to_thread(job.status)
+
+
+def _without_counts(body: ReadingRequest) -> ReadingRequest:
+    """Return a request that leaves out the counts of its baseline; raises FORBIDDEN if it has named them."""
+    counted = [name for name in body.baseline if name in COUNTED]
+    if counted and "baseline" in body.model_fields_set:
+        names = " and ".join(f"`{name}`" for name in counted)
+        message = f"must be without {names}: only the owner of a run and admins get counts of its training text"
+        raise field_error(ErrorCode.FORBIDDEN, "baseline", message)
+    return changed(body, has_counts=False, baseline=tuple(name for name in body.baseline if name not in COUNTED))

@@ -125,8 +125,8 @@ async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Acc
     if len(asked.body.all_seeds) > 1 and asked.query.wait:
         message = "`wait` waits for one run: leave it out, and wait for the group with `GET /groups/{group_id}?wait=`."
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    request = await allowed_request(lab, asked.caller, asked.body)
     local = asked.query if isinstance(asked.query, LocalTraining) else LocalTraining()
+    request = await allowed_request(lab, asked.caller, asked.body, is_sent=local.text is not None)
 
     async def accept() -> Accepted:
         corpora, corpus = lab.stores.corpora, request.corpus
@@ -151,18 +151,23 @@ async def check_training(lab: Lab, asked: Asked[NoQuery, NoQuery, TrainRequest])
     return (await preview_training(request, lab.stores.corpora, lab.settings)).checked()
 
 
-async def allowed_request(lab: Lab, caller: Caller, body: TrainRequest) -> TrainRequest:
-    """Return the request with a label; raises AppError for a run or tokenizer that the caller may not use."""
+async def allowed_request(lab: Lab, caller: Caller, body: TrainRequest, *, is_sent: bool = False) -> TrainRequest:
+    """Return the request with a label, as far as the caller may make it; `is_sent`: its text comes with it.
+
+    Raises AppError for a text, run or tokenizer that the caller may not use.
+    """
+    await lab.rights.check_texts(caller, body)
     if body.init_from_run_id is not None:
         with at_field("init_from_run_id"):
             parent = await lab.run_name(caller, body.init_from_run_id, or_checkpoint=True)
-        await lab.run(caller, parent)
+        await lab.run(caller, parent, Role.WEIGHTS)
         body = changed(body, init_from_run_id=parent)
     if body.tokenizer_id is not None:
         with at_field("tokenizer_id"):
             tokenizer_id = await lab.full_id(caller, "tokenizer_id", body.tokenizer_id)
             await lab.tokenizer(caller, tokenizer_id)
         body = changed(body, tokenizer_id=tokenizer_id)
+    body = body if is_sent else await lab.rights.quoting(caller, body)
     if body.label is None:
         corpus, runs = await asyncio.to_thread(lab.stores.corpora.full_name, body.corpus), await lab.named_runs(caller)
         body = changed(body, label=default_label(corpus, body.model_family, runs, resumes=body.resume))

@@ -89,7 +89,11 @@ def new_job(
         scoring = tuple(kept_models(developed, options, stores.runs))
     items_sha256 = sha256(items_content(items)).hexdigest()
     infos = tuple(battery.info for battery in named)
-    identity = [options.model_dump_json(), *(info.model_dump_json() for info in infos), items_sha256]
+    identity = [
+        options.model_dump_json(exclude=options.unset_counts),
+        *(info.model_dump_json() for info in infos),
+        items_sha256,
+    ]
     identity += [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
     name = "development" if developed is not None else infos[0].name

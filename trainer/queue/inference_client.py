@@ -242,7 +242,7 @@ class InferenceClient:
         place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}
         place |= await self._chat_fields(run_id, request, user_id, request_id)
         response, record = new_record(request, request_id=request_id or _new_id(), **place)
-        return response, changed(record, user_id=user_id)
+        return response, changed(record, user_id=user_id, api_key=api_key)
 
     def _count_look(self, named: NamedModel, request: object, by: int | str | None) -> None:
         """Count the look of a request that measures a model on a test split; raises TEST_LOCKED."""
@@ -284,7 +284,7 @@ class InferenceClient:
         """Return the request that is stored under an id; raises CONFLICT if it is another one."""
         stored = await self._store.get(_key(record.response))
         known = record if stored is None else _parse(type(record), stored)
-        is_same = known.response.model == record.response.model and known.user_id == record.user_id
+        is_same = known.response.model == record.response.model and known.owner == record.owner
         if known.request != record.request or not is_same:
             raise AppError(ErrorCode.CONFLICT, SAME_KEY)
         return known

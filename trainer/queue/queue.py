@@ -99,7 +99,7 @@ class JobQueue:
         """
         request, effective = preview.request, preview.effective
         await self.workers.check(needs_of(preview.effective, preview.cost))
-        await preview.corpora.store_offered()
+        await preview.corpora.store_offered(job_owner(user_id, http))
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, preview, job_owner(user_id, http))
             if run is not None and run.pause_requested():

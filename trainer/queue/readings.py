@@ -91,7 +91,11 @@ def _record(
                 raise error from None
             read.add(text)
     models = tuple(run_model(name, stores.runs) for name in request.runs)
-    identity = [options.model_dump_json(), times.data.sha256, *(f"{one.name} {one.weights_sha256}" for one in models)]
+    identity = [
+        options.model_dump_json(exclude=options.unset_counts),
+        times.data.sha256,
+        *(f"{one.name} {one.weights_sha256}" for one in models),
+    ]
     content_hash = sha256("\n".join(identity).encode()).hexdigest()
     slug = re.sub("[^a-z0-9_-]", "-", times.data.name.lower())[:_SLUG_CHARACTERS].strip("-_")
     return ReadingRecord(

@@ -22,6 +22,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunStatus, settings_of
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.data.corpora import CONTENT_NAME
 from trainer.queue.run_feeds import RunFeed, RunFeeds
 from trainer.queue.stores import Stores
 from trainer.system.files import changed_ns
@@ -63,6 +64,8 @@ class RunEntry(NamedTuple):
     corpus: str
     """Name of the corpus; for an attached text, the hash of its content."""
     has_attached_text: bool
+    sent_texts: tuple[str, ...] = ()
+    """The hashes of its texts that have no names."""
     objective: Objective = "causal_lm"
     state: RunState = "queued"
     progress: float = 0.0
@@ -383,6 +386,7 @@ def _entry(run: RunFollower) -> RunEntry:
         family=request.model_family,
         corpus=request.corpus.name,
         has_attached_text=request.corpus.is_attached,
+        sent_texts=tuple(filter(CONTENT_NAME.fullmatch, (one.name.partition("/")[0] for one in request.corpora))),
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
         group_id=None if record.group is None else record.group.group_id,

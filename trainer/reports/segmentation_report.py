@@ -105,7 +105,7 @@ def _notes(result: SegmentationResult) -> list[Note]:
             )
         )
     if not result.has_ngram:
-        found.append(note("No n-gram: the training text of the run is deleted or has changed."))
+        found.append(note("No n-gram: the training text of the run is deleted, has changed, or is not yours."))
     if result.n_unknown:
         found.append(note("{characters} unknown to the run.", characters=counted_note(result.n_unknown, "character")))
     if result.n_cut:

@@ -138,7 +138,7 @@ def measure(
     tokens = sizes.tokens - sizes.lines * corpus.special_ids.ends_per_line
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
-    prompts = sample_prompts(corpus, tokenizer, effective.split_seed) if is_causal else ()
+    prompts = sample_prompts(corpus, tokenizer, effective) if is_causal else ()
     samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
     bits_per_char = sizes.bits_per_char(evaluation.loss_nats, effective.objective)
     words = [sample.text.split() for sample in samples]
@@ -186,11 +186,14 @@ def measure(
     return Measured(metrics, samples)
 
 
-def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, seed: int) -> tuple[str, ...]:
-    """Return the empty prompt and the first words of two lines, drawn by the seed; fewer from a text of few words.
+def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, effective: EffectiveRequest) -> tuple[str, ...]:
+    """Return the empty prompt and the first words of two lines, drawn by the split seed; fewer if it has few words.
 
     The lines are those of the validation split, if there is one. A prompt ends before an unknown token.
     """
+    if effective.sample_prompts == "none":
+        return ("",)
+    seed = effective.split_seed
     ids = corpus.ids["validation" if "validation" in corpus.ids else next(iter(corpus.ids))]
     drawn: list[int] = np.random.Generator(np.random.PCG64(seed)).integers(len(ids), size=_DRAWN_POSITIONS).tolist()
     prompts = [""]

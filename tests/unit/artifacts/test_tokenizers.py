@@ -140,7 +140,7 @@ def test_tokenizer_of_a_run__is_stored_once_with_its_request_for_equal_runs(lab:
     status = lab.status(own.manifest.tokenizer_id)
     assert (status.status, status.label, status.is_of_run, status.vocab_size) == ("completed", "text", True, 7)
     assert status.created_at == own.manifest.created_at
-    assert not stored.is_shared() and lab.unfinished() == []
+    assert not stored.is_shared and lab.unfinished() == []
     assert store.labelled("text") is None, "only an equal run takes it"
     found = store.of_equal_run(run_source(run.effective))
     assert found is not None and found.path == stored.path

@@ -59,7 +59,7 @@ NOT_FOUND = {
     "uz": "There is no corpus 'uz'; known are demo, kk, six, sub, udhr_ipa.",
     **{"x" * 300: "There is no corpus", "a\0b": "There is no corpus"},
     "none": "The corpus folder 'none' has no .txt or .text file.",
-    "0" * 64: "The attached text is not stored any more: give its file again.",
+    "0" * 64: "You have sent no text with this hash, or it is not stored any more: give its file again.",
 }
 
 

@@ -185,7 +185,7 @@ def test_metrics_and_prompts__are_those_of_a_text_with_newlines(run: Run) -> Non
     assert metrics.lines.chars == tuple(len(line) + 1 for line in PLAY[7:])
     assert not metrics.lines.is_drawn, "the lines of a stream are neighbours"
     assert samples[0].prompt == ""
-    assert set(sample_prompts(run.corpus, run.tokenizer, 1)) <= {"", *"ROMEO: He JULIET: Ay She o".split()}
+    assert set(sample_prompts(run.corpus, run.tokenizer, run.effective)) <= {"", *"ROMEO: He JULIET: Ay She o".split()}
 
 
 @pytest.mark.parametrize("family", slow_unless_quick(CONTINUING))

@@ -253,13 +253,16 @@ def test_prompts__are_empty_or_first_words_of_the_validation_split(tmp_path: Pat
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "holdout_fraction": 0.3}
     run = make_run(tmp_path, CYRILLIC, **fields)
     known = {line.split()[0] for line in run.lines("validation")}
-    prompts = sample_prompts(run.corpus, run.tokenizer, 7)
-    assert prompts == sample_prompts(run.corpus, run.tokenizer, 7)
+    prompts = sample_prompts(run.corpus, run.tokenizer, run.effective)
+    assert prompts == sample_prompts(run.corpus, run.tokenizer, run.effective)
     assert prompts[0] == "" and len(set(prompts)) == 3
     assert set(prompts[1:]) <= known
-    assert len({sample_prompts(run.corpus, run.tokenizer, seed) for seed in range(9)}) > 1
+    seeds = (changed(run.effective, split_seed=seed) for seed in range(9))
+    assert len({sample_prompts(run.corpus, run.tokenizer, effective) for effective in seeds}) > 1
+    without = changed(run.effective, sample_prompts="none")
+    assert sample_prompts(run.corpus, run.tokenizer, without) == ("",), "the lines are somebody else's"
     alone = run.corpus._replace(ids={"train": run.corpus.ids["train"]})
-    assert len(sample_prompts(alone, run.tokenizer, 7)) == 3
+    assert len(sample_prompts(alone, run.tokenizer, run.effective)) == 3
 
 
 def test_prompts__end_before_what_is_not_known_and_with_their_text(tmp_path: Path) -> None:
@@ -268,7 +271,8 @@ def test_prompts__end_before_what_is_not_known_and_with_their_text(tmp_path: Pat
 
     def prompts(*lines: str) -> tuple[str, ...]:
         ids = tokenizer.encode_documents("\n".join(lines))
-        return sample_prompts(run.corpus._replace(ids={"validation": ids}), tokenizer, 1)
+        effective = changed(run.effective, split_seed=1)
+        return sample_prompts(run.corpus._replace(ids={"validation": ids}), tokenizer, effective)
 
     assert prompts("sea") == ("", "sea")
     assert set(prompts("sea and sun", "seЖn", "Жsun")) == {"", "sea", "se"}

@@ -61,7 +61,7 @@ const GROUPS = [
     "Optimization",
     ["learning_rate", "lr_schedule", "decay_ratio", "min_learning_rate", "warmup_steps", "warmup_ratio", "batch_size", "gradient_accumulation", "gradient_clipping", "ema_decay", "optimizer", "early_stopping", "max_seconds"],
   ],
-  ["Checkpoints and samples", ["checkpoint_every_steps", "checkpoint_schedule", "eval_every_steps", "log_every_steps", "sample_every_steps"]],
+  ["Checkpoints and samples", ["checkpoint_every_steps", "checkpoint_schedule", "eval_every_steps", "log_every_steps", "sample_every_steps", "sample_prompts"]],
   ["Machine and records", []],
 ];
 

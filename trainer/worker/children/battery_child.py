@@ -49,10 +49,11 @@ def _write(battery: BatteryDirectory, settings: Settings) -> None:
     runs = RunStore(settings.app.artifacts_root)
     leaks: dict[str, list[LeakedItems]] = {}
     counts: dict[str, Mapping[Part, Counts]] = {}
-    if items and record.options.has_controls:
+    has_counts = record.options.has_controls and record.options.has_counts is not False
+    if items and has_counts:
         of_runs = {run_id: _leaks(run_id, runs, corpora, items) for run_id in {run.run_id for run in record.runs}}
         leaks = {run.name: of_runs[run.run_id] for run in record.runs}
-    if options is None and record.options.has_controls:
+    if options is None and has_counts:
         counted = CountedControls(record, items, settings)
         counts = {run.name: counted.of(runs.get(run.run_id)) for run in record.runs}
     summary = summarize(battery, leaks, counts)

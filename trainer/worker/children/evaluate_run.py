@@ -38,6 +38,8 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     """
     (run, step, effective), split = loaded.named, request.split
     looks, own = LookLedger.of(settings), effective
+    if request.sample_prompts is not None:
+        effective = changed(effective, sample_prompts=request.sample_prompts)
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
         looks.read_text(own, loaded.named.name, effective.corpus.sha256, "evaluation", None)
@@ -76,7 +78,9 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
 def _leaks(
     loaded: LoadedRun, effective: EffectiveRequest, request: EvalRequest, corpus: TokenizedCorpus, settings: Settings
 ) -> Leaks:
-    """Return how much of the evaluated text the run and its ancestors have read."""
+    """Return how much of the evaluated text the run and its ancestors have read; nothing for one without counts."""
+    if request.has_counts is False and request.path_override is not None:
+        return {}
     run, own, corpora = loaded.named.run, loaded.named.effective, CorpusStore(settings)
     if request.path_override is None:
         return leaks_of_run(corpus, own, settings)

@@ -181,6 +181,8 @@ class _Counts:
     @property
     def notes(self) -> Sequence[Note]:
         """A note on the runs whose texts are gone."""
+        if self._options.has_counts is False:
+            return [note("Without counts of the training text, which only the owner of a run and admins get.")]
         runs = ", ".join(self._gone)
         gone = note("Without counts of the training text of {runs}, which is deleted or has changed.", runs=runs)
         return [gone] if runs else []
@@ -189,7 +191,7 @@ class _Counts:
         """Return what is counted in the text of a run; raises DATA_NOT_FOUND if the baseline needs what is gone."""
         key = text_key(run)
         if key not in self._known:
-            self._known[key] = self._count(run)
+            self._known[key] = _OfText() if self._options.has_counts is False else self._count(run)
         if not self._known[key].kinds:
             self._gone[run.run_id] = None
         return self._known[key]

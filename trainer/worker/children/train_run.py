@@ -259,7 +259,7 @@ class TrainingAttempt:
             parts = parts._replace(model=model)
         self._log_config(parts)
         start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
-        prompts = sample_prompts(corpus, tokenizer, effective.split_seed)
+        prompts = sample_prompts(corpus, tokenizer, effective)
         if effective.sample_every_steps is not None:
             drawn = start.processed_step // effective.sample_every_steps
             _opened_at(self._run.training_samples, drawn * len(prompts) * SAMPLES_PER_PROMPT).close()

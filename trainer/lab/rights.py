@@ -1,0 +1,179 @@
+"""Rights on texts and on what is made of them: who may read a text, get weights and vocabularies, and count words.
+
+Each question has one answer here, for all operations, fields and faces. docs/privacy.md says the rules to people.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.config.settings import SecuritySettings
+from trainer.contracts.base import CountOptions, Names, changed, run_of
+from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
+from trainer.contracts.inference_fields import SHARED_TOKENS, Asks, ResponseT
+from trainer.contracts.naming import named
+from trainer.contracts.operations import Role
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
+from trainer.data.text import shown_name
+from trainer.lab.permissions import Caller, Permissions, Refused
+from trainer.queue.run_index import RunIndex
+from trainer.queue.stores import Stores
+
+_NO_WORDS = (
+    "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
+    f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0)."
+)
+_NO_COUNTS = "must be left out: only the owner of a run and admins get counts of its training text"
+_NO_QUOTES = (
+    "The text of the corpus '{name}' is somebody else's: it gives sums and losses here, no words. Ask for"
+    " `detail_level` summary or per_line, or give a text of your own."
+)
+_NO_SAMPLES = "must be left out or 'none': the corpus is somebody else's"
+
+
+class Rights:
+    """Answers for one installation; the rights of a role on a run or job are those of `Permissions`."""
+
+    def __init__(self, security: SecuritySettings, stores: Stores, index: RunIndex, permissions: Permissions) -> None:
+        self._security = security
+        self._stores = stores
+        self._index = index
+        self._permissions = permissions
+
+    async def check_texts(self, caller: Caller, request: object) -> None:
+        """Raise DATA_NOT_FOUND if a request names a text that is not stored here, or not for this caller."""
+        for field, name in named(request, Names.TEXT):
+            if not await self.may_name(caller, name, field):
+                with at_field(field):
+                    raise self._stores.corpora.unknown(name)
+
+    async def may_name(self, caller: Caller, name: str, field: str = "corpus") -> bool:
+        """Return whether requests of the caller may name a text.
+
+        A corpus with a name is for all. A text without one is for those who have sent it or own a run on it.
+        """
+        if caller.is_admin:
+            return True
+        await self._index.refresh()
+        return await asyncio.to_thread(self._may_name, caller, name, field)
+
+    def _may_name(self, caller: Caller, name: str, field: str) -> bool:
+        content = None if caller.is_admin else self._stores.corpora.content_of(name, field)
+        return content is None or self._has_sent(caller, content) or self._has_run_on(caller, content)
+
+    def _has_sent(self, caller: Caller, name: str) -> bool:
+        return caller.is_one_of(self._stores.corpora.owners(name))
+
+    def _has_run_on(self, caller: Caller, content: str) -> bool:
+        return any(content in run.sent_texts for run in self._index.runs if self._permissions.owns(caller, run))
+
+    async def may_quote(self, caller: Caller, name: str) -> bool:
+        """Return whether answers to the caller may have words of a text that requests of the caller may name."""
+        corpora = self._stores.corpora
+        if caller.is_admin or self._security.surprisals == "all":
+            return True
+
+        def may_quote() -> bool:
+            named = corpora.full_name(name)
+            is_sent = corpora.content_of(named, "corpus") is not None or self._has_sent(caller, named)
+            return is_sent or corpora.is_bundled(named)
+
+        return await asyncio.to_thread(may_quote)
+
+    async def check_deletion(self, caller: Caller, name: str) -> None:
+        """Raise FORBIDDEN unless the caller may delete a text that requests of the caller may name."""
+        if not caller.is_admin and not await asyncio.to_thread(self._has_sent, caller, name):
+            raise Refused("Only the owner of this corpus and admins may do this.", Role.OWNER, word="corpus")
+
+    async def may_read_words(self, caller: Caller, model: str) -> bool:
+        """Return whether the caller may read surprisals of words by a model, and counts of its training text."""
+        if caller.is_admin or self._security.surprisals == "all":
+            return True
+        return self._permissions.owns(caller, await asyncio.to_thread(self._stores.runs.get(run_of(model)).record))
+
+    async def check_words(self, caller: Caller, *models: str) -> None:
+        """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of some models."""
+        for model in models:
+            if not await self.may_read_words(caller, model):
+                raise AppError(ErrorCode.FORBIDDEN, _NO_WORDS)
+
+    async def allowed_inference(self, caller: Caller, model: str, request: Asks[ResponseT]) -> Asks[ResponseT]:
+        """Return a request to a model as far as the caller may make it; raises FORBIDDEN and DATA_NOT_FOUND."""
+        if request.has_surprisals:
+            await self.check_words(caller, model)
+        name, field = request.corpus, request.corpus_field
+        if name is not None and field is not None:
+            with at_field(field):
+                if not await self.may_name(caller, name, field):
+                    raise self._stores.corpora.unknown(name)
+                if not await self.may_quote(caller, name):
+                    unquoted = request.without_quotes()
+                    if unquoted is None:
+                        raise AppError(ErrorCode.FORBIDDEN, _NO_QUOTES.format(name=shown_name(name)))
+                    request = unquoted
+        if await self.is_without_counts(caller, [model], request):
+            request = request.model_copy(update={"has_counts": False})
+        return request
+
+    async def is_without_counts(self, caller: Caller, models: Iterable[str], request: object) -> bool:
+        """Return True if a request would count training texts that the caller may not read.
+
+        Raises FORBIDDEN for one that asks for it by name.
+        """
+        if not isinstance(request, CountOptions) or request.has_counts is False:
+            return False
+        for model in models:
+            if not await self.may_read_words(caller, model):
+                if request.has_counts:
+                    raise field_error(ErrorCode.FORBIDDEN, "has_counts", _NO_COUNTS)
+                return True
+        return False
+
+    async def quoting(self, caller: Caller, request: TrainRequest) -> TrainRequest:
+        """Return a training whose samples continue no lines of somebody else's corpus.
+
+        Raises FORBIDDEN for one that asks for such samples.
+        """
+        for _field, name in named(request, Names.TEXT):
+            if request.sample_prompts != "none" and not await self.may_quote(caller, name):
+                if "sample_prompts" in request.model_fields_set:
+                    raise field_error(ErrorCode.FORBIDDEN, "sample_prompts", _NO_SAMPLES)
+                return changed(request, sample_prompts="none")
+        return request
+
+    async def check_weights(self, caller: Caller, run: RunDirectory) -> None:
+        """Raise FORBIDDEN unless the caller may get the weights of a run, and of its checkpoints.
+
+        Owners and admins may. With SECURITY__OPEN_WEIGHTS, those who may use the run may too, if they may name all
+        texts that it, its tokenizer and the runs before it have read: weights restore the texts.
+        """
+        record = await asyncio.to_thread(run.record)
+        if not self._permissions.owns(caller, record):
+            await self._index.refresh()
+            if not await asyncio.to_thread(self._are_open, caller, record):
+                self._permissions.check(Role.OWNER, caller, record)
+
+    def _are_open(self, caller: Caller, record: RunRecord) -> bool:
+        effective = record.effective
+        if not self._security.open_weights or not self._permissions.permits(Role.USER, caller, record):
+            return False
+        trained = [effective, *(one for _, one in self._stores.runs.ancestors(effective))]
+        return all(one is not None and self._may_name_all(caller, self._read_texts(one)) for one in trained)
+
+    def _read_texts(self, effective: EffectiveRequest) -> Iterable[CorpusRef]:
+        """Return the texts that a run and its tokenizer have read."""
+        tokenizer_id = effective.tokenizer_id
+        tokenizer = None if tokenizer_id is None else self._stores.tokenizers.find(tokenizer_id)
+        return (*effective.corpora, *(() if tokenizer is None else tokenizer.record().corpora))
+
+    def _may_name_all(self, caller: Caller, texts: Iterable[CorpusRef]) -> bool:
+        return all(self._may_name(caller, text.name, "corpus") for text in texts)
+
+    def may_get_vocabulary(self, caller: Caller, tokenizer: TokenizerDirectory) -> bool:
+        """Return whether the caller may get a vocabulary, as of the last refresh of the index: it has words of texts.
+
+        Those who have trained it may, and those who may name all of its texts. A run with it changes nothing.
+        """
+        record = tokenizer.record()
+        return self._permissions.owns(caller, record) or self._may_name_all(caller, record.corpora)
