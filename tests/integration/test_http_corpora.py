@@ -96,7 +96,9 @@ async def test_upload__in_portions_becomes_a_corpus_that_the_list_shows(at: Site
     assert os.listdir(settings.app.artifacts_root / "uploads" / status.upload_id) == ["record.json"]
 
 
-async def test_upload__without_a_name_is_found_by_its_hash_and_can_get_a_name(at: Site, settings: Settings) -> None:
+async def test_upload__without_a_name_is_found_by_its_hash_and_gets_a_name_of_its_client_only(
+    at: Site, settings: Settings
+) -> None:
     status = (await uploaded(at, TEXT, request_of(("a.txt", TEXT), name=None))).record(UploadStatus)
     digest = sha256(TEXT).hexdigest()
     assert status.corpus is not None and status.corpus.name == digest
@@ -104,7 +106,10 @@ async def test_upload__without_a_name_is_found_by_its_hash_and_can_get_a_name(at
     names = [corpus.name for corpus in (await at.get("/corpora")).record(CorpusList).corpora]
     assert digest not in names
     assert (await start(at, request_of(("a.txt", TEXT), name=None))).corpus == status.corpus
-    named = await start(at, request_of(("a.txt", TEXT), name="My corpus.txt"), key=BOB)
+    for request in (request_of(("a.txt", TEXT), name="My corpus.txt"), request_of(("a.txt", TEXT), name=None)):
+        known = await start(at, request, key=BOB)
+        assert (known.corpus, known.offset) == (None, 0), "who knows the hash has not sent the text"
+    named = await start(at, request_of(("a.txt", TEXT), name="My corpus.txt"))
     assert named.corpus is not None and named.corpus.name == "My_corpus"
 
 
@@ -130,7 +135,8 @@ async def test_upload__of_a_folder_is_a_corpus_of_several_files(at: Site, settin
     answer = await send(at, changed(status, offset=100), content[100:])
     folder = settings.app.artifacts_root / "corpora" / "kazakh"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == dict(files[:3])
-    assert answer.record(UploadStatus).corpus == (await start(at, request_of(*files), key=BOB)).corpus
+    again = await uploaded(at, content, request_of(*files), key=BOB)
+    assert answer.record(UploadStatus).corpus == again.record(UploadStatus).corpus
     uses = "train.txt for training, valid.txt for validation and test.text for test."
     [stored] = [one for one in (await at.get("/corpora")).record(CorpusList).corpora if one.name == "kazakh"]
     assert stored.notes == (f"The files of 'kazakh' are splits by their names: {uses}",)

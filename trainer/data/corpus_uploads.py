@@ -69,7 +69,7 @@ class CorpusUploads:
     def start(self, request: UploadRequest, owner: str | None, *, is_limited: bool) -> UploadStatus:
         """Start an upload, or return the state of the one that was started before, complete or not.
 
-        A corpus that is stored already is not sent again. Raises INVALID_INPUT, UNSUPPORTED_MEDIA_TYPE,
+        A corpus that the same client has sent before is not sent again. Raises INVALID_INPUT, UNSUPPORTED_MEDIA_TYPE,
         PAYLOAD_TOO_LARGE, CONFLICT for the name of another corpus, RATE_LIMIT_EXCEEDED above the number of unfinished
         uploads if it `is_limited`, and INSUFFICIENT_STORAGE.
         """
@@ -77,7 +77,7 @@ class CorpusUploads:
         upload_id = sha256(f"{owner}\n{request.model_dump_json()}".encode()).hexdigest()[:32]
         with self._starting:
             content = _content_sha256(request)
-            known = None if content is None else self._stored_before(request, content)
+            known = None if content is None else self._sent_before(request, content, owner)
             if known is not None:
                 stored = UploadRecord(owner=owner, request=request, corpus=known, sha256=content)
                 return self._complete(upload_id, stored, known)
@@ -182,23 +182,29 @@ class CorpusUploads:
         if path.is_dir() or path.stat().st_size != file.bytes:
             raise other_corpus(name)
 
-    def _stored_before(self, request: UploadRequest, content: str) -> str | None:
-        """Return the name of the corpus if its content is stored; a content stored by its hash gets the name."""
+    def _sent_before(self, request: UploadRequest, content: str, owner: str | None) -> str | None:
+        """Return the name of the corpus if the client has sent its content; one without a name gets the request's.
+
+        The hash of a content proves nothing: others may know it. Without keys, all clients are one.
+        """
+        if request.name is not None and self._corpora.has_content(request.name, content):
+            return request.name if self._is_of(request.name, owner) else None
+        if not self._corpora.has(content) or not self._is_of(content, owner):
+            return self._name_of(content, owner) if request.name is None else None
         if request.name is None:
-            return content if self._corpora.has(content) else self._name_of(content)
-        if self._corpora.has_content(request.name, content):
-            return request.name
-        if not self._corpora.has(content):
-            return None
-        self._add(request.name, self._corpora.find(content), request)
+            return content
+        self._add(request.name, self._corpora.find(content), request, owner)
         return request.name
 
-    def _name_of(self, content: str) -> str | None:
-        """Return the name that an earlier upload has given to a content."""
+    def _is_of(self, name: str, owner: str | None) -> bool:
+        return owner is None or owner in self._corpora.owners(name)
+
+    def _name_of(self, content: str, owner: str | None) -> str | None:
+        """Return the name that an earlier upload of the client has given to a content."""
         for folder in sorted(self._folder.glob("*")):
             with suppress(OSError, BrokenFile):  # it was deleted a moment ago
                 record = read_record(folder / _RECORD, UploadRecord)
-                if record.sha256 == content and self._is_there(record):
+                if record.owner == owner and record.sha256 == content and self._is_there(record):
                     return record.corpus
         return None
 
@@ -256,13 +262,13 @@ class CorpusUploads:
         text = as_text(path, plain)
         name = request.name
         if name is None:
-            name = self._corpora.store(text.path)
+            name = self._corpora.store(text.path, record.owner)
         else:
-            self._add(name, text.path, request)
+            self._add(name, text.path, request, record.owner)
         return changed(record, corpus=name, sha256=corpus_sha256(text.path), notes=text.notes)
 
-    def _add(self, name: str, path: Path, request: UploadRequest) -> None:
-        self._corpora.add(name, path, language=request.language, is_ipa=request.is_ipa)
+    def _add(self, name: str, path: Path, request: UploadRequest, owner: str | None) -> None:
+        self._corpora.add(name, path, language=request.language, is_ipa=request.is_ipa, owner=owner)
 
     def _complete(self, upload_id: str, record: UploadRecord, corpus: str) -> UploadStatus:
         size = record.request.total_bytes
