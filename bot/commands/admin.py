@@ -124,13 +124,6 @@ async def lock_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
     await respond(interaction, "mt-admin lock-corpus", lambda context: _lock_corpus(context, corpus.strip()))
 
 
-@mt_admin.command(name="delete-corpus", description="Delete a corpus that no run or job needs.")
-@app_commands.describe(corpus="Name of the corpus")
-@app_commands.autocomplete(corpus=suggested_corpora)
-async def delete_corpus(interaction: discord.Interaction[Bot], corpus: str) -> None:
-    await respond(interaction, "mt-admin delete-corpus", lambda context: _delete_corpus(context, corpus.strip()))
-
-
 @mt_admin.command(description="Check Redis, workers, disk, GPU, direct messages and commands.")
 async def doctor(interaction: discord.Interaction[Bot]) -> None:
     await respond(interaction, "mt-admin doctor", _doctor)
@@ -176,12 +169,6 @@ async def _lock_corpus(context: CommandContext, name: str) -> Answer:
     await context.lab.call(calls.LOCK_CORPUS, context.caller, parse(CorpusPath, {"corpus": name}))
     lines = [_("The test split of each later run on this text stays unread until `/mt unlock`.")]
     return Answer(make_embed(GREY, f"🔒 {_('Locked: {name}', name=plain(name))}", lines))
-
-
-async def _delete_corpus(context: CommandContext, name: str) -> Answer:
-    await context.lab.call(calls.DELETE_CORPUS, context.caller, parse(CorpusPath, {"corpus": name}))
-    await context.lab.index.refresh()
-    return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=plain(name))}", []))
 
 
 async def _doctor(context: CommandContext) -> Answer:

@@ -13,7 +13,7 @@ from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.commands.training import download_to
 from bot.messages.report_card import report_lines
-from bot.messages.text import BLURPLE, GREEN, byte_size, count, make_embed, plain
+from bot.messages.text import BLURPLE, GREEN, GREY, byte_size, count, make_embed, plain
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
@@ -25,7 +25,7 @@ from trainer.contracts.reports import Report
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews
 from trainer.data.tables import PlainText, as_text
 from trainer.data.text import clean_corpus_name
-from trainer.lab.calls import REPORT_CORPUS
+from trainer.lab.calls import DELETE_CORPUS, REPORT_CORPUS
 from trainer.lab.language import _, plural
 
 corpus = app_commands.Group(name="corpus", description="Corpora.")
@@ -64,6 +64,19 @@ async def _show(context: CommandContext, name: str) -> Answer:
     return Answer(corpus_answer(corpus_name(context, path.corpus), report))
 
 
+@corpus.command(name="delete", description="Delete a corpus that no run or job needs.")
+@app_commands.describe(corpus="Name of the corpus")
+@app_commands.autocomplete(corpus=suggested_corpora)
+async def delete_corpus(interaction: discord.Interaction[Bot], corpus: str) -> None:
+    await respond(interaction, "corpus delete", lambda context: _delete(context, corpus.strip()))
+
+
+async def _delete(context: CommandContext, name: str) -> Answer:
+    await context.lab.call(DELETE_CORPUS, context.caller, parse(CorpusPath, {"corpus": name}))
+    await context.lab.index.refresh()
+    return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=plain(name))}", []))
+
+
 @corpus.command(name="add", description="Add a text as a corpus that everybody here can train on.")
 @app_commands.describe(
     file="Text: .txt with a sentence per line, or .jsonl, .csv or .tsv with a field `text`",
@@ -87,7 +100,14 @@ async def _add(context: CommandContext, file: discord.Attachment, name: str, opt
     with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
         attached = await download_to(context, file, "file", folder)
         text: PlainText = await asyncio.to_thread(as_text, attached, Path(plain))
-        is_new = await asyncio.to_thread(corpora.add, clean, text.path, language=options.language, is_ipa=options.ipa)
+        is_new = await asyncio.to_thread(
+            corpora.add,
+            clean,
+            text.path,
+            language=options.language,
+            is_ipa=options.ipa,
+            owner=context.caller.owner,
+        )
     overview: CorpusOverview = await asyncio.to_thread(corpus_overview, corpora, clean)
     return Answer(added_answer(changed(overview, notes=(*overview.notes, *text.notes)), is_new=is_new))
 

@@ -166,18 +166,22 @@ async def test_deletion__of_a_run_that_is_needed_is_refused(hall: Hall) -> None:
     assert [path.name for path in here.runs()] == ["lstm-1", "lstm-2", "lstm-3", "lstm-4"]
 
 
-async def test_corpus__that_was_added_is_deleted_with_its_text_unless_a_run_needs_it(hall: Hall) -> None:
+async def test_corpus__is_deleted_by_its_owner_or_an_admin_unless_a_run_needs_it(hall: Hall) -> None:
     here = hall.place
     stored = here.root / "artifacts" / "corpora"
     for name in ("verses", "prose"):
         await here.ask(here.bob, "corpus add", {"file": Upload("a.txt", TEXT), "name": name})
-    assert "Deleted: verses" in (await hall.ask("delete-corpus", {"corpus": "verses"})).text
+    await here.ask(here.ana, "corpus add", {"file": Upload("b.txt", TEXT[:-2]), "name": "hymns"})
+    assert "is only for" in (await here.ask(here.bob, "corpus delete", {"corpus": "hymns"})).text
+    assert "Deleted: hymns" in (await here.ask(here.ana, "corpus delete", {"corpus": "hymns"})).text
+    assert "Deleted: verses" in (await here.ask(here.bob, "corpus delete", {"corpus": "verses"})).text
     assert sorted(path.name for path in stored.iterdir()) == ["prose.json", "prose.txt"]
     assert "verses" not in here.bot.lab.index.corpora
     await here.ask(here.bob, "train", {"corpus": "prose"})
     [run] = here.bot.lab.queue.runs.all()
     needed = f"The corpus 'prose' stays, because others need it: the run '{run.run_id}'."
-    assert needed in (await hall.ask("delete-corpus", {"corpus": "prose"})).text
+    for owner_or_admin in (here.bob, here.ana):
+        assert needed in (await here.ask(owner_or_admin, "corpus delete", {"corpus": "prose"})).text
 
 
 async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import structlog
 
 from trainer.artifacts.checkpoint_files import checkpoint_steps, newest_whole, scheduled_folder, step_folder
-from trainer.artifacts.deletion import TRASH
+from trainer.artifacts.deletion import TRASH, delete_corpus, is_linked, needed_texts
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, in_order
 from trainer.artifacts.runs import RunDirectory, RunStore, in_use
@@ -22,7 +22,9 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
+from trainer.data.corpora import CONTENT_NAME, CorpusStore, note_path
 from trainer.data.corpus_uploads import FOLDER, expired_uploads
+from trainer.data.text import corpus_sha256, text_files
 from trainer.system.files import DISK, claim_folder, folder_time, try_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -105,12 +107,19 @@ class _Cleanup:
         self._dry_run = dry_run
         self._is_stored = is_stored
         self._upload_ttl_seconds = settings.limits.upload_ttl_seconds
+        self._corpora = CorpusStore(settings)
         self._runs = RunStore(settings.app.artifacts_root)
         self._experiments = ExperimentStore(settings.app.artifacts_root)
         self._studies = StudyStore(settings.app.artifacts_root)
 
     def run(self) -> CleanupReport:
-        removals = (self._clean_runs(), self._clean_tokenizers(), self._clean_corpus_cache(), self._clean_uploads())
+        removals = (
+            self._clean_runs(),
+            self._clean_tokenizers(),
+            self._clean_corpus_cache(),
+            self._clean_uploads(),
+            self._clean_texts(),
+        )
         return self._report(list(chain.from_iterable(removals)))
 
     def remove_kept(self, run_id: str) -> CleanupReport:
@@ -232,6 +241,34 @@ class _Cleanup:
         """Remove the uploads of corpora that have received nothing for long; those that have ended are records only."""
         for folder in expired_uploads(self._app.artifacts_root / FOLDER, self._upload_ttl_seconds):
             yield self._remove(folder, "Nothing has arrived for this upload for too long.")
+
+    def _clean_texts(self) -> Iterator[Removal]:
+        """Remove sent texts that no run or other job needs, after the time that unfinished uploads have."""
+        corpora, latest = self._corpora, folder_time(self._app.artifacts_root) - self._upload_ttl_seconds
+        texts = [path for path in corpora.stored.glob("[0-9a-f]*") if CONTENT_NAME.fullmatch(path.name)]
+        old = [
+            text for text in texts if max(_used_at(path) for path in (text, note_path(text)) if path.exists()) < latest
+        ]
+        needed = needed_texts(self._app.artifacts_root) if old else set()
+        if needed is None:
+            log.warning("text_cleanup_postponed", reason="A run or another job cannot be read.")
+            return
+        for text in sorted(old):
+            if not needed & {text.name, *map(corpus_sha256, text_files(text))} and not is_linked(corpora, text):
+                yield self._remove_text(text)
+
+    def _remove_text(self, text: Path) -> Removal:
+        """Remove a text, unless a job takes it just now."""
+        removal = self._removal(text, "No run and no job needs this text, which was sent without a name.")
+        if self._dry_run:
+            _log_of(removal).info("cleanup_dry_run")
+            return removal
+        try:
+            delete_corpus(self._corpora, self._app.artifacts_root, text.name)
+        except (AppError, OSError) as error:
+            return self._failed(removal, error)
+        _log_of(removal).info("cleanup_completed")
+        return removal
 
     def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         """Remove a file or folder, or only log it in a dry run."""

@@ -15,7 +15,7 @@ from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
-from trainer.data.corpora import CorpusStore
+from trainer.data.corpora import CONTENT_NAME, CorpusStore, note_path
 from trainer.data.text import corpus_sha256, shown_name, text_files
 from trainer.system.files import DISK, storage_errors
 
@@ -54,26 +54,31 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
 
 
 def delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
-    """Delete a corpus that was added or built, and return its SHA-256.
+    """Delete a corpus that was added or built, or a sent text, by its hash; return its SHA-256.
 
     Raises DATA_NOT_FOUND for an unknown name, and CONFLICT for a corpus of the program or the operator, and for one
     that jobs need: also completed runs, whose splits are evaluated again and whose children continue with the text.
     """
-    if name not in corpora.names():
+    is_sent = CONTENT_NAME.fullmatch(name) is not None and corpora.has(name)
+    if name not in corpora.names() and not is_sent:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}': give its complete name.")
     path = corpora.find(name)
-    if path.parent != corpora.stored:
+    if path.parent != corpora.stored or (is_sent and is_linked(corpora, path)):
         message = f"The corpus '{name}' was not added here: only the operator of this machine can delete it."
         raise AppError(ErrorCode.CONFLICT, message)
     sha256, content = corpus_sha256(path), path.resolve()
     hashes = {sha256, *map(corpus_sha256, text_files(path))}
     with storage_errors("the corpus was not deleted completely"):
         _remove(path, artifacts_root, f"The corpus '{name}'", lambda: _readers(hashes, artifacts_root))
-        DISK.remove(path.with_suffix(".json"))
-        links = {link.resolve() for link in corpora.stored.iterdir() if link.is_symlink()}
-        if content != path and content.parent == corpora.stored.resolve() and content not in links:
+        DISK.remove(note_path(path))
+        if content != path and content.parent == corpora.stored.resolve() and not is_linked(corpora, content):
             _remove(content, artifacts_root, "", lambda: iter(()))
     return sha256
+
+
+def is_linked(corpora: CorpusStore, content: Path) -> bool:
+    """Return True for a text by its hash that has a name, too: one of an object store."""
+    return any(link.resolve() == content.resolve() for link in corpora.stored.iterdir() if link.is_symlink())
 
 
 def _remove(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[str]]) -> None:
@@ -124,6 +129,18 @@ def _users(status: JobStatus, artifacts_root: Path) -> Iterator[str]:
             return
     yield from _unreadable(experiments)
     yield from (f"the experiment '{experiment_id}'" for experiment_id in found)
+
+
+def needed_texts(artifacts_root: Path) -> set[str] | None:
+    """Return the SHA-256 of all corpora that jobs need; None if one of them cannot be read."""
+    stores = [kind.store(artifacts_root) for kind in JOB_KINDS]
+    if any(store.unreadable() for store in stores):
+        return None
+    needed = set[str]()
+    for job in (job for store in stores for job in store.all()):
+        with suppress(FileNotFoundError):  # it was just deleted
+            needed |= {corpus.sha256 for corpus in job.needed_corpora()}
+    return needed
 
 
 def _readers(hashes: set[str], artifacts_root: Path) -> Iterator[str]:

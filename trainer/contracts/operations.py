@@ -812,8 +812,8 @@ _CORPORA = (
         TerminalCommand(
             "corpus delete", "corpora", "delete a corpus that no run or other job needs", "mt corpus delete kazakh"
         ),
-        ChatCommand("mt-admin delete-corpus", "admin:mt_admin"),
-        role=Role.ADMIN,
+        ChatCommand("corpus delete", "corpora"),
+        role=Role.OWNER,
     ),
     Operation(
         "lock_corpus",
@@ -1132,13 +1132,13 @@ SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for secti
 """The commands in each section of `mt --help`, in their order."""
 _CHAT_ORDER = (
     "train|status|runs|compare|unlock|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
-    "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|"
+    "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|corpus delete|"
     "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
     "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
     "mt-reading start|mt-reading list|mt-reading show|mt-reading cancel|mt-reading segment|"
     "study start|study list|study show|study cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
-    "mt-admin lock-corpus|mt-admin delete-corpus|mt-admin doctor"
+    "mt-admin lock-corpus|mt-admin doctor"
 ).split("|")
 _COMMANDS: Mapping[str, TerminalCommand] = {one.terminal.command: one.terminal for one in OPERATIONS if one.terminal}
 COMMANDS: Mapping[str, TerminalCommand] = {name: _COMMANDS[name] for names in SECTIONS.values() for name in names}

@@ -8,13 +8,10 @@ import structlog
 from trainer.artifacts.deletion import delete_corpus as delete_corpus_files
 from trainer.contracts.base import changed, narrowed
 from trainer.contracts.corpora import CorpusList, CorpusOverview, CorpusText, UploadedFile, UploadRequest, UploadStatus
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, UploadPath
 from trainer.contracts.reports import Report
-from trainer.data.corpora import CONTENT_NAME
 from trainer.data.corpus_overview import corpus_overview, corpus_overviews, corpus_statistics
 from trainer.lab.lab import Asked, Lab
-from trainer.lab.language import _
 from trainer.lab.permissions import Caller
 from trainer.reports.corpus_report import corpus_report
 
@@ -32,24 +29,27 @@ async def list_corpora(lab: Lab, asked: Asked[NoQuery, NoQuery, NoBody]) -> Corp
 
 
 async def report_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> Report:
-    """Count the lines and characters of a corpus; an attached text needs a run of the caller that was trained on it."""
+    """Count the lines and characters of a corpus, or of a text that the caller has sent or trained on."""
     corpora = lab.stores.corpora
     await lab.index.refresh()
     name = await asyncio.to_thread(corpora.full_name, asked.path.corpus)
     runs = [run.name for run in lab.seen_runs(asked.caller) if run.corpus == name]
-    if CONTENT_NAME.fullmatch(name) and not runs:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, _("You have no run on an attached text with this hash."))
     overview = await asyncio.to_thread(corpus_overview, corpora, name)
     statistics = await asyncio.to_thread(corpus_statistics, corpora.find(name), _MOST_FREQUENT)
     return corpus_report(overview, statistics, runs)
 
 
 async def delete_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> None:
-    """Delete a corpus that was added or built, unless a run or another job needs it. Only admins may do this."""
-    corpora, name = lab.stores.corpora, asked.path.corpus
-    sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name)
-    await (await lab.live()).replication.delete_corpus(name, sha256)
-    log.info("corpus_deleted", user_id=asked.caller.discord_id, api_key=asked.caller.key_name, corpus=name)
+    """Delete a corpus that was added or built, or a sent text by its hash, unless a run or another job needs it.
+
+    Only those who have sent it and admins may do this. A text that others have sent too stays for them.
+    """
+    corpora, name, caller = lab.stores.corpora, asked.path.corpus, asked.caller
+    await lab.rights.check_deletion(caller, name)
+    if not await asyncio.to_thread(corpora.leave_to_others, name, caller.owner):
+        sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name)
+        await (await lab.live()).replication.delete_corpus(name, sha256)
+    log.info("corpus_deleted", user_id=caller.discord_id, api_key=caller.key_name, corpus=name)
 
 
 async def start_upload(lab: Lab, asked: Asked[NoQuery, NoQuery, UploadRequest]) -> UploadStatus:

@@ -23,6 +23,7 @@ from tests.support.runs import record
 from tests.support.tiny_models import char_tokenizer
 from tests.support.unsynced_disk import UnsyncedDisk
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, is_awaited, until
+from trainer.artifacts import cleanup
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.cleanup import CleanupReport, clean_up, remove_kept
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
@@ -34,8 +35,9 @@ from trainer.config.validation import parse
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRequest
-from trainer.contracts.runs import FinalState
+from trainer.contracts.runs import CorpusRef, FinalState
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.data.corpora import CorpusStore, note_path
 from trainer.export.archive import export_archive, import_archive
 from trainer.export.verification import verify_files
 from trainer.inference.model_files import load_run
@@ -419,6 +421,59 @@ def test_tokenizers__stay_while_a_run_or_an_experiment_cannot_be_read(tmp_path: 
         clean_up(with_tokenizers(tmp_path))
     assert stored_tokenizers(tmp_path) == {tokenizer_id}
     assert "tokenizer_cleanup_postponed" in [line["event"] for line in logs]
+
+
+# sent texts
+
+
+def sent(folder: Path, line: str, days: float) -> str:
+    """The hash of a text that somebody sent so many days ago."""
+    text, corpora = folder / "text.txt", CorpusStore(settings_of(folder))
+    text.write_text(f"{line}\n", encoding="utf-8")
+    name = corpora.store(text, "key")
+    for path in (corpora.stored / name, note_path(corpora.stored / name)):
+        make_old(path, days)
+    return name
+
+
+def text_named(name: str) -> CorpusRef:
+    return CorpusRef(name=name, sha256=name, bytes=1)
+
+
+def test_sent_texts__that_no_job_needs_go_some_time_after_they_were_sent(tmp_path: Path) -> None:
+    orphan, young, given, held_out, linked = (
+        sent(tmp_path, line, days) for line, days in (("a", 60), ("b", 0), ("c", 60), ("d", 60), ("e", 60))
+    )
+    add_run(tmp_path, "lstm-1", "failed", steps=(), corpus=text_named(given), validation_corpus=text_named(held_out))
+    stored = tmp_path / "artifacts" / "corpora"
+    (stored / "poems").symlink_to(stored / linked)
+    listed = clean_up(settings_of(tmp_path), dry_run=True)
+    assert [one.path for one in listed.removals] == [f"corpora/{orphan}"] and (stored / orphan).exists()
+    removed_now = clean_up(settings_of(tmp_path))
+    assert [(one.path, one.bytes) for one in removed_now.removals] == [(f"corpora/{orphan}", 2)]
+    left = {path.name.removesuffix(".json") for path in stored.iterdir()}
+    assert left == {young, given, held_out, linked, "poems"}
+
+
+def test_sent_texts__stay_while_a_job_cannot_be_read_or_takes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = sent(tmp_path, "a", 60)
+    run = add_run(tmp_path, "lstm-1", "failed", steps=(), corpus=text_named(name))
+    request = (run.path / "request.json").read_bytes()
+    (run.path / "request.json").write_bytes(b"{")
+    with captured_logs() as logs:
+        assert clean_up(settings_of(tmp_path)).removals == ()
+    assert "text_cleanup_postponed" in [line["event"] for line in logs]
+    (run.path / "request.json").write_bytes(request)
+
+    def before_the_run(artifacts_root: Path) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(cleanup, "needed_texts", before_the_run)
+    [removal] = clean_up(settings_of(tmp_path)).removals
+    assert removal.error is not None and "the run 'lstm-1'" in removal.error
+    assert CorpusStore(settings_of(tmp_path)).has(name)
 
 
 # encoded corpora

@@ -26,6 +26,27 @@ def test_corpus__that_two_names_share_is_deleted_with_the_second(tmp_path: Path)
     assert left == [{"two", sha256}, set()]
 
 
+def test_sent_text__goes_by_its_hash_when_all_who_have_sent_it_have_deleted_it(tmp_path: Path) -> None:
+    settings, text = settings_in(tmp_path), tmp_path / "text.txt"
+    corpora, root = CorpusStore(settings), settings.app.artifacts_root
+    text.write_text("men bol\nsen bol\n", encoding="utf-8")
+    name = corpora.store(text)
+    assert corpora.owners(name) == (), "nobody has sent what the command line stores"
+    for owner in (7, "key", 7):
+        corpora.store(text, owner)
+    assert corpora.owners(name) == (7, "key")
+    assert not corpora.leave_to_others(name, 8) and not corpora.leave_to_others("0" * 64, 7)
+    assert corpora.leave_to_others(name, 7) and corpora.owners(name) == ("key",) and corpora.has(name)
+    assert not corpora.leave_to_others(name, "key"), "it is the last one"
+    name_corpus(corpora.stored, "one", name)
+    with refused(ErrorCode.CONFLICT, "only the operator of this machine can delete it"):
+        delete_corpus(corpora, root, name)
+    (corpora.stored / "one").unlink()
+    assert delete_corpus(corpora, root, name) == name and [*corpora.stored.iterdir()] == []
+    with refused(ErrorCode.DATA_NOT_FOUND, "There is no corpus"):
+        delete_corpus(corpora, root, name)
+
+
 def test_file__that_somebody_needs_during_its_deletion_finds_itself_in_its_place_again(tmp_path: Path) -> None:
     file, found = tmp_path / "text.txt", iter([[], ["the run 'lstm-1'"]])
     file.write_text("abc", encoding="utf-8")
