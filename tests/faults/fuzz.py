@@ -1,4 +1,7 @@
-"""Requests that schemathesis makes from the description of the HTTP API: `make fuzz SEED=1 CASES=2000`."""
+"""Requests that schemathesis makes from the description of the HTTP API: `make fuzz SEED=1 CASES=2000`.
+
+An admin and two users make them in turn. One user owns a text and a run on it, of which the other is told nothing.
+"""
 
 import os
 import subprocess
@@ -6,6 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
+from itertools import cycle
 from pathlib import Path
 from re import fullmatch, search
 from threading import Event, Thread
@@ -20,7 +25,9 @@ from tests.faults.prepared import SPARED, Prepared, prepare
 from tests.support import add_corpus, some_text
 from tests.support.api_process import KEY, ApiProcess, api_process
 from tests.support.lab import running_worker
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.contracts.batteries import BatteryList
+from trainer.contracts.corpora import UploadStatus
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.jobs import WorkersState
@@ -41,6 +48,18 @@ expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", {_TOO_LONG}, "422
 [checks.negative_data_rejection]
 expected-statuses = ["400", "401", "403", "404", "405", "406", "409", {_TOO_LONG}, "415", "422", "428", "429", "5xx"]
 """
+OWNER_KEY, OTHER_KEY = "key-of-the-owner-0123456789", "key-of-another-user-0123456789"
+"""The keys of two users: the owner of a text, and another one."""
+CLIENTS = f"tests:admin:{KEY},owner:user:{OWNER_KEY},other:user:{OTHER_KEY}"
+OWN_WORD = "Kowalczyk"
+"""A word of the text that only its owner has sent."""
+_CHECKS = f"""
+import schemathesis
+
+@schemathesis.check
+def tells_nothing_of_the_text_of_others(ctx, response, case):
+    assert {OWN_WORD!r} not in response.text, "the answer has a word of somebody else's text"
+"""
 _COUNT = r'mt_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} ([0-9.e+]+)'
 
 
@@ -52,8 +71,10 @@ class Fuzzed(NamedTuple):
     printed: str
 
 
-def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "") -> Fuzzed:
+def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "", key: str = KEY) -> Fuzzed:
     """Run schemathesis with its default checks; 413, 414 and 422 may refuse what no schema can state.
+
+    With the key of the other user no answer may have a word of the owner's text.
 
     Without chosen operations it calls all but `delete_run`, which would remove the runs that the others ask for.
     """
@@ -61,9 +82,12 @@ def fuzz(api: ApiProcess, folder: Path, *options: str, settings: str = "") -> Fu
         options = (*options, "--exclude-operation-id", "delete_run")
     (folder / "schemathesis.toml").write_text(f"{_ACCEPTED}\n{settings}", encoding="utf-8")
     words = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{api.url}/openapi.json"]
-    words += ["--header", f"X-Api-Key: {KEY}", "--continue-on-failure", "--generation-database", "none"]
+    words += ["--header", f"X-Api-Key: {key}", "--continue-on-failure", "--generation-database", "none"]
     words += ["--request-timeout", _PATIENCE, *options]
     environ = {**os.environ, "COLUMNS": "160"}
+    if key == OTHER_KEY:
+        (folder / "checks_of_others.py").write_text(_CHECKS, encoding="utf-8")
+        environ |= {"SCHEMATHESIS_HOOKS": "checks_of_others", "PYTHONPATH": str(folder)}
     done = subprocess.run(
         words, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -171,14 +195,33 @@ def _active(client: httpx2.Client, *, spared: str | None = None) -> list[str]:
     return [run.run_id for run in runs if spared is None or (run.label or "").split(" ")[0] != spared]
 
 
+def own_text(api: ApiProcess) -> str:
+    """Send a text as its owner, and train a run on it; return the hash of the text."""
+    text = "".join(f"{OWN_WORD} counts {number} sheep\n" for number in range(30)).encode()
+    digest = sha256(text).hexdigest()
+    file: dict[str, object] = {"name": "own.txt", "bytes": len(text), "sha256": digest}
+    upload_request: dict[str, object] = {"files": [file]}
+    training: dict[str, object] = {"corpus": digest, "model_family": "ngram", "tokenizer": {"method": "word"}}
+    with httpx2.Client(base_url=api.url, headers={"X-Api-Key": OWNER_KEY}, timeout=PATIENCE_SECONDS) as client:
+        upload = UploadStatus.model_validate_json(client.post("/corpora", json=upload_request).content)
+        headers = {"Content-Type": "application/octet-stream"}
+        address = f"/corpora/uploads/{upload.upload_id}?offset=0"
+        assert client.patch(address, content=text, headers=headers).is_success
+        accepted = client.post("/runs/train?wait=60", json=training)
+        assert accepted.is_success, accepted.text
+    return digest
+
+
 def _rounds(prepared: Prepared, folder: Path, numbers: Mapping[str, float]) -> list[Fuzzed]:
     """Run schemathesis with one seed after the other until there are enough cases, then on what was not reached."""
     seed = int(numbers["SEED"])
     rounds: list[Fuzzed] = []
+    keys = cycle((KEY, OTHER_KEY, OWNER_KEY))
+    own_text(prepared.api)
     with short_runs(prepared):
         while sum(one.cases for one in rounds) < numbers["CASES"]:
             drawn = str(seed + len(rounds) * 1_000_003)
-            rounds.append(fuzz(prepared.api, folder, "--max-examples", str(_EXAMPLES), "--seed", drawn))
+            rounds.append(fuzz(prepared.api, folder, "--max-examples", str(_EXAMPLES), "--seed", drawn, key=next(keys)))
         rounds.extend(fuzz_unreached(prepared, folder, "--max-examples", "5", "--seed", str(seed)))
     return rounds
 
@@ -187,7 +230,7 @@ def _hold(folder: Path, numbers: Mapping[str, float], console: Console) -> bool:
     add_corpus(folder, some_text())
     with (
         running_worker(folder),
-        api_process(folder, QUEUE__EMBEDDED_WORKERS="0") as api,
+        api_process(folder, QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEYS=CLIENTS) as api,
         prepare(api, folder) as prepared,
     ):
         rounds = _rounds(prepared, folder, numbers)
