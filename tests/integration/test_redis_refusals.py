@@ -4,8 +4,8 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,14 +15,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import HttpUrl
 
 from tests.support import settings_in
-from tests.support.faulty_proxy import FaultyProxy
+from tests.support.faulty_proxy import FaultyProxy, HalfOpenProxy
 from tests.support.redis_servers import answering, served, told_server
-from tests.support.waiting import until
+from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import log_of_worker, with_redis, worker_in
+from trainer.client.http_api import HttpApi
+from trainer.config.settings import ClientSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services, answering_server
 from trainer.services.health import Finding, check_data
 from trainer.store.store import Store, connect
@@ -213,6 +217,16 @@ async def encrypted(folder: Path, host: str, *, asks: bool = False) -> AsyncIter
         await proxy.stop()
 
 
+@contextmanager
+def half_open(folder: Path, server_port: int) -> Iterator[tuple[HalfOpenProxy, Path]]:
+    """A way by TLS to a server that confirms no end of a connection, and the file of its authority."""
+    authority = Authority(folder)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.issue("server", "localhost"))
+    with HalfOpenProxy(server_port, context) as proxy:
+        yield proxy, authority.file
+
+
 TRUSTED = "?ssl_ca_certs={authority}"
 CERTIFICATES = {
     "its host": ("localhost", TRUSTED, ""),
@@ -239,6 +253,28 @@ async def test_certificate_that_the_server_asks_for__is_given(tmp_path: Path) ->
         own = authority.issue("client", "client")
         assert await refusal_at(f"{trusted}&ssl_certfile={own}", tmp_path) == ""
         assert await refusal_at(f"{trusted}&ssl_certfile={own}&ssl_keyfile={own}", tmp_path) == ""
+
+
+async def test_end_of_a_connection_that_the_server_does_not_confirm__is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it for the HTTP client of another server."""
+    async with served(tmp_path) as server:
+        with half_open(tmp_path, server.port) as (proxy, authority):
+            url = f"rediss://localhost:{proxy.port}/0?ssl_ca_certs={authority}"
+            assert await refusal_at(url, tmp_path) == ""
+            queue = await JobQueue.connect(changed(settings_in(tmp_path), **with_redis(url)), url)
+            with captured_logs() as logs:
+                await queue.close()
+            assert proxy.ends >= 3
+    assert [(line["event"], line["log_level"]) for line in logs] == [("redis_end_unconfirmed", "debug")]
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as address:
+        with half_open(tmp_path, int(address.rpartition(":")[2])) as (proxy, authority):
+            monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+            api = HttpApi(ClientSettings(url=HttpUrl(f"https://localhost:{proxy.port}")))
+            await api.send("GET", "/", {})
+            await api.close()
+            await until(lambda: proxy.ends == 1)
 
 
 @pytest.mark.slow

@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import secrets
+import select
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
+from threading import Event, Thread
 from typing import Literal
 
 Fault = Literal["refused", "reset", "silent"]
+_POLL_SECONDS = 0.1
 _LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
 
 
@@ -72,6 +76,58 @@ class FaultyProxy:
             await self._passing.wait()
             writer.write(data)
         writer.close()
+
+
+class HalfOpenProxy:
+    """Passes bytes on between a port with TLS and a server's, and answers everything but the end of a connection."""
+
+    def __init__(self, server_port: int, tls: ssl.SSLContext) -> None:
+        self._server_port = server_port
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        address: tuple[str, int] = self._listener.getsockname()
+        self.port = address[1]
+        self.ends = 0
+        """Connections that their clients have begun to close."""
+        self._stopping = Event()
+        self._threads = [Thread(target=self._accept)]
+
+    def __enter__(self) -> "HalfOpenProxy":
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        with self._listener:
+            while not self._stopping.is_set():
+                if select.select([self._listener], [], [], _POLL_SECONDS)[0]:
+                    thread = Thread(target=self._serve, args=(self._listener.accept()[0],))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _serve(self, accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError), self._tls.wrap_socket(accepted, server_side=True) as client:
+            with socket.create_connection(("127.0.0.1", self._server_port)) as server:
+                for data in self._read(client, server):
+                    server.sendall(data)
+                self.ends += 1
+                self._stopping.wait()
+
+    def _read(self, client: ssl.SSLSocket, server: socket.socket) -> Iterator[bytes]:
+        """Yield what the client sends, and pass on what the server answers, until the client closes."""
+        while not self._stopping.is_set():
+            readable = select.select([client, server], [], [], 0 if client.pending() else _POLL_SECONDS)[0]
+            if server in readable:
+                client.sendall(server.recv(1 << 16))
+            if client in readable or client.pending():
+                data = client.recv(1 << 16)
+                if not data:
+                    return
+                yield data
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -87,14 +87,15 @@ class Script(Protocol):
     def __call__(self, *, keys: Sequence[str], args: Sequence[str | int]) -> Awaitable[object]: ...
 
 
-class _Cancellable(AbstractConnection):
-    """A connection whose commands can be cancelled.
-
-    redis-py sends with `asyncio.wait_for`, which loses a cancellation that arrives at its end before Python 3.12. A
-    task that reads a stream in a loop would then never stop.
-    """
+class _Connection(AbstractConnection):
+    """A connection whose commands can be cancelled, and whose end raises no error."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Send a command, in place of redis-py's way by `asyncio.wait_for`.
+
+        That loses a cancellation that arrives at its end before Python 3.12. A task that reads a stream in a loop would
+        then never stop.
+        """
         limit_seconds, self.socket_timeout = self.socket_timeout, None
         try:
             async with asyncio.timeout(limit_seconds):
@@ -102,20 +103,27 @@ class _Cancellable(AbstractConnection):
         finally:
             self.socket_timeout = limit_seconds
 
-
-class _CancellableTcp(_Cancellable, TcpConnection): ...
-
-
-class _CancellableTls(_Cancellable, SSLConnection): ...
-
-
-class _CancellableUnix(_Cancellable, UnixDomainSocketConnection): ...
+    async def disconnect(self, nowait: bool = False) -> None:
+        """Close the connection; a server that does not confirm its end changes nothing in the commands before."""
+        try:
+            await super().disconnect(nowait)
+        except CONNECTION_ERRORS as error:
+            log.debug("redis_end_unconfirmed", error=type(error).__name__)
 
 
-_TCP: type[AbstractConnection] = _CancellableTcp
-_TLS: type[AbstractConnection] = _CancellableTls
-_UNIX: type[AbstractConnection] = _CancellableUnix
-_CANCELLABLE = (_TCP, _TLS, _UNIX)  # TLS is a kind of TCP, too
+class _OwnTcp(_Connection, TcpConnection): ...
+
+
+class _OwnTls(_Connection, SSLConnection): ...
+
+
+class _OwnUnix(_Connection, UnixDomainSocketConnection): ...
+
+
+_TCP: type[AbstractConnection] = _OwnTcp
+_TLS: type[AbstractConnection] = _OwnTls
+_UNIX: type[AbstractConnection] = _OwnUnix
+_OWN = (_TCP, _TLS, _UNIX)  # TLS is a kind of TCP, too
 
 
 def dumps(value: object) -> bytes:
@@ -161,7 +169,7 @@ def open_redis(url: str, *, retries: int = RETRIES) -> ArqRedis:
         retry_on_error=retried,
     )
     pool = redis.connection_pool
-    pool.connection_class = next(own for own in _CANCELLABLE if issubclass(own, pool.connection_class))
+    pool.connection_class = next(own for own in _OWN if issubclass(own, pool.connection_class))
     return redis
 
 
