@@ -309,7 +309,8 @@ def _steps_in_epochs(status: RunStatus) -> str:
 
 def _shown_message(status: RunStatus) -> str:
     """Return the message of a status; those of a waiting run are known in every language."""
-    return status.message if status.waits_for is None else _(WAIT_MESSAGES[status.waits_for])
+    is_own = status.waits_for in (None, "object_store")  # that of a store is its own code
+    return status.message if is_own or status.waits_for is None else _(WAIT_MESSAGES[status.waits_for])
 
 
 def _early_stop(status: RunStatus) -> str:

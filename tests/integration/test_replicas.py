@@ -10,8 +10,10 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from typing import BinaryIO, Literal
+from urllib.parse import urlsplit
 
 import pytest
+from arq import Retry
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
@@ -30,7 +32,7 @@ from tests.support.properties import for_all
 from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.reverse_proxy import reverse_proxy
-from tests.support.waiting import until
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
@@ -43,8 +45,11 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
-from trainer.services.health import check_data
+from trainer.queue.queue import JobQueue
+from trainer.services.embedded import Services
+from trainer.services.health import Finding, check_data
 from trainer.system.files import open_regular, try_lock
+from trainer.worker.jobs import Jobs
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
@@ -381,14 +386,68 @@ async def test_store_without_conditional_writes__is_refused_at_the_start_and_by_
     assert await asyncio.to_thread(bucket.objects.tags, "probes/") == {}
 
 
-async def test_store_that_refuses_a_key__is_not_called_one_without_conditional_writes(
-    tmp_path: Path, bucket: Bucket
-) -> None:
-    async with reverse_proxy(bucket.address) as proxy:
-        proxy.refused_header, proxy.refusal = "If-None-Match", (403, "AccessDenied")
-        settings = changed(machine(tmp_path, bucket), object_store=bucket.behind(proxy.url))
-        with refused(ErrorCode.SERVICE_UNAVAILABLE, "does not answer, or refuses the key"):
-            await Replication(settings).check()
+ANSWERS = {
+    (403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."): (
+        "(RequestTimeTooSkewed: The difference between the request time and the current time is too large): set the"
+        " clock of this machine, which differs from that of the store."
+    ),
+    (403, "SignatureDoesNotMatch", ""): "(SignatureDoesNotMatch): correct `OBJECT_STORE__SECRET_ACCESS_KEY`.",
+    (403, "InvalidAccessKeyId", ""): "(InvalidAccessKeyId): correct `OBJECT_STORE__ACCESS_KEY_ID`, or renew the key.",
+    (403, "AccessDenied", "User: arn:aws:iam::123456789012:user/ann may not do this"): (
+        "(AccessDenied): let its key read, write, list and delete objects in the bucket."
+    ),
+    (403, "QuotaExceeded", "Full"): "(QuotaExceeded: Full): free some space there, or raise the quota.",
+    (400, "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'"): (
+        "(AuthorizationHeaderMalformed: the region 'us-east-1' is wrong; expecting 'eu-west-1'): set"
+        " `OBJECT_STORE__REGION` and `OBJECT_STORE__ENDPOINT` to those of the bucket."
+    ),
+    (301, "PermanentRedirect", ""): (
+        "(PermanentRedirect): set `OBJECT_STORE__REGION` and `OBJECT_STORE__ENDPOINT` to those of the bucket."
+    ),
+    (503, "SlowDown", "Reduce your request rate."): "(SlowDown: Reduce your request rate): try again in a minute.",
+    (502, "", ""): "(HTTP 502 Bad Gateway): try again in a minute.",
+    (403, "", ""): (
+        "(HTTP 403 Forbidden): check its key and the clock of this machine, and let its key read, write, list and"
+        " delete objects in the bucket."
+    ),
+    (404, "", ""): "(HTTP 404 Not Found): correct `OBJECT_STORE__ENDPOINT`, where no S3 answers.",
+    (400, "InvalidBucketName", ""): (
+        "(InvalidBucketName): correct the settings of `OBJECT_STORE__`, or ask whoever runs the store."
+    ),
+    (404, "NoSuchBucket", "The specified bucket does not exist"): (
+        "There is no bucket '{bucket}' (`OBJECT_STORE__URL`): create it, or correct its name."
+    ),
+}
+"""What the store answers with, by status, code and message, and the end of the sentence of each command."""
+
+
+async def test_refusal_of_the_store__is_its_own_code_and_a_remedy_everywhere(tmp_path: Path, bucket: Bucket) -> None:
+    async with reverse_proxy(bucket.address) as proxy, embedded(tmp_path) as (settings, _, store):
+        behind = changed(settings, object_store=bucket.behind(proxy.url))
+        starting = changed(behind, queue=changed(settings.queue, embedded_workers=1))
+        run = accepted(settings.app.artifacts_root)
+        worker, queue = Jobs(JobQueue(behind, store), behind, store).functions()["train"], JobQueue(settings, store)
+        for (status, code, message), end in ANSWERS.items():
+            proxy.refused_header, proxy.refusal = "Authorization", (status, code, message)
+            said = end.format(bucket=urlsplit(bucket.settings.url).netloc)
+            if said.startswith("("):
+                said = f"The object store of `OBJECT_STORE__URL` refuses a request {said}"
+            with refused(ErrorCode.SERVICE_UNAVAILABLE, said):
+                await Services(starting).start()
+            assert (await check_data(behind))["object store"] == Finding("failure", said)
+            if (status, code) == (404, ""):
+                continue  # there may be no such object
+            with pytest.raises(Retry), captured_logs() as logs:
+                await worker({}, {"job_id": run.run_id})
+            reasons = {line["event"]: line["reason"] for line in logs}
+            shown = ": ".join(part for part in (code, message.rstrip(".")) if part) if "arn" not in message else code
+            assert reasons["job_postponed"] == said
+            if code != "PermanentRedirect":
+                assert str(reasons["object_store_failed"]) == shown or not code
+            found = await queue.states.with_wait(await queue.states.status(run.run_id))
+            assert (found.status, found.waits_for, found.message) == ("queued", "object_store", said)
+        proxy.refused_header = None
+        await Replication(behind).check()
 
 
 async def test_store_with_conditional_writes__is_accepted(tmp_path: Path, bucket: Bucket) -> None:

@@ -24,7 +24,7 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.terminal import Terminal
-from trainer.commands.training import note_waiting_for_disk
+from trainer.commands.training import note_waiting_for_storage
 from trainer.contracts.base import StopCause, changed
 from trainer.contracts.errors import ErrorBody
 from trainer.contracts.runs import RunStatus
@@ -128,14 +128,14 @@ def _attempts(folder: Path, cause: StopCause) -> list[object]:
     waits: list[object] = [record_end(story.run, cause, ()) for _ in range(4)]
     status, terminal = story.follower().refresh(), _Counting(as_json=True)
     for _ in range(2):
-        note_waiting_for_disk(with_disk(folder, status), terminal)
+        note_waiting_for_storage(with_disk(folder, status), terminal)
     return [*waits, _states(status), terminal.notes]
 
 
 def _card(run: RunDirectory) -> list[object]:
     """The colour and the sign of a run's card while its worker answers, and how often a terminal notes its disk."""
     status, terminal = changed(run.follow().refresh(), reachable=True), _Counting(as_json=True)
-    note_waiting_for_disk(status, terminal)
+    note_waiting_for_storage(status, terminal)
     embed = run_card(run.record(), status, [])
     return [terminal.notes, None if embed.colour is None else embed.colour.value, (embed.title or "")[:1]]
 

@@ -25,8 +25,8 @@ class ReverseProxy:
         """The status of a page of its own, for all but the files of the page; 302 leads to a login elsewhere."""
         self.refused_header: str | None = None
         """A header that it refuses, as some stores of objects do."""
-        self.refusal = 501, "NotImplemented"
-        """The status and the code of the answer to a refused header."""
+        self.refusal = 501, "NotImplemented", ""
+        """The status, the code and the message of the answer to a refused header."""
         self.refused_bytes: list[int] = []
         """The sizes of the bodies that it did not take."""
         self.outside: list[str] = []
@@ -39,8 +39,9 @@ class ReverseProxy:
         if self.status is not None and not request.path.startswith(f"{PREFIX}/page/"):
             return _page(self.status)
         if self.refused_header is not None and self.refused_header in request.headers:
-            status, code = self.refusal
-            text = f"<Error><Code>{code}</Code></Error>"
+            status, code, message = self.refusal
+            await request.read()
+            text = f"<Error><Code>{code}</Code><Message>{message}</Message><AWSAccessKeyId>KEY</AWSAccessKeyId></Error>"
             return web.Response(status=status, text=text, content_type="application/xml")
         if (request.content_length or 0) > self._most_bytes:
             self.refused_bytes.append(request.content_length or 0)

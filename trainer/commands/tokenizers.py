@@ -14,7 +14,7 @@ from trainer.commands.connection import Installation, accept, settings_for_any, 
 from trainer.commands.corpus_names import installed_corpus, note_tables
 from trainer.commands.jobs import JobView, add_jobs
 from trainer.commands.terminal import Queued, Terminal
-from trainer.commands.training import note_waiting_for_disk
+from trainer.commands.training import note_waiting_for_storage
 from trainer.config.validation import parse
 from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
@@ -65,7 +65,7 @@ def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTr
 
 
 async def _note(job_id: str, status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:
-    note_waiting_for_disk(status, terminal)
+    note_waiting_for_storage(status, terminal)
 
 
 async def _show(tokenizer_id: str, status: TokenizerStatus, installation: Installation, terminal: Terminal) -> None:

@@ -367,7 +367,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     async with aclosing(installation.follow(GET_RUN, RunPath(run_id=run_id))) as statuses:
         async for status in statuses:
             terminal.progress(status)
-            note_waiting_for_disk(status, terminal)
+            note_waiting_for_storage(status, terminal)
     if status.status == "completed":
         name = await hint_name(run_id, status.label, installation)
         generate = f'mt generate {name} "…"   ·   ' if status.objective == "causal_lm" else ""
@@ -378,9 +378,9 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     return exit_code(status)
 
 
-def note_waiting_for_disk(status: RunStatus | TokenizerStatus, terminal: Terminal) -> None:
-    """Note once that a job waits for its disk."""
-    if status.waits_for in ("disk_space", "disk"):
+def note_waiting_for_storage(status: RunStatus | TokenizerStatus, terminal: Terminal) -> None:
+    """Note once that a job waits for its disk or for the object store."""
+    if status.waits_for in ("object_store", "disk_space", "disk"):
         terminal.note_once(f"mt: {status.message}")
 
 

@@ -64,9 +64,9 @@ KindName = Literal[
 """The folder of a kind of jobs below the artifacts root, and in the object store."""
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 JobState = Literal["queued", "running", "completed", "failed"]
-WaitReason = Literal["turn", "worker", "gpu", "cpu", "memory", "broken", "queue", "disk_space", "disk"]
+WaitReason = Literal["turn", "worker", "gpu", "cpu", "memory", "broken", "queue", "object_store", "disk_space", "disk"]
 """Reasons of waiting: its turn; a worker of any kind, with a GPU, for the CPU, with more memory; the end of the queue's
-pause; space on the disk; a disk that works."""
+pause; an answer of the object store; space on the disk; a disk that works."""
 StopCause = Literal[
     "crashed", "stalled", "starved", "killed", "not_started", "disk_full", "disk_unwritable", "worker_ended"
 ]

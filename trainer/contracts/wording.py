@@ -13,6 +13,7 @@ WAIT_MESSAGES: Mapping[WaitReason, str] = {
     "memory": "No running worker has the memory that this run needs. The run stays in the queue until one starts.",
     "broken": "Each worker that could take this job is broken. The job stays in the queue until one is mended.",
     "queue": "The queue is paused: no further run starts until `mt workers resume`.",
+    "object_store": "The object store refuses a request of the worker. The run continues when it answers.",
     "disk_space": "The disk is full; the training continues when there is space.",
     "disk": "The disk does not work; the training continues when it does.",
 }

@@ -91,10 +91,10 @@ class RunStates:
         waiting = [one.run_id for one in unfinished if one.status == "queued"]
         if not unfinished:
             return [*statuses]
-        names = [keys.lease(one.run_id) for one in unfinished]
+        names = [key(one.run_id) for one in unfinished for key in (keys.lease, keys.postponed)]
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
-                worker, *leases = await self._store.get_all(keys.WORKER, *names)
+                worker, *found = await self._store.get_all(keys.WORKER, *names)
                 silences = await self._store.silences([one.run_id for one in unfinished if one.status == "running"])
                 places = await (find_places or self._places)() if waiting else {}
                 if not places.keys() >= set(waiting):  # a new run is not in an older order
@@ -104,13 +104,15 @@ class RunStates:
             return [changed(one, reachable=False) if one.status in _IN_QUEUE else one for one in statuses]
         self._hear(silences)
         known: dict[str, RunStatus] = {}
-        for one, lease in zip(unfinished, leases, strict=True):
+        for one, lease, reason in zip(unfinished, found[::2], found[1::2], strict=True):
             state: dict[str, object] = {"reachable": one.status == "queued" or lease is not None}
             if one.run_id in silences:
                 state["last_heartbeat_ts"] = self._heard[one.run_id].ts
             if one.status == "queued":
                 state["queue_position"] = places.get(one.run_id)
-                if missing := unmet_needs.get(one.run_id):
+                if reason is not None:
+                    state |= {"waits_for": "object_store", "message": reason.decode()}
+                elif missing := unmet_needs.get(one.run_id):
                     state |= {"waits_for": missing, "message": WAIT_MESSAGES[missing]}
             known[one.run_id] = changed(one, **state)
         return [known.get(one.run_id, one) for one in statuses]
@@ -127,7 +129,7 @@ class RunStates:
     async def with_wait(self, status: RunStatus) -> RunStatus:
         """Add what a queued run waits for: the runs that train now, and the others before it."""
         status = await self.steady_status(status)
-        if status.waits_for in UNMET:
+        if status.waits_for in (*UNMET, "object_store"):
             return status
         if await self._workers.are_paused():
             return changed(status, waits_for="queue", message=WAIT_MESSAGES["queue"])

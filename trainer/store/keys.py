@@ -48,6 +48,8 @@ heartbeat = "runs:hb:{}".format
 """The lifetime of this key in ms, which counts from the last sign of a job's worker."""
 lease = "runs:lease:{}".format
 """The process that holds the lease of a run or tokenizer."""
+postponed = "runs:postponed:{}".format
+"""Why a worker has put a job back into the queue: a sentence, which expires after the next attempts."""
 status = "runs:status:{}".format
 """A run's RunStatus as JSON, for other readers of Redis."""
 cancelled = "runs:{}:cancelled".format

@@ -19,7 +19,7 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.attempts import record_end
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
-from trainer.commands.training import note_waiting_for_disk
+from trainer.commands.training import note_waiting_for_storage
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.export.archive import export_archive
@@ -130,8 +130,8 @@ def test_waiting_for_the_disk__is_printed_once(capsys: pytest.CaptureFixture[str
     record_end(story.run, "disk_full", ())
     for folder, status in ((ALWAYS_FULL, training), (tmp_path, story.follower().refresh())):
         terminal = Terminal(as_json=True)
-        note_waiting_for_disk(with_disk(tmp_path, training), terminal)
+        note_waiting_for_storage(with_disk(tmp_path, training), terminal)
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            note_waiting_for_disk(with_disk(folder, status), terminal)
+            note_waiting_for_storage(with_disk(folder, status), terminal)
         assert capsys.readouterr().err == f"mt: {WAIT_MESSAGES['disk_space']}\n"
