@@ -119,6 +119,7 @@ class _Cleanup:
             self._clean_corpus_cache(),
             self._clean_uploads(),
             self._clean_texts(),
+            self._clean_leftovers(),
         )
         return self._report(list(chain.from_iterable(removals)))
 
@@ -269,6 +270,15 @@ class _Cleanup:
             return self._failed(removal, error)
         _log_of(removal).info("cleanup_completed")
         return removal
+
+    def _clean_leftovers(self) -> Iterator[Removal]:
+        """Remove what killed processes, and files that were open on NFS, have left beside jobs."""
+        root = self._app.artifacts_root
+        leftovers = sorted([*root.glob(".import-*"), *root.glob("*/.tmp-*")])
+        latest = folder_time(root) - _DAY_SECONDS
+        for leftover in leftovers:
+            if _written_at(leftover) < latest:
+                yield self._remove(leftover, _LEFTOVER)
 
     def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
         """Remove a file or folder, or only log it in a dry run."""

@@ -55,12 +55,12 @@ class ShortLivedStore(JobStore[CommandT]):
         """Delete the jobs that ended more than a day ago; return their ids."""
         removed: list[str] = []
         with suppress(FileNotFoundError):
-            folders = [*self._folder.iterdir()]
+            folders = [*self._folder.glob("[a-z0-9]*")]
             latest = folder_time(self._folder) - KEPT_SECONDS
             for folder in folders:
                 is_old = folder.stat().st_mtime < latest
                 if is_old and not self.directory(folder.name).is_unfinished():
-                    shutil.rmtree(folder, ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)  # the next call removes what is left
                     removed.append(folder.name)
         return removed
 
@@ -87,7 +87,7 @@ class ExportDirectory(CommandDirectory[ExportRecord]):
     def start(self, settings: Settings) -> list[str]:
         record = self.record()
         to, licence = record.request.format, record.request.license
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self.disk.remove_folder(self._scratch)
         self.disk.make_folder(self._scratch)
         words = ["export", record.model, "--format", to, "--out", str(self._target())]
         return words if licence is None else [*words, "--license", licence]

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -28,13 +29,13 @@ def delete_run(run: RunDirectory, artifacts_root: Path) -> None:
     """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if a run or another job needs it."""
     run.ended_manifest()
     study_id = run.record().study_id
-    with run.wait_for_lock(LOCK_SECONDS), storage_errors("the run was not deleted completely"):
-        _remove(
-            run.path,
-            artifacts_root,
-            f"The run '{run.run_id}'",
-            lambda: _users_of_run(run.run_id, study_id, artifacts_root),
-        )
+    name = f"The run '{run.run_id}'"
+    with storage_errors("the run was not deleted completely"):
+        with run.wait_for_lock(LOCK_SECONDS):
+            trash = _move_to_trash(
+                run.path, artifacts_root, name, lambda: _users_of_run(run.run_id, study_id, artifacts_root)
+            )
+        DISK.remove_folder(trash)
 
 
 def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
@@ -44,13 +45,15 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
     """
     job = kind.store(artifacts_root).get(job_id)
     name = f"The {job.word} '{job_id}'"
-    with job.lock() or nullcontext() as lock, storage_errors(f"the {job.word} was not deleted completely"):
-        if job.is_unfinished():
-            raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
-        if lock is None:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{name} is just ending: try again in a minute.")
-        status = job.listed()
-        _remove(job.path, artifacts_root, name, lambda: _users(status, artifacts_root))
+    with storage_errors(f"the {job.word} was not deleted completely"):
+        with job.lock() or nullcontext() as lock:
+            if job.is_unfinished():
+                raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
+            if lock is None:
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{name} is just ending: try again in a minute.")
+            status = job.listed()
+            trash = _move_to_trash(job.path, artifacts_root, name, lambda: _users(status, artifacts_root))
+        DISK.remove_folder(trash)
 
 
 def delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
@@ -69,10 +72,11 @@ def delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
     sha256, content = corpus_sha256(path), path.resolve()
     hashes = {sha256, *map(corpus_sha256, text_files(path))}
     with storage_errors("the corpus was not deleted completely"):
-        _remove(path, artifacts_root, f"The corpus '{name}'", lambda: _readers(hashes, artifacts_root))
+        readers = partial(_readers, hashes, artifacts_root)
+        DISK.remove_folder(_move_to_trash(path, artifacts_root, f"The corpus '{name}'", readers))
         DISK.remove(note_path(path))
         if content != path and content.parent == corpora.stored.resolve() and not is_linked(corpora, content):
-            _remove(content, artifacts_root, "", lambda: iter(()))
+            DISK.remove_folder(_move_to_trash(content, artifacts_root, "", lambda: iter(())))
     return sha256
 
 
@@ -81,8 +85,12 @@ def is_linked(corpora: CorpusStore, content: Path) -> bool:
     return any(link.resolve() == content.resolve() for link in corpora.stored.iterdir() if link.is_symlink())
 
 
-def _remove(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[str]]) -> None:
-    """Delete a file or folder unless it has users; one that it gets meanwhile finds it in its place again."""
+def _move_to_trash(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[str]]) -> Path:
+    """Move a file or folder to the trash unless it has users, and return its new path.
+
+    A user that it gets meanwhile finds it in its place again. A lock in the folder goes with it: the caller releases it
+    before it removes the folder, because NFS keeps files that are open.
+    """
     _check_unused(name, users())
     trash = artifacts_root / TRASH / secrets.token_hex(8)
     DISK.make_folder(trash.parent)
@@ -93,7 +101,7 @@ def _remove(path: Path, artifacts_root: Path, name: str, users: Callable[[], Ite
         DISK.rename(trash, path)
         raise
     DISK.sync(path.parent)
-    DISK.remove_folder(trash)
+    return trash
 
 
 def _check_unused(name: str, users: Iterator[str]) -> None:

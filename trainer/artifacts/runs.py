@@ -438,9 +438,9 @@ class RunStore(JobStore[RunDirectory]):
             with suppress(OSError):  # it was completed meanwhile, or the next call removes it
                 age_seconds = folder_time(self._folder) - path.stat().st_mtime
                 if age_seconds > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
-                    with lock:
-                        self.disk.remove_folder(path)
-                        log.warning("incomplete_run_removed", run_id=path.name[1 : -len(_TEMPORARY_SUFFIX)])
+                    lock.close()  # NFS keeps files that are open
+                    self.disk.remove_folder(path)
+                    log.warning("incomplete_run_removed", run_id=path.name[1 : -len(_TEMPORARY_SUFFIX)])
 
     def _copy(self, origin: Origin, run: RunDirectory) -> None:
         """Copy the newest intact checkpoint, the best one, the scheduled ones up to it, and the files of the run."""

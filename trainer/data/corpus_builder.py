@@ -20,7 +20,7 @@ from trainer.data.cleaning import MIN_IPA_SHARE, MIN_LINE_CHARACTERS, Cleaner, S
 from trainer.data.corpus_sources import Source
 from trainer.data.ipa import Convert, IpaComparison
 from trainer.data.language_id import Identify
-from trainer.system.files import DISK, try_lock, whole_record, write_atomically
+from trainer.system.files import DISK, hidden_beside, try_lock, whole_record, write_atomically
 
 _SHOWN_DIFFERENCES = 50
 
@@ -94,7 +94,9 @@ def build_ipa_corpora(
         write_atomically(
             out_folder / f"{source.name}_manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n"
         )
-        DISK.remove_folder(folder)
+        done = hidden_beside(folder)
+        DISK.rename(folder, done)  # with the lock, so that no other build begins in it
+    DISK.remove_folder(done)
     return manifest
 
 

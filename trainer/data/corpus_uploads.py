@@ -88,7 +88,7 @@ class CorpusUploads:
                 self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
                 return self.status(upload_id, owner)
             if record.corpus is not None and not self._is_there(record):
-                shutil.rmtree(self._folder / upload_id)
+                DISK.remove_folder(self._folder / upload_id)
                 self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
             return self.status(upload_id, owner)
 
@@ -125,7 +125,7 @@ class CorpusUploads:
         if record.corpus is None:
             folder = self._folder / upload_id
             scratch = folder / _FILES
-            shutil.rmtree(scratch, ignore_errors=True)  # of a killed server
+            DISK.remove_folder(scratch)  # of a killed server
             try:
                 with storage_errors("the corpus could not be stored"):
                     scratch.mkdir()
@@ -134,16 +134,17 @@ class CorpusUploads:
                     DISK.remove(folder / _CONTENT)
             except AppError as error:
                 if error.code.error_class is ErrorClass.USER_INPUT:
-                    shutil.rmtree(folder)
+                    DISK.remove_folder(folder)
                 raise
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                with suppress(OSError):
+                    DISK.remove_folder(scratch)
         return self.status(upload_id, owner)
 
     def delete(self, upload_id: str, owner: str | None) -> None:
         """Delete an upload with what has arrived; a corpus that it has become stays. Raises DATA_NOT_FOUND."""
         self._record(upload_id, owner)
-        shutil.rmtree(self._folder / upload_id)
+        DISK.remove_folder(self._folder / upload_id)
 
     def _opened(self, upload_id: str) -> FileIO:
         try:
@@ -216,7 +217,8 @@ class CorpusUploads:
     def _create(self, upload_id: str, record: UploadRecord, *, is_limited: bool) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for folder in expired_uploads(self._folder, self._limits.upload_ttl_seconds):
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                DISK.remove_folder(folder)
         most = self._limits.uploads_per_user
         if is_limited and sum(self._is_open_of(folder, record.owner) for folder in self._folder.iterdir()) >= most:
             message = f"You have {most:,} unfinished uploads. Continue one, or delete one, before you start another."

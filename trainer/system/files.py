@@ -28,6 +28,8 @@ _FOLDER_UNUSABLE = (*READ_ONLY, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NO_LOCKS = (*_UNSUPPORTED, errno.ENOLCK)
 _NO_SYNC = (*_UNSUPPORTED, errno.EINVAL)
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+_OPEN_FILE = ".nfs"
 _LITTLE_ROOM_BYTES = 1 << 14
 _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
@@ -73,11 +75,26 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def remove_folder(self, folder: Path) -> None:
-        """Remove a folder with its contents, or a file of that name."""
-        if folder.is_dir() and not folder.is_symlink():
+        """Remove a folder with its contents, or a file of that name; what is missing is removed already.
+
+        NFS keeps the files that a process of this machine has open, as `.nfs…`. They stay in a hidden folder, which a
+        later cleanup removes, and the name of the folder is free.
+        """
+        if not folder.is_dir() or folder.is_symlink():
+            folder.unlink(missing_ok=True)
+            return
+        try:
             shutil.rmtree(folder)
-        else:
-            folder.unlink()
+        except OSError as error:
+            if error.errno not in _NOT_EMPTY:
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():  # the files were closed meanwhile
+                return
+            left = [path for path in folder.rglob("*") if not path.is_dir()]
+            if not left or not all(path.name.startswith(_OPEN_FILE) for path in left):
+                raise
+            self.rename(folder, hidden_beside(folder))
 
     def sync(self, folder: Path) -> bool:
         """Make the names in a folder durable; return False for a file system that does this by itself, or never."""
@@ -392,10 +409,15 @@ def _no_file(path: Path) -> BrokenFile:
     return BrokenFile(f"'{path.name}' of '{path.parent.name}' is no regular file.")
 
 
+def hidden_beside(folder: Path) -> Path:
+    """Return a new name beside a folder for what is not complete or no longer needed; cleanups remove old ones."""
+    return folder.with_name(f".tmp-{secrets.token_hex(8)}")
+
+
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that gets its name at the end, unless another process has created it first."""
-    temporary = folder.with_name(f".tmp-{secrets.token_hex(8)}")
+    temporary = hidden_beside(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -407,4 +429,5 @@ def filled_folder(folder: Path) -> Iterator[Path]:
                 raise
         DISK.sync(folder.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            DISK.remove_folder(temporary)

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
 from typing import NamedTuple, TypeAlias
 from weakref import finalize
 
@@ -23,7 +22,7 @@ from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.leaks import measure_leaks
 from trainer.data.run_corpora import CorpusPaths, check_unchanged, references_of, split_paths, split_rule
-from trainer.system.files import filled_folder, use_folder, write_atomically
+from trainer.system.files import DISK, filled_folder, use_folder, write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
 from trainer.tokenizers.counting import counts_of
@@ -138,7 +137,7 @@ def _use_complete(folder: Path) -> int | None:
     if descriptor is None or _is_complete(folder):
         return descriptor
     os.close(descriptor)
-    rmtree(folder)  # folders appear complete, so files of this one were deleted
+    DISK.remove_folder(folder)  # folders appear complete, so files of this one were deleted
     return None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support import settings_in
 from tests.support.job_kinds import KINDS
 from tests.support.refusals import refused
-from trainer.artifacts.deletion import TRASH, _remove, delete_corpus, delete_job
+from trainer.artifacts.deletion import TRASH, _move_to_trash, delete_corpus, delete_job
 from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.stored_corpora import name_corpus
 from trainer.contracts.errors import ErrorCode
@@ -51,7 +51,7 @@ def test_file__that_somebody_needs_during_its_deletion_finds_itself_in_its_place
     file, found = tmp_path / "text.txt", iter([[], ["the run 'lstm-1'"]])
     file.write_text("abc", encoding="utf-8")
     with refused(ErrorCode.CONFLICT, "The corpus 'text' stays, because others need it: the run 'lstm-1'."):
-        _remove(file, tmp_path, "The corpus 'text'", lambda: iter(next(found)))
+        _move_to_trash(file, tmp_path, "The corpus 'text'", lambda: iter(next(found)))
     assert file.read_text(encoding="utf-8") == "abc" and [*(tmp_path / TRASH).iterdir()] == []
 
 
