@@ -206,7 +206,7 @@ def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: M
         if not own:
             lines.append(_("No run."))
     if not lines:
-        nobody = _("No worker is running. Runs wait until one starts.")
+        nobody = state.problem or _("No worker is running. Runs wait until one starts.")
         lines.append(_("A worker is starting.") if state.is_starting else nobody)
     if state.is_paused:
         lines.append(_("⏸ Paused: no further run starts until `/mt-admin workers action:resume`."))

@@ -19,6 +19,7 @@ from trainer.contracts.units import Unit
 from trainer.reports.score_table import Curve
 from trainer.reports.surprisal_report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
 from trainer.system.signals import outliving_terminal
+from trainer.system.sockets import shorten_process_sockets
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -115,6 +116,7 @@ class ChartProcess:
 
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
+    shorten_process_sockets()
     with outliving_terminal():
         pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
         try:

@@ -37,10 +37,13 @@ from tests.support import (
 from tests.support.disk_failures import allowing
 from tests.support.markers import slow_except
 from tests.support.redis_servers import answering
+from tests.support.run_shell import TINY
 from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import with_redis
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.queue.queue import JobQueue
+from trainer.services import embedded
 from trainer.services.embedded import (
     Services,
     answering_server,
@@ -48,7 +51,9 @@ from trainer.services.embedded import (
     embedded_worker_lives,
     end,
     find_server,
+    note_worker_ready,
     pipe,
+    worker_problem,
 )
 from trainer.services.health import check_data
 from trainer.store.store import connect
@@ -394,6 +399,49 @@ async def test_server_without_its_socket__is_replaced_by_one_server(tmp_path: Pa
     await store.close()
     await second.stop()
     await first.stop()
+
+
+async def test_worker_that_ends_at_its_start__is_started_more_rarely_and_named_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_corpus(tmp_path, some_text())
+    settings, told = settings_in(tmp_path), list[str]()
+
+    def ending(*_: str) -> tuple[str, ...]:
+        return sys.executable, "-c", "raise SystemExit(1)"
+
+    monkeypatch.setattr(embedded, "python_command", ending)
+    services = Services(settings, told.append)
+    queue = await JobQueue.connect(settings, await services.start())
+    run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+    await until(lambda: bool(told))
+    said = "The worker of this machine has ended 3 times before it was ready, so no job starts. `mt worker` shows why."
+    state, status = await queue.workers.state([]), await queue.states.status(run_id)
+    found = (await check_data(settings))["worker"]
+    await asyncio.sleep(1.5)  # the next start is later
+    assert worker_problem(settings) == state.problem == status.message == found.message == told[0]
+    assert told[0].startswith(said) and len(told) == 1
+    assert (state.is_starting, status.waits_for, found.state) == (False, "worker", "failure")
+    await services.stop()
+    assert worker_problem(settings) == told[0], "it has ended by itself"
+    note_worker_ready(settings)
+    assert worker_problem(settings) is None
+    await queue.close()
+
+
+@pytest.mark.slow
+async def test_worker__starts_and_trains_where_tmpdir_is_long(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    long = tmp_path / ("t" * 125)
+    long.mkdir()
+    environment = environment_in(tmp_path, TMPDIR=str(long))
+    words = ("train", *TINY, "--corpus", "text")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "trainer", *words, cwd=tmp_path, env=environment, stdout=PIPE, stderr=PIPE
+    )
+    out, errors = await process.communicate()
+    assert process.returncode == 0 and b"Traceback" not in errors, (out, errors)
+    assert not (tmp_path / "data" / "services" / "worker.starts").exists()
 
 
 async def test_server_of_another_host__is_left_alone_and_named_in_one_sentence(

@@ -118,7 +118,8 @@ def with_own_services(settings: Settings, terminal: Terminal, command: Callable[
     from trainer.services.embedded import Services
 
     note_new_place(settings, terminal)
-    return _run(_on(Here(settings, Services(settings)), command, terminal))
+    services = Services(settings, lambda problem: terminal.note_once(f"mt: {problem}"))
+    return _run(_on(Here(settings, services), command, terminal))
 
 
 def with_inference(settings: Settings, terminal: Terminal, command: Callable[[Installation], Awaitable[int]]) -> int:

@@ -44,12 +44,14 @@ def _workers(options: _WorkersOptions, terminal: Terminal) -> int:
 def _show(state: WorkersState, terminal: Terminal) -> int:
     rows = [_row(worker, state) for worker in state.workers]
     titles = ("worker", "pid", "version", "devices", "memory", "slots", "runs", "state", "up")
-    nobody = "A worker is starting." if state.is_starting else "No worker is running. Start one with: mt worker"
+    nobody = state.problem or "No worker is running. Start one with: mt worker"
+    nobody = "A worker is starting." if state.is_starting else nobody
     table = columns([titles, *rows]) if rows else Text(nobody)
     notes = [Text(f"{worker.name} takes no job: {worker.reason}") for worker in state.workers if worker.reason]
     if state.is_paused:
         notes.append(Text("The queue is paused: no further run starts until `mt workers resume`."))
-    terminal.show({"paused": state.is_paused, "workers": state.workers, "runs": state.runs}, table, *notes)
+    record = {"paused": state.is_paused, "workers": state.workers, "runs": state.runs, "problem": state.problem}
+    terminal.show(record, table, *notes)
     return 0
 
 

@@ -141,6 +141,8 @@ class WorkersState(Frozen):
     """True while no worker starts a further run."""
     is_starting: bool = False
     """True if no worker runs yet, but the embedded one of this machine is starting."""
+    problem: str | None = None
+    """Why the embedded worker of this machine does not start."""
 
     def absence(self) -> WaitReason | None:
         """Return why no worker takes jobs: none is running or starting, or each one is broken."""

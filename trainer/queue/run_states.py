@@ -113,7 +113,8 @@ class RunStates:
                 if reason is not None:
                     state |= {"waits_for": "object_store", "message": reason.decode()}
                 elif missing := unmet_needs.get(one.run_id):
-                    state |= {"waits_for": missing, "message": WAIT_MESSAGES[missing]}
+                    problem = self._workers.problem() if missing == "worker" else None
+                    state |= {"waits_for": missing, "message": problem or WAIT_MESSAGES[missing]}
             known[one.run_id] = changed(one, **state)
         return [known.get(one.run_id, one) for one in statuses]
 

@@ -15,7 +15,7 @@ from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobNeeds, WorkerAction, WorkerInfo, WorkersState
 from trainer.queue.cost import check_workers, unmet
-from trainer.services.embedded import embedded_worker_lives
+from trainer.services.embedded import embedded_worker_lives, worker_problem
 from trainer.store import keys
 from trainer.store.connection import LIMIT_SECONDS, require_redis, tolerate_outage, value_or
 from trainer.store.store import Store
@@ -87,8 +87,15 @@ class Workers:
             names = [keys.drain(worker.name) for worker in workers]
             orders = await self._store.get_all(*names, keys.WORKER)  # one more: MGET needs a key
         shown = [_as_ordered(worker, order, is_paused) for worker, order in zip(workers, orders, strict=False)]
-        is_starting = not shown and embedded_worker_lives(self._settings)
-        return WorkersState(workers=tuple(shown), runs=holders, is_paused=is_paused, is_starting=is_starting)
+        problem = None if shown else worker_problem(self._settings)
+        is_starting = not shown and problem is None and embedded_worker_lives(self._settings)
+        return WorkersState(
+            workers=tuple(shown), runs=holders, is_paused=is_paused, is_starting=is_starting, problem=problem
+        )
+
+    def problem(self) -> str | None:
+        """Return a sentence if the embedded worker ends again and again before it is ready."""
+        return worker_problem(self._settings)
 
     async def order(self, action: WorkerAction | None, name: str | None) -> None:
         """Pause or resume the queue, or drain or undrain the workers of a name; raises INVALID_INPUT, as `drain`."""
@@ -159,7 +166,8 @@ class Workers:
         """Return what no running worker has for these queued runs."""
         workers = await self._running()
         if not has_worker and not any(worker.is_broken for worker in workers):
-            return {} if embedded_worker_lives(self._settings) else dict.fromkeys(run_ids, "worker")
+            is_coming = embedded_worker_lives(self._settings) and self.problem() is None
+            return {} if is_coming else dict.fromkeys(run_ids, "worker")
         needs = await self._store.needs(run_ids)
         return {run_id: unmet(one, workers) for run_id, one in needs.items()}
 

@@ -6,9 +6,8 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,16 +20,17 @@ import structlog
 
 from trainer.artifacts.replication import Replication
 from trainer.config.settings import Settings, worker_environment
+from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import require_extras
-from trainer.system.files import DISK, check_writable, try_lock
+from trainer.system.files import DISK, changed_ns, check_writable, folder_time, try_lock, whole_record, write_atomically
 from trainer.system.python import python_command
+from trainer.system.sockets import MAX_SOCKET_PATH_BYTES, socket_folder
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_MAX_SOCKET_PATH_BYTES = 100  # the address of a Unix socket has 108 bytes on Linux
 _SERVER_START_SECONDS = 10.0
 _WORKER_STOP_SECONDS = 12.0  # time for a checkpoint and for closing the models
 _SERVER_STOP_SECONDS = 10.0
@@ -38,7 +38,14 @@ _WATCH_INTERVAL_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 _ABSENT_SECONDS = 1.0  # a server looks absent for a moment while it ends, or if a connection is cut
 _FILES, _LOCK, _LOG, UNREADABLE = "valkey", "valkey.lock", "valkey.log", "valkey.unreadable"
-_SOCKET = "valkey.sock"
+_SOCKET, _STARTS = "valkey.sock", "worker.starts"
+_MANY_STARTS = 3
+_PAUSES_SECONDS = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
+"""The time from a start of the worker to the next one, by the number of its starts since it was ready."""
+_PROBLEM = (
+    "The worker of this machine has ended {count} times before it was ready, so no job starts. `mt worker` shows why."
+    " It is started again every minute."
+)
 _LAST_LINES = 3
 _NO_REASONS = ("WARNING", ">>>", "***", "Configuration loaded", "Server initialized")
 _LOG_TAIL_BYTES, _LINE_CHARACTERS = 4096, 200
@@ -66,8 +73,11 @@ class Services:
     files that it cannot read are moved aside, and the worker fills an empty server from the folders of jobs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, report: Callable[[str], None] = lambda _: None) -> None:
+        """`report` gets a sentence when the worker ends again and again before it is ready."""
         self._settings = settings
+        self._report = report
+        self._has_reported = False
         self._folder = _folder(settings)
         self._server: Process | None = None
         self._worker: Process | None = None
@@ -115,6 +125,8 @@ class Services:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
         if self._worker is not None:
+            if self._worker.returncode is None:
+                note_worker_ready(self._settings)  # it does not end by itself
             await end(self._worker, _WORKER_STOP_SECONDS)
 
     async def _watch(self) -> None:
@@ -168,13 +180,12 @@ class Services:
         except (AppError, OSError) as error:
             if not _has_files(files):
                 raise
-            if aside.exists():
-                DISK.remove_folder(aside)
+            DISK.remove_folder(aside)
             files.rename(aside)
             try:
                 server = await self._launch(lock)
             except (AppError, OSError):
-                shutil.rmtree(files, ignore_errors=True)
+                DISK.remove_folder(files)
                 aside.rename(files)
                 raise
             reason = error.message if isinstance(error, AppError) else str(error.strerror)
@@ -212,6 +223,13 @@ class Services:
         require_extras("train")
         # the worker inherits the open file and with it the lock, which the kernel releases when the worker ends
         with lock:
+            starts = _starts(self._settings)
+            if starts >= _MANY_STARTS and not self._has_reported:
+                self._has_reported = True
+                log.error("worker_ends_at_its_start", attempt=starts)
+                self._report(_PROBLEM.format(count=starts))
+            if _must_wait(self._folder, starts):
+                return
             await Replication(self._settings).check()
             if self._worker is not None:
                 await end(self._worker, 2.0)
@@ -222,6 +240,7 @@ class Services:
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )
+            write_atomically(self._folder / _STARTS, WorkerStarts(count=starts + 1).model_dump_json().encode())
         log.info("worker_started", pid=self._worker.pid)
 
     def _prepare_socket(self) -> Path:
@@ -236,6 +255,38 @@ def check_folder(settings: Settings) -> None:
         folder = _folder(settings)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         check_writable(folder)
+
+
+class WorkerStarts(Frozen):
+    """`services/worker.starts`: how often the worker was started since it was ready last."""
+
+    count: int
+
+
+def worker_problem(settings: Settings) -> str | None:
+    """Return a sentence if the worker of the data root ends again and again before it is ready."""
+    starts = _starts(settings) - embedded_worker_lives(settings)
+    return _PROBLEM.format(count=starts) if starts >= _MANY_STARTS else None
+
+
+def note_worker_ready(settings: Settings) -> None:
+    """Forget the starts of the worker that have failed."""
+    path = _folder(settings) / _STARTS
+    if path.exists():  # else the folder may be one that is only read
+        DISK.remove(path)
+
+
+def _starts(settings: Settings) -> int:
+    """Return how often the worker was started since it was ready last."""
+    starts = whole_record(_folder(settings) / _STARTS, WorkerStarts)
+    return 0 if starts is None else starts.count
+
+
+def _must_wait(folder: Path, starts: int) -> bool:
+    """Return True if the last start of the worker was too short a time ago for another one."""
+    written_ns = changed_ns(folder / _STARTS)
+    age_seconds = 0.0 if written_ns is None else folder_time(folder) - written_ns / 1e9
+    return 0 <= age_seconds < _PAUSES_SECONDS[min(starts, len(_PAUSES_SECONDS) - 1)]
 
 
 def embedded_worker_lives(settings: Settings) -> bool:
@@ -370,12 +421,9 @@ def _socket_path(folder: Path) -> Path:
     A path that is too long for a socket leads through a link, which each folder for temporary files may have.
     """
     path = folder / _SOCKET
-    if len(bytes(path)) <= _MAX_SOCKET_PATH_BYTES:
+    if len(bytes(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
-    temporary = Path(tempfile.gettempdir())
-    if len(bytes(temporary)) > _MAX_SOCKET_PATH_BYTES // 2:
-        temporary = Path("/tmp")  # noqa: S108
-    link = temporary / f"model-trainer-{os.getuid()}-{sha256(bytes(folder)).hexdigest()[:16]}"
+    link = socket_folder() / f"model-trainer-{os.getuid()}-{sha256(bytes(folder)).hexdigest()[:16]}"
     with contextlib.suppress(FileExistsError):
         link.symlink_to(folder)
     if link.lstat().st_uid != os.getuid() or not link.is_symlink() or link.readlink() != folder:

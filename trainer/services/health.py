@@ -13,10 +13,18 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.contracts.installation import missing_extras
-from trainer.services.embedded import answering_server, find_server, last_lines, server_elsewhere, unreadable_files
+from trainer.services.embedded import (
+    answering_server,
+    find_server,
+    last_lines,
+    server_elsewhere,
+    unreadable_files,
+    worker_problem,
+)
 from trainer.system.files import DISK, check_writable, to_app_error
 from trainer.system.hardware import may_have_cuda
 from trainer.system.python import python_command
+from trainer.system.sockets import socket_folder
 
 if TYPE_CHECKING:
     from trainer.store.connection import Durability
@@ -45,6 +53,7 @@ async def check_data(settings: Settings) -> dict[str, Finding]:
         "data": check_folder("data", settings.app.data_root.resolve()),
         "artifacts": check_folder("artifacts", settings.app.artifacts_root.resolve()),
     }
+    findings["sockets"] = _check_sockets()
     if settings.object_store.url:
         findings["object store"] = await _check_object_store(settings)
     try:
@@ -123,6 +132,15 @@ def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Finding:
     return Finding("ok", f"{message}.")
 
 
+def _check_sockets() -> Finding:
+    """Check that processes of this machine can reach each other by sockets, whose addresses are short."""
+    try:
+        socket_folder()
+    except AppError as error:
+        return Finding("failure", error.message)
+    return Finding("ok", "A folder for them has a short path.")
+
+
 async def _check_object_store(settings: Settings) -> Finding:
     try:
         await Replication(settings).check()
@@ -191,6 +209,8 @@ def _check_durability(durability: "Durability") -> Finding:
 def _check_worker(settings: Settings, *, is_running: bool) -> Finding:
     if is_running:
         return Finding("ok", "At least one is running.")
+    if problem := worker_problem(settings):
+        return Finding("failure", problem)
     if settings.queue.embedded_workers:
         return Finding("ok", "None is running; `mt train` and the bot start one.")
     return Finding("warning", "None is running, and QUEUE__EMBEDDED_WORKERS is 0: start one with `mt worker`.")

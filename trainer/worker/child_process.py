@@ -24,6 +24,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.child_environment import set_oom_score, tuned_environment
 from trainer.system.signals import heed_warnings
+from trainer.system.sockets import shorten_process_sockets
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -56,6 +57,7 @@ def child_server(settings: Settings) -> Iterator[None]:
     os.environ.update(environment)
     try:
         multiprocessing.set_forkserver_preload(_PRELOADED)
+        shorten_process_sockets()
         forkserver.ensure_running()
         yield
     finally:

@@ -20,6 +20,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings, child_environment, object_store_environment
 from trainer.contracts.errors import AppError
 from trainer.queue.queue import JobQueue
+from trainer.services.embedded import note_worker_ready
 from trainer.store import keys
 from trainer.store.connection import (
     STORE_ERRORS,
@@ -228,6 +229,7 @@ async def _work(settings: Settings, redis_url: str, idle_seconds: float | None, 
             tasks.append(asyncio.create_task(clean_for_ever(settings)))
         idle = asyncio.create_task(wait_until_idle(workers, idle_seconds, presence))
         undo.push_async_callback(_cancel, [*tasks, idle])
+        await asyncio.to_thread(note_worker_ready, settings)
         log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())
         ended, _ = await asyncio.wait([*tasks, idle], return_when=asyncio.FIRST_COMPLETED)
         if idle in ended:
