@@ -14,7 +14,7 @@ from trainer.config.validation import safe_name
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.http.backend import Backend
 from trainer.services.embedded import check_folder
-from trainer.system.files import check_writable, to_app_error, try_lock
+from trainer.system.files import BrokenFile, check_writable, to_app_error, try_lock
 from trainer.system.hardware import raise_descriptor_limit
 from trainer.system.logs import say, setup_logging
 from trainer.system.signals import stop_signals
@@ -39,7 +39,7 @@ def main(*, with_discord: bool = True) -> int:
         check_folder(settings)
         with _only_bot(settings):
             return asyncio.run(_run_alone(settings) if token is None else _run_bot(settings, token))
-    except (AppError, OSError) as error:
+    except (AppError, OSError, BrokenFile) as error:
         shown = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         sys.stderr.write(f"{shown.message}\n")
         return 2 if shown.code.error_class is ErrorClass.USER_INPUT else 1

@@ -34,7 +34,7 @@ from trainer.contracts.operations import BY_NAME, CHAT_COMMANDS, Operation
 from trainer.lab.lab import Lab
 from trainer.lab.language import _
 from trainer.lab.permissions import Caller
-from trainer.system.files import to_app_error
+from trainer.system.files import BrokenFile, to_app_error
 from trainer.system.retries import back_off
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -331,6 +331,8 @@ def _as_app_error(error: BaseException) -> AppError:
         return AppError(
             ErrorCode.SERVICE_UNAVAILABLE, _("Discord or a service did not respond. Try again in a minute.")
         )
+    if isinstance(error, BrokenFile):
+        return to_app_error(error, {})
     message = _("The bot failed to run this command.")
     if isinstance(error, ValidationError):
         message = _("A stored record cannot be read ({kind}).", kind=error.title)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from trainer.artifacts.job_folder import JobStore, SteppedJob, status_message
+from trainer.artifacts.job_folder import REPORT_FILE, JobStore, SteppedJob, status_message
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.batteries import (
     BatteryItem,
@@ -19,6 +19,7 @@ from trainer.contracts.batteries import (
 )
 from trainer.contracts.development import Development, WordTexts
 from trainer.contracts.evaluations import EvalMetrics
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import RunModel
 from trainer.system.files import (
     DISK,
@@ -155,7 +156,18 @@ class BatteryDirectory(SteppedJob[BatteryRecord]):
         """Return the files with their hashes; raises CONFLICT before the end of the job."""
         self.check_completed()
         listed = read_record(self.path / MANIFEST_FILE, BatteryManifest).files
-        return (*listed, *file_records(self.path, [self.path / MANIFEST_FILE, self.result]))
+        self.report()
+        files, report = [self.path / MANIFEST_FILE, self.result], self.path / REPORT_FILE
+        if report.exists() and all(file.path != REPORT_FILE for file in listed):
+            files.append(report)
+        return (*listed, *file_records(self.path, files))
+
+    def report_of_results(self) -> Report:
+        from trainer.reports.battery_report import battery_report
+        from trainer.reports.development_report import development_report
+
+        development, summary = self.development(), self.summary()
+        return battery_report(summary) if development is None else development_report(development, summary)
 
     def status(self, *, has_files: bool = True) -> BatteryStatus:
         record, (status, error) = self.record(), self.state_and_error()

@@ -99,6 +99,7 @@ class StepPlan(Frozen):
 class TrainingState(Frozen):
     """State of a training besides its weights; the next step depends on nothing else."""
 
+    schema_version: Literal[2] = 2
     request_hash: Sha256
     step: int = 0
     processed_step: int = 0

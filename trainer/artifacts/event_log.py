@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from trainer.contracts.base import changed
+from trainer.contracts.earlier_forms import upgraded_event
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, EventBase, MetricsProgress, event_adapter, type_of
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
@@ -139,6 +141,10 @@ class EventReader:
             try:
                 events.append(event_adapter.validate_json(line))
             except ValidationError as error:
+                with suppress(ValidationError):
+                    if (earlier := upgraded_event(line)) is not None:
+                        events.append(event_adapter.validate_json(earlier))
+                        continue
                 is_unknown = '"union_tag_invalid"' in error.json(include_input=False, include_context=False)
                 log.warning("event_unknown" if is_unknown else "event_malformed", run_id=self._path.parent.name)
         return events

@@ -20,11 +20,13 @@ from trainer.contracts.experiments import (
     Encoding,
     ExperimentRecord,
     ExperimentRequest,
+    ExperimentResult,
     ExperimentStatus,
     ExperimentText,
     ExperimentTexts,
     Validity,
 )
+from trainer.contracts.reports import Report
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.seeds import RunGroup
 from trainer.system.files import (
@@ -137,7 +139,13 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the report with their hashes; raises CONFLICT before the end of the experiment."""
         self.check_completed()
+        self.report()
         return file_records(self.path, self.report_files())
+
+    def report_of_results(self) -> Report:
+        from trainer.reports.experiment_report import experiment_report
+
+        return experiment_report(read_record(self.result, ExperimentResult))
 
     def listed(self) -> ExperimentStatus:
         return changed(self.status(has_files=False), cells=())

@@ -14,13 +14,14 @@ import structlog
 from trainer.artifacts.run_ids import Named, one_job_id
 from trainer.contracts.base import FileRecord, JobRecord, RunState
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.job_status import JobStatus, SteppedStatus, StepProgress
+from trainer.contracts.job_status import JobStatus, SteppedStatus, StepProgress, UnreadableJob
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import CorpusRef
 from trainer.system.files import (
     DISK,
     BrokenFile,
     Disk,
+    UnknownForm,
     file_records,
     find_record,
     read_record,
@@ -190,6 +191,14 @@ class JobFolder(Generic[RecordT_co]):
         """Return the corpora that the job reads, or that are needed to continue or to evaluate it."""
         return ()
 
+    def check_readable(self) -> None:
+        """Read the records that lists show; raises OSError and BrokenFile."""
+        self.record()
+
+    def has_wrong_hash(self) -> bool:
+        """Return True if a stored hash says that a record was changed; most kinds have no hashes of their records."""
+        return False
+
     def ended_at(self) -> float | None:
         """Return when the end was written, in seconds since 1970; None before the end."""
         return next((end.stat().st_mtime for end in self._ends()), None)
@@ -221,14 +230,29 @@ class StatusJob(JobFolder[RecordT_co]):
         """Return the status for a list, without what takes long to read."""
         return self.status()
 
+    def check_readable(self) -> None:
+        self.listed()
+
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of a completed job with their hashes; raises CONFLICT before its end."""
         self.check_completed()
         return file_records(self.path, [self._request, self.result])
 
     def report(self) -> Report | None:
-        """Return what the results say to people; None for a kind without a report, and before the end."""
-        return find_record(self.path / REPORT_FILE, Report)
+        """Return what the results say to people; None for a kind without a report, and before the end.
+
+        That of a job of version 0.1.0, which had none as a record, is made of its results and stored beside them.
+        """
+        file = self.path / REPORT_FILE
+        if file.exists() or not self.has_completed() or (report := self.report_of_results()) is None:
+            return find_record(file, Report)
+        with suppress(OSError, AppError):  # a disk that cannot be written
+            write_atomically(file, report.model_dump_json().encode(), self.disk)
+        return report
+
+    def report_of_results(self) -> Report | None:
+        """Return the report of a completed job, made of its results; None for a kind that always stores it."""
+        return None
 
     def check_completed(self) -> None:
         if not self.has_completed():
@@ -411,6 +435,26 @@ def skipping_unreadable(job: AnyJob) -> Iterator[None]:
         yield
     except (FileNotFoundError, BrokenFile):
         log.error(f"{job.word}_unreadable", **job.log_id)
+
+
+def unreadable(job: AnyJob) -> UnreadableJob | None:
+    """Return why the records of a job cannot be read; None for a job that can be read, or that was deleted."""
+    try:
+        job.check_readable()
+    except AppError as error:
+        reason = error.message
+    except OSError as error:
+        if not job.exists():
+            return None
+        filename: object = error.filename
+        reason = f"The file '{Path(str(filename)).name}' cannot be read ({error.strerror})."
+    except UnknownForm as error:
+        reason = f"A record of '{job.job_id}' is damaged: its hash has changed." if job.has_wrong_hash() else str(error)
+    except BrokenFile as error:
+        reason = str(error)
+    else:
+        return None
+    return UnreadableJob(job_id=job.job_id, reason=reason)
 
 
 def created_at(job: AnyJob) -> datetime | None:

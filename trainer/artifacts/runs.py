@@ -55,6 +55,7 @@ from trainer.system.files import (
     DISK,
     BrokenFile,
     Disk,
+    UnknownForm,
     changed_ns,
     copy_durably,
     file_records,
@@ -137,14 +138,30 @@ class RunDirectory(JobFolder[RunRecord]):
         is_there = os.path.lexists(self.result)  # faster than an exception
         return find_record(self.result, RunManifest) if is_there else None
 
+    def check_readable(self) -> None:
+        self.manifest()
+        self.follow().refresh()
+
+    def has_wrong_hash(self) -> bool:
+        """Return True if request, manifest or events differ from their hashes in SHA256SUMS."""
+        if not self.seal.exists():
+            return False
+        sums = read_regular(self.seal).splitlines()
+        return any(f"{sha256_of(self.path / name)}  {name}".encode() not in sums for name in SEALED_FILES)
+
     def annotations(self) -> Annotations:
         """Read note and tags that people have added; without any for a missing or damaged file."""
         return whole_record(self.annotations_file, Annotations) or Annotations()
 
     def completed_manifest(self) -> RunManifest:
-        """Return the manifest of a completed run; raises RUN_NOT_READY, or MODEL_LOAD_FAILED if it is damaged."""
+        """Return the manifest of a completed run.
+
+        Raises RUN_NOT_READY, MODEL_LOAD_FAILED for a damaged one, and UnknownForm.
+        """
         try:
             manifest = self.manifest()
+        except UnknownForm:
+            raise
         except BrokenFile as error:
             raise AppError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from None
         if manifest is None:
@@ -504,11 +521,13 @@ class RunStore(JobStore[RunDirectory]):
         found = sorted(self._folder.glob(f"{family}-[0-9]*/request.json"), reverse=True)
         return [RunDirectory(path.parent, self.disk) for path in found[:count]]
 
-    def newest(self, state: RunState | None = None) -> Iterator[RunDirectory]:
+    def newest(
+        self, state: RunState | None = None, skipped: list[RunDirectory] | None = None
+    ) -> Iterator[RunDirectory]:
         """Yield the runs in the order of `all`, reading only the requests of runs that can be next.
 
         The file of a request has the time of its creation, or a later one if it was copied. With a `state`, runs whose
-        files rule it out are left out.
+        files rule it out are left out. Those whose requests cannot be read are added to `skipped`.
         """
         read: list[tuple[datetime, RunDirectory]] = []
         for latest, run_id in sorted(self._found(), reverse=True):
@@ -518,6 +537,8 @@ class RunStore(JobStore[RunDirectory]):
                 run = self.directory(run_id)
                 if (at := created_at(run)) is not None:
                     insort(read, (at, run), key=itemgetter(0))
+                elif skipped is not None:
+                    skipped.append(run)
         yield from (run for _, run in reversed(read))
 
     def ids(self) -> list[str]:

@@ -25,6 +25,7 @@ from trainer.contracts.events import RUN_ENDS, Event, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
 from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.looks import test_locked
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import GroupPath, LogsQuery, NoBody, NoQuery, RunPath, RunsQuery, WaitQuery
@@ -75,6 +76,8 @@ class Remote:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.api = HttpApi(settings)
+        self.unreadable: list[UnreadableJob] = []
+        """The runs that `newest` has left out, because the server cannot read them."""
 
     async def close(self) -> None:
         await self.api.close()
@@ -127,6 +130,7 @@ class Remote:
         query = parse(RunsQuery, {name: value for name, value in given.items() if value is not None})
         while True:
             page = await self.call(LIST_RUNS, query=query)
+            self.unreadable += page.unreadable
             for run in page.runs:
                 yield run
             if page.next_cursor is None:

@@ -319,7 +319,7 @@ def run_command(words: Sequence[str]) -> int:
         gc.freeze()  # a collection of the modules would take a tenth of a second
         gc.enable()
         return parser.commands.run(words, terminal)
-    except (AppError, OSError) as error:
+    except (AppError, OSError, BrokenFile) as error:
         known = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         terminal.error(ErrorBody.of(known, new_request_id()))
         return EXIT_USER if known.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
@@ -328,9 +328,6 @@ def run_command(words: Sequence[str]) -> int:
             raise
         terminal.error(ErrorBody.of(extras_needed("train"), new_request_id()))
         return EXIT_USER
-    except BrokenFile as error:
-        terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))
-        return EXIT_FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
         terminal.interrupted()
         return EXIT_INTERRUPTED

@@ -12,6 +12,8 @@ from packaging.specifiers import SpecifierSet
 from rich.text import Text
 
 from trainer.artifacts.cleanup import CleanupReport, clean_up
+from trainer.artifacts.job_folder import unreadable
+from trainer.artifacts.kinds import JOB_KINDS
 from trainer.artifacts.replication import remove_kept_checkpoints, stored_check
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, Options, flag
@@ -166,9 +168,14 @@ def _check_discord(settings: Settings) -> Finding:
 
 def _check_runs(settings: Settings) -> Finding:
     runs = RunStore(settings.app.artifacts_root)
-    if unreadable := [run.run_id for run in runs.unreadable()]:
-        message = f"The request of {', '.join(unreadable[:5])} cannot be read: move its folder elsewhere."
-        return Finding("failure", message)
+    stores = [kind.store(settings.app.artifacts_root) for kind in JOB_KINDS]
+    jobs = (store.directory(job_id) for store in stores for job_id in sorted(store.ids()))
+    if hidden := [(job.word, one) for job in jobs if (one := unreadable(job)) is not None]:
+        shown = " ".join(f"The {word} '{one.job_id}' cannot be read: {one.reason}" for word, one in hidden[:5])
+        more = "" if len(hidden) <= 5 else f" {counted(len(hidden) - 5, 'other job')} cannot, either."
+        return Finding(
+            "failure", f"{shown}{more} The files stay as they are: update the program, or delete these jobs."
+        )
     if unfinished := [run.run_id for run in runs.unfinished()]:
         more = ", …" if len(unfinished) > 5 else ""
         return Finding("ok", f"Queued or running: {', '.join(unfinished[:5])}{more}.")

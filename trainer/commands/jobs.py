@@ -12,6 +12,7 @@ from rich.text import Text
 from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.commands.arguments import Argument, Commands, Options, flag
 from trainer.commands.connection import Installation, noting_wait, settings_for_any, with_installation
+from trainer.commands.listing import unreadable_lines
 from trainer.commands.terminal import Listing, Terminal, exit_code, summary
 from trainer.config.validation import safe_name
 from trainer.contracts.base import KindName
@@ -120,8 +121,11 @@ def _list(options: _KindOptions, terminal: Terminal) -> int:
     rows = [[_text(fields.get(field)) for _, field in row.columns] for fields in map(_fields, page.jobs)]
     starts = (one.terminal for one in OPERATIONS if one.terminal and one.follows == calls.get.operation.name)
     start = next((f" Start one with: {one.example}" for one in starts if one.module == row.kind), "")
-    table = Listing([[title for title, _ in row.columns], *rows]) if rows else Text(f"No {row.words} yet.{start}")
-    terminal.show(page, table)
+    parts: list[Listing | Text] = [*unreadable_lines(page.unreadable, row.word, row.words)]
+    if rows or not parts:
+        titles = [title for title, _ in row.columns]
+        parts.insert(0, Listing([titles, *rows]) if rows else Text(f"No {row.words} yet.{start}"))
+    terminal.show(page, *parts)
     return 0
 
 

@@ -18,6 +18,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.groups import GroupStatus, RunRows
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.parameters import GroupPath
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.units import Unit, loss_number, per_char_number
@@ -50,8 +51,10 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
         names = {} if options.members else {one.group.group_id: None for one in listed if one.group is not None}
         groups = [await installation.call(GET_GROUP, GroupPath(group_id=name)) for name in names]
         has_runs = bool(listed or (options.status and await _newest(installation, None, RunRows(1, by_group=False))))
+        unreadable.extend(installation.unreadable)
         return listed, groups, has_runs
 
+    unreadable: list[UnreadableJob] = []
     settings = settings_for_any()
     listed, groups, has_runs = with_installation(settings, read)
     place = f"in '{settings.app.artifacts_root.absolute()}'" if settings.client.url is None else "on this server"
@@ -60,10 +63,18 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     table = (
         Listing([titles, *rows])
         if rows
-        else Text("No run has this status." if has_runs else f"No runs yet {place}. {_START_ONE}")
+        else Text("No run has this status." if has_runs or unreadable else f"No runs yet {place}. {_START_ONE}")
     )
-    terminal.show({"runs": listed, "groups": groups}, table)
+    shown: dict[str, object] = {"runs": listed, "groups": groups, "unreadable": unreadable}
+    terminal.show(shown, table, *unreadable_lines(unreadable, "run", "runs"))
     return 0
+
+
+def unreadable_lines(jobs: Sequence[UnreadableJob], word: str, words: str) -> Iterator[Text]:
+    """Yield what a list says of the jobs that cannot be read."""
+    if jobs:
+        yield Text(f"{len(jobs):,} {word if len(jobs) == 1 else words} cannot be read; the files stay as they are:")
+        yield from (Text(f"  {job.job_id}  {job.reason}") for job in jobs)
 
 
 async def _newest(installation: Installation, state: RunState | None, rows: RunRows) -> Sequence[RunStatus]:

@@ -36,7 +36,7 @@ from trainer.contracts.training_options import (
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
-    *("tokenizer_saw_held_out", "test"),
+    *("tokenizer_saw_held_out", "test", "has_auto_batch"),
 }
 _NOT_HASHED_DEFAULTS: dict[str, object] = {
     **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None, "sample_prompts": "held_out"},
@@ -232,6 +232,7 @@ def with_recorded(resolved: Resolved, record: RunRecord) -> EffectiveRequest:
     if blocks & {"model_size", "max_seq_len"}:
         blocks.add("model")
     values |= merged({name: before[name] for name in blocks}, {name: given[name] for name in blocks & given.keys()})
+    values["has_auto_batch"] = record.effective.has_auto_batch
     return parse(EffectiveRequest, values)
 
 
@@ -356,6 +357,8 @@ def request_hash(effective: EffectiveRequest) -> str:
     """Return the SHA-256 of all values that determine the result, without labels, preset and corpus names."""
     dumped: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
     values = {name: value for name, value in dumped.items() if value != _NOT_HASHED_DEFAULTS.get(name, ...)}
+    if effective.has_auto_batch:
+        values["batch_size"] = "auto"
     if effective.optimizer.momentum is None:
         optimizer: dict[str, object] = effective.optimizer.model_dump(mode="json", exclude={"momentum"})
         values["optimizer"] = optimizer

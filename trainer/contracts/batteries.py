@@ -252,8 +252,8 @@ class FormulaResult(Frozen):
     low: float | None
     """The lower end of the 95 % interval of Wilson (1927)."""
     high: float | None
-    chance: float
-    """The share of random surprisals for which the formula holds."""
+    chance: float | None = None
+    """The share of random surprisals for which the formula holds; None in results of version 0.1.0."""
 
 
 class Effect(Frozen):
@@ -378,7 +378,7 @@ class SeedBand(Frozen):
 class BatterySummary(Frozen):
     """`result.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     measure: Measure
     batteries: tuple[BatteryInfo, ...]
     runs: tuple[RunResult, ...]

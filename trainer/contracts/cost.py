@@ -7,8 +7,8 @@ GIB, MIB = 1 << 30, 1 << 20
 _BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train faster here."
 
 
-class Cost(Frozen, extra="ignore"):
-    """The estimated cost of a training. Fields of earlier versions are left out."""
+class Cost(Frozen):
+    """The estimated cost of a training."""
 
     params: int
     memory_bytes: int

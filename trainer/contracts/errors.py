@@ -76,6 +76,7 @@ class ErrorCode(StrEnum):
     CRASH_LOOP = "CRASH_LOOP", _FATAL, 500
     CANCELLED = "CANCELLED", _USER, 409
     CHECKPOINT_CORRUPT = "CHECKPOINT_CORRUPT", _FATAL, 500
+    RECORD_UNREADABLE = "RECORD_UNREADABLE", _FATAL, 409
 
     def __new__(cls, code: str, error_class: ErrorClass, http_status: int) -> "ErrorCode":
         member = str.__new__(cls, code)

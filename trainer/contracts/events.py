@@ -94,8 +94,8 @@ RUN_ENDS = (JobCompleted, JobFailed, JobCancelled)
 """The classes of the last event of a run."""
 
 
-class MetricsConfig(EventBase, extra="ignore"):
-    """Resolved values of the run, at the start of training. Fields of earlier versions are left out."""
+class MetricsConfig(EventBase):
+    """Resolved values of the run, at the start of training."""
 
     type: Literal["trainer.metrics.config.v1"] = "trainer.metrics.config.v1"
     model_family: ModelFamily

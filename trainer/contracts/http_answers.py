@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 from trainer.contracts.base import FileRecord, Frozen, Identifier, KindName
 from trainer.contracts.generations import TrainingSample
 from trainer.contracts.intervals import Spread
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.parameters import NumberField
 from trainer.contracts.reports import Report
 from trainer.contracts.runs import EffectiveRequest, RunStatus, SentRequest
@@ -29,9 +30,11 @@ class RunPage(Frozen):
 
     runs: tuple[RunStatus, ...]
     total: int
-    """Number of runs on all pages; with `by_group`, of groups and single runs."""
+    """Number of runs on all pages, with those that cannot be read; with `by_group`, of groups and single runs."""
     next_cursor: str | None
     """None on the last page."""
+    unreadable: tuple[UnreadableJob, ...] = ()
+    """The runs that this version of the program cannot read: all of them on the first page of a list of all runs."""
     settings: dict[str, dict[str, str]] = Field(default_factory=dict)
     """The values of the settings that were asked for, by run and name; lists are JSON."""
     varied_settings: tuple[str, ...] = ()

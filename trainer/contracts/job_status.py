@@ -21,6 +21,14 @@ class JobStatus(Frozen):
         return self.status in FINAL_STATES
 
 
+class UnreadableJob(Frozen):
+    """A run or another job whose records cannot be read: it is listed, and its files stay as they are."""
+
+    job_id: str
+    reason: str
+    """One sentence: which file, and why."""
+
+
 class StepProgress(Frozen):
     """`progress.json`: how many steps of a job are done, such as items that a model has scored."""
 
@@ -53,19 +61,23 @@ class JobPage(Frozen):
     """A page of jobs, newest first; its kind adds the field with their statuses."""
 
     total: int
-    """Number of jobs on all pages."""
+    """Number of jobs on all pages, with those that cannot be read."""
     next_offset: int | None = None
     """The `offset` of the next page; None on the last one."""
+    unreadable: tuple[UnreadableJob, ...] = ()
+    """The jobs that this version of the program cannot read: all of them on the first page."""
 
     @property
     def jobs(self) -> tuple[JobStatus, ...]:
         """The statuses of this page."""
         fields: dict[str, object] = vars(self)
-        return next(_statuses.validate_python(value) for value in fields.values() if isinstance(value, tuple))
+        return _statuses.validate_python(fields[self._field()])
 
     def with_next(self, following: Self) -> Self:
         """Return a page with the jobs of this one and of the following one."""
-        fields: dict[str, object] = vars(following)
-        name = next(name for name, value in fields.items() if isinstance(value, tuple))
-        joined: dict[str, object] = {name: (*self.jobs, *following.jobs)}
-        return following.model_copy(update=joined)
+        joined: dict[str, object] = {self._field(): (*self.jobs, *following.jobs)}
+        return following.model_copy(update={**joined, "unreadable": (*self.unreadable, *following.unreadable)})
+
+    def _field(self) -> str:
+        """Return the name of the field with the statuses, which the kind adds."""
+        return next(name for name in [*type(self).model_fields] if name not in [*JobPage.model_fields])

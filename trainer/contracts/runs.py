@@ -125,15 +125,7 @@ def _given_fields(request: TrainRequest) -> dict[str, object]:
     return given
 
 
-class SearchedRequest(TrainRequest):
-    """The request of a run of an earlier version, which compared settings before its training."""
-
-    search: int
-
-
-SentRequest = Annotated[
-    TrainRequest | SearchedRequest, Field(union_mode="left_to_right"), PlainSerializer(_given_fields)
-]
+SentRequest = Annotated[TrainRequest, PlainSerializer(_given_fields)]
 
 
 HeldOutSplit = Literal["validation", "test"]
@@ -193,8 +185,8 @@ class CorpusRef(Frozen):
         return self.name == self.sha256
 
 
-class EffectiveRequest(TrainingOptions, extra="ignore"):
-    """A resolved request: every value of the training is set. Fields of earlier versions are left out."""
+class EffectiveRequest(TrainingOptions):
+    """A resolved request: every value of the training is set."""
 
     corpus: CorpusRef
     validation_corpus: CorpusRef | None = None
@@ -207,6 +199,8 @@ class EffectiveRequest(TrainingOptions, extra="ignore"):
     batch_size: BatchRows
     learning_rate: LearningRate
     lr_schedule: Schedule
+    has_auto_batch: bool = False
+    """True for a run of version 0.1.0 whose worker chose `batch_size`: its request hash has `auto` in this place."""
     early_stopping: EarlyStopping = EarlyStopping()
     test: TestAccess = "open"
     tokenizer_saw_held_out: bool = False
@@ -289,7 +283,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 
 def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the settings of a run as text; lists are JSON."""
-    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label"})
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "has_auto_batch"})
     for name, value in flat(dumped):
         if not name.endswith(".bytes"):
             yield name, value if isinstance(value, str) else to_json(value).decode()
@@ -298,7 +292,7 @@ def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
 class RunRecord(JobRecord):
     """`request.json`: an accepted run."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: Identifier
     request: SentRequest
     effective: EffectiveRequest
@@ -619,10 +613,10 @@ class EvalSummary(Frozen):
     """The shares of the text that the run and its ancestors have trained on; None if they were not measured."""
 
 
-class RunManifest(Frozen, extra="ignore"):
-    """`manifest.json`: a finished run; written once, at its end. Fields of earlier versions are left out."""
+class RunManifest(Frozen):
+    """`manifest.json`: a finished run; written once, at its end."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: Identifier
     status: FinalState
     request: SentRequest

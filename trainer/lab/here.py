@@ -13,17 +13,18 @@ from pydantic import BaseModel
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.checkpoints import named_model
-from trainer.artifacts.job_folder import JOB_ID
+from trainer.artifacts.job_folder import JOB_ID, REPORT_FILE, unreadable
 from trainer.artifacts.kinds import KINDS_BY_NAME
 from trainer.artifacts.replication import full_run_id
 from trainer.artifacts.run_ids import Named, one_run_id
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
 from trainer.contracts.corpora import CorpusOverview
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateChunk
 from trainer.contracts.inference_fields import Asks, AsksForStream, ResponseT
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.parameters import ArtifactPath, NoBody, RunPath, WaitQuery
 from trainer.contracts.runs import EffectiveRequest, RunStatus
@@ -39,7 +40,7 @@ from trainer.lab.permissions import Caller, Permissions, no_member
 from trainer.lab.waits import StatusT
 from trainer.queue.run_feeds import RunFeeds
 from trainer.queue.stores import Stores
-from trainer.system.files import is_full, read_record
+from trainer.system.files import BrokenFile, is_full, read_record
 from trainer.system.logs import LogReader
 
 if TYPE_CHECKING:  # redis, which commands that only read do without
@@ -148,6 +149,8 @@ class Here:
         self.lab = _CommandLab(settings, services)
         self.runs = self.lab.stores.runs
         self.corpora = self.lab.stores.corpora
+        self.unreadable: list[UnreadableJob] = []
+        """The runs that `newest` has left out, because their records cannot be read."""
         self._services = services
         self._look_seconds = _FETCH_SECONDS if self.lab.replication.is_on else _LOOK_SECONDS
 
@@ -206,10 +209,24 @@ class Here:
 
     async def newest(self, state: RunState | None = None) -> AsyncGenerator[RunStatus, None]:
         """Yield runs, newest first, without the state of the queue."""
-        for run in self.runs.newest(state):
-            status = run.follow().refresh()
+        skipped: list[RunDirectory] = []
+        for run in self.runs.newest(state, skipped):
+            try:
+                status = run.follow().refresh()
+            except (OSError, BrokenFile):
+                skipped.append(run)
+                continue
             if state in (None, status.status):
                 yield status
+            self._note_unreadable(skipped)
+        self._note_unreadable(skipped)
+
+    def _note_unreadable(self, skipped: list[RunDirectory]) -> None:
+        known = {one.job_id for one in self.unreadable}
+        while skipped:
+            found = unreadable(skipped.pop())
+            if found is not None and found.job_id not in known:
+                self.unreadable.append(found)
 
     async def cancel(self, run_id: str) -> RunStatus:
         """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
@@ -292,6 +309,9 @@ class Here:
 
     async def read(self, kind: KindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
         """Read a record from a file of a completed job."""
+        if name == REPORT_FILE:
+            report = await asyncio.to_thread(self.lab.store(JOB_ROWS[kind]).get(job_id).report)
+            return narrowed(record, report)
         return await asyncio.to_thread(read_record, self.folder(kind, job_id) / name, record)
 
     async def download(self, kind: KindName, job_id: str, folder: Path) -> Sequence[FileRecord]:

@@ -1,11 +1,10 @@
 """Work on jobs of any kind but runs: list them, follow one, cancel it, delete it. Their results are artifacts."""
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
-from trainer.artifacts.job_folder import AnyStatusJob
+from trainer.artifacts.job_folder import AnyStatusJob, unreadable
 from trainer.artifacts.kinds import STATUS_KINDS, StatusKind
 from trainer.contracts.errors import AppError
 from trainer.contracts.job_status import JobPage, JobStatus
@@ -14,6 +13,7 @@ from trainer.contracts.parameters import JobsQuery, NoBody, NoQuery, Query, Wait
 from trainer.lab.calls import JOB_CALLS, QueryT
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import at_end
+from trainer.system.files import BrokenFile
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -22,15 +22,24 @@ async def list_jobs(lab: Lab, asked: Asked[NoQuery, JobsQuery, NoBody]) -> JobPa
     """List the jobs of a kind that the caller may see, newest first, without their details."""
     row, query = _row(asked), asked.query
     store, is_visible = lab.store(row), await lab.visible(asked.caller, row)
+    sees_unreadable = lab.permissions.sees_unreadable(asked.caller)
     end = query.offset + query.limit
 
     def read() -> JobPage:
-        jobs, statuses = [job for job in store.all() if is_visible(job)], list[JobStatus]()
+        found, statuses = store.all(), list[JobStatus]()
+        known, jobs = {job.job_id for job in found}, [job for job in found if is_visible(job)]
+        others = [store.directory(job_id) for job_id in sorted(store.ids()) if sees_unreadable and job_id not in known]
+        hidden = [one for job in others if (one := unreadable(job)) is not None]
+        total = len(jobs) + len(hidden)
+        hidden = hidden if query.offset == 0 else []
         for job in jobs[query.offset : end]:
-            with suppress(FileNotFoundError):  # it was just deleted
+            try:
                 statuses.append(job.listed())
+            except (OSError, BrokenFile):
+                hidden += [one for one in [unreadable(job)] if one is not None]  # None: it was just deleted
         following = end if end < len(jobs) else None
-        fields: dict[str, object] = {row.words: tuple(statuses), "total": len(jobs), "next_offset": following}
+        fields: dict[str, object] = {row.words: tuple(statuses), "total": total, "next_offset": following}
+        fields["unreadable"] = tuple(hidden)
         return JOB_CALLS[row.kind].list.answer.model_validate(fields)
 
     return await asyncio.to_thread(read)

@@ -22,6 +22,7 @@ from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
 from trainer.contracts.inference_fields import Asks, ResponseT
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.naming import named
 from trainer.contracts.operations import JOB_ROWS, JobRow, Operation, Role
 from trainer.contracts.parameters import ModelPath
@@ -251,6 +252,10 @@ class Lab:
     def seen_runs(self, caller: Caller) -> list[RunEntry]:
         """Return the runs that the caller may see, newest first, as of the last refresh of the index."""
         return [run for run in self.index.runs if self.permissions.may_see(caller, run)]
+
+    def unreadable_runs(self, caller: Caller) -> Sequence[UnreadableJob]:
+        """Return the runs that cannot be read, as of the last refresh of the index, if the caller may see them."""
+        return [*self.index.unreadable.values()] if self.permissions.sees_unreadable(caller) else []
 
     async def run(self, caller: Caller, name: str, role: Role = Role.USER) -> RunDirectory:
         """Return a run, also by the name of a model of it.

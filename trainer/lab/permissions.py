@@ -161,6 +161,10 @@ class Permissions:
     def may_see(self, caller: Caller, run: Owned) -> bool:
         return not self._private_runs or _owns(caller, run)
 
+    def sees_unreadable(self, caller: Caller) -> bool:
+        """Return whether a caller may see jobs whose owner cannot be read."""
+        return caller.is_admin or not self._private_runs
+
     def can_receive(self, user_id: int, run: Owned) -> bool:
         """Return whether a watcher may see a run or an experiment; without access, only an own one."""
         caller = Caller(user_id, self.is_admin(user_id))

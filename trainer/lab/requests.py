@@ -18,7 +18,7 @@ from trainer.contracts.runs import TrainRequest
 from trainer.lab.calls import AnyCall, BodyT
 from trainer.lab.permissions import Caller
 from trainer.queue.run_index import owner_number
-from trainer.system.files import to_app_error
+from trainer.system.files import BrokenFile, to_app_error
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
 MAX_BODY_BYTES = 16 << 20
@@ -103,8 +103,8 @@ def whole_numbers(value: object) -> object:
 
 
 def as_app_error(error: Exception) -> AppError:
-    """Return SERVICE_UNAVAILABLE or INSUFFICIENT_STORAGE for a failing or full disk, INTERNAL_ERROR for the rest."""
-    if isinstance(error, OSError):
+    """Return a typed error for an unreadable record, and for a failing or full disk; INTERNAL_ERROR for the rest."""
+    if isinstance(error, OSError | BrokenFile):
         with suppress(OSError):
             return to_app_error(error, {})
     return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")

@@ -8,6 +8,7 @@ from itertools import chain
 import structlog
 
 from trainer.artifacts.curves import pieces
+from trainer.artifacts.job_folder import unreadable
 from trainer.artifacts.outcome import shown_line, without_paths
 from trainer.artifacts.run_files import RunFiles, named_files
 from trainer.artifacts.run_ids import default_label
@@ -47,6 +48,10 @@ from trainer.system.logs import LogReader
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+_OF_PAGE = {"sort", "order", "limit", "offset", "cursor", "by_group", "settings", "totals"}
+"""The fields of a query that choose no runs."""
+
+
 async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPage:
     """List runs, newest first or sorted by a field of their status."""
     query = asked.query
@@ -60,7 +65,13 @@ async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPa
     page = following[: query.limit]
     runs = await lab.feeds.statuses([run.run_id for row in page for run in row.runs])
     cursor = order.place(page[-1]).cursor() if len(following) > len(page) else None
-    found = RunPage(runs=tuple(runs), total=len(rows), next_cursor=cursor)
+    hidden = [*lab.unreadable_runs(asked.caller)] if _is_of_all(query) else []
+    total = len(rows) + len(hidden)
+    hidden = hidden if start == 0 else []
+    known = {run.run_id for run in runs}
+    lost = [lab.stores.runs.directory(run.run_id) for row in page for run in row.runs if run.run_id not in known]
+    hidden += [one for run in lost if (one := await asyncio.to_thread(unreadable, run)) is not None]
+    found = RunPage(runs=tuple(runs), total=total, next_cursor=cursor, unreadable=tuple(hidden))
     if query.totals:
         found = changed(found, totals=totals_of(rows, range(start, start + len(page)), query.sort))
     if query.settings is None:
@@ -69,6 +80,12 @@ async def list_runs(lab: Lab, asked: Asked[NoQuery, RunsQuery, NoBody]) -> RunPa
     settings = {run.run_id: {name: text for name in names if (text := run.setting(name))} for run in entries}
     varied = await asyncio.to_thread(varied_settings, [run for row in rows for run in row.runs])
     return changed(found, settings=settings, varied_settings=varied)
+
+
+def _is_of_all(query: RunsQuery) -> bool:
+    """Return whether a list has all runs, in some order: no condition tells whether an unreadable run meets it."""
+    conditions: dict[str, object] = query.model_dump(exclude_defaults=True, exclude=_OF_PAGE)
+    return not conditions
 
 
 async def _listed(lab: Lab, caller: Caller, query: RunsQuery) -> Sequence[RunRow]:

@@ -16,9 +16,11 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
+from trainer.artifacts.job_folder import unreadable
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import JobRecord, RunState, changed
 from trainer.contracts.errors import AppError
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunStatus, settings_of
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -193,7 +195,9 @@ class RunIndex:
         self._sorted: dict[str, None] = {}
         self._tokenizers: dict[str, TokenizerStatus] = {}
         self._unfinished: dict[str, RunFeed] = {}
-        self._unreadable: set[str] = set()
+        self.unreadable: dict[str, UnreadableJob] = {}
+        """The runs whose records cannot be read."""
+        self._unreadable_tokenizers: set[str] = set()
         self._annotated_ns: int | None = None
         self._annotations: dict[str, tuple[int | None, ...]] = {}
         """When annotations and manifests of runs have changed last."""
@@ -246,7 +250,9 @@ class RunIndex:
             self.deleted = [run for run in (*self.deleted, *gone) if run.is_of_day(time.time())]
             for run in gone:
                 self._unfinished.pop(run.run_id, None)
-            self._unread = {*names - self._unreadable - self._runs.keys()}
+            for name in self.unreadable.keys() - names:
+                del self.unreadable[name]
+            self._unread = {*names - self.unreadable.keys() - self._runs.keys()}
         self._find_annotated()
         changed = [self._read_run(name) for name in self._unread | self._unfinished.keys()]
         if self._runs.keys() != self._sorted.keys():
@@ -324,27 +330,32 @@ class RunIndex:
                     ),
                 )
                 del self._unfinished[name]
-        except (AppError, FileNotFoundError):
-            pass  # not accepted yet, or just deleted
-        except ValueError as error:
-            self._unreadable.add(name)
-            self._unread.discard(name)
-            log.error("run_unreadable", run_id=name, exc_info=error)
+        except AppError:
+            pass  # not accepted yet
+        except (OSError, ValueError) as error:
+            found = unreadable(self._stores.runs.directory(name))
+            if found is not None and name not in self.unreadable:  # else it was just deleted
+                self.unreadable[name] = found
+                log.error("run_unreadable", run_id=name, exc_info=error)
+            if not isinstance(error, FileNotFoundError):  # a missing file may still come from another machine
+                self._unread.discard(name)
+        else:
+            self.unreadable.pop(name, None)
         return self._runs.get(name) != before
 
     def _read_tokenizers(self) -> None:
         names = self._tokenizer_folder.names()
         for name in self._tokenizers.keys() - names:
             del self._tokenizers[name]
-        for name in names - self._tokenizers.keys() - self._unreadable:
+        for name in names - self._tokenizers.keys() - self._unreadable_tokenizers:
             try:
                 status = self._stores.tokenizers.get(name).status()
                 if status.status == "completed":
                     self._tokenizers[name] = status
             except AppError:
                 pass  # not accepted yet
-            except ValueError as error:
-                self._unreadable.add(name)
+            except (OSError, ValueError) as error:
+                self._unreadable_tokenizers.add(name)
                 log.error("tokenizer_unreadable", tokenizer_id=name, exc_info=error)
         self.tokenizers = tuple(sorted(self._tokenizers.values(), key=_created_at, reverse=True))
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from trainer.contracts.base import FileRecord
+from trainer.contracts.earlier_forms import OtherForm, read_stored
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -36,6 +37,10 @@ _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
 class BrokenFile(ValueError):
     """A stored file whose contents are not the ones written there."""
+
+
+class UnknownForm(BrokenFile):
+    """A stored record that is whole, as far as it can be seen, and that this version of the program cannot read."""
 
 
 class Disk:
@@ -171,19 +176,33 @@ def is_about(error: OSError, folder: Path) -> bool:
     return is_temporary or any(path.is_relative_to(name) or name.is_relative_to(path) for name in names)
 
 
-def to_app_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:
-    """Return an error with one sentence for a full disk, a failing disk or an unusable folder.
+def _single_file(error: OSError, folder: Path) -> Path | None:
+    """Return the file below a usable folder that is missing or closed to this user; None for a fault of the folder."""
+    filename: object = error.filename
+    path = Path(str(filename))
+    is_missing = error.errno == errno.ENOENT and path.parent.is_dir() and folder.is_dir()
+    is_closed = error.errno in (errno.EACCES, errno.EPERM) and path.is_file()
+    return path if path.absolute() != folder.absolute() and (is_missing or is_closed) else None
+
+
+def to_app_error(error: AppError | OSError | BrokenFile, folders: Mapping[str, Path]) -> AppError:
+    """Return an error with one sentence for an unreadable record, a full or failing disk, or an unusable folder.
 
     `folders` are the folders of the settings by name. An AppError is returned unchanged; other errors are raised again.
     """
     if isinstance(error, AppError):
         return error
+    if isinstance(error, BrokenFile):
+        return AppError(ErrorCode.RECORD_UNREADABLE, str(error))
     code = transient_code(error)
     if code is ErrorCode.INSUFFICIENT_STORAGE:
         return AppError(code, "The disk is full: free some space.")
     if error.errno in _FOLDER_UNUSABLE:
         for name, folder in folders.items():
             if is_about(error, folder):
+                if (path := _single_file(error, folder)) is not None:
+                    message = f"The file '{path.name}' of '{path.parent.name}' cannot be read ({error.strerror})."
+                    return AppError(ErrorCode.RECORD_UNREADABLE, message)
                 return AppError(
                     ErrorCode.CONFIG_INVALID,
                     f"The folder of {name} cannot be used ({error.strerror}): let this user write there, or set {name}"
@@ -258,11 +277,12 @@ def read_regular(path: Path, most_bytes: int = _MAX_RECORD_BYTES) -> bytes:
 
 
 def read_record(path: Path, model: type[Record]) -> Record:
-    """Read a record from its JSON file; raises BrokenFile if it is not valid."""
-    try:
-        return model.model_validate_json(read_regular(path))
-    except ValidationError:
-        raise damaged(path) from None
+    """Read a record from its JSON file, in today's form or an earlier one.
+
+    Raises BrokenFile if it is not valid, and UnknownForm if it is JSON in a form that this program does not know.
+    """
+    with reading(path):
+        return read_stored(model, read_regular(path))
 
 
 def find_record(path: Path, model: type[Record]) -> Record | None:
@@ -283,11 +303,19 @@ def whole_record(path: Path, model: type[Record]) -> Record | None:
 
 def read_records(path: Path, model: type[Record]) -> list[Record]:
     """Read records from a file of JSON lines of any size; raises BrokenFile if one is not valid."""
-    with open_regular(path) as file, BufferedReader(file) as lines:
-        try:
-            return [model.model_validate_json(line) for line in lines]
-        except ValidationError:
-            raise damaged(path) from None
+    with open_regular(path) as file, BufferedReader(file) as lines, reading(path):
+        return [read_stored(model, line) for line in lines]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise BrokenFile or UnknownForm, with the names of file and folder, for a record that cannot be read."""
+    try:
+        yield
+    except OtherForm as error:
+        raise UnknownForm(f"The file '{path.name}' of '{path.parent.name}' has another form: {error}.") from error
+    except ValidationError:
+        raise damaged(path) from None
 
 
 def damaged(path: Path) -> BrokenFile:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._verbose import mkldnn_set_verbose
 
 from trainer.config.presets import check_bf16, check_precision, halved_batch
+from trainer.contracts.earlier_forms import auto_rows
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import DISTRIBUTION
@@ -66,6 +67,9 @@ def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
     if on_cuda:  # gpu
         torch.set_float32_matmul_precision("high" if effective.compute.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = effective.compute.tf32
+    rows = effective.batch_size
+    if effective.has_auto_batch:
+        rows = auto_rows(effective.model_family, on_cuda=on_cuda)
     workers = effective.data_num_workers
     if workers is None:
         workers = min(4, os.cpu_count() or 1) if on_cuda else 0
@@ -73,7 +77,7 @@ def resolve(effective: EffectiveRequest, processes: int = 1) -> Compute:
         device,
         precision,
         torch.get_num_threads(),
-        effective.batch_size,
+        rows,
         data_num_workers=workers,
         data_pin_memory=on_cuda and effective.data_pin_memory is not False,
     )
