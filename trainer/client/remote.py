@@ -20,6 +20,7 @@ from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, KindName, RunState, changed, narrowed, run_of
+from trainer.contracts.earlier_forms import read_stored
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import RUN_ENDS, Event, event_adapter
 from trainer.contracts.generations import GenerateChunk, GenerateResponse
@@ -263,7 +264,12 @@ class Remote:
 
     async def read(self, kind: KindName, job_id: str, name: str, record: type[RecordT]) -> RecordT:
         """Read a record from a file of a completed job."""
-        return await self.api.get(record, address("artifacts", kind, job_id, "download"), path=name)
+        place = address("artifacts", kind, job_id, "download")
+        content = await self.api.send("GET", place, {"path": name})
+        try:
+            return read_stored(record, content)
+        except ValueError:
+            return self.api.parsed(TypeAdapter(record), content)  # which says what to do
 
     async def report(self, kind: KindName, job_id: str) -> ReportView:
         """Return the report of a completed job with its pictures."""

@@ -42,7 +42,7 @@ def read_experiment(document: dict[str, object], options: Mapping[str, object]) 
     return RequestDraft(override(document, options), errors, is_in_file=is_stated(document, options))
 
 
-_NOT_WRITTEN = {"model_size", "tokenizer_saw_held_out"}
+_NOT_WRITTEN = {"model_size", "tokenizer_saw_held_out", "has_auto_batch", "has_earlier_hash"}
 
 
 def experiment_yaml(record: RunRecord) -> str:

@@ -36,7 +36,7 @@ from trainer.contracts.training_options import (
 
 _NOT_HASHED = {
     *("label", "tags", "provenance", "logging", "model_family", "model_size", "devices", "strategy"),
-    *("tokenizer_saw_held_out", "test", "has_auto_batch"),
+    *("tokenizer_saw_held_out", "test", "has_auto_batch", "has_earlier_hash"),
 }
 _NOT_HASHED_DEFAULTS: dict[str, object] = {
     **{"decay_ratio": DEFAULT_DECAY_RATIO, "ema_decay": None, "minutes": None, "sample_prompts": "held_out"},
@@ -366,6 +366,11 @@ def request_hash(effective: EffectiveRequest) -> str:
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256
     return sha256(to_json(values)).hexdigest()
+
+
+def recorded_hash(record: RunRecord) -> str:
+    """Return the hash that the request of a run must have when it is resolved again."""
+    return request_hash(record.effective) if record.effective.has_earlier_hash else record.request_hash
 
 
 def _standard(request: TrainRequest, method: TokenizerMethod) -> Standard | None:

@@ -174,7 +174,7 @@ class BatteryRequest(BatteryOptions):
 class BatteryRecord(JobRecord):
     """`request.json`; the items are in `items.jsonl` beside it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     battery_id: Identifier
     options: BatteryOptions
     development_of: Identifier | None = None
@@ -425,7 +425,7 @@ class BatteryRow(Frozen):
 class BatteryManifest(Frozen):
     """`manifest.json`: what the results depend on, and the files."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     battery_id: Identifier
     program_version: str
     runs: tuple[RunModel, ...]

@@ -109,7 +109,7 @@ class DevelopmentRow(Frozen):
 class Development(Frozen):
     """`result.json`: the curves of a run over its checkpoints, and the ages of words."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: Identifier
     points: tuple[CheckpointPoint, ...]
     curves: tuple[DevelopmentRow, ...] = ()

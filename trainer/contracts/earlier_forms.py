@@ -61,6 +61,22 @@ def _with_rows(effective: Fields, record: Fields) -> None:
         effective |= {"batch_size": rows, "has_auto_batch": True}
 
 
+def _without_search(effective: Fields, _: Fields) -> None:
+    """Drop the search of settings within a run, of whose fields the request hash was made."""
+    if effective.pop("search", None) is not None:
+        effective["has_earlier_hash"] = True
+    effective.pop("searched", None)
+
+
+def _with_templates(block: Fields, _: Fields) -> None:
+    """Make notes, which were sentences, templates without a translation."""
+    notes = block.get("notes")
+    if isinstance(notes, list):
+        block["notes"] = [
+            {"template": "{text}", "values": {"text": one}} if isinstance(one, str) else one for one in notes
+        ]
+
+
 def _with_printable_tags(options: Fields, _: Fields) -> None:
     """Leave out what tags must not have: they could be empty, and have characters that are not printable."""
     tags = options.get("tags")
@@ -84,7 +100,7 @@ def _with_empty_lines(summary: Fields, _: Fields) -> None:
 
 _OF_RUN = (
     Change("effective", _with_rows),
-    Change("effective", _without("search", "searched")),
+    Change("effective", _without_search),
     Change("effective", _with_printable_tags),
     Change("request", _without("search")),
     Change("request", _with_printable_tags),
@@ -101,9 +117,18 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
             Change("eval", _with_empty_lines),
         ),
     ),
-    "EvalMetrics": ((Change("", _with_total_line),),),
+    "EvalMetrics": ((Change("", _with_total_line), Change("", _with_templates)),),
     "TrainingState": ((Change("", _without_null("seen")),),),
-    "BatterySummary": ((Change("runs.controls", _without("swapped", "n_not_turned")),),),
+    "BatteryRecord": ((Change("batteries", _with_templates),),),
+    "BatteryManifest": ((Change("batteries", _with_templates),),),
+    "BatterySummary": (
+        (
+            Change("", _with_templates),
+            Change("batteries", _with_templates),
+            Change("runs.controls", _without("swapped", "n_not_turned")),
+        ),
+    ),
+    "Development": ((Change("", _with_templates),),),
     "trainer.metrics.config.v1": ((Change("", _without("search")),),),
 }
 """The changes of stored forms by the names of their classes, or by the types of events.

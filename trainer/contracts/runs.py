@@ -201,6 +201,8 @@ class EffectiveRequest(TrainingOptions):
     lr_schedule: Schedule
     has_auto_batch: bool = False
     """True for a run of version 0.1.0 whose worker chose `batch_size`: its request hash has `auto` in this place."""
+    has_earlier_hash: bool = False
+    """True for a run of version 0.1.0 whose request hash has fields that there are no longer."""
     early_stopping: EarlyStopping = EarlyStopping()
     test: TestAccess = "open"
     tokenizer_saw_held_out: bool = False
@@ -283,7 +285,9 @@ def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 
 def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the settings of a run as text; lists are JSON."""
-    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "has_auto_batch"})
+    dumped: dict[str, object] = effective.model_dump(
+        mode="json", exclude={"label", "has_auto_batch", "has_earlier_hash"}
+    )
     for name, value in flat(dumped):
         if not name.endswith(".bytes"):
             yield name, value if isinstance(value, str) else to_json(value).decode()

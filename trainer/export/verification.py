@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
-from trainer.config.presets import request_hash
+from trainer.config.presets import recorded_hash, request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
@@ -134,7 +134,9 @@ def _compare_corpus(corpora: CorpusStore, expected: CorpusRef) -> None:
 def _check_request_hash(record: RunRecord, settings: Settings, *, is_restored: bool, has_texts: bool) -> Check:
     """Resolve the request again and compare its hash; that of a restored run only if this machine has what it names."""
     name, effective = "request_hash", record.effective
-    unresolved = _check(name, request_hash(effective) == record.request_hash, _UNRESOLVED, "The settings have changed.")
+    unresolved = _check(
+        name, request_hash(effective) == recorded_hash(record), _UNRESOLVED, "The settings have changed."
+    )
     if not has_texts:
         return unresolved
     try:
@@ -143,7 +145,7 @@ def _check_request_hash(record: RunRecord, settings: Settings, *, is_restored: b
         if is_restored:
             return unresolved
         return Check(name=name, ok=False, message=f"The request would be refused now: {error.message}")
-    if request_hash(again) == record.request_hash:
+    if request_hash(again) == recorded_hash(record):
         return Check(name=name, ok=True, message="The request resolves to the same hash.")
     before: dict[str, object] = effective.model_dump()
     after: dict[str, object] = again.model_dump()

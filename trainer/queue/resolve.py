@@ -13,7 +13,14 @@ from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.defaults import PACE_SIZES, Pace
-from trainer.config.presets import Resolved, has_free_size, is_same_request, request_hash, with_recorded
+from trainer.config.presets import (
+    Resolved,
+    has_free_size,
+    is_same_request,
+    recorded_hash,
+    request_hash,
+    with_recorded,
+)
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, with_stored_tokenizer
 from trainer.contracts.base import changed
@@ -242,7 +249,7 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
         again = await resolve_again(record, corpora, settings)
     except AppError as error:
         raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
-    if request_hash(again) == record.request_hash:
+    if request_hash(again) == recorded_hash(record):
         return
     has_changed = again.hashes_by_field() != record.effective.hashes_by_field()
     what = "its corpus has changed since" if has_changed else "its request resolves to different settings today"
