@@ -163,13 +163,13 @@ def read_stored(model: type[Record], data: bytes) -> Record:
             return model.model_validate_json(data)
         except ValidationError as error:
             fields = _fields.validate_json(data)
-            raise _other_form(model, fields, error) from error
+            raise _other_form(model, fields.get("schema_version", 1), error) from error
     fields = _fields.validate_json(data)
     version = fields.get("schema_version", 1)
     try:
         return model.model_validate_json(_upgraded(model.__name__, fields, version) or data)
     except ValidationError as error:
-        raise _other_form(model, fields, error) from error
+        raise _other_form(model, version, error) from error
 
 
 def upgraded_event(line: bytes) -> bytes | None:
@@ -207,8 +207,8 @@ def _blocks(value: JsonValue, path: str) -> Iterator[Fields]:
             yield value
 
 
-def _other_form(model: type[BaseModel], fields: Fields, error: ValidationError) -> OtherForm:
-    written, known = fields.get("schema_version", 1), version_of(model)
+def _other_form(model: type[BaseModel], written: JsonValue, error: ValidationError) -> OtherForm:
+    known = version_of(model)
     if isinstance(written, int) and written > known:
         return OtherForm(f"it has schema_version {written}, and this program reads up to {known}: update the program")
     [first, *_] = _problems.validate_json(error.json(include_input=False, include_context=False, include_url=False))
