@@ -113,7 +113,8 @@ async def list_jobs(context: CommandContext, row: JobRow, number: int) -> Answer
     page = _LISTS[row.kind].page_of(jobs, number)
     if page.items:
         page.buttons.add_item(job_select(row, page.items))
-    return Answer(jobs_page(row, page.items, total=len(jobs), page=page.title), view=page.buttons)
+    hidden, total = found.unreadable if number == 0 else (), len(jobs) + len(found.unreadable)
+    return Answer(jobs_page(row, page.items, total=total, page=page.title, unreadable=hidden), view=page.buttons)
 
 
 async def show_job(context: CommandContext, row: JobRow, given: str) -> Answer:

@@ -100,7 +100,10 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     ]
     if options:
         page.buttons.add_item(run_select("status", _("Show the status of a run"), options))
-    embed = runs_page(page.items, title=filters.title, total=len(rows), page=page.title)
+    is_first = filters.page == 0 and query == RunsQuery(owner=owner)
+    hidden = context.lab.unreadable_runs(context.caller) if is_first else ()
+    total = len(rows) + len(hidden)
+    embed = runs_page(page.items, title=filters.title, total=total, page=page.title, unreadable=hidden)
     return Answer(embed, view=page.buttons)
 
 

@@ -32,6 +32,7 @@ from bot.messages.text import (
 from bot.people.user_settings import Notify
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.job_status import UnreadableJob
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.training_options import ChosenValue
@@ -51,6 +52,7 @@ STATE_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN,
 """Colours of cards; those of other states are grey."""
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG, _MAX_SHOWN_NOTE = 1900, 300
+_MAX_UNREADABLE, _MAX_REASON = 5, 300
 CARD_PLACES: dict[Notify, str] = {
     "dm": "A card in your direct messages shows the progress.",
     "here": "A card in this channel shows the progress.",
@@ -222,12 +224,24 @@ def state_counts(counts: Mapping[RunState, int]) -> str:
     return " · ".join(f"{STATE_SIGNS[state]} {numeral(counts[state])} {_(state)}" for state in states)
 
 
-def runs_page(rows: Sequence[RunRow], *, title: str, total: int, page: str) -> discord.Embed:
+def runs_page(
+    rows: Sequence[RunRow], *, title: str, total: int, page: str, unreadable: Sequence[UnreadableJob] = ()
+) -> discord.Embed:
     """Return one page of a list of `total` rows: runs, and groups of runs; `page` ends its title."""
     lines = [line for row in rows for line in _run_lines(row)]
-    if not rows:
+    lines += unreadable_lines(unreadable)
+    if not lines:
         lines = [_("No runs found. `/mt train` starts one; `mine:False` includes the runs of other people.")]
     return make_embed(BLURPLE, f"📋 {title}: {count(total)}{page}", lines)
+
+
+def unreadable_lines(jobs: Sequence[UnreadableJob]) -> list[str]:
+    """Return what a list says of the jobs that cannot be read."""
+    shown = [
+        _("⚠ `{name}` cannot be read: {reason}", name=job.job_id, reason=plain(clamp(job.reason, _MAX_REASON)))
+        for job in jobs[:_MAX_UNREADABLE]
+    ]
+    return [*shown, *(["…"] if len(jobs) > len(shown) else [])]
 
 
 def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:

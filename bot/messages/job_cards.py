@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import discord
 
-from bot.messages.answers import STATE_COLOURS, STATE_SIGNS
+from bot.messages.answers import STATE_COLOURS, STATE_SIGNS, unreadable_lines
 from bot.messages.buttons import button, button_row, option, run_select
 from bot.messages.job_lines import MAX_ERROR, build_lines, step_lines, tokenizer_lines
 from bot.messages.report_card import report_lines, table_select
@@ -13,7 +13,7 @@ from trainer.contracts.base import KindName, RunState
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildStatus
 from trainer.contracts.experiments import ExperimentStatus
-from trainer.contracts.job_status import JobStatus
+from trainer.contracts.job_status import JobStatus, UnreadableJob
 from trainer.contracts.operations import JobRow
 from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.reports import Report
@@ -100,11 +100,14 @@ def job_buttons(row: JobRow, status: JobStatus, report: Report | None = None, *,
     return button_row(*items)
 
 
-def jobs_page(row: JobRow, statuses: Sequence[JobStatus], *, total: int, page: str) -> discord.Embed:
+def jobs_page(
+    row: JobRow, statuses: Sequence[JobStatus], *, total: int, page: str, unreadable: Sequence[UnreadableJob] = ()
+) -> discord.Embed:
     """Return a page of the list of jobs of a kind; `page` ends its title."""
     titled = _COUNTS.get(row.kind)
+    lines = [*(_line(row, status) for status in statuses), *unreadable_lines(unreadable)]
     title = f"🗂 {row.words}: {numeral(total)}" if titled is None else titled(total)
-    return make_embed(BLURPLE, f"{title}{page}", [_line(row, status) for status in statuses] or [_none_yet(row.kind)])
+    return make_embed(BLURPLE, f"{title}{page}", lines or [_none_yet(row.kind)])
 
 
 def job_select(row: JobRow, statuses: Sequence[JobStatus]) -> discord.ui.Select[discord.ui.View]:

@@ -177,3 +177,14 @@ function filled(element, attributes, children) {
   element.append(...children.filter((child) => child !== null).map(nodeOf));
   return element;
 }
+
+/** @import { UnreadableJob } from "./records.js" */
+
+/**
+ * Return the list of the jobs that the server cannot read, each with the reason; hidden if there is none.
+ * @param {readonly UnreadableJob[]} jobs
+ */
+export function unreadableList(jobs) {
+  const items = jobs.map(({ job_id: id, reason }) => h("li", {}, h("code", {}, id), ` cannot be read: ${reason}`));
+  return h("ul", { class: "quiet", hidden: jobs.length === 0 }, ...items);
+}

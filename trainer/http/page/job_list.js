@@ -2,13 +2,13 @@
 
 import { read } from "./api.js";
 import { kept } from "./drafts.js";
-import { failure, h, labelled, renew, scrolling } from "./elements.js";
+import { failure, h, labelled, renew, scrolling, unreadableList } from "./elements.js";
 import { columnsOf, fieldsOf } from "./job_columns.js";
 import { capital } from "./numbers.js";
 import { hasEnded, repeat } from "./states.js";
 import { TABLES } from "./tables.js";
 
-/** @import { JobPage, JobStatus, JobTable } from "./records.js" */
+/** @import { JobPage, JobStatus, JobTable, UnreadableJob } from "./records.js" */
 
 const PAGE = 100;
 const MAX_PAGE = 1000;
@@ -45,6 +45,7 @@ export function listOf(row) {
       ...TABLES.states.map((name) => h("option", {}, name)),
     );
     const link = h("a", { href: `#/${kind}/new` }, `New ${word}`);
+    const lost = h("div");
     const hint = h("p", { hidden: true }, start ? "There is none yet. Start one here, or by " : "There is none yet. Start one by ", h("code", {}, command), ".");
     const table = scrolling(
       title,
@@ -65,6 +66,7 @@ export function listOf(row) {
         labelled("Status", kept(state, `${kind} status`)),
       ),
       found,
+      lost,
       trouble,
       hint,
       table,
@@ -74,7 +76,10 @@ export function listOf(row) {
     async function load() {
       const isNarrow = Boolean(search.value.trim() || state.value);
       try {
-        ({ jobs, total } = await readJobs(row, isNarrow ? Infinity : wanted, signal));
+        const answer = await readJobs(row, isNarrow ? Infinity : wanted, signal);
+        ({ jobs } = answer);
+        total = answer.total - answer.unreadable.length;
+        lost.replaceChildren(unreadableList(answer.unreadable));
         trouble.replaceChildren();
         draw();
       } catch (error) {
@@ -145,7 +150,7 @@ export function listOf(row) {
 }
 
 /**
- * Read the newest jobs of a kind, and the number of all.
+ * Read the newest jobs of a kind, the number of all, and those that the server cannot read.
  * @param {JobTable} row
  * @param {number} wanted
  * @param {AbortSignal} signal
@@ -153,10 +158,15 @@ export function listOf(row) {
 export async function readJobs({ kind, words }, wanted, signal) {
   /** @type {JobStatus[]} */
   const jobs = [];
+  /** @type {UnreadableJob[]} */
+  const unreadable = [];
+  let offset = 0;
   for (;;) {
     /** @type {JobPage & Record<string, JobStatus[]>} */
-    const page = await read(`/${kind}?offset=${jobs.length}&limit=${Math.min(wanted - jobs.length, MAX_PAGE)}`, signal);
+    const page = await read(`/${kind}?offset=${offset}&limit=${Math.min(wanted - jobs.length, MAX_PAGE)}`, signal);
     jobs.push(...(page[words] ?? []));
-    if (page.next_offset === null || jobs.length >= wanted) return { jobs, total: page.total };
+    unreadable.push(...page.unreadable);
+    if (page.next_offset === null || jobs.length >= wanted) return { jobs, total: page.total, unreadable };
+    offset = page.next_offset;
   }
 }

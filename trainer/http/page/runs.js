@@ -2,7 +2,7 @@
 
 import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
-import { announce, bdi, failure, h, labelled, live, renew } from "./elements.js";
+import { announce, bdi, failure, h, labelled, live, renew, unreadableList } from "./elements.js";
 import { COLUMNS, runLink, settingColumn } from "./run_columns.js";
 import { TrainingCurves } from "./run_curves.js";
 import { hasEnded, repeat } from "./states.js";
@@ -37,11 +37,12 @@ export async function showRuns(main, signal, _, query) {
   let turn = 0;
   let isOnHold = false; // the filter was refused, or is being typed
   /** @type {RunPage} */
-  let page = { runs: [], total: 0, next_cursor: null, settings: {}, varied_settings: [], totals: [] };
+  let page = { runs: [], total: 0, next_cursor: null, unreadable: [], settings: {}, varied_settings: [], totals: [] };
   /** @type {Set<string>} the groups over seeds whose runs are shown */
   const opened = new Set();
   const trouble = h("div");
   const about = h("p", { class: "quiet" });
+  const lost = h("div");
   const nothing = h("div", { class: "empty", hidden: true });
   const pages = h("nav", { class: "bar", "aria-label": "Pages of the list" });
   const compare = h("button", { type: "button", onclick: () => (location.hash = `#/compare/${[...picked].join(",")}`) });
@@ -95,6 +96,7 @@ export async function showRuns(main, signal, _, query) {
       h("p", { id: "where-help", class: "quiet" }, `Conditions name a setting, such as optimizer.name=adamw or tags=pilot, or a number: ${numberNames()}. Give losses in nats per token here.`),
     ),
     counts,
+    lost,
     region,
   );
   offer(status, ["", ...TABLES.states], "any", wanted.filters["status"]);
@@ -153,6 +155,7 @@ export async function showRuns(main, signal, _, query) {
       ...(isFiltered ? [] : [h("p", {}, h("a", { class: "button", href: "#/train" }, "New run"), " ", h("a", { href: "#/corpora" }, "Add a corpus"))]),
     );
     about.replaceChildren(live(() => `${counted(total, "run")} (a group over seeds counts as one); losses in ${unit()} per token`));
+    lost.replaceChildren(unreadableList(page.unreadable));
     const last = Math.max(1, Math.ceil(total / PAGE_ROWS));
     const step = (/** @type {string} */ name, /** @type {number} */ to) =>
       to >= 1 && to <= last ? h("a", { href: addressOf({ ...wanted, page: to }) }, name) : null;
