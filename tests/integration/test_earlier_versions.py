@@ -1,5 +1,6 @@
 """Folders that earlier versions have made: all that is in them is listed, opened and used by this version."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from local_discord.driver import shown_text
 from tests.support import settings_in
 from tests.support.bot import place
 from tests.support.earlier_labs import LABS, unpack_lab
-from tests.support.http import site, with_api
-from tests.support.run_shell import Shell
+from tests.support.http import ANA, site, with_api
+from tests.support.lab import running_worker
+from tests.support.run_shell import TINY, Shell
 from trainer.artifacts.job_folder import AnyJob, unreadable
 from trainer.artifacts.kinds import JOB_KINDS, STATUS_KINDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import KindName
+from trainer.contracts.batteries import BatteryList
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.operations import CHAT_COMMANDS, JOB_ROWS
 from trainer.contracts.verification import Verification
@@ -40,7 +43,7 @@ def jobs_of(root: Path) -> Iterator[tuple[KindName, AnyJob]]:
 
 
 def completed(shell: Shell) -> list[RunDirectory]:
-    runs = ((run, run.manifest()) for run in RunStore(shell.artifacts).all())
+    runs = [(run, run.manifest()) for run in RunStore(shell.artifacts).all()]
     return [run for run, manifest in runs if manifest is not None and manifest.status == "completed"]
 
 
@@ -108,3 +111,89 @@ async def test_earlier_folder__is_shown_in_discord(tmp_path: Path, name: str) ->
                 if row.chat_command("show") in CHAT_COMMANDS:
                     read = await here.ask(here.ana, row.chat_command("show"), {row.word: job_id})
                     assert job_id in read.text
+
+
+@pytest.mark.slow
+@EARLIER
+def test_earlier_folder__is_scored_resumed_exported_and_deleted(shell: Shell, name: str) -> None:
+    unpack_lab(name, shell.root)
+    [cancelled] = [run for run in RunStore(shell.artifacts).all() if (run.path / "cancel").exists()]
+    before = {run.run_id for run in RunStore(shell.artifacts).all()}
+    with running_worker(shell.root):
+        shell.type("score", "done", "abc ab")
+        shell.type("generate", "done", "abc", "--max-new-tokens", "4")
+        shell.type("predict", "done", "abc")
+        shell.type("eval", "done")
+        shell.type("resume", cancelled.run_id)
+        [resumed] = [run for run in RunStore(shell.artifacts).all() if run.run_id not in before]
+        assert resumed.completed_manifest().resumed_from_run_id == cancelled.run_id
+        shell.type("train", *TINY, "--corpus", "poem", "--init-from", "done", "--name", "warm")
+        shell.type("battery", "run", "done", str(shell.write("pairs.tsv", "good\tbad\nabc\tacb\n")))
+    for kind in ("hf", "archive", "csv"):
+        shell.type("export", "done", "--format", kind, "--out", f"out-{kind}")
+    first = shell.read(Verification, "verify", resumed.run_id)
+    assert first.ok
+    shell.type("delete", "--yes", cancelled.run_id, resumed.run_id)
+    for kind, job in jobs_of(shell.root):
+        if kind in ("experiments", "studies", "readings"):
+            group = [_COMMANDS[kind]] if kind in _COMMANDS else ["job"]
+            shell.type(*group, "delete", *([] if kind in _COMMANDS else [kind]), "--yes", job.job_id)
+    for run in completed(shell):
+        if run.record().effective.label not in ("done", "warm"):
+            shell.type("delete", "--yes", run.run_id)
+    for run_id in ("warm", "done"):
+        shell.type("delete", "--yes", RunStore(shell.artifacts).find_named(run_id).run_id)
+    for kind, job in jobs_of(shell.root):
+        if kind in ("batteries", "tokenizers"):
+            shell.type(_COMMANDS[kind], "delete", "--yes", job.job_id)
+    assert [kind for kind, _ in jobs_of(shell.root) if kind in ("models", *_COMMANDS)] == []
+
+
+REASON = "has another form: it has schema_version 9, and this program reads up to 2: update the program."
+
+
+@pytest.fixture(name="mixed")
+def mixed_fixture(shell: Shell) -> Shell:
+    """A run, one of a later version, one whose request was changed, and a battery of a later version."""
+    run = shell.add_finished_run()
+    later, changed = (shutil.copytree(run.path, run.path.with_name(name)) for name in ("later-1", "changed-1"))
+    for folder in (later, changed):
+        request = folder / "request.json"
+        request.write_bytes(request.read_bytes().replace(b'"schema_version": 1', b'"schema_version": 9'))
+    (later / "SHA256SUMS").unlink()
+    battery = shell.artifacts / "batteries" / "battery-1"
+    battery.mkdir(parents=True)
+    (battery / "request.json").write_text('{"schema_version": 9}', encoding="utf-8")
+    return shell
+
+
+def test_record_of_a_later_version__is_listed_by_the_terminal(mixed: Shell) -> None:
+    shell, reason = mixed, REASON
+    [run] = completed(shell)
+    listed = shell.type("runs")
+    assert "2 runs cannot be read; the files stay as they are:" in listed and run.run_id in listed
+    assert f"later-1  The file 'request.json' of 'later-1' {reason}" in " ".join(listed.split("\n"))
+    assert "changed-1  A record of 'changed-1' is damaged: its hash has changed." in listed
+    assert f"The file 'request.json' of 'later-1' {reason}" in shell.refuse("status", "later-1", code=1)
+    assert "1 battery cannot be read" in shell.type("battery", "list")
+    assert reason in shell.type("doctor", code=1)
+
+
+async def test_record_of_a_later_version__is_counted_over_http_and_listed_in_discord(mixed: Shell) -> None:
+    shell, reason = mixed, REASON
+    async with site(with_api(settings_in(shell.root, embedded_workers=0), private_runs=True)) as here:
+        page = (await here.get("/runs")).record(RunPage)
+        assert (page.total, len(page.runs), [one.job_id for one in page.unreadable]) == (3, 1, ["changed-1", "later-1"])
+        assert (await here.get("/runs?status=completed")).record(RunPage).unreadable == ()
+        assert (await here.get("/runs", key=ANA)).record(RunPage).total == 0
+        assert (await here.get("/runs/later-1")).outcome == (409, "RECORD_UNREADABLE")
+        found = (await here.get("/batteries")).record(BatteryList)
+        assert (found.total, [one.job_id for one in found.unreadable]) == (1, ["battery-1"])
+        assert (await here.get("/batteries/battery-1")).outcome == (409, "RECORD_UNREADABLE")
+    async with place(shell.root) as there:
+        shown = shown_text((await there.reply(there.ana, "runs", {"mine": False})).payload)
+        assert "All runs: 3" in shown and "`later-1` cannot be read: The file" in shown and reason in shown
+        read = await there.ask(there.ana, JOB_ROWS["batteries"].chat_command("list"))
+        assert "`battery-1` cannot be read" in read.text
+        read = await there.ask(there.ana, "status", {"run": "later-1"})
+        assert reason in read.text

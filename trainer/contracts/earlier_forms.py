@@ -149,8 +149,10 @@ _problems: TypeAdapter[list[_Problem]] = TypeAdapter(list[_Problem])
 def version_of(model: type[BaseModel]) -> int:
     """Return the version of a stored form that this program writes."""
     field = model.model_fields.get("schema_version")
-    default: object = None if field is None else field.default
-    return default if isinstance(default, int) else 1
+    if field is None:
+        return 1
+    version: int = field.default
+    return version
 
 
 def read_stored(model: type[Record], data: bytes) -> Record:

@@ -76,7 +76,8 @@ class JobPage(Frozen):
     def with_next(self, following: Self) -> Self:
         """Return a page with the jobs of this one and of the following one."""
         joined: dict[str, object] = {self._field(): (*self.jobs, *following.jobs)}
-        return following.model_copy(update={**joined, "unreadable": (*self.unreadable, *following.unreadable)})
+        joined["unreadable"] = (*self.unreadable, *following.unreadable)
+        return following.model_copy(update=joined)
 
     def _field(self) -> str:
         """Return the name of the field with the statuses, which the kind adds."""
