@@ -1,6 +1,7 @@
 """Results of batteries on disk, one folder each: the items, the scores of each run, and in the end the summary."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from trainer.contracts.reports import Report
 from trainer.contracts.runs import RunModel
 from trainer.system.files import (
     DISK,
+    BrokenFile,
     Disk,
     file_records,
     find_record,
@@ -156,7 +158,8 @@ class BatteryDirectory(SteppedJob[BatteryRecord]):
         """Return the files with their hashes; raises CONFLICT before the end of the job."""
         self.check_completed()
         listed = read_record(self.path / MANIFEST_FILE, BatteryManifest).files
-        self.report()
+        with suppress(BrokenFile):  # its files are listed all the same
+            self.report()
         files, report = [self.path / MANIFEST_FILE, self.result], self.path / REPORT_FILE
         if report.exists() and all(file.path != REPORT_FILE for file in listed):
             files.append(report)

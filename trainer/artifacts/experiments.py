@@ -1,6 +1,7 @@
 """Experiments on disk, one directory each; imports no torch and no numpy."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from trainer.contracts.runs import CorpusRef
 from trainer.contracts.seeds import RunGroup
 from trainer.system.files import (
     DISK,
+    BrokenFile,
     Disk,
     file_records,
     read_record,
@@ -139,7 +141,8 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
     def result_files(self) -> tuple[FileRecord, ...]:
         """Return the files of the report with their hashes; raises CONFLICT before the end of the experiment."""
         self.check_completed()
-        self.report()
+        with suppress(BrokenFile):  # its files are listed all the same
+            self.report()
         return file_records(self.path, self.report_files())
 
     def report_of_results(self) -> Report:

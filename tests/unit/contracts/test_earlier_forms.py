@@ -7,7 +7,6 @@ from pkgutil import iter_modules, resolve_name
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
 
 import trainer.artifacts
 import trainer.contracts
@@ -51,19 +50,24 @@ def stored_forms() -> dict[str, tuple[int, str]]:
     for model in _models():
         is_ours = model.__module__.startswith(("trainer.", "bot."))
         if is_ours and ("schema_version" in model.model_fields or model.__name__ in _WITHOUT_VERSION):
-            schema = to_json(_undescribed(model.model_json_schema()))
+            described: dict[str, object] = model.model_json_schema()
+            schema = json.dumps(_undescribed(described), sort_keys=True)
             name = f"{model.__module__}.{model.__name__}"
-            found[name] = version_of(model), sha256(json.dumps(json.loads(schema), sort_keys=True).encode()).hexdigest()
+            found[name] = version_of(model), sha256(schema.encode()).hexdigest()
     return found
 
 
 def _undescribed(value: object) -> object:
     if isinstance(value, dict):
-        return {name: _undescribed(one) for name, one in value.items() if not _is_text(name, one)}
-    return [*map(_undescribed, value)] if isinstance(value, list) else value
+        fields: dict[str, object] = value
+        return {name: _undescribed(one) for name, one in fields.items() if not _is_text(name, one)}
+    if isinstance(value, list):
+        items: list[object] = value
+        return [*map(_undescribed, items)]
+    return value
 
 
-def _is_text(name: object, value: object) -> bool:
+def _is_text(name: str, value: object) -> bool:
     return name in ("description", "title", "examples") and not isinstance(value, dict)
 
 
