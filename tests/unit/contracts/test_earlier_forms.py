@@ -17,6 +17,7 @@ from trainer.contracts.batteries import BatteryManifest
 from trainer.contracts.development import Development
 from trainer.contracts.earlier_forms import EARLIER, OtherForm, auto_rows, read_stored, upgraded_event, version_of
 from trainer.contracts.events import MetricsConfig, type_of
+from trainer.contracts.http_answers import RunReport
 from trainer.contracts.reports import Note
 from trainer.contracts.runs import RunManifest, RunRecord
 
@@ -48,7 +49,7 @@ def stored_forms() -> dict[str, tuple[int, str]]:
         resolve_name(name)
     found: dict[str, tuple[int, str]] = {}
     for model in _models():
-        is_ours = model.__module__.startswith(("trainer.", "bot."))
+        is_ours = model.__module__.startswith(("trainer.", "bot.")) and model is not RunReport  # which is only answered
         if is_ours and ("schema_version" in model.model_fields or model.__name__ in _WITHOUT_VERSION):
             described: dict[str, object] = model.model_json_schema()
             schema = json.dumps(_undescribed(described), sort_keys=True)
