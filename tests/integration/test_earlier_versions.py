@@ -24,6 +24,9 @@ from trainer.contracts.verification import Verification
 from trainer.lab.calls import JOB_CALLS
 
 EARLIER = pytest.mark.parametrize("name", LABS)
+BY_FACE = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "0.1.0-30549b9")) for name in LABS]
+)
 _COMMANDS: dict[KindName, str] = {
     **{"tokenizers": "tokenizer", "batteries": "battery", "experiments": "experiment", "studies": "study"},
 }
@@ -67,7 +70,7 @@ def test_earlier_folder__is_read_and_shown_by_the_terminal(lab_of_before: Shell)
     assert shell.read(Verification, "verify", "done").ok
 
 
-@EARLIER
+@BY_FACE
 async def test_earlier_folder__is_served_over_http(tmp_path: Path, name: str) -> None:
     unpack_lab(name, tmp_path)
     async with site(with_api(settings_in(tmp_path, embedded_workers=0))) as here:
@@ -96,7 +99,7 @@ async def test_earlier_folder__is_served_over_http(tmp_path: Path, name: str) ->
                         assert report.status == 200
 
 
-@EARLIER
+@BY_FACE
 async def test_earlier_folder__is_shown_in_discord(tmp_path: Path, name: str) -> None:
     unpack_lab(name, tmp_path)
     async with place(tmp_path) as here:

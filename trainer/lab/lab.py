@@ -255,7 +255,8 @@ class Lab:
 
     def unreadable_runs(self, caller: Caller) -> Sequence[UnreadableJob]:
         """Return the runs that cannot be read, as of the last refresh of the index, if the caller may see them."""
-        return [*self.index.unreadable.values()] if self.permissions.sees_unreadable(caller) else []
+        found = sorted(self.index.unreadable.items()) if self.permissions.sees_unreadable(caller) else []
+        return [one for _, one in found]
 
     async def run(self, caller: Caller, name: str, role: Role = Role.USER) -> RunDirectory:
         """Return a run, also by the name of a model of it.
