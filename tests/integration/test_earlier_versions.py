@@ -145,7 +145,7 @@ def test_earlier_folder__is_scored_resumed_exported_and_deleted(shell: Shell, na
         if run.record().effective.label not in ("done", "warm"):
             shell.type("delete", "--yes", run.run_id)
     for run_id in ("warm", "done"):
-        shell.type("delete", "--yes", RunStore(shell.artifacts).find_named(run_id).run_id)
+        shell.type("delete", "--yes", run_id)
     for kind, job in jobs_of(shell.root):
         if kind in ("batteries", "tokenizers"):
             shell.type(_COMMANDS[kind], "delete", "--yes", job.job_id)
