@@ -10,6 +10,8 @@ from tests.support.http import ADMIN, ANA, Site, inside, with_api
 from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.http_answers import RunPage
+from trainer.contracts.job_status import UnreadableJob
 from trainer.lab.requests import MAX_BODY_BYTES
 
 
@@ -111,12 +113,13 @@ async def test_damaged_file__is_an_error_without_a_word_of_the_server(here: Site
     for path in ("", "/events", "/curve", "/eval"):
         with captured_logs() as logs:
             failed = await here.get(f"/runs/{copied.run_id}{path}")
-        assert failed.outcome == (500, "INTERNAL_ERROR"), path
-        assert failed.error.message == "The server failed to answer this request."
+        assert failed.outcome == (409, "RECORD_UNREADABLE"), path
+        assert ("'metrics.json' of" if path == "/eval" else "'events.jsonl' of") in failed.error.message
+        assert str(copied.path.parent) not in failed.error.message
         assert ("http_request_failed", failed.error.request_id) in events_of(logs, "request_id")
     (copied.path / "request.json").write_text("{")
-    assert (await here.get(f"/runs/{copied.run_id}", key=ANA)).outcome == (500, "INTERNAL_ERROR")
-    assert (await here.get(f"/runs/{copied.run_id}/config.yaml")).outcome == (500, "INTERNAL_ERROR")
+    assert (await here.get(f"/runs/{copied.run_id}", key=ANA)).outcome == (409, "RECORD_UNREADABLE")
+    assert (await here.get(f"/runs/{copied.run_id}/config.yaml")).outcome == (409, "RECORD_UNREADABLE")
 
 
 async def test_damaged_run__does_not_hide_the_others(
@@ -127,7 +130,10 @@ async def test_damaged_run__does_not_hide_the_others(
     with captured_logs() as logs:
         async with inside(here.queue, with_api(lab.settings)) as (other, _):
             listed = await other.get("/runs?limit=200")
-    assert run.run_id in listed.text and copied.run_id not in listed.text
+    page = listed.record(RunPage)
+    assert run.run_id in {one.run_id for one in page.runs} and copied.run_id not in {one.run_id for one in page.runs}
+    reason = "The file 'events.jsonl' cannot be read (No such file or directory)."
+    assert page.unreadable == (UnreadableJob(job_id=copied.run_id, reason=reason),)
     assert ("run_unreadable", copied.run_id) in events_of(logs, "run_id")
 
 

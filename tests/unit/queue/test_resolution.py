@@ -286,7 +286,7 @@ def test_resolved_request__resolves_to_itself(fields: dict[str, object], facts: 
     found = tried(fields, facts)
     if found is None or found.effective.model_family == "ngram":  # which refuses the values that it does not use
         return
-    of_result = {"corpus", "tokenizer_id", "tokenizer_saw_held_out"}
+    of_result = {"corpus", "tokenizer_id", "tokenizer_saw_held_out", "has_auto_batch", "has_earlier_hash"}
     values: dict[str, object] = found.effective.model_dump(mode="json", exclude=of_result, exclude_none=True)
     values["gradient_clipping"] = found.effective.gradient_clipping
     values |= {} if {"warmup_steps", "warmup_ratio"} & values.keys() else {"warmup_steps": 0}
