@@ -117,7 +117,7 @@ def test_results__are_shown_exported_and_computed_again(shell: Shell, tmp_path: 
     scores.write_text(f"{worse.model_dump_json()}\n", "utf-8")
     assert "are not those of the items" in shell.refuse("battery", "recompute", out)
     scores.write_text("{}\n", "utf-8")
-    assert "content is damaged" in shell.refuse("battery", "recompute", out)
+    assert "has another form: `item` is not as in" in shell.refuse("battery", "recompute", out)
 
 
 @pytest.mark.slow
