@@ -130,7 +130,8 @@ class CorpusStore:
         is_named = any(
             (root / f"{first}{end}").exists() for root in (self.own, BUNDLED_CORPORA) for end in ("", ".txt")
         )
-        return first if CONTENT_NAME.fullmatch(first) and not is_named else None
+        content = first.partition(".")[0]  # its note is beside it
+        return content if CONTENT_NAME.fullmatch(content) and not is_named else None
 
     def is_bundled(self, name: str) -> bool:
         """Return True for a corpus that is part of the program."""
