@@ -31,6 +31,13 @@ PYTHON_MODULES = {
 }
 TERMINAL_MODULES = {"trainer/commands/terminal.py", "trainer/commands/main.py"}
 """The second one writes texts of the program only, before other modules are loaded."""
+ASKING_MODULES = {
+    "bot/commands/score.py",  # pictures and unknown signs of a text that the caller has typed
+    "trainer/http/completions.py",  # after `allowed_inference`
+    "trainer/worker/steps.py",  # steps of a job that was allowed
+}
+"""Modules besides those of the lab that send requests to models by themselves."""
+READS_OF_RESULTS = {"get", "get_chat", "last_chat", "wait", "close"}
 MAX_GPU_LINES = 60
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
 SUPPRESSES_ALL = re.compile(r"suppress\([^)]*\b(?:Base)?Exception\b")
@@ -204,6 +211,20 @@ def is_python(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and (node.value.id, node.attr) == ("sys", "executable")
 
 
+def unchecked_requests(source: Source) -> list[str]:
+    """Uses of the client of models for more than results: `Lab.ask` and `Lab.submit` ask for the caller's rights."""
+    if source.path.startswith("trainer/lab/") or source.path in ASKING_MODULES:
+        return []
+    found = [node for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)]
+    read = [node.value for node in found if node.attr in READS_OF_RESULTS]
+    return [
+        f"{node.lineno}: asks a model without `Lab.ask` or `Lab.submit`"
+        for node in found
+        if node.attr == "inference" and ast.unparse(node) not in ("keys.inference", "self.inference")
+        if node not in read
+    ]
+
+
 RULES: dict[Callable[[Source], list[str]], tuple[str, ...]] = {
     type_escapes: EVERYTHING,
     dataclasses: PRODUCT,
@@ -212,4 +233,5 @@ RULES: dict[Callable[[Source], list[str]], tuple[str, ...]] = {
     redis_key_literals: PRODUCT,
     unsafe_children: (*PRODUCT, "local_discord"),
     unsafe_writes: ("trainer/commands/",),
+    unchecked_requests: PRODUCT,
 }
