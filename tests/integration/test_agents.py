@@ -135,7 +135,8 @@ async def test_resources__are_cards_of_runs_files_and_pages(here: Site, run: Run
                 assert (await admin.refused(uri)).code is code, uri
             weights = (run.path / "model.safetensors").read_bytes()
             assert await admin.read_bytes(f"{place}model.safetensors") == weights
-        assert (await ana.refused(f"{place}config.json")).code is ErrorCode.FORBIDDEN
+        assert await ana.read(f"{place}config.json") == (run.path / "config.json").read_text("utf-8")
+        assert (await ana.refused(f"{place}loss_curve.jsonl")).code is ErrorCode.NOT_FOUND, "it is no part of the model"
 
 
 @pytest.mark.parametrize("attempt", slow_repeats(MISUSE, lambda row: row[2]))

@@ -47,7 +47,7 @@ OTHER_FIELDS |= {
 }
 SHARED = ("tokenizer_id", "battery_id", "reading_id")
 """Ids of jobs that equal requests of all clients share."""
-OF_OWNERS = ("export_run", "start_experiment")
+OF_OWNERS = ("start_experiment",)
 """Operations that only the owner of a run and admins may start, or only admins."""
 NO_JSON = [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"]
 

@@ -49,17 +49,19 @@ from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequ
 from trainer.lab.permissions import typed_command
 
 _OWNERS = (
-    "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group export_run push pull"
+    "annotate_run cancel_run resume_run delete_run get_logs stream_logs get_samples cancel_group push pull"
     " list_files download_file get_export cancel_export delete_export cancel_verification delete_verification"
-    " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery unlock"
+    " cancel_tokenizer delete_tokenizer export_tokenizer cancel_battery delete_battery export_battery unlock"
+    " delete_corpus"
     " cancel_study delete_study cancel_reading delete_reading"
 )
 _ADMINS = (
-    "order_workers doctor show_jobs change_access delete_any_run score_characters delete_corpus lock_corpus"
+    "order_workers doctor show_jobs change_access delete_any_run score_characters lock_corpus"
     " build_corpora list_builds get_build cancel_build delete_build start_experiment cancel_experiment"
     " delete_experiment"
 )
 ROLES = dict.fromkeys(_OWNERS.split(), Role.OWNER) | dict.fromkeys(_ADMINS.split(), Role.ADMIN)
+ROLES["export_run"] = Role.WEIGHTS
 """The people who may, as a person has decided; users may do everything else, and everybody what is open."""
 OPEN = {"get_healthz", "get_health", "get_readyz"}
 ON_MACHINE = set(
@@ -161,10 +163,10 @@ _typed: TypeAdapter[str] = TypeAdapter(str)
 _ITEMS = {"models": "RUN", **{row.kind: row.word.upper() for row in JOB_ROWS.values()}}
 _THING = re.compile(rf"\b(GROUP|STARTED|DONE|{'|'.join(_ITEMS.values())})\b")
 """STARTED is a tokenizer that its owner has started; others are of runs, or for all. DONE is a completed run."""
-_OF_FILES = dict.fromkeys(("batteries", "readings", "experiments", "studies", "verifications"), Role.USER) | {
-    "corpus_builds": Role.ADMIN
-}
-"""The people who may read the files of a kind; those of runs, tokenizers and exports are for owners."""
+_OF_FILES = dict.fromkeys(
+    ("batteries", "readings", "experiments", "studies", "verifications", "tokenizers"), Role.USER
+) | {"corpus_builds": Role.ADMIN, "models": Role.WEIGHTS}
+"""The people who may read files of a kind; those of exports are for owners."""
 Things = dict[str, str]
 """Ids in place of the words for them."""
 
@@ -198,7 +200,7 @@ def may(person: Person, role: Role, owner: str, *, private: bool) -> bool:
         return False
     if person.rank is Role.ADMIN or role is Role.ADMIN or owner == UNUSED:
         return person.rank is Role.ADMIN
-    return owner in (ALL, person.name) or (role is Role.USER and not private)
+    return owner in (ALL, person.name) or (role in (Role.USER, Role.WEIGHTS) and not private)
 
 
 def owned_things(root: Path, owner: str, user_id: int | None) -> Things:

@@ -89,4 +89,4 @@ async def test_tokenizer__of_an_attached_text_is_visible_with_a_run_on_it(tmp_pa
         listed = [(await here.ask(one, "tokenizer list")).text for one in people]
         shown = [(await here.ask(one, "tokenizer show", {"tokenizer": tokenizer.tokenizer_id})).text for one in people]
         assert "tokenizer secret" in trained.text and "secret" in listed[0] and "tokenizer secret" in shown[0]
-        assert "No tokenizers yet." in listed[1] and "Only owners of runs with this tokenizer" in shown[1]
+        assert "No tokenizers yet." in listed[1] and "This tokenizer is only for its owner and admins" in shown[1]

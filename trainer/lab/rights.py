@@ -82,8 +82,11 @@ class Rights:
         return await asyncio.to_thread(may_quote)
 
     async def check_deletion(self, caller: Caller, name: str) -> None:
-        """Raise FORBIDDEN unless the caller may delete a text that requests of the caller may name."""
+        """Raise FORBIDDEN unless the caller may delete a text; raises DATA_NOT_FOUND for a name of none."""
+        corpora = self._stores.corpora
         if not caller.is_admin and not await asyncio.to_thread(self._has_sent, caller, name):
+            if not await asyncio.to_thread(corpora.has, name):
+                raise corpora.unknown(name)
             raise Refused("Only the owner of this corpus and admins may do this.", Role.OWNER, word="corpus")
 
     async def may_read_words(self, caller: Caller, model: str) -> bool:
