@@ -66,14 +66,15 @@ async def _start(
     *,
     is_development: bool,
 ) -> Answer:
-    """Start a battery; a development measures the loss and the words of the test split, too."""
+    """Start a battery; a development measures the loss of the test split, and its words for those who may read them."""
     n_given = (name is not None) + (items is not None)
     if n_given > 1 or (n_given == 0 and not is_development):
         raise AppError(ErrorCode.INVALID_INPUT, _("Give either `battery` or `items`."))
     run_ids = run_ids or [(await find_run(context, "score", None)).model]
     fields: dict[str, object] = {"runs": run_ids, "measure": measure}
     if is_development:
-        fields["development"] = {"has_words": True}
+        may_read = [await context.lab.rights.may_read_words(context.caller, run_id) for run_id in run_ids]
+        fields["development"] = {"has_words": all(may_read)}
     if items is not None:
         text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
         fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]

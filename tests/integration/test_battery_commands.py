@@ -17,7 +17,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.batteries.controls import variants
 from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
-from trainer.config.settings import LimitSettings
+from trainer.config.settings import LimitSettings, SecuritySettings
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
 from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files
@@ -25,6 +25,8 @@ from trainer.reports.development_report import development_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ITEMS = Upload("pairs.csv", PAIRS.encode())
+OPEN = {"security": SecuritySettings(surprisals="all")}
+"""Settings with which everybody gets words and counts of the runs, which nobody owns."""
 
 
 def complete(battery: BatteryDirectory, root: Path) -> None:
@@ -42,7 +44,7 @@ def complete(battery: BatteryDirectory, root: Path) -> None:
 
 async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, family).run_id for family in ("lstm", "gpt2")]
-    async with place(tmp_path) as here:
+    async with place(tmp_path, groups=OPEN) as here:
         call = await here.discord.slash(here.bob, "mt battery start", {"items": ITEMS, "run": ", ".join(runs)})
         started, message = await read(call), await call.reply()
         assert "⏳ Queued: battery pairs" in started.text and "No worker is running" in started.text
@@ -75,7 +77,7 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
 
 async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) -> None:
     counted, run = finished_run(tmp_path, "ngram"), finished_run(tmp_path, "lstm")
-    async with place(tmp_path) as here:
+    async with place(tmp_path, groups=OPEN) as here:
         refused = await here.ask(here.bob, "battery start", {"develop": True, "run": counted.run_id})
         assert "is an n-gram model, which is counted at once" in refused.text
         refused = await here.ask(here.bob, "battery start", {"develop": True})
@@ -111,12 +113,22 @@ async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) 
                 (battery.path / f"{name}.png").unlink()
 
 
+async def test_development__of_somebody_elses_run_leaves_out_its_words(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm")
+    keep_checkpoint(run, 1)
+    async with place(tmp_path) as here:
+        for user, has_words in ((here.bob, False), (here.ana, True)):
+            await here.ask(user, "battery start", {"develop": True, "run": run.run_id})
+            [battery] = [one for one in BatteryStore(tmp_path / "artifacts").all() if one.record().user_id == user.id]
+            assert battery.record().options.development == DevelopmentOptions(has_words=has_words)
+
+
 async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_owner(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "lstm").run_id
     folder = tmp_path / "data" / "batteries"
     folder.mkdir(parents=True)
     (folder / "mine.csv").write_text(PAIRS, encoding="utf-8")
-    once = {"limits": LimitSettings(requests_per_minute=1)}  # a start counts as one request
+    once = {**OPEN, "limits": LimitSettings(requests_per_minute=1)}  # a start counts as one request
     async with place(tmp_path, groups=once) as here:
         [named] = await here.suggested(here.bob, "battery start", "battery", "mine")
         [first, *_] = await here.suggested(here.bob, "battery start", "run", "lst")
