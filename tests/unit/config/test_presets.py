@@ -364,7 +364,7 @@ OF_EVERY_RUN = {
     *("model_family", "model_size", "model", "objective", "mlm_probability", "tokenizer", "tokenizer_id", "documents"),
     *("corpus", "validation_corpus", "test_corpus", "holdout_fraction", "test_fraction", "split_by", "split_seed"),
     *("seed", "seeds", "device", "threads", "compute", "logging", "label", "tags", "provenance", "resume"),
-    *("allow_same_corpus", "test"),
+    *("allow_same_corpus", "test", "sample_prompts"),
 }
 """The other fields, which a model that is counted has too."""
 NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"

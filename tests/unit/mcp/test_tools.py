@@ -130,7 +130,7 @@ def test_tool__has_schemas_that_agents_can_read_and_says_what_it_is_for(name: st
     assert not {"allOf", "anyOf", "oneOf"} & tool.input_schema.keys()
     assert tool.description.endswith(".") and len(tool.description) < 600
     row = tool.call.operation
-    assert ("admins" in tool.description) >= (row.role is not Role.USER)
+    assert row.role is Role.USER or "admins" in tool.description or f"{row.role}" in tool.description
     assert row.follows in tool.description and (not row.follows or row.follows in tools())
 
 

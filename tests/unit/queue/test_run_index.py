@@ -60,7 +60,7 @@ async def test_runs__are_listed_newest_first_with_their_states(tmp_path: Path) -
     await index.refresh()
     found = [(run.run_id, run.state, run.progress, run.loss_nats) for run in index.runs]
     assert found == [("lstm-2", "running", 40.0, 2.5), ("lstm-1", "queued", 0.0, None)]
-    assert index.runs[0].ends_at == BEGIN.timestamp() + 60
+    assert index.runs[0].ends_at == BEGIN.timestamp() + 5 * 60 + 60, "a run does not start before it is accepted"
     new.run.write_manifest(completed(new))
     old.start()
     await index.refresh()

@@ -68,7 +68,7 @@ def test_report__says_what_the_run_has_and_lacks() -> None:
     assert notes[2:] == [
         "The training text of the run has spaces between words, so that the run expects them here too. Train a run on a"
         " text without spaces.",
-        "No n-gram: the training text of the run is deleted or has changed.",
+        "No n-gram: the training text of the run is deleted, has changed, or is not yours.",
         "1 character unknown to the run.",
         "2 lines beyond the run's context, scored by windows.",
         "Surprisals are summed over all tokenizations. That of a character is at most 0.004 nats too high, given the"
