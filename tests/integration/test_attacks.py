@@ -97,7 +97,6 @@ REFUSED = (
     Sent("POST", "/runs/OWN/evaluate", {"path_override": NAMED, "sample_prompts": "held_out"}),
     Sent("POST", "/runs/OWN/evaluate", {"path_override": "text", "sample_prompts": "held_out"}),
     Sent("POST", "/runs/RUN/evaluate", {"has_counts": True}),
-    Sent("POST", "/runs/check", {**TINY, "corpus": NAMED, "sample_prompts": "held_out"}),
     Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "RUN"}),
     Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "RUN@best"}),
     Sent("POST", "/runs/check", {**TINY, "tokenizer_id": "TOKENIZER"}),
@@ -220,7 +219,7 @@ async def test_two_keys__share_nothing_of_a_text_that_one_has_sent(lab: Lab) -> 
             wrong += [] if got.status == 404 else [(path, got.status)]
         retried = await here.post("/runs/train", {**words, "corpus": HASH}, key=BOB, headers=keyed)
         assert retried.status == 404
-        checked = await bob.sends(Sent("POST", "/runs/check", {**TINY, "corpus": NAMED}))
+        checked = await bob.sends(Sent("POST", "/runs/check", {**TINY, "corpus": NAMED, "sample_prompts": "held_out"}))
         assert checked.record(CheckedTraining).effective.sample_prompts == "none"
         for key in (ANA, ADMIN):  # who get what they ask for
             scored = await here.post(f"/runs/{run}/score?wait=30", {"path": HASH, "detail_level": "per_word"}, key=key)

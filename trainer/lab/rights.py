@@ -29,7 +29,6 @@ _NO_QUOTES = (
     "The text of the corpus '{name}' is somebody else's: it gives sums and losses here, no words. Ask for"
     " `detail_level` summary or per_line, or give a text of your own."
 )
-_NO_SAMPLES = "must be left out or 'none': the corpus is somebody else's"
 
 
 class Rights:
@@ -134,14 +133,9 @@ class Rights:
         return False
 
     async def quoting(self, caller: Caller, request: TrainRequest) -> TrainRequest:
-        """Return a training whose samples continue no lines of somebody else's corpus.
-
-        Raises FORBIDDEN for one that asks for such samples.
-        """
+        """Return a training whose samples continue no lines of somebody else's corpus, whatever it asks for."""
         for _field, name in named(request, Names.TEXT):
             if request.sample_prompts != "none" and not await self.may_quote(caller, name):
-                if "sample_prompts" in request.model_fields_set:
-                    raise field_error(ErrorCode.FORBIDDEN, "sample_prompts", _NO_SAMPLES)
                 return changed(request, sample_prompts="none")
         return request
 
