@@ -306,7 +306,7 @@ def train_losses(run: RunDirectory) -> list[float]:
 def test_doctor__finds_this_installation_well(shell: Shell) -> None:
     found = shell.read(Report, "doctor")
     assert found.ok
-    good = "libraries machine settings folders data artifacts server worker runs".split()
+    good = "libraries machine settings folders data artifacts server worker runs sockets".split()
     states = {**dict.fromkeys(good, "ok"), "torch": TORCH_STATE, "discord": "warning"}
     states["generation"] = "ok" if builds() else "warning"
     assert {check.name: check.state for check in found.checks} == states

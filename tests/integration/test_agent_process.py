@@ -90,7 +90,7 @@ async def test_agent__on_a_server_has_the_rights_of_its_key(server: LabServer) -
         assert scored.fields["status"] == "completed" and again.fields["request_id"] == scored.fields["request_id"]
         checked = await agent.call("verify_run", run_id=run_id, wait=30)
         assert checked.fields["status"] == "completed"
-        assert (await agent.refused(f"artifact://models/{run_id}/config.json")).code is ErrorCode.FORBIDDEN
+        assert (await agent.refused(f"artifact://models/{run_id}/loss_curve.jsonl")).code is ErrorCode.NOT_FOUND
     async with stdio_agent(server.lab.folder, MT_URL=server.url, MT_KEY="") as stranger:
         assert (await stranger.call("list_runs")).error.code is ErrorCode.UNAUTHORIZED
     async with stdio_agent(server.lab.folder, MT_URL=server.url, MT_KEY=KEY) as admin:

@@ -361,13 +361,12 @@ async def test_resource__that_is_large_is_read_in_parts_that_name_the_next(here:
 async def test_failure__of_the_server_has_no_word_of_it(here: Site, copied: RunDirectory) -> None:
     manifest = changed_sizes(copied.manifest(), 17 << 20)
     (copied.path / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
-    (copied.path / "events.jsonl").unlink()
-    (copied.path / "events.jsonl").mkdir()
+    (copied.path / "training_samples.jsonl").mkdir()
     async with agent_of(here, ADMIN) as admin:
         uri = f"artifact://models/{copied.run_id}/config.json"
         assert (await admin.refused(uri)).code is ErrorCode.PAYLOAD_TOO_LARGE
         with captured_logs() as logs:
-            failed = (await admin.call("get_curve", run_id=copied.run_id)).error
+            failed = (await admin.call("get_samples", run_id=copied.run_id)).error
         assert (failed.code, failed.message) == ("INTERNAL_ERROR", "The server failed to answer this request.")
         assert [one["request_id"] for one in logs if one["event"] == "tool_failed"] == [failed.request_id]
 

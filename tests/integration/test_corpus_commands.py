@@ -63,7 +63,7 @@ async def test_show__names_texts_attached_by_the_caller_and_refuses_others(tmp_p
         (tmp_path / "artifacts" / "corpora" / HASH).write_text("secret\n")
         own = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
         assert "felines (attached)" in own.text and "1 run trained on it: felines" in own.text
-        for name, said in ((HASH, "no run on an attached text"), ("nothing", "There is no corpus 'nothing'")):
+        for name, said in ((HASH, "You have sent no text with this hash"), ("nothing", "There is no corpus 'nothing'")):
             refused = await here.ask(here.bob, "corpus show", {"corpus": name})
             assert said in refused.text and refused.colour == AMBER
         assert "No run was trained on it" in (await here.ask(here.bob, "corpus show", {"corpus": "demo"})).text
@@ -91,5 +91,5 @@ async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path
     assert corpus_files(tmp_path) == ["Kazakh_verses_1.json", "Kazakh_verses_1.txt", "verses.json", "verses.txt"]
     folder = tmp_path / "artifacts" / "corpora"
     note = CorpusNote.model_validate_json((folder / "Kazakh_verses_1.json").read_bytes())
-    assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16)
+    assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16, owners=(here.bob.id,))
     assert (folder / "verses.txt").read_bytes() == b"men bol\nsen bol\n"

@@ -239,7 +239,12 @@ async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
     runs = [RunStore(tmp_path / "artifacts").create(record(name)) for name in "abcdef"]
     assert (await found("runs")).message == "Queued or running: a, b, c, d, e, …."
     (runs[0].path / "request.json").write_text("{")
-    assert await found("runs") == ("failure", "The request of a cannot be read: move its folder elsewhere.")
+    finding = await found("runs")
+    assert (
+        finding[0] == "failure"
+        and "The run 'a' cannot be read" in finding[1]
+        and "files stay as they are" in finding[1]
+    )
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "what?"])
