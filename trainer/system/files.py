@@ -181,7 +181,7 @@ def _single_file(error: OSError, folder: Path) -> Path | None:
     filename: object = error.filename
     path = Path(str(filename))
     is_missing = error.errno == errno.ENOENT and path.parent.is_dir() and folder.is_dir()
-    is_closed = error.errno in (errno.EACCES, errno.EPERM) and path.is_file()
+    is_closed = error.errno in (errno.EACCES, errno.EPERM) and os.path.isfile(path)
     return path if path.absolute() != folder.absolute() and (is_missing or is_closed) else None
 
 
