@@ -333,10 +333,10 @@ async def test_locked_split__is_told_by_no_tool_of_an_agent_before_its_unlock(la
         assert (await ana.call("evaluate", run_id=run_id, split="test")).error.code is ErrorCode.TEST_LOCKED
         assert (await bob.call("unlock", runs=[run_id])).error.code is ErrorCode.FORBIDDEN
         waits = await ana.call("unlock", runs=[run_id])
-        assert waits.text.startswith("It has not ended. Call it again with the same arguments and wait ")
+        assert "It has not ended. Call it again with the same arguments and wait " in waits.text
         answer_of_tool = await ana.call("unlock", runs=[run_id], wait=30)
         [unlocked] = answer_of_tool.record(Unlocked).runs
         assert unlocked.test_loss == twins.metrics.loss
-        assert answer_of_tool.text.startswith("Test splits that were read\n")
+        assert answer_of_tool.data.startswith("Test splits that were read\n")
         assert f"{twins.metrics.perplexity:.2f}" in answer_of_tool.text
         assert "look" in (await ana.call("report_run", run_id=run_id)).text

@@ -52,7 +52,7 @@ REFUSED = [
     Refused("post", COMPLETIONS, {"user": "a" * MAX_BODY_BYTES}, ADMIN, 413, "PAYLOAD_TOO_LARGE", "16,777,216 bytes"),
     Refused("post", COMPLETIONS, {}, ADMIN, 415, "UNSUPPORTED_MEDIA_TYPE", "as JSON", content_type="text/plain"),
     Refused("post", COMPLETIONS, {}, BOB, 429, "RATE_LIMIT_EXCEEDED", "1 request", type="rate_limit_error"),
-    Refused("get", f"/models/{DAMAGED}", None, ANA, 500, "INTERNAL_ERROR", "The server failed", type="server_error"),
+    Refused("get", f"/models/{DAMAGED}", None, ANA, 409, "RECORD_UNREADABLE", "cannot be", type="server_error"),
 ]
 
 

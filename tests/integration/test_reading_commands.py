@@ -9,9 +9,13 @@ from tests.support.bot import labels, place, read
 from tests.support.finished_runs import finished_run
 from tests.support.readings import LINES, times_table
 from trainer.artifacts.readings import ReadingStore
+from trainer.config.settings import SecuritySettings
 from trainer.contracts.readings import Coefficient, DeltaLogLikelihood, Excluded, ReadingFit, ReadingResult
 from trainer.data.corpora import CorpusStore
 from trainer.reports.reading_report import reading_report
+
+OPEN = {"security": SecuritySettings(surprisals="all")}
+"""Settings with which everybody gets counts of the runs, which nobody owns."""
 
 TIMES = Upload("times.csv", times_table().encode())
 
@@ -25,7 +29,7 @@ def runs_in(folder: Path, *families: str) -> list[str]:
 
 async def test_reading__starts_from_an_attached_table_and_ends_by_a_button(tmp_path: Path) -> None:
     runs = runs_in(tmp_path, "lstm", "gpt2")
-    async with place(tmp_path) as here:
+    async with place(tmp_path, groups=OPEN) as here:
         nothing = await here.ask(here.bob, "mt-reading list")
         assert "No reading times yet. Start with `/mt-reading start`." in nothing.text
         table = Upload("times.csv", times_table(("RT_ms",)).encode())
@@ -54,7 +58,7 @@ async def test_reading__starts_from_an_attached_table_and_ends_by_a_button(tmp_p
 async def test_table__that_is_none_is_refused_with_what_would_be_right(tmp_path: Path) -> None:
     [run_id], gone = runs_in(tmp_path, "lstm"), finished_run(tmp_path, "lstm").run_id
     few, western = times_table(lines=LINES[:4]).encode(), Upload("times.csv", "text,position,café\n".encode("cp1252"))
-    async with place(tmp_path) as here:
+    async with place(tmp_path, groups=OPEN) as here:
         for upload, run, said in (
             (Upload("times.pdf", b"%PDF"), run_id, "`data` must be a table of reading times whose name ends in .csv"),
             (Upload("times.csv", few), run_id, "need 5 or more texts, and the table has 4"),
@@ -88,7 +92,7 @@ async def test_table__that_is_none_is_refused_with_what_would_be_right(tmp_path:
 
 async def test_completed_reading__shows_what_surprisal_explains_and_sends_its_page(tmp_path: Path) -> None:
     [run_id] = runs_in(tmp_path, "lstm")
-    async with place(tmp_path) as here:
+    async with place(tmp_path, groups=OPEN) as here:
         await here.ask(here.bob, "mt-reading start", {"data": TIMES, "run": run_id})
         [reading] = ReadingStore(tmp_path / "artifacts").all()
         record, gain = reading.record(), DeltaLogLikelihood(estimate=0.0125, low=0.01, high=0.015)
