@@ -32,6 +32,8 @@ _PLACEHOLDERS = (OTHER_RUN, RUN, GROUP, REQUEST, SESSION, UPLOAD, CORPUS, *_JOBS
 _AUDIENCES = {
     Role.USER: "every key",
     Role.OWNER: "the key that started the run or the job, and keys of admins",
+    Role.WEIGHTS: "the key that started the run and keys of admins; every key, if the texts of the run all have names"
+    " and `SECURITY__OPEN_WEIGHTS` is on",
     Role.ADMIN: "keys of admins",
 }
 _BYTES = "hello"
