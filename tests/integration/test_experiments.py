@@ -17,6 +17,7 @@ from tests.support import add_corpus, environment_in, kill, processes, running, 
 from tests.support.cross_language import TINY, WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
 from tests.support.finished_runs import finished_run
 from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.runs import ended as end_run
 from tests.support.runs import record as run_record
@@ -281,16 +282,13 @@ async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, 
     assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
 
-async def test_run_without_a_step__is_started_again_and_fails_its_experiment_the_third_time(
-    tmp_path: Path, lab: Lab
-) -> None:
+async def test_run_without_a_step__is_started_again_and_fails_its_experiment_the_third_time(tmp_path: Path) -> None:
     add_languages(tmp_path)
-    settings = settings_in(tmp_path)
-    record, items = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
-    experiment = ExperimentStore(tmp_path).create(record, items)
-    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
-    corpora: Counter[str] = Counter()
-    async with lab.store() as store:
+    async with embedded(tmp_path) as (settings, _, store):
+        record, items = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+        experiment = ExperimentStore(tmp_path).create(record, items)
+        experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+        corpora: Counter[str] = Counter()
         driving = asyncio.create_task(drive(experiment, settings, store))
         while not driving.done():
             for run in RunStore(settings.app.artifacts_root).unfinished():
@@ -298,8 +296,8 @@ async def test_run_without_a_step__is_started_again_and_fails_its_experiment_the
                 end_run(run, "failed", code=ErrorCode.CRASH_LOOP)
             await asyncio.sleep(0.02)
         await driving
-    assert max(corpora.values()) == 3
-    assert experiment.status().message.endswith("has ended: It failed.")
+        assert max(corpora.values()) == 3
+        assert experiment.status().message.endswith("has ended: It failed.")
 
 
 async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, some_text
 from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.runs import ended
 from tests.support.runs import record as run_record
@@ -207,12 +208,11 @@ async def test_winner_whose_tested_trainings_fail__is_not_reported(tmp_path: Pat
     assert failure.message == "The winner could not be trained for the test. It was cancelled."
 
 
-async def test_training_without_a_step__is_no_proof_against_its_setting(tmp_path: Path, lab: Lab) -> None:
+async def test_training_without_a_step__is_no_proof_against_its_setting(tmp_path: Path) -> None:
     """The runs of one setting crash before their first step, those of the others are refused for their settings."""
     add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path)
-    study = StudyStore(settings.app.artifacts_root).create(await resolved_study(settings, study_request()))
-    async with lab.store() as store:
+    async with embedded(tmp_path) as (settings, _, store):
+        study = StudyStore(settings.app.artifacts_root).create(await resolved_study(settings, study_request()))
         steps = Steps(study, JobQueue(settings, store), settings, store)
         driving = asyncio.create_task(steps.run(StudySteps(study, steps).run))
         while not driving.done():
