@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
@@ -155,13 +155,16 @@ class CorpusStore:
                 note = CorpusNote(bytes=sum(file.stat().st_size for file in text_files(copy)))
             _write_note(copy, changed(note, owners=(*note.owners, owner)))
 
-    def leave_to_others(self, name: str, owner: int | str | None) -> bool:
-        """Forget that somebody has sent a text by its hash; return False, changing nothing, if nobody else has."""
+    def leave_to_others(self, name: str, is_own: Callable[[int | str], bool]) -> bool:
+        """Remove the caller from the owners of a sent text that others have sent too.
+
+        Returns False, changing nothing, if nobody else has sent it, or if the caller has not.
+        """
         copy = self.stored / name
         with _ADDING:
             note = whole_record(note_path(copy), CorpusNote)
-            others = () if note is None or owner is None else tuple(one for one in note.owners if one != owner)
-            if note is None or owner not in note.owners or not others:
+            others = () if note is None else tuple(one for one in note.owners if not is_own(one))
+            if note is None or len(others) in (0, len(note.owners)):
                 return False
             _write_note(copy, changed(note, owners=others))
         return True

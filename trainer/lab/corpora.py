@@ -46,7 +46,7 @@ async def delete_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> 
     """
     corpora, name, caller = lab.stores.corpora, asked.path.corpus, asked.caller
     await lab.rights.check_deletion(caller, name)
-    if not await asyncio.to_thread(corpora.leave_to_others, name, caller.owner):
+    if not await asyncio.to_thread(corpora.leave_to_others, name, caller.is_owner):
         sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name)
         await (await lab.live()).replication.delete_corpus(name, sha256)
     log.info("corpus_deleted", user_id=caller.discord_id, api_key=caller.key_name, corpus=name)

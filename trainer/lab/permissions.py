@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -97,13 +97,13 @@ class Caller(NamedTuple):
         """The Discord user; None for somebody else."""
         return self.user_id if self.user_id > 0 else None
 
-    def is_one_of(self, owners: Iterable[int | str]) -> bool:
-        """Return True if the caller is one of some people and API keys, as the records of jobs name them."""
-        return any(self.user_id == (owner_number(one) if isinstance(one, str) else one) for one in owners)
+    def is_owner(self, owner: int | str) -> bool:
+        """Return True if an owner is the caller; a key that is named after a Discord user is that user's."""
+        return self.user_id == (owner_number(owner) if isinstance(owner, str) else owner)
 
     def is_requester(self, record: InferenceRecord) -> bool:
         """Return True if the caller may read a result: an own one, as an admin, or one that has no requester."""
-        return self.is_admin or record.owner is None or self.is_one_of([record.owner])
+        return self.is_admin or record.owner is None or self.is_owner(record.owner)
 
     @property
     def owner(self) -> int | str | None:

@@ -62,7 +62,7 @@ class Rights:
         return content is None or self._has_sent(caller, content) or self._has_run_on(caller, content)
 
     def _has_sent(self, caller: Caller, name: str) -> bool:
-        return caller.is_one_of(self._stores.corpora.owners(name))
+        return any(map(caller.is_owner, self._stores.corpora.owners(name)))
 
     def _has_run_on(self, caller: Caller, content: str) -> bool:
         return any(content in run.sent_texts for run in self._index.runs if self._permissions.owns(caller, run))
