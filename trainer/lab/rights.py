@@ -101,19 +101,20 @@ class Rights:
                 raise AppError(ErrorCode.FORBIDDEN, _NO_WORDS)
 
     async def allowed_inference(self, caller: Caller, model: str, request: Asks[ResponseT]) -> Asks[ResponseT]:
-        """Return a request to a model as far as the caller may make it; raises FORBIDDEN and DATA_NOT_FOUND."""
+        """Return a request to a model without quotes and counts that the caller may not get.
+
+        Raises FORBIDDEN for what the caller may not ask for, and DATA_NOT_FOUND for a text of somebody else.
+        """
+        await self.check_texts(caller, request)
         if request.has_surprisals:
             await self.check_words(caller, model)
-        name, field = request.corpus, request.corpus_field
-        if name is not None and field is not None:
-            with at_field(field):
-                if not await self.may_name(caller, name, field):
-                    raise self._stores.corpora.unknown(name)
-                if not await self.may_quote(caller, name):
-                    unquoted = request.without_quotes()
-                    if unquoted is None:
-                        raise AppError(ErrorCode.FORBIDDEN, _NO_QUOTES.format(name=shown_name(name)))
-                    request = unquoted
+        name = request.corpus
+        if name is not None and not await self.may_quote(caller, name):
+            unquoted = request.without_quotes()
+            if unquoted is None:
+                with at_field(request.corpus_field or ""):
+                    raise AppError(ErrorCode.FORBIDDEN, _NO_QUOTES.format(name=shown_name(name)))
+            request = unquoted
         if await self.is_without_counts(caller, [model], request):
             request = request.model_copy(update={"has_counts": False})
         return request
