@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -256,20 +257,10 @@ class _Cleanup:
             return
         for text in sorted(old):
             if not needed & {text.name, *map(corpus_sha256, text_files(text))} and not is_linked(corpora, text):
-                yield self._remove_text(text)
-
-    def _remove_text(self, text: Path) -> Removal:
-        """Remove a text, unless a job takes it just now."""
-        removal = self._removal(text, "No run and no job needs this text, which was sent without a name.")
-        if self._dry_run:
-            _log_of(removal).info("cleanup_dry_run")
-            return removal
-        try:
-            delete_corpus(self._corpora, self._app.artifacts_root, text.name)
-        except (AppError, OSError) as error:
-            return self._failed(removal, error)
-        _log_of(removal).info("cleanup_completed")
-        return removal
+                remove = partial(delete_corpus, corpora, self._app.artifacts_root, text.name)
+                yield self._remove(
+                    text, "No run and no job needs this text, which was sent without a name.", remove=remove
+                )
 
     def _clean_leftovers(self) -> Iterator[Removal]:
         """Remove what killed processes, and files that were open on NFS, have left beside jobs."""
@@ -280,14 +271,18 @@ class _Cleanup:
             if _written_at(leftover) < latest:
                 yield self._remove(leftover, _LEFTOVER)
 
-    def _remove(self, path: Path, reason: str, job: AnyJob | None = None) -> Removal:
-        """Remove a file or folder, or only log it in a dry run."""
+    def _remove(
+        self, path: Path, reason: str, job: AnyJob | None = None, remove: Callable[[], object] | None = None
+    ) -> Removal:
+        """Remove a file or folder, by a function that may refuse it if there is one, or only log it in a dry run."""
         removal = self._removal(path, reason, job)
         if self._dry_run:
             _log_of(removal).info("cleanup_dry_run")
             return removal
         try:
-            if path.is_dir():
+            if remove is not None:
+                remove()
+            elif path.is_dir():
                 is_cached = path.is_relative_to(self._app.corpus_cache)  # which may be a disk of its own
                 root = self._app.corpus_cache if is_cached else self._app.artifacts_root
                 trash = root / TRASH / secrets.token_hex(8)
@@ -297,7 +292,7 @@ class _Cleanup:
                 DISK.remove_folder(trash)
             else:
                 DISK.remove(path)
-        except OSError as error:
+        except (AppError, OSError) as error:
             return self._failed(removal, error)
         _log_of(removal).info("cleanup_completed")
         return removal
