@@ -10,15 +10,15 @@ and exits 1 if a first answer came after the three seconds that Discord waits.
 
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median, quantiles
 from time import monotonic
 
+from benchmarks.busy import busy_processes
 from benchmarks.command_mix import Options
 from benchmarks.many_users import PATIENCE_SECONDS, TOKEN, start_bot
 from local_discord import LocalDiscord
@@ -27,7 +27,6 @@ from local_discord.state import User
 BUSY, INTERACTIONS = 10, 50
 FIRST_ANSWER_SECONDS = 3.0
 _PAUSE_SECONDS = 0.2
-_SPIN = "while True: pass"
 _COMMANDS: Sequence[tuple[str, Options]] = (
     ("mt runs", {}),
     ("mt status", {}),
@@ -54,7 +53,7 @@ async def measure(n_busy: int) -> int:
                 await asyncio.sleep(20)  # until the run has ended, its cards too
                 latest = 0.0
                 for n_processes in (0, n_busy):
-                    with _busy(n_processes):
+                    with busy_processes(n_processes):
                         latest = await _report(discord, user, n_processes)
                 return 0 if latest <= FIRST_ANSWER_SECONDS else 1
             finally:
@@ -81,19 +80,6 @@ async def _report(discord: LocalDiscord, user: User, n_processes: int) -> float:
         p90 = quantiles(found, n=10)[-1]
         print(f"  {name:<12} median {median(found):.3f} s, p90 {p90:.3f} s, latest {max(found):.3f} s")
     return every[-1]
-
-
-@contextmanager
-def _busy(n_processes: int) -> Iterator[None]:
-    """Keep processes of the normal priority busy."""
-    command = [sys.executable, "-c", f"import os\nos.setpriority(os.PRIO_PROCESS, 0, 0)\n{_SPIN}"]
-    processes = [subprocess.Popen(command) for _ in range(n_processes)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 if __name__ == "__main__":
