@@ -45,7 +45,7 @@ class EventLog:
                 reader, self._known, self._seq = EventReader(path), set[str](), 0
                 self._latest: datetime | None = None
                 self._behind = timedelta(0)
-                """How far the clock of this machine is behind that of a machine that wrote the log before."""
+                """The time by which this machine's clock is behind the last event, which may be another machine's."""
                 for lines in reader.lines():
                     for event in reader.parsed(lines):
                         self._known.add(event.event_id)

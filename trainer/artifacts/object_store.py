@@ -50,13 +50,13 @@ _REMEDIES = {
     r"^HTTP 40[13]": f"check its key and the clock of this machine, and {_RIGHTS}",
     r"^HTTP 404": "correct `OBJECT_STORE__ENDPOINT`, where no S3 answers",
 }
-"""What to do by the code of an answer, or by its status."""
+"""The remedy for an answer, by a pattern of its code or its HTTP status."""
 _OTHER_REMEDY = "correct the settings of `OBJECT_STORE__`, or ask whoever runs the store"
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Za-z-]+)*)")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 _MESSAGE = re.compile(r"<Message>\s*([^<]{1,200}?)[.\s]*</Message>")
 _SECRET = re.compile(r"arn:|[A-Za-z0-9/+=_-]{16,}", re.IGNORECASE)
-"""What may name a user or a key in a message."""
+"""Parts of a message that may be the name of a user or a key."""
 _ANOTHER_ETAG = '"00000000000000000000000000000000"'
 _NO_CONDITIONS = (
     "The object store of `OBJECT_STORE__URL` ignores the headers If-None-Match and If-Match, so two workers could train"

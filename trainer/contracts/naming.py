@@ -1,4 +1,4 @@
-"""What requests name: the marked fields of records, found in their classes and in their values."""
+"""The fields of requests that name texts, runs and other things, and the names in them."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias, TypeGuard, get_args, get_type_hints

@@ -332,7 +332,7 @@ class Lab:
     async def submit(
         self, caller: Caller, model: str, request: Asks[ResponseT], *, request_id: str | None = None
     ) -> ResponseT:
-        """Enqueue a request to a model as far as the caller may make it; return its response so far."""
+        """Enqueue a request to a model, limited to the rights of the caller; return its response so far."""
         request = await self._allowed_inference(caller, model, request)
         return await (await self.live()).inference.submit(
             model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id
@@ -346,7 +346,7 @@ class Lab:
         *,
         request_id: str | None = None,
     ) -> ResponseT:
-        """Send a request to a model as far as the caller may make it, and wait for its result."""
+        """Send a request to a model, limited to the rights of the caller, and wait for its result."""
         request = await self._allowed_inference(caller, model, request)
         return await (await self.live()).inference.ask(
             model, request, user_id=caller.discord_id, api_key=caller.key_name, request_id=request_id

@@ -169,7 +169,7 @@ async def check_training(lab: Lab, asked: Asked[NoQuery, NoQuery, TrainRequest])
 
 
 async def allowed_request(lab: Lab, caller: Caller, body: TrainRequest, *, is_sent: bool = False) -> TrainRequest:
-    """Return the request with a label, as far as the caller may make it; `is_sent`: its text comes with it.
+    """Return the request with a label, limited to the rights of the caller; `is_sent`: its text comes with it.
 
     Raises AppError for a text, run or tokenizer that the caller may not use.
     """

@@ -42,7 +42,7 @@ class _Heard(NamedTuple):
     """The time of a heartbeat by the clocks of this process, whatever the clock of the worker says."""
 
     at: float
-    """Of the clock that never goes back, in seconds."""
+    """Monotonic time, in seconds."""
     ts: float
     """Unix time."""
 

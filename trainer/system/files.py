@@ -40,7 +40,7 @@ class BrokenFile(ValueError):
 
 
 class UnknownForm(BrokenFile):
-    """A stored record that is whole, as far as it can be seen, and that this version of the program cannot read."""
+    """A record in a form that this version of the program does not know; nothing shows that it is damaged."""
 
 
 class Disk:
