@@ -286,8 +286,8 @@ class CorpusStore:
 
 
 def note_path(path: Path) -> Path:
-    """Return the file beside a corpus that says what it is."""
-    return path.with_suffix(".json")
+    """Return the file beside a corpus that says what it is; names of corpora end in neither `.txt` nor `.json`."""
+    return path.with_name(f"{path.name.removesuffix('.txt')}.json")
 
 
 def _write_note(path: Path, note: CorpusNote) -> None:

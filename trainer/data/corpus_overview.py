@@ -54,8 +54,13 @@ def corpus_statistics(path: Path, most: int) -> CorpusStatistics:
 
 def _note(path: Path) -> CorpusNote | None:
     """Return the note beside a corpus, or the entry in the manifest of a built one."""
-    if (note := whole_record(note_path(path), CorpusNote)) is not None:  # it is broken if it is of another program
-        return note
+    notes = [note_path(path)]
+    earlier = path.with_suffix(".json")  # a folder's in version 0.1.0, which may be that of another corpus
+    if path.is_dir() and not any(earlier.with_suffix(end).exists() for end in ("", ".txt")):
+        notes.append(earlier)
+    for file in notes:
+        if (note := whole_record(file, CorpusNote)) is not None:  # it is broken if it is of another program
+            return note
     for manifest in path.parent.glob("*_manifest.json"):
         try:
             for language, built in read_record(manifest, CorpusManifest).languages.items():

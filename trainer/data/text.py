@@ -35,6 +35,7 @@ BOM = "\ufeff"
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _MAX_NAME = 48
+_FILE_ENDINGS = re.compile(r"^[-_.]+|([-_.]|\.txt|\.json|_manifest)+$", re.IGNORECASE)
 """Shorter than the hash by which an attached text is stored; in UTF-8 not longer than file systems allow."""
 _BLANK_LINE = re.compile(r"\n\s*(?:\n|\Z)")
 """A blank line after another line."""
@@ -204,8 +205,12 @@ def clean_file_name(name: str) -> str:
 
 
 def clean_corpus_name(name: str) -> str | None:
-    """Reduce the name of a new corpus to letters, digits, _, - and .; return None if nothing is left."""
-    return (clean_label(name.removesuffix(".txt")) or "").replace(" ", "_")[:_MAX_NAME].strip("-_.") or None
+    """Reduce the name of a new corpus to letters, digits, _, - and .; return None if nothing is left.
+
+    The endings of its files are no part of it, so that no corpus has the name of another one's file.
+    """
+    name = (clean_label(name) or "").replace(" ", "_")
+    return _FILE_ENDINGS.sub("", _FILE_ENDINGS.sub("", name)[:_MAX_NAME]) or None
 
 
 def plain_words(text: str) -> list[str]:

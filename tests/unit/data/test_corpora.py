@@ -7,20 +7,23 @@ import lzma
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
 from tests.support import settings_in
+from tests.support.properties import for_all_pairs
 from tests.support.refusals import refused
 from trainer.config.settings import LimitSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.runs import CorpusRef
-from trainer.data.corpora import CorpusStore, bundled_licence, sample_lines
-from trainer.data.text import corpus_sha256
+from trainer.data.corpora import CorpusStore, bundled_licence, note_path, sample_lines
+from trainer.data.text import clean_corpus_name, corpus_sha256
 
 OUTSIDE = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
 KK = "бір\nекі\nүш\n".encode()
@@ -236,3 +239,18 @@ def test_licence_of_a_corpus__is_known_if_it_is_part_of_the_program(name: str, l
     assert bundled_licence(shipped) == licence
     assert bundled_licence(changed(shipped, sha256="0" * 64)) is None
     assert bundled_licence(changed(shipped, name=f"{name}/none")) is None
+
+
+_parts = st.lists(st.sampled_from([".txt", ".json", "_manifest", ".", "-", "x", "y", "TXT", " "]), max_size=9)
+
+
+@for_all_pairs(_parts, _parts)
+def test_names__of_two_corpora_never_share_a_file(one: Sequence[str], other: Sequence[str]) -> None:
+    """A corpus is a file or a folder with a note beside it; the manifest of a build is another file there."""
+    cleaned = (clean_corpus_name("".join(parts)) for parts in (one, other))
+    names = {name for name in cleaned if name is not None}
+    files = [file for name in names for file in {name, f"{name}.txt", note_path(Path(name)).name}]
+    assert len(files) == len({*files}) == 3 * len(names)
+    assert all(note_path(Path(name)) == note_path(Path(f"{name}.txt")) for name in names)
+    assert not any(file.endswith("_manifest.json") for file in files)
+    assert all(clean_corpus_name(name) == name for name in names)

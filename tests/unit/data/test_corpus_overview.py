@@ -21,3 +21,14 @@ def test_built_corpus__is_described_by_the_manifest_that_lists_it(tmp_path: Path
         "first": (("tr",), True, 3),  # by its name
         "second": (("tr",), True, 3),
     }
+
+
+def test_folder_with_a_dot__keeps_the_note_of_version_0_1_0_unless_it_is_of_another_corpus(tmp_path: Path) -> None:
+    corpora, texts = CorpusStore(settings_in(tmp_path)), tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("a\nb\n", encoding="utf-8")
+    assert corpora.add("poems.v1", texts, language="kk")
+    (corpora.stored / "poems.v1.json").rename(corpora.stored / "poems.json")
+    assert corpus_overview(corpora, "poems.v1").languages == ("kk",)
+    assert corpora.add("poems", texts / "a.txt", language="tr")
+    assert corpus_overview(corpora, "poems.v1").languages == ()
