@@ -23,7 +23,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState
-from trainer.data.corpora import CONTENT_NAME, CorpusStore, note_path
+from trainer.data.corpora import CONTENT_NAME, CorpusStore
 from trainer.data.corpus_uploads import FOLDER, expired_uploads
 from trainer.data.text import corpus_sha256, text_files
 from trainer.system.files import DISK, claim_folder, folder_time, try_lock
@@ -248,16 +248,15 @@ class _Cleanup:
         """Remove sent texts that no run or other job needs, after the time that unfinished uploads have."""
         corpora, latest = self._corpora, folder_time(self._app.artifacts_root) - self._upload_ttl_seconds
         texts = [path for path in corpora.stored.glob("[0-9a-f]*") if CONTENT_NAME.fullmatch(path.name)]
-        old = [
-            text for text in texts if max(_used_at(path) for path in (text, note_path(text)) if path.exists()) < latest
-        ]
+        old = [text for text in texts if _used_at(text) < latest]
         needed = needed_texts(self._app.artifacts_root) if old else set()
         if needed is None:
             log.warning("text_cleanup_postponed", reason="A run or another job cannot be read.")
             return
         for text in sorted(old):
             if not needed & {text.name, *map(corpus_sha256, text_files(text))} and not is_linked(corpora, text):
-                remove = partial(delete_corpus, corpora, self._app.artifacts_root, text.name)
+                stays = partial(_is_sent_again, text, latest)
+                remove = partial(delete_corpus, corpora, self._app.artifacts_root, text.name, stays)
                 yield self._remove(
                     text, "No run and no job needs this text, which was sent without a name.", remove=remove
                 )
@@ -387,6 +386,10 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _used_at(path: Path) -> float:
     return path.stat().st_mtime
+
+
+def _is_sent_again(text: Path, latest: float) -> bool:
+    return text.exists() and _used_at(text) >= latest
 
 
 def _written_at(folder: Path) -> float:

@@ -56,12 +56,21 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
         DISK.remove_folder(trash)
 
 
-def delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
+def delete_corpus(
+    corpora: CorpusStore, artifacts_root: Path, name: str, stays: Callable[[], bool] = lambda: False
+) -> str | None:
     """Delete a corpus that was added or built, or a sent text, by its hash; return its SHA-256.
+
+    `stays` is asked while nobody can send the text again: if it returns True, nothing is deleted, and None is returned.
 
     Raises DATA_NOT_FOUND for an unknown name, and CONFLICT for a corpus of the program or the operator, and for one
     that jobs need: also completed runs, whose splits are evaluated again and whose children continue with the text.
     """
+    with corpora.changing():
+        return None if stays() else _delete_corpus(corpora, artifacts_root, name)
+
+
+def _delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str:
     is_sent = CONTENT_NAME.fullmatch(name) is not None and corpora.has(name)
     if name not in corpora.names() and not is_sent:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}': give its complete name.")

@@ -4,14 +4,13 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from random import Random
 from shutil import rmtree
 from tempfile import mkdtemp
-from threading import Lock
 from weakref import finalize
 
 from trainer.config.defaults import TextCharacters
@@ -38,9 +37,8 @@ from trainer.data.text import (
     shown_name,
     text_files,
 )
-from trainer.system.files import filled_folder, whole_record, write_atomically
+from trainer.system.files import changing_folder, filled_folder, whole_record, write_atomically
 
-_ADDING = Lock()
 CONTENT_NAME = re.compile("[0-9a-f]{64}")
 """The name of a stored attachment or file: its SHA-256, which tells a person nothing."""
 
@@ -144,29 +142,32 @@ class CorpusStore:
             return () if note is None else note.owners
         return ()
 
-    def add_owner(self, sha256: str, owner: int | str | None) -> None:
-        """Write down that somebody has sent a text that is stored by its hash; nothing for the command line."""
+    def changing(self) -> AbstractContextManager[None]:
+        """Let nobody else add, send or delete a corpus meanwhile; others wait."""
+        return changing_folder(self.stored)
+
+    def _note_sender(self, sha256: str, owner: int | str | None) -> None:
+        """Write down that somebody has sent a text that is stored by its hash, and that it is new again."""
         copy = self.stored / sha256
-        with _ADDING:
-            note = whole_record(note_path(copy), CorpusNote)
-            if owner is None or (note is not None and owner in note.owners):
-                return
-            if note is None:
-                note = CorpusNote(bytes=sum(file.stat().st_size for file in text_files(copy)))
-            _write_note(copy, changed(note, owners=(*note.owners, owner)))
+        os.utime(copy)
+        note = whole_record(note_path(copy), CorpusNote)
+        if owner is None or (note is not None and owner in note.owners):
+            return
+        if note is None:
+            note = CorpusNote(bytes=sum(file.stat().st_size for file in text_files(copy)))
+        _write_note(copy, changed(note, owners=(*note.owners, owner)))
 
     def leave_to_others(self, name: str, is_own: Callable[[int | str], bool]) -> bool:
-        """Remove the caller from the owners of a sent text that others have sent too.
+        """Remove the caller from the owners of a sent text that others have sent too; needs `changing`.
 
         Returns False, changing nothing, if nobody else has sent it, or if the caller has not.
         """
         copy = self.stored / name
-        with _ADDING:
-            note = whole_record(note_path(copy), CorpusNote)
-            others = () if note is None else tuple(one for one in note.owners if not is_own(one))
-            if note is None or len(others) in (0, len(note.owners)):
-                return False
-            _write_note(copy, changed(note, owners=others))
+        note = whole_record(note_path(copy), CorpusNote)
+        others = () if note is None else tuple(one for one in note.owners if not is_own(one))
+        if note is None or len(others) in (0, len(note.owners)):
+            return False
+        _write_note(copy, changed(note, owners=others))
         return True
 
     def layout(self, name: str, given: Collection[str] = ()) -> FolderLayout:
@@ -207,7 +208,7 @@ class CorpusStore:
         Raises CONFLICT for the name of another corpus, and for the content as `describe` does.
         """
         new, lines = self._checked(name, path, 1)
-        with _ADDING:
+        with self.changing():
             if self.has_content(name, new.sha256):
                 return False
             copy = self.stored / (name if path.is_dir() else f"{name}.txt")
@@ -227,9 +228,21 @@ class CorpusStore:
     def store(self, path: Path, owner: int | str | None = None) -> str:
         """Store a copy of a corpus under the hash of its content, which is its name; raises as `describe` does."""
         sha256 = self._describe(path.name, path, 1).sha256
-        _store(self.stored / sha256, path)
-        self.add_owner(sha256, owner)
+        self._store_sent(sha256, path, owner)
         return sha256
+
+    def send_again(self, sha256: str, owner: int | str | None) -> bool:
+        """Write down that somebody has sent a stored text again; return False if it is deleted meanwhile."""
+        with self.changing():
+            if not (self.stored / sha256).exists():
+                return False
+            self._note_sender(sha256, owner)
+        return True
+
+    def _store_sent(self, sha256: str, path: Path, owner: int | str | None) -> None:
+        with self.changing():
+            _store(self.stored / sha256, path)
+            self._note_sender(sha256, owner)
 
     async def offer(self, path: Path) -> str:
         """Make a file or folder available as a corpus without storing it; return its corpus name.
@@ -256,8 +269,7 @@ class CorpusStore:
     async def store_offered(self, owner: int | str | None = None) -> None:
         """Store copies of the offered corpora under the hash of their content; `owner` is the one who has sent them."""
         for name, path in self._offered.items():
-            await asyncio.to_thread(_store, self.stored / name, path)
-            await asyncio.to_thread(self.add_owner, name, owner)
+            await asyncio.to_thread(self._store_sent, name, path, owner)
 
     def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
         return self._checked(name, path, minimum_lines)[0]

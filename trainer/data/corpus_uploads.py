@@ -87,7 +87,7 @@ class CorpusUploads:
                 self._check_size(request)
                 self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
                 return self.status(upload_id, owner)
-            if record.corpus is not None and not self._is_there(record):
+            if record.corpus is not None and not self._is_sent(record):
                 DISK.remove_folder(self._folder / upload_id)
                 self._create(upload_id, UploadRecord(owner=owner, request=request), is_limited=is_limited)
             return self.status(upload_id, owner)
@@ -193,7 +193,7 @@ class CorpusUploads:
         if not self._corpora.has(content) or not self._is_of(content, owner):
             return self._name_of(content, owner) if request.name is None else None
         if request.name is None:
-            return content
+            return content if self._corpora.send_again(content, owner) else None
         self._add(request.name, self._corpora.find(content), request, owner)
         return request.name
 
@@ -213,6 +213,17 @@ class CorpusUploads:
         """Return True if the corpus of a finished upload is still what it was."""
         name = record.corpus or ""
         return self._corpora.has(name) and corpus_sha256(self._corpora.find(name)) == record.sha256
+
+    def _is_sent(self, record: UploadRecord) -> bool:
+        """Return True if the corpus of a finished upload is there and the client's; a text without a name is new again.
+
+        Somebody else may have deleted it, and another one sent it, since.
+        """
+        if record.corpus is None or not self._is_there(record):
+            return False
+        if record.corpus != record.sha256:
+            return True
+        return self._is_of(record.corpus, record.owner) and self._corpora.send_again(record.corpus, record.owner)
 
     def _create(self, upload_id: str, record: UploadRecord, *, is_limited: bool) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Work on corpora: list them, show one, and upload one in portions that continue after any cut."""
 
 import asyncio
+from functools import partial
 from hashlib import sha256
 
 import structlog
@@ -46,8 +47,9 @@ async def delete_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> 
     """
     corpora, name, caller = lab.stores.corpora, asked.path.corpus, asked.caller
     await lab.rights.check_deletion(caller, name)
-    if not await asyncio.to_thread(corpora.leave_to_others, name, caller.is_owner):
-        sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name)
+    stays = partial(corpora.leave_to_others, name, caller.is_owner)
+    sha256 = await asyncio.to_thread(delete_corpus_files, corpora, lab.settings.app.artifacts_root, name, stays)
+    if sha256 is not None:
         await (await lab.live()).replication.delete_corpus(name, sha256)
     log.info("corpus_deleted", user_id=caller.discord_id, api_key=caller.key_name, corpus=name)
 

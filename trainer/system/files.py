@@ -404,6 +404,20 @@ def claim_folder(folder: Path) -> int | None:
     return _lock_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@contextmanager
+def changing_folder(folder: Path) -> Iterator[None]:
+    """Let one process and thread at a time change a folder, which is created; the others wait."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock_folder(folder, fcntl.LOCK_EX)
+        if descriptor is not None:
+            break
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _lock_folder(folder: Path, operation: int) -> int | None:
     with suppress(FileNotFoundError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

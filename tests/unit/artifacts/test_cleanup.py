@@ -455,6 +455,13 @@ def test_sent_texts__that_no_job_needs_go_some_time_after_they_were_sent(tmp_pat
     assert left == {young, given, held_out, linked, "poems"}
 
 
+@pytest.mark.parametrize("owner", ["key", "other", None])
+def test_sent_text__that_is_sent_again_stays_for_as_long_as_a_new_one(tmp_path: Path, owner: str | None) -> None:
+    name = sent(tmp_path, "a", 60)
+    assert CorpusStore(settings_of(tmp_path)).store(tmp_path / "text.txt", owner) == name
+    assert clean_up(settings_of(tmp_path)).removals == ()
+
+
 def test_sent_texts__stay_while_a_job_cannot_be_read_or_takes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Deletion: what others need stays, and nothing is left of the rest."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support import settings_in
@@ -8,7 +10,7 @@ from tests.support.refusals import refused
 from trainer.artifacts.deletion import TRASH, _move_to_trash, delete_corpus, delete_job
 from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.stored_corpora import name_corpus
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
 
 
@@ -50,6 +52,26 @@ def test_sent_text__goes_by_its_hash_when_all_who_have_sent_it_have_deleted_it(t
     assert delete_corpus(corpora, root, name) == name and [*corpora.stored.iterdir()] == []
     with refused(ErrorCode.DATA_NOT_FOUND, "There is no corpus"):
         delete_corpus(corpora, root, name)
+
+
+def test_text__sent_while_somebody_else_deletes_it_is_there_for_its_sender(tmp_path: Path) -> None:
+    settings, text = settings_in(tmp_path), tmp_path / "text.txt"
+    corpora, root = CorpusStore(settings), settings.app.artifacts_root
+    text.write_text("men bol\nsen bol\n", encoding="utf-8")
+    name = corpora.store(text, "one")
+
+    def delete(owner: str) -> None:
+        with suppress(AppError):  # it is deleted already
+            delete_corpus(corpora, root, name, lambda: corpora.leave_to_others(name, owner.__eq__))
+
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(60):
+            corpora.store(text, "one")
+            deletion, sending = threads.submit(delete, "one"), threads.submit(corpora.store, text, "other")
+            deletion.result()
+            assert sending.result() == name and "other" in corpora.owners(name)
+            delete("other")
+            assert not corpora.has(name) or "one" in corpora.owners(name)
 
 
 def test_file__that_somebody_needs_during_its_deletion_finds_itself_in_its_place_again(tmp_path: Path) -> None:

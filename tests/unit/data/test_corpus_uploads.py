@@ -76,3 +76,20 @@ def test_upload__with_the_name_of_a_corpus_of_another_size_is_refused_before_it_
     longer = UploadRequest(name="a", files=(UploadedFile(name="a.txt", bytes=len(TEXT) + 1),))
     with refused(ErrorCode.CONFLICT, "'a'"):
         uploads.start(longer, None, is_limited=True)
+
+
+def test_finished_upload__of_a_text_that_its_client_no_longer_has_begins_again(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    corpora = CorpusStore(settings)
+    uploads = CorpusUploads(settings, corpora)
+    request = UploadRequest(files=(UploadedFile(name="a.txt", bytes=len(TEXT)),))
+    first = uploads.start(request, "one", is_limited=True)
+    uploads.append(first.upload_id, 0, TEXT)
+    stored = uploads.finish(first.upload_id, "one")
+    assert uploads.start(request, "one", is_limited=True) == stored
+    name = stored.sha256 or ""
+    corpora.store(corpora.find(name), "other")
+    assert corpora.leave_to_others(name, "one".__eq__)
+    assert uploads.start(request, "one", is_limited=True) == first
+    uploads.append(first.upload_id, 0, TEXT)
+    assert uploads.finish(first.upload_id, "one") == stored and set(corpora.owners(name)) == {"one", "other"}
