@@ -145,7 +145,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
             command=typed_command(command or row.chat_command("show")),
         )
     notes = [note]
-    if (absence := await bot.lab.queue.workers.absence()) is not None:
+    absence = await bot.lab.queue.workers.absence()
+    if absence is not None and status.wait_message is None:
         notes.append(f"⚠ {_(WAIT_MESSAGES[absence])}")
     answer.embed.description = "\n".join([answer.embed.description or "", *notes])
     return answer

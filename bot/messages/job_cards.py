@@ -54,6 +54,8 @@ def job_card(
     `corpora` are those of a tokenizer.
     """
     lines = [*_lines(row, status, corpora)] if report is None else [*report_lines(report)]
+    if status.wait_message is not None:
+        lines.append(f"⚠ {without_links(_(status.wait_message))}")
     title = _(TITLES[status.status], kind=_(row.word), name=plain(clamp(_name(row, status), _MAX_NAME)))
     sign, colour = STATE_SIGNS[status.status], STATE_COLOURS.get(status.status, GREY)
     if isinstance(status, ExperimentStatus) and status.status == "completed" and status.is_valid is False:

@@ -24,6 +24,7 @@ from trainer.contracts.experiments import ExperimentResult
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
 from trainer.contracts.reports import Figure
+from trainer.lab.jobs import with_wait
 from trainer.system.files import read_record
 
 
@@ -108,6 +109,7 @@ class JobSubject(Subject):
         self._job = job
         self._record = record = job.record()
         self._charts = sources.charts
+        self._states = sources.feeds.states
         super().__init__(
             job.job_id,
             Ledger(job),
@@ -118,7 +120,7 @@ class JobSubject(Subject):
 
     async def _read(self) -> Reading:
         """Read the status; the time that has passed would edit the card every time, so the state is without it."""
-        status = await asyncio.to_thread(self._job.status)
+        status = await with_wait(self._states, self.subject_id, await asyncio.to_thread(self._job.status))
         elapsed: float | None = getattr(status, "elapsed_seconds", None)
         if elapsed is None:
             state = JobState(status)

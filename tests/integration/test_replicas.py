@@ -1,6 +1,8 @@
 """A folder in the object store has one writer, and each copy of it is a state that its writer has stored."""
 
 import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +19,10 @@ from arq import Retry
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
+from bot.messages.job_cards import job_card
+from tests.support import environment_in
 from tests.support.http import site, with_api
+from tests.support.job_kinds import KINDS
 from tests.support.object_stores import (
     RUN,
     Bucket,
@@ -32,24 +37,30 @@ from tests.support.properties import for_all
 from tests.support.redis_servers import embedded
 from tests.support.refusals import refused
 from tests.support.reverse_proxy import reverse_proxy
+from tests.support.studies import study_record
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.object_store import ObjectStore
 from trainer.artifacts.replicas import Head, Replica, StoredFile, WriterChanged, join_store, unstored
 from trainer.artifacts.replication import Replication, full_run_id, stored_check
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.stored_corpora import fetch_corpus, fetch_named_corpus, store_corpus
+from trainer.artifacts.studies import StudyStore
 from trainer.config.settings import ObjectStoreSettings
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.runs import CorpusRef
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
+from trainer.lab.calls import JOB_CALLS
 from trainer.queue.queue import JobQueue
 from trainer.services.embedded import Services
 from trainer.services.health import Finding, check_data
 from trainer.system.files import open_regular, try_lock
 from trainer.worker.jobs import Jobs
+from trainer.worker.steps import Steps
 
 __all__ = ["bucket_fixture", "server_fixture"]
 
@@ -448,6 +459,42 @@ async def test_refusal_of_the_store__is_its_own_code_and_a_remedy_everywhere(tmp
             assert (found.status, found.waits_for, found.message) == ("queued", "object_store", said)
         proxy.refused_header = None
         await Replication(behind).check()
+
+
+async def test_refusal_of_the_store__is_in_the_status_of_every_kind_of_job(tmp_path: Path, bucket: Bucket) -> None:
+    said = "The object store of `OBJECT_STORE__URL` refuses a request (QuotaExceeded: Full): free some space there,"
+    async with reverse_proxy(bucket.address) as proxy, embedded(tmp_path) as (settings, _, store):
+        behind, root = changed(settings, object_store=bucket.behind(proxy.url)), settings.app.artifacts_root
+        proxy.refused_header, proxy.refusal = "Authorization", (403, "QuotaExceeded", "Full")
+        functions = Jobs(JobQueue(behind, store), behind, store).functions()
+        async with site(with_api(settings)) as here:
+            for kind in STATUS_KINDS.values():
+                job, row = KINDS[kind.name].create(root, 1), JOB_ROWS[kind.name]
+                address = f"/{kind.name}/{job.job_id}"
+                assert (await here.get(address)).fields["wait_message"] is None
+                with pytest.raises(Retry):
+                    await functions[kind.function]({}, {"job_id": job.job_id})
+                answer = await here.get(address)
+                assert answer.fields["status"] == "queued"
+                assert str(answer.fields["wait_message"]).startswith(said)
+                status = answer.record(JOB_CALLS[kind.name].get.answer)
+                assert (status.wait_message or said) in (job_card(row, status).description or "").replace("\\", "")
+            show = (sys.executable, "-m", "trainer", "job", "show", "corpus_builds", "build-1")
+            mt = await asyncio.create_subprocess_exec(*show, env=environment_in(tmp_path), stderr=PIPE, stdout=DEVNULL)
+            _, noted = await mt.communicate()
+            assert (mt.returncode, noted.decode().startswith(f"mt: {said}")) == (0, True)
+
+
+async def test_refusal_of_the_store_between_the_steps_of_a_job__is_in_its_status(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, queue, store):
+        study = StudyStore(settings.app.artifacts_root).create(study_record("rates-1"))
+
+        async def refuse() -> None:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Full.")
+
+        with pytest.raises(Retry):
+            await Steps(study, queue, settings, store).run(refuse)
+        assert (study.state(), await queue.states.wait_message(study.job_id)) == ("queued", "Full.")
 
 
 async def test_store_with_conditional_writes__is_accepted(tmp_path: Path, bucket: Bucket) -> None:

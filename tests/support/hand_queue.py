@@ -26,6 +26,9 @@ class HandQueue:
     def steady(self, status: RunStatus) -> RunStatus:
         return status
 
+    async def wait_message(self, _: str) -> str | None:
+        return None
+
     async def next_run_ids(self) -> AsyncIterator[str]:
         while True:
             run_id = await self.signals.get()

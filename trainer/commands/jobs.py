@@ -70,6 +70,7 @@ class JobView(NamedTuple, Generic[StatusT]):
     async def show_job(self, job_id: str, installation: Installation, terminal: Terminal) -> int:
         """Show the status or the results of a job."""
         status = await installation.call(self.calls.get, self.calls.named(job_id))
+        _note_wait(status, terminal)
         await self.show(job_id, status, installation, terminal)
         return 0
 
@@ -78,9 +79,15 @@ class JobView(NamedTuple, Generic[StatusT]):
         following = installation.follow(self.calls.get, self.calls.named(job_id))
         async with noting_wait(installation, terminal), aclosing(following) as statuses:
             async for status in statuses:
+                _note_wait(status, terminal)
                 await self.note(job_id, status, installation, terminal)
         await self.show(job_id, status, installation, terminal)
         return exit_code(status)
+
+
+def _note_wait(status: JobStatus, terminal: Terminal) -> None:
+    if status.wait_message is not None:
+        terminal.note_once(f"mt: {status.wait_message}")
 
 
 def add_jobs(group: Commands, view: JobView[StatusT] | None = None, *, with_unit: bool = False) -> None:
@@ -162,7 +169,8 @@ async def show_results(
 
 def _show_status(job_id: str, status: JobStatus, terminal: Terminal) -> None:
     """Show all that a status has."""
-    rows = {name.replace("_", " "): _text(value) or None for name, value in _fields(status).items() if value != job_id}
+    fields = {name: value for name, value in _fields(status).items() if value != job_id and name != "wait_message"}
+    rows = {name.replace("_", " "): _text(value) or None for name, value in fields.items()}
     terminal.show(status, summary(f"{job_id}: {status.status}", rows))
 
 

@@ -15,6 +15,8 @@ class JobStatus(Frozen):
     status: RunState
     created_at: Timestamp
     error: RunError | None = None
+    wait_message: str | None = None
+    """Why a queued job waits, if it does not just wait for its turn: the object store's refusal, or broken workers."""
 
     @property
     def has_ended(self) -> bool:

@@ -82,6 +82,11 @@ class _States:
         """Return a status that is `reachable` until the worker was silent for one lease."""
         return status if self._queue is None else self._queue.states.steady(status)
 
+    async def wait_message(self, job_id: str) -> str | None:
+        """Return why a queued job of any kind waits; None without a queue."""
+        self._queue = await self._reached()
+        return None if self._queue is None else await self._queue.states.wait_message(job_id)
+
 
 class _CommandLab(Lab):
     """A lab that reads single runs in place of the index of all, and brings folders from the object store."""

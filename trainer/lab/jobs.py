@@ -1,11 +1,13 @@
 """Work on jobs of any kind but runs: list them, follow one, cancel it, delete it. Their results are artifacts."""
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from trainer.artifacts.job_folder import AnyStatusJob, unreadable
 from trainer.artifacts.kinds import STATUS_KINDS, StatusKind
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError
 from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.operations import JOB_ROWS, JobRow
@@ -13,6 +15,7 @@ from trainer.contracts.parameters import JobsQuery, NoBody, NoQuery, Query, Wait
 from trainer.lab.calls import JOB_CALLS, QueryT
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.waits import at_end
+from trainer.queue.run_feeds import LiveStates
 from trainer.system.files import BrokenFile
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -48,7 +51,16 @@ async def list_jobs(lab: Lab, asked: Asked[NoQuery, JobsQuery, NoBody]) -> JobPa
 async def get_job(lab: Lab, asked: Asked[Query, WaitQuery, NoBody]) -> JobStatus:
     """Read the status of a job; with `wait`, after its end or after this time."""
     _, job = _job(lab, asked)
-    return await at_end(lambda: asyncio.to_thread(job.status), asked.query.wait)
+    status = await at_end(lambda: asyncio.to_thread(job.status), asked.query.wait)
+    return await with_wait(lab.feeds.states, job.job_id, status)
+
+
+async def with_wait(states: LiveStates, job_id: str, status: JobStatus) -> JobStatus:
+    """Add why a queued job waits, as far as a server knows it."""
+    with suppress(AppError):  # the object store or a server does not answer here either
+        if status.status == "queued":
+            return changed(status, wait_message=await states.wait_message(job_id))
+    return status
 
 
 async def cancel_job(lab: Lab, asked: Asked[Query, NoQuery, NoBody]) -> JobStatus:

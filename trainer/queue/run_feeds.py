@@ -42,6 +42,9 @@ class LiveStates(Protocol):
     def steady(self, status: RunStatus) -> RunStatus:
         """Return a status that is `reachable` until the worker was silent for one lease."""
 
+    async def wait_message(self, job_id: str) -> str | None:
+        """Return why a queued job of any kind waits."""
+
 
 class RunFeed:
     """The events of one run, its curves, and its status after them; any thread may read."""

@@ -141,6 +141,13 @@ class RunStates:
             training = list(await self._store.holders(ahead))
         return changed(status, message=waiting_for(training, len(ahead)))
 
+    async def wait_message(self, job_id: str) -> str | None:
+        """Return why a queued job of any kind waits: the object store's refusal, or that its workers are broken."""
+        reason = await value_or(None, self._store.get(keys.postponed(job_id)))
+        if reason is not None:
+            return reason.decode()
+        return WAIT_MESSAGES["broken"] if await self._workers.absence() == "broken" else None
+
     async def order(self) -> list[str]:
         """Return the ids of the runs in the queue, running ones first; empty while Redis is unavailable."""
         return await value_or([], self._store.queue_order(self._settings.queue.name))

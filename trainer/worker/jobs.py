@@ -38,7 +38,7 @@ from trainer.contracts.runs import EffectiveRequest, RunModel
 from trainer.queue.enqueue import publish_events
 from trainer.queue.queue import JobQueue
 from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
+from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead, process_name
 from trainer.worker.battery import BatterySteps
@@ -46,7 +46,7 @@ from trainer.worker.commands import run_job_command
 from trainer.worker.experiment import ExperimentSteps
 from trainer.worker.reading import ReadingSteps
 from trainer.worker.starts import Starts
-from trainer.worker.steps import Steps
+from trainer.worker.steps import Steps, postponed
 from trainer.worker.study import StudySteps
 from trainer.worker.supervisor import supervise
 
@@ -148,7 +148,7 @@ class Jobs:
         try:
             await self._replication.fetch(kind, item_id)
         except AppError as error:  # SERVICE_UNAVAILABLE; `fetch` has no other
-            raise await self._postponed(item_id, error) from None
+            raise await postponed(self._store, item_id, error, _STORE_RETRY_SECONDS) from None
 
     async def _write(self, kind: KindName, item_id: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a job that writes a folder; raises Retry while another machine writes it.
@@ -165,15 +165,7 @@ class Jobs:
         except AppError as error:
             if not self._replication.is_on or error.code is not ErrorCode.SERVICE_UNAVAILABLE:
                 raise
-            raise await self._postponed(item_id, error) from None
-
-    async def _postponed(self, item_id: str, error: AppError) -> Retry:
-        """Return the exception that puts a job back into the queue, with the reason in the log and in its status."""
-        log.warning("job_postponed", names=item_id, reason=error.message)
-        async with tolerate_no_redis("reason_unpublished", names=item_id):
-            key, seconds = keys.postponed(item_id), 3 * _STORE_RETRY_SECONDS
-            await self._store.put(key, error.message, ttl_seconds=seconds)
-        return Retry(defer=_STORE_RETRY_SECONDS)
+            raise await postponed(self._store, item_id, error, _STORE_RETRY_SECONDS) from None
 
     async def _is_free(self, item_id: str) -> bool:
         """Return False if another living process has the lease of a run, tokenizer or experiment."""

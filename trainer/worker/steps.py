@@ -1,6 +1,7 @@
 """Jobs that a worker does in steps: children, and requests to models. All that has been done is read from the disk."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference_fields import Asks, ResponseT
 from trainer.queue.queue import JobQueue
+from trainer.store import keys
+from trainer.store.connection import tolerate_no_redis
 from trainer.store.store import Store
 from trainer.worker.child_process import Job
 from trainer.worker.starts import Starts
@@ -27,6 +30,14 @@ T = TypeVar("T")
 
 class Cancelled(Exception):
     """The job was cancelled."""
+
+
+async def postponed(store: Store, job_id: str, error: AppError, seconds: float) -> Retry:
+    """Return the exception that puts a job back into the queue, with the reason in the log and in its status."""
+    log.warning("job_postponed", names=job_id, reason=error.message)
+    async with tolerate_no_redis("reason_unpublished", names=job_id):
+        await store.put(keys.postponed(job_id), error.message, ttl_seconds=math.ceil(3 * seconds))
+    return Retry(defer=seconds)
 
 
 class Steps:
@@ -58,7 +69,7 @@ class Steps:
             except AppError as error:
                 if error.code.error_class is ErrorClass.TRANSIENT:
                     self.log.warning(f"{self.job.word}_waits", error_code=error.code)
-                    raise Retry(defer=_TRANSIENT_SECONDS) from None
+                    raise await postponed(self._store, self.job.job_id, error, _TRANSIENT_SECONDS) from None
                 self.log.error(f"{self.job.word}_failed", error_code=error.code)
                 self.job.fail(error)
 
