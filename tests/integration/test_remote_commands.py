@@ -1,7 +1,11 @@
 """`mt` with MT_URL: the commands work on the server and show what they show there."""
 
 import asyncio
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,19 +14,20 @@ from hashlib import sha256
 import pytest
 
 import trainer
-from tests.support import ROOT, tiny_request
-from tests.support.api_server import KEY, LabServer
+from tests.support import ROOT, add_corpus, environment_in, tiny_request
+from tests.support.api_server import KEY, LabServer, Prepared, prepared
 from tests.support.checkpoints import keep_checkpoint
 from tests.support.laptop import Laptop
 from tests.support.markers import slow_repeats
 from tests.support.run_shell import TINY
+from tests.support.terminals import control_signs, needs_terminals, shown_in_a_terminal
 from tests.support.waiting import wait_until
 from tests.support.worker_runs import LONG
 from trainer.client.client import Client
 from trainer.client.remote import Remote
 from trainer.config.settings import ClientSettings
 from trainer.contracts.corpora import CorpusList, CorpusManifest, CorpusOverview
-from trainer.contracts.errors import ErrorCode
+from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -447,3 +452,61 @@ def test_wrong_key_or_no_server__is_one_sentence(laptop: Laptop) -> None:
     assert laptop.refuse("train", "--corpus", "text", code=1) == sentence
     laptop.work_on("lab")
     assert "`CLIENT__URL`" in laptop.refuse("runs")
+
+
+HOSTILE = "\x1b]0;OWNED\x07\u202e\x9b\u2066"
+SHOWN = [
+    ("generate", "RUN", "a", "--seed", "3", "--allowed-chars", HOSTILE, "--samples", "9"),
+    ("generate", "RUN", "a", "--seed", "3", "--allowed-chars", HOSTILE, "--samples", "9", "--stream"),
+    ("score", "RUN", HOSTILE, "--detail-level", "per_char"),
+    ("score", "RUN", HOSTILE, "--detail-level", "per_word"),
+    ("predict", "RUN", "a", "--k", "20"),
+    ("logs", "RUN"),
+]
+"""Commands that show texts of others."""
+SAFE = [("config", "RUN"), ("status", "RUN"), ("runs",), ("eval", "RUN"), ("corpus", "show", "hostile")]
+"""Commands that show none of these characters, in a file neither."""
+END = "the end of a command"
+TYPED = f"""
+import json, sys
+from trainer.commands.main import main
+
+sys.exit(max([main(words) or print({END!r}, flush=True) or 0 for words in json.loads(sys.argv[1])]))
+"""
+"""Types all commands in one process."""
+
+
+@needs_terminals
+@pytest.mark.parametrize("place", ["here", pytest.param("server", marks=pytest.mark.slow)])
+def test_texts_of_others__reach_a_terminal_without_what_it_would_obey_and_a_file_as_they_are(
+    client: Client, server: LabServer, laptop: Laptop, place: str
+) -> None:
+    add_corpus(server.lab.folder, f"ab{HOSTILE}\n{HOSTILE}ba\n" * 40, "hostile")
+    run_id = client.train(tiny_request(corpus="hostile"), label=f"hostile-{place}").run_id
+    assert client.wait(run_id).status == "completed"
+    with (server.lab.settings.app.artifacts_root / "models" / run_id / "logs.jsonl").open("a") as log:
+        line: dict[str, str] = dict.fromkeys(("message", "event", "why"), HOSTILE) | {"level": "error"}
+        log.write(f"{json.dumps(line)}\n")
+    elsewhere = {"MT_URL": server.url, "MT_KEY": KEY} if place == "server" else {"MT_URL": ""}
+    environment = environment_in(server.lab.folder, QUEUE__EMBEDDED_WORKERS="0", **elsewhere)
+    rows = [[run_id if word == "RUN" else word for word in words] for words in SHOWN + SAFE]
+    typed = [sys.executable, "-c", TYPED, json.dumps(rows)]
+    code, shown = shown_in_a_terminal(typed, laptop.folder, environment)
+    written = subprocess.run(typed, cwd=laptop.folder, env=environment, capture_output=True, text=True).stdout
+    assert (code, control_signs(shown)) == (0, []), shown
+    for words, in_terminal, in_file in zip(SHOWN + SAFE, shown.split(END), written.split(END), strict=False):
+        is_shown, has_escape = (
+            words in SHOWN,
+            words in SHOWN and words != ("logs", "RUN"),
+        )  # which writes it as JSON does
+        assert ("<U+202E>" in in_terminal, "\u202e" in in_file) == (is_shown,) * 2, (words, in_terminal, in_file)
+        assert ("\u241b" in in_terminal, "\x1b" in in_file) == (has_escape,) * 2, (words, in_terminal, in_file)
+
+
+@needs_terminals
+def test_error_of_a_server__reaches_a_terminal_without_what_it_would_obey(laptop: Laptop) -> None:
+    body = ErrorBody(code=ErrorCode.FORBIDDEN, message=HOSTILE, request_id=HOSTILE).model_dump_json().encode()
+    typed = [sys.executable, "-m", "trainer", "status", "x"]
+    with prepared(Prepared(403, body)) as other:
+        code, shown = shown_in_a_terminal(typed, laptop.folder, {**os.environ, "MT_URL": other.url, "MT_KEY": KEY})
+    assert (code, control_signs(shown), "\u241b]0;OWNED<U+202E>" in shown) == (2, [], True), shown

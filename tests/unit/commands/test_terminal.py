@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
-import unicodedata
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from rich.cells import cell_len
 
 from tests.support import ROOT
 from tests.support.runs import record
+from tests.support.terminals import control_signs, needs_terminals, shown_in_a_terminal
 from trainer.artifacts.runs import RunStore
 from trainer.commands.connection import accept, queued_run
 from trainer.commands.listing import next_of
@@ -69,23 +67,12 @@ as_json.error(body)
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
+@needs_terminals
 def test_terminal__shows_the_control_characters_of_texts_as_signs() -> None:
-    main, terminal = os.openpty()
-    command, read = [sys.executable, "-c", WRITERS, HOSTILE], b""
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=terminal, stderr=terminal, env={**os.environ, "TERM": "xterm"}
-    ) as mt:
-        os.close(terminal)
-        with suppress(OSError):  # the end of a pseudo-terminal
-            while part := os.read(main, 1 << 16):
-                read += part
-    os.close(main)
-    shown = read.decode()
-    assert mt.wait() == 0 and shown.count("\u241b]0;OWNED") >= 10, shown
+    code, shown = shown_in_a_terminal([sys.executable, "-c", WRITERS, HOSTILE], ROOT, os.environ)
+    assert code == 0 and shown.count("\u241b]0;OWNED") >= 10, shown
     assert "b<U+202E>c<U+009B>31m<U+007F><U+2066>d<U+2028>e\u240d" in shown
-    own = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\n)|\r(?=\x1b\[)", "", shown)  # styles, and the bar that is redrawn
-    assert [sign for sign in own if sign not in "\n\r\t" and (unicodedata.category(sign) in ("Cc", "Cf", "Zl"))] == []
+    assert control_signs(shown) == []
 
 
 @pytest.mark.process
