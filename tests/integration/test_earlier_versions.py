@@ -1,5 +1,6 @@
 """Folders that earlier versions have made: all that is in them is listed, opened and used by this version."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from tests.support.earlier_labs import LABS, unpack_lab
 from tests.support.http import ANA, site, with_api
 from tests.support.lab import running_worker
 from tests.support.run_shell import TINY, Shell
+from tests.support.waiting import wait_until
 from trainer.artifacts.job_folder import AnyJob, unreadable
 from trainer.artifacts.kinds import JOB_KINDS, STATUS_KINDS
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import KindName
 from trainer.contracts.batteries import BatteryList
+from trainer.contracts.errors import ErrorCode
 from trainer.contracts.http_answers import RunPage
 from trainer.contracts.operations import CHAT_COMMANDS, JOB_ROWS
 from trainer.contracts.verification import Verification
@@ -150,6 +153,29 @@ def test_earlier_folder__is_scored_resumed_exported_and_deleted(shell: Shell, na
         if kind in ("batteries", "tokenizers"):
             shell.type(_COMMANDS[kind], "delete", "--yes", job.job_id)
     assert [kind for kind, _ in jobs_of(shell.root) if kind in ("models", *_COMMANDS)] == []
+
+
+@pytest.mark.parametrize("has_searched", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_unfinished_run_with_a_search__ends_with_what_to_do_or_trains_by_the_rules(
+    shell: Shell, *, has_searched: bool
+) -> None:
+    """After its search, a checkpoint has values that only version 0.1.0 reads."""
+    run = shell.add_interrupted_run()
+    request = run.path / "request.json"
+    stored: dict[str, dict[str, object]] = json.loads(request.read_bytes())
+    stored["effective"] |= {"search": 3, "searched": ["learning_rate"], "learning_rate": 0.5}
+    request.write_text(json.dumps(stored), encoding="utf-8")
+    if not has_searched:
+        shutil.rmtree(run.checkpoints)
+    with running_worker(shell.root):
+        wait_until(lambda: run.manifest() is not None)
+    error = shell.status(run).error
+    if not has_searched:
+        assert error is None
+        return
+    assert error is not None and error.code is ErrorCode.MODEL_INCOMPATIBLE
+    assert error.message.endswith("Start a new training; with `search`, it compares settings again.")
+    assert shell.refuse("resume", run.run_id) == f"mt: {error.message}\n"
 
 
 REASON = "has another form: it has schema_version 9, and this program reads up to 2: update the program."

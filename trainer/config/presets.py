@@ -373,6 +373,17 @@ def recorded_hash(record: RunRecord) -> str:
     return request_hash(record.effective) if record.effective.has_earlier_hash else record.request_hash
 
 
+def check_checkpoint(record: RunRecord, checkpoint_hash: str) -> None:
+    """Raise MODEL_INCOMPATIBLE for a checkpoint of version 0.1.0 that was trained with the values of a search."""
+    known = (recorded_hash(record), record.checkpoint_request_hash)
+    if record.effective.has_earlier_hash and checkpoint_hash not in known:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            "Version 0.1.0 trained this run with values of its own search, so this version cannot continue it."
+            " Start a new training; with `search`, it compares settings again.",
+        )
+
+
 def _standard(request: TrainRequest, method: TokenizerMethod) -> Standard | None:
     """Return the standard model that a request stands for: char_lstm, or a recurrent family of words without sizes."""
     family = request.model_family

@@ -15,6 +15,7 @@ from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.defaults import PACE_SIZES, Pace
 from trainer.config.presets import (
     Resolved,
+    check_checkpoint,
     has_free_size,
     is_same_request,
     recorded_hash,
@@ -212,7 +213,8 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
             ErrorCode.CONFLICT,
             f"The run '{run.run_id}' has no complete checkpoint to resume from: start a new training.",
         )
-    await _check_same(run.record(), corpora, settings)
+    check_checkpoint(record := run.record(), state.request_hash)
+    await _check_same(record, corpora, settings)
     return Origin(run, state)
 
 
@@ -233,7 +235,7 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
         request, effective = changed(request, num_epochs=epochs), changed(effective, num_epochs=epochs)
     own_hash = request_hash(effective)
     is_other = state.request_hash != own_hash
-    is_known = state.request_hash in (record.request_hash, record.checkpoint_request_hash)
+    is_known = state.request_hash in (recorded_hash(record), record.checkpoint_request_hash)
     return changed(
         record,
         request=request,

@@ -42,6 +42,13 @@ def change_clipping(run: RunDirectory, folder: Path) -> None:
     (run.path / "request.json").write_text(other.model_dump_json(), encoding="utf-8")
 
 
+def search(run: RunDirectory, folder: Path) -> None:
+    """As if version 0.1.0 had searched the settings of the run."""
+    record = run.record()
+    other = changed(record, effective=changed(record.effective, has_earlier_hash=True))
+    (run.path / "request.json").write_text(other.model_dump_json(), encoding="utf-8")
+
+
 Change = Callable[[RunDirectory, Path], object]
 """What happens to a run in a folder before it is to be resumed."""
 REFUSALS: list[tuple[FinalState | None, Change, ErrorCode, str]] = [
@@ -53,6 +60,12 @@ REFUSALS: list[tuple[FinalState | None, Change, ErrorCode, str]] = [
     ("failed", lambda _, folder: add_corpus(folder, some_text(61), "text"), ErrorCode.CONFLICT, "corpus has changed"),
     ("cancelled", lambda _, folder: add_corpus(folder, "a", "other"), ErrorCode.CONFLICT, "corpus has changed"),
     ("cancelled", change_clipping, ErrorCode.CONFLICT, "to different settings"),
+    (
+        "failed",
+        search,
+        ErrorCode.MODEL_INCOMPATIBLE,
+        "with values of its own search, so this version cannot continue it",
+    ),
 ]
 
 

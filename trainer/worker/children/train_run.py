@@ -16,6 +16,7 @@ from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.config.presets import check_checkpoint
 from trainer.config.settings import Settings
 from trainer.config.tokenizer_request import record_of_run, run_source
 from trainer.contracts.base import Phase, changed, now
@@ -149,6 +150,8 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
         log.error("checkpoint_quarantined", names=", ".join(quarantined))
     if checkpoint is None and effective.init_from_run_id is not None:
         _load_parent(model, runs, effective.init_from_run_id)
+    if checkpoint is not None:
+        check_checkpoint(record, checkpoint.state.request_hash)
     if checkpoint is not None and checkpoint.state.request_hash == record.checkpoint_request_hash:
         steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
         is_last = checkpoint.state.step >= steps
