@@ -13,9 +13,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.properties import for_all
-from tests.support.redis_servers import address, embedded, served
+from tests.support.redis_servers import address, claiming_worker, embedded, served
 from tests.support.stories import Story, run_record
-from tests.support.waiting import captured_logs
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError
@@ -63,6 +63,30 @@ async def test_jobs__are_claimed_when_due_and_after_an_expired_claim(tmp_path: P
         assert await claimed_ids(store, 9) == ["third", "second"]
         await store.delete(keys.in_progress("second"))
         assert await claimed_ids(store, 9) == ["second"]
+
+
+async def test_running_job_with_an_expired_claim__starts_no_second_time_and_can_be_given_back(tmp_path: Path) -> None:
+    """As in a worker that stands still for longer than a lease."""
+    starts: list[object] = []
+
+    async def job(ctx: dict[str, object], payload: object) -> None:
+        starts.append(payload)
+        await asyncio.sleep(math.inf)
+
+    async with (
+        embedded(tmp_path) as (settings, _, store),
+        claiming_worker(settings, store, job, slots=2) as (worker, _),
+    ):
+        await enqueue(store, "first")
+        await until(lambda: len(starts) == 1)
+        await store.delete(keys.in_progress("first"))
+        while not await store.exists(keys.in_progress("first")):  # the worker claims it again
+            await asyncio.sleep(0.01)
+        await enqueue(store, "second")
+        await until(lambda: len(starts) == 2)
+        assert [*worker.job_tasks] == ["first", "second"]
+        worker.hand_back()
+        await until(lambda: len(starts) == 4)
 
 
 async def test_queue_key_with_a_text__is_not_taken_for_a_missing_permission(tmp_path: Path) -> None:

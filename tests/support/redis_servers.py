@@ -129,7 +129,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def claiming_worker(
-    settings: Settings, store: Store, job: JobFunction, of_class: type[WakingWorker] = WakingWorker
+    settings: Settings, store: Store, job: JobFunction, of_class: type[WakingWorker] = WakingWorker, slots: int = 1
 ) -> AsyncIterator[tuple[WakingWorker, Presence]]:
     """A worker in this process that does its trainings by a function; gives it with its presence in Redis."""
     folder = settings.app.data_root.parent
@@ -139,7 +139,7 @@ async def claiming_worker(
         [func(job, name="train")],
         queue="training",
         artifacts_root=folder,
-        slots=1,
+        slots=slots,
         lease_seconds=30,
         presence=presence,
     )

@@ -160,6 +160,8 @@ class WakingWorker(Worker):
             artifacts=artifacts,
             worker=self._presence.info,
         ):
+            if job_id in self.running:  # its claim has expired, because this process stood still
+                continue
             self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
 
     async def _wake_after_job(self, ctx: dict[str, object]) -> None:
