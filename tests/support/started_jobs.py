@@ -1,13 +1,16 @@
-"""Experiments and batteries that are checked and accepted, as every face does it."""
+"""Experiments, batteries and readings that are checked and accepted, as every face does it."""
 
 from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.experiments import ExperimentDirectory
-from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS
+from trainer.artifacts.kinds import BATTERIES, EXPERIMENTS, READINGS
+from trainer.artifacts.readings import ReadingDirectory
 from trainer.contracts.batteries import BatteryRequest
 from trainer.contracts.experiments import ExperimentRequest
+from trainer.contracts.readings import ReadingRequest
 from trainer.queue.batteries import resolve_battery
 from trainer.queue.experiments import resolve_experiment
 from trainer.queue.queue import JobQueue
+from trainer.queue.readings import resolve_reading
 
 
 async def started_experiment(
@@ -20,3 +23,8 @@ async def started_experiment(
 async def started_battery(queue: JobQueue, request: BatteryRequest) -> BatteryDirectory:
     record, items = await resolve_battery(request, queue.stores, queue.settings)
     return await queue.jobs.accept(BATTERIES, lambda: queue.batteries.create(record, items))
+
+
+async def started_reading(queue: JobQueue, request: ReadingRequest) -> ReadingDirectory:
+    record, times = await resolve_reading(request, queue.stores)
+    return await queue.jobs.accept(READINGS, lambda: queue.stores.readings.create(record, times))

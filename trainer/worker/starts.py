@@ -41,6 +41,11 @@ class Starts:
         """Why this worker takes no more jobs; None while it works."""
         self.broke = asyncio.Event()
 
+    @property
+    def is_suspect(self) -> bool:
+        """True if the last child of this worker ended before its first step."""
+        return bool(self._died)
+
     def child_began(self) -> None:
         self._died.clear()
 

@@ -94,7 +94,8 @@ class Steps:
     async def ask(self, run_id: str, request: Asks[ResponseT], who: str, *, is_kept: bool = True) -> ResponseT:
         """Return the answer of a run, also after the store or a worker was away.
 
-        An answer that fails while Redis is there, some times in a row, fails the job.
+        An answer that fails while Redis is there, some times in a row, fails the job; raises Retry where other workers
+        are to try the job, because processes of this one end before their first step.
         """
         failures = 0
         while True:
@@ -102,6 +103,8 @@ class Steps:
                 return await self.queue.inference.ask(run_id, request, is_kept=is_kept)
             except AppError as error:
                 is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
+                if not is_final and self.starts.is_suspect and await self.starts.leaves(self.job.job_id, self._store):
+                    raise Retry(defer=0) from None
                 failures += is_final or (await self.queue.workers.load()).is_reachable
                 if is_final or failures == self.settings.queue.max_attempts:
                     code = error.code if is_final else ErrorCode.INTERNAL_ERROR
