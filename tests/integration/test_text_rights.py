@@ -117,9 +117,13 @@ OF_RULES: Mapping[str, Mapping[str, Outcome]] = {
     "deletion": {"HASH": "missing", "NAMED": "refused"},
     "weights": {"SECRET": "refused", "PUBLIC": "allowed"},
     "tokenizer": {"TOKENIZER": "refused"},
-    "request": {},
+    "request": {"MODEL": "missing", "PUBLIC": "missing"},
 }
-"""The same for all fields of a rule; results are tried where a worker answers."""
+"""The same for all fields of a rule. Requests of one are looked for at each run, at one's own and at that of one."""
+ASKED = ("score", "sequences", "items", "segment", "generate", "predict", "evaluate", "chat")
+"""The kinds of requests to models; SCORE is the id of the score that one has asked for, and so on."""
+HIDDEN = ("HASH", "SESSION", *map(str.upper, ASKED))
+"""Ids of which others hear what they hear of ids that nobody has."""
 PRIVATE = ("run", "group", "weights", "job", "experiment")
 """The rules by which others may nothing where runs are private."""
 SETTINGS = ("training", "weights", "tokenizer")
@@ -180,7 +184,8 @@ def tries(*, private: bool) -> Iterator[Try]:
         last = "train" if rule == "training" else field.rpartition(".")[2]
         named: Mapping[str, Outcome] = {last.removesuffix("_id").upper(): "allowed"}
         for thing, public in OF_RULES.get(rule, OF_FIELDS.get(last, named)).items():
-            is_hidden = private and rule in PRIVATE and not thing.startswith(("corpus_builds",))
+            is_hidden = rule in PRIVATE and not thing.startswith("corpus_builds")
+            is_hidden = private and (is_hidden or (rule == "request" and thing == "PUBLIC"))
             outcome: Outcome = "refused" if rule in ("owner", "admin") or is_hidden else public
             yield Try(cell, thing, outcome, json.dumps(filled(name, field, thing)))
 
@@ -195,7 +200,12 @@ def filled(name: str, field: str, thing: str) -> tuple[str, Fields, Fields, Fiel
     example: Mapping[str, object] = BODIES.get(name) or row.example or {}
     body = _fields.validate_json(json.dumps(example))
     inner, _, value = thing.partition(" ")
-    if "kind" in path:
+    if TABLE[f"{name}.{field}"] == "request":
+        asked = "CHAT" if "/chat" in row.path else row.path.split("/")[3].upper()
+        ids: Fields = {"run_id": thing, "request_id": asked, "session_id": "SESSION"}
+        path = {one: ids[one] for one in path}
+        body |= {} if field in path else {field: ids[field]}
+    elif "kind" in path:
         path |= {"kind": inner, "item_id": value}
     elif field in path:
         path[field] = thing
@@ -269,10 +279,10 @@ class House:
         return answer._replace(outcome="missing" if code.endswith("NOT_FOUND") else OUTCOMES.get(code, "allowed"))
 
 
-def comparable(answer: Answer, content: str) -> str:
-    """Return an answer without the hash that it is about, and without what differs between any two answers."""
+def comparable(answer: Answer, words: Mapping[str, str]) -> str:
+    """Return an answer without the ids that it is about, and without what differs between any two answers."""
     told = re.sub(r'((request|upload)_id"?:? ?"?|X-Request-ID: |Date: |uploads/)[^"\n]*', "", answer.text)
-    return told.replace(content, "HASH")
+    return re.sub("|".join(words.values()), "", told)
 
 
 @asynccontextmanager
@@ -304,6 +314,13 @@ async def house(root: Path, *, private: bool = False) -> AsyncIterator[House]:
             assert HASH in sent.text
             sent = await here.ask(key, "POST", "/corpora/texts", {"name": things["NAMED"], "text": NAMED_TEXT})
             assert sent.status == 200, sent
+            asked: Fields = {}
+            for kind in ASKED:
+                body = _fields.validate_json(json.dumps(BY_NAME[kind].example).replace("the sun", "Kowalczyk"))
+                sent = await here.ask(key, "POST", f"/runs/{things['PUBLIC']}/{kind}?wait=0", body)
+                asked = _fields.validate_json(sent.text.partition("\n\n")[2])
+                things[kind.upper()] = str(asked["request_id"])
+            things["SESSION"] = str(asked["session_id"])  # of the chat
             yield here
 
 
@@ -400,10 +417,11 @@ async def test_field__opens_nothing_of_others_but_what_its_rule_says(private: bo
                     if person.name != "other":
                         continue
                     wrong += [(one, face, word) for word in MARKERS if word in answer.text]
-                    if "HASH" in one.thing:
-                        unknown = await send(person, one, HASH=UNKNOWN)
-                        if comparable(answer, HASH) != comparable(unknown, UNKNOWN):
-                            wrong.append((one, face, answer, unknown))
+                    if unknown := {word: UNKNOWN[: len(here.things[word])] for word in HIDDEN if word in one.sent}:
+                        known = {word: here.things[word] for word in unknown}
+                        other = await send(person, one, **unknown)
+                        if comparable(answer, known) != comparable(other, unknown):
+                            wrong.append((one, face, answer, other))
         n_requests = here.requests
     assert wrong == []
     assert n_requests > 700

@@ -361,9 +361,9 @@ class Lab:
         """Return the turns of a chat of the caller; raises DATA_NOT_FOUND for another one, as if it had expired."""
         inference = (await self.live()).inference
         history = await inference.get_chat(run_id, session_id)
-        if history.turns and not caller.is_admin:
-            last = await inference.get(ChatRecord, run_id, history.turns[-1].request_id)
-            if not caller.is_requester(last):
+        if not caller.is_admin:  # before the first answer, the chat is that of the message which has its id
+            last = history.turns[-1].request_id if history.turns else session_id
+            if not caller.is_requester(await inference.get(ChatRecord, run_id, last)):
                 raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
         return history
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from trainer.artifacts.checkpoints import NamedModel, named_model
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed, narrowed
-from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatTurn
+from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatResponse, ChatTurn
 from trainer.contracts.completions import CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
@@ -102,8 +102,8 @@ class InferenceClient:
         A look at a test split is counted before; raises TEST_LOCKED for one that is locked.
 
         With a `request_id`, a request that is stored under it is returned and not enqueued again; raises CONFLICT if
-        that is another request. A chat message without a session starts a new chat, whose id is the request's where
-        there is one; raises DATA_NOT_FOUND for a chat that has expired.
+        that is another request. A chat message without a session starts a new chat, whose id is the request's; raises
+        DATA_NOT_FOUND for a chat that has expired.
         """
         response, record = await self._new_record(model, request, user_id, request_id, api_key)
         return narrowed(type(response), (await self._enqueue(record, is_new=request_id is None)).response)
@@ -205,12 +205,12 @@ class InferenceClient:
         return ChatHistory(run_id=run_id, session_id=session_id, turns=turns)
 
     async def _chat_fields(
-        self, run_id: str, request: object, user_id: int | None, request_id: str | None
+        self, run_id: str, request: object, user_id: int | None, request_id: str
     ) -> dict[str, object]:
         """Return the session of a message, for which a new chat begins if it has none; nothing for other requests."""
         if not isinstance(request, ChatRequest):
             return {}
-        session_id, ttl_seconds = request.session_id or request_id or _new_id(), self._settings.queue.chat_ttl_seconds
+        session_id, ttl_seconds = request.session_id or request_id, self._settings.queue.chat_ttl_seconds
         if request.session_id is not None:
             await self.get_chat(run_id, session_id)
         with _redis_errors():
@@ -239,9 +239,10 @@ class InferenceClient:
         await kind.check(request, effective, self._corpora)
         await asyncio.to_thread(self._count_look, named, request, api_key if user_id is None else user_id)
         await self._replication.store_corpus(self._corpora, request.corpus)
+        request_id = request_id or _new_id()
         place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}
         place |= await self._chat_fields(run_id, request, user_id, request_id)
-        response, record = new_record(request, request_id=request_id or _new_id(), **place)
+        response, record = new_record(request, request_id=request_id, **place)
         return response, changed(record, user_id=user_id, api_key=api_key)
 
     def _count_look(self, named: NamedModel, request: object, by: int | str | None) -> None:
@@ -290,9 +291,11 @@ class InferenceClient:
         return known
 
     async def _withdraw(self, response: Response) -> None:
-        request_id = response.request_id
+        request_id, found = response.request_id, [_key(response)]
+        if isinstance(response, ChatResponse) and response.session_id == request_id:
+            found.append(keys.chat(response.run_id, request_id))  # which has begun with this message
         async with tolerate_no_redis("withdrawal_failed", request_id=request_id):  # the request expires by itself
-            await self._store.delete(_key(response))
+            await self._store.delete(*found)
             await self._store.dequeue(keys.INTERACTIVE_QUEUE, request_id)
 
     async def _wait_for_stored(self, response: Response, *, withdraws: bool) -> bytes:
