@@ -68,7 +68,10 @@ class Rights:
         return any(content in run.sent_texts for run in self._index.runs if self._permissions.owns(caller, run))
 
     async def may_quote(self, caller: Caller, name: str) -> bool:
-        """Return whether answers to the caller may have words of a text that requests of the caller may name."""
+        """Return whether answers to the caller may have words of a text that requests of the caller may name.
+
+        They may of a name without a corpus, which is refused as that when it is read.
+        """
         corpora = self._stores.corpora
         if caller.is_admin or self._security.surprisals == "all":
             return True
@@ -76,7 +79,7 @@ class Rights:
         def may_quote() -> bool:
             named = corpora.full_name(name)
             is_sent = corpora.content_of(named, "corpus") is not None or self._has_sent(caller, named)
-            return is_sent or corpora.is_bundled(named)
+            return is_sent or corpora.is_bundled(named) or not corpora.has(named)
 
         return await asyncio.to_thread(may_quote)
 
