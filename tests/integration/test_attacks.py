@@ -2,37 +2,44 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote
 
+import pytest
 from pydantic import TypeAdapter
 
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
-from tests.support.http import ADMIN, ANA, BOB, Got, Site, lab_site
+from tests.support.cross_language import TINY as BY_LANGUAGE
+from tests.support.http import ADMIN, ANA, BOB, STATUSES, Site, lab_site
 from tests.support.lab import Lab
+from tests.support.markers import slow_except
 from tests.support.readings import times_table
 from trainer.contracts.http_answers import CheckedTraining
+from trainer.contracts.operations import OPERATIONS
+from trainer.mcp.tools import tools
 
-MARKERS = ("Kowalczyk", "Weinstein", "Brzezinski", "Oyelaran")
-"""Words of what one has sent: of the text, of the corpus with a name, and of items."""
+MARKERS = ("Kowalczyk", "Weinstein", "Brzezinski", "Oyelaran", "Matsumoto")
+"""Words of what one has sent: of the text, of the corpus with a name, of items and of reading times."""
 TEXT = "".join(f"Kowalczyk met Weinstein {'at the sea ' * (day % 5)}on day {day}\n" for day in range(60))
 NAMED_TEXT = "".join(f"Brzezinski wrote {'to the moon ' * (year % 5)}in year {year}\n" for year in range(60))
-NAMED = "their_letters"
 ITEMS = PAIRS.replace("the sun", "the Oyelaran").replace("sun the", "Oyelaran the")
-HASH, UNKNOWN = (sha256(text.encode()).hexdigest() for text in (TEXT, "nobody has sent this"))
+READ = {"name": "times.csv", "content": times_table(lines=[*TEXT.splitlines()[:20], "Matsumoto wrote at the sea"])}
 TINY: dict[str, object] = tiny_request(max_steps=1).model_dump(mode="json", exclude_unset=True)
+WORDS = {**TINY, "model_family": "lstm", "tokenizer": {"method": "word"}, "checkpoint_schedule": [1]}
 SHARED: dict[str, object] = {name: value for name, value in TINY.items() if name != "num_epochs"}
 FILES = {"name": "a.csv", "content": PAIRS}
 TIMES = {"name": "a.csv", "content": times_table()}
 
 
 _object: TypeAdapter[object] = TypeAdapter(object)
+_body: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
 class Sent(NamedTuple):
-    """A request, with the words HASH, RUN (of one), OWN (of the other) and TOKENIZER for things."""
+    """A request, with words in capitals for things: HASH, RUN (of one), OWN (of the other), TOKENIZER, BATTERY …"""
 
     method: str
     path: str
@@ -88,15 +95,6 @@ SIBLINGS = (
 )
 """Requests whose answers are those for a hash that nobody has sent."""
 REFUSED = (
-    Sent("POST", "/runs/RUN/score", {"text": "abc", "detail_level": "per_word"}),
-    Sent("POST", "/runs/RUN/score", {"path": NAMED, "detail_level": "per_char"}),
-    Sent("POST", "/runs/OWN/score", {"path": NAMED, "detail_level": "per_word"}),
-    Sent("POST", "/runs/OWN/score", {"path": f"./{NAMED}", "detail_level": "per_char"}),
-    Sent("POST", "/runs/OWN/score", {"path": NAMED[:-2], "detail_level": "per_char"}),
-    Sent("POST", "/runs/OWN/generate", {"prompt_path": NAMED}),
-    Sent("POST", "/runs/OWN/evaluate", {"path_override": NAMED, "sample_prompts": "held_out"}),
-    Sent("POST", "/runs/OWN/evaluate", {"path_override": "text", "sample_prompts": "held_out"}),
-    Sent("POST", "/runs/RUN/evaluate", {"has_counts": True}),
     Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "RUN"}),
     Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "RUN@best"}),
     Sent("POST", "/runs/check", {**TINY, "tokenizer_id": "TOKENIZER"}),
@@ -113,25 +111,89 @@ REFUSED = (
     Sent("GET", "/runs/RUN/samples"),
     Sent("GET", "/runs/RUN/logs"),
     Sent("GET", "/runs/RUN/logs/stream"),
+)
+"""Requests that are refused."""
+OF_WORDS = (
+    Sent("POST", "/runs/RUN/score", {"text": "abc", "detail_level": "per_word"}),
+    Sent("POST", "/runs/RUN/score", {"path": "NAMED", "detail_level": "per_char"}),
+    Sent("POST", "/runs/OWN/score", {"path": "NAMED", "detail_level": "per_word"}),
+    Sent("POST", "/runs/OWN/score", {"path": "./NAMED", "detail_level": "per_char"}),
+    Sent("POST", "/runs/OWN/score", {"path": "NAME", "detail_level": "per_char"}),
+    Sent("POST", "/runs/OWN/generate", {"prompt_path": "NAMED"}),
+    Sent("POST", "/runs/OWN/evaluate", {"path_override": "NAMED", "sample_prompts": "held_out"}),
+    Sent("POST", "/runs/OWN/evaluate", {"path_override": "text", "sample_prompts": "held_out"}),
+    Sent("POST", "/runs/RUN/evaluate", {"has_counts": True}),
     Sent("POST", "/batteries", {"runs": ["RUN"], "development": {"has_words": True, "has_loss": False}}),
     Sent("POST", "/batteries", {"runs": ["RUN"], "files": [FILES], "has_counts": True}),
     Sent("POST", "/readings", {"runs": ["RUN"], "file": TIMES, "baseline": ["length", "ngram"]}),
     Sent("POST", "/v1/completions", {"model": "RUN", "prompt": "abc", "max_tokens": 0, "echo": True, "logprobs": 1}),
     Sent("POST", "/predict?run_id=RUN", {"text": "abc", "k": 100}),
 )
-READABLE = (
+"""Requests for words, tokens and counts, which `SECURITY__SURPRISALS=all` opens."""
+OF_WEIGHTS = (
+    Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "SHOWN"}),
+    Sent("POST", "/runs/SHOWN/export", {"format": "hf"}),
+    Sent("GET", "/artifacts/models/SHOWN"),
+    Sent("GET", "/artifacts/models/SHOWN/download?path=config.json"),
+)
+"""Requests for the weights of a run on a text with a name."""
+OF_RUNS = (
     *(Sent("GET", f"/runs/RUN{one}") for one in ("", "/report", "/manifest", "/files", "/config.yaml", "/request")),
     *(Sent("GET", f"/runs/RUN{one}") for one in ("/curve", "/eval", "/events")),
-    *(Sent("GET", one) for one in ("/runs", "/tokenizers", "/batteries", "/corpora", "/runs?corpus=HASH", "/exports")),
-    Sent("GET", "/compare?runs=RUN,OWN"),
-    Sent("GET", "/batteries/BATTERY"),
-    Sent("GET", "/artifacts/batteries/BATTERY"),
+    *(Sent("GET", one) for one in ("/compare?runs=RUN,OWN", "/batteries/BATTERY")),
+    *(Sent("GET", one) for one in ("/readings/READING", "/studies/STUDY", "/experiments/EXPERIMENT", "/experiments")),
     Sent("POST", "/runs/RUN/evaluate?wait=30", {}),
-    Sent("POST", "/runs/OWN/score?wait=30", {"path": NAMED, "detail_level": "per_line"}),
-    Sent("POST", "/runs/OWN/evaluate?wait=30", {"path_override": NAMED}),
-    Sent("GET", f"/corpora/{NAMED}/report"),
+)
+"""Requests that are answered where runs are for all."""
+READABLE = (
+    *(Sent("GET", one) for one in ("/runs", "/tokenizers", "/batteries", "/corpora", "/runs?corpus=HASH", "/exports")),
+    *(Sent("GET", one) for one in ("/readings", "/studies")),
+    Sent("POST", "/runs/OWN/score?wait=30", {"path": "NAMED", "detail_level": "per_line"}),
+    Sent("POST", "/runs/OWN/evaluate?wait=30", {"path_override": "NAMED"}),
+    Sent("GET", "/corpora/NAMED/report"),
 )
 """Requests that are answered, without a word of what one has sent."""
+MISSING = (
+    Sent("POST", "/runs/OWN/score", {"path": "no_such_text", "detail_level": "per_word"}),
+    Sent("POST", "/runs/OWN/generate", {"prompt_path": "no_such_text"}),
+)
+"""Requests for words of a corpus that does not exist, which are answered as that."""
+JOBS = {"batteries": "BATTERY", "readings": "READING", "studies": "STUDY", "experiments": "EXPERIMENT"}
+"""The jobs of one, and an experiment of an admin on the text of one, by kind."""
+
+
+class Options(NamedTuple):
+    """Settings that rights depend on."""
+
+    private_runs: bool = False
+    surprisals: Literal["owner", "all"] = "owner"
+    open_weights: bool = True
+
+
+SETTINGS: Mapping[str, Options] = {
+    "default": Options(),
+    "private": Options(private_runs=True),
+    "words": Options(surprisals="all"),
+    "weights": Options(open_weights=False),
+}
+EXPECTED: tuple[tuple[Sequence[Sent], int, Mapping[str, int]], ...] = (
+    (REFUSED, 403, {}),
+    (OF_WORDS, 403, {"words": 200}),
+    (OF_WEIGHTS, 200, {"weights": 403, "private": 403}),
+    (OF_RUNS, 200, {"private": 403}),
+    (READABLE, 200, {}),
+    (MISSING, 404, {}),
+)
+"""Requests with the status of their answers, and with settings that change it; 200 is any status below 300."""
+
+
+class Answer(NamedTuple):
+    """An answer over HTTP, or of a tool; the status of a tool's error is that of its code."""
+
+    status: int
+    text: str
+    headers: tuple[str, ...] = ()
+    """Their names."""
 
 
 class Attacker:
@@ -143,25 +205,64 @@ class Attacker:
         self.count = 0
         self.leaks: list[Sent] = []
 
-    async def sends(self, sent: Sent, **things: str) -> Got:
-        self.count += 1
-        method, path, body = sent.of({**self._things, **things})
-        got = await self._here.ask(method, path, body, key=BOB)
-        if any(word in f"{got.headers}{got.text}" for word in MARKERS):
+    async def sends(self, sent: Sent, *, by_tool: bool = True, may_quote: bool = False, **things: str) -> list[Answer]:
+        """Send a request over HTTP, and as a call of a tool where there is one."""
+        one = sent.of({**self._things, **things})
+        got = await self._here.ask(*one, key=BOB)
+        text, call = got.body.decode(errors="replace"), call_of(one)
+        answers = [Answer(got.status, f"{got.headers}{text}", tuple(sorted(got.headers)))]
+        if call is not None and by_tool:
+            answers.append(await self._calls(call))
+        self.count += len(answers)
+        if not may_quote and any(word in answer.text for answer in answers for word in MARKERS):
             self.leaks.append(sent)
-        return got
+        return answers
 
-    async def finds_nothing(self, sent: Sent) -> list[object]:
-        """Return both answers if the one about the text differs from that about a hash that nobody has sent."""
-        answers = [
-            await self.sends(sent, HASH=one, CAPITALS=one.upper(), BEGINNING=one[:20], MOST=one[:63])
-            for one in (HASH, UNKNOWN)
+    async def _calls(self, call: Mapping[str, object]) -> Answer:
+        got = await self._here.post("/mcp", {"jsonrpc": "2.0", "id": 1, **call}, key=BOB)
+        is_error = '"isError":true' in got.text or "error" in got.fields
+        if not is_error:
+            return Answer(200, got.text)
+        words: list[str] = re.findall(r"[A-Z_]{5,}", got.text)
+        return Answer(next(int(STATUSES[word][:3]) for word in words if word in STATUSES), got.text)
+
+    async def finds_nothing(self, sent: Sent, *, by_tool: bool = True) -> list[object]:
+        """Return the answers if one about the text differs from that about a hash that nobody has sent."""
+        about_text, about_none = [
+            await self.sends(sent, by_tool=by_tool, HASH=one, CAPITALS=one.upper(), BEGINNING=one[:20], MOST=one[:63])
+            for one in (self._things["HASH"], self._things["UNKNOWN"])
         ]
-        told = [
-            (got.status, re.sub(r"[0-9a-fA-F]{20,}|(?<=request_id\":\")\w+", "", got.text), *sorted(got.headers.keys()))
-            for got in answers
-        ]
-        return [] if told[0] == told[1] and answers[0].status != 500 else [sent, *told]
+        told = [(told_by(one), told_by(none)) for one, none in zip(about_text, about_none, strict=True)]
+        return [(sent, *pair) for pair in told if pair[0] != pair[1] or pair[0].status == 500]
+
+    async def gets(self, sent: Sent, status: int, *, may_quote: bool = False) -> list[object]:
+        """Return the answers with another status; 200 is any below 300."""
+        answers = await self.sends(sent, may_quote=may_quote)
+        return [(sent, one) for one in answers if (200 if one.status < 300 else one.status) != status]
+
+
+def told_by(answer: Answer) -> Answer:
+    """Return an answer without what differs between any two."""
+    text = re.sub(r"[0-9a-fA-F]{20,}|(?<=request_id\":\")\w+|'(Date|X-Request-ID)': '[^']*'", "", answer.text)
+    return answer._replace(text=text)
+
+
+def call_of(sent: Sent) -> Mapping[str, object] | None:
+    """Return the message by which an agent sends a request; None if no tool and no resource is for it."""
+    path, _, query = sent.path.partition("?")
+    given: dict[str, object] = {**dict(parse_qsl(query))}
+    given |= {} if sent.body is None else _body.validate_python(sent.body)
+    for row in OPERATIONS:
+        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", row.path), path)
+        if found is not None and row.method == sent.method:
+            names: dict[str, str] = found.groupdict()
+            named = {name: unquote(value) for name, value in names.items()}
+            if row.name == "download_file":
+                place = "/".join((named["kind"], named["item_id"], str(given["path"])))
+                return {"method": "resources/read", "params": {"uri": f"artifact://{place}"}}
+            if row.name in tools():
+                return {"method": "tools/call", "params": {"name": row.name, "arguments": {**given, **named}}}
+    return None
 
 
 def _paths(listed: str) -> set[str]:
@@ -175,54 +276,87 @@ async def _started(here: Site, path: str, body: object, name: str, key: str = AN
     return str(answer.fields[name])
 
 
-async def test_two_keys__share_nothing_of_a_text_that_one_has_sent(lab: Lab) -> None:
-    async with lab_site(lab, limits={"requests_per_minute": 10_000, "runs_per_user": 100}) as here:
-        sent = {"files": [{"name": "a.txt", "bytes": len(TEXT.encode())}]}
-        upload = await _started(here, "/corpora", sent, "upload_id")
-        kind = {"Content-Type": "application/octet-stream"}
-        portion = await here.ask("PATCH", f"/corpora/uploads/{upload}?offset=0", TEXT.encode(), key=ANA, headers=kind)
-        assert HASH in portion.text
-        await _started(here, "/corpora/texts", {"name": NAMED, "text": NAMED_TEXT}, "name")
-        words = {**TINY, "model_family": "lstm", "tokenizer": {"method": "word"}}
-        keyed = {"Idempotency-Key": "the-key-of-one"}
-        begun = await here.post("/runs/train", {**words, "corpus": HASH}, key=ANA, headers=keyed)
-        run, own = str(begun.fields["run_id"]), await _started(here, "/runs/train", TINY, "run_id", BOB)
-        for run_id in (run, own):
-            assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
-        asked = {"method": "word", "corpora": [HASH]}
-        tokenizer = await _started(here, "/tokenizers/train?wait=60", asked, "tokenizer_id")
-        files = [{"name": "items.csv", "content": ITEMS}]
-        battery = await _started(here, "/batteries", {"runs": [run], "files": files}, "battery_id")
-        things = {"RUN": run, "OWN": own, "HASH": HASH, "TOKENIZER": tokenizer, "BATTERY": battery}
-        done = await here.get(f"/batteries/{battery}?wait=60", key=ANA)
+async def things_of_one(here: Site, settings: str) -> dict[str, str]:
+    """Send texts as one, train on them and start a job of each kind; return the ids by the words for them."""
+    number = 60 + [*SETTINGS].index(settings)  # a text for each, as others see all that was started before
+    text, named = TEXT.replace("day 59", f"day {number}"), f"letters_of_{settings}"
+    content = sha256(text.encode()).hexdigest()
+    sent = {"files": [{"name": f"{settings}.txt", "bytes": len(text.encode())}]}
+    upload = await _started(here, "/corpora", sent, "upload_id")
+    kind = {"Content-Type": "application/octet-stream"}
+    portion = await here.ask("PATCH", f"/corpora/uploads/{upload}?offset=0", text.encode(), key=ANA, headers=kind)
+    assert content in portion.text
+    named_text = NAMED_TEXT.replace("year 59", f"year {number}")
+    await _started(here, "/corpora/texts", {"name": named, "text": named_text}, "name")
+    keyed = {"Idempotency-Key": f"key-of-{settings}"}
+    begun = await here.post("/runs/train", {**WORDS, "corpus": content}, key=ANA, headers=keyed)
+    run, own = str(begun.fields["run_id"]), await _started(here, "/runs/train", TINY, "run_id", BOB)
+    shown = await _started(here, "/runs/train", {**TINY, "corpus": named}, "run_id")
+    for run_id in (run, own, shown):
+        assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
+    small: dict[str, object] = {"finalists": 1, "seeds": 1, "test_seeds": 1, "halving": False}
+    train = {name: value for name, value in WORDS.items() if name != "num_epochs"} | {"corpus": content}
+    study = {"name": settings, "train": train, "settings": {"a": {"learning_rate": 0.1}, "b": {}}, **small}
+    plan = {
+        **{"name": settings, "languages": {"aa": {"corpus": content}, "bb": {"corpus": "text"}}},
+        **{"models": {"lstm": {"train": BY_LANGUAGE}}, "seeds": [1], "modes": ["skip"]},
+    }
+    asked = {"method": "word", "corpora": [content]}
+    items, counted = [{"name": "items.csv", "content": ITEMS}], ["length", "log_frequency", "ngram"]
+    things = {
+        "UNKNOWN": sha256(f"nobody has sent this, {settings}".encode()).hexdigest(),
+        **{"RUN": run, "OWN": own, "SHOWN": shown, "HASH": content, "NAMED": named, "NAME": named[:-2]},
+        "TOKENIZER": await _started(here, "/tokenizers/train?wait=60", asked, "tokenizer_id"),
+        "BATTERY": await _started(here, "/batteries", {"runs": [run], "files": items}, "battery_id"),
+        "READING": await _started(here, "/readings", {"runs": [run], "file": READ, "baseline": counted}, "reading_id"),
+        "STUDY": await _started(here, "/studies", study, "study_id"),
+        "EXPERIMENT": await _started(here, "/experiments", plan, "experiment_id", ADMIN),
+    }
+    for jobs, word in JOBS.items():
+        done = await here.get(f"/{jobs}/{things[word]}?wait=60")
         assert done.fields["status"] == "completed", done.text
+    return things
 
+
+@pytest.mark.parametrize("settings", slow_except(SETTINGS, "default"))
+async def test_two_keys__share_nothing_of_a_text_that_one_has_sent(settings: str, lab: Lab) -> None:
+    private_runs, surprisals, open_weights = SETTINGS[settings]
+    async with lab_site(
+        lab,
+        limits={"requests_per_minute": 100_000, "runs_per_user": 100},
+        private_runs=private_runs,
+        surprisals=surprisals,
+        open_weights=open_weights,
+    ) as here:
+        things = await things_of_one(here, settings)
         bob, wrong = Attacker(here, things), list[object]()
         for name in NAMES:
             for one in requests_with(name):
-                wrong += await bob.finds_nothing(one)
+                wrong += await bob.finds_nothing(one, by_tool=name in ("HASH", "./HASH"))
         for one in SIBLINGS:
             wrong += await bob.finds_nothing(one)
-        for one in REFUSED:
-            got = await bob.sends(one)
-            wrong += [] if got.status == 403 else [(one, got.status, got.text)]
-        for one in READABLE:
-            got = await bob.sends(one)
-            wrong += [] if got.status == 200 else [(one, got.status, got.text)]
-        listed = (await bob.sends(Sent("GET", "/artifacts/batteries/BATTERY"))).text
-        shared, everything = _paths(listed), _paths((await here.get(f"/artifacts/batteries/{battery}", key=ANA)).text)
-        for path in sorted(shared):
-            got = await bob.sends(Sent("GET", f"/artifacts/batteries/BATTERY/download?path={path}"))
-            wrong += [] if got.status == 200 else [(path, got.status)]
-        for path in sorted(everything - shared):
-            got = await bob.sends(Sent("GET", f"/artifacts/batteries/BATTERY/download?path={path}"))
-            wrong += [] if got.status == 404 else [(path, got.status)]
-        retried = await here.post("/runs/train", {**words, "corpus": HASH}, key=BOB, headers=keyed)
-        assert retried.status == 404
-        checked = await bob.sends(Sent("POST", "/runs/check", {**TINY, "corpus": NAMED, "sample_prompts": "held_out"}))
-        assert checked.record(CheckedTraining).effective.sample_prompts == "none"
+        for requests, status, differing in EXPECTED:
+            for one in requests:
+                is_open = requests is OF_WORDS and settings in differing
+                wrong += await bob.gets(one, differing.get(settings, status), may_quote=is_open)
+        for kind, word in JOBS.items():
+            place = f"/artifacts/{kind}/{word}"
+            listed = (await bob.sends(Sent("GET", place)))[0]
+            everything = _paths((await here.get(f"/artifacts/{kind}/{things[word]}")).text)
+            shared = _paths(listed.text)
+            wrong += [] if private_runs is not bool(shared) and shared <= everything else [(kind, listed)]
+            for path in sorted(everything):
+                status = 403 if private_runs else 200 if path in shared else 404
+                wrong += await bob.gets(Sent("GET", f"{place}/download?path={path}"), status)
+        retried = Sent("POST", "/runs/train", {**WORDS, "corpus": "HASH"}).of(things)
+        keyed = {"Idempotency-Key": f"key-of-{settings}"}
+        assert (await here.post(retried.path, retried.body, key=BOB, headers=keyed)).status == 404
+        body = {**TINY, "corpus": things["NAMED"], "sample_prompts": "held_out"}
+        checked = (await here.post("/runs/check", body, key=BOB)).record(CheckedTraining)
+        assert checked.effective.sample_prompts == ("held_out" if surprisals == "all" else "none")
         for key in (ANA, ADMIN):  # who get what they ask for
-            scored = await here.post(f"/runs/{run}/score?wait=30", {"path": HASH, "detail_level": "per_word"}, key=key)
+            asked = {"path": things["HASH"], "detail_level": "per_word"}
+            scored = await here.post(f"/runs/{things['RUN']}/score?wait=30", asked, key=key)
             assert scored.status == 200 and "Kowalczyk" in scored.text
     assert (wrong, bob.leaks) == ([], [])
-    assert bob.count > 300
+    assert bob.count > 500

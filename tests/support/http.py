@@ -34,7 +34,9 @@ from trainer.queue.queue import JobQueue
 from trainer.queue.run_feeds import RunFeeds
 
 _ROW = re.compile(r"^\| `(?P<code>[A-Z_]+)` \| (?P<statuses>\d{3}(?: \(\d{3} for a path\))?) \|", re.MULTILINE)
-STATUSES = {row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))}
+STATUSES: dict[str, str] = {
+    row["code"]: row["statuses"] for row in _ROW.finditer((ROOT / "docs" / "api.md").read_text("utf-8"))
+}
 """The status of each code, as the API's page has it."""
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -192,15 +194,17 @@ def with_api(
     http: Mapping[str, object] | None = None,
     limits: Mapping[str, object] | None = None,
     surprisals: Literal["owner", "all"] = "owner",
+    open_weights: bool = True,
 ) -> Settings:
     """Settings with an API on a free port; without keys, every client is an admin."""
     fields: dict[str, object] = {"port": 0, **(http or {})}
     limited: dict[str, object] = {**(limits or {})}
+    api_keys = SecretStr(keys) if keys else None
     discord: dict[str, object] = {"private_runs": private_runs}
     return changed(
         settings,
         http=HttpSettings.model_validate(fields),
-        security=SecuritySettings(api_keys=SecretStr(keys) if keys else None, surprisals=surprisals),
+        security=SecuritySettings(api_keys=api_keys, surprisals=surprisals, open_weights=open_weights),
         discord=DiscordSettings.model_validate(discord),
         limits=LimitSettings.model_validate(limited),
     )
@@ -227,10 +231,18 @@ async def lab_site(
     private_runs: bool = False,
     limits: Mapping[str, object] | None = None,
     surprisals: Literal["owner", "all"] = "owner",
+    open_weights: bool = True,
 ) -> AsyncIterator[Site]:
     """The API of the shared lab, whose worker answers and trains; its runs have ended before and after."""
-    settings = with_api(lab.settings, keys, private_runs=private_runs, limits=limits, surprisals=surprisals)
-    async with lab.queue(), site(settings) as here:
+    chosen = with_api(
+        lab.settings,
+        keys,
+        private_runs=private_runs,
+        limits=limits,
+        surprisals=surprisals,
+        open_weights=open_weights,
+    )
+    async with lab.queue(), site(chosen) as here:
         yield here
 
 
