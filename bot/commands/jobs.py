@@ -35,12 +35,13 @@ from bot.notifications.job_subjects import job_message
 from bot.session.client import Bot
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
-from trainer.contracts.base import KindName
+from trainer.contracts.base import FileRecord, KindName
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
 from trainer.contracts.operations import BY_NAME, JOB_ROWS, JobRow
 from trainer.contracts.parameters import ArtifactPath
 from trainer.contracts.wording import WAIT_MESSAGES
+from trainer.lab.artifacts import find_file
 from trainer.lab.calls import JOB_CALLS, LIST_FILES
 from trainer.lab.language import _
 from trainer.lab.permissions import typed_command
@@ -154,7 +155,8 @@ async def watch_job(context: CommandContext, row: JobRow, given: str, command: s
 
 async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
     """Send the result files of a job as an archive; raises PAYLOAD_TOO_LARGE if Discord does not take it."""
-    folder, names = await _files(context, row, given)
+    folder, files = await _files(context, row, given)
+    names = [file.path for file in files]
     data = await asyncio.to_thread(_zipped, folder, [name for name in names if Path(name).suffix not in _LEFT_OUT])
     if len(data) > MAX_FILE_BYTES:
         message = _("The report is larger than Discord accepts. Use the buttons below the results for its tables.")
@@ -169,8 +171,8 @@ async def files_of(context: CommandContext, row: JobRow, given: str) -> Answer:
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     """Send one file of the results of a job."""
     kind, _command, name = _FILES[press.action]
-    folder, _names = await _files(context, JOB_ROWS[kind], press.run_id)
-    data: bytes = await asyncio.to_thread((folder / name).read_bytes)
+    folder, files = await _files(context, JOB_ROWS[kind], press.run_id)
+    data: bytes = await asyncio.to_thread((folder / find_file(files, name).path).read_bytes)
     embed = make_embed(GREEN, f"📄 {name}", [byte_size(len(data))], folder.name)
     return Answer(embed, one_file(f"{folder.name}-{name}", data))
 
@@ -221,11 +223,11 @@ async def _delete(context: CommandContext, row: JobRow, press: ButtonPress) -> A
     return Answer(make_embed(GREY, f"🗑 {_('Deleted: {name}', name=job_id)}", [], job_id), view=button_row())
 
 
-async def _files(context: CommandContext, row: JobRow, given: str) -> tuple[Path, list[str]]:
-    """Return the folder of a job and the names of its result files; raises CONFLICT before its end."""
+async def _files(context: CommandContext, row: JobRow, given: str) -> tuple[Path, Sequence[FileRecord]]:
+    """Return the folder of a job and its result files that are for the caller; raises CONFLICT before its end."""
     named = parse(ArtifactPath, {"kind": row.kind, "item_id": given.strip()})
     found = await context.lab.call(LIST_FILES, context.caller, named)
-    return context.lab.store(row).get(found.id).path, [file.path for file in found.files]
+    return context.lab.store(row).get(found.id).path, found.files
 
 
 def _zipped(folder: Path, names: Sequence[str]) -> bytes:

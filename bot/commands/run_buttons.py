@@ -6,7 +6,7 @@ import discord
 
 from bot.commands.compare import compare_runs
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, Reactions
-from bot.commands.run_options import described, find_run, fitting_runs
+from bot.commands.run_options import Run, described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted
 from bot.messages.advice import retry_batch
 from bot.messages.answers import STATE_SIGNS, config_answer, file_answer, files_answer
@@ -26,9 +26,10 @@ from bot.messages.text import BLURPLE, MAX_FILE_BYTES, display_name, make_embed,
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.parameters import RunPath
+from trainer.contracts.parameters import ArtifactPath, RunPath
 from trainer.contracts.runs import RunRecord
 from trainer.lab import calls
+from trainer.lab.artifacts import artifact
 from trainer.lab.language import _
 from trainer.system.files import BrokenFile, read_regular
 
@@ -36,10 +37,14 @@ from trainer.system.files import BrokenFile, read_regular
 async def _files(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the files of a completed run, and a list of those that Discord takes."""
     run = await find_run(context, "export", press.run_id)
-    files = await asyncio.to_thread(run.directory.result_files)
+    _folder, files = await artifact(context.lab, context.caller, _path(run))
     small = [file for file in files if _can_send(file)][:MAX_OPTIONS]
     menu = select("file", press.run_id, _("Send a file"), [option(file.path, file.path) for file in small])
     return Answer(files_answer(run.record, files), view=button_row(menu))
+
+
+def _path(run: Run) -> ArtifactPath:
+    return ArtifactPath(kind="models", item_id=run.record.run_id)
 
 
 def _can_send(file: FileRecord) -> bool:
@@ -48,12 +53,12 @@ def _can_send(file: FileRecord) -> bool:
 
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "export", press.run_id)
-    files = await asyncio.to_thread(run.directory.result_files)
+    folder, files = await artifact(context.lab, context.caller, _path(run))
     file = next((file for file in files if file.path == press.selected and _can_send(file)), None)
     if file is None:
         raise AppError(ErrorCode.NOT_FOUND, _("The run has no such file. Press **Files** again."))
     try:
-        data = await asyncio.to_thread(read_regular, run.directory.path / file.path)
+        data = await asyncio.to_thread(read_regular, folder / file.path)
     except (OSError, BrokenFile):
         raise AppError(ErrorCode.NOT_FOUND, _("The file `{file}` is missing or damaged.", file=file.path)) from None
     name = f"{run.record.run_id}.{file.path.replace('/', '.')}"

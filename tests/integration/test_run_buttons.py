@@ -13,6 +13,7 @@ from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import CorpusRef
 
 FINISHED = ROOT / "tests" / "fixtures" / "finished_run" / "artifacts" / "models"
 DONE, OTHER = "char_lstm-20261122-74f34df5", "char_lstm-other"
@@ -61,6 +62,28 @@ async def test_files__are_listed_with_hashes_and_taken_through_a_list(tmp_path: 
         run.write_manifest(changed(manifest, files=()))
         none = await here.click(here.bob, status, f"mt:files:{DONE}")
         assert "1 file of" in none.text and "`manifest.json`" in none.text
+
+
+async def test_files__of_somebody_elses_run_are_those_of_its_model(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        run, home = completed(here, OTHER), here.discord.add_guild("home", [here.ana, here.bob])
+        status = await status_of(here, here.bob, OTHER)
+        pressed = await here.discord.click(here.bob, status, f"mt:files:{OTHER}")
+        assert "eval/samples.jsonl" in (await read(pressed)).text
+        record, corpus = run.record(), CorpusRef(name="demo", sha256="0" * 64, bytes=9)
+        of_ana = changed(record, user_id=here.ana.id, effective=changed(record.effective, corpus=corpus))
+        (run.path / "request.json").write_text(of_ana.model_dump_json(), encoding="utf-8")
+        await here.reply(here.ana, "watch", {"run": OTHER, "where": "here"}, home)
+        final = await here.discord.wait_for_message(home.channels[0], "Generated text")
+        everything = (await here.click(here.ana, final, f"mt:files:{OTHER}")).text
+        listed = await here.discord.click(here.bob, final, f"mt:files:{OTHER}")
+        shared = (await read(listed)).text
+        assert "`manifest.json`" in everything and "`eval/samples.jsonl`" in everything
+        assert "`config.json`" in shared and "`manifest.json`" not in shared and "eval/" not in shared
+        for name in ("eval/samples.jsonl", "manifest.json"):
+            assert "no such file" in (await here.click(here.bob, answered(pressed), f"mt:file:{OTHER}", [name])).text
+        sent = await here.click(here.bob, answered(listed), f"mt:file:{OTHER}", ["config.json"])
+        assert "config.json" in sent.text and sent.colour != AMBER
 
 
 async def test_settings__are_shown_and_attached_and_train_again_when_edited(tmp_path: Path) -> None:

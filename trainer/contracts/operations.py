@@ -222,7 +222,10 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
                 ("batteries", "batteries"),
             ),
             copies=Role.OWNER,
-            shared=(*_REPORT, "accuracy.csv", "comparisons.csv", "seeds.csv", "checkpoints.csv", "development.csv"),
+            shared=(
+                *(*_REPORT, "table.tex"),
+                *("accuracy.csv", "comparisons.csv", "seeds.csv", "checkpoints.csv", "development.csv"),
+            ),
             starts="start_battery",
         ),
         JobRow(
