@@ -73,8 +73,8 @@ async def _start(
     run_ids = run_ids or [(await find_run(context, "score", None)).model]
     fields: dict[str, object] = {"runs": run_ids, "measure": measure}
     if is_development:
-        may_read = [await context.lab.rights.may_read_words(context.caller, run_id) for run_id in run_ids]
-        fields["development"] = {"has_words": all(may_read)}
+        may_list = [await context.lab.rights.may_list_words(context.caller, run_id) for run_id in run_ids]
+        fields["development"] = {"has_words": all(may_list)}
     if items is not None:
         text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
         fields["files"] = [{"name": attachment_name(items.filename, items.title, "items"), "content": text}]

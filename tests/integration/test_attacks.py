@@ -123,6 +123,13 @@ OF_WORDS = (
     Sent("POST", "/runs/OWN/evaluate", {"path_override": "NAMED", "sample_prompts": "held_out"}),
     Sent("POST", "/runs/OWN/evaluate", {"path_override": "text", "sample_prompts": "held_out"}),
     Sent("POST", "/runs/RUN/evaluate", {"has_counts": True}),
+    *(
+        Sent("POST", f"/runs/{run}/evaluate?wait=30", {"split": split, "sample_prompts": "held_out"})
+        for run in ("LETTERS", "OWN")
+        for split in ("validation", "test")
+    ),
+    Sent("POST", "/batteries", {"runs": ["LETTERS"], "development": {"split": "validation", "has_words": True}}),
+    Sent("POST", "/batteries", {"runs": ["LETTERS"], "development": {"has_words": True, "has_loss": False}}),
     Sent("POST", "/batteries", {"runs": ["RUN"], "development": {"has_words": True, "has_loss": False}}),
     Sent("POST", "/batteries", {"runs": ["RUN"], "files": [FILES], "has_counts": True}),
     Sent("POST", "/readings", {"runs": ["RUN"], "file": TIMES, "baseline": ["length", "ngram"]}),
@@ -130,6 +137,14 @@ OF_WORDS = (
     Sent("POST", "/predict?run_id=RUN", {"text": "abc", "k": 100}),
 )
 """Requests for words, tokens and counts, which `SECURITY__SURPRISALS=all` opens."""
+OF_OWN_RUN = (
+    *(Sent("GET", f"/runs/LETTERS/{one}") for one in ("report", "samples", "logs", "eval")),
+    Sent("POST", "/runs/LETTERS/evaluate?wait=30", {}),
+    Sent("GET", "/artifacts/models/LETTERS/download?path=eval/samples.jsonl"),
+    Sent("POST", "/runs/LETTERS/evaluate?wait=30", {"split": "test"}),
+    Sent("GET", "/artifacts/models/LETTERS/download?path=eval/samples.jsonl"),
+)
+"""Requests about a run of the other on the named text of one, whose lines begin samples where words are open."""
 OF_WEIGHTS = (
     Sent("POST", "/runs/check", {**TINY, "init_from_run_id": "SHOWN"}),
     Sent("POST", "/runs/SHOWN/export", {"format": "hf"}),
@@ -181,6 +196,7 @@ EXPECTED: tuple[tuple[Sequence[Sent], int, Mapping[str, int]], ...] = (
     (OF_WORDS, 403, {"words": 200}),
     (OF_WEIGHTS, 200, {"weights": 403, "private": 403}),
     (OF_RUNS, 200, {"private": 403}),
+    (OF_OWN_RUN, 200, {}),
     (READABLE, 200, {}),
     (MISSING, 404, {}),
 )
@@ -292,7 +308,9 @@ async def things_of_one(here: Site, settings: str) -> dict[str, str]:
     begun = await here.post("/runs/train", {**WORDS, "corpus": content}, key=ANA, headers=keyed)
     run, own = str(begun.fields["run_id"]), await _started(here, "/runs/train", TINY, "run_id", BOB)
     shown = await _started(here, "/runs/train", {**TINY, "corpus": named}, "run_id")
-    for run_id in (run, own, shown):
+    on_letters = {**TINY, "corpus": named, "sample_prompts": "held_out", "sample_every_steps": 1}
+    letters = await _started(here, "/runs/train", on_letters, "run_id", BOB)
+    for run_id in (run, own, shown, letters):
         assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
     small: dict[str, object] = {"finalists": 1, "seeds": 1, "test_seeds": 1, "halving": False}
     train = {name: value for name, value in WORDS.items() if name != "num_epochs"} | {"corpus": content}
@@ -305,7 +323,15 @@ async def things_of_one(here: Site, settings: str) -> dict[str, str]:
     items, counted = [{"name": "items.csv", "content": ITEMS}], ["length", "log_frequency", "ngram"]
     things = {
         "UNKNOWN": sha256(f"nobody has sent this, {settings}".encode()).hexdigest(),
-        **{"RUN": run, "OWN": own, "SHOWN": shown, "HASH": content, "NAMED": named, "NAME": named[:-2]},
+        **{
+            "RUN": run,
+            "OWN": own,
+            "SHOWN": shown,
+            "LETTERS": letters,
+            "HASH": content,
+            "NAMED": named,
+            "NAME": named[:-2],
+        },
         "TOKENIZER": await _started(here, "/tokenizers/train?wait=60", asked, "tokenizer_id"),
         "BATTERY": await _started(here, "/batteries", {"runs": [run], "files": items}, "battery_id"),
         "READING": await _started(here, "/readings", {"runs": [run], "file": READ, "baseline": counted}, "reading_id"),
@@ -337,7 +363,7 @@ async def test_two_keys__share_nothing_of_a_text_that_one_has_sent(settings: str
             wrong += await bob.finds_nothing(one)
         for requests, status, differing in EXPECTED:
             for one in requests:
-                is_open = requests is OF_WORDS and settings in differing
+                is_open = requests in (OF_WORDS, OF_OWN_RUN) and surprisals == "all"
                 wrong += await bob.gets(one, differing.get(settings, status), may_quote=is_open)
         for kind, word in JOBS.items():
             place = f"/artifacts/{kind}/{word}"

@@ -18,6 +18,7 @@ from trainer.batteries.controls import variants
 from trainer.batteries.results import summarize
 from trainer.batteries.scoring import portions, scores_of
 from trainer.config.settings import LimitSettings, SecuritySettings
+from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatterySummary, DevelopmentOptions
 from trainer.reports.battery_report import battery_report
 from trainer.reports.battery_tables import report_files
@@ -121,6 +122,17 @@ async def test_development__of_somebody_elses_run_leaves_out_its_words(tmp_path:
             await here.ask(user, "battery start", {"develop": True, "run": run.run_id})
             [battery] = [one for one in BatteryStore(tmp_path / "artifacts").all() if one.record().user_id == user.id]
             assert battery.record().options.development == DevelopmentOptions(has_words=has_words)
+
+
+async def test_development__of_ones_own_run_on_somebody_elses_corpus_lists_none_of_its_words(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm")
+    keep_checkpoint(run, 1)
+    async with place(tmp_path) as here:
+        record = changed(run.record(), user_id=here.bob.id)
+        (run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
+        await here.ask(here.bob, "battery start", {"develop": True, "run": run.run_id})
+        [battery] = BatteryStore(tmp_path / "artifacts").all()
+        assert battery.record().options.development == DevelopmentOptions(has_words=False)
 
 
 async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_owner(tmp_path: Path) -> None:

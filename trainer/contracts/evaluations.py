@@ -29,6 +29,10 @@ class EvalRequest(CountOptions, InferenceRequest, json_schema_extra=describe_fie
     def response_type(cls) -> "type[EvalResponse]":
         return EvalResponse
 
+    @property
+    def reads_own_text(self) -> bool:
+        return self.path_override is None
+
     def without_quotes(self) -> Self | None:
         return None if self.sample_prompts == "held_out" else changed(self, sample_prompts="none")
 

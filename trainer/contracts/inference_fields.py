@@ -87,8 +87,13 @@ class InferenceRequest(Frozen):
         name: str | None = getattr(self, self.corpus_field)
         return name
 
+    @property
+    def reads_own_text(self) -> bool:
+        """True if it reads the corpora of its run."""
+        return False
+
     def without_quotes(self) -> Self | None:
-        """Return the request for which no response has words of the corpus that it names; None if there is none."""
+        """Return the request for which no response has words of the corpora that it reads; None if there is none."""
         return None
 
     @property
@@ -111,6 +116,9 @@ class Asks(Protocol[_ResponseT_co]):
 
     @property
     def corpus(self) -> str | None: ...
+
+    @property
+    def reads_own_text(self) -> bool: ...
 
     @property
     def has_surprisals(self) -> bool: ...

@@ -19,8 +19,7 @@ async def start_battery(lab: Lab, asked: Asked[NoQuery, WaitQuery, BatteryReques
         await lab.run(asked.caller, name)
         names[name] = None
     rights, body = lab.rights, changed(asked.body, runs=tuple(names))
-    if body.development is not None and body.development.has_words:
-        await rights.check_words(asked.caller, *names)
+    await rights.check_listed_words(asked.caller, body.development, *names)
     if await rights.is_without_counts(asked.caller, names, body):
         body = changed(body, has_counts=False)
     record, items = await resolve_battery(

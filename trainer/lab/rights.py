@@ -10,6 +10,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import SecuritySettings
 from trainer.contracts.base import CountOptions, Names, changed, run_of
+from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.inference_fields import SHARED_TOKENS, Asks, ResponseT
 from trainer.contracts.naming import named
@@ -27,7 +28,11 @@ _NO_WORDS = (
 _NO_COUNTS = "must be left out: only the owner of a run and admins get counts of its training text"
 _NO_QUOTES = (
     "The text of the corpus '{name}' is somebody else's: it gives sums and losses here, no words. Ask for"
-    " `detail_level` summary or per_line, or give a text of your own."
+    " `detail_level` summary or per_line, for `sample_prompts` none, or give a text of your own."
+)
+_NO_LIST = (
+    "must not be true without `words`: the text of the corpus '{name}' is somebody else's, and its words are not"
+    " listed. Name the words to measure in `words`"
 )
 
 
@@ -83,6 +88,20 @@ class Rights:
 
         return await asyncio.to_thread(may_quote)
 
+    async def unquotable(self, caller: Caller, model: str, name: str | None = None) -> str | None:
+        """Return a text of which no answer to the caller may have words: a given one, or else one that the run reads.
+
+        None if there is none.
+        """
+        names = [one.name for one in (await self._record(model)).effective.corpora] if name is None else [name]
+        for one in names:
+            if not await self.may_quote(caller, one):
+                return one
+        return None
+
+    async def _record(self, model: str) -> RunRecord:
+        return await asyncio.to_thread(self._stores.runs.get(run_of(model)).record)
+
     async def check_deletion(self, caller: Caller, name: str) -> None:
         """Raise FORBIDDEN unless the caller may delete a text; raises DATA_NOT_FOUND for a name of none."""
         corpora = self._stores.corpora
@@ -95,13 +114,28 @@ class Rights:
         """Return whether the caller may read surprisals of words by a model, and counts of its training text."""
         if caller.is_admin or self._security.surprisals == "all":
             return True
-        return self._permissions.owns(caller, await asyncio.to_thread(self._stores.runs.get(run_of(model)).record))
+        return self._permissions.owns(caller, await self._record(model))
 
     async def check_words(self, caller: Caller, *models: str) -> None:
         """Raise FORBIDDEN unless the caller may read surprisals of single words and tokens of some models."""
         for model in models:
             if not await self.may_read_words(caller, model):
                 raise AppError(ErrorCode.FORBIDDEN, _NO_WORDS)
+
+    async def may_list_words(self, caller: Caller, model: str) -> bool:
+        """Return whether the caller may read the words that a development of a run chooses in its text."""
+        return await self.may_read_words(caller, model) and await self.unquotable(caller, model) is None
+
+    async def check_listed_words(self, caller: Caller, options: DevelopmentOptions | None, *models: str) -> None:
+        """Raise FORBIDDEN unless the caller may read the words that a development measures: given or chosen ones."""
+        if options is None or not options.has_words:
+            return
+        await self.check_words(caller, *models)
+        for model in () if options.words else models:
+            name = await self.unquotable(caller, model)
+            if name is not None:
+                message = _NO_LIST.format(name=shown_name(name))
+                raise field_error(ErrorCode.FORBIDDEN, "development.has_words", message)
 
     async def allowed_inference(self, caller: Caller, model: str, request: Asks[ResponseT]) -> Asks[ResponseT]:
         """Return a request to a model without quotes and counts that the caller may not get.
@@ -111,11 +145,12 @@ class Rights:
         await self.check_texts(caller, request)
         if request.has_surprisals:
             await self.check_words(caller, model)
-        name = request.corpus
-        if name is not None and not await self.may_quote(caller, name):
+        is_quoting = request.corpus is not None or request.reads_own_text
+        name = await self.unquotable(caller, model, request.corpus) if is_quoting else None
+        if name is not None:
             unquoted = request.without_quotes()
             if unquoted is None:
-                with at_field(request.corpus_field or ""):
+                with at_field("sample_prompts" if request.corpus is None else request.corpus_field or ""):
                     raise AppError(ErrorCode.FORBIDDEN, _NO_QUOTES.format(name=shown_name(name)))
             request = unquoted
         if await self.is_without_counts(caller, [model], request):
