@@ -17,6 +17,7 @@ from tests.support.http import ADMIN, ANA, BOB, STATUSES, Site, lab_site
 from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from tests.support.readings import times_table
+from trainer.contracts.evaluations import EvalMetrics, EvalResponse
 from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.operations import OPERATIONS
 from trainer.mcp.tools import tools
@@ -386,3 +387,46 @@ async def test_two_keys__share_nothing_of_a_text_that_one_has_sent(settings: str
             assert scored.status == 200 and "Kowalczyk" in scored.text
     assert (wrong, bob.leaks) == ([], [])
     assert bob.count > 500
+
+
+async def _uploaded(here: Site, text: str, key: str) -> str:
+    """Send a text without a name; return its hash."""
+    upload = await _started(here, "/corpora", {"files": [{"name": "a.txt", "bytes": len(text)}]}, "upload_id", key)
+    kind = {"Content-Type": "application/octet-stream"}
+    await here.ask("PATCH", f"/corpora/uploads/{upload}?offset=0", text.encode(), key=key, headers=kind)
+    return sha256(text.encode()).hexdigest()
+
+
+async def test_evaluation_of_somebody_elses_run__is_in_the_answer_only(lab: Lab) -> None:
+    async with lab_site(lab, limits={"requests_per_minute": 10_000, "runs_per_user": 100}) as here:
+        run_id = await _started(here, "/runs/train", TINY, "run_id")
+        assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
+        run = here.queue.runs.get(run_id)
+        texts = {key: await _uploaded(here, f"{key[:4]} {TEXT}", key) for key in (ANA, BOB, ADMIN)}
+
+        def content() -> dict[str, bytes]:
+            paths = (run.metrics, run.samples, run.path / "manifest.json", run.path / "SHA256SUMS")
+            return {path.name: path.read_bytes() for path in paths}
+
+        async def evaluated(key: str, **body: object) -> bool:
+            """Evaluate the run; return whether the evaluation has changed it."""
+            before = content()
+            answer = await here.post(f"/runs/{run_id}/evaluate?wait=60", body, key=key)
+            metrics = answer.record(EvalResponse).measured()
+            asked = body.get("path_override", "text"), body.get("split", "validation")
+            assert (metrics.run_id, metrics.dataset, metrics.split) == (run_id, *asked)
+            is_changed = content() != before
+            latest = (await here.get(f"/runs/{run_id}/eval", key=BOB)).record(EvalMetrics)
+            assert (latest == metrics) == is_changed == ("eval/samples.jsonl" in metrics.artifacts)
+            return is_changed
+
+        for body in ({"split": "validation", "sample_prompts": "none"}, {"split": "test"}, {"path_override": "text"}):
+            assert not await evaluated(BOB, **body)
+            assert not await evaluated(BOB, **body, is_stored=True), "which is not for him to say"
+        for key in (BOB, ADMIN):
+            assert not await evaluated(key, path_override=texts[key])
+            assert texts[key].encode() not in b"".join(content().values())
+        assert await evaluated(ADMIN, split="validation"), "admins act for the lab"
+        assert not await evaluated(ANA, split="test", is_stored=False)
+        assert await evaluated(ANA, path_override=texts[ANA])
+        assert texts[ANA].encode() in content()["manifest.json"]

@@ -24,6 +24,9 @@ class EvalRequest(CountOptions, InferenceRequest, json_schema_extra=describe_fie
     path_override: CorpusName | None = None
     sample_prompts: SamplePrompts | None = None
     """The texts that samples continue: the first words of lines of the text, or none; default: as in training."""
+    is_stored: bool = True
+    """Add the metrics and samples to the run. Only its owner does; admins do too, for its splits. The metrics of others
+    are in the response only."""
 
     @classmethod
     def response_type(cls) -> "type[EvalResponse]":

@@ -334,7 +334,8 @@ class Here:
 
     async def ask(self, model: str, request: Asks[ResponseT], *, is_kept: bool = True) -> ResponseT:
         """Submit a request and wait for its result; `is_kept=False` deletes the stored result afterwards."""
-        return await (await self.lab.live()).inference.ask(model, request, is_kept=is_kept)
+        allowed = await self.lab.rights.allowed_inference(OPERATOR, model, request)
+        return await (await self.lab.live()).inference.ask(model, allowed, is_kept=is_kept)
 
     async def stream(
         self, model: str, request: AsksForStream[ResponseT]

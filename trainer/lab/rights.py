@@ -12,6 +12,7 @@ from trainer.config.settings import SecuritySettings
 from trainer.contracts.base import CountOptions, Names, changed, run_of
 from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
+from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.inference_fields import SHARED_TOKENS, Asks, ResponseT
 from trainer.contracts.naming import named
 from trainer.contracts.operations import Role
@@ -153,9 +154,23 @@ class Rights:
                 with at_field("sample_prompts" if request.corpus is None else request.corpus_field or ""):
                     raise AppError(ErrorCode.FORBIDDEN, _NO_QUOTES.format(name=shown_name(name)))
             request = unquoted
+        if not await self._may_store(caller, model, request):
+            request = request.model_copy(update={"is_stored": False})
         if await self.is_without_counts(caller, [model], request):
             request = request.model_copy(update={"has_counts": False})
         return request
+
+    async def _may_store(self, caller: Caller, model: str, request: object) -> bool:
+        """Return whether results of a request may be added to a run: False for evaluations of other people's runs.
+
+        Those of admins, who act for the lab, are added, too, unless they name a text: its words and losses are not for
+        the owner of the run, nor for others who read the run.
+        """
+        if not isinstance(request, EvalRequest):
+            return True
+        owner = (await self._record(model)).owner
+        owns = caller.owner is None if owner is None else caller.is_owner(owner)
+        return owns or (caller.is_admin and request.path_override is None)
 
     async def is_without_counts(self, caller: Caller, models: Iterable[str], request: object) -> bool:
         """Return True if a request would count training texts that the caller may not read.

@@ -34,7 +34,8 @@ def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusP
 def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
     """Evaluate a model on a split or on another corpus, and look for the text in what the run has read.
 
-    The metrics of a completed run are stored and added to its manifest, those of a checkpoint are not.
+    The metrics of a completed run are stored and added to its manifest, unless the request forbids it. Those of a
+    checkpoint are not stored.
     """
     (run, step, effective), split = loaded.named, request.split
     looks, own = LookLedger.of(settings), effective
@@ -69,6 +70,8 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
     if step is not None:
         folder = checkpoint_folder(run, step).relative_to(run.path)
         return changed(measured.metrics, checkpoint=folder.as_posix(), artifacts=())
+    if not request.is_stored:
+        return changed(measured.metrics, artifacts=())
     with run.wait_for_lock(_LOCK_SECONDS):
         store_evaluation(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override), baselines, looks.count(own))
