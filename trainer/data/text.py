@@ -185,7 +185,7 @@ def with_newlines(text: str) -> str:
 
 def shown_name(name: str) -> str:
     """Return a file name for messages: without folders and control characters, at most 64 characters."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
 
 

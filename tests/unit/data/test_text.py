@@ -175,6 +175,7 @@ def test_missing_corpus__is_refused_without_its_folder(tmp_path: Path) -> None:
 
 def test_name__is_shown_without_folders_and_control_characters() -> None:
     assert shown_name("C:\\texts/kk\n\u202e.txt") == "kk.txt"
+    assert shown_name("letters/") == "letters"
     assert shown_name("a" * 100) == "a" * 64
 
 
