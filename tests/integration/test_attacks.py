@@ -112,6 +112,17 @@ REFUSED = (
     Sent("GET", "/runs/RUN/samples"),
     Sent("GET", "/runs/RUN/logs"),
     Sent("GET", "/runs/RUN/logs/stream"),
+    *(
+        Sent("POST", "/v1/completions", {"model": "RUN", "prompt": prompt, **options})
+        for prompt in ([5], [[5], [6], [7]])
+        for options in ({"max_tokens": 0, "echo": True}, {"max_tokens": 1}, {"max_tokens": 1, "stream": True})
+    ),
+    Sent("POST", "/v1/completions", {"model": "RUN@best", "prompt": [[5]], "max_tokens": 0, "echo": True}),
+    *(
+        Sent("POST", path, {**text, **picked})
+        for path, text in (("/runs/RUN/generate", {"prompt_text": "a"}), ("/runs/RUN/chat", {"message": "a"}))
+        for picked in ({"banned_tokens": ["zzz"]}, {"alphabet": "Kowalczyk"})
+    ),
 )
 """Requests that are refused."""
 OF_WORDS = (
@@ -167,11 +178,16 @@ READABLE = (
     Sent("POST", "/runs/OWN/score?wait=30", {"path": "NAMED", "detail_level": "per_line"}),
     Sent("POST", "/runs/OWN/evaluate?wait=30", {"path_override": "NAMED"}),
     Sent("GET", "/corpora/NAMED/report"),
+    Sent("POST", "/v1/completions", {"model": "OWN", "prompt": [[5], [6]], "max_tokens": 0, "echo": True}),
+    Sent("POST", "/runs/OWN/generate?wait=30", {"prompt_text": "a", "alphabet": "ab"}),
 )
 """Requests that are answered, without a word of what one has sent."""
 MISSING = (
+    Sent("POST", "/runs/OWN/score", {"path": "no_such_text"}),
     Sent("POST", "/runs/OWN/score", {"path": "no_such_text", "detail_level": "per_word"}),
+    Sent("POST", "/runs/OWN/score", {"path": "no_such_text/", "detail_level": "per_char"}),
     Sent("POST", "/runs/OWN/generate", {"prompt_path": "no_such_text"}),
+    Sent("POST", "/runs/OWN/evaluate", {"path_override": "no_such_text", "sample_prompts": "held_out"}),
 )
 """Requests for words of a corpus that does not exist, which are answered as that."""
 JOBS = {"batteries": "BATTERY", "readings": "READING", "studies": "STUDY", "experiments": "EXPERIMENT"}

@@ -67,6 +67,10 @@ class CompletionRequest(InferenceRequest):
             return False
         return self.echo or has_hidden_tokens(self.logprobs, is_greedy=self.temperature == 0)
 
+    @property
+    def picks_tokens(self) -> bool:
+        return not all(isinstance(prompt, str) for prompt in self.prompts)
+
     @model_validator(mode="after")
     def _check(self) -> "CompletionRequest":
         entries = 1 + (self.logprobs or 0) if self.scores_prompts else 1

@@ -36,6 +36,10 @@ class SamplingOptions(InferenceRequest, json_schema_extra=describe_fields):
     alphabet: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
     """The characters that the output may have; None allows all."""
 
+    @property
+    def picks_tokens(self) -> bool:
+        return bool(self.banned_tokens) or self.alphabet is not None
+
 
 GenerationPrecision = Literal["fp32", "bf16"]
 """bf16: each matrix of the model is rounded to bf16; all else is computed in fp32."""
@@ -69,7 +73,7 @@ class GenerateRequest(SamplingOptions, json_schema_extra=json_schema_rule(exactl
 
     @property
     def has_surprisals(self) -> bool:
-        is_changed = self.repetition_penalty is not None or self.alphabet is not None or bool(self.banned_tokens)
+        is_changed = self.repetition_penalty is not None or self.picks_tokens
         is_greedy = self.temperature == 0 and not is_changed
         return (self.logprobs or self.top_logprobs > 0) and has_hidden_tokens(self.top_logprobs, is_greedy=is_greedy)
 

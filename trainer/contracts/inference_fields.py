@@ -101,6 +101,11 @@ class InferenceRequest(Frozen):
         """True if the response has surprisals of single words or tokens, which only owner and admins of a run get."""
         return False
 
+    @property
+    def picks_tokens(self) -> bool:
+        """True if it picks tokens of the vocabulary, by id, name or characters: the response shows what they are."""
+        return False
+
 
 ResponseT = TypeVar("ResponseT", bound=Response)
 _ResponseT_co = TypeVar("_ResponseT_co", bound=Response, covariant=True)
@@ -122,6 +127,9 @@ class Asks(Protocol[_ResponseT_co]):
 
     @property
     def has_surprisals(self) -> bool: ...
+
+    @property
+    def picks_tokens(self) -> bool: ...
 
     def without_quotes(self) -> Self | None: ...
 

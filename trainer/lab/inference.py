@@ -34,8 +34,7 @@ async def submit(lab: Lab, asked: Asked[ModelPath, WaitQuery, InferenceRequest])
 async def read_result(lab: Lab, asked: Asked[RequestPath, WaitQuery, NoBody]) -> Response:
     """Read the result of a request; with `wait`, after its end or after this time."""
     record = await _own_record(lab, asked)
-    if record.request.has_surprisals:
-        await lab.rights.check_words(asked.caller, asked.path.run_id)
+    await lab.rights.check_tokens(asked.caller, asked.path.run_id, record.request)
     return await _followed(lab, record.response, asked.query.wait)
 
 

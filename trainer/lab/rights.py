@@ -5,18 +5,21 @@ Each question has one answer here, for all operations, fields and faces. docs/pr
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import SecuritySettings
 from trainer.contracts.base import CountOptions, Names, changed, run_of
 from trainer.contracts.batteries import DevelopmentOptions
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.evaluations import EvalRequest
-from trainer.contracts.inference_fields import SHARED_TOKENS, Asks, ResponseT
+from trainer.contracts.inference_fields import SHARED_TOKENS, Asks, InferenceRequest, ResponseT
 from trainer.contracts.naming import named
 from trainer.contracts.operations import Role
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
+from trainer.contracts.tokenizers import TokenizerCorpus
 from trainer.data.text import shown_name
 from trainer.lab.permissions import Caller, Permissions, Refused
 from trainer.queue.run_index import RunIndex
@@ -25,6 +28,10 @@ from trainer.queue.stores import Stores
 _NO_WORDS = (
     "Only the owner of this run and admins get surprisals of single words and tokens here. Others get the"
     f" probabilities of the {SHARED_TOKENS} likeliest next tokens, of greedy text only (`temperature` 0)."
+)
+_NO_TOKENS = (
+    "Token ids, `banned_tokens` and `alphabet` are only for those who may get the vocabulary of this run: it has words"
+    " of a text of somebody else."
 )
 _NO_COUNTS = "must be left out: only the owner of a run and admins get counts of its training text"
 _NO_QUOTES = (
@@ -138,14 +145,23 @@ class Rights:
                 message = _NO_LIST.format(name=shown_name(name))
                 raise field_error(ErrorCode.FORBIDDEN, "development.has_words", message)
 
+    async def check_tokens(self, caller: Caller, model: str, request: InferenceRequest | Asks[ResponseT]) -> None:
+        """Raise FORBIDDEN for a request with surprisals or tokens of a model that the caller may not get."""
+        if request.has_surprisals:
+            await self.check_words(caller, model)
+        if request.picks_tokens:
+            await self._index.refresh()
+            run = self._stores.runs.get(run_of(model))
+            if not await asyncio.to_thread(self._may_get_vocabulary_of, caller, run):
+                raise AppError(ErrorCode.FORBIDDEN, _NO_TOKENS)
+
     async def allowed_inference(self, caller: Caller, model: str, request: Asks[ResponseT]) -> Asks[ResponseT]:
         """Return a request to a model without quotes and counts that the caller may not get.
 
         Raises FORBIDDEN for what the caller may not ask for, and DATA_NOT_FOUND for a text of somebody else.
         """
         await self.check_texts(caller, request)
-        if request.has_surprisals:
-            await self.check_words(caller, model)
+        await self.check_tokens(caller, model, request)
         is_quoting = request.corpus is not None or request.reads_own_text
         name = await self.unquotable(caller, model, request.corpus) if is_quoting else None
         if name is not None:
@@ -218,7 +234,7 @@ class Rights:
         tokenizer = None if tokenizer_id is None else self._stores.tokenizers.find(tokenizer_id)
         return (*effective.corpora, *(() if tokenizer is None else tokenizer.record().corpora))
 
-    def _may_name_all(self, caller: Caller, texts: Iterable[CorpusRef]) -> bool:
+    def _may_name_all(self, caller: Caller, texts: Iterable[CorpusRef | TokenizerCorpus]) -> bool:
         return all(self._may_name(caller, text.name, "corpus") for text in texts)
 
     def may_get_vocabulary(self, caller: Caller, tokenizer: TokenizerDirectory) -> bool:
@@ -228,3 +244,14 @@ class Rights:
         """
         record = tokenizer.record()
         return self._permissions.owns(caller, record) or self._may_name_all(caller, record.corpora)
+
+    def _may_get_vocabulary_of(self, caller: Caller, run: RunDirectory) -> bool:
+        """Return whether the caller may get the vocabulary of a run, which is that of its tokenizer."""
+        if self._permissions.owns(caller, run.record()):
+            return True
+        with suppress(AppError):  # it has no tokenizer yet
+            manifest = read_manifest(run.tokenizer)
+            stored = self._stores.tokenizers.find(manifest.tokenizer_id)
+            is_open = self._may_name_all(caller, manifest.corpus)
+            return is_open or (stored is not None and self.may_get_vocabulary(caller, stored))
+        return False
