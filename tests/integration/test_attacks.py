@@ -1,19 +1,21 @@
 """Attacks with two keys: nothing of what one has sent is in any answer to the other."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import pytest
 from pydantic import TypeAdapter
 
-from tests.support import ended, tiny_request, wait_for_status
+from tests.support import ended, settings_in, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.cross_language import TINY as BY_LANGUAGE
-from tests.support.http import ADMIN, ANA, BOB, STATUSES, Site, lab_site
+from tests.support.http import ADMIN, ANA, BOB, STATUSES, Got, Site, lab_site, site, with_api
 from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from tests.support.readings import times_table
@@ -296,6 +298,36 @@ def call_of(sent: Sent) -> Mapping[str, object] | None:
             if row.name in tools():
                 return {"method": "tools/call", "params": {"name": row.name, "arguments": {**given, **named}}}
     return None
+
+
+async def _both(here: Site, name: str, job: tuple[str, object], seconds: float) -> tuple[int, int]:
+    """Start a job on a new corpus, and delete the corpus after some seconds; return both statuses."""
+    text = NAMED_TEXT.replace("moon", name)
+    assert (await here.post("/corpora/texts", {"name": name, "text": text})).status == 200
+
+    async def deleted() -> Got:
+        await asyncio.sleep(seconds)
+        return await here.ask("DELETE", f"/corpora/{name}")
+
+    started, gone = await asyncio.gather(here.post(*job), deleted())
+    return started.status, gone.status
+
+
+async def test_job__on_a_corpus_that_is_deleted_at_the_same_time_is_refused_or_keeps_it(tmp_path: Path) -> None:
+    outcomes: dict[tuple[int, int], list[str]] = {}
+    tried = {"learning_rate": [0.1, 0.2]}
+    async with site(with_api(settings_in(tmp_path, embedded_workers=0))) as here:
+        for number in range(24):
+            name = f"race-{number}"
+            jobs: tuple[tuple[str, object], ...] = (
+                ("/runs/train", {**TINY, "corpus": name}),
+                ("/tokenizers/train", {"method": "char", "corpora": [name]}),
+                ("/studies", {"name": name, "train": {**SHARED, "max_steps": 8, "corpus": name}, "space": tried}),
+            )
+            job = jobs[number % len(jobs)]
+            found = await _both(here, name, job, 0.01 * (number // len(jobs)))
+            outcomes.setdefault(found, []).append(job[0])
+    assert {*outcomes} <= {(202, 409), (404, 204), (404, 409)}, outcomes
 
 
 def _paths(listed: str) -> set[str]:

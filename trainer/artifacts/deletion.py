@@ -1,24 +1,27 @@
 """Deletion of runs, other jobs and corpora, unless something needs them."""
 
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.job_folder import FolderT, JobStore
+from trainer.artifacts.job_folder import FolderT, JobFolder, JobStore
 from trainer.artifacts.kinds import JOB_KINDS, StatusKind
 from trainer.artifacts.runs import LOCK_SECONDS, RunDirectory, RunStore
 from trainer.artifacts.studies import StudyStore
+from trainer.contracts.base import JobRecord
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.job_status import JobStatus
+from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpora import CONTENT_NAME, CorpusStore, note_path
 from trainer.data.text import corpus_sha256, shown_name, text_files
-from trainer.system.files import DISK, storage_errors
+from trainer.system.files import DISK, storage_errors, use_folder
 
 TRASH = ".removed"
 """Folder of what is being removed, which a cleanup empties after a crash."""
@@ -87,6 +90,36 @@ def _delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str
         if content != path and content.parent == corpora.stored.resolve() and not is_linked(corpora, content):
             DISK.remove_folder(_move_to_trash(content, artifacts_root, "", lambda: iter(())))
     return sha256
+
+
+def create_with_texts(corpora: CorpusStore, create: Callable[[], Sequence[FolderT]]) -> Sequence[FolderT]:
+    """Write accepted jobs while nobody deletes a corpus, which then finds them; return them.
+
+    Raises DATA_NOT_FOUND, having removed them, if a text was deleted after the request for them was checked.
+    """
+    descriptor = use_folder(corpora.stored)
+    try:
+        jobs = create()
+        missing = next((text for job in jobs if job.is_unfinished() for text in _missing_texts(job, corpora)), None)
+        if missing is None:
+            return jobs
+        for job in reversed(jobs):
+            job.disk.remove_folder(job.path)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    message = f"The corpus '{shown_name(missing.name)}' has just been deleted or replaced: nothing was queued."
+    raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+
+
+def _missing_texts(job: JobFolder[JobRecord], corpora: CorpusStore) -> Iterator[CorpusRef]:
+    for reference in job.needed_corpora():
+        try:
+            if corpus_sha256(corpora.find_exact(reference)) != reference.sha256:
+                yield reference
+        except AppError as error:
+            if error.code is ErrorCode.DATA_NOT_FOUND:  # else a table of ratings, which nobody deletes here
+                yield reference
 
 
 def is_linked(corpora: CorpusStore, content: Path) -> bool:

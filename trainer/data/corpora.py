@@ -29,6 +29,7 @@ from trainer.data.text import (
     SUFFIXES,
     TextSample,
     check_text_name,
+    corpus_bytes,
     corpus_sha256,
     count_kinds,
     count_lines,
@@ -154,7 +155,7 @@ class CorpusStore:
         if owner is None or (note is not None and owner in note.owners):
             return
         if note is None:
-            note = CorpusNote(bytes=sum(file.stat().st_size for file in text_files(copy)))
+            note = CorpusNote(bytes=corpus_bytes(copy))
         _write_note(copy, changed(note, owners=(*note.owners, owner)))
 
     def leave_to_others(self, name: str, is_own: Callable[[int | str], bool]) -> bool:
@@ -276,7 +277,7 @@ class CorpusStore:
 
     def _checked(self, name: str, path: Path, minimum_lines: int) -> tuple[CorpusRef, int]:
         """Read all of a corpus; return its description and its number of lines."""
-        size = sum(file.stat().st_size for file in text_files(path))
+        size = corpus_bytes(path)
         if size > self._corpus_bytes:
             raise AppError(
                 ErrorCode.PAYLOAD_TOO_LARGE,

@@ -10,7 +10,7 @@ from trainer.contracts.corpora import CorpusManifest, CorpusNote, CorpusOverview
 from trainer.contracts.errors import AppError
 from trainer.data.cleaning import ALPHABETS
 from trainer.data.corpora import CorpusStore, note_path
-from trainer.data.text import count_lines, text_blocks, text_files
+from trainer.data.text import corpus_bytes, count_lines, text_blocks, text_files
 from trainer.system.files import BrokenFile, read_record, whole_record
 
 _COUNTED_BYTES = 1 << 20
@@ -21,7 +21,7 @@ _IPA, _WORD = "ipa", re.compile("[a-z]+")
 def corpus_overview(corpora: CorpusStore, name: str) -> CorpusOverview:
     """Return what is known of a corpus without reading a large one; raises DATA_NOT_FOUND."""
     path = corpora.find(name)
-    size = sum(file.stat().st_size for file in text_files(path))
+    size = corpus_bytes(path)
     note = _note(path) or CorpusNote(bytes=size)
     lines = note.lines if note.bytes == size else None
     if lines is None and size <= _COUNTED_BYTES:

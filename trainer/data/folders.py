@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import distinct, listed
-from trainer.data.text import shown_name, text_files
+from trainer.data.text import reading, shown_name, text_files
 
 _USES = {"corpus": "training", "validation_corpus": "validation", "test_corpus": "test"}
 """Request fields of the splits, and their use."""
@@ -67,7 +67,8 @@ def folder_notes(folder: Path, name: str) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     texts = set(text_files(folder))
-    others = sorted(path for path in folder.iterdir() if path not in texts and not path.name.startswith("."))
+    with reading(folder):
+        others = sorted(path for path in folder.iterdir() if path not in texts and not path.name.startswith("."))
     if not others:
         return ()
     shown = listed([f"{shown_name(path.name)}{'/' if path.is_dir() else ''}" for path in others])

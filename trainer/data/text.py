@@ -5,6 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -64,8 +65,9 @@ def text_files(path: Path) -> list[Path]:
     """
     files = [path]
     if path.is_dir():
-        texts = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
-        files = sorted(file for file in texts if not is_about(file.name))
+        with reading(path):
+            texts = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+            files = sorted(file for file in texts if not is_about(file.name))
     if not files:
         raise AppError(
             ErrorCode.DATA_NOT_FOUND, f"The corpus folder '{shown_name(path.name)}' has no .txt or .text file."
@@ -84,13 +86,18 @@ def sample_text(corpus: Path) -> TextSample:
     """Read chunks spread evenly over a corpus, or all of a short one."""
     files, chunks = text_files(corpus), list[bytes]()
     for file in files[:: math.ceil(len(files) / _SAMPLE_CHUNKS)]:
-        size = file.stat().st_size
-        with file.open("rb") as data:
+        size = _size(file)
+        with _opened(file) as data:
             for start in range(0, size, max(_SAMPLE_CHUNK_BYTES, math.ceil(size / _SAMPLE_CHUNKS))):
                 data.seek(start)
                 chunks.append(data.read(_SAMPLE_CHUNK_BYTES))
     raw = b"".join(chunks)
-    return TextSample(raw.decode(errors="ignore"), len(raw), sum(file.stat().st_size for file in files))
+    return TextSample(raw.decode(errors="ignore"), len(raw), sum(map(_size, files)))
+
+
+def corpus_bytes(corpus: Path) -> int:
+    """Return the size of a corpus; raises DATA_NOT_FOUND as `text_files` does, and for a file that was just deleted."""
+    return sum(map(_size, text_files(corpus)))
 
 
 def count_kinds(units: Sequence[str], growth: float) -> float:
@@ -260,8 +267,20 @@ def _count_newlines(stream: BinaryIO, end: int) -> int:
 
 
 def _opened(file: Path) -> BufferedReader:
-    try:
+    with reading(file):
         return file.open("rb")
+
+
+def _size(file: Path) -> int:
+    with reading(file):
+        return file.stat().st_size
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Raise DATA_NOT_FOUND for a file or folder of a corpus that cannot be read."""
+    try:
+        yield
     except OSError:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"The corpus file '{shown_name(file.name)}' cannot be read.") from None
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from trainer.artifacts.deletion import delete_job
+from trainer.artifacts.deletion import create_with_texts, delete_job
 from trainer.artifacts.job_folder import FolderT
 from trainer.artifacts.kinds import JobKind, StatusKind
 from trainer.config.settings import Settings
@@ -29,14 +29,15 @@ class FolderJobs:
         """Accept a checked job: write it and its corpora to disk, then enqueue it unless it has ended.
 
         An equal one that has completed or is running stays as it is; one that has failed or was cancelled continues
-        with what it has stored. Without Redis, the reconciler of a worker enqueues it from the disk.
+        with what it has stored. Without Redis, the reconciler of a worker enqueues it from the disk. Raises
+        DATA_NOT_FOUND if one of its corpora has just been deleted.
         """
         store = kind.store(self._root)
         await self._corpora.store_offered()
         try:
             for old in await asyncio.to_thread(store.remove_old):
                 await self._replication.delete(kind.name, old)
-            job = await asyncio.to_thread(create)
+            (job,) = await asyncio.to_thread(create_with_texts, self._corpora, lambda: (create(),))
         except OSError as error:
             raise unwritten(store.folder_type.word, error) from error
         if job.is_unfinished():

@@ -3,9 +3,11 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.deletion import create_with_texts
 from trainer.artifacts.kinds import RUNS, TOKENIZERS
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
 from trainer.artifacts.run_ids import id_of_resumed, new_run_id
@@ -198,7 +200,8 @@ class JobQueue:
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         await self.replication.store_corpora(self.corpora, record.effective.corpora)
         try:
-            runs: list[RunDirectory] = await asyncio.to_thread(create_runs, self.runs, record, origin)
+            create = partial(create_runs, self.runs, record, origin)
+            runs: Sequence[RunDirectory] = await asyncio.to_thread(create_with_texts, self.corpora, create)
         except OSError as error:
             raise unwritten("run", error) from error
         try:
