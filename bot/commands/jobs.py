@@ -33,6 +33,7 @@ from bot.messages.report_card import table_card
 from bot.messages.text import GREEN, GREY, MAX_FILE_BYTES, byte_size, count, make_embed, plain
 from bot.notifications.job_subjects import job_message
 from bot.session.client import Bot
+from trainer.artifacts.job_folder import skipping_unreadable
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.validation import parse
 from trainer.contracts.base import FileRecord, KindName
@@ -90,7 +91,7 @@ def _add_one(group: app_commands.Group, row: JobRow, action: str, description: s
 
 
 def suggested(row: JobRow) -> Suggest:
-    """Suggest the jobs of a kind that the index has in memory."""
+    """Suggest the jobs of a kind that the index has in memory, and that the person may see."""
     if row.kind == "tokenizers":
         return suggested_trained_tokenizers
 
@@ -101,7 +102,11 @@ def suggested(row: JobRow) -> Suggest:
             except AppError:
                 return
         ids: Sequence[str] = getattr(context.lab.index, row.kind)
-        yield from shown_as_typed(typed, ids)
+        store, is_seen = context.lab.store(row), context.lab.seen_jobs(context.caller, row)
+        for found in shown_as_typed(typed, ids):
+            with skipping_unreadable(job := store.directory(found[0])):
+                if is_seen(job):
+                    yield found
 
     return autocomplete(suggestions)
 

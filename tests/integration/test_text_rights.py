@@ -459,3 +459,27 @@ async def test_command__says_no_more_of_a_text_of_others_than_of_an_unknown_one(
         assert [text for (_, _, words), text in zip(SLASH, unknown, strict=True) if words not in text] == []
         assert [word for word in MARKERS if word in "".join(told["other"])] == []
         assert told["one"][0] != unknown[0] and told["one"][6] != unknown[3], "one trains on the text and is shown it"
+
+
+async def test_private_jobs__are_named_to_nobody_else(tmp_path: Path) -> None:
+    """Neither where an id is typed, nor where one's own text stays because they need it."""
+    shown, told = dict[str, list[str]](), dict[str, Answer]()
+    fields = {"battery show": "battery", "battery cancel": "battery", "reading show": "reading", "study show": "study"}
+    async with house(tmp_path, private=True) as here:
+        asked = {**TINY, "corpus": here.things["NAMED"]}
+        started = await here.ask(here.people["other"].key, "POST", "/runs/train", asked)
+        run_id = str(_fields.validate_json(started.text.partition("\n\n")[2])["run_id"])
+        await here.bot.lab.index.refresh()
+        for person in ("other", "one", "boss"):
+            user, shown[person] = here.people[person].user, []
+            assert user is not None
+            for command, field in fields.items():
+                typed = f"mt-{command}" if field == "reading" else f"mt {command}"
+                shown[person] += [one.value for one in await here.discord.autocomplete(user, typed, field, "")]
+        for person in ("one", "boss"):
+            told[person] = await here.ask(here.people[person].key, "DELETE", f"/corpora/{here.things['NAMED']}")
+    everything = ["battery-1", "battery-1", "reading-1", "study-1"]
+    assert shown == {"other": [], "one": everything, "boss": everything}
+    assert {one.status for one in told.values()} == {409}
+    assert run_id not in told["one"].text and "because others need it: a run of somebody else." in told["one"].text
+    assert f"because others need it: the run '{run_id}'." in told["boss"].text

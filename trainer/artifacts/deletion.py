@@ -7,9 +7,10 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.artifacts.experiments import ExperimentStore
-from trainer.artifacts.job_folder import FolderT, JobFolder, JobStore
+from trainer.artifacts.job_folder import AnyJob, FolderT, JobStore
 from trainer.artifacts.kinds import JOB_KINDS, StatusKind
 from trainer.artifacts.runs import LOCK_SECONDS, RunDirectory, RunStore
 from trainer.artifacts.studies import StudyStore
@@ -21,11 +22,47 @@ from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpora import CONTENT_NAME, CorpusStore, note_path
 from trainer.data.text import corpus_sha256, shown_name, text_files
-from trainer.system.files import DISK, storage_errors, use_folder
+from trainer.system.files import DISK, BrokenFile, storage_errors, use_folder
 
 TRASH = ".removed"
 """Folder of what is being removed, which a cleanup empties after a crash."""
 _SHOWN_USERS = 3
+
+
+class User(NamedTuple):
+    """A job that needs what is to be deleted."""
+
+    job: AnyJob
+    is_readable: bool = True
+    """An unreadable job may need it."""
+
+    def shown(self, sees: Callable[[JobRecord | None], bool]) -> str:
+        """Return words for the job, with its id if its record (None for an unreadable one) may be seen."""
+        try:
+            is_seen = sees(self.job.record() if self.is_readable else None)
+        except (OSError, BrokenFile):  # it was just deleted
+            is_seen = sees(None)
+        word = self.job.word
+        if not is_seen:
+            return f"{'an' if word[0] in 'aeiou' else 'a'} {word} of somebody else"
+        return f"the {word} '{self.job.job_id}'{'' if self.is_readable else ', which cannot be read'}"
+
+
+class Needed(AppError):
+    """A refusal to delete what jobs need."""
+
+    def __init__(
+        self, name: str, users: Sequence[User], sees: Callable[[JobRecord | None], bool] = lambda _: True
+    ) -> None:
+        shown = {user.shown(sees): None for user in users[:_SHOWN_USERS]}
+        more = ["…"] if len(users) > _SHOWN_USERS else []
+        super().__init__(ErrorCode.CONFLICT, f"{name} stays, because others need it: {', '.join([*shown, *more])}.")
+        self._name = name
+        self._users = users
+
+    def seen_by(self, sees: Callable[[JobRecord | None], bool]) -> "Needed":
+        """Return the refusal without the ids of jobs that somebody may not see."""
+        return Needed(self._name, self._users, sees)
 
 
 def delete_run(run: RunDirectory, artifacts_root: Path) -> None:
@@ -112,7 +149,7 @@ def create_with_texts(corpora: CorpusStore, create: Callable[[], Sequence[Folder
     raise AppError(ErrorCode.DATA_NOT_FOUND, message)
 
 
-def _missing_texts(job: JobFolder[JobRecord], corpora: CorpusStore) -> Iterator[CorpusRef]:
+def _missing_texts(job: AnyJob, corpora: CorpusStore) -> Iterator[CorpusRef]:
     for reference in job.needed_corpora():
         try:
             if corpus_sha256(corpora.find_exact(reference)) != reference.sha256:
@@ -127,7 +164,7 @@ def is_linked(corpora: CorpusStore, content: Path) -> bool:
     return any(link.resolve() == content.resolve() for link in corpora.stored.iterdir() if link.is_symlink())
 
 
-def _move_to_trash(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[str]]) -> Path:
+def _move_to_trash(path: Path, artifacts_root: Path, name: str, users: Callable[[], Iterator[User]]) -> Path:
     """Move a file or folder to the trash unless it has users, and return its new path.
 
     A user that it gets meanwhile finds it in its place again. A lock in the folder goes with it: the caller releases it
@@ -146,39 +183,39 @@ def _move_to_trash(path: Path, artifacts_root: Path, name: str, users: Callable[
     return trash
 
 
-def _check_unused(name: str, users: Iterator[str]) -> None:
+def _check_unused(name: str, users: Iterator[User]) -> None:
     found = [*islice(users, _SHOWN_USERS + 1)]
     if found:
-        shown = ", ".join(found[:_SHOWN_USERS]) + (", …" if len(found) > _SHOWN_USERS else "")
-        raise AppError(ErrorCode.CONFLICT, f"{name} stays, because others need it: {shown}.")
+        raise Needed(name, found)
 
 
-def _users_of_run(run_id: str, study_id: str | None, artifacts_root: Path) -> Iterator[str]:
+def _users_of_run(run_id: str, study_id: str | None, artifacts_root: Path) -> Iterator[User]:
     """Yield the runs that start from a run, and the experiments and the study that have it."""
     for run in RunStore(artifacts_root).all():
         if run.record().effective.parent_run_id == run_id:
-            yield f"the run '{run.run_id}'"
-    if study_id is not None and StudyStore(artifacts_root).find(study_id) is not None:
-        yield f"the study '{study_id}'"
+            yield User(run)
+    study = None if study_id is None else StudyStore(artifacts_root).find(study_id)
+    if study is not None:
+        yield User(study)
     for experiment in ExperimentStore(artifacts_root).all():
         if any(cell.run_id == run_id for cell in experiment.runs().values()):
-            yield f"the experiment '{experiment.experiment_id}'"
+            yield User(experiment)
 
 
-def _users(status: JobStatus, artifacts_root: Path) -> Iterator[str]:
+def _users(status: JobStatus, artifacts_root: Path) -> Iterator[User]:
     """Yield the runs and experiments that need a tokenizer or a battery; an unreadable one, which may need it, too."""
     runs, experiments = RunStore(artifacts_root), ExperimentStore(artifacts_root)
     match status:
         case TokenizerStatus(tokenizer_id=tokenizer_id, label=label):
             yield from _unreadable(runs)
-            yield from (f"the run '{run.run_id}'" for run in runs.all() if tokenizer_id in run.tokenizer_ids())
+            yield from (User(run) for run in runs.all() if tokenizer_id in run.tokenizer_ids())
             found = experiments.tokenizer_users()(tokenizer_id, label)
         case BatteryStatus(battery_id=battery_id):
             found = [one.experiment_id for one in experiments.all() if battery_id in one.battery_ids()]
         case _:
             return
     yield from _unreadable(experiments)
-    yield from (f"the experiment '{experiment_id}'" for experiment_id in found)
+    yield from (User(experiments.directory(experiment_id)) for experiment_id in found)
 
 
 def needed_texts(artifacts_root: Path) -> set[str] | None:
@@ -193,7 +230,7 @@ def needed_texts(artifacts_root: Path) -> set[str] | None:
     return needed
 
 
-def _readers(hashes: set[str], artifacts_root: Path) -> Iterator[str]:
+def _readers(hashes: set[str], artifacts_root: Path) -> Iterator[User]:
     """Yield the jobs that need a corpus with one of some hashes; an unreadable one, which may need it, too."""
     for kind in JOB_KINDS:
         store = kind.store(artifacts_root)
@@ -201,8 +238,8 @@ def _readers(hashes: set[str], artifacts_root: Path) -> Iterator[str]:
         for job in store.all():
             with suppress(FileNotFoundError):  # it was just deleted
                 if any(corpus.sha256 in hashes for corpus in job.needed_corpora()):
-                    yield f"the {job.word} '{job.job_id}'"
+                    yield User(job)
 
 
-def _unreadable(store: JobStore[FolderT]) -> Iterator[str]:
-    return (f"the {job.word} '{job.job_id}', which cannot be read" for job in store.unreadable())
+def _unreadable(store: JobStore[FolderT]) -> Iterator[User]:
+    return (User(job, is_readable=False) for job in store.unreadable())

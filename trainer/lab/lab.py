@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
+from trainer.artifacts.deletion import Needed
 from trainer.artifacts.job_folder import AnyStatusJob, JobStore
 from trainer.artifacts.kinds import STATUS_KINDS
 from trainer.artifacts.run_groups import runs_of_group
@@ -147,7 +148,10 @@ class Lab:
 
     async def work(self, call: Call[PathT, QueryT, BodyT, AnswerT], asked: Asked[PathT, QueryT, BodyT]) -> AnswerT:
         """Do an operation that `allowed` has returned."""
-        return narrowed(call.answer, await work_of(call.operation)(self, asked))
+        try:
+            return narrowed(call.answer, await work_of(call.operation)(self, asked))
+        except Needed as error:
+            raise await asyncio.to_thread(error.seen_by, self.permissions.seen(asked.caller)) from None
 
     async def _with_ids(self, asked: Asked[PathT, QueryT, BodyT]) -> PathT:
         """Return the parameters of a path with complete ids in place of names of what the caller may see.
@@ -201,8 +205,14 @@ class Lab:
 
     async def visible(self, caller: Caller, row: JobRow) -> Callable[[AnyStatusJob], bool]:
         """Return a test of the jobs of a kind: whether the caller may see them."""
+        if row.kind == "tokenizers" and not caller.is_admin:
+            await self.index.refresh()
+        return self.seen_jobs(caller, row)
+
+    def seen_jobs(self, caller: Caller, row: JobRow) -> Callable[[AnyStatusJob], bool]:
+        """Return the test that `visible` returns, as of the last refresh of the index."""
         if row.kind == "tokenizers":
-            return await self.usable_tokenizers(caller)
+            return self.seen_tokenizers(caller)
         return lambda job: caller.is_admin or self._permits(row.reads, caller, job.record())
 
     async def job(self, caller: Caller, row: JobRow, job_id: str, role: Role) -> AnyStatusJob:

@@ -165,6 +165,10 @@ class Permissions:
         """Return whether a caller may see jobs whose owner cannot be read."""
         return caller.is_admin or not self._private_runs
 
+    def seen(self, caller: Caller) -> Callable[[JobRecord | None], bool]:
+        """Return a test of records of jobs: whether the caller may see the job; None is that of an unreadable one."""
+        return lambda record: self.sees_unreadable(caller) if record is None else self.may_see(caller, record)
+
     def can_receive(self, user_id: int, run: Owned) -> bool:
         """Return whether a watcher may see a run or an experiment; without access, only an own one."""
         caller = Caller(user_id, self.is_admin(user_id))

@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.support import settings_in
 from tests.support.job_kinds import KINDS
 from tests.support.refusals import refused
-from trainer.artifacts.deletion import TRASH, _move_to_trash, delete_corpus, delete_job
+from trainer.artifacts.deletion import TRASH, User, _move_to_trash, delete_corpus, delete_job
 from trainer.artifacts.kinds import BATTERIES
+from trainer.artifacts.runs import RunStore
 from trainer.artifacts.stored_corpora import name_corpus
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
@@ -75,9 +76,15 @@ def test_text__sent_while_somebody_else_deletes_it_is_there_for_its_sender(tmp_p
 
 
 def test_file__that_somebody_needs_during_its_deletion_finds_itself_in_its_place_again(tmp_path: Path) -> None:
-    file, found = tmp_path / "text.txt", iter([[], ["the run 'lstm-1'"]])
+    nobody: list[User] = []
+    file, found = (
+        tmp_path / "text.txt",
+        iter([nobody, [User(RunStore(tmp_path).directory("lstm-1"), is_readable=False)]]),
+    )
     file.write_text("abc", encoding="utf-8")
-    with refused(ErrorCode.CONFLICT, "The corpus 'text' stays, because others need it: the run 'lstm-1'."):
+    with refused(
+        ErrorCode.CONFLICT, "The corpus 'text' stays, because others need it: the run 'lstm-1', which cannot be read."
+    ):
         _move_to_trash(file, tmp_path, "The corpus 'text'", lambda: iter(next(found)))
     assert file.read_text(encoding="utf-8") == "abc" and [*(tmp_path / TRASH).iterdir()] == []
 
