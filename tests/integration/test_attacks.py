@@ -15,12 +15,14 @@ from pydantic import TypeAdapter
 from tests.support import ended, settings_in, tiny_request, wait_for_status
 from tests.support.batteries import PAIRS
 from tests.support.cross_language import TINY as BY_LANGUAGE
+from tests.support.finished_runs import finished_run
 from tests.support.http import ADMIN, ANA, BOB, STATUSES, Got, Site, lab_site, site, with_api
 from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from tests.support.readings import times_table
 from trainer.contracts.evaluations import EvalMetrics, EvalResponse
 from trainer.contracts.http_answers import CheckedTraining
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.operations import OPERATIONS
 from trainer.mcp.tools import tools
 
@@ -328,6 +330,21 @@ async def test_job__on_a_corpus_that_is_deleted_at_the_same_time_is_refused_or_k
             found = await _both(here, name, job, 0.01 * (number // len(jobs)))
             outcomes.setdefault(found, []).append(job[0])
     assert {*outcomes} <= {(202, 409), (404, 204), (404, 409)}, outcomes
+
+
+async def test_equal_jobs__of_two_people_are_theirs(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm", corpus=BUNDLED_CORPORA / "demo.txt", run_id="lstm-1")
+    body: dict[str, object] = {"runs": [run.run_id], "has_counts": False, "files": [FILES]}
+    kinds = {"batteries": body, "readings": {"runs": [run.run_id], "has_counts": False, "file": TIMES}}
+    async with site(with_api(settings_in(tmp_path, embedded_workers=0))) as here:
+        for (kind, asked), field in zip(kinds.items(), ("battery_id", "reading_id"), strict=True):
+            ids = {key: await _started(here, f"/{kind}", asked, field, key) for key in (BOB, ANA)}
+            assert ids[BOB] != ids[ANA]
+            assert (await here.post(f"/{kind}/{ids[BOB]}/cancel", key=ANA)).status == 403
+            assert (await here.post(f"/{kind}/{ids[BOB]}/cancel", key=BOB)).status == 200
+            assert (await here.ask("DELETE", f"/{kind}/{ids[BOB]}", key=BOB)).status == 204
+            assert await _started(here, f"/{kind}", asked, field, ANA) == ids[ANA]
+            assert (await here.post(f"/{kind}/{ids[ANA]}/cancel", key=ANA)).status == 200
 
 
 def _paths(listed: str) -> set[str]:

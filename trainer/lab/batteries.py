@@ -7,12 +7,12 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryRecord, BatteryRequest, BatteryStatus
 from trainer.contracts.parameters import NoQuery, WaitQuery
 from trainer.lab.lab import Asked, Lab
-from trainer.lab.waits import check_first
+from trainer.lab.waits import check_first, own_id
 from trainer.queue.batteries import Items, resolve_battery
 
 
 async def start_battery(lab: Lab, asked: Asked[NoQuery, WaitQuery, BatteryRequest]) -> BatteryStatus:
-    """Score batteries by runs; an equal request names the same job."""
+    """Score batteries by runs; an equal request of the same person names the same job."""
     names: dict[str, None] = {}
     for given in asked.body.runs:
         name = await lab.run_name(asked.caller, given, or_checkpoint=True)
@@ -25,6 +25,7 @@ async def start_battery(lab: Lab, asked: Asked[NoQuery, WaitQuery, BatteryReques
     record, items = await resolve_battery(
         body, lab.stores, lab.settings, user_id=asked.caller.discord_id, http=asked.origin
     )
+    record = changed(record, battery_id=await own_id(lab, asked.caller, lab.stores.batteries, record.battery_id))
     await check_first(lab, asked, record.battery_id)
     return await accept_battery(lab, record, items)
 

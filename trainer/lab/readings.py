@@ -8,13 +8,13 @@ from trainer.contracts.errors import ErrorCode, field_error
 from trainer.contracts.parameters import NoQuery, WaitQuery
 from trainer.contracts.readings import COUNTED, ReadingRequest, ReadingStatus
 from trainer.lab.lab import Asked, Lab
-from trainer.lab.waits import check_first
+from trainer.lab.waits import check_first, own_id
 from trainer.queue.readings import kept_names, resolve_reading
 from trainer.reading.request import check_sent
 
 
 async def start_reading(lab: Lab, asked: Asked[NoQuery, WaitQuery, ReadingRequest]) -> ReadingStatus:
-    """Explain reading times by the surprisals of runs; an equal request names the same job."""
+    """Explain reading times by the surprisals of runs; an equal request of the same person names the same job."""
     if asked.origin is not None:
         check_sent(asked.body)
     caller, names = asked.caller, dict[str, None]()
@@ -34,6 +34,7 @@ async def start_reading(lab: Lab, asked: Asked[NoQuery, WaitQuery, ReadingReques
     if await lab.rights.is_without_counts(caller, names, body):
         body = _without_counts(body)
     record, times = await resolve_reading(body, lab.stores, user_id=caller.discord_id, http=asked.origin)
+    record = changed(record, reading_id=await own_id(lab, caller, lab.stores.readings, record.reading_id))
     await check_first(lab, asked, record.reading_id)
     job = lab.stores.readings.find(record.reading_id)
     if job is None or not job.has_completed():

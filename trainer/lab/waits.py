@@ -3,10 +3,12 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from time import monotonic
 from typing import Protocol, TypeVar, runtime_checkable
 
 from trainer.artifacts.command_jobs import CommandT, ShortLivedStore
+from trainer.artifacts.job_folder import FolderT, JobStore
 from trainer.artifacts.kinds import JobKind
 from trainer.contracts.base import JobRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -15,6 +17,7 @@ from trainer.contracts.parameters import JobsQuery
 from trainer.contracts.wording import SAME_KEY
 from trainer.lab.calls import BodyT, PathT, QueryT
 from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 
 _LOOK_SECONDS = 0.25
 _MAX_JOBS = 1000
@@ -55,6 +58,16 @@ async def all_pages(read: Callable[[JobsQuery], Awaitable[PageT]]) -> PageT:
         following = await read(JobsQuery(limit=_MAX_JOBS, offset=page.next_offset))
         page = page.with_next(following)
     return page
+
+
+async def own_id(lab: Lab, caller: Caller, store: JobStore[FolderT], job_id: str) -> str:
+    """Return the id of a job for the caller: another one than that of an equal job of somebody else."""
+    own = f"{job_id}-{sha256(str(caller.owner).encode()).hexdigest()[:8]}"
+    job = store.find(job_id)
+    if store.find(own) is not None:
+        return own
+    is_other = job is not None and not lab.permissions.owns(caller, await asyncio.to_thread(job.record))
+    return own if is_other else job_id
 
 
 async def check_first(lab: Lab, asked: Asked[PathT, QueryT, BodyT], job_id: str) -> None:
