@@ -371,6 +371,9 @@ class _NoEvents:
     def steady(self, status: RunStatus) -> RunStatus:
         return status
 
+    async def wait_message(self, job_id: str) -> str | None:
+        return None
+
     async def next_run_ids(self) -> AsyncIterator[str]:
         await asyncio.Event().wait()
         yield ""
