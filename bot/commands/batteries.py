@@ -73,7 +73,8 @@ async def _start(
     run_ids = run_ids or [(await find_run(context, "score", None)).model]
     fields: dict[str, object] = {"runs": run_ids, "measure": measure}
     if is_development:
-        may_list = [await context.lab.rights.may_list_words(context.caller, run_id) for run_id in run_ids]
+        named = [await context.lab.run_name(context.caller, given, or_checkpoint=True) for given in run_ids]
+        may_list = [await context.lab.rights.may_list_words(context.caller, name) for name in named]
         fields["development"] = {"has_words": all(may_list)}
     if items is not None:
         text = decoded(await read_attachment(items, context.bot.settings, "items"), "`items`")
