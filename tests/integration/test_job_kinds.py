@@ -232,14 +232,15 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path, name: KindName) ->
 
 @REPEATED
 async def test_job_accepted_without_redis__is_put_back_from_disk(tmp_path: Path, name: KindName) -> None:
-    async with embedded(tmp_path) as (settings, _, store):
+    async with embedded(tmp_path) as (settings, queue, store):
         kind, root = KINDS_BY_NAME[name], settings.app.artifacts_root
         jobs = JobQueue(settings, Store(open_redis("redis://127.0.0.1:1/0", retries=0))).jobs
-        if [*KINDS[name].create(tmp_path / "elsewhere", 1).needed_corpora()]:  # no text of it is stored here
+        for text in KINDS[name].create(tmp_path / "elsewhere", 1).needed_corpora():
             with refused(ErrorCode.DATA_NOT_FOUND, "has just been deleted or replaced: nothing was queued."):
                 await jobs.accept(kind, lambda: KINDS[name].create(root, 1))
             assert kind.store(root).all() == []
-            return
+            (queue.corpora.stored / text.sha256).parent.mkdir(exist_ok=True)
+            (queue.corpora.stored / text.sha256).touch()
         with captured_logs() as logs:
             job = await jobs.accept(kind, lambda: KINDS[name].create(root, 1))
         assert [line["event"] for line in logs] == [f"{job.word}_accepted_without_redis"]

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
@@ -129,18 +129,23 @@ def _delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str
     return sha256
 
 
-def create_with_texts(corpora: CorpusStore, create: Callable[[], Sequence[FolderT]]) -> Sequence[FolderT]:
+def create_with_texts(
+    corpora: CorpusStore, create: Callable[[], Sequence[FolderT]], known: Collection[str] = ()
+) -> Sequence[FolderT]:
     """Write accepted jobs while nobody deletes a corpus, which then finds them; return them.
 
-    Raises DATA_NOT_FOUND, having removed them, if a text was deleted after the request for them was checked.
+    Raises DATA_NOT_FOUND, having removed them, if a text was deleted after the request for them was checked. Jobs with
+    `known` ids were there before, and stay as they are.
     """
     descriptor = use_folder(corpora.stored)
     try:
         jobs = create()
-        missing = next((text for job in jobs if job.is_unfinished() for text in _missing_texts(job, corpora)), None)
+        new = [job for job in jobs if job.job_id not in known]
+        texts = {text for job in new for text in job.needed_corpora()}
+        missing = next((text for text in texts if not _is_stored(text, corpora)), None)
         if missing is None:
             return jobs
-        for job in reversed(jobs):
+        for job in reversed(new):
             job.disk.remove_folder(job.path)
     finally:
         if descriptor is not None:
@@ -149,14 +154,14 @@ def create_with_texts(corpora: CorpusStore, create: Callable[[], Sequence[Folder
     raise AppError(ErrorCode.DATA_NOT_FOUND, message)
 
 
-def _missing_texts(job: AnyJob, corpora: CorpusStore) -> Iterator[CorpusRef]:
-    for reference in job.needed_corpora():
-        try:
-            if corpus_sha256(corpora.find_exact(reference)) != reference.sha256:
-                yield reference
-        except AppError as error:
-            if error.code is ErrorCode.DATA_NOT_FOUND:  # else a table of ratings, which nobody deletes here
-                yield reference
+def _is_stored(text: CorpusRef, corpora: CorpusStore) -> bool:
+    """Return True if a corpus is there with its content, by its hash or its name."""
+    if (corpora.stored / text.sha256).exists():
+        return True
+    try:
+        return corpus_sha256(corpora.find(text.name)) == text.sha256
+    except AppError as error:
+        return error.code is not ErrorCode.DATA_NOT_FOUND  # a table of ratings, which nobody deletes here
 
 
 def is_linked(corpora: CorpusStore, content: Path) -> bool:

@@ -37,7 +37,8 @@ class FolderJobs:
         try:
             for old in await asyncio.to_thread(store.remove_old):
                 await self._replication.delete(kind.name, old)
-            (job,) = await asyncio.to_thread(create_with_texts, self._corpora, lambda: (create(),))
+            known = await asyncio.to_thread(store.ids)
+            (job,) = await asyncio.to_thread(create_with_texts, self._corpora, lambda: (create(),), known)
         except OSError as error:
             raise unwritten(store.folder_type.word, error) from error
         if job.is_unfinished():
