@@ -6,6 +6,7 @@ from zipfile import ZipFile
 
 from local_discord import Upload
 from local_discord.wire import text
+from tests.support import add_corpus, some_text
 from tests.support.batteries import PAIRS
 from tests.support.bot import labels, place, read
 from tests.support.checkpoints import keep_checkpoint
@@ -125,6 +126,7 @@ async def test_development__of_somebody_elses_run_leaves_out_its_words(tmp_path:
 
 
 async def test_development__of_ones_own_run_on_somebody_elses_corpus_lists_none_of_its_words(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
     run = finished_run(tmp_path, "lstm")
     keep_checkpoint(run, 1)
     async with place(tmp_path) as here:

@@ -391,6 +391,9 @@ async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> 
         request = plan(name="changed", corpora="changing")
         record, items = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
         add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
+        with refused(ErrorCode.DATA_NOT_FOUND, "The corpus 'kk' has just been deleted or replaced"):
+            await queue.jobs.accept(EXPERIMENTS, lambda: queue.experiments.create(record, items))
+        queue.experiments.create(record, items)  # it was accepted before the change
         await queue.jobs.accept(EXPERIMENTS, lambda: queue.experiments.create(record, items))
         status = await end_of(queue, record.experiment_id)
     assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."

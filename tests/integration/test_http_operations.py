@@ -45,7 +45,7 @@ OTHER_FIELDS |= {
     "test_seeds": 3,
     "spillover": 1,
 }
-SHARED = ("tokenizer_id", "battery_id", "reading_id")
+SHARED = ("tokenizer_id",)
 """Ids of jobs that equal requests of all clients share."""
 OF_OWNERS = ("start_experiment",)
 """Operations that only the owner of a run and admins may start, or only admins."""
