@@ -375,7 +375,13 @@ async def things_of_one(here: Site, settings: str) -> dict[str, str]:
     begun = await here.post("/runs/train", {**WORDS, "corpus": content}, key=ANA, headers=keyed)
     run, own = str(begun.fields["run_id"]), await _started(here, "/runs/train", TINY, "run_id", BOB)
     shown = await _started(here, "/runs/train", {**TINY, "corpus": named}, "run_id")
-    on_letters = {**TINY, "corpus": named, "sample_prompts": "held_out", "sample_every_steps": 1}
+    on_letters = {
+        **TINY,
+        "corpus": named,
+        "sample_prompts": "held_out",
+        "sample_every_steps": 1,
+        "checkpoint_schedule": [1],
+    }
     letters = await _started(here, "/runs/train", on_letters, "run_id", BOB)
     for run_id in (run, own, shown, letters):
         assert (await wait_for_status(here.queue, run_id, ended)).status == "completed"
