@@ -36,8 +36,9 @@ BOM = "\ufeff"
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _MAX_NAME = 48
-_FILE_ENDINGS = re.compile(r"^[-_.]+|([-_.]|\.txt|\.json|_manifest)+$", re.IGNORECASE)
 """Shorter than the hash by which an attached text is stored; in UTF-8 not longer than file systems allow."""
+_FILE_ENDINGS = re.compile(r"^[-_.]+|([-_.]|\.txt|\.json|_manifest)+$", re.IGNORECASE)
+"""Signs and endings of files that no name of a corpus begins or ends with."""
 _BLANK_LINE = re.compile(r"\n\s*(?:\n|\Z)")
 """A blank line after another line."""
 _LINE_END = re.compile(rb"\r\n|\r|\n")

@@ -56,7 +56,7 @@ async def get_job(lab: Lab, asked: Asked[Query, WaitQuery, NoBody]) -> JobStatus
 
 
 async def with_wait(states: LiveStates, job_id: str, status: JobStatus) -> JobStatus:
-    """Add why a queued job waits, as far as a server knows it."""
+    """Add to the status of a queued job why it waits; without an answer of Redis, return it unchanged."""
     with suppress(AppError):  # the object store or a server does not answer here either
         if status.status == "queued":
             return changed(status, wait_message=await states.wait_message(job_id))

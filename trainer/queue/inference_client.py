@@ -293,7 +293,7 @@ class InferenceClient:
     async def _withdraw(self, response: Response) -> None:
         request_id, found = response.request_id, [_key(response)]
         if isinstance(response, ChatResponse) and response.session_id == request_id:
-            found.append(keys.chat(response.run_id, request_id))  # which has begun with this message
+            found.append(keys.chat(response.run_id, request_id))  # the chat has begun with this message
         async with tolerate_no_redis("withdrawal_failed", request_id=request_id):  # the request expires by itself
             await self._store.delete(*found)
             await self._store.dequeue(keys.INTERACTIVE_QUEUE, request_id)
