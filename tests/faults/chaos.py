@@ -128,7 +128,12 @@ def requests(number: int) -> list[TrainRequest]:
         {"model": deeper, "seed": 7, "gradient_accumulation": 2, "num_epochs": 16},
         {"model": sizes, "seed": 8, "early_stopping": {"enabled": True, "patience": 8}},
     ]
-    common: dict[str, object] = {"num_epochs": 10, "checkpoint_every_steps": 20, "test_fraction": 0.1}
+    common: dict[str, object] = {
+        "num_epochs": 10,
+        "checkpoint_every_steps": 20,
+        "test_fraction": 0.1,
+        "sample_prompts": "none",  # what users get on the corpus of the operator, who trains the references
+    }
     return [tiny_request(**common | own) for own in fields[:number]]
 
 
