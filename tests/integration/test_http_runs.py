@@ -418,7 +418,7 @@ async def test_curve_and_evaluation__are_those_of_the_run(here: Site, run: RunDi
         [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("train_loss", "val_loss")
     ]
     assert [[*curve.train], [*curve.validation]] == losses and curve.seconds
-    assert len(losses[0]) == curve.total_points >= len(events) and curve.last_event_id >= events[-1].seq
+    assert len(losses[0]) == curve.total_points and curve.last_event_id >= events[-1].seq
     assert curve.tokens == tuple((event.step, float(event.tokens or 0)) for event in events)
     assert [words for _, words in curve.words] == [event.words for event in events]
     assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
