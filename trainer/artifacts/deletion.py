@@ -124,7 +124,7 @@ def _delete_corpus(corpora: CorpusStore, artifacts_root: Path, name: str) -> str
         readers = partial(_readers, hashes, artifacts_root)
         DISK.remove_folder(_move_to_trash(path, artifacts_root, f"The corpus '{name}'", readers))
         DISK.remove(note_path(path))
-        if content != path and content.parent == corpora.stored.resolve() and not is_linked(corpora, content):
+        if content != path and content.parent == corpora.stored.resolve() and not _is_held(corpora, content):
             DISK.remove_folder(_move_to_trash(content, artifacts_root, "", lambda: iter(())))
     return sha256
 
@@ -162,6 +162,11 @@ def _is_stored(text: CorpusRef, corpora: CorpusStore) -> bool:
         return corpus_sha256(corpora.find(text.name)) == text.sha256
     except AppError as error:
         return error.code is not ErrorCode.DATA_NOT_FOUND  # a table of ratings, which nobody deletes here
+
+
+def _is_held(corpora: CorpusStore, content: Path) -> bool:
+    """Return True for a text by its hash that has a name, or that somebody has sent without one."""
+    return is_linked(corpora, content) or bool(corpora.owners(content.name))
 
 
 def is_linked(corpora: CorpusStore, content: Path) -> bool:

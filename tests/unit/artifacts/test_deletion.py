@@ -29,6 +29,16 @@ def test_corpus__that_two_names_share_is_deleted_with_the_second(tmp_path: Path)
     assert left == [{"two", sha256}, set()]
 
 
+def test_corpus__that_somebody_has_sent_without_a_name_stays_for_them(tmp_path: Path) -> None:
+    settings, text = settings_in(tmp_path), tmp_path / "text.txt"
+    corpora, root = CorpusStore(settings), settings.app.artifacts_root
+    text.write_text("men bol\nsen bol\n", encoding="utf-8")
+    sha256 = corpora.store(text, "other")
+    name_corpus(corpora.stored, "one", sha256)
+    assert delete_corpus(corpora, root, "one") == sha256
+    assert not corpora.has("one") and corpora.has(sha256) and corpora.owners(sha256) == ("other",)
+
+
 def test_sent_text__goes_by_its_hash_when_all_who_have_sent_it_have_deleted_it(tmp_path: Path) -> None:
     settings, text = settings_in(tmp_path), tmp_path / "text.txt"
     corpora, root = CorpusStore(settings), settings.app.artifacts_root
