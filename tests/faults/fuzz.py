@@ -58,7 +58,8 @@ import schemathesis
 
 @schemathesis.check
 def tells_nothing_of_the_text_of_others(ctx, response, case):
-    assert {OWN_WORD!r} not in response.text, "the answer has a word of somebody else's text"
+    word = {OWN_WORD[::-1]!r}[::-1]  # hypothesis draws the strings that stand in this file, and refusals quote them
+    assert word not in response.text, "the answer has a word of somebody else's text"
 """
 _COUNT = r'mt_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} ([0-9.e+]+)'
 
