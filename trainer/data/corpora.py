@@ -45,6 +45,7 @@ CONTENT_NAME = re.compile("[0-9a-f]{64}")
 
 
 _SHOWN_NAMES = 5
+_NOTE_SUFFIX = ".json"
 _BUNDLED_LICENCES = {"demo": "CC0-1.0", "udhr_ipa": "text of the United Nations, free to reproduce"}
 
 
@@ -106,7 +107,7 @@ class CorpusStore:
                 if found is not None:
                     return found
             for root in (self.own, BUNDLED_CORPORA, self.stored):
-                found = _find_below(root, name, field)
+                found = _find_below(root, name, field, has_notes=root == self.stored)
                 if found is not None:
                     return found
         except (OSError, ValueError) as error:  # no file can have such a name
@@ -300,7 +301,7 @@ class CorpusStore:
 
 def note_path(path: Path) -> Path:
     """Return the file beside a corpus that says what it is; names of corpora end in neither `.txt` nor `.json`."""
-    return path.with_name(f"{path.name.removesuffix('.txt')}.json")
+    return path.with_name(f"{path.name.removesuffix('.txt')}{_NOTE_SUFFIX}")
 
 
 def _write_note(path: Path, note: CorpusNote) -> None:
@@ -322,13 +323,16 @@ def only_name(prefix: str, names: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def _find_below(root: Path, name: str, field: str) -> Path | None:
-    """Return the file or folder of a corpus below a root; raises PathError if any of its files is elsewhere."""
+def _find_below(root: Path, name: str, field: str, *, has_notes: bool = False) -> Path | None:
+    """Return the file or folder of a corpus below a root, which may have notes beside its corpora.
+
+    Raises PathError if any of its files is elsewhere.
+    """
     path = root / name
     _require_below(root, path, field)
     for candidate in (path, path.with_name(f"{path.name}.txt")):
         _require_below(root, candidate, field)
-        if candidate.is_file():
+        if candidate.is_file() and not (has_notes and candidate.suffix == _NOTE_SUFFIX):
             check_text_name(candidate.name)
             if is_table(candidate) and field != "ratings":
                 message = (

@@ -81,6 +81,15 @@ async def test_names__that_lead_out_or_nowhere_are_refused(corpora: CorpusStore,
             await corpora.describe(name)
 
 
+async def test_note_beside_a_corpus__is_no_corpus(corpora: CorpusStore, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes(KK)
+    corpora.add("request", tmp_path / "text.txt", owner=7)
+    assert note_path(corpora.find("request")).name == "request.json"
+    for name in ("request.json", "./request.json", "request/../request.json"):
+        with refused(ErrorCode.DATA_NOT_FOUND, "There is no corpus"):
+            await corpora.describe(name)
+
+
 def test_beginning_of_a_name__names_the_only_corpus_that_begins_so(corpora: CorpusStore, root: Path) -> None:
     given = ("k", "si", "six", "sub/tr", "none", "", "../six")
     assert [*map(corpora.full_name, given)] == ["kk", "six", "six", "sub/tr", "none", "", "../six"]
