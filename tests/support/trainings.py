@@ -91,11 +91,12 @@ def after(calls: int, reason: StopReason) -> Callable[[], StopReason | None]:
 
 
 class Bad(TableModel):
-    """A model that fails in the way that it is told."""
+    """A model that fails in the way that it is told; it is far off in so many batches only."""
 
-    def __init__(self, failure: str) -> None:
+    def __init__(self, failure: str, batches: float = math.inf) -> None:
         super().__init__(vocabulary(40))
         self._failure = failure
+        self._batches_left = batches
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         logits = super().hidden_states(ids)
@@ -103,7 +104,8 @@ class Bad(TableModel):
             return logits * math.nan
         if self._failure == "nan in validation" and not self.training:
             return logits * math.nan
-        if self._failure == "far off":
+        if self._failure == "far off" and self._batches_left > 0:
+            self._batches_left -= self.training
             return logits * 1000
         if self._failure == "memory":
             return torch.empty(1 << 60)

@@ -51,6 +51,8 @@ class CurveState(Frozen):
     loss_nats: float | None = None
     area: float | None = None
     """None until there are two rows with a training loss."""
+    diverged_rows: int = 0
+    """The last rows whose loss is far above guessing, without another one between them."""
 
 
 class EpochSummary(Frozen):

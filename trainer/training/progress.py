@@ -22,7 +22,8 @@ from trainer.training.device import Compute, RandomState, random_state, restore_
 from trainer.training.optimizer import learning_rate
 from trainer.training.time_plan import StepClock, TimedWork
 
-_MAX_LOSS_RATIO = 5.0
+_MAX_LOSS_RATIO, _DIVERGED_ROWS = 5.0, 3
+"""A loss that is so many times that of guessing in so many rows, one after the other, will not fall again."""
 """A mean loss above this multiple of the initial loss counts as divergence."""
 
 
@@ -195,13 +196,15 @@ class TrainingProgress:
     def next_row(self) -> CurveRow:
         """Return the row of the current step and start the next. Raises TRAINING_NAN_LOSS if the loss has diverged."""
         state = self.state
-        loss = self._check_diverged(float(self._row_loss) / state.row_tokens)
+        loss = float(self._row_loss) / state.row_tokens
+        diverged_rows = self._diverged_rows(loss)
         area, before = state.curve.area, state.curve.loss_nats
         if before is not None:  # the trapezoid between two rows
             area = (area or 0.0) + (state.step - state.curve.step) * (loss + before) / 2
         self._tokens_per_second = self._speed()
         self._row_loss.zero_()
-        curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)
+        rows = state.curve.rows + 1
+        curve = CurveState(rows=rows, step=state.step, loss_nats=loss, area=area, diverged_rows=diverged_rows)
         self.state = self._row_start = changed(state, row_tokens=0, curve=curve)
         return CurveRow(
             step=state.step,
@@ -272,11 +275,13 @@ class TrainingProgress:
         return Snapshot(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Restore a snapshot. Raises TRAINING_NAN_LOSS if a loss or weight is not finite, or the loss has diverged."""
+        """Restore a snapshot. Raises TRAINING_NAN_LOSS if a weight or loss is not finite, or a loss is far off."""
         random, self._epoch_loss, self._row_loss, self._gradient_norm = snapshot
         restore_random_state(random)
         self._check_finite(float(self._epoch_loss + self._row_loss))
-        self._check_diverged(float(self._row_loss) / max(1, self.state.row_tokens))
+        loss_nats = float(self._row_loss) / max(1, self.state.row_tokens)
+        if self._is_far_off(loss_nats):
+            raise self._divergence(loss_nats)
         for weight in self._model.parameters():
             self._check_finite(float(weight.detach().abs().max()))
 
@@ -299,17 +304,32 @@ class TrainingProgress:
         seconds = self.state.train_seconds - self._row_start.train_seconds
         return tokens / seconds if tokens else self._tokens_per_second
 
-    def _check_diverged(self, loss_nats: float) -> float:
-        """Return a mean loss. Raises TRAINING_NAN_LOSS if it is far above the uniform baseline and the initial loss."""
-        baseline = max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
-        if loss_nats > _MAX_LOSS_RATIO * baseline:
-            loss, guess = loss_number(loss_nats, "bits"), loss_number(baseline, "bits")
-            raise AppError(
-                ErrorCode.TRAINING_NAN_LOSS,
-                f"The training diverged: at step {self.state.step} the loss is {loss} bits per token, and guessing has"
-                f" {guess}. Use a smaller `learning_rate` or `gradient_clipping`.",
-            )
-        return loss_nats
+    def _diverged_rows(self, loss_nats: float) -> int:
+        """Return how many of the last rows, up to a new one with this mean loss, are far above guessing.
+
+        Raises TRAINING_NAN_LOSS if these are so many that the training has diverged.
+        """
+        if not self._is_far_off(loss_nats):
+            return 0
+        rows = self.state.curve.diverged_rows + 1
+        if rows == _DIVERGED_ROWS:
+            raise self._divergence(loss_nats)
+        return rows
+
+    def _is_far_off(self, loss_nats: float) -> bool:
+        return loss_nats > _MAX_LOSS_RATIO * self._guess_nats()
+
+    def _divergence(self, loss_nats: float) -> AppError:
+        loss, guess = (loss_number(nats, "bits") for nats in (loss_nats, self._guess_nats()))
+        message = (
+            f"The training diverged: at step {self.state.step} the loss is {loss} bits per token, and guessing has"
+        )
+        message += f" {guess}. Use a smaller `learning_rate` or `gradient_clipping`."
+        return AppError(ErrorCode.TRAINING_NAN_LOSS, message)
+
+    def _guess_nats(self) -> float:
+        """Return the loss of equal probabilities, or that of a parent that is worse on this text."""
+        return max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
 
     def _check_finite(self, value: float) -> float:
         if not math.isfinite(value):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tests.support.markers import slow_except
-from tests.support.resumed import assert_continued, run_in
+from tests.support.resumed import assert_continued, run_in, saved_last
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, Bad, Told, after, digest, losses, observed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -315,13 +315,27 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
 
 def test_divergence__ends_the_run_and_is_measured_from_where_it_begins(tmp_path: Path) -> None:
     """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
-    with pytest.raises(AppError, match=r"diverged: at step 3 the loss is .* `learning_rate`") as caught:
-        make_run(tmp_path, TEXT).train(Bad("far off"))
+    with pytest.raises(AppError, match=r"diverged: at step 9 the loss is .* `learning_rate`") as caught:
+        make_run(tmp_path, TEXT).train(Bad("far off"))  # a row every 3 steps
     assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS
     run = run_in(tmp_path / "warm", {"init_from_run_id": "parent", "max_steps": 4, "learning_rate": 1e-6})
     state = run.train(Bad("far off")).state
     assert state.initial_loss_nats is not None and state.initial_loss_nats > 5 * math.log(40)
     assert state.step == 4
+
+
+def test_loss__that_is_far_off_in_two_rows_is_no_divergence(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT, log_every_steps=1, gradient_accumulation=1, max_steps=6)
+    state = run.train(Bad("far off", batches=2)).state
+    assert (state.step, state.curve.diverged_rows) == (6, 0)
+
+
+def test_divergence__is_noticed_in_the_same_row_after_a_pause(tmp_path: Path) -> None:
+    run, steps = make_run(tmp_path, TEXT, log_every_steps=1), list[int]()
+    pause = TrainingCallbacks(lambda row: steps.append(row.step), should_stop=lambda: "pause" if 2 in steps else None)
+    assert run.train(Bad("far off"), callbacks=pause).stopped == "pause"
+    with pytest.raises(AppError, match="diverged: at step 3 "):
+        run.train(Bad("far off"), resume=saved_last(run))
 
 
 def test_samples__are_requested_at_their_steps_and_change_nothing(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ STATE_ITEMS = [
     for inner in (value if isinstance(value, dict) else ("",))
 ]
 OF_OTHER_RUNS = {"initial_loss_nats", "plan"}  # warm starts, and trainings that have minutes: tested with them
+OF_OTHER_RUNS |= {"curve.diverged_rows"}  # trainings that diverge
 OF_OTHER_RUNS |= {"schema_version"}  # checkpoints of earlier versions
 FOR_READERS = {"tokens_per_step", "rows_per_step", "max_seq_len"}  # each attempt writes them anew
 FOR_READERS |= {item for item in STATE_ITEMS if item.startswith("seen.")}
