@@ -85,7 +85,8 @@ _ADAMW_RATES: Mapping[Architecture, float] = {"lstm": 5e-3, "gru": 2.5e-3, "rnn"
 _TRANSFORMER_ADAMW_RATE, _TRANSFORMER_ADAMW_WEIGHT_DECAY = 2e-3, 0.1
 _RATE_WIDTH, _MIN_RATE_WIDTH = 256, 64
 _WARM_START_RATE_SHARE = 1 / 3
-_WARMUP_RATIO = 0.05
+_WARMUP_RATIO, _MIN_WARMUP_STEPS = 0.05, 20
+"""With a shorter warm-up, an LSTM's loss rises far above that of guessing: a second moment of few steps is noise."""
 _MAX_DROPOUT, _DROPOUT_PER_DOUBLED_EPOCHS, _EPOCHS_OF_DROPOUT = 0.4, 0.06, 20
 """A text that is read more often is learned by heart sooner."""
 _MIN_PATIENCE, _MAX_PATIENCE, _PATIENCE_PER_EPOCH = 3, 100, 0.2
@@ -268,8 +269,10 @@ class _Rules:
     def choices(self) -> Iterator[ChosenValue]:
         step_tokens = yield from self._step()
         epochs = yield from self._length()
-        yield from self._optimizer()
-        yield from self._dropout(self._times_read(step_tokens, epochs))
+        step_tokens *= self._number("gradient_accumulation", 1)
+        steps = self._steps(step_tokens, epochs)
+        yield from self._optimizer(steps)
+        yield from self._dropout(steps * step_tokens / self._tokens)
         given = self._basis.given
         if value_at(given, "early_stopping.enabled") is not False and value_at(given, "max_steps") is None:
             patience = _PATIENCE_PER_EPOCH * self._number("num_epochs", epochs)
@@ -280,7 +283,7 @@ class _Rules:
             yield ChosenValue(field="early_stopping.patience", value=patience, reason=why)
 
     def _step(self) -> Generator[ChosenValue, None, float]:
-        """Choose the rows of a step, and return its tokens."""
+        """Choose the rows of a batch, and return its tokens."""
         text, pace = self._basis.text, self._basis.pace
         by_rule = row_length(text, self._basis.model.architecture)
         yield ChosenValue(field="max_seq_len", value=by_rule.tokens, reason=by_rule.reason)
@@ -309,18 +312,17 @@ class _Rules:
             yield ChosenValue(field="num_epochs", value=epochs, reason=f"a short text is read more often: {text}")
         return epochs
 
-    def _times_read(self, step_tokens: float, epochs: int) -> float:
-        """Return how often the training reads its text, at most."""
-        pace, steps = self._basis.pace, value_at(self._basis.given, "max_steps")
+    def _steps(self, step_tokens: float, epochs: int) -> float:
+        """Return the steps of the training, at most."""
+        pace, most = self._basis.pace, value_at(self._basis.given, "max_steps")
         if pace is not None:
-            return min(epochs, pace.tokens / self._tokens)
-        if isinstance(steps, int):
-            of_steps = steps * step_tokens / self._tokens
-            return min(of_steps, self._number("num_epochs", of_steps))
-        return self._number("num_epochs", epochs)
+            return min(epochs * self._tokens, pace.tokens) / step_tokens
+        if isinstance(most, int):
+            return min(self._number("num_epochs", math.inf) * self._tokens / step_tokens, most)
+        return self._number("num_epochs", epochs) * self._tokens / step_tokens
 
-    def _optimizer(self) -> Iterator[ChosenValue]:
-        """Choose the optimizer, and the learning rate with its schedule."""
+    def _optimizer(self, steps: float) -> Iterator[ChosenValue]:
+        """Choose the optimizer, and the learning rate with its schedule for so many steps, about."""
         given, kind, model = self._basis.given, self._kind, self._basis.model
         if self._takes_muon:
             why = f"learns most per step of a {kind.name}"
@@ -339,8 +341,12 @@ class _Rules:
             rate, why = rate * _WARM_START_RATE_SHARE, f"a third of that of a {why}, because its weights are trained"
         yield ChosenValue(field="learning_rate", value=float(f"{rate:.2g}"), reason=why)
         yield ChosenValue(field="lr_schedule", value="cosine", reason="a rate that falls to the minimum ends lower")
-        if value_at(given, "warmup_steps") is None:
-            yield ChosenValue(field="warmup_ratio", value=_WARMUP_RATIO, reason="a high rate needs a warm-up")
+        if value_at(given, "warmup_steps") is None and value_at(given, "warmup_ratio") is None:
+            why = "a high rate needs a warm-up"
+            if _WARMUP_RATIO * steps >= _MIN_WARMUP_STEPS:
+                yield ChosenValue(field="warmup_ratio", value=_WARMUP_RATIO, reason=why)
+            else:
+                yield ChosenValue(field="warmup_steps", value=_MIN_WARMUP_STEPS, reason=f"{why}, however short it is")
 
     def _dropout(self, times_read: float) -> Iterator[ChosenValue]:
         model, kind = self._basis.model, self._kind

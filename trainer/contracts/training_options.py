@@ -309,7 +309,7 @@ class TrainingOptions(Options):
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     """Steps of linear warm-up; not together with `warmup_ratio`; 0: none."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of all steps used for warm-up; not together with `warmup_steps`. By rule: 0.05."""
+    """Share of all steps used for warm-up; not together with `warmup_steps`. By rule: 0.05, but at least 20 steps."""
     gradient_clipping: Positive | None = 1.0
     """Largest gradient norm; null: no clipping."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

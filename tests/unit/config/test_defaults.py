@@ -44,6 +44,11 @@ RULES: list[tuple[int, Values, Values]] = [
     (MIDDLE, LSTM, {"num_epochs": 30, "batch_size": 4, "max_seq_len": 128, "early_stopping.patience": 6}),
     (MIDDLE, {"model_family": "lstm"}, {"model.initialization": "torch", "model.hidden_size": 256}),
     (MIDDLE, LSTM, {"learning_rate": 5e-3, "lr_schedule": "cosine", "warmup_ratio": 0.05}),
+    (MIDDLE, LSTM | {"max_steps": 12}, {"warmup_steps": 20, "warmup_ratio": None}),
+    (MIDDLE, LSTM | {"max_steps": 399}, {"warmup_steps": 20}),
+    (MIDDLE, LSTM | {"max_steps": 400}, {"warmup_steps": None, "warmup_ratio": 0.05}),
+    (MIDDLE, LSTM | {"max_steps": 798, "gradient_accumulation": 2}, {"warmup_ratio": 0.05}),
+    (MIDDLE, LSTM | {"max_steps": 12, "warmup_ratio": 0.5}, {"warmup_steps": None, "warmup_ratio": 0.5}),
     (MIDDLE, LSTM | {"model_size": "base"}, {"learning_rate": 3.5e-3}),  # 0.005 / sqrt(2)
     (MIDDLE, {}, {"model_size": "small", "model.dropout_places": "all", "holdout_fraction": 0.05}),
     # two layers of 4 * 256 * (inputs + 256 + 2) for 100,000 tokens: 9.22
