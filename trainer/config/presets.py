@@ -54,8 +54,8 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
         "momentum": TORCH_MOMENTUM,
     },
 }
-_CHAR_LSTM_SPLIT: dict[str, object] = {"holdout_fraction": 0.05, "test_fraction": 0.10}
 _ROUGH_VOCABULARY = 100
+_SHARES = ("holdout_fraction", "test_fraction")
 
 OF_STEPS = (
     *("max_seq_len", "num_epochs", "max_steps", "max_seconds", "minutes", "batch_size"),
@@ -189,7 +189,6 @@ def resolve_with_reasons(
     chosen = chosen_values(Basis(given, parse(_Model, {"model": sizes}).model, text, standard, pace))
     chosen = [choice for choice in chosen if not (choice.field.startswith("model.") and choice.field[6:] in sizes)]
     values: dict[str, object] = {"split_by": "position"} if request.documents == "stream" else {}
-    values |= {} if request.model_family != "char_lstm" else _CHAR_LSTM_SPLIT
     values["model"] = sizes
     for choice in chosen:
         set_path(values, choice.field, choice.value)
@@ -222,7 +221,7 @@ def resolve_with_reasons(
 def with_recorded(resolved: Resolved, record: RunRecord) -> EffectiveRequest:
     """Return the resolved request of a run with the run's values where rules have chosen.
 
-    Other versions have other rules.
+    Other versions have other rules, and other shares of the splits.
     """
     values: dict[str, object] = resolved.effective.model_dump()
     before: dict[str, object] = record.effective.model_dump()
@@ -231,6 +230,7 @@ def with_recorded(resolved: Resolved, record: RunRecord) -> EffectiveRequest:
     blocks = {choice.field.partition(".")[0] for choice in (*resolved.chosen, *record.chosen)}
     if blocks & {"model_size", "max_seq_len"}:
         blocks.add("model")
+    blocks.update(_SHARES)
     values |= merged({name: before[name] for name in blocks}, {name: given[name] for name in blocks & given.keys()})
     values["has_auto_batch"] = record.effective.has_auto_batch
     return parse(EffectiveRequest, values)
@@ -261,21 +261,6 @@ def _given_fields(request: TrainRequest) -> dict[str, object]:
     return given if request.gradient_clipping is not None else {**given, "gradient_clipping": None}
 
 
-def with_split(request: TrainRequest) -> TrainRequest:
-    """Return a request with the shares of its splits."""
-    fields = split_fields(request)
-    return changed(request, **{name: fields[name] for name in ("holdout_fraction", "test_fraction")})
-
-
-def split_fields(request: TrainRequest) -> dict[str, object]:
-    """Return the split of a training as fields of a tokenizer request."""
-    given: dict[str, object] = request.model_dump(exclude_unset=True)
-    default: dict[str, object] = request.model_dump(exclude={"split_by"})
-    values = {**default, **(_CHAR_LSTM_SPLIT if request.model_family == "char_lstm" else {}), **given}
-    split = {field: values[field] for field in ("holdout_fraction", "test_fraction")}
-    return {**split, "split_by": values.get("split_by"), "seed": values["split_seed"]}
-
-
 class Filled(NamedTuple):
     """A request with values that it left out, and these values."""
 
@@ -295,7 +280,6 @@ def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corp
     taken: list[ChosenValue] = []
     fields = (*_OF_PARENT, "split_by") if is_same_corpus else _OF_PARENT
     usual: dict[str, object] = request.model_dump()
-    usual |= _CHAR_LSTM_SPLIT if request.model_family == "char_lstm" else {}
     reason = f"as in its parent '{request.init_from_run_id}'"
     for field in fields:
         value: bool | int | float | str | None = getattr(parent, field)
@@ -307,7 +291,7 @@ def with_parent(request: TrainRequest, parent: EffectiveRequest, *, is_same_corp
 
 _OF_PARENT = (
     *("objective", "mlm_probability", "documents", "max_seq_len"),
-    *("holdout_fraction", "test_fraction", "split_seed"),
+    *(*_SHARES, "split_seed"),
 )
 
 

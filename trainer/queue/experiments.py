@@ -13,7 +13,7 @@ from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.batteries.reading import Battery
 from trainer.batteries.sources import find_battery
 from trainer.config.defaults import TextCharacters
-from trainer.config.presets import split_fields, with_split, with_tokenizer
+from trainer.config.presets import with_tokenizer
 from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import merged, parse
@@ -219,7 +219,7 @@ def _with_equal_tokenizers(request: ExperimentRequest, corpora: CorpusStore) -> 
     for name, model in request.models.items():
         models[name] = model
         training = training_request(request, CellKey(name, next(iter(request.languages)), request.seeds[0]), Start())
-        texts = [training_characters([sample], train_share(with_split(training))) for sample in samples]
+        texts = [training_characters([sample], train_share(training)) for sample in samples]
         shortest = TextCharacters(min(text.total for text in texts), max(text.kinds for text in texts))
         config = with_tokenizer(training, shortest).request.tokenizer
         if config not in (None, training.tokenizer) and not model.has_shared_tokenizer:
@@ -300,8 +300,9 @@ def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRe
     if training.tokenizer is not None:
         given: dict[str, object] = training.tokenizer.model_dump(mode="json", exclude_unset=True)
         fields |= given
-    fields["documents"] = training.documents
-    fields |= split_fields(training)
+    of_split = {"holdout_fraction", "test_fraction"} | ({"split_by"} & training.model_fields_set)
+    split: dict[str, object] = training.model_dump(include=of_split)
+    fields |= {**split, "documents": training.documents, "seed": training.split_seed}
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
     fields["label"] = shared_tokenizer_label(request, model)
     return parse(TokenizerTrainRequest, fields)

@@ -29,7 +29,6 @@ from trainer.config.presets import (
     resolve_with_reasons,
     tokenizer_of,
     with_parent,
-    with_split,
     with_tokenizer,
 )
 from trainer.config.settings import Settings
@@ -245,9 +244,8 @@ def resolve(request: TrainRequest, facts: Facts) -> Resolution:
     _check_source(request)
     request, taken = _with_values_of(request, facts.parent)
     request = changed(request, **facts.layout.files)
-    split = with_split(request)
-    request, by_text = with_tokenizer(request, training_characters([facts.sample], train_share(split)))
-    measured = measure_text(split, tokenizer_of(request, facts.tokenizer), facts.sample, facts.tokenizer)
+    request, by_text = with_tokenizer(request, training_characters([facts.sample], train_share(request)))
+    measured = measure_text(request, tokenizer_of(request, facts.tokenizer), facts.sample, facts.tokenizer)
     effective, by_rule = resolve_with_reasons(
         request,
         measured.for_rules,

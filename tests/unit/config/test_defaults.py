@@ -1,6 +1,7 @@
 """The rules for values that a request leaves out."""
 
 from collections.abc import Mapping
+from typing import get_args
 
 import pytest
 from hypothesis import strategies as st
@@ -13,11 +14,13 @@ from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded
 from trainer.config.train_request import train_request
 from trainer.config.validation import merged, parse, set_path, value_at
 from trainer.contracts.base import changed
+from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import BpeTokenizerConfig, WordPieceTokenizerConfig
 from trainer.contracts.training_options import ChosenValue
 
 Values = Mapping[str, object]
+FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 CHARACTERS = 97
 NO_BYTES = CorpusRef(name="kk", sha256="a" * 64, bytes=0)
 
@@ -50,7 +53,7 @@ RULES: list[tuple[int, Values, Values]] = [
     (MIDDLE, LSTM | {"max_steps": 798, "gradient_accumulation": 2}, {"warmup_ratio": 0.05}),
     (MIDDLE, LSTM | {"max_steps": 12, "warmup_ratio": 0.5}, {"warmup_steps": None, "warmup_ratio": 0.5}),
     (MIDDLE, LSTM | {"model_size": "base"}, {"learning_rate": 3.5e-3}),  # 0.005 / sqrt(2)
-    (MIDDLE, {}, {"model_size": "small", "model.dropout_places": "all", "holdout_fraction": 0.05}),
+    (MIDDLE, {}, {"model_size": "small", "model.dropout_places": "all"}),
     # two layers of 4 * 256 * (inputs + 256 + 2) for 100,000 tokens: 9.22
     (MIDDLE, LSTM, {"model.dropout": 0.33}),  # 0.1 + 0.06 * log2(9.22) + 0.06 * log2(30 / 20) = 0.327
     (MIDDLE, LSTM, {"optimizer.name": "adamw", "optimizer.weight_decay": 0.01}),
@@ -272,6 +275,21 @@ def test_run_of_other_rules__keeps_the_values_that_were_chosen_for_it(
     assert with_recorded(today, run) == run.effective
     edited = changed(run, effective=changed(run.effective, gradient_clipping=0.3))
     assert with_recorded(today, edited) == run.effective
+
+
+def test_families__hold_out_the_same_lines() -> None:
+    one = {"split_by", "split_seed", "holdout_fraction", "test_fraction"}
+    splits: list[dict[str, object]] = [
+        resolved(MIDDLE, {"model_family": name}).effective.model_dump(include=one) for name in FAMILIES
+    ]
+    assert all(split == splits[0] for split in splits)
+
+
+def test_run_of_other_shares__keeps_them() -> None:
+    """Once char_lstm held out a twentieth by default."""
+    today = resolved(MIDDLE, LSTM)
+    run = record(request=request_of(LSTM), effective=changed(today.effective, holdout_fraction=0.05))
+    assert with_recorded(today, run) == run.effective != today.effective
 
 
 def test_recorded_values__leave_what_the_request_gives() -> None:

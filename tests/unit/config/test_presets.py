@@ -56,7 +56,7 @@ DEFAULTS: list[tuple[Values, Values]] = [
             **{"model.architecture": "lstm", "model.embedding_size": 128, "model.hidden_size": 256},
             **{"model.num_layers": 2, "model.dropout": 0.1, "model.tie_word_embeddings": True},
             **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3, "seed": 42, "threads": 0},
-            **{"holdout_fraction": 0.05, "test_fraction": 0.10, "gradient_clipping": 1.0, "tokenizer.method": "char"},
+            **{"holdout_fraction": 0.1, "test_fraction": 0.1, "gradient_clipping": 1.0, "tokenizer.method": "char"},
             **{"optimizer.name": "adamw", "optimizer.betas": (0.9, 0.999)},
             "optimizer.weight_decay_exclude": ("bias", "norm"),
         },
@@ -328,7 +328,7 @@ def test_warm_start__refuses_fields_that_do_not_fit_its_parent(fields: Values, s
 
 SPELLED_OUT: Values = {
     **{"model_family": "lstm", "tokenizer": CHAR, "max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
-    **{"holdout_fraction": 0.05, "test_fraction": 0.1, "optimizer": {"name": "adamw"}},
+    **{"holdout_fraction": 0.1, "test_fraction": 0.1, "optimizer": {"name": "adamw"}},
     "model": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "tie_word_embeddings": True},
 }
 UNCOUNTED: list[Values] = [{"label": "mine", "tags": ["a"], "provenance": {"source_corpus": "web"}}, SPELLED_OUT]

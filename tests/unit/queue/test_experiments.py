@@ -210,7 +210,7 @@ async def test_shared_tokenizer__is_trained_by_the_plan_on_all_corpora(folder: P
 
 @pytest.mark.parametrize(
     ("given", "fractions"),
-    [({}, (0.05, 0.1)), ({"test_fraction": 0.2}, (0.05, 0.2)), ({"model_family": "lstm"}, (0.1, 0.1))],
+    [({}, (0.1, 0.1)), ({"test_fraction": 0.2}, (0.1, 0.2)), ({"holdout_fraction": 0.05}, (0.05, 0.1))],
 )
 def test_shared_tokenizer__leaves_out_the_held_out_splits(given: Fields, fractions: tuple[float, float]) -> None:
     train: Fields = {"model_family": "char_lstm", "split_by": "position", "split_seed": 7, **given}

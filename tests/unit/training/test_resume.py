@@ -36,7 +36,7 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     ("between", 43, 0, {"holdout_fraction": 0.2, "ema_decay": 0.9}),
     ("validating", 44, 1, {"ema_decay": 0.9}),
     ("ending", 47, 1, {"max_steps": 48}),
-    ("testing", 20, 0, {"max_steps": 20, "learning_rate": 1.0, "warmup_ratio": 0.9}),
+    ("testing", 20, 0, {"max_steps": 20, "learning_rate": 1.0, "warmup_ratio": 0.9, "holdout_fraction": 0.05}),
 ]
 """After which step, and how many times of asking later, a training is told to pause; and of what training."""
 
