@@ -90,7 +90,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
 
 def _request_argument(name: str, about: str) -> Argument[object]:
     flag, about = f"--{name.replace('_', '-')}", f"{about[:1].lower()}{about[1:]}"
-    if name == "freeze_embeddings":
+    if name in ("freeze_embeddings", "quick"):
         return Argument(flag, action="store_true", default=None, help=about)
     metavar, convert = _VALUES.get(name, (name.upper(), str))
     completion = RUN_IDS if convert is full_model_name else None

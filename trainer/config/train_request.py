@@ -18,6 +18,7 @@ from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 _MAX_STUDY_NAME = 32
+_QUICK_MINUTES = 0.5
 CORPORA = ("corpus", "validation_corpus", "test_corpus")
 _REPLACED_BY = {
     "tokenizer": ("tokenizer_id",),
@@ -46,6 +47,7 @@ TRAIN_OPTIONS = {
     "size": RequestOption("model_size", "Preset of the model's sizes, such as tiny, small or base"),
     "epochs": RequestOption("num_epochs", "Passes over the training split"),
     "max_steps": RequestOption("max_steps", "Stop after this many optimizer steps"),
+    "quick": RequestOption("minutes", "A first model in half a minute; without it a good one, which takes minutes"),
     "minutes": RequestOption("minutes", "Minutes that the run takes: they choose size, steps and batch"),
     "search": RequestOption("search", "Start a study of so many settings of learning rate and dropout"),
     "batch_size": RequestOption("batch_size", "Rows per batch, or auto"),
@@ -68,7 +70,7 @@ def request_fields(options: Mapping[str, object]) -> dict[str, object]:
     """Return the request fields that options set; an option that is None sets none.
 
     A tokenizer that is a method name sets `tokenizer.method`, any other name sets `tokenizer_id`. A patience of 0
-    turns early stopping off. Seeds are text: `5`, or `1,2,3`.
+    turns early stopping off. Seeds are text: `5`, or `1,2,3`. `quick` is a number of minutes, unless these are given.
     """
     fields: dict[str, object] = {}
     for name, value in options.items():
@@ -79,6 +81,8 @@ def request_fields(options: Mapping[str, object]) -> dict[str, object]:
             fields["tokenizer" if is_method else "tokenizer_id"] = {"method": value} if is_method else value
         elif name == "early_stopping":
             fields["early_stopping"] = {"enabled": True, "patience": value} if value else {"enabled": False}
+        elif name == "quick":
+            fields |= {"minutes": fields.get("minutes", _QUICK_MINUTES)} if value else {}
         elif name == "seeds":
             fields["seeds"] = read_seeds(str(value))
         else:
