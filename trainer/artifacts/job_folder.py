@@ -1,5 +1,6 @@
 """Folders of jobs on disk: what runs, tokenizers, experiments and builds of corpora share; imports no torch."""
 
+import os
 import re
 import time
 from abc import abstractmethod
@@ -170,6 +171,12 @@ class JobFolder(Generic[RecordT_co]):
         for file in (*self._of_attempt(), self.message_ledger, *ends):
             self.disk.remove(file)
         self.disk.sync(self.path)
+
+    def replace_record(self, record: JobRecord) -> None:
+        """Replace the request of a job by one with what its worker has chosen; the caller holds the lock."""
+        seconds = self._request.stat().st_mtime
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
+        os.utime(self._request, (seconds, seconds))  # the time of its creation, by which lists are sorted
 
     def fail(self, error: AppError) -> None:
         """Write the error that the job ended with."""

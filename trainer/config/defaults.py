@@ -17,7 +17,7 @@ from trainer.contracts.models import (
     default_tokenizer_method,
 )
 from trainer.contracts.tokenizers import BYTE_NAMES, SubwordConfig, has_byte_fallback
-from trainer.contracts.training_options import ChosenValue
+from trainer.contracts.training_options import ChosenValue, ModelSize, Pace
 
 _Value = bool | int | float | str
 Standard = Literal["char_lstm", "keyboard"]
@@ -140,37 +140,28 @@ class TrainingText(NamedTuple):
         return f"{float(f'{self.tokens:.2g}'):,.0f} training tokens"
 
 
+BY_SPEED = "until the worker has measured its speed"
 PACE_SIZES = ("tiny", "small", "base")
 """The presets that are measured for a training that has `minutes`, in ascending order."""
 
 
 class Candidate(NamedTuple):
-    """A training whose speed was measured on this machine."""
+    """A training whose speed was measured."""
 
-    size: str | None
+    size: ModelSize | None
     weights: int
     step_tokens: int
     tokens_per_second: float
 
 
-class Pace(NamedTuple):
-    """The model that is best after so many minutes on this machine, and its speed."""
-
-    minutes: float
-    size: str | None
-    """Preset of the model's sizes."""
-    tokens: float
-    """Tokens that it trains on in this time."""
-    step_seconds: float
-
-    def reason(self, text: TrainingText) -> str:
-        passes = self.tokens / max(1, text.tokens)
-        return f"{self.minutes:g} minutes at {1000 * self.step_seconds:.2g} ms a step here: {passes:.2g} epochs"
+def _reason(pace: Pace, text: TrainingText) -> str:
+    passes = pace.tokens / max(1, text.tokens)
+    return f"{pace.minutes:g} minutes at {1000 * pace.step_seconds:.2g} ms a step: {passes:.2g} epochs"
 
 
-def training_seconds(minutes: float) -> float:
-    """Return the seconds of a run that has `minutes`, from its start on: the measurement before takes some, too."""
-    return 60 * minutes - min(_MAX_TRIAL_SECONDS, _TRIAL_SHARE * 60 * minutes)
+def trial_seconds(minutes: float) -> float:
+    """Return the seconds in which a worker measures a run that has `minutes` before it trains."""
+    return min(_MAX_TRIAL_SECONDS, _TRIAL_SHARE * 60 * minutes)
 
 
 def best_pace(candidates: Sequence[Candidate], text: TrainingText, minutes: float) -> Pace:
@@ -179,7 +170,7 @@ def best_pace(candidates: Sequence[Candidate], text: TrainingText, minutes: floa
     A larger one is better once it reads the text often enough, or the smaller one has too few weights to learn more,
     unless it is too large for the text.
     """
-    seconds, tokens = _STEPS_SHARE * training_seconds(minutes), max(1, text.tokens)
+    seconds, tokens = _STEPS_SHARE * (60 * minutes - trial_seconds(minutes)), max(1, text.tokens)
     enough = _ENOUGH_EPOCHS_SHARE * _usual_epochs(text) * tokens
     best, *larger = candidates
     for one in larger:
@@ -188,13 +179,18 @@ def best_pace(candidates: Sequence[Candidate], text: TrainingText, minutes: floa
         if one.weights > _MAX_WEIGHTS_PER_TOKEN * tokens or not (is_full or is_trained):
             break
         best = one
-    return Pace(minutes, best.size, best.tokens_per_second * seconds, best.step_tokens / best.tokens_per_second)
+    return Pace(
+        minutes=minutes,
+        size=best.size,
+        tokens=best.tokens_per_second * seconds,
+        step_seconds=best.step_tokens / best.tokens_per_second,
+    )
 
 
 def chosen_size(text: TrainingText, standard: Standard | None, pace: Pace | None = None) -> ChosenValue:
     """Return the preset of a model's sizes that a text can train, or that of a standard model or a pace."""
     if pace is not None and pace.size is not None:
-        return ChosenValue(field="model_size", value=pace.size, reason=pace.reason(text))
+        return ChosenValue(field="model_size", value=pace.size, reason=_reason(pace, text))
     if standard is not None:
         return ChosenValue(field="model_size", value=_STANDARD_SIZES[standard], reason=f"of the standard {standard}")
     size = "tiny" if text.tokens < _SMALL_TOKENS else "small" if text.tokens < _BASE_TOKENS else "base"
@@ -231,7 +227,7 @@ class Basis(NamedTuple):
     standard: Standard | None
     """The standard model of the training, if its text is long enough."""
     pace: Pace | None = None
-    """The measured pace of a training that has `minutes`."""
+    """What a worker has measured for a training that has `minutes`."""
 
 
 def chosen_values(basis: Basis) -> list[ChosenValue]:
@@ -304,7 +300,7 @@ class _Rules:
         epochs = max(1, round(usual))
         steps, minutes = value_at(given, "max_steps"), value_at(given, "minutes")
         if minutes is not None:
-            why = "as far as `minutes` is enough for them" if pace is None else pace.reason(text)
+            why = BY_SPEED if pace is None else _reason(pace, text)
             yield ChosenValue(field="num_epochs", value=epochs, reason=f"at most; {why}")
         elif isinstance(steps, int):
             yield ChosenValue(field="num_epochs", value=steps, reason="as many as `max_steps` can need")

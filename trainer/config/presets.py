@@ -7,8 +7,8 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from trainer.config.defaults import (
+    BY_SPEED,
     Basis,
-    Pace,
     Standard,
     TextCharacters,
     TrainingText,
@@ -32,6 +32,7 @@ from trainer.contracts.training_options import (
     DEFAULT_MLM_PROBABILITY,
     ChosenValue,
     OptimizerConfig,
+    Pace,
 )
 
 _NOT_HASHED = {
@@ -388,7 +389,8 @@ def _size(request: TrainRequest, text: TrainingText, standard: Standard | None, 
         return ChosenValue(field="model_size", value=request.model_size, reason="given")
     if request.model_family == "ngram":
         return ChosenValue(field="model_size", value="base", reason="the validation split chooses the order")
-    return chosen_size(text, standard, pace)
+    size = chosen_size(text, standard, pace)
+    return size if request.minutes is None or pace is not None else changed(size, reason=BY_SPEED)
 
 
 def _optimizer(given: object) -> dict[str, object]:

@@ -71,7 +71,7 @@ StopCause = Literal[
     "crashed", "stalled", "starved", "killed", "not_started", "disk_full", "disk_unwritable", "worker_ended"
 ]
 """Why an attempt ended before its time; starved: the system killed it, because memory ran out."""
-Phase = Literal["reading", "training", "evaluating"]
+Phase = Literal["measuring", "reading", "training", "evaluating"]
 """Phases of a running job."""
 
 

@@ -30,11 +30,12 @@ class Cost(Frozen):
         """Return the cost of equal runs as sentences, with a hint where another precision would train faster."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
         steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
-        time = "takes an unknown time: no comparable run has finished here yet"
+        time = f"Training for {steps} takes an unknown time: no comparable run has finished here yet."
         if self.seconds is not None:
-            time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"
+            time = f"Training for {steps} takes about {rough_duration(self.seconds)}, judged by an earlier run here."
         if self.is_given_time and self.seconds is not None:
-            time = f"takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing"
+            time = f"It takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing: the worker"
+            time += " measures its speed first, and may choose another size, other batches and fewer steps."
         kept = ""
         if self.kept_checkpoints:
             kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
@@ -44,7 +45,7 @@ class Cost(Frozen):
             disk += f" ({n_runs * self.disk_bytes / MIB:,.1f} MiB in all)"
         needs = (
             f"{who} {params} parameters and needs about {self.memory_bytes / GIB:.1f} GiB of memory and {disk}.{kept}"
-            f" Training for {steps} {time}."
+            f" {time}"
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]
 

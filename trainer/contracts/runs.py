@@ -43,6 +43,7 @@ from trainer.contracts.training_options import (
     ChosenValue,
     EarlyStopping,
     LearningRate,
+    Pace,
     RowLength,
     RunNote,
     Schedule,
@@ -323,6 +324,8 @@ class RunRecord(JobRecord):
     """The study that started the run, likewise."""
     group: RunGroup | None = None
     """The runs that differ from this one in their seeds only, which were started together."""
+    pace: Pace | None = None
+    """What the worker that took the run has measured, if the run has `minutes`; None before."""
 
 
 def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:

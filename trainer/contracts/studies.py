@@ -24,7 +24,7 @@ from trainer.contracts.looks import LookCount
 from trainer.contracts.models import Objective
 from trainer.contracts.parameters import Query
 from trainer.contracts.runs import EffectiveRequest, SentRequest
-from trainer.contracts.training_options import ChosenValue, Minutes
+from trainer.contracts.training_options import ChosenValue, Minutes, Pace
 
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 """The name of a study, or of a setting in it: part of the ids of runs."""
@@ -137,6 +137,8 @@ class StudyRecord(JobRecord):
     attempt: Count = 1
     """The number of times that the study was started; a later attempt uses the completed runs of earlier ones."""
     variants: tuple[StudyVariant, ...]
+    pace: Pace | None = None
+    """What the worker that took the study has measured, if its trainings have `minutes`; None before."""
 
     @property
     def run_seconds(self) -> float | None:

@@ -261,6 +261,17 @@ class ChosenValue(Frozen, json_schema_extra=describe_fields):
         return str(self.value).lower() if isinstance(self.value, bool) else f"{self.value}"
 
 
+class Pace(Frozen):
+    """The model that is best after so many minutes on a machine, and its speed there."""
+
+    minutes: float
+    size: ModelSize | None
+    """Preset of the model's sizes; None if the request gives the sizes."""
+    tokens: float
+    """Tokens that it trains on in this time."""
+    step_seconds: float
+
+
 class TrainingOptions(Options):
     """The fields that a train request and a resolved request share."""
 

@@ -15,7 +15,7 @@ import structlog
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
-from trainer.config.defaults import Pace, TrainingText
+from trainer.config.defaults import TrainingText
 from trainer.config.settings import Settings
 from trainer.contracts.base import WaitReason, changed
 from trainer.contracts.baselines import MAX_COUNTED_TOKENS
@@ -121,11 +121,8 @@ def preview_cost(
     settings: Settings,
     *,
     n_runs: int = 1,
-    pace: Pace | None = None,
 ) -> Cost:
     """Estimate the cost of one run of a checked request, given a sample of its corpus and its measured text.
-
-    `pace` is that of a request with `minutes`, if it was measured.
 
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory, or for all runs
     free disk.
@@ -141,8 +138,7 @@ def preview_cost(
     check_fits(estimate(effective, vocabulary.min_size, text, machine), machine, n_runs)
     cost = estimate(effective, vocabulary.size, text, machine)
     if effective.minutes is not None:
-        steps = cost.steps if pace is None else min(cost.steps, max(1, round(pace.tokens / step_tokens(effective))))
-        return changed(cost, steps=steps, seconds=60 * effective.minutes, is_given_time=True, is_exact=is_exact)
+        return changed(cost, seconds=60 * effective.minutes, is_given_time=True, is_exact=is_exact)
     speed = find_speed(effective, cost.params, RunStore(settings.app.artifacts_root), on_cuda=machine.on_cuda)
     seconds = None
     if speed is not None:

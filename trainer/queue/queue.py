@@ -132,6 +132,7 @@ class JobQueue:
             experiment_id=experiment_id,
             study_id=study_id,
             group=group,
+            pace=preview.pace,
         )
         return await self._accept(record)
 

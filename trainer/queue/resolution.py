@@ -18,7 +18,6 @@ from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.defaults import Pace
 from trainer.config.presets import (
     Bf16Trial,
     Filled,
@@ -35,12 +34,12 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed, run_of
 from trainer.contracts.errors import AppError, ErrorCode, at_field, field_error
 from trainer.contracts.models import Architecture
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
-from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, ChosenValue, is_one_line
+from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, ChosenValue, Pace, is_one_line
 from trainer.data.corpora import CorpusStore, sample_lines, training_characters
 from trainer.data.folders import FolderLayout
-from trainer.data.text import TextSample, corpus_sha256, sample_text, text_files
+from trainer.data.text import TextSample, corpus_sha256, sample_text, shown_name, text_files
 from trainer.queue.cost import TextEstimate, measure_text, train_share
 from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
@@ -97,7 +96,7 @@ class Facts(NamedTuple):
     locks_all: bool = False
     """True if the test splits of all runs of the installation are locked."""
     pace: Pace | None = None
-    """The measured pace of a training that has `minutes`."""
+    """What a worker has measured for a training that has `minutes`."""
 
 
 class Resolution(NamedTuple):
@@ -142,6 +141,29 @@ async def gather(request: TrainRequest, corpora: CorpusStore, settings: Settings
         shown_name=corpora.shown(request.corpus),
         locked_texts=frozenset(field for field, text in references.items() if ledger.has_lock(text.sha256)),
         locks_all=settings.app.test_split == "locked",
+    )
+
+
+def facts_of_run(record: RunRecord, corpus: Path, settings: Settings, *, has_cuda: bool) -> Facts:
+    """Return the facts of an accepted run on the machine that trains it, which has its training text as a file.
+
+    The names of its corpora may be those of another machine.
+    """
+    effective, folder = record.effective, _find_tokenizer(record.request, settings)
+    references, parent = effective.corpora_by_field(), None
+    if effective.init_from_run_id is not None:
+        model = named_model(RunStore(settings.app.artifacts_root), effective.init_from_run_id)
+        parent = Parent(model.name, model.effective, model.effective.corpus.sha256 == effective.corpus.sha256, {})
+    return Facts(
+        device=Device(has_cuda),
+        parent=parent,
+        tokenizer=None if folder is None else read_manifest(folder),
+        unknown_share=0.0,
+        layout=FolderLayout({field: reference.name for field, reference in references.items()}),
+        references=references,
+        sample=sample_text(corpus),
+        n_files=len(text_files(corpus)),
+        shown_name=shown_name(effective.corpus.name),
     )
 
 

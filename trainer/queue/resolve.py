@@ -12,11 +12,9 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.run_ids import check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.config.defaults import PACE_SIZES, Pace
 from trainer.config.presets import (
     Resolved,
     check_checkpoint,
-    has_free_size,
     is_same_request,
     recorded_hash,
     request_hash,
@@ -29,12 +27,11 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.http_answers import CheckedTraining
 from trainer.contracts.runs import EffectiveRequest, Leaks, RunRecord, Setting, TrainRequest
-from trainer.contracts.training_options import ChosenValue
+from trainer.contracts.training_options import ChosenValue, Pace
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore, note_on_name
 from trainer.queue.cost import preview_cost
-from trainer.queue.resolution import Facts, gather, resolve
-from trainer.queue.speed import measure_pace
+from trainer.queue.resolution import gather, resolve
 from trainer.reports.leak_notes import leak_warnings
 
 _MAX_LEAK_BYTES = 8 << 20
@@ -60,10 +57,10 @@ class TrainingPreview(NamedTuple):
     chosen: tuple[ChosenValue, ...]
     """The values that rules have chosen, those of the parent of a warm start first."""
     pace: Pace | None = None
-    """The measured pace of a request with `minutes`."""
+    """What a worker has measured for a training that has `minutes`; else its size is that for its text so far."""
 
     def is_of(self, record: RunRecord) -> bool:
-        """Return True if a run has this request; a measurement for its `minutes` may choose other values each time."""
+        """Return True if a run has this request; with `minutes`, its worker may have chosen other values."""
         if self.effective.test != record.effective.test:  # which changes no number, but what is shown
             return False
         if self.request.minutes is None:
@@ -97,7 +94,7 @@ async def preview_training(
     """Check a training request and estimate its cost; changes nothing.
 
     `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
-    `pace` is that of a request with `minutes`, if it is known.
+    `pace` is what a worker has measured for a request that has `minutes`.
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
     check_label(request.label)
@@ -106,14 +103,10 @@ async def preview_training(
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
     facts = await gather(request, corpora, settings)
-    if request.minutes is not None:
-        measured: Pace | None = pace or await asyncio.to_thread(_measure_pace, request, facts, settings)
-        facts = facts._replace(pace=measured)
+    facts = facts._replace(pace=pace)
     found = await asyncio.to_thread(resolve, request, facts)
     effective = found.effective
-    cost = await asyncio.to_thread(
-        preview_cost, effective, found.measured, facts.sample, settings, n_runs=len(seeds), pace=facts.pace
-    )
+    cost = await asyncio.to_thread(preview_cost, effective, found.measured, facts.sample, settings, n_runs=len(seeds))
     splits: tuple[Leaks, tuple[str, ...]] = await asyncio.to_thread(_preview_splits, effective, corpora, settings)
     leaks, notes_on_splits = splits
     return TrainingPreview(
@@ -127,7 +120,7 @@ async def preview_training(
         unused_settings=unused_settings,
         seeds=seeds,
         chosen=found.chosen,
-        pace=facts.pace,
+        pace=pace,
     )
 
 
@@ -160,24 +153,6 @@ async def resolve_again(record: RunRecord, corpora: CorpusStore, settings: Setti
     facts = (await gather(record.request, corpora, settings))._replace(locked_texts=frozenset(), locks_all=False)
     again = await asyncio.to_thread(resolve, record.request, facts)
     return with_recorded(Resolved(again.effective, again.chosen), record)
-
-
-def _measure_pace(request: TrainRequest, facts: Facts, settings: Settings) -> Pace | None:
-    """Measure the pace of a request with `minutes`, in the sizes that it may choose and that fit into this machine.
-
-    Raises AppError if the smallest size does not fit.
-    """
-    sizes = PACE_SIZES if has_free_size(request) else (request.model_size,)
-    found, fitting = [resolve(changed(request, model_size=size), facts) for size in sizes], list[EffectiveRequest]()
-    for one in found:
-        try:
-            preview_cost(one.effective, one.measured, facts.sample, settings)
-        except AppError:
-            if not fitting:
-                raise
-            break
-        fitting.append(one.effective)
-    return measure_pace(fitting, found[0].measured.for_rules, settings)
 
 
 def with_labelled_tokenizer(

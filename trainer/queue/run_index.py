@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from trainer.artifacts.job_folder import unreadable
+from trainer.artifacts.job_folder import REQUEST_FILE, unreadable
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import JobRecord, RunState, changed
 from trainer.contracts.errors import AppError
@@ -280,9 +280,16 @@ class RunIndex:
             self._annotations = found
 
     def _times(self, entry: RunEntry) -> tuple[int | None, ...]:
-        """Return when the annotations of a run have changed last, and its manifest, to which an unlock may add."""
+        """Return when the annotations of a run have changed last, its manifest, to which an unlock may add, and its
+        record, into which its worker may write what it has chosen.
+        """
         run, is_locked = self._stores.runs.directory(entry.run_id), entry.setting("test") == "locked"
-        return changed_ns(run.annotations_file), changed_ns(run.result) if is_locked else None
+        is_chosen_later = entry.is_unfinished and entry.setting("minutes") is not None
+        return (
+            changed_ns(run.annotations_file),
+            changed_ns(run.result) if is_locked else None,
+            changed_ns(run.path / REQUEST_FILE) if is_chosen_later else None,
+        )
 
     def _order(self, name: str) -> tuple[datetime, str]:
         return self._runs[name].created_at, name

@@ -17,6 +17,7 @@ from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.models import NgramConfig
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.studies import SET_BY_STUDY, StudyRecord, StudyRequest, StudyVariant
+from trainer.contracts.training_options import Pace
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue.resolve import TrainingPreview, preview_training
@@ -42,16 +43,20 @@ async def resolve_study(
     *,
     user_id: int | None,
     http: HttpOrigin | None = None,
+    pace: Pace | None = None,
 ) -> StudyRecord:
-    """Check a study with all of its settings; raises AppError, having changed nothing."""
+    """Check a study with all of its settings; raises AppError, having changed nothing.
+
+    `pace` is what a worker has measured for trainings that have `minutes`.
+    """
     _check_fields(request)
     named = _settings(request)
     first, *others = named or [_Setting("", {}, "train")]
-    preview = await _preview(request, first, corpora, settings, allow)
+    preview = await _preview(request, first, corpora, settings, allow, pace)
     if named:
         variants = [_variant(1, first, preview)]
         for number, one in enumerate(others, 2):
-            found = await _preview(request, one, corpora, settings, allow, preview)
+            found = await _preview(request, one, corpora, settings, allow, pace)
             _check_together(one, found.effective, first, preview.effective)
             variants.append(_variant(number, one, found))
     else:
@@ -69,6 +74,7 @@ async def resolve_study(
         request=request,
         request_hash=request_hash,
         variants=tuple(variants),
+        pace=pace,
     )
     check_budget(record)
     return record
@@ -102,12 +108,9 @@ async def _preview(
     corpora: CorpusStore,
     settings: Settings,
     allow: Allow,
-    first: TrainingPreview | None = None,
+    pace: Pace | None,
 ) -> TrainingPreview:
-    """Resolve the full training of a setting; those after the first have its measured pace.
-
-    Raises AppError with the places of wrong fields.
-    """
+    """Resolve the full training of a setting; raises AppError with the places of wrong fields."""
     fields: dict[str, object] = override(request.train, setting.train)
     fields |= {"test": "locked", "seed": request.seed}
 
@@ -119,9 +122,7 @@ async def _preview(
     draft = RequestDraft(with_family(fields), place=place)
     training = draft.request()
     try:
-        return await preview_training(
-            await allow(training), corpora, settings, pace=None if first is None else first.pace
-        )
+        return await preview_training(await allow(training), corpora, settings, pace=pace)
     except AppError as error:
         raise draft.located(error) from None
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.config.checkpoint_schedule import TrainingSize, scheduled_steps
-from trainer.config.defaults import training_seconds
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
@@ -186,7 +185,7 @@ class _Training:
         state = None if resume is None else resume.state
         seconds = None
         if effective.minutes is not None:
-            seconds = training_seconds(effective.minutes) - processes.first(seconds_before)
+            seconds = 60 * effective.minutes - processes.first(seconds_before)
         self.progress = TrainingProgress(model, corpus, effective, compute, size=size, state=state, seconds=seconds)
         if resume is not None:
             model.load_state_dict(resume.weights)

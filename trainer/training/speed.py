@@ -1,13 +1,16 @@
-"""Trial of the speed of trainings on this machine: `python -m trainer.training.speed TOKENS < requests`."""
+"""Trial of the speed of trainings on this machine: `python -m trainer.training.speed TOKENS SECONDS < requests`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import structlog
 from pydantic import TypeAdapter
 
 from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EffectiveRequest, SplitSizes
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.corpus import Split
@@ -19,7 +22,8 @@ from trainer.training.loop import StopReason, TrainingCallbacks, train
 from trainer.training.progress import CurveRow
 from trainer.training.selftest import PLAIN_TRAINING, NoCheckpoints
 
-_SECONDS = 2.0
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
 _FIRST_STEPS, _MIN_STEPS, _EPOCH_STEPS = 1, 3, 64
 """Steps that are not measured, because they start threads; the fewest steps; and those between two validations."""
 _MAX_STEP_OPERATIONS = 3e11
@@ -29,8 +33,27 @@ _SPECIAL_IDS = SpecialIds(pad=0, unk=1, bos=2, eos=3, mask=4)
 _MIN_VOCABULARY = 8
 
 
-def tokens_per_second(effective: EffectiveRequest, vocab_size: int) -> float:
-    """Return the speed of a training on random tokens, within some seconds."""
+def measured_speeds(requests: Sequence[EffectiveRequest], vocab_size: int, seconds: float) -> list[float]:
+    """Return the tokens per second of trainings, the smallest model first, of as many as some seconds are enough for.
+
+    The first is measured in any case, and raises what its training would raise. Another one that fails ends the list.
+    """
+    begin, speeds = perf_counter(), list[float]()
+    for effective in requests:
+        try:
+            speeds.append(tokens_per_second(effective, vocab_size, seconds / len(requests)))
+        except (AppError, RuntimeError, MemoryError) as error:
+            if not speeds:
+                raise
+            log.warning("speed_trial_failed", model_size=effective.model_size, error=type(error).__name__)
+            break
+        if perf_counter() - begin > seconds:
+            break
+    return speeds
+
+
+def tokens_per_second(effective: EffectiveRequest, vocab_size: int, seconds: float) -> float:
+    """Return the speed of a training on random tokens, measured for so many seconds, and for three steps at least."""
     vocabulary = Vocabulary(max(vocab_size, _MIN_VOCABULARY), _SPECIAL_IDS)
     operations = _OPERATIONS_PER_WEIGHT * effective.model.parameter_count(vocabulary.size) * effective.max_seq_len
     rows = max(1, min(effective.batch_size, int(_MAX_STEP_OPERATIONS / operations)))
@@ -39,7 +62,7 @@ def tokens_per_second(effective: EffectiveRequest, vocab_size: int) -> float:
     begin = perf_counter()
 
     def stop() -> StopReason | None:
-        return "cancel" if len(curve) >= _MIN_STEPS and perf_counter() - begin > _SECONDS else None
+        return "cancel" if len(curve) >= _MIN_STEPS and perf_counter() - begin > seconds else None
 
     corpus = _random_corpus(vocabulary, _EPOCH_STEPS * rows * effective.max_seq_len)
     callbacks = TrainingCallbacks(on_row=curve.append, should_stop=stop)
@@ -52,6 +75,8 @@ def tokens_per_second(effective: EffectiveRequest, vocab_size: int) -> float:
 _TRIAL: dict[str, object] = PLAIN_TRAINING | {
     "num_epochs": 1 << 20,
     "minutes": None,
+    "max_steps": None,
+    "max_seconds": None,
     "log_every_steps": 1,
     "devices": 1,
     "checkpoint_every_steps": None,
@@ -72,5 +97,5 @@ def _random_corpus(vocabulary: Vocabulary, tokens: int) -> TokenizedCorpus:
 if __name__ == "__main__":
     _requests: TypeAdapter[list[EffectiveRequest]] = TypeAdapter(list[EffectiveRequest])
     _speeds: TypeAdapter[list[float]] = TypeAdapter(list[float])
-    _measured = [tokens_per_second(one, int(sys.argv[1])) for one in _requests.validate_json(input())]
+    _measured = measured_speeds(_requests.validate_json(input()), int(sys.argv[1]), float(sys.argv[2]))
     sys.stdout.write(_speeds.dump_json(_measured).decode())

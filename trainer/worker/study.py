@@ -14,10 +14,13 @@ from trainer.config.studies import Trials, finalists_of, loss_of, of_trial, plan
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
-from trainer.contracts.runs import HeldOutSplit, RunManifest
+from trainer.contracts.runs import HeldOutSplit, RunManifest, TrainRequest
 from trainer.contracts.seeds import RunGroup, listed_seeds
 from trainer.contracts.studies import LossEstimate, StudyFinalist, StudyResult, StudyTest, TrialKey
+from trainer.queue.resolution import gather
 from trainer.queue.resolve import TrainingPreview
+from trainer.queue.speed import measure_pace
+from trainer.queue.studies import resolve_study
 from trainer.reports.report_html import report_html
 from trainer.reports.study_report import study_report
 from trainer.worker.steps import POLL_SECONDS, Cancelled, Steps
@@ -38,6 +41,7 @@ class StudySteps:
         """Do all steps that have not been done yet."""
         try:
             self._steps.check_cancelled()
+            await self._measure()
             trials = await self._train()
             winner = winner_of(self._record, trials)
             if winner is None:
@@ -49,6 +53,28 @@ class StudySteps:
                 with suppress(AppError):  # it has just ended
                     await self._queue.states.cancel(run.run_id)
             raise
+
+    async def _measure(self) -> None:
+        """Measure trainings that have `minutes`, before the first, so that all have the size that this machine can."""
+        record, queue = self._record, self._queue
+        request = record.variants[0].request
+        trials: Trials = await asyncio.to_thread(self._study.trials)
+        if request.minutes is None or record.pace is not None or trials:
+            return
+        settings, corpora = self._steps.settings, queue.corpora
+
+        async def allow(training: TrainRequest) -> TrainRequest:
+            """Return a training as it was allowed when the study was accepted."""
+            return changed(training, sample_prompts=request.sample_prompts)
+
+        facts = await gather(request, corpora, settings)
+        pace = await asyncio.to_thread(measure_pace, request, facts, settings)
+        if pace is not None:
+            found = await resolve_study(
+                record.request, corpora, settings, allow, user_id=record.user_id, http=record.http, pace=pace
+            )
+            self._record = changed(record, variants=found.variants, pace=pace)
+            await asyncio.to_thread(self._study.replace_record, self._record)
 
     async def _train(self) -> Trials:
         """Start trainings, a few at a time, until no more are needed and all have ended; return them."""
@@ -83,6 +109,7 @@ class StudySteps:
             unused_settings={},
             seeds=(effective.seed,),
             chosen=variant.chosen,
+            pace=record.pace,
         )
         await self._queue.accept(
             preview,

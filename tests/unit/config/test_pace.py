@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from trainer.config.defaults import Candidate, Pace, TrainingText, best_pace
+from trainer.config.defaults import Candidate, TrainingText, best_pace
 from trainer.config.presets import resolve_with_reasons
 from trainer.config.train_request import train_request
 from trainer.contracts.base import changed
 from trainer.contracts.models import RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
-from trainer.contracts.training_options import ChosenValue
+from trainer.contracts.training_options import ChosenValue, Pace
 
 SPEEDS: Sequence[Candidate] = (
     Candidate("tiny", weights=30_000, step_tokens=512, tokens_per_second=200_000),
@@ -56,11 +56,11 @@ def test_values__have_the_measured_time_of_a_step_in_their_reasons() -> None:
     assert (pace.size, pace.step_seconds) == ("small", 0.0256)
     assert pace.tokens == pytest.approx(108 * 0.85 * 20_000)
     effective, reasons = chosen(text, pace)
-    said = "2 minutes at 26 ms a step here: 18 epochs"
+    said = "2 minutes at 26 ms a step: 18 epochs"
     assert (reasons["model_size"].value, reasons["model_size"].reason) == ("small", said)
     assert (effective.num_epochs, reasons["num_epochs"].reason) == (30, f"at most; {said}")
     unmeasured, others = chosen(text, None)
-    assert others["num_epochs"].reason == "at most; as far as `minutes` is enough for them"
+    assert others["num_epochs"].reason == "at most; until the worker has measured its speed"
     assert isinstance(effective.model, RnnConfig) and isinstance(unmeasured.model, RnnConfig)
     quick = chosen(text, best_pace(SPEEDS[1:2], text, 0.5))[0].model
     assert isinstance(quick, RnnConfig)

@@ -12,7 +12,6 @@ from tests.support.resumed import EVERYTHING, assert_continued, run_in
 from tests.support.tiny_models import Run
 from tests.support.trainings import Told, after, digest, losses, observed, timeless
 from trainer.artifacts.checkpoint_files import StepPlan
-from trainer.config.defaults import training_seconds
 from trainer.contracts.base import changed
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.time_plan import StepClock, TimedWork
@@ -83,10 +82,6 @@ def test_training__without_validations_leaves_time_for_the_last() -> None:
     """Until one is measured, a token of it counts as half of one of a step: here, 600 tenths of a second."""
     work = WORK._replace(steps_between_pauses=100_000, validation_steps=600.0)
     assert story(lambda elapsed: 0.05, work, pause=15.0).seconds == pytest.approx(120, abs=4)
-
-
-def test_seconds__leave_time_for_the_measurement_before() -> None:
-    assert [training_seconds(minutes) for minutes in (1, 2, 10)] == [54, 108, 588]
 
 
 def timed(folder: Path, minutes: float) -> Run:

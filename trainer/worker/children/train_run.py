@@ -80,6 +80,7 @@ from trainer.training.loop import (
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
 from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation
+from trainer.worker.children.pace import choose_by_speed
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -121,11 +122,11 @@ def load_parts(settings: Settings, run: RunDirectory, processes: Processes = ONE
 
     The first process does so before the others, which then find everything in the run and the cache.
     """
-    record = run.record()
-    effective = record.effective
-    compute = resolve(effective, processes.count)
-    seed_everything(effective.seed)
     with processes.first_goes_ahead():
+        record = run.record()
+        effective = record.effective
+        compute = resolve(effective, processes.count)
+        seed_everything(effective.seed)
         tokenizers = TokenizerStore(settings.app.artifacts_root)
         runs = RunStore(settings.app.artifacts_root)
         given = _given_tokenizer(run, runs, tokenizers, record)
@@ -247,6 +248,8 @@ class TrainingAttempt:
                 raise
 
     def _train(self) -> None:
+        if self._effective.minutes is not None:
+            self._choose_by_speed()
         self._log_phase("reading", "Reading the corpus.")
         parts = load_parts(self._settings, self._run, self._processes)
         parts = parts._replace(
@@ -381,6 +384,16 @@ class TrainingAttempt:
         )
         log.info("run_ended", status=manifest.status, steps=manifest.steps)  # readers of the log stop at the end
         finish_run(self._run, self._events, manifest)
+
+    def _choose_by_speed(self) -> None:
+        """Measure a training that has not begun in the first process, and take what follows from it in each."""
+        with self._processes.first_goes_ahead():
+            is_measured = self._run.record().pace is not None or is_saved(self._run.tokenizer)
+            if self._processes.is_first and not is_measured:
+                self._log_phase("measuring", "Measuring how fast this machine trains.")
+                choose_by_speed(self._settings, self._run)
+            self._record = self._run.record()
+            self._effective = self._record.effective
 
     def _before_test(self, corpus: TokenizedCorpus) -> None:
         """Count the look at the test split, if the run reads it."""
