@@ -6,6 +6,7 @@ import discord
 
 from bot.messages.answers import STATE_COLOURS, STATE_SIGNS, state_counts
 from bot.messages.buttons import button, button_row
+from bot.messages.report_card import reader_of_names
 from bot.messages.run_buttons import CARD, OWN_CARD, watch_button
 from bot.messages.run_card import leak_warnings, notes_of, progress_bar, recipe
 from bot.messages.text import (
@@ -25,6 +26,7 @@ from trainer.contracts.groups import GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.lab.language import _, numeral
+from trainer.reports.run_notes import counting_note
 
 _MAX_LINES = 20
 
@@ -68,6 +70,10 @@ def _numbers(group: GroupStatus) -> Iterator[str]:
     if test is not None:
         yield _("Test {loss}", loss=_spread(group, test, bits))
         yield from _interval(test)
+    baseline = group.baseline if group.has_ended else None
+    if baseline is not None:
+        yield reader_of_names().note(counting_note(baseline))
+        yield from (f"⚠ {_(warning)}" for warning in baseline.warnings())
     best, bits = group.numbers.get("best_val_loss"), group.numbers.get("best_val_bits_per_char")
     if best is not None:
         yield _("Validation {loss} (best)", loss=_spread(group, best, bits))

@@ -1,17 +1,32 @@
 """The baseline of a run: what counts of its tokens reach on its splits, which a model must beat."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import hypot
+from statistics import fmean
 from typing import Literal
 
-from trainer.contracts.base import Frozen, describe_fields
+from trainer.contracts.base import Frozen, changed, describe_fields
+from trainer.contracts.intervals import margin_of_mean
 
 MAX_COUNTED_TOKENS = 5_000_000
 """Tokens of a training split that are counted; more would take more than about ten seconds."""
 Against = Literal["better", "no_clear_difference", "worse"]
-_ADVICE = "a study tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
-WARNINGS: Mapping[Against, str] = {
-    "worse": f"This model is worse than counting: {_ADVICE}",
-    "no_clear_difference": f"This model is not clearly better than counting: {_ADVICE}",
+Shortfall = Literal["time", "size", "settings"]
+_ADVICE: Mapping[Shortfall, str] = {
+    "time": "give it more time first, then a larger size or more text.",
+    "size": "train a larger size first, then longer or on more text.",
+    "settings": (
+        "a study tries other learning rates and dropouts; or train on more text, or the model `ngram`, which counts."
+    ),
+}
+_VERDICTS: Mapping[Against, str] = {
+    "worse": "This model is worse than counting",
+    "no_clear_difference": "This model is not clearly better than counting",
+}
+WARNINGS: Mapping[tuple[Against, Shortfall], str] = {
+    (against, lack): f"{verdict}: {advice}"
+    for against, verdict in _VERDICTS.items()
+    for lack, advice in _ADVICE.items()
 }
 
 
@@ -36,6 +51,8 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
     None if it was not computed, or with too few lines."""
     has_leak: bool = False
     """True if more than 1 % of the split stands in training text: the difference says nothing about unseen text."""
+    shortfall: Shortfall = "settings"
+    """What a training lacked first: time, where its request limits it; size, where it asks for the smallest."""
 
     @property
     def difference(self) -> float:
@@ -59,7 +76,21 @@ class Baseline(Frozen, json_schema_extra=describe_fields):
 
         There is none about a split that was trained on.
         """
-        return tuple(text for against, text in WARNINGS.items() if against == self.against and not self.has_leak)
+        found = None if self.has_leak else WARNINGS.get((self.against, self.shortfall))
+        return () if found is None else (found,)
+
+
+def mean_baseline(baselines: Sequence[Baseline]) -> Baseline:
+    """Return the baseline of several models that differ in their seeds, with the mean of their bits per character.
+
+    The interval of the difference has both uncertainties: that of the lines, which is at most the mean of those of the
+    models, and that of the seeds.
+    """
+    bits = [one.bits_per_char for one in baselines]
+    of_lines = [one.margin for one in baselines if one.margin is not None]
+    is_known = len(of_lines) == len(bits)
+    margin = hypot(fmean(of_lines), margin_of_mean(bits) or 0.0) if is_known else None
+    return changed(baselines[0], bits_per_char=fmean(bits), margin=margin)
 
 
 Baselines = dict[Literal["validation", "test"], Baseline]

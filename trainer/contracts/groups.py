@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from trainer.contracts.base import Frozen, Identifier, RunState, Timestamp, describe_fields
+from trainer.contracts.baselines import Baseline, mean_baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.intervals import Spread, spread
 from trainer.contracts.models import ModelFamily, Objective
@@ -53,6 +54,13 @@ class GroupStatus(Frozen, json_schema_extra=describe_fields):
     def unknown_char_share(self) -> float | None:
         """The largest share of unknown characters in a run."""
         return max((one.unknown_char_share or 0.0 for one in self.members), default=None)
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """The baseline of the completed runs together; None where one of them has none."""
+        found = [one.baseline for one in self.of_state("completed")]
+        known = [one for one in found if one is not None]
+        return mean_baseline(known) if known and len(known) == len(found) else None
 
     def with_completed(self) -> tuple[RunStatus, ...]:
         """Return the completed runs; raises RUN_NOT_READY if there is none."""

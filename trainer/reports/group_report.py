@@ -6,7 +6,7 @@ from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.reports.run_notes import test_note, unknown_note
+from trainer.reports.run_notes import counting_note, test_note, unknown_note
 from trainer.reports.run_report import marked_per_char
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
@@ -26,7 +26,7 @@ def group_report(group: GroupStatus) -> Report:
     failures = [note("{run}: {text}", run=one.run_id, text=one.message) for one in group.of_state("failed")]
     state = note("{group}: {status}. {message}", group=group.group_id, status=group.status, message=group.message)
     sections = [
-        *section("Over seeds", [state, *_spreads(group), *_looks(group)]),
+        *section("Over seeds", [state, *_spreads(group), *_counting(group), *_looks(group)]),
         *section("Runs", [_runs(group.members), *_unknown(group), *failures]),
     ]
     return Report(title=note("{group}", group=group.label or group.group_id), sections=tuple(sections))
@@ -74,6 +74,15 @@ def _runs(members: Sequence[RunStatus]) -> Table:
         for one in members
     )
     return Table(name="runs", title=note("Runs"), columns=columns, rows=rows)
+
+
+def _counting(group: GroupStatus) -> Sequence[Note]:
+    """Return the mean of the runs against the best n-gram, and what to do where it is not better."""
+    baseline = group.baseline
+    if baseline is None:
+        return []
+    warnings = (note("Warning: {text}", text=text.removesuffix(".")) for text in baseline.warnings())
+    return [counting_note(baseline), *warnings]
 
 
 def _looks(group: GroupStatus) -> Sequence[Note]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.base import changed
-from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines
+from trainer.contracts.baselines import MAX_COUNTED_TOKENS, Baseline, Baselines, Shortfall
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.intervals import margin
 from trainer.contracts.models import NgramConfig
@@ -51,10 +51,17 @@ def measure_baselines(
     baselines: Baselines = {}
     for split, loss_nats in losses.items():
         if loss_nats is not None:
-            baselines[split], ngram_nats = _measured(counted, corpus, split, loss_nats)
+            baseline, ngram_nats = _measured(counted, corpus, split, loss_nats)
+            baselines[split] = changed(baseline, shortfall=_shortfall(effective))
             if split == metrics.split:
                 baselines[split], metrics = compared(baselines[split], metrics, ngram_nats)
     return baselines, metrics
+
+
+def _shortfall(effective: EffectiveRequest) -> Shortfall:
+    if any(limit is not None for limit in (effective.minutes, effective.max_steps, effective.max_seconds)):
+        return "time"
+    return "size" if effective.model_size == "tiny" else "settings"
 
 
 def compared(
