@@ -241,15 +241,16 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(3000))
     err = interrupt(shell, signal.SIGINT, "train", *LONG)
     [run] = shell.runs.unfinished()
-    paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume text-lstm\n"
+    paused = f"Interrupted; {run.run_id} is paused. Continue with: mt resume text-char_lstm\n"
     assert err.endswith(paused)
     before = run.follow().refresh()
     assert (before.status, before.message) == ("paused", "Paused until it is resumed.")
-    assert re.search(f"{run.run_id}  paused .* mt resume text-lstm ", shell.type("queue"))
+    assert re.search(f"{run.run_id}  paused .* mt resume text-char_lstm ", shell.type("queue"))
     assert f"{run.run_id}  paused" in shell.type("runs", "--status", "paused")
     assert interrupt(shell, signal.SIGTERM, "resume", run.run_id).endswith(paused)
     assert run.follow().refresh().step >= before.step
-    left = f"Interrupted; {run.run_id} stays in the queue for the next worker. Follow it with: mt resume text-lstm\n"
+    left = f"Interrupted; {run.run_id} stays in the queue for the next worker. "
+    left += "Follow it with: mt resume text-char_lstm\n"
     assert interrupt(shell, signal.SIGINT, "resume", run.run_id, "--no-pause").endswith(left)
     record = run.record()
     request = run.path / "request.json"
@@ -260,7 +261,7 @@ def test_interrupt__pauses_the_run_until_it_is_resumed(shell: Shell) -> None:
     err = interrupt(shell, signal.SIGINT, "train", *LONG, awaited="which trains now")
     *_, waiting = shell.runs.unfinished()
     assert f"Waiting for {run.run_id}, which trains now" in err
-    assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume text-lstm-2\n")
+    assert err.endswith(f"Interrupted; {waiting.run_id} is paused. Continue with: mt resume text-char_lstm-2\n")
     assert "is cancelled" in shell.type("cancel", waiting.run_id)
     shell.type("delete", waiting.run_id, "--yes")
     assert shell.err == f"{waiting.run_id} is deleted.\n"

@@ -33,7 +33,7 @@ from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.verification import VerificationStatus
 
 TEXT, SPACED = "abc cab\n\nab", "abc cab\nab c\n" * 5
-LABEL, UNKNOWN = r"text-lstm(-\d+)?", "char_lstm-20261127-00000000"
+LABEL, UNKNOWN = r"text-char_lstm(-\d+)?", "char_lstm-20261127-00000000"
 EMPTY_PAGE = RunPage(runs=(), total=0, next_cursor=None).model_dump_json().encode()
 
 

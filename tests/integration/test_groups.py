@@ -191,10 +191,10 @@ def test_group__is_trained_listed_and_shown_in_the_terminal(
     said = f"'{name}' is a group of 2 runs: name one of them, such as '{name}-s8'."
     assert said in shell.refuse("score", name, "abc")
     assert "have already ended" in shell.refuse("cancel", name)
-    single = shell.train("--corpus", "text", "--model", "char_lstm").run_id
+    single = shell.train("--corpus", "text", "--model", "char_lstm", "--name", "alone").run_id
     unseen = "\n".join(some_text(90).splitlines()[60:])
     compared = shell.type("compare", name, single, "--path", str(shell.write("verse.txt", unseen)))
-    assert compared.startswith("pair against text-lstm")
+    assert compared.startswith("pair against alone")
     assert "2 runs against 1 (interval of one more run of the group)" in compared
     row = next(line for line in compared.splitlines() if line.startswith("pair  "))
     assert row.count("±") == 6, "losses per token and character, perplexity, both accuracies and the speed"

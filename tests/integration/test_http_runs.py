@@ -346,7 +346,7 @@ async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site)
 async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here: Site) -> None:
     answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1, batch_size=1))
     short = answer.record(RunStatus)
-    assert re.fullmatch(r"text-lstm(-\d+)?", short.label or ""), "corpus and model, and a number where others have this"
+    assert re.fullmatch(r"text-char_lstm(-\d+)?", short.label or ""), "with a number where others have this"
     assert short.owner == "root", "the name of the key"
     assert (answer.status, short.status, answer.location) == (200, "completed", f"/runs/{short.run_id}")
     assert (await here.get(f"/runs/{short.run_id}?wait=60")).record(RunStatus) == short

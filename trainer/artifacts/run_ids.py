@@ -125,19 +125,14 @@ def default_label(corpus: str, family: object, runs: Iterable[Named], *, resumes
     """
     taken = set[str | None]() if resumes else {run.label for run in runs}
     stem = "".join(sign for sign in PurePath(corpus).stem if sign.isprintable()).strip()
-    architecture = _short(str(family))
-    ends = (architecture if number == 1 else f"{architecture}-{number}" for number in count(1))
+    ends = (f"{family}" if number == 1 else f"{family}-{number}" for number in count(1))
     labels = (f"{stem[: _MAX_LABEL - len(end) - 1]}-{end}".removeprefix("-") for end in ends)
     return next(label for label in labels if label not in taken)
 
 
 def without_model(label: str, family: str) -> str:
-    """Return the name of the corpus in a default label."""
-    return re.sub(f"-{_short(family)}(-[0-9]+)?$", "", label)
-
-
-def _short(family: str) -> str:
-    return "lstm" if family == "char_lstm" else family
+    """Return the name of the corpus in a default label; earlier versions called a char_lstm lstm."""
+    return re.sub(f"-({family}|{family.removeprefix('char_')})(-[0-9]+)?$", "", label)
 
 
 def new_run_id(family: str, created_at: Timestamp) -> str:

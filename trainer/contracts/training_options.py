@@ -378,7 +378,7 @@ class TrainingOptions(Options):
     provenance: Provenance | None = None
     """Origin of the corpus; recorded only."""
     label: Label | None = None
-    """Name of the run; default: corpus and model, as `demo-lstm`, with a number where another run has this name."""
+    """Name of the run; default: corpus and model, as `demo-gru`, with a number where another run has this name."""
     tags: Tags = ()
     """Tags, by which lists of runs are searched and filtered; they change no number."""
 

@@ -174,7 +174,7 @@ def test_last_of_no_runs__is_refused() -> None:
 @pytest.mark.parametrize(
     ("corpus", "family", "taken", "label"),
     [
-        ("demo", "char_lstm", [], "demo-lstm"),
+        ("demo", "char_lstm", [], "demo-char_lstm"),
         ("texts/kk.txt", "gru", ["kk-gru"], "kk-gru-2"),
         ("texts/kk.txt", "gru", ["kk-gru", "kk-gru-2", "kk-gru-4", None], "kk-gru-3"),
         ("Қазақ мәтіні.txt", "ngram", [], "Қазақ мәтіні-ngram"),
