@@ -120,7 +120,10 @@ async def run_for_form(context: CommandContext, command: str, run_id: str | None
 
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
-    """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
+    """Return the runs for which a command is meant and on which the caller may run it.
+
+    Own ones come first, and last the parts of experiments and studies; each newest first.
+    """
     operation, lab, caller = CHAT_COMMANDS[command], context.lab, context.caller
     runs = [
         run
@@ -129,8 +132,11 @@ def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
         and (not operation.generates or run.objective == "causal_lm")
         and lab.permissions.permits(operation.role, caller, run)
     ]
-    own = [run for run in runs if run.user_id == caller.user_id]
-    return own + [run for run in runs if run.user_id != caller.user_id]
+
+    def order(run: RunEntry) -> tuple[bool, bool]:
+        return run.is_part, run.user_id != caller.user_id
+
+    return sorted(runs, key=order)
 
 
 def corpus_name(context: CommandContext, corpus: str) -> str:
@@ -162,9 +168,9 @@ def suggested_runs(command: str) -> Suggest:
             yield from _checkpoints(context, command, typed)
             return
         fitting = fitting_runs(context, command)
-        newest = context.lab.seen_runs(context.caller)[:1]
-        if typed.strip() and LAST.startswith(typed.strip()) and newest and newest[0] in fitting:
-            yield LAST, f"{LAST} · {isolated(newest[0].name)} · {described(newest[0])}"
+        newest = next((run for run in context.lab.seen_runs(context.caller) if not run.is_part), None)
+        if newest is not None and typed.strip() and LAST.startswith(typed.strip()) and newest in fitting:
+            yield LAST, f"{LAST} · {isolated(newest.name)} · {described(newest)}"
         found, groups = matching(typed, fitting, lambda run: run.names), set[str]()
         for run in found:
             if run.group_id is not None and CHAT_COMMANDS[command].takes_group and run.group_id not in groups:

@@ -31,6 +31,8 @@ class Named(NamedTuple):
     """The group of runs over seeds that a run belongs to."""
     resumes: str | None = None
     """The failed or cancelled run that a run resumes."""
+    is_part: bool = False
+    """True for a run that an experiment or a study has started: `last` is another one, if there is one."""
 
 
 def one_run_id(
@@ -70,7 +72,7 @@ def _found(given: str, named: Sequence[Named]) -> list[Named]:
     if exact := [one for one in named if given in (one.run_id, one.group_id)]:
         return [one for one in exact if one.run_id == given] or exact
     if given == LAST:
-        return [*named[:1]]
+        return [one for one in named if not one.is_part][:1] or [*named[:1]]
     labelled = [one for one in named if one.label == given]
     resumed = {one.resumes for one in labelled}
     labelled = [one for one in labelled if one.run_id not in resumed]
@@ -85,7 +87,7 @@ def _one(
         return found[0].run_id
     if found:
         shown = ", ".join(one.run_id for one in found[:_SHOWN_NAMES]) + (", …" if len(found) > _SHOWN_NAMES else "")
-        last = f" (`{LAST}`)" if found[0] == named[0] else ""
+        last = f" (`{LAST}`)" if [found[0]] == _found(LAST, named) else ""
         message = (
             f"'{safe_name(given)}' names {len(found)} {words}: {shown}. Give one of these ids;"
             f" the newest is {found[0].run_id}{last}."

@@ -388,6 +388,8 @@ class _Names(BaseModel):
     effective: _Label
     group: _GroupName | None = None
     resumed_from_run_id: str | None = None
+    experiment_id: str | None = None
+    study_id: str | None = None
 
 
 class Origin(NamedTuple):
@@ -556,7 +558,9 @@ class RunStore(JobStore[RunDirectory]):
                 unreadable.append(Named(run_id))
                 continue
             group_id = None if names.group is None else names.group.group_id
-            read.append((names.created_at, Named(run_id, names.effective.label, group_id, names.resumed_from_run_id)))
+            is_part = names.experiment_id is not None or names.study_id is not None
+            one = Named(run_id, names.effective.label, group_id, names.resumed_from_run_id, is_part)
+            read.append((names.created_at, one))
         return [*(one for _, one in sorted(read, reverse=True)), *unreadable]
 
     def ids_by_end(self) -> tuple[list[str], list[str]]:

@@ -252,7 +252,8 @@ class Lab:
     async def named_runs(self, caller: Caller) -> list[Named]:
         """Return the names of the runs that the caller may see, newest first."""
         await self.index.refresh()
-        return [Named(run.run_id, run.label, run.group_id, run.resumes) for run in self.seen_runs(caller)]
+        seen = self.seen_runs(caller)
+        return [Named(run.run_id, run.label, run.group_id, run.resumes, run.is_part) for run in seen]
 
     async def unfinished_ids(self, caller: Caller) -> list[str]:
         """Return the ids of the queued and running runs that the caller may see."""

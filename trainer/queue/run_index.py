@@ -88,6 +88,8 @@ class RunEntry(NamedTuple):
     """The group of runs over seeds that it belongs to."""
     resumes: str | None = None
     """The failed or cancelled run that it resumes."""
+    is_part: bool = False
+    """True for a run that an experiment or a study has started."""
     parents: tuple[str, ...] = ()
     """The runs that it started from: the one that it resumes, and the one of its initial weights."""
     owner: str | None = None
@@ -409,6 +411,7 @@ def _entry(run: RunFollower) -> RunEntry:
         tokenizer_id=request.tokenizer_id,
         group_id=None if record.group is None else record.group.group_id,
         resumes=record.resumed_from_run_id,
+        is_part=record.experiment_id is not None or record.study_id is not None,
         parents=tuple(run_id for run_id in (record.resumed_from_run_id, request.parent_run_id) if run_id is not None),
         owner=None if record.owner is None else str(record.owner),
         settings=tuple(sys.intern(f"{name}={value}") for name, value in settings),
