@@ -21,10 +21,16 @@ ARG EXTRAS=""
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 
+# Letters of most scripts for pictures; FONTS="fonts-noto-core fonts-noto-extra" takes others.
+FROM build AS fonts
+ARG FONTS="fonts-noto-core fonts-noto-cjk"
+RUN apt-get update && apt-get install --yes --no-install-recommends ${FONTS}
+
 FROM python:3.11-slim AS app
+COPY --from=fonts /usr/share/fonts /usr/share/fonts
 # Volumes start with the rights of these folders, so that each user of compose's MT_USER can write to them.
 RUN useradd --uid 1000 --no-create-home trainer \
-    && mkdir -p /data/corpus /data/artifacts /data/corpus_cache /hf-cache \
+    && mkdir -p /data/corpus /data/artifacts /data/batteries /data/corpus_cache /hf-cache \
     && chmod 1777 /data/* /hf-cache
 ENV PATH=/opt/venv/bin:$PATH \
     APP__DATA_ROOT=/data \
@@ -33,7 +39,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1
 WORKDIR /app
-VOLUME ["/data/artifacts", "/data/corpus_cache", "/hf-cache"]
+VOLUME ["/data/artifacts", "/data/batteries", "/data/corpus_cache", "/hf-cache"]
 USER 1000
 
 FROM app AS worker

@@ -50,6 +50,7 @@ WAITING_TESTS = max(6, os.cpu_count() or 1)
 NPM_OPTIONS = ["--prefix", str(VENV / "node"), "--no-audit", "--no-fund", "axe-core@4"]
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 # the version that the tests and the containers have; its builds for the CPU and for GPUs have one public version
+_PEOPLE = {"DISCORD__OWNER_ID", "DISCORD__ADMIN_IDS", "DISCORD__ALLOWED_USER_IDS", "DISCORD__ALLOWED_GUILD_IDS"}
 TORCH = "torch==2.13.0"
 
 
@@ -272,17 +273,16 @@ def compose(*words: str, env: Mapping[str, str] | None = None) -> int:
 
 def start() -> int:
     """Start bot, worker and Valkey as containers, with the folders and secrets that they need."""
-    folders, file = [ROOT / "corpus", ROOT / "artifacts"], ROOT / ".env"
+    folders, file = [ROOT / name for name in ("corpus", "artifacts", "batteries")], ROOT / ".env"
     if not file.exists():
-        raise SystemExit("There is no .env: copy .env.example to .env, and set its first two settings.")
+        raise SystemExit("There is no .env: copy .env.example to .env, and set its first two settings for Discord.")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SystemExit("`.env` is not UTF-8: save it as UTF-8.") from None
     of_file: list[str] = re.findall(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Z_]+)[ \t]*=[ \t]*\S", text)
     given = {*of_file, *(name for name, value in os.environ.items() if value)}
-    if not {"DISCORD__TOKEN", "DISCORD_TOKEN"} & given:
-        raise SystemExit("`.env` lacks the bot's token: set DISCORD__TOKEN and DISCORD__OWNER_ID in it.")
+    _check_people(given)
     secrets_of = {
         "REDIS_PASSWORD": {"REDIS_PASSWORD"},
         "SECURITY__API_KEY": {"SECURITY__API_KEY", "SECURITY__API_KEYS"},
@@ -301,6 +301,14 @@ def start() -> int:
         else:
             own = {"MT_USER": f"{os.getuid()}:{os.getgid()}"}
     return compose("up", "--detach", "--build", env=own)
+
+
+def _check_people(given: set[str]) -> None:
+    """Refuse a bot that nobody may use; without a token there is none."""
+    if not {"DISCORD__TOKEN", "DISCORD_TOKEN"} & given:
+        print("`.env` has no DISCORD__TOKEN: this starts the HTTP API and its page, without Discord.")
+    elif not _PEOPLE & given:
+        raise SystemExit("`.env` has no DISCORD__OWNER_ID, so nobody may use the bot: set it to your user id.")
 
 
 def stop() -> int:

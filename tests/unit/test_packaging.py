@@ -18,8 +18,8 @@ from tests.support import ROOT
 from trainer.config.settings import PLAIN_NAMES, environment_names
 
 _MISSING = (
-    "set REDIS_PASSWORD, SECURITY__API_KEY, DISCORD__TOKEN and DISCORD__OWNER_ID in .env"
-    " (make start writes the first two)"
+    "set REDIS_PASSWORD and SECURITY__API_KEY in .env (make start writes them), and for Discord DISCORD__TOKEN and"
+    " DISCORD__OWNER_ID"
 )
 REDIS_PASSWORD = f"${{REDIS_PASSWORD:?{_MISSING}}}"
 PROFILES = [("prod", ""), ("dev", "-dev")]
@@ -128,15 +128,30 @@ def test_bot__leaves_the_work_to_the_worker(profile: str, suffix: str, compose: 
     served = {"HTTP__HOST": "0.0.0.0", "HTTP__PORT": "8000"}  # noqa: S104  (inside of a container)
     secrets = ("DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__API_KEYS")
     hidden = (*secrets, "WEBHOOKS__URL", "WEBHOOKS__SECRET")
-    assert (bot.command, worker.command) == (["mt", "up"], ["mt", "worker"])
+    assert (bot.command[:2], worker.command) == (["sh", "-c"], ["mt", "worker"])
     assert bot.environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0", **served}
     assert worker.environment == {**shared, **dict.fromkeys(hidden, "")}
     assert bot.env_file == worker.env_file == ".env"
-    corpora, artifacts = "./corpus:/data/corpus:ro", "./artifacts:/data/artifacts"
-    mounts = [corpora, artifacts, "hf_cache:/hf-cache", "corpus_cache:/data/corpus_cache"]
+    of_host = ["./corpus:/data/corpus:ro", "./artifacts:/data/artifacts", "./batteries:/data/batteries"]
+    mounts = [*of_host, "hf_cache:/hf-cache", "corpus_cache:/data/corpus_cache"]
     assert bot.volumes == worker.volumes == mounts
     assert bot.ports == ["${API_ADDRESS:-127.0.0.1}:${API_PORT:-8000}:8000"], "on this machine only"
     assert worker.ports == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("token", "words"), [({}, "--no-discord"), ({"DISCORD__TOKEN": "t"}, ""), ({"DISCORD_TOKEN": "t"}, "")]
+)
+def test_bot__serves_without_discord_where_there_is_no_token(
+    token: dict[str, str], words: str, compose: Compose, tmp_path: Path
+) -> None:
+    (tmp_path / "mt").write_text('#!/bin/sh\necho "$@"\n', encoding="ascii")
+    (tmp_path / "mt").chmod(0o755)
+    command = [word.replace("$$", "$") for word in compose.services["bot"].command]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **token}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["up", *words.split()]
 
 
 def test_redis__keeps_every_write_and_stays_inside(compose: Compose) -> None:
@@ -262,11 +277,13 @@ def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -
     started = make_in(checkout, "start")
     assert started.returncode != 0
     assert "copy .env.example to .env" in started.stderr
-    (checkout / ".env").write_text("DISCORD__TOKEN=\nDISCORD__OWNER_ID=7\n", encoding="utf-8")
+    (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\n", encoding="utf-8")
     started = make_in(checkout, "start")
     assert started.returncode != 0 and started.stdout.count("docker") == 0
-    assert "`.env` lacks the bot's token: set DISCORD__TOKEN and DISCORD__OWNER_ID in it." in started.stderr
-    (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=\n#SECURITY__API_KEYS=x", encoding="utf-8")
+    assert "`.env` has no DISCORD__OWNER_ID, so nobody may use the bot: set it to your user id." in started.stderr
+    (checkout / ".env").write_text(
+        "DISCORD__TOKEN=t0ken\nDISCORD__OWNER_ID=7\nREDIS_PASSWORD=\n#SECURITY__API_KEYS=x", encoding="utf-8"
+    )
     [_, command] = make_in(checkout, "start").stdout.splitlines()
     user = "" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
     assert command == f"MT_USER={user} docker compose --profile prod up --detach --build"
@@ -282,7 +299,7 @@ def test_make_start__writes_the_secrets_that_dotenv_lacks_once(checkout: Path) -
     "own", ["SECURITY__API_KEYS=a:admin:0123456789abcdef", "export SECURITY__API_KEY = 0123456789abcdef"]
 )
 def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
-    own = f"DISCORD__TOKEN=t0ken\n{own}"
+    own = f"DISCORD__TOKEN=t0ken\nDISCORD__OWNER_ID=7\n{own}"
     (checkout / ".env").write_text(own, encoding="utf-8")
     assert make_in(checkout, "start", REDIS_PASSWORD="own").returncode == 0  # noqa: S106
     assert (checkout / ".env").read_text(encoding="utf-8") == own
@@ -290,10 +307,11 @@ def test_make_start__keeps_given_secrets(own: str, checkout: Path) -> None:
 
 @pytest.mark.process
 def test_make_start__makes_folders_for_the_user_of_the_containers(checkout: Path) -> None:
-    (checkout / ".env").write_text("DISCORD__TOKEN=t0ken\n", encoding="utf-8")
-    assert make_in(checkout, "start").returncode == 0
+    (checkout / ".env").write_text("DISCORD__TOKEN=\n", encoding="utf-8")
+    started = make_in(checkout, "start")
+    assert started.returncode == 0 and "the HTTP API and its page, without Discord" in started.stdout
     owner = 1000 if os.getuid() == 0 else os.getuid()
-    assert {(checkout / name).stat().st_uid for name in ("corpus", "artifacts")} == {owner}
+    assert {(checkout / name).stat().st_uid for name in ("corpus", "artifacts", "batteries")} == {owner}
 
 
 @pytest.mark.process
