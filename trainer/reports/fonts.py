@@ -67,7 +67,10 @@ class _InstalledFonts:
 
     def _covered(self, path: str) -> frozenset[int]:
         if path not in self._characters:
-            self._characters[path] = frozenset(FT2Font(path).get_charmap())
+            try:
+                self._characters[path] = frozenset(FT2Font(path).get_charmap())
+            except (OSError, RuntimeError):  # matplotlib's list is older than a change of the fonts
+                self._characters[path] = frozenset()
         return self._characters[path]
 
 

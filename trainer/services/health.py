@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 async def check_data(settings: Settings) -> dict[str, Finding]:
     """Check the folders, the server and the worker."""
     findings = {
-        "data": check_folder("data", settings.app.data_root.resolve()),
+        "data": _check_data_root(settings.app.data_root.resolve(), settings.app.corpus_cache.resolve()),
         "artifacts": check_folder("artifacts", settings.app.artifacts_root.resolve()),
     }
     findings["sockets"] = _check_sockets()
@@ -130,6 +130,14 @@ def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Finding:
     if not can_sync:
         return Finding("warning", f"{message}. {_NO_SYNC}")
     return Finding("ok", f"{message}.")
+
+
+def _check_data_root(root: Path, cache: Path) -> Finding:
+    """Check the data root; where it is only read, as in the containers, its cache must be writable."""
+    if os.access(root, os.W_OK) or not cache.is_dir():
+        return check_folder("data", root)
+    found = check_folder("data", cache)
+    return found if found.state == "failure" else found._replace(message=f"It is only read; its cache: {found.message}")
 
 
 def _check_sockets() -> Finding:
