@@ -169,6 +169,11 @@ class Terminal:
         """The columns of the terminal; None where the output goes to a file or a program."""
         return self._out.width if self._out.is_terminal or "COLUMNS" in os.environ else None
 
+    @property
+    def is_read(self) -> bool:
+        """True where a person reads the notes as they come."""
+        return self._err.is_terminal and not self._as_json
+
     def note(self, text: str) -> None:
         """Write a line to standard error."""
         self._err.print(text, markup=False)

@@ -59,6 +59,7 @@ from trainer.lab.calls import CHECK_TRAINING, GET_RUN, TRAIN
 from trainer.lab.here import Here
 from trainer.queue.resolution import count_splits
 from trainer.queue.resolve import TrainingPreview, preview_training
+from trainer.queue.speed import with_measured_time
 from trainer.reports.run_report import end_report
 from trainer.system.hardware import OtherPrograms, physical_cores
 
@@ -140,6 +141,14 @@ def _checked_training(
     training = asyncio.run(_read(draft, file, settings))
     _note_unused(training.unused_settings, terminal)
     return training
+
+
+def _with_time(training: TrainingPreview, settings: Settings, terminal: Terminal) -> TrainingPreview:
+    """Measure how long a training takes if that is not known, and somebody reads it."""
+    if training.cost.seconds is not None or not terminal.is_read:
+        return training
+    terminal.note("Measuring how fast this machine trains …")
+    return with_measured_time(training, settings)
 
 
 def _note_unused(unused_settings: Mapping[str, Setting], terminal: Terminal) -> None:
@@ -250,7 +259,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     if not is_here:
         return with_server(settings, lambda server: _train_there(draft, options.file, server, terminal), terminal)
     others = OtherPrograms()
-    training = _checked_training(draft, options.file, settings, terminal)
+    training = _with_time(_checked_training(draft, options.file, settings, terminal), settings, terminal)
     cost, *more = _cost_and_notes(training.checked())
     busy = busy_note(others.cores(), physical_cores())
     for line in (f"{cost}{busy}", *more):
@@ -315,7 +324,7 @@ async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is None:
-        checked = read_training(options, settings, terminal).checked()
+        checked = _with_time(read_training(options, settings, terminal), settings, terminal).checked()
     else:
         terminal.lists_problems = True
         checked = with_server(settings, lambda server: _check_there(options, server, terminal))

@@ -19,7 +19,9 @@ class Cost(Frozen):
     """Size of their weights, which `disk_bytes` has too."""
     steps: int
     seconds: float | None = None
-    """Time of all steps, by a finished run of this machine; None if no run is comparable."""
+    """Time of all steps, by a finished run of this machine or a measurement; None if there is neither."""
+    is_measured: bool = False
+    """True if a step of this training was measured for `seconds`."""
     is_given_time: bool = False
     """True if `seconds` are the `minutes` of the request."""
     is_exact: bool = True
@@ -30,9 +32,10 @@ class Cost(Frozen):
         """Return the cost of equal runs as sentences, with a hint where another precision would train faster."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
         steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
-        time = f"Training for {steps} takes an unknown time: no comparable run has finished here yet."
+        time = f"How long {steps} take is known some seconds after the start: no comparable run has finished here yet."
         if self.seconds is not None:
-            time = f"Training for {steps} takes about {rough_duration(self.seconds)}, judged by an earlier run here."
+            judge = "a measurement of two seconds" if self.is_measured else "an earlier run here"
+            time = f"Training for {steps} takes about {rough_duration(self.seconds)}, judged by {judge}."
         if self.is_given_time and self.seconds is not None:
             time = f"It takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing: the worker"
             time += " measures its speed first, and may choose another size, other batches and fewer steps."

@@ -58,6 +58,8 @@ class TrainingPreview(NamedTuple):
     """The values that rules have chosen, those of the parent of a warm start first."""
     pace: Pace | None = None
     """What a worker has measured for a training that has `minutes`; else its size is that for its text so far."""
+    vocab_size: int | None = None
+    """The expected size of the vocabulary."""
 
     def is_of(self, record: RunRecord) -> bool:
         """Return True if a run has this request; with `minutes`, its worker may have chosen other values."""
@@ -121,6 +123,7 @@ async def preview_training(
         seeds=seeds,
         chosen=found.chosen,
         pace=pace,
+        vocab_size=found.measured.vocabulary.size,
     )
 
 

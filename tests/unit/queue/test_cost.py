@@ -177,13 +177,17 @@ def test_lines__name_estimated_and_unknown_figures() -> None:
     cost = Cost(params=1_234_567, memory_bytes=3 * GIB // 2, disk_bytes=5 * MIB, steps=12_345, is_exact=False)
     assert cost.lines() == [
         "It has about 1,230,000 parameters and needs about 1.5 GiB of memory and 5.0 MiB of disk."
-        " Training for 12,300 steps takes an unknown time: no comparable run has finished here yet."
+        " How long 12,300 steps take is known some seconds after the start: no comparable run has finished here yet."
     ]
     [line] = changed(cost, is_exact=True, seconds=400.0, steps=1).lines()
     assert "1,234,567 parameters" in line
     assert line.endswith("Training for 1 step takes about 7 minutes, judged by an earlier run here.")
+    [line] = changed(cost, seconds=120.0, is_given_time=True).lines()
+    assert "It takes the given 2 minutes, or less" in line and "the worker measures its speed first" in line
+    [line] = changed(cost, seconds=120.0, is_measured=True).lines()
+    assert line.endswith("takes about 2 minutes, judged by a measurement of two seconds.")
     [line] = changed(cost, kept_checkpoints=12, kept_bytes=96 * MIB).lines()
-    assert " and 5.0 MiB of disk. It keeps 12 checkpoints: 96.0 MiB. Training for " in line
+    assert " and 5.0 MiB of disk. It keeps 12 checkpoints: 96.0 MiB. How long " in line
 
 
 def test_figures__are_rough() -> None:

@@ -1,9 +1,7 @@
-"""Requests with `minutes`: their speed is measured in a child process, once, before they are accepted."""
+"""Requests with `minutes`: where they are accepted, the size for the text is expected, and the worker chooses."""
 
-import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -12,10 +10,12 @@ from tests.support.refusals import refused
 from trainer.config.presets import request_hash
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import ErrorCode
-from trainer.contracts.models import ModelBlock
+from trainer.contracts.models import ModelBlock, NgramConfig
 from trainer.contracts.runs import RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
+from trainer.queue.resolution import gather
 from trainer.queue.resolve import TrainingPreview, preview_training, resolve_again
+from trainer.queue.speed import measure_pace, with_measured_time
 
 MINUTES = TrainRequest(model_family="char_lstm", corpus="text", minutes=3.0)
 
@@ -34,57 +34,71 @@ def record_of(preview: TrainingPreview) -> RunRecord:
     )
 
 
-class Disk(NamedTuple):
-    free: int
-
-
-def disk_usage(path: Path) -> Disk:
-    """A nearly full disk."""
-    return Disk(free=60_000_000)
-
-
-@pytest.mark.slow
-@pytest.mark.process
-async def test_minutes__choose_by_a_measurement_and_stay_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second time, the child process cannot start, and the rules alone choose another size."""
+async def test_preview__has_the_given_time_and_leaves_the_size_to_the_worker(tmp_path: Path) -> None:
+    """It starts no process: the machine of the bot says nothing of the worker's, and may have no torch."""
     add_corpus(tmp_path, some_text(2000))
-    with monkeypatch.context() as nearly_full:
-        nearly_full.setattr(shutil, "disk_usage", disk_usage)
-        first = await previewed(tmp_path, MINUTES)
-    assert first.effective.model_size in ("tiny", "small"), "4 million weights do not fit on the disk"
+    first = await previewed(tmp_path, MINUTES)
     reasons = {choice.field: choice.reason for choice in first.chosen}
-    assert "ms a step here" in reasons["model_size"] and "ms a step here" in reasons["num_epochs"]
+    assert reasons["model_size"] == "until the worker has measured its speed"
     assert (first.cost.seconds, first.cost.is_given_time) == (180, True)
-    assert "takes the given 3 minutes, or less" in first.checked().cost[0]
-    record = record_of(first)
-    monkeypatch.setattr(sys, "executable", "/none")
-    second = await previewed(tmp_path, MINUTES)
-    assert not any("ms a step here" in choice.reason for choice in second.chosen)
-    other = changed(second.effective, model=changed(second.effective.model, hidden_size=4), model_size="tiny")
-    assert second._replace(effective=other).is_of(record)
-    assert not second._replace(effective=changed(second.effective, test="locked")).is_of(record)
+    assert "It takes the given 3 minutes, or less" in first.checked().cost[0]
+
+
+async def test_request__is_that_of_a_run_whose_worker_has_chosen(tmp_path: Path) -> None:
+    """Another time, text, lock or given value makes another run; a size that the worker has chosen does not."""
+    add_corpus(tmp_path, some_text(2000))
+    found = await previewed(tmp_path, MINUTES)
+    record = record_of(found)
+    other = changed(found.effective, model=changed(found.effective.model, hidden_size=4), model_size="tiny")
+    assert found._replace(effective=other).is_of(record)
+    assert not found._replace(effective=changed(found.effective, test="locked")).is_of(record)
     assert not (await previewed(tmp_path, changed(MINUTES, minutes=4.0))).is_of(record)
     given = changed(MINUTES, learning_rate=0.5)
     assert not (await previewed(tmp_path, given)).is_of(record)
-    assert not second.is_of(changed(record, request=given))
+    assert not found.is_of(changed(record, request=given))
     assert not (await previewed(tmp_path, changed(MINUTES, model_family="lstm"))).is_of(record)
-    again = await resolve_again(record, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
-    assert request_hash(again) == record.request_hash
+    chosen = changed(record, effective=other, request_hash=request_hash(other))
+    again = await resolve_again(chosen, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
+    assert request_hash(again) == chosen.request_hash
 
 
 @pytest.mark.slow
 @pytest.mark.process
-async def test_minutes__of_a_given_model_are_measured_with_it(tmp_path: Path) -> None:
+async def test_study__measures_the_sizes_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one that can start, the study trains the sizes for the text."""
     add_corpus(tmp_path, some_text(200))
-    found = await previewed(tmp_path, tiny_request(minutes=3.0, num_epochs=None))
-    assert "model_size" not in {choice.field for choice in found.chosen}
-    assert 1 <= found.cost.steps <= found.effective.num_epochs * 1000
+    request, settings = changed(MINUTES, minutes=0.2), settings_in(tmp_path)
+    facts = await gather(request, CorpusStore(settings), settings)
+    pace = measure_pace(request, facts, settings)
+    assert pace is not None and (pace.minutes, pace.size) == (0.2, "tiny") and pace.step_seconds > 0
+    monkeypatch.setattr(sys, "executable", "/none")
+    assert measure_pace(request, facts, settings) is None
 
 
-async def test_minutes__of_a_model_that_does_not_fit_are_refused_before_it_is_measured(tmp_path: Path) -> None:
-    """The measurement would take the memory that the machine lacks; a unit test that starts a process fails."""
+@pytest.mark.process
+async def test_first_training_of_a_machine__is_measured_where_its_time_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_corpus(tmp_path, some_text(200))
+    settings = settings_in(tmp_path)
+    found = await previewed(tmp_path, tiny_request(max_steps=1000, num_epochs=None))
+    measured = with_measured_time(found, settings).cost
+    assert found.cost.seconds is None and measured.seconds is not None
+    assert 0 < measured.seconds < 1000 and measured.is_measured
+    assert "judged by a measurement of two seconds" in measured.lines()[0]
+    known = found._replace(cost=changed(found.cost, seconds=7.0))
+    assert with_measured_time(known, settings) is known
+    limited = found._replace(effective=changed(found.effective, max_seconds=0.001))
+    assert with_measured_time(limited, settings).cost.seconds == 0.001
+    counted = found._replace(effective=changed(found.effective, model=NgramConfig(max_order=3)))
+    assert with_measured_time(counted, settings) is counted
+    monkeypatch.setattr(sys, "executable", "/none")
+    assert with_measured_time(found, settings) is found
+
+
+async def test_minutes__of_a_model_that_does_not_fit_are_refused(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text(200))
     large = ModelBlock(num_layers=500, hidden_size=30_000)
     with refused(ErrorCode.MODEL_INCOMPATIBLE, "needs at least"):
