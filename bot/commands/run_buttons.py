@@ -9,7 +9,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted
 from bot.messages.advice import retry_batch
-from bot.messages.answers import STATE_SIGNS, config_answer, file_answer, files_answer
+from bot.messages.answers import STATE_SIGNS, config_answer, details_answer, file_answer, files_answer
 from bot.messages.buttons import (
     MAX_OPTION_CHARACTERS,
     MAX_OPTIONS,
@@ -23,6 +23,7 @@ from bot.messages.buttons import (
 )
 from bot.messages.files import one_file
 from bot.messages.text import BLURPLE, MAX_FILE_BYTES, display_name, make_embed, shown_name
+from trainer.artifacts.outcome import read_outcome
 from trainer.config.presets import halved_batch
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -69,6 +70,14 @@ async def _config(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "status", press.run_id)
     text = await context.lab.call(calls.GET_CONFIG, context.caller, RunPath(run_id=run.record.run_id))
     return Answer(config_answer(run.record, text), one_file(f"{run.record.run_id}.yaml", text.encode()))
+
+
+async def _details(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with what the messages about a run leave out."""
+    run = await find_run(context, "status", press.run_id)
+    status = await context.lab.feeds.status(run.record.run_id)
+    outcome = await asyncio.to_thread(read_outcome, run.directory)
+    return Answer(details_answer(run.record, status, outcome))
 
 
 async def _change_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
@@ -126,6 +135,7 @@ BUTTONS: Reactions = {
     "files": ButtonAnswer("export", _files),
     "file": ButtonAnswer("export", _file),
     "config": ButtonAnswer("status", _config),
+    "details": ButtonAnswer("status", _details),
     "change": ButtonForm("status", _change_form),
     "retry": ButtonAnswer("resume", _retry),
     "compare": ButtonAnswer("status", _compare),

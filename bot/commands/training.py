@@ -19,6 +19,7 @@ from bot.commands.run_options import (
     suggested_tokenizers,
 )
 from bot.messages.answers import accepted_answer
+from bot.messages.buttons import button, button_row
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, read_attachment
 from bot.session.client import Bot
@@ -130,7 +131,8 @@ async def answer_accepted(
     waits_for = (await bot.lab.queue.states.status(accepted.run_id)).waits_for
     note = _(WAIT_MESSAGES[waits_for]) if waits_for is not None and waits_for in UNMET else None
     shown: Notify = "dm" if notify == "here" and channel_id is None else notify
-    return Answer(accepted_answer(changed(record, run_id=name), note, notify=shown, group=accepted.group))
+    embed = accepted_answer(changed(record, run_id=name), note, notify=shown, group=accepted.group)
+    return Answer(embed, view=button_row(button("details", record.run_id, _("Details"))))
 
 
 async def accept_files(

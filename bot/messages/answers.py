@@ -7,7 +7,7 @@ from typing import Literal
 
 import discord
 
-from bot.messages.run_card import leak_warnings, notes_of, recipe, run_card
+from bot.messages.run_card import leak_warnings, notes_of, recipe, result_details, run_card
 from bot.messages.text import (
     AMBER,
     BLURPLE,
@@ -30,13 +30,16 @@ from bot.messages.text import (
     without_links,
 )
 from bot.people.user_settings import Notify
+from trainer.artifacts.outcome import Outcome
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.job_status import UnreadableJob
-from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
+from trainer.contracts.models import Architecture, NgramConfig
+from trainer.contracts.runs import EffectiveRequest, RunRecord, RunStatus, describe_unused
 from trainer.contracts.seeds import RunGroup
+from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.training_options import ChosenValue
-from trainer.lab.language import _, numeral
+from trainer.lab.language import _, numeral, plural
 from trainer.lab.limits import LimitReached
 from trainer.queue.run_index import RunRow
 
@@ -53,6 +56,20 @@ STATE_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN,
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG, _MAX_SHOWN_NOTE = 1900, 300
 _MAX_UNREADABLE, _MAX_REASON = 5, 300
+_MINUTE, _HOUR = 60, 3600
+_MODELS: Mapping[Architecture, str] = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn": "RNN",
+    "gpt2": "GPT-2",
+    "llama": "LLaMA",
+    "qwen": "Qwen",
+    "bert": "BERT",
+    "ngram": "n-grams",
+}
+UNITS: Mapping[TokenizerMethod, str] = {"char": "characters", "byte": "bytes", "word": "words"}
+SUBWORDS = "subwords"
+"""What a model predicts, for each kind of tokenizer, and for the others."""
 CARD_PLACES: dict[Notify, str] = {
     "dm": "A card in your direct messages shows the progress.",
     "here": "A card in this channel shows the progress.",
@@ -63,13 +80,12 @@ CARD_PLACES: dict[Notify, str] = {
 def accepted_answer(
     record: RunRecord, note: str | None = None, *, notify: Notify = "dm", group: RunGroup | None = None
 ) -> discord.Embed:
-    """Return the answer to `/mt train`, with the estimated cost of the run or the group, or to `/mt resume`."""
+    """Return the answer to `/mt train` or `/mt resume`: in plain words, what is trained, on what and how long."""
     n_runs = 1 if group is None else len(group.seeds)
     lines = [
-        *recipe(record),
+        _plan(record),
+        *recipe(record)[1:],
         *([] if group is None else [f"{count(n_runs, 'seed')}: {', '.join(map(str, group.seeds))}"]),
-        *_values_by_rule(record.chosen),
-        *([] if record.cost is None else record.cost.lines(n_runs)),
         *notes_of(record.notes),
         *leak_warnings(record, record.leaks),
         *describe_unused(record.unused_settings),
@@ -77,6 +93,54 @@ def accepted_answer(
         _(CARD_PLACES[notify]),
     ]
     return make_embed(GREY, f"⏳ {_('Queued: {name}', name=shown_name(record))}", lines, record.run_id)
+
+
+def _plan(record: RunRecord) -> str:
+    """Return in one sentence what a run trains, how often it reads its text, and how long that takes."""
+    request, units = record.effective, _(UNITS.get(record.effective.tokenizer.method, SUBWORDS))
+    if isinstance(request.model, NgramConfig):
+        return _("Counts of n-grams of {units}.", units=units)
+    seconds = None if record.cost is None else record.cost.seconds
+    if request.minutes is not None:
+        length = _("as many passes over the text as the time is enough for")
+    elif request.counts_steps:
+        length = count(request.num_epochs, "step")
+    else:
+        length = plural("{count} pass over the text", "{count} passes over the text", request.num_epochs)
+    if seconds is None:
+        return _(
+            "{model} of {units}, {length}. Its card says how long that takes, some seconds after the start.",
+            model=_model(request),
+            units=units,
+            length=length,
+        )
+    time = _("about {time}", time=_time(seconds))
+    return _("{model} of {units}, {length}, {time}.", model=_model(request), units=units, length=length, time=time)
+
+
+def _model(request: EffectiveRequest) -> str:
+    """Return the family and the size of a model."""
+    return _MODELS[request.model.architecture] + (f" ({request.model_size})" if request.model_size else "")
+
+
+def _time(seconds: float) -> str:
+    """Return a time in its largest fitting unit, without decimals."""
+    if seconds >= 2 * _HOUR:
+        return _("{number} h", number=numeral(seconds / _HOUR, ".0f"))
+    if seconds >= 2 * _MINUTE:
+        return _("{number} min", number=numeral(seconds / _MINUTE, ".0f"))
+    return _("{number} s", number=numeral(max(1.0, seconds), ".0f"))
+
+
+def details_answer(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
+    """Return what the answer to `/mt train` and the final message leave out of a run."""
+    lines = [
+        *recipe(record)[:1],
+        *_values_by_rule(record.chosen),
+        *([] if record.cost is None else record.cost.lines()),
+        *result_details(record, status, outcome),
+    ]
+    return make_embed(GREY, f"🔎 {_('Details of {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def _values_by_rule(chosen: Sequence[ChosenValue]) -> list[str]:

@@ -72,6 +72,7 @@ def final_buttons(record: RunRecord, status: RunStatus, *, is_owner: bool) -> It
             yield button("files", run_id, _("Files"))
         yield button("compare", run_id, _("Compare…"))
         yield button("config", run_id, _("Copy config"))
+        yield button("details", run_id, _("Details"))
     elif is_owner:
         if can_resume(status):
             yield button("resume", run_id, _("Resume"))

@@ -75,12 +75,13 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             resume = _("`/mt resume run:{run_id}` resumes the run.", run_id=status.run_id)
             lines = [f"{progress_bar(status.progress)} {_steps_in_epochs(status)}", *_checkpoint(status), resume]
             return make_embed(GREY, f"⏸ {_('Paused: {name}', name=name)}", lines, status.run_id)
+        case "completed":
+            colour, title = _end_title(name, status)
+            lines = [*_losses(status)[:1], *_worth(record, status), *_recipe_with_weights(record, status)]
+            return make_embed(colour, title, lines, status.run_id)
         case _:
             colour, title = _end_title(name, status)
-            lines = _end_lines(record, status)
-            if status.status == "completed":
-                lines += _recipe_with_weights(record, status)
-            return make_embed(colour, title, lines, status.run_id)
+            return make_embed(colour, title, _end_lines(record, status), status.run_id)
 
 
 def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
@@ -89,16 +90,7 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
     lines = _end_lines(record, status)
     match status.status:
         case "completed":
-            lines += [
-                *_samples(outcome.samples),
-                *_files(outcome.files),
-                _(
-                    "Reproduce: `/mt train config:{run_id}.yaml`, the file of **{button}**.",
-                    run_id=status.run_id,
-                    button=_("Copy config"),
-                ),
-                *_chat_command(record),
-            ]
+            lines += [*_samples(outcome.samples), *_chat_command(record)]
         case "failed":
             if outcome.last_lines:
                 log_end = clamp_start("\n".join(outcome.last_lines), _MAX_LOG - 2 * CODE_BLOCK_MARKS)
@@ -113,12 +105,28 @@ def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> dis
     return make_embed(colour, title, lines, status.run_id)
 
 
+def result_details(record: RunRecord, status: RunStatus, outcome: Outcome) -> list[str]:
+    """Return what the final message of a completed run leaves out; nothing of another run."""
+    if status.status != "completed":
+        return []
+    lines = [] if (looks := test_note(status)) is None else [reader_of_names().note(looks)]
+    lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
+    if status.auc is not None:
+        area, unit = figure(status.auc, SURPRISAL_DIGITS), _(current_unit())
+        lines.append(_("Area under the loss curve: {area} {unit} · steps", area=area, unit=unit))
+    again = _(
+        "Reproduce: `/mt train config:{run_id}.yaml`, the file of **{button}**.",
+        run_id=record.run_id,
+        button=_("Copy config"),
+    )
+    return [*lines, *_files(outcome.files), again]
+
+
 def _end_lines(record: RunRecord, status: RunStatus) -> list[str]:
     """Return the lines that the card of an ended run and its final message have in common."""
     match status.status:
         case "completed":
-            notes = [*notes_of(status.notes), *leak_warnings(record, status.leaks)]
-            return [*_result(status), *_warning(status), *notes]
+            return [*_losses(status), *_worth(record, status), *notes_of(status.notes)]
         case "failed":
             return [*_failure(status), advice(status), *_checkpoint(status)]
         case _:
@@ -274,22 +282,22 @@ def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
             return GREY, f"⏹ {_('Cancelled: {name}', name=name)}{where}"
 
 
-def _result(status: RunStatus) -> list[str]:
+def _losses(status: RunStatus) -> list[str]:
+    """Return the losses of a completed run, that on the test split first."""
     lines = []
     if status.test_loss is not None:
         test = _loss(status, f"**{figure(status.test_loss)}**", status.bits_per_char)
         lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
-    reader = reader_of_names()
-    lines += [] if status.baseline is None else [reader.note(counting_note(status.baseline))]
-    lines += [] if (looks := test_note(status)) is None else [reader.note(looks)]
-    lines += unknown_warning(status.unknown_char_share)
-    lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
-    if status.auc is not None:
-        area, unit = figure(status.auc, SURPRISAL_DIGITS), _(current_unit())
-        lines.append(_("Area under the loss curve: {area} {unit} · steps", area=area, unit=unit))
     return lines
+
+
+def _worth(record: RunRecord, status: RunStatus) -> list[str]:
+    """Return what the losses of a completed run are worth: beside counting, and the reasons to doubt them."""
+    counted = [] if status.baseline is None else [reader_of_names().note(counting_note(status.baseline))]
+    doubts = [*unknown_warning(status.unknown_char_share), *_warning(status), *leak_warnings(record, status.leaks)]
+    return [*counted, *doubts]
 
 
 def _best_validation(status: RunStatus, loss: float) -> str:

@@ -48,7 +48,7 @@ async def test_seeds__start_a_group_with_one_card_and_one_final_message(here: Pl
     [first, second] = [path.name for path in here.runs()]
     group_id = first.removesuffix("-s42")
     assert second == f"{group_id}-s43"
-    assert "2 seeds: 42, 43" in answer.text and "Each of the 2 runs has" in answer.text
+    assert "2 seeds: 42, 43" in answer.text
     assert group_id in answer.text and first not in answer.text
     card = await here.message(here.bob, f"Queued: cats-gru · 2 seeds(?s:.*){group_id}")
     assert {"Cancel", "Unwatch", "Refresh"} <= buttons(card).keys()

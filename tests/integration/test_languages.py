@@ -29,9 +29,10 @@ async def test_messages__are_in_the_language_of_their_reader(tmp_path: Path) -> 
         await here.bot.backend.access.set(reader.id, "user")
         assert "Укажите ровно одно: `corpus`" in (await here.ask(reader, "train")).text
         answer, card = await train_and_cancel(here, reader, 5, "⏹ Отменён: languages")
-        assert all(" · 5 эпох" in text and "⏳ В очереди: languages" in text for text in (answer, card))
+        assert "; 5 проходов по тексту" in answer and " · 5 эпох" in card
+        assert all("⏳ В очереди: languages" in text for text in (answer, card))
         answer, card = await train_and_cancel(here, here.bob, 2, "⏹ Cancelled: languages")
-        assert " · 2 epochs\n" in answer and "⏳ Queued: languages" in card
+        assert ", 2 passes over the text" in answer and " · 2 epochs · " in card and "⏳ Queued: languages" in card
 
         story = here.story(reader, "languages-ru")
         for user in (reader, here.bob):

@@ -58,4 +58,4 @@ async def test_train_on_attachment__starts_a_run_with_the_values_of_its_form(
         assert "This form has expired" in (await here.submit(opened, {})).text
         runs = [run.record().effective for run in RunStore(tmp_path / "artifacts").all()]
     found = {one.label: (one.model_family, one.num_epochs) for one in runs}
-    assert len(runs) == 3 and found["two"] == ("char_lstm", 92) and ("gpt2", 2) in found.values()
+    assert len(runs) == 3 and found["two"] == ("char_lstm", 94) and ("gpt2", 2) in found.values()

@@ -53,7 +53,7 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message(here: Plac
     assert "training loss 2.741 bits/token" in str(chart["description"])
     assert here.discord.read(chart).startswith(b"\x89PNG")
     assert final.attachments == [], "the chart stands in the card"
-    assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]
+    assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config", "details"]
     assert "cancel" in custom_ids(card) and "mt:cancel" not in str(card.components)
 
 

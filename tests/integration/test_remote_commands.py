@@ -179,8 +179,8 @@ def test_file_of_this_machine__is_uploaded(laptop: Laptop, other: str) -> None:
     (laptop.folder / "plans" / "theirs.txt").write_text(text, encoding="utf-8")
     trained = [laptop.read(RunStatus, "train", name, *TINY) for name in ("mine.txt", "plans/run.yaml")]
     assert [(status.status, status.label) for status in trained] == [
-        ("completed", "mine-lstm"),
-        ("completed", "theirs-lstm"),
+        ("completed", "mine-char_lstm"),
+        ("completed", "theirs-char_lstm"),
     ]
     digest = sha256(text.encode()).hexdigest()
     assert {laptop.runs.get(status.run_id).record().effective.corpus.name for status in trained} == {digest}

@@ -102,7 +102,7 @@ async def test_resume__is_for_the_starter_and_admins_and_has_its_own_card(tmp_pa
         await refused(here.ana, "`epochs` must be 2 or more, you gave 1", epochs=1)
         assert len(here.runs()) == 1
         answer = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 9})
-        assert answer.is_ephemeral and "⏳ Queued" in answer.text and "9 epochs" in answer.text
+        assert answer.is_ephemeral and "⏳ Queued" in answer.text and "9 passes over the text" in answer.text
         [new] = [RunDirectory(path) for path in here.runs() if path.name != old.run_id]
         assert (new.record().user_id, new.record().resumed_from_run_id) == (here.ana.id, old.run_id)
         await here.message(here.ana, "Queued")

@@ -97,9 +97,9 @@ async def test_settings__are_shown_and_attached_and_train_again_when_edited(tmp_
         attached = here.discord.read(answered(shown).attachments[0]).decode()
         assert "num_epochs: 2" in text_shown and "corpus: cats" in attached and "```" in text_shown
         opened = await here.discord.click(here.bob, status, f"mt:change:{path.name}")
-        assert '\nlabel: "cats-lstm"\n' in attached and "label:" not in str(opened.callback_data)
+        assert '\nlabel: "cats-char_lstm"\n' in attached and "label:" not in str(opened.callback_data)
         again = await here.submit(opened, {"config": attached.replace("num_epochs: 2", "num_epochs: 3")})
-        assert "3 epochs" in again.text and "Queued" in again.text
+        assert "3 passes over the text" in again.text and "Queued" in again.text
         wrong = await here.discord.click(here.bob, status, f"mt:change:{path.name}")
         refused = await here.submit(wrong, {"config": "num_epochs: many"})
         assert refused.colour == AMBER and "num_epochs" in refused.text
@@ -155,7 +155,7 @@ async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) 
         batches = sorted((str(one.batch_size), one.gradient_accumulation) for one in accepted)
         assert batches == [("32", 2), ("64", 1), ("64", 1), ("64", 1)]
         labels = sorted(one.label or "" for one in accepted)
-        assert labels == ["cats-lstm", "cats-lstm", "cats-lstm-2", "cats-lstm-3"]  # the first twice by this test
+        assert labels == ["cats-char_lstm", "cats-char_lstm", "cats-char_lstm-2", "cats-char_lstm-3"]  # the first twice by this test
 
 
 async def test_retry__of_a_run_that_has_not_ended_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from local_discord.driver import shown_text
 from local_discord.rest import FILES
 from local_discord.state import Guild, User
 from tests.support import ROOT, add_corpus
-from tests.support.bot import AMBER, TEXT, Place, left, place
+from tests.support.bot import AMBER, TEXT, Place, buttons, left, place
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now
@@ -42,14 +42,17 @@ def texts(here: Place) -> list[str]:
 async def test_options__reach_the_run(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT.decode(), "cats")
     async with place(tmp_path) as here:
-        answer = await here.ask(
+        message = await here.reply(
             here.bob,
             "train",
             {"corpus": "cats", "model": "gru", "size": "tiny", "epochs": 2, "name": "small gru", "early_stopping": 3},
         )
-        record = accepted(here)
-        assert "It has about" in answer.text and "parameters and needs about 0.4 GiB of memory and" in answer.text
-        assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · char tokenizer · 2 epochs" in answer.text
+        record, answer = accepted(here), shown_text(message.payload)
+        assert "⏳ Queued: small gru" in answer and "GRU (tiny) of characters, 2 passes over the text" in answer
+        details = (await here.click(here.bob, message, buttons(message)["Details"])).text
+        assert "It has about" in details and "parameters and needs about 0.4 GiB of memory and" in details
+        assert "gru tiny · 32/64/1 · char tokenizer · 2 epochs" in details
+        assert "`learning_rate` " in details and "`learning_rate`" not in answer, "what rules have chosen"
         assert record.user_id == here.bob.id
         assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled
         assert record.request.seed == 42 and "seed" not in record.request.model_fields_set
@@ -96,7 +99,7 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
         await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2})
         here.story(here.ana, "lstm-ana", created_at=now())
         again = await here.ask(here.bob, "train", {"epochs": 3})
-        assert "Corpus: cats" in again.text and "3 epochs" in again.text
+        assert "Corpus: cats" in again.text and "3 passes over the text" in again.text
 
 
 async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ async def test_text__with_a_non_latin_name_gives_its_run_and_corpus_that_name(tm
         here.discord.fail_next("GET", FILES, 503)
         for name, data in (("мәтін", TEXT), ("мәтін 2", TEXT + b"a\n")):
             answer = await here.ask(here.bob, "train", {"file": Upload(f"{name}.txt", data)})
-            assert f"⏳ Queued: {name}-lstm\n" in answer.text
+            assert f"⏳ Queued: {name}-char\\_lstm\n" in answer.text
         offered = await here.suggested(here.bob, "train", "corpus", "мәт")
         assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
         settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
@@ -188,6 +191,6 @@ async def test_config__alone_names_one_of_the_corpora(tmp_path: Path) -> None:
         several = await here.ask(here.bob, "train", {"corpus": "cat"})
         assert "'cat' names 2 corpora: cat_walk, cats. Give more of the name." in several.text
         await here.ask(here.bob, "train", {"corpus": "cat_", "size": "tiny", "tokenizer": "char"})
-        assert (accepted(here).effective.label, accepted(here).request.corpus) == ("cat_walk-lstm", "cat_walk")
+        assert (accepted(here).effective.label, accepted(here).request.corpus) == ("cat_walk-char_lstm", "cat_walk")
         answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text

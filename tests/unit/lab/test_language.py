@@ -16,7 +16,7 @@ from bot.commands.compare import VALUES
 from bot.commands.help import KINDS, all_commands
 from bot.commands.settings import NOTIFY_LABELS, UNIT_LABELS
 from bot.messages.advice import CHANGES
-from bot.messages.answers import CARD_PLACES, STATE_SIGNS, error_title
+from bot.messages.answers import CARD_PLACES, STATE_SIGNS, SUBWORDS, UNITS, error_title
 from bot.messages.inference import STOPS
 from bot.messages.job_cards import TITLES
 from bot.messages.text import Per
@@ -65,7 +65,7 @@ def texts_in_code() -> Iterator[tuple[str, bool]]:
     labels += [UNIT_NOTE, *(f"{unit}/{what}" for unit in UNIT_LABELS for what in PER)]
     labels += [*map(error_title, ErrorCode), *(role.value for role in Role)]
     labels += [*WAIT_MESSAGES.values(), *WARNINGS.values(), *TAKES.values(), *WORKER_STATES]
-    labels += [*LEVELS, *(field.title for field in RUN_FIELDS if field.is_on_card)]
+    labels += [*UNITS.values(), SUBWORDS, *LEVELS, *(field.title for field in RUN_FIELDS if field.is_on_card)]
     yield from ((label, False) for label in labels)
     yield from (found for found in texts_of_reports() if is_translated(found[0]))
 

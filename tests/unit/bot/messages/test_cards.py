@@ -22,6 +22,7 @@ from bot.commands.settings import settings_answer
 from bot.messages.answers import (
     accepted_answer,
     cancel_answer,
+    details_answer,
     error_answer,
     logs_answer,
     runs_page,
@@ -309,6 +310,10 @@ def end(state: str, outcome: Outcome | None = None) -> discord.Embed:
     return final_message(record, status, outcome or Outcome())
 
 
+def details(state: str) -> discord.Embed:
+    return details_answer(*RUN_STATES[state], Outcome(FILES))
+
+
 def error(code: ErrorCode, *problems: FieldProblem) -> discord.Embed:
     return error_answer(AppError(code, "`epochs` must be 1 to 1000, you gave 0.", problems), "0a1b2c3d")
 
@@ -372,7 +377,10 @@ def of_every_cell() -> ExperimentStatus:
     return changed(status, cells=tuple(cells))
 
 
-ENDS = ("completed", "masked", "failed", "cancelled", "cancelled behind a checkpoint", "diverged and cancelled")
+ENDS = (
+    *("completed", "completed early", "noted", "weights of the parent", "masked"),
+    *("failed", "cancelled", "cancelled behind a checkpoint", "diverged and cancelled"),
+)
 """States whose final messages end differently; what comes before has the card, too."""
 SHOWN_BELOW = (
     *(f"{state} card" for state in ("queued", "running", "completed", "failed", "cancelled")),
@@ -384,6 +392,11 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     **{f"any {name}": partial(make, "kk-ipa") for name, make in MESSAGES.items() if name not in SHOWN_BELOW},
     **{f"card {state}": partial(run, state) for state in RUN_STATES},
     **{f"end {state}": partial(end, state) for state in ENDS},
+    **{
+        f"details {state}": partial(details, state)
+        for state in ("completed", "completed early", "stopped late", "failed")
+    },
+    "details of a plan": lambda: details_answer(changed(WARM, chosen=CHOSEN), QUEUED, Outcome()),
     "end with outcome": lambda: end("completed", Outcome(FILES, SAMPLES)),
     "end without weights": lambda: end("completed", Outcome(FILES[1:])),
     "end with a log": lambda: end("failed", Outcome(last_lines=LINES)),
@@ -610,8 +623,8 @@ FIGURES: Sequence[tuple[str, str, Sequence[float]]] = [
     ("card running", "Validation {:.3f} {u}/token · {:.3f} {u}/char · best {:.3f}", (2.1, 4.2, 2.1)),
     ("card without checkpoint", "Loss **{:.3f}** {u}/token · {:.3f} {u}/char", (3.0, 6.0)),
     ("card completed", "Test **{:.3f}** {u}/token · {:.3f} {u}/char · perplexity 2.72", (1.0, 1.5 * BIT)),
-    ("card completed early", "Area under the loss curve: {:.2f} {u} · steps", (201.44,)),
-    ("card completed early", "Validation {:.3f} ± {:.3f} (95 %) {u}/token", (2.1, 0.05)),
+    ("details completed early", "Area under the loss curve: {:.2f} {u} · steps", (201.44,)),
+    ("end completed early", "Validation {:.3f} ± {:.3f} (95 %) {u}/token", (2.1, 0.05)),
     ("card learned nothing", "its loss is {:.3f} {u}/token, and the uniform baseline has {:.3f}.", (3.64837, 3.76120)),
     ("card masked", "Test **{:.3f}** {u}/masked token · perplexity 2.72", (1.0,)),
     (

@@ -35,8 +35,8 @@ def labels(buttons: Iterable[discord.ui.Button[discord.ui.View]]) -> str:
         ("running", True, "Cancel · Logs · Unwatch · Refresh", None),
         ("running", False, "Unwatch · Refresh", None),
         ("paused", True, "Resume · Cancel · Logs · Unwatch · Refresh", None),
-        ("completed", True, "Refresh", "Generate · Score… · Eval on… · Files · Compare… · Copy config"),
-        ("completed", False, "Refresh", "Generate · Score… · Eval on… · Compare… · Copy config"),
+        ("completed", True, "Refresh", "Generate · Score… · Eval on… · Files · Compare… · Copy config · Details"),
+        ("completed", False, "Refresh", "Generate · Score… · Eval on… · Compare… · Copy config · Details"),
         ("failed", True, "Refresh", "Resume · Retry · Logs"),
         ("failed", False, "Refresh", ""),
         ("cancelled", True, "Refresh", "Retry · Logs"),
@@ -69,8 +69,12 @@ def test_failed_run__has_the_buttons_of_its_error(code: ErrorCode, batch: int, s
     [
         ("queued", True, "Refresh · Watch · Watch here · Cancel · Logs · Copy config · Edit…"),
         ("running", False, "Refresh · Watch · Watch here · Copy config · Edit…"),
-        ("completed", True, "Refresh · Generate · Score… · Eval on… · Files · Compare… · Copy config · Logs · Edit…"),
-        ("completed", False, "Refresh · Generate · Score… · Eval on… · Compare… · Copy config · Edit…"),
+        (
+            "completed",
+            True,
+            "Refresh · Generate · Score… · Eval on… · Files · Compare… · Copy config · Details · Logs · Edit…",
+        ),
+        ("completed", False, "Refresh · Generate · Score… · Eval on… · Compare… · Copy config · Details · Edit…"),
         ("failed", True, "Refresh · Resume · Retry · Logs · Copy config · Edit…"),
         ("cancelled", False, "Refresh · Copy config · Edit…"),
     ],
@@ -84,7 +88,10 @@ def test_status_answer__has_the_caller_s_next_commands(state: str, is_owner: boo
 
 def test_final_message__of_a_masked_model_offers_no_generation() -> None:
     masked = changed(RUN, effective=changed(RUN.effective, objective="masked_lm"))
-    assert labels(final_buttons(masked, COMPLETED, is_owner=False)) == "Score… · Eval on… · Compare… · Copy config"
+    assert (
+        labels(final_buttons(masked, COMPLETED, is_owner=False))
+        == "Score… · Eval on… · Compare… · Copy config · Details"
+    )
 
 
 @pytest.mark.parametrize("state", STATUSES)
