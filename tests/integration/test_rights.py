@@ -89,7 +89,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
     **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment", "study")},
     "train": {"corpus": "demo", "init_from": "RUN"},
-    "corpus show": NO_TEXT,
+    **{f"corpus {action}": NO_TEXT for action in ("show", "delete")},
     **{name: {"run": "RUN", "text": "abc"} for name in ("score", "predict")},
     **{f"experiment {action}": {"experiment": "EXPERIMENT"} for action in ("show", "export", "cancel")},
     "battery start": {"run": "RUN", "battery": "nothing"},
@@ -119,6 +119,7 @@ WORDS = {
     "order_workers": "workers resume",
     "train": f"train {_OF_RUN}",
     "check_training": f"validate {_OF_RUN}",
+    "develop": "develop RUN --eval test",  # without words, which have a rule of their own
     "delete_run": "delete RUN --yes",
     "get_logs": "logs RUN",
     "get_config": "config RUN",
@@ -167,6 +168,8 @@ _OF_FILES = dict.fromkeys(
     ("batteries", "readings", "experiments", "studies", "verifications", "tokenizers"), Role.USER
 ) | {"corpus_builds": Role.ADMIN, "models": Role.WEIGHTS}
 """The people who may read files of a kind; those of exports are for owners."""
+_FILES_OF = {"battery": "batteries", "tokenizer": "tokenizers"}
+"""The kinds of the files that a command of a group exports."""
 Things = dict[str, str]
 """Ids in place of the words for them."""
 
@@ -445,10 +448,10 @@ async def test_operation__is_allowed_as_the_rule_says(face: str, private: bool, 
             people = [*(one for one in here.people if one.key), Person("operator", None, rank=Role.ADMIN)]
         for row in sorted(OPERATIONS, key=_turn):
             for template in TEMPLATES[face](row):
-                of_kind = re.search("/artifacts/([a-z_]+)|job export ([a-z_]+)", template)
+                of_kind = re.search("/artifacts/([a-z_]+)|job export ([a-z_]+)|^(battery|tokenizer) export", template)
                 role = ROLES.get(row.name, Role.USER)
                 if of_kind is not None:
-                    role = _OF_FILES.get(of_kind[1] or of_kind[2], Role.OWNER)
+                    role = _OF_FILES.get(of_kind[1] or of_kind[2] or _FILES_OF[of_kind[3]], Role.OWNER)
                 tries = [
                     (row.name in OPEN or may(one, role, owner, private=private), owner, one)
                     for owner in owners_of(row, template)
