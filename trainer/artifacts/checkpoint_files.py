@@ -101,7 +101,7 @@ class StepPlan(Frozen):
 class TrainingState(Frozen):
     """State of a training besides its weights; the next step depends on nothing else."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     request_hash: Sha256
     step: int = 0
     processed_step: int = 0

@@ -108,7 +108,7 @@ _OF_RUN = (
 _OF_SPLIT = _without_null("unknown_tokens", "unknown_chars", "bytes")
 
 EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
-    "RunRecord": ((*_OF_RUN, Change("cost", _without("search_steps"))),),
+    "RunRecord": ((*_OF_RUN, Change("cost", _without("search_steps"))), ()),
     "RunManifest": (
         (
             *_OF_RUN,
@@ -116,9 +116,12 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
             *(Change(f"data.{split}", _OF_SPLIT) for split in ("train", "validation", "test")),
             Change("eval", _with_empty_lines),
         ),
+        (),
     ),
-    "EvalMetrics": ((Change("", _with_total_line), Change("", _with_templates)),),
-    "TrainingState": ((Change("", _without_null("seen")),),),
+    "EvalMetrics": ((Change("", _with_total_line), Change("", _with_templates)), ()),
+    "TrainingState": ((Change("", _without_null("seen")),), ()),
+    "StudyRecord": ((),),
+    "StudyResult": ((),),
     "BatteryRecord": ((Change("batteries", _with_templates),),),
     "BatteryManifest": ((Change("batteries", _with_templates),),),
     "BatterySummary": (
@@ -133,7 +136,8 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
 }
 """The changes of stored forms by the names of their classes, or by the types of events.
 
-The first tuple of a form leads from version 1 to version 2. It holds all changes since commit 30549b9: all is 0.1.0.
+The first tuple of a form leads from version 1 to version 2. That of most forms holds all changes since commit 30549b9:
+all is 0.1.0. A tuple without changes is of a version that has added fields.
 """
 
 

@@ -297,7 +297,7 @@ def settings_of(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
 class RunRecord(JobRecord):
     """`request.json`: an accepted run."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     run_id: Identifier
     request: SentRequest
     effective: EffectiveRequest
@@ -623,7 +623,7 @@ class EvalSummary(Frozen):
 class RunManifest(Frozen):
     """`manifest.json`: a finished run; written once, at its end."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     run_id: Identifier
     status: FinalState
     request: SentRequest

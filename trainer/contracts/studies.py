@@ -130,7 +130,7 @@ class StudyVariant(StudySetting):
 class StudyRecord(JobRecord):
     """`request.json`: an accepted study."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     study_id: Identifier
     request: StudyRequest
     request_hash: Sha256
@@ -267,7 +267,7 @@ class StudyTest(Frozen, json_schema_extra=describe_fields):
 class StudyResult(Frozen, json_schema_extra=describe_fields):
     """`result.json`: a completed study; written last."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     study_id: Identifier
     name: StudyName
     objective: Objective
