@@ -29,7 +29,7 @@ LONG_WORK: tuple[str, ...] = (
     "mt export",
     "mt tokenizer train",
     "mt-admin build-corpora",
-    "mt experiment start",
+    "mt-experiment start",
 )
 """Commands whose work takes longer than an answer may: their first content says that the work is accepted or runs."""
 
@@ -47,7 +47,7 @@ _HELP_TOPICS: tuple[str, ...] = (
     "eval",
     "export",
     "corpus add",
-    "experiment start",
+    "mt-experiment start",
 )
 
 
@@ -111,9 +111,9 @@ def _of_the_owner(known: Prepared, member: User) -> Iterator[tuple[str, Options]
         yield "mt logs", {**run, "lines": lines, "level": level}
     for unit in ("bits", "nats"):
         yield "mt score", {**run, "text": SENTENCES[1], "detail": "per_char", "unit": unit}
-    yield "mt experiment start", {"recipe": "smoke", "languages": "az,uz"}
+    yield "mt-experiment start", {"recipe": "smoke", "languages": "az,uz"}
     yield "mt-admin build-corpora", {"source": "local", "languages": "kk"}
-    yield "mt experiment cancel", {"experiment": known.experiment}
+    yield "mt-experiment cancel", {"experiment": known.experiment}
     yield "mt-admin workers", {}
     yield "mt-admin doctor", {}
     yield "mt-admin access", {"member": member, "level": "user"}
@@ -170,7 +170,7 @@ def _new_runs(known: Prepared) -> Iterator[tuple[str, Options]]:
 
 
 def _shared_things(known: Prepared) -> Iterator[tuple[str, Options]]:
-    for name in ("mt corpus list", "mt tokenizer list", "mt experiment list"):
+    for name in ("mt corpus list", "mt tokenizer list", "mt-experiment list"):
         yield name, {}
     yield "mt corpus show", {"corpus": "demo"}
     for number, text in enumerate(SENTENCES[:5]):
@@ -180,5 +180,5 @@ def _shared_things(known: Prepared) -> Iterator[tuple[str, Options]]:
         yield "mt tokenizer train", {"corpora": "demo", "method": method, "name": f"shared-{method}"}
     yield "mt tokenizer show", {"tokenizer": known.tokenizer}
     for metric in ("surprisal", "perplexity", "auc", "asymmetry"):
-        yield "mt experiment show", {"experiment": known.experiment, "metric": metric}
-    yield "mt experiment export", {"experiment": known.experiment}
+        yield "mt-experiment show", {"experiment": known.experiment, "metric": metric}
+    yield "mt-experiment export", {"experiment": known.experiment}

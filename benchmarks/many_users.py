@@ -123,7 +123,7 @@ class _Session:
         for name in ("small", "second"):
             await self._reply(owner, "mt train", {**demo, "name": name, "seed": len(name)})
         await self._reply(owner, "mt tokenizer train", {"corpora": "demo", "method": "bpe", "vocab_size": 300})
-        await self._reply(owner, "mt experiment start", {"recipe": "smoke"})
+        await self._reply(owner, "mt-experiment start", {"recipe": "smoke"})
         experiments = ExperimentStore(self._artifacts)
         [experiment] = [experiments.get(name) for name in experiments.names()]
         await _until(lambda: experiment.result.exists() and not self._runs.unfinished())

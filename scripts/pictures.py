@@ -162,7 +162,7 @@ class Pictures:
         await self._draw("cancelled", await self._message_of(f"Cancelled: {LONG}"))
 
     async def _experiment(self) -> None:
-        answer = await self._ask("", "mt experiment start", {"recipe": "smoke"})
+        answer = await self._ask("", "mt-experiment start", {"recipe": "smoke"})
         card = await self._message_of("experiment", after=answer)
         final = await self._message_of("Completed: experiment", after=card)
         await self._draw("experiment-running", card, r"Running.*[0-3] of 4")

@@ -108,7 +108,7 @@ async def access(interaction: discord.Interaction[Bot], member: discord.User, le
 
 
 @mt_admin.command(description="Delete an ended run with its files; a form asks for its name.")
-@app_commands.describe(run="Id of the run")
+@app_commands.describe(run="Name or id of the run")
 @app_commands.autocomplete(run=suggested_runs("mt-admin delete"))
 async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
     await open_form(interaction, "mt-admin delete", lambda context: _delete_form(context, run))

@@ -1,11 +1,11 @@
-"""`/mt battery start`, `list`, `show` and `cancel`: what runs know, by minimal pairs and test suites."""
+"""`/mt-battery start`, `list`, `show` and `cancel`: what runs know, by minimal pairs and test suites."""
 
 from collections.abc import Iterator
 
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import add_commands, watch_job
+from bot.commands.jobs import add_commands, job_group, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     Suggestion,
@@ -25,20 +25,20 @@ from trainer.contracts.operations import JOB_ROWS
 from trainer.lab import calls
 from trainer.lab.language import _
 
-battery = app_commands.Group(name="battery", description="Batteries of minimal pairs.")
+mt_battery = job_group("batteries", "Test what runs know of a language, by minimal pairs and test suites.")
 
 
 def _names(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     return shown_as_typed(typed, battery_names(context.bot.settings))
 
 
-@battery.command(name="start", description="Test what runs know by minimal pairs.")
+@mt_battery.command(name="start", description="Test what runs know by minimal pairs.")
 @app_commands.describe(
-    battery="Name, such as blimp or blimp:passive_1",
-    items="Your own items: .jsonl, .tsv, .csv, .json",
-    run="Run ids, with commas; default: your newest",
-    measure="Log-probability per …; default: sum",
-    develop="Score its kept checkpoints",
+    battery="Name of a known battery, or of a part of one, such as blimp or blimp:passive_1",
+    items="Your own items, as .jsonl, .tsv, .csv or .json",
+    run="Names or ids of runs, with commas; default: your newest run",
+    measure="What is compared of two sentences: the sum of log-probabilities, or their mean; default: sum",
+    develop="Also score the checkpoints that the run has kept, to see what it learns when",
 )
 @app_commands.autocomplete(run=suggested_scorers, battery=autocomplete(_names))
 async def start_battery(
@@ -54,7 +54,7 @@ async def start_battery(
     async def start(context: CommandContext) -> Answer:
         return await _start(context, battery, items, names, measure, is_development=develop)
 
-    await respond(interaction, "battery start", start)
+    await respond(interaction, "mt-battery start", start)
 
 
 async def _start(
@@ -86,7 +86,7 @@ async def _start(
 
 
 add_commands(
-    battery,
+    mt_battery,
     "batteries",
     list="List the batteries, newest first.",
     show="Show a battery or its results.",

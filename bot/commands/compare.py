@@ -60,7 +60,7 @@ VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 @app_commands.command(description="Compare metrics and loss curves of two to four runs.")
 @app_commands.describe(
-    a="Id of the run to judge",
+    a="Name or id of the run to judge",
     b="Id of the baseline run",
     c="Id of a second baseline",
     d="Id of a third baseline",

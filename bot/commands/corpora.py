@@ -11,9 +11,9 @@ from discord import app_commands
 from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
-from bot.commands.training import download_to
 from bot.messages.report_card import report_lines
 from bot.messages.text import BLURPLE, GREEN, GREY, byte_size, count, make_embed, plain
+from bot.rest.attachments import download_to
 from bot.session.client import Bot
 from trainer.config.validation import parse
 from trainer.contracts.base import Frozen, changed
@@ -98,7 +98,7 @@ async def add_corpus(
 async def _add(context: CommandContext, file: discord.Attachment, name: str, options: AddOptions) -> Answer:
     corpora, clean = context.lab.queue.corpora, clean_name(name)
     with TemporaryDirectory() as folder, TemporaryDirectory() as plain:
-        attached = await download_to(context, file, "file", folder)
+        attached = await download_to(file, context.bot.settings, "file", folder)
         text: PlainText = await asyncio.to_thread(as_text, attached, Path(plain))
         is_new = await asyncio.to_thread(
             corpora.add,

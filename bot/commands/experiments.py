@@ -1,4 +1,4 @@
-"""`/mt experiment start`, `list`, `show`, `export` and `cancel`: cross-language experiments."""
+"""`/mt-experiment start`, `list`, `show`, `export` and `cancel`: cross-language experiments."""
 
 import asyncio
 from pathlib import Path
@@ -7,11 +7,11 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import add_commands, watch_job
+from bot.commands.jobs import add_commands, job_group, watch_job
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, respond
 from bot.commands.run_options import names_in
-from bot.commands.training import download_to
 from bot.messages.buttons import ButtonPress
+from bot.rest.attachments import download_to
 from bot.session.client import Bot
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -22,13 +22,13 @@ from trainer.data.corpora import CorpusStore
 from trainer.lab import calls
 from trainer.lab.language import _
 
-experiment = app_commands.Group(name="experiment", description="Cross-language experiments.")
+mt_experiment = job_group("experiments", "Train a model per language, and compare languages with them.")
 _ROW = JOB_ROWS["experiments"]
 
 
-@experiment.command(name="start", description="Train a model per language, and score every language with each.")
+@mt_experiment.command(name="start", description="Train a model per language, and score every language with each.")
 @app_commands.describe(
-    recipe="Plan of the program; default: turkic",
+    recipe="Plan of the program; default: smoke, a quick one on texts that are there",
     languages="Language codes, with commas; default: those of the plan",
     seeds="Trainings per language and model; default: those of the plan",
     config="Plan (YAML) in place of a recipe",
@@ -42,7 +42,7 @@ async def start_experiment(
     config: discord.Attachment | None = None,
 ) -> None:
     codes = names_in(languages)
-    await respond(interaction, "experiment start", lambda context: _start(context, recipe, codes, seeds, config))
+    await respond(interaction, "mt-experiment start", lambda context: _start(context, recipe, codes, seeds, config))
 
 
 async def _start(
@@ -58,9 +58,9 @@ async def _start(
         raise AppError(ErrorCode.INVALID_INPUT, _("`languages` must name at least two languages, as `kk,tr`."))
     options: dict[str, object] = {} if seeds is None else {"seeds": list(range(1, seeds + 1))}
     with TemporaryDirectory() as folder:
-        plan: str | Path = recipe or "turkic"
+        plan: str | Path = recipe or "smoke"
         if config is not None:
-            plan = await download_to(context, config, "config", folder)
+            plan = await download_to(config, context.bot.settings, "config", folder)
         request = await asyncio.to_thread(_read_plan, plan, options, codes)
     return await _accept(context, await asyncio.to_thread(_with_built_corpora, request, context.lab.queue.corpora))
 
@@ -101,11 +101,11 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 add_commands(
-    experiment,
+    mt_experiment,
     "experiments",
     list="List the experiments, newest first.",
     show="Show an experiment: its progress, or its matrix of languages.",
     export="Get the report of an experiment: CSV, LaTeX, PDF and HTML.",
     cancel="Cancel an experiment; its finished runs stay.",
 )
-BUTTONS: Reactions = {"exprerun": ButtonAnswer("experiment start", _rerun)}
+BUTTONS: Reactions = {"exprerun": ButtonAnswer("mt-experiment start", _rerun)}

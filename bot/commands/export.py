@@ -29,7 +29,7 @@ Format = Literal[ModelFormat, "curves_csv", "config"]
 
 @app_commands.command(description="Export a run's model, settings or curves as a file.")
 @app_commands.describe(
-    run="Id of the run",
+    run="Name or id of the run",
     format="hf: for transformers; archive: for another server; default: hf",
 )
 @app_commands.autocomplete(run=suggested_runs("export"))

@@ -52,15 +52,25 @@ _LEFT_OUT = {".jsonl"}
 """Suffixes of raw data, which an archive for Discord has not."""
 _BY_WORD: Mapping[str, JobRow] = {row.word: row for row in JOB_ROWS.values()}
 _FILES: Mapping[str, tuple[KindName, str, str]] = {
-    "batpage": ("batteries", "battery show", "report.html"),
-    "batcsv": ("batteries", "battery show", "accuracy.csv"),
-    "batcurves": ("batteries", "battery show", "development.csv"),
-    "battex": ("batteries", "battery show", "table.tex"),
+    "batpage": ("batteries", "mt-battery show", "report.html"),
+    "batcsv": ("batteries", "mt-battery show", "accuracy.csv"),
+    "batcurves": ("batteries", "mt-battery show", "development.csv"),
+    "battex": ("batteries", "mt-battery show", "table.tex"),
     "readpage": ("readings", "mt-reading show", "report.html"),
-    "expcsv": ("experiments", "experiment export", "matrix.csv"),
-    "exptex": ("experiments", "experiment export", "table.tex"),
+    "expcsv": ("experiments", "mt-experiment export", "matrix.csv"),
+    "exptex": ("experiments", "mt-experiment export", "table.tex"),
 }
 """The buttons that send one file of the results: the kind of the job, the command with its rights, and the file."""
+
+
+def job_group(kind: KindName, description: str) -> app_commands.Group:
+    """Return the group of commands on jobs of a kind, which stands beside `/mt`, where Discord takes 25 commands."""
+    return app_commands.Group(
+        name=JOB_ROWS[kind].chat,
+        description=description,
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+    )
 
 
 def add_commands(group: app_commands.Group, kind: KindName, **descriptions: str) -> None:

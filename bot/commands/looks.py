@@ -23,7 +23,7 @@ _CONFIRMED = "sure"
 
 
 @app_commands.command(description="Read a run's test split once; the look is counted.")
-@app_commands.describe(run="Id of the run or the group")
+@app_commands.describe(run="Name or id of the run or the group")
 @app_commands.autocomplete(run=suggested_runs("unlock"))
 async def unlock(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "unlock", lambda context: _unlock(context, run, is_confirmed=False))

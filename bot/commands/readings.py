@@ -7,7 +7,7 @@ import discord
 from discord import app_commands
 
 from bot.commands.inference import RUN_HELP, infer
-from bot.commands.jobs import add_commands, watch_job
+from bot.commands.jobs import add_commands, job_group, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, names_in, suggested_runs, suggested_scorers
 from bot.messages.report_card import report_lines
@@ -26,13 +26,7 @@ from trainer.lab.language import _
 from trainer.reading.request import reading_request
 from trainer.reports.segmentation_report import segmentation_report
 
-mt_reading = app_commands.Group(
-    name="mt-reading",
-    description="Explain reading times by the surprisals of runs.",
-    allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
-    allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
-)
-"""Outside of `/mt`, which has as many commands as Discord takes."""
+mt_reading = job_group("readings", "Explain reading times by the surprisals of runs.")
 
 
 @mt_reading.command(name="start", description="Explain a table of reading times by the surprisals of runs.")

@@ -109,6 +109,8 @@ async def answer_press(
     interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
 ) -> None:
     """Answer a button or a form as its command, or open the button's form."""
+    if interaction.message is not None:
+        press = press._replace(files=interaction.message.attachments)
     if isinstance(reaction, ButtonForm):
         await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
     else:

@@ -44,21 +44,21 @@ _CONFIRM_AFTER = timedelta(minutes=10)
 
 
 @app_commands.command(description="Show the progress or the result of a run.")
-@app_commands.describe(run="Id of the run; default: your newest run")
+@app_commands.describe(run="Name or id of the run; default: your newest run")
 @app_commands.autocomplete(run=suggested_runs("status"))
 async def status(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
     await respond(interaction, "status", lambda context: _status(context, run))
 
 
 @app_commands.command(description="Follow a run: get a card with its progress and a final message.")
-@app_commands.describe(run="Id of the run", where="Direct messages or this channel; default: dm")
+@app_commands.describe(run="Name or id of the run", where="Direct messages or this channel; default: dm")
 @app_commands.autocomplete(run=suggested_runs("watch"))
 async def watch(interaction: discord.Interaction[Bot], run: str, where: Literal["dm", "here"] = "dm") -> None:
     await respond(interaction, "watch", lambda context: _watch(context, run, is_here=where == "here"))
 
 
 @app_commands.command(description="Stop notifications for a run.")
-@app_commands.describe(run="Id of the run, or all")
+@app_commands.describe(run="Name or id of the run, or all")
 @app_commands.autocomplete(run=suggested_runs("unwatch"))
 async def unwatch(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(
@@ -67,21 +67,23 @@ async def unwatch(interaction: discord.Interaction[Bot], run: str) -> None:
 
 
 @app_commands.command(description="Cancel a run; saved checkpoints remain.")
-@app_commands.describe(run="Id of the run")
+@app_commands.describe(run="Name or id of the run")
 @app_commands.autocomplete(run=suggested_runs("cancel"))
 async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "cancel", lambda context: _cancel(context, run, is_confirmed=False))
 
 
 @app_commands.command(description="Resume a paused run; a failed or cancelled one from its checkpoint, as a new run.")
-@app_commands.describe(run="Id of the run", epochs="Passes over the training split in all; default: 0, as before")
+@app_commands.describe(
+    run="Name or id of the run", epochs="Passes over the training split in all; default: 0, as before"
+)
 @app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:
     await respond(interaction, "resume", lambda context: _resume(context, run, epochs or None))
 
 
 @app_commands.command(description="Change the note and the tags of a run, in a form.")
-@app_commands.describe(run="Id of the run; default: your newest run")
+@app_commands.describe(run="Name or id of the run; default: your newest run")
 @app_commands.autocomplete(run=suggested_runs("annotate"))
 async def annotate(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
     await open_form(interaction, "annotate", lambda context: _annotation_form(context, run))
@@ -89,7 +91,9 @@ async def annotate(interaction: discord.Interaction[Bot], run: str | None = None
 
 @app_commands.command(description="Show the last lines of a run's log.")
 @app_commands.describe(
-    run="Id of the run", lines=f"Number of lines; default: {_LOG_LINES}", level="Lowest level of a line; default: info"
+    run="Name or id of the run",
+    lines=f"Number of lines; default: {_LOG_LINES}",
+    level="Lowest level of a line; default: info",
 )
 @app_commands.autocomplete(run=suggested_runs("logs"))
 async def logs(

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
-from bot.commands.jobs import watch_job
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import (
     find_run,
@@ -18,22 +17,22 @@ from bot.commands.run_options import (
     suggested_sizes,
     suggested_tokenizers,
 )
+from bot.commands.studies import ask_to_start
 from bot.messages.answers import accepted_answer
 from bot.messages.buttons import button, button_row
 from bot.people.user_settings import Notify
-from bot.rest.attachments import attachment_name, read_attachment
+from bot.rest.attachments import attachment_name, download_to
 from bot.session.client import Bot
 from trainer.artifacts.run_ids import default_label, without_model
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, refusal
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.runs import Accepted
 from trainer.contracts.studies import StudyRequest
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.text import clean_file_name
-from trainer.lab.calls import START_STUDY, TRAIN, LocalTraining
+from trainer.lab.calls import TRAIN, LocalTraining
 from trainer.lab.language import _
 from trainer.queue.cost import UNMET
 
@@ -48,12 +47,8 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "size": "Preset of the model's sizes; default: by the text",
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: by the text",
     "batch_size": "Rows per batch; default: chosen automatically",
-    "minutes": "Time for the run",
-    "quick": "A first model in half a minute",
-    "search": "Study of N settings",
     "devices": "Processes that train together",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
-    "seeds": "N seeds, or these: 1,2,3; one run each",
     "config": "Experiment file (YAML) with further settings; options replace its values",
     "notify": "Where card and result come; default: your setting, else dm",
 }
@@ -155,7 +150,7 @@ async def accept_files(
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
         if config is not None:
-            config_path = await download_to(context, config, "config", folder)
+            config_path = await download_to(config, context.bot.settings, "config", folder)
         return await _accept_draft(context, typed, config_path, file, folder)
 
 
@@ -186,7 +181,7 @@ async def _accept_draft(
         local = LocalTraining(
             requested_paths=draft.requested_paths,
             unused_settings=draft.unused_settings,
-            text=None if file is None else await download_to(context, file, "file", folder),
+            text=None if file is None else await download_to(file, context.bot.settings, "file", folder),
         )
         return await context.lab.call(TRAIN, context.caller, query=local, body=request)
     except AppError as error:
@@ -197,8 +192,7 @@ async def _start_study(context: CommandContext, request: StudyRequest, file: dis
     if file is not None:
         message = _("`search` needs a corpus with a name: add the text with `/mt corpus add`.")
         raise AppError(ErrorCode.INVALID_INPUT, message)
-    status = await context.lab.call(START_STUDY, context.caller, body=request)
-    return await watch_job(context, JOB_ROWS["studies"], status.study_id)
+    return await ask_to_start(context, request)
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
@@ -250,12 +244,3 @@ def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None 
             for one in error.details
         ),
     )
-
-
-async def download_to(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
-    """Store an attachment under a safe form of its name."""
-    data = await read_attachment(attachment, context.bot.settings, option, is_corpus=option == "file")
-    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option, is_corpus=option == "file"))
-    path = Path(folder) / clean_file_name(str(name))
-    await asyncio.to_thread(path.write_bytes, data)
-    return path

@@ -25,6 +25,7 @@ from bot.messages.text import (
     per_char,
     plain,
     relative_time,
+    rough_time,
     shown_name,
     unit_of,
     without_links,
@@ -56,7 +57,6 @@ STATE_COLOURS: Mapping[RunState, int] = {"running": BLURPLE, "completed": GREEN,
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 150, 60, 60
 _MAX_SHOWN_CONFIG, _MAX_SHOWN_NOTE = 1900, 300
 _MAX_UNREADABLE, _MAX_REASON = 5, 300
-_MINUTE, _HOUR = 60, 3600
 _MODELS: Mapping[Architecture, str] = {
     "lstm": "LSTM",
     "gru": "GRU",
@@ -114,22 +114,13 @@ def _plan(record: RunRecord) -> str:
             units=units,
             length=length,
         )
-    time = _("about {time}", time=_time(seconds))
+    time = _("about {time}", time=rough_time(seconds))
     return _("{model} of {units}, {length}, {time}.", model=_model(request), units=units, length=length, time=time)
 
 
 def _model(request: EffectiveRequest) -> str:
     """Return the family and the size of a model."""
     return _MODELS[request.model.architecture] + (f" ({request.model_size})" if request.model_size else "")
-
-
-def _time(seconds: float) -> str:
-    """Return a time in its largest fitting unit, without decimals."""
-    if seconds >= 2 * _HOUR:
-        return _("{number} h", number=numeral(seconds / _HOUR, ".0f"))
-    if seconds >= 2 * _MINUTE:
-        return _("{number} min", number=numeral(seconds / _MINUTE, ".0f"))
-    return _("{number} s", number=numeral(max(1.0, seconds), ".0f"))
 
 
 def details_answer(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:

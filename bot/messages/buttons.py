@@ -29,6 +29,8 @@ class ButtonPress(NamedTuple):
     fields: Mapping[str, str] = {}
     selected: str | None = None
     """The selected value of a list that belongs to a run."""
+    files: Sequence[discord.Attachment] = ()
+    """The files of the message that has the button."""
 
 
 class Field(NamedTuple):

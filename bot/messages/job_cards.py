@@ -8,7 +8,21 @@ from bot.messages.answers import STATE_COLOURS, STATE_SIGNS, unreadable_lines
 from bot.messages.buttons import button, button_row, option, run_select
 from bot.messages.job_lines import MAX_ERROR, build_lines, step_lines, tokenizer_lines
 from bot.messages.report_card import report_lines, table_select
-from bot.messages.text import AMBER, BLURPLE, GREY, clamp, count, make_embed, plain, relative_time, without_links
+from bot.messages.text import (
+    AMBER,
+    BLURPLE,
+    GREY,
+    byte_size,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    plain,
+    relative_time,
+    rough_time,
+    without_links,
+)
+from trainer.config.studies import full_runs, total_seconds
 from trainer.contracts.base import KindName, RunState
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildStatus
@@ -17,13 +31,14 @@ from trainer.contracts.job_status import JobStatus, UnreadableJob
 from trainer.contracts.operations import JobRow
 from trainer.contracts.readings import ReadingStatus
 from trainer.contracts.reports import Report
-from trainer.contracts.studies import StudyStatus
+from trainer.contracts.studies import StudyRecord, StudyStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.lab.language import _, numeral, plural
+from trainer.reports.study_report import setting_text
 
 AGAIN, SURE = "again", "sure"
 """Details of the buttons that refresh a card, and that confirm a deletion."""
-_MAX_NAME = 100
+_MAX_NAME, _MAX_SETTINGS = 100, 1500
 TITLES: Mapping[RunState, str] = {
     "queued": "Queued: {kind} {name}",
     "running": "Running: {kind} {name}",
@@ -92,6 +107,39 @@ def _lines(row: JobRow, status: JobStatus, corpora: Sequence[str]) -> Iterator[s
             yield _facts(row, status)
             if status.error is not None:
                 yield without_links(clamp(status.error.message, MAX_ERROR))
+
+
+def study_question(record: StudyRecord) -> discord.Embed:
+    """Ask whether to start a study: how many trainings it has, how long they take, and of which settings."""
+    asked, n_runs, seconds = record.request, full_runs(record), total_seconds(record)
+    trainings = plural("**At most {count} training**", "**At most {count} trainings**", n_runs)
+    time = _("How long they take is known when the first has ended.")
+    if seconds is not None:
+        time = _("about {time}", time=rough_time(seconds))
+    in_full = _(
+        "{settings} are compared on validation text, the best {finalists} in full with {seeds} each.",
+        settings=count(len(record.variants), "setting"),
+        finalists=numeral(record.n_finalists),
+        seeds=count(asked.seeds, "seed"),
+    )
+    tested = _(
+        "The winner is trained with {seeds} more, and measured on the test split.",
+        seeds=count(asked.test_seeds, "seed"),
+    )
+    needs = _(
+        "Each needs up to {memory} of memory; all together need {disk} of disk.",
+        memory=byte_size(max(one.cost.memory_bytes for one in record.variants)),
+        disk=byte_size(n_runs * max(one.cost.disk_bytes for one in record.variants)),
+    )
+    settings = "\n".join(f"{one.name}: {setting_text(one.setting)}" for one in record.variants)
+    lines = [
+        f"{trainings} · {time}",
+        in_full,
+        *([tested] if asked.read_test else []),
+        needs,
+        code_block(settings, _MAX_SETTINGS),
+    ]
+    return make_embed(GREY, f"❔ {_('Start the study {name}?', name=plain(asked.name))}", lines)
 
 
 def job_buttons(row: JobRow, status: JobStatus, report: Report | None = None, *, may_delete: bool) -> discord.ui.View:
@@ -183,11 +231,11 @@ def _none_yet(kind: KindName) -> str:
         case "tokenizers":
             return _("No tokenizers yet. Train one with `/mt tokenizer train`.")
         case "batteries":
-            return _("No batteries yet. Start one with `/mt battery start`.")
+            return _("No batteries yet. Start one with `/mt-battery start`.")
         case "experiments":
-            return _("No experiments yet. An admin can start one with `/mt experiment start`.")
+            return _("No experiments yet. An admin can start one with `/mt-experiment start`.")
         case "studies":
-            return _("No studies yet. Start one with `/mt study start`.")
+            return _("No studies yet. Start one with `/mt-study start`.")
         case "readings":
             return _("No reading times yet. Start with `/mt-reading start`.")
         case _:

@@ -17,6 +17,7 @@ from trainer.lab.language import _, numeral, plural
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE, MAX_FILE_BYTES = 4096, 256, 10 << 20  # Discord's limits
 CODE_BLOCK_MARKS = 8
+_MINUTE, _HOUR = 60, 3600
 _ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
@@ -166,6 +167,15 @@ def _without_mentions(quoted: re.Match[str]) -> str:
 def relative_time(unix_seconds: float) -> str:
     """Return a time that each reader's client shows as 'in 5 minutes'."""
     return f"<t:{round(unix_seconds)}:R>"
+
+
+def rough_time(seconds: float) -> str:
+    """Return a time in its largest fitting unit, without decimals."""
+    if seconds >= 2 * _HOUR:
+        return _("{number} h", number=numeral(seconds / _HOUR, ".0f"))
+    if seconds >= 2 * _MINUTE:
+        return _("{number} min", number=numeral(seconds / _MINUTE, ".0f"))
+    return _("{number} s", number=numeral(max(1.0, seconds), ".0f"))
 
 
 def count(number: int, noun: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import aiohttp
 import discord
@@ -13,7 +13,7 @@ from bot.rest.errors import retry
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES
+from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES, clean_file_name
 from trainer.lab.language import _
 from trainer.reading.tables import SUFFIXES as TIMES_SUFFIXES
 from trainer.system.retries import back_off
@@ -74,6 +74,16 @@ def _kind(option: str) -> tuple[str, tuple[str, ...]]:
             return _("a table of reading times"), TIMES_SUFFIXES
         case _:
             return _("a plain text"), (".txt",)
+
+
+async def download_to(file: discord.Attachment, settings: Settings, option: str, folder: str) -> Path:
+    """Store the attachment of an option in a folder, under a safe form of its name; raises AppError."""
+    is_corpus = option == "file"
+    data = await read_attachment(file, settings, option, is_corpus=is_corpus)
+    name = attachment_name(file.filename, file.title, option, is_corpus=is_corpus)
+    path = Path(folder) / clean_file_name(str(PurePosixPath(name)))
+    await asyncio.to_thread(path.write_bytes, data)
+    return path
 
 
 async def read_attachment(

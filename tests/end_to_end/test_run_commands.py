@@ -168,11 +168,11 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
         lambda unit, _: (f" {unit} per token, ", f" {unit} per character"),
     ),
     "an experiment": (
-        "experiment show {}",
+        "mt-experiment show {}",
         lambda shell: finished_experiment(shell.artifacts).experiment_id,
         lambda unit, per: (f"entropy in {unit} per character", f"loss in {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
     ),
-    "a battery": ("battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
+    "a battery": ("mt-battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
 }
 
 

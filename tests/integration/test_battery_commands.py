@@ -1,4 +1,4 @@
-"""`/mt battery start`, `list`, `show` and `cancel` with the real bot."""
+"""`/mt-battery start`, `list`, `show` and `cancel` with the real bot."""
 
 from io import BytesIO
 from pathlib import Path
@@ -47,7 +47,7 @@ def complete(battery: BatteryDirectory, root: Path) -> None:
 async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, family).run_id for family in ("lstm", "gpt2")]
     async with place(tmp_path, groups=OPEN) as here:
-        call = await here.discord.slash(here.bob, "mt battery start", {"items": ITEMS, "run": ", ".join(runs)})
+        call = await here.discord.slash(here.bob, "mt-battery start", {"items": ITEMS, "run": ", ".join(runs)})
         started, message = await read(call), await call.reply()
         assert "⏳ Queued: battery pairs" in started.text and "No worker is running" in started.text
         assert labels(message) == ["Refresh", "Cancel", "Watch"]
@@ -55,13 +55,13 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
         battery_id, options = battery.battery_id, {"battery": battery.battery_id}
         assert battery.record().user_id == here.bob.id
         complete(battery, tmp_path)
-        shown = await here.discord.slash(here.bob, "mt battery show", options)
+        shown = await here.discord.slash(here.bob, "mt-battery show", options)
         answer, message = await read(shown), await shown.reply()
         assert "Completed: battery pairs" in answer.text and answer.is_ephemeral
         assert runs[0] in answer.text and "order" in answer.text and "untrained" in answer.text
         assert labels(message) == ["Table", "Page", "CSV", "LaTeX", "ZIP", "Delete…"]
-        assert f"✅ `{battery_id}` · pairs · 2 runs · completed" in (await here.ask(here.bob, "battery list")).text
-        [suggested] = await here.suggested(here.bob, "battery show", "battery", "pai")
+        assert f"✅ `{battery_id}` · pairs · 2 runs · completed" in (await here.ask(here.bob, "mt-battery list")).text
+        [suggested] = await here.suggested(here.bob, "mt-battery show", "battery", "pai")
         assert suggested.value == battery_id
         pressed = await here.discord.click(here.bob, message, f"mt:jobfiles:{battery_id}:battery")
         export = await pressed.reply()
@@ -73,21 +73,21 @@ async def test_battery__is_started_shown_and_downloaded(tmp_path: Path) -> None:
             assert (await read(pressed)).is_ephemeral
             [attachment] = (await pressed.reply()).attachments
             assert here.discord.read(attachment) == (battery.path / name).read_bytes()
-        again = await here.ask(here.ana, "battery start", {"items": ITEMS, "run": ",".join(runs)})
+        again = await here.ask(here.ana, "mt-battery start", {"items": ITEMS, "run": ",".join(runs)})
         assert "Completed" in again.text and "A card in" not in again.text
 
 
 async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) -> None:
     counted, run = finished_run(tmp_path, "ngram"), finished_run(tmp_path, "lstm")
     async with place(tmp_path, groups=OPEN) as here:
-        refused = await here.ask(here.bob, "battery start", {"develop": True, "run": counted.run_id})
+        refused = await here.ask(here.bob, "mt-battery start", {"develop": True, "run": counted.run_id})
         assert "is an n-gram model, which is counted at once" in refused.text
-        refused = await here.ask(here.bob, "battery start", {"develop": True})
+        refused = await here.ask(here.bob, "mt-battery start", {"develop": True})
         assert "has kept no checkpoints" in refused.text
         for step in (1, 2, 4):
             keep_checkpoint(run, step)
-        assert "Give either `battery` or `items`" in (await here.ask(here.bob, "battery start", {})).text
-        started = await here.ask(here.bob, "battery start", {"develop": True, "run": run.run_id})
+        assert "Give either `battery` or `items`" in (await here.ask(here.bob, "mt-battery start", {})).text
+        started = await here.ask(here.bob, "mt-battery start", {"develop": True, "run": run.run_id})
         assert f"⏳ Queued: battery development of {run.run_id}" in started.text
         [battery] = BatteryStore(tmp_path / "artifacts").all()
         assert battery.record().options.development == DevelopmentOptions(has_words=True)
@@ -103,7 +103,7 @@ async def test_development__of_a_run_has_its_curves_in_its_card(tmp_path: Path) 
                 "0",
                 development_of(),
             )
-            call = await here.discord.slash(here.bob, "mt battery show", {"battery": battery.battery_id})
+            call = await here.discord.slash(here.bob, "mt-battery show", {"battery": battery.battery_id})
             answer, message = await read(call), await call.reply()
             assert f"Completed: battery development of {run.run_id}" in answer.text
             assert "3 of 4 words have an age of acquisition, at" in answer.text and "early   10" in answer.text
@@ -120,7 +120,7 @@ async def test_development__of_somebody_elses_run_leaves_out_its_words(tmp_path:
     keep_checkpoint(run, 1)
     async with place(tmp_path) as here:
         for user, has_words in ((here.bob, False), (here.ana, True)):
-            await here.ask(user, "battery start", {"develop": True, "run": run.run_id})
+            await here.ask(user, "mt-battery start", {"develop": True, "run": run.run_id})
             [battery] = [one for one in BatteryStore(tmp_path / "artifacts").all() if one.record().user_id == user.id]
             assert battery.record().options.development == DevelopmentOptions(has_words=has_words)
 
@@ -132,7 +132,7 @@ async def test_development__of_ones_own_run_on_somebody_elses_corpus_lists_none_
     async with place(tmp_path) as here:
         record = changed(run.record(), user_id=here.bob.id)
         (run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
-        await here.ask(here.bob, "battery start", {"develop": True, "run": run.run_id})
+        await here.ask(here.bob, "mt-battery start", {"develop": True, "run": run.run_id})
         [battery] = BatteryStore(tmp_path / "artifacts").all()
         assert battery.record().options.development == DevelopmentOptions(has_words=False)
 
@@ -144,21 +144,21 @@ async def test_battery__of_one_run_has_its_intervals_and_is_cancelled_by_its_own
     (folder / "mine.csv").write_text(PAIRS, encoding="utf-8")
     once = {**OPEN, "limits": LimitSettings(requests_per_minute=1)}  # a start counts as one request
     async with place(tmp_path, groups=once) as here:
-        [named] = await here.suggested(here.bob, "battery start", "battery", "mine")
-        [first, *_] = await here.suggested(here.bob, "battery start", "run", "lst")
+        [named] = await here.suggested(here.bob, "mt-battery start", "battery", "mine")
+        [first, *_] = await here.suggested(here.bob, "mt-battery start", "run", "lst")
         assert (named.value, first.value) == ("mine", run)
-        assert await here.suggested(here.bob, "battery start", "run", f"{run},lst") == []
-        message = await here.reply(here.bob, "battery start", {"battery": "mine", "measure": "char"})
+        assert await here.suggested(here.bob, "mt-battery start", "run", f"{run},lst") == []
+        message = await here.reply(here.bob, "mt-battery start", {"battery": "mine", "measure": "char"})
         await until(lambda: bool(message.components))
         [battery] = BatteryStore(tmp_path / "artifacts").all()
         await here.discord.click(here.bob, message, f"mt:get_battery:{battery.battery_id}:again")
         await until(lambda: len(message.versions) > 2)
         cancelling = await here.discord.click(here.bob, message, f"mt:cancel_battery:{battery.battery_id}")
         assert "⏹ Cancelled: battery mine" in (await read(cancelling)).text and battery.cancel_requested()
-        again = await here.ask(here.ana, "battery start", {"battery": "mine", "run": run, "measure": "char"})
+        again = await here.ask(here.ana, "mt-battery start", {"battery": "mine", "run": run, "measure": "char"})
         assert "⏳ Queued: battery mine" in again.text
-        not_hers = await here.ask(here.bob, "battery cancel", {"battery": battery.battery_id})
+        not_hers = await here.ask(here.bob, "mt-battery cancel", {"battery": battery.battery_id})
         assert "is only for the run's owner and admins" in not_hers.text
         complete(battery, tmp_path)
-        shown = (await here.ask(here.bob, "battery show", {"battery": battery.battery_id})).text
+        shown = (await here.ask(here.bob, "mt-battery show", {"battery": battery.battery_id})).text
         assert "95 % interval" in shown and "% to " in shown

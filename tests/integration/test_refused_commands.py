@@ -80,11 +80,11 @@ CORPUS: Sequence[tuple[Options, str]] = [
 MISTAKES = {
     "train": TRAIN,
     "score": SCORE,
-    "experiment start": EXPERIMENT,
-    "battery start": BATTERY,
+    "mt-experiment start": EXPERIMENT,
+    "mt-battery start": BATTERY,
     "corpus add": CORPUS,
-    "battery show": [({"battery": "x" * 101}, "`battery_id` must have at most 100 characters")],
-    "experiment export": [({"experiment": "x" * 101}, "`item_id` must have at most 100 characters")],
+    "mt-battery show": [({"battery": "x" * 101}, "`battery_id` must have at most 100 characters")],
+    "mt-experiment export": [({"experiment": "x" * 101}, "`item_id` must have at most 100 characters")],
 }
 
 
@@ -102,7 +102,7 @@ async def test_mistake__is_reported_in_one_sentence_and_leaves_nothing(tmp_path:
     async with place(tmp_path) as here:
         there = stored(tmp_path)
         for options, sentence in MISTAKES[command]:
-            answer = await here.ask(here.ana if command == "experiment start" else here.bob, command, options)
+            answer = await here.ask(here.ana if command == "mt-experiment start" else here.bob, command, options)
             assert sentence in answer.text and str(tmp_path) not in answer.text
             assert answer.colour == AMBER and answer.is_ephemeral
             await until(lambda: stored(tmp_path) == there)

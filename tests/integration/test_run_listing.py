@@ -212,7 +212,7 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
         here.bot.lab.queue.experiments.create(experiment_record())
         for user, command, option, offered in (
             (here.bob, "status", "run", ["lstm-bob"]),
-            (here.bob, "experiment show", "experiment", []),
+            (here.bob, "mt-experiment show", "experiment", []),
             (here.bob, "train", "tokenizer", [*METHODS, stored.name]),  # it was trained by itself
             (here.ana, "train", "tokenizer", [*METHODS, stored.name]),
         ):

@@ -43,6 +43,7 @@ from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.contracts.operations import BY_NAME
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
+from trainer.lab.permissions import typed_command
 from trainer.mcp.tools import tools
 
 MARKERS = ("Kowalczyk", "Weinstein", "Brzezinski", "Oyelaran", "Matsumoto")
@@ -432,7 +433,7 @@ SLASH: tuple[tuple[str, dict[str, str], str], ...] = (
     ("train", {"corpus": "./HASH"}, "There is no corpus"),
     ("tokenizer train", {"corpora": "HASH"}, "You have sent no text with this hash"),
     ("corpus show", {"corpus": "HASH"}, "You have sent no text with this hash"),
-    ("study start", {"corpus": "HASH"}, "You have sent no text with this hash"),
+    ("mt-study start", {"corpus": "HASH"}, "You have sent no text with this hash"),
     ("eval", {"run": "OWN", "corpus": "HASH"}, ""),  # no worker runs
     ("train", {"corpus": "demo", "init_from": "SECRET"}, "Forbidden"),
     ("train", {"corpus": "demo", "tokenizer": "TOKENIZER"}, "Forbidden"),
@@ -452,7 +453,7 @@ async def test_command__says_no_more_of_a_text_of_others_than_of_an_unknown_one(
                 for words in ({}, {"HASH": UNKNOWN}):
                     ids = {**here.things, **words}
                     given = {name: with_ids(text, ids) for name, text in options.items()}
-                    answer = await read(await here.discord.slash(user, f"mt {command}", given))
+                    answer = await read(await here.discord.slash(user, typed_command(command)[1:], given))
                     told[person].append(re.sub(f"{ids['HASH']}|request [0-9a-f]{{8}}", "", answer.text))
         unknown = told["other"][1::2]
         assert told["other"][::2] == unknown
@@ -464,7 +465,7 @@ async def test_command__says_no_more_of_a_text_of_others_than_of_an_unknown_one(
 async def test_private_jobs__are_named_to_nobody_else(tmp_path: Path) -> None:
     """Neither where an id is typed, nor where one's own text stays because they need it."""
     shown, told = dict[str, list[str]](), dict[str, Answer]()
-    fields = {"battery show": "battery", "battery cancel": "battery", "reading show": "reading", "study show": "study"}
+    commands = ("mt-battery show", "mt-battery cancel", "mt-reading show", "mt-study show")
     async with house(tmp_path, private=True) as here:
         asked = {**TINY, "corpus": here.things["NAMED"]}
         started = await here.ask(here.people["other"].key, "POST", "/runs/train", asked)
@@ -473,9 +474,9 @@ async def test_private_jobs__are_named_to_nobody_else(tmp_path: Path) -> None:
         for person in ("other", "one", "boss"):
             user, shown[person] = here.people[person].user, []
             assert user is not None
-            for command, field in fields.items():
-                typed = f"mt-{command}" if field == "reading" else f"mt {command}"
-                shown[person] += [one.value for one in await here.discord.autocomplete(user, typed, field, "")]
+            for command in commands:
+                field = command.removeprefix("mt-").split()[0]
+                shown[person] += [one.value for one in await here.discord.autocomplete(user, command, field, "")]
         for person in ("one", "boss"):
             told[person] = await here.ask(here.people[person].key, "DELETE", f"/corpora/{here.things['NAMED']}")
     everything = ["battery-1", "battery-1", "reading-1", "study-1"]

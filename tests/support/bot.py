@@ -94,7 +94,8 @@ class Place(NamedTuple):
         guild: Guild | None = None,
     ) -> StoredMessage:
         """Send a command and return the message that answers it."""
-        return await (await self.discord.slash(user, f"mt {command}", options or {}, guild=guild)).reply()
+        typed = typed_command(command).removeprefix("/")
+        return await (await self.discord.slash(user, typed, options or {}, guild=guild)).reply()
 
     async def click(
         self, user: User, message: StoredMessage, custom_id: str, values: list[str] | None = None

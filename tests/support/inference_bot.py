@@ -18,6 +18,7 @@ from tests.support.lab import running_worker
 from tests.support.redis_servers import address
 from trainer.config.settings import LimitSettings
 from trainer.contracts.base import changed
+from trainer.lab.permissions import typed_command
 from trainer.store.store import Store, connect
 
 
@@ -52,7 +53,7 @@ class Place(NamedTuple):
             await store.close()
 
     async def ask(self, user: User, command: str, **options: str | int | float | Upload) -> StoredMessage:
-        return await answer(await self.discord.slash(user, f"mt {command}", options))
+        return await answer(await self.discord.slash(user, typed_command(command)[1:], options))
 
     async def click(self, user: User, message: StoredMessage, label: str) -> StoredMessage:
         return await answer(await self.press(user, message, label))

@@ -78,6 +78,15 @@ def full_runs(record: StudyRecord) -> int:
     return found if record.request.runs is None else min(found, record.request.runs)
 
 
+def total_seconds(record: StudyRecord) -> float | None:
+    """Return the estimated time of all trainings of a study, one after the other; None if that of one is unknown."""
+    if record.run_seconds is None:
+        return None
+    trainings = sum(each.variants * each.share for each in rounds_of(record)) + record.n_last_runs
+    limit = math.inf if record.request.minutes is None else 60 * record.request.minutes
+    return min(trainings * record.run_seconds, limit)
+
+
 def drawn(space: Mapping[str, Values], count: int, seed: int) -> list[dict[str, JsonValue]]:
     """Return settings of a space, which differ: all of them where it has no more than `count`, else so many.
 

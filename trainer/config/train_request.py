@@ -90,6 +90,12 @@ def request_fields(options: Mapping[str, object]) -> dict[str, object]:
     return fields
 
 
+def study_name(text: str) -> str:
+    """Return the name of a study that is called after a label or a corpus; that of a sent text is its hash."""
+    is_hash = re.fullmatch("[0-9a-f]{64}", text) is not None
+    return "study" if is_hash else re.sub("[^a-z0-9-]", "-", text.lower())[:_MAX_STUDY_NAME].strip("-") or "study"
+
+
 class RequestDraft(NamedTuple):
     """Fields of a train request before they are checked, with the places where they were given."""
 
@@ -116,11 +122,11 @@ class RequestDraft(NamedTuple):
             return None
         if self.errors:
             raise self.combined(self.errors)
-        label, seed = str(train.pop("label", None) or "search"), train.pop("seed", None)
+        label, seed = str(train.pop("label", None) or train.get("corpus", "")), train.pop("seed", None)
         for field in SET_BY_STUDY:
             if train.get(field) in (None, False):  # as files in blocks have them
                 train.pop(field, None)
-        name = re.sub("[^a-z0-9-]", "-", label.lower())[:_MAX_STUDY_NAME].strip("-") or "search"
+        name = study_name(label)
         seeded = {} if seed is None else {"seed": seed}
         try:
             return parse(StudyRequest, {"name": name, "train": train, "variants": variants, **seeded})

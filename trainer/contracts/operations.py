@@ -199,6 +199,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             (("id", "experiment_id"), *_STATE, ("done", "cells_done"), ("cells", "n_cells"), ("valid", "is_valid")),
             ends=Role.ADMIN,
             starts="start_experiment",
+            chat="mt-experiment",
         ),
         JobRow(
             "studies",
@@ -207,6 +208,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
             "studies",
             (("id", "study_id"), *_STATE, ("done", "runs_done"), ("runs", "n_runs"), ("winner", "winner")),
             starts="start_study",
+            chat="mt-study",
         ),
         JobRow(
             "batteries",
@@ -227,6 +229,7 @@ JOB_ROWS: Mapping[KindName, JobRow] = {
                 *("accuracy.csv", "comparisons.csv", "seeds.csv", "checkpoints.csv", "development.csv"),
             ),
             starts="start_battery",
+            chat="mt-battery",
         ),
         JobRow(
             "readings",
@@ -915,7 +918,7 @@ _EXPERIMENTS = (
             "train a model per language and let each score every language: one job, which continues when given again",
             "mt experiment run smoke",
         ),
-        chat=ChatCommand("experiment start", "experiments"),
+        chat=ChatCommand("mt-experiment start", "experiments"),
         role=Role.ADMIN,
         follows="get_experiment",
         example={
@@ -947,7 +950,7 @@ _STUDIES = (
             "compare settings on validation, and read the test split once for the winner: one job, which continues",
             "mt study run study.yaml",
         ),
-        chat=ChatCommand("study start", "studies"),
+        chat=ChatCommand("mt-study start", "studies"),
         follows="get_study",
         example={
             "name": "rates",
@@ -970,7 +973,7 @@ _BATTERIES = (
             "test what runs know by minimal pairs, test suites or items of your own",
             "mt battery run RUN pairs.tsv",
         ),
-        chat=ChatCommand("battery start", "batteries"),
+        chat=ChatCommand("mt-battery start", "batteries"),
         limit="requests",
         follows="get_battery",
         example={"runs": [RUN], "files": [_PAIRS]},
@@ -1136,10 +1139,11 @@ SECTIONS: Mapping[Section, Sequence[str]] = {section: names.split("|") for secti
 _CHAT_ORDER = (
     "train|status|runs|compare|unlock|watch|unwatch|cancel|resume|annotate|logs|generate|chat|score|"
     "score detail:per_char|predict|eval|export|queue|settings|corpus list|corpus show|corpus add|corpus delete|"
-    "tokenizer train|tokenizer list|tokenizer show|battery start|battery list|battery show|"
-    "battery cancel|experiment start|experiment list|experiment show|experiment export|experiment cancel|"
+    "tokenizer train|tokenizer list|tokenizer show|mt-battery start|mt-battery list|mt-battery show|"
+    "mt-battery cancel|mt-experiment start|mt-experiment list|mt-experiment show|mt-experiment export|"
+    "mt-experiment cancel|"
     "mt-reading start|mt-reading list|mt-reading show|mt-reading cancel|mt-reading segment|"
-    "study start|study list|study show|study cancel|"
+    "mt-study start|mt-study list|mt-study show|mt-study cancel|"
     "help|mt-admin workers|mt-admin jobs|mt-admin access|mt-admin delete|mt-admin build-corpora|"
     "mt-admin lock-corpus|mt-admin doctor"
 ).split("|")

@@ -1,27 +1,34 @@
-"""Work on studies: start one."""
+"""Work on studies: preview one, and start one."""
 
 import asyncio
 
 from trainer.artifacts.kinds import STUDIES
 from trainer.config.studies import full_runs
+from trainer.contracts.base import HttpOrigin
 from trainer.contracts.parameters import NoQuery, WaitQuery
 from trainer.contracts.runs import Accepted, TrainRequest
-from trainer.contracts.studies import StudyRequest, StudyStatus
+from trainer.contracts.studies import StudyRecord, StudyRequest, StudyStatus
 from trainer.lab.lab import Asked, Lab
+from trainer.lab.permissions import Caller
 from trainer.lab.runs import allowed_request
 from trainer.lab.waits import check_first
 from trainer.queue.studies import resolve_study
 
 
+async def preview_study(
+    lab: Lab, caller: Caller, request: StudyRequest, origin: HttpOrigin | None = None
+) -> StudyRecord:
+    """Return a study with all of its settings, checked for a person, without starting it."""
+
+    async def allow(training: TrainRequest) -> TrainRequest:
+        return await allowed_request(lab, caller, training)
+
+    return await resolve_study(request, lab.stores.corpora, lab.settings, allow, user_id=caller.discord_id, http=origin)
+
+
 async def start_study(lab: Lab, asked: Asked[NoQuery, WaitQuery, StudyRequest]) -> StudyStatus:
     """Start a study; an equal request of the same person names the same study. All of its runs count for the day."""
-
-    async def allow(request: TrainRequest) -> TrainRequest:
-        return await allowed_request(lab, asked.caller, request)
-
-    record = await resolve_study(
-        asked.body, lab.stores.corpora, lab.settings, allow, user_id=asked.caller.discord_id, http=asked.origin
-    )
+    record = await preview_study(lab, asked.caller, asked.body, asked.origin)
     await check_first(lab, asked, record.study_id)
 
     async def accept() -> Accepted:

@@ -53,7 +53,9 @@ def test_search__starts_a_study_over_the_other_fields() -> None:
     assert (study.name, study.variants, study.seed, study.train) == ("kazakh--words", 8, 7, fields)
     assert RequestDraft(fields).study() is None
     unnamed = RequestDraft({**fields, "search": 2}).study()
-    assert unnamed is not None and (unnamed.name, unnamed.seed) == ("search", 42)
+    assert unnamed is not None and (unnamed.name, unnamed.seed) == ("kk", 42)
+    sent = RequestDraft({**fields, "corpus": "a" * 64, "search": 2}).study()
+    assert sent is not None and sent.name == "study"
     with refused(ErrorCode.INVALID_INPUT, "`search` must be greater than or equal to 2, you gave 1.", "search"):
         RequestDraft({**fields, "search": 1}).study()
 
