@@ -92,12 +92,12 @@ async def test_page__shows_a_group_in_one_row_that_opens_and_in_a_page(lab: Lab,
         await browser.see(f"{LABELS}.join() === 'page group alone,page group'")
         row = await browser.text(".runs tbody")
         assert "2 of 2 completed" in row and " ± " in row
-        await browser.tab_to("tbody button")
+        await browser.tab_to("tbody button[aria-expanded]")
         await browser.press("Enter")
         await browser.see(f"{LABELS}.length === 4")
         await browser.see_value("document.querySelectorAll('.member a[href*=\"-s4\"]').length", 2)
         assert await faults(browser) == []
-        await browser.tab_to("tbody button")
+        await browser.tab_to("tbody button[aria-expanded]")
         await browser.press("Enter")
         await browser.see(f"{LABELS}.length === 2")
         for name in ("the group page group", "page group alone"):

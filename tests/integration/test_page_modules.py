@@ -85,8 +85,86 @@ VALUES: dict[str, Value] = {
         ],
     ),
     "a tick is short": Value(
-        *("tickText", "scale.js", "[0, 0.02, 3e-5, 1500, 250_000, 1.5e6].map((value) => tickText(value))"),
-        ["0", "0.02", "3e-5", "1,500", "250K", "1.5M"],
+        *("tickText", "scale.js", "[0, 0.02, 3e-5, 1500, 250_000, 1.5e6, -0.2, -3e-5].map((value) => tickText(value))"),
+        ["0", "0.02", "3e-5", "1,500", "250K", "1.5M", "−0.2", "−3e-5"],
+    ),
+    "a long label keeps its beginning and its end": Value(
+        *(
+            "fitted",
+            "scale.js",
+            "['short', 'unigram of char_lstm-20261130-ffcf58f6', '𝔸bcd'].map((text) => fitted(text, 4))",
+        ),
+        ["sh…t", "un…6", "𝔸bcd"],
+    ),
+    "the interval of one point is a line with two ends": Value(
+        *("intervalOf", "curves.js", "intervalOf([[2, 10]], [[2, 30]], (x) => 10 * x, (y) => 100 - y)"),
+        "M16 90h8M16 70h8M20 90V70",
+    ),
+    "tokens per character are those of each split, or of validation": Value(
+        *("ratioOf", "curve_lines.js"),
+        "((run) => [run, {...run, train_bits_per_char: null}, {...run, best_val_loss: null, train_loss: null}].map(ratioOf))("
+        "{train_loss: Math.LN2, train_bits_per_char: 0.5, val_loss: Math.LN2, val_bits_per_char: 3,"
+        " best_val_loss: Math.LN2, best_val_bits_per_char: 2})",
+        [{"train": 0.5, "validation": 2}, {"train": 2, "validation": 2}, {"train": 3, "validation": 3}],
+    ),
+    "only tokens of other lengths are unlike": Value(
+        *("areUnlike", "curve_lines.js"),
+        "[[], [1], [1, null, 1.05], [1, 0.25]].map((known) => areUnlike(known.map((train) => ({train, validation: 9}))))",
+        [False, False, False, True],
+    ),
+    "losses per character are those per token times the tokens per character": Value(
+        *("linesOfCurve", "curve_lines.js"),
+        "['loss', 'loss_per_char', 'validation_per_char', 'memory_bytes'].map((series) => linesOfCurve("
+        "{train: [[1, 2]], validation: [[2, 3]], memory_bytes: [[1, 5e9]]}, {series, axis: 'step', smoothing: 0}, 1,"
+        " {train: {name: 'a'}, validation: {name: 'b'}}, {train: 0.5, validation: null})"
+        ".map(({name, points}) => [name, points]))",
+        [
+            [["a", [[1, 2]]], ["b", [[2, 3]]]],
+            [["a", [[1, 1]]], ["b", NOTHING]],
+            [["a", NOTHING]],
+            [["a", [[1, 5]]]],
+        ],
+    ),
+    "a list is that of what an address names": Value(
+        *(
+            "listOf",
+            "tables.js",
+            "['#/runs/x', '#/readings/x', '#/corpora/x', '#/text/x', ''].map((one) => listOf(one).href)",
+        ),
+        ["#/", "#/readings", "#/corpora", "#/", "#/"],
+    ),
+    "trainings of a job that run now are named": Value(
+        *("runningRuns, trainingText", "job_columns.js"),
+        "[{cells: [{kind: 'train', status: 'running', run_id: 'a'}, {kind: 'score', status: 'running', run_id: 'b'},"
+        " {kind: 'train', status: 'running', run_id: null}]}, {trials: [{status: 'running', run_id: 'c'},"
+        " {status: 'completed', run_id: 'd'}]}, {}].map(runningRuns).concat([[125, null].map((eta_seconds) =>"
+        " trainingText({progress: 43.4, epoch: 2, total_epochs: 5, eta_seconds}))])",
+        [["a"], ["c"], NOTHING, ["43 %, epoch 2 of 5, 2 min 5 s left", "43 %, epoch 2 of 5"]],
+    ),
+    "an owner is a name, or the end of the id of a Discord user": Value(
+        *("shortOwner", "run_columns.js", "['lab-key', '1576918393414483968'].map(shortOwner)"), ["lab-key", "…483968"]
+    ),
+    "warnings come before other notes": Value(
+        *("warningsFirst", "report.js"),
+        "warningsFirst(['a', 'Warning: b', 'c'].map((template) => ({template}))).map(({template}) => template)",
+        ["Warning: b", "a", "c"],
+    ),
+    "a run's report does not repeat its name": Value(
+        *("withoutName", "run.js"),
+        "withoutName({run: {run_id: 'a'}, sections: [{parts: [{kind: 'note', values: {run: 'a'}}, {kind: 'note',"
+        " values: {run: 'b'}}, {kind: 'table'}]}]}).sections[0].parts.length",
+        2,
+    ),
+    "a model that does not know a text is not compared on it": Value(
+        *("unknownNotice", "surprisal_maps.js"),
+        "[[0, 0], [35, 35 / 42], [null, null]].map(([unknown_chars, unknown_char_share]) =>"
+        " unknownNotice('B', {unknown_chars, unknown_char_share, n_chars: 42}))",
+        [
+            None,
+            "B does not know 35 of the 42 characters: its surprisals, and the differences from it, are too low to"
+            " compare.",
+            None,
+        ],
     ),
     "a scale has room around one point": Value(
         *("extent", "scale.js", "[extent([]), extent([3]), extent([4, 1, 2])]", [[0, 1], [2.5, 3.5], [1, 4]]),
@@ -414,6 +492,7 @@ FIGURES = {
     "signed(-0.00001, loss)": ("+0.000", "+0.000"),
     "signed(0.25, perChar)": ("+0.250", "+0.173"),
     "signed(0.1234, percent)": ("+12.3 %", "+12.3 %"),
+    "loss(-0.5)": ("−0.721", "−0.500"),
     "meanOf([1, 2, null, 4], loss)": ("3.366 ± 2.204", "2.333 ± 1.528"),
     "perplexity(2.71828)": ("2.72", "2.72"),
     "withChosenUnit('at step 5 it is 12 nats per token, not 6.91 nats per token')": (
@@ -436,6 +515,20 @@ def test_figures__are_in_the_chosen_unit_with_the_digits_of_their_kind(modules: 
         f" console.log(JSON.stringify([{', '.join(wanted)}]));"
     )
     assert TypeAdapter(list[str]).validate_json(output_of(modules, program)) == [*wanted.values()]
+
+
+@pytest.mark.parametrize(("unit", "name", "title"), [("bits", "char", "character"), ("nats", "token", "token")])
+def test_losses_of_records__have_the_chosen_unit_in_title_and_number(
+    modules: Path, unit: str, name: str, title: str
+) -> None:
+    field, size = {"char": ("val_bits_per_char", 1.0), "token": ("test_loss", 1.0)}[name]
+    program = (
+        'import { titleOf, valueOf } from "./record_table.js"; import { setUnit } from "./units.js";'
+        f' setUnit("{unit}"); console.log(JSON.stringify(["train_seconds", "{field}"].map(titleOf)'
+        f'.concat([valueOf("{field}", {size})(), valueOf("{field}", null)])));'
+    )
+    named = field.removesuffix("_bits_per_char").replace("_", " ")
+    assert json.loads(output_of(modules, program)) == ["train", f"{named}, {unit} per {title}", "1.000", "–"]
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])

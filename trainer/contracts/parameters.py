@@ -59,12 +59,21 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
 _WHOLE = _matches(_INTEGER, "an integer")
 _FLAG = _matches("true|false", "true or false")
 _Part = Annotated[str, Field(max_length=200)]
-_CONDITIONS = rf"^({_CONDITION}(,{_CONDITION})*)?$"
-_IS_CONDITIONS = _matches(
-    _CONDITIONS,
-    "conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
-    f"{', '.join(NUMBER_FIELDS)} or a setting of the runs",
-)
+_ONE_CONDITION = re.compile(_CONDITION)
+
+
+def _check_conditions(value: object) -> object:
+    """Refuse the first part of a text that is no condition, by its name."""
+    parts = value.split(",") if isinstance(value, str) and value else []
+    wrong = next((part for part in parts if not _ONE_CONDITION.fullmatch(part)), None)
+    if wrong is not None:
+        raise ValueError(
+            "must be conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
+            f"{', '.join(NUMBER_FIELDS)} or a setting of the runs; '{wrong[:200]}' is none"
+        )
+    return value
+
+
 _RUN_NAMES = rf"^[^,]{{1,100}}(,[^,]{{1,100}}){{1,{MAX_COMPARED - 1}}}$"
 
 
@@ -179,7 +188,7 @@ class RunsQuery(Query):
     """Only the runs that resumed this run or took its weights; for a group, those of all its runs."""
     search: _Part = ""
     """Only runs whose label, id, corpus, tags or note match these words."""
-    where: Annotated[str, Field(max_length=500), _IS_CONDITIONS] = ""
+    where: Annotated[str, Field(max_length=500), BeforeValidator(_check_conditions)] = ""
     """Only runs whose numbers and settings meet these conditions, with commas between them, such as
     `test_loss<3.2,optimizer.name=adamw`; a list, such as `tags`, equals each of its values."""
     sort: SettingName = "created_at"

@@ -110,7 +110,7 @@ def _explained(result: ReadingResult, by_measure: Mapping[Measure, Sequence[Read
 def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) -> Table:
     """Return the gain of each model, with the difference from the first one."""
     columns = (
-        *(column("model"), column("perplexity per unit", "perplexity"), column("line", "figures")),
+        *(column("model"), column("perplexity per unit", "count"), column("line", "figures")),
         *(column("spline", "figures"), column("minus the first", "figures"), column("p", "p")),
     )
     compared_with = {(one.measure, one.second): one for one in result.comparisons}

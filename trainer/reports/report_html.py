@@ -24,7 +24,7 @@ h2 {{ font-size: 1.2rem; margin-top: 2rem }}
 .table {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0 }}
 caption {{ color: var(--quiet); padding: 0.3rem 0; text-align: left }}
-th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap }}
+th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: right }}
 th {{ font-weight: 600 }}
 td small {{ display: block }}
 td.own {{ outline: 2px solid var(--text); outline-offset: -2px }}

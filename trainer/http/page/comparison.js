@@ -3,7 +3,8 @@
 import { read } from "./api.js";
 import { announce, bdi, failure, h, section } from "./elements.js";
 import { sectionsOf } from "./report.js";
-import { TrainingCurves } from "./run_curves.js";
+import { ratioOf } from "./curve_lines.js";
+import { TrainingCurves, curveButton } from "./run_curves.js";
 import { TABLES } from "./tables.js";
 
 /** @import { GroupStatus, RunStatus } from "./records.js" */
@@ -25,17 +26,30 @@ export async function showComparison(main, signal, names) {
   });
   /** @type {(RunStatus | GroupStatus)[]} */
   const statuses = await Promise.all(compared.map(({ path }) => read(path, signal)));
-  const curves = new TrainingCurves(
-    compared.map(({ path }, index) => {
-      const letter = LETTERS[index] ?? "";
-      return {
-        path,
-        train: { name: `${letter} train`, label: letter, style: `run${index}` },
-        validation: { name: `${letter} validation`, label: `${letter} val.`, style: `run${index} dashed` },
-      };
-    }),
-    signal,
-  );
+  const sources = compared.map(({ path }, index) => {
+    const [letter = "", status] = [LETTERS[index], statuses[index]];
+    const [run] = status && "members" in status ? status.members : [status];
+    return {
+      path,
+      train: { name: `${letter} train`, label: letter, style: `run${index}` },
+      validation: { name: `${letter} validation`, label: `${letter} val.`, style: `run${index} dashed` },
+      ...(run ? { ratio: ratioOf(run) } : {}),
+    };
+  });
+  const curves = new TrainingCurves(sources, signal);
+  /** @type {Set<string>} paths of those whose curves are hidden */
+  const hidden = new Set();
+  /** @param {string} path @param {number} index */
+  const button = (path, index) => {
+    const made = curveButton(LETTERS[index] ?? "", `run${index}`, hidden.has(path), () => {
+      if (!hidden.delete(path)) hidden.add(path);
+      const isHidden = hidden.has(path);
+      made.ariaPressed = String(!isHidden);
+      made.title = isHidden ? "Show the curve" : "Hide the curve";
+      void curves.show(sources.filter((source) => !hidden.has(source.path)));
+    });
+    return made;
+  };
   const results = h("div");
   main.append(
     h(
@@ -45,6 +59,7 @@ export async function showComparison(main, signal, names) {
         h(
           "li",
           {},
+          button(path, index),
           h("b", { class: `run${index}` }, LETTERS[index] ?? ""),
           " ",
           h("a", { href: `#${path}` }, bdi(statuses[index]?.label ?? id)),

@@ -3,10 +3,12 @@
 import { SERIES } from "./curve_settings.js";
 import { between } from "./scale.js";
 import { smoothed } from "./smoothing.js";
+import { natsOf } from "./units.js";
 
-/** @import { Curve, Points } from "./records.js" */
+/** @import { Curve, Points, RunStatus } from "./records.js" */
 /** @import { Axis, Line } from "./curves.js" */
-/** @import { AxisName, CurveSettings } from "./curve_settings.js" */
+/** @import { AxisName, CurveSettings, SeriesName } from "./curve_settings.js" */
+/** @typedef {Pick<RunStatus, "train_loss" | "train_bits_per_char" | "best_val_loss" | "best_val_bits_per_char" | "val_loss" | "val_bits_per_char">} RatioFields */
 
 const TIMES = [
   { unit: "hours", seconds: 3600 },
@@ -27,19 +29,75 @@ export function axisOf(name, curves) {
   return { x: { name: "time", unit }, factor: 1 / seconds };
 }
 
+/** @typedef {Exclude<keyof Curve, "run_id" | "last_event_id" | "total_points">} CurveName a list of points of a curve */
 /**
- * Return the lines of one run as the settings want them.
+ * The tokens per character of a run's splits; null where they are not known.
+ * @typedef {{train: number | null, validation: number | null}} Ratio
+ */
+/** @type {Ratio} */
+export const NO_RATIO = { train: null, validation: null };
+/** Tokens that differ more in their characters have losses that cannot be compared. */
+const MAX_UNLIKE = 1.1;
+
+/**
+ * Return the tokens per character of a run, from its losses in both units.
+ * @param {RatioFields} run
+ * @returns {Ratio}
+ */
+export function ratioOf(run) {
+  const pairs = {
+    train: [run.train_loss, run.train_bits_per_char],
+    best: [run.best_val_loss, run.best_val_bits_per_char],
+    last: [run.val_loss, run.val_bits_per_char],
+  };
+  const of = ([loss = null, bits = null] = /** @type {(number | null)[]} */ ([])) => (loss && bits ? natsOf(bits) / loss : null);
+  const validation = of(pairs.best) ?? of(pairs.last);
+  return { train: of(pairs.train) ?? validation, validation };
+}
+
+/**
+ * Return true if the tokens of runs have so different lengths that only their losses per character can be compared.
+ * @param {Ratio[]} ratios
+ */
+export function areUnlike(ratios) {
+  const known = ratios.flatMap(({ train }) => train ?? []);
+  return known.length > 1 && Math.max(...known) > MAX_UNLIKE * Math.min(...known);
+}
+
+/**
+ * Return the curves of a series, each with the factor of its numbers; null for one that is not known.
+ * @param {SeriesName} series
+ * @param {Ratio} [ratio]
+ * @returns {{name: CurveName, factor: number | null}[]}
+ */
+export function partsOf(series, ratio = NO_RATIO) {
+  const [first = series] = series.split("_per_char");
+  const names = /** @type {(keyof Ratio)[]} */ (first === "loss" ? ["train", "validation"] : [first]);
+  return names.map((name) => ({ name, factor: first === series ? SERIES[series].factor : ratio[name] }));
+}
+
+/**
+ * Return the lines of one run as the settings want them; of two, the second one is not smoothed.
  * @param {Curve} curve
- * @param {CurveSettings} settings
+ * @param {Pick<CurveSettings, "series" | "axis" | "smoothing">} settings
  * @param {number} factor of the x axis
  * @param {{train: Named, validation?: Named}} names
+ * @param {Ratio} [ratio]
  * @returns {Line[]}
  */
-export function linesOfCurve(curve, { series, axis, smoothing }, factor, { train, validation = train }) {
-  const overX = (/** @type {Points} */ points) => over(curve, axis, points, factor);
-  if (series === "loss") return [line(train, overX(curve.train), smoothing), { ...validation, points: overX(curve.validation) }];
-  const points = curve[series].map(([step, value]) => /** @type {[number, number]} */ ([step, value * SERIES[series].factor]));
-  return [line(train, overX(points), smoothing)];
+export function linesOfCurve(curve, { series, axis, smoothing }, factor, { train, validation = train }, ratio) {
+  const [first, second] = partsOf(series, ratio).map((part) => over(curve, axis, scaled(curve[part.name], part.factor), factor));
+  return [line(train, first ?? [], smoothing), ...(second ? [{ ...validation, points: second }] : [])];
+}
+
+/**
+ * Return points with their numbers times a factor; none without one.
+ * @param {Points} points
+ * @param {number | null} factor
+ * @returns {Points}
+ */
+export function scaled(points, factor) {
+  return factor === null ? [] : points.map(([step, value]) => [step, value * factor]);
 }
 
 /** @typedef {{name: string, label: string, style: string}} Named */

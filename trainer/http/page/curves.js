@@ -2,8 +2,8 @@
 
 import { chartTools, csvOf } from "./chart_files.js";
 import { h, svg, table } from "./elements.js";
-import { capital, loss } from "./numbers.js";
-import { apart, between, extent, firstFrom, logTicks, thinned, ticks, tickText } from "./scale.js";
+import { capital, decimal, loss, withMinus } from "./numbers.js";
+import { apart, between, extent, firstFrom, fitted, logTicks, thinned, ticks, tickText } from "./scale.js";
 import { inUnit, onUnitChange, unit } from "./units.js";
 
 /** @import { CurveBand, Points } from "./records.js" */
@@ -25,6 +25,11 @@ import { inUnit, onUnitChange, unit } from "./units.js";
 
 const LABEL = 14;
 const MARGIN = { top: 12, right: 76, bottom: 44, left: 60 };
+/** Pixels of a character of a label, and the largest share of the width that labels take. */
+const CHARACTER = 7.2;
+const MAX_LABELS = 0.4;
+/** Pixels around the plot for what stands at its edges. */
+const EDGE = 8;
 const MAX_ROWS = 200;
 /** Lines that the cursor tells of: those nearest to it. */
 const MAX_READ = 12;
@@ -131,7 +136,9 @@ export class Chart {
     const nLabels = lines.filter((line) => line.label).length;
     const height = Math.max(least, nLabels * LABEL + MARGIN.top + MARGIN.bottom);
     const bottom = height - MARGIN.bottom;
-    const right = (this.#right = width - (nLabels ? MARGIN.right : MARGIN.top));
+    const longest = Math.max(...lines.map(({ label }) => label.length)) * CHARACTER + MARGIN.top;
+    const room = Math.min(Math.max(MARGIN.right, longest), Math.max(MARGIN.right, width * MAX_LABELS));
+    const right = (this.#right = width - (nLabels ? room : MARGIN.top));
     const [ofX, ofY] = [scaleOf(across), scaleOf(up)];
     const isPoint = (/** @type {[number, number]} */ [one, two]) => Number.isFinite(ofX.to(one)) && Number.isFinite(ofY.to(two));
     const pointsOf = (/** @type {Points} */ points) =>
@@ -165,6 +172,7 @@ export class Chart {
       const band = [...seenOf(index, 2), ...[...seenOf(index, 3)].reverse()];
       return [
         band.length ? svg("path", { class: `band ${line.style}`, d: `${path(band)}Z` }) : null,
+        seenOf(index, 2).length === 1 ? svg("path", { class: `line ${line.style}`, d: intervalOf(seenOf(index, 2), seenOf(index, 3), x, y) }) : null,
         line.raw ? svg("path", { class: `raw ${line.style}`, d: path(seenOf(index, 1)) }) : null,
       ];
     });
@@ -180,6 +188,7 @@ export class Chart {
       ];
     });
     const plot = right - MARGIN.left;
+    const edge = this.#zoom ? 0 : EDGE; // all points are in view, and those at the edges are whole
     const image = svg(
       "svg",
       { role: "img", "aria-label": `${title}: ${describe(lines, this.#options)}`, viewBox: `0 0 ${width} ${height}`, width, height },
@@ -199,12 +208,12 @@ export class Chart {
       ),
       svg(
         "svg", // cuts off what a zoom leaves out
-        { x: MARGIN.left, width: plot, height: bottom, viewBox: `${MARGIN.left} 0 ${plot} ${bottom}` },
+        { x: MARGIN.left - edge, width: plot + 2 * edge, height: bottom, viewBox: `${MARGIN.left - edge} 0 ${plot + 2 * edge} ${bottom}` },
         ...shapes,
         ...curves,
       ),
       ...lines.map((line, index) =>
-        svg("text", { class: `end ${line.style}`, x: right + 6, y: (ends[index] ?? 0) + 4 }, line.label),
+        svg("text", { class: `end ${line.style}`, x: right + 6, y: (ends[index] ?? 0) + 4 }, fitted(line.label, Math.floor((room - MARGIN.top) / CHARACTER))),
       ),
     );
     this.#image.replaceChildren(lines.length ? image : h("p", {}, empty ?? "There are no numbers yet."));
@@ -356,7 +365,8 @@ export class Chart {
     const place = this.#places[Number(this.#slider.value)];
     if (place === undefined) return null;
     const { x: across, y: up } = this.#options;
-    const numberOf = (/** @type {number} */ value) => (Math.abs(value) < 1e-3 && value !== 0 ? value.toExponential(3) : value.toLocaleString("en", { maximumSignificantDigits: 6 }));
+    const numberOf = (/** @type {number} */ value) =>
+      withMinus(Math.abs(value) < 1e-3 && value !== 0 ? value.toExponential(3) : value.toLocaleString("en", { maximumSignificantDigits: 6 }));
     const values = this.#lines.map((line) => {
       const point = valueAt(line.points, place);
       const at = !point || point[0] === place ? "" : ` (at ${numberOf(point[0])})`;
@@ -381,6 +391,19 @@ export class Chart {
       table(() => `${capital(named(up))} by ${named(across)}`, [capital(named(across)), ...this.#lines.map(({ name }) => name)], rows),
     );
   }
+}
+
+/**
+ * Return the path of the interval of a point, from its low to its high end with a stroke at each.
+ * @param {Points} low
+ * @param {Points} high
+ * @param {(place: number) => number} x
+ * @param {(value: number) => number} y
+ */
+export function intervalOf([low], [high], x, y) {
+  if (!low || !high) return "";
+  const [place, bottom, top] = [x(low[0]), y(low[1]), y(high[1])].map((pixels) => Number(pixels.toFixed(1)));
+  return [bottom, top].map((height) => `M${Number(place) - 4} ${height}h8`).join("") + `M${place} ${bottom}V${top}`;
 }
 
 /**
@@ -439,8 +462,8 @@ function nearest(numbers, wanted) {
 function written(value, { per }) {
   if (value === undefined) return "–";
   if (per) return loss(value);
-  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(3);
-  return value.toLocaleString("en", Math.abs(value) < 1000 ? { minimumFractionDigits: 4, maximumFractionDigits: 4 } : { maximumFractionDigits: 0 });
+  if (value !== 0 && Math.abs(value) < 1e-3) return withMinus(value.toExponential(3));
+  return decimal(value, Math.abs(value) < 1000 ? 4 : 0);
 }
 
 /**

@@ -123,7 +123,7 @@ export function withCode(text) {
  * @param {unknown} error
  */
 export function failure(error) {
-  return h("p", { class: "error", role: "alert" }, error instanceof Error ? error.message : String(error));
+  return h("p", { class: "error", role: "alert" }, withCode(() => (error instanceof Error ? error.message : String(error))));
 }
 
 /**

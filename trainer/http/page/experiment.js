@@ -21,6 +21,11 @@ export const EXPERIMENT = {
     const tables = () => h("div", {}, ...cellTables(cells));
     return status === "completed" ? foldedSection("Cells", tables) : section("Cells", tables());
   },
+  open: 2, // the matrix and its checks
+  verdict: ({ is_valid }) => {
+    if (is_valid === null) return null;
+    return h("span", { class: `badge ${is_valid ? "completed" : "failed"}` }, is_valid ? "checks passed" : "checks failed");
+  },
   async results(artifact, signal) {
     /** @type {ExperimentResult} */
     const result = await read(fileAddress(artifact, "result.json"), signal);

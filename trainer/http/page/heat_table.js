@@ -64,7 +64,7 @@ export function heatTable(caption, columns, rows, scale) {
         "table",
         { class: "heat-table", role: "grid" },
         h("caption", { class: "unseen" }, caption),
-        h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name)))),
+        h("thead", {}, h("tr", {}, ...columns.map((name) => (name ? h("th", { scope: "col" }, name) : h("td"))))),
         body,
       ),
     ),

@@ -2,17 +2,17 @@
 
 import { actionButton, deleteButton } from "./actions.js";
 import { read, send } from "./api.js";
-import { announce, failure, h, renew, section, setTitle } from "./elements.js";
+import { announce, bdi, failure, h, renew, section, setTitle } from "./elements.js";
 import { fileAddress, fileTable } from "./files.js";
-import { columnsOf, fieldsOf } from "./job_columns.js";
+import { columnsOf, fieldsOf, progressBar, runningRuns, trainingText } from "./job_columns.js";
 import { capital, size } from "./numbers.js";
 import { confirms } from "./question.js";
-import { foldedSection, recordTable, valueOf } from "./record_table.js";
+import { foldedSection, recordTable, titleOf, valueOf } from "./record_table.js";
 import { noteText, sectionsOf } from "./report.js";
 import { badge, hasEnded, repeat } from "./states.js";
 
 /** @import { Child } from "./elements.js" */
-/** @import { ArtifactFiles, JobStatus, JobTable, Report, TokenizerStatus } from "./records.js" */
+/** @import { ArtifactFiles, JobStatus, JobTable, Report, RunStatus, TokenizerStatus } from "./records.js" */
 /** @typedef {Record<string, unknown>} Fields */
 /**
  * What a kind adds to the view of its jobs.
@@ -22,6 +22,8 @@ import { badge, hasEnded, repeat } from "./states.js";
  * @property {string} own the field of the status that `parts` shows
  * @property {(job: Status) => Element} parts
  * @property {(artifact: string, signal: AbortSignal) => Promise<Element>} results of a completed job, after its report
+ * @property {(job: Status) => Element | null} [verdict] what stands beside the state
+ * @property {number} [open] the number of sections of its report that are not folded
  */
 
 const REPORT = "report.json";
@@ -52,7 +54,7 @@ export function viewOf(row) {
     const added = await ADDITIONS[kind]?.();
     const artifact = `${kind}/${id}`;
     const address = `/${artifact}`;
-    const [state, facts, parts, results, files, trouble] = [h("span"), h("div"), h("div"), h("div"), h("div"), h("div")];
+    const [state, facts, now, parts, results, files, trouble] = [h("span"), h("div"), h("div"), h("div"), h("div"), h("div"), h("div")];
     const cancel = actionButton(`Cancel the ${word}`, trouble, signal, async () => {
       const question = `Cancel this ${word}? ${added?.cancelled || "What it has stored stays."}`;
       if (!(await confirms(question, `Cancel the ${word}`, signal))) return;
@@ -61,7 +63,7 @@ export function viewOf(row) {
       await load();
     });
     const remove = deleteButton(word, address, trouble, signal, () => (location.hash = `#/${kind}`));
-    const status = section("Status", facts, h("div", { class: "bar" }, cancel, remove), trouble);
+    const status = section("Status", facts, now, h("div", { class: "bar" }, cancel, remove), trouble);
     main.append(h("p", {}, h("code", {}, id), " ", state), results, status, parts, files);
     let isOver = false;
 
@@ -70,8 +72,10 @@ export function viewOf(row) {
       const job = await read(address, signal);
       const { name, label } = fieldsOf(job);
       setTitle(String(name ?? label ?? capital(word)));
-      state.replaceChildren(badge(job));
+      const verdict = added?.verdict?.(job) ?? null;
+      state.replaceChildren(badge(job), ...(verdict ? [" ", verdict] : []));
       renewed(facts, ...statusParts(row, job, added?.own));
+      renewed(now, ...(await trainingsOf(job, signal)));
       renewed(parts, ...(added ? [added.parts(job)] : []));
       isOver = hasEnded(job);
       cancel.hidden = isOver;
@@ -86,7 +90,7 @@ export function viewOf(row) {
           /** @type {Report} */
           const report = await read(fileAddress(artifact, REPORT), signal);
           setTitle(noteText(report.title));
-          results.replaceChildren(...sectionsOf(report, artifact, found.files, signal, 1));
+          results.replaceChildren(...sectionsOf(report, artifact, found.files, signal, added?.open ?? 1));
         }
         if (added) results.append(await added.results(artifact, signal));
       } catch (error) {
@@ -99,6 +103,20 @@ export function viewOf(row) {
       if (!isOver) await load().catch(() => undefined); // the next one may succeed
     }, signal);
   };
+}
+
+/**
+ * Return a list of the trainings of a job that run now, each with its progress.
+ * @param {JobStatus} job
+ * @param {AbortSignal} signal
+ */
+async function trainingsOf(job, signal) {
+  /** @type {(RunStatus | null)[]} */
+  const runs = await Promise.all(runningRuns(fieldsOf(job)).map((runId) => read(`/runs/${runId}`, signal).catch(() => null)));
+  const items = runs.filter((run) => run !== null).map((run) =>
+    h("li", {}, h("a", { href: `#/runs/${run.run_id}` }, bdi(run.label ?? run.run_id)), ` ${trainingText(run)} `, progressBar(run.progress, 100)),
+  );
+  return items.length ? [h("h3", {}, "Training now"), h("ul", {}, ...items)] : [];
 }
 
 /**
@@ -137,11 +155,9 @@ function statusParts(row, job, own = "") {
  */
 function recordParts(facts, record) {
   const known = Object.entries(record).filter(([, value]) => value !== null && !isEmpty(value));
-  const plain = known.filter(([, value]) => !isNested(value)).map(([name, value]) => [titleOf(name), valueOf(name, value)]);
-  const pair = (/** @type {Child[]} */ [title = null, content = null]) =>
-    h("div", {}, h("dt", {}, capital(String(title))), h("dd", {}, content));
+  const plain = known.filter(([, value]) => !isNested(value)).map(([name, value]) => pair(() => titleOf(name), valueOf(name, value)));
   return [
-    h("dl", { class: "facts" }, ...[...facts, ...plain].map(pair)),
+    h("dl", { class: "facts" }, ...facts.map(([title, content]) => pair(() => title, content)), ...plain),
     ...known.filter(([, value]) => isNested(value)).flatMap(([name, value]) => [
       h("h3", {}, capital(titleOf(name))),
       ...(Array.isArray(value)
@@ -149,6 +165,11 @@ function recordParts(facts, record) {
         : recordParts([], /** @type {Fields} */ (value))),
     ]),
   ];
+}
+
+/** @param {() => string} title @param {Child} content */
+function pair(title, content) {
+  return h("div", {}, h("dt", {}, () => capital(title())), h("dd", {}, content));
 }
 
 /** @param {unknown} value */
@@ -159,9 +180,4 @@ function isEmpty(value) {
 /** @param {unknown} value a record, or a list of records */
 function isNested(value) {
   return typeof value === "object" && (!Array.isArray(value) || typeof value[0] === "object");
-}
-
-/** @param {string} field */
-function titleOf(field) {
-  return field.replace(/^is_|_(at|seconds)$/g, "").replaceAll("_", " ");
 }

@@ -2,10 +2,10 @@
 
 import { read } from "./api.js";
 import { kept } from "./drafts.js";
-import { failure, h, labelled, renew, scrolling, unreadableList } from "./elements.js";
+import { failure, h, labelled, renew, scrolling, table, unreadableList } from "./elements.js";
 import { columnsOf, fieldsOf } from "./job_columns.js";
-import { capital } from "./numbers.js";
-import { hasEnded, repeat } from "./states.js";
+import { capital, date, decimal } from "./numbers.js";
+import { badge, hasEnded, repeat } from "./states.js";
 import { TABLES } from "./tables.js";
 
 /** @import { JobPage, JobStatus, JobTable, UnreadableJob } from "./records.js" */
@@ -14,9 +14,23 @@ const PAGE = 100;
 const MAX_PAGE = 1000;
 const MAX_VALUES = 2;
 
-/** @param {HTMLElement} main */
-export async function showKinds(main) {
-  main.append(h("ul", {}, ...TABLES.jobs.map(({ kind, title }) => h("li", {}, h("a", { href: `#/${kind}` }, title)))));
+/** @param {HTMLElement} main @param {AbortSignal} signal */
+export async function showKinds(main, signal) {
+  const rows = TABLES.jobs.map(({ kind, title, words }) => ({ kind, title, words, count: h("span", {}, "…"), newest: h("span", {}, "…") }));
+  const link = (/** @type {JobTable["kind"]} */ kind, /** @type {string} */ title) => h("a", { href: `#/${kind}` }, title);
+  main.append(table("Jobs by kind", ["Kind", "Jobs", "Newest"], rows.map(({ kind, title, count, newest }) => [link(kind, title), count, newest])));
+  await Promise.all(
+    rows.map(async ({ kind, words, count, newest }) => {
+      try {
+        const { jobs, total } = await readJobs({ kind, words }, 1, signal);
+        count.textContent = decimal(total, 0);
+        newest.replaceChildren(...(jobs[0] ? [date(jobs[0].created_at), " ", badge(jobs[0])] : ["–"]));
+      } catch (error) {
+        if (signal.aborted) throw error;
+        count.textContent = newest.textContent = "–"; // only admins see these
+      }
+    }),
+  );
 }
 
 /**
@@ -47,7 +61,7 @@ export function listOf(row) {
     const link = h("a", { href: `#/${kind}/new` }, `New ${word}`);
     const lost = h("div");
     const hint = h("p", { hidden: true }, start ? "There is none yet. Start one here, or by " : "There is none yet. Start one by ", h("code", {}, command), ".");
-    const table = scrolling(
+    const region = scrolling(
       title,
       h(
         "table",
@@ -69,7 +83,7 @@ export function listOf(row) {
       lost,
       trouble,
       hint,
-      table,
+      region,
       older,
     );
 
@@ -122,7 +136,7 @@ export function listOf(row) {
       });
       older.hidden = jobs.length >= total;
       hint.hidden = total > 0;
-      table.hidden = total === 0;
+      region.hidden = total === 0;
       const unfinished = jobs.filter((job) => !hasEnded(job)).length;
       const all = older.hidden ? "" : `; ${total.toLocaleString("en")} in all`;
       const text = `${count} of ${jobs.length} shown, ${unfinished} unfinished${all}`;
@@ -151,7 +165,7 @@ export function listOf(row) {
 
 /**
  * Read the newest jobs of a kind, the number of all, and those that the server cannot read.
- * @param {JobTable} row
+ * @param {Pick<JobTable, "kind" | "words">} row
  * @param {number} wanted
  * @param {AbortSignal} signal
  */

@@ -1,14 +1,15 @@
 /** The page: the view that the address names, and the API key. */
 
-import { forgetKey, hasKey } from "./api.js";
+import { ApiError, forgetKey, hasKey } from "./api.js";
 import { failure, h, setTitle } from "./elements.js";
 import { capital } from "./numbers.js";
-import { TABLES } from "./tables.js";
+import { TABLES, listOf } from "./tables.js";
 import { chooseUnitWith } from "./units.js";
 
 /** @import { JobTable } from "./records.js" */
 /** @typedef {(main: HTMLElement, signal: AbortSignal, argument: string, query: URLSearchParams) => Promise<void>} View */
 
+const NOT_FOUND = 404;
 /**
  * The form of each address, its title, and its module, which is loaded with the view.
  * @type {[RegExp, string, () => Promise<View>][]}
@@ -40,6 +41,12 @@ function jobViews(row) {
   ];
 }
 
+/** @param {string} address of what was not found */
+function linkToList(address) {
+  const { href, title } = listOf(address);
+  return h("p", {}, h("a", { href }, `All ${title.toLowerCase()}`));
+}
+
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const forget = /** @type {HTMLButtonElement} */ (document.getElementById("forget"));
 let leaving = new AbortController();
@@ -55,7 +62,8 @@ async function show(isFirst) {
   );
   const heading = h("h1", { tabindex: -1 });
   const content = h("div");
-  main.replaceChildren(heading, content);
+  const loading = h("p", { class: "loading" }, "Loading …"); // hidden by its style when the view has something
+  main.replaceChildren(heading, content, loading);
   setTitle(found?.title ?? "There is no such page");
   scrollTo(0, 0);
   if (!isFirst) heading.focus();
@@ -63,8 +71,12 @@ async function show(isFirst) {
     const view = await found?.load();
     await view?.(content, signal, found?.match?.[1] ?? "", new URLSearchParams(query));
   } catch (error) {
-    if (!signal.aborted) content.append(failure(error));
+    if (signal.aborted) return;
+    content.append(failure(error));
+    if (error instanceof ApiError && error.status === NOT_FOUND) content.append(linkToList(address));
   }
+  loading.remove();
+  if (!found) content.append(linkToList(address));
 }
 
 chooseUnitWith(/** @type {HTMLSelectElement} */ (document.getElementById("unit")));

@@ -8,7 +8,7 @@ import { inUnit, natsOf, unit } from "./units.js";
 /** Formats by their number of decimals: it takes long to make one. */
 const FORMATS = Array.from(
   { length: 7 },
-  (_, digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+  (_, digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }),
 );
 const DATES = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -18,7 +18,15 @@ const DATES = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
  * @param {number} digits at most 6
  */
 export function decimal(value, digits = 3) {
-  return value === null ? "–" : (FORMATS[digits]?.format(value) ?? "");
+  return value === null ? "–" : withMinus(FORMATS[digits]?.format(value) ?? "");
+}
+
+/**
+ * Write a number with a minus for the hyphen of a program.
+ * @param {string} number
+ */
+export function withMinus(number) {
+  return number.replace(/^-/, "−");
 }
 
 /**
@@ -58,8 +66,7 @@ export function perplexity(value) {
  */
 export function signed(value, write) {
   const text = write(value);
-  if (value === null) return text;
-  return value > 0 || parseFloat(text) === 0 ? `+${text.replace("-", "")}` : text.replace("-", "−");
+  return value === null || text.startsWith("−") ? text : `+${text}`;
 }
 
 /**

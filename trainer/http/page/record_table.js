@@ -2,15 +2,18 @@
 
 import { addressOf } from "./connection.js";
 import { bdi, h, section, table } from "./elements.js";
-import { date, decimal, duration, size } from "./numbers.js";
+import { date, decimal, duration, loss, perChar, size } from "./numbers.js";
 import { badge } from "./states.js";
 import { TABLES } from "./tables.js";
+import { unit } from "./units.js";
 
 /** @import { Child } from "./elements.js" */
 /** @import { RunState } from "./records.js" */
 
 const MAX_ROWS = 1000;
 const MAX_VALUES = 10;
+/** Fields whose numbers have the unit of the page: losses in nats per token, and bits per character. */
+const LOSS_FIELD = /(^|_)(loss|bits_per_char)$/;
 const RUN_FIELD = /(^|_)run_ids?$|^runs$|^development_of$/;
 
 /**
@@ -21,10 +24,20 @@ const RUN_FIELD = /(^|_)run_ids?$|^runs$|^development_of$/;
  */
 export function recordTable(caption, rows, fields) {
   const shown = rows.slice(0, MAX_ROWS);
-  const made = table(caption, fields.map((field) => field.replaceAll("_", " ")), shown.map((row) => fields.map((field) => valueOf(field, row[field]))));
+  const made = table(caption, fields.map((field) => () => titleOf(field)), shown.map((row) => fields.map((field) => valueOf(field, row[field]))));
   if (rows.length <= MAX_ROWS) return made;
   const note = `The first ${MAX_ROWS.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows; the files have all.`;
   return h("div", {}, h("p", { class: "quiet" }, note), made);
+}
+
+/**
+ * Return the title of a field, with the unit of the page where its numbers have one.
+ * @param {string} field
+ */
+export function titleOf(field) {
+  const name = field.replace(/^is_|_(at|seconds)$|_?bits_per_char$/g, "").replaceAll("_", " ");
+  if (!LOSS_FIELD.test(field)) return name;
+  return [name, `${unit()} per ${field.endsWith("char") ? "character" : "token"}`].filter(Boolean).join(", ");
 }
 
 /**
@@ -43,6 +56,7 @@ export function valueOf(field, value, most = MAX_VALUES) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number") {
+    if (LOSS_FIELD.test(field)) return () => (field.endsWith("char") ? perChar(value) : loss(value));
     if (field.endsWith("_seconds")) return duration(value);
     return field.endsWith("bytes") ? size(value) : decimal(value, Number.isInteger(value) ? 0 : 4);
   }

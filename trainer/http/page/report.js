@@ -5,7 +5,7 @@ import { bdi, h, labelled, section, table, withCode } from "./elements.js";
 import { download } from "./files.js";
 import { heatTable } from "./heat_table.js";
 import { languageTree } from "./language_tree.js";
-import { date, decimal, duration, signed, size, withChosenUnit } from "./numbers.js";
+import { date, decimal, duration, signed, size, withChosenUnit, withMinus } from "./numbers.js";
 import { picture } from "./pictures.js";
 import { folded, foldedSection } from "./record_table.js";
 import { TABLES, counted, filled } from "./tables.js";
@@ -84,7 +84,7 @@ export function written(value, form) {
   if (form === "duration") return duration(value);
   if (form === "bytes") return size(value);
   const { digits, is_significant, is_percent, is_signed, unit: given } = TABLES.writings[form];
-  if (is_significant) return String(Number(value.toPrecision(digits)));
+  if (is_significant) return withMinus(String(Number(value.toPrecision(digits))));
   const number = given === "nats" ? inUnit(value) : given === "bits" ? inUnit(natsOf(value)) : value;
   const write = (/** @type {number | null} */ one) =>
     is_percent ? `${decimal((one ?? 0) * 100, digits)} %` : decimal(one, digits);
@@ -117,7 +117,20 @@ export function textOf(cell, { form, shows }) {
 
 /** @param {Note[]} notes */
 function notesOf(notes) {
-  return h("ul", {}, ...notes.map((note) => h("li", {}, withCode(() => noteText(note)))));
+  return h("ul", {}, ...warningsFirst(notes).map((note) => h("li", { class: isWarning(note) && "warning" }, withCode(() => noteText(note)))));
+}
+
+/**
+ * Return notes with the warnings before the others.
+ * @param {Note[]} notes
+ */
+export function warningsFirst(notes) {
+  return [...notes.filter(isWarning), ...notes.filter((note) => !isWarning(note))];
+}
+
+/** @param {Note} note */
+function isWarning({ template }) {
+  return template.startsWith("Warning: ");
 }
 
 /**
@@ -265,7 +278,7 @@ function lineOf({ name, values }, index, places, { form, addresses }, isLog) {
   const marks = index ? [] : addresses.map((address, place) => ({ x: places[place] ?? 0, label: address, href: `#/${address}` }));
   return {
     name,
-    label: name.slice(0, 12),
+    label: name,
     style: `run${index}`,
     points: mean,
     ...(low.length ? { band: { mean, low, high: points((one) => one.high) } } : {}),

@@ -1,6 +1,7 @@
 /** One run: how good it is, its curve, samples and surprisals, then folded what is needed less often, and its files. */
 
 import { call, read } from "./api.js";
+import { ratioOf } from "./curve_lines.js";
 import { failure, h, scrolling, section, setTitle, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { fileAddress, fileTable } from "./files.js";
@@ -16,7 +17,7 @@ import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_sample
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, KeptCheckpoint, RunFiles, RunReport, RunRequest } from "./records.js" */
+/** @import { ArtifactFiles, KeptCheckpoint, ReportPart, RunFiles, RunReport, RunRequest } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -75,8 +76,9 @@ export async function showRun(main, signal, runId) {
   const draw = () => {
     const bar = h("progress", { max: 100, value: run.progress, "aria-label": "Progress" });
     annotations.show(run);
+    curves.setRatio(ratioOf(run));
     state.replaceChildren(badge(run), ...(hasEnded(run) ? [] : [" ", bar]));
-    const [first, ...others] = sectionsOf(report, "", [], signal);
+    const [first, ...others] = sectionsOf(withoutName(report), "", [], signal);
     if (first && !facts.contains(document.activeElement)) facts.replaceChildren(first);
     if (!more.contains(document.activeElement)) more.replaceChildren(...others);
   };
@@ -129,6 +131,17 @@ export async function showRun(main, signal, runId) {
   async function text(path) {
     return scrolling(path, h("pre", {}, await (await call(path, { signal })).text()));
   }
+}
+
+/**
+ * Return the report of a run without the note of its id and state, which stand above it.
+ * @param {RunReport} report
+ * @returns {RunReport}
+ */
+export function withoutName(report) {
+  const isName = (/** @type {ReportPart} */ part) => part.kind === "note" && part.values["run"] === report.run.run_id;
+  const sections = report.sections.map((section) => ({ ...section, parts: section.parts.filter((part) => !isName(part)) }));
+  return { ...report, sections };
 }
 
 /**

@@ -53,7 +53,7 @@ function columnOf({ name, title, form, is_usual }) {
   /** @param {RunStatus} run */
   const cell = (run) => () => {
     const value = run[name];
-    if (value === null) return "–";
+    if (value === null) return name === "train_loss" && run.status === "completed" ? "shorter than an epoch" : "–";
     if (typeof value === "string") return form === "time" ? date(value) : value;
     return form === "per_char" ? perChar(value, run.unknown_char_share) : write(value);
   };
@@ -74,10 +74,23 @@ function columnOf({ name, title, form, is_usual }) {
     id: name,
     title: () => noteText(title),
     isUsual: is_usual,
-    cell: isText ? (run) => bdi(cell(run)) : form === "time" ? (run) => h("time", {}, cell(run)) : cell,
+    cell: name === "owner" ? ownerCell : isText ? (run) => bdi(cell(run)) : form === "time" ? (run) => h("time", {}, cell(run)) : cell,
     groupCell,
     totalCell,
   };
+}
+
+/** @param {Pick<RunStatus, "owner">} run */
+function ownerCell({ owner }) {
+  return owner === null ? "–" : h("bdi", { title: owner }, shortOwner(owner));
+}
+
+/**
+ * Return the end of the id of a Discord user, as those of the users of a lab begin alike; a name of an API key as it is.
+ * @param {string} owner
+ */
+export function shortOwner(owner) {
+  return /^\d{12,}$/.test(owner) ? `…${owner.slice(-6)}` : owner;
 }
 
 /**

@@ -2,17 +2,22 @@
 
 import { read } from "./api.js";
 import { CurveSettings, SERIES } from "./curve_settings.js";
-import { axisOf, linesOfCurve, over, stepAt } from "./curve_lines.js";
+import { NO_RATIO, axisOf, linesOfCurve, over, partsOf, scaled, stepAt } from "./curve_lines.js";
 import { Chart } from "./curves.js";
 import { failure, h } from "./elements.js";
 
 /** @import { Curve, GroupCurve, KeptCheckpoint, MetricsProgress, Points } from "./records.js" */
-/** @import { Named } from "./curve_lines.js" */
+/** @import { Named, Ratio } from "./curve_lines.js" */
 /** @import { Line, Mark, Range } from "./curves.js" */
-/** @typedef {{path: string, train: Named, validation?: Named, isEnded?: boolean}} Source a run or a group, and its lines */
+/**
+ * A run or a group, and its lines.
+ * @typedef {{path: string, train: Named, validation?: Named, isEnded?: boolean, ratio?: Ratio}} Source
+ */
 /** @typedef {{curve: Curve, bands: GroupCurve | null}} Found the curve of a group has the means of its bands */
 
 const LIVE = /** @type {const} */ (["grad_norm", "learning_rate", "tokens_per_second", "cpu_cores", "memory_bytes", "tokens", "words"]);
+/** Stands where runs such as n-grams are trained in one step. */
+const NO_CURVES = "These runs have no curves: each has its losses in the list.";
 /** Points of a curve that the page asks for, alone or in a list. */
 const POINTS = { alone: 1000, listed: 200 };
 
@@ -28,6 +33,18 @@ export function runCurves(runId, signal) {
 }
 
 /**
+ * Make the button that hides and shows the curve of a run.
+ * @param {string} name
+ * @param {string} style of the curve
+ * @param {boolean} isHidden
+ * @param {() => void} turn
+ */
+export function curveButton(name, style, isHidden, turn) {
+  const attributes = { type: "button", class: "curve-button", "aria-pressed": String(!isHidden), "aria-label": `Curve of ${name}` };
+  return h("button", { ...attributes, title: isHidden ? "Show the curve" : "Hide the curve", onclick: turn }, h("i", { class: `swatch ${style}` }));
+}
+
+/**
  * Read and show the curves of a group: means, with bands from the lowest to the highest number.
  * @param {string} groupId
  * @param {AbortSignal} signal
@@ -40,6 +57,7 @@ export function groupCurves(groupId, signal) {
 
 /** The curves of one or several runs or groups in one chart; in a list, each has one line. */
 export class TrainingCurves {
+  #isList;
   #sources;
   #signal;
   #points;
@@ -68,6 +86,7 @@ export class TrainingCurves {
   constructor(sources, signal, isList = false) {
     this.#sources = sources;
     this.#signal = signal;
+    this.#isList = isList;
     this.#points = isList ? POINTS.listed : POINTS.alone;
     this.#settings = new CurveSettings(() => this.#draw(), !isList);
     if (isList) this.#chart.set({ least: 220 });
@@ -111,8 +130,23 @@ export class TrainingCurves {
     const known = sources.map(({ path, isEnded }) => (isEnded && this.#ended.get(path)) || null);
     this.#sources = sources;
     this.#found = known.filter((one) => one !== null);
-    if (this.#found.length < sources.length) await this.reload();
-    else this.#draw();
+    if (this.#found.length < sources.length) return void (await this.reload());
+    this.#offer();
+    this.#draw();
+  }
+
+  /**
+   * Take the tokens per character of the only run, which may be known after its first validation.
+   * @param {Ratio} ratio
+   */
+  setRatio(ratio) {
+    for (const source of this.#sources) source.ratio = ratio;
+    if (this.#found.length) this.#offer();
+  }
+
+  #offer() {
+    const ratios = this.#sources.map(({ ratio }) => ratio ?? NO_RATIO);
+    this.#settings.offer(this.#found.map(({ curve }) => curve), ratios);
   }
 
   /** Read the curves again; those of ended runs stay as they are. */
@@ -131,8 +165,7 @@ export class TrainingCurves {
       this.#found = found;
       const [first] = this.#found;
       for (const event of this.#early.splice(0)) if (first) this.#extend(first.curve, event);
-      this.#chart.set({ empty: "There are no losses yet." });
-      this.#settings.offer(this.#found.map(({ curve }) => curve));
+      this.#offer();
       this.#draw();
       return String(first?.curve.last_event_id ?? "");
     } catch (error) {
@@ -197,7 +230,9 @@ export class TrainingCurves {
     const { series, axis, isLog } = this.#settings;
     const { x, factor } = axisOf(axis, curves);
     const { title, y } = SERIES[series];
-    this.#chart.set({ title, x, y: { ...y, isLog } });
+    const isOfPoints = this.#isList && curves.every(({ train }) => train.length < 2);
+    this.#chart.set({ title, x, y: { ...y, isLog }, empty: isOfPoints ? NO_CURVES : "There are no losses yet." });
+    if (isOfPoints) return this.#chart.show([]);
     const detail = this.#chart.range && this.#detail; // another axis has ended the zoom
     const found = this.#found.map((one, at) => (detail ? joined(one, detail.steps, detail.found[at] ?? one) : one));
     const lines = found.flatMap((one, at) => this.#linesOf(one, at, factor));
@@ -221,14 +256,14 @@ export class TrainingCurves {
     const source = this.#sources[at];
     if (!source) return [];
     const { series, axis } = this.#settings;
-    const lines = linesOfCurve(curve, this.#settings, factor, source);
+    const lines = linesOfCurve(curve, this.#settings, factor, source, source.ratio);
     if (!bands) return lines;
-    const shown = series === "loss" ? [bands.train, bands.validation] : [bands[series]];
-    const scaled = (/** @type {Points} */ points) =>
-      over(curve, axis, points, factor).map(([place, value]) => /** @type {[number, number]} */ ([place, value * SERIES[series].factor]));
-    return lines.map((line, index) => {
-      const { mean, low, high } = shown[index] ?? { mean: [], low: [], high: [] };
-      return { ...line, band: { mean: scaled(mean), low: scaled(low), high: scaled(high) } };
+    return partsOf(series, source.ratio).flatMap((part, index) => {
+      const band = bands[part.name];
+      const line = lines[index];
+      if (!line || !("mean" in band)) return [];
+      const drawn = (/** @type {Points} */ points) => over(curve, axis, scaled(points, part.factor), factor);
+      return { ...line, band: { mean: drawn(band.mean), low: drawn(band.low), high: drawn(band.high) } };
     });
   }
 }

@@ -4,7 +4,8 @@ import { ApiError, read } from "./api.js";
 import { GROUP_MARK } from "./comparison.js";
 import { announce, bdi, failure, h, labelled, live, renew, unreadableList } from "./elements.js";
 import { COLUMNS, runLink, settingColumn } from "./run_columns.js";
-import { TrainingCurves } from "./run_curves.js";
+import { ratioOf } from "./curve_lines.js";
+import { TrainingCurves, curveButton } from "./run_curves.js";
 import { hasEnded, repeat } from "./states.js";
 import { counted, TABLES } from "./tables.js";
 import { unit } from "./units.js";
@@ -25,6 +26,8 @@ const DASHES = ["", " dashed", " dotted"];
 
 /** @type {Set<string>} the runs to compare, which stay while other views are shown */
 const picked = new Set();
+/** @type {Set<string>} the runs and groups whose curves are hidden, which stay so while other views are shown */
+const hidden = new Set();
 
 /**
  * @param {HTMLElement} main
@@ -126,17 +129,23 @@ export async function showRuns(main, signal, _, query) {
     } catch (error) {
       if (signal.aborted || mine !== turn) return;
       isOnHold = error instanceof ApiError && error.status < 500 && error.status !== 429;
+      if (isOnHold) curves.element.hidden = region.hidden = counts.hidden = nothing.hidden = true; // the rows are of another filter
       const made = failure(error);
       if (trouble.textContent !== made.textContent) trouble.replaceChildren(made);
       return;
     }
-    const rows = draw();
-    const paths = rows.map(({ name, isGroup }) => `/${isGroup ? "groups" : "runs"}/${name}`);
+    await drawCurves(draw());
+  }
+
+  /** @param {Row[]} rows */
+  async function drawCurves(rows) {
+    const shown = rows.filter(({ name }) => !hidden.has(name));
     await curves.show(
-      rows.map((row, at) => ({
-        path: paths[at] ?? "",
+      shown.map((row) => ({
+        path: `/${row.isGroup ? "groups" : "runs"}/${row.name}`,
         isEnded: row.runs.every(hasEnded),
         train: { name: nameOf(row), label: "", style: row.style },
+        ...(row.runs[0] ? { ratio: ratioOf(row.runs[0]) } : {}),
       })),
     );
   }
@@ -226,7 +235,10 @@ export async function showRuns(main, signal, _, query) {
    */
   function rowOf(row, chosen) {
     const [first] = row.runs;
-    const swatch = h("i", { class: `swatch ${row.style}` });
+    const swatch = curveButton(nameOf(row), row.style, hidden.has(row.name), () => {
+      if (!hidden.delete(row.name)) hidden.add(row.name);
+      void drawCurves(draw());
+    });
     if (!row.isGroup) return lineOf(row.name, h("span", {}, swatch, ...row.runs.map(runLink)), nameOf(row), "", chosen.map((column) => (first ? column.cell(first) : "")));
     const isOpen = opened.has(row.name);
     const turn = () => {

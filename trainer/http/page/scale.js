@@ -1,5 +1,7 @@
 /** Scales of a chart, and places on its lines. */
 
+import { withMinus } from "./numbers.js";
+
 /** @import { Points } from "./records.js" */
 
 /**
@@ -39,9 +41,9 @@ export function logTicks(low, high, count) {
  * @param {number} value
  */
 export function tickText(value) {
-  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential();
+  if (value !== 0 && Math.abs(value) < 1e-3) return withMinus(value.toExponential());
   const notation = Math.abs(value) < 1e5 ? "standard" : "compact";
-  return value.toLocaleString("en", { notation, maximumSignificantDigits: 6 });
+  return withMinus(value.toLocaleString("en", { notation, maximumSignificantDigits: 6 }));
 }
 
 /**
@@ -80,6 +82,18 @@ export function apart(heights, gap, bottom = Infinity) {
   let below = bottom + gap;
   for (const index of order.reverse()) below = moved[index] = Math.min(moved[index] ?? 0, below - gap);
   return moved;
+}
+
+/**
+ * Return a text of at most so many characters: of a longer one its beginning and its end.
+ * @param {string} text
+ * @param {number} most
+ */
+export function fitted(text, most) {
+  const characters = [...text];
+  if (characters.length <= most) return text;
+  const end = Math.floor((most - 1) / 2);
+  return `${characters.slice(0, most - 1 - end).join("")}…${characters.slice(characters.length - end).join("")}`;
 }
 
 /**

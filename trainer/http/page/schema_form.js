@@ -21,6 +21,7 @@ import { capital } from "./numbers.js";
  * @property {Schema} [items]
  * @property {unknown} [default]
  * @property {string} [description]
+ * @property {unknown[]} [examples]
  * @property {number} [minimum]
  * @property {number} [maximum]
  * @property {number} [exclusiveMinimum]
@@ -53,18 +54,21 @@ export class SchemaForm {
   #draft;
   #suggestions;
   #values;
+  #without;
 
   /**
    * @param {Record<string, Schema>} schemas all records by the end of their `$ref`
    * @param {Values} values what the fields begin with
    * @param {string} draft name under which the fields are kept
    * @param {Record<string, string>} suggestions ids of data lists by the name of the field
+   * @param {string[]} without paths of fields that the form has not
    */
-  constructor(schemas, values, draft, suggestions) {
+  constructor(schemas, values, draft, suggestions, without) {
     this.#schemas = schemas;
     this.#values = values;
     this.#draft = draft;
     this.#suggestions = suggestions;
+    this.#without = without;
   }
 
   /**
@@ -81,7 +85,7 @@ export class SchemaForm {
     const [part] = Object.values(first?.patternProperties ?? {}).concat(first?.items ?? []).flatMap((one) => this.#alternatives(one));
     if (tag !== null) return this.#union(path, schema, schemas, tag);
     if (part?.properties || part?.record) return this.#list(path, schema, this.#fieldsOf(part), !first?.items);
-    if (first?.record) return folded(path, schema, this.#properties(path, this.#fieldsOf(first)));
+    if (first?.record) return folded(path, schema, this.#properties(path, this.#fieldsOf(first)), isRequired);
     if (schemas.length !== 1 || !first?.properties) return this.#leaf(path, schema, schemas, isRequired);
     const says = schema.anyOf && Object.values(first.properties).some((one) => (one.default ?? null) !== null);
     const given = says ? [this.#leaf(path, { enum: GIVEN, default: false, description: "With the values beside it." }, [{ enum: GIVEN }], false, false)] : [];
@@ -128,16 +132,25 @@ export class SchemaForm {
    * @param {Problem[]} problems
    */
   show(problems) {
-    for (const { field, problem } of this.#leaves.values()) {
-      field.removeAttribute("aria-invalid");
-      problem.replaceChildren();
-    }
+    this.clear();
     return problems.filter(({ path, message }) => {
       const leaf = this.#nearest(path);
       leaf?.field.setAttribute("aria-invalid", "true");
-      leaf?.problem.append(h("span", {}, message));
+      leaf?.problem.append(withCode(() => message));
       return !leaf;
     });
+  }
+
+  /**
+   * Take the problems of a field away, or those of all.
+   * @param {EventTarget | null} [only]
+   */
+  clear(only) {
+    for (const { field, problem } of this.#leaves.values()) {
+      if (only && field !== only) continue;
+      field.removeAttribute("aria-invalid");
+      problem.replaceChildren();
+    }
   }
 
   /** Give the focus to the first field with a problem, in a group that opens. */
@@ -186,7 +199,8 @@ export class SchemaForm {
     if (!schema.record) return schema;
     const { properties = {}, required = [] } = this.#schemas[schema.record] ?? {};
     const without = schema.without ?? required;
-    return { properties: Object.fromEntries(Object.entries(properties).filter(([one]) => !without.includes(one))) };
+    const names = [...required, ...Object.keys(properties).filter((name) => !required.includes(name))]; // what all need is first
+    return { properties: Object.fromEntries(names.filter((name) => !without.includes(name)).map((name) => [name, properties[name] ?? {}])) };
   }
 
   /**
@@ -290,6 +304,7 @@ export class SchemaForm {
   #properties(path, record, without = "") {
     return Object.entries(record.properties ?? {})
       .filter(([name, schema]) => name !== without && schema.const === undefined && schema.maxProperties !== 0)
+      .filter(([name]) => !this.#without.includes(`${path}.${name}`))
       .map(([name, schema]) => this.fields(`${path}.${name}`, schema, record.required?.includes(name)));
   }
 
@@ -333,10 +348,12 @@ export class SchemaForm {
     const options = choices.map((one) => h("option", { value: written(one), selected: shown === written(one) }, named(one)));
     if (!isRequired) options.unshift(h("option", { value: "" }, usual ? `default: ${named(schema.default)}` : "default"));
     const list = this.#suggestions[path.split(".").pop() ?? ""];
-    const typed = { ...described, placeholder: usual, autocomplete: "off", spellcheck: false, ...(list ? { list } : {}) };
+    const isRecord = schemas.some(({ type }) => type === "object");
+    const example = isRecord && schema.examples ? `such as ${JSON.stringify(schema.examples[0])}` : usual;
+    const typed = { ...described, placeholder: example, autocomplete: "off", spellcheck: false, ...(list ? { list } : {}) };
     const made = isChoice
       ? h("select", described, ...options)
-      : schemas.some(({ maxLength = 0 }) => maxLength > MAX_LINE)
+      : isRecord || schemas.some(({ maxLength = 0 }) => maxLength > MAX_LINE)
         ? h("textarea", { ...typed, rows: 4 }, shown)
         : h("input", { ...typed, type: "text", value: shown });
     const problem = h("p", { id: `${id}-problem`, class: "problem" });
@@ -385,9 +402,10 @@ function frame(path, { description = "" }, fields) {
  * @param {string} path
  * @param {Schema} schema
  * @param {HTMLElement[]} fields
+ * @param {boolean} open
  */
-function folded(path, schema, fields) {
-  return h("details", { class: "wide" }, h("summary", {}, path.split(".").pop() ?? path), frame(path, schema, fields));
+function folded(path, schema, fields, open) {
+  return h("details", { class: "wide", open }, h("summary", {}, path.split(".").pop() ?? path), frame(path, schema, fields));
 }
 
 /**
@@ -446,7 +464,7 @@ function limits(schema) {
   const { minimum, exclusiveMinimum, maximum = Infinity, exclusiveMaximum = Infinity } = schema;
   const low = minimum !== undefined ? `from ${minimum}` : exclusiveMinimum !== undefined ? `above ${exclusiveMinimum}` : "";
   const high = maximum < MAX_SHOWN ? `to ${maximum}` : exclusiveMaximum < MAX_SHOWN ? `below ${exclusiveMaximum}` : "";
-  const words = [low, high].filter(Boolean).join(" ") || (schema.type === "array" ? "separated by commas" : "");
+  const words = [low, high].filter(Boolean).join(" ") || (schema.type === "array" ? "separated by commas" : schema.type === "object" ? "as JSON" : "");
   return words && `${capital(words)}.`;
 }
 

@@ -6,6 +6,7 @@ import { CLASSES, colourOf, FIXED_LIMITS, levelOf, quantileLimits } from "./colo
 import { kept } from "./drafts.js";
 import { bdi, h, live, table } from "./elements.js";
 import { heatMap, joinedLetters, sumOf } from "./heat_map.js";
+import { TABLES } from "./tables.js";
 import { capital, decimal, loss, perChar, percent, perplexity, signed, surprisal } from "./numbers.js";
 import { codePoints, covered, normalized, segmentLines, spoken, tokenLines } from "./scored_text.js";
 import { unitTable } from "./unit_table.js";
@@ -363,7 +364,7 @@ function totals(score) {
  */
 function comparedTotals(one, two) {
   const count = (/** @type {number | null} */ value) => decimal(value, 0);
-  /** @type {[LiveText, (scored: Scored) => number | null, (value: number | null) => string][]} */
+  /** @type {[LiveText, (scored: Scored) => number | null, (value: number | null, unknownShare?: number | null) => string][]} */
   const numbers = [
     [() => `Total without line ends, ${unit()}`, ({ score }) => score.nats, surprisal],
     [perCharacter, ({ score }) => score.bits_per_char, perChar],
@@ -371,17 +372,31 @@ function comparedTotals(one, two) {
     ["Scored tokens", ({ score }) => score.n_scored, count],
     ["Unknown characters", ({ score }) => score.unknown_chars, count],
   ];
+  const unknown = [one, two].flatMap(({ score }, index) => unknownNotice("AB".charAt(index), score) ?? []);
   const rows = numbers.map(([name, number, write]) => {
     const [first, second] = [number(one), number(two)];
     const difference = first === null || second === null ? null : second - first;
-    return [name, () => write(first), () => write(second), () => signed(difference, write)];
+    const [ofOne, ofTwo] = [one, two].map(({ score }) => score.unknown_char_share);
+    return [name, () => write(first, ofOne), () => write(second, ofTwo), () => signed(difference, write)];
   });
   return h(
     "div",
     {},
     table("Totals of both models", ["Number", `A: ${one.name}`, `B: ${two.name}`, "B − A"], rows),
+    ...unknown.map(notice),
     ...(one.score.method === two.score.method ? [] : [notice(NO_PLL)]),
   );
+}
+
+/**
+ * Return a warning about a model that does not know too many characters of a text to compare it; null for another.
+ * @param {string} name
+ * @param {Pick<ScoreResponse, "unknown_chars" | "unknown_char_share" | "n_chars">} score
+ */
+export function unknownNotice(name, { unknown_chars, unknown_char_share, n_chars }) {
+  if ((unknown_char_share ?? 0) <= TABLES.max_unknown_char_share) return null;
+  const share = `${decimal(unknown_chars, 0)} of the ${decimal(n_chars, 0)} characters`;
+  return `${name} does not know ${share}: its surprisals, and the differences from it, are too low to compare.`;
 }
 
 /**

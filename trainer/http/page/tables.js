@@ -9,6 +9,17 @@
 export const TABLES = JSON.parse("null");
 
 /**
+ * Return the list that has, or would have, what an address names.
+ * @param {string} address
+ */
+export function listOf(address) {
+  const kind = /^#\/(\w+)/.exec(address)?.[1];
+  if (kind === "corpora") return { href: "#/corpora", title: "Corpora" };
+  const job = TABLES.jobs.find((row) => row.kind === kind);
+  return job ? { href: `#/${job.kind}`, title: job.title } : { href: "#/", title: "Runs" };
+}
+
+/**
  * Write values in place of the names in braces of a sentence.
  * @param {string} sentence
  * @param {Record<string, string>} values

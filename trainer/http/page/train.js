@@ -23,7 +23,7 @@ import { SchemaForm } from "./schema_form.js";
  * @property {string} [check] an address that resolves a request
  */
 
-const CHECK_MILLISECONDS = 300;
+const CHECK_MILLISECONDS = 500;
 const MAX_SHOWN_CHARACTERS = 200;
 /** The lists of suggestions by the name of a field. */
 const LISTS = {
@@ -47,6 +47,8 @@ const FIRST = {
   studies: ["name", "train", "settings", "space", "variants"],
   tokenizers: ["method", "corpora", "vocab_size", "label"],
 };
+/** The fields that are for programs alone, by their paths. */
+const FOR_PROGRAMS = ["file.notes"];
 /** @type {[string, string[]][]} */
 const GROUPS = [
   ["Training", ["corpus", "label", "model_family", "model_size", "minutes", "num_epochs", "max_steps", "seed", "seeds"]],
@@ -120,7 +122,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
   const { schemas } = components;
   const reference = paths[address]?.post?.requestBody.content["application/json"].schema.$ref ?? "";
   const record = schemas[reference.split("/").pop() ?? ""] ?? {};
-  const form = new SchemaForm(schemas, values, draft, LISTS);
+  const form = new SchemaForm(schemas, values, draft, LISTS, FOR_PROGRAMS);
   const trouble = h("div");
   const resolved = h("div");
   const button = h("button", {}, `Start the ${word}`);
@@ -142,7 +144,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
     h("p", { class: "quiet" }, "A field that is left empty has its default, and is not sent."),
     h(
       "form",
-      { class: "schema", novalidate: true, onsubmit: submit, oninput: showSent, onchange: resolve },
+      { class: "schema", novalidate: true, onsubmit: submit, oninput: typed, onchange: resolve },
       ...made,
       resolved,
       trouble,
@@ -164,6 +166,12 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
     ]),
   ]);
 
+  /** @param {Event} event */
+  function typed({ target }) {
+    form.clear(target);
+    resolve();
+  }
+
   function showSent() {
     if (details.open) sent.textContent = JSON.stringify(form.read(), (_, value) => shortened(value), 2);
   }
@@ -179,18 +187,42 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
     clearTimeout(timer);
     const request = form.read();
     const text = JSON.stringify(request);
-    if (!check || text === asked || record.required?.some((name) => !(name in request))) return;
+    if (!check || text === asked) return;
+    if (record.required?.some((name) => !(name in request))) {
+      asked = "";
+      return resolved.replaceChildren();
+    }
     timer = setTimeout(async () => {
       asked = text;
       /** @type {CheckedTraining | null} */
-      const answer = await send(check, request, signal).then((one) => one.json(), () => null); // sending it says why
+      let answer = null;
+      /** @type {unknown} */
+      let refusal = null;
+      try {
+        answer = await (await send(check, request, signal)).json();
+      } catch (error) {
+        refusal = error;
+      }
       if (text !== asked || signal.aborted) return;
+      tell(refusal);
       form.resolve({ ...answer?.effective });
       const { cost = [], warnings = [], notes = [], chosen = [] } = answer ?? {};
       const reasons = chosen.map(({ field, value, reason }) => `${field}: ${value}, ${reason}`);
       const lines = [...cost, ...warnings, ...notes, ...reasons].map((line) => h("li", {}, withCode(() => withChosenUnit(line))));
       resolved.replaceChildren(...(lines.length ? [section("What will be trained", h("ul", {}, ...lines))] : []));
     }, CHECK_MILLISECONDS);
+  }
+
+  /**
+   * Show the refusal of what is entered: at its fields, or below them; null shows that there is none.
+   * @param {unknown} error
+   */
+  function tell(error) {
+    const problems = error instanceof ApiError ? error.details : [];
+    const elsewhere = form.show(problems);
+    const isBelow = error !== null && (elsewhere.length > 0 || !problems.length);
+    trouble.replaceChildren(...(isBelow ? [failure(error)] : []));
+    if (error !== null && !isBelow) announce(error instanceof Error ? error.message : "");
   }
 
   /** @param {Event} event */
@@ -207,10 +239,7 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
       announce(`The ${word} is queued.`);
     } catch (error) {
       if (signal.aborted) return;
-      const problems = error instanceof ApiError ? error.details : [];
-      const elsewhere = form.show(problems);
-      if (elsewhere.length || !problems.length) trouble.append(failure(error));
-      else announce(error instanceof Error ? error.message : "");
+      tell(error);
       form.focus();
     } finally {
       button.disabled = false;
