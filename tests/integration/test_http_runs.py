@@ -225,7 +225,7 @@ async def test_list__is_filtered_and_sorted_by_settings_and_has_their_values(idl
     names = {
         "where=learning_rate=0.02": [2, 1],
         "where=learning_rate%3E=0.1": [0],
-        "where=learning_rate=0.02,tags=big": [2],
+        "where=learning_rate=0.02,%20tags=big": [2],
         "where=tags=bigge": [],
         "where=optimizer.name=muon": [2, 1, 0],
         "where=batch_size%3C1": [],
@@ -300,6 +300,7 @@ async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -
     other = (await idle.get("/runs?limit=1&sort=label")).record(RunPage).next_cursor
     refusals = {
         "where=loss%3C3": ("where", "names `loss`"),
+        "where=params=1,test_loss%3Cabc,foo=1": ("where", "'test_loss<abc' is none"),
         "where=test_loss": ("where", "test_loss<3.2"),
         "where=test_loss%3C3,": ("where", "test_loss<3.2"),
         "sort=loss": ("sort", "test_loss"),

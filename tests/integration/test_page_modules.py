@@ -102,14 +102,16 @@ VALUES: dict[str, Value] = {
     ),
     "tokens per character are those of each split, or of validation": Value(
         *("ratioOf", "curve_lines.js"),
-        "((run) => [run, {...run, train_bits_per_char: null}, {...run, best_val_loss: null, train_loss: null}].map(ratioOf))("
+        "((run) => [run, {...run, train_bits_per_char: null}, {...run, best_val_loss: null, train_loss: null}]"
+        ".map(ratioOf))("
         "{train_loss: Math.LN2, train_bits_per_char: 0.5, val_loss: Math.LN2, val_bits_per_char: 3,"
         " best_val_loss: Math.LN2, best_val_bits_per_char: 2})",
         [{"train": 0.5, "validation": 2}, {"train": 2, "validation": 2}, {"train": 3, "validation": 3}],
     ),
     "only tokens of other lengths are unlike": Value(
         *("areUnlike", "curve_lines.js"),
-        "[[], [1], [1, null, 1.05], [1, 0.25]].map((known) => areUnlike(known.map((train) => ({train, validation: 9}))))",
+        "[[], [1], [1, null, 1.05], [1, 0.25]]"
+        ".map((known) => areUnlike(known.map((train) => ({train, validation: 9}))))",
         [False, False, False, True],
     ),
     "losses per character are those per token times the tokens per character": Value(

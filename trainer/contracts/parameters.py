@@ -63,15 +63,17 @@ _ONE_CONDITION = re.compile(_CONDITION)
 
 
 def _check_conditions(value: object) -> object:
-    """Refuse the first part of a text that is no condition, by its name."""
-    parts = value.split(",") if isinstance(value, str) and value else []
+    """Return conditions without the spaces around them; refuse the first part of a text that is none."""
+    if not isinstance(value, str) or not value:
+        return value
+    parts = [part.strip() for part in value.split(",")]
     wrong = next((part for part in parts if not _ONE_CONDITION.fullmatch(part)), None)
     if wrong is not None:
         raise ValueError(
             "must be conditions such as test_loss<3.2 or progress>=50, with commas between them, on "
             f"{', '.join(NUMBER_FIELDS)} or a setting of the runs; '{wrong[:200]}' is none"
         )
-    return value
+    return ",".join(parts)
 
 
 _RUN_NAMES = rf"^[^,]{{1,100}}(,[^,]{{1,100}}){{1,{MAX_COMPARED - 1}}}$"
