@@ -135,6 +135,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.tab_to(f"a[href='#/experiments/{EXPERIMENT}']")
         await browser.press("Enter")
         await browser.see("document.querySelector('.heat-table')")
+        await browser.see_text("completed checks failed", "main p")
         result = read_record(site.artifacts / "experiments" / EXPERIMENT / "result.json", ExperimentResult)
         shown = await table(browser)
         assert [row[0] for row in shown] == [*LANGUAGES]
@@ -150,6 +151,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.see(f"document.activeElement.ariaLabel.includes({interval!r})")
         await browser.press("End")
         await browser.see_start(f"{LANGUAGES[0]}, {LANGUAGES[-1]}: ", ".details")
+        await browser.see("document.querySelector('[aria-labelledby=about-validity] li').checkVisibility()")
         bottom = await browser.evaluate(
             "document.querySelector('.heat-table').getBoundingClientRect().bottom + scrollY"
         )

@@ -151,7 +151,7 @@ async def check_comparison(browser: Browser, address: str) -> None:
         ("losses in {unit}",),
         ("{:.3f}", losses[0]),
         (": {:+.3f} {unit} per token (95 % interval ", over_seeds.difference),
-        ("loss, {unit} per token by step",),
+        ("loss, {unit} per character by step",),
     )
     await check_looks(browser)
 
@@ -178,6 +178,10 @@ async def test_list_of_many_runs__has_pages_in_the_order_of_the_address(tmp_path
             await browser.see_text("108 runs (a group over seeds counts as one)")
             await browser.see_value(ROWS, newest(120)[:24])
             await browser.see("document.querySelectorAll('path.line').length === 25")
+            for pressed, curves in (("true", 24), ("false", 25)):
+                await browser.tab_to(f".curve-button[aria-pressed={pressed}]")
+                await browser.press("Enter")
+                await browser.see_value("document.querySelectorAll('path.line').length", curves)
             hidden = "(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)"
             assert await browser.evaluate(f"{hidden}(document.querySelector('.runs').parentElement)") == 0
             assert await faults(browser) == []
@@ -195,7 +199,8 @@ async def test_list_of_many_runs__has_pages_in_the_order_of_the_address(tmp_path
             assert await faults(browser) == []
             await browser.evaluate("document.querySelector('#where').focus()")
             await browser.type("test_loss<oops")
-            await browser.see_text("must be conditions such as test_loss<3.2")
+            await browser.see_text("'test_loss<oops' is none")
+            await browser.see("!document.querySelector('.runs').checkVisibility()")
             assert await faults(browser) == []
             await browser.evaluate("document.querySelector('#where').select()")
             await browser.type("test_loss>3.9")

@@ -138,7 +138,7 @@ async def test_run__is_trained_again_with_changes_that_the_server_checks(lab: La
         await browser.press("Enter")
         await browser.see("document.querySelector('#field-max_steps').ariaInvalid === 'true'")
         await browser.see_value("document.activeElement.id", "field-max_steps")
-        await browser.see_text("`max_steps` must be greater than 0", "#field-max_steps-problem")
+        await browser.see_text("max_steps must be greater than 0", "#field-max_steps-problem")
         await check_looks(browser)
         await browser.open(f"{address}/#/train?from={run_id}")
         await browser.see("document.querySelector('#field-max_steps')?.value === '0'")
@@ -166,7 +166,12 @@ async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab
         await browser.open(f"{address}/#/train")
         await browser.see("document.querySelector('#field-corpus')")
         await browser.evaluate("document.querySelector('#field-corpus').focus()")
+        await browser.type("tamil")
+        await browser.see_text("There is no corpus 'tamil'", "#field-corpus-problem")
+        await browser.evaluate("document.querySelector('#field-corpus').select()")
         await browser.type("demo")
+        await browser.see_value("document.querySelector('#field-corpus-problem').innerText", "")
+        await browser.see_value("document.querySelector('#field-corpus').ariaInvalid", None)
         for family, optimizer in (("gru", "adamw"), ("gpt2", "muon")):
             await browser.evaluate(f"document.querySelector('#field-model_family').value = '{family}'")
             changing = "dispatchEvent(new Event('change', { bubbles: true }))"

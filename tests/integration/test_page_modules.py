@@ -530,7 +530,12 @@ def test_losses_of_records__have_the_chosen_unit_in_title_and_number(
         f'.concat([valueOf("{field}", {size})(), valueOf("{field}", null)])));'
     )
     named = field.removesuffix("_bits_per_char").replace("_", " ")
-    assert json.loads(output_of(modules, program)) == ["train", f"{named}, {unit} per {title}", "1.000", "–"]
+    assert TypeAdapter(list[str]).validate_json(output_of(modules, program)) == [
+        "train",
+        f"{named}, {unit} per {title}",
+        "1.000",
+        "–",
+    ]
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 0.9, 0.99])

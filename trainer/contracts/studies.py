@@ -33,8 +33,7 @@ SET_BY_STUDY = ("test", "seed", "seeds", "label", "resume")
 _TRAIN_FIELDS: JsonDict = {"x-record": "TrainRequest", "x-without": [*SET_BY_STUDY]}
 """Added to the schema of a block with some fields of a train request."""
 _SPACE: JsonDict = {
-    "learning_rate": {"low": 0.0005, "high": 0.005, "scale": "log"},
-    "model.dropout": [0.1, 0.3],
+    "examples": [{"learning_rate": {"low": 0.0005, "high": 0.005, "scale": "log"}, "model.dropout": [0.1, 0.3]}]
 }
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 MAX_VARIANTS = 256
@@ -77,7 +76,7 @@ class StudyRequest(Frozen, json_schema_extra=describe_fields):
         Field(max_length=MAX_VARIANTS, json_schema_extra=_ONLY_THESE_NAMES),
     ] = Field(default_factory=dict)
     """The settings to compare, by name: for each, the fields of the train request that differ."""
-    space: Annotated[dict[str, Values], Names.TRAINING] = Field(default_factory=dict, examples=[_SPACE])
+    space: Annotated[dict[str, Values], Names.TRAINING] = Field(default_factory=dict, json_schema_extra=_SPACE)
     """In place of `settings`: for each field, as `model.dropout`, its values, or the range to draw them from.
 
     Without both, learning rate and dropout vary around the values that the rules choose.

@@ -231,6 +231,8 @@ async function showForm(main, signal, { address, word, groups, values, draft, ch
     if (button.disabled) return;
     button.disabled = true;
     trouble.replaceChildren();
+    clearTimeout(timer);
+    asked = ""; // a check that comes later does not take the answer's problems away
     try {
       const response = await send(address, form.read(), signal);
       const accepted = new URL(response.headers.get("Location") ?? "", response.url);
