@@ -38,7 +38,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.models import Gpt2Config, RnnConfig
 from trainer.models.threads import MIN_READ_BYTES
 from trainer.system.child_environment import tuned_environment
-from trainer.system.hardware import default_threads
+from trainer.system.hardware import default_threads, has_bf16
 
 _SAMPLED_CHARACTERS, _WORDS = 512, {"small": 256, "large": 64}
 """New tokens of a request."""
@@ -135,7 +135,7 @@ def _many_row(subject: _Subject, rounds: int) -> Row:
 
 
 def _transformer_rows(subject: _Subject, reads: Path | None, rounds: int) -> list[Row]:
-    ours, rivals = ["ours", "ours bf16"], ["generate", "generate bf16"]
+    ours, rivals = ["ours", "ours bf16"], ["generate", *(["generate bf16"] if has_bf16() else [])]
     pairs = [("ours", "generate"), *(("ours bf16", rival) for rival in rivals)]
     steps = [step for name in ours for step in _steps(name, reads)]
     turns = _measured(subject, [*ours, *steps, *rivals], reads, rounds)

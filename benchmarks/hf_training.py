@@ -19,7 +19,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from benchmarks.shapes import SHAPES, Shape, character_ids
+from benchmarks.shapes import LEARNING_RATE, SHAPES, Shape, character_ids
 from benchmarks.step_times import StepTimes
 
 
@@ -80,7 +80,8 @@ def main(name: str, precision: str, steps: int, text_file: str) -> None:
             folder,
             per_device_train_batch_size=shape.rows,
             max_steps=steps,
-            learning_rate=1e-3,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant",
             bf16=precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
             report_to="none",

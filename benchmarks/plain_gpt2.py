@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.shapes import SHAPES, Shape, character_ids
+from benchmarks.shapes import LEARNING_RATE, SHAPES, Shape, character_ids
 from benchmarks.step_times import StepTimes
 
 
@@ -71,7 +71,7 @@ def main(name: str, steps: int, text_file: str, has_biases: str) -> None:
     ids, vocabulary = character_ids(Path(text_file))
     torch.manual_seed(1)
     model = Gpt(shape, vocabulary, bias=has_biases == "1")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.1)
     times = StepTimes()
     for _ in range(steps):
         starts: list[int] = torch.randint(len(ids) - shape.length, (shape.rows,)).tolist()

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from trainer.contracts.models import Activation
 
+LEARNING_RATE = 1e-3
+"""Constant and without a warm-up, in all contestants: a rule of ours must not give our side another training."""
+
 
 class Shape(NamedTuple):
     """A model and its batch, as `mt train`, Hugging Face Trainer and a plain loop all train it."""
@@ -32,13 +35,15 @@ class Shape(NamedTuple):
         sizes: dict[str, object]
         if self.is_lstm:
             sizes = {"model_family": "char_lstm", "model.embedding_size": self.embedding_size}
+            sizes["model.dropout_places"] = "between_layers"  # as in `nn.LSTM`
         else:
             sizes = {"model_family": "gpt2", "model.activation_function": activation}
             sizes |= {"model.num_attention_heads": self.heads, "model.max_position_embeddings": self.length}
             sizes["model.attention_dropout"] = self.dropout
         sizes |= {"model.num_layers": self.layers, "model.hidden_size": self.hidden_size, "tokenizer.method": "char"}
         sizes["model.dropout"] = self.dropout
-        return sizes | {"max_seq_len": self.length, "batch_size": self.rows, "optimizer.name": "adamw"}
+        sizes |= {"optimizer.name": "adamw", "learning_rate": LEARNING_RATE, "lr_schedule": "constant"}
+        return sizes | {"warmup_steps": 0, "max_seq_len": self.length, "batch_size": self.rows}
 
     def flops_per_token(self, vocabulary: int) -> float:
         """Return the floating-point operations of a training step per token: 6 per weight of a product, and attention.

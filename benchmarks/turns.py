@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from trainer.config.settings import load_settings
 from trainer.system.child_environment import tuned_environment
+from trainer.system.hardware import has_bf16
 
 MAX_FOREIGN_SHARE, MAX_TRIES = 0.12, 4
 """A slice is measured again while other programs use more of the processors, MAX_TRIES times at most."""
@@ -109,10 +110,13 @@ class Contestant:
 
 
 def started_products(running: ExitStack, kind: str = "gemm", name: str = "products") -> dict[str, Contestant]:
-    """Start products in fp32 and in bf16: of large matrices, or those of a shape in their own sizes."""
+    """Start products in fp32, and in bf16 if the CPU has it: of large matrices, or those of a shape in their own sizes.
+
+    A CPU without it needs most of a minute for one large product, and hours for a measurement.
+    """
+    kinds = {"": "fp32"} | ({" bf16": "bf16"} if has_bf16() else {})
     return {
-        name + suffix: running.enter_context(products_alone(kind, precision))
-        for suffix, precision in (("", "fp32"), (" bf16", "bf16"))
+        name + suffix: running.enter_context(products_alone(kind, precision)) for suffix, precision in kinds.items()
     }
 
 
@@ -123,7 +127,7 @@ def products_alone(kind: str, precision: str = "fp32") -> Contestant:
 
 def is_faster_in_bf16(products: Turns) -> bool:
     """Return True if this CPU multiplies faster in bf16, by the turns of `started_products`."""
-    return products.ratio("products bf16", "products") >= _MIN_BF16_GAIN
+    return "products bf16" in products.figures and products.ratio("products bf16", "products") >= _MIN_BF16_GAIN
 
 
 def serve(measure: Callable[[], float]) -> None:
