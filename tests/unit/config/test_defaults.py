@@ -1,6 +1,7 @@
 """The rules for values that a request leaves out."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +11,7 @@ from tests.support.families import CAUSAL
 from tests.support.properties import for_all_pairs
 from tests.support.runs import record
 from trainer.config.defaults import TextCharacters, TrainingText, chosen_vocab_size
+from trainer.config.experiment_file import read_experiment, read_yaml, request_path
 from trainer.config.presets import Resolved, resolve_with_reasons, with_recorded, with_tokenizer
 from trainer.config.train_request import train_request
 from trainer.config.validation import merged, parse, set_path, value_at
@@ -115,6 +117,39 @@ RULES: list[tuple[int, Values, Values]] = [
 def test_rule__chooses_what_is_left_out_and_a_given_value_wins(tokens: int, fields: Values, expected: Values) -> None:
     effective = resolved(tokens, fields).effective
     assert {path: value(effective, path) for path in expected} == expected
+
+
+RECIPES: list[tuple[str, Values]] = [
+    (
+        "char_lstm_ipa",
+        {
+            **{"model.embedding_size": 128, "model.hidden_size": 256, "model.num_layers": 2, "model.dropout": 0.1},
+            **{"model.tie_word_embeddings": True, "model.dropout_places": "between_layers", "optimizer.name": "adamw"},
+            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 2e-3, "gradient_clipping": 1.0},
+            **{"num_epochs": 5, "holdout_fraction": 0.05, "test_fraction": 0.1},
+        },
+    ),
+    (
+        "word_lstm_keyboard",
+        {
+            **{"model.embedding_size": 256, "model.hidden_size": 512, "model.num_layers": 2, "model.dropout": 0.2},
+            **{"model.tie_word_embeddings": False, "model.dropout_places": "all", "model.initialization": "keyboard"},
+            **{"max_seq_len": 30, "batch_size": 64, "learning_rate": 1e-3, "gradient_clipping": 1.0},
+            **{"num_epochs": 5, "optimizer.name": "adam", "tokenizer.method": "word"},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), RECIPES)
+def test_recipe_of_an_author__holds_its_numbers_whatever_the_text(name: str, expected: Values) -> None:
+    request = train_request(read_experiment(read_yaml(request_path(Path(name))), {}).fields)
+    for tokens in (SHORT, MIDDLE, LONG):
+        found = resolve_with_reasons(request, TrainingText(tokens, CHARACTERS), {"corpus": NO_BYTES})
+        assert found.chosen == ()
+        assert {path: value(found.effective, path) for path in expected} == expected
+        effective = found.effective
+        assert (effective.lr_schedule, effective.warmup_steps, effective.warmup_ratio) == ("constant", None, None)
 
 
 LONG_TEXT = TextCharacters(1_600_000, 90)  # 80 % of a text of two million characters

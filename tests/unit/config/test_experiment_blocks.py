@@ -5,12 +5,10 @@ from collections.abc import Mapping
 import pytest
 from pydantic import BaseModel
 
-from tests.support import ROOT
 from tests.support.experiments import TRANSFORMER, Fields, document, request_of, resolved, transformer
 from tests.support.refusals import refused
-from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.experiment_file import read_experiment
 from trainer.config.presets import check_parts, request_hash
-from trainer.config.train_request import train_request
 from trainer.config.validation import value_at
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.training_options import CheckpointRule, OptimizerConfig
@@ -105,16 +103,6 @@ def test_settings_without_effect__are_recorded_and_change_no_hash() -> None:
     after = request_of({"training.resume_from_checkpoint": True, "logging.level": "WARNING"})
     assert (after.resume, after.logging.level) == (True, "WARNING")
     assert request_hash(resolved(after)) == request_hash(resolved(request_of()))
-
-
-@pytest.mark.parametrize(
-    ("name", "family", "method"), [("char_lstm_ipa", "char_lstm", "char"), ("word_lstm_keyboard", "lstm", "word")]
-)
-def test_shipped_config__has_the_defaults_of_its_family(name: str, family: str, method: str) -> None:
-    draft = read_experiment(read_yaml(ROOT / "configs" / f"{name}.yaml"), {})
-    fields = {**draft.fields, "tokenizer": {"method": method}, "precision": "auto"}  # without a largest vocabulary
-    default = train_request({"model_family": family, "corpus": "demo"})
-    assert request_hash(resolved(train_request(fields))) == request_hash(resolved(default))
 
 
 def test_all_mistakes__are_reported_at_once_with_the_allowed_values() -> None:

@@ -29,6 +29,14 @@ def test_recipes__are_read_by_their_names() -> None:
     assert requests["two-phase"].languages.keys() == {"kk", "ky", "tr", "az", "uz", "ug"}
 
 
+def test_recipe_of_two_phases__holds_its_authors_epochs() -> None:
+    [model] = read_plan(plan_path("two-phase"), {}).models.values()
+    assert model.transfer is not None
+    assert (model.train["num_epochs"], model.transfer.train["num_epochs"]) == (5, 3)
+    assert model.transfer.train["freeze_embeddings"] is True
+    assert {"max_seq_len", "batch_size", "learning_rate", "lr_schedule", "warmup_steps"} <= model.train.keys()
+
+
 def test_plan__for_other_languages_keeps_their_planned_options() -> None:
     request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
     assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
