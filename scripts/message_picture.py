@@ -1,12 +1,13 @@
 """Pictures of messages as Discord shows them: a message's payload becomes HTML, and Chromium takes the picture."""
 
 import io
+import re
 import shutil
 import subprocess
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -80,6 +81,13 @@ def form_html(form: Json) -> str:
         parts.append(f'<div class="label">{escape(text(label.get("label")))}</div>')
         parts.append(f'<div class="input">{escape(", ".join(chosen) or value)}</div>')
     return "".join([*parts, '<div class="row"><span class="button" style="background:#5865f2">Submit</span></div>'])
+
+
+def shown_lines(html: str) -> list[str]:
+    """Return the words of HTML that a reader of its picture sees, by the lines of the source."""
+    lines = re.sub(r'<br>|</?div[^>]*>|<span class="button"', r"\n\g<0>", html)
+    words = re.sub(r"<[^>]*>", "", lines)
+    return [line for line in map(str.strip, unescape(words).splitlines()) if line]
 
 
 def draw(html: str, target: Path) -> None:

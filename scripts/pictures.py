@@ -1,7 +1,8 @@
-"""Draws the pictures of README.md and docs/discord.md: python -m scripts.pictures [FOLDER].
+"""Draws the pictures of README.md and docs/discord.md: python -m scripts.pictures [--answers] [FOLDER].
 
 They show a conversation with the real bot. The bot, its Valkey and its worker use a local Discord. A person types the
-commands; each picture is a message that Discord has received from the bot.
+commands; each picture is a message that Discord has received from the bot. `shown.json` beside the pictures has the
+words of each, so that tests notice a picture that is older than the bot. `--answers` draws those that need no training.
 """
 
 import asyncio
@@ -16,17 +17,21 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from local_discord import LocalDiscord, Upload, limits
 from local_discord.client import OptionValue
 from local_discord.driver import shown_text
 from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import Json, text
-from scripts.message_picture import draw, form_html, message_html
+from scripts.message_picture import draw, form_html, message_html, shown_lines
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.services.embedded import die_with_parent
 
-TARGET = Path("docs/pictures")
+TARGET, SHOWN_FILE = Path("docs/pictures"), "shown.json"
+SHOWN: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
+"""The words of each picture of a message, by its name."""
 TOKEN = "picture-token"  # noqa: S105
 PATIENCE_SECONDS = 900.0
 TEXT = "Бүгін ауа райы жақсы."
@@ -50,6 +55,7 @@ class Pictures:
         self._data = folder / "data"
         self._runs = RunStore(folder / "artifacts")
         self._one_at_a_time = asyncio.Semaphore()
+        self._shown = target / SHOWN_FILE
         self.owner, self.reader = discord.add_user("aigul"), discord.add_user("elif", locale="tr")
         self._guild = discord.add_guild("Lab", [self.owner, self.reader])
         self._channel = discord.dm_channel(self.owner)
@@ -57,14 +63,7 @@ class Pictures:
 
     async def draw_all(self, bot: Process) -> None:
         """Hold the conversation: train, use and compare models, see failures, and run an experiment."""
-        await self._discord.synced(PATIENCE_SECONDS)
-        await self._discord.connected(PATIENCE_SECONDS)
-        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh"})
-        await self._ask("help", "mt help", {})
-        for name, person in (("settings", self.owner), ("settings-turkish", self.reader)):
-            await self._form(name, await self._discord.slash(person, "mt settings", {}))
-        await self._ask("mistake", "mt train", {"corpus": "demo", "init_from": "no-such-run"})
-        await self._ask("corpora", "mt corpus list", {})
+        await self.draw_answers()
         card = await self._message_of("kazakh")
         await self._draw("training", card, r"[4-8]\d %")
         await self._ask("status", "mt status", {}, until="Validation")
@@ -83,6 +82,17 @@ class Pictures:
         await self._crash_and_resume(bot)
         await self._crowd()
         await self._experiment()
+
+    async def draw_answers(self) -> None:
+        """Begin the conversation: the answers that come at once."""
+        await self._discord.synced(PATIENCE_SECONDS)
+        await self._discord.connected(PATIENCE_SECONDS)
+        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh"})
+        await self._ask("help", "mt help", {})
+        for name, person in (("settings", self.owner), ("settings-turkish", self.reader)):
+            await self._form(name, await self._discord.slash(person, "mt settings", {}))
+        await self._ask("mistake", "mt train", {"corpus": "demo", "init_from": "no-such-run"})
+        await self._ask("corpora", "mt corpus list", {})
 
     async def _use_model(self) -> None:
         score = await self._ask("score", "mt score", {"text": TEXT})
@@ -219,6 +229,9 @@ class Pictures:
         async def finish() -> None:
             async with self._one_at_a_time:
                 await asyncio.to_thread(draw, html, self._target / f"{name}.png")
+                shown = SHOWN.validate_json(self._shown.read_bytes()) if self._shown.exists() else {}
+                text_of_all = SHOWN.dump_json(dict(sorted({**shown, name: shown_lines(html)}.items())), indent=1)
+                self._shown.write_bytes(text_of_all + b"\n")
             print(f"{name}.png", flush=True)
 
         self._drawing.create_task(finish())
@@ -271,13 +284,14 @@ async def running_bot(discord: LocalDiscord, folder: Path, owner: User, reader: 
         await bot.wait()
 
 
-async def main(target: Path) -> None:
+async def main(target: Path, *, only_answers: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with LocalDiscord(token=TOKEN) as discord, asyncio.TaskGroup() as drawing:
             pictures = Pictures(discord, target, Path(folder), drawing)
             async with running_bot(discord, Path(folder), pictures.owner, pictures.reader) as bot:
-                await pictures.draw_all(bot)
+                await (pictures.draw_answers() if only_answers else pictures.draw_all(bot))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))
+    words = [word for word in sys.argv[1:] if word != "--answers"]
+    asyncio.run(main(Path(*words) if words else TARGET, only_answers="--answers" in sys.argv))

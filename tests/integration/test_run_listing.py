@@ -18,6 +18,8 @@ from local_discord import Upload
 from local_discord.driver import shown_text
 from local_discord.state import User
 from local_discord.wire import rows, text
+from scripts.message_picture import message_html, shown_lines
+from scripts.pictures import SHOWN, SHOWN_FILE, TARGET
 from tests.support import ROOT
 from tests.support.bot import AMBER, TEXT, Place, buttons, components, discord_alone, place, running_bot, settings
 from tests.support.cross_language import experiment_record
@@ -304,6 +306,17 @@ async def test_help__shows_every_command_and_its_options(here: Place) -> None:
     unknown = await here.ask(here.bob, "help", {"topic": "dance"})
     assert choices[0].value == "train"
     assert unknown.colour == AMBER and "There is no command with this name." in unknown.text
+
+
+async def test_picture_of_the_help__shows_the_help_of_today(here: Place) -> None:
+    message = await here.reply(here.bob, "help")
+    drawn = SHOWN.validate_json((ROOT / TARGET / SHOWN_FILE).read_bytes())["help"]
+    today = shown_lines(message_html(message.payload, here.discord.read))
+    remake = "draw it again: python -m scripts.pictures --answers"
+    changing = ("request ", "aigul used ")
+    assert [line for line in drawn if not line.startswith(changing)] == [
+        line for line in today if not line.startswith(changing)
+    ], remake
 
 
 def measured(one: Story, loss: float) -> Story:

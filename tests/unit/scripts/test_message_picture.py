@@ -3,7 +3,7 @@
 import re
 
 from local_discord.wire import Json
-from scripts.message_picture import message_html
+from scripts.message_picture import message_html, shown_lines
 from tests.support import ROOT
 
 
@@ -29,6 +29,7 @@ def test_buttons_and_files__have_their_labels() -> None:
     }
     html = message_html(payload, lambda file: b"")
     assert all(part in html for part in ("Cancel &lt;", "a.csv · 1,234 bytes", "Only you can see this"))
+    assert shown_lines(html) == ["Model TrainerAPP", "📄 a.csv · 1,234 bytes", "Cancel <", "👁 Only you can see this"]
 
 
 def test_pages__show_every_picture_with_a_description() -> None:
