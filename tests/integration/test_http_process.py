@@ -178,7 +178,7 @@ async def test_up__prints_its_address_for_people_and_a_second_one_says_who_runs(
     address = re.search(r"^The page is at (http://127\.0\.0\.1:\d+/)\.$", printed, re.MULTILINE)
     assert address is not None and f"page={address[1]} " in printed
     lines = [
-        f"Runs are kept in {tmp_path}/artifacts, corpora in {tmp_path}/data/corpus.",
+        f"Runs and added corpora are in {tmp_path}/artifacts; text files in {tmp_path}/data/corpus are corpora, too.",
         "Discord: off. Stop with Ctrl-C.",
     ]
     assert set(lines) <= set(printed.splitlines())

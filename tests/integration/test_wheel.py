@@ -118,7 +118,8 @@ def test_wheel__trains_in_an_empty_folder_and_keeps_data_with_the_user(tmp_path:
     user = User(tmp_path, site, "train")
     (user.folder / "mine.txt").write_text("ab ba\nba ab ba\n" * 200)
     printed = user.mt("train", "test_rnn_tiny", "--corpus", "mine.txt", "--set", "max_steps=3")
-    place = f"Runs are kept in {user.data / 'artifacts'}, corpora in {user.data / 'data' / 'corpus'}."
+    texts = user.data / "data" / "corpus"
+    place = f"Runs and added corpora are in {user.data / 'artifacts'}; text files in {texts} are corpora, too."
     assert (place in printed, "completed" in printed) == (True, True)
     [run] = (user.data / "artifacts" / "models").iterdir()
     answer = user.mt("generate", run.name, "ab", "--max-new-tokens", "3", "--json")

@@ -183,7 +183,8 @@ class AppSettings(Group):
 
     def place(self) -> str:
         """Return a sentence with the place of a user's data."""
-        return f"Runs are kept in {self.artifacts_root.resolve()}, corpora in {self.data_root.resolve() / 'corpus'}."
+        runs, texts = self.artifacts_root.resolve(), self.data_root.resolve() / "corpus"
+        return f"Runs and added corpora are in {runs}; text files in {texts} are corpora, too."
 
     def new_place(self) -> str | None:
         """Return the same sentence before the first job makes the user's data folder; None in a checkout."""

@@ -33,7 +33,8 @@ def test_data__is_the_users_unless_the_program_runs_from_a_checkout(
     root = default_folder("artifacts")
     assert installed in root.parents and root.parts[-2:] == ("model-trainer", "artifacts")
     app = AppSettings(artifacts_root=root, data_root=default_folder("data"))
-    place = f"Runs are kept in {root}, corpora in {root.parent / 'data' / 'corpus'}."
+    texts = root.parent / "data" / "corpus"
+    place = f"Runs and added corpora are in {root}; text files in {texts} are corpora, too."
     assert app.new_place() == place
     note_new_place(changed(Settings(), app=app), Terminal(as_json=False))
     assert capsys.readouterr().err == f"mt: {place}\n"
