@@ -11,7 +11,7 @@ from benchmarks.lab import Lab, printed_number, write_text
 from benchmarks.rows import Row
 from benchmarks.shapes import SHAPES
 from benchmarks.step_times import WARM_UP_STEPS
-from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, started_products
+from benchmarks.turns import MAX_TRIES, Contestant, in_turns, is_faster_in_bf16, started_products
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.validation import parse_json
 from trainer.contracts.models import Activation
@@ -81,7 +81,8 @@ def _shape_rows(
     goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
     used = {who for ours, other, _ in goals for who in (ours, other)}
     used |= {"own products", "own products bf16"} if has_bf16 else {"own products"}
-    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3)
+    tries = 1 if is_quick else MAX_TRIES  # a training takes much longer than a slice of other work
+    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3, tries)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
     limits = {who for who in used if who.startswith("own products")}
     if any(turns.ratio(who, _limit_of(who)) * flops > 1 for who in used if who.startswith("ours")):

@@ -44,22 +44,22 @@ class Turns(NamedTuple):
         return Turns(self.figures | faster, max(self.foreign_share, again.foreign_share))
 
 
-def in_turns(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Turns:
+def in_turns(contestants: Mapping[str, Callable[[], float]], rounds: int, tries: int = MAX_TRIES) -> Turns:
     """Measure a slice of every contestant in each round; slices that other programs disturb are repeated."""
     figures: dict[str, list[float]] = {name: [] for name in contestants}
     largest = 0.0
     for _ in range(rounds):
         for name, measure in contestants.items():
-            share, figure = sorted(_tries(measure))[0]
+            share, figure = sorted(_tries(measure, tries))[0]
             figures[name].append(figure)
             largest = max(largest, share)
     return Turns(figures, largest)
 
 
-def _tries(measure: Callable[[], float]) -> list[tuple[float, float]]:
+def _tries(measure: Callable[[], float], most: int) -> list[tuple[float, float]]:
     """Measure until a slice is undisturbed; return the foreign share and the figure of each try."""
     tries: list[tuple[float, float]] = []
-    while len(tries) < MAX_TRIES and all(share > MAX_FOREIGN_SHARE for share, _ in tries):
+    while len(tries) < most and all(share > MAX_FOREIGN_SHARE for share, _ in tries):
         load = ForeignLoad()
         figure = measure()
         tries.append((load.share(), figure))
