@@ -1,6 +1,6 @@
 # Two images: `bot` (no torch) and `worker`; docker-compose.yml builds both.
 # docker build --target worker --build-arg TORCH_BACKEND=cu130 .    (cpu, the default, or a CUDA version as uv names it)
-# EXTRAS=corpora,turkic adds what `/mt corpus build` needs.
+# EXTRAS: corpora fetches batteries by name and builds corpora; corpora,turkic also those of Turkic languages.
 FROM python:3.11-slim AS build
 RUN pip install --no-cache-dir uv==0.13.9 && python -m venv --without-pip /opt/venv
 ENV VIRTUAL_ENV=/opt/venv
@@ -17,7 +17,7 @@ FROM build AS build-worker
 ARG TORCH_BACKEND=cpu
 RUN uv pip install --no-cache --compile-bytecode --torch-backend=${TORCH_BACKEND} \
     --constraint constraints.txt --requirement pyproject.toml --extra train --extra onnx
-ARG EXTRAS=""
+ARG EXTRAS="corpora"
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 

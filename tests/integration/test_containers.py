@@ -112,7 +112,7 @@ def test_compose__only_the_worker_has_torch_and_reserves_a_gpu() -> None:
     assert value_at(on_cpu, "bot.build.target") == "bot" and value_at(on_cpu, "bot.build.args") is None
     assert value_at(on_cpu, "worker.build.target") == "worker"
     for services, backend in ((on_cpu, "cpu"), (on_gpu, "cu130")):
-        given = {"TORCH_BACKEND": f"${{TORCH_BACKEND:-{backend}}}", "EXTRAS": "${WORKER_EXTRAS:-}"}
+        given = {"TORCH_BACKEND": f"${{TORCH_BACKEND:-{backend}}}", "EXTRAS": "${WORKER_EXTRAS-corpora}"}
         assert value_at(services, "worker.build.args") == given
     assert [name for name in on_cpu if value_at(on_cpu, f"{name}.deploy") is not None] == []
     assert [name for name in on_gpu if "gpu" in str(value_at(on_gpu, f"{name}.deploy"))] == ["worker"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from trainer.artifacts.job_folder import REPORT_FILE, JobStore, SteppedJob, status_message
 from trainer.contracts.base import FileRecord, changed
 from trainer.contracts.batteries import (
+    BatteryInfo,
     BatteryItem,
     BatteryManifest,
     BatteryRecord,
@@ -95,6 +97,13 @@ class BatteryDirectory(SteppedJob[BatteryRecord]):
         record = changed(self.record(), runs=tuple(runs))
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
 
+    def add_fetched(self, batteries: Sequence[BatteryInfo], items: Iterable[BatteryItem]) -> None:
+        """Replace the batteries of the request and their items by all of them, also those that were to be fetched."""
+        content = items_content(items)
+        write_atomically(self.items_file, content, self.disk)
+        fields: dict[str, object] = {"batteries": tuple(batteries), "items_sha256": sha256(content).hexdigest()}
+        self.replace_record(changed(self.record(), **fields, to_fetch=()))
+
     def word_texts(self) -> WordTexts | None:
         """Read the words to measure, with their lines; None before they are chosen."""
         return find_record(self._word_texts, WordTexts)
@@ -178,12 +187,14 @@ class BatteryDirectory(SteppedJob[BatteryRecord]):
         running = f"{progress.done:,} of {progress.total:,} items scored."
         if progress.done == progress.total and progress.total:
             running = "Computing the results."
+        if record.to_fetch:
+            running = fetching(record.to_fetch)
         return BatteryStatus(
             battery_id=self.battery_id,
             status=status,
             message=status_message(status, error, running),
             runs=tuple(run.name for run in record.runs),
-            batteries=tuple(battery.name for battery in record.batteries),
+            batteries=(*(battery.name for battery in record.batteries), *record.to_fetch),
             development_of=record.development_of,
             done=progress.total if status == "completed" else progress.done,
             total=progress.total,
@@ -214,6 +225,11 @@ class BatteryStore(JobStore[BatteryDirectory]):
         job = self.directory(record.battery_id)
         store_items(job.items_file, items, self.disk)
         return self.create_or_continue(record.battery_id, record, lambda: job.is_outdated(record))
+
+
+def fetching(names: Iterable[str]) -> str:
+    """Return the message of a job that fetches batteries."""
+    return f"Fetching {', '.join(names)}."
 
 
 def store_items(file: Path, items: Iterable[BatteryItem], disk: Disk) -> None:

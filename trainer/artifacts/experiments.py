@@ -1,15 +1,22 @@
 """Experiments on disk, one directory each; imports no torch and no numpy."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from trainer.artifacts.batteries import ITEMS_FILE, BatteryDirectory, BatteryStore, store_items
+from trainer.artifacts.batteries import (
+    ITEMS_FILE,
+    BatteryDirectory,
+    BatteryStore,
+    fetching,
+    items_content,
+    store_items,
+)
 from trainer.artifacts.job_folder import JobStore, StatusJob, status_message
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.contracts.base import FileRecord, RunState, changed
-from trainer.contracts.batteries import BatteryItem
+from trainer.contracts.batteries import BatteryInfo, BatteryItem
 from trainer.contracts.errors import AppError
 from trainer.contracts.experiments import (
     Cell,
@@ -25,6 +32,7 @@ from trainer.contracts.experiments import (
     ExperimentStatus,
     ExperimentText,
     ExperimentTexts,
+    LanguageCode,
     Validity,
 )
 from trainer.contracts.reports import Report
@@ -103,6 +111,14 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         """Read the items of all batteries; raises BrokenFile."""
         return read_records(self.items_file, BatteryItem)
 
+    def add_fetched(
+        self, batteries: Mapping[LanguageCode, tuple[BatteryInfo, ...]], items: Iterable[BatteryItem]
+    ) -> None:
+        """Replace the batteries of the request and their items by all of them, also those that were to be fetched."""
+        write_atomically(self.items_file, items_content(items), self.disk)
+        fields: dict[str, object] = {"batteries": dict(batteries), "to_fetch": {}}
+        self.replace_record(changed(self.record(), **fields))
+
     def own_batteries(self) -> list[BatteryDirectory]:
         """Return the unfinished jobs that the experiment has started to score batteries or checkpoints."""
         started = [cell.battery_id for cell in self._accepted().batteries if not cell.is_reused]
@@ -123,6 +139,8 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
         (status, error), done = self.state_and_error(), sum(cell.status == "completed" for cell in cells)
         validity = read_record(self.path / "validity.json", Validity) if status == "completed" else None
         running = f"{done} of {len(cells)} cells done." if done < len(cells) else "Computing tables and figures."
+        if record.to_fetch:
+            running = fetching(sorted({name for names in record.to_fetch.values() for name in names}))
         return ExperimentStatus(
             experiment_id=self.experiment_id,
             name=record.request.name,
@@ -198,7 +216,7 @@ class ExperimentDirectory(StatusJob[ExperimentRecord]):
                     states["train"] = _run_state(run)
                     if states["train"] == "completed" and texts is not None:
                         states["score"] = "completed" if self.is_scored(run.path, texts) else unfinished
-            if record.batteries:
+            if record.batteries or record.to_fetch:
                 job = batteries.get((key.model, key.seed))
                 states["battery"] = "completed" if has_completed else "queued"
                 if job is not None and not has_completed:
@@ -223,7 +241,7 @@ class ExperimentStore(JobStore[ExperimentDirectory]):
 
     def create(self, record: ExperimentRecord, items: Iterable[BatteryItem] = ()) -> ExperimentDirectory:
         """Create the folder of an experiment with the items of its batteries, as `create_or_continue` does."""
-        if record.batteries:
+        if record.batteries or record.to_fetch:
             store_items(self.directory(record.experiment_id).items_file, items, self.disk)
         return self.create_or_continue(record.experiment_id, record)
 

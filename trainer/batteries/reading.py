@@ -1,7 +1,7 @@
 """Reads batteries: a file, a folder of files, or the files of a request."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -154,6 +154,11 @@ def _with_separator(sequence: SequenceParts, separator: str) -> SequenceParts:
         is_joined = part and (sequence.context or any(parts))
         parts.append(f"{separator}{part.removeprefix(' ')}" if is_joined else part)
     return changed(sequence, parts=tuple(parts))
+
+
+def with_items(infos: Iterable[BatteryInfo], items: Sequence[BatteryItem]) -> list[Battery]:
+    """Return stored batteries with their items among those of others."""
+    return [Battery(info, tuple(item for item in items if item.battery == info.name)) for info in infos]
 
 
 def with_distinct_names(batteries: Sequence[Battery]) -> list[Battery]:

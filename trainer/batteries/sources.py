@@ -1,6 +1,7 @@
 """Batteries by name: files and folders in the folder of batteries, and known data sets of the Hugging Face hub."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
 from itertools import chain
@@ -18,6 +19,7 @@ from trainer.contracts.batteries import BatteryOptions
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.installation import command_for
 from trainer.system.files import DISK, read_record, write_atomically
+from trainer.system.hardware import process_name
 
 HUB_BATTERIES: Mapping[str, str] = {
     "blimp": "nyu-mll/blimp",
@@ -55,17 +57,12 @@ def find_battery(name: str, options: BatteryOptions, settings: Settings) -> Batt
     Raises DATA_NOT_FOUND, INVALID_INPUT, UNSUPPORTED_BACKEND without the extra `corpora`, and SERVICE_UNAVAILABLE if
     the hub cannot be reached.
     """
-    root = settings.app.data_root / "batteries"
-    base, colon, part = name.partition(":")
-    parts = [base, part] if colon else [base]
-    if any(not one.isprintable() or one[:1] in ("", ".") or "/" in one or "\\" in one for one in parts):
-        message = f"'{safe_name(name)}' is no name of a battery: write NAME, or NAME:PART."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-    folder = root / base
+    folder, part = _place(name, settings)
     source = _source(folder)
-    if base in HUB_BATTERIES and (source is not None or (_file(root, base) is None and not folder.is_dir())):
-        source = _fetch(folder, HUB_BATTERIES[base], source, part, settings.hf.token)
-    path = _file(folder, part) if part else folder if folder.is_dir() else _file(root, base)
+    if must_fetch(name, settings):
+        source = _fetch(folder, source, part, settings.hf.token)
+    root = folder.parent
+    path = _file(folder, part) if part else folder if folder.is_dir() else _file(root, folder.name)
     if path is None:
         raise _unknown(name, root)
     battery = read_battery(path, options, name)
@@ -75,11 +72,32 @@ def find_battery(name: str, options: BatteryOptions, settings: Settings) -> Batt
     return Battery(changed(battery.info, source=where, licence=source.licence), battery.items)
 
 
+def must_fetch(name: str, settings: Settings) -> bool:
+    """Return True for a known data set of which parts are not stored yet; raises INVALID_INPUT for what is no name."""
+    folder, part = _place(name, settings)
+    if folder.name not in HUB_BATTERIES:
+        return False
+    source = _source(folder)
+    if source is None:
+        return _file(folder.parent, folder.name) is None and not folder.is_dir()
+    return bool(_missing(source, part))
+
+
 def battery_names(settings: Settings) -> list[str]:
     """Return the names of the batteries that are stored, and the known ones."""
     root = settings.app.data_root / "batteries"
     stored = [path.stem for path in root.glob("*") if path.is_dir() or path.suffix.lower() in SUFFIXES]
     return sorted({*(name for name in stored if name[0] != "."), *HUB_BATTERIES})
+
+
+def _place(name: str, settings: Settings) -> tuple[Path, str]:
+    """Return the folder of a battery, which need not be there, and its part, "" for all of it."""
+    base, colon, part = name.partition(":")
+    parts = [base, part] if colon else [base]
+    if any(not one.isprintable() or one[:1] in ("", ".") or "/" in one or "\\" in one for one in parts):
+        message = f"'{safe_name(name)}' is no name of a battery: write NAME, or NAME:PART."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return settings.app.data_root / "batteries" / base, part
 
 
 def _file(folder: Path, stem: str) -> Path | None:
@@ -134,41 +152,61 @@ class _Describe(Protocol):
     def __call__(self, repo_id: str, *, token: str | None) -> _Info: ...
 
 
-def _fetch(folder: Path, dataset: str, source: _HubSource | None, part: str, token: SecretStr | None) -> _HubSource:
+def _fetch(folder: Path, source: _HubSource | None, part: str, token: SecretStr | None) -> _HubSource:
     """Fetch the parts of a data set that are asked for and not there yet, always from the same revision."""
-    if source is not None and not _missing(source, part):
-        return source
+    dataset = HUB_BATTERIES[folder.name]
     try:
         library, hub = import_module("datasets"), import_module("huggingface_hub")
     except ImportError:
         message = (
-            f"Fetching needs datasets: run {command_for('corpora')}, or put the files into '{folder.name}' yourself."
+            f"The machine '{_host()}' cannot fetch '{folder.name}' without the library `datasets`: run"
+            f" {command_for('corpora')} there (containers: `WORKER_EXTRAS=corpora`), or put its files into"
+            f" `batteries/{folder.name}` of APP__DATA_ROOT."
         )
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
-    from httpx2 import HTTPError  # a tenth of the bot's start
-
     load: _Load = library.load_dataset
     names: _Names = library.get_dataset_config_names
     describe: _Describe = hub.dataset_info
     secret = None if token is None else token.get_secret_value()
-    try:
-        if source is None:
+    if source is None:
+        with _asking_hub(folder.name):
             info = describe(dataset, token=secret)
-            licence = next((tag.removeprefix(_LICENCE) for tag in info.tags if tag.startswith(_LICENCE)), None)
             parts = tuple(names(dataset, revision=info.sha, token=secret))
-            source = _HubSource(dataset=dataset, revision=info.sha, licence=licence, parts=parts)
-        for one in _missing(source, part):
+        licence = next((tag.removeprefix(_LICENCE) for tag in info.tags if tag.startswith(_LICENCE)), None)
+        source = _HubSource(dataset=dataset, revision=info.sha, licence=licence, parts=parts)
+        DISK.make_folder(folder)
+        _write_source(folder, source)  # first, so that a part alone is no battery of one's own
+    for one in _missing(source, part):
+        with _asking_hub(folder.name):
             splits = load(dataset, one, revision=source.revision, token=secret)
-            rows = chain.from_iterable(splits.values())
-            content = b"".join(to_json(row) + b"\n" for row in rows)
-            DISK.make_folder(folder)
-            write_atomically(folder / f"{one}.jsonl", content)
-            source = changed(source, sha256={**source.sha256, one: sha256(content).hexdigest()})
-            write_atomically(folder / _SOURCE_FILE, source.model_dump_json(indent=1).encode())
-    except (OSError, ValueError, HTTPError) as error:  # raised by the libraries without a network
-        message = f"'{folder.name}' could not be fetched: try again where there is a network, or give a file of items."
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
+            content = b"".join(to_json(row) + b"\n" for row in chain.from_iterable(splits.values()))
+        write_atomically(folder / f"{one}.jsonl", content)
+        source = changed(source, sha256={**source.sha256, one: sha256(content).hexdigest()})
+        _write_source(folder, source)
     return source
+
+
+@contextmanager
+def _asking_hub(name: str) -> Iterator[None]:
+    """Raise SERVICE_UNAVAILABLE for the errors that the libraries raise without a network."""
+    from httpx2 import HTTPError  # a tenth of the bot's start
+
+    try:
+        yield
+    except (OSError, ValueError, HTTPError) as error:
+        message = (
+            f"The machine '{_host()}' could not fetch '{name}' from the Hugging Face hub: try again when it has a"
+            " network, or give a file of items."
+        )
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
+
+
+def _write_source(folder: Path, source: _HubSource) -> None:
+    write_atomically(folder / _SOURCE_FILE, source.model_dump_json(indent=1).encode())
+
+
+def _host() -> str:
+    return process_name().rpartition(":")[0]
 
 
 def _missing(source: _HubSource, part: str) -> list[str]:

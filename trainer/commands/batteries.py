@@ -9,7 +9,7 @@ from trainer.artifacts.batteries import BatteryDirectory
 from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.replication import complete_run
 from trainer.batteries.reading import battery_request
-from trainer.batteries.sources import HUB_BATTERIES, battery_at
+from trainer.batteries.sources import HUB_BATTERIES, battery_at, must_fetch
 from trainer.commands.arguments import (
     QUOTING,
     RUN_IDS,
@@ -165,8 +165,10 @@ async def _start(
     from trainer.lab.batteries import accept_battery  # redis
     from trainer.queue.batteries import new_job
 
-    batteries = [battery_at(name, chosen, installation.settings) for name in names]
-    return await accept_battery(installation.lab, *new_job(chosen, models, batteries, installation.lab.stores))
+    lab, settings = installation.lab, installation.settings
+    to_fetch = [name for name in names if not _is_path(name) and must_fetch(name, settings)]
+    batteries = [battery_at(name, chosen, settings) for name in names if name not in to_fetch]
+    return await accept_battery(lab, *new_job(chosen, models, batteries, lab.stores, to_fetch))
 
 
 async def _models_and_batteries(names: Sequence[str], installation: Installation) -> tuple[list[str], list[str]]:
@@ -197,7 +199,11 @@ def _is_battery(name: str, installation: Installation) -> bool:
     """Return True for a path, and for a name that no run can have or that a known battery has."""
     base, colon, _ = name.partition(":")
     is_here = isinstance(installation, Here) and (installation.settings.app.data_root / "batteries" / base).exists()
-    return Path(name).exists() or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
+    return _is_path(name) or (bool(colon) and "@" not in base) or base in HUB_BATTERIES or is_here
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).exists()
 
 
 async def _show(battery_id: str, status: BatteryStatus, installation: Installation, terminal: Terminal) -> None:

@@ -174,13 +174,15 @@ class BatteryRequest(BatteryOptions):
 class BatteryRecord(JobRecord):
     """`request.json`; the items are in `items.jsonl` beside it."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     battery_id: Identifier
     options: BatteryOptions
     development_of: Identifier | None = None
     """The run whose checkpoints are `runs`; None for a job that scores runs as they are."""
     runs: tuple[RunModel, ...]
     batteries: tuple[BatteryInfo, ...]
+    to_fetch: tuple[str, ...] = ()
+    """Names of batteries that the worker fetches before all else: it moves them into `batteries`."""
     items_sha256: Sha256
     request_hash: Sha256
 

@@ -122,7 +122,8 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
     "TrainingState": ((Change("", _without_null("seen")),), ()),
     "StudyRecord": ((),),
     "StudyResult": ((),),
-    "BatteryRecord": ((Change("batteries", _with_templates),),),
+    "BatteryRecord": ((Change("batteries", _with_templates),), ()),
+    "ExperimentRecord": ((),),
     "BatteryManifest": ((Change("batteries", _with_templates),),),
     "BatterySummary": (
         (

@@ -184,7 +184,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
 class ExperimentRecord(JobRecord):
     """`request.json`: an accepted experiment."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     experiment_id: Identifier
     request: ExperimentRequest
     request_hash: Sha256
@@ -193,6 +193,8 @@ class ExperimentRecord(JobRecord):
     ratings: CorpusRef | None = None
     batteries: dict[LanguageCode, tuple[BatteryInfo, ...]] = Field(default_factory=dict)
     """Those of each language that has some; their items are in `items.jsonl`."""
+    to_fetch: dict[LanguageCode, tuple[str, ...]] = Field(default_factory=dict)
+    """Names of batteries that the worker fetches before all else: it moves them into `batteries`."""
 
     @property
     def all_corpora(self) -> tuple[CorpusRef, ...]:

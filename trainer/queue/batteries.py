@@ -15,11 +15,12 @@ from trainer.artifacts.checkpoint_files import (
 from trainer.artifacts.checkpoints import checkpoint_folder, named_model, run_model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
-from trainer.batteries.sources import find_battery
+from trainer.batteries.sources import find_battery, must_fetch
 from trainer.config.settings import Settings
 from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
 from trainer.contracts.batteries import (
     BatteryFile,
+    BatteryInfo,
     BatteryItem,
     BatteryOptions,
     BatteryRecord,
@@ -47,20 +48,24 @@ async def resolve_battery(
     user_id: int | None = None,
     http: HttpOrigin | None = None,
 ) -> tuple[BatteryRecord, Items]:
-    """Check a request with its runs, and read its items; raises AppError, having changed nothing."""
+    """Check a request with its runs, and read its items; raises AppError, having changed nothing.
+
+    Known data sets that are not stored on this machine are left to the worker.
+    """
     fields: dict[str, object] = request.model_dump(include=set(BatteryOptions.model_fields))
     options = BatteryOptions.model_validate(fields)
 
     def read() -> tuple[BatteryRecord, Items]:
-        return new_job(options, request.runs, _read(request, settings), stores)
+        to_fetch = tuple(name for name in request.batteries if must_fetch(name, settings))
+        return new_job(options, request.runs, _read(request, to_fetch, settings), stores, to_fetch)
 
     job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
     record, items = job
     return changed(record, user_id=user_id, http=http), items
 
 
-def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
-    batteries = [find_battery(name, request, settings) for name in request.batteries]
+def _read(request: BatteryRequest, to_fetch: Sequence[str], settings: Settings) -> list[Battery]:
+    batteries = [find_battery(name, request, settings) for name in request.batteries if name not in to_fetch]
     by_battery: dict[str | int, list[BatteryFile]] = {}
     for number, file in enumerate(request.files):
         by_battery.setdefault(file.battery or number, []).append(file)  # a file that names no battery is one
@@ -72,43 +77,94 @@ def _read(request: BatteryRequest, settings: Settings) -> list[Battery]:
 
 
 def new_job(
-    options: BatteryOptions, models: Sequence[str], batteries: Sequence[Battery], stores: Stores
+    options: BatteryOptions,
+    models: Sequence[str],
+    batteries: Sequence[Battery],
+    stores: Stores,
+    to_fetch: Sequence[str] = (),
 ) -> tuple[BatteryRecord, Items]:
     """Return the record of a job with its items; a model is a run or a checkpoint.
 
-    Raises the errors of `named_model`, MODEL_INCOMPATIBLE for options that a model does not support, and those of
-    `_check_development`.
+    `to_fetch` are the names of batteries that the worker reads. Raises the errors of `named_model`, MODEL_INCOMPATIBLE
+    for options that a model does not support, and those of `_check_development`.
     """
     named = with_distinct_names(batteries)
-    items = tuple(item for battery in named for item in battery.items)
     developed = None
     if options.development is None:
         scoring = tuple(_run(name, options, stores.runs) for name in models)
     else:
         developed = _check_development(options.development, models, stores)
         scoring = tuple(kept_models(developed, options, stores.runs))
+    tested = [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
+    items = tuple(item for battery in named for item in battery.items)
     items_sha256 = sha256(items_content(items)).hexdigest()
-    infos = tuple(battery.info for battery in named)
-    identity = [
-        options.model_dump_json(exclude=options.unset_counts),
-        *(info.model_dump_json() for info in infos),
-        items_sha256,
-    ]
-    identity += [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
-    content_hash = sha256("\n".join(identity).encode()).hexdigest()
-    name = "development" if developed is not None else infos[0].name
-    slug = re.sub("[^a-z0-9_-]", "-", name.lower())[:_SLUG_CHARACTERS].strip("-_")
+    infos = [battery.info for battery in named]
+    request_hash = _hash(options, tested, infos, items_sha256)
     record = BatteryRecord(
-        battery_id=f"{slug or 'battery'}-{content_hash[:8]}",
+        battery_id=_job_id(developed, [info.name for info in infos], request_hash),
         created_at=now(),
         options=options,
         development_of=developed,
         runs=scoring,
-        batteries=infos,
+        batteries=tuple(infos),
+        to_fetch=tuple(to_fetch),
         items_sha256=items_sha256,
-        request_hash=content_hash,
+        request_hash=request_hash,
     )
+    own = [battery for battery in named if battery.info.source is None]
+    if to_fetch or len(own) < len(named):
+        return _named_job(record, own, tested, items, stores)
     return record, items
+
+
+def _named_job(
+    record: BatteryRecord, own: Sequence[Battery], tested: Sequence[str], items: Items, stores: Stores
+) -> tuple[BatteryRecord, Items]:
+    """Return a job with known data sets, which continues one that has begun before they were fetched.
+
+    The id of a job with data sets to fetch is made of their names, as their items are not known.
+    """
+    own_infos = [battery.info for battery in own]
+    own_sha256 = sha256(items_content(item for battery in own for item in battery.items)).hexdigest()
+    names = sorted({info.name for info in record.batteries if info.source is not None} | {*record.to_fetch})
+    by_names = _hash(record.options, tested, own_infos, own_sha256, names)
+    job_id = _job_id(record.development_of, [*(info.name for info in own_infos), *names], by_names)
+    earlier = stores.batteries.find(job_id)
+    if earlier is not None:
+        known = earlier.record()
+        if record.to_fetch or known.to_fetch or _hashes(known.batteries) == _hashes(record.batteries):
+            found: dict[str, object] = {"to_fetch": known.to_fetch, "items_sha256": known.items_sha256}
+            record = changed(record, battery_id=job_id, request_hash=by_names, batteries=known.batteries, **found)
+            return record, tuple(earlier.items())
+    return (changed(record, battery_id=job_id, request_hash=by_names) if record.to_fetch else record), items
+
+
+def _job_id(developed: str | None, names: Sequence[str], request_hash: str) -> str:
+    name = "development" if developed is not None else names[0] if names else ""
+    slug = re.sub("[^a-z0-9_-]", "-", name.lower())[:_SLUG_CHARACTERS].strip("-_")
+    return f"{slug or 'battery'}-{request_hash[:8]}"
+
+
+def _hash(
+    options: BatteryOptions,
+    tested: Sequence[str],
+    infos: Sequence[BatteryInfo],
+    items_sha256: str,
+    names: Sequence[str] = (),
+) -> str:
+    """Return the hash of a request; `names` stand for data sets without their items."""
+    identity = [
+        options.model_dump_json(exclude=options.unset_counts),
+        *(info.model_dump_json() for info in infos),
+        items_sha256,
+        *tested,
+        *names,
+    ]
+    return sha256("\n".join(identity).encode()).hexdigest()
+
+
+def _hashes(infos: Sequence[BatteryInfo]) -> list[str]:
+    return sorted(info.sha256 for info in infos)
 
 
 def kept_models(run_id: str, options: BatteryOptions, runs: RunStore, known: Sequence[RunModel] = ()) -> list[RunModel]:

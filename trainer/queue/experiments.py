@@ -1,17 +1,18 @@
 """Experiments: checks a request with all of its trainings."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import NamedTuple
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from trainer.artifacts.experiments import shared_tokenizer_label
+from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.batteries.reading import Battery
-from trainer.batteries.sources import find_battery
+from trainer.batteries.sources import find_battery, must_fetch
 from trainer.config.defaults import TextCharacters
 from trainer.config.presets import with_tokenizer
 from trainer.config.settings import Settings
@@ -73,43 +74,86 @@ async def resolve_experiment(
         read_ratings(corpora.find(request.ratings, "ratings"))
     request = await asyncio.to_thread(_with_equal_tokenizers, request, corpora)
     await _check_trainings(request, corpora, settings)
-    batteries: dict[str, list[Battery]] = await asyncio.to_thread(_read_batteries, request, settings)
+    to_fetch = _names_to_fetch(request, settings)
+    stored = {
+        code: [name for name in options.batteries if name not in to_fetch.get(code, ())]
+        for code, options in request.languages.items()
+    }
+    batteries: dict[str, list[Battery]] = await asyncio.to_thread(read_batteries, stored, settings)
     infos = {code: tuple(battery.info for battery in of_language) for code, of_language in batteries.items()}
     references = [*described.values(), *texts.values(), *([] if ratings is None else [ratings])]
     contents = [reference.sha256 for reference in references]
+    own = [*contents, *(info.sha256 for of_language in infos.values() for info in of_language if info.source is None)]
     contents += [info.sha256 for of_language in infos.values() for info in of_language]
-    request_hash = _hash(request, contents)
     record = ExperimentRecord(
-        experiment_id=f"{request.name}-{request_hash[:8]}",
+        experiment_id=request.name,
         user_id=user_id,
         http=http,
         created_at=now(),
         request=request,
-        request_hash=request_hash,
+        request_hash=_hash(request, own if to_fetch else contents),
         corpora=described,
         passages=texts,
         ratings=ratings,
         batteries=infos,
+        to_fetch=to_fetch,
     )
-    # languages may share a battery
+    items = unique_items(batteries)
+    if own != contents or to_fetch:
+        by_names = _hash(request, own)
+        earlier = ExperimentStore(settings.app.artifacts_root).find(_experiment_id(request, by_names))
+        if earlier is not None:
+            known = earlier.record()
+            if to_fetch or known.to_fetch or known.batteries == infos:
+                fields: dict[str, object] = {"batteries": known.batteries, "to_fetch": known.to_fetch}
+                record, items = changed(record, **fields, request_hash=by_names), tuple(earlier.items())
+    return changed(record, experiment_id=_experiment_id(request, record.request_hash)), items
+
+
+def _experiment_id(request: ExperimentRequest, request_hash: str) -> str:
+    return f"{request.name}-{request_hash[:8]}"
+
+
+def unique_items(batteries: Mapping[str, Sequence[Battery]]) -> Items:
+    """Return the items of the batteries of all languages, which may share one."""
     unique = {battery.info.name: battery for of_language in batteries.values() for battery in of_language}
-    return record, tuple(item for battery in unique.values() for item in battery.items)
+    return tuple(item for battery in unique.values() for item in battery.items)
 
 
-def _read_batteries(request: ExperimentRequest, settings: Settings) -> dict[str, list[Battery]]:
-    """Return the batteries of each language that has some; raises AppError with the place of a wrong name."""
+def read_batteries(names: Mapping[str, Sequence[str]], settings: Settings) -> dict[str, list[Battery]]:
+    """Return the batteries of each language that has some, as `find_battery` does.
+
+    Raises AppError with the place of a wrong name.
+    """
     found: dict[str, list[Battery]] = {}
-    for code, options in request.languages.items():
-        for name in options.batteries:
-            try:
+    for code, of_language in names.items():
+        for name in of_language:
+            with _about_batteries(code):
                 battery = find_battery(name, BatteryOptions(), settings)
                 if not _has_outcomes(battery):
                     raise AppError(ErrorCode.INVALID_INPUT, f"'{name}' has no formulas, so it gives no accuracy.")
-                found.setdefault(code, []).append(battery)
-            except AppError as error:
-                problem = FieldProblem.of(f"languages.{code}.batteries", f": {error.message}")
-                raise refusal(error.code, problem) from None
+            found.setdefault(code, []).append(battery)
     return found
+
+
+def _names_to_fetch(request: ExperimentRequest, settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Return the batteries of each language that its worker is to fetch; raises as `read_batteries` does."""
+    found: dict[str, tuple[str, ...]] = {}
+    for code, options in request.languages.items():
+        with _about_batteries(code):
+            names = tuple(name for name in options.batteries if must_fetch(name, settings))
+        if names:
+            found[code] = names
+    return found
+
+
+@contextmanager
+def _about_batteries(code: str) -> Iterator[None]:
+    """Give an error the place of the batteries of a language."""
+    try:
+        yield
+    except AppError as error:
+        raise refusal(error.code, FieldProblem.of(f"languages.{code}.batteries", f": {error.message}")) from None
 
 
 def _has_outcomes(battery: Battery) -> bool:

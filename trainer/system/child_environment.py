@@ -1,5 +1,6 @@
 """Environment and memory priority of the worker's child processes: no secrets, settings for torch's speed."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ _TUNING = {
     "GOMP_SPINCOUNT": "10000",
     "OPENBLAS_NUM_THREADS": "1",  # numpy starts threads at its import: the process that forks must have one
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # looks for a GPU without starting CUDA, which no fork survives
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "on",  # by which `allow_network` knows ours: users write 1
     "TOKENIZERS_PARALLELISM": "true",
 }
 
@@ -26,6 +27,12 @@ def tuned_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a child that computes; variables that the user has set stay."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.queue.devices == "cpu" else {}
     return _TUNING | child_environment(settings) | hidden
+
+
+def allow_network() -> None:
+    """Let libraries of this process ask the hub, unless the user has forbidden it; call this before their import."""
+    if os.environ.get("HF_HUB_OFFLINE") == _TUNING["HF_HUB_OFFLINE"]:
+        del os.environ["HF_HUB_OFFLINE"]
 
 
 def set_oom_score() -> None:

@@ -48,6 +48,10 @@ class BatterySteps:
         """Do all steps that have not been done yet; what is scored stays when the job is cancelled."""
         options = self._record.options.development
         self._steps.check_cancelled()
+        if self._record.to_fetch:
+            await self._steps.run_child("battery")
+            self._steps.check_cancelled()
+            self._record = self._battery.record()
         items = await asyncio.to_thread(self._battery.items)
         if options is None:
             await self._score_all(self._record.runs, items)

@@ -13,7 +13,7 @@ from trainer.artifacts.attempts import was_never_trained
 from trainer.artifacts.experiments import ExperimentDirectory, cell_keys, seed_group
 from trainer.artifacts.kinds import BATTERIES
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.batteries.reading import Battery
+from trainer.batteries.reading import Battery, with_items
 from trainer.config.presets import request_hash
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.batteries import BatteryOptions, BatteryRecord, DevelopmentOptions
@@ -56,6 +56,7 @@ class ExperimentSteps:
             self._steps.check_cancelled()
             if self._experiment.texts() is None:
                 await self._steps.run_child("experiment")
+                self._record = self._experiment.record()  # with the batteries that the child has fetched
             texts = self._experiment.texts()
             if texts is not None:
                 await self._train_tokenizers()
@@ -234,8 +235,7 @@ class ExperimentSteps:
     def _stored_batteries(self) -> list[Battery]:
         """Return the batteries of all languages, each once, as they were when the experiment was accepted."""
         infos = {info.name: info for of_language in self._record.batteries.values() for info in of_language}
-        items = self._experiment.items()
-        return [Battery(info, tuple(item for item in items if item.battery == name)) for name, info in infos.items()]
+        return with_items(infos.values(), self._experiment.items())
 
     async def _score(self, key: CellKey) -> None:
         """Let a run score all texts."""

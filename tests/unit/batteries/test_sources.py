@@ -3,45 +3,25 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from pydantic import SecretStr
 
 from tests.support import settings_in
+from tests.support.hub_batteries import HUB_LIBRARIES
 from tests.support.libraries import stand_ins
 from tests.support.refusals import refused
 from trainer.batteries.reading import Battery
-from trainer.batteries.sources import battery_names, find_battery
+from trainer.batteries.sources import battery_names, find_battery, must_fetch
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryOptions
 from trainer.contracts.errors import ErrorCode
 
-LIBRARIES = {
-    "datasets.py": """
-calls = []
-
-def get_dataset_config_names(path, *, revision, token):
-    calls.append((path, revision, token))
-    return ["tur", "kaz"]
-
-def load_dataset(path, name, *, revision, token):
-    calls.append((path, name, revision, token))
-    rows = [{"sen": f"{name} iyi {n}", "wrong_sen": f"{name} kötü {n}", "phenomenon": "SV-#"} for n in (1, 2)]
-    return {"train": rows[:1], "test": rows[1:]}
-""",
-    "huggingface_hub.py": """
-class Info:
-    sha = "abc123"
-    tags = ["language:tr", "license:cc-by-4.0"]
-
-def dataset_info(repo_id, *, token):
-    if token == "gone":
-        raise ConnectionError("no route")
-    return Info()
-""",
-}
 OPTIONS = BatteryOptions()
 GONE = SecretStr("gone")
 
@@ -49,7 +29,7 @@ GONE = SecretStr("gone")
 @pytest.fixture(name="settings")
 def settings_fixture(tmp_path: Path) -> Iterator[Settings]:
     """The settings of a folder, with libraries of the hub that note how they are called."""
-    with stand_ins(tmp_path / "libraries", LIBRARIES):
+    with stand_ins(tmp_path / "libraries", HUB_LIBRARIES):
         yield settings_in(tmp_path)
 
 
@@ -116,10 +96,26 @@ def test_unknown_name__is_refused_with_the_known_ones(settings: Settings) -> Non
         read("blimpp", settings)
 
 
+def test_fetching__that_was_interrupted_continues(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted, suppress(KeyboardInterrupt):
+        interrupted.setattr(import_module("datasets"), "load_dataset", end)
+        read("multiblimp", settings)
+    assert must_fetch("multiblimp", settings) and must_fetch("multiblimp:tur", settings)
+    assert read("multiblimp", settings).info.n_items == 4
+    assert not must_fetch("multiblimp", settings) and not must_fetch("multiblimp:nothing", settings)
+
+
 def test_hub_that_is_away__is_named_with_what_to_do(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     away = changed(settings, hf=changed(settings.hf, token=GONE))
-    with refused(ErrorCode.SERVICE_UNAVAILABLE, "'turblimp' could not be fetched: try again where there is a network"):
+    said = f"The machine '{gethostname()}' could not fetch 'turblimp' from the Hugging Face hub: try again when it has"
+    with refused(ErrorCode.SERVICE_UNAVAILABLE, said):
         read("turblimp", away)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with refused(ErrorCode.UNSUPPORTED_BACKEND, "Fetching needs datasets: run "):
+    with refused(
+        ErrorCode.UNSUPPORTED_BACKEND, "cannot fetch 'turblimp' without the library `datasets`: run `"
+    ) as error:
         read("turblimp", settings)
+    assert "WORKER_EXTRAS=corpora" in error.value.message

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import structlog
 
 from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.controls import Part
+from trainer.batteries.reading import with_distinct_names, with_items
 from trainer.batteries.results import development_of, summarize
+from trainer.batteries.sources import find_battery
 from trainer.batteries.word_contexts import choose_words, frequencies_per_million, texts_of
 from trainer.config.settings import Settings
 from trainer.contracts.batteries import LEAK_WORDS, BatteryItem, Counts, DevelopmentOptions, LeakedItems
@@ -25,6 +28,7 @@ from trainer.reports.development_report import development_report
 from trainer.reports.development_tables import report_files as development_files
 from trainer.reports.leak_notes import leak_notes, split_note
 from trainer.reports.report_figures import pictures_of
+from trainer.system.child_environment import allow_network
 from trainer.system.hardware import package_version
 from trainer.worker.children.counted_controls import CountedControls
 from trainer.worker.children.step import run_step
@@ -40,6 +44,15 @@ def run_battery_child(settings: Settings, battery_id: str) -> int:
 
 def _write(battery: BatteryDirectory, settings: Settings) -> None:
     record, items = battery.record(), battery.items()
+    if record.to_fetch:
+        allow_network()
+        stored = with_items(record.batteries, items)
+        fetched = [find_battery(name, record.options, settings) for name in record.to_fetch]
+        batteries = with_distinct_names([*stored, *fetched])
+        infos, of_all = [one.info for one in batteries], chain.from_iterable(one.items for one in batteries)
+        battery.add_fetched(infos, of_all)
+        log.info("batteries_fetched", names=record.to_fetch)
+        return
     options, corpora = record.options.development, CorpusStore(settings)
     if options is not None and options.has_words and battery.word_texts() is None:
         effective = RunStore(settings.app.artifacts_root).get(record.development_of or "").record().effective

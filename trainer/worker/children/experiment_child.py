@@ -11,6 +11,7 @@ from trainer.artifacts.batteries import BatteryDirectory, BatteryStore
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, encodings_of, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.comparisons import language_rows
+from trainer.batteries.reading import with_items
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryScores
@@ -37,8 +38,9 @@ from trainer.experiments.report import write_report
 from trainer.experiments.sections import TextLosses, cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
 from trainer.inference.section_scores import known_characters
-from trainer.queue.experiments import Start, training_request
+from trainer.queue.experiments import Start, read_batteries, training_request, unique_items
 from trainer.queue.resolve import resolve_request
+from trainer.system.child_environment import allow_network
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.children.step import run_step
 
@@ -60,8 +62,13 @@ def run_experiment_child(settings: Settings, experiment_id: str) -> int:
 
 
 def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Settings) -> None:
-    """Write the texts that all models score; raises DATA_NOT_FOUND for corpora that have changed."""
+    """Fetch batteries, and write the texts that all models score.
+
+    Raises DATA_NOT_FOUND for corpora that have changed, and the errors of `find_battery`.
+    """
     record = experiment.record()
+    if record.to_fetch:
+        _fetch_batteries(experiment, record, settings)
     options = record.request.texts
     for corpus in (*record.corpora.values(), *record.passages.values()):
         _check_unchanged(corpus, corpora)
@@ -83,6 +90,17 @@ def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Set
     texts = tuple(text for kind in KINDS for text in stored if text.kind == kind)
     experiment.write_texts(ExperimentTexts(normalization=normalization, texts=texts))
     log.info("experiment_texts_prepared", texts=len(texts))
+
+
+def _fetch_batteries(experiment: ExperimentDirectory, record: ExperimentRecord, settings: Settings) -> None:
+    allow_network()
+    items = experiment.items()
+    batteries = {code: with_items(infos, items) for code, infos in record.batteries.items()}
+    for code, fetched in read_batteries(record.to_fetch, settings).items():
+        batteries.setdefault(code, []).extend(fetched)
+    infos = {code: tuple(battery.info for battery in of_language) for code, of_language in batteries.items()}
+    experiment.add_fetched(infos, unique_items(batteries))
+    log.info("batteries_fetched", names=record.to_fetch)
 
 
 def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, settings: Settings) -> None:
