@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import discord
@@ -100,7 +101,7 @@ class Tree(app_commands.CommandTree[Bot]):
         speak_to(interaction)
         try:
             if interaction.type is not discord.InteractionType.autocomplete:  # suggestions cannot show an error
-                await _send_error(interaction, _as_app_error(cause), "none")
+                await _send_error(interaction, _as_app_error(cause, _folders(interaction)), "none")
         finally:  # logging a traceback can take longer than Discord waits for a first answer
             log.error("command_not_started", request_id=request_id(interaction), exc_info=cause)
 
@@ -218,7 +219,7 @@ async def _answered_errors(
             bound.warning("answer_deleted", error=str(error))
             return
         try:
-            await _send_error(interaction, _as_app_error(error), first)
+            await _send_error(interaction, _as_app_error(error, _folders(interaction)), first)
         finally:  # as in Tree.on_error
             bound.error("command_failed", exc_info=error)
 
@@ -327,20 +328,27 @@ async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awa
     )
 
 
-def _as_app_error(error: BaseException) -> AppError:
-    """Return an error with a sentence about its own kind: of Discord or a service, a disk, a record or the program."""
+def _folders(interaction: discord.Interaction[Bot]) -> Mapping[str, Path]:
+    return interaction.client.settings.app.folders()
+
+
+def _as_app_error(error: BaseException, folders: Mapping[str, Path]) -> AppError:
+    """Return an error with a sentence about its own kind: of Discord or a service, a disk, a record or the program.
+
+    `folders` are those of the settings, by name.
+    """
     if is_transient(error):
         return AppError(
             ErrorCode.SERVICE_UNAVAILABLE, _("Discord or a service did not respond. Try again in a minute.")
         )
     if isinstance(error, BrokenFile):
-        return to_app_error(error, {})
+        return to_app_error(error, folders)
     message = _("The bot failed to run this command.")
     if isinstance(error, ValidationError):
         message = _("A stored record cannot be read ({kind}).", kind=error.title)
     elif isinstance(error, OSError):
         with suppress(OSError):
-            return to_app_error(error, {})
+            return to_app_error(error, folders)
         reason = type(error).__name__ if error.strerror is None else error.strerror
         message = _("A file cannot be used ({reason}).", reason=reason)
     return AppError(

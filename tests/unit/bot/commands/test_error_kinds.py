@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+from pathlib import Path
 
 import aiohttp
 import discord
@@ -26,6 +27,7 @@ def refused_record() -> Exception:
     raise AssertionError
 
 
+ARTIFACTS = Path("/nowhere/artifacts")
 _SERVICE, _LOG = "Discord or a service did not respond.", "The log has the details under the number of the request."
 KINDS: list[tuple[Exception, ErrorCode, str]] = [
     (aiohttp.ClientConnectionError(), ErrorCode.SERVICE_UNAVAILABLE, _SERVICE),
@@ -44,6 +46,11 @@ KINDS: list[tuple[Exception, ErrorCode, str]] = [
         ErrorCode.INTERNAL_ERROR,
         f"A file cannot be used (No such file or directory). {_LOG}",
     ),
+    (
+        PermissionError(errno.EACCES, "Permission denied", f"{ARTIFACTS}/models/.new.tmp"),
+        ErrorCode.CONFIG_INVALID,
+        "The folder of APP__ARTIFACTS_ROOT cannot be used (Permission denied): let this user write there",
+    ),
     (refused_record(), ErrorCode.INTERNAL_ERROR, f"A stored record cannot be read (_Number). {_LOG}"),
     (KeyError("run"), ErrorCode.INTERNAL_ERROR, f"The bot failed to run this command. {_LOG}"),
     (RuntimeError("/secret"), ErrorCode.INTERNAL_ERROR, f"The bot failed to run this command. {_LOG}"),
@@ -53,6 +60,6 @@ KINDS: list[tuple[Exception, ErrorCode, str]] = [
 @pytest.mark.parametrize("row", KINDS, ids=[repr(row[0])[:40] for row in KINDS])
 def test_error__keeps_its_kind(row: tuple[Exception, ErrorCode, str]) -> None:
     error, code, message = row
-    found = _as_app_error(error)
+    found = _as_app_error(error, {"APP__ARTIFACTS_ROOT": ARTIFACTS})
     assert (found.code, found.message.startswith(message)) == (code, True), found.message
     assert "/fonts" not in found.message and "secret" not in found.message
