@@ -24,6 +24,8 @@ RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt ".
 # Letters of most scripts for pictures; FONTS="fonts-noto-core fonts-noto-extra" takes others.
 FROM build AS fonts
 ARG FONTS="fonts-noto-core fonts-noto-cjk"
+# Debian removes earlier versions, so a pinned one would end the build.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends ${FONTS}
 
 FROM python:3.11-slim AS app

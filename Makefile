@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 COMMANDS = demo up test unit check lint bench browser docs pictures constraints chaos fuzz mutations scale-test slurm-test \
-    start stop restart clean
+    start stop restart clean image
 
 .PHONY: $(COMMANDS)
 

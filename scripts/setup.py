@@ -75,7 +75,7 @@ def main() -> int:
     none: list[str] = []
     extra_help = "install this extra too, now and in later calls; repeatable"
     parser.add_argument("--extra", action="append", default=none, choices=known_extras(), help=extra_help)
-    containers = {"start": start, "stop": stop, "restart": restart, "clean": clean}
+    containers = {"start": start, "stop": stop, "restart": restart, "clean": clean, "image": image}
     choices = ["demo", "up", *commands, *containers]
     parser.add_argument("command", nargs="?", choices=choices)
     given = Given()
@@ -324,6 +324,21 @@ def restart() -> int:
 def clean() -> int:
     """Remove this stack's containers, images and volumes; ./artifacts and ./corpus stay."""
     return compose("down", "--rmi", "local", "--volumes", "--remove-orphans")
+
+
+def image() -> int:
+    """Build the two images, and run `mt doctor` in each as the containers run."""
+    if shutil.which("docker") is None:
+        print("skipped: no Docker here")
+        return 0
+    for name in ("bot", "worker"):
+        tag = f"model-trainer-{name}:checked"
+        confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]  # noqa: S108
+        code = run("docker", "build", "--target", name, "--tag", tag, ".")
+        code = code or run("docker", "run", "--rm", *confined, tag, "mt", "doctor")
+        if code:
+            return code
+    return 0
 
 
 def set_up(torch: str, wanted: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -226,7 +227,7 @@ def make_plan(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     "target",
     "demo up test unit check lint bench browser constraints mutations scale-test slurm-test"
-    " start stop restart clean".split(),
+    " start stop restart clean image".split(),
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
@@ -262,6 +263,30 @@ def make_in(checkout: Path, *words: str, **environment: str) -> subprocess.Compl
 def test_make__drives_the_containers(words: tuple[str, ...], command: str, checkout: Path) -> None:
     done = make_in(checkout, *words)
     assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [f"MT_USER= docker compose {command}"]), done.stderr
+
+
+@pytest.mark.process
+def test_make_image__builds_both_and_checks_each_as_it_runs(checkout: Path) -> None:
+    done = make_in(checkout, "image")
+    commands = [line.partition(" docker ")[2] for line in done.stdout.splitlines() if line.startswith("MT_USER=")]
+    assert [command.split()[0] for command in commands] == ["build", "run"] * 2, done.stderr
+    assert [command for command in commands if command.startswith("build")] == [
+        f"build --target {name} --tag model-trainer-{name}:checked ." for name in ("bot", "worker")
+    ]
+    for name, command in zip(("bot", "worker"), commands[1::2], strict=True):
+        assert command.startswith("run --rm --read-only") and command.endswith(
+            f"model-trainer-{name}:checked mt doctor"
+        )
+    (checkout / "bin" / "docker").write_text("#!/bin/sh\nexit 3\n", encoding="ascii")
+    assert "Error 3" in make_in(checkout, "image").stderr
+
+
+@pytest.mark.process
+def test_make_image__is_skipped_without_docker(checkout: Path) -> None:
+    (checkout / "bin" / "python3").symlink_to(sys.executable)
+    (checkout / "bin" / "docker").unlink()
+    alone = make(checkout, "--silent", "image", PATH=str(checkout / "bin"))
+    assert (alone.returncode, alone.stdout) == (0, "skipped: no Docker here\n")
 
 
 @pytest.mark.process
@@ -324,7 +349,7 @@ def test_make_start__refuses_a_dotenv_that_is_not_utf8(checkout: Path) -> None:
 def test_env_example__names_the_variables_of_the_containers_with_their_defaults() -> None:
     files = ["docker-compose.yml", "docker-compose.gpu.yml"]
     used: list[tuple[str, str]] = re.findall(
-        r"(?<!\$)\$\{(\w+):[-?]([^}]*)\}", "\n".join(map("\n".join, map(lines_of, files)))
+        r"(?<!\$)\$\{(\w+):?[-?]([^}]*)\}", "\n".join(map("\n".join, map(lines_of, files)))
     )
     example: list[tuple[str, str]] = re.findall(r"^#(\w+)=(.*)$", "\n".join(lines_of(".env.example")), re.MULTILINE)
     defaults = {name: value for name, value in used if name != "REDIS_PASSWORD"} | {"TORCH_BACKEND": "cpu"}
