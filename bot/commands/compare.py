@@ -36,8 +36,8 @@ from trainer.lab import calls
 from trainer.lab.lab import Lab
 from trainer.lab.language import _, numeral
 from trainer.reports.bands import band_of
-from trainer.reports.comparison import ComparedRun, Comparison, Difference, NotEvaluated, differences
-from trainer.reports.comparison_report import comparison_report
+from trainer.reports.comparison import Comparison, Difference, NotEvaluated, differences
+from trainer.reports.comparison_report import compared_names, comparison_report
 from trainer.reports.score_table import Curve
 
 _LETTERS = "abcd"
@@ -92,33 +92,34 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
     except NotEvaluated as error:
         message = _(
             "`{run_id}` has no results on its {split} split. Try another `split`, or another run.",
-            run_id=error.run_id,
+            run_id=error.name.replace("`", "'"),
             split=_(error.split),
         )
         raise AppError(error.code, message) from None
     embed = compare_answer(comparison)
-    curves, unit = await _curves(context.lab, comparison.runs)
+    names = compared_names(comparison)
+    curves, unit = await _curves(context.lab, names)
     chart = await context.bot.charts.comparison_chart(curves, unit)
     first, *others = comparison.runs
-    options = [option(one.run_id, _("Against {name}", name=one.label or one.run_id)) for one in others]
+    options = [option(one.run_id, _("Against {name}", name=names[one.run_id])) for one in others]
     differing = select("differences", first.run_id, _("Show different settings, to you alone"), options)
     return Answer(embed, partial(attach_comparison, embed, chart, curves, unit), button_row(differing))
 
 
-async def _curves(lab: Lab, compared: Sequence[ComparedRun]) -> tuple[dict[str, Curve], str]:
+async def _curves(lab: Lab, names: Mapping[str, str]) -> tuple[dict[str, Curve], str]:
     """Return the training losses by letter and name, and their unit: per character where all runs have that.
 
     The losses of a group are the means of its completed runs.
     """
-    runs_of = [await _runs(lab, one.run_id) for one in compared]
+    runs_of = [await _runs(lab, one) for one in names]
     firsts = [runs[0] for runs in runs_of]
     bits_per_nat = [None if has_unknown_text(run.unknown_char_share) else run.bits_per_nat for run in firsts]
     unit, has_bits = current_unit(), None not in bits_per_nat
     curves: dict[str, Curve] = {}
-    for letter, one, runs, bits in zip(_LETTERS, compared, runs_of, bits_per_nat, strict=False):
+    for letter, name, runs, bits in zip(_LETTERS, names.values(), runs_of, bits_per_nat, strict=False):
         scale = bits_in_unit(bits or 0.0, unit) if has_bits else in_unit(1.0, unit)
         losses = band_of([(await lab.feeds.curves(run.run_id)).by_name["train"] for run in runs]).mean
-        curves[f"{letter}: {one.label or one.run_id}"] = tuple((step, scale * loss) for step, loss in losses)
+        curves[f"{letter}: {name}"] = tuple((step, scale * loss) for step, loss in losses)
     return curves, unit_per("char" if has_bits else "token")
 
 
@@ -142,7 +143,7 @@ BUTTONS: Reactions = {"differences": ButtonAnswer("status", _show_differences)}
 
 def compare_answer(comparison: Comparison) -> discord.Embed:
     """Return the report of a comparison: everybody in the channel sees it."""
-    names = [plain(run.label or run.run_id) for run in comparison.runs]
+    names = [*map(plain, compared_names(comparison).values())]
     title = _("{name} against {others}", name=names[0], others=", ".join(names[1:]))
     footer = " · ".join(run.run_id for run in comparison.runs)
     return make_embed(

@@ -24,6 +24,7 @@ from trainer.data.text import BOM, with_newlines
 from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.reading.request import reading_request
+from trainer.reports.names import named, run_names
 from trainer.reports.segmentation_report import segmentation_report
 
 mt_reading = job_group("readings", "Explain reading times by the surprisals of runs.")
@@ -77,8 +78,11 @@ async def _segment(context: CommandContext, file: discord.Attachment, run_id: st
     text = decoded(await read_attachment(file, context.bot.settings), "`file`")
     request = parse(SegmentRequest, {"text": with_newlines(text.removeprefix(BOM))})
     found = (await infer(context, run, request)).result()
-    name = plain(attachment_name(file.filename, file.title))
-    lines = [*report_lines(segmentation_report(found, name))]
+    name, names = (
+        plain(attachment_name(file.filename, file.title)),
+        run_names([(run.model, run.record.effective.label)]),
+    )
+    lines = [*report_lines(named(segmentation_report(found, name), names))]
     return Answer(make_embed(BLURPLE, f"✂ {_('Word segmentation of {name}', name=name)}", lines, run.model))
 
 

@@ -1,5 +1,6 @@
 """A report in an embed: its tables and notes in their order, up to the length of an embed."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 
@@ -10,10 +11,13 @@ from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16
 from bot.people.user_settings import current_unit
 from trainer.contracts.reports import Figure, Note, Report, Section, Table
 from trainer.lab.language import _, form_of, numeral, translated
-from trainer.reports.report_text import Reader, aligned, rows_of, sampled
+from trainer.reports.report_text import COLUMN_GAP, Reader, Rows, aligned, rows_of, sampled
 
 _MAX_OPTIONS = 25
-_MAX_CELL, _MAX_WIDTH, _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 28, 64, 25, 2500, 3900, 1024
+_MIN_TITLE, _MIN_CELL, _MAX_WIDTH = 6, 9, 64
+"""Characters to which the title of a column of numbers, and names, are cut, and those of a row."""
+_MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 25, 2500, 3900, 1024
+_NUMBER = re.compile(r"[-+−±]?\d")
 
 
 def reader_of_names() -> Reader:
@@ -95,26 +99,60 @@ def _section(section: Section, reader: Reader, *, has_title: bool) -> Iterator[s
 
 
 def _captioned(table: Table, reader: Reader) -> list[str]:
-    return [*([] if table.caption is None else [reader.note(table.caption)]), _block(table)]
+    """Return the caption of a table and its columns that are no details, in a block of code, where no text is a mark.
 
-
-def _block(table: Table) -> str:
-    """Return the columns of a table that are no details, in a block of code, where no text is a mark.
-
-    Where they are too wide for a phone, estimates stand without their intervals, and long names are cut.
+    Where they are too wide for an embed, estimates stand without their intervals, long names are cut, and the last
+    columns are left out.
     """
     few = sampled(table, _MAX_ROWS)
-    lines = _lines(few, is_brief=False)
-    if max(map(len, lines)) > _MAX_WIDTH:
-        lines = _lines(few, is_brief=True)
-    return code_block("\n".join([*lines, *(["…"] if len(few.rows) > _MAX_ROWS else [])]), _MAX_TABLE)
+    cells = _cells(few, is_brief=False)
+    is_brief = _width(cells) > _MAX_WIDTH
+    if is_brief:
+        n_titles = sum(not column.is_detail for column in table.columns[: table.n_titles])
+        cells = _fitted(_cells(few, is_brief=True), n_titles)
+    n_shown = sum(not column.is_detail for column in table.columns)
+    left_out = [_("… more columns are on the page")] if len(cells[0]) < n_shown else []
+    lines = [*aligned(cells), *(["…"] if len(few.rows) > _MAX_ROWS else []), *left_out]
+    caption = "" if table.caption is None else reader._replace(is_brief=is_brief).note(table.caption)
+    return [*filter(None, [caption]), code_block("\n".join(lines), _MAX_TABLE)]
 
 
-def _lines(table: Table, *, is_brief: bool) -> list[str]:
+def _cells(table: Table, *, is_brief: bool) -> Rows:
     reader = _reader()._replace(is_brief=is_brief)
     shown = [place for place, column in enumerate(table.columns) if not column.is_detail]
-    rows = rows_of(table, reader)[: _MAX_ROWS + 1]
-    cells = [[row[place] for place in shown] for row in rows]
-    if is_brief:  # the last column has room
-        cells = [[*(clamp(cell, _MAX_CELL) for cell in row[:-1]), row[-1]] for row in cells]
-    return aligned(cells)
+    return [[row[place] for place in shown] for row in rows_of(table, reader)[: _MAX_ROWS + 1]]
+
+
+def _fitted(cells: Rows, n_titles: int) -> Rows:
+    """Return the cells with the widest columns cut until rows fit, and without the last ones if that is not enough.
+
+    Numbers are never cut.
+    """
+    widths, least = [], []
+    for place, (title, *others) in enumerate(zip(*cells, strict=True)):
+        width = max(map(len, others), default=0)
+        widths.append(max(width, len(title)))
+        is_number = place >= n_titles and any(map(_NUMBER.match, others))
+        least.append(min(max(width, _MIN_TITLE) if is_number else _MIN_CELL, widths[-1]))
+    while _row_width(widths) > _MAX_WIDTH and widths != least:
+        spare = [width - end for width, end in zip(widths, least, strict=True)]
+        widths[spare.index(max(spare))] -= 1
+    shown = next(number for number in range(len(widths), 0, -1) if _row_width(widths[:number]) <= _MAX_WIDTH)
+    columns = [_cut(column, width) for column, width in zip([*zip(*cells, strict=True)][:shown], widths, strict=False)]
+    return [[*row] for row in zip(*columns, strict=True)]
+
+
+def _cut(column: Sequence[str], width: int) -> list[str]:
+    """Return the title of a column cut at its end; of other cells both ends, by which names differ."""
+    title, *others = column
+    half = width // 2
+    cut = [cell if len(cell) <= width else f"{cell[: width - half - 1]}…{cell[-half:]}" for cell in others]
+    return [clamp(title, width), *cut]
+
+
+def _width(cells: Rows) -> int:
+    return _row_width([max(map(len, column)) for column in zip(*cells, strict=True)])
+
+
+def _row_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(COLUMN_GAP) * (len(widths) - 1)

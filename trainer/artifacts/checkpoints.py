@@ -147,7 +147,7 @@ def _best_step(run: RunDirectory) -> int | None:
             continue  # it is being written, or damaged
         if best is not None:
             return best
-    raise AppError(ErrorCode.DATA_NOT_FOUND, f"The run '{run.run_id}' has not saved a validated checkpoint yet.")
+    raise AppError(ErrorCode.DATA_NOT_FOUND, f"The run {run.quoted} has not saved a validated checkpoint yet.")
 
 
 def _states(run: RunDirectory) -> Iterator[tuple[int, TrainingState]]:
@@ -162,6 +162,6 @@ def _states(run: RunDirectory) -> Iterator[tuple[int, TrainingState]]:
 def _not_kept(run: RunDirectory, given: str) -> str:
     steps = kept_steps(run)
     if not steps:
-        return f"The run '{run.run_id}' has no checkpoints: a training keeps those that `checkpoint_schedule` names."
+        return f"The run {run.quoted} has no checkpoints: a training keeps those that `checkpoint_schedule` names."
     shown = ", ".join(map(str, steps[:_SHOWN_STEPS])) + (", …" if len(steps) > _SHOWN_STEPS else "")
-    return f"The run '{run.run_id}' has kept no checkpoint '{safe_name(given)}'. It has those of the steps {shown}."
+    return f"The run {run.quoted} has kept no checkpoint '{safe_name(given)}'. It has those of the steps {shown}."

@@ -49,6 +49,7 @@ from trainer.contracts.runs import (
     RunRecord,
     Timings,
     check_completed,
+    quoted_run,
 )
 from trainer.contracts.seeds import group_id_of, is_group
 from trainer.system.files import (
@@ -149,6 +150,13 @@ class RunDirectory(JobFolder[RunRecord]):
         sums = read_regular(self.seal).splitlines()
         return any(f"{sha256_of(self.path / name)}  {name}".encode() not in sums for name in SEALED_FILES)
 
+    @property
+    def quoted(self) -> str:
+        """The run in a message: what a person has called it, with the id behind it."""
+        with suppress(AppError, BrokenFile):
+            return quoted_run(self.run_id, self.record().effective.label)
+        return quoted_run(self.run_id, None)
+
     def annotations(self) -> Annotations:
         """Read note and tags that people have added; without any for a missing or damaged file."""
         return whole_record(self.annotations_file, Annotations) or Annotations()
@@ -165,7 +173,7 @@ class RunDirectory(JobFolder[RunRecord]):
         except BrokenFile as error:
             raise AppError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from None
         if manifest is None:
-            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
+            raise AppError(ErrorCode.RUN_NOT_READY, f"The run {self.quoted} has not finished training yet.")
         check_completed(manifest)
         return manifest
 
@@ -190,7 +198,7 @@ class RunDirectory(JobFolder[RunRecord]):
             return read_record(self.metrics, EvalMetrics)
         except FileNotFoundError:
             raise AppError(
-                ErrorCode.EVAL_NOT_FOUND, f"The run '{self.run_id}' has no evaluation yet: training ends with one."
+                ErrorCode.EVAL_NOT_FOUND, f"The run {self.quoted} has no evaluation yet: training ends with one."
             ) from None
 
     def write_manifest(self, manifest: RunManifest) -> None:
@@ -229,7 +237,7 @@ class RunDirectory(JobFolder[RunRecord]):
         self.wait_for_end()
         manifest = self.manifest()
         if manifest is None or not self.seal.exists():
-            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not ended: cancel it first.")
+            raise AppError(ErrorCode.RUN_NOT_READY, f"The run {self.quoted} has not ended: cancel it first.")
         return manifest
 
     def mark_restored(self) -> None:

@@ -663,6 +663,11 @@ class RunManifest(Frozen):
     """Last lines of the error output, if the training process ended without an error of its own."""
 
     @property
+    def quoted(self) -> str:
+        """The run in a message."""
+        return quoted_run(self.run_id, self.effective.label)
+
+    @property
     def reported_baseline(self) -> Baseline | None:
         """The baseline on the test split, or on validation without one."""
         return self.baselines.get("test", self.baselines.get("validation"))
@@ -682,6 +687,11 @@ class RunManifest(Frozen):
         return largest_unknown_char_share(splits)
 
 
+def quoted_run(run_id: str, label: str | None) -> str:
+    """Return a run in a message: what a person has called it, with the id behind it."""
+    return f"'{run_id}'" if label is None else f"'{label}' ({run_id})"
+
+
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 
 
@@ -694,7 +704,7 @@ def check_completed(manifest: RunManifest) -> None:
     """Raise RUN_NOT_READY for a run that ended without a model."""
     if manifest.status != "completed":
         ended = _PAST[manifest.status]
-        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{manifest.run_id}' has {ended}: it has no model.")
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run {manifest.quoted} has {ended}: it has no model.")
 
 
 class RunModel(Frozen):

@@ -127,12 +127,12 @@ def read_curve(run: RunDirectory) -> Curve:
         manifest = run.manifest()
         files = () if manifest is None else manifest.files
         if changed_files(run.path, [file for file in files if file.path == run.loss_curve.name]):
-            message = f"'{run.loss_curve.name}' of the run '{run.run_id}' was changed or deleted after its training."
+            message = f"'{run.loss_curve.name}' of the run {run.quoted} was changed or deleted after its training."
             raise AppError(ErrorCode.MODEL_LOAD_FAILED, message)
         record, rows = run.record(), _rows(run)
         reports = [event for event in run.reader().read_new() if isinstance(event, MetricsProgress)]
     if not rows:
-        message = f"The run '{run.run_id}' has no losses yet. Try again when it trains."
+        message = f"The run {run.quoted} has no losses yet. Try again when it trains."
         raise AppError(ErrorCode.RUN_NOT_READY, message)
     elapsed = {row.step: timedelta(seconds=row.elapsed_seconds) for row in rows}
     starts = (report.ts - elapsed[report.step] for report in reports if report.step in elapsed)

@@ -195,7 +195,7 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], store
     run = stores.runs.get(models[0])
     effective = run.record().effective
     if effective.model_family == "ngram":
-        message = f"The run '{run.run_id}' is an n-gram model, which is counted at once: it has no development."
+        message = f"The run {run.quoted} is an n-gram model, which is counted at once: it has no development."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     own, share = (
         (effective.test_corpus, effective.test_fraction)
@@ -203,12 +203,12 @@ def _check_development(options: DevelopmentOptions, models: Sequence[str], store
         else (effective.validation_corpus, effective.holdout_fraction)
     )
     if own is None and share == 0 and options.reads_split:
-        raise AppError(ErrorCode.INVALID_INPUT, f"The run '{run.run_id}' has no {options.split} split.")
+        raise AppError(ErrorCode.INVALID_INPUT, f"The run {run.quoted} has no {options.split} split.")
     if options.split == "test" and options.reads_split:
         stores.looks.check(effective, run.run_id)
     will_keep = options.follows and run.is_unfinished() and effective.checkpoint_schedule is not None
     if not will_keep and not checkpoint_steps(scheduled_folder(run.checkpoints)):
-        message = f"The run '{run.run_id}' has kept no checkpoints: set `checkpoint_schedule` for its training."
+        message = f"The run {run.quoted} has kept no checkpoints: set `checkpoint_schedule` for its training."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     return run.run_id
 

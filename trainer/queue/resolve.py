@@ -178,18 +178,18 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
     """Check that a run can be resumed, and that its request still resolves to the same training; raises AppError."""
     manifest = run.manifest()
     if manifest is None:
-        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: it continues by itself.")
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run {run.quoted} has not ended: it continues by itself.")
     if manifest.status == "completed":
         raise AppError(
             ErrorCode.RUN_FINISHED,
-            f"The run '{run.run_id}' is completed: to continue from its weights, start another run"
+            f"The run {run.quoted} is completed: to continue from its weights, start another run"
             " that takes its initial weights from it.",
         )
     state = await asyncio.to_thread(newest_whole, run.checkpoints)
     if state is None:
         raise AppError(
             ErrorCode.CONFLICT,
-            f"The run '{run.run_id}' has no complete checkpoint to resume from: start a new training.",
+            f"The run {run.quoted} has no complete checkpoint to resume from: start a new training.",
         )
     check_checkpoint(record := run.record(), state.request_hash)
     await _check_same(record, corpora, settings)

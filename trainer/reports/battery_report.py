@@ -32,6 +32,7 @@ from trainer.contracts.reports import (
     note,
     section,
 )
+from trainer.reports.names import name_of_model, named, names_of_models
 
 MEASURE_WORDS: Mapping[Measure, str] = {
     "sum": "sum of log-probabilities",
@@ -88,17 +89,17 @@ def battery_report(summary: BatterySummary) -> Report:
         *section("Differences between runs", _differences(summary, titles)),
         *section("Over seeds", _seeds(summary)),
     ]
-    return Report(title=note("{names}", names=names), sections=tuple(sections))
+    report = Report(title=note("{names}", names=names), sections=tuple(sections))
+    return named(report, names_of_models(result.run for result in summary.runs))
 
 
 def run_titles(summary: BatterySummary) -> Mapping[str, Note]:
-    """Return the titles of models by name: a unique label, else the name; the step where all are of one run."""
+    """Return the titles of models by name: those that people have given; the step where all are of one run."""
     runs = [result.run for result in summary.runs]
-    labels, is_of_one_run = [run.label for run in runs], len({run.run_id for run in runs}) == 1
+    names, is_of_one_run = names_of_models(runs), len({run.run_id for run in runs}) == 1
     titles: dict[str, Note] = {}
     for run in runs:
-        is_unique = run.label is not None and labels.count(run.label) == 1
-        titles[run.name] = note("{name}", name=run.label if is_unique and run.label is not None else run.name)
+        titles[run.name] = note("{name}", name=name_of_model(run.name, names))
         if is_of_one_run and run.checkpoint is not None:
             titles[run.name] = note("step {step}", step=run.checkpoint)
     return titles

@@ -162,10 +162,10 @@ class Comparison(Frozen):
 class NotEvaluated(AppError):
     """A run has no evaluation of a split."""
 
-    def __init__(self, run_id: str, split: EvalSplit) -> None:
-        message = f"The run '{run_id}' has no evaluation of its {split} split. Evaluate it:"
-        super().__init__(ErrorCode.EVAL_NOT_FOUND, f"{message} `mt eval {run_id} --split {split}`.")
-        self.run_id = run_id
+    def __init__(self, manifest: RunManifest, split: EvalSplit) -> None:
+        message = f"The run {manifest.quoted} has no evaluation of its {split} split. Evaluate it:"
+        super().__init__(ErrorCode.EVAL_NOT_FOUND, f"{message} `mt eval {manifest.run_id} --split {split}`.")
+        self.name = manifest.effective.label or manifest.run_id
         self.split: EvalSplit = split
 
 
@@ -177,7 +177,7 @@ def check_different(run_ids: Sequence[str]) -> None:
 
 def chosen_split(manifests: Iterable[RunManifest]) -> tuple[EvalSplit, tuple[Note, ...]]:
     """Return the split to compare runs on where nobody has named one, and a note on it if that is not test."""
-    locked = next((one.run_id for one in manifests if one.is_unread("test")), None)
+    locked = next((one.effective.label or one.run_id for one in manifests if one.is_unread("test")), None)
     if locked is None:
         return "test", ()
     message = note("The test split of `{run}` is locked: the runs are compared on validation", run=locked)
@@ -189,9 +189,9 @@ def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     if (summary := manifest.evaluation(split)) is not None:
         return summary
     if manifest.is_unread(split):
-        message = f"The test split of the run '{manifest.run_id}' is locked: compare on `validation`, and read it once"
+        message = f"The test split of the run {manifest.quoted} is locked: compare on `validation`, and read it once"
         raise AppError(ErrorCode.TEST_LOCKED, f"{message} by an unlock when all is decided.")
-    raise NotEvaluated(manifest.run_id, split)
+    raise NotEvaluated(manifest, split)
 
 
 def compare(

@@ -18,6 +18,7 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.reports.comparison import Against, Comparison, Figures
+from trainer.reports.names import name_of_model, named, run_names
 
 _MAX_SETTING_CHARACTERS = 40
 _METRICS: Sequence[tuple[str, Column, Form]] = (
@@ -34,13 +35,17 @@ _METRICS: Sequence[tuple[str, Column, Form]] = (
 
 def comparison_report(comparison: Comparison, *, in_channel: bool = False) -> Report:
     """Return the report of a comparison; in a channel without settings, corpora and commands of the terminal."""
-    first = comparison.runs[0]
+    names = compared_names(comparison)
+    title = note("Comparison of {run}", run=names[comparison.runs[0].run_id])
+    verdicts = Report(
+        title=title, sections=tuple(section("Verdict", _verdicts(comparison, has_commands=not in_channel)))
+    )
     sections = [
-        *section("Verdict", _verdicts(comparison, has_commands=not in_channel)),
+        *named(verdicts, names).sections,
         *section("Metrics", _metrics(comparison)),
         *section("Settings", [] if in_channel else _settings(comparison)),
     ]
-    return Report(title=note("Comparison of {run}", run=first.label or first.run_id), sections=tuple(sections))
+    return Report(title=title, sections=tuple(sections))
 
 
 def verdict(one: Against, tolerance: float) -> Note:
@@ -79,7 +84,7 @@ def _rise(share: float) -> Quantity:
 
 
 def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
-    first, names = comparison.runs[0], _names(comparison)
+    first, names = comparison.runs[0], compared_names(comparison)
     shared = [each for each in comparison.against[0].notes if all(each in one.notes for one in comparison.against)]
     for one in comparison.against:
         found = verdict(one, comparison.tolerance)
@@ -93,14 +98,10 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
     yield from comparison.notes
 
 
-def _names(comparison: Comparison) -> dict[str, str]:
-    """Return the labels of the runs that only they have, with their checkpoints, and else the ids, by id."""
-    names: dict[str, str] = {}
-    for run in comparison.runs:
-        _, at, step = run.run_id.partition("@")
-        names[run.run_id] = run.run_id if run.label is None else f"{run.label}{at}{step}"
-    shown = [*names.values()]
-    return {run_id: run_id if shown.count(name) > 1 else name for run_id, name in names.items()}
+def compared_names(comparison: Comparison) -> dict[str, str]:
+    """Return the names of the compared runs, groups and checkpoints for people, by their ids."""
+    names = run_names((run.run_id, run.label) for run in comparison.runs)
+    return {run.run_id: name_of_model(run.run_id, names) for run in comparison.runs}
 
 
 def _metrics(comparison: Comparison) -> Iterator[Table]:
@@ -108,7 +109,7 @@ def _metrics(comparison: Comparison) -> Iterator[Table]:
     where = note("on {dataset}", dataset=comparison.dataset or "")
     if comparison.split is not None:
         where = note("on their {split} splits", split=note(comparison.split))
-    names = _names(comparison)
+    names = compared_names(comparison)
     titles = (column("run"), column("id", is_detail=True), column("model", is_detail=True))
     yield Table(
         name="metrics",
@@ -155,7 +156,7 @@ def _settings(comparison: Comparison) -> list[Part]:
         (field, _short(value), *(_short(others.get(field, value)) for others in of_others))
         for field, value in first.items()
     ]
-    runs = [Column(title=note("{run}", run=name)) for name in _names(comparison).values()]
+    runs = [Column(title=note("{run}", run=name)) for name in compared_names(comparison).values()]
     return [
         Table(name="settings", title=note("Settings that differ"), columns=(column("setting"), *runs), rows=tuple(rows))
     ]

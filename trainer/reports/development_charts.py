@@ -9,7 +9,7 @@ from trainer.contracts.development import Acquisition, Development, WordScores
 from trainer.contracts.wording import counted
 from trainer.reports.development_report import by_age
 from trainer.reports.experiment_charts import BACKGROUND, TEXT, colour, figure_bytes, label_axes, marker
-from trainer.reports.report_figures import name_lines, new_drawing, short_name
+from trainer.reports.report_figures import name_lines, new_drawing, short_names
 from trainer.reports.report_text import spread
 
 _MAX_LINES = 8
@@ -30,12 +30,13 @@ def words_picture(development: Development, scores: Sequence[WordScores]) -> Map
 def _words(words: Sequence[Acquisition], n_words: int, scores: Sequence[WordScores]) -> Drawing:
     """Draw the surprisals of words, the curves that fit them, and their ages."""
     drawing, axes = new_drawing()
+    titles = short_names(word.word for word in words)
     for number, word in enumerate(words):
         of_word = sorted((score for score in scores if score.word == word.word and score.step > 0), key=_step)
         steps, nats = [score.step for score in of_word], [score.nats for score in of_word]
         figures = word.age_steps, word.start_nats, word.end_nats, word.slope
         age, start, end, slope = (one for one in figures if one is not None)
-        hue, title = colour(number), f"{_LEFT_TO_RIGHT}{short_name(word.word)}{_LEFT_TO_RIGHT}: {age:,.0f}"
+        hue, title = colour(number), f"{_LEFT_TO_RIGHT}{titles[word.word]}{_LEFT_TO_RIGHT}: {age:,.0f}"
         axes.plot(steps, nats, color=hue, marker=marker(number), markersize=3.5, linestyle="", alpha=0.7, label=title)
         first, last = log10(steps[0]), log10(steps[-1])
         logs = [first + place * (last - first) / _CURVE_POINTS for place in range(_CURVE_POINTS + 1)]

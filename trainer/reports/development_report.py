@@ -34,6 +34,7 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.reports.battery_report import battery_report
+from trainer.reports.names import named, names_of_models
 
 _CURVES: Mapping[CurveMeasure, tuple[Note, Form]] = {
     "accuracy": (note("accuracy"), "share"),
@@ -65,7 +66,8 @@ def development_report(development: Development, summary: BatterySummary) -> Rep
         *section("To know", _notes(development)),
         *(battery_report(summary).sections if summary.batteries else ()),
     ]
-    return Report(title=note("Development of {run_id}", run_id=development.run_id), sections=tuple(sections))
+    report = Report(title=note("Development of {run_id}", run_id=development.run_id), sections=tuple(sections))
+    return named(report, names_of_models(result.run for result in summary.runs))
 
 
 def by_age(development: Development) -> list[Acquisition]:
@@ -141,7 +143,10 @@ def _checkpoints(development: Development) -> Iterator[Table]:
         yield Table(
             name="curves",
             title=note("Checkpoints"),
-            caption=note("95 % intervals: of Wilson (1927) for accuracies, over the lines for losses."),
+            caption=note(
+                "{intervals}",
+                intervals=note("95 % intervals: of Wilson (1927) for accuracies, over the lines for losses."),
+            ),
             columns=tuple(columns),
             rows=tuple(rows),
             file="development.csv",
@@ -163,12 +168,14 @@ def _ages(development: Development) -> list[Part]:
         name="words",
         title=note("Ages of words, the youngest first"),
         caption=note(
-            "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022), with its 95 % interval."
+            "The age is the step at half way of a fitted sigmoid (Chang and Bergen 2022){intervals}.",
+            intervals=note(", with its 95 % interval"),
         ),
         columns=(
-            *(column("word"), column("contexts", "count"), column("per million", "tenths")),
+            *(column("word"), column("contexts", "count"), column("per million", "tenths", is_detail=True)),
             *(column("age (steps)", "tenths"), column("age (words)", "count")),
-            *(column("from {unit}", "surprisal"), column("to {unit}", "surprisal"), column("R²", "hundredths")),
+            *(column("from {unit}", "surprisal", is_detail=True), column("to {unit}", "surprisal", is_detail=True)),
+            column("R²", "hundredths"),
         ),
         rows=tuple(rows),
         file="acquisition.csv",

@@ -233,8 +233,8 @@ def _ratings(result: ExperimentResult) -> Iterator[Part]:
             covered=covered(result),
         ),
         columns=(
-            *(column("test"), column("model"), column("text"), column("positions", is_detail=True)),
-            *(column("statistic"), column("pairs"), column("languages", "count"), column("n", "count")),
+            *(column("test"), column("model"), column("text", is_detail=True), column("positions", is_detail=True)),
+            *(column("statistic"), column("pairs"), column("languages", "count", is_detail=True), column("n", "count")),
             *(column("r", "thousandths"), column("p", "p")),
         ),
         rows=tuple(map(_correlation, (primary, *others))),
@@ -299,10 +299,10 @@ def battery_table(result: ExperimentResult, model: str) -> Table:
         title=note("Accuracy of model {model}", model=model),
         caption=note(
             "Accuracy in % of model {model} by the sum of log-probabilities, without ties. Rows: language of the model;"
-            " columns: battery, after its language. {seeds} In brackets: 95 % intervals {ends}.",
+            " columns: battery, after its language. {seeds}{intervals}",
             model=model,
             seeds=battery_seeds(result),
-            ends=ends,
+            intervals=note(" In brackets: 95 % intervals {ends}.", ends=ends),
         ),
         columns=(column(""), *(Column(title=note("{name}", name=title), form="points") for title in titles)),
         rows=tuple(rows),

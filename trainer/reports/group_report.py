@@ -7,7 +7,7 @@ from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
 from trainer.reports.run_notes import counting_note, test_note, unknown_note
-from trainer.reports.run_report import marked_per_char
+from trainer.reports.run_report import marked_per_char, named_state
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
     "test_loss": ("test, {unit} per token", "loss"),
@@ -24,7 +24,8 @@ GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
 def group_report(group: GroupStatus) -> Report:
     """Return the report of a group."""
     failures = [note("{run}: {text}", run=one.run_id, text=one.message) for one in group.of_state("failed")]
-    state = note("{group}: {status}. {message}", group=group.group_id, status=group.status, message=group.message)
+    named = named_state(group.group_id, group.label, group.status)
+    state = note("{state}. {message}", state=named, message=group.message)
     sections = [
         *section("Over seeds", [state, *_spreads(group), *_counting(group), *_looks(group)]),
         *section("Runs", [_runs(group.members), *_unknown(group), *failures]),

@@ -36,6 +36,7 @@ from trainer.contracts.reports import (
     section,
 )
 from trainer.contracts.seeds import group_id_of
+from trainer.reports.names import named, names_of_models
 
 _MEASURES: Mapping[Measure, str] = {
     "self_paced": "self-paced reading",
@@ -53,8 +54,8 @@ _TITLES: Mapping[str, str] = {
 }
 _AXES: Mapping[str, str] = {"perplexity": "perplexity per unit", "training": "step", "sizes": "parameters"}
 _GAINS = (
-    "{measure}: gains of surprisal in nats per held-out time, with 95 % intervals by a bootstrap over texts; p by "
-    "permutation over texts, corrected for the number of models (Holm)"
+    "{measure}: gains of surprisal in nats per held-out time{intervals}; p by permutation over texts, corrected for"
+    " the number of models (Holm)"
 )
 _GAINS_BY_ROW = (
     "{measure}: gains of surprisal in nats per held-out time, by rows; p by permutation over texts, corrected for the "
@@ -81,7 +82,8 @@ def reading_report(result: ReadingResult, record: ReadingRecord, firsts: Mapping
         *section("Effects", _all_effects(by_measure, firsts)),
         *section("To know", _notes(result, record.options, by_measure)),
     ]
-    return Report(title=note("Reading times {name}", name=result.data.name), sections=tuple(sections))
+    report = Report(title=note("Reading times {name}", name=result.data.name), sections=tuple(sections))
+    return named(report, names_of_models(record.runs))
 
 
 def measure_note(measure: Measure) -> Note:
@@ -121,10 +123,10 @@ def _gains(result: ReadingResult, measure: Measure, fits: Sequence[ReadingFit]) 
         p_holm = None if compared is None else compared.p_holm
         line, spline = _estimate(fit.delta_log_likelihood), _estimate(fit.spline_delta_log_likelihood)
         rows.append((_model(fit), fit.perplexity, line, spline, difference, p_holm))
-    caption = note(
-        _GAINS if fits[0].delta_log_likelihood.low is not None else _GAINS_BY_ROW, measure=measure_note(measure)
-    )
     title = measure_note(measure)
+    caption = note(_GAINS_BY_ROW, measure=title)
+    if fits[0].delta_log_likelihood.low is not None:
+        caption = note(_GAINS, measure=title, intervals=note(", with 95 % intervals by a bootstrap over texts"))
     return Table(name=f"gains-{measure}", title=title, caption=caption, columns=columns, rows=tuple(rows))
 
 
@@ -141,9 +143,11 @@ def _over_seeds(measure: Measure, fits: Sequence[ReadingFit]) -> Iterator[Table]
     if rows:
         columns = column("model"), column("step", "count"), column("seeds", "count"), column("mean", "figures")
         caption = note(
-            "{measure}: mean gains of runs that differ in their seeds only, with 95 % intervals by Student's t over the"
-            " seeds, or those of the table above where they are wider",
+            "{measure}: mean gains of runs that differ in their seeds only{intervals}",
             measure=measure_note(measure),
+            intervals=note(
+                ", with 95 % intervals by Student's t over the seeds, or those of the table above where they are wider"
+            ),
         )
         yield Table(
             name=f"seeds-{measure}", title=note("Over seeds"), caption=caption, columns=columns, rows=rows, n_titles=2
@@ -270,8 +274,9 @@ def _effects(measure: Measure, fits: Sequence[ReadingFit]) -> Table:
         if one.predictor.partition("_")[0] == "surprisal"
     ]
     caption = note(
-        "{measure}: effects of surprisal with 95 % intervals, by all times that were kept; others are in `effects.csv`",
+        "{measure}: effects of surprisal{intervals}, by all times that were kept; others are in `effects.csv`",
         measure=measure_note(measure),
+        intervals=note(" with 95 % intervals"),
     )
     title = measure_note(measure)
     return Table(name=f"effects-{measure}", title=title, caption=caption, columns=columns, rows=tuple(rows), n_titles=2)

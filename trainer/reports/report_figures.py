@@ -1,6 +1,7 @@
 """Pictures of the figures of reports. The same numbers give the same bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from math import pow
 from typing import NamedTuple
 
@@ -58,10 +59,14 @@ def name_lines(drawing: Drawing, note: str = "") -> None:
     drawing.supxlabel(note, color=QUIET, fontsize=NOTE_SIZE)
 
 
-def short_name(name: str) -> str:
-    """Return a name for a legend, with both of its ends where it is too long."""
-    half = _MAX_TITLE_CHARACTERS // 2
-    return drawable(name if len(name) <= _MAX_TITLE_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}")
+def short_names(names: Iterable[str], most: int = _MAX_TITLE_CHARACTERS) -> Mapping[str, str]:
+    """Return names for a legend, with both of their ends where they are too long, and all different if they were."""
+    different = {*names}
+    for half in count(most // 2):
+        cut = {name: name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}" for name in different}
+        if len({*cut.values()}) == len(different):
+            break
+    return {name: drawable(shown) for name, shown in cut.items()}
 
 
 def _drawn(figure: Figure) -> Drawing:
@@ -72,9 +77,10 @@ def _drawn(figure: Figure) -> Drawing:
         [*axis.places] if axis.is_linear else _log_places(axis)
     )
     scale = 100.0 if figure.form == "share" else 1.0
+    names = short_names(series.name for series in figure.series)
     for number, series in enumerate(figure.series):
         points = _points(figure, series, places, scale)
-        (_draw_bars if axis.names else _draw_band)(axes, points, number, series.name, len(figure.series))
+        (_draw_bars if axis.names else _draw_band)(axes, points, number, names[series.name], len(figure.series))
     for number, level in enumerate(figure.levels):
         label = "chance" if number == 0 else None
         axes.axhline(scale * level, color=QUIET, linestyle=":", linewidth=1.2, label=label)
@@ -112,7 +118,7 @@ def _draw_bars(axes: Axes, points: Sequence[_Point], number: int, name: str, n_l
         markersize=4.5,
         linewidth=1.2,
         capsize=2.5,
-        label=short_name(name),
+        label=name,
     )
 
 
@@ -124,11 +130,12 @@ def _draw_band(axes: Axes, points: Sequence[_Point], number: int, name: str, n_l
     if len(xs) == 1:  # a band of one place is invisible
         axes.vlines(xs, lows, highs, color=hue, linewidth=1.0)
     values = [one.value for one in points]
-    axes.plot(xs, values, color=hue, marker=marker(number), markersize=4.0, linewidth=1.4, label=short_name(name))
+    axes.plot(xs, values, color=hue, marker=marker(number), markersize=4.0, linewidth=1.4, label=name)
 
 
 def _name_places(axes: Axes, names: Sequence[str]) -> None:
-    shown = [drawable(name[:_MAX_NAME_CHARACTERS]) for name in names]
+    short = short_names(names, _MAX_NAME_CHARACTERS)
+    shown = [short[name] for name in names]
     is_crowded = sum(map(len, shown)) > _MAX_LEVEL_CHARACTERS
     axes.set_xticks(range(len(shown)), shown, rotation=25 if is_crowded else 0)
 

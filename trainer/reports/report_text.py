@@ -23,8 +23,11 @@ from trainer.contracts.reports import (
 from trainer.contracts.units import Unit, bits_in_unit, in_unit
 from trainer.contracts.wording import duration, local_time
 
+INTERVALS = "intervals"
+"""The value of a caption that says what the intervals of its table are."""
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
+COLUMN_GAP = "  "
 Rows: TypeAlias = list[list[str]]
 
 
@@ -73,8 +76,10 @@ class Reader(NamedTuple):
     """Estimates are shown without their intervals, but in the columns of these."""
 
     def note(self, note: Note) -> str:
-        """Return a note as text."""
+        """Return a note as text; where estimates stand without intervals, without what `{intervals}` says of these."""
         values = {name: self._value(value) for name, value in note.values.items()}
+        if self.is_brief and INTERVALS in values:
+            values[INTERVALS] = ""
         for name, value in note.values.items():
             if isinstance(value, str) and f"`{{{name}}}`" in note.template:  # marks in code are plain characters
                 values[name] = value.replace("`", "'")
@@ -165,7 +170,9 @@ def rows_of(table: Table, reader: Reader = ENGLISH) -> Rows:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells in columns, without empty rows."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = (
+        COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
     return [*filter(None, lines)]
 
 

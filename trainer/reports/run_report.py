@@ -160,7 +160,7 @@ RUN_LOSSES: Sequence[RunLoss] = (
 
 def run_report(run: RunStatus) -> Report:
     """Return the report of a run: its fields, and its losses with what is to be known about them."""
-    title, state = note("Status"), note("{run}: {status}", run=run.run_id, status=run.status)
+    title, state = note("Status"), _state(run)
     if run.status == "completed":
         firsts = [*section("Losses", [state, *_results(run)]), *section("Status", [_facts(run, title)])]
     else:
@@ -170,8 +170,20 @@ def run_report(run: RunStatus) -> Report:
 
 def end_report(run: RunStatus) -> Report:
     """Return the report of a run that has ended, without the fields that its reader has followed."""
-    sections = section("Losses", [note("{run}: {status}", run=run.run_id, status=run.status), *_results(run)])
+    sections = section("Losses", [_state(run), *_results(run)])
     return Report(title=note("{run}", run=run.label or run.run_id), sections=tuple(sections))
+
+
+def _state(run: RunStatus) -> Note:
+    """Return the state of a run by its name, with the id behind it."""
+    return named_state(run.run_id, run.label, run.status)
+
+
+def named_state(run_id: str, label: str | None, status: str) -> Note:
+    """Return the state of a run or a group by its name, with the id behind it."""
+    if label is None:
+        return note("{run}: {status}", run=run_id, status=status)
+    return note("{run} ({id}): {status}", run=label, id=run_id, status=status)
 
 
 def _results(run: RunStatus) -> list[Part]:
@@ -227,7 +239,9 @@ def _losses(run: RunStatus) -> list[Part]:
     ]
     if not any(row[2] for row in rows):  # a masked model
         columns, rows = [*columns[:2], columns[3]], [(*row[:2], row[3]) for row in rows]
-    caption = note("Losses, with 95 % intervals over the lines of the split where they are known")
+    caption = note(
+        "Losses{intervals}", intervals=note(", with 95 % intervals over the lines of the split where they are known")
+    )
     return (
         [Table(name="losses", title=note("Losses"), caption=caption, columns=tuple(columns), rows=tuple(rows))]
         if rows

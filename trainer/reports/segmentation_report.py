@@ -37,7 +37,7 @@ def segmentation_report(result: SegmentationResult, name: str) -> Report:
     table = Table(
         name="boundaries",
         title=note("Boundaries between words"),
-        caption=note("Intervals: bootstrap over lines, 95 %. Line ends do not count."),
+        caption=note("{intervals}Line ends do not count.", intervals=note("Intervals: bootstrap over lines, 95 %. ")),
         columns=(
             column("model"),
             column("cue"),
@@ -67,7 +67,10 @@ def _differences(result: SegmentationResult) -> Iterator[Table]:
         yield Table(
             name="differences",
             title=note("F1 of the run minus that of the n-gram"),
-            caption=note("F1 of the run minus that of the n-gram. Intervals: bootstrap over the same lines, 95 %."),
+            caption=note(
+                "F1 of the run minus that of the n-gram.{intervals}",
+                intervals=note(" Intervals: bootstrap over the same lines, 95 %."),
+            ),
             columns=(column("cue"), column("boundaries at"), column("difference", "change")),
             rows=tuple(rows),
             n_titles=2,

@@ -19,6 +19,8 @@ from trainer.contracts.runs import flat
 from trainer.contracts.studies import LossEstimate, StudyRequest, StudyResult, StudySetting, StudyTest, Trial
 from trainer.reports.run_notes import looks_note, ngram_note
 
+_INTERVALS = note(", with 95 % intervals over lines and seeds")
+
 
 def study_report(result: StudyResult, request: StudyRequest) -> Report:
     """Return the report of a study's results."""
@@ -71,7 +73,7 @@ def _test(result: StudyResult, test: StudyTest) -> Table:
         rows.append((ngram_note(baseline), baseline.ngram_loss, baseline.ngram_bits_per_char))
     columns = column("model"), column("{unit} per token", "loss"), column("{unit} per character", "per_char")
     title = note("Losses on the test split")
-    caption = note("Losses on the test split, with 95 % intervals over lines and seeds")
+    caption = note("Losses on the test split{intervals}", intervals=_INTERVALS)
     return Table(name="test", title=title, caption=caption, columns=columns, rows=tuple(rows))
 
 
@@ -84,7 +86,7 @@ def _finalists(result: StudyResult) -> Table:
         (one.name, one.n_completed, one.n_lost, _estimate(one.val_loss), _estimate(one.val_bits_per_char))
         for one in result.finalists
     )
-    caption = note("Mean validation losses over seeds, the best first, with 95 % intervals over lines and seeds")
+    caption = note("Mean validation losses over seeds, the best first{intervals}", intervals=_INTERVALS)
     return Table(name="finalists", title=note("Finalists"), caption=caption, columns=columns, rows=rows)
 
 

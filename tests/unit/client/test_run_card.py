@@ -44,7 +44,7 @@ def test_card__has_state_progress_losses_and_curves() -> None:
     bundle = shown._repr_mimebundle_()
     assert bundle["text/plain"] == repr(shown)
     lines = bundle["text/plain"].splitlines()
-    assert lines[:2] == [f"{RUN}: running", "25 % · epoch 2 of 4, step 100 · Epoch 2 of 4."]
+    assert lines[:2] == [f"my run ({RUN}): running", "25 % · epoch 2 of 4, step 100 · Epoch 2 of 4."]
     assert [line.split() for line in lines[-2:]] == [["Training", "2.885", "7.39"], ["Validation", "3.607", "12.18"]]
     page = html(bundle)
     [progress] = page.iter("progress")
@@ -66,7 +66,7 @@ def test_card__compares_a_completed_run_with_counting() -> None:
 def test_card__writes_every_text_as_text() -> None:
     bundle = card(label=HOSTILE, message=HOSTILE, warnings=[HOSTILE], notes=[HOSTILE])._repr_mimebundle_()
     page = html(bundle)
-    assert "".join(page.itertext()).count(HOSTILE) == 4
+    assert "".join(page.itertext()).count(HOSTILE) == 5
     assert [one for one in page.iter() if one.tag == "script"] == []
     assert HOSTILE in bundle["text/plain"]
 

@@ -23,7 +23,7 @@ async def test_end_of_a_group__names_its_failed_runs(tmp_path: Path, capsys: pyt
     terminal = Terminal(as_json=False)
     assert await follow_group_to_end(GROUP, terminal, Here(settings_in(tmp_path))) == EXIT_FAILED
     shown, _ = capsys.readouterr()
-    assert f"{GROUP}: completed. 3 runs: 2 completed, 1 failed." in shown
+    assert f"kk-ipa ({GROUP}): completed. 3 runs: 2 completed, 1 failed." in shown
     assert f"{GROUP}-s3: Memory ran out." in shown
     assert "`mt resume kk-ipa` resumes its failed runs." in shown
 

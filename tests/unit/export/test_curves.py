@@ -270,7 +270,7 @@ def test_run_without_a_loss__says_that_it_has_none(tmp_path: Path, content: str 
     story.run.loss_curve.unlink()
     if content is not None:
         story.run.loss_curve.write_text(content, encoding="utf-8")
-    with refused(ErrorCode.RUN_NOT_READY, "The run 'lstm-told' has no losses yet."):
+    with refused(ErrorCode.RUN_NOT_READY, "The run 'kk-ipa' (lstm-told) has no losses yet."):
         export_curve(story.run, "csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

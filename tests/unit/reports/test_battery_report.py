@@ -57,7 +57,7 @@ def test_several_runs__stand_side_by_side_under_their_labels() -> None:
     assert rows(SEVERAL, "comparisons") == [["x", "first", "second", "4", "+25.0%", "-25.0% to +75.0%", "1", "1"]]
     assert rows(SEVERAL, "seeds") == [["a&b", "2", "75.0%", "0.0%", "75.0% to 75.0%"]]
     alike = changed(SEVERAL, runs=(RESULT, changed(OTHER, run=changed(OTHER.run, label="first"))))
-    assert accuracies(alike)[0][3:] == ["lstm-1", "lstm-2"]
+    assert accuracies(alike)[0][3:] == ["first (1)", "first (2)"]
 
 
 def test_checkpoints_of_one_run__have_their_steps_as_titles() -> None:

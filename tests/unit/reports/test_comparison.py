@@ -91,7 +91,7 @@ def test_verdict__is_better_or_worse_only_where_the_interval_excludes_zero(
     assert found.is_passed is not is_regression
 
 
-def test_runs__are_named_by_labels_that_only_one_of_them_has() -> None:
+def test_runs__are_named_by_labels_with_the_ends_of_ids_where_two_have_one() -> None:
     labels = {"a": "wide", "b@20": "narrow", "b@40": "narrow", "c": None, "d": "twin", "e": "twin"}
     found = compare(
         [measured(run_id.partition("@")[0] + "x" * (run_id == "b@40")) for run_id in ("first", *labels)], split="test"
@@ -102,7 +102,7 @@ def test_runs__are_named_by_labels_that_only_one_of_them_has() -> None:
         against.append(changed(one, run_id=run_id))
     report = comparison_report(changed(found, runs=tuple(runs), against=tuple(against)))
     metrics, changes = (part for part in report.sections[1].parts if isinstance(part, Table))
-    names = ["wide", "narrow@20", "narrow@40", "c", "d", "e"]
+    names = ["wide", "narrow@20", "narrow@40", "c", "twin (d)", "twin (e)"]
     assert [row[:2] for row in metrics.rows][1:] == [
         (Link(text=name, address=f"runs/{run_id.partition('@')[0]}"), run_id)
         for name, run_id in zip(names, labels, strict=True)

@@ -146,12 +146,16 @@ def test_discord__has_the_answer_and_each_table_to_choose(name: str) -> None:
     tables = firsts([*report.sections])
     cards = [str(table_card(report, place, "job").description) for place in range(len(tables))]
     for table, card in zip(tables, cards, strict=True):
+        if "… more columns are on the page" in card:
+            continue
         cells = [(cell, one) for cell, one in pairs([changed(table, rows=table.rows[:1])]) if not one.is_detail]
         shown = [one for pair in cells for one in numbers(*pair, is_brief=True)]
         assert missing([one for one in shown if len(one) < 10 and "," not in one], card) == []
     lines = "\n".join(report_lines(report))
     titled = [table for table in tables[:1] if any(said(column.title) for column in table.columns)]
-    assert missing([said(table.caption or table.title) for table in titled], lines) == []
+    captions = [table.caption or table.title for table in titled]
+    brief = [changed(one, values={**one.values, "intervals": ""}) for one in captions]  # without intervals in its rows
+    assert all(said(one) in lines or said(cut) in lines for one, cut in zip(captions, brief, strict=True))
 
 
 @pytest.mark.slow
