@@ -97,11 +97,11 @@ async def compare_runs(context: CommandContext, names: Sequence[str], split: Eva
         )
         raise AppError(error.code, message) from None
     embed = compare_answer(comparison)
-    names = compared_names(comparison)
-    curves, unit = await _curves(context.lab, names)
+    shown = compared_names(comparison)
+    curves, unit = await _curves(context.lab, shown)
     chart = await context.bot.charts.comparison_chart(curves, unit)
     first, *others = comparison.runs
-    options = [option(one.run_id, _("Against {name}", name=names[one.run_id])) for one in others]
+    options = [option(one.run_id, _("Against {name}", name=shown[one.run_id])) for one in others]
     differing = select("differences", first.run_id, _("Show different settings, to you alone"), options)
     return Answer(embed, partial(attach_comparison, embed, chart, curves, unit), button_row(differing))
 

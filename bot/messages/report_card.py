@@ -128,8 +128,8 @@ def _fitted(cells: Rows, n_titles: int) -> Rows:
 
     Numbers are never cut.
     """
-    widths, least = [], []
-    for place, (title, *others) in enumerate(zip(*cells, strict=True)):
+    widths, least = list[int](), list[int]()
+    for place, (title, *others) in enumerate(_columns(cells)):
         width = max(map(len, others), default=0)
         widths.append(max(width, len(title)))
         is_number = place >= n_titles and any(map(_NUMBER.match, others))
@@ -138,8 +138,8 @@ def _fitted(cells: Rows, n_titles: int) -> Rows:
         spare = [width - end for width, end in zip(widths, least, strict=True)]
         widths[spare.index(max(spare))] -= 1
     shown = next(number for number in range(len(widths), 0, -1) if _row_width(widths[:number]) <= _MAX_WIDTH)
-    columns = [_cut(column, width) for column, width in zip([*zip(*cells, strict=True)][:shown], widths, strict=False)]
-    return [[*row] for row in zip(*columns, strict=True)]
+    columns = [_cut(column, width) for column, width in zip(_columns(cells)[:shown], widths, strict=False)]
+    return _columns(columns)  # rows again
 
 
 def _cut(column: Sequence[str], width: int) -> list[str]:
@@ -151,7 +151,11 @@ def _cut(column: Sequence[str], width: int) -> list[str]:
 
 
 def _width(cells: Rows) -> int:
-    return _row_width([max(map(len, column)) for column in zip(*cells, strict=True)])
+    return _row_width([max(map(len, column)) for column in _columns(cells)])
+
+
+def _columns(rows: Rows) -> Rows:
+    return [[row[place] for row in rows] for place in range(len(rows[0]))]
 
 
 def _row_width(widths: Sequence[int]) -> int:

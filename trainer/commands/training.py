@@ -228,9 +228,10 @@ async def _read(draft: RequestDraft, file: Path | None, settings: Settings) -> T
     if not errors:
         try:
             request, unused = train_request(fields), draft.unused_settings
-            return await preview_training(
+            preview = await preview_training(
                 request, corpora, settings, requested_paths=draft.requested_paths, unused_settings=unused
             )
+            return preview._replace(notes=(*preview.notes, *_notes_on_label(draft, settings)))
         except AppError as error:
             errors.append(draft.located(error))
     for field, name in _named_corpora(draft, errors, fields):  # the content of all of them, to report all problems
@@ -239,6 +240,14 @@ async def _read(draft: RequestDraft, file: Path | None, settings: Settings) -> T
         except AppError as error:
             errors.append(draft.located(error, field))
     raise draft.combined(errors)
+
+
+def _notes_on_label(draft: RequestDraft, settings: Settings) -> list[str]:
+    """Return a note on a given label that another run has; that of a request which resumes is that of its run."""
+    label, resumes = draft.fields.get("label"), draft.fields.get("resume") is True
+    if resumes or all(run.label != label for run in RunStore(settings.app.artifacts_root).named() if label is not None):
+        return []
+    return [f"Another run is called '{label}' as well, so commands will ask for an id in place of this name."]
 
 
 def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple, TypeAlias
 
 from trainer.contracts.base import Frozen, ModelName, changed
-from trainer.contracts.baselines import Baseline
+from trainer.contracts.baselines import Baseline, mean_baseline
 from trainer.contracts.environment import Environment
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalSplit
@@ -24,6 +24,10 @@ TOLERANCE = 0.01
 _ROUNDING = 1e-6
 """Relative difference of two losses that sums of float32 numbers can cause."""
 _OTHER_LINES = note("No interval: the two evaluations have other lines, or a few long lines have most of the text.")
+_SHARED_UNKNOWN = (
+    "The tokenizer of these runs does not know {share} of the characters, so losses per character are too low to"
+    " compare with those of other tokenizers."
+)
 _MIN_PAIRED_SEEDS = 2
 _SIGNIFICANCE = 0.05
 _COMPARABLE: dict[Basis | None, frozenset[str]] = {
@@ -51,9 +55,13 @@ class Measurement(NamedTuple):
 
     @property
     def baseline(self) -> Baseline | None:
-        """The baseline on the evaluated split; None on another text."""
+        """The baseline of this model on the evaluated split; None on another text."""
         splits = self.manifest.baselines.items()
-        return next((one for split, one in splits if (split, None) == (self.summary.split, self.summary.dataset)), None)
+        of_split = (one for split, one in splits if (split, None) == (self.summary.split, self.summary.dataset))
+        found, bits = next(of_split, None), self.summary.bits_per_char
+        if found is None or self.checkpoint is None or bits is None:
+            return found
+        return changed(found, bits_per_char=bits, margin=None)  # the run's is that of its end
 
 
 class MeasuredGroup(NamedTuple):
@@ -91,6 +99,8 @@ class ComparedRun(Figures):
     n_runs: int = 1
     ngram_bits_per_char: float | None = None
     """Bits per character of the best n-gram of its training split; None on another text than its splits."""
+    baseline: Baseline | None = None
+    """Counting on the split beside the run, or beside the mean of the group; None where it was not counted."""
     deviations: Figures | None = None
     """Standard deviations (n - 1) over the runs of a group; None for one run."""
     label: str | None
@@ -301,12 +311,18 @@ def _row(one: Measured) -> ComparedRun:
         "run_id": _name(one),
         "n_runs": len(runs),
         "ngram_bits_per_char": _ngram_bits(runs),
+        "baseline": _baseline(runs),
         "deviations": deviations,
         "label": effective.label,
         "model": model_name(effective.model),
         "objective": effective.objective,
     }
     return ComparedRun.model_validate(row)
+
+
+def _baseline(runs: Sequence[Measurement]) -> Baseline | None:
+    found = [one.baseline for one in runs if one.baseline is not None]
+    return mean_baseline(found) if len(found) == len(runs) else None
 
 
 def _ngram_bits(runs: Sequence[Measurement]) -> float | None:
@@ -321,6 +337,8 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     ours, theirs = _runs(first), _runs(other)
     basis, notes = _common_basis(ours, theirs, split)
     warnings = [warning for run in (*ours, *theirs) for warning in _unknown_text(run)]
+    if warnings and basis == "loss":  # of one tokenizer on one text
+        warnings = [note(_SHARED_UNKNOWN, share=Quantity(value=_unknown_share(ours[0]), form="share"))]
     if warnings and basis == "bits_per_char":
         basis = None
     leaks = [leak for runs in (ours, theirs) if (leak := _largest_leak(runs)) is not None]
@@ -493,6 +511,10 @@ def _basis(first: Measurement, other: Measurement, split: EvalSplit | None) -> t
     notes = [note("Their tokenizers differ: only losses per character are comparable.")]
     known = first.summary.bits_per_char is not None and other.summary.bits_per_char is not None
     return ("bits_per_char" if known else None), notes
+
+
+def _unknown_share(one: Measurement) -> float:
+    return one.summary.unknown_char_share or 0.0
 
 
 def _unknown_text(one: Measurement) -> Iterator[Note]:

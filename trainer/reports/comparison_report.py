@@ -19,6 +19,7 @@ from trainer.contracts.reports import (
 )
 from trainer.reports.comparison import Against, Comparison, Figures
 from trainer.reports.names import name_of_model, named, run_names
+from trainer.reports.run_notes import counting_of_several
 
 _MAX_SETTING_CHARACTERS = 40
 _METRICS: Sequence[tuple[str, Column, Form]] = (
@@ -95,6 +96,9 @@ def _verdicts(comparison: Comparison, *, has_commands: bool) -> Iterator[Note]:
                 "`mt compare {run} {other} --path FILE` measures both on one text.", run=first.run_id, other=one.run_id
             )
     yield from shared
+    yield from counting_of_several(
+        {names[run.run_id]: run.baseline for run in comparison.runs if run.baseline is not None}
+    )
     yield from comparison.notes
 
 

@@ -6,7 +6,7 @@ from trainer.contracts.groups import GroupNumber, GroupStatus
 from trainer.contracts.intervals import Spread
 from trainer.contracts.reports import Cell, Form, Link, Note, Report, Table, column, note, number_note, section
 from trainer.contracts.runs import RunStatus, has_unknown_text
-from trainer.reports.run_notes import counting_note, test_note, unknown_note
+from trainer.reports.run_notes import counting_notes, test_note, unknown_note
 from trainer.reports.run_report import marked_per_char, named_state
 
 GROUP_NUMBERS: Mapping[GroupNumber, tuple[str, Form]] = {
@@ -79,11 +79,7 @@ def _runs(members: Sequence[RunStatus]) -> Table:
 
 def _counting(group: GroupStatus) -> Sequence[Note]:
     """Return the mean of the runs against the best n-gram, and what to do where it is not better."""
-    baseline = group.baseline
-    if baseline is None:
-        return []
-    warnings = (note("Warning: {text}", text=text.removesuffix(".")) for text in baseline.warnings())
-    return [counting_note(baseline), *warnings]
+    return [] if group.baseline is None else [*counting_notes(group.baseline)]
 
 
 def _looks(group: GroupStatus) -> Sequence[Note]:

@@ -64,12 +64,15 @@ def named(report: Report, names: Mapping[str, str]) -> Report:
     if not known:
         return report
     ids = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
-    pattern = re.compile(rf"(?<![\w-])({ids})(?![\w-])")
+    pattern = re.compile(rf"(?<![\w-])(?:{ids})(?![\w-])")
+
+    def name_of(found: re.Match[str]) -> str:
+        return known[found.group()]
 
     def renamed(value: JsonValue) -> JsonValue:
         match value:
             case str():
-                return pattern.sub(lambda found: known[found[1]], value)
+                return pattern.sub(name_of, value)
             case list():
                 return [*map(renamed, value)]
             case dict():

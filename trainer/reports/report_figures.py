@@ -1,7 +1,6 @@
 """Pictures of the figures of reports. The same numbers give the same bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
 from math import pow
 from typing import NamedTuple
 
@@ -61,12 +60,16 @@ def name_lines(drawing: Drawing, note: str = "") -> None:
 
 def short_names(names: Iterable[str], most: int = _MAX_TITLE_CHARACTERS) -> Mapping[str, str]:
     """Return names for a legend, with both of their ends where they are too long, and all different if they were."""
-    different = {*names}
-    for half in count(most // 2):
-        cut = {name: name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}" for name in different}
-        if len({*cut.values()}) == len(different):
-            break
+    different, half = {*names}, most // 2
+    cut = {name: _short(name, half) for name in different}
+    while len({*cut.values()}) < len(different):
+        half += 1
+        cut = {name: _short(name, half) for name in different}
     return {name: drawable(shown) for name, shown in cut.items()}
+
+
+def _short(name: str, half: int) -> str:
+    return name if len(name) <= 2 * half else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _drawn(figure: Figure) -> Drawing:

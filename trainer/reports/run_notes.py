@@ -1,5 +1,7 @@
 """Notes about the losses of a run: counting, unknown text, the looks at its test split."""
 
+from collections.abc import Iterator, Mapping
+
 from trainer.contracts.baselines import Baseline
 from trainer.contracts.looks import LookCount
 from trainer.contracts.reports import Note, Quantity, counted_note, joined, note
@@ -32,6 +34,38 @@ def counting_note(baseline: Baseline) -> Note:
             note("; counted in {counted} of {all} tokens", counted=baseline.counted_tokens, all=baseline.train_tokens)
         )
     return joined(parts)
+
+
+def counting_notes(baseline: Baseline) -> Iterator[Note]:
+    """Yield `counting_note`, and the warning about a model that is not better than counting, with what to do."""
+    yield counting_note(baseline)
+    yield from (note("Warning: {text}", text=note(text)) for text in baseline.warnings())
+
+
+def counting_of_several(baselines: Mapping[str, Baseline]) -> Iterator[Note]:
+    """Yield each n-gram once with the models, by their names, that have its text and tokenizer, then warnings."""
+    alike = dict[tuple[int, float], dict[str, Baseline]]()
+    for name, one in baselines.items():
+        alike.setdefault((one.order, one.ngram_bits_per_char), {})[name] = one
+    for of_ngram in alike.values():
+        first = next(iter(of_ngram.values()))
+        models = [
+            note(
+                "{model} {loss} ({difference})",
+                model=name,
+                loss=_per_char(one.bits_per_char),
+                difference=_change(one.difference),
+            )
+            for name, one in of_ngram.items()
+        ]
+        yield note(
+            "{ngram}: {loss} {unit} per character; {models}",
+            ngram=ngram_note(first),
+            loss=_per_char(first.ngram_bits_per_char),
+            models=joined(models, ", "),
+        )
+    for name, one in baselines.items():
+        yield from (note("{run}: {text}", run=name, text=note(text)) for text in one.warnings())
 
 
 def test_note(run: RunStatus) -> Note | None:

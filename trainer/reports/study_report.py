@@ -17,7 +17,7 @@ from trainer.contracts.reports import (
 )
 from trainer.contracts.runs import flat
 from trainer.contracts.studies import LossEstimate, StudyRequest, StudyResult, StudySetting, StudyTest, Trial
-from trainer.reports.run_notes import looks_note, ngram_note
+from trainer.reports.run_notes import counting_notes, looks_note, ngram_note
 
 _INTERVALS = note(", with 95 % intervals over lines and seeds")
 
@@ -60,6 +60,8 @@ def _winner(result: StudyResult, request: StudyRequest) -> Iterator[Part]:
         "{trainings} of the winner with seeds that chose nothing; intervals over lines of the text and over seeds",
         trainings=counted_note(len(result.test.run_ids), "training"),
     )
+    if result.test.baseline is not None:
+        yield from counting_notes(result.test.baseline)
     if result.test.looks is not None:
         yield looks_note(result.test.looks)
 

@@ -12,6 +12,7 @@ from trainer.artifacts.job_folder import REPORT_FILE
 from trainer.artifacts.studies import StudyDirectory
 from trainer.config.studies import Trials, finalists_of, loss_of, of_trial, planned, variant_of, winner_of
 from trainer.contracts.base import HttpOrigin, changed
+from trainer.contracts.baselines import mean_baseline
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.runs import HeldOutSplit, RunManifest, TrainRequest
@@ -190,13 +191,14 @@ class StudySteps:
 
     def _test(self, runs: Sequence[str]) -> StudyTest:
         loss, bits_per_char = self._losses(runs, "test")
-        manifest = self._queue.runs.get(runs[0]).completed_manifest()
+        manifests = [self._queue.runs.get(run_id).completed_manifest() for run_id in runs]
+        baselines = [one.baselines["test"] for one in manifests if "test" in one.baselines]
         return StudyTest(
             run_ids=tuple(runs),
             test_loss=loss,
             bits_per_char=bits_per_char,
-            looks=self._queue.stores.looks.count(manifest.effective),
-            baseline=manifest.baselines.get("test"),
+            looks=self._queue.stores.looks.count(manifests[0].effective),
+            baseline=mean_baseline(baselines) if baselines else None,
         )
 
     def _losses(self, runs: Sequence[str], split: HeldOutSplit) -> tuple[LossEstimate, LossEstimate | None]:
