@@ -1,0 +1,28 @@
+"""Counting beside several models."""
+
+from trainer.contracts.base import changed
+from trainer.contracts.baselines import Baseline
+from trainer.reports.report_text import Reader
+from trainer.reports.run_notes import counting_of_several
+
+BITS = Reader("bits")
+BETTER = Baseline(
+    order=5,
+    counted_tokens=10,
+    train_tokens=10,
+    unigram_loss=3.0,
+    unigram_bits_per_char=4.0,
+    ngram_loss=1.5,
+    ngram_bits_per_char=2.5,
+    bits_per_char=2.25,
+)
+WORSE = changed(BETTER, bits_per_char=3.0, shortfall="time")
+
+
+def test_models_of_one_text__share_the_line_of_its_ngram() -> None:
+    other = changed(BETTER, order=1, ngram_bits_per_char=4.0)
+    assert [*map(BITS.note, counting_of_several({"a": BETTER, "b": WORSE, "c": other}))] == [
+        "5-gram: 2.500 bits per character; a 2.250 (-0.250), b 3.000 (+0.500)",
+        "unigram: 4.000 bits per character; c 2.250 (-1.750)",
+        "b: This model is worse than counting: give it more time first, then a larger size or more text.",
+    ]
