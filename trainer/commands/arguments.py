@@ -54,7 +54,7 @@ class _Keywords(TypedDict, total=False):
     default: object
     help: str
     metavar: str
-    nargs: Literal["?", "+"]
+    nargs: Literal["?", "+", "*"]
     required: bool
     type: Callable[[str], object]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from trainer.artifacts.run_ids import short_name
-from trainer.commands.arguments import Commands, Options, assign, option, repeatable
+from trainer.commands.arguments import Argument, Commands, Options, assign, option, repeatable
 from trainer.commands.connection import Installation, accept, settings_for_any, with_services
 from trainer.commands.corpus_names import installed_corpus, note_tables
 from trainer.commands.jobs import JobView, add_jobs
@@ -24,6 +24,7 @@ from trainer.reports.tokenizer_report import tokenizer_report
 
 class _TrainOptions(Options):
     record: ClassVar[type[BaseModel] | None] = TokenizerTrainRequest
+    files = Argument[list[str]]("FILE", nargs="*", default=[], help="text to train on, as `--corpus`; repeatable")
     method = option("--method METHOD", str, f"tokenizer method: {', '.join(METHODS)}")
     corpus = repeatable("--corpus NAME", "name of the corpus to train on, or path of a text file")
     name = option("--name NAME", str, "name of the tokenizer; default: the names of the corpora")
@@ -38,6 +39,7 @@ def add_to(commands: Commands) -> None:
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
     terminal.continues_when_repeated = True
+    options.corpus = [*options.files, *options.corpus]
     _read_request(options, options.corpus)  # before anything is uploaded
 
     async def train(installation: Installation) -> int:
