@@ -338,7 +338,9 @@ def _against(first: Measured, other: Measured, split: EvalSplit | None, toleranc
     basis, notes = _common_basis(ours, theirs, split)
     warnings = [warning for run in (*ours, *theirs) for warning in _unknown_text(run)]
     if warnings and basis == "loss":  # of one tokenizer on one text
-        warnings = [note(_SHARED_UNKNOWN, share=Quantity(value=_unknown_share(ours[0]), form="share"))]
+        warnings = [
+            note(_SHARED_UNKNOWN, share=Quantity(value=max(map(_unknown_share, (*ours, *theirs))), form="share"))
+        ]
     if warnings and basis == "bits_per_char":
         basis = None
     leaks = [leak for runs in (ours, theirs) if (leak := _largest_leak(runs)) is not None]

@@ -23,8 +23,6 @@ from trainer.contracts.reports import (
 from trainer.contracts.units import Unit, bits_in_unit, in_unit
 from trainer.contracts.wording import duration, local_time
 
-INTERVALS = "intervals"
-"""The value of a caption that says what the intervals of its table are."""
 MISSING = "–"
 """Stands in tables for a number that does not exist."""
 COLUMN_GAP = "  "
@@ -78,8 +76,8 @@ class Reader(NamedTuple):
     def note(self, note: Note) -> str:
         """Return a note as text; where estimates stand without intervals, without what `{intervals}` says of these."""
         values = {name: self._value(value) for name, value in note.values.items()}
-        if self.is_brief and INTERVALS in values:
-            values[INTERVALS] = ""
+        if self.is_brief and "intervals" in values:
+            values["intervals"] = ""
         for name, value in note.values.items():
             if isinstance(value, str) and f"`{{{name}}}`" in note.template:  # marks in code are plain characters
                 values[name] = value.replace("`", "'")
