@@ -81,8 +81,8 @@ def _shape_rows(
     goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
     used = {who for ours, other, _ in goals for who in (ours, other)}
     used |= {"own products", "own products bf16"} if has_bf16 else {"own products"}
-    tries = 1 if is_quick else MAX_TRIES  # a training takes much longer than a slice of other work
-    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3, tries)
+    rounds, tries = (1, 1) if is_quick else (3, MAX_TRIES)  # a training takes much longer than a slice of other work
+    turns = in_turns({who: run for who, run in contestants.items() if who in used}, rounds, tries)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
     limits = {who for who in used if who.startswith("own products")}
     if any(turns.ratio(who, _limit_of(who)) * flops > 1 for who in used if who.startswith("ours")):
