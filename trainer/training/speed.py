@@ -53,7 +53,10 @@ def measured_speeds(requests: Sequence[EffectiveRequest], vocab_size: int, secon
 
 
 def tokens_per_second(effective: EffectiveRequest, vocab_size: int, seconds: float) -> float:
-    """Return the speed of a training on random tokens, measured for so many seconds, and for three steps at least."""
+    """Return the speed of a training on random tokens, measured for so many seconds, and for three steps at least.
+
+    All tokens of a row count, also those that a masked model does not predict.
+    """
     vocabulary = Vocabulary(max(vocab_size, _MIN_VOCABULARY), _SPECIAL_IDS)
     operations = _OPERATIONS_PER_WEIGHT * effective.model.parameter_count(vocabulary.size) * effective.max_seq_len
     rows = max(1, min(effective.batch_size, int(_MAX_STEP_OPERATIONS / operations)))
@@ -69,7 +72,8 @@ def tokens_per_second(effective: EffectiveRequest, vocab_size: int, seconds: flo
     model = build(effective.model, vocabulary, effective.objective)
     train(model, corpus, effective, resolve(effective), NoCheckpoints(Path()), callbacks=callbacks)
     first, last = curve[_FIRST_STEPS - 1], curve[-1]
-    return (last.tokens - first.tokens) / (last.elapsed_seconds - first.elapsed_seconds)
+    tokens = (last.step - first.step) * rows * effective.gradient_accumulation * effective.max_seq_len
+    return tokens / (last.elapsed_seconds - first.elapsed_seconds)
 
 
 _TRIAL: dict[str, object] = PLAIN_TRAINING | {

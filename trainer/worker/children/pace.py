@@ -12,6 +12,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.training_options import Pace
+from trainer.queue.cost import preview_cost
 from trainer.queue.resolution import Facts, facts_of_run, resolve
 from trainer.queue.speed import pace_of, size_candidates
 from trainer.system.files import changing_folder
@@ -35,7 +36,8 @@ def choose_by_speed(settings: Settings, run: RunDirectory) -> None:
         pace = _pace_of_group(record, runs) or _measured(record, facts, settings)
         found = resolve(record.request, facts._replace(pace=pace))
         effective = changed(found.effective, test=record.effective.test)
-        changes: dict[str, object] = {"effective": effective, "chosen": found.chosen, "pace": pace}
+        cost = preview_cost(effective, found.measured, facts.sample, settings)
+        changes: dict[str, object] = {"effective": effective, "chosen": found.chosen, "pace": pace, "cost": cost}
         run.replace_record(changed(record, request_hash=request_hash(effective), **changes))
     runs.mark_annotated()
     log.info("speed_measured", model_size=effective.model_size, step_ms=round(1000 * pace.step_seconds, 3))

@@ -35,6 +35,7 @@ async def test_worker__writes_what_it_measured_into_the_record(tmp_path: Path) -
     assert before.pace is None and record.pace is not None and record.pace.minutes == 0.04
     assert " ms a step: " in reasons["model_size"] and " ms a step: " in reasons["num_epochs"]
     assert record.request_hash == request_hash(record.effective)
+    assert record.cost is not None and abs(record.cost.params - record.effective.model.parameter_count(19)) < 2000
     assert (record.request, record.effective.corpus) == (before.request, before.effective.corpus)
     assert file.stat().st_mtime == 1e9
 
