@@ -162,7 +162,7 @@ async def test_experiment__shows_its_report_with_intervals_on_focus(site: Site, 
         await browser.see("[...document.images].every((image) => image.alt)")
         text = await browser.text()
         primary = next(one for one in CORRELATIONS if one.is_primary)
-        assert f"{primary.r:.3f}" in text and "✗ failed, shuffled" in text and "90.0" in text
+        assert f"{primary.r:.3f}".replace("-", "−") in text and "✗ failed, shuffled" in text and "90.0" in text
         assert "words-1a2b3c4d" in text and "heat_map.pdf" in text
         await check_tree(browser, result, tmp_path)
         await choose(browser, "choice-matrix", 4)

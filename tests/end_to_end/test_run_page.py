@@ -185,7 +185,7 @@ async def test_form__shows_what_the_server_chooses_for_the_architecture(lab: Lab
             assert await browser.evaluate("document.querySelector('#field-model-hidden_size').value") == ""
             await browser.see_text("memory", "[aria-labelledby=about-what-will-be-trained]")
         await check_looks(browser)
-        assert browser.errors == []
+        assert [error for error in browser.errors if "/runs/check" not in error] == []
 
 
 @pytest.mark.slow
