@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 from aiohttp import ClientSession
@@ -21,23 +21,32 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_json
 from ruamel.yaml import YAML
 
+from local_discord import LocalDiscord, Upload
+from local_discord.client import OptionValue
+from local_discord.state import Guild, User
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text, tiny_request
+from tests.support.bot import FORM, discord_alone, environment_on, read
 from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
+from tests.support.hub_batteries import HUB_LIBRARIES
 from tests.support.inference import RUN, finished_run
 from tests.support.linters import lint
 from tests.support.markers import slow_except
+from tests.support.readings import times_table
 from tests.support.redis_servers import served
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.worker_runs import with_redis
+from trainer.artifacts.batteries import BatteryStore
 from trainer.config.validation import block, merged, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.exports import ExportFormat, ExportStatus
 from trainer.contracts.installation import DISTRIBUTION
 from trainer.contracts.jobs import WorkerInfo
+from trainer.contracts.operations import CHAT_COMMANDS, JOB_ROWS, OPERATIONS
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.scores import ScoreResponse
 from trainer.contracts.verification import VerificationStatus
+from trainer.lab.permissions import typed_command
 from trainer.store.store import connect
 from trainer.system.hardware import process_name
 from trainer.worker.health_check import trouble
@@ -213,16 +222,28 @@ def test_kubernetes__the_autoscaler_changes_the_workers() -> None:
 
 _READ_ONLY = """
 mount --make-rprivate /
+[ ! -d /usr/share/fonts ] || mount -t tmpfs none /usr/share/fonts
 mount --bind "$0" "$0"
 cut -d' ' -f5 /proc/self/mountinfo | while read -r point; do
   case "$point" in "$0"|/proc*|/dev*|/sys*) ;; *) mount -o remount,bind,ro "$point" ;; esac
 done
+if [ -d "$0/data/batteries" ]; then
+  mount --bind "$0/data" "$0/data"
+  mount -o remount,bind,ro "$0/data"
+  for name in batteries corpus_cache; do
+    mount --bind "$0/data/$name" "$0/data/$name"
+    mount -o remount,bind,rw "$0/data/$name"
+  done
+fi
 exec "$@"
 """
 
 
 def in_container(volumes: Path, *command: str | Path) -> list[str]:
-    """A command for which everything but the folder `volumes` is read-only."""
+    """A command for which everything but the folder `volumes` is read-only, and which has no fonts of the system.
+
+    Where the data root has the folder `batteries`, it is only read but for its mounts, as in the images.
+    """
     return ["unshare", "--mount", "sh", "-ec", _READ_ONLY, str(volumes), *map(str, command)]
 
 
@@ -255,6 +276,204 @@ def bot_python_fixture(tmp_path: Path) -> Path:
     printed = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout
     assert printed == "[None, None, None]\n"
     return python
+
+
+class Shape(NamedTuple):
+    """A bot in the image's shape, and a worker on a machine of its own, whose libraries fetch batteries."""
+
+    discord: LocalDiscord
+    owner: User
+    guild: Guild
+    url: str
+    artifacts: Path
+    environment: dict[str, str]
+
+    async def ask(self, command: str, options: Mapping[str, OptionValue]) -> str:
+        """Return the answer to a command of the owner, where a result replaces it that result."""
+        typed = typed_command(command.partition(" detail:")[0]).removeprefix("/")
+        guild = self.guild if typed.startswith("mt-admin") else None
+        call = await self.discord.slash(self.owner, typed, options, guild=guild)
+        await until(lambda: call.callback_type == FORM or call.original is not None or bool(call.followups))
+        if call.callback_type == FORM:
+            return "a form"
+        answer = await read(call)
+        while "replaces this message" in answer.text:
+            await asyncio.sleep(0.1)
+            answer = await read(call)
+        return answer.text
+
+    def newest(self, kind: str) -> str:
+        """Return the id of the job of a kind that was started last, a word that is no id where there is none."""
+        requests = {
+            file.stat().st_mtime_ns: file.parent.name for file in (self.artifacts / kind).glob("*/request.json")
+        }
+        return requests.get(max(requests, default=0), "none")
+
+    async def ended(self, kind: str) -> None:
+        """Wait until the newest job of a kind has a result."""
+        folder = self.artifacts / kind / self.newest(kind)
+        await until(lambda: (folder / "result.json").exists() or (folder / "error.json").exists())
+        assert not (folder / "error.json").exists(), (folder / "error.json").read_text(encoding="utf-8")
+
+
+@asynccontextmanager
+async def shape_of_image(tmp_path: Path, volumes: Path, bot_python: Path) -> AsyncIterator[Shape]:
+    for name in ("batteries", "corpus_cache"):
+        (volumes / "data" / name).mkdir()
+    shutil.copytree(volumes / "data", volumes / "elsewhere")
+    finished_run(volumes)
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    for name, code in HUB_LIBRARIES.items():
+        (libraries / name).write_text(code, encoding="utf-8")
+    async with served(tmp_path) as server, discord_alone() as discord, AsyncExitStack() as undo:
+        owner = discord.add_user("ana")
+        guild = discord.add_guild("lab", [owner])
+        every = environment_in(volumes, **{"TMPDIR": str(volumes / "scratch"), "REDIS__URL": server.url})
+        every = {name: value for name, value in every.items() if not name.startswith("COVERAGE")}
+        of_bot = environment_on(discord, DISCORD__OWNER_ID=str(owner.id), DISCORD__CDN_BASE_URL=discord.cdn_base_url)
+        of_bot |= {"HTTP__PORT": "0", "SECURITY__API_KEYS": ALL_KEYS, "APP__ENV": "prod", "PYTHONPATH": str(ROOT)}
+        of_bot |= {"HOME": "/nonexistent"}
+        of_worker = {"APP__DATA_ROOT": str(volumes / "elsewhere"), "PYTHONPATH": f"{libraries}:{ROOT}"}
+        commands = {
+            "up": (in_container(volumes, bot_python, "-m", "trainer", "up"), every | of_bot),
+            "worker": ([sys.executable, "-m", "trainer", "worker"], every | of_worker),
+        }
+        for name, (command, environment) in commands.items():
+            log = undo.enter_context((tmp_path / f"{name}.log").open("wb"))
+            process = await asyncio.create_subprocess_exec(*command, cwd="/", env=environment, stdout=log, stderr=log)
+            undo.push_async_callback(stopped, process)
+        log_file = tmp_path / "up.log"
+        await until(lambda: "http_started" in log_file.read_text(encoding="utf-8"))
+        await discord.connected()
+        await discord.synced()
+        port = re.search(r'"port": (\d+)', log_file.read_text(encoding="utf-8"))
+        assert port is not None
+        yield Shape(discord, owner, guild, f"http://127.0.0.1:{port[1]}", volumes / "artifacts", every | of_bot)
+
+
+WRONG = re.compile(
+    "Internal error|INTERNAL_ERROR|Service unavailable|Traceback|UNSUPPORTED_BACKEND|[Uu]nsupported backend"
+    "|torch|librar|cannot be (written|used)",
+)
+"""What no answer of a bot in the image's shape says."""
+_RUN: dict[str, OptionValue] = {"run": RUN}
+_TIMES = Upload("times.csv", times_table().encode())
+IN_CHAT: dict[str, dict[str, OptionValue]] = {
+    "help": {},
+    "settings": {},
+    "queue": {},
+    "mt-battery start": {**_RUN, "battery": "multiblimp:tur"},
+    "mt-battery list": {},
+    "train": {"corpus": "text", "minutes": 0.1, "name": "mine"},
+    "runs": {},
+    "status": _RUN,
+    "annotate": _RUN,
+    "logs": _RUN,
+    "watch": {"run": "mine"},
+    "unwatch": {"run": "mine"},
+    "score": {**_RUN, "text": "the sun"},
+    "score detail:per_char": {**_RUN, "text": "the sun मैं घर", "detail": "per_char"},
+    "predict": {**_RUN, "text": "the"},
+    "generate": {**_RUN, "prompt": "the", "max_new_tokens": 5},
+    "chat": {**_RUN, "message": "the"},
+    "compare": {"a": RUN, "b": "mine"},
+    "eval": _RUN,
+    "unlock": _RUN,
+    "export": _RUN,
+    "corpus add": {"file": Upload("more.txt", b"abc abd\n" * 40), "name": "more"},
+    "corpus list": {},
+    "corpus show": {"corpus": "text"},
+    "tokenizer train": {"corpora": "text", "method": "char"},
+    "tokenizer list": {},
+    "tokenizer show": {"tokenizer": "newest tokenizers"},
+    "mt-reading start": {**_RUN, "data": _TIMES, "options": "baseline: [length, position]"},
+    "mt-reading list": {},
+    "mt-reading show": {"reading": "newest readings"},
+    "mt-reading segment": {**_RUN, "file": Upload("words.txt", b"the sun was shining\nhe did his best\n" * 5)},
+    "mt-reading cancel": {"reading": "newest readings"},
+    "mt-study start": {"corpus": "text", "variants": 2},
+    "mt-study list": {},
+    "mt-study show": {"study": "newest studies"},
+    "mt-study cancel": {"study": "newest studies"},
+    "mt-experiment start": {"recipe": "smoke"},
+    "mt-experiment list": {},
+    "mt-experiment show": {"experiment": "newest experiments"},
+    "mt-experiment export": {"experiment": "newest experiments"},
+    "mt-experiment cancel": {"experiment": "newest experiments"},
+    "mt-battery show": {"battery": "newest batteries"},
+    "mt-battery cancel": {"battery": "newest batteries"},
+    "cancel": {"run": "mine"},
+    "resume": {"run": "mine"},
+    "mt-admin workers": {},
+    "mt-admin jobs": {"kind": "exports"},
+    "mt-admin access": {"member": "MEMBER", "level": "user"},
+    "mt-admin build-corpora": {"source": "local", "languages": "kk"},
+    "mt-admin lock-corpus": {"corpus": "more"},
+    "mt-admin doctor": {},
+    "mt-admin delete": {"run": "mine"},
+    "corpus delete": {"corpus": "more"},
+}
+"""Options for each command of the bot, in the order in which they are typed; a kind stands for its newest job."""
+STARTS = ("mt-battery start", "train", "tokenizer train", "mt-reading start", "study start", "experiment start")
+"""Commands whose job is accepted."""
+QUICK = ("mt-battery start", "train", "score detail:per_char", "mt-reading start", "study start", "mt-admin doctor")
+
+
+@pytest.mark.parametrize("commands", slow_except([tuple(IN_CHAT), QUICK], QUICK), ids=["all", "quick"])
+async def test_bot_of_the_image__answers_every_command(
+    commands: tuple[str, ...], tmp_path: Path, volumes: Path, bot_python: Path
+) -> None:
+    assert {*IN_CHAT} == {*CHAT_COMMANDS}, "each command of the bot has its options here"
+    wrong: list[tuple[str, str]] = []
+    async with shape_of_image(tmp_path, volumes, bot_python) as shape:
+        member = shape.discord.add_user("bob")
+        for command in commands:
+            options = dict(IN_CHAT[command])
+            for name, value in options.items():
+                if value == "MEMBER":
+                    options[name] = member
+                elif isinstance(value, str) and value.startswith("newest "):
+                    options[name] = shape.newest(value.removeprefix("newest "))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                said = await shape.ask(command, options)
+            is_accepted = "⏳ Queued" in said or command not in STARTS
+            if WRONG.search(said) or not is_accepted or (command == "mt-admin doctor" and "❌" in said):
+                wrong.append((command, said))
+            if command == "mt-battery start":
+                await shape.ended("batteries")
+        assert wrong == [], (tmp_path / "up.log").read_text(encoding="utf-8")[-3000:]
+        if len(commands) > len(QUICK):
+            assert [one async for one in wrong_over_http(shape)] == []
+        words = in_container(volumes, bot_python, "-m", "trainer", "doctor", "--json")
+        doctor = await asyncio.to_thread(run_doctor, words, shape.environment)
+        assert (doctor.returncode, doctor.stderr) == (0, ""), doctor.stdout
+    found = [info for job in BatteryStore(volumes / "artifacts").all() for info in job.record().batteries]
+    assert ("multiblimp:tur", "jumelet/multiblimp@abc123") in {(info.name, info.source) for info in found}
+
+
+def run_doctor(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+
+
+async def wrong_over_http(shape: Shape) -> AsyncIterator[tuple[str, str]]:
+    """Yield the operations of the HTTP API, which agents call too, whose answer is a fault of the bot."""
+    named: list[str] = re.findall(r"{(\w+)}", " ".join(row.path for row in OPERATIONS))
+    ids = dict.fromkeys(named, "none")
+    ids |= {"run_id": RUN, "corpus": "text", "model": RUN, "kind": "models", "item_id": RUN}
+    ids |= {f"{row.word}_id": shape.newest(kind) for kind, row in JOB_ROWS.items()}
+    async with ClientSession(shape.url, headers={"X-Api-Key": ADMIN}) as session:
+        for row in OPERATIONS:
+            if not row.route or row.method == "DELETE" or row.name.startswith(("cancel_", "stream_")):
+                continue
+            path = row.path.format_map(ids)
+            data = None if row.example is None else to_json(row.example).replace(b'"RUN"', to_json(RUN))
+            headers = JSON if data else {}
+            query = {**row.query_example, **({"runs": f"{RUN},{RUN}"} if row.name.startswith("compare") else {})}
+            async with session.request(row.method, path, params=query, data=data, headers=headers) as answer:
+                said = (await answer.read())[:2000].decode(errors="replace")
+            if answer.status >= 500 or (answer.status >= 400 and WRONG.search(said)):
+                yield row.name, said
 
 
 @pytest.mark.slow
