@@ -14,10 +14,10 @@ from trainer.lab.language import _, form_of, numeral, translated
 from trainer.reports.report_text import COLUMN_GAP, Reader, Rows, aligned, rows_of, sampled
 
 _MAX_OPTIONS = 25
-_MIN_TITLE, _MIN_CELL, _MAX_WIDTH = 6, 9, 64
+_MIN_TITLE, _MIN_CELL, _MAX_WIDTH = 9, 10, 64
 """Characters to which the title of a column of numbers, and names, are cut, and those of a row."""
 _MAX_ROWS, _MAX_TABLE, _MAX_TEXT, _MAX_ALT_TEXT = 25, 2500, 3900, 1024
-_NUMBER = re.compile(r"[-+−±]?\d")
+_NUMBER = re.compile(r"(?=[-+−±]?\d)(?:[^\w]|\d|\b[^\W\d]{1,3}\b)+")
 
 
 def reader_of_names() -> Reader:
@@ -126,14 +126,15 @@ def _cells(table: Table, *, is_brief: bool) -> Rows:
 def _fitted(cells: Rows, n_titles: int) -> Rows:
     """Return the cells with the widest columns cut until rows fit, and without the last ones if that is not enough.
 
-    Numbers are never cut.
+    Numbers are never cut, nor what stands beside the titles of a table of two columns, which may take several lines.
     """
+    if len(cells[0]) == 2 and not all(_NUMBER.fullmatch(value) for _, value in cells[1:]):
+        return cells
     widths, least = list[int](), list[int]()
     for place, (title, *others) in enumerate(_columns(cells)):
-        width = max(map(len, others), default=0)
-        widths.append(max(width, len(title)))
-        is_number = place >= n_titles and any(map(_NUMBER.match, others))
-        least.append(min(max(width, _MIN_TITLE) if is_number else _MIN_CELL, widths[-1]))
+        widths.append(max(map(len, (title, *others))))
+        numbers = [len(cell) for cell in others if place >= n_titles and _NUMBER.fullmatch(cell)]
+        least.append(min(max([*numbers, _MIN_TITLE if numbers else _MIN_CELL]), widths[-1]))
     while _row_width(widths) > _MAX_WIDTH and widths != least:
         spare = [width - end for width, end in zip(widths, least, strict=True)]
         widths[spare.index(max(spare))] -= 1

