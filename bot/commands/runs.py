@@ -114,7 +114,7 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
     curves = (await context.lab.feeds.curves(run.record.run_id)).by_name
     losses = [loss for _, loss in curves["train"]]
     if detail in (CARD, OWN_CARD):
-        embed = run_card(run.record, status, losses)
+        embed = run_card(run.record, status, losses, is_brief=True)
         buttons = card_buttons(run.record, status, is_owner=detail == OWN_CARD)
     else:
         watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)

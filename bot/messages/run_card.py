@@ -52,8 +52,11 @@ _BAR_CELLS, _SPARKLINE_CELLS = 16, 12
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> discord.Embed:
-    """Return the card of a run in its current state; `losses` are the training losses, oldest first."""
+def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float], *, is_brief: bool = False) -> discord.Embed:
+    """Return the card of a run in its current state; `losses` are the training losses, oldest first.
+
+    A brief card of a completed run leaves the rest to the final message.
+    """
     name = shown_name(record)
     match status.status:
         case "queued":
@@ -77,7 +80,8 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             return make_embed(GREY, f"⏸ {_('Paused: {name}', name=name)}", lines, status.run_id)
         case "completed":
             colour, title = _end_title(name, status)
-            lines = [*_losses(status)[:1], *_worth(record, status), *_recipe_with_weights(record, status)]
+            lines = [*_losses(status)[:1], *_worth(record, status)] if is_brief else _end_lines(record, status)
+            lines = [*lines, *_recipe_with_weights(record, status)]
             return make_embed(colour, title, lines, status.run_id)
         case _:
             colour, title = _end_title(name, status)
@@ -109,7 +113,8 @@ def result_details(record: RunRecord, status: RunStatus, outcome: Outcome) -> li
     """Return what the final message of a completed run leaves out; nothing of another run."""
     if status.status != "completed":
         return []
-    lines = [] if (looks := test_note(status)) is None else [reader_of_names().note(looks)]
+    looks = None if status.test_loss is None else test_note(status)
+    lines = [] if looks is None else [reader_of_names().note(looks)]
     lines.append(f"{_steps_in_epochs(status)}{_early_stop(status)}")
     if status.auc is not None:
         area, unit = figure(status.auc, SURPRISAL_DIGITS), _(current_unit())
@@ -288,6 +293,8 @@ def _losses(status: RunStatus) -> list[str]:
     if status.test_loss is not None:
         test = _loss(status, f"**{figure(status.test_loss)}**", status.bits_per_char)
         lines.append(f"{_('Test {loss}', loss=test)} · {shown_perplexity(perplexity(status.test_loss))}")
+    elif (locked := test_note(status)) is not None:
+        lines.append(reader_of_names().note(locked))
     if status.best_val_loss is not None:
         lines.append(_best_validation(status, status.best_val_loss))
     return lines

@@ -71,7 +71,7 @@ class RunSubject(Subject):
         self, state: RunState, losses: Sequence[float], chart: bytes | None, heartbeat_ts: float | None, user_id: int
     ) -> Message:
         record, status = state.record, state.status
-        embed = run_card(record, status, losses)
+        embed = run_card(record, status, losses, is_brief=True)
         if heartbeat_ts is not None:
             embed.description = f"{embed.description}\n{_('Heartbeat {time}', time=relative_time(heartbeat_ts))}"
         buttons = button_row(*card_buttons(record, status, is_owner=user_id == record.user_id))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError
 
-from bot.messages.answers import files_answer
-from bot.messages.run_card import final_message
+from bot.messages.answers import details_answer, files_answer
 from tests.support import ended, tiny_request, wait_for_status
 from tests.support.cards import Read
 from tests.support.http import ADMIN, Got, Site, inside, with_api
@@ -82,7 +81,7 @@ async def test_sizes__of_a_run_are_those_of_its_files_wherever_they_are_shown(he
     assert stored.disk_bytes == sum(file.bytes for file in stored.files) == on_disk
     assert stored.result_bytes == sum(result)
     in_all = f"{len(result)} files in all, {sum(result) / 1000:.1f} kB"
-    assert in_all in Read(final_message(run.record(), status, read_outcome(run))).text
+    assert in_all in Read(details_answer(run.record(), status, read_outcome(run))).text
     assert f"{len(result)} files of" in (title := Read(files_answer(run.record(), run.result_files())).title)
     assert title.endswith(f", {sum(result) / 1000:.1f} kB")
 

@@ -287,9 +287,9 @@ def build(**fields: object) -> discord.Embed:
     return job_card(JOB_ROWS["corpus_builds"], changed(BUILD, **fields))
 
 
-def run(state: str) -> discord.Embed:
+def run(state: str, *, is_brief: bool = False) -> discord.Embed:
     record, status = RUN_STATES[state]
-    return run_card(record, status, [3.0, 2.0])
+    return run_card(record, status, [3.0, 2.0], is_brief=is_brief)
 
 
 def seeds(name: str, *losses: float) -> MeasuredGroup:
@@ -392,6 +392,10 @@ CASES: Mapping[str, Callable[[], discord.Embed]] = {
     **{f"any {name}": partial(make, "kk-ipa") for name, make in MESSAGES.items() if name not in SHOWN_BELOW},
     **{f"card {state}": partial(run, state) for state in RUN_STATES},
     **{f"end {state}": partial(end, state) for state in ENDS},
+    **{
+        f"brief card {state}": partial(run, state, is_brief=True)
+        for state in ("running", "completed", "worse than counting")
+    },
     **{
         f"details {state}": partial(details, state)
         for state in ("completed", "completed early", "stopped late", "failed")
