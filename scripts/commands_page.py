@@ -23,6 +23,7 @@ LABELS = {
     "files": "Files",
     "file": "The list of files",
     "config": "Copy config",
+    "details": "Details",
     "change": "Edit… of a run",
     "compare": "Compare…",
     "compareto": "The list of baselines",
@@ -52,6 +53,7 @@ LABELS = {
     "expcsv": "CSV",
     "exptex": "LaTeX",
     "exprerun": "Rerun missing",
+    "study_start": "Start of a study",
     "jobwatch": "Watch of a job",
     "jobfiles": "ZIP of a job",
     **{
@@ -123,7 +125,7 @@ def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
         for one in commands
         if {"run", "a", "battery", "reading", "study"} & {option.display_name for option in one.parameters}
     }
-    of_run |= {name for name in CHAT_COMMANDS if name.startswith("experiment ")}  # which show many runs
+    of_run |= {name for name in CHAT_COMMANDS if name.startswith("mt-experiment ")}  # which show many runs
     for name, operation in CHAT_COMMANDS.items():
         is_for_all = operation.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[operation.role], is_for_all)

@@ -288,4 +288,7 @@ async def test_doctor__shows_every_check_without_a_path(hall: Hall) -> None:
     commands = hall.place.discord.commands
     commands[:] = [command for command in commands if command["name"] == "mt-admin"]
     failed = await hall.ask("doctor")
-    assert failed.colour == RED and "Discord does not have mt, mt-reading:" in failed.text
+    assert (
+        failed.colour == RED
+        and "Discord does not have mt, mt-battery, mt-experiment, mt-reading, mt-study:" in failed.text
+    )

@@ -89,7 +89,7 @@ async def test_everybody__has_the_rights_of_the_page_and_no_others(tmp_path: Pat
         async with running_bot(chosen, server) as bot:
             told = rights()
             for command, may in told.items():
-                if private and command.startswith("experiment "):  # which show many runs
+                if private and command.startswith("mt-experiment "):  # which show many runs
                     may["the run's owner"] = may[users]
             assert {name for name in told if ":" not in name} == set(map(command_name, all_commands(bot)))
             await try_menus(server, people, told)

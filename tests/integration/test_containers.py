@@ -25,7 +25,7 @@ from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.state import Guild, User
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text, tiny_request
-from tests.support.bot import FORM, discord_alone, environment_on, read
+from tests.support.bot import FORM, buttons, discord_alone, environment_on, read
 from tests.support.extras import link_libraries
 from tests.support.http import ADMIN, ALL_KEYS
 from tests.support.hub_batteries import HUB_LIBRARIES
@@ -289,7 +289,7 @@ class Shape(NamedTuple):
     environment: dict[str, str]
 
     async def ask(self, command: str, options: Mapping[str, OptionValue]) -> str:
-        """Return the answer to a command of the owner, where a result replaces it that result."""
+        """Return the answer to a command of the owner: where a result replaces it that result, and what it starts."""
         typed = typed_command(command.partition(" detail:")[0]).removeprefix("/")
         guild = self.guild if typed.startswith("mt-admin") else None
         call = await self.discord.slash(self.owner, typed, options, guild=guild)
@@ -300,6 +300,9 @@ class Shape(NamedTuple):
         while "replaces this message" in answer.text:
             await asyncio.sleep(0.1)
             answer = await read(call)
+        if command == "mt-study start":
+            message = await call.reply()
+            answer = await read(await self.discord.click(self.owner, message, buttons(message)["Start"]))
         return answer.text
 
     def newest(self, kind: str) -> str:
@@ -415,9 +418,9 @@ IN_CHAT: dict[str, dict[str, OptionValue]] = {
     "corpus delete": {"corpus": "more"},
 }
 """Options for each command of the bot, in the order in which they are typed; a kind stands for its newest job."""
-STARTS = ("mt-battery start", "train", "tokenizer train", "mt-reading start", "study start", "experiment start")
+STARTS = ("mt-battery start", "train", "tokenizer train", "mt-reading start", "mt-study start", "mt-experiment start")
 """Commands whose job is accepted."""
-QUICK = ("mt-battery start", "train", "score detail:per_char", "mt-reading start", "study start", "mt-admin doctor")
+QUICK = ("mt-battery start", "train", "score detail:per_char", "mt-reading start", "mt-study start", "mt-admin doctor")
 
 
 @pytest.mark.parametrize("commands", slow_except([tuple(IN_CHAT), QUICK], QUICK), ids=["all", "quick"])

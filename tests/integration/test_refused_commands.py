@@ -59,8 +59,11 @@ EXPERIMENT: Sequence[tuple[Options, str]] = [
     ({"config": Upload("plan.txt", SMOKE)}, "`config` must be a YAML file"),
     ({"recipe": "smoke", "languages": "KK!, tr"}, "`languages"),
     ({"recipe": "smoke", "languages": "kk"}, "`languages` must name at least two languages"),
-    ({"languages": "kk,tr"}, "Several corpora are of 'kk': a_kk_ipa, b_kk_ipa. Name one in a `config`."),
-    ({"languages": "ug,tr"}, "There is no corpus 'ug'"),
+    (
+        {"recipe": "turkic", "languages": "kk,tr"},
+        "Several corpora are of 'kk': a_kk_ipa, b_kk_ipa. Name one in a `config`.",
+    ),
+    ({"recipe": "turkic", "languages": "ug,tr"}, "There is no corpus 'ug'"),
 ]
 BATTERY: Sequence[tuple[Options, str]] = [
     ({}, "Give either `battery` or `items`."),

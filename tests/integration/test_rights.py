@@ -87,13 +87,13 @@ QUERIES = {"predict_with_newest": "wait=0&run_id=RUN", "compare_runs": "runs=RUN
 NO_TEXT = {"corpus": "no_such_text"}
 OPTIONS: dict[str, dict[str, str]] = {
     **{name: {} for name in ("runs", "help", "queue", "settings", "mt-admin workers", "mt-admin doctor")},
-    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "battery", "experiment", "study")},
+    **{f"{kind} list": {} for kind in ("corpus", "tokenizer", "mt-battery", "mt-experiment", "mt-study")},
     "train": {"corpus": "demo", "init_from": "RUN"},
     **{f"corpus {action}": NO_TEXT for action in ("show", "delete")},
     **{name: {"run": "RUN", "text": "abc"} for name in ("score", "predict")},
-    **{f"experiment {action}": {"experiment": "EXPERIMENT"} for action in ("show", "export", "cancel")},
+    **{f"mt-experiment {action}": {"experiment": "EXPERIMENT"} for action in ("show", "export", "cancel")},
     "mt-battery start": {"run": "RUN", "battery": "nothing"},
-    **{f"battery {action}": {"battery": "BATTERY"} for action in ("show", "cancel")},
+    **{f"mt-battery {action}": {"battery": "BATTERY"} for action in ("show", "cancel")},
     "mt-reading start": {"run": "RUN", "data": "TABLE"},
     "mt-reading list": {},
     **{f"mt-reading {action}": {"reading": "READING"} for action in ("show", "cancel")},

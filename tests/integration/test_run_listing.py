@@ -161,8 +161,8 @@ async def test_list_of_jobs__turns_its_pages(here: Place) -> None:
         here.bot.lab.queue.experiments.create(experiment_record(f"small{number}"))
         fields: dict[str, object] = {"method": "char", "corpora": ["demo"], "vocab_size": 16 + number}
         await here.bot.lab.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
-    for kind in ("experiment", "tokenizer"):
-        message = await here.reply(here.bob, f"{kind} list")
+    for kind, group in (("experiment", "mt-experiment"), ("tokenizer", "tokenizer")):
+        message = await here.reply(here.bob, f"{group} list")
         first = shown_text(message.payload)
         assert f"11 {kind}s · page 1 of 2" in first and first.count("⏳") == 10
         last = (await here.click(here.bob, message, f"mt:list_{kind}s:list:1")).text
