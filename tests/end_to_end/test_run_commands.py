@@ -168,11 +168,11 @@ VIEWS: dict[str, tuple[str, Callable[[Shell], str], Callable[[str, float], Seque
         lambda unit, _: (f" {unit} per token, ", f" {unit} per character"),
     ),
     "an experiment": (
-        "mt-experiment show {}",
+        "experiment show {}",
         lambda shell: finished_experiment(shell.artifacts).experiment_id,
         lambda unit, per: (f"entropy in {unit} per character", f"loss in {unit} · steps", f"{(1.6 - 0.08) / per:.3f}"),
     ),
-    "a battery": ("mt-battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
+    "a battery": ("battery show {}", a_battery, lambda unit, per: (f"items  {unit}  95 %", f"{2.5 / per:.2f}")),
 }
 
 
@@ -461,7 +461,7 @@ def test_compare__shows_no_differences_of_runs_on_different_texts(shell: Shell) 
     assert sorted(shell.type("compare", new, old, "--fail-on-regression", code=1).splitlines()[:3]) == [
         "Their test splits differ, so none of their metrics are comparable.",
         f"`mt compare {new} {old} --path FILE` measures both on one text.",
-        f"{new} against {old}: not comparable",
+        f"text ({new.rpartition('-')[2]}) against text ({old.rpartition('-')[2]}): not comparable",
     ]
 
 
@@ -470,13 +470,13 @@ def test_run__is_named_by_any_beginning_that_no_other_run_has(shell: Shell) -> N
     for name in ("lstm-2", "lstm-21"):
         twin(run, name)
     shown = [shell.type("status", beginning).split(":")[0] for beginning in ("char", "lstm-2", "lstm-21")]
-    assert shown == [run.run_id, "lstm-2", "lstm-21"]
-    assert shell.type("compare", "char", "lstm-21").startswith(f"{run.run_id} against lstm-21: ")
+    assert shown == [f"text ({name})" for name in (run.run_id, "lstm-2", "lstm-21")]
+    assert shell.type("compare", "char", "lstm-21").startswith(f"text ({run.run_id[-8:]}) against text (21): ")
     request = shell.read(TrainRequest, "validate", "--corpus", "text", "--init-from", "char")
     assert request.init_from_run_id == run.run_id
     several = "'lstm' names 2 runs: lstm-21, lstm-2. Give one of these ids; the newest is lstm-21 (`last`)."
     assert shell.error("cancel", "lstm").message == several
-    assert shell.type("status", "last").startswith("lstm-21: ")
+    assert shell.type("status", "last").startswith("text (lstm-21): ")
     shell.write("warm.yaml", "corpus: text\ninit_from_run_id: last\n")
     assert shell.read(TrainRequest, "validate", "warm.yaml").init_from_run_id == "lstm-21"
     guessed = "'last' names lstm-21. With `--yes`, give this id or the name of the run."

@@ -34,7 +34,7 @@ async def test_agent__is_the_operator_of_this_machine(lab: Lab) -> None:
             run_id = str(started.fields["run_id"])
             await wait_for_status(queue, run_id, ended)
             card = await agent.read(f"run://{run_id}/card")
-            assert card.startswith(f"<data>\n{run_id}: completed\n")
+            assert card.startswith("<data>\n") and f"({run_id}): completed\n" in card
             assert (
                 await agent.read(f"artifact://models/{run.run_id}/config.json")
                 == (run.path / "config.json").read_text()

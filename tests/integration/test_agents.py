@@ -81,7 +81,7 @@ async def test_agent__trains_waits_compares_and_generates_with_nothing_but_tools
             found = await ana.call("get_run", run_id=run_id, wait=30)
             while not (status := found.record(RunStatus)).has_ended:
                 found = await ana.call("get_run", run_id=run_id, wait=30)
-            assert status.status == "completed" and found.data.startswith(f"{run_id}: completed\n")
+            assert status.status == "completed" and f"({run_id}): completed\n" in found.data
         for run_id in runs:  # none trains any more, which would count as another look
             found = await ana.call("get_run", run_id=run_id)
             assert found.text == (await ana.call("report_run", run_id=run_id)).text

@@ -242,7 +242,7 @@ def test_failed_run__does_not_spoil_its_group(shell: Shell) -> None:
         manifest_of(stories[2].record, "failed")
     )
     shown = shell.type("status", GROUP)
-    assert f"{GROUP}: completed. 3 runs: 2 completed, 1 failed." in shown
+    assert f"kk-ipa ({GROUP}): completed. 3 runs: 2 completed, 1 failed." in shown
     assert f"{1.6 / log(2):.3f}" in shown and f"{GROUP}-s3: Memory ran out." in shown
     assert "No run" in shell.type("runs", "--status", "paused")
     [row] = [line for line in shell.type("runs", "--status", "failed").splitlines() if line.startswith(GROUP)]

@@ -138,7 +138,7 @@ async def test_request_with_resume__continues_the_newest_equal_run_or_starts_a_n
         await alike("d", "completed")
         assert await accepted(queue) is None, "the experiment is done"
         await alike("e", None)
-        with pytest.raises(AppError, match="'e' has not ended: it continues by itself"):
+        with pytest.raises(AppError, match=r"'one' \(e\) has not ended: it continues by itself"):
             await accepted(queue)
         await queue.states.pause("e")
         assert await accepted(queue) is None and "e" not in queue.runs.ids(), "the paused run itself goes on"

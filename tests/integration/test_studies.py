@@ -89,7 +89,10 @@ async def test_study__chooses_on_validation_and_reads_the_test_split_once(lab: L
         assert result.test.test_loss.value == pytest.approx(sum(losses) / 2)
         assert (result.test.test_loss.low or 9) < result.test.test_loss.value < (result.test.test_loss.high or 0)
         assert result.test.looks is not None and result.test.looks.runs >= 14
-        assert result.test.baseline == runs[result.test.run_ids[0]].completed_manifest().baselines["test"]
+        of_runs = [runs[run_id].completed_manifest().baselines["test"] for run_id in result.test.run_ids]
+        baseline = result.test.baseline
+        assert baseline is not None and baseline.ngram_loss == of_runs[0].ngram_loss
+        assert baseline.bits_per_char == pytest.approx(sum(one.bits_per_char for one in of_runs) / 2)
         report = study.report()
         assert report is not None
         tables = {table.name: table for table in report.tables()}
