@@ -31,6 +31,7 @@ from bot.messages.text import (
     make_embed,
     plain,
     relative_time,
+    said,
     shown_name,
 )
 from bot.notifications.broken_workers import broken_worker_lines
@@ -206,7 +207,7 @@ def workers_answer(state: WorkersState, runs: Mapping[str, RunEntry], devices: M
         if not own:
             lines.append(_("No run."))
     if not lines:
-        nobody = state.problem or _("No worker is running. Runs wait until one starts.")
+        nobody = said(state.problem or "") or _("No worker is running. Runs wait until one starts.")
         lines.append(_("A worker is starting.") if state.is_starting else nobody)
     if state.is_paused:
         lines.append(_("⏸ Paused: no further run starts until `/mt-admin workers action:resume`."))
@@ -252,7 +253,7 @@ def doctor_answer(findings: Mapping[str, Finding]) -> discord.Embed:
     states = [finding.state for finding in findings.values()]
     colour = RED if "failure" in states else AMBER if "warning" in states else GREEN
     lines = [
-        f"{_SIGNS[finding.state]} **{name}** · {clamp(finding.message, _MAX_FINDING)}"
+        f"{_SIGNS[finding.state]} **{name}** · {clamp(said(finding.message), _MAX_FINDING)}"
         for name, finding in findings.items()
     ]
     n_failed, n_warned = states.count("failure"), states.count("warning")

@@ -12,7 +12,7 @@ from bot.commands.pages import unfiltered_list
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
 from bot.messages.report_card import report_lines
-from bot.messages.text import BLURPLE, GREEN, GREY, byte_size, count, make_embed, plain
+from bot.messages.text import BLURPLE, GREEN, GREY, byte_size, count, make_embed, plain, said
 from bot.rest.attachments import download_to
 from bot.session.client import Bot
 from trainer.config.validation import parse
@@ -143,7 +143,7 @@ def added_answer(overview: CorpusOverview, *, is_new: bool) -> discord.Embed:
         title = f"📄 {_('Already there: corpus {name}', name=name)}"
     lines = [
         _facts(overview),
-        *map(plain, overview.notes),
+        *(plain(said(note)) for note in overview.notes),
         _("Train on it: {command}", command=f"`/mt train corpus:{overview.name}`"),
     ]
     return make_embed(GREEN, title, lines)

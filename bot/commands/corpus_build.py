@@ -71,8 +71,9 @@ async def _start(request: BuildRequest, context: CommandContext) -> BuildDirecto
     builds = BuildStore(context.bot.settings.app.artifacts_root)
     for earlier in await asyncio.to_thread(builds.unfinished):
         status = earlier.status()
-        verb = "waits for a worker" if status.status == "queued" else "is running"
-        raise AppError(ErrorCode.CONFLICT, f"A build {verb}: {_summary(status)}.")
+        if status.status == "queued":
+            raise AppError(ErrorCode.CONFLICT, f"A build waits for a worker: {_summary(status)}.")
+        raise AppError(ErrorCode.CONFLICT, f"A build is running: {_summary(status)}.")
     record = BuildRecord(created_at=now(), user_id=context.caller.discord_id, request=request)
     return await context.bot.lab.queue.jobs.accept(BUILDS, lambda: builds.create(record))
 

@@ -23,7 +23,7 @@ from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpora import CONTENT_NAME
-from trainer.lab.language import _
+from trainer.lab.language import _, told
 from trainer.queue.run_index import RunEntry, matching
 
 Suggestion: TypeAlias = tuple[str, str]
@@ -152,7 +152,8 @@ def described(run: RunEntry) -> str:
     loss = "" if run.loss_nats is None else f" · {figure(run.loss_nats)} {unit_of(run.objective)}"
     if run.bits_per_char is not None:
         loss = f" · {per_char(run.bits_per_char, run.unknown_char_share)}"
-    return f"{_(run.state)} · {rough_duration((now() - run.created_at).total_seconds())} ago{loss}"
+    age = _("{time} ago", time=told(rough_duration((now() - run.created_at).total_seconds())))
+    return f"{_(run.state)} · {age}{loss}"
 
 
 def _scorers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -245,7 +246,7 @@ def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggest
     for one in matching(typed, lab.index.tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         if is_usable(lab.queue.tokenizers.directory(one.tokenizer_id)):
             label = f"{one.label} · " if one.label else ""
-            yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
+            yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {count(one.vocab_size, 'token')}"
 
 
 def autocomplete(suggestions: Suggestions) -> Suggest:

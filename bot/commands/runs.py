@@ -11,7 +11,7 @@ from discord import app_commands
 from bot.commands.groups import Group, find_run_or_group, show_group
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import find_run, run_for_form, suggested_runs
-from bot.commands.training import answer_accepted, with_option_names
+from bot.commands.training import answer_accepted, in_option_names
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.files import no_files, one_file
@@ -184,7 +184,7 @@ async def _resume(context: CommandContext, run_id: str, epochs: int | None = Non
         try:
             return await context.lab.call(calls.RESUME_RUN, context.caller, path, calls.LocalResume(epochs=epochs))
         except AppError as error:
-            raise with_option_names(error) from None
+            raise in_option_names(error) from None
 
     return await answer_accepted(context, accept)
 

@@ -20,13 +20,14 @@ from bot.commands.run_options import (
 from bot.commands.studies import ask_to_start
 from bot.messages.answers import accepted_answer
 from bot.messages.buttons import button, button_row
+from bot.messages.text import option_name, with_option_names
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, download_to
 from bot.session.client import Bot
 from trainer.artifacts.run_ids import default_label, without_model
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, refusal
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.studies import StudyRequest
@@ -39,7 +40,6 @@ from trainer.queue.cost import UNMET
 if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
 
-_OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
     "file": "Text: .txt with a sentence per line, or .jsonl, .csv or .tsv with a field `text`",
@@ -176,7 +176,7 @@ async def _accept_draft(
             return await _start_study(context, study, file)
         request = draft.request()
     except AppError as error:
-        raise with_option_names(error, draft.is_in_file) from None
+        raise in_option_names(error, draft.is_in_file) from None
     try:
         local = LocalTraining(
             requested_paths=draft.requested_paths,
@@ -185,7 +185,7 @@ async def _accept_draft(
         )
         return await context.lab.call(TRAIN, context.caller, query=local, body=request)
     except AppError as error:
-        raise with_option_names(draft.located(error), draft.is_in_file) from None
+        raise in_option_names(draft.located(error), draft.is_in_file) from None
 
 
 async def _start_study(context: CommandContext, request: StudyRequest, file: discord.Attachment | None) -> Answer:
@@ -233,14 +233,15 @@ def _draft(typed: dict[str, object], file: Path | None) -> "RequestDraft":
     return RequestDraft(typed) if file is None else read_experiment(read_yaml(file), typed)
 
 
-def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:
+def in_option_names(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:
     """Return the error with option names in place of field names, except for problems in an experiment file."""
     if not error.details:
         return error
-    return refusal(
-        error.code,
-        *(
-            one if is_in_file is not None and is_in_file(one.path) else one.named(_OPTION_NAMES.get(one.path, one.path))
-            for one in error.details
-        ),
-    )
+
+    def named(problem: FieldProblem) -> FieldProblem:
+        if is_in_file is not None and is_in_file(problem.path):
+            return problem
+        shown = problem.named(option_name(problem.path))
+        return changed(shown, message=with_option_names(shown.message))
+
+    return refusal(error.code, *map(named, error.details))

@@ -22,12 +22,15 @@ from bot.messages.text import (
     figure,
     figure_per_char,
     make_embed,
+    option_name,
     per_char,
     plain,
     relative_time,
     rough_time,
+    said,
     shown_name,
     unit_of,
+    with_option_names,
     without_links,
 )
 from bot.people.user_settings import Notify
@@ -40,7 +43,7 @@ from trainer.contracts.runs import EffectiveRequest, RunRecord, RunStatus, descr
 from trainer.contracts.seeds import RunGroup
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.contracts.training_options import ChosenValue
-from trainer.lab.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural, told
 from trainer.lab.limits import LimitReached
 from trainer.queue.run_index import RunRow
 
@@ -88,8 +91,8 @@ def accepted_answer(
         *([] if group is None else [f"{count(n_runs, 'seed')}: {', '.join(map(str, group.seeds))}"]),
         *notes_of(record.notes),
         *leak_warnings(record, record.leaks),
-        *describe_unused(record.unused_settings),
-        *([] if note is None else [f"⚠ {note}"]),
+        *map(said, describe_unused(record.unused_settings)),
+        *([] if note is None else [f"⚠ {said(note)}"]),
         _(CARD_PLACES[notify]),
     ]
     return make_embed(GREY, f"⏳ {_('Queued: {name}', name=shown_name(record))}", lines, record.run_id)
@@ -128,14 +131,17 @@ def details_answer(record: RunRecord, status: RunStatus, outcome: Outcome) -> di
     lines = [
         *recipe(record)[:1],
         *_values_by_rule(record.chosen),
-        *([] if record.cost is None else record.cost.lines()),
+        *([] if record.cost is None else map(said, record.cost.lines())),
         *result_details(record, status, outcome),
     ]
     return make_embed(GREY, f"🔎 {_('Details of {name}', name=shown_name(record))}", lines, record.run_id)
 
 
 def _values_by_rule(chosen: Sequence[ChosenValue]) -> list[str]:
-    lines = [f"`{choice.field}` {choice.shown_value()}: {choice.reason}" for choice in chosen]
+    lines = [
+        f"`{option_name(choice.field)}` {choice.shown_value()}: {with_option_names(told(choice.reason))}"
+        for choice in chosen
+    ]
     return [_("Values by rule, unless you give others:"), *lines] if lines else []
 
 
@@ -255,7 +261,7 @@ def error_answer(error: AppError, request_id: str) -> discord.Embed:
     message = error.message
     if isinstance(error, LimitReached):
         message = error.worded(relative_time(error.retry_at or 0), _("use `/mt cancel`"))
-    footer, lines = _("request {number}", number=request_id), [without_links(message)]
+    footer, lines = _("request {number}", number=request_id), [without_links(said(message))]
     title = _(error_title(error.code))
     if error.code.error_class is ErrorClass.TRANSIENT:
         return make_embed(GREY, f"⏳ {title}", lines, footer)
@@ -264,7 +270,7 @@ def error_answer(error: AppError, request_id: str) -> discord.Embed:
             RED, f"❌ {title}", [*lines, _("When you ask for help, include the request id below.")], footer
         )
     if len(error.details) > 1:
-        lines = [f"• {without_links(problem.message)}" for problem in error.details]
+        lines = [f"• {without_links(said(problem.message))}" for problem in error.details]
     sign = "🔒" if error.code is ErrorCode.FORBIDDEN else "✋"
     return make_embed(AMBER, f"{sign} {title}", lines, footer)
 
@@ -293,7 +299,7 @@ def runs_page(
 def unreadable_lines(jobs: Sequence[UnreadableJob]) -> list[str]:
     """Return what a list says of the jobs that cannot be read."""
     shown = [
-        _("⚠ `{name}` cannot be read: {reason}", name=job.job_id, reason=plain(clamp(job.reason, _MAX_REASON)))
+        _("⚠ `{name}` cannot be read: {reason}", name=job.job_id, reason=plain(clamp(told(job.reason), _MAX_REASON)))
         for job in jobs[:_MAX_UNREADABLE]
     ]
     return [*shown, *(["…"] if len(jobs) > len(shown) else [])]

@@ -22,6 +22,7 @@ from bot.messages.text import (
     per_char,
     percent,
     plain,
+    said,
     shown_name,
     shown_perplexity,
     unit_per,
@@ -175,7 +176,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
         lines.append(f"{count(steps, 'token')} · {_(STOPS[reason])}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
-    return make_embed(BLURPLE, title, [*lines, *response.notes], response.model)
+    return make_embed(BLURPLE, title, [*lines, *map(said, response.notes)], response.model)
 
 
 def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:

@@ -20,6 +20,7 @@ from bot.messages.text import (
     plain,
     relative_time,
     rough_time,
+    said,
     without_links,
 )
 from trainer.config.studies import full_runs, total_seconds
@@ -106,7 +107,7 @@ def _lines(row: JobRow, status: JobStatus, corpora: Sequence[str]) -> Iterator[s
         case _:
             yield _facts(row, status)
             if status.error is not None:
-                yield without_links(clamp(status.error.message, MAX_ERROR))
+                yield without_links(clamp(said(status.error.message), MAX_ERROR))
 
 
 def study_question(record: StudyRecord) -> discord.Embed:

@@ -6,7 +6,7 @@ from typing import get_args
 
 from bot.messages.report_card import report_lines
 from bot.messages.run_card import progress_bar
-from bot.messages.text import clamp, code_block, count, percent, plain, without_links
+from bot.messages.text import clamp, code_block, count, percent, plain, said, without_links
 from trainer.contracts.base import RunState
 from trainer.contracts.batteries import BatteryStatus
 from trainer.contracts.corpora import BuildProgress, BuildStatus, CorpusManifest
@@ -43,11 +43,11 @@ def step_lines(status: BatteryStatus | ExperimentStatus | StudyStatus | ReadingS
     kept = _("Finished parts are stored. Starting the same job again continues with them.")
     match status.status:
         case "queued" | "completed":
-            return [status.message]
+            return [said(status.message)]
         case "running":
             return progress
         case "failed":
-            return [without_links(status.message), *progress, kept]
+            return [without_links(said(status.message)), *progress, kept]
         case _:
             return [*progress, kept]
 
@@ -102,7 +102,7 @@ def tokenizer_lines(status: TokenizerStatus, corpora: Sequence[str] = ()) -> Ite
         yield f"{status.method} · {noun} {names}" if corpora else status.method
     if status.stats is None:
         code = "" if status.error is None else f"`{status.error.code}` "
-        yield f"{code}{without_links(clamp(status.message, MAX_ERROR))}"
+        yield f"{code}{without_links(clamp(said(status.message), MAX_ERROR))}"
         return
     yield from report_lines(tokenizer_report(status))
     yield _("Next: {commands}", commands=f"`/mt train tokenizer:{status.tokenizer_id}`")
@@ -112,7 +112,7 @@ def build_lines(status: BuildStatus) -> Iterator[str]:
     """Yield the progress of each language of a build, or in the end the table of its corpora."""
     manifest = status.manifest
     if status.error is not None:
-        yield without_links(status.error.message)
+        yield without_links(said(status.error.message))
     elif manifest is not None:
         corpus = next(iter(manifest.languages.values())).file.path.removesuffix(".txt")
         yield code_block("\n".join(_table(manifest)), _MAX_TABLE)

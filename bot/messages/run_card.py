@@ -25,10 +25,12 @@ from bot.messages.text import (
     make_embed,
     plain,
     relative_time,
+    said,
     shown_name,
     shown_perplexity,
     unit_of,
     unknown_warning,
+    with_option_names,
     with_unit,
     without_links,
 )
@@ -39,7 +41,7 @@ from trainer.contracts.generations import Sample
 from trainer.contracts.runs import Leaks, RunRecord, RunStatus
 from trainer.contracts.units import SURPRISAL_DIGITS, perplexity
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.lab.language import _, numeral, plural
+from trainer.lab.language import _, numeral, plural, told
 from trainer.reports.leak_notes import held_out_notes
 from trainer.reports.run_notes import counting_note, test_note
 from trainer.reports.run_report import card_fields
@@ -153,7 +155,7 @@ def recipe(record: RunRecord) -> list[str]:
     corpus = _("attached text") if request.corpus.is_attached else plain(request.corpus.name)
     length = count(request.num_epochs, "step") if request.counts_steps else count(request.num_epochs, "epoch")
     return [
-        f"{request.model_family}{size}{kind} · {request.model.sizes()}"
+        f"{request.model_family}{size}{kind} · {told(request.model.sizes())}"
         f" · {_('{method} tokenizer', method=request.tokenizer.method)} · {length}",
         _(
             "Corpus: {corpus}, {size} · seed {seed}",
@@ -325,7 +327,7 @@ def _steps_in_epochs(status: RunStatus) -> str:
 def _shown_message(status: RunStatus) -> str:
     """Return the message of a status; those of a waiting run are known in every language."""
     is_own = status.waits_for in (None, "object_store")  # that of a store is its own code
-    return status.message if is_own or status.waits_for is None else _(WAIT_MESSAGES[status.waits_for])
+    return said(status.message) if is_own or status.waits_for is None else _(WAIT_MESSAGES[status.waits_for])
 
 
 def _early_stop(status: RunStatus) -> str:
@@ -336,7 +338,7 @@ def _early_stop(status: RunStatus) -> str:
 
 def notes_of(notes: Sequence[str]) -> list[str]:
     """Return what the program has chosen or left out."""
-    return [f"ℹ {plain(note)}" for note in notes]
+    return [f"ℹ {plain(with_option_names(said(note)))}" for note in notes]
 
 
 def leak_warnings(record: RunRecord, leaks: Leaks) -> list[str]:
@@ -362,7 +364,7 @@ def _warning(status: RunStatus) -> list[str]:
 
 
 def _failure(status: RunStatus) -> list[str]:
-    text = status.error.message if status.error else status.message
+    text = said(status.error.message if status.error else status.message)
     code = f"`{status.error.code}` " if status.error else ""
     return [f"{code}{without_links(clamp(text, _MAX_ERROR))}"]
 

@@ -9,10 +9,11 @@ from typing import Literal
 import discord
 
 from bot.people.user_settings import current_unit
+from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
-from trainer.lab.language import _, numeral, plural
+from trainer.lab.language import _, current_language, numeral, plural, told
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 MAX_DESCRIPTION, _MAX_TITLE, MAX_FILE_BYTES = 4096, 256, 10 << 20  # Discord's limits
@@ -27,6 +28,12 @@ _MENTION = re.compile("(?<=@)(?=everyone|here)|(?<=<)(?=[@#:/]|a:|id:)")
 """The position in a mention of people, channels, commands or emojis where a sign makes it plain text."""
 _QUOTED = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
 """A quoted part of a message, such as a name that a user typed. The bot mentions admins outside of quotes."""
+
+
+OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
+"""The options of `/mt train` by the fields of a request that they set."""
+_CODE = re.compile(r"`([a-z_.]+)`")
+_PLAIN_WORD = re.compile(r"[^\W\d_]+(?=[\s,:;.)]|$)")
 
 
 def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:
@@ -95,6 +102,26 @@ def unknown_warning(unknown_char_share: float | None) -> list[str]:
             share=percent(unknown_char_share),
         )
     ]
+
+
+def said(message: str) -> str:
+    """Return a message that the program words in English in the reader's language, as a sentence."""
+    shown = told(message)
+    if _PLAIN_WORD.match(shown) is None:  # it begins with a name
+        return shown
+    first = "İ" if current_language() == "tr" and shown[0] == "i" else shown[0].upper()
+    return f"{first}{shown[1:]}"
+
+
+def with_option_names(message: str) -> str:
+    """Return a message whose fields of a train request have the names of the options of `/mt train`."""
+    return _CODE.sub(lambda name: f"`{option_name(name[1])}`", message)
+
+
+def option_name(field: str) -> str:
+    """Return the option that sets a field of a train request, or the field where there is none."""
+    own = field.removeprefix("train.")
+    return OPTION_NAMES.get(own, own if own in TRAIN_OPTIONS else field)
 
 
 def shown_name(record: RunRecord) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import discord
 
-from bot.messages.text import AMBER, clamp, make_embed, plain
+from bot.messages.text import AMBER, clamp, make_embed, plain, said
 from trainer.contracts.jobs import WorkerInfo
 from trainer.lab.language import _
 from trainer.queue.workers import Workers
@@ -37,4 +37,4 @@ def broken_worker_lines(worker: WorkerInfo) -> list[str]:
         "⚠ It takes no job: its processes end before their first step. Mend the machine, then restart the worker, or"
         " use `/mt-admin workers action:undrain`."
     )
-    return [remedy, f"> {plain(clamp(worker.reason or '', _MAX_REASON))}"]
+    return [remedy, f"> {plain(clamp(said(worker.reason or ''), _MAX_REASON))}"]

@@ -16,7 +16,7 @@ from bot.messages.buttons import button_row
 from bot.messages.files import no_files
 from bot.messages.text import AMBER, make_embed
 from bot.notifications.inbox import Inbox
-from bot.notifications.subjects import RESULT, Message, Subject, View
+from bot.notifications.subjects import Message, Subject, View
 from bot.people.user_settings import use_unit
 from bot.people.watchers import SentMessage, Watcher
 from bot.rest.errors import (
@@ -184,7 +184,7 @@ class Delivery:
                     await self._edit(channel, view)
             elif view.final is not None and not self._watcher.has_final:
                 message = await view.final(self._watcher)
-                message.embed.set_footer(text=f"{self.subject.subject_id}{RESULT}")
+                message.embed.set_footer(text=f"{self.subject.subject_id} · {_('result')}")
                 await self._send("final", channel, message)
             else:
                 await self._finish_card(channel, view)

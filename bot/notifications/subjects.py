@@ -17,8 +17,6 @@ from trainer.lab.permissions import Owned
 from trainer.queue.run_feeds import RunFeeds
 from trainer.system.shared_calls import SharedCalls
 
-RESULT = " · result"
-"""End of the footer of a final message, which distinguishes it from a card."""
 HEARTBEAT_SECONDS = 300.0
 """Seconds between two edits of a card that has no other news."""
 

@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from bot.messages.buttons import custom_id
-from bot.notifications.subjects import RESULT
 from bot.people.watchers import read_ledger
 from local_discord import LocalDiscord, Upload
 from local_discord.client import ClientRefusal
@@ -467,7 +466,7 @@ def _look_at_messages(campaign: Campaign, run: RunDirectory, found: Mapping[str,
         found["missing"].append(f"{run.run_id}: its starter is not in the ledger")
     for watcher in ledger.watchers:
         channel = campaign.system.server.dm_channel(users[watcher.user_id])
-        cards, finals = (_count(campaign, channel, footer) for footer in (run.run_id, f"{run.run_id}{RESULT}"))
+        cards, finals = (_count(campaign, channel, footer) for footer in (run.run_id, f"{run.run_id} · result"))
         if finals != 1:
             found["missing" if finals == 0 else "duplicate"].append(f"{run.run_id}: {finals} final messages")
         if cards > 1:

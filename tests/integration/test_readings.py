@@ -197,7 +197,7 @@ async def test_predictor__without_differences_ends_the_job_with_its_name_and_tha
             while not (status := reading.status()).has_ended:
                 await asyncio.sleep(0.05)
     assert status.status == "failed"
-    said = f"self_paced by {run_id}: `length` is constant or a combination of other predictors."
+    said = f"self_paced ({run_id}): `length` is constant or a combination of other predictors."
     assert said in status.message
 
 
@@ -224,7 +224,7 @@ async def test_counts__without_differences_are_left_out_with_a_note(lab: Lab) ->
         result = await completed(await started_reading(queue, asked))
     assert [one.counts for one in result.fits] == [None, "ngram"]
     assert [one.second for one in result.comparisons] == [f"ngram of {run_id}"]
-    said = f"Left out: self_paced by unigram of {run_id}: `surprisal` is constant or a combination of other predictors."
+    said = f"Left out: self_paced (unigram of {run_id}): `surprisal` is constant or a combination of other predictors."
     assert ENGLISH.note(result.data.notes[-1]).startswith(said)
 
 

@@ -44,8 +44,10 @@ class User(NamedTuple):
             is_seen = sees(None)
         word = self.job.word
         if not is_seen:
-            return f"{'an' if word[0] in 'aeiou' else 'a'} {word} of somebody else"
-        return f"the {word} '{self.job.job_id}'{'' if self.is_readable else ', which cannot be read'}"
+            return f"an {word} of somebody else" if word[0] in "aeiou" else f"a {word} of somebody else"
+        if not self.is_readable:
+            return f"the {word} '{self.job.job_id}', which cannot be read"
+        return f"the {word} '{self.job.job_id}'"
 
 
 class Needed(AppError):

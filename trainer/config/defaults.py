@@ -322,7 +322,8 @@ class _Rules:
         given, kind, model = self._basis.given, self._kind, self._basis.model
         if self._takes_muon:
             why = f"learns most per step of a {kind.name}"
-            why += f" from {self._basis.text}" if kind.muon_from_tokens else ""
+            if kind.muon_from_tokens:
+                why = f"learns most per step of a {kind.name} from {self._basis.text}"
             yield ChosenValue(field="optimizer.name", value="muon", reason=why)
         rate = _ADAMW_RATES.get(model.architecture, _TRANSFORMER_ADAMW_RATE)
         if self._has_muon:

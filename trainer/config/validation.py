@@ -16,11 +16,11 @@ Record = TypeVar("Record", bound=BaseModel)
 _SHOWN_VALUE_CHARACTERS = 40
 _SHOWN_NAME_CHARACTERS = 64
 _COMPRESSED = {
-    **{b"\x1f\x8b": "a gzip", b"PK\x03\x04": "a zip", b"\x28\xb5\x2f\xfd": "a zstd"},
-    **{b"\xfd7zXZ": "an xz", b"BZh": "a bzip2"},
+    **{b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip file", b"\x28\xb5\x2f\xfd": "a zstd file"},
+    **{b"\xfd7zXZ": "an xz file", b"BZh": "a bzip2 file"},
 }
 """Names of compressed formats by their first bytes."""
-_DOCUMENTS = {b"%PDF-": "a PDF", b"{\\rtf": "an RTF", b"\xd0\xcf\x11\xe0": "an Office"}
+_DOCUMENTS = {b"%PDF-": "a PDF document", b"{\\rtf": "an RTF document", b"\xd0\xcf\x11\xe0": "an Office document"}
 """Names of document formats by their first bytes."""
 _ZIP, _OFFICE_PARTS = b"PK\x03\x04", (b"[Content_Types].xml", b"mimetypeapplication/")
 """The first bytes of a zip file, and names in those that are documents."""
@@ -77,12 +77,14 @@ def format_problem(data: bytes, name: str) -> str | None:
     """
     start = data[:_EXAMINED_BYTES]
     is_office = start.startswith(_ZIP) and any(part in start for part in _OFFICE_PARTS)
-    kinds = ["an Office"] if is_office else [kind for magic, kind in _DOCUMENTS.items() if start.startswith(magic)]
+    kinds = (
+        ["an Office document"] if is_office else [kind for magic, kind in _DOCUMENTS.items() if start.startswith(magic)]
+    )
     if kinds:
-        return f"{name} is {kinds[0]} document, not a text. Save it as plain text in UTF-8 and give that file."
+        return f"{name} is {kinds[0]}, not a text. Save it as plain text in UTF-8 and give that file."
     for magic, program in _COMPRESSED.items():
         if data.startswith(magic):
-            return f"{name} is {program} file, not a text. Unpack it and give the text."
+            return f"{name} is {program}, not a text. Unpack it and give the text."
     zeros = [position for position, byte in enumerate(start) if byte == 0]
     has_one_parity = len({position % 2 for position in zeros}) == 1
     has_many = len(zeros) >= max(_MIN_ZERO_BYTES, _MIN_ZERO_SHARE * len(start))
@@ -202,8 +204,9 @@ def _problem(items: Sequence[_Item], record: Schema) -> FieldProblem:
         return FieldProblem(path="", message=message)
     known = {"requirement": str(item.ctx.get("allowed")), "value_error": message}
     value = None if any(member.is_secret for member in schema.members) else format_value(item.input)
-    given = "" if value is None else f", you gave {value}{_hint(item)}"
-    return FieldProblem.of(path, f" {message}{given}", value=value, allowed=known.get(item.type) or schema.words())
+    if value is not None:
+        message = _with_given(message, value, item)
+    return FieldProblem.of(path, f" {message}", value=value, allowed=known.get(item.type) or schema.words())
 
 
 def _message(item: _Item, must_be: str = "must be ") -> str:
@@ -214,12 +217,12 @@ def _message(item: _Item, must_be: str = "must be ") -> str:
             return str(context["error"])
         case "requirement":
             return f"{context['must']} {context['allowed']}"
-        case "too_short" | "too_long":
-            is_short = item.type == "too_short"
-            limit, way = (context["min_length"], "at least") if is_short else (context["max_length"], "at most")
-            return f"must have {way} {limit} item{'' if limit == 1 else 's'}, not {context['actual_length']}"
+        case "too_short":
+            return f"must have at least {_limit(context['min_length'], 'item')}, not {context['actual_length']}"
+        case "too_long":
+            return f"must have at most {_limit(context['max_length'], 'item')}, not {context['actual_length']}"
         case "string_too_short":
-            return f"must have at least {context['min_length']} character{'' if context['min_length'] == 1 else 's'}"
+            return f"must have at least {_limit(context['min_length'], 'character')}"
         case "string_too_long":
             return f"must have at most {context['max_length']} characters"
         case "string_pattern_mismatch":
@@ -228,6 +231,10 @@ def _message(item: _Item, must_be: str = "must be ") -> str:
             return f"invalid JSON: {context['error']}"
         case _:
             return f"{must_be}{item.msg if expected is None else expected.format_map(context)}"
+
+
+def _limit(number: object, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _whole(value: object) -> object:
@@ -244,8 +251,8 @@ def _wrong_tag(item: _Item, path: str, schema: Schema) -> FieldProblem:
     if given is None:
         return FieldProblem.of(path, " is required", allowed=allowed)
     value = format_value(given)
-    shown = "" if value is None else f", you gave {value}"
-    return FieldProblem.of(path, f" must be {allowed}{shown}", value=value, allowed=allowed)
+    message = f" must be {allowed}" if value is None else f" must be {allowed}, you gave {value}"
+    return FieldProblem.of(path, message, value=value, allowed=allowed)
 
 
 def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
@@ -264,12 +271,13 @@ def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
     )
 
 
-def _hint(item: _Item) -> str:
+def _with_given(message: str, value: str, item: _Item) -> str:
+    """Return a message with the given value, and with a hint where YAML reads a value as another type."""
     if item.type == "bool_type" and item.input in ("yes", "no", "on", "off"):
-        return " (yes, no, on and off are words here)"
+        return f"{message}, you gave {value} (yes, no, on and off are words here)"
     if item.type == "string_type" and isinstance(item.input, int | float):
-        return " (in quotes it would be text)"
-    return ""
+        return f"{message}, you gave {value} (in quotes it would be text)"
+    return f"{message}, you gave {value}"
 
 
 def block(fields: Mapping[str, object], name: str) -> dict[str, object]:

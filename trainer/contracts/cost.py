@@ -37,20 +37,20 @@ class Cost(Frozen):
             judge = "a measurement of two seconds" if self.is_measured else "an earlier run here"
             time = f"Training for {steps} takes about {rough_duration(self.seconds)}, judged by {judge}."
         if self.is_given_time and self.seconds is not None:
-            time = f"It takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing: the worker"
-            time += " measures its speed first, and may choose another size, other batches and fewer steps."
-        kept = ""
-        if self.kept_checkpoints:
-            kept = f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
-        who = "It has" if n_runs == 1 else f"Each of the {n_runs} runs has"
-        disk = f"{self.disk_bytes / MIB:,.1f} MiB of disk"
+            time = (
+                f"It takes the given {rough_duration(self.seconds)}, or less if more steps teach nothing: the worker"
+                " measures its speed first, and may choose another size, other batches and fewer steps."
+            )
+        memory, disk = f"{self.memory_bytes / GIB:.1f}", f"{self.disk_bytes / MIB:,.1f}"
+        needs = f"It has {params} parameters and needs about {memory} GiB of memory and {disk} MiB of disk."
         if n_runs > 1:
-            disk += f" ({n_runs * self.disk_bytes / MIB:,.1f} MiB in all)"
-        needs = (
-            f"{who} {params} parameters and needs about {self.memory_bytes / GIB:.1f} GiB of memory and {disk}.{kept}"
-            f" {time}"
-        )
-        return [needs, _BF16_HINT] if self.bf16_pays else [needs]
+            needs = (
+                f"Each of the {n_runs} runs has {params} parameters and needs about {memory} GiB of memory and"
+                f" {disk} MiB of disk ({n_runs * self.disk_bytes / MIB:,.1f} MiB in all)."
+            )
+        if self.kept_checkpoints:
+            needs += f" It keeps {counted(self.kept_checkpoints, 'checkpoint')}: {self.kept_bytes / MIB:,.1f} MiB."
+        return [f"{needs} {time}", *([_BF16_HINT] if self.bf16_pays else [])]
 
 
 def rough_count(number: int) -> str:

@@ -70,5 +70,7 @@ def missing_extras() -> list[str]:
 def extras_needed(*extras: str) -> AppError:
     """Return the error of a command that lacks extras."""
     names = " and ".join(f"`{extra}`" for extra in extras)
-    message = f"This needs the extra{'' if len(extras) == 1 else 's'} {names}: run {command_for(*extras)}."
+    message = f"This needs the extra {names}: run {command_for(*extras)}."
+    if len(extras) > 1:
+        message = f"This needs the extras {names}: run {command_for(*extras)}."
     return AppError(ErrorCode.UNSUPPORTED_BACKEND, message)

@@ -692,9 +692,6 @@ def quoted_run(run_id: str, label: str | None) -> str:
     return f"'{run_id}'" if label is None else f"'{label}' ({run_id})"
 
 
-_PAST = {"failed": "failed", "cancelled": "been cancelled"}
-
-
 def finished_error(run_id: str) -> AppError:
     """Return the refusal to cancel a run that has ended."""
     return AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
@@ -703,8 +700,10 @@ def finished_error(run_id: str) -> AppError:
 def check_completed(manifest: RunManifest) -> None:
     """Raise RUN_NOT_READY for a run that ended without a model."""
     if manifest.status != "completed":
-        ended = _PAST[manifest.status]
-        raise AppError(ErrorCode.RUN_NOT_READY, f"The run {manifest.quoted} has {ended}: it has no model.")
+        message = f"The run {manifest.quoted} has been cancelled: it has no model."
+        if manifest.status == "failed":
+            message = f"The run {manifest.quoted} has failed: it has no model."
+        raise AppError(ErrorCode.RUN_NOT_READY, message)
 
 
 class RunModel(Frozen):

@@ -54,7 +54,7 @@ def find_source(given: str, languages: Sequence[str], token: SecretStr | None) -
     missing = [f"{language}.txt" for language in languages if not (folder / f"{language}.txt").is_file()]
     name = safe_name(folder.resolve().name)
     if missing:
-        message = f"'{name}' has no {' and no '.join(missing)}: add a text per language, or leave out the language."
+        message = f"'{name}' has no {', '.join(missing)}: add a text per language, or leave out the language."
         raise AppError(ErrorCode.DATA_NOT_FOUND, message)
     hashes = {language: corpus_sha256(folder / f"{language}.txt") for language in languages}
     return Source(name, None, hashes, partial(_read_folder, folder))

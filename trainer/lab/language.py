@@ -1,9 +1,16 @@
-"""The language of answers: catalogues of texts, plural forms and numbers."""
+"""The language of answers: catalogues of texts, plural forms and numbers.
 
+The parts of the program below the faces word their messages in English: refusals, reasons, costs, notes of a run.
+They are stored, logged and sent over HTTP in these words. A face that has a language passes them through `told()`,
+which finds the template of a message in a catalogue of its own, and renders the translated one with its values.
+"""
+
+import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -32,12 +39,27 @@ _FORMS: dict[Language, Callable[[int], int]] = {
 """The plural form of a number, as in CLDR."""
 
 
-def _read(language: Language) -> _Catalogue:
-    return _catalogue_adapter.validate_json((files("trainer.lab") / "translations" / f"{language}.json").read_bytes())
+def _read(name: str) -> _Catalogue:
+    return _catalogue_adapter.validate_json((files("trainer.lab") / "translations" / f"{name}.json").read_bytes())
 
 
 CATALOGUES: dict[Language, Mapping[str, str | list[str]]] = {"en": {}, "tr": _read("tr"), "ru": _read("ru")}
 """The texts of each language by their English text; a text with a number has a list of its plural forms."""
+MESSAGES: dict[Language, Mapping[str, str | list[str]]] = {
+    "en": {},
+    "tr": _read("messages_tr"),
+    "ru": _read("messages_ru"),
+}
+"""The messages that are worded in English, by their template, whose values are numbered; nouns have plural forms."""
+_FIELD = re.compile(r"\{(\d)\}")
+_COUNT = re.compile(r"(\d[\d,]*) ([A-Za-z -]+)")
+_NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d+")
+_OF_FIELD = re.compile(r"(`[^`]+`:?) (.+)", re.DOTALL)
+"""A message that begins with the name of a field."""
+_SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z`'])")
+_JOINS = ("; ", ": ")
+_MAX_WEAK_LETTERS = 6
+"""A template with so few letters, such as `{0} of {1}`, is tried last, and for values only."""
 
 
 def use_language(language: Language) -> None:
@@ -78,3 +100,141 @@ def numeral(number: float, form: str = ",") -> str:
     """Return a number, formatted with a format specification, with the marks of the reader's language."""
     thousands, decimal = _MARKS[_current.get()]
     return format(number, form).translate({ord(","): thousands, ord("."): decimal})
+
+
+class _Template(NamedTuple):
+    """A translated message with the literal parts of its English template, between the values."""
+
+    parts: tuple[str, ...]
+    names: tuple[str, ...]
+    translated: str
+
+    def values(self, text: str) -> dict[str, str] | None:
+        """Return the values of the template in a text, each as short as possible; None if the text is another one."""
+        first, *others = self.parts
+        if not text.startswith(first):
+            return None
+        place, found = len(first), {}
+        for number, part in enumerate(others):
+            end = len(text) - len(part) if number == len(others) - 1 else text.find(part, place)
+            if end < place or not text.startswith(part, end):
+                return None
+            value = text[place:end]
+            if found.setdefault(self.names[number], value) != value or (self.is_quoted(number) and part[0] in value):
+                return None
+            place = end + len(part)
+        return found if place == len(text) else None
+
+    def is_quoted(self, number: int) -> bool:
+        """Whether a value stands in quotes or in code, so that it is a name."""
+        before, after = self.parts[number][-1:], self.parts[number + 1][:1]
+        return before != "" and before in "'`" and before == after
+
+
+class _Templates(NamedTuple):
+    """The templates of a language with the longest literal part of each, those with the most letters first."""
+
+    anchored: list[tuple[str, _Template]]
+    """Those that begin with a literal part."""
+    others: list[tuple[str, _Template]]
+    weak: list[tuple[str, _Template]]
+
+
+@cache
+def _templates(language: Language) -> _Templates:
+    found = _Templates([], [], [])
+    for english, translated in sorted(MESSAGES[language].items()):
+        names = tuple(_FIELD.findall(english))
+        if names and isinstance(translated, str):
+            template = _Template(tuple(_FIELD.split(english)[::2]), names, translated)
+            is_weak = sum(map(str.isalpha, "".join(template.parts))) <= _MAX_WEAK_LETTERS
+            group = found.anchored if template.parts[0] else found.weak if is_weak else found.others
+            group.append((max(template.parts, key=len), template))
+    for group in found:
+        group.sort(key=lambda one: -sum(map(len, one[1].parts)))
+    return found
+
+
+def told(message: str) -> str:
+    """Return a message of the program in the reader's language; in English what no catalogue has."""
+    language = _current.get()
+    if language == "en":
+        return message
+    return "\n".join(_told(line, language) for line in message.split("\n"))
+
+
+def _told(text: str, language: Language, *, is_value: bool = False) -> str:
+    core = text.strip()
+    bare = core.removesuffix(".")
+    found = _whole(bare, language, is_value=is_value) if bare else bare
+    if found == bare:
+        return text
+    end = "." if bare != core and found[-1:] not in ".?!…" else ""
+    return text.replace(core, f"{found}{end}", 1)
+
+
+def _whole(text: str, language: Language, *, is_value: bool) -> str:
+    """Return a message without its full stop, translated by one template, or in its parts."""
+    known = MESSAGES[language].get(text) or CATALOGUES[language].get(text) or CATALOGUES[language].get(f"{text}.")
+    if isinstance(known, str):
+        return known.removesuffix(".")
+    if (counted := _counted(text, language)) is not None:
+        return counted
+    templates = _templates(language)
+    if (rendered := _by_template(text, templates.anchored, language)) is not None:
+        return rendered
+    if (named := _OF_FIELD.fullmatch(text)) and (rest := _told(named[2], language)) != named[2]:
+        return f"{named[1]}{rest}" if rest.startswith(":") else f"{named[1]} {rest}"
+    if (rendered := _by_template(text, templates.others, language)) is not None:
+        return rendered
+    if (found := _in_parts(text, language, is_value=is_value)) != text or not is_value:
+        return found
+    return _by_template(text, templates.weak, language) or text
+
+
+def _by_template(text: str, templates: list[tuple[str, _Template]], language: Language) -> str | None:
+    for literal, template in templates:
+        if literal in text and (values := template.values(text)) is not None:
+            return _rendered(template, values, language)
+    return None
+
+
+def _rendered(template: _Template, values: Mapping[str, str], language: Language) -> str:
+    shown = {
+        name: values[name] if template.is_quoted(number) else _told(values[name], language, is_value=True)
+        for number, name in enumerate(template.names)
+    }
+    return _FIELD.sub(lambda field: shown[field[1]], template.translated)
+
+
+def _counted(text: str, language: Language) -> str | None:
+    """Return a number, or a number of things, with the reader's marks and plural form; None for other texts."""
+    thousands, decimal = _MARKS[language]
+    marks = {ord(","): thousands, ord("."): decimal}
+    if _NUMBER.fullmatch(text):
+        return text.translate(marks)
+    if (counted := _COUNT.fullmatch(text)) is None:
+        return None
+    digits, noun = counted[1], counted[2]
+    for singular in (noun, noun.removesuffix("s")):
+        forms = MESSAGES[language].get(f"{{count}} {singular}")
+        if isinstance(forms, list):
+            number = int(digits.replace(",", ""))
+            return forms[_FORMS[language](number)].format(count=digits.translate(marks))
+    return None
+
+
+def _in_parts(text: str, language: Language, *, is_value: bool) -> str:
+    """Return a message of several sentences or parts, each translated by itself."""
+    sentences = _SENTENCE_END.split(text)
+    for size in range(len(sentences) - 1, 0, -1):
+        first, rest = " ".join(sentences[:size]), " ".join(sentences[size:])
+        if (found := _told(first, language)) != first:
+            return f"{found} {_told(rest, language)}"
+    for mark in (*_JOINS, *((", ",) if is_value else ())):
+        parts = text.split(mark)
+        if len(parts) > 1:
+            shown = [_told(part, language, is_value=True) for part in parts]
+            if any(" " in part and part != other for part, other in zip(parts, shown, strict=True)):
+                return mark.join(shown)
+    return text

@@ -308,12 +308,14 @@ def check_fits(cost: Cost, machine: Machine, n_runs: int = 1) -> None:
             f" {machine.memory_bytes / GIB:.1f}: make `batch_size`, `max_seq_len` or the model smaller.",
         )
     if disk > machine.free_disk_bytes:
-        kept = ", or keep fewer checkpoints with `checkpoint_schedule`" if cost.kept_checkpoints else ""
+        whose = "this training" if n_runs == 1 else f"these {n_runs} trainings"
+        needed, free = f"{disk / MIB:,.1f}", f"{machine.free_disk_bytes / MIB:,.1f}"
+        remedy = "make room, or the model smaller"
+        if cost.kept_checkpoints:
+            remedy = "make room, or the model smaller, or keep fewer checkpoints with `checkpoint_schedule`"
         raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
-            f"The checkpoints of {'this training' if n_runs == 1 else f'these {n_runs} trainings'} need at least"
-            f" {disk / MIB:,.1f} MiB, and the disk has {machine.free_disk_bytes / MIB:,.1f} free: make room, or the"
-            f" model smaller{kept}.",
+            f"The checkpoints of {whose} need at least {needed} MiB, and the disk has {free} free: {remedy}.",
         )
 
 
@@ -400,5 +402,9 @@ def waiting_for(training: Sequence[str], ahead: int) -> str:
     """Return what a queued run waits for: runs that train now, of `ahead` runs before it."""
     if not training:
         return WAIT_MESSAGES["turn"]
-    others = f"; {counted(ahead - len(training), 'other run')} before it" if ahead > len(training) else ""
-    return f"Waiting for {' and '.join(training)}, which {'trains' if len(training) == 1 else 'train'} now{others}."
+    message = f"Waiting for {training[0]}, which trains now"
+    if len(training) > 1:
+        message = f"Waiting for {' and '.join(training)}, which train now"
+    if ahead > len(training):
+        return f"{message}; {counted(ahead - len(training), 'other run')} before it."
+    return f"{message}."

@@ -550,8 +550,10 @@ class _Table:
         marked = commas or (points if self._decimal == "," and 2 * len(points) < len(cells) else [])
         if marked and all(map(_THOUSANDS.fullmatch, marked)):
             plain, mark = safe_name(marked[0]), "." if commas else ","
-            problem = f"`{column}` has cells such as '{plain}': write {re.sub('[,.]', '', plain)} for a thousand and"
-            problem += f" more, or {re.sub('[,.]', mark, plain)} for a decimal mark."
+            problem = (
+                f"`{column}` has cells such as '{plain}': write {re.sub('[,.]', '', plain)} for a thousand and"
+                f" more, or {re.sub('[,.]', mark, plain)} for a decimal mark."
+            )
             raise AppError(ErrorCode.INVALID_INPUT, problem)
         if commas:
             yield note("Read as decimal marks: the commas in `{column}`.", column=column)

@@ -173,8 +173,11 @@ class NotEvaluated(AppError):
     """A run has no evaluation of a split."""
 
     def __init__(self, manifest: RunManifest, split: EvalSplit) -> None:
-        message = f"The run {manifest.quoted} has no evaluation of its {split} split. Evaluate it:"
-        super().__init__(ErrorCode.EVAL_NOT_FOUND, f"{message} `mt eval {manifest.run_id} --split {split}`.")
+        super().__init__(
+            ErrorCode.EVAL_NOT_FOUND,
+            f"The run {manifest.quoted} has no evaluation of its {split} split. Evaluate it:"
+            f" `mt eval {manifest.run_id} --split {split}`.",
+        )
         self.name = manifest.effective.label or manifest.run_id
         self.split: EvalSplit = split
 
@@ -199,8 +202,11 @@ def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     if (summary := manifest.evaluation(split)) is not None:
         return summary
     if manifest.is_unread(split):
-        message = f"The test split of the run {manifest.quoted} is locked: compare on `validation`, and read it once"
-        raise AppError(ErrorCode.TEST_LOCKED, f"{message} by an unlock when all is decided.")
+        raise AppError(
+            ErrorCode.TEST_LOCKED,
+            f"The test split of the run {manifest.quoted} is locked: compare on `validation`, and read it once"
+            " by an unlock when all is decided.",
+        )
     raise NotEvaluated(manifest, split)
 
 

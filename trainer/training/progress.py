@@ -323,8 +323,8 @@ class TrainingProgress:
         loss, guess = (loss_number(nats, "bits") for nats in (loss_nats, self._guess_nats()))
         message = (
             f"The training diverged: at step {self.state.step} the loss is {loss} bits per token, and guessing has"
+            f" {guess}. Use a smaller `learning_rate` or `gradient_clipping`."
         )
-        message += f" {guess}. Use a smaller `learning_rate` or `gradient_clipping`."
         return AppError(ErrorCode.TRAINING_NAN_LOSS, message)
 
     def _guess_nats(self) -> float:

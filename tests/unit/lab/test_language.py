@@ -24,6 +24,7 @@ from bot.people.user_settings import CatalogueTranslator, set_language
 from local_discord.limits import command_problems
 from local_discord.wire import Json
 from tests.support import ROOT
+from tests.support.message_templates import JOINS, nouns, templates
 from trainer.config.settings import Settings
 from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.batteries import LEVELS
@@ -32,7 +33,7 @@ from trainer.contracts.jobs import WorkerState
 from trainer.contracts.operations import JOB_ROWS, OPERATIONS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.contracts.wording import WAIT_MESSAGES
-from trainer.lab.language import CATALOGUES, Language, _, numeral, plural
+from trainer.lab.language import CATALOGUES, LANGUAGE_NAMES, MESSAGES, Language, _, numeral, plural, told, use_language
 from trainer.reports.run_report import RUN_FIELDS
 
 _MAX_DESCRIPTION = 100
@@ -144,6 +145,107 @@ def test_catalogue__has_every_text_and_no_other(language: Language) -> None:
         forms = found if isinstance(found, list) else [found]
         assert len(forms) == (FORMS[language] if texts.get(text) else 1)
         assert all(fields(form) == fields(text) for form in forms), text
+
+
+WORDS = ("run", "runs", "group", "training", "validation", "test", "recurrent", "transformer", "no document yet")
+"""Values of messages that are words of the program."""
+UNITS_OF_TIME = ("day", "hour", "minute", "s")
+
+
+def messages() -> set[str]:
+    """Return the keys of the catalogues of messages: templates, nouns with a number, and words."""
+    words = {word for row in JOB_ROWS.values() for word in (row.word, row.words)}
+    counted = {f"{{count}} {noun}" for noun in (*nouns(), *UNITS_OF_TIME, "document")}
+    return {*templates(), *JOINS, *WORDS, *words, *counted}
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_messages__are_all_in_the_catalogue_and_no_other(language: Language) -> None:
+    """So a message that is new or built in a way that the code does not show is noticed here."""
+    known, wanted = MESSAGES[language], messages()
+    of_answers = {text.removesuffix(".") for text in CATALOGUES[language]}
+    assert sorted(wanted - known.keys() - of_answers) == []
+    assert sorted(known.keys() - wanted) == []
+    for template, found in known.items():
+        forms = found if isinstance(found, list) else [found]
+        assert len(forms) == (FORMS[language] if "{count}" in template else 1), template
+        for form in forms:
+            assert fields(form) == fields(template), template
+            assert sorted(re.findall("`[^`]*`", form)) == sorted(re.findall("`[^`]*`", template)), template
+
+
+@pytest.mark.parametrize(
+    ("message", "russian", "turkish"),
+    [
+        (
+            "Redis is unavailable; try again in a minute.",
+            "Redis недоступен; повторите через минуту.",
+            "Redis kullanılamıyor; bir dakika sonra yeniden deneyin.",
+        ),
+        (
+            "`epochs` must be greater than or equal to 1, you gave 0.",
+            "`epochs` должно быть не меньше 1, задано 0.",
+            "`epochs` en az 1 olmalı, verilen 0.",
+        ),
+        (
+            "`max_steps` is required; `seed` must be a valid integer, you gave 'ten'",
+            "`max_steps` нужно указать; `seed` должно быть целым числом, задано 'ten'",
+            "`max_steps` gerekli; `seed` tam sayı olmalı, verilen 'ten'",
+        ),
+        (
+            "`learning_rate` must be a valid number or 'auto', you gave 'x'",
+            "`learning_rate` должно быть числом или 'auto', задано 'x'",
+            "`learning_rate` sayı veya 'auto' olmalı, verilen 'x'",
+        ),
+        (
+            "`x` must match pattern 'a b', you gave 'c'",
+            "`x` не соответствует образцу 'a b', задано 'c'",
+            "`x` 'a b' kalıbına uymalı, verilen 'c'",
+        ),
+        (
+            "The disk is full, so the scores could not be written: free some space.",
+            "Диск заполнен, поэтому оценки не удалось записать: освободите место.",
+            "Disk dolu, bu yüzden puanlar yazılamadı: yer açın.",
+        ),
+        (
+            "Waiting for `a` and `b`, which train now; 3 other runs before it.",
+            "Ожидание: сейчас обучаются `a` и `b`; впереди 3 других запуска.",
+            "Bekleniyor: şu anda `a` ve `b` eğitiliyor; önünde 3 başka çalışma.",
+        ),
+        (
+            "The run 'run' stays, because others need it: the battery 'b', a study of somebody else.",
+            "Запуск 'run' остаётся, так как нужен другим: набор 'b', чужая работа (исследование).",
+            "'run' çalışması kalıyor, çünkü başkalarına gerekli: sınama 'b', başkasının işi (araştırma).",
+        ),
+        (
+            (
+                "It has 29,400 parameters and needs about 0.1 GiB of memory and 2.5 MiB of disk."
+                " It keeps 1 checkpoint: 1.2 MiB."
+            ),
+            (
+                "Параметров: 29\u202f400; нужно около 0,1 ГиБ памяти и 2,5 МиБ диска."
+                " Сохраняется 1 контрольная точка: 1,2 МиБ."
+            ),
+            (
+                "29.400 parametresi var, yaklaşık 0,1 GiB bellek ve 2,5 MiB disk ister."
+                " Saklanan 1 denetim noktası: 1,2 MiB."
+            ),
+        ),
+        (
+            "No catalogue has this sentence.",
+            "No catalogue has this sentence.",
+            "No catalogue has this sentence.",
+        ),
+    ],
+)
+def test_message__is_told_in_the_reader_s_language(message: str, russian: str, turkish: str) -> None:
+    """Names in quotes and in code stay, also those that are words of the program."""
+
+    def shown(language: Language) -> str:
+        use_language(language)
+        return told(message)
+
+    assert [copy_context().run(shown, language) for language in LANGUAGE_NAMES] == [message, turkish, russian]
 
 
 async def test_commands__fit_into_discords_limits_in_every_language() -> None:

@@ -110,7 +110,7 @@ def _explained(analysis: MeasureAnalysis, model: ScoringModel, scores: Scores) -
     try:
         return analysis.explained_by(model, scores)
     except AppError as error:
-        raise AppError(error.code, f"{analysis.measure} by {model.name}: {error.message}", error.details) from None
+        raise AppError(error.code, f"{analysis.measure} ({model.name}): {error.message}", error.details) from None
 
 
 def _scored(reading: ReadingDirectory, counts: "_Counts", settings: Settings) -> Iterator[Scored]:
