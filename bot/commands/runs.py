@@ -11,11 +11,12 @@ from discord import app_commands
 from bot.commands.groups import Group, find_run_or_group, show_group
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, Reactions, open_form, respond
 from bot.commands.run_options import find_run, run_for_form, suggested_runs
-from bot.commands.training import answer_accepted, in_option_names
+from bot.commands.training import answer_accepted
 from bot.messages.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.files import no_files, one_file
 from bot.messages.group_card import group_buttons, group_card
+from bot.messages.option_names import in_option_names
 from bot.messages.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from bot.messages.run_card import attach_chart, run_card
 from bot.messages.text import GREY, make_embed, shown_name

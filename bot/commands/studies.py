@@ -13,6 +13,7 @@ from bot.commands.run_options import suggested_corpora
 from bot.messages.buttons import ButtonPress, button, button_row
 from bot.messages.files import one_file
 from bot.messages.job_cards import study_question
+from bot.messages.option_names import in_option_names
 from bot.rest.attachments import download_to
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
@@ -51,7 +52,10 @@ async def _start(
     options |= {} if variants is None else {"variants": variants}
     with TemporaryDirectory() as folder:
         path = None if config is None else await download_to(config, context.bot.settings, "config", folder)
-        return await ask_to_start(context, await asyncio.to_thread(_read, path, options, corpus or ""))
+        try:
+            return await ask_to_start(context, await asyncio.to_thread(_read, path, options, corpus or ""))
+        except AppError as error:
+            raise (in_option_names(error) if config is None else error) from None
 
 
 def _read(path: Path | None, options: dict[str, object], corpus: str = "") -> StudyRequest:

@@ -20,14 +20,14 @@ from bot.commands.run_options import (
 from bot.commands.studies import ask_to_start
 from bot.messages.answers import accepted_answer
 from bot.messages.buttons import button, button_row
-from bot.messages.text import option_name, with_option_names
+from bot.messages.option_names import in_option_names
 from bot.people.user_settings import Notify
 from bot.rest.attachments import attachment_name, download_to
 from bot.session.client import Bot
 from trainer.artifacts.run_ids import default_label, without_model
 from trainer.config.train_request import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, refusal
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.studies import StudyRequest
@@ -231,17 +231,3 @@ def _draft(typed: dict[str, object], file: Path | None) -> "RequestDraft":
     from trainer.config.train_request import RequestDraft
 
     return RequestDraft(typed) if file is None else read_experiment(read_yaml(file), typed)
-
-
-def in_option_names(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:
-    """Return the error with option names in place of field names, except for problems in an experiment file."""
-    if not error.details:
-        return error
-
-    def named(problem: FieldProblem) -> FieldProblem:
-        if is_in_file is not None and is_in_file(problem.path):
-            return problem
-        shown = problem.named(option_name(problem.path))
-        return changed(shown, message=with_option_names(shown.message))
-
-    return refusal(error.code, *map(named, error.details))

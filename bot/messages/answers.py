@@ -7,6 +7,7 @@ from typing import Literal
 
 import discord
 
+from bot.messages.option_names import option_name, with_option_names
 from bot.messages.run_card import leak_warnings, notes_of, recipe, result_details, run_card
 from bot.messages.text import (
     AMBER,
@@ -22,7 +23,6 @@ from bot.messages.text import (
     figure,
     figure_per_char,
     make_embed,
-    option_name,
     per_char,
     plain,
     relative_time,
@@ -30,7 +30,6 @@ from bot.messages.text import (
     said,
     shown_name,
     unit_of,
-    with_option_names,
     without_links,
 )
 from bot.people.user_settings import Notify

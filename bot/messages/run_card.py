@@ -7,6 +7,7 @@ from math import log
 import discord
 
 from bot.messages.advice import advice, can_resume
+from bot.messages.option_names import with_option_names
 from bot.messages.report_card import reader_of_names
 from bot.messages.text import (
     AMBER,
@@ -30,7 +31,6 @@ from bot.messages.text import (
     shown_perplexity,
     unit_of,
     unknown_warning,
-    with_option_names,
     with_unit,
     without_links,
 )

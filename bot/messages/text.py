@@ -9,7 +9,6 @@ from typing import Literal
 import discord
 
 from bot.people.user_settings import current_unit
-from trainer.config.train_request import TRAIN_OPTIONS
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunRecord, has_unknown_text
 from trainer.contracts.units import LOSS_DIGITS, PERPLEXITY_DIGITS, SHARE_DIGITS, bits_in_unit, in_unit
@@ -30,9 +29,6 @@ _QUOTED = re.compile(r"(?<!\w)'.*'(?!\w)", re.DOTALL)
 """A quoted part of a message, such as a name that a user typed. The bot mentions admins outside of quotes."""
 
 
-OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
-"""The options of `/mt train` by the fields of a request that they set."""
-_CODE = re.compile(r"`([a-z_.]+)`")
 _PLAIN_WORD = re.compile(r"[^\W\d_]+(?=[\s,:;.)]|$)")
 
 
@@ -111,17 +107,6 @@ def said(message: str) -> str:
         return shown
     first = "İ" if current_language() == "tr" and shown[0] == "i" else shown[0].upper()
     return f"{first}{shown[1:]}"
-
-
-def with_option_names(message: str) -> str:
-    """Return a message whose fields of a train request have the names of the options of `/mt train`."""
-    return _CODE.sub(lambda name: f"`{option_name(name[1])}`", message)
-
-
-def option_name(field: str) -> str:
-    """Return the option that sets a field of a train request, or the field where there is none."""
-    own = field.removeprefix("train.")
-    return OPTION_NAMES.get(own, own if own in TRAIN_OPTIONS else field)
 
 
 def shown_name(record: RunRecord) -> str:

@@ -83,6 +83,12 @@ NO_MESSAGES = (
     "a tensor is larger than its storage",
 )
 """Commands, keys, examples of files, names of columns, errors of a programmer, and texts of other programs."""
+PARSERS = (
+    *("expected the node content, but found '{0}'", "expected <block end>, but found '{0}'"),
+    *("mapping values are not allowed here", "could not find expected ':'", "found unexpected end of stream"),
+    *("found character '{0}' that cannot start any token", "found unknown escape character '{0}'"),
+)
+"""What PyYAML says of files that people write, as it is in our messages."""
 JOINS = (
     *("{0} and {1}", "{0} or {1}", "must have {0}", "must hold {0}", "must name {0}", "must be text"),
     *("unknown field `{0}`", "unknown field `{0}`; did you mean `{1}`?"),

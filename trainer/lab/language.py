@@ -54,11 +54,11 @@ MESSAGES: dict[Language, Mapping[str, str | list[str]]] = {
 _FIELD = re.compile(r"\{(\d)\}")
 _COUNT = re.compile(r"(\d[\d,]*) ([A-Za-z -]+)")
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d+")
-_OF_FIELD = re.compile(r"(`[^`]+`:?) (.+)", re.DOTALL)
-"""A message that begins with the name of a field."""
+_OF_FIELD = re.compile(r"(`[^`]+`:?|'[^']+':) (.+)", re.DOTALL)
+"""A message that begins with the name of a field, or with that of a file."""
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z`'])")
 _JOINS = ("; ", ": ")
-_MAX_WEAK_LETTERS = 6
+_MAX_WEAK_LETTERS = 4
 """A template with so few letters, such as `{0} of {1}`, is tried last, and for values only."""
 
 
@@ -204,7 +204,7 @@ def _rendered(template: _Template, values: Mapping[str, str], language: Language
         name: values[name] if template.is_quoted(number) else _told(values[name], language, is_value=True)
         for number, name in enumerate(template.names)
     }
-    return _FIELD.sub(lambda field: shown[field[1]], template.translated)
+    return _FIELD.sub(lambda field: shown[field[1]], template.translated).replace(" : ", ": ")
 
 
 def _counted(text: str, language: Language) -> str | None:
@@ -226,15 +226,14 @@ def _counted(text: str, language: Language) -> str | None:
 
 def _in_parts(text: str, language: Language, *, is_value: bool) -> str:
     """Return a message of several sentences or parts, each translated by itself."""
-    sentences = _SENTENCE_END.split(text)
-    for size in range(len(sentences) - 1, 0, -1):
-        first, rest = " ".join(sentences[:size]), " ".join(sentences[size:])
-        if (found := _told(first, language)) != first:
-            return f"{found} {_told(rest, language)}"
-    for mark in (*_JOINS, *((", ",) if is_value else ())):
-        parts = text.split(mark)
-        if len(parts) > 1:
-            shown = [_told(part, language, is_value=True) for part in parts]
-            if any(" " in part and part != other for part, other in zip(parts, shown, strict=True)):
-                return mark.join(shown)
-    return text
+    for mark, parts in ((" ", _SENTENCE_END.split(text)), *((mark, text.split(mark)) for mark in _JOINS)):
+        for size in range(len(parts) - 1, 0, -1):
+            first, rest = mark.join(parts[:size]), mark.join(parts[size:])
+            if (found := _told(first, language)) != first or size == 1:
+                shown = mark.join((found, _told(rest, language)))
+                if shown != text:
+                    return shown
+    names = text.split(", ") if is_value else []
+    listed = [_told(name, language, is_value=True) for name in names] if len(names) > 1 else names
+    is_known = any(" " in name and name != other for name, other in zip(names, listed, strict=True))
+    return ", ".join(listed) if is_known else text

@@ -24,7 +24,7 @@ from bot.people.user_settings import CatalogueTranslator, set_language
 from local_discord.limits import command_problems
 from local_discord.wire import Json
 from tests.support import ROOT
-from tests.support.message_templates import JOINS, nouns, templates
+from tests.support.message_templates import JOINS, PARSERS, nouns, templates
 from trainer.config.settings import Settings
 from trainer.contracts.baselines import WARNINGS
 from trainer.contracts.batteries import LEVELS
@@ -156,7 +156,7 @@ def messages() -> set[str]:
     """Return the keys of the catalogues of messages: templates, nouns with a number, and words."""
     words = {word for row in JOB_ROWS.values() for word in (row.word, row.words)}
     counted = {f"{{count}} {noun}" for noun in (*nouns(), *UNITS_OF_TIME, "document")}
-    return {*templates(), *JOINS, *WORDS, *words, *counted}
+    return {*templates(), *JOINS, *PARSERS, *WORDS, *words, *counted}
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
