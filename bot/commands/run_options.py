@@ -246,7 +246,7 @@ def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggest
     for one in matching(typed, lab.index.tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         if is_usable(lab.queue.tokenizers.directory(one.tokenizer_id)):
             label = f"{one.label} · " if one.label else ""
-            yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {count(one.vocab_size, 'token')}"
+            yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {count(one.vocab_size or 0, 'token')}"
 
 
 def autocomplete(suggestions: Suggestions) -> Suggest:

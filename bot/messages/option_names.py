@@ -22,7 +22,12 @@ def option_name(field: str) -> str:
 
 def with_option_names(message: str) -> str:
     """Return a message with the names of options in place of those of fields."""
-    return _CODE.sub(lambda name: f"`{option_name(name[1])}`", message)
+
+    def named(field: re.Match[str]) -> str:
+        name: str = field[1]
+        return f"`{option_name(name)}`"
+
+    return _CODE.sub(named, message)
 
 
 def in_option_names(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:

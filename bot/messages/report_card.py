@@ -10,7 +10,7 @@ from bot.messages.buttons import option, select
 from bot.messages.text import GREEN, clamp, code_block, make_embed, plain, utf16_length
 from bot.people.user_settings import current_unit
 from trainer.contracts.reports import Figure, Note, Report, Section, Table
-from trainer.lab.language import _, form_of, numeral, translated
+from trainer.lab.language import _, form_of, numeral, told, translated
 from trainer.reports.report_text import COLUMN_GAP, Reader, Rows, aligned, rows_of, sampled
 
 _MAX_OPTIONS = 25
@@ -26,7 +26,7 @@ def reader_of_names() -> Reader:
 
 
 def _reader() -> Reader:
-    return Reader(current_unit(), translated, form_of, numeral)
+    return Reader(current_unit(), translated, form_of, numeral, told=told)
 
 
 def report_lines(report: Report) -> Iterator[str]:

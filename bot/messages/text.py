@@ -103,7 +103,7 @@ def unknown_warning(unknown_char_share: float | None) -> list[str]:
 def said(message: str) -> str:
     """Return a message that the program words in English in the reader's language, as a sentence."""
     shown = told(message)
-    if _PLAIN_WORD.match(shown) is None:  # it begins with a name
+    if " " not in shown or _PLAIN_WORD.match(shown) is None:  # it begins with a name
         return shown
     first = "İ" if current_language() == "tr" and shown[0] == "i" else shown[0].upper()
     return f"{first}{shown[1:]}"

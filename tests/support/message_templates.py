@@ -154,11 +154,19 @@ def modules_of_messages() -> dict[str, ast.Module]:
 
 def templates_of(tree: ast.AST) -> Iterator[str]:
     """Yield the messages in a module or another part of the code, outermost first."""
-    for field, value in ast.iter_fields(tree):
-        if field not in ("annotation", "returns"):
-            for node in value if isinstance(value, list) else [value]:
-                if isinstance(node, ast.AST):
-                    yield from _templates_of_node(node)
+    annotations: set[ast.AST] = set()
+    match tree:
+        case ast.AnnAssign(annotation=annotation):
+            annotations = {annotation}
+        case ast.arg(annotation=ast.expr() as annotation):
+            annotations = {annotation}
+        case ast.FunctionDef(returns=ast.expr() as returns) | ast.AsyncFunctionDef(returns=ast.expr() as returns):
+            annotations = {returns}
+        case _:
+            pass
+    for node in ast.iter_child_nodes(tree):
+        if node not in annotations:
+            yield from _templates_of_node(node)
 
 
 def _templates_of_node(node: ast.AST) -> Iterator[str]:
@@ -179,4 +187,8 @@ def _templates_of_node(node: ast.AST) -> Iterator[str]:
 
 def _name(call: ast.Call) -> str:
     """Return the last name of a called function."""
-    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""

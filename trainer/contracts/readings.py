@@ -250,7 +250,13 @@ class ScoringModel(Frozen, json_schema_extra=describe_fields):
     @property
     def name(self) -> str:
         """The name of the model or of the counts."""
-        return self.model if self.counts is None else f"{self.counts} of {self.model}"
+        match self.counts:
+            case None:
+                return self.model
+            case "unigram":
+                return f"unigram of {self.model}"
+            case _:
+                return f"ngram of {self.model}"
 
 
 class ReadingFit(ScoringModel):

@@ -8,7 +8,6 @@ which finds the template of a message in a catalogue of its own, and renders the
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
@@ -56,8 +55,10 @@ _COUNT = re.compile(r"(\d[\d,]*) ([A-Za-z -]+)")
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+\.\d+")
 _OF_FIELD = re.compile(r"(`[^`]+`:?|'[^']+':) (.+)", re.DOTALL)
 """A message that begins with the name of a field, or with that of a file."""
-_SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z`'])")
-_JOINS = ("; ", ": ")
+_BETWEEN = re.compile(r"((?<=[.?!]) (?=[A-Z`'])|; |: )")
+"""The space between two sentences, or the mark between two parts of a message."""
+_MAX_PARTS, _MAX_LIST = 12, 400
+"""Parts of a message, and signs of a list, up to which they are translated one by one."""
 _MAX_WEAK_LETTERS = 4
 """A template with so few letters, such as `{0} of {1}`, is tried last, and for values only."""
 
@@ -108,13 +109,16 @@ class _Template(NamedTuple):
     parts: tuple[str, ...]
     names: tuple[str, ...]
     translated: str
+    longest: str
+    """The longest literal part, which few texts have."""
 
     def values(self, text: str) -> dict[str, str] | None:
         """Return the values of the template in a text, each as short as possible; None if the text is another one."""
         first, *others = self.parts
         if not text.startswith(first):
             return None
-        place, found = len(first), {}
+        place = len(first)
+        found: dict[str, str] = {}
         for number, part in enumerate(others):
             end = len(text) - len(part) if number == len(others) - 1 else text.find(part, place)
             if end < place or not text.startswith(part, end):
@@ -125,6 +129,9 @@ class _Template(NamedTuple):
             place = end + len(part)
         return found if place == len(text) else None
 
+    def n_signs(self) -> int:
+        return len("".join(self.parts))
+
     def is_quoted(self, number: int) -> bool:
         """Whether a value stands in quotes or in code, so that it is a name."""
         before, after = self.parts[number][-1:], self.parts[number + 1][:1]
@@ -132,27 +139,29 @@ class _Template(NamedTuple):
 
 
 class _Templates(NamedTuple):
-    """The templates of a language with the longest literal part of each, those with the most letters first."""
+    """The templates of a language, in each list those with the most signs first."""
 
-    anchored: list[tuple[str, _Template]]
+    anchored: list[_Template]
     """Those that begin with a literal part."""
-    others: list[tuple[str, _Template]]
-    weak: list[tuple[str, _Template]]
+    others: list[_Template]
+    weak: list[_Template]
 
 
-@cache
-def _templates(language: Language) -> _Templates:
+def _templates_of(catalogue: Mapping[str, str | list[str]]) -> _Templates:
     found = _Templates([], [], [])
-    for english, translated in sorted(MESSAGES[language].items()):
-        names = tuple(_FIELD.findall(english))
-        if names and isinstance(translated, str):
-            template = _Template(tuple(_FIELD.split(english)[::2]), names, translated)
-            is_weak = sum(map(str.isalpha, "".join(template.parts))) <= _MAX_WEAK_LETTERS
+    for english, translated in sorted(catalogue.items()):
+        split: list[str] = _FIELD.split(english)
+        if len(split) > 1 and isinstance(translated, str):
+            template = _Template(tuple(split[::2]), tuple(split[1::2]), translated, max(split[::2], key=len))
+            is_weak = len([sign for sign in "".join(template.parts) if sign.isalpha()]) <= _MAX_WEAK_LETTERS
             group = found.anchored if template.parts[0] else found.weak if is_weak else found.others
-            group.append((max(template.parts, key=len), template))
+            group.append(template)
     for group in found:
-        group.sort(key=lambda one: -sum(map(len, one[1].parts)))
+        group.sort(key=_Template.n_signs, reverse=True)
     return found
+
+
+_TEMPLATES: dict[Language, _Templates] = {language: _templates_of(known) for language, known in MESSAGES.items()}
 
 
 def told(message: str) -> str:
@@ -175,26 +184,35 @@ def _told(text: str, language: Language, *, is_value: bool = False) -> str:
 
 def _whole(text: str, language: Language, *, is_value: bool) -> str:
     """Return a message without its full stop, translated by one template, or in its parts."""
+    if (found := _matched(text, language)) is not None:
+        return found
+    if (parted := _in_parts(text, language)) != text or not is_value or len(text) > _MAX_LIST:
+        return parted
+    if (listed := _listed(text, language)) != text:
+        return listed
+    return _by_template(text, _TEMPLATES[language].weak, language) or text
+
+
+def _matched(text: str, language: Language) -> str | None:
+    """Return a message, or the problem behind the name of a field, translated by one template."""
     known = MESSAGES[language].get(text) or CATALOGUES[language].get(text) or CATALOGUES[language].get(f"{text}.")
     if isinstance(known, str):
         return known.removesuffix(".")
     if (counted := _counted(text, language)) is not None:
         return counted
-    templates = _templates(language)
-    if (rendered := _by_template(text, templates.anchored, language)) is not None:
+    if (rendered := _by_template(text, _TEMPLATES[language].anchored, language)) is not None:
         return rendered
-    if (named := _OF_FIELD.fullmatch(text)) and (rest := _told(named[2], language)) != named[2]:
-        return f"{named[1]}{rest}" if rest.startswith(":") else f"{named[1]} {rest}"
-    if (rendered := _by_template(text, templates.others, language)) is not None:
-        return rendered
-    if (found := _in_parts(text, language, is_value=is_value)) != text or not is_value:
-        return found
-    return _by_template(text, templates.weak, language) or text
+    if (named := _OF_FIELD.fullmatch(text)) is not None:
+        name: str = named[1]
+        problem: str = named[2]
+        if (rest := _matched(problem, language)) is not None:
+            return f"{name}{rest}" if rest.startswith(":") else f"{name} {rest}"
+    return _by_template(text, _TEMPLATES[language].others, language)
 
 
-def _by_template(text: str, templates: list[tuple[str, _Template]], language: Language) -> str | None:
-    for literal, template in templates:
-        if literal in text and (values := template.values(text)) is not None:
+def _by_template(text: str, templates: list[_Template], language: Language) -> str | None:
+    for template in templates:
+        if template.longest in text and (values := template.values(text)) is not None:
             return _rendered(template, values, language)
     return None
 
@@ -204,7 +222,12 @@ def _rendered(template: _Template, values: Mapping[str, str], language: Language
         name: values[name] if template.is_quoted(number) else _told(values[name], language, is_value=True)
         for number, name in enumerate(template.names)
     }
-    return _FIELD.sub(lambda field: shown[field[1]], template.translated).replace(" : ", ": ")
+
+    def value(field: re.Match[str]) -> str:
+        name: str = field[1]
+        return shown[name]
+
+    return _FIELD.sub(value, template.translated).replace(" : ", ": ")
 
 
 def _counted(text: str, language: Language) -> str | None:
@@ -215,7 +238,8 @@ def _counted(text: str, language: Language) -> str | None:
         return text.translate(marks)
     if (counted := _COUNT.fullmatch(text)) is None:
         return None
-    digits, noun = counted[1], counted[2]
+    digits: str = counted[1]
+    noun: str = counted[2]
     for singular in (noun, noun.removesuffix("s")):
         forms = MESSAGES[language].get(f"{{count}} {singular}")
         if isinstance(forms, list):
@@ -224,16 +248,28 @@ def _counted(text: str, language: Language) -> str | None:
     return None
 
 
-def _in_parts(text: str, language: Language, *, is_value: bool) -> str:
-    """Return a message of several sentences or parts, each translated by itself."""
-    for mark, parts in ((" ", _SENTENCE_END.split(text)), *((mark, text.split(mark)) for mark in _JOINS)):
-        for size in range(len(parts) - 1, 0, -1):
-            first, rest = mark.join(parts[:size]), mark.join(parts[size:])
-            if (found := _told(first, language)) != first or size == 1:
-                shown = mark.join((found, _told(rest, language)))
-                if shown != text:
-                    return shown
-    names = text.split(", ") if is_value else []
-    listed = [_told(name, language, is_value=True) for name in names] if len(names) > 1 else names
+def _in_parts(text: str, language: Language) -> str:
+    """Return a message of several sentences or parts, as long ones as possible translated by one template."""
+    parts: list[str] = _BETWEEN.split(text, _MAX_PARTS)
+    if len(parts) == 1:
+        return text
+    shown, start = "", 0
+    while start < len(parts):
+        ends = range(len(parts), start, -2)
+        found = ((end, _matched("".join(parts[start:end]).removesuffix("."), language)) for end in ends)
+        end, told_part = next(((end, one) for end, one in found if one is not None), (start + 1, None))
+        whole = "".join(parts[start:end])
+        stop = "." if told_part is not None and whole.endswith(".") and told_part[-1:] not in ".?!…" else ""
+        shown += (whole if told_part is None else f"{told_part}{stop}") + "".join(parts[end : end + 1])
+        start = end + 1
+    return shown
+
+
+def _listed(text: str, language: Language) -> str:
+    """Return a list of phrases, each translated by itself; single words may be names."""
+    names = text.split(", ", _MAX_PARTS)
+    if len(names) == 1:
+        return text
+    listed = [_told(name, language, is_value=True) for name in names]
     is_known = any(" " in name and name != other for name, other in zip(names, listed, strict=True))
     return ", ".join(listed) if is_known else text

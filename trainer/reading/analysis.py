@@ -44,13 +44,10 @@ Scores = Mapping[Predictor, Sequence[float | None]]
 """Numbers of all units by predictor, surprisals and entropies in bits."""
 _CURVE_POINTS, _GROUPS = 30, 20
 _UNITS: Mapping[str, str] = {
-    "surprisal": "bit",
-    "entropy": "bit",
-    "length": "character",
-    "log_frequency": "nat",
-    "unigram": "bit",
-    "ngram": "bit",
-    "position": "word",
+    **dict.fromkeys(("surprisal", "entropy", "unigram", "ngram"), "{what} per bit"),
+    "length": "{what} per character",
+    "log_frequency": "{what} per nat",
+    "position": "{what} per word",
 }
 
 
@@ -268,5 +265,5 @@ def _coefficients(regression: Regression, response: str) -> Iterator[Coefficient
     ]
     for one in regression.estimates:
         per = _UNITS.get(_predictor(one.name))
-        unit = what if per is None else f"{what} per {per}"
+        unit = what if per is None else per.format(what=what)
         yield Coefficient(predictor=one.name, unit=unit, estimate=one.value, low=one.low, high=one.high)

@@ -70,6 +70,8 @@ class Reader(NamedTuple):
     """Writes a number by a format specification with the reader's marks."""
     inert: Callable[[str], str] = _same
     """Makes the marks in names and texts of users plain characters."""
+    told: Callable[[str], str] = _same
+    """Returns words of the program that a report has as text, such as a unit, in the reader's language."""
     is_brief: bool = False
     """Estimates are shown without their intervals, but in the columns of these."""
 
@@ -114,7 +116,7 @@ class Reader(NamedTuple):
             case None:
                 return MISSING
             case str():
-                return cell
+                return self._words(cell)
             case Note():
                 return self.note(cell)
             case Estimate():
@@ -127,11 +129,15 @@ class Reader(NamedTuple):
     def _value(self, value: "str | Quantity | Note") -> str:
         match value:
             case str():
-                return self.inert(value)
+                return self.inert(self._words(value))
             case Note():
                 return self.note(value)
             case _:
                 return self.number(value.value, value.form)
+
+    def _words(self, text: str) -> str:
+        """Return a text of several words in the reader's language; a single word may be a name."""
+        return self.told(text) if " " in text else text
 
     def _estimate(self, one: Estimate, column: Column) -> str:
         """Return the parts of an estimate that a column shows."""

@@ -24,7 +24,7 @@ def segmentation_report(result: SegmentationResult, name: str) -> Report:
     """Return the report of the segmentation of a text with this name."""
     rows: list[tuple[Cell, ...]] = [
         (
-            score.model,
+            note("random") if score.cue is None else score.model,
             *_rule(score),
             _estimate(score.f1),
             _estimate(score.precision),

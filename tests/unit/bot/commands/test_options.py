@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from bot.commands.generate import GenerateOptions
-from bot.commands.training import with_option_names
+from bot.messages.option_names import in_option_names
 from bot.rest.attachments import attachment_name, download, read_attachment
 from tests.support.cards import texts
 from tests.support.properties import for_all
@@ -57,7 +57,7 @@ def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, val
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
     with pytest.raises(AppError) as refused:
         train_request(with_family(request_fields({"corpus": "x", "epochs": 0, "name": "a\nb"})))
-    told = with_option_names(refused.value)
+    told = in_option_names(refused.value)
     assert told.code is ErrorCode.INVALID_INPUT
     assert "`epochs`" in told.message and "`name`" in told.message
     assert "num_epochs" not in told.message and "label" not in told.message
