@@ -365,6 +365,17 @@ async def test_training__with_wait_is_answered_with_its_end_and_its_losses(here:
     assert complete.train_bits_per_char == pytest.approx(bits, rel=1e-12)
 
 
+async def test_label_of_another_run__is_told_before_a_training_starts(here: Site) -> None:
+    await here.post("/runs/train?wait=60", tiny_request(label="taken"))
+    body = {"corpus": "text", "model_family": "gru", "model_size": "tiny", "tokenizer": {"method": "char"}}
+    told = "Another run is called 'taken' as well, so commands will ask for an id in place of this name."
+    for fields, is_told in (({"label": "taken"}, True), ({"label": "taken", "resume": True}, False), ({}, False)):
+        checked = (await here.post("/runs/check", body | fields)).record(CheckedTraining)
+        assert (told in checked.notes) is is_told
+    status = (await here.post("/runs/train?wait=60", tiny_request(label="taken", seed=2))).record(RunStatus)
+    assert told in status.notes
+
+
 async def test_beginning_of_the_name_of_a_corpus__names_it_in_a_request(here: Site, run: RunDirectory) -> None:
     body = {"corpus": "tex", "model_family": "gru", "model_size": "tiny", "tokenizer": {"method": "char"}}
     checked = (await here.post("/runs/check", body)).record(CheckedTraining)

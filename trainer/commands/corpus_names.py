@@ -32,9 +32,10 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
     A path relative to the working directory or to the YAML file is offered to the corpus store, by its hash. The
     beginning of a name stands for it where only one corpus begins so.
     """
-    if corpora.has(name):
-        return name
     found = _local_path(name, yaml_file)
+    if corpora.has(name):
+        corpora.table_notes[name] = _note_on_path(name, found)
+        return name
     if found is not None:
         return await corpora.offer(found)
     full_name = corpora.full_name(name)
@@ -88,6 +89,8 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Remote"
             raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(name, FileNotFoundError()))
     names = [corpus.name for corpus in (await server.call(LIST_CORPORA)).corpora]
     if name in names:
+        for note in _note_on_path(name, found):
+            terminal.note(f"Note: {note}")
         return name
     if found is None:
         full_name = only_name(name, names)
@@ -103,6 +106,14 @@ async def server_corpus_name(name: str, yaml_file: Path | None, server: "Remote"
     for note in added.notes:
         terminal.note(f"Note: '{safe_name(found.name)}': {note}")
     return added.name
+
+
+def _note_on_path(name: str, path: Path | None) -> tuple[str, ...]:
+    """Return a sentence on the corpus that was taken in place of a file or a folder of the same name."""
+    if path is None:
+        return ()
+    shown = safe_name(name)
+    return (f"'{shown}' names a corpus and a path: the corpus was taken. For the path, write './{shown}'.",)
 
 
 def _check_known_elsewhere(name: str) -> None:

@@ -228,10 +228,14 @@ async def _read(draft: RequestDraft, file: Path | None, settings: Settings) -> T
     if not errors:
         try:
             request, unused = train_request(fields), draft.unused_settings
-            preview = await preview_training(
-                request, corpora, settings, requested_paths=draft.requested_paths, unused_settings=unused
+            return await preview_training(
+                request,
+                corpora,
+                settings,
+                named=RunStore(settings.app.artifacts_root).named(),
+                requested_paths=draft.requested_paths,
+                unused_settings=unused,
             )
-            return preview._replace(notes=(*preview.notes, *_notes_on_label(draft, settings)))
         except AppError as error:
             errors.append(draft.located(error))
     for field, name in _named_corpora(draft, errors, fields):  # the content of all of them, to report all problems
@@ -240,14 +244,6 @@ async def _read(draft: RequestDraft, file: Path | None, settings: Settings) -> T
         except AppError as error:
             errors.append(draft.located(error, field))
     raise draft.combined(errors)
-
-
-def _notes_on_label(draft: RequestDraft, settings: Settings) -> list[str]:
-    """Return a note on a given label that another run has; that of a request which resumes is that of its run."""
-    label, resumes = draft.fields.get("label"), draft.fields.get("resume") is True
-    if resumes or all(run.label != label for run in RunStore(settings.app.artifacts_root).named() if label is not None):
-        return []
-    return [f"Another run is called '{label}' as well, so commands will ask for an id in place of this name."]
 
 
 def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
@@ -332,14 +328,16 @@ async def follow_accepted(accepted: Accepted, terminal: Terminal, installation: 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
+    name_of = safe_name
     if settings.client.url is None:
-        checked = _with_time(read_training(options, settings, terminal), settings, terminal).checked()
+        training = _with_time(read_training(options, settings, terminal), settings, terminal)
+        checked, name_of = training.checked(), training.corpora.shown
     else:
         terminal.lists_problems = True
         checked = with_server(settings, lambda server: _check_there(options, server, terminal))
     cost = Text("\n".join(_cost_and_notes(checked)))
     request: dict[str, object] = dict(checked.request)
-    parts = [columns(_settings(checked)), cost, Text("Valid. Nothing was started.")]
+    parts = [columns(_settings(checked, name_of)), cost, Text("Valid. Nothing was started.")]
     if checked.chosen:
         reasons = [(choice.field, choice.shown_value(), choice.reason) for choice in checked.chosen]
         parts[1:1] = [Text("Values by rule, unless you give others:"), columns(reasons)]
@@ -355,7 +353,7 @@ async def _check_there(options: TrainOptions, server: "Remote", terminal: Termin
     return checked
 
 
-def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
+def _settings(training: CheckedTraining, name_of: Callable[[str], str]) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
     counts = isinstance(model, NgramConfig)
     sizes = model.sizes() if counts else f"{model.sizes()}, dropout {model.dropout:g}"
@@ -370,7 +368,11 @@ def _settings(training: CheckedTraining) -> list[tuple[str, str]]:
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
         ("objective", effective.objective + (", both directions" if effective.is_bidirectional else "")),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
-        *((name, f"{text.name}, {counted(text.bytes, 'byte')}") for name, text in corpora.items() if text is not None),
+        *(
+            (field, f"{name_of(text.name)}, {counted(text.bytes, 'byte')}")
+            for field, text in corpora.items()
+            if text is not None
+        ),
         ("training", length),
         ("batch", f"{rows} of {effective.max_seq_len} tokens"),
         *((("seeds", ", ".join(map(str, training.seeds))),) if len(training.seeds) > 1 else ()),

@@ -181,6 +181,7 @@ class CorpusStore:
         if not path.is_dir():
             return FolderLayout({}, self.table_notes.get(name, ()))
         files, notes = folder_layout(path, self.shown(name), given)
+        notes = (*self.table_notes.get(name, ()), *notes)
         return FolderLayout({field: f"{name}/{file}" for field, file in files.items()}, notes)
 
     async def describe(self, name: str, field: str = "corpus", *, minimum_lines: int = 1) -> CorpusRef:

@@ -155,6 +155,7 @@ async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Acc
             user_id=asked.caller.discord_id,
             http=asked.origin,
             corpora=corpora,
+            named=await lab.named_runs(asked.caller),
             requested_paths=local.requested_paths,
             unused_settings=local.unused_settings,
         )
@@ -165,7 +166,8 @@ async def train(lab: Lab, asked: Asked[NoQuery, WaitQuery, TrainRequest]) -> Acc
 async def check_training(lab: Lab, asked: Asked[NoQuery, NoQuery, TrainRequest]) -> CheckedTraining:
     """Check a train request as `POST /runs/train` does and estimate its cost, without starting anything."""
     request = await allowed_request(lab, asked.caller, asked.body)
-    return (await preview_training(request, lab.stores.corpora, lab.settings)).checked()
+    named = await lab.named_runs(asked.caller)
+    return (await preview_training(request, lab.stores.corpora, lab.settings, named=named)).checked()
 
 
 async def allowed_request(lab: Lab, caller: Caller, body: TrainRequest, *, is_sent: bool = False) -> TrainRequest:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.deletion import create_with_texts
 from trainer.artifacts.kinds import RUNS, TOKENIZERS
 from trainer.artifacts.run_groups import create_runs, remove_runs, write_members
-from trainer.artifacts.run_ids import id_of_resumed, new_run_id
+from trainer.artifacts.run_ids import Named, id_of_resumed, new_run_id
 from trainer.artifacts.runs import Origin, RunDirectory, unpause_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.presets import request_hash
@@ -70,6 +70,7 @@ class JobQueue:
         user_id: int | None,
         http: HttpOrigin | None = None,
         corpora: CorpusStore | None = None,
+        named: Iterable[Named] = (),
         requested_paths: tuple[str, ...] | None = None,
         unused_settings: Mapping[str, Setting] = MappingProxyType({}),
     ) -> Accepted:
@@ -78,6 +79,7 @@ class JobQueue:
             request,
             corpora or self.corpora,
             self.settings,
+            named=named,
             requested_paths=requested_paths,
             unused_settings=unused_settings,
         )

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.run_ids import check_label
+from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.presets import (
@@ -89,18 +89,20 @@ async def preview_training(
     corpora: CorpusStore,
     settings: Settings,
     *,
+    named: Iterable[Named] = (),
     requested_paths: tuple[str, ...] | None = None,
     unused_settings: Mapping[str, Setting] = MappingProxyType({}),
     pace: Pace | None = None,
 ) -> TrainingPreview:
     """Check a training request and estimate its cost; changes nothing.
 
+    `named` are the runs that the caller may name, for a note on a label that is taken.
     `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
     `pace` is what a worker has measured for a request that has `minutes`.
     Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
     """
     check_label(request.label)
-    request, named = _with_full_names(request, corpora)
+    request, notes_on_names = _with_full_names(request, corpora)
     seeds = request.all_seeds
     request = request if request.seeds is None else request.with_seed(seeds[0])
     request = with_labelled_tokenizer(request, requested_paths, settings)
@@ -116,7 +118,13 @@ async def preview_training(
         effective=effective,
         cost=cost,
         leaks=leaks,
-        notes=(*named, *found.notes, *notes_on_splits, *_notes_on_length(effective, cost)),
+        notes=(
+            *notes_on_names,
+            *_notes_on_label(request, named),
+            *found.notes,
+            *notes_on_splits,
+            *_notes_on_length(effective, cost),
+        ),
         corpora=corpora,
         requested_paths=requested_paths,
         unused_settings=unused_settings,
@@ -137,6 +145,14 @@ def _with_full_names(request: TrainRequest, corpora: CorpusStore) -> tuple[Train
             request = changed(request, **{field: name})
             notes += note_on_name(given, name)
     return request, tuple(notes)
+
+
+def _notes_on_label(request: TrainRequest, named: Iterable[Named]) -> tuple[str, ...]:
+    """Return a note on a label that another run has; that of a request which resumes is that of its run."""
+    label = request.label
+    if label is None or request.resume or all(run.label != label for run in named):
+        return ()
+    return (f"Another run is called '{label}' as well, so commands will ask for an id in place of this name.",)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:

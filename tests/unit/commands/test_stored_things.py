@@ -41,6 +41,8 @@ def test_note_of_a_run__is_shown_at_once(shell: Shell) -> None:
     ("words", "shown"),
     [
         (("--corpus", "min"), r"\nNote: 'min' names the corpus 'mine'\.\n"),
+        (("--corpus", "mine"), r"\nNote: 'mine' names a corpus and a path: the corpus was taken\. For the path, write"),
+        (("--corpus", "./mine"), r"\ncorpus +mine, [0-9,]+ bytes\n"),
         (("--corpus", "mine", "--batch-size", "7"), r"\nbatch +7 rows of 128 tokens\n"),
         (("--corpus", "mine", "--batch-size", "auto"), r"\nbatch_size +4 +"),
         pytest.param(
@@ -52,6 +54,7 @@ def test_note_of_a_run__is_shown_at_once(shell: Shell) -> None:
 )
 def test_validate__shows_what_was_given(shell: Shell, words: tuple[str, ...], shown: str) -> None:
     add_corpus(shell.folder, some_text(), "mine")
+    shell.write("mine", some_text(50))
     assert re.search(shown, shell.type("validate", *words))
 
 
