@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
+from textwrap import wrap
 
 import discord
 
@@ -129,7 +130,7 @@ def _fitted(cells: Rows, n_titles: int) -> Rows:
     Numbers are never cut, nor what stands beside the titles of a table of two columns, which may take several lines.
     """
     if len(cells[0]) == 2 and not all(_NUMBER.fullmatch(value) for _, value in cells[1:]):
-        return cells
+        return _on_several_lines(cells)
     widths, least = list[int](), list[int]()
     for place, (title, *others) in enumerate(_columns(cells)):
         widths.append(max(map(len, (title, *others))))
@@ -141,6 +142,18 @@ def _fitted(cells: Rows, n_titles: int) -> Rows:
     shown = next(number for number in range(len(widths), 0, -1) if _row_width(widths[:number]) <= _MAX_WIDTH)
     columns = [_cut(column, width) for column, width in zip(_columns(cells)[:shown], widths, strict=False)]
     return _columns(columns)  # rows again
+
+
+def _on_several_lines(cells: Rows) -> Rows:
+    """Return a table of two columns whose second cells take as many rows as they need."""
+    titles, values = _columns(cells)
+    width = min(max(map(len, titles)), _MAX_WIDTH // 2)
+    room = _MAX_WIDTH - len(COLUMN_GAP) - width
+    rows = list[list[str]]()
+    for title, value in zip(_cut(titles, width), values, strict=True):
+        first, *others = wrap(value, room) or [""]
+        rows += [[title, first], *(["", line] for line in others)]
+    return rows
 
 
 def _cut(column: Sequence[str], width: int) -> list[str]:
