@@ -11,13 +11,15 @@ from bot.messages.text import BLURPLE, make_embed
 from bot.people.user_settings import current_unit
 from bot.session.client import Bot
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.operations import CHAT_COMMANDS
+from trainer.contracts.operations import CHAT_COMMANDS, Role
 from trainer.contracts.units import UNIT_NOTE
 from trainer.lab.language import _
 from trainer.lab.permissions import bare_command, command_of, typed_command
 from trainer.queue.run_index import matching
 
 _MAX_CHOICES = 25  # Discord's limit
+_FIRST = ("train", "status", "generate", "score", "compare")
+"""The commands to begin with."""
 KINDS = {
     AppCommandOptionType.string: "text",
     AppCommandOptionType.integer: "whole number",
@@ -64,8 +66,9 @@ async def help_command(interaction: discord.Interaction[Bot], topic: str | None 
 async def _help(context: CommandContext, topic: str | None) -> Answer:
     commands = {command_name(command): command for command in all_commands(context.bot)}
     if topic is None:
-        lines = [f"**{typed_command(name)}** · {_(command.description)}" for name, command in commands.items()]
-        lines.append(_("`/mt help topic:train` shows the options of a command."))
+        lines = [f"**{typed_command(name)}** · {_(commands[name].description)}" for name in _FIRST]
+        lines += ["", *_groups(name for name in commands if _may_run(context, name))]
+        lines += ["", _("`/mt help topic:train` shows the options of a command.")]
         unit = _("Losses and surprisals are in {unit}; `/mt settings` changes the unit.", unit=_(current_unit()))
         lines.append(f"{unit} {_(UNIT_NOTE)}")
         return Answer(make_embed(BLURPLE, f"❔ {_('Commands')}", lines))
@@ -80,6 +83,22 @@ async def _help(context: CommandContext, topic: str | None) -> Answer:
     ]
     name = command_name(command)
     return Answer(make_embed(BLURPLE, f"❔ {typed_command(name)}", [_(command.description), *_rules(name), *options]))
+
+
+def _may_run(context: CommandContext, command: str) -> bool:
+    """Return whether the caller may run a command with some of its options."""
+    roles = {operation.role for name, operation in CHAT_COMMANDS.items() if command_of(name) == command}
+    return context.caller.is_admin or roles != {Role.ADMIN}
+
+
+def _groups(names: Iterable[str]) -> Iterator[str]:
+    """Yield one line for each group of commands: those of `/mt` itself, and those of each group in it or beside it."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        group, _space, action = typed_command(name).rpartition(" ")
+        groups.setdefault(group, []).append(f"`{action}`")
+    for group, actions in groups.items():
+        yield f"**{group}** · {' '.join(actions)}"
 
 
 def option_values(option: app_commands.Parameter) -> str:

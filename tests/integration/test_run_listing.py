@@ -294,12 +294,14 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(here:
 
 
 async def test_help__shows_every_command_and_its_options(here: Place) -> None:
-    overview = await here.ask(here.bob, "help")
+    overview, of_admins = await here.ask(here.bob, "help"), await here.ask(here.ana, "help")
+    assert "**/mt-study** · `start` `list` `show` `cancel`" in overview.text
+    assert "**/mt-admin** · `workers`" in of_admins.text and "mt-admin" not in overview.text
     mt = here.discord.commands[0]
     for command in (row for row in rows(mt["options"]) if row["type"] == 1):
         name = text(command["name"])
         topic = await here.ask(here.bob, "help", {"topic": name})
-        assert f"**/mt {name}** · {command['description']}" in overview.text
+        assert f"`{name}`" in overview.text and text(command["description"]) in topic.text
         for option in rows(command.get("options")):
             assert f"**{option['name']}**" in topic.text and text(option["description"]) in topic.text
     choices = await here.suggested(here.bob, "help", "topic", "tr")
@@ -309,7 +311,7 @@ async def test_help__shows_every_command_and_its_options(here: Place) -> None:
 
 
 async def test_picture_of_the_help__shows_the_help_of_today(here: Place) -> None:
-    message = await here.reply(here.bob, "help")
+    message = await here.reply(here.ana, "help")
     drawn = SHOWN.validate_json((ROOT / TARGET / SHOWN_FILE).read_bytes())["help"]
     today = shown_lines(message_html(message.payload, here.discord.read))
     remake = "draw it again: python -m scripts.pictures --answers"
