@@ -124,7 +124,9 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
         is_watching = watcher is not None and not watcher.is_done
         buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     charts = context.bot.charts
-    chart = await charts.loss_chart(curves["train"], curves["validation"], current_unit(), status.bits_per_nat)
+    chart = await charts.loss_chart(
+        curves["train"], curves["validation"], current_unit(), status.bits_per_nat, status.counted_val_loss
+    )
     return Answer(embed, partial(attach_chart, embed, chart, status), button_row(*buttons))
 
 

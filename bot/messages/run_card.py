@@ -195,6 +195,8 @@ def chart_alt_text(status: RunStatus) -> str:
         text += _(": training loss {loss}", loss=f"{figure(status.train_loss)} {unit_of(status.objective)}")
     if status.val_loss is not None:
         text += _(", validation loss {loss}", loss=figure(status.val_loss))
+    if status.counted_val_loss is not None:
+        text += _(", the n-gram's {loss}", loss=figure(status.counted_val_loss))
     return f"{text}."
 
 

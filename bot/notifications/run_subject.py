@@ -62,8 +62,13 @@ class RunSubject(Subject):
         """Draw the newest losses, which can be newer than the state."""
         curves = (await asyncio.to_thread(self._feed.read_curves)).by_name
         losses = [loss for _, loss in curves["train"]]
-        bits = state.status.bits_per_nat
-        chart = await self._sources.charts.loss_chart(curves["train"], curves["validation"], current_unit(), bits)
+        chart = await self._sources.charts.loss_chart(
+            curves["train"],
+            curves["validation"],
+            current_unit(),
+            state.status.bits_per_nat,
+            state.status.counted_val_loss,
+        )
         card = partial(self._card, state, losses, chart, heartbeat_ts)
         return View(state, card, partial(self._final, state, chart))
 

@@ -46,11 +46,16 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
-        self._waited_for: WeakValueDictionary[tuple[_Curve, _Curve, Unit, float | None], _SharedChart]
+        self._waited_for: WeakValueDictionary[tuple[_Curve, _Curve, Unit, float | None, float | None], _SharedChart]
         self._waited_for = WeakValueDictionary()
 
     async def loss_chart(
-        self, train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None
+        self,
+        train: Curve,
+        validation: Curve,
+        unit: Unit,
+        bits_per_nat: float | None = None,
+        counted: float | None = None,
     ) -> bytes | None:
         """Return the loss chart as PNG; None without a curve, or, logged, if the process died.
 
@@ -58,7 +63,7 @@ class ChartProcess:
         """
         if len(train) < 2:
             return None
-        key = tuple(train), tuple(validation), unit, bits_per_nat
+        key = tuple(train), tuple(validation), unit, bits_per_nat, counted
         chart = self._waited_for.setdefault(key, _SharedChart())
         async with chart.lock:
             if chart.png is None:
@@ -142,11 +147,13 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _loss_chart(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None) -> bytes:
+def _loss_chart(
+    train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None, counted: float | None
+) -> bytes:
     from trainer.reports.charts import loss_figure  # in the child only
     from trainer.reports.fonts import save_figure
 
-    return save_figure(loss_figure(train, validation, unit, bits_per_nat), "png")
+    return save_figure(loss_figure(train, validation, unit, bits_per_nat, counted), "png")
 
 
 def _group_chart(train: Sequence[Curve], validation: Sequence[Curve], unit: Unit, bits_per_nat: float | None) -> bytes:

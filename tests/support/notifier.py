@@ -45,10 +45,15 @@ class CountedCharts(ChartProcess):
         self.drawn = 0
 
     async def loss_chart(
-        self, train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None
+        self,
+        train: Curve,
+        validation: Curve,
+        unit: Unit,
+        bits_per_nat: float | None = None,
+        counted: float | None = None,
     ) -> bytes | None:
         self.drawn += 1
-        return await super().loss_chart(train, validation, unit, bits_per_nat)
+        return await super().loss_chart(train, validation, unit, bits_per_nat, counted)
 
 
 class Place:

@@ -112,6 +112,8 @@ class MetricsConfig(EventBase):
     precision: str
     threads: int
     tokenizer_id: str
+    counted_val_loss: float | None = None
+    """Validation loss of the best n-gram of the training split, in nats per token; None for a model without one."""
     leaks: Leaks = Field(default_factory=dict)
     """Shares of the held-out splits that stand in the training split."""
     notes: tuple[str, ...] = ()

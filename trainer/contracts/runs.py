@@ -410,6 +410,8 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     test_perplexity: float | None = None
     bits_per_char: float | None = None
     """Bits per character of the test split."""
+    counted_val_loss: float | None = None
+    """Validation loss of the best n-gram of the training split, in nats per token; None for a model without one."""
     baseline: Baseline | None = None
     """Losses of counting on the test split, or on validation without one; None until the end, and for masked models."""
     tokens_per_second: float | None = None

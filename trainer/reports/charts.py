@@ -48,11 +48,17 @@ _HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
 
 
-def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float | None = None) -> Figure:
+def loss_figure(
+    train: Curve,
+    validation: Curve,
+    unit: Unit,
+    bits_per_nat: float | None = None,
+    counted: float | None = None,
+) -> Figure:
     """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps, 800 x 400 pixels.
 
     Losses are given in nats per token and drawn in `unit`. `bits_per_nat`: bits per character of the validation split
-    for one nat per token; None draws no second axis.
+    for one nat per token; None draws no second axis. `counted`: the validation loss of the n-gram, a line.
     """
     figure, axes = _empty_chart()
     shown, validation = _in_unit(_thinned(train), unit), _in_unit(validation, unit)
@@ -75,7 +81,10 @@ def loss_figure(train: Curve, validation: Curve, unit: Unit, bits_per_nat: float
             label="validation",
             zorder=3,
         )
-    _set_limits(axes, [loss for _, loss in shown], [loss for _, loss in validation])
+    lines = [] if counted is None else [in_unit(counted, unit)]
+    for loss in lines:
+        axes.axhline(loss, color=_TEXT, linestyle="--", linewidth=1.2, label="n-gram (validation)")
+    _set_limits(axes, [loss for _, loss in shown], [*(loss for _, loss in validation), *lines])
     _style(axes, f"{unit} per token")
     _add_second_axis(axes, bits_per_nat, unit)
     return figure

@@ -105,6 +105,15 @@ def test_axes_of_losses__have_one_unit(tmp_path: Path, unit: Unit, nats: float) 
     assert [len(figure.axes) for figure in figures] == [2, 2]
 
 
+@pytest.mark.parametrize("counted", [1.5, 2.5, 4.0])
+def test_loss_of_counting__is_a_line_within_the_picture(counted: float) -> None:
+    figure = loss_figure(*LOSSES, "bits", counted=counted)
+    axes, line = figure.axes[0], figure.axes[0].lines[-1]
+    bottom, top = axes.get_ylim()
+    assert losses_of(line) == pytest.approx([counted / log(2)] * 2) and bottom < counted / log(2) < top
+    assert line.get_label() == "n-gram (validation)"
+
+
 def test_second_axis__is_for_causal_models_with_a_validation_only(tmp_path: Path) -> None:
     validation = SplitSizes(lines=1, chars=300, tokens=100)
     masked = status_with(tmp_path / "masked", validation.bits_per_char(2.0, "masked_lm"))

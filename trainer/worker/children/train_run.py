@@ -62,7 +62,7 @@ from trainer.system.logs import LogReader
 from trainer.system.signals import StopFlag
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.training.baseline import measure_baselines
+from trainer.training.baseline import counted_validation_loss, measure_baselines
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.counting import count, evaluate_counted
 from trainer.training.dataset import TokenizedCorpus, prepare
@@ -486,6 +486,7 @@ class TrainingAttempt:
             precision=compute.precision,
             threads=compute.threads,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
+            counted_val_loss=counted_validation_loss(corpus, tokenizer.vocab_size, effective),
             leaks=corpus.leaks,
             notes=self._notes(corpus),
         )

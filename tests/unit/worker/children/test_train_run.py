@@ -88,6 +88,9 @@ async def test_training__stores_the_baseline_of_its_splits(tmp_path: Path, test_
     run, manifest = await trained(tmp_path, max_steps=1, max_seq_len=8, test_fraction=test_fraction)
     reported = "test" if test_fraction else "validation"
     assert set(manifest.baselines) == {"validation", reported}
+    assert run.follow().refresh().counted_val_loss == manifest.baselines["validation"].ngram_loss, (
+        "known from the start"
+    )
     baseline, metrics = manifest.reported_baseline, run.evaluation()
     assert baseline is not None and metrics.baseline == run.follow().refresh().baseline == baseline
     assert baseline.bits_per_char == pytest.approx(metrics.bits_per_char)
