@@ -336,6 +336,8 @@ async def test_two_phases__share_a_tokenizer_and_the_weights_of_the_first(lab: L
     assert [curves[code].initial_val_loss is None for code in ("tr", "kk")] == [True, False]
     for code, manifest in (("tr", tr), ("kk", kk)):
         assert (curves[code].test_loss, curves[code].auc) == (manifest.metrics.test, manifest.metrics.auc)
+    of_cells = {one.language: one.baseline.bits_per_char for one in result.baselines}
+    assert of_cells == pytest.approx({code: m.metrics.bits_per_char for code, m in (("tr", tr), ("kk", kk))})
     pairs = {(row.listener_language, row.text_language) for row in result.models[0].tables.matrix}
     assert pairs == {(a, b) for a in ("kk", "tr") for b in ("kk", "tr")}
     perplexities = {

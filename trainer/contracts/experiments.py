@@ -21,6 +21,7 @@ from trainer.contracts.base import (
     is_ascending,
     requires,
 )
+from trainer.contracts.baselines import Baseline
 from trainer.contracts.batteries import MAX_BATTERIES, BatteryInfo, BatteryRow, BatteryScores, DevelopmentOptions
 from trainer.contracts.job_status import JobPage, JobStatus
 from trainer.contracts.reports import TreeJoin
@@ -565,9 +566,18 @@ class ModelTables(Frozen):
     """The gap between branches in the first scoring mode; None without two branches."""
 
 
+class CellBaseline(Frozen):
+    """The runs of a model and language against counting in their training text, mean over seeds, on the test split."""
+
+    model: Name
+    language: str
+    baseline: Baseline
+
+
 class ExperimentResult(Frozen):
     """`result.json`: the numbers of a finished experiment; the report is made of it."""
 
+    schema_version: Literal[2] = 2
     experiment_id: Identifier
     name: str
     languages: tuple[str, ...]
@@ -586,6 +596,8 @@ class ExperimentResult(Frozen):
     """The headline first."""
     seed_rows: tuple[SeedRow, ...] = ()
     perplexities: tuple[PerplexityRow, ...] = ()
+    baselines: tuple[CellBaseline, ...] = ()
+    """In the order of models and languages; without models that have no baseline, such as masked ones."""
     curves: tuple[CurveRow, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     correlations: tuple[Correlation, ...] = ()

@@ -21,7 +21,7 @@ from trainer.contracts.experiments import CurveRow, ExperimentResult
 from trainer.contracts.reports import Note, TreeJoin
 from trainer.contracts.units import Unit, in_unit
 from trainer.reports.charts import leave_out_matplotlibrc
-from trainer.reports.experiment_report import battery_seeds, covered, leaf_title
+from trainer.reports.experiment_report import covered, leaf_title, means_over_seeds
 from trainer.reports.experiment_tables import (
     SCALE_COLOURS,
     HeatScale,
@@ -81,7 +81,7 @@ def batteries_figure(result: ExperimentResult) -> Figure:
     figure, axes, bar = _draw_heat_map(result, heat, HeatScale(0.0, 100.0))
     names = [drawable(title[:_MAX_NAME_CHARACTERS]) for title in heat.columns]
     axes.set_xticks([place + 0.5 for place in range(len(names))], names, rotation=30, ha="left")
-    figure.supxlabel(_with_spread(result, battery_seeds(result)), color=QUIET, fontsize=NOTE_SIZE)
+    figure.supxlabel(_with_spread(result, means_over_seeds(result)), color=QUIET, fontsize=NOTE_SIZE)
     label_axes(axes, "battery, after its language", "language of the model")
     bar.set_label("accuracy (%)", color=TEXT, fontsize=LABEL_SIZE)
     return figure

@@ -1,5 +1,6 @@
 """The report of an experiment: how much a model of one language is surprised by another, and what supports it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from trainer.contracts.base import changed
@@ -41,6 +42,7 @@ from trainer.reports.experiment_tables import (
     pair_rows,
     pair_seeds,
 )
+from trainer.reports.run_notes import ngram_note
 
 _KINDS: Mapping[TextKind, str] = {
     "passages": "the passages",
@@ -76,6 +78,7 @@ def experiment_report(result: ExperimentResult) -> Report:
         *section("Human ratings", _ratings(result)),
         *section("Batteries", _batteries(result)),
         *section("Perplexity", [_perplexities(result)]),
+        *section("Counting", _counting(result)),
         *section("Tree", _tree(result)),
         *section("Asymmetry", _asymmetry(result), is_detail=True),
         *section("Listeners of one text", _listeners(result), is_detail=True),
@@ -280,7 +283,7 @@ def _batteries(result: ExperimentResult) -> Iterator[Part]:
     yield choice("Model", [battery_table(result, model) for model in models])
     text = note(
         "Heat map of accuracies on batteries: the numbers of the table of batteries. {seeds}",
-        seeds=battery_seeds(result),
+        seeds=means_over_seeds(result),
     )
     yield _picture("batteries", text)
     yield note("Paradigms and other measures: batteries.csv. Controls, and differences between runs: the jobs below")
@@ -301,7 +304,7 @@ def battery_table(result: ExperimentResult, model: str) -> Table:
             "Accuracy in % of model {model} by the sum of log-probabilities, without ties. Rows: language of the model;"
             " columns: battery, after its language. {seeds}{intervals}",
             model=model,
-            seeds=battery_seeds(result),
+            seeds=means_over_seeds(result),
             intervals=note(" In brackets: 95 % intervals {ends}.", ends=ends),
         ),
         columns=(column(""), *(Column(title=note("{name}", name=title), form="points") for title in titles)),
@@ -311,8 +314,8 @@ def battery_table(result: ExperimentResult, model: str) -> Table:
     )
 
 
-def battery_seeds(result: ExperimentResult) -> Note:
-    """Return over how many seeds the accuracies are means."""
+def means_over_seeds(result: ExperimentResult) -> Note:
+    """Return over how many seeds the numbers are means."""
     if len(result.seeds) == 1:
         return note("One seed per language.")
     return note("Means of {seeds} per language.", seeds=counted_note(len(result.seeds), "seed"))
@@ -353,6 +356,38 @@ def perplexity_table(result: ExperimentResult, model: str, kind: TextKind, mode:
         rows=tuple(rows),
         file="perplexity.csv",
     )
+
+
+def _counting(result: ExperimentResult) -> Iterator[Part]:
+    """Yield the losses of the trained models beside those of counting in their training text, and what to do."""
+    rows = tuple(
+        (
+            *(one.model, one.language, ngram_note(one.baseline), one.baseline.bits_per_char),
+            *(one.baseline.ngram_bits_per_char, one.baseline.difference),
+        )
+        for one in result.baselines
+    )
+    if not rows:
+        return
+    yield Table(
+        name="counting",
+        title=note("Models and counting"),
+        caption=note(
+            "Losses on the test split of each training text, in {unit} per character, beside those of the best n-gram"
+            " that was counted in the training text. {covered}",
+            covered=means_over_seeds(result),
+        ),
+        columns=(
+            *(column("model"), column("language"), column("n-gram")),
+            *(column("model's loss", "per_char"), column("n-gram's loss", "per_char")),
+            column("difference", "per_char_change"),
+        ),
+        rows=rows,
+        n_titles=3,
+    )
+    warnings = Counter(text for one in result.baselines for text in one.baseline.warnings())
+    for text, number in warnings.items():
+        yield note("Warning: {number} of {all}: {text}", number=number, all=len(rows), text=note(text))
 
 
 def _listener(figures: ListenerFigures) -> Cell:

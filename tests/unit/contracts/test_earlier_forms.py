@@ -27,7 +27,7 @@ _OTHER_MODULES = (
     "trainer.lab.permissions",
 )
 _WITHOUT_VERSION = {
-    *("BatteryItem", "CheckpointManifest", "CellRuns", "ExperimentResult", "ExperimentTexts", "FileRecord"),
+    *("BatteryItem", "CheckpointManifest", "CellRuns", "ExperimentTexts", "FileRecord"),
     *("ItemScores", "ModelWords", "ReadingFit", "RunError", "Sample", "StepProgress", "TrainingSample", "UnitScores"),
     *("Validity", "Verification", "WordTexts"),
 }

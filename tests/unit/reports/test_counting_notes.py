@@ -1,8 +1,12 @@
 """Counting beside several models."""
 
+from tests.support.experiment_results import finished_experiment
 from trainer.contracts.base import changed
 from trainer.contracts.baselines import Baseline
-from trainer.reports.report_text import Reader
+from trainer.contracts.experiments import CellBaseline
+from trainer.contracts.reports import Note, Table
+from trainer.reports.experiment_report import experiment_report
+from trainer.reports.report_text import Reader, rows_of
 from trainer.reports.run_notes import counting_of_several
 
 BITS = Reader("bits")
@@ -25,4 +29,20 @@ def test_models_of_one_text__share_the_line_of_its_ngram() -> None:
         "5-gram: 2.500 bits per character; a 2.250 (-0.250), b 3.000 (+0.500)",
         "unigram: 4.000 bits per character; c 2.250 (-1.750)",
         "b: This model is worse than counting: give it more time first, then a larger size or more text.",
+    ]
+
+
+def test_models_of_an_experiment__stand_beside_counting_in_their_texts() -> None:
+    cells = (("lstm", "tr", BETTER), ("lstm", "az", WORSE), ("gru", "tr", WORSE))
+    found = tuple(CellBaseline(model=model, language=language, baseline=one) for model, language, one in cells)
+    report = experiment_report(changed(finished_experiment(), baselines=found))
+    [shown] = [one for one in report.sections if BITS.note(one.title) == "Counting"]
+    [table] = [one for one in shown.parts if isinstance(one, Table)]
+    assert rows_of(table, BITS)[1:] == [
+        ["lstm", "tr", "5-gram", "2.250", "2.500", "-0.250"],
+        ["lstm", "az", "5-gram", "3.000", "2.500", "+0.500"],
+        ["gru", "tr", "5-gram", "3.000", "2.500", "+0.500"],
+    ]
+    assert [BITS.note(one) for one in shown.parts if isinstance(one, Note)] == [
+        "Warning: 2 of 3: This model is worse than counting: give it more time first, then a larger size or more text."
     ]

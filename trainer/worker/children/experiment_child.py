@@ -14,14 +14,17 @@ from trainer.batteries.comparisons import language_rows
 from trainer.batteries.reading import with_items
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.baselines import mean_baseline
 from trainer.contracts.batteries import BatteryScores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
+    CellBaseline,
     CellKey,
     CellRun,
     CurveRow,
     Encoding,
     ExperimentRecord,
+    ExperimentRequest,
     ExperimentText,
     ExperimentTexts,
     Replacement,
@@ -127,10 +130,22 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
         "batteries": language_rows(batteries),
         "battery_ids": battery_ids,
         "development_ids": development_ids,
+        "baselines": tuple(_cell_baselines(record.request, cells, runs)),
     }
     result = changed(result, **found)
     write_report(experiment.path, result, changed(section_scores, batteries=batteries))
     log.info("experiment_completed")
+
+
+def _cell_baselines(
+    request: ExperimentRequest, cells: Mapping[CellKey, CellRun], runs: RunStore
+) -> Iterator[CellBaseline]:
+    for model in request.models:
+        for language in request.trained_languages:
+            of_seeds = (runs.get(cells[CellKey(model, language, seed)].run_id) for seed in request.seeds)
+            found = [run.completed_manifest().baselines for run in of_seeds]
+            if known := [one["test"] for one in found if "test" in one]:
+                yield CellBaseline(model=model, language=language, baseline=mean_baseline(known))
 
 
 def _battery_scores(
