@@ -30,7 +30,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import GroupPath, RunPath
 from trainer.contracts.runs import Accepted, AnnotationChange
-from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, LogLevel
+from trainer.contracts.training_options import MAX_LABEL_CHARACTERS, MAX_NOTE_CHARACTERS, LogLevel
 from trainer.lab import calls
 from trainer.lab.language import _
 
@@ -83,7 +83,7 @@ async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_co
     await respond(interaction, "resume", lambda context: _resume(context, run, epochs or None))
 
 
-@app_commands.command(description="Change the note and the tags of a run, in a form.")
+@app_commands.command(description="Change the name, the note and the tags of a run, in a form.")
 @app_commands.describe(run="Name or id of the run; default: your newest run")
 @app_commands.autocomplete(run=suggested_runs("annotate"))
 async def annotate(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
@@ -198,7 +198,8 @@ async def _annotation_form(context: CommandContext, run_id: str | None) -> disco
     return form(
         "annotate",
         run.run_id,
-        _("Note and tags: {name}", name=run.name),
+        _("Name, note and tags: {name}", name=run.name),
+        Field("label", _("Name"), status.label or "", is_required=False, max_characters=MAX_LABEL_CHARACTERS),
         Field("note", _("Note"), status.note or "", is_required=False, max_characters=MAX_NOTE_CHARACTERS),
         Field("tags", _("Tags, one per line"), "\n".join(status.tags), is_required=False),
     )
@@ -206,7 +207,12 @@ async def _annotation_form(context: CommandContext, run_id: str | None) -> disco
 
 async def _annotate(context: CommandContext, press: ButtonPress) -> Answer:
     lines = {name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in press.fields.items()}
-    change = parse(AnnotationChange, {"note": " ".join(lines["note"]), "tags": lines["tags"]})
+    label = " ".join(lines["label"])
+    given: dict[str, object] = {"note": " ".join(lines["note"]), "tags": lines["tags"]}
+    status = (await context.lab.feeds.read(press.run_id)).follower.status
+    if label and label != status.label:
+        given["label"] = label
+    change = parse(AnnotationChange, given)
     await context.lab.call(calls.ANNOTATE_RUN, context.caller, RunPath(run_id=press.run_id), body=change)
     return await _status(context, press.run_id)
 

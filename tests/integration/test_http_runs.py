@@ -15,7 +15,7 @@ from tests.support.http import ADMIN, BOB, Site, inside, with_api
 from tests.support.redis_servers import embedded
 from tests.support.stories import BEGIN, Story, run_record
 from tests.support.worker_runs import events_of
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore, manifest_of
 from trainer.contracts.base import HttpOrigin, changed
 from trainer.contracts.evaluations import EvalMetrics
 from trainer.contracts.events import MetricsProgress
@@ -292,6 +292,31 @@ async def test_annotations__replace_the_tags_of_the_request_in_lists(idle: Site,
     assert runs.get("char_lstm-0").record().effective.tags == ("big",)
     refused = await idle.post(path, {"note": "two\nlines"})
     assert refused.outcome == (422, "INVALID_INPUT") and "printable" in refused.text
+
+
+async def test_name__is_given_again_at_any_time(idle: Site, tmp_path: Path) -> None:
+    runs = RunStore(tmp_path / "artifacts")
+    Story(tmp_path / "artifacts", run_record("char_lstm-0", label="old")).start()
+    ended = Story(tmp_path / "artifacts", run_record("char_lstm-1", label="ended")).start().complete()
+    ended.run.write_manifest(manifest_of(ended.record, "completed"))
+    for run_id, name in (("char_lstm-0", "new"), ("char_lstm-1", "newer")):
+        stored = (runs.get(run_id).path / "request.json").read_bytes()
+        sent = (await idle.post(f"/runs/{run_id}/annotations", {"label": name})).record(RunStatus)
+        assert (sent.label, sent.note) == (name, None)
+        assert (await idle.get(f"/runs/{name}")).record(RunStatus).run_id == run_id, "commands find the run by it"
+        assert run_id in await listed(idle, f"label={name}")
+        assert (runs.get(run_id).path / "request.json").read_bytes() == stored, "what was asked for stays"
+    assert (await idle.get("/runs/old")).status == 404
+    assert {one.label for one in runs.named()} == {"new", "newer"}
+    manifest = runs.get("char_lstm-1").manifest()
+    assert manifest is not None and manifest.effective.label == "newer"
+    for label, reason in (("last", "newest"), ("newer", "another run is called 'newer'")):
+        refused = await idle.post("/runs/char_lstm-0/annotations", {"label": label})
+        assert refused.outcome == (422, "INVALID_INPUT") and reason in refused.text
+    group = RunGroup(group_id="gru-1", seeds=(1, 2))
+    Story(tmp_path / "artifacts", changed(run_record("gru-1-s1", label="pair"), group=group)).start()
+    refused = await idle.post("/runs/gru-1-s1/annotations", {"label": "alone"})
+    assert refused.outcome == (422, "INVALID_INPUT") and "one of a group" in refused.text
 
 
 async def test_list__refuses_what_it_does_not_know(idle: Site, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_settings__too_long_for_a_form_are_attached_only(tmp_path: Path) -
         assert b"checkpoint_schedule" in here.discord.read(answered(shown).attachments[0])
 
 
-async def test_note_and_tags__stand_in_a_form_and_are_shown_with_the_status(tmp_path: Path) -> None:
+async def test_name_note_and_tags__stand_in_a_form_and_are_shown_with_the_status(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         run = here.story(here.bob).start().step(5, 2.0).run
         for given, shown, stored in (
@@ -128,10 +128,14 @@ async def test_note_and_tags__stand_in_a_form_and_are_shown_with_the_status(tmp_
         ):
             call = await here.discord.slash(here.bob, "mt annotate", {"run": run.run_id})
             fields = [mapping(part["component"]) for part in rows((await call.form())["components"])]
-            assert tuple(field["value"] for field in fields if field.get("value")) == stored
+            name, *others = (field["value"] for field in fields if field.get("value"))
+            assert name == "kk-ipa" and tuple(others) == stored
             answer = await here.submit(call, given)
             assert shown in answer.text and ("🏷" in answer.text) == ("🏷" in shown)
         assert (run.annotations().note, run.annotations().tags) == ("", ())
+        call = await here.discord.slash(here.bob, "mt annotate", {"run": run.run_id})
+        answer = await here.submit(call, {"label": "renamed", "note": "", "tags": ""})
+        assert "renamed" in answer.text and run.record().effective.label == "renamed"
 
 
 async def test_retry__after_a_lack_of_memory_has_half_the_batch(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ NAMES_NOTHING: Mapping[str, str] = {
     "TrainRequest": "model_size device label tags",
     "Provenance": "source_corpus",  # free text of the model card
     "SpecialTokens": "bos_token eos_token unk_token pad_token cls_token sep_token mask_token",
-    "AnnotationChange": "note tags",
+    "AnnotationChange": "label note tags",
     "ExportRequest": "license",
     "PredictRequest": "text",
     "UploadRequest": "name language",  # the name of a new corpus

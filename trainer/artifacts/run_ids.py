@@ -13,10 +13,10 @@ from trainer.contracts.base import Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.seeds import group_id_of, is_group
+from trainer.contracts.training_options import MAX_LABEL_CHARACTERS
 
 LAST = "last"
 """The name of the newest run, tokenizer, battery or experiment; no label may be equal to it."""
-_MAX_LABEL = 64
 _SHOWN_NAMES = 5
 _UNQUOTED = re.compile(r"\w[\w.+-]*")
 """A label that a shell reads as one word."""
@@ -128,7 +128,7 @@ def default_label(corpus: str, family: object, runs: Iterable[Named], *, resumes
     taken = set[str | None]() if resumes else {run.label for run in runs}
     stem = "".join(sign for sign in PurePath(corpus).stem if sign.isprintable()).strip()
     ends = (f"{family}" if number == 1 else f"{family}-{number}" for number in count(1))
-    labels = (f"{stem[: _MAX_LABEL - len(end) - 1]}-{end}".removeprefix("-") for end in ends)
+    labels = (f"{stem[: MAX_LABEL_CHARACTERS - len(end) - 1]}-{end}".removeprefix("-") for end in ends)
     return next(label for label in labels if label not in taken)
 
 

@@ -19,7 +19,7 @@ from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, 
 from trainer.artifacts.curves import RunCurves
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.job_folder import JOB_ID, REQUEST_FILE, JobFolder, JobStore, created_at, with_manifest
-from trainer.artifacts.run_ids import Named
+from trainer.artifacts.run_ids import Named, check_label
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import FileRecord, RunState, changed, now
@@ -101,7 +101,7 @@ class RunDirectory(JobFolder[RunRecord]):
     """Folder of one run: beside the files of each job event log, checkpoints, manifest and seal.
 
     After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers, and
-    whoever may change note and tags the annotations.
+    whoever may change label, note and tags the annotations. Request and manifest are read with the label given last.
     """
 
     word = "run"
@@ -134,10 +134,19 @@ class RunDirectory(JobFolder[RunRecord]):
         """Return True until the end is completely written."""
         return not self.seal.exists()
 
+    def record(self) -> RunRecord:
+        record = super().record()
+        label = self.annotations().label
+        return record if label is None else changed(record, effective=changed(record.effective, label=label))
+
     def manifest(self) -> RunManifest | None:
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
         is_there = os.path.lexists(self.result)  # faster than an exception
-        return find_record(self.result, RunManifest) if is_there else None
+        manifest = find_record(self.result, RunManifest) if is_there else None
+        label = None if manifest is None else self.annotations().label
+        if manifest is None or label is None:
+            return manifest
+        return changed(manifest, effective=changed(manifest.effective, label=label))
 
     def check_readable(self) -> None:
         self.manifest()
@@ -158,7 +167,7 @@ class RunDirectory(JobFolder[RunRecord]):
         return quoted_run(self.run_id, None)
 
     def annotations(self) -> Annotations:
-        """Read note and tags that people have added; without any for a missing or damaged file."""
+        """Read what people have added; nothing for a missing or damaged file."""
         return whole_record(self.annotations_file, Annotations) or Annotations()
 
     def completed_manifest(self) -> RunManifest:
@@ -506,10 +515,15 @@ class RunStore(JobStore[RunDirectory]):
             self.disk.remove(mark)
 
     def annotate(self, run: RunDirectory, change: AnnotationChange) -> None:
-        """Change note and tags of a run, one process after the other.
+        """Change label, note and tags of a run, one process after the other.
 
-        Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE.
+        Raises INVALID_INPUT for a label that no run may have, and of a run that shares that of its group;
+        INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE.
         """
+        check_label(change.label)
+        if change.label is not None and run.record().group is not None:
+            message = f"The run {run.quoted} is one of a group, whose runs share a name: change its note or tags."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
         given: dict[str, object] = change.model_dump(exclude_none=True)
         with storage_errors("the note is not saved"), open_regular(self._folder.with_name(_ANNOTATED), "ab") as mark:
             take_lock(mark.fileno(), fcntl.LOCK_EX)
@@ -567,7 +581,8 @@ class RunStore(JobStore[RunDirectory]):
                 continue
             group_id = None if names.group is None else names.group.group_id
             is_part = names.experiment_id is not None or names.study_id is not None
-            one = Named(run_id, names.effective.label, group_id, names.resumed_from_run_id, is_part)
+            label = self.directory(run_id).annotations().label or names.effective.label
+            one = Named(run_id, label, group_id, names.resumed_from_run_id, is_part)
             read.append((names.created_at, one))
         return [*(one for _, one in sorted(read, reverse=True)), *unreadable]
 

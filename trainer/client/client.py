@@ -183,9 +183,16 @@ class Client:
         """Wait for the end of a run and return its status."""
         return self._loop.call(self._server.ended(GET_RUN, RunPath(run_id=self._full_id(run_id))))
 
-    def annotate(self, run_id: str, *, note: str | None = None, tags: Sequence[str] | None = None) -> RunStatus:
-        """Change the note and the tags of a run, and return its status; what is None stays as it is."""
-        change = parse(AnnotationChange, {"note": note, "tags": tags})
+    def annotate(
+        self,
+        run_id: str,
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> RunStatus:
+        """Change label, note and tags of a run, and return its status; what is None stays as it is."""
+        change = parse(AnnotationChange, {"label": label, "note": note, "tags": tags})
         return self._call(ANNOTATE_RUN, parse(RunPath, {"run_id": run_id}), body=change)
 
     def cancel(self, run_id: str) -> RunStatus:

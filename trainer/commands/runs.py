@@ -83,6 +83,7 @@ class _DeleteOptions(Options):
 
 
 class _AnnotateOptions(RunOptions):
+    label = option("--name NAME", str, "call the run so from now on")
     note = option("--note TEXT", str, "write this note; '' removes it")
     tags = option("--tags A,B", _split, "give these tags in place of the earlier ones; '' removes all")
 

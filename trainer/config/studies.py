@@ -29,14 +29,13 @@ from trainer.contracts.studies import (
     ValueRange,
     Values,
 )
-from trainer.contracts.training_options import ChosenValue, EarlyStopping
+from trainer.contracts.training_options import MAX_LABEL_CHARACTERS, ChosenValue, EarlyStopping
 
 Trials = Mapping[TrialKey, Trial]
 """The trials that were started, by their keys."""
 _RATE_FACTOR = 3.0
 """The usual space has rates from a third of the rule's to three times as much."""
 _DROPOUT_RANGE, _MAX_DROPOUT = 0.2, 0.7
-_MAX_LABEL = 64
 _TRIES_PER_VARIANT = 20
 _fields: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _NAT_BITS = 1 / math.log(2)
@@ -173,7 +172,7 @@ def of_trial(record: StudyRecord, key: TrialKey) -> EffectiveRequest:
     full = changed(
         variant.effective,
         seed=seed,
-        label=f"{record.request.name} {variant.name} {key}"[:_MAX_LABEL],
+        label=f"{record.request.name} {variant.name} {key}"[:MAX_LABEL_CHARACTERS],
         tags=(*variant.effective.tags, record.study_id),
     )
     if key.phase != "round" or isinstance(full.model, NgramConfig):

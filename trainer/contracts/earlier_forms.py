@@ -123,6 +123,7 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
     "StudyRecord": ((),),
     "StudyResult": ((),),
     "BatteryRecord": ((Change("batteries", _with_templates),), ()),
+    "Annotations": ((),),
     "ExperimentRecord": ((),),
     "ExperimentResult": ((),),
     "BatteryManifest": ((Change("batteries", _with_templates),),),

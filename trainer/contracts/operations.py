@@ -490,7 +490,9 @@ _RUNS = (
         "POST /runs/{run_id}/annotations",
         "runs",
         "The status of the run",
-        TerminalCommand("annotate", "runs", "change the note and the tags of a run", "mt annotate RUN --tags pilot"),
+        TerminalCommand(
+            "annotate", "runs", "change the name, the note and the tags of a run", "mt annotate RUN --tags pilot"
+        ),
         ChatCommand("annotate", "runs"),
         role=Role.OWNER,
         example={"note": "diverged at once", "tags": ["pilot"]},

@@ -42,6 +42,7 @@ from trainer.contracts.training_options import (
     BatchRows,
     ChosenValue,
     EarlyStopping,
+    Label,
     LearningRate,
     Pace,
     RowLength,
@@ -367,14 +368,15 @@ class Accepted(Frozen, json_schema_extra=describe_fields):
 class AnnotationChange(Frozen):
     """A change of what people add to a run after its start; a field without a value stays as it is."""
 
+    label: Label | None = None
     note: RunNote | None = None
     tags: Tags | None = None
 
 
 class Annotations(AnnotationChange):
-    """`annotations.json`: the note of a run, and tags in place of those of its request."""
+    """`annotations.json`: the note of a run, and its label and tags in place of those of its request."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
 
 
 class RunStatus(Frozen, json_schema_extra=describe_fields):

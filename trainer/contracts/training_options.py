@@ -90,7 +90,10 @@ def is_one_line(text: str) -> bool:
 
 
 RunNote = Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
-Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
+MAX_LABEL_CHARACTERS = 64
+Label = Annotated[
+    str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable
+]
 Tags = Annotated[tuple[Label, ...], Field(max_length=32)]
 _sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
 _AnySize: JsonDict = {"x-enum": _sizes}

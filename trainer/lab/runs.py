@@ -15,7 +15,7 @@ from trainer.artifacts.run_ids import default_label
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.validation import format_value
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, refusal
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, field_error, refusal
 from trainer.contracts.http_answers import CancelAnswer, CheckedTraining, Curve, RunPage, RunReport
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import (
@@ -234,8 +234,11 @@ async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
 
 
 async def annotate_run(lab: Lab, asked: Asked[RunPath, NoQuery, AnnotationChange]) -> RunStatus:
-    """Change the note and the tags of a run, by which lists of runs are searched and filtered."""
-    run_id, caller = asked.path.run_id, asked.caller
+    """Change the name of a run, and its note and tags, by which lists of runs are searched and filtered."""
+    run_id, caller, label = asked.path.run_id, asked.caller, asked.body.label
+    if label is not None and any(one.label == label and one.run_id != run_id for one in await lab.named_runs(caller)):
+        message = f"another run is called '{label}': give another name"
+        raise field_error(ErrorCode.INVALID_INPUT, "label", message)
     await (await lab.live()).states.annotate(run_id, asked.body)
     log.info("run_annotated", user_id=caller.discord_id, api_key=caller.key_name, run_id=run_id)
     return await lab.feeds.status(run_id)
