@@ -56,7 +56,7 @@ async def test_page__uploads_a_corpus_by_the_keyboard_through_a_kill_of_the_serv
             await browser.evaluate("document.querySelector('#corpus-name').value = 'demo'")
             await browser.tab_to(".upload button")
             await browser.press("Enter")
-            await browser.see_text("There is another corpus 'demo': give another `name`.")
+            await browser.see_text("There is another corpus 'demo': give another name.")
             assert await faults(browser) == []
             stored = server / "artifacts" / "corpora" / "қазақ_тілі.txt"
             assert await asyncio.to_thread(corpus_sha256, stored) == await asyncio.to_thread(corpus_sha256, file)

@@ -156,9 +156,9 @@ function tableOf(shown, artifact) {
  * @param {ReportCell[][]} rows
  */
 function plainTable({ columns }, caption, rows) {
-  const titles = columns.map(({ title }) => () => noteText(title));
+  const titles = columns.map(({ title }) => (noteText(title) ? () => noteText(title) : ""));
   const cells = rows.map((row) => columns.map((column, place) => cellOf(row[place] ?? null, column)));
-  if (titles.some((title) => title())) return table(caption, titles, cells);
+  if (titles.some(Boolean)) return table(caption, titles, cells);
   return h("dl", { class: "facts" }, ...cells.map(([title, value]) => h("div", {}, h("dt", {}, title ?? ""), h("dd", {}, value ?? ""))));
 }
 
