@@ -91,7 +91,7 @@ def test_commands__take_checkpoints(lab_shell: Shell, tmp_path: Path) -> None:
     kept, loaded = f"{run.run_id}@{STEP}", trainer.load(f"{run.path}@{STEP}")
     short = f"{run.run_id[:-1]}@{STEP}"
     assert lab_shell.read(ScoreResponse, "score", short, "abc").nats == loaded.score("abc").nats
-    assert f"{kept}: validation" in lab_shell.type("eval", kept)
+    assert f"({kept}): validation" in lab_shell.type("eval", kept)
     assert lab_shell.read(EvalMetrics, "eval", kept).checkpoint == f"checkpoints/scheduled/step-{STEP}"
     [line] = lab_shell.type("generate", kept, "ab", "--temperature", "0", "--max-new-tokens", "5").splitlines()
     assert [line] == loaded.generate("ab", temperature=0, max_new_tokens=5)

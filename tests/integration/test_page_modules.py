@@ -154,7 +154,8 @@ VALUES: dict[str, Value] = {
     "a run's report does not repeat its name": Value(
         *("withoutName", "run.js"),
         "withoutName({run: {run_id: 'a'}, sections: [{parts: [{kind: 'note', values: {run: 'a'}}, {kind: 'note',"
-        " values: {run: 'b'}}, {kind: 'table'}]}]}).sections[0].parts.length",
+        " values: {run: 'label', id: 'a'}}, {kind: 'note', values: {run: 'b'}}, {kind: 'table'}]}]}).sections[0]"
+        ".parts.length",
         2,
     ),
     "a model that does not know a text is not compared on it": Value(

@@ -12,7 +12,7 @@ from rich.text import Text
 from trainer.commands.arguments import Argument, Commands, ModelOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import Installation, settings_for_any, with_installation, with_model
 from trainer.commands.corpus_names import CorpusToMeasure
-from trainer.commands.terminal import Terminal, columns, loss_figures, summary
+from trainer.commands.terminal import Terminal, columns, loss_figures, summary, title_of
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import run_of
@@ -23,6 +23,7 @@ from trainer.contracts.generations import FinishReason, GenerateRequest, Generat
 from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS, MAX_TEXT_CHARACTERS
 from trainer.contracts.parameters import RunPath
 from trainer.contracts.predictions import PredictRequest
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.segmentation import SegmentRequest
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
@@ -219,8 +220,13 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if run_of(options.run) != options.run:
             raise AppError(ErrorCode.INVALID_INPUT, "Evaluations of checkpoints are not stored: leave out `--latest`.")
         path = RunPath(run_id=options.run)
-        metrics = with_installation(settings, lambda installation: installation.call(GET_LATEST_EVALUATION, path))
-        terminal.show(metrics, *_metrics(metrics, metrics.dataset, options.run, terminal.unit))
+
+        async def latest(installation: Installation) -> tuple[EvalMetrics, EffectiveRequest]:
+            return await installation.call(GET_LATEST_EVALUATION, path), await installation.effective(options.run)
+
+        metrics, effective = with_installation(settings, latest)
+        title = f"{title_of(options.run, effective.label)}: {metrics.dataset}"
+        terminal.show(metrics, *_metrics(metrics, title, terminal.unit))
         return 0
     corpus = None if options.path is None else CorpusToMeasure(options.path, settings, terminal)
     fields: dict[str, object] = {"split": options.split or "validation"}
@@ -230,8 +236,9 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
         if corpus is not None:
             await corpus.store()
         metrics = (await installation.ask(options.run, request)).measured()
-        name = str(options.path or metrics.split)
-        terminal.show(metrics, *_metrics(metrics, name, options.run, terminal.unit))
+        effective = await installation.effective(options.run)
+        title = f"{title_of(options.run, effective.label)}: {options.path or metrics.split}"
+        terminal.show(metrics, *_metrics(metrics, title, terminal.unit))
         return 0
 
     return with_model(options.run, settings, terminal, evaluate)
@@ -250,7 +257,7 @@ def _segment(options: _SegmentOptions, terminal: Terminal) -> int:
     return with_model(options.run, settings, terminal, segment)
 
 
-def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Iterator[Table | Text]:
+def _metrics(metrics: EvalMetrics, title: str, unit: Unit) -> Iterator[Table | Text]:
     """Yield a table of the metrics, and warnings."""
     unknown = "" if metrics.unknown_share is None else f", {share_number(metrics.unknown_share)} of the text's unknown"
     lengths, missing = metrics.seq_len, metrics.lines.missing_interval
@@ -275,5 +282,5 @@ def _metrics(metrics: EvalMetrics, measured: str, model: str, unit: Unit) -> Ite
         "tokens per character, word": f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}",
         "samples: distinct-1, distinct-2; repetition": repeated if metrics.objective == "causal_lm" else None,
     }
-    yield summary(f"{model}: {measured}", rows)
+    yield summary(title, rows)
     yield from (Text(f"Warning: {Reader(unit).note(one)}") for one in metrics.notes)

@@ -149,7 +149,7 @@ class Figures:
         return changed(self.first, **self._totals.figures(self.first.method), window=self._window)
 
 
-def summary_of(response: ScoreResponse, unit: Unit) -> Table:
+def summary_of(response: ScoreResponse, title: str, unit: Unit) -> Table:
     """Return the figures of a text as a table for people."""
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
     bits, share = response.bits_per_byte, response.unknown_char_share
@@ -170,7 +170,7 @@ def summary_of(response: ScoreResponse, unit: Unit) -> Table:
         if window.compared_tokens:
             difference = f"{in_unit(window.max_difference_nats, unit):.1e} {unit} in {window.compared_tokens:,} tokens"
             rows["not exact"] = f"off by up to {difference}"
-    return summary(response.run_id, rows)
+    return summary(title, rows)
 
 
 def draw_heatmap(terminal: Terminal, file: Path, response: ScoreResponse, text: str) -> None:

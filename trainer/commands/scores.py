@@ -23,7 +23,7 @@ from trainer.commands.score_output import (
     rows_of,
     summary_of,
 )
-from trainer.commands.terminal import EXIT_FAILED, Terminal
+from trainer.commands.terminal import EXIT_FAILED, Terminal, title_of
 from trainer.config.settings import Settings
 from trainer.config.validation import parse
 from trainer.contracts.base import changed
@@ -34,7 +34,7 @@ from trainer.contracts.items import Cell, ItemOptions, ItemUnit, item_notes
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.scores import DetailLevel, ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import Tokenizations
-from trainer.contracts.tokenizers import DocumentMode, Normalization
+from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_portions, read_text
@@ -216,13 +216,12 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal,
     level = _requested_level(options, head)
     request = options.request(level, head[0].text if isinstance(head[0], Portion) else "x")
     check_scores(request, effective.objective)
-    normalization = effective.tokenizer.normalization
     parts = (part for part in chain(head, portions) if is_one or isinstance(part, BadLine) or part.text.strip())
 
     async def score(installation: Installation) -> int:
         responses = in_order(_scores_of(part, installation, options, level, is_kept=is_one) for part in parts)
         async with aclosing(responses):
-            return await _write_scores(options, terminal, source, normalization, responses)
+            return await _write_scores(options, terminal, source, effective, responses)
 
     return with_inference(settings, terminal, score)
 
@@ -292,14 +291,14 @@ async def _write_scores(
     options: _ScoreOptions,
     terminal: Terminal,
     source: PlainText,
-    normalization: Normalization,
+    effective: EffectiveRequest,
     responses: AsyncIterator[tuple[Portion, ScoreResponse | AppError]],
 ) -> int:
     """Write the scores of each portion in the chosen format as they arrive, then the figures of all."""
     level, unit, figures, indices, has_errors = options.detail_level, terminal.unit, Figures(), count(1), False
     with output_to(options.out, terminal) as write:
         async for part, response in responses:
-            text = normalized(part.text, normalization)
+            text = normalized(part.text, effective.tokenizer.normalization)
             if isinstance(response, AppError):
                 has_errors, line = True, source.number(part.number)
                 terminal.note(f"mt: line {line:,}: {response.message}")
@@ -320,5 +319,5 @@ async def _write_scores(
         elif options.format == "table":
             if level != "summary":
                 terminal.note(f"mt: surprisals in {unit}")
-            terminal.show(response, summary_of(response, unit))
+            terminal.show(response, summary_of(response, title_of(options.run, effective.label), unit))
     return EXIT_FAILED if has_errors else 0

@@ -234,6 +234,11 @@ def visible(text: str) -> str:
     return text.translate(_SIGNS)
 
 
+def title_of(model: str, label: str | None) -> str:
+    """Return the name that a run was given and the id of the model; the id alone of a run without a name."""
+    return model if label is None else f"{label} ({model})"
+
+
 def summary(title: str, rows: Mapping[str, str | None]) -> Table:
     """Return a table of names and values, without the values that are None."""
     table = Table(title=title, title_justify="left", show_header=False)

@@ -87,7 +87,7 @@ def experiment_report(result: ExperimentResult) -> Report:
         *section("Replaced characters", _replacements(result), is_detail=True),
         *section("Jobs", _jobs(result)),
     ]
-    return Report(title=note("Experiment {name}", name=result.experiment_id), sections=tuple(sections))
+    return Report(title=note("Experiment {name}", name=result.name), sections=tuple(sections))
 
 
 def covered(result: ExperimentResult, model: str | None = None) -> Note:

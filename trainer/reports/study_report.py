@@ -33,7 +33,7 @@ def study_report(result: StudyResult, request: StudyRequest) -> Report:
         *section("Rounds", _trainings("rounds", "Trainings of the rounds", in_rounds), is_detail=True),
         *section("Full trainings", _trainings("full", "Full trainings", in_full), is_detail=True),
     ]
-    return Report(title=note("Study {name}", name=result.study_id), sections=tuple(sections))
+    return Report(title=note("Study {name}", name=result.name), sections=tuple(sections))
 
 
 def rule_note(n_seeds: int) -> Note:

@@ -7,7 +7,7 @@ import { announce, bdi, failure, h, live } from "./elements.js";
 import { heatMap, sumOf } from "./heat_map.js";
 import { percent, surprisal } from "./numbers.js";
 import { spoken } from "./scored_text.js";
-import { answered } from "./surprisal.js";
+import { answered, modelChoices } from "./surprisal.js";
 import { likeliest, notice } from "./surprisal_maps.js";
 import { unitTable } from "./unit_table.js";
 import { inUnit, unit } from "./units.js";
@@ -33,10 +33,11 @@ const ENDS = {
 /**
  * @param {string[]} models a run, then its kept checkpoints
  * @param {AbortSignal} signal
+ * @param {string | null} label of the run
  * @param {string} [chosen]
  */
-export function generationForm(models, signal, chosen) {
-  const model = h("select", { id: "generator" }, ...models.map((name) => h("option", { value: name }, name)));
+export function generationForm(models, signal, label, chosen) {
+  const model = h("select", { id: "generator" }, ...modelChoices(models, label));
   model.value = chosen || (models[0] ?? "");
   const prompt = kept(
     h("textarea", { id: "prompt", rows: 2, dir: "auto", spellcheck: false, "aria-describedby": "prompt-help" }),

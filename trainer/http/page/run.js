@@ -2,7 +2,7 @@
 
 import { call, read } from "./api.js";
 import { ratioOf } from "./curve_lines.js";
-import { failure, h, scrolling, section, setTitle, table } from "./elements.js";
+import { failure, h, scrolling, section, table } from "./elements.js";
 import { follow } from "./event_stream.js";
 import { fileAddress, fileTable } from "./files.js";
 import { size } from "./numbers.js";
@@ -17,7 +17,7 @@ import { finalSamples, samplesByCheckpoint, trainingSamples } from "./run_sample
 import { badge, hasEnded } from "./states.js";
 import { surprisalForm } from "./surprisal.js";
 
-/** @import { ArtifactFiles, KeptCheckpoint, ReportPart, RunFiles, RunReport, RunRequest } from "./records.js" */
+/** @import { ArtifactFiles, KeptCheckpoint, ReportPart, RunFiles, RunReport, RunRequest, RunStatus } from "./records.js" */
 
 const STATUS_MILLISECONDS = 2000;
 const PROGRESS = "trainer.metrics.progress.v1";
@@ -34,7 +34,6 @@ export async function showRun(main, signal, runId) {
   /** @type {RunReport} */
   let report = await read(`${base}/report`, signal);
   let { run } = report;
-  setTitle(run.label ?? "Run");
   const facts = h("div");
   const curves = runCurves(runId, signal);
   const origin = h("p", {});
@@ -125,7 +124,7 @@ export async function showRun(main, signal, runId) {
       { last: await curves.lastEventId },
     );
   }
-  if (run.status === "completed") await showResults(runId, results, files, signal);
+  if (run.status === "completed") await showResults(run, results, files, signal);
 
   /** @param {string} path */
   async function text(path) {
@@ -139,24 +138,24 @@ export async function showRun(main, signal, runId) {
  * @returns {RunReport}
  */
 export function withoutName(report) {
-  const isName = (/** @type {ReportPart} */ part) => part.kind === "note" && part.values["run"] === report.run.run_id;
+  const isName = (/** @type {ReportPart} */ part) => part.kind === "note" && [part.values["run"], part.values["id"]].includes(report.run.run_id);
   const sections = report.sections.map((section) => ({ ...section, parts: section.parts.filter((part) => !isName(part)) }));
   return { ...report, sections };
 }
 
 /**
- * @param {string} runId
+ * @param {RunStatus} run
  * @param {HTMLElement} place
  * @param {HTMLElement} filePlace
  * @param {AbortSignal} signal
  */
-async function showResults(runId, place, filePlace, signal) {
+async function showResults({ run_id: runId, label }, place, filePlace, signal) {
   const artifact = `models/${runId}`;
   /** @type {RunFiles} */
   const { kept } = await read(`/runs/${runId}/files`, signal);
   const models = [runId, ...kept.map((checkpoint) => `${runId}@${checkpoint.step}`)];
   const more = h("p", {}, h("a", { href: `#/text/${runId}` }, "Compare two models, or generate text"));
-  place.append(section("Surprisal", more, surprisalForm(models, signal)));
+  place.append(section("Surprisal", more, surprisalForm(models, signal, label)));
   try {
     /** @type {ArtifactFiles} */
     const { files, result_bytes } = await read(`/artifacts/${artifact}`, signal);

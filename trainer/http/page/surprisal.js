@@ -5,7 +5,7 @@ import { kept } from "./drafts.js";
 import { announce, failure, h } from "./elements.js";
 import { comparedText, scoredText } from "./surprisal_maps.js";
 
-/** @import { RunPage, RunState, ScoreResponse } from "./records.js" */
+/** @import { RunPage, RunState, RunStatus, ScoreResponse } from "./records.js" */
 
 const MAX_CHARACTERS = 500_000;
 /** Of longer texts the expected tokens are left out, which are most of an answer. */
@@ -16,10 +16,11 @@ const MODEL_NAME = "[a-z0-9][a-z0-9_\\-]{0,63}(@[A-Za-z0-9.:]{1,32})?";
 /**
  * @param {string[]} models a run, then its kept checkpoints
  * @param {AbortSignal} signal
+ * @param {string | null} label of the run
  * @param {{chosen?: string, other?: string, onModels?: (chosen: string, other: string) => void}} start
  */
-export function surprisalForm(models, signal, { chosen = "", other = "", onModels } = {}) {
-  const model = h("select", { id: "model" }, ...models.map((name) => h("option", { value: name }, name)));
+export function surprisalForm(models, signal, label, { chosen = "", other = "", onModels } = {}) {
+  const model = h("select", { id: "model" }, ...modelChoices(models, label));
   model.value = chosen || (models[0] ?? "");
   const second = secondModel(models, signal);
   if (other) second.field.value = other;
@@ -53,7 +54,12 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
       const names = [model.value, second.field.value.trim()].filter(Boolean);
       onModels?.(model.value, second.field.value.trim());
       const found = [];
-      for (const name of names) found.push({ name, score: await scored(name, text, count, signal) });
+      for (const name of names) {
+        const score = await scored(name, text, count, signal);
+        /** @type {RunStatus} */
+        const run = await read(`/runs/${score.run_id}`, signal);
+        found.push({ name, title: modelTitle(name, run.label), score });
+      }
       const [one, two] = found;
       if (one) result.replaceChildren(...(two ? comparedText(text, one, two) : scoredText(text, one)));
       announce("The text is scored.");
@@ -84,6 +90,23 @@ export function surprisalForm(models, signal, { chosen = "", other = "", onModel
     ...(onModels ? [] : [h("p", {}, h("a", { href: `#/text/${models[0]}` }, "Generate text with this run"))]),
     result,
   );
+}
+
+/**
+ * Name a model by the label of its run, and the step of its checkpoint.
+ * @param {string} model
+ * @param {string | null} label
+ */
+function modelTitle(model, label) {
+  return label === null ? model : model.replace(/^[^@]*/, () => label);
+}
+
+/**
+ * @param {string[]} models of one run
+ * @param {string | null} label of the run
+ */
+export function modelChoices(models, label) {
+  return models.map((name) => h("option", { value: name }, modelTitle(name, label)));
 }
 
 /**

@@ -16,7 +16,7 @@ import { inUnit, onUnitChange, unit } from "./units.js";
 /** @import { LiveText } from "./elements.js" */
 /** @import { Segments, Token } from "./scored_text.js" */
 
-/** @typedef {{name: string, score: ScoreResponse & {withheld?: string}}} Scored */
+/** @typedef {{name: string, title: string, score: ScoreResponse & {withheld?: string}}} Scored */
 /**
  * A character and its surprisals under both models, in nats; NaN where it is not scored.
  * @typedef {{text: string, name: string, before: string, first: number, second: number, parts?: Change[]}} Change
@@ -89,7 +89,7 @@ export function comparedText(text, one, two) {
     const [left, right] = [leftBy(segments), rightBy(segments)];
     const maps = [mapOf(`${capital(segments)}, A`, left, limits), mapOf(`${capital(segments)}, B`, right, limits)];
     const titled = maps.map(({ elements }, index) =>
-      h("div", {}, h("h3", {}, index ? "B: " : "A: ", h("code", {}, (index ? two : one).name)), ...elements),
+      h("div", {}, h("h3", {}, index ? "B: " : "A: ", bdi((index ? two : one).title)), ...elements),
     );
     const elements = [
       h("div", { class: "pair" }, ...titled),
@@ -382,7 +382,7 @@ function comparedTotals(one, two) {
   return h(
     "div",
     {},
-    table("Totals of both models", ["Number", `A: ${one.name}`, `B: ${two.name}`, "B − A"], rows),
+    table("Totals of both models", ["Number", `A: ${one.title}`, `B: ${two.title}`, "B − A"], rows),
     ...unknown.map(notice),
     ...(one.score.method === two.score.method ? [] : [notice(NO_PLL)]),
   );

@@ -25,12 +25,12 @@ export async function showText(main, signal, argument) {
   setTitle(run.label === null ? "Text" : `Text: ${run.label}`);
   main.append(
     h("p", {}, h("a", { href: `#/runs/${runId}` }, run.label ?? runId), " ", h("code", {}, runId)),
-    section("Surprisal", surprisalForm(models, signal, { chosen, other, onModels })),
+    section("Surprisal", surprisalForm(models, signal, run.label, { chosen, other, onModels })),
     section(
       "Generation",
       run.objective === "masked_lm"
         ? h("p", {}, "This run was trained with masked_lm and cannot generate text.")
-        : generationForm(models, signal, chosen),
+        : generationForm(models, signal, run.label, chosen),
     ),
   );
 }
