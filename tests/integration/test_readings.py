@@ -266,7 +266,7 @@ async def test_run__without_its_training_text_needs_a_baseline_without_counts(la
         ):
             said = (
                 f"The baseline has {counted}, counted in the training text of '{run_id}', which is deleted or has"
-                f" changed. Bring the text back, or set `baseline=[{right}]`."
+                f" changed. Bring the text back, or set `baseline` to [{right}]."
             )
             with refused(ErrorCode.DATA_NOT_FOUND, said):
                 await started_reading(queue, request_of([here, run_id], times_table(), baseline=baseline.split()))

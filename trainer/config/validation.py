@@ -1,5 +1,6 @@
 """Validate untrusted data, with messages that name the field and the allowed values; walk nested fields by path."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +28,8 @@ _ZIP, _OFFICE_PARTS = b"PK\x03\x04", (b"[Content_Types].xml", b"mimetypeapplicat
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ISO_2022 = {b"\x1b$B": "JP", b"\x1b$@": "JP", b"\x1b$(D": "JP", b"\x1b$)C": "KR", b"\x1b$)A": "CN"}
 """The encodings by the escape sequences before their characters."""
+_NAME = re.compile(r"\^\[a-z0-9\]\[a-z0-9(?P<signs>[_-]+)\]\{0,(?P<more>\d+)\}\$")
+"""The pattern of a name that is part of an id."""
 _EXAMINED_BYTES = 4096
 _MIN_ZERO_BYTES, _MIN_ZERO_SHARE = 8, 0.05
 
@@ -226,11 +229,21 @@ def _message(item: _Item, must_be: str = "must be ") -> str:
         case "string_too_long":
             return f"must have at most {context['max_length']} characters"
         case "string_pattern_mismatch":
-            return f"must match pattern '{context['pattern']}'"
+            return _pattern_message(str(context["pattern"]))
         case "json_invalid":
             return f"invalid JSON: {context['error']}"
         case _:
             return f"{must_be}{item.msg if expected is None else expected.format_map(context)}"
+
+
+def _pattern_message(pattern: str) -> str:
+    """Return what a text must be; that of a name in words."""
+    if (name := _NAME.fullmatch(pattern)) is None:
+        return f"must match pattern '{pattern}'"
+    signs, length = " ".join(name["signs"]), int(name["more"]) + 1
+    return (
+        f"must begin with a small letter (a to z) or a digit and go on with these or {signs}, at most {length} in all"
+    )
 
 
 def _limit(number: object, noun: str) -> str:

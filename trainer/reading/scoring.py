@@ -42,7 +42,7 @@ def no_counts(baseline: Sequence[Predictor], run_id: str) -> AppError | None:
     others = ", ".join(name for name in baseline if name not in COUNTED)
     message = (
         f"The baseline has {' and '.join(f'`{name}`' for name in counted)}, counted in the training text of '{run_id}',"
-        f" which is deleted or has changed. Bring the text back, or set `baseline=[{others}]`."
+        f" which is deleted or has changed. Bring the text back, or set `baseline` to [{others}]."
     )
     return AppError(ErrorCode.DATA_NOT_FOUND, message)
 

@@ -49,7 +49,12 @@ WRONG_FIELDS: list[tuple[str, object, str, str]] = [
         "one of 'adamw', 'adam', 'sgd', 'muon'",
     ),
     ("early_stopping.enabled", 1, "must be true or false, you gave 1", "true or false"),
-    ("tokenizer_id", "A", "must match pattern '^[a-z0-9][a-z0-9_-]{0,63}$', you gave 'A'", "text that"),
+    (
+        *("tokenizer_id", "A"),
+        "must begin with a small letter (a to z) or a digit and go on with these or _ -, at most 64 in all,"
+        " you gave 'A'",
+        "text that",
+    ),
     ("tokenizer.method", 3, f"must be {METHODS}, you gave 3", METHODS),
     ("", {"warmup_steps": 1, "warmup_ratio": 0.1}, "give `warmup_steps` or `warmup_ratio`, not both", ""),
 ]
