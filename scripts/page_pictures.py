@@ -1,6 +1,7 @@
 """Draws the pictures of docs/page.md: python -m scripts.page_pictures [FOLDER].
 
-A server of its own has runs, a group, an experiment and a development; Chromium opens their pages as a person would.
+A server of its own has runs, a group, an experiment and a development; another one has what some how-tos make. Chromium
+opens their pages as a person would.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +22,14 @@ import httpx2
 from PIL import Image
 
 from scripts.pictures import TARGET, TEXT
+from tests.support import ROOT
 from tests.support.browser import Browser, browsing
+from tests.support.pages import blocks_of
 from tests.support.waiting import wait_until
 from trainer.contracts.batteries import BatteryList
 from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
+from trainer.contracts.installation import BUNDLED_CORPORA
 from trainer.services.embedded import die_with_parent
 
 _COLOURS = 48
@@ -36,14 +41,17 @@ _COMMANDS = (
     f"{_TRAINING} --model gru --name kazakh-seeds --seeds 3 --set log_every_steps=2",
     "experiment run smoke",
 )
+_HOW_TOS = ("minimal-pairs", "choose-settings", "reading-times")
 
 
 class Lab:
     """A folder with a server, and the commands of `mt` on it."""
 
     def __init__(self, folder: Path) -> None:
-        self._log = folder / "server.log"
+        folder.mkdir()
+        self._folder, self._log = folder, folder / "server.log"
         self._environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "APP__DATA_ROOT": str(folder / "data"),
             "APP__ARTIFACTS_ROOT": str(folder / "artifacts"),
             "HTTP__PORT": "0",
@@ -67,6 +75,14 @@ class Lab:
         """Run a command to its end."""
         command = [sys.executable, "-m", "trainer", *words]
         subprocess.run(command, env=self._environment, check=True, stdout=subprocess.DEVNULL)
+
+    def follow(self, how_to: str) -> None:
+        """Type the blocks of a how-to."""
+        shutil.copy(BUNDLED_CORPORA / "demo.txt", self._folder / "my.txt")
+        blocks = blocks_of(ROOT / "docs" / "how-to" / f"{how_to}.md")
+        script = "\n".join(block.text for block in blocks if block.language == "sh")
+        command = ["bash", "-e", "-c", script]
+        subprocess.run(command, env=self._environment, cwd=self._folder, check=True, stdout=subprocess.DEVNULL)
 
 
 class Pictures:
@@ -94,6 +110,20 @@ class Pictures:
         await self._page("page-experiment", f"/experiments/{experiment}", matrix, height=940)
         await self._page("page-development", f"/batteries/{development}", "document.querySelector('.line')", height=700)
         await self._page("page-corpora", "/corpora", "document.querySelector('tbody th')", height=560)
+
+    async def draw_jobs(self) -> None:
+        """Draw the pages of what the how-tos make."""
+        for name, kind, drawn, height in (
+            ("page-battery", "batteries", "document.querySelector('main table')", 900),
+            ("page-study", "studies", "document.querySelector('main table')", 900),
+            ("page-reading", "readings", "document.querySelector('main table')", 900),
+        ):
+            await self._browser.screen(_WIDTH, height)
+            await self._browser.open(f"{self._address}/#/{kind}")
+            await self._browser.see("document.querySelector('tbody a')")
+            await self._browser.evaluate("document.querySelector('tbody a').click()")
+            await self._browser.see(f"document.querySelector('h1') && {drawn}")
+            await self._save(name)
 
     async def _page(
         self, name: str, view: str, drawn: str, *, width: int = _WIDTH, height: int = 800, dark: bool = False
@@ -151,8 +181,9 @@ def with_few_colours(picture: Image.Image) -> Image.Image:
 
 
 async def main(target: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        lab = Lab(folder / "models")
         with lab.serving() as address, httpx2.Client(base_url=address) as server:
             for command in _COMMANDS:
                 lab.mt(*command.split())
@@ -163,9 +194,15 @@ async def main(target: Path) -> None:
             (experiment,) = ExperimentList.model_validate_json(server.get("/experiments").content).experiments
             batteries = BatteryList.model_validate_json(server.get("/batteries").content).batteries
             (development,) = [one.battery_id for one in batteries if one.development_of is not None]
-            async with browsing(Path(folder)) as browser:
+            async with browsing(folder) as browser:
                 pictures = Pictures(browser, address, target)
                 await pictures.draw_all(ids, group, experiment.experiment_id, development)
+        lab = Lab(folder / "jobs")
+        for how_to in _HOW_TOS:
+            lab.follow(how_to)
+        with lab.serving() as address:
+            async with browsing(folder / "jobs") as browser:
+                await Pictures(browser, address, target).draw_jobs()
 
 
 if __name__ == "__main__":

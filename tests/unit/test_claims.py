@@ -23,7 +23,7 @@ EXTENDING = ROOT / "docs" / "extending.md"
 """It makes commands of its own."""
 DECISIONS, ROADMAP = ROOT / "docs" / "decisions.md", ROOT / "docs" / "roadmap.md"
 _CODE = r"`([^`\n]+)`"
-_SAID = r"/mt(?:-[a-z]+)? [a-z-]+(?: [a-z]+)?"
+_SAID = r"/mt(?:-[a-z]+)? [a-z-]+(?: [a-z]+\b(?!:))?"
 
 
 def text_of(page: Path) -> str:
