@@ -1,5 +1,6 @@
 """Linear mixed models against the published results of lme4, and against the dense likelihood of random data."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,8 @@ def test_effects_far_above_the_residuals__are_fitted_as_well_as_rounding_allows(
     y += noise * rng.standard_normal(60)
     fits = [fit_linear(y, each(data.x), data.groups, start=start) for start in (array(1.0, 1.0), array(0.1, 400.0))]
     assert fits[0].criterion == pytest.approx(fits[1].criterion, abs=tolerance)
-    assert fits[0].group_sds == pytest.approx(fits[1].group_sds, rel=tolerance) and min(fits[0].group_sds) > 10
+    near = math.sqrt(tolerance)  # the criterion is least there, hence flat: it moves by the square of a small change
+    assert fits[0].group_sds == pytest.approx(fits[1].group_sds, rel=near) and min(fits[0].group_sds) > 10
     assert fits[0].residual_sd == pytest.approx(noise, rel=0.3)
 
 
