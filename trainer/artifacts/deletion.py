@@ -7,7 +7,8 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from time import monotonic, sleep
+from typing import BinaryIO, NamedTuple
 
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.job_folder import AnyJob, FolderT, JobStore
@@ -27,6 +28,7 @@ from trainer.system.files import DISK, BrokenFile, storage_errors, use_folder
 TRASH = ".removed"
 """Folder of what is being removed, which a cleanup empties after a crash."""
 _SHOWN_USERS = 3
+_POLL_SECONDS = 0.02
 
 
 class User(NamedTuple):
@@ -88,7 +90,7 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
     job = kind.store(artifacts_root).get(job_id)
     name = f"The {job.word} '{job_id}'"
     with storage_errors(f"the {job.word} was not deleted completely"):
-        with job.lock() or nullcontext() as lock:
+        with _lock_of_ended(job) or nullcontext() as lock:
             if job.is_unfinished():
                 raise AppError(ErrorCode.CONFLICT, f"{name} has not ended: cancel it first.")
             if lock is None:
@@ -96,6 +98,14 @@ def delete_job(kind: StatusKind, artifacts_root: Path, job_id: str) -> None:
             status = job.listed()
             trash = _move_to_trash(job.path, artifacts_root, name, lambda: _users(status, artifacts_root))
         DISK.remove_folder(trash)
+
+
+def _lock_of_ended(job: AnyJob) -> BinaryIO | None:
+    """Take the lock of a job; one that has ended is waited for, since a process may just look whether it has."""
+    deadline = monotonic() + LOCK_SECONDS
+    while (lock := job.lock()) is None and job.exists() and not job.is_unfinished() and monotonic() < deadline:
+        sleep(_POLL_SECONDS)
+    return lock
 
 
 def delete_corpus(
