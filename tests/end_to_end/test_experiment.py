@@ -143,7 +143,7 @@ def test_more_seeds_and_batteries__repeat_no_finished_cell(shell: Shell) -> None
     groups = {group for run in shell.runs.all() if (group := run.record().group) is not None}
     names = [f"{extended.experiment_id}-lstm-{code}" for code in ("kk", "tr")]
     assert sorted(group.group_id for group in groups) == names and {group.seeds for group in groups} == {(1, 2)}
-    assert f"{names[0]}: completed. 1 run: 1 completed." in shell.type("status", names[0])
+    assert f"({names[0]}): completed. 1 run: 1 completed." in shell.type("status", names[0])
     assert all(line.startswith(("lstm-", "run", *names)) for line in shell.type("runs").splitlines())
     assert {row.n_seeds for row in extended.seed_rows} == {row.n_seeds for row in matrix_of(extended)} == {2}
     check_batteries(shell, extended)

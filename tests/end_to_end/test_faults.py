@@ -81,7 +81,7 @@ async def test_random_faults__lose_nothing_and_report_everything_once(tmp_path: 
 @pytest.mark.slow
 async def test_everything_killed__runs_end_as_undisturbed_reported_once(tmp_path: Path) -> None:
     async with started(tmp_path / "killed", USERS, slots=2) as system:
-        request = tiny_request(num_epochs=40, checkpoint_every_steps=20, test_fraction=0.1)
+        request = tiny_request(num_epochs=40, checkpoint_every_steps=20, test_fraction=0.1, sample_prompts="none")
         campaign = Campaign(system, [request])
         await campaign.train_references()
         asked = [

@@ -169,7 +169,8 @@ async def test_devices__error_of_a_process_is_the_end_of_the_run(
 ) -> None:
     """An error of all processes, and a fault of the second process's device, which Python is told at its start."""
     add_corpus(tmp_path, some_text())
-    diverging: dict[str, object] = {"model_family": "gpt2", "model": _SIZES, "optimizer": {"name": "adamw"}}
+    wide = {**_SIZES, "hidden_size": 64}
+    diverging: dict[str, object] = {"model_family": "gpt2", "model": wide, "optimizer": {"name": "adamw"}}
     diverging |= {"learning_rate": 1.0, "gradient_clipping": None}
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "sitecustomize.py").write_text(_FAULT_OF_THE_SECOND, encoding="utf-8")

@@ -136,8 +136,8 @@ async def test_groups__are_compared_with_runs_and_groups(here: Place) -> None:
     compared = await here.reply(here.ana, "compare", {"a": GROUP, "b": other_id, "c": alone.record.run_id})
     shown = shown_text(compared.payload)
     assert "Paired over 2 seeds: " in shown and "3 runs against 1 (interval of one" in shown
-    assert f"`{GROUP}`: without a pair, so left out: seed 3." in shown
-    assert f"`{other_id}`: no completed run, so left out: seed 3 (queued)." in shown
+    assert "`kk-ipa (0a1b2c3d)`: without a pair, so left out: seed 3." in shown
+    assert "`kk-ipa (ffffffff)`: no completed run, so left out: seed 3 (queued)." in shown
     assert len(compared.attachments) == 1
     picked = await here.discord.click(here.ana, compared, f"mt:differences:{GROUP}", [other_id])
     assert "They have the same settings." in shown_text((await picked.reply()).payload)

@@ -224,7 +224,7 @@ def test_group__is_cancelled_and_resumed_in_the_terminal(
     cancelled = shell.type("cancel", name)
     assert f"{name}-s3 " in cancelled and f"{name}-s9 " in cancelled
     shown, _ = started.communicate(timeout=PATIENCE_SECONDS)
-    assert (started.returncode, f"{name}: cancelled. 2 runs: 2 cancelled." in shown) == (1, True)
+    assert (started.returncode, f"{label} ({name}): cancelled. 2 runs: 2 cancelled." in shown) == (1, True)
     assert f"next: mt compare {label} OTHER   ·   mt status {label}\n" in shown
     assert f"All runs of the group '{name}' have already ended." in shell.refuse("cancel", name)
     code, out, _ = shell.run("resume", name, "--json")

@@ -104,7 +104,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "tokenizer train": {"corpora": "no_such_text"},
     "tokenizer show": {"tokenizer": "TOKENIZER"},
     "mt-experiment start": {"languages": "xx"},
-    **{f"study {action}": {"study": "STUDY"} for action in ("show", "cancel")},
+    **{f"mt-study {action}": {"study": "STUDY"} for action in ("show", "cancel")},
     "mt-reading segment": {"run": "RUN", "file": "FILE"},
     "mt-study start": {"corpus": "no_such_text"},
     "mt-admin access": {"member": "MEMBER", "level": "user"},

@@ -36,6 +36,8 @@ _CAUSES: tuple[StopCause, ...] = ("crashed", "killed", "disk_full", "disk_unwrit
 _RUNS = [f"char_lstm-{name.replace('_', '-')}" for name in (*_STATES, *_CAUSES)]
 _TYPED = ("status", "reachable", "waits_for", "phase", "stopped_by", "progress", "step", "attempt")
 _FILE = "model_family: char_lstm\ncorpus: missing\nnum_epochs: 0\nseed: x\nnothing: 1\n"
+_NEW = r"-[0-9a-f]{8}"
+"""The end of the id of a run that a walk starts."""
 Notes = dict[str, object]
 
 
@@ -160,11 +162,11 @@ async def _asked(here: Place, command: str, options: Mapping[str, str | int | fl
 
 
 def _custom_id(component: JsonValue) -> str:
-    return str(mapping(component).get("custom_id"))
+    return re.sub(_NEW, "", str(mapping(component).get("custom_id")))
 
 
 def _is_new(name: str) -> bool:
-    return re.search(r"-[0-9a-f]{8}", name) is not None
+    return re.search(_NEW, name) is not None
 
 
 def _states(status: RunStatus) -> Notes:
