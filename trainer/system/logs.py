@@ -53,6 +53,9 @@ class LoggingExtra(TypedDict, total=False):
     perplexity: float
     retry_seconds: float
     model_family: str
+    model_size: str
+    """Size whose speed was measured for a time limit."""
+    step_ms: float
     architecture: str
     vocab_size: int
     names: str
