@@ -29,6 +29,8 @@ HUB_BATTERIES: Mapping[str, str] = {
     "zhoblimp": "Junrui1202/zhoblimp",
 }
 """Data sets of the hub by their known names; the configurations of each are its parts."""
+_MAX_NAME_BYTES = 200
+"""A file system takes 255 bytes with the suffix."""
 _SOURCE_FILE = ".source.json"
 _LICENCE = "license:"
 
@@ -94,10 +96,15 @@ def _place(name: str, settings: Settings) -> tuple[Path, str]:
     """Return the folder of a battery, which need not be there, and its part, "" for all of it."""
     base, colon, part = name.partition(":")
     parts = [base, part] if colon else [base]
-    if any(not one.isprintable() or one[:1] in ("", ".") or "/" in one or "\\" in one for one in parts):
+    if not all(map(_is_file_name, parts)):
         message = f"'{safe_name(name)}' is no name of a battery: write NAME, or NAME:PART."
         raise AppError(ErrorCode.INVALID_INPUT, message)
     return settings.app.data_root / "batteries" / base, part
+
+
+def _is_file_name(text: str) -> bool:
+    is_whole = text.isprintable() and text[:1] not in ("", ".") and "/" not in text and "\\" not in text
+    return is_whole and len(text.encode()) <= _MAX_NAME_BYTES
 
 
 def _file(folder: Path, stem: str) -> Path | None:

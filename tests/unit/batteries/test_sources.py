@@ -85,7 +85,7 @@ def test_own_folder__is_read_in_place_of_the_data_set(settings: Settings) -> Non
     assert {"blimp", "other", "zhoblimp"} <= {*battery_names(settings)}
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a:../b", "a:", "a\\b", "a\0b"])
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a:../b", "a:", "a\\b", "a\0b", "ә" * 101])
 def test_path__is_no_name(name: str, settings: Settings) -> None:
     with refused(ErrorCode.INVALID_INPUT, "' is no name of a battery"):
         read(name, settings)
