@@ -10,7 +10,7 @@ from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic, sleep, time_ns
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -75,6 +75,7 @@ from trainer.system.files import (
 )
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+NamedRecord = TypeVar("NamedRecord", RunRecord, RunManifest)
 
 OPEN_GROUP_FILE = "open_group"
 """A mark in the folder of a group's first run while the others are being written."""
@@ -135,18 +136,17 @@ class RunDirectory(JobFolder[RunRecord]):
         return not self.seal.exists()
 
     def record(self) -> RunRecord:
-        record = super().record()
-        label = self.annotations().label
-        return record if label is None else changed(record, effective=changed(record.effective, label=label))
+        return self._with_label(super().record())
 
     def manifest(self) -> RunManifest | None:
         """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
         is_there = os.path.lexists(self.result)  # faster than an exception
         manifest = find_record(self.result, RunManifest) if is_there else None
-        label = None if manifest is None else self.annotations().label
-        if manifest is None or label is None:
-            return manifest
-        return changed(manifest, effective=changed(manifest.effective, label=label))
+        return None if manifest is None else self._with_label(manifest)
+
+    def _with_label(self, record: NamedRecord) -> NamedRecord:
+        label = self.annotations().label
+        return record if label is None else changed(record, effective=changed(record.effective, label=label))
 
     def check_readable(self) -> None:
         self.manifest()
@@ -168,7 +168,8 @@ class RunDirectory(JobFolder[RunRecord]):
 
     def annotations(self) -> Annotations:
         """Read what people have added; nothing for a missing or damaged file."""
-        return whole_record(self.annotations_file, Annotations) or Annotations()
+        is_there = os.path.lexists(self.annotations_file)  # as in `manifest`
+        return (whole_record(self.annotations_file, Annotations) if is_there else None) or Annotations()
 
     def completed_manifest(self) -> RunManifest:
         """Return the manifest of a completed run.
@@ -574,14 +575,15 @@ class RunStore(JobStore[RunDirectory]):
         read: list[tuple[datetime, Named]] = []
         unreadable: list[Named] = []
         for run_id in self.ids():
+            run = self.directory(run_id)
             try:
-                names = read_record(self.directory(run_id).path / REQUEST_FILE, _Names)
+                names = read_record(run.path / REQUEST_FILE, _Names)
             except (OSError, ValueError):
                 unreadable.append(Named(run_id))
                 continue
             group_id = None if names.group is None else names.group.group_id
             is_part = names.experiment_id is not None or names.study_id is not None
-            label = self.directory(run_id).annotations().label or names.effective.label
+            label = run.annotations().label or names.effective.label
             one = Named(run_id, label, group_id, names.resumed_from_run_id, is_part)
             read.append((names.created_at, one))
         return [*(one for _, one in sorted(read, reverse=True)), *unreadable]
