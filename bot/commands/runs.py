@@ -207,12 +207,8 @@ async def _annotation_form(context: CommandContext, run_id: str | None) -> disco
 
 async def _annotate(context: CommandContext, press: ButtonPress) -> Answer:
     lines = {name: [line.strip() for line in text.splitlines() if line.strip()] for name, text in press.fields.items()}
-    label = " ".join(lines["label"])
-    given: dict[str, object] = {"note": " ".join(lines["note"]), "tags": lines["tags"]}
-    status = (await context.lab.feeds.read(press.run_id)).follower.status
-    if label and label != status.label:
-        given["label"] = label
-    change = parse(AnnotationChange, given)
+    label, note = (" ".join(lines[name]) for name in ("label", "note"))
+    change = parse(AnnotationChange, {"label": label or None, "note": note, "tags": lines["tags"]})
     await context.lab.call(calls.ANNOTATE_RUN, context.caller, RunPath(run_id=press.run_id), body=change)
     return await _status(context, press.run_id)
 

@@ -521,8 +521,11 @@ class RunStore(JobStore[RunDirectory]):
         Raises INVALID_INPUT for a label that no run may have, and of a run that shares that of its group;
         INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE.
         """
+        record = run.record()
+        if change.label == record.effective.label:
+            change = changed(change, label=None)
         check_label(change.label)
-        if change.label is not None and run.record().group is not None:
+        if change.label is not None and record.group is not None:
             message = f"The run {run.quoted} is one of a group, whose runs share a name: change its note or tags."
             raise AppError(ErrorCode.INVALID_INPUT, message)
         given: dict[str, object] = change.model_dump(exclude_none=True)

@@ -236,7 +236,8 @@ async def delete_run(lab: Lab, asked: Asked[RunPath, NoQuery, NoBody]) -> None:
 async def annotate_run(lab: Lab, asked: Asked[RunPath, NoQuery, AnnotationChange]) -> RunStatus:
     """Change the name of a run, and its note and tags, by which lists of runs are searched and filtered."""
     run_id, caller, label = asked.path.run_id, asked.caller, asked.body.label
-    if label is not None and any(one.label == label and one.run_id != run_id for one in await lab.named_runs(caller)):
+    called = [] if label is None else [one.run_id for one in await lab.named_runs(caller) if one.label == label]
+    if called and run_id not in called:
         message = f"another run is called '{label}': give another name"
         raise field_error(ErrorCode.INVALID_INPUT, "label", message)
     await (await lab.live()).states.annotate(run_id, asked.body)

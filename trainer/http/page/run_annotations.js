@@ -14,13 +14,11 @@ import { announce, bdi, h, labelled, setTitle } from "./elements.js";
 export function annotationsOf(runId, signal) {
   const shown = h("p", { hidden: true });
   const label = h("input", { id: "label", autocomplete: "off", maxlength: 64 });
-  let known = "";
   const tags = h("input", { id: "tags", autocomplete: "off", spellcheck: "false", placeholder: "pilot, large" });
   const note = h("input", { id: "note", autocomplete: "off", maxlength: 2000 });
   const trouble = h("div");
   const save = actionButton("Save", trouble, signal, async () => {
-    const name = label.value.trim();
-    const change = { ...(name && name !== known ? { label: name } : {}), note: note.value.trim(), tags: tags.value.split(",").map((tag) => tag.trim()).filter(Boolean) };
+    const change = { label: label.value.trim() || null, note: note.value.trim(), tags: tags.value.split(",").map((tag) => tag.trim()).filter(Boolean) };
     /** @type {RunStatus} */
     const run = await (await send(`/runs/${runId}/annotations`, change, signal)).json();
     form.open = false;
@@ -34,7 +32,7 @@ export function annotationsOf(runId, signal) {
   function show(run) {
     if (form.open) return;
     setTitle(run.label ?? "Run");
-    known = label.value = run.label ?? "";
+    label.value = run.label ?? "";
     tags.value = run.tags.join(", ");
     note.value = run.note ?? "";
     const links = run.tags.flatMap((tag) => [h("a", { href: `#/?where=${encodeURIComponent(`tags=${tag}`)}` }, bdi(tag)), " "]);
