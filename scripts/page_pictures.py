@@ -113,17 +113,13 @@ class Pictures:
 
     async def draw_jobs(self) -> None:
         """Draw the pages of what the how-tos make."""
-        for name, kind, drawn, height in (
-            ("page-battery", "batteries", "document.querySelector('main table')", 900),
-            ("page-study", "studies", "document.querySelector('main table')", 900),
-            ("page-reading", "readings", "document.querySelector('main table')", 900),
-        ):
-            await self._browser.screen(_WIDTH, height)
+        await self._browser.screen(_WIDTH, 900)
+        for name, kind in (("battery", "batteries"), ("study", "studies"), ("reading", "readings")):
             await self._browser.open(f"{self._address}/#/{kind}")
             await self._browser.see("document.querySelector('tbody a')")
             await self._browser.evaluate("document.querySelector('tbody a').click()")
-            await self._browser.see(f"document.querySelector('h1') && {drawn}")
-            await self._save(name)
+            await self._browser.see("document.querySelector('h1') && document.querySelector('main table')")
+            await self._save(f"page-{name}")
 
     async def _page(
         self, name: str, view: str, drawn: str, *, width: int = _WIDTH, height: int = 800, dark: bool = False

@@ -56,9 +56,8 @@ export function surprisalForm(models, signal, label, { chosen = "", other = "", 
       const found = [];
       for (const name of names) {
         const score = await scored(name, text, count, signal);
-        /** @type {RunStatus} */
-        const run = await read(`/runs/${score.run_id}`, signal);
-        found.push({ name, title: modelTitle(name, run.label), score });
+        const known = name === model.value ? label : await labelOf(score.run_id, signal);
+        found.push({ name, title: modelTitle(name, known), score });
       }
       const [one, two] = found;
       if (one) result.replaceChildren(...(two ? comparedText(text, one, two) : scoredText(text, one)));
@@ -90,6 +89,16 @@ export function surprisalForm(models, signal, label, { chosen = "", other = "", 
     ...(onModels ? [] : [h("p", {}, h("a", { href: `#/text/${models[0]}` }, "Generate text with this run"))]),
     result,
   );
+}
+
+/**
+ * @param {string} runId
+ * @param {AbortSignal} signal
+ */
+async function labelOf(runId, signal) {
+  /** @type {RunStatus} */
+  const run = await read(`/runs/${runId}`, signal);
+  return run.label;
 }
 
 /**
