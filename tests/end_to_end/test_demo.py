@@ -20,6 +20,8 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
         assert step in done.stdout
     for mark in ("No worker", "**", "`", "\\", "](", "<t:"):
         assert mark not in done.stdout
+    warned = [line for line in done.stdout.splitlines() if "⚠" in line]
+    assert all("Completed: demo-char_lstm" in line or "This model is " in line for line in warned)
     [chart] = (tmp_path / "data" / "demo").glob("*.png")
     assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert asyncio.run(gone(tmp_path))

@@ -64,11 +64,13 @@ async def exported(here: Place, user: User, **options: str) -> StoredMessage:
 
 @pytest.mark.slow
 async def test_export__attaches_files_that_other_programs_read(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot(workers=0), worker_in(tmp_path):
+    closed = {"security": SecuritySettings(open_weights=False)}
+    async with place(tmp_path) as here, here.bot(workers=0, groups=closed), worker_in(tmp_path):
         story = Story(tmp_path / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
         early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
         assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
         assert "Run not ready" in said(await here.ask(here.bob, "export", run="lstm-told"))
+        assert "`/mt export` is only for" in said(await here.ask(here.bob, "export", run=RUN))
         files: dict[str, Path] = {}
         for form in ("hf", "archive", "torchscript"):
             message = await exported(here, here.ana, run=RUN, format=form)

@@ -1,6 +1,5 @@
 """Linear mixed models against the published results of lme4, and against the dense likelihood of random data."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -162,16 +161,18 @@ def test_fit__without_groups_is_least_squares() -> None:
         assert np.allclose(fit.covariance, squares / degrees * of_x, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("noise", "tolerance"), [(0.1, 1e-6), (0.001, 1e-2)])
-def test_effects_far_above_the_residuals__are_fitted_as_well_as_rounding_allows(noise: float, tolerance: float) -> None:
+@pytest.mark.parametrize(("noise", "tolerance", "of_sds"), [(0.1, 1e-6, 1e-4), (0.001, 1e-2, 1e-2)])
+def test_effects_far_above_the_residuals__are_fitted_as_well_as_rounding_allows(
+    noise: float, tolerance: float, of_sds: float
+) -> None:
+    """The criterion is flat at its least value, so that the standard deviations are known less well than it is."""
     data, rng = Data(5, (0.0, 0.0)), np.random.default_rng(5)
     first, second = data.indicators
     y: Floats = 80 * first @ rng.standard_normal(15) + 20 * second @ rng.standard_normal(15)
     y += noise * rng.standard_normal(60)
     fits = [fit_linear(y, each(data.x), data.groups, start=start) for start in (array(1.0, 1.0), array(0.1, 400.0))]
     assert fits[0].criterion == pytest.approx(fits[1].criterion, abs=tolerance)
-    near = math.sqrt(tolerance)  # the criterion is least there, hence flat: it moves by the square of a small change
-    assert fits[0].group_sds == pytest.approx(fits[1].group_sds, rel=near) and min(fits[0].group_sds) > 10
+    assert fits[0].group_sds == pytest.approx(fits[1].group_sds, rel=of_sds) and min(fits[0].group_sds) > 10
     assert fits[0].residual_sd == pytest.approx(noise, rel=0.3)
 
 
