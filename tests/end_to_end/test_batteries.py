@@ -64,7 +64,7 @@ def test_battery__scores_items_as_mt_score_does(shell: Shell) -> None:
             for sequence, score in zip(item.sequences, scored.scores, strict=True):
                 context = total(shell, run, sequence.context) if sequence.context else 0.0
                 assert score.nats == pytest.approx(total(shell, run, sequence.text) - context, abs=1e-4)
-                assert sum(score.part_nats) == pytest.approx(score.nats, abs=1e-9)
+                assert sum(nats or 0.0 for nats in score.part_nats) == pytest.approx(score.nats, abs=1e-9)
         overall = result.groups[0]
         wins = [one.scores[0].nats < one.scores[1].nats for one in scores_of(battery, run)[:4]]
         by_sum = overall.accuracies[0]

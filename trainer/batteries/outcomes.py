@@ -34,7 +34,10 @@ def outcomes_of(item: BatteryItem, scores: Sequence[SequenceScore], formulas: Se
 def values_of(item: BatteryItem, scores: Sequence[SequenceScore]) -> Values:
     """Return the surprisals of the regions by condition and number."""
     named = zip(item.conditions, item.regions, scores, strict=True)
-    return {condition: dict(zip(regions, score.part_nats, strict=True)) for condition, regions, score in named}
+    return {
+        condition: {region: nats or 0.0 for region, nats in zip(regions, score.part_nats, strict=True)}
+        for condition, regions, score in named
+    }
 
 
 def _outcome(scores: Sequence[SequenceScore], measure: Measure) -> Outcome:

@@ -29,7 +29,7 @@ Columns = dict[ColumnName, tuple[Cell, ...]]
 
 UNIT_COLUMNS = ("unit", "unit_text")
 SCORE_COLUMNS = ("surprisal_nats", "entropy_nats", "n_tokens", "n_chars", "n_unknown", "log_frequency")
-BOUND_COLUMN = "bound_nats"
+LEFT_OUT_COLUMN = "left_out_nats"
 """A further column of sums over tokenizations: how much lower a surprisal can be."""
 RESULT_COLUMNS = ("source_row", *UNIT_COLUMNS, *SCORE_COLUMNS)
 """Columns that are added to those of the table; those of units only where an item has several rows."""
@@ -146,7 +146,7 @@ class ItemsRequest(ItemOptions, CountOptions, InferenceRequest):
             raise ValueError("`table` must have columns of equal lengths")
         if not 1 <= max(lengths) <= MAX_ITEMS:
             raise ValueError(f"`table` must have 1 to {MAX_ITEMS:,} rows")
-        for name in (*RESULT_COLUMNS, BOUND_COLUMN):
+        for name in (*RESULT_COLUMNS, LEFT_OUT_COLUMN):
             if name in self.table:
                 raise ValueError(f"`table` has a column `{name}`, which the results have too: give it another name")
         self._check_names()

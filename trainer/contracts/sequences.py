@@ -124,7 +124,8 @@ class SequenceScore(Frozen):
 
     nats: float
     """The sum of the surprisals of the tokens of all parts."""
-    part_nats: tuple[float, ...]
+    part_nats: tuple[float | None, ...]
+    """None for a part that begins and ends inside a token of another part, and has none of its own."""
     part_entropies: tuple[float | None, ...] | None = None
     """The entropies of the predictions of each part's first token, in nats; None for a part without tokens.
 
@@ -143,7 +144,7 @@ class SequenceScore(Frozen):
 
 
 class SequenceBound(Frozen):
-    """The largest errors of surprisals that leave out improbable tokenizations."""
+    """The errors of surprisals that leave out improbable tokenizations."""
 
     nats: float
     """The largest difference of `nats` from the sum over all tokenizations.
@@ -152,7 +153,7 @@ class SequenceBound(Frozen):
     of many words.
     """
     part_nats: tuple[float, ...]
-    """How much lower each of `part_nats` can be, given the continued tokenizations before it and its words."""
+    """An estimate of how much lower each of `part_nats` would be over all tokenizations, given those before it."""
 
 
 class SequencesResponse(Response):

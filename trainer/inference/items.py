@@ -6,7 +6,7 @@ from math import fsum
 from typing import NamedTuple, assert_never
 
 from trainer.contracts.base import changed
-from trainer.contracts.items import BOUND_COLUMN, Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
+from trainer.contracts.items import LEFT_OUT_COLUMN, Cell, ItemsRequest, ItemsResponse, ItemText, ItemUnit, item_notes
 from trainer.contracts.scores import ScoreRequest, ScoreResponse
 from trainer.contracts.sequences import BEAM_SIZE
 from trainer.data.normalization import Line, normalized
@@ -29,7 +29,7 @@ class _Unit(NamedTuple):
     surprisal: float | None
     entropy: float | None
     span: Span
-    bound: float = 0.0
+    left_out: float = 0.0
     """How much lower the surprisal can be."""
 
 
@@ -70,7 +70,7 @@ def score_items(
         "log_frequency": log_frequencies,
     }
     if request.tokenizations == "marginal":
-        columns[BOUND_COLUMN] = [None if unit.surprisal is None else unit.bound for unit in units]
+        columns[LEFT_OUT_COLUMN] = [None if unit.surprisal is None else unit.left_out for unit in units]
     return changed(
         response,
         status="completed",
@@ -101,7 +101,7 @@ def _marginal(
         for unit, (start, end) in zip(units, of_units, strict=True):
             first, past = places.index(start), places.index(end)
             nats = fsum(parts.part_nats[first:past]) if first < past else None
-            of_line.append(unit._replace(surprisal=nats, bound=fsum(parts.part_bounds_nats[first:past])))
+            of_line.append(unit._replace(surprisal=nats, left_out=fsum(parts.part_left_out_nats[first:past])))
         summed.append(of_line)
     return summed
 

@@ -71,7 +71,7 @@ def _cues(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> _
         return _Cues([_of_tokens(tokenizer, text, score) for text, score in zip(texts, scores, strict=True)])
     found = marginals(model, tokenizer, texts, [range(len(text) + 1) for text in texts], _BEAM_SIZE)
     lines = [LineCues(np.array(one.part_nats, dtype=np.float64), None) for one in found]
-    return _Cues(lines, max(bound for one in found for bound in one.part_bounds_nats))
+    return _Cues(lines, max(nats for one in found for nats in one.part_left_out_nats))
 
 
 def _of_tokens(tokenizer: Tokenizer, text: str, scores: Scores) -> LineCues:

@@ -4,6 +4,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import pairwise
 
 from trainer.contracts.base import changed
 from trainer.contracts.sequences import SequenceBound, SequenceScore, SequencesRequest, SequencesResponse
@@ -62,7 +63,10 @@ def score_parts(
         line, scored_text = lines[index], texts[index][bounds[index][0] :].strip()
         score = SequenceScore(
             nats=math.fsum(surprisals),
-            part_nats=tuple(map(math.fsum, parts_nats)),
+            part_nats=tuple(
+                math.fsum(nats) if nats or not texts[index][start:end].strip() else None
+                for nats, (start, end) in zip(parts_nats, pairwise(bounds[index]), strict=True)
+            ),
             part_entropies=tuple(firsts) if request.has_entropies else None,
             n_tokens=len(surprisals),
             n_chars=len(scored_text),
@@ -90,7 +94,7 @@ def score_parts(
             changed(score, nats=math.fsum(of_text.part_nats), part_nats=of_text.part_nats)
             for score, of_text in zip(scores, found, strict=True)
         ),
-        bounds=tuple(SequenceBound(nats=one.bound_nats, part_nats=one.part_bounds_nats) for one in found),
+        bounds=tuple(SequenceBound(nats=one.bound_nats, part_nats=one.part_left_out_nats) for one in found),
     )
 
 

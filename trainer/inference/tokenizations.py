@@ -50,8 +50,11 @@ class Marginal(NamedTuple):
     """The parts of a text, summed over tokenizations."""
 
     part_nats: tuple[float, ...]
-    part_bounds_nats: tuple[float, ...]
-    """How much lower each can be, given the continued tokenizations before it and before each word in it."""
+    part_left_out_nats: tuple[float, ...]
+    """An estimate of how much lower each would be over all tokenizations, given those that were continued before it.
+
+    It is no bound: tokenizations that were dropped before the part make it larger or smaller.
+    """
     bound_nats: float
     """The largest difference of all parts together from their sum over all tokenizations."""
 
@@ -181,16 +184,16 @@ class _Search:
         """Return the parts, once no path is waiting."""
         nats = {end: -log_p if end else 0.0 for end, log_p in self._log_p.items()}
         parts = [*pairwise(self._ends)]
-        bounds = [fsum(starmap(self._bound, pairwise(end for end in nats if a <= end <= b))) for a, b in parts]
+        left_out = [fsum(starmap(self._left_out, pairwise(end for end in nats if a <= end <= b))) for a, b in parts]
         last = self._ends[-1]
         return Marginal(
             tuple(nats[after] - nats[before] for before, after in parts),
-            tuple(bounds),
+            tuple(left_out),
             _log_sum([0.0, self._dropped_log_p(0, last) - self._log_p[last]]),
         )
 
-    def _bound(self, begin: int, end: int) -> float:
-        """Return how much lower the surprisal of a word can be, given the continued tokenizations before it."""
+    def _left_out(self, begin: int, end: int) -> float:
+        """Estimate how much lower the surprisal of a word would be, given the continued tokenizations before it."""
         stopped, inside = self._dropped_log_p(begin, begin + 1), self._dropped_log_p(begin + 1, end)
         given = 0.0 if begin == 0 else self._log_p[begin]
         return _log_sum([0.0, inside - self._log_p[end]]) - log1p(-exp(stopped - given))

@@ -88,10 +88,20 @@ def test_item_of_conditions__is_right_if_all_formulas_hold() -> None:
     assert outcomes_of(item, pair, [true, undecided]) == {"sum": "tie"}
     assert outcomes_of(item, pair, [undecided, false]) == {"sum": "wrong"}
     assert outcomes_of(item, pair) == {}
+    inside = [changed_parts(1.0, None), changed_parts(1.0, 4.0)]
+    assert values_of(item, inside)["good"] == {1: 1.0, 3: 0.0}
 
 
-def changed_parts(*nats: float) -> SequenceScore:
-    return SequenceScore(nats=sum(nats), part_nats=nats, n_tokens=2, n_chars=3, n_bytes=3, unk_count=0, is_cut=False)
+def changed_parts(*nats: float | None) -> SequenceScore:
+    return SequenceScore(
+        nats=sum(one or 0.0 for one in nats),
+        part_nats=nats,
+        n_tokens=2,
+        n_chars=3,
+        n_bytes=3,
+        unk_count=0,
+        is_cut=False,
+    )
 
 
 def test_accuracy__leaves_ties_out() -> None:

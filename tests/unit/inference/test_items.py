@@ -466,7 +466,7 @@ def test_tokenizations__are_summed_for_exactly_the_characters_of_a_region(method
     nats = [first.part_nats[0], first.part_nats[2], second.part_nats[0]]
     assert [number(row, "surprisal_nats") for row in found[:3]] == pytest.approx(nats, abs=1e-4)
     bounds = [of_first.part_nats[0], of_first.part_nats[2], of_second.part_nats[0]]
-    assert [number(row, "bound_nats") for row in found[:3]] == pytest.approx(bounds, abs=1e-4)
+    assert [number(row, "left_out_nats") for row in found[:3]] == pytest.approx(bounds, abs=1e-4)
     items = rows(model, **REGIONS, per="item", tokenizations="marginal")
     assert number(items[0], "surprisal_nats") == pytest.approx(first.nats, abs=1e-4)
     absent = rows(
@@ -476,7 +476,7 @@ def test_tokenizations__are_summed_for_exactly_the_characters_of_a_region(method
         region_columns=["a", "b"],
         tokenizations="marginal",
     )
-    assert [row["surprisal_nats"] is None for row in absent] == [row["bound_nats"] is None for row in absent]
+    assert [row["surprisal_nats"] is None for row in absent] == [row["left_out_nats"] is None for row in absent]
     assert [row["surprisal_nats"] is None for row in absent] == [False, True, False, False]
 
 

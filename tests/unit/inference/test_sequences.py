@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.support.answers import log_probabilities, score, scored_nats, small_tokenizer, surprisals
 from tests.support.families import MASKED, POSITIONS, QUICK, model_of, with_vocabulary
 from trainer.api import Model
-from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse
+from trainer.contracts.sequences import SequenceParts, SequenceScore, SequencesRequest, SequencesResponse, Tokenizations
 from trainer.inference.sequences import score_parts
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -27,9 +27,14 @@ def parts_of(
     pll_within_word: bool = False,
     has_end: bool = False,
     has_entropies: bool = False,
+    tokenizations: Tokenizations = "canonical",
 ) -> SequencesResponse:
     request = SequencesRequest(
-        sequences=sequences, pll_within_word=pll_within_word, has_end=has_end, has_entropies=has_entropies
+        sequences=sequences,
+        pll_within_word=pll_within_word,
+        has_end=has_end,
+        has_entropies=has_entropies,
+        tokenizations=tokenizations,
     )
     return score_parts(model, tokenizer, request, SequencesResponse(request_id="r", run_id="run", status="queued"))
 
@@ -52,8 +57,9 @@ def test_part__has_the_tokens_that_begin_in_it(method: str) -> None:
             place += 1
         expected[min(sum(end <= place for end in ends), len(PARTS))].append(nats)
     found = only(parts_of(model, tokenizer, SequenceParts(context=CONTEXT, parts=PARTS)))
-    assert found.part_nats == pytest.approx([math.fsum(part) for part in expected[1:]], abs=1e-4)
-    assert found.nats == pytest.approx(math.fsum(found.part_nats), abs=1e-9)
+    wanted = [math.fsum(nats) if nats or not part else None for nats, part in zip(expected[1:], PARTS, strict=True)]
+    assert found.part_nats == pytest.approx(wanted, abs=1e-4)
+    assert found.nats == pytest.approx(math.fsum(nats or 0.0 for nats in found.part_nats), abs=1e-9)
     assert found.n_tokens == sum(map(len, expected[1:]))
     assert (found.n_chars, found.n_bytes) == (len("shining on the sea,"), len(b"shining on the sea,"))
 
@@ -121,6 +127,19 @@ def test_parts_without_a_token__have_no_nats(family: str) -> None:
     [empty, scored] = parts_of(model, tokenizer, composed, SequenceParts(parts=("sun",))).scores or ()
     assert (empty.nats, empty.part_nats, empty.n_tokens, empty.n_chars) == (0.0, (0.0,), 0, 0)
     assert scored.nats > 0
+
+
+def test_part_inside_a_token__has_no_surprisal_of_its_own() -> None:
+    tokenizer = small_tokenizer("bpe")
+    model = model_of("lstm", vocabulary_of(tokenizer))
+    word, (start, end) = "the", tokenizer.spans("the")[0]
+    assert (start, end) == (0, 3)
+    sequence = SequenceParts(parts=("t", "he", ""))
+    found = only(parts_of(model, tokenizer, sequence))
+    whole = scored_nats(score(model, tokenizer, word))[0]
+    assert found.part_nats == pytest.approx([whole, None, 0.0], abs=1e-5)
+    [of_all, inside, _] = only(parts_of(model, tokenizer, sequence, tokenizations="marginal")).part_nats
+    assert of_all is not None and inside is not None and inside > 0
 
 
 @pytest.mark.parametrize("documents", ["line", "stream"])
