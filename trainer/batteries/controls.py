@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
+from trainer.batteries.formulas import Chances
 from trainer.batteries.outcomes import Outcomes, accuracy_of
 from trainer.contracts.batteries import (
     MAX_CONTROL_ITEMS,
@@ -53,7 +54,7 @@ def controls_of(
     items: Sequence[BatteryItem],
     measure: Measure,
     untrained: ByPlace,
-    chances: Mapping[Part, float],
+    chances: Mapping[Part, Chances],
     counts: Mapping[Part, Counts],
 ) -> Iterator[Controls]:
     """Yield the controls of the choices and of each suite of the batteries.
@@ -65,14 +66,17 @@ def controls_of(
         if by_untrained is not None:
             battery, suite = part
             low, high = by_untrained.low, by_untrained.high
-            chance = chances[part] if suite else fmean(1 / len(items[place].sequences) for place in places)
+            if suite:
+                chance, least = chances[part].of_all, chances[part].least
+            else:
+                chance = least = fmean(1 / len(items[place].sequences) for place in places)
             yield Controls(
                 battery=battery,
                 suite=suite,
                 n_items=len(places),
                 chance=chance,
                 untrained=by_untrained,
-                is_at_chance=None if low is None or high is None else low <= chance <= high,
+                is_at_chance=None if low is None or high is None else low <= chance and least <= high,
                 counts=counts.get(part),
             )
 

@@ -62,6 +62,8 @@ class Chances(NamedTuple):
 
     of_all: float
     """The share for which all formulas hold."""
+    least: float
+    """The same, where `=` is true of equal values only, which are never drawn."""
     of_each: tuple[float, ...]
 
 
@@ -77,7 +79,8 @@ _Part = _Number | _Claim
 _PartT = TypeVar("_PartT", _Number, _Claim)
 _Join = Callable[[list[_PartT], list[str]], _PartT]
 """Joins parts by the signs between them."""
-_COMPARISONS: Mapping[str, Callable[[float, float], Truth]] = {
+_Comparing = Callable[[float, float], Truth]
+_COMPARISONS: dict[str, _Comparing] = {
     "<": lambda one, other: _is_less(one, other),
     ">": lambda one, other: _is_less(other, one),
     "=": lambda one, other: isclose(one, other, rel_tol=0, abs_tol=_ABSOLUTE + _RELATIVE * abs(other)),
@@ -89,43 +92,50 @@ def read_formula(text: str) -> Formula:
     if len(text) > _MAX_CHARACTERS:
         raise AppError(ErrorCode.INVALID_INPUT, f"A formula has at most {_MAX_CHARACTERS:,} characters.")
     try:
-        reader = _Reader(text)
-        part = reader.claims()
-        if reader.next is not None or isinstance(part, _Number):
-            raise reader.refusal("a comparison is expected")
+        return _Reader(text, _COMPARISONS).formula()
     except RecursionError:
         raise AppError(ErrorCode.INVALID_INPUT, "A formula has too many brackets within each other.") from None
-    return Formula(text, tuple(reader.references), tuple(reader.comparisons), part.truth)
 
 
 def chances_of(formulas: Sequence[Formula], regions: Mapping[str, Sequence[int]]) -> Chances:
     """Return how often formulas hold for regions (by condition) whose surprisals are independent and alike.
 
-    They are drawn from an exponential distribution with a mean of 5 nats, 10,000 times and always alike.
+    They are drawn from an exponential distribution with a mean of 5 nats, 10,000 times and always alike. `=` holds for
+    all of them, as for a model that does not see the difference: values that are drawn by chance are never equal.
     """
+    blind = [_Reader(formula.text, _COMPARISONS | {"=": _is_any}).formula() for formula in formulas]
     random = Random(0)  # noqa: S311  no secret depends on it
     truths: list[list[Truth]] = []
+    n_least = 0
     for _ in range(_DRAWS):
         values = {
             condition: {number: random.expovariate(1 / _MEAN_NATS) for number in of_condition}
             for condition, of_condition in regions.items()
         }
-        truths.append([formula.truth(values) for formula in formulas])
+        truths.append([formula.truth(values) for formula in blind])
+        n_least += all(formula.truth(values) for formula in formulas)
     n_all = sum(all(of_draw) for of_draw in truths)
     n_each = [sum(of_draw[place] is True for of_draw in truths) for place in range(len(formulas))]
-    return Chances(n_all / _DRAWS, tuple(count / _DRAWS for count in n_each))
+    return Chances(n_all / _DRAWS, n_least / _DRAWS, tuple(count / _DRAWS for count in n_each))
 
 
 class _Reader:
     """Reads a formula from left to right, the loosest operators first."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, comparisons: Mapping[str, _Comparing]) -> None:
         self._text = text
+        self._comparing = comparisons
         self._place = self._start = 0
         self._match: re.Match[str] | None = None
         self.references: list[Reference] = []
         self.comparisons: list[Comparison] = []
         self._advance()
+
+    def formula(self) -> Formula:
+        part = self.claims()
+        if self.next is not None or isinstance(part, _Number):
+            raise self.refusal("a comparison is expected")
+        return Formula(self._text, tuple(self.references), tuple(self.comparisons), part.truth)
 
     @property
     def next(self) -> str | None:
@@ -156,7 +166,7 @@ class _Reader:
     def _comparison(self) -> _Part:
         start = self._start
         first = self._sum()
-        compare = _COMPARISONS.get(self.next or "")
+        compare = self._comparing.get(self.next or "")
         if compare is None:
             return first
         one = self._number(first)
@@ -208,6 +218,11 @@ class _Reader:
             self._place = self._match.end()
         elif self._text[self._place :].strip():
             raise self.refusal("there is something that is no part of a formula")
+
+
+def _is_any(one: float, other: float) -> Truth:
+    """Return what `=` is for a model that does not see the difference."""
+    return True
 
 
 def _value(regions: Mapping[int, float], number: int | None) -> float:

@@ -50,7 +50,8 @@ def summarize(
             items, run, record.options, scores, leaks.get(run.name, ()), counts.get(run.name, {})
         )
         results.append(result)
-        outcomes[run.name] = [of_run[place].get(measure) for place in range(len(items.all))]
+        # suites have the sum alone
+        outcomes[run.name] = [of_run[place].get(measure, of_run[place].get("sum")) for place in range(len(items.all))]
     paradigms = [
         Paradigm(battery, name, places)
         for (battery, level, name), places in items.groups.items()

@@ -110,14 +110,13 @@ def run_result(
     }
     outcomes = {variant: items.outcomes(of_variant) for variant, of_variant in by_place.items()}
     trained = by_place["trained"]
-    of_suites = {part: chances.of_all for part, chances in items.chances.items()}
     untrained = outcomes.get("untrained", {})
     result = RunResult(
         run=run,
         groups=tuple(_groups(items, trained, outcomes["trained"])),
         formulas=tuple(_formulas(items, trained)),
         effects=tuple(_effects(items, trained)),
-        controls=tuple(controls_of(items.all, options.measure, untrained, of_suites, counts)),
+        controls=tuple(controls_of(items.all, options.measure, untrained, items.chances, counts)),
         leaks=tuple(leaks),
     )
     return result, outcomes["trained"]
@@ -149,6 +148,7 @@ def _group(
         n_prefix=sum(_has_prefix(items.all[place]) for place in places),
         n_unknown=sum(any(score.unk_count for score in scores[place]) for place in places),
         n_cut=sum(any(score.is_cut for score in scores[place]) for place in places),
+        n_inside=sum(any(None in score.part_nats for score in scores[place]) for place in places),
         accuracies=tuple(
             accuracy_of(measure, [one for one in column if one is not None])
             for measure, column in zip(MEASURES, chosen, strict=True)

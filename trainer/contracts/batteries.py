@@ -230,13 +230,16 @@ class GroupResult(Frozen):
     """Items with an unknown token."""
     n_cut: int
     """Items with a sequence beyond the model's context."""
+    n_inside: int = 0
+    """Items of suites with a region that has no token of its own, so that its surprisal counts as 0."""
     accuracies: tuple[Accuracy, ...]
     mean_over_paradigms: Mapping[Measure, float] = {}
     """The mean of the paradigms' accuracies; empty for a paradigm."""
 
     def by(self, measure: Measure) -> Accuracy | None:
-        """Return the accuracy by a measure; None for a suite without formulas, or by another measure than the sum."""
-        return next((one for one in self.accuracies if one.measure == measure), None)
+        """Return the accuracy by a measure, of suites by the sum, which is their only one; None without formulas."""
+        is_suite = [one.measure for one in self.accuracies] == ["sum"]
+        return next((one for one in self.accuracies if is_suite or one.measure == measure), None)
 
 
 class FormulaResult(Frozen):

@@ -55,6 +55,7 @@ ODD_ITEMS: Mapping[str, str] = {
     " (the measure `end` does not)",
     "n_unknown": "a token that the tokenizer does not know",
     "n_cut": "a sequence beyond the model's context",
+    "n_inside": "a region that begins and ends inside a token, so that its surprisal counts as 0",
 }
 """Items to know about, by the field of GroupResult that counts them."""
 _LEAKS: Mapping[str, str] = {
@@ -118,9 +119,9 @@ def _side_by_side(summary: BatterySummary, measure: Measure) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for place, group in enumerate(summary.runs[0].groups):
         groups = [result.groups[place] for result in summary.runs]
-        rows.append((*_titles(group), group.n_items, *(_estimate(one.by(measure)) for one in groups)))
+        rows.append((*_titles(group, measure), group.n_items, *(_estimate(one.by(measure)) for one in groups)))
         if group.level == "battery":
-            means = [one.mean_over_paradigms.get(measure) for one in groups]
+            means = [_mean(one, measure) for one in groups]
             rows.append(("", note("mean over paradigms"), "", *means))
     runs = [Column(title=title, form="accuracy") for title in run_titles(summary).values()]
     return _accuracy_table(measure, [_ITEMS, *runs], rows)
@@ -131,11 +132,12 @@ def _accuracies_of_one(result: RunResult, measure: Measure) -> Table:
     others = [one for one in MEASURES if one != measure and (one != "end" or one in known)]
     rows: list[tuple[Cell, ...]] = []
     for group in result.groups:
-        main, *rest = (_estimate(group.by(one)) for one in (measure, *others))
+        main, by_measure = _estimate(group.by(measure)), {one.measure: one for one in group.accuracies}
+        rest = [_estimate(by_measure.get(one)) for one in others]
         n_ties = "" if main is None else main.n_ties
-        rows.append((*_titles(group), group.n_items, n_ties, main, main, *rest))
+        rows.append((*_titles(group, measure), group.n_items, n_ties, main, main, *rest))
         if group.level == "battery":
-            mean, *means = (group.mean_over_paradigms.get(one) for one in (measure, *others))
+            mean, means = _mean(group, measure), [group.mean_over_paradigms.get(one) for one in others]
             rows.append(("", note("mean over paradigms"), "", "", mean, "", *means))
     columns = [
         _ITEMS,
@@ -162,8 +164,17 @@ def _accuracy_table(measure: Measure, columns: Sequence[Column], rows: Sequence[
     )
 
 
-def _titles(group: GroupResult) -> tuple[Cell, Cell]:
-    return (group.battery, note("all items")) if group.level == "battery" else (note(group.level), group.name)
+def _titles(group: GroupResult, measure: Measure) -> tuple[Cell, Cell]:
+    found = group.by(measure)
+    name = note("all items") if group.level == "battery" else note("{name}", name=group.name)
+    if found is not None and found.measure != measure:
+        name = note("{name} (by sum)", name=name)
+    return (group.battery if group.level == "battery" else note(group.level)), name
+
+
+def _mean(group: GroupResult, measure: Measure) -> float | None:
+    found = group.by(measure)
+    return None if found is None else group.mean_over_paradigms.get(found.measure)
 
 
 def _estimate(found: Accuracy | None) -> Estimate | None:
@@ -198,6 +209,15 @@ def _notes_of_run(result: RunResult) -> Iterator[Note]:
             yield note(
                 "{battery}: no random item has all formulas, so chance is 0: read each by itself",
                 battery=_control_name(control),
+            )
+    for one in result.formulas:
+        if one.n_undecided > one.n_items / 2:
+            yield note(
+                "{suite}: {formula} is undecided for {undecided} of {items}",
+                suite=one.paradigm,
+                formula=one.formula,
+                undecided=one.n_undecided,
+                items=counted_note(one.n_items, "item"),
             )
     for leak in result.leaks:
         yield from item_leak_notes(leak)

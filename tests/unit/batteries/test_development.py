@@ -62,7 +62,7 @@ def test_accuracies__have_their_interval_and_the_chance_of_their_items() -> None
     *_, last = accuracy_rows(8, Items([changed(battery, suites={"y": suite})], items), groups, "sum")
     assert last.chance == pytest.approx(0.5, abs=0.02)
     assert {(row.measure, row.value, row.low, row.high, row.n) for row in rows} == {("accuracy", 0.75, 0.301, 0.954, 4)}
-    assert [*accuracy_rows(8, Items([battery], items), groups, "char")] == [], "ties only, or not measured"
+    assert [*accuracy_rows(8, Items([battery], items), groups[:1], "char")] == [], "ties only"
 
 
 def item(paradigm: str, n_choices: int) -> BatteryItem:

@@ -153,12 +153,18 @@ def test_formulas__have_the_truth_of_another_evaluation_by_the_grammar() -> None
         (["(*;%a%) < (*;%b%)", "(*;%a%) > (*;%b%)"], 0, [1 / 2, 1 / 2]),
         (["(1;%a%) > 5"], exp(-1), [exp(-1)]),
         (["(1;%a%) > 0 - 1"], 1, [1]),
+        (["(1;%a%) = (1;%b%)", "(2;%a%) < (2;%b%)"], 1 / 2, [1, 1 / 2]),  # a blind model has equal surprisals
+        (["[(1;%a%) = (1;%b%)] | [(2;%a%) < (2;%b%)]"], 1, [1]),
     ],
 )
 def test_chances__are_those_of_random_surprisals(formulas: list[str], of_all: float, of_each: list[float]) -> None:
     chances = chances_of([read_formula(formula) for formula in formulas], {"a": (1, 2), "b": (1, 2)})
     assert chances.of_all == pytest.approx(of_all, abs=0.015)
     assert [*chances.of_each] == pytest.approx(of_each, abs=0.015)
+    has_equals = any(" = " in formula for formula in formulas)
+    assert chances.least == (
+        pytest.approx(0 if len(formulas) > 1 else 1 / 2, abs=0.015) if has_equals else chances.of_all
+    )
 
 
 def test_long_formulas__are_read_and_evaluated() -> None:

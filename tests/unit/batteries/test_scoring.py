@@ -150,7 +150,7 @@ def test_suite__has_its_formulas_and_effects() -> None:
     [control] = result.controls
     assert (control.battery, control.suite, control.n_items) == ("suite", "agreement", 2)
     assert control.untrained.measure == "sum", "formulas compare sums"
-    assert [one.chance for one in result.formulas] == pytest.approx([0.5, 0.5], abs=0.02)
+    assert [one.chance for one in result.formulas] == pytest.approx([0.5, 1.0], abs=0.02)
     assert [one.measure for one in result.groups[0].accuracies] == ["sum"]
 
 

@@ -45,6 +45,33 @@ def test_one_run__has_all_measures_with_intervals() -> None:
     ]
 
 
+def test_suites__keep_their_sum_by_other_measures() -> None:
+    group = changed(RESULT.groups[1], accuracies=(RIGHT,))
+    whole = changed(RESULT.groups[0], accuracies=(RIGHT,), mean_over_paradigms={"sum": 0.5})
+    alone = changed(ONE, measure="end", runs=(changed(RESULT, groups=(whole, group)),))
+    assert [row[1:2] + row[4:7] for row in accuracies(alone)] == [
+        ["", "with line end", "95 % interval", "by sum"],
+        ["all items (by sum)", "75.0%", "30.1% to 95.4%", "75.0%"],
+        ["mean over paradigms", "50.0%", "", "50.0%"],
+        ["x (by sum)", "75.0%", "30.1% to 95.4%", "75.0%"],
+    ]
+    beside = changed(alone, runs=(*alone.runs, changed(OTHER, groups=(whole, group))))
+    assert accuracies(beside)[1:] == [
+        ["a&b", "all items (by sum)", "5", *["75.0% (30.1 to 95.4), 1 tie"] * 2],
+        ["", "mean over paradigms", "", "50.0%", "50.0%"],
+        ["paradigm", "x (by sum)", "5", *["75.0% (30.1 to 95.4), 1 tie"] * 2],
+    ]
+
+
+def test_formula__that_is_undecided_for_most_items_says_so() -> None:
+    formula = changed(RESULT.formulas[0], n_items=24, n_undecided=13)
+    found = changed(ONE, runs=(changed(RESULT, formulas=(formula,)),))
+    text = f"{formula.paradigm}: {formula.formula} is undecided for 13 of 24 items"
+    assert text in notes(found)
+    half = changed(found, runs=(changed(RESULT, formulas=(changed(formula, n_undecided=12),)),))
+    assert "undecided" not in " ".join(notes(half))
+
+
 def test_several_runs__stand_side_by_side_under_their_labels() -> None:
     assert accuracies(SEVERAL)[:3] == [
         ["", "", "items", "first", "second"],
