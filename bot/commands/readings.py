@@ -11,16 +11,15 @@ from bot.commands.jobs import add_commands, job_group, watch_job
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, names_in, suggested_runs, suggested_scorers
 from bot.messages.report_card import report_lines
-from bot.messages.text import BLURPLE, make_embed, plain
-from bot.rest.attachments import attachment_name, read_attachment
+from bot.messages.text import BLURPLE, make_embed, plain, said
+from bot.rest.attachments import attached_text, attachment_name, read_attachment
 from bot.session.client import Bot
-from trainer.config.validation import decoded, parse
+from trainer.config.validation import parse
 from trainer.contracts.base import changed
 from trainer.contracts.operations import JOB_ROWS
 from trainer.contracts.readings import ReadingOptions, ReadingRequest
 from trainer.contracts.segmentation import SegmentRequest
 from trainer.data.rows import TextFile
-from trainer.data.text import BOM, with_newlines
 from trainer.lab import calls
 from trainer.lab.language import _
 from trainer.reading.request import reading_request
@@ -67,7 +66,9 @@ async def _start(
 
 
 @mt_reading.command(name="segment", description="Find the word boundaries of a text whose spaces are removed.")
-@app_commands.describe(file="Text with spaces between words (.txt, UTF-8)", run=RUN_HELP)
+@app_commands.describe(
+    file="Text with spaces between words: .txt, or .jsonl, .csv or .tsv with a field `text`", run=RUN_HELP
+)
 @app_commands.autocomplete(run=suggested_runs("mt-reading segment"))
 async def segment(interaction: discord.Interaction[Bot], file: discord.Attachment, run: str | None = None) -> None:
     await respond(interaction, "mt-reading segment", lambda context: _segment(context, file, run))
@@ -75,14 +76,15 @@ async def segment(interaction: discord.Interaction[Bot], file: discord.Attachmen
 
 async def _segment(context: CommandContext, file: discord.Attachment, run_id: str | None) -> Answer:
     run = await find_run(context, "mt-reading segment", run_id)
-    text = decoded(await read_attachment(file, context.bot.settings), "`file`")
-    request = parse(SegmentRequest, {"text": with_newlines(text.removeprefix(BOM))})
+    given = await attached_text(file, context.bot.settings)
+    request = parse(SegmentRequest, {"text": given.text})
     found = (await infer(context, run, request)).result()
     name, names = (
-        plain(attachment_name(file.filename, file.title)),
+        plain(attachment_name(file.filename, file.title, is_corpus=True)),
         run_names([(run.model, run.record.effective.label)]),
     )
     lines = [*report_lines(named(segmentation_report(found, name), names))]
+    lines += [plain(said(note)) for note in given.notes]
     return Answer(make_embed(BLURPLE, f"✂ {_('Word segmentation of {name}', name=name)}", lines, run.model))
 
 

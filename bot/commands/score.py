@@ -16,10 +16,11 @@ from bot.commands.run_options import Run, find_run, run_for_form, suggested_runs
 from bot.messages.buttons import ButtonPress, Field, button, button_row, form
 from bot.messages.files import one_file
 from bot.messages.inference import report_answer, report_files, score_answer, table_answer
+from bot.messages.text import plain, said
 from bot.people.user_settings import current_unit, use_unit
-from bot.rest.attachments import read_attachment
+from bot.rest.attachments import attached_text
 from bot.session.client import Bot
-from trainer.config.validation import decoded, parse
+from trainer.config.validation import parse
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.generations import GenerateRecord
@@ -27,13 +28,11 @@ from trainer.contracts.operations import CHAT_COMMANDS
 from trainer.contracts.runs import has_unknown_text
 from trainer.contracts.scores import ScoreRecord, ScoreRequest
 from trainer.contracts.units import Unit
-from trainer.data.text import with_newlines
 from trainer.lab.language import _
 from trainer.reports.surprisal_report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 
 Detail = Literal["summary", "per_char"]
 
-_BOM = "\ufeff"
 _DETAIL = "score detail:per_char"
 _SCORE_CODE = re.compile(r"(?P<detail>summary|per_char)-(?P<unit>bits|nats)-(?P<top_k>\d\d?)")
 
@@ -59,7 +58,7 @@ class ScoreOptions(Frozen):
 @app_commands.command(description="Score a text: loss and perplexity.")
 @app_commands.describe(
     text="Text to score; without text and file, a form opens",
-    file="Text file to score (.txt, UTF-8)",
+    file="Text to score: .txt, or .jsonl, .csv or .tsv with a field `text`",
     run=RUN_HELP,
     detail="per_char (admins only): surprisal of every character as picture, CSV and JSON; default: summary",
     top_k="With per_char: number of likelier characters to list per position; default: 5",
@@ -115,8 +114,11 @@ async def _score_input(
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, _("Give either `text` or `file`, not both."))
-        content = decoded(await read_attachment(file, context.bot.settings), "`file`")
-        text = with_newlines(content.removeprefix(_BOM))
+        given = await attached_text(file, context.bot.settings)
+        answer = await score_text(context, run, given.text, options)
+        notes = [plain(said(note)) for note in given.notes]
+        answer.embed.description = "\n".join([answer.embed.description or "", *notes])
+        return answer
     return await score_text(context, run, text or "", options)
 
 

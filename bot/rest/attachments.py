@@ -3,6 +3,7 @@
 import asyncio
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import discord
@@ -13,6 +14,8 @@ from bot.rest.errors import retry
 from trainer.batteries.reading import SUFFIXES as BATTERY_SUFFIXES
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
+from trainer.data.input_text import GivenText, read_texts
 from trainer.data.text import ARCHIVE_SUFFIXES, TABLE_SUFFIXES, clean_file_name
 from trainer.lab.language import _
 from trainer.reading.tables import SUFFIXES as TIMES_SUFFIXES
@@ -84,6 +87,13 @@ async def download_to(file: discord.Attachment, settings: Settings, option: str,
     path = Path(folder) / clean_file_name(str(PurePosixPath(name)))
     await asyncio.to_thread(path.write_bytes, data)
     return path
+
+
+async def attached_text(file: discord.Attachment, settings: Settings) -> GivenText:
+    """Download a text, or a table or a transcript with texts; raises AppError."""
+    with TemporaryDirectory() as folder:
+        path = await download_to(file, settings, "file", folder)
+        return await asyncio.to_thread(read_texts, path, MAX_TEXT_CHARACTERS)
 
 
 async def read_attachment(

@@ -35,6 +35,8 @@ TEXTS: dict[str, bytes] = {
     "three.tsv": b"a\tb\na\t\tc\n",
     "bytes.tsv": b"a\tb\xff\n",
     "map.html": b"",
+    "tags.txt": b"<?xml version='1.0'?>\n<text>a b</text>\n" * 9,
+    "tags.sfm": b"\\ref 1\n\\tx a b\n",
     "pairs.csv": b"good,bad\na b,b a\n",
     "texts/kk.txt": b"bdlmn " * 20,
     "texts/tr.txt": b"bdlmn " * 20,

@@ -30,6 +30,7 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         summary = await here.ask(here.ana, "score", text=VERSE)
         in_nats = await here.ask(here.bob, "score", text=VERSE, unit="nats")
         in_file = await here.ask(here.bob, "score", file=Upload("verse.txt", b"\xef\xbb\xbf" + VERSE.encode()))
+        in_table = await here.ask(here.bob, "score", file=Upload("verse.csv", f"id,text\n1,{VERSE}\n".encode()))
         refused = await here.ask(here.bob, "score", text=VERSE, detail="per_char")
         report = await here.ask(here.ana, "score", text=VERSE + "\nЖ !", detail="per_char", top_k=2)
         of_button = await here.click(here.ana, summary, "Detail")
@@ -40,6 +41,8 @@ async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> N
         assert f"📏 Score of {len(VERSE)} characters" in said(summary) and is_hidden(summary)
         assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d{3} nats/char", said(in_nats))
         assert said(in_file).split("request")[0] == said(summary).split("request")[0]
+        assert f"Score of {len(VERSE) + 1} characters" in said(in_table)
+        assert "1 text read from the field" in said(in_table)
         assert list(buttons(summary)) == ["Score another…", "Detail", "CSV"]
         assert list(buttons(in_nats)) == ["Score another…"]
         assert "📏 Score of" in said(refused) and refused.attachments == []
@@ -69,8 +72,12 @@ async def test_segmentation__answers_with_the_report_of_a_text_file(answers: Pat
         found = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": upload}))
         short = Upload("verse.txt", VERSE.encode())
         refused = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": short}))
+        spoken = Upload("verses.cha", f"*MOT:\t{VERSE} .\n%mor:\tn|x\n".encode() * 10)
+        of_transcript = await answer(await here.discord.slash(here.bob, "mt-reading segment", {"file": spoken}))
         assert "✂ Word segmentation of verses.txt" in said(found) and is_hidden(found)
         assert "tropy" in said(found) and "8 lines without their spaces: 26.1%" in said(found)
+        assert "10 lines read without codes, by speakers MOT 10" in said(of_transcript)
+        assert "8 lines without their spaces" in said(of_transcript)
         assert number(refused.embeds[0]["color"]) == AMBER
         assert "The text has 1 line of two characters or more. Give 10 or more." in said(refused)
 

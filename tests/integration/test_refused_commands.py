@@ -21,7 +21,7 @@ SMOKE = (ROOT / "configs" / "experiment_smoke.yaml").read_bytes()
 CATS: Options = {"file": Upload("cats.txt", TEXT)}
 ITEMS = Upload("pairs.csv", PAIRS.encode())
 VERSES = Upload("verses.txt", b"a\n")
-ENDINGS = "whose name ends in .txt or .jsonl or .tsv or .csv."
+ENDINGS = "whose name ends in .txt or .jsonl or .tsv or .csv or .cha."
 TRAIN: Sequence[tuple[Options, str]] = [
     ({**CATS, "config": Upload("kk.txt", YAML)}, "`config` must be a YAML file whose name ends in .yaml or .yml"),
     ({**CATS, "config": Upload("kk.yaml", b"x" * 5001)}, "`config` is too large: at most 5,000 bytes"),
@@ -47,7 +47,7 @@ TRAIN: Sequence[tuple[Options, str]] = [
 SCORE: Sequence[tuple[Options, str]] = [
     ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
     ({"file": Upload("verse.txt", b"x" * 5001)}, "at most 5,000 bytes"),
-    ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
+    ({"file": Upload("verse.txt", b"caf\xe9")}, "'verse.txt' is not UTF-8: byte 3 cannot be decoded"),
     ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give either `text` or `file`"),
     ({"text": "x", "run": "no-run"}, "There is no run"),
     ({"run": "no-run"}, "There is no run"),

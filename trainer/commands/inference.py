@@ -28,7 +28,7 @@ from trainer.contracts.segmentation import SegmentRequest
 from trainer.contracts.units import Unit, share_number, surprisal_number
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.data.input_text import read_text
+from trainer.data.input_text import read_texts
 from trainer.lab.calls import GET_LATEST_EVALUATION
 from trainer.reports.leak_notes import shares_note
 from trainer.reports.report_text import Reader
@@ -77,7 +77,7 @@ class _SegmentOptions(ModelOptions):
         metavar="FILE",
         type=Path,
         required=True,
-        help="text file with spaces between words, which are removed",
+        help="text with spaces between words, which are removed (.txt, .jsonl, .csv, .tsv or .cha)",
     )
     seed = option("--seed N", int, "draws the lines for thresholds; default: 0")
 
@@ -92,7 +92,7 @@ def add_to(commands: Commands) -> None:
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
-    request = _generate_request(options, settings)
+    request = _generate_request(options, settings, terminal)
     if options.stream and options.json:
         raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both.")
 
@@ -118,7 +118,7 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
     return with_model(options.run, settings, terminal, generate)
 
 
-def _generate_request(options: _GenerateOptions, settings: Settings) -> GenerateRequest:
+def _generate_request(options: _GenerateOptions, settings: Settings, terminal: Terminal) -> GenerateRequest:
     """Return the request; a file is sent as text, and a corpus of the installation by its name."""
     fields, path = options.given(GenerateRequest), options.prompt_path
     if path is None:
@@ -129,7 +129,10 @@ def _generate_request(options: _GenerateOptions, settings: Settings) -> Generate
         is_remote = settings.client.url is not None
         is_corpus = not path.exists() if is_remote else CorpusStore(settings).has(str(path))
         fields["prompt_path"] = str(path) if is_corpus else None
-        fields["prompt_text"] = None if is_corpus else read_text(path, MAX_PROMPT_CHARACTERS)
+        if not is_corpus:
+            fields["prompt_text"], notes = read_texts(path, MAX_PROMPT_CHARACTERS)
+            for note in notes:
+                terminal.note(f"mt: {note}")
     return parse(GenerateRequest, fields)
 
 
@@ -246,8 +249,10 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
 
 def _segment(options: _SegmentOptions, terminal: Terminal) -> int:
     settings, data = settings_for_any(), options.data
-    request = parse(SegmentRequest, {**options.given(SegmentRequest), "text": read_text(data, MAX_TEXT_CHARACTERS)})
-    with_installation(settings, lambda installation: installation.check_text(options.run, data))
+    text, notes = read_texts(data, MAX_TEXT_CHARACTERS)
+    request = parse(SegmentRequest, {**options.given(SegmentRequest), "text": text})
+    for note in notes:
+        terminal.note(f"mt: {note}")
 
     async def segment(installation: Installation) -> int:
         found = (await installation.ask(options.run, request)).result()

@@ -28,7 +28,7 @@ from trainer.data.tables import PlainText, as_text
 from trainer.data.text import (
     SUFFIXES,
     TextSample,
-    check_text_name,
+    check_plain,
     corpus_bytes,
     corpus_sha256,
     count_kinds,
@@ -286,6 +286,8 @@ class CorpusStore:
                 f"'{shown_name(path.name)}' has {size:,} bytes;"
                 f" at most {self._corpus_bytes:,} are allowed (LIMITS__CORPUS_BYTES).",
             )
+        for file in text_files(path):
+            check_plain(file)
         lines = count_lines(path)
         require_lines(path.name, lines, minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size), lines
@@ -334,7 +336,6 @@ def _find_below(root: Path, name: str, field: str, *, has_notes: bool = False) -
     for candidate in (path, path.with_name(f"{path.name}.txt")):
         _require_below(root, candidate, field)
         if candidate.is_file() and not (has_notes and candidate.suffix == _NOTE_SUFFIX):
-            check_text_name(candidate.name)
             if is_table(candidate) and field != "ratings":
                 message = (
                     f"'{shown_name(name)}' in the corpus folder is a table of texts. Save its texts as .txt there, or"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 from trainer.config.validation import decoded, format_problem, unreadable
@@ -17,7 +18,8 @@ from trainer.contracts.inference_fields import (
 )
 from trainer.contracts.scores import ScoreRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import BOM, shown_name, with_newlines
+from trainer.data.tables import as_text
+from trainer.data.text import BOM, START_BYTES, check_start, shown_name, with_newlines
 
 _MAX_CHARACTER_BYTES = 4
 _LINE_ENDS = ("\r", "\n")
@@ -51,8 +53,23 @@ def read_text(path: Path, most_characters: int, given: str | None = None) -> str
     except OSError as error:
         raise AppError(ErrorCode.DATA_NOT_FOUND, unreadable(given or path, error)) from None
     text = decoded(data, shown)
+    check_start(data[:START_BYTES], path.name)
     check_text_length(shown, len(text), most_characters)
     return with_newlines(text.removeprefix(BOM))
+
+
+class GivenText(NamedTuple):
+    """The text of a file, with what a person should know of the table that it was read from."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def read_texts(path: Path, most_characters: int) -> GivenText:
+    """Read a file as `read_text` does, of a table or a transcript its texts alone; raises as `as_text` does."""
+    with TemporaryDirectory(prefix="mt-tables-") as folder:
+        source = as_text(path, Path(folder))
+        return GivenText(read_text(source.path, most_characters, str(path)), source.notes)
 
 
 class Portion(NamedTuple):
@@ -100,6 +117,7 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
         with path.open("rb") as data, TextIOWrapper(data, "latin-1", newline="") as file:  # a character per byte
             if (problem := format_problem(data.peek(), f"'{shown_name(path.name)}'")) is not None:
                 raise AppError(ErrorCode.INVALID_INPUT, problem)
+            check_start(data.peek(START_BYTES)[:START_BYTES], path.name)
             number = 0
             while line := file.readline(most_bytes):
                 number += 1

@@ -1,7 +1,8 @@
-"""Texts in tables: the field `text` of JSON Lines or of a column, written as a plain text."""
+"""Texts in tables and transcripts, written as a plain text: the field `text`, or utterances."""
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,7 @@ from trainer.contracts.batteries import Quoting
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import RATING_COLUMNS
 from trainer.contracts.wording import counted
+from trainer.data import chat_transcripts
 from trainer.data.rows import are_names, bad_line, in_file, json_values, read_table, shown_names
 from trainer.data.text import check_text_name, is_table, line_blocks, text_blocks, with_newlines
 from trainer.reports.report_text import ENGLISH
@@ -21,6 +23,7 @@ from trainer.reports.report_text import ENGLISH
 _FIELD = "text"
 _MAX_NAMES_CHARACTERS = 10_000
 _EXAMINED_ROWS = 100
+_MAX_SPEAKERS = 10
 _ONE_COLUMN = (
     f"its first line may be a text or the name of its only column: write `{_FIELD}` above the texts, or save them as"
     " .txt, a text per line."
@@ -41,7 +44,7 @@ class PlainText(NamedTuple):
 
 
 def as_text(path: Path, folder: Path, quoting: Quoting | None = None) -> PlainText:
-    """Return a plain text of the same name in a folder with the texts of a .jsonl, .csv or .tsv file.
+    """Return a plain text of the same name in a folder with the texts of a .jsonl, .csv, .tsv or .cha file.
 
     Other files are returned as they are, as is a table of human ratings, which only experiments read. Raises
     INVALID_INPUT with the first line that has no text, and UNSUPPORTED_MEDIA_TYPE for a name of another format.
@@ -52,7 +55,10 @@ def as_text(path: Path, folder: Path, quoting: Quoting | None = None) -> PlainTe
         return PlainText(path)
     with in_file(path.name):
         if path.suffix.lower() == ".jsonl":
-            return _written(folder / path.name, _json_texts(chain.from_iterable(line_blocks(path, "stream"))), ())
+            texts = _json_texts(chain.from_iterable(line_blocks(path, "stream")))
+            return _written(folder / path.name, texts, (), _FIELD)
+        if path.suffix.lower() == chat_transcripts.SUFFIX:
+            return _utterances(path, folder / path.name)
         for _ in text_blocks(path, "stream"):
             pass  # refuses what is no text
         table = read_table(partial(_lines, path), path.suffix.lower(), quoting)
@@ -75,6 +81,17 @@ def _has_ratings(path: Path) -> bool:
     return False
 
 
+def _utterances(path: Path, target: Path) -> PlainText:
+    """Write the utterances of a transcript, and note whose they are."""
+    found = [*chat_transcripts.utterances(chain.from_iterable(line_blocks(path, "stream")))]
+    if not found:
+        raise AppError(ErrorCode.INVALID_INPUT, "it has no main line with words, as `*MOT:` and a tab begin one.")
+    spoken = Counter(one.speaker for one in found)
+    speakers = ", ".join(f"{safe_name(name)} {count:,}" for name, count in spoken.most_common(_MAX_SPEAKERS))
+    note = f"{counted(len(found), 'line')} read without codes, by speakers {speakers}."
+    return _written(target, (one.text for one in found), (note,), None)
+
+
 def _lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         yield from file
@@ -93,8 +110,8 @@ def _without_texts(names: Sequence[str]) -> str:
     return f"{problem}: rename the column of the texts to `{_FIELD}`, or save the texts as .txt, a text per line."
 
 
-def _written(path: Path, texts: Iterable[str], notes: tuple[str, ...], field: str = _FIELD) -> PlainText:
-    """Write the texts, and note in which lines they begin."""
+def _written(path: Path, texts: Iterable[str], notes: tuple[str, ...], field: str | None) -> PlainText:
+    """Write the texts, and note in which lines they begin; `field` is that of a table."""
     first_lines, line = array("Q"), 1
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for text in texts:
@@ -102,5 +119,6 @@ def _written(path: Path, texts: Iterable[str], notes: tuple[str, ...], field: st
             file.write(f"{lines}\n")
             first_lines.append(line)
             line += 1 + lines.count("\n")
-    read = f"{counted(len(first_lines), 'text')} read from the field `{safe_name(field)}`."
-    return PlainText(path, (read, *notes), first_lines)
+    if field is not None:
+        notes = (f"{counted(len(first_lines), 'text')} read from the field `{safe_name(field)}`.", *notes)
+    return PlainText(path, notes, first_lines)

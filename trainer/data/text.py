@@ -16,18 +16,31 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import DocumentMode
 
 SUFFIXES = {".txt", ".text"}
-TABLE_SUFFIXES = (".jsonl", ".tsv", ".csv")
+TABLE_SUFFIXES = (".jsonl", ".tsv", ".csv", ".cha")
+"""Endings of files of which the texts are read: the field `text`, or the utterances of a transcript in CHAT."""
 _ABOUT = re.compile(r"(readme|licen[cs]es?|notices?|citations?|copying)([\W_\d].*)?", re.IGNORECASE)
 """Names of files that say what a folder is, and are no text of it."""
 ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
-OTHER_SUFFIXES = (
-    *(".json", ".ndjson", ".geojson", ".xml", ".html", ".htm", ".yaml", ".yml", ".toml"),
-    *(".rtf", ".doc", ".docx", ".odt", ".pdf", ".epub", ".ps", ".ppt", ".pptx"),
-    *(".xls", ".xlsx", ".ods", ".tab", ".psv", ".parquet", ".arrow", ".feather", ".orc", ".avro", ".h5", ".hdf5"),
-    *(".db", ".sqlite", ".rds", ".rda", ".rdata", ".sav", ".dta", ".mat", ".npy", ".npz", ".pkl", ".pt", ".bin"),
-    *(".conll", ".conllu", ".ipynb", ".eaf", ".textgrid", ".srt", ".vtt"),
-)
-"""Endings of files that are neither a plain text nor a table that is read."""
+START_BYTES = 4096
+"""Bytes of a file by which its format is judged."""
+_MIN_TABS, _MIN_TABLE_LINES = 2, 3
+"""Fewest tabs in each line, and fewest lines, of what is taken for a table."""
+_MARKUP = {
+    "XML": re.compile(
+        r"\s*<(\?xml\b|!doctype\b|!--|html\b|[a-z][\w.:-]*(\s[^<>\n]*=[^<>]*>|>[ \t]*\n\s*<[a-z]))", re.IGNORECASE
+    ),
+    "LaTeX": re.compile(r"(\s*%.*\n)*\s*\\(documentclass|usepackage|begin)\b.*[{\[]"),
+    "a CHAT transcript": re.compile(
+        r"@(UTF8|Begin|Font:.*|PID:.*|Window:.*)\s*$|(\*\w{1,7}:\t.*\n)+%\w+:\t", re.MULTILINE
+    ),
+    "a TextGrid of Praat": re.compile(r'\s*(File type = )?"ooTextFile'),
+    "WebVTT": re.compile(r"WEBVTT\b"),
+    "SubRip": re.compile(r"\s*\d+\s*\n[\d:,]+ --> "),
+    "text with markers of fields": re.compile(r"(\\[a-z_]\w*([ \t].*)?\s*\n\s*){3}"),
+    "CoNLL-U": re.compile(r"# (global\.columns|newdoc|newpar|sent_id|text)\b.*\n(#.*\n)*[^\t\n]*\t"),
+    "JSON": re.compile(r'\s*(\[\s*)?\{\s*"(\w|[ .-])+"\s*:'),
+}
+"""The formats with tags, codes or columns between the texts, by their first lines."""
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
 _CHUNK_BYTES = 1 << 18
@@ -114,18 +127,43 @@ def is_about(name: str) -> bool:
 
 
 def check_text_name(name: str) -> None:
-    """Raise UNSUPPORTED_MEDIA_TYPE for the name of an archive, and of another format than a text or a table."""
+    """Raise UNSUPPORTED_MEDIA_TYPE for a name whose ending is neither that of a text nor that of a table of texts.
+
+    A name without an ending is that of a text.
+    """
     suffix = PurePosixPath(name).suffix.lower()
     endings = " or ".join((".txt", *TABLE_SUFFIXES))
     if suffix in ARCHIVE_SUFFIXES:
         message = f"'{shown_name(name)}' is an archive. Unpack it and give a file whose name ends in {endings}."
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
-    if suffix in OTHER_SUFFIXES:
+    if suffix not in ("", *SUFFIXES, *TABLE_SUFFIXES):
         message = (
-            f"'{shown_name(name)}' is no plain text and no table of texts: save its texts in a file whose name ends in"
-            f" {endings}."
+            f"'{shown_name(name)}' is not read: a plain text has a name that ends in .txt, a table of texts one that"
+            f" ends in {' or '.join(TABLE_SUFFIXES)}."
         )
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+def check_plain(file: Path) -> None:
+    """Raise INVALID_INPUT for a file of texts with tags, codes or columns between them, by its first lines."""
+    if not file.is_file():
+        return  # the first bytes of a pipe can be read once
+    with _opened(file) as stream:
+        check_start(stream.read(START_BYTES), file.name)
+
+
+def check_start(start: bytes, name: str) -> None:
+    """Raise INVALID_INPUT for the first bytes of a file, as `check_plain` does."""
+    text = with_newlines(start.decode("utf-8-sig", errors="replace")).lstrip("\n")
+    found = next((kind for kind, pattern in _MARKUP.items() if pattern.match(text)), None)
+    complete = text.rpartition("\n")[0] if len(start) >= START_BYTES else text
+    lines = [line for line in complete.split("\n") if line.strip() and not line.startswith("#")]
+    tabs = {line.count("\t") for line in lines}
+    if found is None and len(lines) >= _MIN_TABLE_LINES and len(tabs) == 1 and min(tabs) >= _MIN_TABS:
+        found = f"a table of {1 + min(tabs)} columns"
+    if found is not None:
+        message = f"'{shown_name(name)}' is {found}, not a plain text: save its texts alone, a text per line."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def is_table(path: Path) -> bool:

@@ -39,7 +39,7 @@ def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, te
     assert plain_text_of(tmp_path, name, content).path.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.txt", "{}\tx\n"), ("a", "x"), ("a.en", "x"), ("r.csv", RATINGS)])
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "{}\tx\n"), ("a", "x"), ("r.csv", RATINGS)])
 def test_plain_text_and_ratings__are_taken_as_they_are(tmp_path: Path, name: str, content: str) -> None:
     assert plain_text_of(tmp_path, name, content) == PlainText(tmp_path / name)
 
@@ -70,10 +70,53 @@ def test_table__without_a_text_names_the_line(tmp_path: Path, name: str, content
         plain_text_of(tmp_path, name, content)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.NDJSON", "a.rtf", "a.docx", "a.txt.gz"])
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.NDJSON", "a.rtf", "a.docx", "a.flextext", "a.conllup", "a.sfm", "a.en", "a.v2"]
+)
 def test_other_formats__are_refused_by_their_names(tmp_path: Path, name: str) -> None:
-    with refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "whose name ends in .txt or .jsonl or .tsv or .csv."):
+    sentence = f"'{name}' is not read: a plain text has a name that ends in .txt, a table of texts one that ends in"
+    with refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE, sentence):
         plain_text_of(tmp_path, name, "x")
+
+
+def test_archive__is_to_be_unpacked(tmp_path: Path) -> None:
+    with refused(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "'a.txt.gz' is an archive. Unpack it"):
+        plain_text_of(tmp_path, "a.txt.gz", "x")
+
+
+CHAT = """@UTF8
+@Begin
+@Participants:	CHI Target_Child, MOT Mother
+*CHI:	&-uh <I want> [/] I want (.) dat [: that] . \x15123_456\x15
+%mor:\tpro|I v|want
+*MOT:	you wan(t) xxx , Winnie_the_Pooh ?
+*MOT:	no ‡ that is :D one „ eh ?
+*CHI:	0 .
+*CHI:	&=laughs .
+*MOT:	+< he has no:t a choo@o &+th 0is +...
+*MOT:	bye@s:eng
+	and here +"/.
+@End
+"""
+
+
+def test_transcript__is_its_main_lines_without_codes(tmp_path: Path) -> None:
+    """As a reader of the CHAT manual would write them: what was said, and the signs at the end."""
+    found = plain_text_of(tmp_path, "a.cha", CHAT)
+    assert found.path.read_text(encoding="utf-8").splitlines() == [
+        "uh I want I want dat.",
+        "you want, Winnie the Pooh?",
+        "no that is :D one eh?",
+        "he has not a choo.",
+        "bye and here.",
+    ]
+    assert found.notes == ("5 lines read without codes, by speakers MOT 4, CHI 1.",)
+    assert found.number(2) == 2
+
+
+def test_transcript__without_words_is_refused(tmp_path: Path) -> None:
+    with refused(ErrorCode.INVALID_INPUT, "'a.cha': it has no main line with words"):
+        plain_text_of(tmp_path, "a.cha", "@UTF8\n*CHI:\t0 .\n")
 
 
 def test_table__says_how_many_texts_were_read_and_what_was_left_out(tmp_path: Path) -> None:

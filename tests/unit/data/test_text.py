@@ -17,6 +17,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import (
     MAX_LINE_BYTES,
     TextSample,
+    check_plain,
     corpus_sha256,
     count_kinds,
     line_blocks,
@@ -215,3 +216,66 @@ def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
     assert {"a", "b", "c"} <= set(sample.text.split())
     (tmp_path / "short.txt").write_text("all of it " * 100)
     assert sample_text(tmp_path / "short.txt") == TextSample("all of it " * 100, 1000, 1000)
+
+
+CONLLU = "# sent_id = 1\n# text = A b.\n1\tA\ta\tX\t_\t_\t2\tx\t_\t_\n2\tb.\tb.\tX\t_\t_\t0\troot\t_\t_\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('\ufeff<?xml version="1.0"?>\n<tmx>\n', "XML"),
+        ("\n<!DOCTYPE html>\n<p>one\n", "XML"),
+        ("<HTML><body>one\n", "XML"),
+        ('<text id="1">\n<s>\nthe\tDT\n', "XML"),
+        ("<corpus>\n <s>\none\n", "XML"),
+        ("<!-- by hand -->\n<tei>\n", "XML"),
+        ("% my thesis\n\\documentclass[11pt]{article}\n", "LaTeX"),
+        ("@UTF8\r\n@Begin\r\n*MOT:\tone .\r\n", "a CHAT transcript"),
+        ("*MOT:\tone .\n*CHI:\ttwo .\n%mor:\tn|two .\n", "a CHAT transcript"),
+        ('File type = "ooTextFile"\nObject class = "TextGrid"\n', "a TextGrid of Praat"),
+        ('"ooTextFile"\n"TextGrid"\n', "a TextGrid of Praat"),
+        ("WEBVTT\n\n00:01.000 --> 00:04.000\none\n", "WebVTT"),
+        ("1\n00:00:01,000 --> 00:00:04,000\none\n", "SubRip"),
+        ("\\ref 1\n\\tx one two\n\\ge GLS GLS\n\n\\ref 2\n", "text with markers of fields"),
+        ("\\_sh v3.0  400  Text\n\n\\id a\n\\name b\n", "text with markers of fields"),
+        (CONLLU, "CoNLL-U"),
+        ("# global.columns = ID FORM\n1\tone\n", "CoNLL-U"),
+        (f"{CONLLU}3\tc\tc\tX\t_\t_\t0\troot\t_\t_\n".partition("b.\n")[2], "a table of 10 columns"),
+        ("the\tDT\tthe\n\ndog\tNN\tdog\nbarks\tVB\tbark\n", "a table of 3 columns"),
+        ('{"id": 1, "text": "one"}\n', "JSON"),
+        ('[\n {"text": "one"}]\n', "JSON"),
+    ],
+)
+def test_first_lines__of_another_format_are_refused_by_its_name(tmp_path: Path, content: str, kind: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(content.encode())
+    with refused(ErrorCode.INVALID_INPUT, f"'a.txt' is {kind}, not a plain text: save its texts alone"):
+        check_plain(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "one\ntwo\n",
+        "<s> one two </s>\n<s> three </s>\n",
+        "<unk> one\n<unk> two\n",
+        "<start>\none <b>two</b>\n",
+        "<3 you = <3 me\n",
+        "*MOT:\tone .\n*CHI:\ttwo .\n",
+        "@home is where\n",
+        "one\ttwo\nthree\tfour\nfive\tsix\n",  # pairs with one tab may be text
+        "one\ttwo\tthree\nfour\n",
+        "a\tb\tc\nd\te\tf\n",  # two lines are few
+        "\\begin is a word\nhere\n\\end\n",
+        '{curly} and "quoted": one\n',
+        "# Heading\n\none\n",
+        "1\none\n2\ntwo\n",
+        "a\tb\tc\n" * 2 + "x" * 5000,  # the line that is cut does not count, and the first two are few
+    ],
+)
+def test_plain_text__may_begin_almost_like_another_format(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(content.encode())
+    check_plain(file)
