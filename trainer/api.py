@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from trainer.artifacts.checkpoints import model_of
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.replication import complete_run, full_run_id
 from trainer.artifacts.runs import RunDirectory
 from trainer.client.notebook import NotebookModel, Surprisal
@@ -23,6 +24,7 @@ from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
 from trainer.models.ngram import CountedText
 from trainer.queue.inference_kinds import new_record
+from trainer.queue.request_looks import count_look
 from trainer.tokenizers.base import Tokenizer
 from trainer.training.baseline import KeptCounts
 
@@ -41,6 +43,7 @@ class Model(NotebookModel):
         training_text: Callable[[], Iterable[str]] | None = None,
         checkpoint: int | None = None,
         count_text: Callable[[], CountedText] | None = None,
+        count_look: Callable[[object], None] | None = None,
     ) -> None:
         self.run_id = run_id
         self.checkpoint = checkpoint
@@ -51,6 +54,7 @@ class Model(NotebookModel):
         """The states of the texts whose next tokens were predicted last."""
         self.frequencies = Frequencies(tokenizer, training_text)
         self.count_text = count_text
+        self._count_look = count_look
 
     @classmethod
     def load(cls, source: str | Path) -> "Model":
@@ -82,9 +86,12 @@ class Model(NotebookModel):
         corpora = CorpusStore(settings)
         text = partial(training_text, corpora, named.effective)
         counts = KeptCounts(named.effective, corpora, settings.app.corpus_cache, tokenizer)
-        return cls(run_id, model, tokenizer, text, named.step, counts)
+        look = partial(count_look, LookLedger.of(settings), corpora, named)
+        return cls(run_id, model, tokenizer, text, named.step, counts, look)
 
     def _answer(self, request: Asks[ResponseT]) -> ResponseT:
+        if self._count_look is not None:
+            self._count_look(request)
         response, record = new_record(
             request, request_id=new_request_id(), run_id=self.run_id, checkpoint=self.checkpoint
         )

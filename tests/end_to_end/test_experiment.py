@@ -19,6 +19,7 @@ from tests.support.runs import record as run_record
 from trainer.artifacts.batteries import BatteryStore
 from trainer.artifacts.checkpoint_files import checkpoint_steps, scheduled_folder
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.looks import LookLedger
 from trainer.commands.experiments import RecomputedTables, with_slots
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
@@ -32,7 +33,10 @@ from trainer.contracts.experiments import (
     ExperimentResult,
     MatrixRow,
 )
+from trainer.contracts.looks import Look
+from trainer.data.line_keys import keys_of
 from trainer.reports.experiment_tables import csv_text
+from trainer.system.files import read_record
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -293,7 +297,11 @@ def test_files_of_this_machine__are_stored_by_content(lab_shell: Shell) -> None:
     shell.write("given/ratings.csv", "listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n")
     texts: dict[str, object] = {"passages": "stories"}
     plan_file(given, "local", texts=texts, ratings="ratings.csv", modes=["unk"])
+    test_id = "0" * 64  # of a run that was tested on a line of the passages
+    LookLedger(shell.artifacts).add_lines(test_id, keys_of(["ɑbdʃe abde dabʒ ɑbdʃe"]))
     found = run(shell, "given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")
+    looks = [read_record(path, Look) for path in (shell.artifacts / "looks" / test_id).glob("*.json")]
+    assert [(len(look.models), look.reason) for look in looks] == [(1, "experiment")] * 2
     record = ExperimentStore(shell.artifacts).get(found.experiment_id).record()
     assert {corpus.name for corpus in record.corpora.values()} == {corpus.sha256 for corpus in record.corpora.values()}
     assert [passages.name.split("/")[1] for passages in record.passages.values()] == ["kk", "tr"]

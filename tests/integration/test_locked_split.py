@@ -63,6 +63,11 @@ class Twins(NamedTuple):
         return any(f"{number!r}"[:SHOWN_DIGITS].encode() in content for number in numbers)
 
 
+def other_text(word: str, lines: int) -> str:
+    """Lines that are in no other text."""
+    return some_text(lines).replace("abc", f"été {word}")
+
+
 def request(**fields: object) -> dict[str, object]:
     """The fields of a train request, as a client sends them."""
     sent: dict[str, object] = tiny_request(**REQUEST | fields).model_dump(mode="json", exclude_unset=True)
@@ -237,7 +242,7 @@ async def test_unlock__that_has_failed_is_tried_again_by_the_next_request(lab: L
 
 
 async def test_corpus_lock__holds_for_later_runs_on_the_text_by_any_name(lab: Lab) -> None:
-    text = some_text(40).upper()
+    text = other_text("early", 40)
     add_corpus(lab.folder, text, "first_name")
     add_corpus(lab.folder, text, "other_name")
     async with lab_site(lab) as here:
@@ -276,7 +281,7 @@ async def test_locked_split__is_unlocked_in_discord_by_its_owner_who_confirms(la
         assert f"{after.looks} looks at this test text; {after.runs} runs trained on its corpus" in said(
             await here.ask(here.ana, "compare", a=run_id, b=twins.opened.run_id)
         )
-        add_corpus(lab.folder, some_text(30).upper() + "!", "by_chat")
+        add_corpus(lab.folder, other_text("late", 30), "by_chat")
         locked = await here.discord.slash(here.ana, "mt-admin lock-corpus", {"corpus": "by_chat"})
         assert "Locked: by\\_chat" in said(await answer(locked))
         checked = (await web.post("/runs/check", request(corpus="by_chat"))).record(CheckedTraining)
@@ -288,7 +293,7 @@ def test_locked_split__is_read_by_a_command_that_names_the_runs(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell = enter(monkeypatch, capsys, tmp_path, lab.folder)
-    add_corpus(lab.folder, f"{some_text(70)}\na text of no other test", "by_command")
+    add_corpus(lab.folder, other_text("typed in", 70), "by_command")
     runs = [
         shell.train("--corpus", "by_command", "--model", "lstm", "--seed", seed, "--set", "test=locked")
         for seed in ("1", "2")

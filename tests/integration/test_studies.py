@@ -58,7 +58,7 @@ def looks_of(queue: JobQueue, result: StudyResult) -> list[Look]:
     """Return the looks at the test split of a study's runs, each once."""
     assert result.test is not None and result.test.looks is not None
     folder = queue.settings.app.artifacts_root / "looks" / result.test.looks.test_id
-    files = [file for file in folder.iterdir() if not file.name.endswith(".trained.json")]
+    files = [file for file in folder.iterdir() if not file.name.endswith((".trained.json", ".same.json"))]
     by_id = {file.name.split(".")[1]: read_record(file, Look) for file in files}
     own = {one.run_id for one in result.trials}
     return [look for look in by_id.values() if not own.isdisjoint(look.models)]  # other tests have this text, too

@@ -51,8 +51,19 @@ class TrainedRun(Frozen):
     run_id: Identifier
 
 
+class SameLines(Frozen):
+    """`looks/<test>/<other test>.same.json`: looks at another test text tell of this one, whose lines it has."""
+
+    schema_version: Literal[1] = 1
+    test_id: Sha256
+    """The other test text."""
+
+
 class TextLock(Frozen):
-    """`looks/locks/<sha256>.json`: the test split of each run on a text is locked."""
+    """`looks/locks/<sha256>.json`: the test split of each run on a text is locked.
+
+    The keys of its lines are beside it in `<sha256>.keys`, except for locks of earlier versions.
+    """
 
     schema_version: Literal[1] = 1
     at: Timestamp

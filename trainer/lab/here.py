@@ -31,8 +31,9 @@ from trainer.contracts.runs import EffectiveRequest, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import WAIT_MESSAGES
 from trainer.data.corpus_overview import corpus_overview
+from trainer.data.line_keys import TextLines, lines_of_file
 from trainer.data.tables import PlainText, as_text
-from trainer.data.text import clean_corpus_name, corpus_sha256
+from trainer.data.text import clean_corpus_name
 from trainer.lab.artifacts import artifact
 from trainer.lab.calls import CANCEL_RUN, GET_RUN, AnswerT, BodyT, Call, PathT, QueryT
 from trainer.lab.lab import Lab
@@ -275,8 +276,8 @@ class Here:
     async def check_text(self, name: str, path: Path) -> EffectiveRequest:
         """Return the request of a model that is to score a file; raises TEST_LOCKED for the text of a locked split."""
         effective, looks = await self.effective(name), self.lab.stores.looks
-        content = await asyncio.to_thread(corpus_sha256, path)
-        await asyncio.to_thread(looks.read_text, effective, name, content, "evaluation", None)
+        text: TextLines = await asyncio.to_thread(lines_of_file, path)
+        await asyncio.to_thread(looks.read_text, [(name, effective)], text, "evaluation", None)
         return effective
 
     async def saved_step(self, status: RunStatus) -> int | None:

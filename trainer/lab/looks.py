@@ -11,7 +11,7 @@ from trainer.contracts.looks import TextLock, Unlocked, UnlockedRun, UnlockReque
 from trainer.contracts.operations import Role
 from trainer.contracts.parameters import CorpusPath, NoBody, NoQuery, WaitQuery
 from trainer.contracts.runs import EvalSummary, RunManifest
-from trainer.data.text import corpus_sha256
+from trainer.data.line_keys import TextLines, lines_of_corpus
 from trainer.lab.lab import Asked, Lab
 from trainer.lab.permissions import Caller
 from trainer.lab.waits import at_end
@@ -79,8 +79,8 @@ async def lock_corpus(lab: Lab, asked: Asked[CorpusPath, NoQuery, NoBody]) -> Te
     """Lock the test split of each later run on a text: an unlock reads it. Only admins may do this."""
     corpora, caller = lab.stores.corpora, asked.caller
     name = await asyncio.to_thread(corpora.full_name, asked.path.corpus)
-    content = await asyncio.to_thread(lambda: corpus_sha256(corpora.find(name)))
-    lock = await asyncio.to_thread(lab.stores.looks.lock, content, caller.owner)
+    text: TextLines = await asyncio.to_thread(lambda: lines_of_corpus(corpora.find(name)))
+    lock = await asyncio.to_thread(lab.stores.looks.lock, text, caller.owner)
     await lab.stores.replication.share_looks()
     log.info("corpus_locked", user_id=caller.discord_id, api_key=caller.key_name, corpus=name)
     return lock

@@ -17,7 +17,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.batteries.reading import Battery, battery_of, with_distinct_names
 from trainer.batteries.sources import find_battery, must_fetch
 from trainer.config.settings import Settings
-from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
+from trainer.contracts.base import HttpOrigin, changed, job_owner, model_name, now, run_of
 from trainer.contracts.batteries import (
     BatteryFile,
     BatteryInfo,
@@ -30,6 +30,7 @@ from trainer.contracts.batteries import (
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunModel
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
+from trainer.data.line_keys import lines_of_text
 from trainer.data.rows import TextFile
 from trainer.queue.inference_kinds import kind_of
 from trainer.queue.stores import Stores
@@ -48,7 +49,7 @@ async def resolve_battery(
     user_id: int | None = None,
     http: HttpOrigin | None = None,
 ) -> tuple[BatteryRecord, Items]:
-    """Check a request with its runs, and read its items; raises AppError, having changed nothing.
+    """Check a request with its runs, and read its items; raises AppError, having accepted nothing.
 
     Known data sets that are not stored on this machine are left to the worker.
     """
@@ -57,7 +58,8 @@ async def resolve_battery(
 
     def read() -> tuple[BatteryRecord, Items]:
         to_fetch = tuple(name for name in request.batteries if must_fetch(name, settings))
-        return new_job(options, request.runs, _read(request, to_fetch, settings), stores, to_fetch)
+        by = job_owner(user_id, http)
+        return new_job(options, request.runs, _read(request, to_fetch, settings), stores, to_fetch, by=by)
 
     job: tuple[BatteryRecord, Items] = await asyncio.to_thread(read)
     record, items = job
@@ -82,11 +84,14 @@ def new_job(
     batteries: Sequence[Battery],
     stores: Stores,
     to_fetch: Sequence[str] = (),
+    *,
+    by: int | str | None = None,
 ) -> tuple[BatteryRecord, Items]:
     """Return the record of a job with its items; a model is a run or a checkpoint.
 
-    `to_fetch` are the names of batteries that the worker reads. Raises the errors of `named_model`, MODEL_INCOMPATIBLE
-    for options that a model does not support, and those of `_check_development`.
+    `to_fetch` are the names of batteries that the worker reads. Counts the look by its owner `by` at test texts whose
+    lines are items. Raises the errors of `named_model`, MODEL_INCOMPATIBLE for options that a model does not support,
+    those of `_check_development`, and TEST_LOCKED for items that are lines of a locked test split.
     """
     named = with_distinct_names(batteries)
     developed = None
@@ -97,6 +102,10 @@ def new_job(
         scoring = tuple(kept_models(developed, options, stores.runs))
     tested = [f"{run.name} {run.weights_sha256}" for run in scoring] if developed is None else [developed]
     items = tuple(item for battery in named for item in battery.items)
+    if items:
+        measured = [(name, stores.runs.get(run_of(name)).record().effective) for name in models]
+        text = lines_of_text("\n".join(sequence.text for item in items for sequence in item.sequences))
+        stores.looks.read_text(measured, text, "evaluation", by)
     items_sha256 = sha256(items_content(items)).hexdigest()
     infos = [battery.info for battery in named]
     request_hash = _hash(options, tested, infos, items_sha256)

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentStore, shared_tokenizer_label
+from trainer.artifacts.looks import LookLedger
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.batteries.reading import Battery
 from trainer.batteries.sources import find_battery, must_fetch
@@ -20,7 +21,7 @@ from trainer.config.train_request import RequestDraft, with_family
 from trainer.config.validation import merged, parse
 from trainer.contracts.base import HttpOrigin, changed, now
 from trainer.contracts.batteries import BatteryOptions
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, field_error, refusal
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem, at_field, field_error, refusal
 from trainer.contracts.experiments import (
     TRIGRAM,
     CellKey,
@@ -29,9 +30,10 @@ from trainer.contracts.experiments import (
     ModelOptions,
     PrimaryTest,
 )
-from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore, training_characters
+from trainer.data.line_keys import lines_of_corpus
 from trainer.data.text import sample_text
 from trainer.experiments.ratings_file import read_ratings
 from trainer.queue.batteries import Items
@@ -72,6 +74,7 @@ async def resolve_experiment(
     if request.ratings is not None:
         ratings = await corpora.describe(request.ratings, "ratings")
         read_ratings(corpora.find(request.ratings, "ratings"))
+    await asyncio.to_thread(_check_passages, texts, corpora, LookLedger.of(settings))
     request = await asyncio.to_thread(_with_equal_tokenizers, request, corpora)
     await _check_trainings(request, corpora, settings)
     to_fetch = _names_to_fetch(request, settings)
@@ -108,6 +111,13 @@ async def resolve_experiment(
                 fields: dict[str, object] = {"batteries": known.batteries, "to_fetch": known.to_fetch}
                 record, items = changed(record, **fields, request_hash=by_names), tuple(earlier.items())
     return changed(record, experiment_id=_experiment_id(request, record.request_hash)), items
+
+
+def _check_passages(texts: Mapping[str, CorpusRef], corpora: CorpusStore, looks: LookLedger) -> None:
+    """Refuse passages that tell of a locked text."""
+    for text in texts.values() if looks.has_locks else ():
+        with at_field("texts.passages"):
+            looks.check_text(lines_of_corpus(corpora.find(text.name)))
 
 
 def _experiment_id(request: ExperimentRequest, request_hash: str) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
-from hashlib import sha256
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -16,7 +15,6 @@ from trainer.contracts.base import JobState, changed, narrowed
 from trainer.contracts.chats import CHAT_EXPIRED, ChatHistory, ChatRequest, ChatResponse, ChatTurn
 from trainer.contracts.completions import CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.evaluations import EvalRequest
 from trainer.contracts.generations import FinishReason, GenerateChunk, GenerateResponse
 from trainer.contracts.inference_fields import (
     NO_RESULT,
@@ -28,12 +26,11 @@ from trainer.contracts.inference_fields import (
     ResponseT,
 )
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.scores import ScoreRequest
 from trainer.contracts.wording import EXPIRED, SAME_KEY
 from trainer.data.normalization import normalized
-from trainer.data.text import corpus_sha256
 from trainer.queue.enqueue import Enqueuer
 from trainer.queue.inference_kinds import KINDS, kind_of, new_record
+from trainer.queue.request_looks import count_look
 from trainer.queue.stores import Stores
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, tolerate_no_redis
@@ -78,7 +75,20 @@ class InferenceClient:
         `is_kept=False` deletes the stored result afterwards. Withdraws the request if the caller is cancelled or time
         is up.
         """
-        response = await self.submit(model, request, user_id=user_id, api_key=api_key, request_id=request_id)
+        submitted = self.submit(model, request, user_id=user_id, api_key=api_key, request_id=request_id)
+        return await self._answer(await submitted, is_kept=is_kept)
+
+    async def ask_for_job(self, model: str, request: Asks[ResponseT], *, is_kept: bool) -> ResponseT:
+        """Ask as `ask` does for a job, whose texts were compared with locked ones when it was accepted."""
+        response, record = await self._new_record(model, request, None, is_of_job=True)
+        return await self._answer(await self._queued(response, record), is_kept=is_kept)
+
+    async def _queued(self, response: ResponseT, record: InferenceRecord, *, is_new: bool = True) -> ResponseT:
+        """Enqueue a request, and return its response so far."""
+        return narrowed(type(response), (await self._enqueue(record, is_new=is_new)).response)
+
+    async def _answer(self, response: ResponseT, *, is_kept: bool) -> ResponseT:
+        """Wait for the result of a request, as `ask` does."""
         answered = _parsed_response(response, await self._wait_for_stored(response, withdraws=True))
         if not is_kept:
             await self._withdraw(answered)
@@ -106,7 +116,7 @@ class InferenceClient:
         DATA_NOT_FOUND for a chat that has expired.
         """
         response, record = await self._new_record(model, request, user_id, request_id, api_key)
-        return narrowed(type(response), (await self._enqueue(record, is_new=request_id is None)).response)
+        return await self._queued(response, record, is_new=request_id is None)
 
     async def wait(self, response: ResponseT) -> ResponseT:
         """Wait for the result of a request; raises the error that it ended with.
@@ -227,6 +237,8 @@ class InferenceClient:
         user_id: int | None,
         request_id: str | None = None,
         api_key: str | None = None,
+        *,
+        is_of_job: bool = False,
     ) -> tuple[ResponseT, InferenceRecord]:
         """Check a request for a model; return its response so far, and its record, which is not stored yet."""
         kind = kind_of(request)
@@ -237,27 +249,14 @@ class InferenceClient:
             name = await asyncio.to_thread(self._corpora.full_name, request.corpus, request.corpus_field)
             request = request.model_copy(update={request.corpus_field: name})
         await kind.check(request, effective, self._corpora)
-        await asyncio.to_thread(self._count_look, named, request, api_key if user_id is None else user_id)
+        by = api_key if user_id is None else user_id
+        await asyncio.to_thread(count_look, self._looks, self._corpora, named, request, by, is_of_job=is_of_job)
         await self._replication.store_corpus(self._corpora, request.corpus)
         request_id = request_id or _new_id()
         place: dict[str, object] = {"run_id": run_id, "checkpoint": named.step}
         place |= await self._chat_fields(run_id, request, user_id, request_id)
         response, record = new_record(request, request_id=request_id, **place)
         return response, changed(record, user_id=user_id, api_key=api_key)
-
-    def _count_look(self, named: NamedModel, request: object, by: int | str | None) -> None:
-        """Count the look of a request that measures a model on a test split; raises TEST_LOCKED."""
-        match request:
-            case EvalRequest(path_override=str(text)) | ScoreRequest(path=str(text)):
-                content = corpus_sha256(self._corpora.find(text))
-                self._looks.read_text(named.effective, named.name, content, "evaluation", by)
-            case ScoreRequest(text=str(text)):  # of a file, which may end with its last line
-                for content in (sha256(f"{text}{end}".encode()).hexdigest() for end in ("", "\n")):
-                    self._looks.read_text(named.effective, named.name, content, "evaluation", by)
-            case EvalRequest(split="test"):
-                self._looks.read(named.effective, named.name, "evaluation", by)
-            case _:
-                pass
 
     async def _enqueue(self, record: InferenceRecord, *, is_new: bool = True) -> InferenceRecord:
         """Store a request, then enqueue it, so that a worker never reports on a request that is not stored.

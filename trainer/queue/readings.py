@@ -8,11 +8,12 @@ from trainer.artifacts.checkpoint_files import checkpoint_steps, scheduled_folde
 from trainer.artifacts.checkpoints import named_model, run_model
 from trainer.artifacts.runs import RunStore
 from trainer.config.validation import parse
-from trainer.contracts.base import HttpOrigin, changed, model_name, now, run_of
+from trainer.contracts.base import HttpOrigin, changed, job_owner, model_name, now, run_of
 from trainer.contracts.errors import AppError, ErrorCode, field_error
 from trainer.contracts.readings import PREDICTORS, ReadingFile, ReadingOptions, ReadingRecord, ReadingRequest
 from trainer.contracts.reports import note
 from trainer.contracts.sequences import SequenceParts, SequencesRequest
+from trainer.data.line_keys import lines_of_text
 from trainer.data.rows import TextFile
 from trainer.data.run_corpora import references_of, split_corpus
 from trainer.queue.inference_kinds import kind_of
@@ -26,9 +27,10 @@ _SLUG_CHARACTERS = 40
 async def resolve_reading(
     request: ReadingRequest, stores: Stores, *, user_id: int | None = None, http: HttpOrigin | None = None
 ) -> tuple[ReadingRecord, bytes]:
-    """Check a request with its runs, and read its table; raises AppError, having changed nothing.
+    """Check a request with its runs, and read its table; raises AppError, having accepted nothing.
 
-    Also returns the table with the known names of its columns.
+    Counts the look at test texts whose lines are texts of the table; raises TEST_LOCKED if they are locked. Also
+    returns the table with the known names of its columns.
     """
 
     def resolve() -> tuple[ReadingRecord, bytes]:
@@ -90,6 +92,9 @@ def _record(
             except AppError:
                 raise error from None
             read.add(text)
+    measured = [(name, named_model(stores.runs, name).effective) for name in request.runs]
+    lines = lines_of_text("\n".join(text.running for text in times.texts))
+    stores.looks.read_text(measured, lines, "evaluation", job_owner(user_id, http))
     models = tuple(run_model(name, stores.runs) for name in request.runs)
     identity = [
         options.model_dump_json(exclude=options.unset_counts),

@@ -39,6 +39,7 @@ from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.training_options import MAX_NOTE_CHARACTERS, ChosenValue, Pace, is_one_line
 from trainer.data.corpora import CorpusStore, sample_lines, training_characters
 from trainer.data.folders import FolderLayout
+from trainer.data.line_keys import TELLING_SHARE, lines_of_corpus
 from trainer.data.text import TextSample, corpus_sha256, sample_text, shown_name, text_files
 from trainer.queue.cost import TextEstimate, measure_text, train_share
 from trainer.system.child_environment import tuned_environment
@@ -92,7 +93,9 @@ class Facts(NamedTuple):
     shown_name: str
     """The name of the training corpus for messages."""
     locked_texts: frozenset[str] = frozenset()
-    """The fields of the corpora whose test splits are locked for every run."""
+    """The fields of the corpora that tell of a text whose test splits are locked for every run."""
+    inherited: frozenset[str] = frozenset()
+    """The fields of the corpora that tell of the locked test split of an ancestor."""
     locks_all: bool = False
     """True if the test splits of all runs of the installation are locked."""
     pace: Pace | None = None
@@ -128,7 +131,7 @@ async def gather(request: TrainRequest, corpora: CorpusStore, settings: Settings
     for field, name in (("validation_corpus", request.validation_corpus), ("test_corpus", request.test_corpus)):
         if name is not None:
             references[field] = await corpora.describe(name, field)
-    ledger = LookLedger.of(settings)
+    locks: _Locks = await asyncio.to_thread(_find_locks, references, corpora, parent, settings)
     return Facts(
         device=device,
         parent=parent,
@@ -139,8 +142,34 @@ async def gather(request: TrainRequest, corpora: CorpusStore, settings: Settings
         sample=await asyncio.to_thread(sample_text, corpus),
         n_files=len(text_files(corpus)),
         shown_name=corpora.shown(request.corpus),
-        locked_texts=frozenset(field for field, text in references.items() if ledger.has_lock(text.sha256)),
+        locked_texts=locks.locked_texts,
+        inherited=locks.inherited,
         locks_all=settings.app.test_split == "locked",
+    )
+
+
+class _Locks(NamedTuple):
+    """The fields of the corpora that tell of locked texts, and of locked test splits of ancestors."""
+
+    locked_texts: frozenset[str] = frozenset()
+    inherited: frozenset[str] = frozenset()
+
+
+def _find_locks(
+    references: Mapping[str, CorpusRef], corpora: CorpusStore, parent: Parent | None, settings: Settings
+) -> _Locks:
+    """Compare the corpora of a request with locked texts; reads none of them if nothing is locked for it."""
+    looks, family = LookLedger.of(settings), list[EffectiveRequest]()
+    if parent is not None:
+        older = RunStore(settings.app.artifacts_root).ancestors(parent.effective)
+        family = [parent.effective, *(one for _, one in older if one is not None)]
+    locked = [one for one in family if one.test == "locked"]
+    if not locked and not looks.has_locks:
+        return _Locks()
+    texts = {field: lines_of_corpus(corpora.find(text.name, field)) for field, text in references.items()}
+    return _Locks(
+        frozenset(field for field, text in texts.items() if looks.has_lock(text)),
+        frozenset(field for field, text in texts.items() if any(looks.has_test_lines(one, text) for one in locked)),
     )
 
 
@@ -328,14 +357,15 @@ def _with_lock(
 
     Raises TEST_LOCKED for a request that opens it.
     """
+    _check_validation(effective, facts)
     if effective.test_text is None:
         return changed(effective, test="open"), ()
-    parent = None if facts.parent is None else facts.parent.effective
+    field = "corpus" if effective.test_corpus is None else "test_corpus"
     if facts.locks_all:
         reason = "`APP__TEST_SPLIT` locks the test splits of all runs here"
-    elif ("corpus" if effective.test_corpus is None else "test_corpus") in facts.locked_texts:
+    elif field in facts.locked_texts:
         reason = "the test split of its text is locked for every run"
-    elif parent is not None and parent.test == "locked" and parent.test_id == effective.test_id:
+    elif field in facts.inherited:
         reason = "that of its parent, which has the same text, is locked"
     else:
         return changed(effective, test=request.test or "open"), ()
@@ -344,6 +374,21 @@ def _with_lock(
         raise field_error(ErrorCode.TEST_LOCKED, "test", message)
     note = f"The test split stays locked, because {reason}."
     return changed(effective, test="locked"), (note,) if request.test is None else ()
+
+
+def _check_validation(effective: EffectiveRequest, facts: Facts) -> None:
+    """Refuse validation on a locked text, or on a split of the corpus that has as much of one as tells of it."""
+    if effective.validation_corpus is not None:
+        field, is_locked = "validation_corpus", "validation_corpus" in facts.locked_texts | facts.inherited
+    else:
+        parent = None if facts.parent is None else facts.parent.effective
+        is_drawn_again = parent is not None and parent.test_id != effective.test_id and "corpus" in facts.inherited
+        has_no_test = "corpus" in facts.locked_texts and (effective.test_corpus is not None or not effective.test_id)
+        field, is_locked = "holdout_fraction", has_no_test or is_drawn_again
+        is_locked &= effective.holdout_fraction >= TELLING_SHARE
+    if is_locked:
+        message = "takes lines of a locked test split for validation: validate on other lines."
+        raise field_error(ErrorCode.TEST_LOCKED, field, message)
 
 
 def _notes_on_parent(taken: Sequence[ChosenValue]) -> tuple[str, ...]:

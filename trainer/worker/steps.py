@@ -100,7 +100,7 @@ class Steps:
         failures = 0
         while True:
             try:
-                return await self.queue.inference.ask(run_id, request, is_kept=is_kept)
+                return await self.queue.inference.ask_for_job(run_id, request, is_kept=is_kept)
             except AppError as error:
                 is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
                 if not is_final and self.starts.is_suspect and await self.starts.leaves(self.job.job_id, self._store):

@@ -9,10 +9,12 @@ from tests.support import add_corpus, settings_in, some_text
 from tests.support.cross_language import TINY, WITH_BATTERIES, add_batteries, add_languages, plan, plan_with
 from tests.support.refusals import refused
 from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.looks import LookLedger
 from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest
 from trainer.data.corpora import CorpusStore
+from trainer.data.line_keys import TextLines, keys_of
 from trainer.queue.experiments import Start, corpus_of, resolve_experiment, shared_tokenizer, training_request
 from trainer.queue.resolve import resolve_request
 
@@ -81,6 +83,20 @@ async def test_record__has_the_corpora_by_content_and_an_id_of_it(folder: Path) 
     assert (begun.request.languages["kk"].corpus, begun.request.corpora) == ("udhr_ipa", "all")
     add_corpus(folder, some_text(), "all/kk")
     assert (await resolved(folder, plan(corpora="all"))).experiment_id != record.experiment_id
+
+
+async def test_passages__with_lines_of_a_locked_text_are_refused(folder: Path) -> None:
+    (folder / "data" / "corpus" / "stories").mkdir()
+    lines = [f"a line of the stories, number {number}" for number in range(6)]
+    for code in ("kk", "tr"):
+        add_corpus(folder, "\n".join(lines[::-1]), f"stories/{code}")
+    ledger = LookLedger.of(settings_in(folder))
+    ledger.lock(TextLines(("a" * 64,), keys_of(["another text"])), None)
+    request = plan(texts={"passages": "stories"})
+    assert (await resolved(folder, request)).passages
+    ledger.lock(TextLines(("b" * 64,), keys_of(lines)), None)
+    with refused(ErrorCode.TEST_LOCKED, "This text has lines of a locked test split"):
+        await resolved(folder, request)
 
 
 async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> None:

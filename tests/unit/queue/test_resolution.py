@@ -162,8 +162,8 @@ LOCKS: list[tuple[Facts, dict[str, object], str]] = [
         "the test split of its text is locked for every run",
     ),
     (
-        FACTS._replace(parent=_PARENT, tokenizer=char_tokenizer(["abc"]).manifest),
-        OF_PARENT,
+        FACTS._replace(parent=_PARENT, tokenizer=char_tokenizer(["abc"]).manifest, inherited=frozenset({"corpus"})),
+        OF_PARENT | {"test_fraction": 0.3},
         "that of its parent, which has the same text, is locked",
     ),
 ]
@@ -189,11 +189,45 @@ def test_test_split__is_open_where_no_lock_is_on_its_text() -> None:
         locked_texts=frozenset({"corpus"}), references={**FACTS.references, "test_corpus": corpus("c")}
     )
     assert resolved(of_training, test_corpus="tested").effective.test == "open", "the lock is on another test text"
-    parent = _PARENT._replace(effective=changed(_PARENT.effective, corpus=corpus("e")))
-    elsewhere = FACTS._replace(parent=parent, tokenizer=char_tokenizer(["abc"]).manifest)
+    elsewhere = FACTS._replace(parent=_PARENT, tokenizer=char_tokenizer(["abc"]).manifest)
     assert resolved(elsewhere, **OF_PARENT).effective.test == "open"
     without = resolved(FACTS._replace(locks_all=True), test_fraction=0)
     assert (without.effective.test, without.effective.test_id) == ("open", None)
+
+
+_ON_LOCKED = FACTS._replace(locked_texts=frozenset({"corpus"}))
+_OF_LOCKED = FACTS._replace(parent=_PARENT, tokenizer=char_tokenizer(["abc"]).manifest, inherited=frozenset({"corpus"}))
+_VALIDATED = {**FACTS.references, "validation_corpus": corpus("c")}
+VALIDATED: list[tuple[Facts, dict[str, object], str | None]] = [
+    (
+        _ON_LOCKED._replace(locked_texts=frozenset({"validation_corpus"}), references=_VALIDATED),
+        {"validation_corpus": "tested"},
+        "validation_corpus",
+    ),
+    (
+        _OF_LOCKED._replace(inherited=frozenset({"validation_corpus"}), references=_VALIDATED),
+        OF_PARENT | {"validation_corpus": "tested"},
+        "validation_corpus",
+    ),
+    (_ON_LOCKED._replace(references=_VALIDATED), {"validation_corpus": "other"}, None),
+    (_ON_LOCKED, {"holdout_fraction": 0.4}, None),  # of the lines that the lock does not test
+    (_ON_LOCKED, {"holdout_fraction": 0.4, "test_fraction": 0}, "holdout_fraction"),
+    (_ON_LOCKED, {"holdout_fraction": 0.2, "test_fraction": 0}, None),
+    (_OF_LOCKED, OF_PARENT | {"holdout_fraction": 0.4}, None),
+    (_OF_LOCKED, OF_PARENT | {"holdout_fraction": 0.4, "split_seed": 8}, "holdout_fraction"),
+    (_OF_LOCKED, OF_PARENT | {"holdout_fraction": 0.2, "split_seed": 8}, None),
+]
+
+
+@pytest.mark.parametrize(("facts", "fields", "field"), VALIDATED)
+def test_validation__is_on_no_lines_of_a_locked_split(
+    facts: Facts, fields: dict[str, object], field: str | None
+) -> None:
+    if field is None:
+        assert resolved(facts, **fields).effective.test in ("open", "locked")
+        return
+    with refused(ErrorCode.TEST_LOCKED, f"`{field}` takes lines of a locked test split for validation", field):
+        resolved(facts, **fields)
 
 
 FAMILIES: tuple[str, ...] = get_args(ModelFamily)

@@ -13,7 +13,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import ErrorCode
 from trainer.contracts.studies import StudyRecord
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import corpus_sha256
+from trainer.data.line_keys import lines_of_corpus
 from trainer.queue.studies import check_budget
 
 Fields = dict[str, object]
@@ -169,6 +169,6 @@ def test_file__with_a_mistake_is_refused_with_its_field(tmp_path: Path, fields: 
 
 async def test_locked_corpus__is_no_hindrance_as_the_study_unlocks_its_own_runs(folder: Path) -> None:
     settings = settings_in(folder)
-    LookLedger.of(settings).lock(corpus_sha256(CorpusStore(settings).find("text")), None)
+    LookLedger.of(settings).lock(lines_of_corpus(CorpusStore(settings).find("text")), None)
     record = await resolved(folder)
     assert {one.effective.test for one in record.variants} == {"locked"}

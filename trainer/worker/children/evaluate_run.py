@@ -15,6 +15,7 @@ from trainer.contracts.runs import EffectiveRequest, Leaks, RunManifest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import read_blocks
 from trainer.data.leaks import measure_leak, measure_leaks
+from trainer.data.line_keys import keys_of, lines_of_corpus
 from trainer.data.run_corpora import CorpusPaths, corpus_paths, read_text, split_corpus
 from trainer.system.files import write_atomically
 from trainer.training.baseline import compared, measure_baselines
@@ -43,8 +44,10 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
         effective = changed(effective, sample_prompts=request.sample_prompts)
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
-        looks.read_text(own, loaded.named.name, effective.corpus.sha256, "evaluation", None)
+        text = lines_of_corpus(CorpusStore(settings).find_exact(effective.corpus))
+        looks.read_text([(loaded.named.name, own)], text, "evaluation", None)
     elif split == "test":
+        store_test_lines(own, settings)
         looks.read(own, loaded.named.name, "evaluation", None)
     # in fp32, so that a CPU can evaluate a run trained in fp16 on a GPU
     compute = resolve(changed(effective, precision="fp32"))
@@ -76,6 +79,14 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
         store_evaluation(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override), baselines, looks.count(own))
     return measured.metrics
+
+
+def store_test_lines(effective: EffectiveRequest, settings: Settings) -> None:
+    """Store the lines of the test split of a run for its looks and locks, unless they are; raises DATA_NOT_FOUND."""
+    looks, test_id = LookLedger.of(settings), effective.test_id
+    if test_id is not None and not looks.has_lines(test_id):
+        blocks = split_corpus(CorpusStore(settings), effective).lines("test")
+        looks.add_lines(test_id, keys_of(line for block in blocks for line in block.split("\n")))
 
 
 def _leaks(

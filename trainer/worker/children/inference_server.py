@@ -25,6 +25,7 @@ from trainer.contracts.inference_fields import InferenceRecord, failed_record
 from trainer.contracts.sections import SectionsRecord, SectionsResponse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
+from trainer.data.line_keys import lines_of_corpus
 from trainer.inference.kinds import COMPUTE, Compute, alone
 from trainer.inference.section_scores import score_experiment_texts
 from trainer.system.files import to_app_error
@@ -154,9 +155,13 @@ def _kinds(settings: Settings) -> Mapping[str, Compute[LoadedRun]]:
 
     def score_sections(loaded: LoadedRun, record: SectionsRecord) -> SectionsResponse:
         experiment = ExperimentStore(settings.app.artifacts_root).get(record.request.experiment_id)
-        looks, texts, by = LookLedger.of(settings), experiment.texts(), experiment.record().owner
+        looks, texts, accepted = LookLedger.of(settings), experiment.texts(), experiment.record()
         for text in () if texts is None else texts.texts:
-            looks.record(text.test_id, [record.response.model], "experiment", by)
+            looks.record(text.test_id, [record.response.model], "experiment", accepted.owner)
+        measured = [(record.response.model, loaded.named.effective)]
+        for passages in accepted.passages.values():
+            lines = lines_of_corpus(CorpusStore(settings).find(passages.name))
+            looks.read_text(measured, lines, "experiment", accepted.owner)
         n_texts = score_experiment_texts(loaded.model, loaded.tokenizer, loaded.named.run.path, experiment)
         return changed(record.response, status="completed", n_texts=n_texts)
 

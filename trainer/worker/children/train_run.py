@@ -50,6 +50,8 @@ from trainer.contracts.runs import (
 )
 from trainer.contracts.units import perplexity
 from trainer.contracts.wording import STOP_MESSAGES, distinct
+from trainer.data.corpora import CorpusStore
+from trainer.data.line_keys import lines_of_corpus
 from trainer.inference.model_files import WEIGHTS_FILE, load_named, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -79,7 +81,7 @@ from trainer.training.loop import (
 )
 from trainer.training.processes import ONE_PROCESS, Processes
 from trainer.training.progress import CurveRow
-from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation
+from trainer.worker.children.evaluate_run import data_paths, leaks_of_run, store_evaluation, store_test_lines
 from trainer.worker.children.pace import choose_by_speed
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -252,6 +254,8 @@ class TrainingAttempt:
             self._choose_by_speed()
         self._log_phase("reading", "Reading the corpus.")
         parts = load_parts(self._settings, self._run, self._processes)
+        if self._processes.is_first:
+            self._compare_held_out(is_new=parts.checkpoint is None)
         parts = parts._replace(
             corpus=parts.corpus.with_leaks(leaks_of_run(parts.corpus, self._effective, self._settings))
         )
@@ -394,6 +398,17 @@ class TrainingAttempt:
                 choose_by_speed(self._settings, self._run)
             self._record = self._run.record()
             self._effective = self._record.effective
+
+    def _compare_held_out(self, *, is_new: bool) -> None:
+        """Store the lines of the test split, and count the look at test texts that the validation text tells of.
+
+        Raises TEST_LOCKED for the validation text of a new run that tells of a locked split.
+        """
+        store_test_lines(self._effective, self._settings)
+        if is_new and self._effective.validation_corpus is not None:
+            path = CorpusStore(self._settings).find_exact(self._effective.validation_corpus)
+            measured = [(self._record.run_id, self._effective)]
+            self._looks.read_text(measured, lines_of_corpus(path), "training", self._record.owner)
 
     def _before_test(self, corpus: TokenizedCorpus) -> None:
         """Count the look at the test split, if the run reads it."""
