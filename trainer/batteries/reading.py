@@ -13,7 +13,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.batteries import BatteryInfo, BatteryItem, BatteryOptions, BatteryRequest, Suite
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.reports import Note, counted_note, note
-from trainer.contracts.sequences import SequenceParts
+from trainer.contracts.sequences import SequenceParts, joined
 from trainer.data.rows import TextFile, check_suffix, in_file, read_file
 from trainer.data.text import shown_name
 
@@ -131,29 +131,46 @@ def _items_of(file: TextFile, battery: str, options: BatteryOptions) -> Items:
             found = read_suite(text, stem, battery)
         else:
             found = read_table(text, stem, suffix, battery, options)
+    if suffix == ".json" and options.separator is None:
+        return found  # the suites of SyntaxGym are joined by spaces whatever they have
     items = [_separated(item, options.separator) for item in found.items]
-    n_spaces = sum(any(sequence.has_unwritten_space for sequence in item.sequences) for item in items)
-    if n_spaces and suffix != ".json":  # the suites of SyntaxGym are joined by spaces whatever they have
-        joins = note(
+    sequences = [item.sequences for item in items]
+    n_spaces = sum(any(one.has_unwritten_space for one in of_item) for of_item in sequences)
+    n_bare = sum(any(map(_has_bare_part, of_item)) for of_item in sequences)
+    notes = [*found.notes]
+    if n_spaces and suffix != ".json" and options.separator is not None:
+        spaces = note(
             "Joined with a space where usually none is written, as before punctuation: {items}. The option `separator`"
             " (`--separator`) gives another.",
             items=counted_note(n_spaces, "item"),
         )
-        found = found._replace(notes=(*found.notes, joins))
-    return found._replace(items=items)
+        notes.append(spaces)
+    if n_bare and options.separator is None:
+        bare = note(
+            "Joined without a space where usually none is written, as before punctuation: {items}. The option"
+            " `separator` (`--separator`) gives another.",
+            items=counted_note(n_bare, "item"),
+        )
+        notes.append(bare)
+    return found._replace(items=items, notes=tuple(notes))
 
 
-def _separated(item: BatteryItem, separator: str) -> BatteryItem:
+def _separated(item: BatteryItem, separator: str | None) -> BatteryItem:
     """Return an item whose contexts, choices and regions, which are read with spaces between them, have a separator."""
     return changed(item, sequences=tuple(_with_separator(sequence, separator) for sequence in item.sequences))
 
 
-def _with_separator(sequence: SequenceParts, separator: str) -> SequenceParts:
-    parts: list[str] = []
+def _with_separator(sequence: SequenceParts, separator: str | None) -> SequenceParts:
+    texts = [sequence.context]
     for part in sequence.parts:
-        is_joined = part and (sequence.context or any(parts))
-        parts.append(f"{separator}{part.removeprefix(' ')}" if is_joined else part)
-    return changed(sequence, parts=tuple(parts))
+        texts.append(part.removeprefix(" ") if any(texts) else part)
+    return changed(sequence, parts=tuple(joined(texts, separator)[1:]))
+
+
+def _has_bare_part(sequence: SequenceParts) -> bool:
+    """Return True if a part follows the text before it without a space."""
+    _, *others = filter(None, (sequence.context, *sequence.parts))
+    return any(part[0] != " " for part in others)
 
 
 def with_items(infos: Iterable[BatteryInfo], items: Sequence[BatteryItem]) -> list[Battery]:

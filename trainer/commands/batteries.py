@@ -70,8 +70,7 @@ class _ItemOptions(Options):
     separator = option(
         "--separator TEXT",
         str,
-        'put between contexts or regions and the text after them; default: a space; "": nothing',
-        " ",
+        "put between contexts or regions and the text after them; default: a space where one is written",
     )
     quoting = Argument[Quoting | None]("--quoting", choices=QUOTINGS, help=QUOTING)
     keep_na = flag("--keep-na", "read NA, NaN, null and <NA> in tables as words; default: as empty cells")

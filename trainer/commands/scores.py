@@ -85,7 +85,9 @@ class _ScoreOptions(ModelOptions):
     group_column = option("--group-column NAMES", _names, "of --items: join the texts of the rows with the same value")
     occurrence_column = option("--occurrence-column NAME", str, "of --items: which occurrence the region is, from 1")
     context_column = option("--context-column NAME", str, "of --items: texts that are given and not scored")
-    separator = option("--separator TEXT", str, 'of --items: put between joined texts; default: a space; "": nothing')
+    separator = option(
+        "--separator TEXT", str, "of --items: put between joined texts; default: a space where one is written"
+    )
     keep_na = flag("--keep-na", "of --items: score NA, NaN and null as words; default: they are empty cells")
     per = Argument[ItemUnit | None](
         "--per",

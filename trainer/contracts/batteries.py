@@ -128,8 +128,8 @@ class BatteryOptions(CountOptions, json_schema_extra=describe_fields):
     """The columns of tables with other names, by the names that are known: `{"good": "grammatical"}`."""
     formulas: tuple[str, ...] = ()
     """Formulas that should hold for each item of a table of regions: `(2;%a%) - (2;%b%) > 0`."""
-    separator: Separator = " "
-    """What stands between a context and its text, and between regions."""
+    separator: Separator | None = None
+    """What stands between a context and its text, and between regions; default: a space where one is written."""
     quoting: Quoting | None = None
     """Read quotation marks of tables as those around cells (csv) or as plain characters (none); default: as fits."""
     keep_na: bool = False
@@ -430,7 +430,7 @@ class BatteryRow(Frozen):
 class BatteryManifest(Frozen):
     """`manifest.json`: what the results depend on, and the files."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     battery_id: Identifier
     program_version: str
     runs: tuple[RunModel, ...]

@@ -126,7 +126,7 @@ EARLIER: Mapping[str, tuple[tuple[Change, ...], ...]] = {
     "Annotations": ((),),
     "ExperimentRecord": ((),),
     "ExperimentResult": ((),),
-    "BatteryManifest": ((Change("batteries", _with_templates),),),
+    "BatteryManifest": ((Change("batteries", _with_templates),), ()),
     "BatterySummary": (
         (
             Change("", _with_templates),

@@ -60,6 +60,10 @@ _SPACE = (
     "Joined with a space where usually none is written, as before punctuation: {texts}, first in row {row:,}. "
     "`separator` gives another; `text_column` names texts as they are written."
 )
+_BARE = (
+    "Joined without a space where usually none is written, as before punctuation: {texts}, first in row {row:,}. "
+    "`separator` gives another; `text_column` names texts as they are written."
+)
 _WORDS = "Each text is one word, scored by itself: `group_column` joins the rows of an item."
 
 
@@ -80,7 +84,7 @@ class ItemText(NamedTuple):
     is_ambiguous: bool = False
     """True if the regions stand at several positions, and no column tells which."""
     has_unwritten_space: bool = False
-    """True if parts are joined with a space that is not usually written."""
+    """True if parts are joined where no space is usually written: by a space of the options, or without one."""
     n_compared: int = 0
     """Occurrences of the regions in the text."""
 
@@ -102,8 +106,11 @@ class ItemOptions(Frozen, json_schema_extra=describe_fields):
     """Column with the number of the occurrence, from 1, that the only region is in its text."""
     context_column: ColumnName | None = None
     """Column of texts before the items, which are given and not scored."""
-    separator: Separator = " "
-    """What stands between regions or rows that are joined, and between a context and its text."""
+    separator: Separator | None = None
+    """What stands between regions or rows that are joined, and between a context and its text.
+
+    Default: a space where one is usually written, so none before punctuation or in Chinese.
+    """
     keep_na: bool = False
     """Score `NA`, `NaN`, `nan`, `null` and `<NA>` as words; otherwise they are empty cells."""
     per: ItemUnit | None = None
@@ -173,9 +180,9 @@ class ItemsRequest(ItemOptions, CountOptions, InferenceRequest):
                 absent = next((f": `{value}` is a word with `keep_na` only" for value in self.absent(start)), "")
                 raise ValueError(f"row {self.first_row + start:,} has no text{absent}")
             if context:
-                after = f"{self.separator}{item.parts[first]}"
+                _, after = joined((context, item.parts[first]), self.separator)
                 parts = (*item.parts[:first], after, *item.parts[first + 1 :])
-                is_odd = item.has_unwritten_space or has_unwritten_space(context, after)
+                is_odd = item.has_unwritten_space or self._has_unwritten_space((context, after))
                 item = item._replace(context=context, parts=parts, has_unwritten_space=is_odd)
             yield item
 
@@ -252,8 +259,13 @@ class ItemsRequest(ItemOptions, CountOptions, InferenceRequest):
         self, texts: Iterable[str], rows: Sequence[int], regions: tuple[tuple[str | int, int], ...]
     ) -> ItemText:
         parts = joined(texts, self.separator)
-        is_odd = any(has_unwritten_space(before, after) for before, after in pairwise(filter(None, parts)))
+        is_odd = self._has_unwritten_space([*filter(None, parts)])
         return ItemText(tuple(parts), tuple(rows), regions, has_unwritten_space=is_odd)
+
+    def _has_unwritten_space(self, parts: Sequence[str]) -> bool:
+        if self.separator is None:
+            return any(part[0] != " " for part in parts[1:])
+        return any(has_unwritten_space(before, after) for before, after in pairwise(parts))
 
     def _of_text(self, text: str, row: int, max_compared: int) -> ItemText:
         """Cut a text into its regions and what is between them."""
@@ -347,7 +359,15 @@ def _plain(value: Cell) -> str:
 
 def item_notes(requests: Iterable[ItemsRequest]) -> tuple[str, ...]:
     """Return sentences on what was guessed in a table that is sent in parts, with counts and the first row of each."""
-    rows: dict[str, list[int]] = {_EMPTY: [], _AGAIN: [], _REPEATED: [], _INSIDE: [], _SEVERAL: [], _SPACE: []}
+    rows: dict[str, list[int]] = {
+        _EMPTY: [],
+        _AGAIN: [],
+        _REPEATED: [],
+        _INSIDE: [],
+        _SEVERAL: [],
+        _SPACE: [],
+        _BARE: [],
+    }
     groups: set[tuple[str, ...]] = set()
     is_word: list[bool] = []
     for request in requests:
@@ -360,7 +380,8 @@ def item_notes(requests: Iterable[ItemsRequest]) -> tuple[str, ...]:
                 _REPEATED: text.is_repeated,
                 _INSIDE: text.is_inside_word,
                 _SEVERAL: text.is_ambiguous,
-                _SPACE: text.has_unwritten_space,
+                _SPACE: text.has_unwritten_space and request.separator is not None,
+                _BARE: text.has_unwritten_space and request.separator is None,
             }
             for sentence in (sentence for sentence, is_so in guesses.items() if is_so):
                 rows[sentence].append(request.first_row + row)

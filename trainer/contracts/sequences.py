@@ -31,23 +31,55 @@ _SPACELESS = (
 """Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
 _SHORT = 4
 """Characters of a word in these scripts."""
-_UNWRITTEN_SPACE = re.compile(
-    rf"[{_SPACELESS}] [{_SPACELESS}]|. [.,;:!?…)\]}}»”%]|. (?:n['’]t|['’](?:s|m|d|t|re|ve|ll))\b(?!['’])"
+_QUOTES = frozenset('"\u201c\u201d\u201e\u00ab\u00bb')
+"""Signs that open a quotation in some languages and close it in others."""
+_OPENING = re.compile(
+    r"([(\[{\u00bf\u00a1\u2018\u3008-\u3011\uff08]|``"
+    r"|(?<![\w'\u2019])([cdjlmnst]|(jus|lors|puis|quoi)?qu|un|(de|a|ne|da|su|que)ll|quest)['\u2019])$",
+    re.IGNORECASE,
 )
-"""A space between two characters of these scripts, before punctuation, or before an English clitic."""
+"""The end of a text before which a space is written, but not after it: brackets, and French and Italian elisions."""
+_CLOSING = re.compile(
+    r"[.,;:!?\u2026\u060c\u061b\u061f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f]+(?!\w)|[)\]}%\uff09]|[\u201d\u00bb](?!\w)"
+    r"|''|\u2019$|(n['\u2019]t|['\u2019](s|m|d|t|re|ve|ll))\b(?!['\u2019])",
+    re.IGNORECASE,
+)
+"""The beginning of a text before which no space is written: punctuation, and English clitics."""
+_BETWEEN = re.compile(f"[{_SPACELESS}] [{_SPACELESS}]")
 
 
-def joined(texts: Iterable[str], separator: str) -> list[str]:
-    """Return texts as parts of one, with a separator before each but the first; none before an empty text."""
+def joined(texts: Iterable[str], separator: str | None) -> list[str]:
+    """Return texts as parts of one, with a separator before each but the first; none before an empty text.
+
+    None stands for a space where one is usually written.
+    """
     parts: list[str] = []
+    before, is_quoted = "", False
     for text in texts:
-        parts.append(f"{separator}{text}" if text and any(parts) else text)
+        between = ""
+        if before and text:
+            between = _usual_separator(before, text, is_quoted=is_quoted) if separator is None else separator
+        parts.append(f"{between}{text}")
+        is_quoted ^= len([sign for sign in text if sign in _QUOTES]) % 2 == 1
+        before = text or before
     return parts
+
+
+def _usual_separator(before: str, after: str, *, is_quoted: bool) -> str:
+    """Return a space, or nothing where none is usually written; signs of quotations open and close in turn."""
+    if after[0] in _QUOTES and not after[1:2].isalnum():
+        return "" if is_quoted else " "
+    if is_quoted and before[-1] in _QUOTES and not before[-2:-1].isalnum():
+        return ""
+    return "" if has_unwritten_space(before, f" {after}") else " "
 
 
 def has_unwritten_space(before: str, after: str) -> bool:
     """Return whether the second text begins with a space after the first that is not usually written."""
-    return _UNWRITTEN_SPACE.match(f"{before[-1:]}{after}") is not None
+    if not before or after[:1] != " ":
+        return False
+    is_beside = _OPENING.search(before) or _CLOSING.match(after, 1) or _BETWEEN.match(f"{before[-1]}{after[:2]}")
+    return is_beside is not None
 
 
 def is_one_word(text: str) -> bool:

@@ -301,14 +301,23 @@ def test_first_line__of_a_table_without_known_names_is_reported(tmp_path: Path, 
         ("context,good,bad\na .,b,c\na,'tis'.,(b)\n\uac00,\uac01,b\n", None),
     ],
 )
-def test_space__that_is_usually_not_written_is_reported_without_a_separator(
+def test_space__that_is_usually_not_written_is_left_out_or_reported(
     tmp_path: Path, content: str, n_items: str | None
 ) -> None:
-    notes = notes_of(read(tmp_path, "a.csv", content))[1:]
-    assert [
-        note.startswith("Joined with a space where usually none") and f": {n_items}." in note for note in notes
-    ] == ([True] if n_items else [])
+    for separator, begins in [(None, "Joined without a space"), (" ", "Joined with a space")]:
+        notes = notes_of(read(tmp_path, "a.csv", content, separator=separator))[1:]
+        found = [note for note in notes if note.startswith(f"{begins} where usually none") and f": {n_items}." in note]
+        assert len(found) == len(notes) == (n_items is not None)
     assert len(read(tmp_path, "a.csv", content, separator="").info.notes) == 1
+
+
+def test_separator__is_none_where_usually_no_space_is_written(tmp_path: Path) -> None:
+    content = "item,condition,region,text\n1,a,x,did\n1,a,y,n't\n1,a,z,go\n1,a,end,.\n"
+    [item] = read(tmp_path, "a.csv", content).items
+    assert [one.parts for one in item.sequences] == [("did", "n't", " go", ".")]
+    suites = read(tmp_path, "a.json", json.dumps(SUITE)).items
+    parts = [part for item in suites for sequence in item.sequences for part in sequence.parts]
+    assert parts == [part.replace("|", " ") for part in SUITE_PARTS], "suites are joined by spaces"
 
 
 def test_notes__of_a_folder_name_the_files_that_they_are_about(tmp_path: Path) -> None:

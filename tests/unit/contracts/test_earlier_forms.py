@@ -149,9 +149,9 @@ def test_event_of_version_1__is_read_without_the_search() -> None:
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("3", "it has schema_version 3, and this program reads up to 2: update the program"),
-        ("2", "`battery_id` is not as in schema_version 2: Field required"),
-        ('"x"', "`schema_version` is not as in schema_version x: Input should be 2"),
+        ("4", "it has schema_version 4, and this program reads up to 3: update the program"),
+        ("3", "`battery_id` is not as in schema_version 3: Field required"),
+        ('"x"', "`schema_version` is not as in schema_version x: Input should be 3"),
     ],
 )
 def test_record_of_another_form__is_no_damaged_one(version: str, said: str) -> None:

@@ -184,7 +184,9 @@ def test_words_and_tokens_of_a_text_in_rows__have_the_row_of_their_beginning(met
     model = model_with(method)
     table = {"part": ["did", "n't ", "", "see", "him", "!"], "item": ["a"] * 6}
     options: dict[str, object] = {"table": table, "context_column": None, "text_column": "part"}
-    spaced = rows(model, **options, group_column=["item"], per="word")
+    usual = rows(model, **options, group_column=["item"], per="word")
+    assert [(row["unit_text"], row["source_row"]) for row in usual] == [("didn't", 1), ("see", 4), ("him!", 5)]
+    spaced = rows(model, **options, group_column=["item"], per="word", separator=" ")
     assert [(row["unit_text"], row["source_row"]) for row in spaced] == [
         *(("did", 1), ("n't", 2), ("see", 4), ("him", 5), ("!", 6))
     ]
@@ -206,9 +208,13 @@ def test_words_and_tokens_of_a_text_in_rows__have_the_row_of_their_beginning(met
         ("", "他", "他我早上", False),
         ("　", "", "我　早上", False),
         (" ", "", "我 早上", True),
+        (None, "他", "他我早上", True),
+        (None, "It is", "It is 我早上", True),
     ],
 )
-def test_separator__stands_between_context_and_regions(separator: str, context: str, text: str, note: bool) -> None:
+def test_separator__stands_between_context_and_regions(
+    separator: str | None, context: str, text: str, note: bool
+) -> None:
     table = {"before": [context], "r1": ["我"], "r2": [""], "r3": [" 早上"]}
     request: dict[str, object] = {"context_column": "before", "region_columns": ["r1", "r2", "r3"]}
     [item] = parse(ItemsRequest, {**request, "table": table, "separator": separator}).texts()
@@ -248,6 +254,11 @@ def request_of(fields: dict[str, object]) -> ItemsRequest:
         ),
         (
             {"table": {"a": ["the door", "it", "it"], "b": [".", "'s", "'tis'"]}, "region_columns": ["a", "b"]},
+            ["Joined without a space where usually none is written, as before punctuation: 2 texts, first in row 1. "],
+        ),
+        (
+            {"table": {"a": ["the door", "it", "it"], "b": [".", "'s", "'tis'"]}, "region_columns": ["a", "b"]}
+            | {"separator": " "},
             ["Joined with a space where usually none is written, as before punctuation: 2 texts, first in row 1. "],
         ),
         ({"table": {"t": ["a . b"], "r": ["."]}, "text_column": "t", "region_columns": ["r"]}, []),
